@@ -43,6 +43,7 @@ $install hatchling editables setuptools
 if [ "$extra" = dev ] || [ "$extra" = mutants ]; then
     command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server
     command -v dockerd >/dev/null || [ -x /usr/sbin/dockerd ] || sh scripts/apt-install.sh docker.io
+    command -v h2load >/dev/null || sh scripts/apt-install.sh nghttp2-client
     command -v g++ >/dev/null || sh scripts/apt-install.sh g++
     command -v cmake >/dev/null || sh scripts/apt-install.sh cmake make
     command -v javac >/dev/null || sh scripts/apt-install.sh default-jdk-headless

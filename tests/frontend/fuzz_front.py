@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fake_transport import Echo, Peer
+from fuzz_http2 import try_http2
 from fuzz_infer import try_infer
 from fuzz_rpc import try_call
 from http_calls import ECHO, HELLO, cut
@@ -333,4 +334,5 @@ TRIES = {
     "observe body": try_observe_body,
     "infer": try_infer,
     "call": try_call,
+    "http2": try_http2,
 }

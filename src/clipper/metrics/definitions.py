@@ -105,7 +105,7 @@ WORKER: Group[WorkerStatistics] = Group(
     (
         Number("gauge", "clipper_worker_up", "1 for each worker that answered this scrape.", lambda w: 1),
         Number("gauge", "clipper_worker_generation", "Generation of the snapshot in force.", lambda w: w.generation),
-        Number("gauge", "clipper_connections", "Open client connections, but those of gRPC.", lambda w: w.connections),
+        Number("gauge", "clipper_connections", "Open client connections, REST and gRPC.", lambda w: w.connections),
         Number("counter", "clipper_grpc_calls", "Calls by gRPC.", lambda w: w.grpc_calls),
         Number(
             "gauge",

@@ -23,8 +23,8 @@ TlsMode = Literal["off", "server", "mutual"]
 
 # A chain of certificates is some KB, a bundle of all public authorities 250 KB.
 MAX_FILE_BYTES = 1024 * 1024
-# The query port and the management port speak nothing else.
-ALPN = ["http/1.1"]
+# What is spoken under TLS: by the query port and the management port, and by the gRPC port.
+Alpn = Literal["http/1.1", "h2"]
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 # What OpenSSL calls a key of another certificate; the last one if the key is of another kind.
@@ -86,7 +86,7 @@ def read_material(paths: TlsPaths) -> TlsMaterial:
     return material
 
 
-def server_context(material: TlsMaterial) -> ssl.SSLContext:
+def server_context(material: TlsMaterial, alpn: Alpn = "http/1.1") -> ssl.SSLContext:
     """
     Raises:
         ssl.SSLError: the pair cannot be used.
@@ -95,7 +95,7 @@ def server_context(material: TlsMaterial) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Each renegotiation costs the server a handshake.
     context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(ALPN)
+    context.set_alpn_protocols([alpn])
     # OpenSSL reads pairs only from files, so these are files in memory, without a name.
     with _nameless(material.certificate) as certificate, _nameless(material.key) as key:
         context.load_cert_chain(certificate, key, password=_refuse)

@@ -40,9 +40,9 @@ from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.inference.service import Inference
 from clipper.frontend.limits import MAX_CONNECTIONS
+from clipper.frontend.listener import Listener
 from clipper.frontend.other_paths import OtherPaths
 from clipper.frontend.port import Port
-from clipper.frontend.rpc.bounds import CONNECTIONS_SHARE
 from clipper.frontend.rpc.open import open_rpc_server
 from clipper.frontend.rpc.service import Services
 from clipper.frontend.server import QueryServer
@@ -84,11 +84,14 @@ class Worker:
         self._started_s = monotonic()
         random = Random()
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
-        rpc_connections = int(max_connections * CONNECTIONS_SHARE) if config.grpc_port else 0
-        self._port = Port(max_connections - rpc_connections, give_out=self._predictor.end_turn)
+        self._port = Port(max_connections, give_out=self._predictor.end_turn)
         self._server = QueryServer(self._port)
-        # This imports gRPC's library, which must be in memory before gc.freeze().
-        self._rpc = open_rpc_server(self._port, rpc_connections) if config.grpc_port else None
+        # This imports the library of HTTP/2, which must be in memory before gc.freeze().
+        self._rpc = open_rpc_server(self._port) if config.grpc_port else None
+        self._rpc_listener: Listener | None = None
+        if self._rpc is not None:
+            self._rpc_listener = Listener(self._port, self._rpc.make_connection)
+            self._server.add(self._rpc_listener)
         self._clients = Clients(config.index, self._port.count_refused, self._port.now_s)
         self._bound: socket.socket | None = None
         # Removed from the environment, so that processes of users' own policies do not find it.
@@ -186,8 +189,8 @@ class Worker:
         self._port.forget_heads()
         if tls is not None and tls != self._tls:
             self._server.secure(server_context(tls))
-            if self._rpc is not None:
-                self._rpc.secure(tls)
+            if self._rpc_listener is not None:
+                self._rpc_listener.secure(server_context(tls, "h2"))
             self._tls = tls
         await self._own_code.prepare(snapshot.applications)
         if snapshot.generation >= self._generation:
@@ -212,9 +215,9 @@ class Worker:
         if self._bound is not None and is_secure:
             bound, self._bound = self._bound, None
             await self._server.listen(bound)
-            if self._rpc is not None:
+            if self._rpc_listener is not None:
                 try:
-                    await self._rpc.listen(self._config.host, self._config.grpc_port)
+                    await self._rpc_listener.listen(bind_shared(self._config.host, self._config.grpc_port))
                 except OSError as error:
                     log.error("cannot listen on %s:%d: %s", self._config.host, self._config.grpc_port, error)
                     self._on_drain()
@@ -235,8 +238,8 @@ class Worker:
             feedback_window=self._surroundings.joins.statistics(asyncio.get_running_loop().time()),
             decisions=None if self._decisions is None else self._decisions.statistics(),
             limits=self._clients.statistics(),
-            grpc_calls=self._rpc.calls if self._rpc is not None else 0,
-            grpc_calls_in_flight=self._rpc.in_flight if self._rpc is not None else 0,
+            grpc_calls=self._rpc.counts.calls if self._rpc is not None else 0,
+            grpc_calls_in_flight=self._rpc.counts.in_flight if self._rpc is not None else 0,
             uptime_s=monotonic() - self._started_s,
         )
 
@@ -245,10 +248,9 @@ class Worker:
         if self._bound is not None:
             self._bound.close()
         timeout_s = self._config.drain_timeout_s
-        rpc_draining = asyncio.ensure_future(self._rpc.drain(timeout_s)) if self._rpc is not None else None
+        if self._rpc is not None:
+            self._rpc.drain()
         left = await self._server.drain(timeout_s)
-        if rpc_draining is not None:
-            left += await rpc_draining
         if self._synchronizing is not None:
             self._synchronizing.cancel()
         self._predictor.close()

@@ -7,17 +7,16 @@ from typing import Any, cast
 from fuzz_infer import TYPES, Answering, Taker, no_statistics
 from mutations import mutated, random_edits
 
-from clipper.errors import ClipperError
 from clipper.frontend import limits
 from clipper.frontend.clients import Clients
 from clipper.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.frontend.port import Port
 from clipper.frontend.rpc.answers import RESPONSE
-from clipper.frontend.rpc.calls import Refused
+from clipper.frontend.rpc.calls import Call
 from clipper.frontend.rpc.contents import FIELD_OF
 from clipper.frontend.rpc.requests import REQUEST
-from clipper.frontend.rpc.service import METHODS, Caller, Services
-from clipper.frontend.rpc.statuses import STATUSES
+from clipper.frontend.rpc.service import METHODS, Services
+from clipper.frontend.rpc.statuses import STATUSES, Refused
 from clipper.frontend.rpc.wire import decode, encode
 from clipper.types import InputType
 
@@ -46,6 +45,22 @@ VALUES: list[dict[str, Any]] = [
 NAMES = ["timeout", "context", "sequence_id", "priority", "binary_data_output", "shared_memory_region", "more"]
 
 
+class Ended:
+    """How a call ended; it ends once."""
+
+    def __init__(self) -> None:
+        self.reply: bytes | None = None
+        self.refused: Refused | None = None
+
+    def on_answer(self, message: bytes) -> None:
+        assert self.reply is None and self.refused is None
+        self.reply = message
+
+    def on_refusal(self, refused: Refused) -> None:
+        assert self.reply is None and self.refused is None
+        self.refused = refused
+
+
 def try_call(number: int) -> None:
     """Whatever comes as a call is answered or refused with a code; rows that are asked are of the type."""
     random = Random(number)
@@ -63,15 +78,19 @@ async def _call(random: Random) -> None:
     if random.random() < 0.1:
         path, message = random.choice(list(services.unary)), random.choice([message, b"", random.randbytes(9)])
     for _ in range(random.randint(1, 3)):
-        caller = Caller((), random.choice([None, None, port.now_s() + 5, port.now_s()]))
+        ended = Ended()
+        call = Call(port, ended, message, (), random.choice([None, None, port.now_s() + 5, port.now_s()]))
         before = len(application.rows)
-        try:
-            reply = await services.unary[path](message, caller)
-        except (ClipperError, Refused) as refused:
-            assert refused.code in STATUSES and refused.code != "internal_error", refused
+        call.run(services.unary[path])
+        for _ in range(100):  # some of it takes a few turns
+            if ended.reply is None and ended.refused is None:
+                await asyncio.sleep(0)
+        if ended.refused is not None:
+            assert ended.refused.code in STATUSES and ended.refused.code != "internal_error", ended.refused
         else:
+            assert ended.reply is not None
             if path == METHODS["ModelInfer"].path:
-                found = decode(RESPONSE, memoryview(reply))
+                found = decode(RESPONSE, memoryview(ended.reply))
                 assert found["model_name"] == "app" and found["outputs"], found
         for row in application.rows[before:]:
             assert input_type.row_bytes in (None, len(row)), row

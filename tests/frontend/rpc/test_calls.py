@@ -1,16 +1,18 @@
-"""A call between its task and what answers it: nothing of it is left, however it ends."""
+"""A call between its client and what answers it: nothing of it is left, however it ends."""
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 
 import pytest
 
-from clipper.errors import Overloaded, WrongInput
+from clipper.errors import WrongInput
 from clipper.frontend.door import Door
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port
-from clipper.frontend.rpc.calls import Call, Refused
+from clipper.frontend.rpc.calls import Call
+from clipper.frontend.rpc.statuses import Refused
 
 
 class Started:
@@ -23,10 +25,21 @@ class Started:
         self.is_cancelled = True
 
 
-def run(test: Callable[[Port], Awaitable[None]]) -> None:
+class Caller:
+    def __init__(self) -> None:
+        self.ends: list[object] = []
+
+    def on_answer(self, message: bytes) -> None:
+        self.ends.append(message)
+
+    def on_refusal(self, refused: Refused) -> None:
+        self.ends.append(refused.code)
+
+
+def run(test: Callable[[Port, Caller], Awaitable[None]]) -> None:
     async def body() -> None:
         port = Port()
-        await test(port)
+        await test(port, Caller())
         await asyncio.sleep(0)
         assert port.budget.held_bytes == 0
 
@@ -41,7 +54,7 @@ def calls() -> int:
 
 
 def test_answer_at_once_and_later() -> None:
-    async def test(port: Port) -> None:
+    async def test(port: Port, caller: Caller) -> None:
         def at_once(exchange: Exchange, arrived_s: float, is_late: bool) -> None:
             exchange.respond(b"now")
 
@@ -49,57 +62,84 @@ def test_answer_at_once_and_later() -> None:
             asyncio.get_running_loop().call_soon(exchange.respond, b"then")
 
         for _ in range(10):
-            assert await Call(port, at_once).answer() == b"now"
-            assert await Call(port, later).answer(held_bytes=100) == b"then"
+            Call(port, caller, b"").run(lambda call: call.answer(b"plainly"))
+            Call(port, caller, b"").run(lambda call: call.ask(at_once))
+            Call(port, caller, bytes(100)).run(lambda call: call.ask(later))
+            assert port.budget.held_bytes == 100
+            await asyncio.sleep(0)
+        assert caller.ends == [b"plainly", b"now", b"then"] * 10
+
+    run(test)
+
+
+def test_an_answer_may_be_asked_about_again() -> None:
+    async def test(port: Port, caller: Caller) -> None:
+        def method(call: Call) -> None:
+            def then(answer: bytes) -> None:
+                call.ask(lambda exchange, *_: port.work.begin(exchange, 1, steps(exchange, answer)))
+
+            call.ask(lambda exchange, *_: exchange.respond(b"first"), then=then)
+
+        def steps(exchange: Exchange, answer: bytes) -> Generator[None, None, None]:
+            yield
+            exchange.respond(answer + b", second")
+
+        Call(port, caller, b"").run(method)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert caller.ends == [b"first, second"]
 
     run(test)
 
 
 def test_refusal_and_errors() -> None:
-    async def test(port: Port) -> None:
+    async def test(port: Port, caller: Caller) -> None:
         def refuse(exchange: Exchange, arrived_s: float, is_late: bool) -> None:
             exchange.refuse("timeout", "too late")
 
-        def fail(exchange: Exchange, arrived_s: float, is_late: bool) -> None:
+        def fail(*_: object) -> None:
             raise WrongInput("not of the type")
 
-        for begin, code in ((refuse, "timeout"), (fail, "wrong_input")):
-            with pytest.raises(Refused) as caught:
-                await Call(port, begin).answer()
-            assert caught.value.code == code
-            caught.value.__traceback__ = None
-        assert port.refused == {"wrong_input": 1}
+        Call(port, caller, b"").run(fail)
+
+        def ask(call: Call, begin: Callable[..., None]) -> None:
+            call.ask(lambda exchange, *_: exchange.respond(b""), then=lambda _: call.ask(begin))
+
+        for begin in (refuse, fail):
+            Call(port, caller, b"").run(partial(Call.ask, begin=begin))
+            Call(port, caller, b"").run(partial(ask, begin=begin))
+        assert caller.ends == ["wrong_input", "timeout", "timeout", "wrong_input", "wrong_input"]
+        assert port.refused == {"wrong_input": 3}
 
     run(test)
 
 
 def test_a_bug_costs_one_call(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(exchange: Exchange, arrived_s: float, is_late: bool) -> None:
+    def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    async def call() -> bytes:
-        return await Call(Port(), fail).answer()
+    async def test() -> None:
+        caller = Caller()
+        Call(Port(), caller, b"").run(fail)
+        Call(Port(), caller, b"").run(lambda call: call.ask(fail))
+        assert caller.ends == ["internal_error"] * 2
 
-    with pytest.raises(Refused) as caught:
-        asyncio.run(call())
-    assert caught.value.code == "internal_error"
+    asyncio.run(test())
     assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_client_that_leaves_has_what_it_asked_cancelled() -> None:
-    async def test(port: Port) -> None:
+    async def test(port: Port, caller: Caller) -> None:
         started = Started()
 
         def begin(exchange: Exchange, arrived_s: float, is_late: bool) -> None:
             exchange.started = started
 
-        task = asyncio.ensure_future(Call(port, begin).answer(held_bytes=100))
-        await asyncio.sleep(0)
+        call = Call(port, caller, bytes(100))
+        call.run(lambda call: call.ask(begin))
         assert port.budget.held_bytes == 100
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert started.is_cancelled
+        call.cancel()
+        assert started.is_cancelled and not caller.ends
 
     run(test)
 
@@ -109,22 +149,20 @@ def test_one_that_leaves_at_the_door_asks_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Door, "wait", lambda _, visitor: waiting.append(visitor))
     monkeypatch.setattr(Door, "opens", lambda *_: False)
 
-    async def test(port: Port) -> None:
+    async def test(port: Port, caller: Caller) -> None:
         asked = []
 
         def begin(exchange: Exchange, arrived_s: float, is_late: bool) -> None:
             asked.append(is_late)
             exchange.respond(b"")
 
-        leaving = asyncio.ensure_future(Call(port, begin).answer("app", 1.0, 100))
-        staying = asyncio.ensure_future(Call(port, begin).answer("app", 1.0, 100))
-        await asyncio.sleep(0)
+        leaving, staying = Call(port, caller, bytes(100)), Call(port, caller, bytes(100))
+        for call in (leaving, staying):
+            call.run(lambda call: call.ask(begin, "app", 1.0))
         leaving.cancel()
-        await asyncio.sleep(0)
         while waiting:
             waiting.pop().enter(is_late=True)
-        assert await staying == b""
-        assert asked == [True]
+        assert caller.ends == [b""] and asked == [True]
 
     run(test)
 
@@ -132,9 +170,9 @@ def test_one_that_leaves_at_the_door_asks_nothing(monkeypatch: pytest.MonkeyPatc
 def test_there_is_no_room_to_wait_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Door, "opens", lambda *_: False)
 
-    async def test(port: Port) -> None:
-        with pytest.raises(Overloaded) as caught:
-            await Call(port, lambda *_: None).answer("app", 1.0, port.budget.bound_bytes + 1)
-        caught.value.__traceback__ = None
+    async def test(port: Port, caller: Caller) -> None:
+        port.budget.bound_bytes = 99
+        Call(port, caller, bytes(100)).run(lambda call: call.ask(lambda *_: None, "app", 1.0))
+        assert caller.ends == ["overloaded"]
 
     run(test)

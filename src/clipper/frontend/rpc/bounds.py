@@ -1,53 +1,39 @@
 """Bounds of the gRPC port. Those of memory, time and bodies that it shares with REST are in ``frontend/limits.py``."""
 
-from clipper.frontend import limits
-
-# What stands in a message beside what a body of REST may have.
+# What a message may hold beside what the body of a REST request may have: names, shapes and parameters.
 MESSAGE_HEAD_BYTES = 64 * 1024
-# Calls that have not been answered: each is a task and what grpc keeps of it, some 20 KB. The rest is told so.
-MAX_CALLS = 4096
-# Those of them that are streams, which may be open for as long as their clients like.
+# Connections of a worker, each about 25 KB in libnghttp2. A client needs one for many calls.
+MAX_CONNECTIONS = 2000
+# Open calls of a worker, each a few KB. If there are more, those go whose message has been on its way for longer than
+# the other time, and then further calls are refused.
+MAX_CALLS, SLOW_MESSAGE_SWEEPS = 4096, 2
+# Those of them that are streams, which clients may keep open for as long as they like.
 MAX_STREAMING_CALLS = 1024
-# Of one connection; further calls wait in the client. HTTP/2 asks for 100 at least.
+# Open calls of one connection; further calls wait in the client. HTTP/2 recommends at least 100.
 MAX_STREAMS = 256
-# A client's share of what a worker's connections are: they carry many calls each.
-CONNECTIONS_SHARE = 0.1
-# From a connection's first byte to the end of its handshakes.
-HANDSHAKE_TIMEOUT_MS = 10_000
-# Longer than the 60 s of common proxies, as for REST; a client of gRPC connects again by itself.
-IDLE_TIMEOUT_MS = 1000 * limits.IDLE_TIMEOUT_SWEEPS
-# A peer that is gone without a word is noticed by a ping.
-KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 60_000, 20_000
-# Clients may ping as often, to keep a way through networks open.
-MIN_PING_INTERVAL_MS = 10_000
-# An error's text is a header.
-MAX_DETAILS_LENGTH = 4000
-# How often the watchers of health are told that it has changed.
-WATCH_EVERY_S = 1.0
-# How long calls may take that are under way when a server takes the place of another.
-RENEWAL_GRACE_S = 10.0
-# What is left when a stop begins to give calls up.
-STOP_MARGIN_S = 0.2
-# Errors that a client is told when to try again after.
-TO_TRY_AGAIN = frozenset({"too_many_requests", "overloaded", "no_replica", "unavailable", "store_unavailable"})
-
-
-def options(max_connections: int, max_message_bytes: int) -> list[tuple[str, int]]:
-    """What the server of grpc is given."""
-    return [
-        ("grpc.so_reuseport", 1),
-        ("grpc.max_receive_message_length", max_message_bytes + MESSAGE_HEAD_BYTES),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", MAX_STREAMS),
-        # It counts streams that have ended and are not freed, and so refuses some of clients that keep to the bound.
-        ("grpc.http.overload_protection", 0),
-        ("grpc.max_allowed_incoming_connections", max_connections),
-        ("grpc.max_metadata_size", limits.MAX_HEAD_BYTES),
-        ("grpc.absolute_max_metadata_size", limits.MAX_HEAD_BYTES),
-        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
-        ("grpc.max_connection_idle_ms", IDLE_TIMEOUT_MS),
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
-    ]
+# What a client may send before it gets a WINDOW_UPDATE: a stream's next messages wait within this much, and a large
+# message should not wait for a round trip too often.
+STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES = 1024 * 1024, 4 * 1024 * 1024
+# libnghttp2 ends a connection at a larger head. A call whose head is over MAX_HEAD_BYTES is refused alone.
+MAX_FATAL_HEAD_BYTES = 64 * 1024
+MAX_HEADERS = 256
+# SETTINGS and PING frames that wait to be acknowledged. One piece of input has at most 963 PING frames.
+MAX_ACKNOWLEDGEMENTS = 1000
+# Calls that one client may reset at once, and later in a second: the bound against "rapid reset". Clients reset calls
+# whose deadline is over, so an honest client may reset some hundred.
+RESETS_AT_ONCE, RESETS_PER_SECOND = 1000, 200
+# Frames that carry nothing (PING, SETTINGS, empty DATA, small WINDOW_UPDATE), in a second, and for each call and each
+# message. Clients that estimate the bandwidth send a PING for some answers, and some a WINDOW_UPDATE for each.
+MAX_IDLE_FRAMES, IDLE_FRAMES_PER_CALL = 1000, 4
+# A WINDOW_UPDATE below this is one of those: it would let a client read its answers byte by byte.
+SMALL_WINDOW_UPDATE_BYTES = 1024
+# Input is handled in pieces of this size, and output is written in pieces of the other.
+READ_PIECE_BYTES, WRITE_PIECE_BYTES = 16 * 1024, 256 * 1024
+# A stream's next message waits while its client has not taken this much of its answers.
+MAX_STREAM_UNSENT_BYTES = 64 * 1024
+# From when a connection is accepted until its first frame.
+PREFACE_SWEEPS = 10
+# A client that has open calls and sends nothing for this long is sent a PING, which it has to answer in time.
+KEEPALIVE_SWEEPS, KEEPALIVE_TIMEOUT_SWEEPS = 60, 20
+# An error's text is a header, of which clients take 8 KB at least. A character of it may take this much.
+MAX_DETAILS_BYTES, MAX_ENCODED_BYTES = 4000, 12

@@ -1,33 +1,27 @@
-"""A call that waits for its answer, and what stands between it and the endpoints that it shares with REST."""
+"""A call from its message to its answer, and what stands between it and the endpoints that it shares with REST."""
 
-import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from clipper.errors import ClipperError, Overloaded, TooLarge, TooManyRequests
+from clipper.errors import ClipperError, Overloaded, TooLarge
 from clipper.frontend import limits, responses
 from clipper.frontend.door import PATIENCE_SHARE_OF_SLO
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port
+from clipper.frontend.rpc.statuses import Refused, refusal
 
 log = logging.getLogger(__name__)
 
 BUG = "a bug in Clipper: the worker's log has its traceback"
 
 
-class Refused(Exception):
-    """What a call ends with in place of an answer: a code of the error tree and what was expected."""
+class Caller(Protocol):
+    """Who made a call, as the call sees it. One of these ends the call."""
 
-    def __init__(self, code: str, cause: str, retry_after_s: int = responses.RETRY_AFTER_S) -> None:
-        super().__init__(cause)
-        self.code = code
-        self.retry_after_s = retry_after_s
+    def on_answer(self, message: bytes) -> None: ...
 
-
-def refusal(error: ClipperError) -> Refused:
-    if isinstance(error, TooManyRequests):
-        return Refused(error.code, str(error), error.retry_after_s)
-    return Refused(error.code, str(error))
+    def on_refusal(self, refused: Refused) -> None: ...
 
 
 class CallExchange(Exchange, gc=False, eq=False):
@@ -44,106 +38,155 @@ class CallExchange(Exchange, gc=False, eq=False):
 
 
 class Call:
-    """One call: a visitor at the door, whose answer a task waits for.
+    """One call: a visitor at the door, and what its exchange answers to.
 
     Attributes:
+        message: what came; it counts against the budget while it waits for its answer.
+        authorizations: what was sent as ``authorization``.
+        deadline_s: by when an answer is wanted, on the loop's clock; None if at any time.
         arrived_s: when its message was there.
+        asks, patience_s: see ``Visitor``.
     """
 
-    __slots__ = ("_begin", "_exchange", "_future", "_port", "arrived_s", "asks", "patience_s")
+    __slots__ = (
+        "_begin",
+        "_caller",
+        "_exchange",
+        "_held_bytes",
+        "_port",
+        "_then",
+        "arrived_s",
+        "asks",
+        "authorizations",
+        "deadline_s",
+        "message",
+        "patience_s",
+    )
 
-    def __init__(self, port: Port, begin: "Callable[[CallExchange, float, bool], None]") -> None:
-        """``begin``: what is asked, of an exchange, when it arrived, and whether it is late.
-
-        It may raise ClipperError.
-        """
+    def __init__(
+        self,
+        port: Port,
+        caller: Caller,
+        message: bytes,
+        authorizations: Sequence[bytes] = (),
+        deadline_s: float | None = None,
+    ) -> None:
         self._port = port
-        self._begin = begin
-        self._exchange: CallExchange | None = CallExchange(self)
-        self._future: asyncio.Future[None] | None = None
+        self._caller: Caller | None = caller
+        self.message = message
+        self.authorizations = authorizations
+        self.deadline_s = deadline_s
+        self._begin: Callable[[Exchange, float, bool], None] | None = None
+        self._then: Callable[[bytes], None] | None = None
+        self._exchange: CallExchange | None = None
+        self._held_bytes = 0
         self.arrived_s = port.now_s()
         self.asks: object = None
         self.patience_s = float("inf")
 
-    async def answer(self, asks: object = None, slo_s: float = float("inf"), held_bytes: int = 0) -> bytes:
-        """Return the answer, after a wait at the door where it is a query.
+    def run(self, method: "Callable[[Call], None]") -> None:
+        """Have a method answer it, now or later. An error that it raises refuses the call."""
+        try:
+            method(self)
+        except ClipperError as error:
+            self._port.count_refused(error.code)
+            self.refuse(refusal(error))
+        except Exception:  # a bug costs one call, as in a connection of HTTP/1.1
+            log.exception("a call could not be handled")
+            self.refuse(Refused("internal_error", BUG))
+
+    def ask(
+        self,
+        begin: Callable[[Exchange, float, bool], None],
+        asks: object = None,
+        slo_s: float = float("inf"),
+        then: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Ask an endpoint, after a wait at the door if it is a query.
 
         Args:
-            asks: what queries are for that wait in one line; None lets it in at once.
+            begin: what is asked, of an exchange, when it arrived, and whether it is late. It may raise ClipperError.
+            asks: what queries are for that wait in one line; None lets the call in at once.
             slo_s: its SLO.
-            held_bytes: of the message, while it waits.
+            then: takes the endpoint's answer, and goes on; None if the answer is the call's.
 
         Raises:
-            Refused: there is none.
             Overloaded: there is no room for it to wait.
         """
-        try:
-            self._come_in(asks, slo_s, held_bytes)
-            exchange = self._exchange
-            assert exchange is not None
-            if exchange.response is None:
-                await self._until_answered(exchange, held_bytes)
-            if exchange.refused is not None:
-                raise exchange.refused
-            assert exchange.response is not None
-            return exchange.response
-        finally:
-            # Each knows the other, and the collector looks at no exchange: it would keep both for ever.
-            self._exchange = None
-
-    def _come_in(self, asks: object, slo_s: float, held_bytes: int) -> None:
+        self._begin, self._then = begin, then
+        # Each knows the other, and the collector looks at no exchange: it would keep both until the call ends.
+        self._exchange = CallExchange(self)
+        self._hold(len(self.message))
         door = self._port.door
         if asks is None or self.arrived_s < door.closes_s or door.opens(self.arrived_s):
             self.enter(is_late=False)
-        elif not self._port.budget.has_room(held_bytes):
-            raise Overloaded("too many large requests are arriving at once")
+        elif not self._port.budget.has_room(0):
+            raise Overloaded("too many large requests are arriving at once: try again in a moment")
         else:
             self.asks, self.patience_s = asks, slo_s * PATIENCE_SHARE_OF_SLO
             door.wait(self)
 
-    async def _until_answered(self, exchange: CallExchange, held_bytes: int) -> None:
-        budget = self._port.budget
-        budget.held_bytes += held_bytes
-        self._future = asyncio.get_running_loop().create_future()
-        try:
-            await self._future
-        except asyncio.CancelledError:
-            exchange.cancel()
-            raise
-        finally:
-            budget.held_bytes -= held_bytes
-            self._future = None
-
     def enter(self, *, is_late: bool) -> None:
-        exchange = self._exchange
-        if exchange is None:  # the client has left
+        exchange, begin = self._exchange, self._begin
+        if exchange is None or begin is None:  # the client has left
             return
+        self._begin = None
         try:
-            self._begin(exchange, self.arrived_s, is_late)
+            begin(exchange, self.arrived_s, is_late)
         except ClipperError as error:
             self._port.count_refused(error.code)
             exchange.refuse_with(error)
-        except Exception:  # a bug costs one call, as in a connection of HTTP
+        except Exception:  # a bug costs one call, as in a connection of HTTP/1.1
             log.exception("a call could not be handled")
             if exchange.response is None:
                 exchange.cancel()
                 exchange.refuse("internal_error", BUG)
 
     def flush(self) -> None:
-        """The answer is there."""
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+        """The exchange has its answer."""
+        exchange, then = self._exchange, self._then
+        if exchange is None or exchange.response is None:
+            return
+        if exchange.refused is not None:
+            self.refuse(exchange.refused)
+        elif then is None:
+            self.answer(exchange.response)
+        else:
+            self._exchange = None
+            answer = exchange.response
+            self.run(lambda _: then(answer))
+
+    def answer(self, message: bytes) -> None:
+        caller = self._end()
+        if caller is not None:
+            caller.on_answer(message)
+
+    def refuse(self, refused: Refused) -> None:
+        caller = self._end()
+        if caller is not None:
+            caller.on_refusal(refused)
+
+    def cancel(self) -> None:
+        """The client has left: cancel what was asked."""
+        exchange = self._exchange
+        self._end()
+        if exchange is not None:
+            exchange.cancel()
+
+    def _end(self) -> Caller | None:
+        caller, self._caller = self._caller, None
+        self._exchange = self._begin = self._then = self.asks = None
+        self._hold(0)
+        return caller
+
+    def _hold(self, size_bytes: int) -> None:
+        if self._held_bytes > limits.LARGE_BODY_BYTES:
+            self._port.freed_large_body = True
+        self._port.budget.held_bytes += size_bytes - self._held_bytes
+        self._held_bytes = size_bytes
 
 
 def check_size(size_bytes: int, most_bytes: int) -> None:
     """Raises TooLarge where a message is over what its application takes."""
     if size_bytes > most_bytes:
         raise TooLarge(f"message is over {most_bytes} bytes")
-
-
-def held_bytes_of(answer: bytes) -> int:
-    """What an answer counts for while its client has not taken it, with grpc's own copy of it.
-
-    Short ones are in the system's buffers.
-    """
-    return 2 * len(answer) if len(answer) > limits.LARGE_ANSWER_BYTES else 0

@@ -1,7 +1,6 @@
 """``Observe``: messages to the JSON that the query port's observe call takes, and its answer back."""
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import msgspec
 
@@ -32,8 +31,8 @@ def split_request(message: memoryview) -> tuple[str, list[memoryview]]:
     return found.get("model_name", ""), observations
 
 
-async def as_body(observations: Sequence[memoryview]) -> bytes | bytearray:
-    """The body of an observe call.
+def as_body(observations: Sequence[memoryview]) -> Generator[None, None, bytes | bytearray]:
+    """Return the body of an observe call, in steps of a few milliseconds at most.
 
     Raises:
         MalformedRequest: one is no observation.
@@ -46,13 +45,13 @@ async def as_body(observations: Sequence[memoryview]) -> bytes | bytearray:
         ]
         body += b"{%b}," % b",".join(parts)
         if index % _PER_STEP == _PER_STEP - 1:
-            await asyncio.sleep(0)
+            yield
     body[-1:] = b"]}"
     return body if len(body) > SHORT_TEXT_BYTES else bytes(body)
 
 
-async def as_response(answer: bytes, count: int) -> bytes:
-    """The message that an observe call's answer is.
+def as_response(answer: bytes, count: int) -> Generator[None, None, bytes]:
+    """Return the message that an observe call's answer is, in steps as above.
 
     Raises:
         MalformedRequest: the JSON of observations was such that it has not one for each.
@@ -65,7 +64,7 @@ async def as_response(answer: bytes, count: int) -> bytes:
         told = {name: outcome.get(name) for name in ("duplicate", "error", "cause")}
         parts.append(encode(_RESPONSE, {"observed": [told]}))
         if index % _PER_STEP == _PER_STEP - 1:
-            await asyncio.sleep(0)
+            yield
     return b"".join(parts)
 
 

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from clipper.frontend.rpc.server import RpcServer
 
 
-def open_rpc_server(port: Port, max_connections: int) -> "RpcServer":
+def open_rpc_server(port: Port) -> "RpcServer":
     """Raises ImportError where the extra ``grpc`` is not installed."""
     from clipper.frontend.rpc.server import RpcServer
 
-    return RpcServer(port, max_connections)
+    return RpcServer(port)

@@ -1,13 +1,13 @@
 """What each method of the services does, for who calls it; it knows messages, and nothing of how calls come."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
 
-from clipper.errors import ClipperError, NotFound
+from clipper.errors import ClipperError, MalformedRequest, NotFound, NotImplementedYet
 from clipper.frontend.clients import Clients, Guarded
 from clipper.frontend.endpoints import Endpoint, FeedbackTaker, Observe
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.inference import metadata
+from clipper.frontend.inference.inflate import inflate
 from clipper.frontend.inference.service import (
     UNSUPPORTED,
     StatisticsReader,
@@ -16,14 +16,16 @@ from clipper.frontend.inference.service import (
     model_metadata,
     why_not_known,
 )
+from clipper.frontend.long_work import Steps
 from clipper.frontend.port import Port
 from clipper.frontend.rpc import feedback
-from clipper.frontend.rpc.calls import Call, Refused, check_size
+from clipper.frontend.rpc.calls import Call, check_size
 from clipper.frontend.rpc.infer import Asked, KnownHeads, ModelInfer
 from clipper.frontend.rpc.protocols import CLIPPER, HEALTH, OPEN_INFERENCE
+from clipper.frontend.rpc.reflection import reflect
 from clipper.frontend.rpc.requests import who_is_asked
 from clipper.frontend.rpc.schema import Method
-from clipper.frontend.rpc.wire import Values, decode, delimited, encode
+from clipper.frontend.rpc.wire import Values, decode, encode
 from clipper.selection.application import Application
 
 _INFERENCE = OPEN_INFERENCE.services[0]
@@ -48,20 +50,8 @@ UNSUPPORTED_METHODS = {
 }
 
 
-class Caller(NamedTuple):
-    """Who calls.
-
-    Attributes:
-        authorizations: what was sent as ``authorization``.
-        deadline_s: by when an answer is wanted, on the loop's clock; None if at any time.
-    """
-
-    authorizations: Sequence[bytes]
-    deadline_s: float | None
-
-
-# Raises ClipperError or Refused.
-Unary = Callable[[bytes, Caller], Awaitable[bytes]]
+# Answers a call, now or later. It may raise ClipperError.
+Unary = Callable[[Call], None]
 
 
 class Services:
@@ -96,17 +86,18 @@ class Services:
             METHODS["ModelInfer"].path: self.infer,
             METHODS["ModelStatistics"].path: self._statistics,
             OBSERVE.path: self._feedback,
+            **{path: _unsupported(why) for path, why in UNSUPPORTED_METHODS.items()},
             **{
                 method.path: self._plain(method, tell)
                 for method, tell in (
-                    (METHODS["ServerLive"], lambda asked, caller: {"live": True}),
-                    (METHODS["ServerReady"], lambda asked, caller: {"ready": self.is_ready}),
+                    (METHODS["ServerLive"], lambda asked, call: {"live": True}),
+                    (METHODS["ServerReady"], lambda asked, call: {"ready": self.is_ready}),
                     (METHODS["ModelReady"], self._model_ready),
                     (METHODS["ServerMetadata"], self._server_metadata),
                     (METHODS["ModelMetadata"], self._model_metadata),
                     (METHODS["ModelConfig"], self._model_config),
                     (METHODS["RepositoryIndex"], self._index),
-                    (CHECK, lambda asked, caller: {"status": self.health(asked.get("service", ""))}),
+                    (CHECK, lambda asked, call: {"status": self.health(asked.get("service", ""))}),
                 )
             },
         }
@@ -129,30 +120,20 @@ class Services:
 
     # -- queries -------------------------------------------------------------------------------------------
 
-    async def infer(self, message: bytes, caller: Caller) -> bytes:
-        asked = self._asked(message, caller)
-        check_size(len(message), asked.max_body_bytes)
-        endpoint = self._entered(asked.of.application, asked, caller)
-        call = Call(self._port, lambda exchange, *when: endpoint.handle(exchange, message, *when))
-        return await call.answer(asked.of, asked.slo_s, len(message))
+    def infer(self, call: Call) -> None:
+        asked = self._asked(call)
+        check_size(len(call.message), asked.max_body_bytes)
+        endpoint = self._entered(asked.of.application, asked, call)
+        message = call.message
+        call.ask(lambda exchange, *when: endpoint.handle(exchange, message, *when), asked.of, asked.slo_s)
 
-    async def infer_in_stream(self, message: bytes, caller: Caller) -> bytes:
-        """As ``infer``, of one of a stream's requests: an error is an answer, too."""
-        try:
-            return delimited(2, await self.infer(message, caller))
-        except Refused as error:
-            return delimited(1, str(error).encode())
-        except ClipperError as error:
-            self._port.count_refused(error.code)
-            return delimited(1, str(error).encode())
-
-    def _asked(self, message: bytes, caller: Caller) -> Asked:
-        asked = self._known.find(message)
+    def _asked(self, call: Call) -> Asked:
+        asked = self._known.find(call.message)
         if asked is None:
-            model, version = who_is_asked(memoryview(message))
+            model, version = who_is_asked(memoryview(call.message))
             application = self._application(model, version)
             asked = Asked(self._infer[application.name], version, application.terms.slo_s)
-        asked.deadline_s = caller.deadline_s
+        asked.deadline_s = call.deadline_s
         return asked
 
     def _application(self, model: str, version: str | None) -> Application:
@@ -162,62 +143,131 @@ class Services:
             raise NotFound(why_not_known(model, version, application is not None))
         return application
 
-    def _entered(self, application: Application, endpoint: Endpoint, caller: Caller) -> Endpoint:
+    def _entered(self, application: Application, endpoint: Endpoint, call: Call) -> Endpoint:
         guarded = self._clients.guarded(application, endpoint)
-        return guarded.enter(caller.authorizations) if isinstance(guarded, Guarded) else guarded
+        return guarded.enter(call.authorizations) if isinstance(guarded, Guarded) else guarded
 
     # -- feedback ------------------------------------------------------------------------------------------
 
-    async def _feedback(self, message: bytes, caller: Caller) -> bytes:
-        name, observations = feedback.split_request(memoryview(message))
+    def _feedback(self, call: Call) -> None:
+        name, observations = feedback.split_request(memoryview(call.message))
         application = self._application(name, None)
         observe = self._observe[name]
-        check_size(len(message), observe.max_body_bytes)
-        endpoint = self._entered(application, observe, caller)
-        body = await feedback.as_body(observations)
-        answer = await Call(self._port, lambda exchange, *when: endpoint.handle(exchange, body, *when)).answer()
-        return await feedback.as_response(answer, len(observations))
+        check_size(len(call.message), observe.max_body_bytes)
+        endpoint = self._entered(application, observe, call)
+        work, size_bytes, count = self._port.work, len(call.message), len(observations)
+
+        def begin(exchange: Exchange, arrived_s: float, is_late: bool) -> None:
+            work.begin(exchange, size_bytes, self._handed_on(exchange, endpoint, observations, arrived_s, is_late))
+
+        def then(answer: bytes) -> None:
+            call.ask(
+                lambda exchange, *_: work.begin(exchange, len(answer), self._told_of(exchange, answer, count)),
+            )
+
+        call.ask(begin, then=then)
+
+    def _handed_on(
+        self,
+        exchange: Exchange,
+        endpoint: Endpoint,
+        observations: list[memoryview],
+        arrived_s: float,
+        is_late: bool,
+    ) -> Steps:
+        try:
+            body = yield from feedback.as_body(observations)
+        except ClipperError as error:
+            self._refuse(exchange, error)
+        else:
+            endpoint.handle(exchange, body, arrived_s, is_late)
+
+    def _told_of(self, exchange: Exchange, answer: bytes, count: int) -> Steps:
+        try:
+            exchange.respond((yield from feedback.as_response(answer, count)))
+        except MalformedRequest as error:
+            self._refuse(exchange, error)
+
+    def _refuse(self, exchange: Exchange, error: ClipperError) -> None:
+        self._port.count_refused(error.code)
+        exchange.refuse_with(error)
+
+    # -- messages of any method ------------------------------------------------------------------------------
+
+    def inflated(self, call: Call, encoding: bytes, method: Unary) -> None:
+        """Have a method answer a call whose message is compressed."""
+        work, compressed = self._port.work, call.message
+
+        def then(message: bytes) -> None:
+            call.message = message
+            method(call)
+
+        call.ask(
+            lambda exchange, *_: work.begin(exchange, len(compressed), self._inflating(exchange, compressed, encoding)),
+            then=then,
+        )
+
+    def _inflating(self, exchange: Exchange, message: bytes, encoding: bytes) -> Steps:
+        try:
+            whole = yield from inflate(message, encoding, self.most_message_bytes, self._port.budget)
+        except ClipperError as error:
+            self._refuse(exchange, error)
+        else:
+            exchange.respond(bytes(whole))
+
+    def reflected(self, call: Call) -> None:
+        """Answer one request of the reflection service."""
+        message = call.message
+        call.ask(
+            lambda exchange, *_: self._port.work.begin(exchange, len(message), self._reflecting(exchange, message))
+        )
+
+    def _reflecting(self, exchange: Exchange, message: bytes) -> Steps:
+        # Answers are a hundred times as long as requests: not many of them are made in one turn.
+        yield
+        try:
+            exchange.respond(reflect(message))
+        except ClipperError as error:
+            self._refuse(exchange, error)
 
     # -- what is told ----------------------------------------------------------------------------------------
 
-    def _plain(self, method: Method, tell: Callable[[Values, Caller], Values]) -> Unary:
-        async def answer(message: bytes, caller: Caller) -> bytes:
-            return encode(method.reply, tell(decode(method.request, memoryview(message)), caller))
+    def _plain(self, method: Method, tell: Callable[[Values, Call], Values]) -> Unary:
+        def answer(call: Call) -> None:
+            call.answer(encode(method.reply, tell(decode(method.request, memoryview(call.message)), call)))
 
         return answer
 
-    def _named(self, asked: Values, caller: Caller) -> tuple[Application, str | None]:
+    def _named(self, asked: Values, call: Call) -> tuple[Application, str | None]:
         """Raises NotFound, Unauthorized, Forbidden."""
         application = self._application(asked.get("name", ""), asked.get("version") or None)
-        self._clients.check(application, caller.authorizations)
+        self._clients.check(application, call.authorizations)
         return application, asked.get("version") or None
 
-    def _model_ready(self, asked: Values, caller: Caller) -> Values:
-        return {"ready": is_model_ready(*self._named(asked, caller))}
+    def _model_ready(self, asked: Values, call: Call) -> Values:
+        return {"ready": is_model_ready(*self._named(asked, call))}
 
-    def _server_metadata(self, asked: Values, caller: Caller) -> Values:
+    def _server_metadata(self, asked: Values, call: Call) -> Values:
         applications = self._applications.values()
         return metadata.server(version for application in applications for version in application.terms.versions())
 
-    def _model_metadata(self, asked: Values, caller: Caller) -> Values:
-        return model_metadata(*self._named(asked, caller))
+    def _model_metadata(self, asked: Values, call: Call) -> Values:
+        return model_metadata(*self._named(asked, call))
 
-    def _model_config(self, asked: Values, caller: Caller) -> Values:
-        return {"config": metadata.config(model_metadata(*self._named(asked, caller)))}
+    def _model_config(self, asked: Values, call: Call) -> Values:
+        return {"config": metadata.config(model_metadata(*self._named(asked, call)))}
 
-    def _index(self, asked: Values, caller: Caller) -> Values:
-        found = metadata.index(
-            {application.name: application.terms.versions() for application in self._visible(caller)}
-        )
+    def _index(self, asked: Values, call: Call) -> Values:
+        found = metadata.index({application.name: application.terms.versions() for application in self._visible(call)})
         return {"models": [each for each in found if each["state"] == "READY" or not asked.get("ready")]}
 
-    def _visible(self, caller: Caller) -> list[Application]:
-        return self._clients.visible(self._applications.values(), caller.authorizations)
+    def _visible(self, call: Call) -> list[Application]:
+        return self._clients.visible(self._applications.values(), call.authorizations)
 
-    async def _statistics(self, message: bytes, caller: Caller) -> bytes:
+    def _statistics(self, call: Call) -> None:
         method = METHODS["ModelStatistics"]
-        asked = decode(method.request, memoryview(message))
-        applications = [self._named(asked, caller)[0]] if asked.get("name") else self._visible(caller)
+        asked = decode(method.request, memoryview(call.message))
+        applications = [self._named(asked, call)[0]] if asked.get("name") else self._visible(call)
         versions = {application.name: application.terms.versions() for application in applications}
 
         def begin(exchange: Exchange, arrived_s: float, is_late: bool) -> None:
@@ -225,4 +275,11 @@ class Services:
                 exchange, lambda workers: exchange.respond(encode(method.reply, metadata.statistics(versions, workers)))
             )
 
-        return await Call(self._port, begin).answer()
+        call.ask(begin)
+
+
+def _unsupported(why: str) -> Unary:
+    def refuse(call: Call) -> None:
+        raise NotImplementedYet(why)
+
+    return refuse

@@ -1,0 +1,246 @@
+"""One client's connection to the gRPC port: passes bytes between its transport and its session."""
+
+import asyncio
+from typing import Protocol, cast
+
+from ngh2 import ErrorCode
+
+from clipper.errors import NotImplementedYet, Overloaded, Unavailable
+from clipper.frontend import limits
+from clipper.frontend.budget import Untaken
+from clipper.frontend.rpc import bounds
+from clipper.frontend.rpc.behaviours import STREAM_INFER, Conversation, Shared, UnaryCall, Watch
+from clipper.frontend.rpc.protocols import REFLECTION, REFLECTION_ALPHA
+from clipper.frontend.rpc.service import WATCH
+from clipper.frontend.rpc.session import Session
+from clipper.frontend.rpc.stream import Behaviour, Stream
+
+_REFLECTIONS = frozenset(
+    file.services[0].methods["ServerReflectionInfo"].path for file in (REFLECTION, REFLECTION_ALPHA)
+)
+_STREAMING = _REFLECTIONS | {STREAM_INFER, WATCH.path}
+
+
+class Server(Shared, Protocol):
+    """What the connections to a gRPC port share."""
+
+    connections: "set[RpcConnection]"
+
+
+class RpcConnection(asyncio.Protocol):
+    """A ``Member`` of the port, like a connection of HTTP/1.1, and the host of its session."""
+
+    def __init__(self, shared: Server) -> None:
+        self._shared = shared
+        self._port = port = shared.port
+        self._session = Session(self, port.budget)
+        self._call_soon = asyncio.get_running_loop().call_soon
+        self._flush_is_due = False
+        self._reading_paused = False
+        self._writing_paused = False
+        self.untaken = Untaken(port.budget)
+        self.is_going = False
+        self._has_ended = False
+        self._last_sweep = self._began_sweep = port.sweeps
+        self._session.last_call_sweep = port.sweeps
+
+    # -- asyncio ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._shared.connections.add(self)
+        has_room = self._port.add(self)
+        if not has_room or len(self._shared.connections) > bounds.MAX_CONNECTIONS:
+            self._port.count_refused("overloaded")
+            self._session.terminate(ErrorCode.ENHANCE_YOUR_CALM)
+        elif self._port.is_draining:
+            self._session.terminate(ErrorCode.NO_ERROR)
+        self._flush()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._port.remove(self)
+        self._shared.connections.discard(self)
+        self._has_ended = True
+        self._session.close()
+        if self.untaken.size_bytes > limits.LARGE_BODY_BYTES:
+            self.on_large_freed()
+        del self._session  # it refers back to this object; thousands of such cycles would make the collector stall
+        self.untaken.count(0, self._port.sweeps)
+
+    def data_received(self, data: bytes) -> None:
+        if self._has_ended:
+            return
+        port, session = self._port, self._session
+        self._last_sweep = port.sweeps
+        now_s = port.now_s()
+        if len(data) <= bounds.READ_PIECE_BYTES:
+            self._flush_is_due = True
+            session.receive(data, now_s, port.sweeps)
+            self._flush()
+            return
+        for start in range(0, len(data), bounds.READ_PIECE_BYTES):
+            self._flush_is_due = True
+            session.receive(data[start : start + bounds.READ_PIECE_BYTES], now_s, port.sweeps)
+            self._flush()
+
+    def eof_received(self) -> bool:
+        """The client sends no more but may still read: answer its calls, then close."""
+        if self._has_ended or not self.is_busy:
+            return False
+        self._session.begin_end()
+        self._flush()
+        return True
+
+    def pause_writing(self) -> None:
+        """The client does not read: stop reading what it sends, and writing."""
+        self._writing_paused = True
+        self._adjust_reading()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._flush()
+        self._adjust_reading()
+
+    def _adjust_reading(self) -> None:
+        should_pause = self._writing_paused
+        if should_pause == self._reading_paused or self.transport.is_closing():
+            return
+        self._reading_paused = should_pause
+        if should_pause:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    # -- the session's host --------------------------------------------------------------------------------
+
+    @property
+    def most_message_bytes(self) -> int:
+        return self._shared.services.most_message_bytes
+
+    def begin(self, stream: Stream) -> Behaviour:
+        shared, path = self._shared, stream.head.path
+        counts = shared.counts
+        counts.calls += 1
+        if counts.open >= bounds.MAX_CALLS:
+            oldest = next(iter(counts.arriving), None)
+            if oldest is None or not oldest.make_room():
+                raise Overloaded(f"{bounds.MAX_CALLS} calls are open: try again in a moment")
+        if path in shared.services.unary:
+            return UnaryCall(stream, shared)
+        if path not in _STREAMING:
+            raise NotImplementedYet(f"method {path[:200]!r} is not known: reflection lists the known ones")
+        if counts.streaming >= bounds.MAX_STREAMING_CALLS:
+            raise Overloaded("too many streams are open: close some, or try again later")
+        if self._port.is_draining:
+            raise Unavailable("the worker is stopping: ask again")
+        return Watch(stream, shared) if path == WATCH.path else Conversation(stream, shared)
+
+    def count_refused(self, code: str) -> None:
+        self._port.count_refused(code)
+
+    def has_room(self, size_bytes: int) -> bool:
+        # What was answered in this turn of the loop is not counted yet.
+        uncounted_bytes = self._session.unsent_bytes - self.untaken.size_bytes
+        if self._port.budget.has_room(size_bytes + max(uncounted_bytes, 0)):
+            return True
+        self._port.shed(limits.SLOW_SWEEPS)
+        return False
+
+    def on_output(self) -> None:
+        """Write soon: answers of one batch go out together."""
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._call_soon(self._flush)
+
+    def on_large_freed(self) -> None:
+        self._port.freed_large_body = True
+
+    # -- output --------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        if self._has_ended:
+            return
+        session, transport = self._session, self.transport
+        while not self._writing_paused and not transport.is_closing():
+            data = session.data_to_send()
+            if data:
+                transport.write(data)
+            if len(data) < bounds.WRITE_PIECE_BYTES:
+                break
+        if self._writing_paused or self.untaken.size_bytes or session.unsent_bytes:
+            self._look_at_untaken()
+        if session.is_over and not self._writing_paused:
+            self._finish_writing()
+
+    def _look_at_untaken(self) -> None:
+        """Count the answers that the client has not read. If memory is short, the port disconnects the slowest."""
+        if self.is_going:
+            return
+        size_bytes = self._session.unsent_bytes + self.transport.get_write_buffer_size()
+        if self.untaken.size_bytes - size_bytes > limits.LARGE_BODY_BYTES:
+            self.on_large_freed()
+        self.untaken.count(size_bytes, self._port.sweeps)
+        if not self._port.budget.has_room(0):
+            self._port.shed(0)
+
+    def cut_off(self) -> None:
+        """Close at once. The unread answers are released when the connection is lost."""
+        self.is_going = True
+        self.transport.abort()
+
+    def _finish_writing(self) -> None:
+        """All is written: send EOF, and let the sweep close once the client has had time to read."""
+        self._has_ended = True
+        self._last_sweep = self._port.sweeps
+        if not self.transport.is_closing() and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    # -- the server ----------------------------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call waits for its answer, or an answer for its client."""
+        return bool(self._session.streams) or self._session.unsent_bytes > 0
+
+    def announce_end(self) -> None:
+        """The worker drains: ask the client to call another one, and end what would go on for ever."""
+        self._session.announce_end()
+        for stream in list(self._session.streams.values()):
+            if stream.head.path in _STREAMING:
+                stream.fail(Unavailable("the worker is stopping: ask again"))
+        self._flush()
+
+    def begin_end(self) -> None:
+        self._session.begin_end()
+        self._flush()
+
+    def sweep(self, sweeps: int) -> None:
+        """End what takes too long. Called once a second."""
+        session = self._session
+        quiet = sweeps - self._last_sweep
+        if self._has_ended:
+            if quiet > limits.LINGER_SWEEPS:
+                self.transport.close()
+            return
+        if self.untaken.size_bytes:
+            self._look_at_untaken()
+            if sweeps - self.untaken.last_taken_sweep > limits.REQUEST_TIMEOUT_SWEEPS:
+                self.transport.abort()
+                return
+        if not session.has_begun:
+            if sweeps - self._began_sweep > bounds.PREFACE_SWEEPS:
+                self.transport.close()
+            return
+        if session.streams:
+            if quiet > bounds.KEEPALIVE_SWEEPS + bounds.KEEPALIVE_TIMEOUT_SWEEPS:
+                self.transport.abort()
+                return
+            if quiet == bounds.KEEPALIVE_SWEEPS:
+                session.ping()
+            self._flush_is_due = True
+            session.sweep(self._port.now_s(), sweeps)
+            self._flush()
+        elif sweeps - session.last_call_sweep > self._port.idle_timeout_sweeps:
+            session.terminate(ErrorCode.NO_ERROR)
+            self._flush()

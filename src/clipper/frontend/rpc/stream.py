@@ -1,0 +1,146 @@
+"""One call, between the session that it came by and the method that answers it."""
+
+from typing import Protocol
+
+from clipper.errors import ClipperError
+from clipper.frontend.budget import Budget
+from clipper.frontend.rpc.framing import OK_TRAILERS, CallHead, Headers, Message, MessageReader
+from clipper.frontend.rpc.statuses import Refused, refusal, trailers_of
+
+
+class Behaviour(Protocol):
+    """What a call's method does with what its client sends.
+
+    The first three may raise ClipperError or Refused, with which the call then ends.
+
+    Attributes:
+        is_busy: whether further messages should wait in the client.
+        may_be_quiet: whether the client may wait for as long as it likes before a message, and before its end.
+    """
+
+    may_be_quiet: bool
+
+    @property
+    def is_busy(self) -> bool: ...
+
+    def take(self, message: Message) -> None:
+        """A message has come."""
+
+    def end(self) -> None:
+        """The client has sent its last message."""
+
+    def look(self) -> None:
+        """Called once a second."""
+
+    def resume(self) -> None:
+        """The client has read answers that it was behind with."""
+
+    def leave(self) -> None:
+        """The call has ended, by an answer or without one. Cancel what is under way."""
+
+
+class Sender(Protocol):
+    """A session, as its streams see it."""
+
+    def send(self, stream: "Stream", message: bytes | None, trailers: Headers | None) -> None:
+        """Send a part of an answer: its head if that is due, a message, or the trailers that end it.
+
+        Raises:
+            Overloaded: there is no room for the message.
+        """
+
+    def refuse(self, stream: "Stream", trailers: Headers) -> None:
+        """Answer with nothing but the trailers of an error."""
+
+    def is_behind(self, stream: "Stream") -> bool: ...
+
+    def resume(self, number: int, size_bytes: int) -> None:
+        """Let the client send as much again."""
+
+    def count_refused(self, code: str) -> None: ...
+
+
+class Stream:
+    """One call.
+
+    Attributes:
+        deadline_s: by when the client wants its answer, on the loop's clock; None if at any time.
+        is_open: whether it has no final answer yet.
+        behaviour: what its method does; None before it is known, and once the call has ended.
+        has_ended: whether the client has sent its last message.
+        has_head: whether the answer's head was sent.
+        waits_since_sweep: since when a message is incomplete; None if there is none.
+        withheld_bytes: received, and not acknowledged to the client.
+    """
+
+    __slots__ = (
+        "_session",
+        "behaviour",
+        "deadline_s",
+        "has_ended",
+        "has_head",
+        "head",
+        "is_open",
+        "number",
+        "reader",
+        "waits_since_sweep",
+        "withheld_bytes",
+    )
+
+    def __init__(self, session: Sender, budget: Budget, number: int, head: CallHead, now_s: float, sweep: int) -> None:
+        self._session = session
+        self.number = number
+        self.head = head
+        self.deadline_s = None if head.timeout_s is None else now_s + head.timeout_s
+        self.is_open = True
+        self.behaviour: Behaviour | None = None
+        self.reader = MessageReader(budget)
+        self.has_ended = False
+        self.waits_since_sweep: int | None = sweep
+        self.withheld_bytes = 0
+        self.has_head = False
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a client should read answers before more are made. If so, ``Behaviour.resume`` says when it has."""
+        return self._session.is_behind(self)
+
+    def send(self, message: bytes) -> None:
+        """Send a message of several.
+
+        Raises:
+            Overloaded: there is no room for it.
+        """
+        if self.is_open:
+            self._session.send(self, message, None)
+
+    def finish(self, message: bytes | None = None) -> None:
+        """End the call well, with a last message if there is one.
+
+        Raises:
+            Overloaded: there is no room for it.
+        """
+        if self.is_open:
+            self._session.send(self, message, OK_TRAILERS)
+
+    def refuse(self, refused: Refused) -> None:
+        """End the call with an error."""
+        if not self.is_open:
+            return
+        if self.has_head:
+            self._session.send(self, None, trailers_of(refused))
+        else:
+            self._session.refuse(self, trailers_of(refused))
+
+    def fail(self, error: ClipperError | Refused) -> None:
+        """As ``refuse``; an error of Clipper's is counted."""
+        if isinstance(error, ClipperError):
+            self._session.count_refused(error.code)
+            error = refusal(error)
+        self.refuse(error)
+
+    def resume(self) -> None:
+        """Let the client send what was withheld."""
+        withheld_bytes, self.withheld_bytes = self.withheld_bytes, 0
+        if withheld_bytes:
+            self._session.resume(self.number, withheld_bytes)

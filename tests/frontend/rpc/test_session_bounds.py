@@ -1,0 +1,402 @@
+"""How much one client may send and hold, and for how long."""
+
+import asyncio
+import struct
+from collections.abc import Sequence
+
+import pytest
+from fake_client import ASKED, FakeClient, Served, data, headers_of, run, serving
+from http2 import frame, message_frame
+from hyperframe.frame import Frame, GoAwayFrame, PingFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
+
+from clipper.frontend import limits
+from clipper.frontend.rpc import bounds
+from clipper.frontend.rpc.service import METHODS, WATCH
+
+CALM, CANCEL = 11, 8
+STREAM_INFER = METHODS["ModelStreamInfer"].path
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+
+# -- memory ---------------------------------------------------------------------------------------------------------
+
+
+def test_large_messages_are_bounded_by_the_memory_for_all_requests() -> None:
+    async def test() -> None:
+        served = Served()
+        client = served.client
+        served.port.budget.bound_bytes = 100_000
+        part = struct.pack(">BI", 0, 1 << 20) + bytes(15_000)
+        for stream in range(1, 40, 2):
+            client.send(client.headers(stream), data(part, stream))
+            assert served.port.budget.held_bytes <= 100_000
+        answers = await client.answers()
+        assert {answer["clipper-error"] for stream, answer in answers.items() if stream} == {"overloaded"}
+        assert served.counts.open == 6
+        client.leave()
+        served.assert_nothing_left()
+
+    run(test)
+
+
+@pytest.mark.parametrize("path", [None, WATCH.path, STREAM_INFER])
+def test_messages_that_wait_count_against_the_memory_for_all_requests(path: str | None) -> None:
+    async def test() -> None:
+        served = Served()
+        client = served.client
+        served.port.budget.bound_bytes = 100_000
+        fields = headers_of() if path is None else headers_of(path)
+        for stream in range(1, 40, 2):
+            # It is whole, and the call's end does not come; of a stream it waits for the first one's answer.
+            first = data(message_frame(ASKED), stream) if path == STREAM_INFER else b""
+            client.send(client.headers(stream, fields), first, data(message_frame(bytes(15_000)), stream))
+            assert served.port.budget.held_bytes <= 100_000
+        answers = await client.answers()
+        refused = [stream for stream, answer in answers.items() if answer.get("clipper-error") == "overloaded"]
+        assert len(refused) == 20 - 6
+        client.leave()
+        served.assert_nothing_left()
+
+    run(test)
+
+
+def test_an_end_in_the_same_piece_as_a_call() -> None:
+    async def test() -> None:
+        for last in (GoAwayFrame(0), frame(4, 1, 0, bytes(6)), frame(0, 0, 0, b"x")):
+            served = Served()
+            client = served.client
+            client.send(
+                client.headers(1),
+                data(message_frame(ASKED)[:20]),
+                RstStreamFrame(1, CANCEL),
+                client.headers(3),
+                data(message_frame(ASKED), 3),
+                RstStreamFrame(3, CANCEL),
+                last,
+            )
+            await client.answers()
+            client.leave()
+            served.assert_nothing_left()
+
+    run(test)
+
+
+def test_the_connections_window_comes_back_however_a_call_ends() -> None:
+    async def test() -> None:
+        served = Served()
+        client = served.client
+        granted = bounds.CONNECTION_WINDOW_BYTES
+        part = data(bytes(16_000))
+        for stream in range(1, 2000, 2):
+            part.stream_id = stream
+            granted -= 16_000
+            assert granted > 0
+            client.send(client.headers(stream, headers_of(STREAM_INFER)))
+            client.send(data(message_frame(ASKED), stream), part, RstStreamFrame(stream, CANCEL))
+            granted -= len(message_frame(ASKED))
+            for sent in client.frames():
+                if isinstance(sent, WindowUpdateFrame) and not sent.stream_id:
+                    granted += sent.window_increment
+        client.leave()
+        served.assert_nothing_left()
+
+    run(test)
+
+
+# -- time ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        (None, []),
+        (None, [data(message_frame(ASKED))]),
+        (WATCH.path, []),
+        (STREAM_INFER, [data(message_frame(ASKED)[:9])]),
+        (STREAM_INFER, [data(message_frame(b"") + message_frame(ASKED)[:1])]),
+        (REFLECTION, [data(b"\0")]),
+    ],
+)
+def test_a_message_has_to_come_in_time(path: str | None, sent: Sequence[Frame]) -> None:
+    async def test() -> None:
+        served = Served()
+        client = served.client
+        fields = headers_of() if path is None else headers_of(path)
+        client.send(client.headers(1, fields), *sent)
+        served.sweep(limits.REQUEST_TIMEOUT_SWEEPS)
+        assert served.counts.open == 1
+        served.sweep(2)
+        assert (await client.answers())[1]["clipper-error"] == "request_timeout"
+        served.assert_nothing_left()
+
+    run(test)
+
+
+@pytest.mark.parametrize("path", [STREAM_INFER, REFLECTION])
+def test_a_stream_may_be_quiet_if_its_client_is_there(path: str) -> None:
+    async def test() -> None:
+        served = Served()
+        client = served.client
+        client.send(client.headers(1, headers_of(path)))
+        served.sweep(bounds.KEEPALIVE_SWEEPS)
+        assert any(isinstance(each, PingFrame) for each in client.frames())
+        client.send(PingFrame(0, bytes(8), flags=["ACK"]))
+        served.sweep(bounds.KEEPALIVE_SWEEPS)
+        assert served.counts.open == 1
+        served.sweep(bounds.KEEPALIVE_TIMEOUT_SWEEPS + 1)
+        assert client.transport.is_aborted
+
+    run(test)
+
+
+def test_a_deadline_ends_a_stream() -> None:
+    async def test() -> None:
+        served = Served()
+        client = served.client
+        now_s = served.port.now_s()
+        client.send(client.headers(1, headers_of(STREAM_INFER, grpc_timeout="5S")))
+        served.port.now_s = lambda: now_s + 4
+        served.sweep()
+        assert served.counts.open == 1
+        served.port.now_s = lambda: now_s + 7
+        served.sweep()
+        assert (await client.answers())[1]["grpc-status"] == "4"
+        served.assert_nothing_left()
+
+    run(test)
+
+
+def test_a_connection_that_is_idle_is_closed() -> None:
+    async def test() -> None:
+        served = Served()
+        served.client.call(1)
+        served.answer()
+        await served.client.answers()
+        served.sweep(limits.IDLE_TIMEOUT_SWEEPS)
+        served.client.send(PingFrame(0, bytes(8)))  # which is not a call
+        assert not served.client.transport.has_ended
+        served.sweep(2)
+        assert (await served.client.answers())[0]["goaway"] == [0]
+        assert served.client.transport.has_ended and not served.client.transport.is_closed
+        served.sweep(limits.LINGER_SWEEPS + 1)
+        assert served.client.transport.is_closed
+
+    run(test)
+
+
+def test_a_connection_that_says_nothing_is_closed() -> None:
+    async def test() -> None:
+        served = Served(preface=b"PRI")
+        served.sweep(bounds.PREFACE_SWEEPS)
+        assert not served.client.transport.is_closed
+        served.sweep()
+        assert served.client.transport.is_closed
+
+    run(test)
+
+
+@pytest.mark.parametrize("is_blocked_by_window", [True, False])
+def test_a_client_that_does_not_read_is_disconnected(is_blocked_by_window: bool) -> None:
+    async def test() -> None:
+        served = Served(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0 if is_blocked_by_window else 65_535})
+        client = served.client
+        if not is_blocked_by_window:
+            client.transport.unsent_bytes = 1
+            client.connection.pause_writing()
+            assert client.transport.is_paused
+        client.call(1)
+        served.answer()
+        await client.answers()
+        assert served.port.budget.held_bytes > 0
+        served.sweep(limits.REQUEST_TIMEOUT_SWEEPS)
+        assert not client.transport.is_aborted
+        served.sweep(2)
+        assert client.transport.is_aborted
+        client.leave()
+        served.assert_nothing_left()
+
+    run(test)
+
+
+# -- floods --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        frame(6, 0, 0, bytes(8)),
+        frame(4, 0, 0),
+        frame(4, 0, 0, struct.pack(">HI", 4, 1)),
+        frame(0, 0, 1),
+        frame(8, 0, 0, struct.pack(">I", 1)),
+        frame(8, 0, 1, struct.pack(">I", 1)),
+    ],
+    ids=["ping", "settings", "initial window", "empty data", "window", "stream's window"],
+)
+def test_frames_without_end_that_carry_no_call(flood: bytes) -> None:
+    async def test() -> None:
+        served = Served()
+        client = served.client
+        client.send(client.headers(1, headers_of(STREAM_INFER)))
+        for _ in range(5):
+            client.send(flood * (bounds.MAX_IDLE_FRAMES // 5 - 10))
+        assert "goaway" not in (await client.answers())[0]
+        served.sweep()
+        # In another second as many again.
+        for _ in range(10):
+            client.send(flood * (bounds.MAX_IDLE_FRAMES // 5))
+        assert (await client.answers())[0]["goaway"] == [CALM]
+        assert client.transport.has_ended
+        served.assert_nothing_left()
+
+    run(test)
+
+
+def test_calls_that_are_reset_at_once_end_the_connection() -> None:
+    async def test() -> None:
+        served = Served()
+        client = served.client
+        for stream in range(1, 20_001, 2):
+            client.send(client.headers(stream), RstStreamFrame(stream, CANCEL))
+            if client.transport.has_ended:
+                break
+        assert bounds.RESETS_AT_ONCE < stream / 2 < 2 * bounds.RESETS_AT_ONCE
+        served.assert_nothing_left()
+
+    run(test)
+
+
+def test_a_head_in_too_many_parts() -> None:
+    async def test() -> None:
+        client = FakeClient()
+        client.send(frame(1, 0, 1, client.headers(1).data), *[frame(9, 0, 1)] * 100)
+        assert (await client.answers())[0]["goaway"] == [CALM]
+
+    run(test)
+
+
+def test_calls_of_all_clients_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_CALLS", 5)
+    monkeypatch.setattr(bounds, "MAX_STREAMING_CALLS", 2)
+
+    async def test() -> None:
+        served = Served()
+        client = served.client
+        client.send(*(client.headers(stream, headers_of(STREAM_INFER)) for stream in (1, 3, 5)))
+        client.send(*(client.headers(stream) for stream in (7, 9, 11, 13)))
+        answers = await client.answers()
+        assert {stream for stream, answer in answers.items() if answer.get("clipper-error") == "overloaded"} == {5, 13}
+        client.leave()
+        served.assert_nothing_left()
+
+    run(test)
+
+
+def test_calls_whose_messages_are_slow_go_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_CALLS", 5)
+
+    async def test() -> None:
+        served = Served()
+        client = served.client
+        client.send(*(client.headers(stream) for stream in (1, 3, 5, 7)))
+        client.call(9)
+        served.sweep(bounds.SLOW_MESSAGE_SWEEPS)
+        other = FakeClient(client.server)
+        for stream in range(1, 13, 2):
+            other.call(stream)
+        assert {stream for stream, each in (await client.answers()).items() if "clipper-error" in each} == {1, 3, 5, 7}
+        assert {stream for stream, each in (await other.answers()).items() if "clipper-error" in each} == {9, 11}
+        served.answer()
+        assert (await client.answers())[9]["grpc-status"] == "0"
+        assert [each["grpc-status"] for stream, each in (await other.answers()).items() if stream] == ["0"] * 4
+        served.assert_nothing_left()
+
+    run(test)
+
+
+def test_connections_over_the_bound_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        server = serving(max_connections=2)
+        clients = [FakeClient(server) for _ in range(3)]
+        assert [(await client.answers())[0].get("goaway") for client in clients] == [None, None, [CALM]]
+        assert clients[2].transport.has_ended
+        assert server.port.refused == {"overloaded": 1}
+        for client in clients:
+            client.leave()
+        monkeypatch.setattr(bounds, "MAX_CONNECTIONS", 1)
+        one, other = FakeClient(server), FakeClient(server)
+        assert "goaway" not in (await one.answers())[0] and (await other.answers())[0]["goaway"] == [CALM]
+
+    run(test)
+
+
+def test_large_answers_are_bounded_by_the_memory_for_all_requests() -> None:
+    async def test() -> None:
+        served = Served(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0})
+        client = served.client
+        served.port.budget.bound_bytes = 1 << 20
+        for stream in range(1, 21, 2):
+            client.call(stream)
+            served.answer(output=b'"%b"' % (b"x" * 200_000))
+        assert served.port.budget.held_bytes <= 1 << 20
+        await client.answers()
+        assert served.port.budget.held_bytes <= 1 << 20
+        refused = served.port.refused["overloaded"]
+        assert refused >= 5
+
+    run(test)
+
+
+# -- the worker's end ----------------------------------------------------------------------------------------------
+
+
+def test_drain() -> None:
+    async def test() -> None:
+        served = Served()
+        client = served.client
+        client.call(1)
+        client.send(client.headers(3, headers_of(STREAM_INFER)))
+        served.port.is_draining = True
+        served.client.server.drain()
+        answers = await client.answers()
+        assert answers[0]["goaway"] == [0] and answers[3]["clipper-error"] == "unavailable"
+        # What was sent before the client could know is answered.
+        client.call(5)
+        client.send(client.headers(7, headers_of(STREAM_INFER)))
+        assert (await client.answers())[7]["clipper-error"] == "unavailable"
+        client.connection.begin_end()
+        client.call(9)
+        served.answer()
+        answers = await client.answers()
+        assert [answers[stream]["grpc-status"] for stream in (1, 5)] == ["0", "0"] and 9 not in answers
+        assert client.transport.has_ended and not client.connection.is_busy
+        served.assert_nothing_left()
+
+    run(test)
+
+
+def test_a_client_that_sends_no_more_gets_its_answers() -> None:
+    async def test() -> None:
+        served = Served()
+        served.client.call(1)
+        assert served.client.connection.eof_received()
+        served.answer()
+        assert (await served.client.answers())[1]["grpc-status"] == "0"
+        assert served.client.transport.has_ended
+
+    run(test)
+
+
+def test_nothing_of_a_client_that_has_left_is_kept() -> None:
+    async def test() -> None:
+        served = Served()
+        for stream in range(1, 100, 2):
+            served.client.call(stream)
+        served.client.send(data(message_frame(ASKED)[:9], 101))
+        served.client.leave()
+        assert all(query.asker is None for query in served.application.waiting)
+        served.answer()
+        await asyncio.sleep(0)
+        served.assert_nothing_left()
+
+    run(test)
