@@ -104,7 +104,7 @@ class ApplicationOperations:
         try:
             await self._reach_workers(f"that application {name!r} is deleted")
         finally:
-            # Also if a worker does not know it yet: that worker has the code loaded, and what it still learns is waited for.
+            # Also if a worker does not know it yet: it has the code loaded, and what it still learns is waited for.
             self._forgetter.wake()
             self._remove_unused(record.code)
 

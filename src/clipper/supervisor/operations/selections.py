@@ -43,7 +43,7 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
     if "loss" in changed:
         loss = _configured(changed.pop("loss"))
         selection = replace(selection, loss=loss.name, loss_parameters=loss.parameters)
-    # Not its code: a change names an artifact, and a selection has the folder of that artifact's modules.
+    # Not its code: a change names an artifact, and a selection has the folder of its modules.
     own = {*SelectionSettings.__struct_fields__, "half_life"}
     return replace(selection, **{name: value for name, value in changed.items() if name in own})
 
