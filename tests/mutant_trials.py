@@ -33,6 +33,7 @@ import numpy.testing  # noqa: F401
 import pytest
 import scipy.stats  # noqa: F401
 import uvicorn  # noqa: F401
+from _pytest.runner import SetupState
 from litestar import Litestar  # noqa: F401
 
 # A test of a mutant may take as much longer than on the code as it is, in processor time; then it counts as hanging.
@@ -183,13 +184,16 @@ class Collected:
                     each.cache_clear()
                 called: set[int] = set()
                 before_s = time.process_time()
-                signal.setitimer(signal.ITIMER_PROF, self._slowest_s)
-                trace(called)
-                run(item)
-                trace(None)
-                signal.setitimer(signal.ITIMER_PROF, 0.0)
+                # It may come at any place, also in pytest itself.
+                with suppress(TooSlow):
+                    signal.setitimer(signal.ITIMER_PROF, self._slowest_s)
+                    trace(called)
+                    run(item)
+                    trace(None)
+                    signal.setitimer(signal.ITIMER_PROF, 0.0)
                 if self._is_too_slow:
                     self._is_too_slow, session.testsfailed = False, 0
+                    session._setupstate = SetupState()
                     continue
                 if session.testsfailed:
                     there.send(test)

@@ -1,9 +1,10 @@
 """What a policy reads of versions: each has its own numbers, and a little of those before it."""
 
+import numpy as np
 import pytest
 
 from clipper.selection.learning.arms import Arms, lineage
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.totals import Arrays, Totals
 
 # From a store of before versions were told apart, and from now.
 NUMBERS = {
@@ -74,3 +75,42 @@ def test_predecessors_in_a_circle_end() -> None:
 
 def test_a_predecessor_that_is_gone_still_counts() -> None:
     assert lineage("m", "9", {"9": "8"}, 0.5) == (("m:9", 1.0), ("m:8", 0.5), ("m", 0.5))
+
+
+def test_predecessors_of_which_next_to_nothing_is_left_are_not_read() -> None:
+    versions = {str(number): str(number - 1) if number else None for number in range(20)}
+    found = lineage("m", "19", versions, 0.5)
+    assert [weight for _, weight in found] == [0.5**step for step in range(10)]
+    assert found[-1][0] == "m:10"
+    assert lineage("m", "1", versions, 0.0) == (("m:1", 1.0),)
+
+
+def test_arrays_are_inherited_as_numbers_are() -> None:
+    first, second, other, own = (np.full(2, float(number)) for number in range(4))
+    arrays = Arrays(
+        {
+            ("m:1", "w", 2): [(first, 0.5)],
+            ("m:2", "w", 2): [(second, 0.25), (other, 1.0)],
+            ("m:9", "w", 2): [(other, 1.0)],
+            ("mine", "w", 2): [(own, 1.0)],
+        },
+        memo={"made": "before"},
+    )
+    arms = Arms({"m": lineage("m", "2", PREDECESSORS, 0.1)})
+    seen = arms.view(Totals(NUMBERS, arrays=arrays)).arrays
+    assert seen.parts == {
+        ("m", "w", 2): [(second, 0.25), (other, 1.0), (first, 0.05)],
+        ("mine", "w", 2): [(own, 1.0)],
+    }
+    assert seen.memo is arrays.memo
+    assert arms.view(Totals(NUMBERS)).arrays.parts == {}
+
+
+def test_arms_are_equal_with_the_same_versions_and_ramps() -> None:
+    origins = {"m": lineage("m", "2", PREDECESSORS, 0.1)}
+    assert Arms(origins) == Arms(dict(origins), ramps={})
+    assert Arms(origins) != Arms(origins, ramps={"m": 1})
+    assert Arms(origins) != Arms({"m": lineage("m", "1", PREDECESSORS, 0.1)})
+    assert Arms(origins) != origins
+    assert Arms(origins, ramps={"m": 1}).with_key("m", "m:3") == Arms({"m": (("m:3", 1.0),)})
+    assert (Arms(origins).key("m"), Arms(origins).key("other")) == ("m:2", "other")

@@ -3,8 +3,16 @@
 import math
 from random import Random
 
+import pytest
+
 from clipper.selection.learning.comparison import compare
-from clipper.selection.learning.confidence_sequences import NO_EVIDENCE, Evidence, log_capital_less
+from clipper.selection.learning.confidence_sequences import (
+    NO_EVIDENCE,
+    Evidence,
+    difference_interval,
+    log_capital_less,
+    mean_interval,
+)
 
 
 def losses(count: float, mean: float) -> Evidence:
@@ -72,3 +80,20 @@ def test_verdicts_on_equal_models_are_wrong_at_most_as_often_as_they_say() -> No
                 wrong += 1
                 break
     assert wrong <= 40
+
+
+def test_one_model_alone_is_the_best_without_more_feedback() -> None:
+    found = compare({"a": losses(10, 0.5)}, 10, 0.95, 0.01)
+    assert (found.sureness, found.more_feedback, found.models["a"].mean) == (1.0, 0.0, 0.5)
+
+
+def test_the_error_is_shared_by_the_pairs() -> None:
+    known = {"a": losses(300, 0.1), "b": losses(300, 0.2), "c": losses(300, 0.15)}
+    found = compare(known, 900, 0.9, 0.01)
+    for model in ("b", "c"):
+        # Three pairs share the error of the intervals; the two with the best share that of the verdict.
+        assert found.models[model].worse_by == difference_interval(known[model], known["a"], (1 - 0.9) / 3)
+        refuted = math.exp(-log_capital_less(known["a"], known[model]))
+        assert found.models[model].sureness == pytest.approx(max(1 - 2 * refuted, 0.0))
+        assert found.models[model].interval == mean_interval(known[model], 1 - 0.9)
+    assert found.sureness == min(found.models["b"].sureness or 0.0, found.models["c"].sureness or 0.0)

@@ -1,12 +1,13 @@
 """What a policy reads: numbers by model, and the application's as a prior for its contexts."""
 
+import numpy as np
 import pytest
 
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.confidence_sequences import Evidence
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.totals import CALIBRATION, Arrays, Totals
 
 
 def everyone(observations: int, mean_loss: float, half_life: int | None = None) -> Totals:
@@ -89,3 +90,35 @@ def test_evidence_is_of_all_losses_and_never_mixed() -> None:
     assert (prior.evidence("m"), own.evidence("m")) == (Evidence(1.0, 0.5, 0.25), Evidence(1.0, 1.0, 0.0))
     assert mixed.evidence("m") == own.evidence("m")
     assert mixed.number("m", "scored") == 2.0
+
+
+def test_a_model_is_in_time_as_often_as_it_answered_with_one_success_added() -> None:
+    totals = Totals({("a", "pulls"): 3.0, ("a", "missed"): 1.0, ("b", "pulls"): 1.0, ("b", "missed"): 1.5})
+    assert (totals.in_time("a"), totals.in_time("b"), totals.in_time("c")) == (0.75, 0.5, 1.0)
+
+
+def test_an_array_is_the_sum_of_its_parts_by_what_counts_of_each() -> None:
+    parts = [(np.array([1.0, 2.0]), 0.5), (np.array([4.0, 0.0]), 1.0)]
+    totals = Totals(arrays=Arrays({("a", "weights", 2): parts}))
+    assert totals.array("a", "weights", 2).tolist() == [4.5, 1.0]
+    assert totals.array("a", "weights", 3).tolist() == totals.array("b", "weights", 3).tolist() == [0.0, 0.0, 0.0]
+    assert totals.array_parts("a", "weights", 3) == ()
+    totals.array("a", "weights", 2)[0] = 7.0
+    assert totals.array("a", "weights", 2).tolist() == [4.5, 1.0]
+
+
+def test_a_context_has_the_applications_arrays_also_without_its_numbers() -> None:
+    arrays = Arrays({("a", "weights", 1): [(np.array([2.0]), 1.0)]})
+    crowd = Totals({("a", "scored"): 9.0, ("", "observations"): 9.0}, arrays=arrays)
+    own = Totals({("a", "scored"): 1.0, ("", "observations"): 1.0})
+    for weight, scored in ((0.0, 1.0), (20.0, 10.0)):
+        mixed = own.with_prior(crowd, weight)
+        assert mixed.arrays is arrays
+        assert mixed.number("a", "scored") == scored
+    assert own.with_prior(Totals(), 20.0) is own
+
+
+def test_numbers_of_calibration_are_the_applications_alone() -> None:
+    crowd = Totals({("a", CALIBRATION + "right"): 9.0, ("a", "scored"): 9.0, ("", "observations"): 9.0})
+    mixed = everyone(1, 1.0).with_prior(crowd, 10)
+    assert (mixed.number("a", CALIBRATION + "right"), mixed.number("a", "scored")) == (0.0, 10.0)
