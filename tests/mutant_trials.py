@@ -33,7 +33,6 @@ import numpy.testing  # noqa: F401
 import pytest
 import scipy.stats  # noqa: F401
 import uvicorn  # noqa: F401
-from _pytest.runner import SetupState
 from litestar import Litestar  # noqa: F401
 
 # A test of a mutant may take as much longer than on the code as it is, in processor time; then it counts as hanging.
@@ -49,10 +48,6 @@ MEMORY = 4 << 30
 OPTIMIZED = 0x0001
 
 Seconds = dict[str, float]
-
-
-class TooSlow(BaseException):
-    """A test takes longer than tests may that every mutant is tried against."""
 
 
 class Trials:
@@ -136,7 +131,6 @@ class Collected:
 
     def __init__(self, asked: Connection, slowest_s: float) -> None:
         self._asked, self._slowest_s = asked, slowest_s
-        self._is_too_slow = False
         self._on_import: set[int] = set()
         # id of a test's function's code -> tests that called it
         self._calls: dict[int, list[str]] = {}
@@ -173,50 +167,47 @@ class Collected:
         return True
 
     def _measure(self, session: pytest.Session) -> bool:
-        """What each test takes and calls, in a fork, so that this process stays as it is. Whether all pass."""
-        here, there = Pipe()
-        pid = os.fork()
-        if pid == 0:
-            signal.signal(signal.SIGPROF, self._give_up)
-            found = {}
-            for test, item in self._items.items():
-                for each in self._caches:
-                    each.cache_clear()
-                called: set[int] = set()
-                before_s = time.process_time()
-                # It may come at any place, also in pytest itself.
-                with suppress(TooSlow):
-                    signal.setitimer(signal.ITIMER_PROF, self._slowest_s)
-                    trace(called)
-                    run(item)
-                    trace(None)
-                    signal.setitimer(signal.ITIMER_PROF, 0.0)
-                if self._is_too_slow:
-                    self._is_too_slow, session.testsfailed = False, 0
-                    session._setupstate = SetupState()
-                    continue
-                if session.testsfailed:
-                    there.send(test)
-                    leave(1)
-                found[test] = (time.process_time() - before_s, called)
-            there.send(found)
-            leave(0)
-        there.close()
-        found = here.recv()
-        os.waitpid(pid, 0)
-        if isinstance(found, str):
-            print(f"{found} fails")
-            return False
+        """What each test takes and calls, in forks, so that this process stays as it is. Whether all pass."""
+        tests, done = list(self._items), 0
         of_functions = {id(code) for _, code in self._functions}
-        for test, (cpu_s, called) in sorted(found.items(), key=lambda pair: pair[1][0]):
-            self._cpu_s[test] = cpu_s
-            for each in called & of_functions:
-                self._calls.setdefault(each, []).append(test)
+        while done < len(tests):
+            here, there = Pipe()
+            pid = os.fork()
+            if pid == 0:
+                self._measure_from(tests[done:], of_functions, session, there)
+            there.close()
+            with suppress(EOFError):
+                while True:
+                    cpu_s, called = here.recv()
+                    self._cpu_s[tests[done]] = cpu_s
+                    for each in called:
+                        self._calls.setdefault(each, []).append(tests[done])
+                    done += 1
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if done < len(tests) and code != -signal.SIGPROF:
+                print(f"{tests[done]} fails")
+                return False
+            # The next one is too slow.
+            done += 1
         return True
 
-    def _give_up(self, _number: int, _frame: FrameType | None) -> NoReturn:
-        self._is_too_slow = True
-        raise TooSlow
+    def _measure_from(
+        self, tests: Sequence[str], of_functions: set[int], session: pytest.Session, results: Connection
+    ) -> NoReturn:
+        for test in tests:
+            for each in self._caches:
+                each.cache_clear()
+            called: set[int] = set()
+            before_s = time.process_time()
+            limit(self._slowest_s)
+            trace(called)
+            run(self._items[test])
+            trace(None)
+            limit(0.0)
+            if session.testsfailed:
+                leave(1)
+            results.send((time.process_time() - before_s, called & of_functions))
+        leave(0)
 
     def _try(self, session: pytest.Session, path: str, before: str, after: str, place: str) -> str:
         try:

@@ -213,6 +213,7 @@ def test_versions_do_not_see_each_others_outputs() -> None:
     finish(one, b"x", b"1")
     assert find(two, b"x") is None
     finish(two, b"x", b"2")
+    finish(two, b"y", b"3")
     two.close()
     found = find(one, b"x")
     assert found is not None and found.output == b"1"

@@ -8,8 +8,18 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
-from clipper.selection.learning.calibration import BINS, Bin, Curve, bin_of, bins, expected_error, lesson
+from clipper.selection.learning.calibration import (
+    BINS,
+    PRIOR_ANSWERS,
+    Bin,
+    Curve,
+    bin_of,
+    bins,
+    expected_error,
+    lesson,
+)
 from clipper.selection.learning.ledger import Ledger
 
 confidences = st.floats(0, 1)
@@ -154,3 +164,54 @@ def test_kinds_of_confidence_and_models_are_kept_apart() -> None:
 
 def test_expected_error_counts_bins_by_their_answers() -> None:
     assert expected_error([Bin(3.0, 0.9, 0.8), Bin(1.0, 0.5, 0.9)]) == pytest.approx(0.175)
+
+
+def most_probable(found: list[Bin]) -> Callable[[float], float]:
+    """Platt scaling by a general minimiser, from the formula."""
+
+    def cost(line: tuple[float, float]) -> float:
+        a, b = line
+        total = ((a - 1) / 0.5) ** 2 / 2 + (b / 0.5) ** 2 / 2
+        for each in found:
+            q = sigmoid(a * math.log(each.confidence / (1 - each.confidence)) + b)
+            total -= each.answers * (each.right * math.log(q) + (1 - each.right) * math.log(1 - q))
+        return total
+
+    a, b = minimize(cost, (1.0, 0.0), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12}).x
+    return lambda confidence: sigmoid(a * math.log(confidence / (1 - confidence)) + b)
+
+
+def test_at_each_bin_the_curve_is_its_share_of_right_answers_with_some_more_as_the_line_says() -> None:
+    found = [Bin(20.0, 0.3, 0.1), Bin(50.0, 0.7, 0.4), Bin(100.0, 0.95, 0.9)]
+    line, curve = most_probable(found), Curve(found)
+    assert curve.answers == 170.0
+    for each in found:
+        value = (each.right * each.answers + PRIOR_ANSWERS * line(each.confidence)) / (each.answers + PRIOR_ANSWERS)
+        assert curve.calibrated(each.confidence) == pytest.approx(value, abs=1e-5)
+        assert curve.least_raw(value) == pytest.approx(each.confidence, abs=1e-4)
+
+
+def test_bins_whose_shares_fall_are_pooled_by_their_answers() -> None:
+    found = [Bin(20.0, 0.3, 0.8), Bin(50.0, 0.7, 0.4), Bin(100.0, 0.95, 0.9)]
+    line, curve = most_probable(found), Curve(found)
+    right = sum(each.right * each.answers + PRIOR_ANSWERS * line(each.confidence) for each in found[:2])
+    pooled = right / (70.0 + 2 * PRIOR_ANSWERS)
+    for confidence in (0.3, 0.5, 0.7):
+        assert curve.calibrated(confidence) == pytest.approx(pooled, abs=1e-5)
+    assert curve.least_raw(pooled - 1e-3) < 0.3 < 0.7 < curve.least_raw(pooled + 1e-3)
+
+
+def test_a_bin_that_has_all_but_faded_is_not_read() -> None:
+    taught = lesson("m", "probability", 0.8, 0.8, 0.5)
+    for share, count in ((0.001, 1), (0.0009, 0)):
+        assert len(bins({key: amount * share for key, amount in taught.items()}, "m", "probability")) == count
+    (only,) = bins(taught, "m", "probability")
+    assert only == Bin(1.0, 0.8, 0.5)
+    assert not any(name.endswith(".right") for _, name in lesson("m", "agreement", 0.8, 0.8, 0.0))
+
+
+def test_what_no_answer_reaches_has_no_least_confidence() -> None:
+    curve = Curve([Bin(50.0, 0.7, 0.4)])
+    assert (curve.calibrated(0.0), curve.calibrated(1.0)) == pytest.approx((0.0, 1.0), abs=0.1)
+    assert curve.least_raw(1.0 + 1e-9) == math.inf
+    assert curve.least_raw(0.0) == 0.0
