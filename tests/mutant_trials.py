@@ -222,7 +222,9 @@ class Collected:
         changes = [
             (one, two) for one, two in zip(functions_of(old), functions_of(new), strict=True) if not same(one, two)
         ]
-        loaded = [(function, two) for one, two in changes for function in self._functions.get((path, one), ())]
+        if not all((path, one) in self._functions for one, _ in changes):
+            return "imported"  # such as a generator of a constant
+        loaded = [(function, two) for one, two in changes for function in self._functions[path, one]]
         for function, two in loaded:
             if id(function.__code__) in self._on_import or function.__code__.co_freevars != two.co_freevars:
                 return "imported"

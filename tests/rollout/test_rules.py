@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 from world import Records, records_of
 
-from clipper.control.snapshot import Newcomer, Peer, ReplicaAddress
+from clipper.control.snapshot import ApplicationSnapshot, Newcomer, Peer, ReplicaAddress
 from clipper.managers.reconcile.backoff import History
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
 from clipper.rollout.facts import Facts, Failure, SlotFacts, WorkerFacts
 from clipper.rollout.instructions import (
     Commit,
@@ -67,9 +67,10 @@ class Bench:
     workers: tuple[WorkerFacts, ...] = (worker(),)
     now_s: float = 100.0
     can_commit_at_s: float = float("-inf")
+    applications: tuple[ApplicationSnapshot, ...] = ()
 
     def look(self) -> list[Instruction]:
-        facts = Facts(self.now_s, self.records, (), self.slots, self.workers, self.can_commit_at_s)
+        facts = Facts(self.now_s, self.records, self.applications, self.slots, self.workers, self.can_commit_at_s)
         return self.rollout.look(facts)
 
     def applied(self, **fields: Any) -> "Bench":
@@ -296,6 +297,17 @@ def test_a_version_that_is_still_ramped_is_not_the_one_to_roll_back_to() -> None
     assert application.newcomers == (Newcomer(1, "m", "3", "1", promoted=True),)
 
 
+def test_the_first_version_of_a_model_is_a_newcomer_beside_another_model_that_answers_and_only_then() -> None:
+    follows = ApplicationRecord("app", "float64[2]", 20.0, selection=Selection("thompson"),
+                                links=(Link("m"), Link("n")))  # fmt: skip
+    for current, ramped in ((None, ()), ("9", (Newcomer(1, "m", "1", None, promoted=True),))):
+        first = version(state="ready", promotion=1, is_new=True)
+        one = bench(ModelRecord("m"), ModelRecord("n", current=current), first, follows, slots=(slot(),)).told()
+        _, model, *applications = committed(one.look())
+        assert model == ModelRecord("m", current="1")
+        assert [each.newcomers for each in applications] == ([ramped] if ramped else [])
+
+
 def test_the_current_version_that_is_asked_for_again_ends_what_waits_to_take_its_place() -> None:
     waits = version("2", state="starting", promotion=3)
     records = records_of(ModelRecord("m", current="1"), version("1", state="ready"), waits, version("3", state="ready"))
@@ -403,6 +415,8 @@ def test_a_replica_is_stopped_only_when_no_worker_has_a_batch_there() -> None:
     assert one.look() == STOP
     one.applied()
     assert one.look() == []  # it is told once
+    one.slots = (slot(),)
+    assert one.look() == [] and one.rollout.replicas.retired == {}
 
 
 def test_one_that_is_stopped_already_keeps_no_other_from_being_stopped() -> None:
@@ -424,6 +438,22 @@ def test_a_replica_whose_last_batch_takes_too_long_is_stopped_with_it() -> None:
 
 
 # Telling
+
+
+def test_a_snapshot_says_what_has_changed() -> None:
+    assert bench(workers=(worker(peer=None),)).push().why == "changed: nothing, it is the first"
+    one = bench(*CURRENT, slots=(slot(),))
+    assert one.push().why == "changed: models m; workers"
+    one.applications = (ApplicationSnapshot("app", "float64[2]", 20.0),)
+    assert one.push().why == "changed: applications"
+    one.records.keys["key"] = KeyRecord("key", "digest", 1.0)
+    assert one.push().why == "changed: keys"
+    one.workers = (worker(0), worker(1))
+    assert one.push().why == "changed: workers"
+    one.slots = ()
+    one.records.models = {"l": ModelRecord("l")}
+    one.records.versions.clear()
+    assert one.push().why == "changed: models l, m"
 
 
 def test_workers_are_asked_again_while_something_is_waited_for_and_no_longer() -> None:

@@ -4,6 +4,7 @@ import pytest
 from world import records_of
 
 from clipper.errors import InvalidArgument
+from clipper.managers.reconcile.plan import Slot
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.rollout import wanted
 from clipper.settings.application import Link
@@ -35,6 +36,20 @@ def test_which_versions_run() -> None:
         app("b", Link("m", "7")),
     )
     assert wanted.running(records) == {ModelId("m", name): int(name) for name in "23457"}
+
+
+def test_which_containers_of_an_earlier_supervisor_go_on() -> None:
+    records = records_of(MODEL, version("1", state="sleeping"), version("2"), version("3"))
+    spec = records.versions[ModelId("m", "3")].spec
+
+    def goes_on(name: str, index: int, spec: VersionSpec = spec) -> bool:
+        return wanted.goes_on(records, Slot("m", name, index), spec)
+
+    assert goes_on("3", 1) and goes_on("3", 3) and goes_on("2", 2)
+    assert not goes_on("3", 4), "one more than wanted"
+    assert not goes_on("1", 1), "it sleeps"
+    assert not goes_on("4", 1), "it was removed"
+    assert not goes_on("3", 1, VersionSpec("b", "import", "m:f")), "another was deployed under its name"
 
 
 def test_a_batch_may_run_for_ten_times_the_largest_slo_that_may_wait_for_it() -> None:

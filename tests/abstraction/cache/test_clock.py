@@ -273,3 +273,14 @@ def test_look_ups_are_counted_one_by_one() -> None:
     assert (table.misses, table.joins, table.hits) == (1, 1, 1)
     table.peek(b"y")
     assert (table.misses, table.joins, table.hits) == (1, 1, 1)
+
+
+def test_a_new_entry_stays_where_all_others_have_been_used() -> None:
+    cache = ClockCache(8 * (ENTRY_OVERHEAD_BYTES + 2))
+    table = cache.table()
+    rows = [b"%d" % number for number in range(8)]
+    for row in rows:
+        finish(table, row)
+        find(table, row)
+    finish(table, b"a")
+    assert rows_kept(table, [*rows, b"a"]) == [*rows[1:], b"a"]

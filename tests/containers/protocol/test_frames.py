@@ -103,3 +103,14 @@ def test_flags_and_reserved_bytes_are_refused(place: int) -> None:
     frame[place] = 1
     with pytest.raises(ProtocolViolation, match="not of protocol 1"):
         Splitter().feed(bytes(frame)).take()
+
+
+def test_a_body_that_nobody_holds_is_not_held_by_the_splitter() -> None:
+    frame = joined([(Kind.PREDICT, 1, bytes(1_000_000))])
+    splitter = Splitter()
+    tracemalloc.start()
+    try:
+        assert splitter.feed(bytes(bytearray(frame))).take() is not None
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()

@@ -284,3 +284,7 @@ def test_a_pong_of_another_size_is_refused(size: int) -> None:
 def test_a_long_error_is_cut_where_it_is_read() -> None:
     assert messages.decode_error(b"x" * (MAX_ERROR_BYTES + 1)) == "x" * MAX_ERROR_BYTES
     assert messages.decode_error(b"\xff") == "�"
+
+
+def test_the_longest_token_is_as_long_as_a_caller_may_send_before_it_is_known() -> None:
+    assert len(messages.encode_hello("x" * 0xFFFF)) - HEADER_BYTES == messages.MAX_HELLO_BYTES

@@ -44,6 +44,8 @@ def test_without_losses_nothing_is_known() -> None:
     both = difference_interval(NO_EVIDENCE, NO_EVIDENCE, 0.05)
     assert (both.low, both.high) == (-1.0, 1.0)
     assert sureness(NO_EVIDENCE, NO_EVIDENCE) == 0.0
+    assert NO_EVIDENCE + of(0.5) == of(0.5) + NO_EVIDENCE == of(0.5)
+    assert NO_EVIDENCE.mean == 0.5
 
 
 def test_capital_of_zeros_and_ones_is_the_mixture_of_bernoulli_likelihoods() -> None:
@@ -154,3 +156,18 @@ def test_no_other_means_are_likelier_than_the_nearest(margin: float, counts: tup
     grid = [step / 500 for step in range(1, 500)]
     best = max(log_likelihood(mean + margin, mean) for mean in grid if 0 < mean + margin < 1)
     assert log_likelihood(one, two) >= best - 1e-9
+
+
+@pytest.mark.parametrize("mean", [0.1, 0.3, 0.6])
+def test_capital_of_other_losses_is_the_mixture_of_all_bets(mean: float) -> None:
+    losses = [0.6, 0.7, 0.5, 0.9]
+    count, total, squares = 4, sum(losses), sum((loss - mean) ** 2 for loss in losses)
+    mixed = math.gamma(total + 0.5) * math.gamma(count - total + 0.5) / math.gamma(count + 1) / math.pi
+    bernoulli = mixed / (mean**total * (1 - mean) ** (count - total))
+    bets = [0.5**step for step in range(1, 15)]
+    parts = [1 / step for step in range(1, 15)]
+    won = [math.exp(bet * (total - count * mean) + (math.log(1 - bet) + bet) * squares) for bet in bets]
+    variance = sum(part * each for part, each in zip(parts, won)) / sum(parts)
+    assert log_capital_above(of(*losses), mean) == pytest.approx(math.log(0.75 * bernoulli + 0.125 * variance))
+    gains = of(*(1 - loss for loss in losses))
+    assert log_capital_below(gains, 1 - mean) == pytest.approx(math.log(0.75 * bernoulli + 0.125 * variance))

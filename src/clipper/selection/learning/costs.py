@@ -34,9 +34,8 @@ class Costs:
         return self.weight * self.of(model) / self._scale
 
     def priced(self, model: str, loss: float) -> float:
-        """Return a loss in [0, 1] with the asked model's cost, in [0, 1] again."""
-        # Rounding may push the largest slightly above 1.
-        return min((loss + self.weight * self.of(model)) / self._scale, 1.0)
+        """Return a loss in [0, 1] with the asked model's cost, in [0, 1] again: rounding keeps the order of sums."""
+        return (loss + self.weight * self.of(model)) / self._scale
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Costs) and (self.by_model, self.weight) == (other.by_model, other.weight)
