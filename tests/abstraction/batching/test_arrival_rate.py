@@ -1,5 +1,6 @@
 """The rate of queries, from a count that is looked at now and then."""
 
+import math
 import random
 
 import pytest
@@ -60,3 +61,15 @@ def test_a_long_silence_is_forgotten_and_time_that_stands_still_changes_nothing(
     assert rate.per_s == before
     rate.look(5000, 1e6, SLO_S)
     assert 0.0 <= rate.per_s < 0.01
+
+
+def test_the_rate_is_of_what_came_since_with_the_past_fading_by_the_objective() -> None:
+    rate = ArrivalRate()
+    rate.look(100, 0.0, 1.0)
+    rate.look(110, 0.02, 1.0)
+    assert rate.per_s == 0.0  # too soon
+    rate.look(110, 0.05, 1.0)
+    assert rate.per_s == pytest.approx(10 / 0.05)
+    rate.look(110, 1.05, 1.0)
+    kept = math.exp(-1.0)
+    assert rate.per_s == pytest.approx(10 * kept / (0.05 * kept + 1.0))

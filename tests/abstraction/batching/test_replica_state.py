@@ -16,12 +16,12 @@ def known(speed: Speed, max_batch: int = 1000) -> ReplicaState:
     return replica
 
 
-def run(replica: ReplicaState, rows: int, sent_s: float = 0.0) -> None:
+def run(replica: ReplicaState, rows: int, sent_s: float = 0.0, *, is_short: bool = False) -> None:
     """It has a batch of so many rows in flight."""
     number = len(replica.in_flight) + 1
     works = [make_work(b"")] * rows
     expected_s = replica.times.mean_s(rows)
-    replica.in_flight[number] = Batch(number, works, sent_s, expected_s, 0, was_full=False, is_short=False)
+    replica.in_flight[number] = Batch(number, works, sent_s, expected_s, 0, was_full=False, is_short=is_short)
 
 
 def test_of_one_that_is_not_known_one_row_is_asked_and_nothing_is_expected() -> None:
@@ -73,3 +73,19 @@ def test_it_is_busy_with_the_rest_of_what_runs_and_all_of_what_is_behind() -> No
     run(replica, 2, sent_s=5.003)
     assert replica.rest_s(5.003) == pytest.approx(0.001 + 0.004)
     assert replica.rest_s(9.0) == 0.0
+
+
+def test_behind_a_batch_whose_clients_ask_again_goes_only_what_hides_a_round_trip() -> None:
+    for is_short, may in ((True, True), (False, False)):
+        replica = known(SHORT)
+        run(replica, 2, sent_s=5.0, is_short=is_short)
+        assert replica.may_send_ahead(5.0, will_ask_again=True) is may
+
+
+def test_a_batch_behind_another_begins_when_that_one_is_done() -> None:
+    replica = known(Speed(0.004, 0.0))
+    run(replica, 2, sent_s=5.0)
+    replica.last_done_s = 5.003
+    assert replica.rest_s(5.004) == pytest.approx(0.003)
+    assert not replica.may_send_ahead(5.004, will_ask_again=False)
+    assert replica.may_send_ahead(5.0068, will_ask_again=False)

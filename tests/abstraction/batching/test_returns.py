@@ -8,6 +8,7 @@ from clipper.abstraction.batching.deadline_queue import DeadlineQueue
 from clipper.abstraction.batching.returns import (
     BELIEVED,
     FIRST_SHARE,
+    GAIN,
     LEAST_ANSWERED,
     LEAST_FIXED_S,
     MAX_TIMES,
@@ -135,3 +136,66 @@ def test_small_batches_tell_nothing() -> None:
     returns = Returns()
     rounds(returns, 10, size=LEAST_ANSWERED - 1, early=LEAST_ANSWERED - 1)
     assert returns.share == 0.0
+
+
+@pytest.mark.parametrize(
+    ("early", "later", "early_share"),
+    [
+        (64, 0, 1.0),
+        (32, 0, 0.5),  # half of them are back, all of these at once
+        (32, 32, 1 / 3),  # a quarter would be early anyway, so that a third of the rest is
+        (16, 48, 0.0),
+        (128, 0, 1.0),  # more than were answered say no more
+    ],
+)
+def test_the_share_is_of_those_who_are_earlier_than_by_chance(early: int, later: int, early_share: float) -> None:
+    returns = Returns()
+    rounds(returns, 1, size=64, early=early, later=later)
+    assert returns.share == pytest.approx(GAIN * early_share)
+
+
+def test_where_the_window_is_nearly_all_of_the_time_few_can_be_early() -> None:
+    returns = Returns()
+    returns.answered(64, 0, 1.0, 1.0)
+    returns.look(64, 1.1)
+    returns.answered(64, 64, 1.2, 1.0)
+    assert returns.share == pytest.approx(GAIN)  # all of them, beyond the four fifths that count as chance
+    returns.answered(64, 64, 1.3, 1.0)
+    assert returns.share == pytest.approx(GAIN * (1 - GAIN))  # nobody came
+
+
+def test_a_batch_of_the_least_size_tells_something() -> None:
+    returns = Returns()
+    rounds(returns, 1, size=LEAST_ANSWERED, early=LEAST_ANSWERED)
+    assert returns.share == pytest.approx(GAIN)
+
+
+@pytest.mark.parametrize(
+    ("answered", "fixed_s", "share", "waits"),
+    [
+        (LEAST_ANSWERED, 0.004, 1.0, True),
+        (LEAST_ANSWERED - 1, 0.004, 1.0, False),
+        (128, LEAST_FIXED_S, 1.0, True),
+        (128, 0.99 * LEAST_FIXED_S, 1.0, False),
+        (128, 0.004, BELIEVED, True),
+        (128, 0.004, 0.99 * BELIEVED, False),
+    ],
+)
+def test_who_is_waited_for(answered: int, fixed_s: float, share: float, waits: bool) -> None:
+    returns = Returns()
+    returns.share = share
+    queue = DeadlineQueue(10_000, 1 << 20)
+    queue.push(make_work(b"", DONE_S))
+    until_s = returns.until_s(Replica(answered, 0, fixed_s), 1, 1024, queue, DONE_S + 20e-6)
+    assert (until_s > DONE_S) is waits
+
+
+def test_the_wait_is_until_the_rest_is_back_at_the_rate_of_the_first() -> None:
+    # 64 of 128 are back after 1 ms: the others are expected after as much again.
+    assert wait_s(0.001, 64) == pytest.approx(0.001)
+    # It counts from the first that came, where that was later than the answer.
+    queue = DeadlineQueue(10_000, 1 << 20)
+    for _ in range(64):
+        queue.push(make_work(b"", DONE_S + 0.002))
+    until_s = believing().until_s(Replica(128, 0), 64, 1024, queue, DONE_S + 0.003)
+    assert until_s == pytest.approx(DONE_S + 0.004)

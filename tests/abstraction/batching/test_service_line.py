@@ -89,3 +89,24 @@ def test_the_target_grows_with_the_spread() -> None:
     assert line.target_s(0.001) == pytest.approx(0.006)
     line.spread = 1.2
     assert line.target_s(0.001) == pytest.approx(0.0072)
+
+
+def test_the_terms_are_told_apart_from_the_sixth_batch_on() -> None:
+    samples = [(size, 0.003 + 30e-6 * size) for size in MIXED[:6]]
+    early = line_of(samples[:5])
+    assert not early.is_known and early.terms()[0] == 0.0
+    assert line_of(samples).is_known
+
+
+def test_the_spread_moves_up_nine_times_as_far_as_down_and_is_bounded() -> None:
+    line = line_of([(10, 0.005)])
+    line.compare(10, 0.006)
+    assert line.spread == pytest.approx(1.09)
+    line.compare(10, 0.005)
+    assert line.spread == pytest.approx(1.09 * 0.99)
+    for _ in range(100):
+        line.compare(10, 1.0)
+    assert line.spread == 1.6
+    for _ in range(1000):
+        line.compare(10, 0.001)
+    assert line.spread == 1.0

@@ -12,6 +12,7 @@ from clipper.abstraction.batching.service_times import (
     GUESSED_FIXED_SHARE,
     MAX_GROWTH,
     QUANTILES,
+    RATIOS,
     ServiceTimes,
 )
 
@@ -221,3 +222,78 @@ def test_inputs_without_a_byte_after_others_that_had_some() -> None:
     for number in range(40_000):
         times.record(1 + number % 8, 0, affine(1 + number % 8))
     assert times.mean_s(8) == pytest.approx(affine(8), rel=0.05)
+
+
+def test_batches_that_may_show_another_speed_wait_for_the_third() -> None:
+    for factor in (10.0, 0.1):
+        times = learned([10] * 20)
+        before_s = times.mean_s(10)
+        for _ in range(CHANGE_RUN - 1):
+            times.record(10, 0, factor * affine(10))
+            assert times.mean_s(10) == before_s
+        times.record(10, 0, factor * affine(10))
+        assert times.mean_s(10) == pytest.approx(factor * affine(10), rel=0.01)
+
+
+@pytest.mark.parametrize("third", [1.0, 0.1])
+def test_two_slow_batches_before_one_that_is_not_are_learned_as_far_as_a_stall_counts(third: float) -> None:
+    times = learned([10] * 20)
+    for factor in (10.0, 10.0, third):
+        times.record(10, 0, factor * affine(10))
+    assert affine(10) < times.mean_s(10) < 2 * affine(10)
+
+
+@pytest.mark.parametrize(("factor", "is_learned"), [(1.9, True), (2.1, False), (0.55, True), (0.45, False)])
+def test_a_batch_of_less_than_twice_or_more_than_half_the_time_is_learned_at_once(
+    factor: float, is_learned: bool
+) -> None:
+    times = learned([10] * 20)
+    before_s = times.mean_s(10)
+    times.record(10, 0, factor * affine(10))
+    assert (times.mean_s(10) != before_s) is is_learned
+
+
+def test_the_ratios_of_an_unknown_size_are_those_of_the_nearest() -> None:
+    times = learned([8, 8, 8])
+    assert times.ratios(8) == (1.0,) * len(QUANTILES)  # too few
+    for factor in (1.2, 0.8, 1.3, 0.9, 1.0) * 4:
+        times.record(8, 0, factor * affine(8))
+    assert times.ratios(8)[0] < 0.95 < 1.05 < times.ratios(8)[-1]
+    assert times.ratios(1) == times.ratios(1000) == times.ratios(8)
+    for _ in range(RATIOS):
+        times.record(8, 0, affine(8))
+    assert times.ratios(8)[-1] - times.ratios(8)[0] < 0.2  # the wide ones have gone
+
+
+def known(fixed_s: float, per_row_s: float, per_byte_s: float) -> ServiceTimes:
+    times = ServiceTimes()
+    times.fixed_s, times.per_row_s, times.per_byte_s, times.is_known = fixed_s, per_row_s, per_byte_s, True
+    times.largest, times.largest_bytes = 10, 1000
+    return times
+
+
+def test_bytes_count_up_to_some_times_those_of_the_largest_batch() -> None:
+    times = known(0.004, 0.001, 1e-6)
+    assert times.mean_s(2, 3000) == pytest.approx(0.009)
+    assert times.mean_s(2, 1e9) == pytest.approx(0.006 + 1e-6 * 1000 * MAX_GROWTH)
+    assert known(0.004, 0.001, 0.0).mean_s(2, 3000) == pytest.approx(0.006)
+
+
+def test_rows_of_many_bytes_are_fewer_within_a_budget() -> None:
+    times = known(0.004, 0.001, 1e-6)
+    assert times.rows_within(0.024, 1000) == pytest.approx(10)
+    assert times.rows_within(0.024) == pytest.approx(20)
+    assert times.rows_within(0.0049) == 0.0
+    assert known(0.004, 0.0, 0.0).rows_within(0.004) == 1e9
+
+
+def test_what_is_adopted_of_bytes_holds_as_well() -> None:
+    other, rng = ServiceTimes(), random.Random(1)
+    for _ in range(100):
+        rows, row_bytes = rng.randint(1, 50), rng.choice((10, 1000))
+        other.record(rows, rows * row_bytes, FIXED_S + PER_ROW_S * rows + PER_BYTE_S * rows * row_bytes)
+    times = ServiceTimes()
+    times.adopt(other)
+    times.record(5, 50, FIXED_S + PER_ROW_S * 5 + PER_BYTE_S * 50)
+    assert times.mean_s(20, 20_000) == pytest.approx(other.mean_s(20, 20_000), rel=0.05)
+    assert (times.largest, times.largest_bytes) == (other.largest, other.largest_bytes)

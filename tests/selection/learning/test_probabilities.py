@@ -19,6 +19,8 @@ from clipper.selection.learning.probabilities import MAX_TEXT_BYTES, read_claim
         ("[0,1]", 1, 1.0),
         ("[0.333,0.333,0.333]", 0, 0.333),  # rounded
         ("[1.0000001,0]", 0, 1.0),  # of single precision
+        ("[0.5,0.4901]", 0, 0.5),  # just near enough to a sum of 1
+        ("[0.5,0.5" + " " * (MAX_TEXT_BYTES - 9) + "]", 0, 0.5),  # just short enough
         ('{"cat":0.2,"dog":0.8}', "dog", 0.8),
         ('{"label":"cat","probability":0.9}', "cat", 0.9),
         ('{"label":7,"confidence":0.6,"took_ms":3}', 7, 0.6),
@@ -48,6 +50,10 @@ def test_reads_what_says_how_sure_it_is(output: str, label: Any, probability: fl
         "{}",
         "[1.0]",  # one class is no choice
         "[0.2,0.2]",
+        "[0.5,0.4899]",
+        "[0.5,0.5101]",
+        "[1.000002,0]",
+        "[-0.000001,1]",
         "[2,-1]",
         "[true,false]",
         '[0.5,"0.5"]',
