@@ -3,7 +3,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from clipper.abstraction.batching.deadline_queue import MAX_BACKGROUND_SHARE, MAX_IDLE_LANES, DeadlineQueue
+from clipper.abstraction.batching.deadline_queue import (
+    MAX_BACKGROUND_SHARE,
+    MAX_DUE,
+    MAX_IDLE_LANES,
+    DeadlineQueue,
+)
 from clipper.abstraction.work import Work
 from works import Waiting, make_work
 
@@ -262,3 +267,42 @@ def test_a_lane_that_was_dropped_is_not_pushed_to() -> None:
     queue.push_back([make_work(b"y", slo_s=7.0)])
     fill(queue, (b"z", 0.0, works[-1].slo_s))
     assert sorted(names(queue.take(0, 10, queue.lanes()).batch)) == [b"y", b"z"]
+
+
+def test_rows_of_about_one_length_share_a_lane() -> None:
+    queue = DeadlineQueue(MAX_LENGTH, 10_000)
+    sizes = (0, 1, 127, 128, 511, 512, 2047, 2048)
+    for size in sizes:
+        fill(queue, (bytes(size), 0.0, 1.0))
+    lanes = sorted(queue.lanes(), key=lambda lane: lane.length_class)
+    assert [[len(work.row) for work in lane.works] for lane in lanes] == [[0, 1, 127], [128, 511], [512, 2047], [2048]]
+    assert [lane.size_bytes for lane in lanes] == [128, 639, 2559, 2048]
+
+
+def test_rows_that_are_all_as_long_share_a_lane_however_long() -> None:
+    queue = DeadlineQueue(MAX_LENGTH, 10_000)
+    fill(queue, (bytes(2048), 0.0, 1.0), (bytes(2048), 0.1, 1.0))
+    assert [lane.length_class for lane in queue.lanes()] == [0] and not queue.varies
+
+
+def test_one_call_takes_so_many_expired_pieces_at_most() -> None:
+    queue = DeadlineQueue(2 * MAX_DUE, 1 << 20)
+    fill(queue, *[(b"x", 0.0, slo_s) for slo_s in (1.0, 2.0) for _ in range(MAX_DUE // 2 + 1)])
+    assert (len(queue.expire(3.0)), len(queue.expire(3.0)), queue.length) == (MAX_DUE, 2, 0)
+
+
+def test_work_is_due_until_its_deadline_and_expires_at_it() -> None:
+    queue = make_queue()
+    fill(queue, (b"x", 0.0, 1.0))
+    assert queue.take_due_before(1.0) == []
+    assert names(queue.expire(1.0)) == [b"x"]
+
+
+def test_the_oldest_arrival_is_over_all_lanes_and_background_rows_have_a_mean_length() -> None:
+    queue = make_queue()
+    fill(queue, (b"late", 0.2, 0.5), (b"early", 0.1, 4.0))
+    assert queue.oldest_arrival_s() == 0.1
+    assert queue.background_row_bytes == 0.0
+    for row in (b"1", b"123"):
+        queue.push_background(make_work(row))
+    assert (queue.background, queue.background_row_bytes) == (2, 2.0)

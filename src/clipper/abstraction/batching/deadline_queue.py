@@ -15,8 +15,8 @@ import msgspec
 
 from clipper.abstraction.work import Work
 
-# Rows whose lengths differ by less than a factor of four share a lane, so that the rows of a batch cost about the same
-# once a lane of longer ones is left out. So do all rows below 64 bytes, which cost hardly more than empty ones.
+# A lane holds rows whose lengths differ by less than a factor of four, so that the rows of a batch cost about the same
+# once a lane of longer ones is left out. All rows below 128 bytes share one: they cost hardly more than empty ones.
 LENGTH_CLASS_BITS = 2
 ALIKE_BITS = 6
 # Background work may take this share of the queue's bounds, in addition to them.
