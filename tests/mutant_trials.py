@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from inspect import CO_OPTIMIZED
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
@@ -44,8 +45,6 @@ IMPORTS_S = 20.0
 IDLE_S = 60.0
 # A mutant that fills a list for ever ends here, before the machine's memory does.
 MEMORY = 4 << 30
-# Of a class's or module's body: its code runs once, on import.
-OPTIMIZED = 0x0001
 
 Seconds = dict[str, float]
 
@@ -210,11 +209,11 @@ class Collected:
         leave(0)
 
     def _try(self, session: pytest.Session, path: str, before: str, after: str, place: str) -> str:
+        """As ``Trials.outcome``, or ``imported`` if modules have to be imported anew."""
         try:
-            now = compile(after, path, "exec", dont_inherit=True)
+            old, new = (compile(each, path, "exec", dont_inherit=True) for each in (before, after))
         except SyntaxError:
             return "killed"
-        old, new = compile(before, path, "exec", dont_inherit=True), now
         if same(old, new):
             return "equal"
         if not same_on_import(old, new):
@@ -272,9 +271,9 @@ def inner_codes(code: CodeType) -> list[CodeType]:
 
 
 def functions_of(code: CodeType) -> Iterator[CodeType]:
-    """The outermost ones of a module or a class, in order."""
+    """The outermost ones of a module or a class, in order. A class's body is none: it runs once, on import."""
     for each in inner_codes(code):
-        if each.co_flags & OPTIMIZED:
+        if each.co_flags & CO_OPTIMIZED:
             yield each
         else:
             yield from functions_of(each)
@@ -298,7 +297,7 @@ def same_on_import(one: CodeType, two: CodeType) -> bool:
     if shape(one) != shape(two) or len(inner[0]) != len(inner[1]):
         return False
     pairs = zip(*inner, strict=True)
-    return all(same_on_import(*pair) for pair in pairs if not pair[0].co_flags & OPTIMIZED)
+    return all(same_on_import(*pair) for pair in pairs if not pair[0].co_flags & CO_OPTIMIZED)
 
 
 def limit(cpu_s: float) -> None:

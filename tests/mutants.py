@@ -203,7 +203,9 @@ def main() -> None:
     folders = sorted({mutant.folder for mutant in waiting}, key=FOLDERS.index)
     outcomes: dict[str, Counter[str]] = {folder: Counter() for folder in folders}
     with tempfile.TemporaryDirectory(prefix="clipper-mutants-") as copy:
-        trials = Trials(ROOT, Path(copy), {folder: str(tests_of(folder)) for folder in folders}, arguments.slowest)
+        trials = Trials(
+            ROOT, Path(copy).resolve(), {folder: str(tests_of(folder)) for folder in folders}, arguments.slowest
+        )
         for folder in folders:
             print(f"{folder}: its tests take {trials.cpu_s(folder):.0f} s of a processor", flush=True)
         print("left out, as too slow:", *trials.left_out or ["none"], sep="\n    ", flush=True)
