@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.selection.learning.json_values import Array, is_same, parse_array
+from clipper.selection.learning.json_values import Array, is_json, is_same, parse_array
+from clipper.types import MAX_DIMENSIONS
 
 scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
@@ -67,7 +68,8 @@ def test_spelling_does_not_matter(value: object) -> None:
         (b'"3"', None),
         (b"nonsense", None),
         (b"1" * 400, None),
-        (b"[" * 20 + b"1" + b"]" * 20, None),
+        (b"[" * MAX_DIMENSIONS + b"1" + b"]" * MAX_DIMENSIONS, Array((1,) * MAX_DIMENSIONS, (1.0,))),
+        (b"[" * (MAX_DIMENSIONS + 1) + b"1" + b"]" * (MAX_DIMENSIONS + 1), None),
     ],
 )
 def test_what_is_an_array(text: bytes, array: Array | None) -> None:
@@ -80,3 +82,11 @@ def test_arrays_keep_their_nesting(rows: int, columns: int, depth: int) -> None:
     array = parse_array(json.dumps(nested).encode())
     assert array is not None
     assert json.loads(array.encode()) == nested
+
+
+@pytest.mark.parametrize(
+    ("text", "is_value"),
+    [(b"3", True), (b'{"a": [null]}', True), (b"", False), (b"nonsense", False), (b"3 4", False), (b"[" * 5000, False)],
+)
+def test_what_is_json(text: bytes, is_value: bool) -> None:
+    assert is_json(text) is is_value

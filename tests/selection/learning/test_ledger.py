@@ -212,3 +212,22 @@ def test_a_key_that_is_not_of_such_an_array_is_refused(key: str) -> None:
         InvalidArgument, match="is not the key of a learned state: expected HALF_LIFE@START/MODEL/NAME/2"
     ):
         Ledger(None, {key: np.zeros(2)})
+
+
+def test_entries_are_scaled_as_of_the_observations_that_are_still_to_be_added() -> None:
+    ledger = Ledger(10)
+    entries = ledger.entries({("a", "loss"): 0.5, ("a", fading("loss", 5)): 1.0}, observations=3, ahead=20)
+    assert entries == {"10@0//observations": 12.0, "observations": 3.0, "10@0/a/loss": 2.0, "5@0/a/loss~5": 16.0}
+    late = ledger.entries({("a", "loss"): 0.5, ("a", fading("loss", None)): 0.5}, ahead=EPOCH_HALF_LIVES * 10)
+    assert late == {
+        "10@320//observations": 1.0,
+        "observations": 1.0,
+        "10@320/a/loss": 0.5,
+        "never@0/a/loss~never": 0.5,
+    }
+
+
+def test_its_length_is_of_numbers_alone() -> None:
+    ledger = Ledger(10)
+    ledger.add(ledger.entries({("a", "loss"): 1.0, ("a", "weights"): np.zeros(2)}))
+    assert len(ledger) == 2  # the loss, and the observations
