@@ -139,7 +139,9 @@ def matters(node: parso.tree.NodeOrLeaf) -> bool:
     """Whether a change there may change anything: not ``frozen=True`` or ``slots=True``, and not 1e300 by 1."""
     if node.type == "number" and (value := ast.literal_eval(node.value)) + 1 == value:
         return False
-    return node.search_ancestor("decorator") is None
+    # The star before parameters that have to be named is no multiplication.
+    is_star = node.type == "operator" and node.parent.type in ("parameters", "param", "lambdef")
+    return node.search_ancestor("decorator") is None and not is_star
 
 
 def nodes(node: parso.tree.NodeOrLeaf) -> Iterator[parso.tree.NodeOrLeaf]:

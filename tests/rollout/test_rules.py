@@ -179,6 +179,22 @@ def test_a_version_whose_type_does_not_fit_fails() -> None:
     assert record.state == "failed" and "app" in (record.last_error or "")
 
 
+@pytest.mark.parametrize(
+    ("link", "promotion", "state"),
+    [
+        (Link("m", "1"), None, "failed"),
+        (Link("m", "2"), 1, "starting"),
+        (Link("m"), 1, "failed"),
+        (Link("m"), None, "starting"),
+        (Link("other", "1"), 1, "starting"),
+    ],
+)
+def test_a_version_has_to_fit_the_applications_that_will_ask_it(link: Link, promotion: int | None, state: str) -> None:
+    application = ApplicationRecord("app", "string", 20.0, links=(link,))
+    starting = replace(STARTING, promotion=promotion, kept=True)
+    assert noted(bench(ModelRecord("m"), starting, application, slots=(slot(),)).look()).state == state
+
+
 def test_a_version_becomes_ready_and_current_once_every_worker_has_linked_its_replicas() -> None:
     ready, model = committed(linked_start().look())
     assert (ready.state, ready.promotion, ready.kept) == ("ready", None, False)
@@ -459,11 +475,13 @@ def test_a_snapshot_says_what_has_changed() -> None:
 def test_workers_are_asked_again_while_something_is_waited_for_and_no_longer() -> None:
     one = leaving(worker(0)).applied(undrained=("m:1#2.g1",))
     first = one.rollout.telling.generation
-    assert one.look() == [WakeAt(100.0 + ASK_AGAIN_S)]
-    one.now_s += ASK_AGAIN_S
+    for later_s in (0.0, 0.4 * ASK_AGAIN_S):
+        one.now_s = 100.0 + later_s
+        assert one.look() == [WakeAt(100.0 + ASK_AGAIN_S)]
+    one.now_s = 100.0 + ASK_AGAIN_S
     assert one.push().snapshot.generation == first + 1
     one.now_s += ASK_AGAIN_S
-    assert not any(isinstance(each, Push) for each in one.look())  # the last one was not answered yet
+    assert one.look() == [WakeAt(one.now_s + ASK_AGAIN_S)]  # the last one was not answered yet
     one.applied()
     assert one.look() == STOP
     one.now_s += ASK_AGAIN_S

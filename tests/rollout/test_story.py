@@ -89,3 +89,10 @@ def test_what_happened_beside_is_noted_as_it_is() -> None:
     story = Story()
     story.note(1.0, "app", "the newcomer was stopped")
     assert story.events == (Event(1.0, "app", "the newcomer was stopped"),)
+
+
+def test_it_says_why_a_worker_is_down() -> None:
+    story = Story()
+    story.follow(1.0, facts(phase="backing_off", last_error="killed"))
+    story.follow(2.0, facts(phase="crash_loop"))
+    assert [event.text for event in story.events] == ["backing_off: killed", "crash_loop"]

@@ -139,4 +139,4 @@ class Replicas:
 def _why_started(before: SlotFacts | None, slot: Slot, view: View) -> str:
     if before is not None:
         return f"again: {before.last_error}"
-    return "it is needed" if slot.index <= view.runs.get(slot.model_id, 0) else "it stands in while others are replaced"
+    return "it is needed" if slot.index <= view.runs[slot.model_id] else "it stands in while others are replaced"

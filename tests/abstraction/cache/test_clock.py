@@ -217,7 +217,8 @@ def test_versions_do_not_see_each_others_outputs() -> None:
     two.close()
     found = find(one, b"x")
     assert found is not None and found.output == b"1"
-    assert cache.statistics().entries == 1
+    assert (len(one), len(two), find(two, b"x")) == (1, 0, None)
+    assert (cache.statistics().entries, cache.statistics().size_bytes) == (1, ENTRY_OVERHEAD_BYTES + 2)
 
 
 def test_large_inputs_are_found_by_their_hash_and_compared_whole() -> None:
@@ -257,10 +258,12 @@ def test_work_that_was_forgotten_is_not_kept_when_its_output_comes() -> None:
     work = make_work(b"x")
     table.begin(work)
     table.forget(work)
-    work.output = b"1"
-    table.fulfil([work])
-    assert find(table, b"x") is None
-    assert cache.statistics().entries == 0
+    other = make_work(b"y")
+    table.begin(other)
+    work.output = other.output = b"1"
+    table.fulfil([work, other])
+    assert find(table, b"x") is None and find(table, b"y") is other
+    assert cache.statistics().entries == 1
 
 
 def test_look_ups_are_counted_one_by_one() -> None:
@@ -270,7 +273,7 @@ def test_look_ups_are_counted_one_by_one() -> None:
     find(table, b"x")
     finish(table, b"y")
     find(table, b"y")
-    assert (table.misses, table.joins, table.hits) == (1, 1, 1)
+    assert (table.misses, table.joins, table.hits, len(table)) == (1, 1, 1, 2)
     table.peek(b"y")
     assert (table.misses, table.joins, table.hits) == (1, 1, 1)
 

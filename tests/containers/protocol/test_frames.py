@@ -114,3 +114,16 @@ def test_a_body_that_nobody_holds_is_not_held_by_the_splitter() -> None:
         assert tracemalloc.get_traced_memory()[0] < 100_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_body_that_was_taken_stays_while_the_next_comes_in_pieces() -> None:
+    first, second = b"1" * 5000, b"2" * 5000
+    data = joined([(Kind.PREDICT, 1, first), (Kind.PREDICT, 2, second)])
+    splitter = Splitter().feed(data[:100])
+    taken = splitter.feed(data[100:6000]).take()
+    assert taken is not None
+    for start in range(6000, len(data), 1000):
+        splitter.feed(data[start : start + 1000])
+    last = splitter.take()
+    assert last is not None
+    assert (bytes(taken[2]), bytes(last[2])) == (first, second)

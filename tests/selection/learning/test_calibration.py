@@ -215,3 +215,11 @@ def test_what_no_answer_reaches_has_no_least_confidence() -> None:
     assert (curve.calibrated(0.0), curve.calibrated(1.0)) == pytest.approx((0.0, 1.0), abs=0.1)
     assert curve.least_raw(1.0 + 1e-9) == math.inf
     assert curve.least_raw(0.0) == 0.0
+
+
+def test_where_the_surer_answers_are_the_wrong_ones_the_curve_is_flat_and_does_not_turn() -> None:
+    curve = Curve([Bin(1000.0, 0.1, 0.9), Bin(1000.0, 0.9, 0.1)])
+    answered = [curve.calibrated(step / 100) for step in range(101)]
+    assert answered == sorted(answered)
+    assert answered[20] == pytest.approx(0.5, abs=0.05) and answered[80] == pytest.approx(0.5, abs=0.05)
+    assert curve.least_raw(0.7) == math.inf

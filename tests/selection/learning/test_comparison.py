@@ -97,3 +97,9 @@ def test_the_error_is_shared_by_the_pairs() -> None:
         assert found.models[model].sureness == pytest.approx(max(1 - 2 * refuted, 0.0))
         assert found.models[model].interval == mean_interval(known[model], 1 - 0.9)
     assert found.sureness == min(found.models["b"].sureness or 0.0, found.models["c"].sureness or 0.0)
+
+
+def test_models_after_one_without_feedback_are_compared_as_well() -> None:
+    found = compare({"a": losses(1000, 0.1), "new": NO_EVIDENCE, "b": losses(1000, 0.5)}, 2000, 0.95, 0.01)
+    assert list(found.models) == ["a", "new", "b"]
+    assert found.models["b"].mean == 0.5 and (found.models["b"].sureness or 0.0) > 0.95

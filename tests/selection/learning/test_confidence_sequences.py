@@ -171,3 +171,12 @@ def test_capital_of_other_losses_is_the_mixture_of_all_bets(mean: float) -> None
     assert log_capital_above(of(*losses), mean) == pytest.approx(math.log(0.75 * bernoulli + 0.125 * variance))
     gains = of(*(1 - loss for loss in losses))
     assert log_capital_below(gains, 1 - mean) == pytest.approx(math.log(0.75 * bernoulli + 0.125 * variance))
+
+
+@pytest.mark.parametrize("first", [of(0.5), of(0.2, 0.6), of(0.0, 1.0, 0.0)])
+@pytest.mark.parametrize("second", [of(0.9), of(1.0, 1.0), of(0.7, 0.8, 1.0)])
+def test_a_pairs_capital_is_the_least_over_all_pairs_of_means(first: Evidence, second: Evidence) -> None:
+    for margin in (0.0, 0.1):
+        grid = [step / 1000 * (1 - margin) for step in range(1001)]
+        least = min(log_capital_below(first, mean + margin) + log_capital_above(second, mean) for mean in grid)
+        assert log_capital_less(first, second, margin) == pytest.approx(least, abs=1e-3)
