@@ -288,3 +288,8 @@ def test_a_long_error_is_cut_where_it_is_read() -> None:
 
 def test_the_longest_token_is_as_long_as_a_caller_may_send_before_it_is_known() -> None:
     assert len(messages.encode_hello("x" * 0xFFFF)) - HEADER_BYTES == messages.MAX_HELLO_BYTES
+
+
+def test_results_without_a_time_or_failures_have_none() -> None:
+    results = messages.decode_results(body(messages.encode_results(1, 1, b"1")))
+    assert (results.evaluation_us, results.failures) == (0, {})

@@ -223,3 +223,10 @@ def test_where_the_surer_answers_are_the_wrong_ones_the_curve_is_flat_and_does_n
     assert answered == sorted(answered)
     assert answered[20] == pytest.approx(0.5, abs=0.05) and answered[80] == pytest.approx(0.5, abs=0.05)
     assert curve.least_raw(0.7) == math.inf
+    assert curve.least_raw(curve.calibrated(0.0)) == 0.0
+
+
+def test_only_the_bins_that_fall_are_pooled() -> None:
+    curve = Curve([Bin(100.0, 0.2, 0.1), Bin(100.0, 0.5, 0.8), Bin(100.0, 0.7, 0.4), Bin(100.0, 0.9, 0.95)])
+    low, one, other, high = (curve.calibrated(confidence) for confidence in (0.2, 0.5, 0.7, 0.9))
+    assert low < one == other < high

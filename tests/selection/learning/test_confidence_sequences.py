@@ -180,3 +180,13 @@ def test_a_pairs_capital_is_the_least_over_all_pairs_of_means(first: Evidence, s
         grid = [step / 1000 * (1 - margin) for step in range(1001)]
         least = min(log_capital_below(first, mean + margin) + log_capital_above(second, mean) for mean in grid)
         assert log_capital_less(first, second, margin) == pytest.approx(least, abs=1e-3)
+
+
+def test_what_is_sure_is_one_less_what_the_capital_leaves() -> None:
+    better, other = Evidence(200, 20), Evidence(200, 60)
+    assert sureness(better, other) == pytest.approx(1 - math.exp(-log_capital_less(better, other)))
+    assert sureness(better, other) > 0.9 > 0.0 == sureness(other, better)
+
+
+def test_below_is_above_of_what_was_not_lost() -> None:
+    assert log_capital_below(of(0.9), 0.95) == pytest.approx(log_capital_above(of(0.1), 0.05))
