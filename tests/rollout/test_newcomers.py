@@ -226,3 +226,11 @@ def test_a_worker_that_knows_no_newcomers_asks_what_they_are_compared_with(
     )
     assert told.generation == 7 and told.models[0].versions == versions
     assert told.applications == (replace(application, links=tuple(asked), newcomers=()),)
+
+
+@pytest.mark.parametrize("promoted", [False, True])
+def test_of_a_model_with_several_links_only_the_newcomers_goes_back(promoted: bool) -> None:
+    newcomer = Newcomer(1, "a", "2", "1", promoted=promoted)
+    links = (Link("a"), Link("a", "3"), Link("a", "2", shadow=True), Link("b"), Link("b", "2"))
+    left = stopped(replace(record(*links), newcomers=(newcomer,)), newcomer, "it lost more").links
+    assert left == ((Link("a") if promoted else Link("a", "1")), *links[1:])

@@ -230,3 +230,11 @@ def test_only_the_bins_that_fall_are_pooled() -> None:
     curve = Curve([Bin(100.0, 0.2, 0.1), Bin(100.0, 0.5, 0.8), Bin(100.0, 0.7, 0.4), Bin(100.0, 0.9, 0.95)])
     low, one, other, high = (curve.calibrated(confidence) for confidence in (0.2, 0.5, 0.7, 0.9))
     assert low < one == other < high
+
+
+@pytest.mark.parametrize(
+    ("log_odds", "number"),
+    [(-40.0, 0), (-3.2, 0), (-2.75, 1), (-2.25, 2), (0.25, 7), (11.75, BINS - 2), (12.25, BINS - 1), (40.0, BINS - 1)],
+)
+def test_bins_are_half_as_wide_as_one_in_log_odds(log_odds: float, number: int) -> None:
+    assert bin_of(sigmoid(log_odds)) == number

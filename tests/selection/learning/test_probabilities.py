@@ -23,6 +23,7 @@ from clipper.selection.learning.probabilities import MAX_TEXT_BYTES, read_claim
         ("[0.5,0.5" + " " * (MAX_TEXT_BYTES - 9) + "]", 0, 0.5),  # just short enough
         ('{"cat":0.2,"dog":0.8}', "dog", 0.8),
         ('{"label":"cat","probability":0.9}', "cat", 0.9),
+        ('{"label":3,"probability":1.0000001}', 3, 1.0),
         ('{"label":7,"confidence":0.6,"took_ms":3}', 7, 0.6),
         ('{"label":0,"score":1.0}', 0, 1.0),  # not the probabilities of labels named label and score
         ('{"label":[1,2],"score":0.5}', [1, 2], 0.5),
