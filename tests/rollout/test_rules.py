@@ -179,6 +179,15 @@ def test_a_version_whose_type_does_not_fit_fails() -> None:
     assert record.state == "failed" and "app" in (record.last_error or "")
 
 
+def test_what_its_containers_report_is_recorded_with_a_start() -> None:
+    for input_type, runtime, recorded in (("float64[2]", "python 3.11", ("float64[2]", "python 3.11")),
+                                          (None, "", (None, STARTING.runtime))):  # fmt: skip
+        told = slot(input_type=input_type, runtime=runtime, warning="slow to load")
+        record = noted(bench(ModelRecord("m"), STARTING, slots=(told,)).look())
+        assert (record.input_type, record.runtime) == recorded
+        assert (record.state, record.warning) == ("starting", "slow to load")
+
+
 @pytest.mark.parametrize(
     ("link", "promotion", "state"),
     [
