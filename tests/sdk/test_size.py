@@ -8,7 +8,7 @@ from programs import SDK
 NO_CODE = re.compile(r"\s*(//.*|/?\*.*)?")
 
 
-@pytest.mark.parametrize(("files", "max_lines"), [("java/src/clipper/*.java", 419)])
+@pytest.mark.parametrize(("files", "max_lines"), [("java/src/clipper/*.java", 429)])
 def test_an_sdk_is_small(files: str, max_lines: int) -> None:
     lines = [line for path in sorted(SDK.glob(files)) for line in path.read_text().splitlines()]
     assert 0 < sum(NO_CODE.fullmatch(line) is None for line in lines) <= max_lines
