@@ -13,7 +13,7 @@ help:
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
 	@echo "make against COMMIT=abc123  compare the processor time of a query with that of another commit"
 	@echo "make peers   measure other servers of models, each beside Clipper; PEERS=\"mosec ray\" TASKS=svm ROUNDS=8 picks some"
-	@echo "make peers-rpc  what gRPC and binary REST cost Clipper, PyTriton and MLServer; TASK=sum ROUNDS=6 SAVE=1"
+	@echo "make peers-rpc  what gRPC and REST cost Clipper, PyTriton and MLServer; TASK=sum ROUNDS=6 SAVE=1"
 	@echo "make conformance  send the same calls to MLServer and Triton as to Clipper, and compare the answers; SAVE=1 puts them into docs/open-inference.md"
 	@echo "make batching  search the rules that the batching is measured beside, again; PROFILES=\"'3ms 4 replicas'\" picks some"
 	@echo "make regret  what policies lose by having to learn, beside the best settings of textbook policies; POLICIES=\"exp3 ucb1\" picks some"

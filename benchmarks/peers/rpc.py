@@ -1,4 +1,4 @@
-"""``python -m benchmarks.peers.rpc``: gRPC and binary REST of Clipper, PyTriton and MLServer, in one run.
+"""``python -m benchmarks.peers.rpc``: gRPC and REST of Clipper, PyTriton and MLServer, in one run.
 
 All three run side by side, and are loaded in turn, round by round. Prints requests a second and the processor time of
 all processes of a server for a request, and Clipper's over the others'. ``--save`` puts the table into README.md.
@@ -15,7 +15,6 @@ from statistics import median
 from typing import NamedTuple
 
 from benchmarks.machine import facts
-from benchmarks.peers.forms import V2_BINARY
 from benchmarks.peers.processes import cpu_s
 from benchmarks.peers.results import machine_of
 from benchmarks.peers.rounds import closed
@@ -26,11 +25,12 @@ from benchmarks.termination import end_in_order_at_sigterm
 
 PAGE = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- the table of make peers-rpc -->", "<!-- its end, too -->"
-# The settings of the peers' REST forms, with the port for gRPC open.
+# REST is in bytes, but for MLServer, which takes JSON alone. The port for gRPC is open.
 SIDES = {
-    name: replace(PEERS[of], form=V2_BINARY, path="/v2/models/m/infer", settings={**PEERS[of].settings, "GRPC": "1"})
+    name: replace(PEERS[of], settings={**PEERS[of].settings, "GRPC": "1"})
     for name, of in {"clipper": "clipper-binary", "pytriton": "pytriton-binary", "mlserver": "mlserver"}.items()
 }
+WAYS = ("gRPC", "REST")
 WIDTHS = {"sum": 4, "svm": 784}
 WARM_UP_S = 3
 
@@ -71,7 +71,7 @@ def measure(task: str, rounds: int, seconds: int, connections: int) -> Rounds:
     Raises:
         PeerFailed, subprocess.CalledProcessError: one does not answer, or not rightly.
     """
-    measured: dict[str, dict[str, list[Reached]]] = {name: {"gRPC": [], "binary REST": []} for name in SIDES}
+    measured: dict[str, dict[str, list[Reached]]] = {name: {way: [] for way in WAYS} for name in SIDES}
     with ExitStack() as stack:
         servers = {name: stack.enter_context(running(name, peer, TASKS[task])) for name, peer in SIDES.items()}
         for number in range(rounds + 1):
@@ -80,7 +80,7 @@ def measure(task: str, rounds: int, seconds: int, connections: int) -> Rounds:
                 load = closed(servers[name], connections, seconds if number else WARM_UP_S)
                 if number:  # the first round warms up
                     measured[name]["gRPC"].append(by_rpc)
-                    measured[name]["binary REST"].append(Reached(load.per_s, load.cpu_us))
+                    measured[name]["REST"].append(Reached(load.per_s, load.cpu_us))
     return measured
 
 

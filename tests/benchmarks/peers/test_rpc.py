@@ -1,4 +1,4 @@
-"""The table of what gRPC and binary REST cost."""
+"""The table of what gRPC and REST cost."""
 
 from benchmarks.peers.rpc import BEGIN, END, PAGE, SIDES, Reached, table
 
