@@ -74,8 +74,9 @@ def measure(task: str, rounds: int, seconds: int, connections: int) -> Rounds:
     measured: dict[str, dict[str, list[Reached]]] = {name: {way: [] for way in WAYS} for name in SIDES}
     with ExitStack() as stack:
         servers = {name: stack.enter_context(running(name, peer, TASKS[task])) for name, peer in SIDES.items()}
+        names = list(servers)
         for number in range(rounds + 1):
-            for name in list(servers) if number % 2 else reversed(servers):
+            for name in names if number % 2 else names[::-1]:
                 by_rpc = _by_rpc(servers[name], connections, seconds if number else WARM_UP_S, WIDTHS[task])
                 load = closed(servers[name], connections, seconds if number else WARM_UP_S)
                 if number:  # the first round warms up

@@ -190,7 +190,8 @@ def test_a_server_that_lies(kind: str, answer: bytes, told: str, monkeypatch: py
 
 @both
 @pytest.mark.parametrize(
-    "parts", [[], [{"query_id": 1}], [{"error": 5}], [5], [{"error": "timeout", "cause": "late"}] * 3, "text"]
+    "parts",
+    [[], [{"query_id": 1}] * 2, [{"error": 5}] * 2, [5, 6], [{"error": "timeout", "cause": "late"}] * 3, "text"],
 )
 def test_a_batch_that_is_not_answered_as_it_was_asked(kind: str, parts: object) -> None:
     def script(connection: Accepted) -> None:
