@@ -14,7 +14,7 @@ import pytest
 from scripted_server import Accepted, Blocking, scripted
 
 from certificates import Authority
-from clipper.client import http1, query_calls
+from clipper.client import async_connections, connections, http1, query_calls
 from clipper.client.async_queries import AsyncQueries
 from clipper.client.connections import MAX_CONNECTIONS
 from clipper.errors import DeadlineExceeded, ModelFailed, TooLarge, TooManyRequests, Unavailable
@@ -343,6 +343,15 @@ def test_threads_share_a_client() -> None:
         for thread in threads:
             thread.join()
         assert (wrong, server.accepted <= 8) == ([], True)
+
+
+@both
+def test_connections_that_are_idle_for_long_are_closed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (connections, async_connections):
+        monkeypatch.setattr(module, "MAX_IDLE_S", -1.0)
+    with scripted(*[echo] * 4) as server, Blocking(server.url, kind) as client:
+        assert [client.predict("app", np.full(2, value)).output for value in (1.0, 2.0, 3.0)] == [1.0, 2.0, 3.0]
+        assert server.accepted == 4
 
 
 def test_more_threads_than_connections_wait_their_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,9 @@ class AsyncConnections:
             connection.abort()
         elif not connection.is_closed:
             pool.idle.append(connection)
+            # Those that are idle for long are at the beginning.
+            if not pool.idle[0].is_usable(connection.idle_since_s):
+                pool.idle.pop(0).abort()
         return answer
 
     async def _open(self) -> _Connection:

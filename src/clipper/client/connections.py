@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
 
 from clipper.client.failures import broke_off, cannot_connect, too_late
 from clipper.client.http1 import Address, Answer, AnswerReader, BadAnswer, Request
@@ -175,6 +176,12 @@ class Connections:
         else:
             connection.idle_since_s = time.monotonic()
             pool.idle.append(connection)
+            # Those that are idle for long are at the beginning. Another thread may take one at the same time.
+            with suppress(IndexError, ValueError):
+                oldest = pool.idle[0]
+                if connection.idle_since_s - oldest.idle_since_s > MAX_IDLE_S:
+                    pool.idle.remove(oldest)
+                    oldest.close()
         return answer
 
     def _open(self, deadline_s: float) -> _Connection:
@@ -190,12 +197,13 @@ class Connections:
         if left_s <= 0:
             raise TimeoutError
         address = self.address
+        context = self._tls.context if address.is_tls else None
         opened: socket.socket | None = None
         try:
             opened = socket.create_connection((address.host, address.port), left_s)
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if address.is_tls:
-                opened = self._tls.context.wrap_socket(opened, server_hostname=address.host)
+            if context is not None:
+                opened = context.wrap_socket(opened, server_hostname=address.host)
             return _Connection(opened)
         except OSError as error:
             if opened is not None:
