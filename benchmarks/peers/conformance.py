@@ -22,7 +22,11 @@ from benchmarks.termination import end_in_order_at_sigterm
 PAGE = Path(__file__).parents[2] / "docs" / "open-inference.md"
 BEGIN, END = "<!-- the table of make conformance -->", "<!-- its end -->"
 # By peer: how it is called in the table, and the name of the model's output.
-COMPARED = {"clipper-binary": ("Clipper", "output"), "mlserver": ("MLServer", "label"), "pytriton": ("Triton", "label")}
+COMPARED = {
+    "clipper-binary": ("Clipper", "output"),
+    "mlserver": ("MLServer", "label"),
+    "pytriton": ("Triton in PyTriton", "label"),
+}
 NO_ANSWER = "no answer"
 
 Answers = Mapping[str, Sequence[str]]

@@ -169,7 +169,7 @@ def test_a_renewed_certificate_is_taken_without_losing_a_connection(
         until(lambda: shown(secure, authority) == "renewed")
         # The client's connections stay; a new one is trusted by the home's new copy.
         assert client.predict("app", [1.0, 2.0]).output == "one"
-        client._queries._client._transport.close()  # type: ignore[attr-defined]
+        client._connections._pool.idle.pop().close()
         assert client.predict("app", [1.0, 2.0]).output == "one"
         authority.issue("hurried").put_in_place_of(pair)
         os.kill(secure.place.pid, signal.SIGHUP)

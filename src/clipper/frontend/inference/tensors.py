@@ -286,7 +286,7 @@ def check_shape(name: str, shape: Sequence[int]) -> None:
         WrongInput: no input type has so many, or a length is over 64 bits. Python cannot print a product of such.
     """
     if any(size > _MAX_SIZE for size in shape):
-        raise WrongInput(f"{name!r} has a length over {_MAX_SIZE}")
+        raise WrongInput(f"{name!r} has a shape with a length over {_MAX_SIZE}: expected at most that")
     if not 1 <= len(shape) <= MAX_DIMENSIONS + 1:
         raise WrongInput(f"{name!r} has {len(shape)} dimensions: expected 1 to {MAX_DIMENSIONS + 1}")
 
