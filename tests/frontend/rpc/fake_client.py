@@ -136,6 +136,8 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 class Query:
+    """``asker``: who waits for its answer; None once it is cancelled."""
+
     done = False
 
     def __init__(self, asker: Any) -> None:

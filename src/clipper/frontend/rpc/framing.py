@@ -164,7 +164,8 @@ class MessageReader:
             if len(own) < end:
                 self._wanted_bytes = PREFIX_BYTES + size_bytes
                 break
-            messages.append(Message(bytes(own[start + PREFIX_BYTES : end]), is_compressed))
+            with memoryview(own) as view:
+                messages.append(Message(bytes(view[start + PREFIX_BYTES : end]), is_compressed))
             self._wanted_bytes = PREFIX_BYTES
             start = end
         if start:
