@@ -40,7 +40,8 @@ class RpcConnection(asyncio.Protocol):
         self._writing_paused = False
         self.untaken = Untaken(port.budget)
         self.is_going = False
-        self._has_ended = False
+        self._unread = b""
+        self._has_eof = self._has_ended = False
         self._last_sweep = self._began_sweep = port.sweeps
         self._session.last_call_sweep = port.sweeps
 
@@ -61,6 +62,7 @@ class RpcConnection(asyncio.Protocol):
         self._port.remove(self)
         self._shared.connections.discard(self)
         self._has_ended = True
+        self._hold(b"")
         self._session.close()
         if self.untaken.size_bytes > limits.LARGE_BODY_BYTES:
             self.on_large_freed()
@@ -70,25 +72,20 @@ class RpcConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._has_ended:
             return
-        port, session = self._port, self._session
-        self._last_sweep = port.sweeps
-        now_s = port.now_s()
-        if len(data) <= bounds.READ_PIECE_BYTES:
-            self._flush_is_due = True
-            session.receive(data, now_s, port.sweeps)
-            self._flush()
-            return
-        for start in range(0, len(data), bounds.READ_PIECE_BYTES):
-            self._flush_is_due = True
-            session.receive(data[start : start + bounds.READ_PIECE_BYTES], now_s, port.sweeps)
-            self._flush()
+        self._last_sweep = self._port.sweeps
+        if self._unread:
+            self._hold(self._unread + data)
+        else:
+            self._take(data)
 
     def eof_received(self) -> bool:
         """The client sends no more but may still read: answer its calls, then close."""
         if self._has_ended or not self.is_busy:
             return False
-        self._session.begin_end()
-        self._flush()
+        self._has_eof = True
+        if not self._unread:
+            self._session.begin_end()
+            self._flush()
         return True
 
     def pause_writing(self) -> None:
@@ -99,10 +96,44 @@ class RpcConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writing_paused = False
         self._flush()
+        self._go_on()
+
+    # -- input ---------------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        """Pass input on. If there is much to do for it, the rest waits for the loop's next turn."""
+        port, session = self._port, self._session
+        now_s = port.now_s()
+        end_s = now_s + limits.SLICE_S
+        for start in range(0, len(data), bounds.READ_PIECE_BYTES):
+            if start and (self._writing_paused or port.now_s() >= end_s):
+                self._hold(data[start:])
+                self._call_soon(self._go_on)
+                return
+            self._flush_is_due = True
+            piece = data if len(data) <= bounds.READ_PIECE_BYTES else data[start : start + bounds.READ_PIECE_BYTES]
+            session.receive(piece, now_s, port.sweeps)
+            self._flush()
+
+    def _hold(self, data: bytes) -> None:
+        self._port.budget.held_bytes += len(data) - len(self._unread)
+        self._unread = data
+        self._adjust_reading()
+
+    def _go_on(self) -> None:
+        if self._has_ended or self._writing_paused:
+            return
+        data = self._unread
+        if data:
+            self._hold(b"")
+            self._take(data)
+            if self._has_eof and not self._unread:
+                self._session.begin_end()
+                self._flush()
         self._adjust_reading()
 
     def _adjust_reading(self) -> None:
-        should_pause = self._writing_paused
+        should_pause = self._writing_paused or bool(self._unread)
         if should_pause == self._reading_paused or self.transport.is_closing():
             return
         self._reading_paused = should_pause
@@ -200,8 +231,8 @@ class RpcConnection(asyncio.Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a call waits for its answer, or an answer for its client."""
-        return bool(self._session.streams) or self._session.unsent_bytes > 0
+        """Whether input or a call waits to be answered, or an answer for its client."""
+        return bool(self._unread or self._session.streams) or self._session.unsent_bytes > 0
 
     def announce_end(self) -> None:
         """The worker drains: ask the client to call another one, and end what would go on for ever."""
