@@ -129,7 +129,6 @@ PURE = (
     "clipper.frontend.inference.tensors",
     "clipper.frontend.openapi",
     "clipper.frontend.rpc.answers",
-    "clipper.frontend.rpc.bounds",
     "clipper.frontend.rpc.contents",
     "clipper.frontend.rpc.descriptors",
     "clipper.frontend.rpc.framing",

@@ -292,19 +292,19 @@ def test_calls_of_all_clients_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     run(test)
 
 
-def test_input_that_takes_long_waits_for_the_loops_next_turns() -> None:
+def test_input_that_takes_long_waits_for_the_loops_next_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SLICE_S", 0.0)
+
     async def test() -> None:
         client = FakeClient()
-        ticks = iter(range(1 << 30))
-        client.port.now_s = lambda: next(ticks) * limits.SLICE_S / 2
         calls = [
             (client.headers(stream), data(message_frame(ASKED), stream, is_last=True)) for stream in range(1, 1001, 2)
         ]
         text = b"".join(each.serialize() for call in calls for each in call)
-        assert len(text) > 3 * bounds.READ_PIECE_BYTES
+        assert len(text) > 2 * bounds.READ_PIECE_BYTES
         client.send(text)
         assert client.transport.is_paused and client.connection.is_busy
-        assert 0 < client.server.counts.calls < 500 and client.port.budget.held_bytes > bounds.READ_PIECE_BYTES
+        assert 0 < client.server.counts.calls < 500 and client.port.budget.held_bytes > 0
         # No EOF, nor a client that does not read for a while, keeps it from being answered.
         assert client.connection.eof_received()
         client.connection.pause_writing()
