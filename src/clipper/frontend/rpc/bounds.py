@@ -2,7 +2,7 @@
 
 # What a message may hold beside what the body of a REST request may have: names, shapes and parameters.
 MESSAGE_HEAD_BYTES = 64 * 1024
-# Connections of a worker, each about 25 KB in libnghttp2. A client needs one for many calls.
+# Connections of a worker, each 12 KB while it is idle. A client needs one for many calls.
 MAX_CONNECTIONS = 2000
 # Open calls of a worker, each a few KB. If there are more, those go whose message has been on its way for longer than
 # the other time, and then further calls are refused.
