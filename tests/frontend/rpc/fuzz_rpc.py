@@ -90,7 +90,7 @@ async def _call(random: Random) -> None:
         else:
             assert ended.reply is not None
             if path == METHODS["ModelInfer"].path:
-                found = decode(RESPONSE, memoryview(ended.reply))
+                found = decode(RESPONSE, memoryview(ended.reply), 1 << 20)
                 assert found["model_name"] == "app" and found["outputs"], found
         for row in application.rows[before:]:
             assert input_type.row_bytes in (None, len(row)), row
