@@ -70,8 +70,9 @@ def test_texts_that_look_like_something_else_come_back_as_texts() -> None:
 
 
 TEXTS = st.text(max_size=30) | st.from_regex(r"[-+0-9.eExo_:nyYNtTfF~]{1,8}", fullmatch=True)
+NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    st.none() | st.booleans() | NUMBERS | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=10,
 )  # fmt: skip

@@ -188,10 +188,14 @@ def test_all_faults_of_a_file_come_at_once() -> None:
 
 def test_work_does_not_grow_with_the_square_of_the_file() -> None:
     # It would take minutes, which is longer than a test may take.
-    lines = faults_of("models:\n" + "".join(f"  m{number}: {{model: a, replica{number}: 1}}\n" for number in range(20_000)))
+    lines = faults_of(
+        "models:\n" + "".join(f"  m{number}: {{model: a, replica{number}: 1}}\n" for number in range(20_000))
+    )
     assert lines[-1] == "and 19950 more"
     long = "k" * 1_000_000
-    assert len(faults_of(f"models: {{m: {{model: a, ? {long} : 1, sample: {{? {long} : {['text'] * 100_000}}}}}}}")) == 1
+    assert (
+        len(faults_of(f"models: {{m: {{model: a, ? {long} : 1, sample: {{? {long} : {['text'] * 100_000}}}}}}}")) == 1
+    )
 
 
 def test_a_secret_is_in_no_message_and_not_shown() -> None:

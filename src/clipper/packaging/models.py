@@ -58,9 +58,7 @@ def package(
     return pack(contents if requirements is None else _with_requirements(contents, requirements, folder))
 
 
-def _with_requirements(
-    contents: Contents, requirements: Path | str | Sequence[str], folder: Path | None
-) -> Contents:
+def _with_requirements(contents: Contents, requirements: Path | str | Sequence[str], folder: Path | None) -> Contents:
     if contents.loader in ("binary", "image"):
         raise InvalidArgument("requirements are for models that Clipper's own runtime loads: a program has its own")
     member = requirements_member(requirements, folder)
