@@ -306,3 +306,16 @@ def test_the_oldest_arrival_is_over_all_lanes_and_background_rows_have_a_mean_le
     for row in (b"1", b"123"):
         queue.push_background(make_work(row))
     assert (queue.background, queue.background_row_bytes) == (2, 2.0)
+
+
+def test_a_query_that_was_late_to_be_read_is_put_where_its_deadline_is() -> None:
+    queue = make_queue()
+    fill(queue, (b"a", 0.0, 1.0), (b"c", 1.0, 1.0), (b"b", 0.5, 1.0))
+    assert names(queue.take(0, 10, queue.lanes()).batch) == [b"a", b"b", b"c"]
+
+
+def test_lanes_count_what_comes_back() -> None:
+    queue = make_queue()
+    fill(queue, (b"ab", 0.0, 1.0), (b"abc", 0.1, 1.0))
+    queue.push_back(queue.take(0, 1, queue.lanes()).batch)
+    assert sum(lane.size_bytes for lane in queue.lanes()) == queue.size_bytes == 5

@@ -41,3 +41,37 @@ class FlowMachine(RuleBasedStateMachine):
 
 
 TestFlow = FlowMachine.TestCase
+
+
+def out(flow: Flow, rows: int, sent_s: float = 0.0, *, is_short: bool = True) -> Batch:
+    batch = Batch(1, [make_work(b"")] * rows, sent_s, 0.0, 0, was_full=False, is_short=is_short)
+    flow.sent(batch)
+    return batch
+
+
+def test_two_short_batches_of_many_rows_bring_more_until_one_is_answered() -> None:
+    flow = Flow()
+    assert (flow.arrivals, flow.has_short_batches) == (0, False)
+    first = out(flow, MANY - 1)
+    assert flow.has_short_batches and not flow.brings_more(0.0)
+    out(flow, 1)
+    assert flow.brings_more(0.0)
+    flow.ended(first)
+    assert flow.has_short_batches and not flow.brings_more(0.0)
+
+
+def test_one_batch_few_rows_or_long_ones_bring_nothing() -> None:
+    for batches in ([(MANY, True)], [(MANY - 2, True), (1, True)], [(MANY, True), (MANY, False)]):
+        flow = Flow()
+        for rows, is_short in batches:
+            out(flow, rows, is_short=is_short)
+        assert not flow.brings_more(0.0)
+
+
+def test_a_batch_that_hangs_is_not_waited_for_and_others_are() -> None:
+    flow = Flow()
+    out(flow, MANY, 0.0)
+    for _ in range(2):
+        out(flow, MANY, MAX_OUT_S)
+    assert flow.brings_more(1.5 * MAX_OUT_S)
+    assert not flow.brings_more(2.5 * MAX_OUT_S) and not flow.has_short_batches

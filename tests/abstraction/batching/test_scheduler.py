@@ -8,7 +8,7 @@ from scheduling import HOPELESS, LONG, SHORT, Speed, finish_all, is_empty, make_
 from clipper.abstraction.batching.aimd import Aimd
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.replica_state import AHEAD_BELOW_S, ROUND_TRIP_S
-from clipper.abstraction.batching.scheduler import Scheduler
+from clipper.abstraction.batching.scheduler import ENOUGH, MAX_SHORT_WAIT_S, Scheduler
 from clipper.abstraction.batching.service_times import MAX_GROWTH
 from works import make_work
 
@@ -267,3 +267,27 @@ def test_where_batches_take_long_a_query_waits_for_those_that_come_with_it() -> 
     finish_all(scheduler, 0.021)
     push(scheduler, 1)
     assert not scheduler.is_quiet()
+
+
+def test_a_short_batch_waits_for_more_for_a_while_if_they_come() -> None:
+    scheduler = make_scheduler(Speed(limit=100))
+    assert not scheduler.waits_for_flow(10.0, has_arrivals=True)
+    push(scheduler, 1, 10.0)
+    assert scheduler.waits_for_flow(10.0, has_arrivals=True)
+    assert not scheduler.waits_for_flow(10.0, has_arrivals=False)
+    assert scheduler.flow_wait_ends_s() == 10.0 + MAX_SHORT_WAIT_S
+    assert not scheduler.waits_for_flow(10.0 + MAX_SHORT_WAIT_S, has_arrivals=True)
+    push(scheduler, ENOUGH - 2, 10.0)
+    assert scheduler.waits_for_flow(10.0, has_arrivals=True)
+    push(scheduler, 1, 10.0)
+    assert not scheduler.waits_for_flow(10.0, has_arrivals=True)
+
+
+def test_no_batch_waits_that_is_full_or_long() -> None:
+    full, long = make_scheduler(SHORT), make_scheduler(LONG)
+    push(full, SHORT.limit - 1)
+    assert full.waits_for_flow(0.0, has_arrivals=True)
+    push(full, 1)
+    push(long, 1)
+    assert not full.waits_for_flow(0.0, has_arrivals=True)
+    assert not long.waits_for_flow(0.0, has_arrivals=True)
