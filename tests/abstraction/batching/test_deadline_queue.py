@@ -319,3 +319,8 @@ def test_lanes_count_what_comes_back() -> None:
     fill(queue, (b"ab", 0.0, 1.0), (b"abc", 0.1, 1.0))
     queue.push_back(queue.take(0, 1, queue.lanes()).batch)
     assert sum(lane.size_bytes for lane in queue.lanes()) == queue.size_bytes == 5
+
+
+def test_the_queue_takes_as_many_bytes_as_it_may_and_no_more() -> None:
+    queue = DeadlineQueue(MAX_LENGTH, 4)
+    assert [queue.push(make_work(row)) for row in (b"1234", b"x", b"")] == [True, False, True]

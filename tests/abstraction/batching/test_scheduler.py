@@ -291,3 +291,9 @@ def test_no_batch_waits_that_is_full_or_long() -> None:
     push(long, 1)
     assert not full.waits_for_flow(0.0, has_arrivals=True)
     assert not long.waits_for_flow(0.0, has_arrivals=True)
+
+
+def test_a_fixed_batch_is_allowed_from_the_first_on_and_else_it_grows() -> None:
+    scheduler = make_scheduler()
+    assert scheduler.add_replica("fixed", 64, is_fixed=True).limit == 64
+    assert scheduler.add_replica("grows", 64).limit == 1
