@@ -297,3 +297,17 @@ def test_a_fixed_batch_is_allowed_from_the_first_on_and_else_it_grows() -> None:
     scheduler = make_scheduler()
     assert scheduler.add_replica("fixed", 64, is_fixed=True).limit == 64
     assert scheduler.add_replica("grows", 64).limit == 1
+
+
+def test_what_a_slow_replica_leaves_out_waits_for_a_faster_one() -> None:
+    scheduler = make_scheduler(Speed(0.02, 0.001, 8), Speed(0.06, 0.002, 8), slo_s=0.1)
+    push(scheduler, 8, 0.0, 0.1)
+    assert sizes(scheduler.decide(0.0)) == [("0", 8)]
+    # The fast one is busy, and the slow one cannot answer the urgent query.
+    (urgent,) = push(scheduler, 1, 0.0, 0.06)
+    patient = push(scheduler, 4, 0.01, 0.1)
+    decision = scheduler.decide(0.011)
+    assert [batch.works for _, batch in decision.batches] == [patient]
+    assert (decision.late, decision.shed, scheduler.queue.length) == ([], [], 1)
+    finish_all(scheduler, 0.028)
+    assert [batch.works for _, batch in scheduler.decide(0.028).batches] == [[urgent]]
