@@ -324,3 +324,22 @@ def test_lanes_count_what_comes_back() -> None:
 def test_the_queue_takes_as_many_bytes_as_it_may_and_no_more() -> None:
     queue = DeadlineQueue(MAX_LENGTH, 4)
     assert [queue.push(make_work(row)) for row in (b"1234", b"x", b"")] == [True, False, True]
+
+
+def test_what_is_dropped_waits_again_for_a_later_query_that_has_joined_it() -> None:
+    queue = make_queue()
+    joined = make_work(b"joined", 0.0, 1.0)
+    queue.push(joined)
+    joined.join(Waiting(3.0))
+    fill(queue, (b"alone", 0.0, 1.0), (b"sent", 0.1, 1.0))
+    taken = queue.take(2, 1, queue.lanes())
+    assert (names(taken.batch), names(taken.dropped)) == ([b"sent"], [b"alone"])
+    assert (queue.length, joined.due_s) == (1, 3.0)
+
+
+def test_all_that_waits_is_handed_back_when_it_is_cleared() -> None:
+    queue = make_queue()
+    fill(queue, (b"a", 0.0, 1.0), (b"b", 0.0, 4.0))
+    queue.push_background(make_work(b"c"))
+    assert sorted(names(queue.clear())) == [b"a", b"b", b"c"]
+    assert (queue.length, queue.size_bytes, queue.background, queue.lanes()) == (0, 0, 0, [])
