@@ -220,7 +220,7 @@ def test_arrays_stay_arrays(dtype: str) -> None:
         np.zeros((2,) + (1,) * 9),
         Gradient(),
     ],
-    ids=str,
+    ids=lambda returned: type(returned).__name__,
 )
 def test_what_is_no_array_of_a_type_is_text(returned: Any) -> None:
     encoded = encode_outputs(returned, 2)
