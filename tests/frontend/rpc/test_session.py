@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from fake_client import ASKED, FakeClient, Served, data, headers_of, run
 from http2 import message_frame
-from hyperframe.frame import RstStreamFrame, SettingsFrame, WindowUpdateFrame
+from hyperframe.frame import GoAwayFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 from rpc_messages import message_class
 
 from clipper.frontend import limits
@@ -264,5 +264,20 @@ def test_watch_tells_of_changes() -> None:
         assert (await client.answers())[1]["data"] == message_frame(b"\x08\x02")
         client.send(RstStreamFrame(1, CANCEL))
         served.assert_nothing_left()
+
+    run(test)
+
+
+def test_a_reset_that_ends_the_last_call_ends_a_session_that_is_closing() -> None:
+    async def test() -> None:
+        served = Served()
+        client = served.client
+        # Refused before its end has come, after the client has said that it begins no more calls.
+        client.send(client.headers(1, headers_of("/x/Unknown")), GoAwayFrame(0))
+        answer = (await client.answers())[1]
+        assert answer["grpc-status"] == "12" and answer["reset"] == 0
+        assert client.transport.has_ended
+        for end in (client.connection.announce_end, client.connection.begin_end, served.sweep):
+            end()
 
     run(test)

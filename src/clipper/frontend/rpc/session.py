@@ -233,6 +233,7 @@ class Session:
         self._take_events()
         if self._to_reset and len(data) < bounds.WRITE_PIECE_BYTES:
             data += self._resets()
+            self._take_events()
         return data
 
     def _resets(self) -> bytes:
@@ -326,24 +327,24 @@ class Session:
 
     def ping(self) -> None:
         """Find out whether the client is there: it has to answer."""
-        if not self.is_over:
+        with suppress(ngh2.NGH2Error):  # it is over
             self._http2.ping()
 
     def announce_end(self) -> None:
         """Tell the client to begin no more calls. Those that it has begun meanwhile are still taken in."""
-        if not self.is_over:
+        with suppress(ngh2.NGH2Error):  # as above
             self._http2.send_shutdown_notice()
 
     def begin_end(self) -> None:
         """Take in no more calls. Once those that are open have ended, the session is over."""
-        if not self.is_over:
+        with suppress(ngh2.NGH2Error):  # as above
             self._http2.send_goaway(ErrorCode.NO_ERROR)
 
     def terminate(self, code: ErrorCode) -> None:
         """Give up all calls, and tell the client why."""
-        if not self.is_over:
+        with suppress(ngh2.NGH2Error):  # as above
             self._http2.terminate_connection(code)
-            self._end_all()
+        self._end_all()
 
     def close(self) -> None:
         """The connection is lost."""
