@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,11 +85,14 @@ def test_interval_of_a_difference_is_as_symmetric_as_a_difference(first: Evidenc
 @given(evidence(), evidence(), st.floats(-0.5, 0.5))
 def test_least_capital_of_a_pair_is_the_least(first: Evidence, second: Evidence, margin: float) -> None:
     found = log_capital_less(first, second, margin)
+    together = log_capital_less(first, second, margin, are_together=True)
     low, high = max(0.0, -margin), min(1.0, 1.0 - margin)
     for step in range(101):
         mean = low + (high - low) * step / 100
-        tried = log_capital_below(first, min(max(mean + margin, 0.0), 1.0)) + log_capital_above(second, mean)
-        assert found <= tried + 1e-6
+        below = log_capital_below(first, min(max(mean + margin, 0.0), 1.0))
+        above = log_capital_above(second, mean)
+        assert found <= below + above + 1e-6
+        assert together <= np.logaddexp(below, above) - math.log(2) + 1e-4
 
 
 @settings(max_examples=20)

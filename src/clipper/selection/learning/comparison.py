@@ -20,6 +20,8 @@ Verdict = Literal["best", "as_good", "open", "alone", "no_feedback"]
 # More than a million times the feedback so far is not worth waiting for.
 _MOST_DOUBLINGS = 20
 _HALVINGS = 12
+# Of sums of many numbers.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,9 @@ def compare(evidence: Mapping[str, Evidence], feedback: float, confidence: float
     wins in one of the K - 1 pairs with the true best. So do all intervals of differences, since each of the K (K - 1) /
     2 pairs has its part of the error. The interval of each mean holds with ``confidence`` by itself.
 
+    If there are more losses than pieces of feedback, queries told about several models at once, whose losses may depend
+    on each other: verdicts hold then as well, but take more feedback.
+
     Args:
         evidence: by model.
         feedback: number of pieces of feedback in it, over all models.
@@ -84,6 +89,7 @@ def compare(evidence: Mapping[str, Evidence], feedback: float, confidence: float
         return Comparison(models, "alone", best, 1.0, 0.0)
     wanted = math.log(len(others) / error)
     of_pair = error / (len(others) * (len(others) + 1) / 2)
+    are_together = sum(each.count for each in evidence.values()) > feedback * (1 + _ROUNDING)
     for model in others:
         if not evidence[model].count:
             models[model] = Compared(None, intervals[model], sureness=0.0)
@@ -92,9 +98,9 @@ def compare(evidence: Mapping[str, Evidence], feedback: float, confidence: float
         models[model] = Compared(
             evidence[model].mean,
             intervals[model],
-            difference_interval(evidence[model], evidence[best], of_pair),
-            max(1 - len(others) * math.exp(-log_capital_less(*pair)), 0.0),
-            _more_feedback(*pair, feedback, tolerance, wanted),
+            difference_interval(evidence[model], evidence[best], of_pair, are_together=are_together),
+            max(1 - len(others) * math.exp(-log_capital_less(*pair, are_together=are_together)), 0.0),
+            _more_feedback(*pair, feedback, tolerance, wanted, are_together=are_together),
         )
     needed = [models[model].more_feedback for model in others]
     sureness = min(models[model].sureness or 0.0 for model in others)
@@ -103,11 +109,14 @@ def compare(evidence: Mapping[str, Evidence], feedback: float, confidence: float
     return Comparison({model: models[model] for model in evidence}, verdict, best, sureness, more)
 
 
-def _more_feedback(better: Evidence, other: Evidence, feedback: float, tolerance: float, wanted: float) -> float | None:
+def _more_feedback(
+    better: Evidence, other: Evidence, feedback: float, tolerance: float, wanted: float, *, are_together: bool
+) -> float | None:
     """Return the feedback until the pair's capital is as wanted, if further feedback is like the previous."""
 
     def is_enough(times: float) -> bool:
-        return log_capital_less(_times(better, times), _times(other, times), tolerance) >= wanted
+        pair = _times(better, times), _times(other, times)
+        return log_capital_less(*pair, tolerance, are_together=are_together) >= wanted
 
     if is_enough(1.0):
         return 0.0
