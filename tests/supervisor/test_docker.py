@@ -93,7 +93,7 @@ def test_a_version_that_fails_leaves_the_one_before_which_runs_as_a_process(
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"manager": "docker", "python": "/usr/bin/python3"}, "the one that the base image has"),
+        ({"manager": "docker", "python": "/usr/bin/python3"}, "models run in the base image's Python"),
         ({"language": "image"}, "an image runs in Docker"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -176,13 +177,13 @@ REWARD: Tensors = {"reward": ([1], "FP64", [1])}
         (QUERY | LABEL | {"id": ([1], "INT64", [1])}, "datatype INT64"),
     ],
 )
-@pytest.mark.parametrize("is_binary", [False, True])
-def test_what_does_not_fit_together(tensors: Tensors, told: str, is_binary: bool) -> None:
-    if is_binary and any(datatype == "WORD" for _, datatype, _ in tensors.values()):
-        pytest.skip("it has no bytes")
-    with pytest.raises(RequestError) as refused:
-        read(tensors, is_binary=is_binary)
-    assert told in str(refused.value) or (is_binary and "bytes" in str(refused.value))
+def test_what_does_not_fit_together(tensors: Tensors, told: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(told)):
+        read(tensors)
+    if any(datatype == "WORD" for _, datatype, _ in tensors.values()):
+        return  # no bytes of it can be made
+    with pytest.raises(RequestError, match=f"{re.escape(told)}|bytes"):
+        read(tensors, is_binary=True)
 
 
 def test_labels_that_are_not_finite_are_refused() -> None:
