@@ -41,7 +41,6 @@ def measure(bench: Bench) -> Numbers:
         "connections": CONNECTIONS,
         "observations_per_s": {kind: [round(rate, 1) for rate in rates] for kind, rates in per_s.items()},
         "ratio": round(median(ratios), 3),
-        "hit_rate": _hit_rate(bench),
     }
 
 
@@ -52,15 +51,6 @@ def _post(bench: Bench, path: str, bodies: Sequence[bytes]) -> float:
         await connection.post(path, body)
 
     return for_each(bench.address, CONNECTIONS, bodies, send)
-
-
-def _hit_rate(bench: Bench) -> float:
-    """Over predictions, which all miss, and observations."""
-    metrics = bench.server.metrics()
-    model = f"cached-{MODELS[0]}"
-    hits = metrics.total("clipper_cache_hits_total", model=model)
-    misses = metrics.total("clipper_cache_misses_total", model=model)
-    return round(hits / (hits + misses), 4)
 
 
 def judge(numbers: Numbers) -> Verdict:
