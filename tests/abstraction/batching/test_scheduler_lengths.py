@@ -52,6 +52,19 @@ def test_a_long_row_does_not_make_a_batch_of_short_ones_late() -> None:
     assert batch.works == short
 
 
+def test_long_rows_between_short_ones_by_deadline_are_left_out() -> None:
+    """No batch of neighbours by deadline is without a long one, and two of them take longer than the SLO has left."""
+    scheduler = settled()
+    short, long = [], []
+    for number in range(12):
+        arrival_s = 9.95 + 0.001 * number
+        short += rows(scheduler, 5, 10, arrival_s, 0.1)
+        long += rows(scheduler, 1, 40_000, arrival_s, 0.1)
+    ((_, batch),) = scheduler.decide(10.0).batches
+    assert batch.works == short
+    assert scheduler.queue.length == len(long)
+
+
 def test_long_rows_are_not_left_out_where_there_is_time() -> None:
     scheduler = settled()
     (long,) = rows(scheduler, 1, 50_000, 10.0, 0.1)
