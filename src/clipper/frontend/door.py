@@ -53,9 +53,20 @@ class Door:
 
     Attributes:
         closes_s: input that is read before this time is taken in at once; ``opens`` decides for later input.
+        slo_s: the smallest SLO of the served applications.
     """
 
-    __slots__ = ("_call_soon", "_give_out", "_has_begun", "_lines", "_now_s", "_patient", "_turn_s", "closes_s")
+    __slots__ = (
+        "_call_soon",
+        "_give_out",
+        "_has_begun",
+        "_lines",
+        "_now_s",
+        "_patient",
+        "_turn_s",
+        "closes_s",
+        "slo_s",
+    )
 
     def __init__(
         self,
@@ -72,9 +83,10 @@ class Door:
         self._turn_s = LONGEST_TURN_S
         self._has_begun = False
         self.closes_s = 0.0
+        self.slo_s = 1.0
 
     def set_slo(self, slo_s: float) -> None:
-        """Set the smallest SLO of the served applications."""
+        self.slo_s = slo_s
         self._turn_s = min(max(slo_s * TURN_SHARE_OF_SLO, LEAST_TURN_S), LONGEST_TURN_S)
 
     def opens(self, now_s: float) -> bool:

@@ -60,6 +60,7 @@ class Port:
         budget: the memory that requests hold.
         work: runs work that takes too long for one turn.
         now_s: the loop's clock.
+        give_out: sends the batches of the queries so far; see ``Door``.
         door: where requests wait while the worker has no time to take them in.
         refused: number of refused requests that no application saw, by error code; endpoints count theirs here, too.
         freed_large_body: whether a large body was dropped since the last sweep, which then frees its memory.
@@ -70,7 +71,6 @@ class Port:
     def __init__(
         self, max_connections: int = limits.MAX_CONNECTIONS, give_out: Callable[[], None] = lambda: None
     ) -> None:
-        """``give_out`` sends the batches of the queries so far; see ``Door``."""
         loop = asyncio.get_running_loop()
         self._endpoints: Mapping[bytes, Endpoint | Guarded] = {}
         self._others: OtherPaths | None = None
@@ -83,6 +83,7 @@ class Port:
         self.refused: Counter[str] = Counter()
         self.work = LongWork(loop.call_soon, self.budget, self.refused)
         self.now_s = loop.time
+        self.give_out = give_out
         self.door = Door(loop.call_soon, self.now_s, give_out)
         self.freed_large_body = False
         self.sweeps = 0

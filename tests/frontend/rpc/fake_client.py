@@ -20,6 +20,7 @@ from rpc_messages import INFER, raw_request
 
 from clipper.frontend import limits
 from clipper.frontend.clients import Clients
+from clipper.frontend.door import Door
 from clipper.frontend.port import Port
 from clipper.frontend.rpc.server import RpcServer
 from clipper.frontend.rpc.service import Services
@@ -124,6 +125,10 @@ class FakeClient:
 
 def serving(output: bytes | None = b"1.5", application: Any = None, max_connections: int = 100) -> RpcServer:
     port = Port(max_connections=max_connections)
+    # Time stands still, or the doors would close on what a test sends without a turn of the loop.
+    now_s = port.now_s()
+    port.now_s = lambda: now_s
+    port.door = Door(asyncio.get_running_loop().call_soon, port.now_s, lambda: None)
     server = RpcServer(port)
     clients = Clients(0, port.count_refused, port.now_s)
     own = application or Answering(OWN, None, output)

@@ -293,7 +293,8 @@ def test_calls_of_all_clients_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_input_that_takes_long_waits_for_the_loops_next_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SLICE_S", 0.0)
+    monkeypatch.setattr(bounds, "VISIT_S", 0.0)
+    monkeypatch.setattr(limits, "READ_AHEAD_BYTES", 1024)
 
     async def test() -> None:
         client = FakeClient()

@@ -95,7 +95,7 @@ class UnaryCall(Single):
     def end(self) -> None:
         # What is served may have changed while the message came, and so may keys.
         method = self._shared.services.unary[self._stream.head.path]
-        self._call = start(self._stream, self, self._taken(), self._shared, method)
+        self._call = start(self._stream, self, self._taken(), self._shared, method, self._stream.arrived_s)
 
     def look(self) -> None: ...
 
@@ -259,13 +259,20 @@ def hold(budget: Budget, size_bytes: int) -> None:
         raise Overloaded("too many large requests are arriving at once: try again in a moment")
 
 
-def start(stream: Stream, caller: Caller, message: Message, shared: Shared, method: Unary) -> Call:
-    """Have a method answer a message, now or later.
+def start(
+    stream: Stream,
+    caller: Caller,
+    message: Message,
+    shared: Shared,
+    method: Unary,
+    arrived_s: float | None = None,
+) -> Call:
+    """Have a method answer a message, now or later. ``arrived_s`` as in ``Call``.
 
     Raises:
         MalformedRequest: the message is compressed, and the call's head does not say how.
     """
-    call = Call(shared.port, caller, message.data, stream.head.authorizations, stream.deadline_s)
+    call = Call(shared.port, caller, message.data, stream.head.authorizations, stream.deadline_s, arrived_s)
     encoding = stream.head.encoding
     if message.is_compressed:
         if encoding == b"identity":

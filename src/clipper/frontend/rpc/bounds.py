@@ -17,7 +17,7 @@ STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES = 1024 * 1024, 4 * 1024 * 1024
 # libnghttp2 ends a connection at a larger head. A call whose head is over MAX_HEAD_BYTES is refused alone.
 MAX_FATAL_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 256
-# SETTINGS and PING frames that wait to be acknowledged. One piece of input has at most 963 PING frames.
+# SETTINGS and PING frames that wait to be acknowledged. One piece of input has at most 240 PING frames.
 MAX_ACKNOWLEDGEMENTS = 1000
 # Calls that one client may reset at once, and later in a second: the bound against "rapid reset". Clients reset calls
 # whose deadline is over, so an honest client may reset some hundred.
@@ -29,6 +29,10 @@ MAX_IDLE_FRAMES, IDLE_FRAMES_PER_CALL = 1000, 4
 SMALL_WINDOW_UPDATE_BYTES = 1024
 # Input is handled in pieces of this size, and output is written in pieces of the other.
 READ_PIECE_BYTES, WRITE_PIECE_BYTES = 16 * 1024, 256 * 1024
+# A connection's input is handled for this long, and at least one piece of it, before others have their turn. A piece of
+# small calls takes 3 ms. All connections together have the time of one turn of a door. Pieces of 4 KB kept neighbours
+# no better, and cost 15 % more for calls of 150 KB.
+VISIT_S = 0.000_5
 # A stream's next message waits while its client has not taken this much of its answers.
 MAX_STREAM_UNSENT_BYTES = 64 * 1024
 # From when a connection is accepted until its first frame.

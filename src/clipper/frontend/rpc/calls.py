@@ -44,7 +44,7 @@ class Call:
         message: what came; it counts against the budget while it waits for its answer.
         authorizations: what was sent as ``authorization``.
         deadline_s: by when an answer is wanted, on the loop's clock; None if at any time.
-        arrived_s: when its message was there.
+        arrived_s: when the end of its message was read.
         asks, patience_s: see ``Visitor``.
     """
 
@@ -70,7 +70,9 @@ class Call:
         message: bytes,
         authorizations: Sequence[bytes] = (),
         deadline_s: float | None = None,
+        arrived_s: float | None = None,
     ) -> None:
+        """``arrived_s``: None if the message can only now be asked about."""
         self._port = port
         self._caller: Caller | None = caller
         self.message = message
@@ -80,7 +82,7 @@ class Call:
         self._then: Callable[[bytes], None] | None = None
         self._exchange: CallExchange | None = None
         self._held_bytes = 0
-        self.arrived_s = port.now_s()
+        self.arrived_s = port.now_s() if arrived_s is None else arrived_s
         self.asks: object = None
         self.patience_s = float("inf")
 
@@ -117,13 +119,15 @@ class Call:
         # Each knows the other, and the collector looks at no exchange: it would keep both until the call ends.
         self._exchange = CallExchange(self)
         self._hold(len(self.message))
-        door = self._port.door
-        if asks is None or self.arrived_s < door.closes_s or door.opens(self.arrived_s):
+        door, now_s, patience_s = self._port.door, self._port.now_s(), slo_s * PATIENCE_SHARE_OF_SLO
+        if asks is None:
             self.enter(is_late=False)
+        elif now_s < door.closes_s or door.opens(now_s):
+            self.enter(is_late=now_s - self.arrived_s > patience_s)
         elif not self._port.budget.has_room(0):
             raise Overloaded("too many large requests are arriving at once: try again in a moment")
         else:
-            self.asks, self.patience_s = asks, slo_s * PATIENCE_SHARE_OF_SLO
+            self.asks, self.patience_s = asks, patience_s
             door.wait(self)
 
     def enter(self, *, is_late: bool) -> None:

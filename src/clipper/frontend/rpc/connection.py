@@ -8,6 +8,8 @@ from ngh2 import ErrorCode
 from clipper.errors import NotImplementedYet, Overloaded, Unavailable
 from clipper.frontend import limits
 from clipper.frontend.budget import Untaken
+from clipper.frontend.door import PATIENCE_SHARE_OF_SLO, Door
+from clipper.frontend.held import Held
 from clipper.frontend.rpc import bounds
 from clipper.frontend.rpc.behaviours import STREAM_INFER, Conversation, Shared, UnaryCall, Watch
 from clipper.frontend.rpc.protocols import REFLECTION, REFLECTION_ALPHA
@@ -22,9 +24,16 @@ _STREAMING = _REFLECTIONS | {STREAM_INFER, WATCH.path}
 
 
 class Server(Shared, Protocol):
-    """What the connections to a gRPC port share."""
+    """What the connections to a gRPC port share.
+
+    Attributes:
+        connections: the open ones.
+        door: where input waits that has not been taken apart into calls. Queries among them then wait at the port's
+            door, beside those of REST.
+    """
 
     connections: "set[RpcConnection]"
+    door: Door
 
 
 class RpcConnection(asyncio.Protocol):
@@ -40,7 +49,7 @@ class RpcConnection(asyncio.Protocol):
         self._writing_paused = False
         self.untaken = Untaken(port.budget)
         self.is_going = False
-        self._unread = b""
+        self._held = Held(port.budget, shared.door, self._take_held)
         self._has_eof = self._has_ended = False
         self._last_sweep = self._began_sweep = port.sweeps
         self._session.last_call_sweep = port.sweeps
@@ -62,7 +71,7 @@ class RpcConnection(asyncio.Protocol):
         self._port.remove(self)
         self._shared.connections.discard(self)
         self._has_ended = True
-        self._hold(b"")
+        self._held.end()
         self._session.close()
         if self.untaken.size_bytes > limits.LARGE_BODY_BYTES:
             self.on_large_freed()
@@ -73,17 +82,22 @@ class RpcConnection(asyncio.Protocol):
         if self._has_ended:
             return
         self._last_sweep = self._port.sweeps
-        if self._unread:
-            self._hold(self._unread + data)
-        else:
+        held, door = self._held, self._shared.door
+        if held.data:
+            self._hold(held.data + data)
+            return
+        held.arrived_s = now_s = self._port.now_s()
+        if not self._writing_paused and (now_s < door.closes_s or door.opens(now_s)):
             self._take(data)
+        else:
+            self._hold(data)
 
     def eof_received(self) -> bool:
         """The client sends no more but may still read: answer its calls, then close."""
         if self._has_ended or not self.is_busy:
             return False
         self._has_eof = True
-        if not self._unread:
+        if not self._held.data:
             self._session.begin_end()
             self._flush()
         return True
@@ -92,48 +106,61 @@ class RpcConnection(asyncio.Protocol):
         """The client does not read: stop reading what it sends, and writing."""
         self._writing_paused = True
         self._adjust_reading()
+        self._look_at_untaken()
 
     def resume_writing(self) -> None:
         self._writing_paused = False
         self._flush()
-        self._go_on()
+        if self._held.data and not self._has_ended:
+            self._wait()
+        self._adjust_reading()
 
     # -- input ---------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
-        """Pass input on. If there is much to do for it, the rest waits for the loop's next turn."""
+        """Pass input on for a while. The rest waits for its turn behind that of other connections."""
         port, session = self._port, self._session
-        now_s = port.now_s()
-        end_s = now_s + limits.SLICE_S
+        end_s = port.now_s() + bounds.VISIT_S
         for start in range(0, len(data), bounds.READ_PIECE_BYTES):
             if start and (self._writing_paused or port.now_s() >= end_s):
                 self._hold(data[start:])
-                self._call_soon(self._go_on)
                 return
             self._flush_is_due = True
             piece = data if len(data) <= bounds.READ_PIECE_BYTES else data[start : start + bounds.READ_PIECE_BYTES]
-            session.receive(piece, now_s, port.sweeps)
+            session.receive(piece, self._held.arrived_s, port.sweeps)
+            self._flush()
+        if self._has_eof:
+            session.begin_end()
             self._flush()
 
-    def _hold(self, data: bytes) -> None:
-        self._port.budget.held_bytes += len(data) - len(self._unread)
-        self._unread = data
+    def _take_held(self, data: bytes) -> None:
+        if self._has_ended:
+            return
+        if self._writing_paused:
+            self._hold(data)
+            return
+        if data:
+            self._take(data)
         self._adjust_reading()
 
-    def _go_on(self) -> None:
-        if self._has_ended or self._writing_paused:
-            return
-        data = self._unread
-        if data:
-            self._hold(b"")
-            self._take(data)
-            if self._has_eof and not self._unread:
-                self._session.begin_end()
-                self._flush()
+    def _hold(self, data: bytes) -> None:
+        self._held.set(data)
+        if not self._port.budget.has_room(0):
+            self._port.count_refused("overloaded")
+            self._session.terminate(ErrorCode.ENHANCE_YOUR_CALM)
+            self._held.set(b"")
+            self._flush()
+        elif not self._writing_paused:
+            self._wait()
         self._adjust_reading()
+
+    def _wait(self) -> None:
+        self._held.asks = self._shared
+        self._held.patience_s = self._shared.door.slo_s * PATIENCE_SHARE_OF_SLO
+        self._held.wait()
 
     def _adjust_reading(self) -> None:
-        should_pause = self._writing_paused or bool(self._unread)
+        should_pause = self._writing_paused or len(self._held.data) > limits.READ_AHEAD_BYTES
         if should_pause == self._reading_paused or self.transport.is_closing():
             return
         self._reading_paused = should_pause
@@ -232,7 +259,7 @@ class RpcConnection(asyncio.Protocol):
     @property
     def is_busy(self) -> bool:
         """Whether input or a call waits to be answered, or an answer for its client."""
-        return bool(self._unread or self._session.streams) or self._session.unsent_bytes > 0
+        return bool(self._held.data or self._session.streams) or self._session.unsent_bytes > 0
 
     def announce_end(self) -> None:
         """The worker drains: ask the client to call another one, and end what would go on for ever."""

@@ -69,6 +69,7 @@ class Session:
         has_begun: whether the client has sent its preface and settings.
         is_over: whether nothing more is read. What there is to send has to be sent.
         last_call_sweep: when the last call began or ended.
+        arrived_s: when the input that is being taken in was read, on the loop's clock.
     """
 
     def __init__(self, host: Host, budget: Budget) -> None:
@@ -79,7 +80,7 @@ class Session:
         self.is_over = False
         self.last_call_sweep = 0
         self._sweep = 0
-        self._now_s = 0.0
+        self.arrived_s = 0.0
         self._idle_frames = self._calls = 0
         # Answered calls whose client still sends: they are reset once the answer is sent.
         self._to_reset: set[int] = set()
@@ -93,11 +94,17 @@ class Session:
 
     # -- what comes ------------------------------------------------------------------------------------------
 
-    def receive(self, data: bytes, now_s: float, sweep: int) -> None:
-        """Take in what the client has sent, at most ``READ_PIECE_BYTES``. Send what there is to send before more."""
+    def receive(self, data: bytes, arrived_s: float, sweep: int) -> None:
+        """Take in what the client has sent, at most ``READ_PIECE_BYTES``. Send what there is to send before more.
+
+        Args:
+            data: bytes of HTTP/2.
+            arrived_s: when they were read. Clients' timeouts and SLOs begin then, however long the bytes waited since.
+            sweep: the number of sweeps so far.
+        """
         if self.is_over:
             return
-        self._now_s = now_s
+        self.arrived_s = arrived_s
         self._begin_sweep(sweep)
         try:
             self._http2.receive_data(data)
@@ -153,7 +160,7 @@ class Session:
             self._host.count_refused(error.code)
             self._answer(number, [*ANSWER_HEAD, *trailers_of(refusal(error))], not event.end_stream)
             return
-        stream = Stream(self, self._budget, number, head, self._now_s, self._sweep)
+        stream = Stream(self, self._budget, number, head, self._sweep)
         self.streams[number] = stream
         try:
             stream.behaviour = self._host.begin(stream)

@@ -40,7 +40,13 @@ class Behaviour(Protocol):
 
 
 class Sender(Protocol):
-    """A session, as its streams see it."""
+    """A session, as its streams see it.
+
+    Attributes:
+        arrived_s: when the input that it is taking in was read.
+    """
+
+    arrived_s: float
 
     def send(self, stream: "Stream", message: bytes | None, trailers: Headers | None) -> None:
         """Send a part of an answer: its head if that is due, a message, or the trailers that end it.
@@ -87,11 +93,11 @@ class Stream:
         "withheld_bytes",
     )
 
-    def __init__(self, session: Sender, budget: Budget, number: int, head: CallHead, now_s: float, sweep: int) -> None:
+    def __init__(self, session: Sender, budget: Budget, number: int, head: CallHead, sweep: int) -> None:
         self._session = session
         self.number = number
         self.head = head
-        self.deadline_s = None if head.timeout_s is None else now_s + head.timeout_s
+        self.deadline_s = None if head.timeout_s is None else session.arrived_s + head.timeout_s
         self.is_open = True
         self.behaviour: Behaviour | None = None
         self.reader = MessageReader(budget)
@@ -99,6 +105,11 @@ class Stream:
         self.waits_since_sweep: int | None = sweep
         self.withheld_bytes = 0
         self.has_head = False
+
+    @property
+    def arrived_s(self) -> float:
+        """When the input was read that the session is taking in."""
+        return self._session.arrived_s
 
     @property
     def is_behind(self) -> bool:

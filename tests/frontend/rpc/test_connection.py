@@ -1,0 +1,138 @@
+"""Connections of gRPC before their door: what they may take of a turn of the worker's loop, and who waits for whom."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+from fake_client import ASKED, FakeClient, data, headers_of, run, serving
+from http2 import message_frame
+
+from clipper.frontend.door import LONGEST_TURN_S, Door
+from clipper.frontend.rpc import bounds
+from clipper.frontend.rpc.calls import Call
+
+LOOK_S = 20e-6
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of some ten calls, so that connections have many."""
+    monkeypatch.setattr(bounds, "READ_PIECE_BYTES", 1024)
+
+
+class Busy:
+    """A worker whose loop the test turns. Each look at the clock takes time, and a call looks at it."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.server = serving()
+        self.server.port.now_s = self._look
+        self.soon: deque[Callable[[], None]] = deque()
+        self.server.door = Door(self.soon.append, self._look, lambda: None)
+
+    def _look(self) -> float:
+        self.now_s += LOOK_S
+        return self.now_s
+
+    @property
+    def calls(self) -> int:
+        return self.server.counts.calls
+
+    def client(self) -> FakeClient:
+        client = FakeClient(self.server)
+        self.settle()
+        return client
+
+    def turn(self) -> float:
+        """Do what is due in a turn of the loop; return the time that it took."""
+        began_s = self.now_s
+        for _ in range(len(self.soon)):
+            self.soon.popleft()()
+        return self.now_s - began_s
+
+    def settle(self) -> None:
+        while self.soon:
+            self.turn()
+
+
+def send_calls(client: FakeClient, count: int) -> None:
+    """All in one piece."""
+    client.send(
+        *(
+            frame
+            for stream in range(1, 2 * count, 2)
+            for frame in (client.headers(stream), data(message_frame(ASKED), stream, is_last=True))
+        )
+    )
+
+
+def test_all_connections_together_take_the_time_of_one_turn() -> None:
+    async def test() -> None:
+        busy = Busy()
+        clients = [busy.client() for _ in range(50)]
+        for client in clients:
+            send_calls(client, 200)
+        begun = busy.calls
+        assert 0 < begun < 1000, "what comes while nobody waits is taken in at once, until the door closes"
+        most_s = max(busy.turn() for _ in range(20))
+        assert most_s < LONGEST_TURN_S + 2 * bounds.VISIT_S
+        assert begun < busy.calls < 50 * 200
+        busy.settle()
+        await asyncio.sleep(0)
+        assert busy.calls == 50 * 200
+        assert busy.server.port.budget.held_bytes == 0
+        for client in clients:
+            client.leave()
+
+    run(test)
+
+
+def test_a_connection_with_one_call_does_not_wait_until_those_with_many_have_none() -> None:
+    async def test() -> None:
+        busy = Busy()
+        greedy = [busy.client() for _ in range(5)]
+        modest = busy.client()
+        for client in greedy:
+            send_calls(client, 250)
+        send_calls(modest, 1)
+        assert modest.connection.is_busy
+        for _ in range(10):
+            if modest.connection.is_busy:
+                busy.turn()
+                await asyncio.sleep(0)
+        assert not modest.connection.is_busy
+        assert busy.calls < 5 * 250
+        busy.settle()
+        for client in [*greedy, modest]:
+            client.leave()
+
+    run(test)
+
+
+def test_a_calls_time_begins_when_it_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[float, float | None]] = []
+    init = Call.__init__
+
+    def noting(call: Call, *rest: object) -> None:
+        init(call, *rest)  # type: ignore[arg-type]
+        begun.append((call.arrived_s, call.deadline_s))
+
+    monkeypatch.setattr(Call, "__init__", noting)
+
+    async def test() -> None:
+        busy = Busy()
+        client = busy.client()
+        busy.server.door.opens(busy.now_s)
+        busy.now_s += 1.0
+        read_s = busy.now_s
+        client.send(client.headers(1, headers_of(grpc_timeout="3S")), data(message_frame(ASKED), 1, is_last=True))
+        assert busy.calls == 0 and client.connection.is_busy
+        busy.now_s += 0.2
+        busy.settle()
+        ((arrived_s, deadline_s),) = begun
+        assert arrived_s == pytest.approx(read_s, abs=10 * LOOK_S)
+        assert deadline_s == pytest.approx(read_s + 3, abs=10 * LOOK_S)
+        client.leave()
+
+    run(test)
