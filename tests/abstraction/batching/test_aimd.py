@@ -115,3 +115,24 @@ def test_two_misses_at_a_limit_of_two_lead_back_to_one() -> None:
     for _ in range(2):
         controller.record(2, MISS_S, True)
     assert controller.limit == 1
+
+
+def test_a_slow_batch_counts_in_its_own_window_alone() -> None:
+    controller = at_limit(128)
+    for service_s in (*[FIT_S] * 7, 0.00599):
+        controller.record(128, service_s, True)
+    assert controller.limit == 128
+    for _ in range(8):
+        controller.record(128, FIT_S, True)
+    assert controller.limit == 136
+
+
+def test_at_a_limit_of_one_that_is_always_missed_two_are_tried_again() -> None:
+    """The model has become slow, and most of its time is fixed: two rows a batch answer nearly twice as many."""
+    controller = Aimd(BUDGET_S, 1024)
+    for size, service_s in ((1, 0.003), (2, 0.0055)) * 10:
+        controller.record(size, service_s, False)
+    assert controller.limit == 1
+    for _ in range(400):
+        controller.record(controller.limit, 2 * BUDGET_S, True)
+    assert controller.limit >= 2

@@ -139,6 +139,12 @@ def test_the_rest_of_a_batch_that_runs_counts() -> None:
     assert choose(outlook(0.02), make_times(), 0.015, 0.0, 0.0, FOREVER).in_time == 0.0
 
 
+def test_behind_a_batch_that_runs_go_as_many_as_are_in_time_after_it() -> None:
+    """Of ten thousand of one deadline: fewer than there are between two of the places that are looked at."""
+    choice = choose(outlook(*[0.5] * 10_000), make_times(), 0.2, 0.0, 1e6, FOREVER)
+    assert choice.in_time == choice.take == pytest.approx(290, abs=2)
+
+
 def test_bytes_count() -> None:
     """Of two rows of the same deadline, long ones take longer."""
     times = make_times(per_byte_s=1e-5)

@@ -89,3 +89,13 @@ def test_a_batch_behind_another_begins_when_that_one_is_done() -> None:
     assert replica.rest_s(5.004) == pytest.approx(0.003)
     assert not replica.may_send_ahead(5.004, will_ask_again=False)
     assert replica.may_send_ahead(5.0068, will_ask_again=False)
+
+
+def test_a_batch_is_overdue_once_it_takes_longer_than_nine_of_ten() -> None:
+    replica = known(Speed(0.004, 0.0))
+    for _ in range(8):
+        for factor in (0.6, 0.8, 1.0, 1.2, 1.4):
+            replica.times.record(2, 0, 0.004 * factor)
+    run(replica, 2, sent_s=5.0)
+    assert replica.may_send_ahead(5.0 + 0.004 * 1.3, will_ask_again=False)
+    assert not replica.may_send_ahead(5.0 + 0.004 * 1.5, will_ask_again=False)

@@ -199,3 +199,18 @@ def test_the_wait_is_until_the_rest_is_back_at_the_rate_of_the_first() -> None:
         queue.push(make_work(b"", DONE_S + 0.002))
     until_s = believing().until_s(Replica(128, 0), 64, 1024, queue, DONE_S + 0.003)
     assert until_s == pytest.approx(DONE_S + 0.004)
+
+
+def test_one_that_is_back_tells_how_fast_the_others_come() -> None:
+    queue = DeadlineQueue(10_000, 1 << 20)
+    queue.push(make_work(b"", DONE_S + 0.001))
+    until_s = believing().until_s(Replica(128, 0), 1, 1024, queue, DONE_S + 0.001 + 20e-6)
+    assert until_s == pytest.approx(DONE_S + 0.001 + 128 * 20e-6)
+
+
+def test_one_that_comes_after_the_window_is_not_early() -> None:
+    returns = Returns()
+    returns.answered(LEAST_ANSWERED, 0, 1.0, 0.01)
+    returns.look(1, 1.015)
+    returns.answered(LEAST_ANSWERED, 1, 1.02, 0.01)
+    assert returns.share == 0.0

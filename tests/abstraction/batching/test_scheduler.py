@@ -269,6 +269,32 @@ def test_where_batches_take_long_a_query_waits_for_those_that_come_with_it() -> 
     assert not scheduler.is_quiet()
 
 
+@pytest.mark.parametrize(
+    ("speed", "is_quiet"),
+    [(Speed(0.0009, 0.00005), True), (Speed(0.0009, 0.0002), False)],
+)
+def test_a_query_leaves_at_once_where_one_of_its_kind_is_answered_shortly(speed: Speed, is_quiet: bool) -> None:
+    scheduler = make_scheduler(speed)
+    push(scheduler, 1)
+    scheduler.decide(0.0)
+    finish_all(scheduler, speed.service_s(1))
+    push(scheduler, 1)
+    assert scheduler.is_quiet() is is_quiet
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Speed(0.010, 0.005),  # with a smaller fixed time
+        Speed(0.0138, 0.0),  # faster from two rows on
+    ],
+)
+def test_a_single_query_goes_to_the_replica_that_is_fastest_for_it(other: Speed) -> None:
+    scheduler = make_scheduler(other, Speed(0.012, 0.001))
+    push(scheduler, 1)
+    assert sizes(scheduler.decide(0.0)) == [("1", 1)]
+
+
 def test_a_short_batch_waits_for_more_for_a_while_if_they_come() -> None:
     scheduler = make_scheduler(Speed(limit=100))
     assert not scheduler.waits_for_flow(10.0, has_arrivals=True)

@@ -76,3 +76,12 @@ def test_an_answer_in_no_time_of_one_that_was_too_slow_is_taken() -> None:
     ((replica, batch),) = scheduler.decide(10.0).batches
     assert scheduler.finished(replica, batch.id, 10.0) is not None
     assert 0.0 <= replica.times.mean_s(1) < SLO_S
+
+
+def test_a_probe_is_a_copy_of_the_only_query_that_waits() -> None:
+    scheduler = make_scheduler(Speed(0.01, 0.001, 4), HOPELESS)
+    works = push(scheduler, 5, 30.0)
+    decision = scheduler.decide(30.0)
+    assert sizes(decision) == [("0", 4), ("1", 1)]
+    assert decision.batches[1][1].works[0].row == works[4].row
+    assert scheduler.queue.length == 1

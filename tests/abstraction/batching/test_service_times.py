@@ -297,3 +297,21 @@ def test_what_is_adopted_of_bytes_holds_as_well() -> None:
     times.record(5, 50, FIXED_S + PER_ROW_S * 5 + PER_BYTE_S * 50)
     assert times.mean_s(20, 20_000) == pytest.approx(other.mean_s(20, 20_000), rel=0.05)
     assert (times.largest, times.largest_bytes) == (other.largest, other.largest_bytes)
+
+
+@pytest.mark.parametrize("sizes", [(100, 1, 10), (1, 100, 10)])
+@pytest.mark.parametrize("factor", [5.0, 0.1])
+def test_another_speed_shows_in_batches_of_any_sizes(sizes: tuple[int, ...], factor: float) -> None:
+    """Each is judged beside what its own size takes."""
+    times = learned(SIZES * 20, lambda rows: 0.0001 + 0.001 * rows)
+    for rows in sizes:
+        times.record(rows, 0, factor * (0.0001 + 0.001 * rows))
+    assert times.mean_s(10) == pytest.approx(factor * 0.0101, rel=0.05)
+
+
+def test_a_slow_batch_just_before_the_speed_is_set_anew_is_forgotten() -> None:
+    times = learned([10] * 20)
+    times.record(10, 0, 10 * affine(10))
+    times.rescale(0.1)
+    times.record(10, 0, 0.1 * affine(10))
+    assert times.mean_s(10) == pytest.approx(0.1 * affine(10), rel=0.01)

@@ -311,8 +311,7 @@ class Scheduler:
         for each in replicas:
             if not each.capacity_per_s:
                 each.capacity_per_s = each.rows_per_s(slo_s)
-        total = sum(each.capacity_per_s for each in replicas)
-        return self._rate.per_s * replica.capacity_per_s / total if total else 0.0
+        return self._rate.per_s * replica.capacity_per_s / sum(each.capacity_per_s for each in replicas)
 
     def _short_until_s(
         self, replica: ReplicaState, size: int, row_bytes: float, needed_per_s: float, first_due_s: float
