@@ -1,6 +1,7 @@
 """Who is better, how sure that is, and how much more feedback it takes."""
 
 import math
+from functools import cache
 from random import Random
 
 import pytest
@@ -83,17 +84,23 @@ def test_verdicts_on_equal_models_are_wrong_at_most_as_often_as_they_say() -> No
 
 
 def test_verdicts_hold_where_exactly_one_of_two_equal_models_errs_in_each_query() -> None:
-    """Taken for independent, a false verdict became 95 % sure in 21 of 300 runs of 1,000 queries."""
+    """Taken for independent, a false verdict would be 95 % sure in 38 of these 300 runs."""
+
+    @cache
+    def is_one_best(queries: int, fewer: int) -> bool:
+        """Runs of one seed after another come by the same numbers of losses. As ``compare`` does, and no more."""
+        better, worse = losses(queries, fewer / queries), losses(queries, 1 - fewer / queries)
+        return log_capital_less(better, worse, are_together=True) >= math.log(1 / 0.05)
+
     wrong = 0
-    for seed in range(60):
-        random, one, other = Random(seed), NO_EVIDENCE, NO_EVIDENCE
-        for query in range(1, 401):
-            errs = float(random.random() < 0.5)
-            one, other = one + Evidence(1, errs), other + Evidence(1, 1 - errs)
-            if query % 4 == 0 and compare({"one": one, "other": other}, query, 0.6, 0.0).verdict == "best":
+    for seed in range(300):
+        random, errors = Random(seed), 0
+        for query in range(1, 501):
+            errors += random.random() < 0.5
+            if is_one_best(query, min(errors, query - errors)):
                 wrong += 1
                 break
-    assert wrong <= 60 * 0.4
+    assert wrong <= 300 * 0.05
 
 
 def test_models_that_were_scored_on_the_same_queries_take_more_feedback() -> None:
