@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from clipper.frontend import limits, responses
 from clipper.frontend.connection import Connection
 from clipper.frontend.door import Door
-from clipper.frontend.endpoints import Endpoint
+from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port
 from serving import Response, read_response

@@ -12,7 +12,7 @@ from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.control.statistics import LimitStatistics
 from clipper.errors import ClipperError, Forbidden, MalformedRequest, RequestError, Unauthorized
 from clipper.frontend.client_limits import Limit, Limits, share_in_flight, share_per_second
-from clipper.frontend.endpoints import Endpoint
+from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange
 from clipper.selection.application import Application
 

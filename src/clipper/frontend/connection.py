@@ -16,7 +16,7 @@ from clipper.frontend import limits, responses
 from clipper.frontend.body import Body
 from clipper.frontend.budget import Untaken
 from clipper.frontend.door import PATIENCE_SHARE_OF_SLO
-from clipper.frontend.endpoints import Endpoint
+from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head, path_of
 from clipper.frontend.held import Held

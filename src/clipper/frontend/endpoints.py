@@ -4,12 +4,14 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from clipper.control.feedback import Feedback, Outcome
 from clipper.errors import ClipperError, Overloaded
 from clipper.frontend import limits, responses
 from clipper.frontend.budget import Budget
+from clipper.frontend.clients import Guarded
+from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange, Gather, Part
 from clipper.frontend.long_work import LongWork, Steps
 from clipper.frontend.observe_body import MAX_OBSERVATIONS, MIN_OBSERVATION_BYTES, ObserveReader
@@ -21,9 +23,6 @@ from clipper.inputs.reader import make_reader
 from clipper.selection.application import Application
 from clipper.types import InputType
 
-if TYPE_CHECKING:
-    from clipper.frontend.clients import Guarded
-
 log = logging.getLogger(__name__)
 
 
@@ -31,36 +30,6 @@ log = logging.getLogger(__name__)
 Reading = Generator[None, None, tuple[list[Feedback | ClipperError], bool]]
 # Answers that are formatted in one step.
 _OUTCOMES_PER_STEP = 500
-
-
-class Endpoint(Protocol):
-    """Handles the requests to one path.
-
-    Attributes:
-        slo_s: time within which its requests are to be answered; infinite if there is none.
-        error_json: formats an error's body from its code and cause.
-    """
-
-    slo_s: float
-
-    @property
-    def error_json(self) -> Callable[[str, str], bytes]: ...
-
-    @property
-    def methods(self) -> tuple[str, ...]: ...
-
-    @property
-    def max_body_bytes(self) -> int: ...
-
-    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        """Answer the exchange, now or later.
-
-        Args:
-            exchange: the request.
-            body: its body; a bytearray if it is long.
-            arrived_s: when it was read, on the loop's clock.
-            is_late: whether it has waited so long to be taken in that a query could not be answered in time.
-        """
 
 
 class Predict:
@@ -311,8 +280,8 @@ def make_endpoints(
     refused: Counter[str],
     work: LongWork,
     max_body_bytes: int = limits.MAX_BODY_BYTES,
-    guard: "Callable[[Application, Endpoint], Endpoint | Guarded]" = lambda _, endpoint: endpoint,
-) -> "dict[bytes, Endpoint | Guarded]":
+    guard: Callable[[Application, Endpoint], Endpoint | Guarded] = lambda _, endpoint: endpoint,
+) -> dict[bytes, Endpoint | Guarded]:
     """Return the endpoints of all paths, with and without a trailing slash.
 
     Args:

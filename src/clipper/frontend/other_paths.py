@@ -6,7 +6,7 @@ import msgspec
 
 from clipper.frontend import openapi, responses
 from clipper.frontend.clients import Clients
-from clipper.frontend.endpoints import Endpoint
+from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head
 from clipper.frontend.inference.service import Inference

@@ -9,7 +9,7 @@ from clipper.frontend import limits, responses
 from clipper.frontend.budget import Budget, Untaken
 from clipper.frontend.clients import Guarded
 from clipper.frontend.door import Door
-from clipper.frontend.endpoints import Endpoint
+from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.heads import Head
 from clipper.frontend.inference.errors import error_json
 from clipper.frontend.long_work import LongWork

@@ -71,6 +71,7 @@ def test_increments_are_of_the_version_that_answered() -> None:
 
 def test_predecessors_in_a_circle_end() -> None:
     assert lineage("m", "1", {"1": "2", "2": "1"}, 1.0) == (("m:1", 1.0), ("m:2", 1.0))
+    assert lineage("m", "3", {"3": "2", "2": "1", "1": "2"}, 1.0) == (("m:3", 1.0), ("m:2", 1.0), ("m:1", 1.0))
 
 
 def test_a_predecessor_that_is_gone_still_counts() -> None:

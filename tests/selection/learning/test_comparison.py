@@ -60,6 +60,12 @@ def test_what_is_open_tells_how_much_feedback_it_takes() -> None:
         assert (compare(grown, 300 * factor, 0.95, 0.0).verdict == "best") is is_known
 
 
+def test_models_that_are_nearly_equal_take_hundreds_of_times_the_feedback() -> None:
+    known = {"a": losses(100, 0.1), "b": losses(100, 0.11)}
+    found = compare(known, 200, 0.95, 0.0)
+    assert found.more_feedback is not None and 100 * 200 < found.more_feedback < 1000 * 200
+
+
 def test_a_model_without_feedback_keeps_it_open() -> None:
     found = compare({"a": losses(1000, 0.1), "b": losses(1000, 0.5), "new": NO_EVIDENCE}, 2000, 0.95, 0.01)
     assert (found.verdict, found.best, found.more_feedback) == ("open", "a", None)

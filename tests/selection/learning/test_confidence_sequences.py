@@ -53,6 +53,15 @@ def test_capital_of_zeros_and_ones_is_the_mixture_of_bernoulli_likelihoods() -> 
     # Of one loss of 1 Jeffreys' mixture gives 1/2; against a mean of 0.1 that is 5 times as likely, with 3/4 of it bet.
     assert log_capital_above(of(1.0), 0.1) == pytest.approx(math.log(0.75 * 5))
     assert log_capital_below(of(0.0), 0.9) == pytest.approx(math.log(0.75 * 5))
+    # None of three losses was 1: the mixture gives 1/2 × 3/4 × 5/6, and nothing is likelier than a mean of 0.
+    assert log_capital_above(of(0.0, 0.0, 0.0), 0.3) == pytest.approx(math.log(0.75 * 0.3125))
+
+
+def test_capital_against_a_pair_on_the_same_queries_is_the_mean_of_both() -> None:
+    first, second = Evidence(20, 12, 0.0), Evidence(10, 4, 0.0)
+    below, above = log_capital_below(first, first.mean), log_capital_above(second, second.mean)
+    expected = math.log((math.exp(below) + math.exp(above)) / 2)
+    assert log_capital_less(first, second, are_together=True) == pytest.approx(expected)
 
 
 def test_what_cannot_be_is_refuted_at_once() -> None:

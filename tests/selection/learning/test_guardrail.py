@@ -54,6 +54,8 @@ def test_forecasts_are_of_ramps_that_go_on() -> None:
     for _ in range(9):
         forecasts.observed("m:2", 7, 1.0, is_own=True)
     assert sum(forecasts.observed("m:2", 7, 1.0, is_own=True).values()) == pytest.approx(2.0 + 0.05**2)
+    forecasts.keep({7, 8})
+    assert sum(forecasts.observed("m:2", 7, 1.0, is_own=True).values()) < 2.0 + 0.05**2
     forecasts.keep({8})
     assert sum(forecasts.observed("m:2", 7, 1.0, is_own=True).values()) == 2.0 + 0.5**2
 
@@ -112,6 +114,14 @@ def test_enough_feedback_lets_through_what_is_not_worse_than_allowed() -> None:
     # With nothing to be compared to, it is not worse.
     assert judge(RampLosses(Losses(200.0, 200.0, 0.3), NO_LOSSES), 0.05) == "through"
     assert judge(RampLosses(NO_LOSSES, rest), 0.05) is None
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(0.99, None), (1.01, "stopped")])
+def test_a_ramp_is_stopped_where_both_means_are_off_as_rarely_as_is_said(factor: float, verdict: str | None) -> None:
+    """Four fifths of the rate of false alarms are the newcomer's, one fifth is that of the rest."""
+    rest = Losses(5000.0, 1000.0, 800.0)
+    margin = bound(20.0, 0.8 * FALSE_ALARMS) / 100 + bound(rest.spread, 0.2 * FALSE_ALARMS) / rest.count
+    assert judge(RampLosses(Losses(100.0, 100 * (0.25 + factor * margin), 20.0), rest), 0.05) == verdict
 
 
 # What the newcomer may lose more.

@@ -10,7 +10,8 @@ import msgspec
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
 from clipper.frontend.clients import Clients, Guarded
-from clipper.frontend.endpoints import Endpoint, FeedbackTaker, Observe
+from clipper.frontend.endpoint import Endpoint
+from clipper.frontend.endpoints import FeedbackTaker, Observe
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head
 from clipper.frontend.inference import metadata

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from clipper.errors import ClipperError, MalformedRequest, NotFound, NotImplementedYet
 from clipper.frontend.clients import Clients, Guarded
-from clipper.frontend.endpoints import Endpoint, FeedbackTaker, Observe
+from clipper.frontend.endpoint import Endpoint
+from clipper.frontend.endpoints import FeedbackTaker, Observe
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.inference import metadata
 from clipper.frontend.inference.inflate import inflate
