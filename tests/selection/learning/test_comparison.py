@@ -60,6 +60,12 @@ def test_what_is_open_tells_how_much_feedback_it_takes() -> None:
         assert (compare(grown, 300 * factor, 0.95, 0.0).verdict == "best") is is_known
 
 
+def test_a_comparison_that_lacks_less_than_as_much_feedback_again_is_open() -> None:
+    known = {"a": losses(100, 0.1), "b": losses(100, 0.3)}
+    found = compare(known, 200, 0.99, 0.0)
+    assert found.verdict == "open" and found.more_feedback is not None and 0 < found.more_feedback < 200
+
+
 def test_models_that_are_nearly_equal_take_hundreds_of_times_the_feedback() -> None:
     known = {"a": losses(100, 0.1), "b": losses(100, 0.11)}
     found = compare(known, 200, 0.95, 0.0)

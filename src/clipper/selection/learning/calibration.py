@@ -156,7 +156,7 @@ class Curve:
         # Where the curve is flat at the threshold, take the least: the curve is as high from there on.
         place = next(index for index, to in enumerate(self._to) if to >= threshold)
         low, high = self._to[place - 1], self._to[place]
-        share = (threshold - low) / (high - low) if high > low else 0.0
+        share = (threshold - low) / (high - low)
         q = self._from[place - 1] + share * (self._from[place] - self._from[place - 1])
         # Not _log_odds: q may be beyond the range of the bins.
         odds = math.log(q / (1.0 - q)) if q < 1.0 else math.inf
