@@ -24,7 +24,6 @@ from clipper.frontend.inference.predict import Predict
 from clipper.frontend.long_work import LongWork
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.selection.application import Application
-from clipper.selection.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +70,12 @@ class Inference:
             for name, application in self._applications.items()
         }
         self._observe = {
-            name: (Observe(application, taker, refused, work, max_body_bytes), _feedback_reader(application.terms))
+            name: (
+                Observe(application, taker, refused, work, max_body_bytes),
+                FeedbackReader(terms.input_type, terms.features_size, terms.features_are_input),
+            )
             for name, application in self._applications.items()
+            for terms in [application.terms]
         }
         self._budget = work.budget
         self._statistics = StatisticsReader(statistics)
@@ -142,10 +145,6 @@ class Inference:
     def _entered(self, application: Application, endpoint: Endpoint, head: Head) -> Endpoint:
         guarded = self._clients.guarded(application, endpoint)
         return guarded.enter(head.authorizations) if isinstance(guarded, Guarded) else guarded
-
-
-def _feedback_reader(terms: Terms) -> FeedbackReader:
-    return FeedbackReader(terms.input_type, terms.features_size, terms.features_are_input)
 
 
 def why_not_known(model: str, version: str | None, is_application: bool) -> str:

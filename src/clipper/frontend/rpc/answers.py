@@ -1,8 +1,7 @@
 """Answers to infer requests as messages."""
 
 import struct
-from collections.abc import Generator, Mapping, Sequence
-from typing import Any
+from collections.abc import Generator, Sequence
 
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.inference.answers import (
@@ -81,7 +80,8 @@ class MessageCodec:
     def encode(
         self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm
     ) -> Generator[None, None, bytes]:
-        head = {"id": form.id, "parameters": _choices(parameters_of(answers))}
+        parameters = {name: {_choice(value): value} for name, value in parameters_of(answers).items()}
+        head = {"id": form.id, "parameters": parameters}
         parts = [self._opening(version), encode(RESPONSE, head)]
         raw: list[bytes] = []
         for name, is_raw in form.outputs:
@@ -117,10 +117,6 @@ class MessageCodec:
 
 def _sized(data: bytes) -> bytes:
     return varint(len(data)) + data
-
-
-def _choices(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: {_choice(value): value} for name, value in parameters.items()}
 
 
 def _choice(value: object) -> str:

@@ -1,6 +1,5 @@
 """LightGBM's boosters, as ``save_model`` writes them."""
 
-from collections.abc import Callable
 from typing import Any
 
 import lightgbm
@@ -14,7 +13,7 @@ from clipper.runtime.frameworks.framework import (
     regressor_answers,
     thread_count,
 )
-from clipper.runtime.model import Array, Inputs
+from clipper.runtime.model import Inputs
 from clipper.types import DType, InputType
 
 _CLASSIFYING = ("binary", "multiclass", "multiclassova")
@@ -27,7 +26,8 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
 def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
     """Serve a booster, from a model file or a pickle. Raises like ``load``."""
-    answer = chosen_answer(source, _answers(_objective(booster)))
+    is_classifier = _objective(booster) in _CLASSIFYING
+    answer = chosen_answer(source, classifier_answers() if is_classifier else regressor_answers())
     threads = thread_count()
 
     def predict_batch(rows: Inputs) -> Any:
@@ -41,7 +41,3 @@ def _objective(booster: Any) -> str:
     # E.g. ``multiclass num_class:3``; a training with the user's own objective leaves none.
     text: str = booster.dump_model(num_iteration=1).get("objective", "")
     return text.partition(" ")[0]
-
-
-def _answers(objective: str) -> dict[str, Callable[[Array], Any]]:
-    return classifier_answers() if objective in _CLASSIFYING else regressor_answers()

@@ -87,7 +87,8 @@ class Answer:
                 "without --output to be answered what it returns"
             )
         # If the names are not known now, they are looked up in what the network returns.
-        return Answer(names=source.names(known or _named(source), ()))
+        asked = [] if source.output is None else [name.strip() for name in source.output.split(",")]
+        return Answer(names=source.names(known or asked, ()))
 
     def rows(self, outputs: Outputs) -> Array | Sequence[Any]:
         """Return one answer for each row: a value, or with several outputs an object by their names.
@@ -101,7 +102,7 @@ class Answer:
         # A single array becomes text faster unchanged.
         if len(chosen) == 1:
             return next(iter(chosen.values()))
-        return answered({name: _listed(rows) for name, rows in chosen.items()})
+        return answered({name: rows if isinstance(rows, list) else rows.tolist() for name, rows in chosen.items()})
 
 
 def labels_of(scores: Array) -> Array:
@@ -120,18 +121,10 @@ def labels_of(scores: Array) -> Array:
     return labels
 
 
-def _named(source: FrameworkSource) -> Sequence[str]:
-    return () if source.output is None else [name.strip() for name in source.output.split(",")]
-
-
 def _returned(name: str, outputs: Outputs) -> Array | list[Any]:
     if name not in outputs:
         raise ModelFailed(f"the network returned no output {name}: it has {', '.join(outputs)}")
     return outputs[name]
-
-
-def _listed(rows: Array | list[Any]) -> list[Any]:
-    return rows if isinstance(rows, list) else rows.tolist()
 
 
 def _only(outputs: Outputs) -> Array:
