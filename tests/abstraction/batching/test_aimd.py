@@ -127,12 +127,11 @@ def test_a_slow_batch_counts_in_its_own_window_alone() -> None:
     assert controller.limit == 136
 
 
-def test_at_a_limit_of_one_that_is_always_missed_two_are_tried_again() -> None:
-    """The model has become slow, and most of its time is fixed: two rows a batch answer nearly twice as many."""
+def test_at_a_limit_of_one_that_is_always_missed_two_are_tried_now_and_then() -> None:
+    """The model may have become such that most of its time is fixed; only two rows show that."""
     controller = Aimd(BUDGET_S, 1024)
-    for size, service_s in ((1, 0.003), (2, 0.0055)) * 10:
-        controller.record(size, service_s, False)
-    assert controller.limit == 1
-    for _ in range(400):
-        controller.record(controller.limit, 2 * BUDGET_S, True)
-    assert controller.limit >= 2
+    tried = 0
+    for _ in range(1000):
+        tried += controller.limit > 1
+        controller.record(controller.limit, 0.0005 + 0.0058 * controller.limit, True)
+    assert 10 <= tried <= 100

@@ -129,17 +129,3 @@ def test_answers_in_no_time_let_the_limit_grow() -> None:
     for _ in range(1000):
         controller.record(controller.limit, 0.0, True)
     assert controller.limit == 1024
-
-
-def test_sizes_that_are_nearly_alike_do_not_tell_what_a_row_takes() -> None:
-    """Of 64 and 63 rows the fewer were slower by chance. A line through both would say that rows take no time."""
-    controller = Quantile(BUDGET_S, 1024)
-    while controller.limit < 64:
-        controller.record(controller.limit, 0.4 * BUDGET_S, True)
-    controller.record(64, 0.9 * BUDGET_S, True)
-    limits = [controller.limit]
-    for _ in range(3000):
-        controller.record(64, 0.90 * BUDGET_S, True)
-        controller.record(63, 0.95 * BUDGET_S, False)
-        limits.append(controller.limit)
-    assert max(limits) <= 128

@@ -271,7 +271,7 @@ def test_where_batches_take_long_a_query_waits_for_those_that_come_with_it() -> 
 
 @pytest.mark.parametrize(
     ("speed", "is_quiet"),
-    [(Speed(0.0009, 0.00005), True), (Speed(0.0009, 0.0002), False)],
+    [(Speed(0.0009, 0.00008), True), (Speed(0.0009, 0.0002), False)],
 )
 def test_a_query_leaves_at_once_where_one_of_its_kind_is_answered_shortly(speed: Speed, is_quiet: bool) -> None:
     scheduler = make_scheduler(speed)
