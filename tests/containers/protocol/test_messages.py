@@ -292,4 +292,4 @@ def test_the_longest_token_is_as_long_as_a_caller_may_send_before_it_is_known() 
 
 def test_results_without_a_time_or_failures_have_none() -> None:
     results = messages.decode_results(body(messages.encode_results(1, 1, b"1")))
-    assert (results.evaluation_us, results.failures) == (0, {})
+    assert (results.rows, results.evaluation_us, results.failures) == (1, 0, {})

@@ -59,3 +59,40 @@ def test_no_product_of_lengths_overflows(length: int) -> None:
     head = struct.pack("<IIQBBBBI", 65_536, 0, 5, DType.FLOAT64, DType.FLOAT64, 8, 0, 0)
     with pytest.raises(ModelFailed, match="has 8 bytes for 65536 rows"):
         decode_typed_results(head + struct.pack("<8I", *[length] * 8) + bytes(8))
+
+
+FORM = OutputForm(DType.FLOAT32, (2,), DType.FLOAT32)
+
+
+def test_results_without_a_time_or_failures_have_none() -> None:
+    results = decode_typed_results(encode_typed_results(1, 3, FORM, bytes(24))[HEADER_BYTES:])
+    assert (results.evaluation_us, results.failures) == (0, {})
+    assert str(results.form) == "float32[2]"
+
+
+@pytest.mark.parametrize(("code", "written_code"), [(9, DType.FLOAT32), (DType.FLOAT32, 9), (9, 9)])
+def test_a_type_that_there_is_not_is_refused(code: int, written_code: int) -> None:
+    body = struct.pack("<IIQBBBBI", 1, 0, 5, code, written_code, 0, 0, 0) + bytes(4)
+    with pytest.raises(ModelFailed, match=f"has type {int(code)}, written as {int(written_code)}"):
+        decode_typed_results(body)
+
+
+def test_bytes_after_the_last_row_are_counted_in_the_refusal() -> None:
+    body = encode_typed_results(1, 3, FORM, bytes(24))[HEADER_BYTES:]
+    with pytest.raises(ModelFailed, match=r"has 5 bytes after 3 rows of shape \(2,\), float32"):
+        decode_typed_results(body + bytes(5))
+
+
+def test_a_body_that_ends_before_its_data_is_refused_as_such() -> None:
+    body = encode_typed_results(1, 3, FORM, bytes(24))[HEADER_BYTES:]
+    for size, says in (
+        (24, "1 dimensions"),
+        (31, "1 dimensions"),
+        (32, "has 0 bytes for 3 rows"),
+        (23, "is too short"),
+    ):
+        with pytest.raises(ModelFailed, match=says):
+            decode_typed_results(body[:size])
+    scalar = struct.pack("<IIQBBBBI", 1, 0, 5, DType.FLOAT32, DType.FLOAT32, 0, 0, 0)
+    with pytest.raises(ModelFailed, match="has 0 bytes for 1 rows"):
+        decode_typed_results(scalar)
