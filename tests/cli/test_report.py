@@ -111,7 +111,7 @@ def test_a_test_says_how_it_stands(test: Standing, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(1, "1 seconds"), (119, "119 seconds"), (150, "2 minutes"), (7200, "2 hours"), (1e7, "116 days")],
+    [(1.2, "1 second"), (119, "119 seconds"), (150, "2 minutes"), (7200, "2 hours"), (1e7, "116 days")],
 )
 def test_durations_are_in_a_unit_of_which_there_are_two(seconds: float, text: str) -> None:
     assert summary.duration(seconds) == text

@@ -69,6 +69,7 @@ def test_another_model_has_another_digest(tmp_path: Path) -> None:
         ("missing.joblib", None, "No such file"),
         ("empty.pkl", "", "is empty"),
         ("net.pt", "x", "named like a TorchScript program"),
+        ("totals.py", "x", "name its class or function as module:attribute"),
         ("weights.gguf", "x", "deploy the class that reads them"),
         ("model.csv", "x", ".joblib"),
         ("model", "x", "none"),

@@ -120,7 +120,7 @@ def duration(seconds: float) -> str:
     for unit_s, name in ((_DAY_S, "days"), (_HOUR_S, "hours"), (_MINUTE_S, "minutes")):
         if seconds >= 2 * unit_s:
             return f"{seconds / unit_s:,.0f} {name}"
-    return f"{seconds:,.0f} seconds"
+    return "1 second" if round(seconds) == 1 else f"{seconds:,.0f} seconds"
 
 
 def _order(model: ReportedModel) -> tuple[bool, bool, float]:

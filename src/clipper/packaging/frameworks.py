@@ -209,6 +209,7 @@ _OTHERS_KNOWN = (
 
 # Files that users often try, and what to deploy instead.
 _HINTS = {
+    ".py": "a .py file is code: name its class or function as module:attribute, e.g. totals:Totals of totals.py",
     ".caffemodel": "deploy Caffe's .prototxt, with --data and this file, or the folder of both",
     ".pb": ".pb is TensorFlow's: deploy the SavedModel folder that holds it",
     ".tflite": ".tflite is TensorFlow Lite's: deploy the SavedModel that it was made from",

@@ -44,13 +44,13 @@ class Catalog:
         try:
             return self.applications[name]
         except KeyError:
-            raise NotFound(f"application {name!r} does not exist") from None
+            raise NotFound(f"application {name!r} does not exist: clipper app list shows those that do") from None
 
     def model(self, name: str) -> ModelRecord:
         try:
             return self.models[name]
         except KeyError:
-            raise NotFound(f"model {name!r} does not exist") from None
+            raise NotFound(f"model {name!r} does not exist: clipper model list shows those that do") from None
 
     def version(self, model: str, version: str) -> VersionRecord:
         self.model(model)
