@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test compiled wheel mutants fuzz fuzz-server flood rollout soak bench against batching regret best-arm calibration paper peers peers-rpc conformance demo clean
+.PHONY: help setup check format test compiled wheel mutants fuzz fuzz-server flood rollout soak bench against batching regret best-arm calibration paper peers peers-rpc conformance demo docs notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -26,6 +26,8 @@ help:
 	@echo "make rollout  throw EXAMPLES=5000 times everything at what decides what runs, in any order"
 	@echo "make mutants  change the code that decides, a change at a time for MINUTES=20, and see whether its tests notice; FOLDERS=rollout SEED=7"
 	@echo "make soak    run a server under load, changes and kills for MINUTES=10, and see whether anything of it grows"
+	@echo "make docs    build the site of docs/ into build/site, and refuse links that lead nowhere"
+	@echo "make notebooks  run the notebooks of docs/notebooks"
 	@echo "make check   lint and type-check only"
 	@echo "make format  let ruff format and fix"
 	@echo "make clean   remove .venv and caches"
@@ -91,6 +93,12 @@ mutants:
 
 soak: setup
 	@$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),10) $(if $(RATE),--rate $(RATE))
+
+docs: setup
+	@sh scripts/docs.sh
+
+notebooks: setup
+	@sh scripts/notebooks.sh
 
 demo:
 	@sh scripts/setup.sh bench

@@ -77,7 +77,7 @@ class Queries:
         Args:
             inputs: a list, or a numpy array whose first dimension counts the inputs.
             features: a list with those of each input, or a numpy array of two dimensions.
-            version, context, timeout_s: as in ``predict``.
+            version: as in ``predict``, like ``context`` and ``timeout_s``.
         """
         how = How(version, context, features, timeout_s)
         return self._run(self._calls.predict_batch(application, inputs, how))
@@ -101,7 +101,7 @@ class Queries:
             reward: instead of a label: how good the answer to ``query_id`` was, from 0 to 1.
             query_id: of the prediction that the feedback is about.
             input: instead of a query: the input that the label is right for.
-            context, features: of that input; a query has its own.
+            context: of that input, like ``features``; a query has its own.
             id: a name for the feedback, so that it counts once however often it is sent. Without one, feedback on a
                 query counts once, and feedback on an input counts each time.
 

@@ -1,0 +1,120 @@
+"""Write the tree of pages that the site is built from: ``python scripts/docs_tree.py FOLDER``. `make docs` does.
+
+Pages of docs/ are written for readers of the repository, so they link ``../proto/…`` and ``../README.md``. The site has
+whatever a page links, and its links lead there: docs/ is the root of the site, README its first page, and everything
+else is where the repository has it. Nothing here is particular to the program that makes HTML of the tree.
+"""
+
+import posixpath
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = ROOT / "mkdocs.yml"
+# Pages that follow from docstrings.
+GENERATED = ROOT / "scripts" / "docs_pages"
+# Where pages come that mkdocs.yml does not place.
+UNPLACED = "How-to"
+FIRST = "README.md"
+# A link's end, except of a link to another site or within the page: the path and the anchor.
+_LINK = re.compile(r"\]\((?![a-z]+:|#|/)([^)#\s]+)(#[^)\s]*)?\)")
+_CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+
+
+def with_links(text: str, replace: Callable[[re.Match[str]], str]) -> str:
+    """Return a page in which ``replace`` has written the end of each link. Code is left as it is."""
+    made, last = [], 0
+    for code in _CODE.finditer(text):
+        made += [_LINK.sub(replace, text[last : code.start()]), code[0]]
+        last = code.end()
+    return "".join([*made, _LINK.sub(replace, text[last:])])
+
+
+def target(page: str, link: str) -> str:
+    """Return the file of the repository that a page's link leads to; for a folder, its README."""
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
+    return f"{path}/README.md" if (ROOT / path).is_dir() else path
+
+
+def linked(page: str) -> set[str]:
+    """Return the files of the repository that a page of it links."""
+    found: set[str] = set()
+
+    def note(link: re.Match[str]) -> str:
+        found.add(target(page, link[1]))
+        return link[0]
+
+    with_links((ROOT / page).read_text(), note)
+    return found
+
+
+def all_files() -> list[str]:
+    """Return README, the pages of docs/, and what these and the pages among it link, as paths in the repository.
+
+    A link to a file that is missing is left to who builds the site, who names it.
+    """
+    found: set[str] = set()
+    new = {FIRST, *(page.relative_to(ROOT).as_posix() for page in [*ROOT.glob("docs/*.md"), *GENERATED.glob("*.md")])}
+    while new:
+        found |= new
+        new = {path for page in new if page.endswith(".md") for path in linked(page)} - found
+        new = {path for path in new if (ROOT / path).is_file()}
+    return sorted(found)
+
+
+def site_path(path: str) -> str:
+    """Return where the site has a file of the repository."""
+    if path == FIRST:
+        return "index.md"
+    return path.removeprefix("docs/").removeprefix("scripts/docs_pages/")
+
+
+def rewritten(page: str) -> str:
+    """Return a page of the repository with its links as the site has them."""
+    here = posixpath.dirname(site_path(page)) or "."
+
+    def replace(link: re.Match[str]) -> str:
+        return f"]({posixpath.relpath(site_path(target(page, link[1])), here)}{link[2] or ''})"
+
+    return with_links((ROOT / page).read_text(), replace)
+
+
+def placed(entry: Any) -> set[str]:
+    """Return the pages of an entry of the navigation: a path, a title with its entry, or a list of entries."""
+    if isinstance(entry, str):
+        return {entry}
+    return {path for each in (entry if isinstance(entry, list) else entry.values()) for path in placed(each)}
+
+
+def with_navigation(settings: dict[str, Any], pages: set[str]) -> dict[str, Any]:
+    """Return the settings with a place for each page of docs/: ``UNPLACED`` for one that no section names."""
+    rest = sorted(pages - placed(settings["nav"]))
+    sections = [
+        {UNPLACED: [*section[UNPLACED], *rest]} if UNPLACED in section else section for section in settings["nav"]
+    ]
+    return settings | {"nav": sections}
+
+
+def write(folder: Path) -> None:
+    """Write the tree into ``folder/docs``, and the settings that go with it into ``folder/mkdocs.yml``."""
+    shutil.rmtree(folder / "docs", ignore_errors=True)
+    for path in all_files():
+        there = folder / "docs" / site_path(path)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        if path.endswith(".md"):
+            there.write_text(rewritten(path))
+        else:
+            shutil.copy(ROOT / path, there)
+    pages = {page.name for page in ROOT.glob("docs/*.md")}
+    settings = with_navigation(yaml.safe_load(SETTINGS.read_text()), pages)
+    (folder / "mkdocs.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,0 +1,209 @@
+"""Every block of code on every page: it is run, or checked by what reads it, or stands below with the reason why not.
+
+- Commands are parsed by the commands themselves, bodies of curl as JSON, targets of make by the Makefile.
+- JSON, YAML and INI are parsed; a clipper.yaml is read as ``clipper apply`` reads it.
+- Python is compiled, what it imports of Clipper is there, and it is run by a test that RUN names.
+"""
+
+import ast
+import configparser
+import importlib
+import itertools
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from pages import ROOT, Block, blocks, commands
+from typer.main import get_command
+
+from clipper.cli.main import cli
+from clipper.manifest.keys import SECTIONS
+from clipper.manifest.manifest import read_manifest
+
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "sdk").glob("*/README.md")),
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "benchmarks" / "peers" / "README.md",
+    ROOT / "proto" / "container-protocol.md",
+    ROOT / "CONTRIBUTING.md",
+]
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+
+# That of the click which typer brings.
+UsageError = typer.BadParameter.__mro__[1]
+
+# The test that runs each page's Python, or holds it against a file that is run.
+RUN = {
+    "README.md": "tests/docs/test_readme.py",
+    "docs/tutorial.md": "tests/docs/test_tutorial.py",
+    "docs/click-log.md": "tests/docs/test_tutorial.py",
+    "docs/policies.md": "tests/docs/test_policies_page.py",
+    "docs/python.md": "tests/docs/test_python_page.py",
+    "docs/moving.md": "tests/docs/test_moving_page.py",
+}
+# Python that no test runs as it stands there, by its first line, and why.
+NOT_RUN = {
+    'Clipper.connect().deploy("fraud", estimator, requirements=': (
+        "builds an environment from the package index, as tests/managers/environments do"
+    ),
+    "import tritonclient.http as http": "tests/frontend/inference/clients has this client",
+    "from kserve import InferenceRESTClient": "tests/frontend/inference/clients has this client",
+    'outputs = [http.InferRequestedOutput("output")': "goes on from the block before it",
+    "import tritonclient.grpc as grpc": "tests/frontend/rpc/clients has this client",
+}
+# Languages that nothing here reads, and why.
+NOT_CHECKED = {
+    "cpp": "tests/docs/test_languages_page.py holds it against an example that is built and run",
+    "java": "the same",
+    "nginx": "nginx is not among the tools of the tests",
+    "text": "an output; a test that follows its page compares it",
+}
+# Programs of others that pages call, whose options are theirs.
+OTHERS = set(
+    "build/vectors cat cd cmake cp curl docker export g++ grep grpcurl jar javac jq kill kubectl make mkdir perf "  # noqa: SIM905
+    "perf_analyzer pip promtool python rm sdk/java/build.sh sh source sudo systemctl".split()
+)
+# Where a page leaves out what is long.
+_LEFT_OUT = re.compile(r"…(?=\s*[\],}])")
+
+
+def of(*languages: str) -> Any:
+    found = [block for block in BLOCKS if block.language in languages]
+    return pytest.mark.parametrize("block", found, ids=[block.place for block in found])
+
+
+def parsed(words: list[str]) -> None:
+    """Parse a command as the command itself does, without doing it.
+
+    Raises:
+        UsageError: it has no such option, argument or value.
+    """
+    command: Any = get_command(cli)
+    context = None
+    while True:
+        context = command.make_context(command.name, words, parent=context)
+        if not hasattr(command, "commands"):
+            return
+        _, found, words = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert found is not None
+        command = found
+
+
+def simple_commands(command: str) -> list[list[str]]:
+    """The words of each program that a command line starts."""
+    tokens = shlex.shlex(command.replace("\\\n", " ").replace("\n", " "), posix=True, punctuation_chars="|&;<>()")
+    tokens.whitespace_split = True
+    found: list[list[str]] = [[]]
+    for token in tokens:
+        if set(token) <= set("|&;()<>"):
+            found.append([])
+        elif found[-1] or not re.match(r"[A-Z_]+=", token):
+            found[-1].append(token)
+    # What stands after > is a file, and what is in $( … ) has been found as words of its own.
+    return [words for words in found if words and words != ["$"]]
+
+
+def check_curl(words: list[str]) -> None:
+    for flag, body in itertools.pairwise(words):
+        if flag in ("-d", "--data") and not body.startswith("@"):
+            json.loads(_LEFT_OUT.sub("0", body))
+    (url,) = [word for word in words[1:] if word.startswith(("localhost", "http"))]
+    assert re.match(r"(https?://)?[\w.-]+(:\d+)?/", url + "/"), url
+
+
+def check_command(command: str) -> None:
+    written_to = re.sub(r"[0-9]?>+ *[\w./~-]+", "", command)
+    for words in simple_commands(written_to):
+        if words[0] == "clipper":
+            if "--version" not in words and "--help" not in words:
+                parsed(words[1:])
+            if words[1] == "predict":
+                json.loads(_LEFT_OUT.sub("0", words[3]))
+        elif words[0] == "curl":
+            check_curl(words)
+        elif words[0] == "make":
+            makefile = (ROOT / "Makefile").read_text()
+            assert [word for word in words[1:] if "=" not in word and f"\n{word}:" not in makefile] == []
+        else:
+            assert words[0] in OTHERS, f"{words[0]} of {command!r} is not among OTHERS"
+        for extras in re.findall(r"(?:clipper-serving|\.)\[([\w,]+)\]", " ".join(words)):
+            known = re.search(
+                r"\[project.optional-dependencies\]\n(.*?)\n\[", (ROOT / "pyproject.toml").read_text(), re.S
+            )
+            assert known is not None
+            assert [extra for extra in extras.split(",") if not re.search(rf"(?m)^{extra} = ", known[1])] == []
+
+
+@of("sh")
+def test_commands_are_as_the_programs_take_them(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in commands(block.text):
+        check_command(command)
+
+
+def test_a_wrong_command_is_found() -> None:
+    for wrong in (
+        "clipper deploy digits svm.joblib --replica 2",
+        "clipper nope",
+        "clipper app create",
+        "clipper app create a --slo-ms many | cat",
+        "clipper predict a '[1'",
+        "make nothing",
+        "curl localhost:1337/a/predict -d '{\"input\": [1}'",
+        'pip install "clipper-serving[nothing]"',
+        "another program",
+    ):
+        with pytest.raises((UsageError, AssertionError, json.JSONDecodeError)):
+            check_command(wrong)
+
+
+@of("json")
+def test_json_is_json(block: Block) -> None:
+    for line in [block.text] if block.text.count("\n{") == 0 else block.text.splitlines():
+        json.loads(_LEFT_OUT.sub("0", line))
+
+
+@of("yaml")
+def test_yaml_is_what_reads_it_takes(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = yaml.safe_load(block.text)
+    assert document is not None
+    if isinstance(document, dict) and document.keys() <= set(SECTIONS):
+        environment = dict.fromkeys(re.findall(r"(?:\$\{|from_env: )(\w+)", block.text), "a" * 40)
+        _, faults = read_manifest(block.text.encode(), tmp_path, environment)
+        assert [fault for fault in faults if "cannot read" not in str(fault)] == []
+
+
+@of("ini")
+def test_ini_is_parsed(block: Block) -> None:
+    assert configparser.ConfigParser(strict=False).read_string(block.text) is None
+
+
+@of("python")
+def test_python_is_run_or_says_why_not(block: Block) -> None:
+    tree = compile(block.text, block.place, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "clipper":
+            module = importlib.import_module(str(node.module))
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+    if block.page in RUN:
+        assert (ROOT / RUN[block.page]).exists()
+    else:
+        assert any(start in block.text for start in NOT_RUN), f"{block.place} is neither run nor in NOT_RUN"
+
+
+def test_every_block_says_its_language_and_each_is_read_by_a_test_or_has_its_reason() -> None:
+    read = {"sh", "json", "yaml", "ini", "python", *NOT_CHECKED}
+    assert [block.place for block in BLOCKS if block.language not in read] == []
+
+
+def test_no_exception_is_for_nothing() -> None:
+    text = "".join(block.text for block in BLOCKS if block.page not in RUN)
+    assert [start for start in NOT_RUN if start not in text] == []
+    assert RUN.keys() <= {block.page for block in BLOCKS if block.language == "python"}

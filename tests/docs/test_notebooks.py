@@ -1,0 +1,40 @@
+"""The notebooks of docs/notebooks, which `make notebooks` runs: stored without outputs, and their code is sound."""
+
+import ast
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
+
+
+def cells(path: Path, kind: str) -> list[dict[str, Any]]:
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
+
+
+def test_there_are_three() -> None:
+    assert len(NOTEBOOKS) == 3
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_outputs_are_left_out(path: Path) -> None:
+    assert [cell["id"] for cell in cells(path, "code") if cell["outputs"] or cell["execution_count"]] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_code_compiles_and_what_it_imports_of_clipper_is_there(path: Path) -> None:
+    for cell in cells(path, "code"):
+        for node in ast.walk(ast.parse("".join(cell["source"]))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "clipper":
+                module = importlib.import_module(str(node.module))
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_starts_a_server_of_its_own_and_stops_it(path: Path) -> None:
+    code = ["".join(cell["source"]) for cell in cells(path, "code")]
+    assert 'os.environ["CLIPPER_HOME"] = tempfile.mkdtemp()' in code[0] and '"--query-port", "0"' in code[0]
+    assert "clipper.stop()" in code[-1]

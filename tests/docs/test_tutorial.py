@@ -1,0 +1,35 @@
+"""The pages to learn from, followed from their first line to their last against a real server."""
+
+from pathlib import Path
+
+import pytest
+from pages import ROOT, Reader, blocks, follow
+
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Reader:
+    # A machine that other tests load keeps a longer objective.
+    return Reader(tmp_path, {"--slo-ms 100": "--slo-ms 20000"})
+
+
+def follow_to_the_end(page: str, reader: Reader) -> None:
+    try:
+        ran = follow(DOCS / page, reader, skip=("pip ",))
+    except BaseException:
+        if (reader.folder / ".clipper" / "supervisor.json").exists():
+            reader.run("clipper stop")
+        raise
+    assert ran[-1] == "clipper stop"
+
+
+def test_the_tutorial_does_what_it_shows(reader: Reader) -> None:
+    follow_to_the_end("tutorial.md", reader)
+
+
+def test_a_click_log_becomes_feedback(reader: Reader) -> None:
+    train = next(block for block in blocks(DOCS / "tutorial.md") if block.language == "python")
+    assert reader.save(train)
+    reader.run("python train.py")
+    follow_to_the_end("click-log.md", reader)

@@ -1,0 +1,67 @@
+"""The tree that the site is built from, and the pictures of its concepts."""
+
+from pathlib import Path
+
+import docs_pictures
+import docs_tree
+import pytest
+import yaml
+
+ROOT = docs_tree.ROOT
+PAGES = {page.name for page in ROOT.glob("docs/*.md")}
+NAVIGATION = yaml.safe_load(docs_tree.SETTINGS.read_text())["nav"]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    docs_tree.write(folder)
+    return folder
+
+
+def test_every_page_has_a_place_in_the_navigation_and_every_place_a_page(tree: Path) -> None:
+    named = docs_tree.placed(NAVIGATION)
+    assert sorted(PAGES - named) == []
+    assert [page for page in sorted(named) if not (tree / "docs" / page).is_file()] == []
+
+
+def test_there_are_the_four_kinds() -> None:
+    assert [next(iter(section)) for section in NAVIGATION][1:] == ["Tutorial", "How-to", "Concepts", "Reference"]
+
+
+def test_a_page_without_a_place_comes_under_how_to() -> None:
+    settings = {"nav": [{"Start": ["index.md"]}, {"How-to": ["a.md", {"More": ["b.md"]}]}]}
+    assert docs_tree.with_navigation(settings, {"a.md", "b.md", "new.md"})["nav"] == [
+        {"Start": ["index.md"]},
+        {"How-to": ["a.md", {"More": ["b.md"]}, "new.md"]},
+    ]
+
+
+def test_every_link_of_the_tree_leads_to_a_file_of_it(tree: Path) -> None:
+    broken = []
+    for page in (tree / "docs").rglob("*.md"):
+        text = page.read_text()
+        docs_tree.with_links(
+            text, lambda link, page=page: broken.append((page, link[1])) if not (page.parent / link[1]).exists() else ""
+        )
+    assert broken == []
+
+
+def test_links_are_rewritten_and_code_is_not() -> None:
+    text = "[a](../README.md#run) `[b](c.md)`\n```sh\necho '[d](e.md)'\n```\n[f](https://x.org/y) [g](#here)"
+    assert docs_tree.with_links(text, lambda link: f"](<{link[1]}{link[2] or ''}>)") == text.replace(
+        "../README.md#run", "<../README.md#run>"
+    )
+
+
+def test_the_site_has_readme_first_and_docs_at_its_root(tree: Path) -> None:
+    assert docs_tree.site_path("README.md") == "index.md"
+    assert docs_tree.site_path("docs/cli.md") == "cli.md"
+    assert "](cli.md)" in (tree / "docs" / "index.md").read_text()
+    assert "](proto/container-protocol.md)" in (tree / "docs" / "docker.md").read_text()
+    assert "](../docker.md)" not in (tree / "docs" / "docker.md").read_text()
+
+
+@pytest.mark.parametrize("name", docs_pictures.PICTURES)
+def test_pictures_are_those_of_the_script(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text() == docs_pictures.drawn(name)
