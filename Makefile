@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test compiled wheel mutants fuzz fuzz-server flood rollout soak bench against batching regret best-arm calibration paper peers peers-rpc conformance demo docs notebooks clean
+.PHONY: help setup check format test compiled wheel mutants fuzz fuzz-server flood rollout soak bench against batching regret best-arm calibration paper peers peers-rpc conformance demo docs docs-test notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -27,6 +27,7 @@ help:
 	@echo "make mutants  change the code that decides, a change at a time for MINUTES=20, and see whether its tests notice; FOLDERS=rollout SEED=7"
 	@echo "make soak    run a server under load, changes and kills for MINUTES=10, and see whether anything of it grows"
 	@echo "make docs    build the site of docs/ into build/site, and refuse links that lead nowhere"
+	@echo "make docs-test  run the files of docs/frameworks.md that save models, each with its framework"
 	@echo "make notebooks  run the notebooks of docs/notebooks"
 	@echo "make check   lint and type-check only"
 	@echo "make format  let ruff format and fix"
@@ -96,6 +97,9 @@ soak: setup
 
 docs: setup
 	@sh scripts/docs.sh
+
+docs-test: setup
+	@PYTHONPATH=.:tests/docs $(PY) -m recipes
 
 notebooks: setup
 	@sh scripts/notebooks.sh

@@ -5,6 +5,7 @@ whatever a page links, and its links lead there: docs/ is the root of the site, 
 else is where the repository has it. Nothing here is particular to the program that makes HTML of the tree.
 """
 
+import json
 import posixpath
 import re
 import shutil
@@ -14,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from management_page import page as management_page
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = ROOT / "mkdocs.yml"
-# Pages that follow from docstrings.
+# Pages that follow from docstrings and descriptions.
 GENERATED = ROOT / "scripts" / "docs_pages"
 # Where pages come that mkdocs.yml does not place.
 UNPLACED = "How-to"
 FIRST = "README.md"
+# The site has a page in place of a notebook, with its code and no outputs.
+_NOTEBOOK = ".ipynb"
 # A link's end, except of a link to another site or within the page: the path and the anchor.
 _LINK = re.compile(r"\]\((?![a-z]+:|#|/)([^)#\s]+)(#[^)\s]*)?\)")
 _CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
@@ -72,17 +76,30 @@ def site_path(path: str) -> str:
     """Return where the site has a file of the repository."""
     if path == FIRST:
         return "index.md"
+    path = re.sub(rf"{re.escape(_NOTEBOOK)}$", ".md", path)
     return path.removeprefix("docs/").removeprefix("scripts/docs_pages/")
 
 
-def rewritten(page: str) -> str:
-    """Return a page of the repository with its links as the site has them."""
-    here = posixpath.dirname(site_path(page)) or "."
+def rewritten(path: str) -> str:
+    """Return a page or notebook of the repository as a page with links as the site has them."""
+    here = posixpath.dirname(site_path(path)) or "."
 
     def replace(link: re.Match[str]) -> str:
-        return f"]({posixpath.relpath(site_path(target(page, link[1])), here)}{link[2] or ''})"
+        return f"]({posixpath.relpath(site_path(target(path, link[1])), here)}{link[2] or ''})"
 
-    return with_links((ROOT / page).read_text(), replace)
+    text = (ROOT / path).read_text()
+    return with_links(notebook_text(text, posixpath.basename(path)) if path.endswith(_NOTEBOOK) else text, replace)
+
+
+def notebook_text(notebook: str, name: str) -> str:
+    """Return a notebook as a page: its texts, and its code in blocks. The file ``name`` lies beside the page."""
+    parts = []
+    for cell in json.loads(notebook)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+    title, _, rest = parts[0].partition("\n")
+    parts[0] = f'{title}\n\n<a href="{name}" download>Download the notebook</a>\n{rest}'
+    return "\n\n".join(parts) + "\n"
 
 
 def placed(entry: Any) -> set[str]:
@@ -107,10 +124,12 @@ def write(folder: Path) -> None:
     for path in all_files():
         there = folder / "docs" / site_path(path)
         there.parent.mkdir(parents=True, exist_ok=True)
-        if path.endswith(".md"):
+        if path.endswith((".md", _NOTEBOOK)):
             there.write_text(rewritten(path))
-        else:
-            shutil.copy(ROOT / path, there)
+        if not path.endswith(".md"):
+            shutil.copy(ROOT / path, there.with_name(posixpath.basename(path)))
+    with (folder / "docs" / "management-api.md").open("a") as page:
+        page.write("\n" + management_page())
     pages = {page.name for page in ROOT.glob("docs/*.md")}
     settings = with_navigation(yaml.safe_load(SETTINGS.read_text()), pages)
     (folder / "mkdocs.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))

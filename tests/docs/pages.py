@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # Longer than any one command may take on a busy machine.
 WITHIN_S = 200
-FREE_PORTS = " --query-port 0 --management-port 0"
+FREE_PORTS = " --query-port 0 --management-port 0 --grpc-port off"
 _FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 

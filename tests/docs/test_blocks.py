@@ -45,6 +45,7 @@ RUN = {
     "docs/tutorial.md": "tests/docs/test_tutorial.py",
     "docs/click-log.md": "tests/docs/test_tutorial.py",
     "docs/policies.md": "tests/docs/test_policies_page.py",
+    "docs/frameworks.md": "tests/docs/recipes.py",
     "docs/python.md": "tests/docs/test_python_page.py",
     "docs/moving.md": "tests/docs/test_moving_page.py",
 }

@@ -1,8 +1,11 @@
-"""docs/frameworks.md against the frameworks that there are, and the links that it gives."""
+"""docs/frameworks.md against the frameworks that there are, the links that it gives, and the models that it saves."""
 
 import re
 from pathlib import Path
 from typing import get_args
+
+import pytest
+from recipes import SAVES, recipes, run
 
 from clipper.types import Framework
 
@@ -19,3 +22,12 @@ def test_every_link_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", PAGE.read_text())
     assert links
     assert [link for link in links if not (PAGE.parent / link).exists()] == []
+
+
+def test_each_file_that_saves_a_model_is_known_to_make_docs_test() -> None:
+    assert recipes().keys() == SAVES.keys()
+
+
+@pytest.mark.parametrize("framework", ["sklearn", "lightgbm"])  # make docs-test runs all of them, which takes a minute
+def test_what_a_file_saves_is_recognised(framework: str, tmp_path: Path) -> None:
+    assert run(framework, tmp_path) == SAVES[framework]
