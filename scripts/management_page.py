@@ -6,7 +6,7 @@ from typing import Any
 
 from clipper.management.app import create_app
 
-_METHODS = ("get", "post", "put", "patch", "delete")
+_METHODS = ("get", "head", "post", "put", "patch", "delete")
 
 
 def page() -> str:
