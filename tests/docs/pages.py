@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 # Longer than any one command may take on a busy machine.
 WITHIN_S = 200
 FREE_PORTS = " --query-port 0 --management-port 0 --grpc-port off"
+# Commands that do something else the second time.
+ONCE = ("clipper start", "clipper stop", "clipper deploy", "clipper app create", "clipper app link")
 _FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
@@ -129,8 +131,8 @@ def follow(page: Path, reader: Reader, skip: tuple[str, ...] = (), again: int = 
 
     Args:
         skip: commands that begin so are not run, such as those that install.
-        again: how often the commands before an output may be run again until it is as shown: pages tell their readers
-            to repeat what depends on how much has happened meanwhile.
+        again: how often commands that may be repeated are run again until the output is as shown: pages tell their
+            readers to repeat what depends on how much has happened meanwhile.
 
     Returns:
         the commands that were run.
@@ -145,7 +147,7 @@ def follow(page: Path, reader: Reader, skip: tuple[str, ...] = (), again: int = 
             ran += latest
         elif block.language in ("text", "json"):
             shown = pattern(block.text)
-            for _ in range(again):
+            for _ in range(0 if any(command.startswith(ONCE) for command in latest) else again):
                 if shown.search(normal(printed)):
                     break
                 printed = "".join(map(reader.run, latest))
