@@ -1,5 +1,6 @@
 """The tree that the site is built from, and the pictures of its concepts."""
 
+import re
 from pathlib import Path
 
 import docs_pictures
@@ -65,3 +66,23 @@ def test_the_site_has_readme_first_and_docs_at_its_root(tree: Path) -> None:
 @pytest.mark.parametrize("name", docs_pictures.PICTURES)
 def test_pictures_are_those_of_the_script(name: str) -> None:
     assert (ROOT / "docs" / name).read_text() == docs_pictures.drawn(name)
+
+
+def anchors(page: str, *, joins: str) -> set[str]:
+    """The anchors of a page's headings; ``joins`` is what becomes one hyphen: blanks on their own or with hyphens."""
+    text = re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).replace("`", "").strip().lower() for title in titles]
+    return {re.sub(joins, "-", re.sub(r"[^\w\s-]", "", title)) for title in plain}
+
+
+@pytest.mark.parametrize("joins", [r"[-\s]+", r"\s"], ids=["site", "repository"])
+def test_every_anchor_is_that_of_a_heading(tree: Path, joins: str) -> None:
+    broken: list[tuple[str, str]] = []
+    for page in (tree / "docs").rglob("*.md"):
+        text = page.read_text()
+        for path, anchor in re.findall(r"\]\((?![a-z]+:)([^)#\s]*)#([^)\s]+)\)", re.sub(r"`[^`\n]+`", "", text)):
+            linked = page.parent / path if path else page
+            if linked.suffix == ".md" and anchor not in anchors(linked.read_text(), joins=joins):
+                broken.append((page.name, f"{path}#{anchor}"))
+    assert broken == []
