@@ -32,6 +32,7 @@ from clipper.management.schemas import (
     Reliability,
     Replica,
     Status,
+    Stopping,
     Token,
     Version,
     WorkerState,
@@ -388,8 +389,9 @@ class MemoryOperations:
     async def problems(self) -> list[str]:
         return self.causes
 
-    async def stop(self) -> None:
+    async def stop(self) -> Stopping:
         self.stopped = True
+        return Stopping()
 
     def predict(self, application: str) -> object:
         """What the query API would answer; only its errors and its form matter here."""

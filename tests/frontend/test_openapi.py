@@ -75,7 +75,7 @@ def test_the_server_takes_what_it_gives_as_examples() -> None:
         system.apply([application(f"app{number}", input_type=name) for number, name in enumerate(TYPES)], [])
         with worker.connect() as client:
             description = get(client, "/openapi.json").json
-            assert len(description["paths"]) == 2 + 5 * len(TYPES)
+            assert len(description["paths"]) == 3 + 5 * len(TYPES)
             for number in range(len(TYPES)):
                 path = f"/app{number}/predict"
                 _, example = schema_of(description, path)

@@ -37,7 +37,7 @@ def test_a_model_is_deployed_answers_and_stops_with_nothing_left(server: Server)
     assert server.call("GET", "/health/ready") == {"status": "ready"}
     assert sorted(processes_of(server.home).values()) == ["m@1-1", "m@1-2", "worker-0"]
 
-    assert server.call("POST", "/stop", status=202) == {"status": "stopping"}
+    assert server.call("POST", "/stop", status=202) == {"status": "stopping", "drain_delay_s": 0.0}
     assert server.process is not None and server.process.wait(TIMEOUT_S) == 0
     assert processes_of(server.home) == {}
     assert not (server.home / "supervisor.json").exists()

@@ -120,17 +120,23 @@ def spawn(start: ServerStart) -> "StartingServer":
             )
     except OSError as error:
         raise Unavailable(f"cannot start a server in {start.home}: {error}") from error
-    return StartingServer(start.home, process, log, log_start)
+    return StartingServer(start.home, process, log, log_start, start.settings.get("drain_delay_s", 0.0))
 
 
 @dataclass(frozen=True, slots=True)
 class StartingServer:
-    """A server's process. ``log_start`` is the length of its log before it started."""
+    """A server's process.
+
+    Attributes:
+        log_start: the length of its log before it started.
+        drain_delay_s: how long it still answers queries once it is told to stop.
+    """
 
     home: Path
     process: "subprocess.Popen[bytes]"
     log: Path
     log_start: int
+    drain_delay_s: float = 0.0
 
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> Status:
         """Wait until the server answers queries, and return its status.
@@ -161,14 +167,15 @@ class StartingServer:
         """Drain and stop the server, if it runs.
 
         Raises:
-            DeadlineExceeded: the server still runs after ``STOP_TIMEOUT_S``.
+            DeadlineExceeded: the server still runs ``STOP_TIMEOUT_S`` after the delay.
         """
         if self.process.poll() is None:
             self.process.terminate()
+            timeout_s = self.drain_delay_s + STOP_TIMEOUT_S
             try:
-                self.process.wait(STOP_TIMEOUT_S)
+                self.process.wait(timeout_s)
             except subprocess.TimeoutExpired as error:
-                raise DeadlineExceeded(_still_there(self.home)) from error
+                raise DeadlineExceeded(_still_there(self.home, timeout_s)) from error
 
     def check_alive(self, when: str) -> None:
         """
@@ -194,20 +201,21 @@ def _waits_in_vain(now: Status) -> bool:
     return "crash_loop" in now.replicas and "starting" not in now.replicas
 
 
-def wait_until_gone(home: Path, pid: int) -> None:
+def wait_until_gone(home: Path, pid: int, drain_delay_s: float = 0.0) -> None:
     """Wait for the lock that a server holds while it lives, and for the end of its process.
 
     Raises:
-        DeadlineExceeded: the server still runs after ``STOP_TIMEOUT_S``.
+        DeadlineExceeded: the server still runs ``STOP_TIMEOUT_S`` after the delay.
     """
-    for _ in _polls(STOP_TIMEOUT_S):
+    timeout_s = drain_delay_s + STOP_TIMEOUT_S
+    for _ in _polls(timeout_s):
         if not _is_locked(home / "supervisor.lock") and not _is_alive(pid):
             return
-    raise DeadlineExceeded(_still_there(home))
+    raise DeadlineExceeded(_still_there(home, timeout_s))
 
 
-def _still_there(home: Path) -> str:
-    return f"the server of {home} still runs {STOP_TIMEOUT_S:.0f} s after it was asked to stop: see {home / 'logs'}"
+def _still_there(home: Path, timeout_s: float) -> str:
+    return f"the server of {home} still runs {timeout_s:.0f} s after it was asked to stop: see {home / 'logs'}"
 
 
 def _is_alive(pid: int) -> bool:

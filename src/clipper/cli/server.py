@@ -59,6 +59,8 @@ def start(
             f"Clipper is running already in {server.home}, and not with {other}: queries at {now.query_url}, "
             f"management at {now.management_url}; stop it first (clipper stop), or give another --home"
         )
+    if now is not None and now.stopping:
+        raise Conflict(f"the server of {server.home} is stopping: clipper stop waits until it has; then start it again")
     if now is None:
         if foreground:
             if file is not None and not file.is_of_server_alone:
@@ -123,9 +125,9 @@ def stop(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
     out = Output(as_json)
     with Clipper.connect(url, home) as clipper, out.progress("draining"):
         pid = clipper.status().pid
-        clipper.stop()
+        stopping = clipper.stop()
         if url is None:
-            wait_until_gone(find_home(home), pid)
+            wait_until_gone(find_home(home), pid, stopping.drain_delay_s)
     out.done({"stopped": True}, "Clipper has stopped; its models and applications are kept", "next: clipper start")
 
 

@@ -42,7 +42,7 @@ from clipper.client.tokens import Tokens
 from clipper.errors import ClipperError, DeadlineExceeded, Unauthorized, Unavailable
 from clipper.home import find_home
 from clipper.management.events import Event
-from clipper.management.schemas import Status
+from clipper.management.schemas import Status, Stopping
 from clipper.tls.trust import ClientTls, Trust
 
 __all__ = ["STOP_TIMEOUT_S", "AsyncClipper", "Clipper", "Observed", "Prediction", "Trust"]
@@ -122,21 +122,24 @@ class Clipper(Models, Applications, Queries, Tokens, Keys):
         """The server's metrics in Prometheus' text format."""
         return self._management.call("GET", "/metrics").decode()
 
-    def stop(self, *, wait: bool = True) -> None:
-        """Stop the server. It answers queries in flight first.
+    def stop(self, *, wait: bool = True) -> Stopping:
+        """Stop the server. It answers queries in flight first, and all queries for its drain delay, if it has one.
+
+        A second call ends the delay.
 
         Raises:
-            DeadlineExceeded: the server still answers after ``STOP_TIMEOUT_S``.
+            DeadlineExceeded: the server still answers ``STOP_TIMEOUT_S`` after the delay.
         """
-        self._management.call("POST", "/stop")
+        stopping = self._ask(Stopping, "POST", "/stop")
         if not wait:
-            return
-        for _ in polls(STOP_TIMEOUT_S):
+            return stopping
+        timeout_s = stopping.drain_delay_s + STOP_TIMEOUT_S
+        for _ in polls(timeout_s):
             try:
                 self._management.call("GET", "/health/live")
             except Unavailable:
-                return
-        raise DeadlineExceeded(f"the server still answers {STOP_TIMEOUT_S:.0f} s after it was asked to stop")
+                return stopping
+        raise DeadlineExceeded(f"the server still answers {timeout_s:.0f} s after it was asked to stop")
 
 
 class AsyncClipper(AsyncQueries):

@@ -67,10 +67,12 @@ class Apply(Command[Applied], frozen=True, tag=True):
     """Serve by this snapshot.
 
     ``tls`` is the certificate and key for new connections to the query port, unless the worker's settings say no TLS.
+    ``is_stopping`` says that the server was told to stop, so that the worker is not ready from now on.
     """
 
     snapshot: Snapshot
     tls: TlsMaterial | None = None
+    is_stopping: bool = False
 
 
 class Statistics(Struct, frozen=True, tag=True):

@@ -147,6 +147,13 @@ def frame() -> Json:
         },
         "paths": {
             "/health/live": {"get": {"summary": "Whether this worker answers.", "responses": _ok(None)}},
+            "/health/ready": {
+                "get": {
+                    "summary": "Whether this server should be sent queries.",
+                    "responses": _ok(None)
+                    | {"503": {"description": "It should not.", "content": _content(("Error",))}},
+                }
+            },
             "/v2": {"get": {"summary": "Server metadata of the Open Inference Protocol.", "responses": _ok(None)}},
         },
         "components": {

@@ -23,6 +23,7 @@ from clipper.management.schemas import (
     NewToken,
     Replica,
     Status,
+    Stopping,
     Token,
     Version,
 )
@@ -143,5 +144,8 @@ class Operations(Protocol):
     async def problems(self) -> list[str]:
         """Why the server is not ready to answer queries; empty if it is."""
 
-    async def stop(self) -> None:
-        """Begin to stop: drain workers, then containers. Returns at once."""
+    async def stop(self) -> Stopping:
+        """Begin to stop: drain workers, then containers, after the drain delay. A second call ends the delay.
+
+        Returns at once.
+        """

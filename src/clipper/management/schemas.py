@@ -271,7 +271,7 @@ class Status(Struct, frozen=True):
 
     ``certificate_expires_at`` is in seconds since 1970; None without TLS. ``client_ca_expires_at`` is that of the
     first expiring certificate of ``--tls-client-ca``; None without it. ``grpc_address`` is HOST:PORT; None if nothing
-    listens there.
+    listens there. ``stopping``: whether it was told to stop.
     """
 
     version: str
@@ -289,12 +289,20 @@ class Status(Struct, frozen=True):
     certificate_expires_at: float | None = None
     client_ca_expires_at: float | None = None
     grpc_address: str | None = None
+    stopping: bool = False
 
 
 class Health(Struct, frozen=True):
-    """The answer of a passing health check, and of ``POST /stop``."""
+    """The answer of a passing health check."""
 
-    status: Literal["live", "ready", "stopping"]
+    status: Literal["live", "ready"]
+
+
+class Stopping(Struct, frozen=True):
+    """The answer of ``POST /stop``. ``drain_delay_s``: how long queries are still answered before workers drain."""
+
+    status: Literal["stopping"] = "stopping"
+    drain_delay_s: float = 0.0
 
 
 class Failure(Struct, frozen=True, omit_defaults=True):

@@ -145,6 +145,15 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
             default="the server's",
         ),
     ] = None
+    drain_delay_s: Annotated[
+        float,
+        Setting(
+            "Seconds for which a server that is told to stop still answers, and says that it is not ready.",
+            least=0,
+            most=3600,
+            option="drain-delay",
+        ),
+    ] = 0.0
     docker_base_image: Annotated[
         str,
         Setting(

@@ -1,6 +1,7 @@
 """The supervisor's settings, read from its command line and checked."""
 
 import argparse
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -99,7 +100,7 @@ def _reading(described: Described) -> dict[str, Any]:
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind)}
     if setting.least is not None:
-        return {"type": _between(int(setting.least), setting.most)}
+        return {"type": _between(int if kind is int else float, setting.least, setting.most)}
     return {"type": Path if kind == (Path | None) else str}
 
 
@@ -136,13 +137,13 @@ def _store_address(store: str) -> str:
     return f"sqlite:{Path(path).expanduser().absolute()}" if scheme == "sqlite" and path else store
 
 
-def _between(least: int, most: float | None) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        number = int(text)
-        if number < least or (most is not None and number > most):
-            raise argparse.ArgumentTypeError(
-                f"{number} is out of range: expected at least {least}" + ("" if most is None else f", at most {most}")
-            )
+def _between(kind: type[int] | type[float], least: float, most: float | None) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        number = kind(text)
+        # A NaN is in no range.
+        if not least <= number <= (math.inf if most is None else most):
+            expected = f"at least {least:.16g}" + ("" if most is None else f", at most {most:.16g}")
+            raise argparse.ArgumentTypeError(f"{number} is out of range: expected {expected}")
         return number
 
     return parse

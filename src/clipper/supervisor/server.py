@@ -48,6 +48,7 @@ from clipper.supervisor.operations.token_file import TokenFile
 from clipper.supervisor.operations.tokens import Tokens
 from clipper.supervisor.reach import check_reach
 from clipper.supervisor.rollout.reconciler import Reconciler
+from clipper.supervisor.stop_requests import StopRequests
 from clipper.supervisor.workers import ports, takeover
 from clipper.supervisor.workers.settings import WorkerSettings, store_digest
 from clipper.supervisor.workers.worker_process import INSTANCES, WorkerProcess
@@ -73,10 +74,12 @@ class Supervisor:
         self._store_digest = store_digest(self._store_address)
         self._token_file = TokenFile(home.token)
         self._certificates: Certificates | None = None
-        self._stop = asyncio.Event()
+        self._stopping = StopRequests(config.drain_delay_s)
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or ``POST /stop``; then drain and return, with nothing left running.
+
+        A second of these ends the drain delay.
 
         Raises:
             Conflict: a port is taken.
@@ -93,7 +96,7 @@ class Supervisor:
             await asyncio.to_thread(check_reach, self._config.models_user, self._home)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._stopping.request)
         if self._certificates is not None:
             loop.add_signal_handler(signal.SIGHUP, self._certificates.renew)
         async with contextlib.AsyncExitStack() as stack:
@@ -254,7 +257,7 @@ class Supervisor:
             time.time(),
             ports.address(config.host, grpc_port) if grpc_port else None,
         )
-        operations = SupervisorOperations(parts, str(self._home.root), place, self._stop.set)
+        operations = SupervisorOperations(parts, str(self._home.root), place, self._stopping)
         versions = VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version)
         keepers = parts.keepers
         keepers.start("bounding logs", LogKeeper(self._home.logs).run)
@@ -289,7 +292,13 @@ class Supervisor:
             place.query_url,
             place.grpc_address or "no port",
         )
-        await asyncio.wait([serving, asyncio.create_task(self._stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+
+        def announce_stop() -> None:
+            log.info("stopping in %g s: not ready, while queries are still answered", config.drain_delay_s)
+            parts.workers.announce_stop()
+
+        stop = asyncio.create_task(self._stopping.wait(announce_stop))
+        await asyncio.wait([serving, stop], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping")
         api.should_exit = True
         await serving

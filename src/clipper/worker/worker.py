@@ -43,6 +43,7 @@ from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.listener import Listener
 from clipper.frontend.other_paths import OtherPaths
 from clipper.frontend.port import Port
+from clipper.frontend.readiness import Readiness
 from clipper.frontend.rpc.open import open_rpc_server
 from clipper.frontend.rpc.service import Services
 from clipper.frontend.server import QueryServer
@@ -127,6 +128,7 @@ class Worker:
         )
         self._router = FeedbackRouter(config.instance)
         self._applications: dict[str, Application] = {}
+        self._readiness = Readiness(self._applications.values())
         self._synchronizer = Synchronizer(
             self._store, self._surroundings.committer, self._applications.values, config.max_contexts
         )
@@ -152,8 +154,8 @@ class Worker:
     async def answer(self, command: AnyCommand) -> AnyReply:
         """Carry out a command from the supervisor or from another worker."""
         match command:
-            case Apply(snapshot, tls):
-                return await self._apply(snapshot, tls)
+            case Apply(snapshot, tls, is_stopping):
+                return await self._apply(snapshot, tls, is_stopping)
             case GetStatistics():
                 return Statistics(self.statistics())
             case GetLoads(versions):
@@ -177,14 +179,16 @@ class Worker:
                 self._on_drain()
                 return Draining()
 
-    async def _apply(self, snapshot: Snapshot, tls: TlsMaterial | None = None) -> Applied:
+    async def _apply(self, snapshot: Snapshot, tls: TlsMaterial | None = None, is_stopping: bool = False) -> Applied:
         """Serve by a snapshot, unless a newer one is in force. Return when replicas have been dialled and drained.
 
         Args:
             snapshot: see ``Snapshot``.
-            tls: see ``Apply``. A port with TLS does not accept connections before it has one.
+            tls, is_stopping: see ``Apply``. A port with TLS does not accept connections before it has one.
         """
-        # First, since the rest may take seconds: a revoked key is refused from now on.
+        # First, since the rest may take seconds: balancers are to know, and a revoked key is refused from now on.
+        if snapshot.generation >= self._generation:
+            self._readiness.is_stopping = is_stopping
         self._clients.follow(snapshot)
         self._port.forget_heads()
         if tls is not None and tls != self._tls:
@@ -282,16 +286,32 @@ class Worker:
                 known.follow(application)
         port, config = self._port, self._config
         applications = self._applications.values()
-        shared = port.refused, port.work, config.max_body_bytes
-        inference = Inference(applications, self._router, self._statistics_of_all, *shared, self._clients)
+        counted, readiness = (port.refused, port.work), self._readiness
+        inference = Inference(
+            applications,
+            self._router,
+            self._statistics_of_all,
+            *counted,
+            config.max_body_bytes,
+            self._clients,
+            readiness,
+        )
         port.serve(
-            make_endpoints(applications, self._router, *shared, self._clients.guarded),
+            make_endpoints(
+                applications, self._router, *counted, readiness, config.max_body_bytes, self._clients.guarded
+            ),
             OtherPaths(applications, inference, port.work, self._clients),
         )
         if self._rpc is not None:
             self._rpc.serve(
                 Services(
-                    applications, self._router, self._statistics_of_all, port, config.max_body_bytes, self._clients
+                    applications,
+                    self._router,
+                    self._statistics_of_all,
+                    port,
+                    config.max_body_bytes,
+                    self._clients,
+                    readiness,
                 )
             )
         return new

@@ -20,6 +20,7 @@ from clipper.frontend.clients import Clients
 from clipper.frontend.inference.service import Inference
 from clipper.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.frontend.port import Port
+from clipper.frontend.readiness import Readiness
 from clipper.types import InputType
 from serving import post
 
@@ -94,7 +95,8 @@ async def _send(random: Random) -> None:
     port = Port(max_connections=100)
     clients = Clients(0, port.count_refused, port.now_s)
     shared = port.refused, port.work, limits.MAX_BODY_BYTES, clients
-    inference = Inference([cast(Any, application)], Taker(), no_statistics, *shared)
+    served = [cast(Any, application)]
+    inference = Inference(served, Taker(), no_statistics, *shared, Readiness(served))
     port.serve({}, inference)
     for _ in range(random.randint(1, 4)):
         peer = Peer(port)

@@ -15,6 +15,7 @@ from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head
 from clipper.frontend.inference.infer import Call
 from clipper.frontend.inference.service import Inference
+from clipper.frontend.readiness import Readiness
 from clipper.frontend.server import QueryServer
 from clipper.types import InputType
 from serving import post
@@ -43,7 +44,7 @@ def with_slow(test: Callable[[QueryServer, Slow], Any]) -> None:
         application = Slow()
         clients = Clients(0, server.count_refused, server.now_s)
         shared = server.refused, server.work, limits.MAX_BODY_BYTES, clients
-        server.serve({}, Inference([cast(Any, application)], Taker(), no_statistics, *shared))
+        server.serve({}, Inference([cast(Any, application)], Taker(), no_statistics, *shared, Readiness([])))
         await test(server, application)
 
     run(body)

@@ -22,6 +22,7 @@ from clipper.frontend import limits
 from clipper.frontend.clients import Clients
 from clipper.frontend.door import Door
 from clipper.frontend.port import Port
+from clipper.frontend.readiness import Readiness
 from clipper.frontend.rpc.server import RpcServer
 from clipper.frontend.rpc.service import Services
 from clipper.types import InputType
@@ -123,7 +124,12 @@ class FakeClient:
         self.connection.connection_lost(None)
 
 
-def serving(output: bytes | None = b"1.5", application: Any = None, max_connections: int = 100) -> RpcServer:
+def serving(
+    output: bytes | None = b"1.5",
+    application: Any = None,
+    max_connections: int = 100,
+    readiness: Readiness | None = None,
+) -> RpcServer:
     port = Port(max_connections=max_connections)
     # Time stands still, or the doors would close on what a test sends without a turn of the loop.
     now_s = port.now_s()
@@ -131,8 +137,9 @@ def serving(output: bytes | None = b"1.5", application: Any = None, max_connecti
     port.door = Door(asyncio.get_running_loop().call_soon, port.now_s, lambda: None)
     server = RpcServer(port)
     clients = Clients(0, port.count_refused, port.now_s)
-    own = application or Answering(OWN, None, output)
-    server.serve(Services([cast(Any, own)], Taker(), no_statistics, port, limits.MAX_BODY_BYTES, clients))
+    own = cast(Any, application or Answering(OWN, None, output))
+    bound = limits.MAX_BODY_BYTES
+    server.serve(Services([own], Taker(), no_statistics, port, bound, clients, readiness or Readiness([own])))
     return server
 
 
@@ -170,7 +177,9 @@ class Served:
 
     def __init__(self, **settings: Any) -> None:
         self.application = Later()
-        self.client = FakeClient(serving(application=self.application), **settings)
+        self.readiness = Readiness([cast(Any, self.application)])
+        own = serving(application=self.application, readiness=self.readiness)
+        self.client = FakeClient(own, **settings)
         self.port = self.client.port
         self.counts = self.client.server.counts
 

@@ -11,6 +11,7 @@ from clipper.frontend import limits
 from clipper.frontend.clients import Clients
 from clipper.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.frontend.port import Port
+from clipper.frontend.readiness import Readiness
 from clipper.frontend.rpc.answers import RESPONSE
 from clipper.frontend.rpc.calls import Call
 from clipper.frontend.rpc.contents import FIELD_OF
@@ -73,7 +74,9 @@ async def _call(random: Random) -> None:
     application = Answering(input_type, random.choice([None, None, 2]), output)
     port = Port(max_connections=100)
     clients = Clients(0, port.count_refused, port.now_s)
-    services = Services([cast(Any, application)], Taker(), no_statistics, port, limits.MAX_BODY_BYTES, clients)
+    readiness = Readiness([cast(Any, application)])
+    bound = limits.MAX_BODY_BYTES
+    services = Services([cast(Any, application)], Taker(), no_statistics, port, bound, clients, readiness)
     path, message = METHODS["ModelInfer"].path, _request(random, input_type)
     if random.random() < 0.1:
         path, message = random.choice(list(services.unary)), random.choice([message, b"", random.randbytes(9)])

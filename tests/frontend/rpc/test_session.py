@@ -268,6 +268,28 @@ def test_watch_tells_of_changes() -> None:
     run(test)
 
 
+def test_a_server_that_is_stopping_is_told_of_whichever_service_is_watched() -> None:
+    async def test() -> None:
+        served = Served()
+        client, request = served.client, message_class("grpc.health.v1.HealthCheckRequest")
+        for stream, service in ((1, ""), (3, "inference.GRPCInferenceService")):
+            client.call(stream, request(service=service).SerializeToString(), headers_of(WATCH.path))
+            assert (await client.answers())[stream]["data"] == message_frame(b"\x08\x01")
+        served.readiness.is_stopping = True
+        served.sweep()
+        answers = await client.answers()
+        assert [answers[stream]["data"] for stream in (1, 3)] == [message_frame(b"\x08\x02")] * 2
+        client.call(5, b"", headers_of(METHODS["ServerReady"].path))
+        assert (await client.answers())[5]["data"] == message_frame(b"")
+        # It takes queries on.
+        client.call(7)
+        await client.answers()
+        served.answer()
+        assert (await client.answers())[7]["grpc-status"] == "0"
+
+    run(test)
+
+
 def test_a_reset_that_ends_the_last_call_ends_a_session_that_is_closing() -> None:
     async def test() -> None:
         served = Served()

@@ -22,6 +22,7 @@ from clipper.frontend.inference.observe import ObserveCall
 from clipper.frontend.inference.paths import Asked, read_path
 from clipper.frontend.inference.predict import Predict
 from clipper.frontend.long_work import LongWork
+from clipper.frontend.readiness import Readiness
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.selection.application import Application
 
@@ -49,6 +50,7 @@ class Inference:
         work: runs long work.
         max_body_bytes: see ``most_body_bytes``.
         clients: keys and limits.
+        readiness: whether the server should be sent queries.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Inference:
         work: LongWork,
         max_body_bytes: int,
         clients: Clients,
+        readiness: Readiness,
     ) -> None:
         self._applications = {application.name: application for application in applications}
         self._infer = {
@@ -80,6 +83,7 @@ class Inference:
         self._budget = work.budget
         self._statistics = StatisticsReader(statistics)
         self._clients = clients
+        self._readiness = readiness
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
         """Return the endpoint for this path and the client that sent this head; None if there is none.
@@ -117,7 +121,7 @@ class Inference:
     def _find_of_model(self, asked: Asked, application: Application) -> Endpoint:
         name = application.name
         if asked.kind == "model_ready":
-            is_ready = is_model_ready(application, asked.version)
+            is_ready = self._readiness.of_model(application, asked.version)
             return Fixed({"name": name, "ready": is_ready}, 200 if is_ready else 503)
         if asked.kind == "statistics":
             return StatisticsOf(self._statistics, [application])
@@ -132,7 +136,7 @@ class Inference:
             case "live":
                 return Fixed({"live": True})
             case "ready":
-                is_ready = all(application.terms.is_ready for application in applications)
+                is_ready = self._readiness.is_ready
                 return Fixed({"live": True, "ready": is_ready}, 200 if is_ready else 503)
             case "statistics":
                 return StatisticsOf(self._statistics, self._clients.visible(applications, head.authorizations))
@@ -155,12 +159,6 @@ def why_not_known(model: str, version: str | None, is_application: bool) -> str:
             "these"
         )
     return f"model {model!r} has no running version {(version or '')[:100]!r}"
-
-
-def is_model_ready(application: Application, version: str | None) -> bool:
-    """Whether a running version can answer, or, if ``version`` is None, the application."""
-    terms = application.terms
-    return any(terms.versions()[version].values()) if version else terms.is_ready
 
 
 def model_metadata(application: Application, version: str | None) -> metadata.Json:

@@ -13,12 +13,12 @@ from clipper.frontend.inference.service import (
     UNSUPPORTED,
     StatisticsReader,
     StatisticsSource,
-    is_model_ready,
     model_metadata,
     why_not_known,
 )
 from clipper.frontend.long_work import Steps
 from clipper.frontend.port import Port
+from clipper.frontend.readiness import Readiness
 from clipper.frontend.rpc import feedback
 from clipper.frontend.rpc.calls import Call, check_size
 from clipper.frontend.rpc.infer import Asked, KnownHeads, ModelInfer
@@ -66,8 +66,10 @@ class Services:
         port: Port,
         max_body_bytes: int,
         clients: Clients,
+        readiness: Readiness,
     ) -> None:
         self._port = port
+        self._readiness = readiness
         self._clients = clients
         self._known = KnownHeads()
         self._applications = {application.name: application for application in applications}
@@ -92,7 +94,7 @@ class Services:
                 method.path: self._plain(method, tell)
                 for method, tell in (
                     (METHODS["ServerLive"], lambda asked, call: {"live": True}),
-                    (METHODS["ServerReady"], lambda asked, call: {"ready": self.is_ready}),
+                    (METHODS["ServerReady"], lambda asked, call: {"ready": readiness.is_ready}),
                     (METHODS["ModelReady"], self._model_ready),
                     (METHODS["ServerMetadata"], self._server_metadata),
                     (METHODS["ModelMetadata"], self._model_metadata),
@@ -103,21 +105,19 @@ class Services:
             },
         }
 
-    @property
-    def is_ready(self) -> bool:
-        return all(application.terms.is_ready for application in self._applications.values())
-
     def health(self, service: str) -> str:
-        """Of the server as a whole, which answers, or of a service: whether queries can be answered.
+        """Of a service: whether it should be sent queries. Of the server as a whole, unless it is stopping: it lives.
+
+        A balancer that names no service, as is usual, has to leave a server that is stopping, too.
 
         Raises:
             NotFound: there is no such service.
         """
         if not service:
-            return "SERVING"
+            return "NOT_SERVING" if self._readiness.is_stopping else "SERVING"
         if service not in SERVICES:
             raise NotFound(f"service {service[:100]!r} is not known: expected one of {', '.join(SERVICES)}, or none")
-        return "SERVING" if self.is_ready else "NOT_SERVING"
+        return "SERVING" if self._readiness.is_ready else "NOT_SERVING"
 
     # -- queries -------------------------------------------------------------------------------------------
 
@@ -246,7 +246,7 @@ class Services:
         return application, asked.get("version") or None
 
     def _model_ready(self, asked: Values, call: Call) -> Values:
-        return {"ready": is_model_ready(*self._named(asked, call))}
+        return {"ready": self._readiness.of_model(*self._named(asked, call))}
 
     def _server_metadata(self, asked: Values, call: Call) -> Values:
         applications = self._applications.values()

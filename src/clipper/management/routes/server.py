@@ -6,7 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from clipper.errors import Unavailable
 from clipper.management.events import Event
 from clipper.management.routes import Port
-from clipper.management.schemas import Health, Status
+from clipper.management.schemas import Health, Status, Stopping
 
 
 class Server(Controller):
@@ -36,7 +36,10 @@ class Server(Controller):
     async def metrics(self, operations: Port) -> Response[bytes]:
         return Response(await operations.metrics(), media_type=CONTENT_TYPE_LATEST)
 
-    @post("/stop", status_code=202, summary="Begin to stop: drain the workers, then the containers")
-    async def stop(self, operations: Port) -> Health:
-        await operations.stop()
-        return Health("stopping")
+    @post(
+        "/stop",
+        status_code=202,
+        summary="Begin to stop: drain the workers, after a delay that a second call ends, then the containers",
+    )
+    async def stop(self, operations: Port) -> Stopping:
+        return await operations.stop()

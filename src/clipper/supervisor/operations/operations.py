@@ -3,14 +3,14 @@
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from clipper import __version__
 from clipper.control.statistics import WorkerStatistics
 from clipper.home import Place, lock_path
 from clipper.management.events import Event
-from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Token
+from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Stopping, Token
 from clipper.managers.manager import SlotStatus
 from clipper.metrics.exposition import render
 from clipper.settings.application import Link
@@ -19,13 +19,14 @@ from clipper.supervisor.operations.models import ModelOperations
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.reports import ReportOperations
 from clipper.supervisor.operations.views import worker_view
+from clipper.supervisor.stop_requests import StopRequests
 from clipper.types import ModelId
 
 
 class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperations):
     """See ``management.operations.Operations`` for each call."""
 
-    def __init__(self, parts: Parts, home: str, place: Place, on_stop: Callable[[], None]) -> None:
+    def __init__(self, parts: Parts, home: str, place: Place, stopping: StopRequests) -> None:
         ApplicationOperations.__init__(self, parts)
         ModelOperations.__init__(self, parts)
         ReportOperations.__init__(self, parts)
@@ -36,7 +37,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._started_s = time.monotonic()
         self._keepers = parts.keepers
         self._certificates = parts.certificates
-        self._on_stop = on_stop
+        self._stopping = stopping
 
     async def status(self) -> Status:
         problems = await self.problems()
@@ -50,6 +51,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             grpc_address=self._place.grpc_address,
             uptime_s=time.monotonic() - self._started_s,
             ready=not problems,
+            stopping=self._stopping.is_requested,
             problems=(
                 *problems,
                 *self._problem_of_home(),
@@ -102,6 +104,8 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
     async def problems(self) -> list[str]:
         problems = []
+        if self._stopping.is_requested:
+            problems.append("the server is stopping: it answers queries until it drains, and balancers should leave it")
         if not self._workers.any_ready:
             errors = [worker.last_error for worker in self._workers if worker.last_error]
             problems.append(f"no query worker is ready{': ' + errors[0] if errors else ' yet'}")
@@ -118,8 +122,9 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                     problems.append(f"application {application.name!r}: {trouble}")
         return problems
 
-    async def stop(self) -> None:
-        self._on_stop()
+    async def stop(self) -> Stopping:
+        self._stopping.request()
+        return Stopping(drain_delay_s=self._stopping.drain_delay_s)
 
     def _problem_of_home(self) -> list[str]:
         """Workers go on without it, so nothing else would say so."""

@@ -106,8 +106,9 @@ class WorkerProcess:
         self._history = NO_DEATHS
         self._snapshot: Snapshot | None = None
         self._tls: TlsMaterial | None = None
-        # The newest of both, as it was sent.
-        self._sent: tuple[Snapshot, TlsMaterial | None] | None = None
+        self._is_stopping = False
+        # The newest of all three, as they were sent.
+        self._sent: tuple[Snapshot, TlsMaterial | None, bool] | None = None
         self._applying: set[asyncio.Task[None]] = set()
         self._killed_because: str | None = None
         self._build = build
@@ -190,6 +191,12 @@ class WorkerProcess:
     def secure(self, tls: TlsMaterial) -> None:
         """Send it another certificate for its clients, together with the newest snapshot, as ``push`` does."""
         self._tls = tls
+        if self.phase == "ready":
+            self._begin_to_apply()
+
+    def announce_stop(self) -> None:
+        """Let it say that it is not ready, and answer queries all the same."""
+        self._is_stopping = True
         if self.phase == "ready":
             self._begin_to_apply()
 
@@ -294,7 +301,7 @@ class WorkerProcess:
         # The worker got a higher generation from another registry; the rollout will push one above that.
         if self._snapshot is None or self._snapshot.generation <= self.found_generation:
             return
-        newest = self._snapshot, self._tls
+        newest = self._snapshot, self._tls, self._is_stopping
         is_sent = self._sent is not None and all(now is then for now, then in zip(newest, self._sent))
         # The newest is not lost when the bound is reached: this runs again when an earlier one has ended.
         if not is_sent and len(self._applying) < MAX_APPLYING:
@@ -308,11 +315,11 @@ class WorkerProcess:
         if self.phase == "ready":
             self._begin_to_apply()
 
-    async def _apply(self, snapshot: Snapshot, tls: TlsMaterial | None) -> None:
+    async def _apply(self, snapshot: Snapshot, tls: TlsMaterial | None, is_stopping: bool) -> None:
         process = self.process
         try:
             understood = snapshot if self._knows_ramps else without_ramps(snapshot)
-            reply = await self.ask(Apply(understood, tls), APPLY_TIMEOUT_S)
+            reply = await self.ask(Apply(understood, tls, is_stopping), APPLY_TIMEOUT_S)
         except (OSError, ProtocolViolation) as error:
             tells_nothing = self._tells_nothing(error)
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):

@@ -35,6 +35,7 @@ class Workers:
         self._tasks: list[asyncio.Task[None]] = []
         self._snapshot: Snapshot | None = None
         self._tls: TlsMaterial | None = None
+        self._is_stopping = False
 
     def __iter__(self) -> Iterator[WorkerProcess]:
         """All workers, the spare last."""
@@ -74,11 +75,19 @@ class Workers:
         for worker in self:
             worker.secure(tls)
 
+    def announce_stop(self) -> None:
+        """Let all workers say that they are not ready, and answer queries all the same."""
+        self._is_stopping = True
+        for worker in self:
+            worker.announce_stop()
+
     def start_spare(self) -> None:
         """Start a worker that serves beside the others, by the same snapshot."""
         self._spare = self._make_spare()
         if self._tls is not None:
             self._spare.secure(self._tls)
+        if self._is_stopping:
+            self._spare.announce_stop()
         if self._snapshot is not None:
             self._spare.push(self._snapshot)
         self._tasks.append(asyncio.get_running_loop().create_task(self._keep_spare(self._spare)))

@@ -1,0 +1,35 @@
+"""Requests to stop a server, by signal or by call, and the drain delay that the first one begins."""
+
+import asyncio
+from collections.abc import Callable
+
+
+class StopRequests:
+    """
+    Attributes:
+        drain_delay_s: time between the first request and the drain of workers. Balancers notice meanwhile that the
+            server is not ready, and send their queries to others.
+    """
+
+    def __init__(self, drain_delay_s: float) -> None:
+        self.drain_delay_s = drain_delay_s
+        self._first, self._second = asyncio.Event(), asyncio.Event()
+
+    def request(self) -> None:
+        """Begin to stop. A second request ends the delay: whoever asks twice does not want to wait."""
+        (self._second if self._first.is_set() else self._first).set()
+
+    @property
+    def is_requested(self) -> bool:
+        return self._first.is_set()
+
+    async def wait(self, announce: Callable[[], None]) -> None:
+        """Return when workers should drain. ``announce`` is called when the delay begins, if there is one."""
+        await self._first.wait()
+        if self.drain_delay_s > 0 and not self._second.is_set():
+            announce()
+            try:
+                async with asyncio.timeout(self.drain_delay_s):
+                    await self._second.wait()
+            except TimeoutError:
+                pass
