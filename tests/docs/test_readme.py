@@ -1,4 +1,4 @@
-"""README's commands and code, run as they stand there against a real server.
+"""README's commands and code, run as they stand there against a real server, from a wheel in an empty environment.
 
 Only what a reader would change is changed: ports that are free, and an objective that a loaded machine keeps.
 """
@@ -9,7 +9,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import wheels
 from clipper.errors import Unavailable
 from clipper.home import read_place
 from waiting import until
@@ -46,15 +46,24 @@ def commands(section: str) -> list[list[str]]:
     return found
 
 
-def whole(words: list[str], home: Path) -> tuple[list[str], dict[str, str]]:
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the programs are of a Clipper that was installed as README has it, from its wheel."""
+    (install,) = [words for words in commands("Serve a model") if words[0] == "pip"]
+    assert install == ["pip", "install", ".[sklearn]"]
+    folder = tmp_path_factory.mktemp("installed")
+    return wheels.install(wheels.build("wheel", folder), "sklearn", folder / "environment")
+
+
+def whole(words: list[str], home: Path, installed: Path) -> tuple[list[str], dict[str, str]]:
     """A command of README as it can be run here, and its environment."""
     assert words[0] == "clipper"
     extra = FREE_PORTS if words[1] in {"start", "serve"} else []
-    return [str(Path(sys.executable).parent / "clipper"), *words[1:], *extra], {**os.environ, "CLIPPER_HOME": str(home)}
+    return [str(installed / "clipper"), *words[1:], *extra], {**os.environ, "CLIPPER_HOME": str(home)}
 
 
-def run(words: list[str], folder: Path, home: Path) -> str:
-    command, environment = whole(words, home)
+def run(words: list[str], folder: Path, home: Path, installed: Path) -> str:
+    command, environment = whole(words, home, installed)
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=WITHIN_S, check=False
     )
@@ -63,25 +72,23 @@ def run(words: list[str], folder: Path, home: Path) -> str:
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
+def home(installed: Path) -> Iterator[Path]:
     """A home; what a failed test leaves running in it is stopped."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
         if (Path(folder) / "supervisor.json").exists():
-            run(["clipper", "stop"], Path(folder), Path(folder))
+            run(["clipper", "stop"], Path(folder), Path(folder), installed)
 
 
-def test_a_model_is_served_and_then_a_server_run_in_the_same_home(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_is_served_and_then_a_server_run_in_the_same_home(tmp_path: Path, home: Path, installed: Path) -> None:
     train, totals = blocks("Serve a model", "python")
     (tmp_path / "train.py").write_text(train)
     (tmp_path / "totals.py").write_text(totals)
     assert train.startswith("# train.py\n") and totals.startswith("# totals.py\n")
-    install, trains, serve, curl = commands("Serve a model")
-    assert install == ["pip", "install", ".[sklearn]"] and trains == ["python", "train.py"]
-    subprocess.run([sys.executable, *trains[1:]], cwd=tmp_path, check=True, timeout=WITHIN_S)
-    command, environment = whole(serve, home)
+    _, trains, serve, curl = commands("Serve a model")
+    assert trains == ["python", "train.py"]
+    subprocess.run([str(installed / "python"), *trains[1:]], cwd=tmp_path, check=True, timeout=WITHIN_S)
+    command, environment = whole(serve, home, installed)
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as serving:
         try:
             answer = ask(curl, home, serving)
@@ -96,11 +103,19 @@ def test_a_model_is_served_and_then_a_server_run_in_the_same_home(
     (code,) = blocks("Run a server", "python")
     for words in lines:
         if words is not stop:
-            run(words, tmp_path, home)
-    monkeypatch.setenv("CLIPPER_HOME", str(home))
-    exec(compile(code.replace("slo_ms=100", "slo_ms=20_000"), "README.md", "exec"), {})
-    assert capsys.readouterr().out == "3.0\n"
-    run(stop, tmp_path, home)
+            run(words, tmp_path, home, installed)
+    (tmp_path / "from_python.py").write_text(code.replace("slo_ms=100", "slo_ms=20_000"))
+    told = subprocess.run(
+        [str(installed / "python"), "from_python.py"],
+        cwd=tmp_path,
+        env={**os.environ, "CLIPPER_HOME": str(home)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+    )
+    assert told.stdout == "3.0\n"
+    run(stop, tmp_path, home, installed)
     with pytest.raises(Unavailable):
         read_place(home)
 
