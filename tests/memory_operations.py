@@ -38,6 +38,7 @@ from clipper.management.schemas import (
     WorkerState,
     WorkerStatus,
 )
+from clipper.management.series import Points, Series, SeriesOverview
 from clipper.manifest.plan import fingerprint
 from clipper.metrics.exposition import render
 from clipper.settings.application import ApplicationChange, Configured, Link, NewApplication, Selection
@@ -88,6 +89,19 @@ class MemoryOperations:
 
     async def history(self) -> list[Event]:
         return [Event(1e9, "m:1", "it is ready and current"), Event(1e9 + 1.5, "worker-0", "is drained: it [is] old")]
+
+    async def series_overview(self) -> SeriesOverview:
+        rate: dict[str, Points] = {"rate": (None, 2.5)}
+        applications, models = dict.fromkeys(self.applications, rate), dict.fromkeys(self.versions, rate)
+        return SeriesOverview(2.0, 1e9, applications, models, {"0": {"cpu_share": (0.25,)}}, 0)
+
+    async def application_series(self, name: str, seconds: int) -> Series:
+        await self.get_application(name)
+        return Series(2.0, 1e9, {"rate": (None, float("nan"), 2.5)[: seconds // 2]})
+
+    async def model_series(self, name: str, seconds: int) -> Series:
+        await self.get_model(name)
+        return Series(2.0, 1e9, {"rate": (1.0,)}, left_out=True)
 
     async def status(self) -> Status:
         if self.raises is not None:

@@ -53,6 +53,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control.statistics tls",
         "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
         "control.feedback abstraction control processes run_as control.snapshot control.statistics tls settings",
+        "series": "control.statistics metrics.histogram",
         "registry": "settings control.snapshot",
         "managers.reconcile": "",
         "processes": "run_as",
@@ -66,21 +67,23 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management.events": "",
         "management.learned": "",
         "management.reports": "management.learned",
+        "management.series": "",
         "management.schemas": "management.learned settings",
         "metrics": "management.learned management.schemas control.statistics",
-        "management": "hosts management.events management.reports management.schemas settings tls",
+        "management": "hosts management.events management.reports management.schemas management.series settings tls",
         "supervisor": "build extras rollout managers.reconcile home hosts malloc open_files management "
         "management.events "
-        "management.learned management.reports management.schemas metrics managers managers.environments "
+        "management.learned management.reports management.schemas management.series metrics metrics.histogram "
+        "managers managers.environments "
         "managers.open registry control inputs "
-        "processes selection.trial selection.learning run_as settings selection.policies selection.stores "
+        "processes series selection.trial selection.learning run_as settings selection.policies selection.stores "
         "control.snapshot control.statistics tls trees",
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
         "client.failures": "management.schemas",
         "client.http_api": "client.failures tls",
         "client": "home hosts client.failures client.http_api packaging management.events management.reports "
-        "management.schemas settings tls",
+        "management.schemas management.series settings tls",
         "pages": "",
         "manifest": "management.schemas packaging selection.policies settings",
         "apply": "client home management.schemas manifest packaging settings",
@@ -153,6 +156,7 @@ PURE = (
     "clipper.managers.environments.surroundings",
     "clipper.processes.excess",
     "clipper.rollout",
+    "clipper.series",
     "clipper.load.answers",
     "clipper.load.arrivals",
     "clipper.load.asked",

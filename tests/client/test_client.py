@@ -196,6 +196,15 @@ def test_the_code_of_ones_own_policy_is_sent_once(
         clipper.change_application("app", policy="absent:Policy")
 
 
+def test_series(clipper: Clipper) -> None:
+    clipper.create_application("digits", input_type="float64[2]")
+    assert clipper.series().applications == {"digits": {"rate": (None, 2.5)}}
+    assert clipper.application_series("digits").series == {"rate": (None, None, 2.5)}
+    assert clipper.application_series("digits", seconds=2).series == {"rate": (None,)}
+    with pytest.raises(NotFound):
+        clipper.model_series("a/b?c")
+
+
 def test_feedback(api: Api, clipper: Clipper) -> None:
     clipper.create_application("app")
     assert clipper.observe("app", query_id=1, label=3) == Observed(True, False)

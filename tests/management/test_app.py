@@ -237,3 +237,25 @@ def test_the_description_has_every_call_and_what_errors_look_like(api: Api, path
     for operations in schema["paths"].values():
         for operation in operations.values():
             assert operation["summary"] and operation["responses"]["default"]["content"]
+
+
+def test_series_of_late(api: Api) -> None:
+    call(api, "POST", "/applications", json={"name": "digits", "input_type": "float64[2]"})
+    deploy(api)
+    found = call(api, "GET", "/series").json()
+    assert found == {
+        "step_s": 2.0,
+        "end_s": 1e9,
+        "applications": {"digits": {"rate": [None, 2.5]}},
+        "models": {"digits": {"rate": [None, 2.5]}},
+        "workers": {"0": {"cpu_share": [0.25]}},
+        "left_out": 0,
+    }
+    # A gap is null, however it is kept.
+    assert call(api, "GET", "/series/applications/digits").json()["series"] == {"rate": [None, None, 2.5]}
+    assert call(api, "GET", "/series/applications/digits?seconds=2").json()["series"] == {"rate": [None]}
+    assert call(api, "GET", "/series/models/digits?seconds=3600").json()["left_out"] is True
+    for kind in ("applications", "models"):
+        assert failure(call(api, "GET", f"/series/{kind}/nobody"))[:2] == (404, "not_found")
+        for seconds in ("1", "3601", "-2", "x", "1e9", ""):
+            assert call(api, "GET", f"/series/{kind}/digits?seconds={seconds}").status_code == 400, seconds

@@ -15,11 +15,14 @@ from clipper.control.messages import (
     Drain,
     Draining,
     GetLoads,
+    GetReadings,
     GetStatistics,
+    Readings,
     decode_reply,
     encode,
 )
 from clipper.control.snapshot import ReplicaAddress, Snapshot
+from clipper.control.statistics import NO_MARK
 from clipper.settings.version import Batching
 from clipper.types import ModelId
 from serving import SUM, TIMEOUT_S, ControlClient, Serving, application, model, serving, version, with_address
@@ -125,6 +128,36 @@ def test_snapshot_that_cannot_be_served_closes_the_channel_and_harms_nothing(sys
 
 
 # -- statistics --------------------------------------------------------------------------------------------
+
+
+def test_readings_are_of_what_has_changed(system: Serving) -> None:
+    apply(system)
+    client = ControlClient(system.worker.control_path)
+    nothing_known = GetReadings({"app": NO_MARK, "nobody": NO_MARK}, (("m", "1", NO_MARK), ("m", "9", NO_MARK)))
+    before = client.ask(nothing_known)
+    (app,), (one,) = before.applications, before.versions
+    assert (app.name, one.model, one.version) == ("app", "m", "1")
+    marks = GetReadings({"app": app.mark}, (("m", "1", one.mark),))
+    assert client.ask(marks) == Readings((), ())
+    assert output(system) == 42
+    after = client.ask(marks)
+    (now,), (answered,) = after.applications, after.versions
+    assert (now.queries - app.queries, sum(now.latency) - sum(app.latency)) == (1, 1)
+    assert now.models["m"].selected - (app.models["m"].selected if "m" in app.models else 0) == 1
+    assert (answered.rows - one.rows, answered.batches_answered - one.batches_answered) == (1, 1)
+    assert answered.service_s > one.service_s and answered.batch_limit >= 1
+    counted = system.worker.application("app")
+    assert (now.queries, now.slo_misses, now.latency) == (counted.queries, counted.slo_misses, counted.latency_s.counts)
+    client.close()
+
+
+def test_readings_of_many_let_queries_through(system: Serving) -> None:
+    many = [application(f"app{number}") for number in range(120)]
+    system.apply(many, [model(version(system.containers[0]))])
+    client = ControlClient(system.worker.control_path)
+    assert len(client.ask(GetReadings({one.name: NO_MARK for one in many}, ())).applications) == len(many)
+    client.close()
+    apply(system)
 
 
 def test_counts_are_those_of_what_was_asked() -> None:

@@ -2,7 +2,7 @@
 
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.cache.clock import CacheTable
-from clipper.control.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionLoad, VersionStatistics
+from clipper.control.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionLoad, VersionReading, VersionStatistics
 from clipper.metrics.histogram import Histogram
 from clipper.types import ModelId
 
@@ -58,4 +58,24 @@ class VersionCounts:
             service_s=self.batch_latency_s.sum,
             slo_s=scheduler.slo_s,
             rows_per_s={id_: rate for id_, rate in rates.items() if rate},
+        )
+
+    def reading(self, model: ModelId, scheduler: Scheduler, table: CacheTable | None) -> VersionReading:
+        sent, answered = sum(self.queue_wait_s.counts), sum(self.batch_latency_s.counts)
+        hits, joins, misses = (table.hits, table.joins, table.misses) if table else (0, 0, 0)
+        limit = min((replica.batch_limit(scheduler.slo_s) for replica in scheduler.replicas.values()), default=0)
+        return VersionReading(
+            model=model.name,
+            version=model.version,
+            # The limit has bits of its own, so that its change cannot cancel one of the counts.
+            mark=sent + answered + hits + joins + misses + limit * (1 << 40),
+            batches_sent=sent,
+            rows=int(self.batch_size.sum),
+            wait_s=self.queue_wait_s.sum,
+            batches_answered=answered,
+            service_s=self.batch_latency_s.sum,
+            cache_hits=hits,
+            cache_joins=joins,
+            cache_misses=misses,
+            batch_limit=limit,
         )

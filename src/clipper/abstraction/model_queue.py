@@ -25,7 +25,7 @@ from clipper.abstraction.work import Waiter, Work
 from clipper.containers.protocol.messages import Results, Welcome
 from clipper.containers.protocol.typed import TypedResults
 from clipper.control.snapshot import ReplicaAddress, VersionSnapshot
-from clipper.control.statistics import ReplicaStatistics, VersionLoad, VersionStatistics
+from clipper.control.statistics import ReplicaStatistics, VersionLoad, VersionReading, VersionStatistics
 from clipper.outputs.output import Output, read_outputs
 from clipper.types import InputType, ModelId
 
@@ -38,9 +38,8 @@ MAX_QUEUE_BYTES = 256 * 1024 * 1024
 # A model's error is cut to this length in an answer; the container's log has the whole error.
 MAX_MESSAGE_CHARACTERS = 300
 
-# When many queries fail at once, as when a whole queue expires, one turn of the loop notifies this many of them. That
-# takes 3 ms, since each notification writes an answer. A full queue in one turn took 70 to 90 ms, in which the worker
-# answered nobody else.
+# When a whole queue expires, one turn of the loop notifies this many queries. That takes 3 ms, since each notification
+# writes an answer. A full queue in one turn took 70 to 90 ms, in which the worker answered nobody else.
 MAX_NOTIFIED = 250
 # And so many numbers of arrays go into answers: a millisecond, if they become JSON.
 MAX_ELEMENTS = 16_384
@@ -433,13 +432,14 @@ class ModelQueue:
             work.table.forget(work)
         return work.dismiss()
 
-    # -- statistics ------------------------------------------------------------------------------------
-
     def statistics(self) -> VersionStatistics:
         return self._counts.statistics(self.model, self._scheduler, self._table)
 
     def load(self) -> VersionLoad:
         return self._counts.load(self.model, self._scheduler)
+
+    def reading(self) -> VersionReading:
+        return self._counts.reading(self.model, self._scheduler, self._table)
 
     def replica_statistics(self) -> list[ReplicaStatistics]:
         return [replica.statistics(self._scheduler.slo_s) for replica in self._links.values()]

@@ -39,6 +39,7 @@ from clipper.client.models import Models
 from clipper.client.queries import Queries
 from clipper.client.query_calls import Observed, Prediction
 from clipper.client.tokens import Tokens
+from clipper.client.watching import Watching
 from clipper.errors import ClipperError, DeadlineExceeded, Unauthorized, Unavailable
 from clipper.home import find_home
 from clipper.management.events import Event
@@ -51,7 +52,7 @@ __all__ = ["STOP_TIMEOUT_S", "AsyncClipper", "Clipper", "Observed", "Prediction"
 STOP_TIMEOUT_S = 60.0
 
 
-class Clipper(Models, Applications, Queries, Tokens, Keys):
+class Clipper(Models, Applications, Queries, Tokens, Keys, Watching):
     """A running server. Close the client, or use it in a ``with`` block, to release its connections.
 
     Threads may share a client, and a process that was forked may go on with it.

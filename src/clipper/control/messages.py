@@ -17,7 +17,13 @@ from msgspec import Struct
 
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.snapshot import Snapshot
-from clipper.control.statistics import StandingStatistics, VersionLoad, WorkerStatistics
+from clipper.control.statistics import (
+    ApplicationReading,
+    StandingStatistics,
+    VersionLoad,
+    VersionReading,
+    WorkerStatistics,
+)
 from clipper.errors import ProtocolViolation
 from clipper.tls.material import TlsMaterial
 from clipper.types import ModelId
@@ -93,6 +99,25 @@ class GetLoads(Command[Loads], frozen=True, tag=True):
     """Asks for the loads of these versions."""
 
     versions: tuple[ModelId, ...]
+
+
+class Readings(Struct, frozen=True, tag=True):
+    """What has changed of what the command names. The worker leaves out what it does not have."""
+
+    applications: tuple[ApplicationReading, ...]
+    versions: tuple[VersionReading, ...]
+
+
+class GetReadings(Command[Readings], frozen=True, tag=True):
+    """Asks for a reading of each of these whose mark is another by now. No reading has the mark ``NO_MARK``.
+
+    Attributes:
+        applications: by name, the mark of the last reading.
+        versions: by model and version, the mark of the last reading.
+    """
+
+    applications: dict[str, int]
+    versions: tuple[tuple[str, str, int], ...]
 
 
 class Draining(Struct, frozen=True, tag=True):
@@ -205,8 +230,8 @@ class GetRecentInput(Command[RecentInput], frozen=True, tag=True):
     model: str
 
 
-AnyCommand = Apply | GetStatistics | GetLoads | Drain | Observe | DescribePolicy | GetRecentInput
-AnyReply = Applied | Statistics | Loads | Draining | Observed | PolicyDescription | RecentInput
+AnyCommand = Apply | GetStatistics | GetLoads | GetReadings | Drain | Observe | DescribePolicy | GetRecentInput
+AnyReply = Applied | Statistics | Loads | Readings | Draining | Observed | PolicyDescription | RecentInput
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)

@@ -12,6 +12,8 @@ LATENCY_BOUNDS_S = (
     0.025, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 )  # fmt: skip
 CONFIDENCE_BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+# The mark of a reading that there has not been.
+NO_MARK = -1
 SIZE_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -143,6 +145,66 @@ class VersionLoad(Struct, frozen=True):
     service_s: float
     slo_s: float
     rows_per_s: dict[str, float]
+
+
+class ModelReading(Struct, frozen=True, array_like=True):
+    """One model of an application; see ``ModelSelectionStatistics``."""
+
+    selected: int
+    missing: int
+    scored: int
+    loss: float
+
+
+class ApplicationReading(Struct, frozen=True, array_like=True):
+    """What a worker has counted of an application, in the short form that is read every few seconds.
+
+    Attributes:
+        mark: another number whenever anything here has changed.
+        queries, defaults, errors, slo_misses: as in ``ApplicationStatistics``; ``latency`` and ``confidence`` have the
+            counts of its histograms.
+        confidence_sum: of the confidences in ``confidence``.
+        feedback: pieces, whatever came of them.
+    """
+
+    name: str
+    mark: int
+    queries: int
+    slo_misses: int
+    defaults: dict[str, int]
+    errors: dict[str, int]
+    latency: tuple[int, ...]
+    models: dict[str, ModelReading]
+    confidence: tuple[int, ...]
+    confidence_sum: float
+    feedback: int
+    answers_scored: int
+    answer_loss: float
+
+
+class VersionReading(Struct, frozen=True, array_like=True):
+    """What a worker has counted of a version, in the short form that is read every few seconds.
+
+    Attributes:
+        mark: another number whenever anything here has changed.
+        rows: sent in ``batches_sent`` batches; ``wait_s`` is the sum of the waits of their oldest queries.
+        batches_answered: ``service_s`` is the sum of their times in the replica.
+        cache_joins: look-ups that found an equal input in flight.
+        batch_limit: the smallest of its linked replicas; 0 if none is linked.
+    """
+
+    model: str
+    version: str
+    mark: int
+    batches_sent: int
+    rows: int
+    wait_s: float
+    batches_answered: int
+    service_s: float
+    cache_hits: int
+    cache_joins: int
+    cache_misses: int
+    batch_limit: int
 
 
 class LimitStatistics(Struct, frozen=True):

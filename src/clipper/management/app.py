@@ -15,6 +15,7 @@ from clipper.management.routes.artifacts import Artifacts
 from clipper.management.routes.keys import Keys
 from clipper.management.routes.models import Models, Versions
 from clipper.management.routes.replicas import Replicas
+from clipper.management.routes.series import SeriesOfLate
 from clipper.management.routes.server import Server
 from clipper.management.routes.tokens import Tokens
 from clipper.management.statuses import clipper_error, http_error, not_unicode, too_deep, unexpected_error
@@ -29,7 +30,7 @@ def create_app(operations: Operations) -> Litestar:
     It does not check who calls: ``gate`` does.
     """
     return Litestar(
-        route_handlers=[Applications, Artifacts, Keys, Models, Versions, Replicas, Server, Tokens],
+        route_handlers=[Applications, Artifacts, Keys, Models, Versions, Replicas, SeriesOfLate, Server, Tokens],
         dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
         exception_handlers={
             ClipperError: clipper_error,

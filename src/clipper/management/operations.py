@@ -27,6 +27,7 @@ from clipper.management.schemas import (
     Token,
     Version,
 )
+from clipper.management.series import Series, SeriesOverview
 from clipper.settings.application import ApplicationChange, NewApplication
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Deployment
@@ -43,6 +44,14 @@ class Operations(Protocol):
 
     async def history(self) -> list[Event]:
         """The latest events and decisions since the server's start, oldest first."""
+
+    async def series_overview(self) -> SeriesOverview: ...
+
+    async def application_series(self, name: str, seconds: int) -> Series:
+        """All series of the last ``seconds``, from 2 to 3600."""
+
+    async def model_series(self, name: str, seconds: int) -> Series:
+        """As ``application_series``."""
 
     async def has_artifact(self, digest: str) -> bool: ...
 

@@ -6,6 +6,23 @@ from collections.abc import Sequence
 from clipper.control.statistics import HistogramData
 
 
+def quantile(counts: Sequence[int], bounds: Sequence[float], share: float) -> float:
+    """Return a quantile, interpolated linearly within its bucket: the last bound if it lies above that.
+
+    Args:
+        counts: those of a histogram with these bounds; at least one is not 0.
+        share: from 0 to 1, of the values that are at most the quantile.
+    """
+    wanted = share * sum(counts)
+    low = 0.0
+    for count, high in zip(counts, bounds):
+        if count and wanted <= count:
+            return low + (high - low) * wanted / count
+        wanted -= count
+        low = high
+    return low
+
+
 class Histogram:
     """Counts of values up to and including each bound, plus a count of those above the last bound."""
 

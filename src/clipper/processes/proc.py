@@ -14,6 +14,8 @@ _OWN_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBU
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 # The first field that ``stat_fields`` returns is the third of /proc/PID/stat.
 _FIRST_FIELD = 3
+# In user mode and in the kernel, in clock ticks.
+CPU_TICKS = (14 - _FIRST_FIELD, 15 - _FIRST_FIELD)
 START_TIME = 22 - _FIRST_FIELD
 THREADS = 20 - _FIRST_FIELD
 RESIDENT_PAGES = 24 - _FIRST_FIELD

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
+    ApplicationReading,
     ApplicationStatistics,
+    ModelReading,
     ModelSelectionStatistics,
     SelectionStatistics,
 )
@@ -87,6 +89,31 @@ class ApplicationCounts:
             slo_misses=self.slo_misses,
             latency_s=self.latency_s.data(),
             selection=self._selection(contexts, costs, calibration_error),
+        )
+
+    def mark(self) -> int:
+        """Return a number that grows with each query, answer and piece of feedback."""
+        return self.queries + sum(self.latency_s.counts) + sum(self.feedback.values())
+
+    def reading(self, name: str) -> ApplicationReading:
+        selected = self._selected()
+        return ApplicationReading(
+            name=name,
+            mark=self.mark(),
+            queries=self.queries,
+            slo_misses=self.slo_misses,
+            defaults=dict(self.defaults),
+            errors=dict(self.errors),
+            latency=tuple(self.latency_s.counts),
+            models={
+                model: ModelReading(selected[model], self.missing[model], self.scored[model], self.loss.get(model, 0.0))
+                for model in selected.keys() | self.scored.keys()
+            },
+            confidence=tuple(self.confidence.counts),
+            confidence_sum=self.confidence.sum,
+            feedback=sum(self.feedback.values()),
+            answers_scored=self.answers_scored,
+            answer_loss=self.answer_loss,
         )
 
     def _selection(

@@ -39,6 +39,7 @@ from clipper.supervisor.keepers.forgetter import Forgetter
 from clipper.supervisor.keepers.keepers import Keepers
 from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.keepers.samples import Samples
+from clipper.supervisor.keepers.sampling import Sampling
 from clipper.supervisor.keepers.scaler import Scaler
 from clipper.supervisor.operations.keys import Keys
 from clipper.supervisor.operations.operations import SupervisorOperations
@@ -227,6 +228,7 @@ class Supervisor:
             tokens,
             Keys(catalog, reconciler),
             Ramps(catalog, store, wake),
+            Sampling(catalog, manager, workers),
             self._certificates,
         )
 
@@ -268,6 +270,7 @@ class Supervisor:
         keepers.start("removing old versions", versions.run)
         keepers.start("scaling by load", parts.scaler.run)
         keepers.start("following newcomers", parts.ramps.run)
+        keepers.start("taking samples for the series", parts.sampling.run)
         ended_tests = EndedTests(parts.catalog, parts.workers, parts.reconciler.story)
         keepers.start("reporting tests that have ended", ended_tests.run)
         # Images of versions that were removed while Docker was away.

@@ -18,18 +18,20 @@ from clipper.supervisor.operations.applications import ApplicationOperations
 from clipper.supervisor.operations.models import ModelOperations
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.reports import ReportOperations
+from clipper.supervisor.operations.series import SeriesOperations
 from clipper.supervisor.operations.views import worker_view
 from clipper.supervisor.stop_requests import StopRequests
 from clipper.types import ModelId
 
 
-class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperations):
+class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperations, SeriesOperations):
     """See ``management.operations.Operations`` for each call."""
 
     def __init__(self, parts: Parts, home: str, place: Place, stopping: StopRequests) -> None:
         ApplicationOperations.__init__(self, parts)
         ModelOperations.__init__(self, parts)
         ReportOperations.__init__(self, parts)
+        SeriesOperations.__init__(self, parts)
         self._tokens = parts.tokens
         self._keys = parts.keys
         self._home = home

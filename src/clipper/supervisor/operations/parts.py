@@ -10,6 +10,7 @@ from clipper.supervisor.keepers.certificates import Certificates
 from clipper.supervisor.keepers.forgetter import Forgetter
 from clipper.supervisor.keepers.keepers import Keepers
 from clipper.supervisor.keepers.ramps import Ramps
+from clipper.supervisor.keepers.sampling import Sampling
 from clipper.supervisor.keepers.scaler import Scaler
 from clipper.supervisor.operations.keys import Keys
 from clipper.supervisor.operations.selections import SelectionChecker
@@ -35,4 +36,5 @@ class Parts:
     tokens: Tokens
     keys: Keys
     ramps: Ramps
+    sampling: Sampling
     certificates: Certificates | None = None

@@ -16,6 +16,7 @@ from clipper.control.statistics import (
 )
 from clipper.errors import InvalidArgument
 from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
+from clipper.metrics.histogram import quantile
 from clipper.registry.records import ApplicationRecord
 from clipper.selection.learning.comparison import Compared, compare
 from clipper.selection.learning.confidence_sequences import Evidence, Interval, mean_interval
@@ -240,16 +241,5 @@ def _latency(histograms: Iterable[HistogramData]) -> Latency | None:
     if not total:
         return None
     mean_s = sum(each.sum for each in found) / total
-    return Latency(1000 * mean_s, 1000 * _quantile_s(counts, 0.5), 1000 * _quantile_s(counts, 0.99))
-
-
-def _quantile_s(counts: Sequence[int], share: float) -> float:
-    """A quantile, interpolated linearly within its bucket; the last bound if it lies above that."""
-    wanted = share * sum(counts)
-    low_s = 0.0
-    for count, high_s in zip(counts, LATENCY_BOUNDS_S):
-        if count and wanted <= count:
-            return low_s + (high_s - low_s) * wanted / count
-        wanted -= count
-        low_s = high_s
-    return low_s
+    p50_s, p99_s = (quantile(counts, LATENCY_BOUNDS_S, share) for share in (0.5, 0.99))
+    return Latency(1000 * mean_s, 1000 * p50_s, 1000 * p99_s)

@@ -105,6 +105,14 @@ class Workers:
     def _ready(self) -> list[WorkerProcess]:
         return [worker for worker in self if worker.phase == "ready"]
 
+    def instances(self) -> list[int]:
+        """Of the workers that are up."""
+        return [worker.instance for worker in self._ready()]
+
+    def pids(self) -> dict[int, int]:
+        """The process of each worker that has one, by the worker's index."""
+        return {worker.index: worker.process.pid for worker in self if worker.process is not None}
+
     @property
     def any_ready(self) -> bool:
         return any(worker.applied is not None for worker in self)
@@ -112,9 +120,16 @@ class Workers:
     async def ask_all(self, command: Command[R], timeout_s: float = ANSWER_TIMEOUT_S) -> list[tuple[int, R]]:
         """The reply of each worker that is up and answers in time, with its instance."""
 
+        return await self.ask_each(lambda _: command, timeout_s)
+
+    async def ask_each(
+        self, command_for: Callable[[int], Command[R]], timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> list[tuple[int, R]]:
+        """As ``ask_all``, with a command for each worker, by its instance."""
+
         async def ask(worker: WorkerProcess) -> tuple[int, R] | None:
             instance = worker.instance  # read now: when the answer comes, another process may run
-            reply = await _ask(worker, command, timeout_s)
+            reply = await _ask(worker, command_for(instance), timeout_s)
             return None if reply is None else (instance, reply)
 
         replies = await asyncio.gather(*map(ask, self._ready()))

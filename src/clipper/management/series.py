@@ -1,0 +1,41 @@
+"""Schemas of series: one value every ``step_s`` seconds, oldest first, null where there is none."""
+
+from msgspec import Struct
+
+MAX_SERIES_S = 3600
+
+Points = tuple[float | None, ...]
+
+
+class SeriesOverview(Struct, frozen=True):
+    """The last two minutes of all applications, models and workers, each by name.
+
+    All series have the same number of points: 60, or as many as there are since the supervisor's start.
+
+    Attributes:
+        end_s: when the newest sample was taken, in seconds since 1970.
+        applications: ``rate``, ``p99_ms``, ``late_share`` and ``default_share``.
+        models: ``rate`` and ``replicas_ready``.
+        workers: ``cpu_share``, of one core, and ``rss_bytes``, by the worker's index.
+        left_out: of how many applications and models the series of an hour are not all kept, because there are too
+            many.
+    """
+
+    step_s: float
+    end_s: float
+    applications: dict[str, dict[str, Points]]
+    models: dict[str, dict[str, Points]]
+    workers: dict[str, dict[str, Points]]
+    left_out: int
+
+
+class Series(Struct, frozen=True):
+    """All series of one application or model, by name; they have the same number of points.
+
+    ``left_out`` says whether some are not kept, because there are too many; those named here are null then.
+    """
+
+    step_s: float
+    end_s: float
+    series: dict[str, Points]
+    left_out: bool = False

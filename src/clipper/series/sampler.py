@@ -1,0 +1,309 @@
+"""Takes a sample every step: readings of all workers and facts in, values into the ring."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from math import ceil
+
+from clipper.control.statistics import NO_MARK, ApplicationReading, VersionReading
+from clipper.series.increases import (
+    application_increase,
+    sum_of_applications,
+    sum_of_versions,
+    version_increase,
+)
+from clipper.series.ring import SeriesRing, Subject
+from clipper.series.values import OF_OVERVIEW, Losses, Replicas, application_values, version_values
+
+STEP_S = 2.0
+# An hour.
+POINTS = 1800
+# 59 MB at most. A hundred applications of three models and as many models take 3,000.
+MAX_SERIES = 8192
+# Two minutes, of the few series that an overview shows: six for each of all that is followed, and two for each worker.
+LATEST_POINTS = 60
+MAX_LATEST_SERIES = 8192
+# The first so many of each kind are followed.
+MAX_FOLLOWED = 1000
+# So many of each kind are read in a step. More take turns, and a value is that of all steps since the last turn.
+PER_STEP = 128
+# A worker that is busy with a long task answers in the next step or the one after it: until then there are gaps. Then
+# the others' counts go on without it.
+MAX_MISSED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationFacts:
+    """``id``: another application of that name has another one."""
+
+    name: str
+    id: str
+    slo_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """``versions`` are those that run or should run."""
+
+    name: str
+    current: str | None
+    versions: Mapping[str, Replicas]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """A worker's process: the processor time that it has used, and its memory now."""
+
+    index: int
+    pid: int
+    cpu_s: float
+    rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the supervisor knows at a step.
+
+    Attributes:
+        workers: the instances of those that should answer.
+    """
+
+    applications: tuple[ApplicationFacts, ...]
+    models: tuple[ModelFacts, ...]
+    workers: frozenset[int]
+    processes: tuple[ProcessFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one worker says has changed."""
+
+    applications: tuple[ApplicationReading, ...]
+    versions: tuple[VersionReading, ...]
+
+
+@dataclass(slots=True)
+class _Worker:
+    """The last reading of everything from one worker, and how often in a row it has not answered."""
+
+    applications: dict[str, ApplicationReading] = field(default_factory=dict)
+    versions: dict[tuple[str, str], VersionReading] = field(default_factory=dict)
+    missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What was counted in a step, by application, and by model and version.
+
+    ``begun``: of what there was a reading before, so that nothing new means that nothing was counted.
+    """
+
+    applications: Mapping[str, ApplicationReading]
+    versions: Mapping[tuple[str, str], VersionReading]
+    begun: Collection[str | tuple[str, str]]
+
+
+class Sampler:
+    """Turns readings into series. Time comes in: ``now_s`` of a clock that never goes back.
+
+    The first reading of anything is where its counting begins, since nobody knows over which time it was counted.
+
+    Attributes:
+        ring: all series, of an hour. A worker is the subject ``worker``, its index.
+        latest: the latest points of those series that ``OF_OVERVIEW`` names, for which there is always room.
+    """
+
+    def __init__(self, now_s: float, points: int = POINTS, max_series: int = MAX_SERIES) -> None:
+        self.ring = SeriesRing(points, max_series)
+        self.latest = SeriesRing(LATEST_POINTS, MAX_LATEST_SERIES)
+        self._began_s = now_s
+        self._step = -1
+        self._turn = 0
+        # When something was last read, by what it is.
+        self._read_s: dict[Subject, float] = {}
+        self._workers: dict[int, _Worker] = {}
+        self._ids: dict[str, str] = {}
+        self._subjects: set[Subject] = set()
+        self._losses: defaultdict[str, Losses] = defaultdict(Losses)
+        self._processes: dict[int, ProcessFacts] = {}
+        self._looked_s = now_s
+
+    def due_s(self) -> float:
+        """When the next step begins."""
+        return self._began_s + (self._step + 1) * STEP_S
+
+    def marks(self, instance: int, facts: Facts) -> tuple[dict[str, int], tuple[tuple[str, str, int], ...]]:
+        """What to ask a worker for: the marks of applications, and of versions, of those whose turn it is."""
+        worker, turns = self._workers.get(instance, _Worker()), _turns(facts)
+        applications = {
+            one.name: known.mark if (known := worker.applications.get(one.name)) else NO_MARK
+            for one in islice(facts.applications, self._turn % turns, MAX_FOLLOWED, turns)
+        }
+        versions = tuple(
+            (one.name, version, known.mark if (known := worker.versions.get((one.name, version))) else NO_MARK)
+            for one in islice(facts.models, self._turn % turns, MAX_FOLLOWED, turns)
+            for version in one.versions
+        )
+        return applications, versions
+
+    def take(self, now_s: float, facts: Facts, answers: Mapping[int, Answer]) -> None:
+        """Take a sample.
+
+        Args:
+            now_s: when the answers came; in the time of a step that there was a sample of, nothing is done.
+            facts: those that the marks were made of.
+            answers: by the workers' instances.
+        """
+        step = int((now_s - self._began_s) / STEP_S)
+        if step <= self._step:
+            return
+        self._step = step
+        self.ring.begin(step)
+        self.latest.begin(step)
+        self._forget_others(facts)
+        counted, turns = self._counted(facts.workers, answers), _turns(facts)
+        for one in islice(facts.applications, self._turn % turns, MAX_FOLLOWED, turns):
+            subject = Subject("application", one.name)
+            values, is_busy = self._application(one, counted, now_s - self._read_s.get(subject, self._began_s))
+            self._write(subject, values, is_busy, counted is not None, now_s, turns)
+        for model in islice(facts.models, self._turn % turns, MAX_FOLLOWED, turns):
+            subject = Subject("model", model.name)
+            values, is_busy = self._model(model, counted, now_s - self._read_s.get(subject, self._began_s))
+            self._write(subject, values, is_busy, counted is not None, now_s, turns)
+        self._turn += 1
+        self._write_processes(facts.processes, now_s)
+
+    def _counted(self, expected: Collection[int], answers: Mapping[int, Answer]) -> _Counted | None:
+        """What all workers have counted since the last whole step; None if this step is not one."""
+        for gone in self._workers.keys() - expected:
+            del self._workers[gone]
+        late = [self._workers[one] for one in expected - answers.keys() if one in self._workers]
+        for worker in late:
+            worker.missed += 1
+        if any(worker.missed <= MAX_MISSED for worker in late) or not answers:
+            return None
+        for instance in expected - answers.keys():
+            self._workers.pop(instance, None)
+        begun: set[str | tuple[str, str]] = set()
+        applications: defaultdict[str, list[ApplicationReading]] = defaultdict(list)
+        versions: defaultdict[tuple[str, str], list[VersionReading]] = defaultdict(list)
+        for instance, answer in answers.items():
+            worker = self._workers.setdefault(instance, _Worker())
+            worker.missed = 0
+            begun.update(worker.applications, worker.versions)
+            for one in answer.applications:
+                if (before := worker.applications.get(one.name)) is not None:
+                    applications[one.name].append(application_increase(before, one))
+                worker.applications[one.name] = one
+            for version in answer.versions:
+                key = version.model, version.version
+                if (known := worker.versions.get(key)) is not None:
+                    versions[key].append(version_increase(known, version))
+                worker.versions[key] = version
+        return _Counted(
+            {name: total for name, each in applications.items() if (total := sum_of_applications(each))},
+            {key: total for key, each in versions.items() if (total := sum_of_versions(each))},
+            begun,
+        )
+
+    def _write(
+        self, subject: Subject, values: dict[str, float], is_busy: bool, is_read: bool, now_s: float, steps: int
+    ) -> None:
+        self.ring.write(subject, values, is_busy=is_busy, steps=steps)
+        shown = {name: values[name] for name in OF_OVERVIEW[subject.kind] if name in values}
+        self.latest.write(subject, shown, is_busy=True, steps=steps)
+        if is_read:
+            self._read_s[subject] = now_s
+
+    def _application(
+        self, one: ApplicationFacts, step: _Counted | None, interval_s: float
+    ) -> tuple[dict[str, float], bool]:
+        """Its values, and whether it was busy."""
+        values = {"slo_ms": one.slo_ms}
+        counted = None if step is None else step.applications.get(one.name)
+        losses = self._losses.get(one.name)
+        if counted is not None:
+            if counted.feedback:
+                losses = self._losses[one.name]
+                losses.add(counted)
+            values |= application_values(counted, interval_s, losses.regret if losses else None)
+        elif step is not None and one.name in step.begun:
+            values["rate"] = 0.0
+            if losses is not None and (regret := losses.regret) is not None:
+                values["regret"] = regret
+        return values, counted is not None
+
+    def _model(self, model: ModelFacts, step: _Counted | None, interval_s: float) -> tuple[dict[str, float], bool]:
+        values: dict[str, float] = {
+            "replicas_ready": sum(each.ready for each in model.versions.values()),
+            "replicas_wanted": sum(each.wanted for each in model.versions.values()),
+        }
+        found: list[VersionReading] = []
+        if step is not None:
+            limits = {version: self._batch_limit(model.name, version) for version in model.versions}
+            begun = [version for version in model.versions if (model.name, version) in step.begun]
+            found = [one for version in begun if (one := step.versions.get((model.name, version)))]
+            if begun:
+                limit = limits.get(model.current or "") or min(filter(None, limits.values()), default=0)
+                values |= version_values(sum_of_versions(found), interval_s, limit)
+            # Most models have a previous version that runs and is not asked.
+            if any(one.version != model.current for one in found):
+                for version in begun:
+                    own = version_values(step.versions.get((model.name, version)), interval_s, limits[version])
+                    replicas = model.versions[version]
+                    own |= {"replicas_ready": replicas.ready, "replicas_wanted": replicas.wanted}
+                    values |= {f"{name}.{version}": value for name, value in own.items()}
+        return values, bool(found)
+
+    def _batch_limit(self, model: str, version: str) -> int:
+        """The smallest over the workers; 0 if none has a replica of it."""
+        readings = (worker.versions.get((model, version)) for worker in self._workers.values())
+        return min((one.batch_limit for one in readings if one is not None and one.batch_limit), default=0)
+
+    def _write_processes(self, processes: Iterable[ProcessFacts], now_s: float) -> None:
+        before, self._processes = self._processes, {one.index: one for one in processes}
+        for index, one in self._processes.items():
+            values: dict[str, float] = {"rss_bytes": one.rss_bytes}
+            known = before.get(index)
+            if known is not None and known.pid == one.pid:
+                values["cpu_share"] = max(one.cpu_s - known.cpu_s, 0.0) / (now_s - self._looked_s)
+            self._write(Subject("worker", str(index)), values, True, True, now_s, 1)
+        self._looked_s = now_s
+
+    def _forget_others(self, facts: Facts) -> None:
+        """Drop what is known of applications, models and workers that there are no more."""
+        ids = {one.name: one.id for one in facts.applications}
+        versions = {(one.name, version) for one in facts.models for version in one.versions}
+        for worker in self._workers.values():
+            for name in worker.applications.keys() - ids.keys():
+                del worker.applications[name]
+            for key in worker.versions.keys() - versions:
+                del worker.versions[key]
+        subjects = {
+            *(Subject("application", name) for name in ids),
+            *(Subject("model", one.name) for one in facts.models),
+            *(Subject("worker", str(one.index)) for one in facts.processes),
+        }
+        if subjects == self._subjects and ids == self._ids:
+            return
+        for name, id_ in self._ids.items():
+            if ids.get(name) != id_:
+                self.ring.drop(Subject("application", name))
+                self.latest.drop(Subject("application", name))
+                self._losses.pop(name, None)
+                self._read_s.pop(Subject("application", name), None)
+        self.ring.keep_only(subjects)
+        self.latest.keep_only(subjects)
+        for one in facts.applications[MAX_FOLLOWED:]:
+            self.ring.leave_out(Subject("application", one.name))
+        for model in facts.models[MAX_FOLLOWED:]:
+            self.ring.leave_out(Subject("model", model.name))
+        self._read_s = {one: read_s for one, read_s in self._read_s.items() if one in subjects}
+        self._ids, self._subjects = ids, subjects
+
+
+def _turns(facts: Facts) -> int:
+    """In how many steps all that is followed has its turn."""
+    followed = min(max(len(facts.applications), len(facts.models), 1), MAX_FOLLOWED)
+    return ceil(followed / PER_STEP)

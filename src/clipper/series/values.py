@@ -1,0 +1,139 @@
+"""The values of one step, from what was counted in it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from clipper.control.statistics import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_S, ApplicationReading, VersionReading
+from clipper.metrics.histogram import quantile
+
+# Series that every application and every model has, also before they have a value.
+OF_APPLICATIONS = ("rate", "p50_ms", "p99_ms", "slo_ms", "late_share", "default_share")
+OF_MODELS = (
+    "rate",
+    "batch_size",
+    "batch_limit",
+    "queue_wait_ms",
+    "batch_latency_ms",
+    "replicas_ready",
+    "replicas_wanted",
+)
+OF_OVERVIEW = {
+    "application": ("rate", "p99_ms", "late_share", "default_share"),
+    "model": ("rate", "replicas_ready"),
+    "worker": ("cpu_share", "rss_bytes"),
+}
+
+
+@dataclass(slots=True)
+class Losses:
+    """What an application has lost on feedback since its series began.
+
+    Attributes:
+        models: by model, the sum of its losses and how many they are.
+    """
+
+    answer_loss: float = 0.0
+    answers_scored: int = 0
+    models: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def add(self, counted: ApplicationReading) -> None:
+        self.answer_loss += counted.answer_loss
+        self.answers_scored += counted.answers_scored
+        for model, each in counted.models.items():
+            if each.scored:
+                loss, scored = self.models.get(model, (0.0, 0))
+                self.models[model] = loss + each.loss, scored + each.scored
+
+    @property
+    def regret(self) -> float | None:
+        """How much more the answers have lost than the best model would have; None without feedback.
+
+        As ``clipper_selection_regret``: the answers' losses minus as many times the smallest mean loss of a model.
+        """
+        if not self.answers_scored or not self.models:
+            return None
+        return self.answer_loss - self.answers_scored * min(loss / scored for loss, scored in self.models.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """How many replicas of a version are ready, and how many are wanted."""
+
+    ready: int
+    wanted: int
+
+
+def application_values(counted: ApplicationReading, interval_s: float, regret: float | None) -> dict[str, float]:
+    """The values of an application of which something was counted.
+
+    Args:
+        counted: in the step, over all workers.
+        interval_s: how long the step was.
+
+    Returns:
+        ``rate`` of queries and ``feedback_rate``, a second. Of the answers of the step ``p50_ms`` and ``p99_ms``, and
+        the shares that were late, had the default or no output (``error_share``), of these two also by reason
+        (``default_share.timeout``), and the share with the output of each model (``answer_share.MODEL``). Of the
+        feedback ``mean_loss`` of the answers and ``mean_loss.MODEL``, and the ``regret`` since the series began. Of
+        answers with a confidence its mean (``confidence``), and their share up to each bound
+        (``confidence_share.0.5``: above 0.4). What has no value, such as a mean of nothing, is left out.
+    """
+    values = {"rate": counted.queries / interval_s, "feedback_rate": counted.feedback / interval_s}
+    answers = sum(counted.latency)
+    if answers:
+        values |= {
+            "p50_ms": 1000 * quantile(counted.latency, LATENCY_BOUNDS_S, 0.5),
+            "p99_ms": 1000 * quantile(counted.latency, LATENCY_BOUNDS_S, 0.99),
+            "late_share": counted.slo_misses / answers,
+        }
+        values |= _shares("default_share", counted.defaults, answers)
+        values |= _shares("error_share", counted.errors, answers)
+        for model, each in counted.models.items():
+            # A query may be answered in another step than it asked its models in.
+            values[f"answer_share.{model}"] = min(max(each.selected - each.missing, 0) / answers, 1.0)
+    for model, each in counted.models.items():
+        if each.scored:
+            values[f"mean_loss.{model}"] = each.loss / each.scored
+    if counted.answers_scored:
+        values["mean_loss"] = counted.answer_loss / counted.answers_scored
+    if regret is not None:
+        values["regret"] = regret
+    if confident := sum(counted.confidence):
+        values["confidence"] = counted.confidence_sum / confident
+        for bound, count in zip(CONFIDENCE_BOUNDS, counted.confidence):
+            values[f"confidence_share.{bound:g}"] = count / confident
+    return values
+
+
+def _shares(name: str, counts: Mapping[str, int], answers: int) -> dict[str, float]:
+    shares = {f"{name}.{reason}": min(count / answers, 1.0) for reason, count in counts.items()}
+    return {name: min(sum(counts.values()) / answers, 1.0), **shares}
+
+
+def version_values(counted: VersionReading | None, interval_s: float, limit: int) -> dict[str, float]:
+    """The values of a version, or of all versions of a model.
+
+    Args:
+        counted: in the step, over all workers; None if nothing was.
+        limit: the batch limit as it was last read; 0 if there is none.
+
+    Returns:
+        ``rate`` of rows sent to replicas, a second; the mean ``batch_size``, ``queue_wait_ms`` of the oldest row of
+        each batch and ``batch_latency_ms`` of a batch in a replica; ``batch_limit``; and ``cache_hit_share``: of
+        look-ups, those that found an output or an equal input in flight. What has no value is left out.
+    """
+    values = {"rate": 0.0}
+    if limit:
+        values["batch_limit"] = limit
+    if counted is None:
+        return values
+    values["rate"] = counted.rows / interval_s
+    if counted.batches_sent:
+        values["batch_size"] = counted.rows / counted.batches_sent
+        values["queue_wait_ms"] = 1000 * counted.wait_s / counted.batches_sent
+    if counted.batches_answered:
+        values["batch_latency_ms"] = 1000 * counted.service_s / counted.batches_answered
+    found = counted.cache_hits + counted.cache_joins
+    if found + counted.cache_misses:
+        values["cache_hit_share"] = found / (found + counted.cache_misses)
+    return values

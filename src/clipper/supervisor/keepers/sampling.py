@@ -1,0 +1,76 @@
+"""Takes samples for the series: asks workers what they have counted, and looks at what runs."""
+
+import asyncio
+import os
+import time
+from collections import Counter
+
+from clipper.control.messages import GetReadings
+from clipper.managers.manager import Manager
+from clipper.processes.proc import CPU_TICKS, RESIDENT_PAGES, stat_fields
+from clipper.rollout import wanted
+from clipper.series.sampler import STEP_S, Answer, ApplicationFacts, Facts, ModelFacts, ProcessFacts, Sampler
+from clipper.series.values import Replicas
+from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.workers.workers import Workers
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# The next step begins before a slow worker could answer any more.
+ANSWER_TIMEOUT_S = STEP_S / 2
+
+
+class Sampling:
+    """Works in one task.
+
+    Attributes:
+        sampler: has the series.
+        taken_at_s: when the newest sample was taken, in seconds since 1970.
+    """
+
+    def __init__(self, catalog: Catalog, manager: Manager, workers: Workers) -> None:
+        self.sampler = Sampler(asyncio.get_running_loop().time())
+        self.taken_at_s = time.time()
+        self._catalog = catalog
+        self._manager = manager
+        self._workers = workers
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(max(self.sampler.due_s() - asyncio.get_running_loop().time(), 0.0))
+            await self._take(self._facts())
+
+    async def _take(self, facts: Facts) -> None:
+        def question(instance: int) -> GetReadings:
+            return GetReadings(*self.sampler.marks(instance, facts))
+
+        replies = await self._workers.ask_each(question, ANSWER_TIMEOUT_S)
+        answers = {instance: Answer(reply.applications, reply.versions) for instance, reply in replies}
+        self.sampler.take(asyncio.get_running_loop().time(), facts, answers)
+        self.taken_at_s = time.time()
+
+    def _facts(self) -> Facts:
+        catalog = self._catalog
+        ready = Counter(one.slot.model_id for one in self._manager.slots() if one.phase == "ready")
+        versions: dict[str, dict[str, Replicas]] = {name: {} for name in catalog.models}
+        for id_, target in wanted.running(catalog).items():
+            versions[id_.name][id_.version] = Replicas(ready[id_], target)
+        for id_ in ready:
+            versions.get(id_.name, {}).setdefault(id_.version, Replicas(ready[id_], 0))
+        return Facts(
+            tuple(ApplicationFacts(one.name, one.state_id, one.slo_ms) for one in catalog.applications.values()),
+            tuple(ModelFacts(name, catalog.current(name), running) for name, running in versions.items()),
+            frozenset(self._workers.instances()),
+            tuple(filter(None, map(_process, self._workers.pids().items()))),
+        )
+
+
+def _process(worker: tuple[int, int]) -> ProcessFacts | None:
+    """The facts of a worker's process, by its index and pid; None if it is gone."""
+    index, pid = worker
+    fields = stat_fields(pid)
+    if fields is None:
+        return None
+    cpu_s = sum(int(fields[tick]) for tick in CPU_TICKS) / _TICKS_PER_S
+    return ProcessFacts(index, pid, cpu_s, int(fields[RESIDENT_PAGES]) * _PAGE_BYTES)

@@ -1,0 +1,57 @@
+"""Shows the series that are kept."""
+
+from collections.abc import Iterable
+
+from clipper.management.series import Points, Series, SeriesOverview
+from clipper.series.ring import Subject
+from clipper.series.sampler import LATEST_POINTS, STEP_S
+from clipper.series.values import OF_APPLICATIONS, OF_MODELS, OF_OVERVIEW
+from clipper.supervisor.operations.parts import Parts
+
+
+class SeriesOperations:
+    """They change nothing."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._catalog = parts.catalog
+        self._workers = parts.workers
+        self._sampling = parts.sampling
+
+    async def series_overview(self) -> SeriesOverview:
+        sampler = self._sampling.sampler
+
+        def latest(kind: str, names: Iterable[str]) -> dict[str, dict[str, Points]]:
+            return {
+                name: {
+                    each: tuple(sampler.latest.read(Subject(kind, name), each, LATEST_POINTS))
+                    for each in OF_OVERVIEW[kind]
+                }
+                for name in sorted(names)
+            }
+
+        return SeriesOverview(
+            step_s=STEP_S,
+            end_s=self._sampling.taken_at_s,
+            applications=latest("application", self._catalog.applications),
+            models=latest("model", self._catalog.models),
+            workers=latest("worker", map(str, self._workers.pids())),
+            left_out=len(sampler.ring.left_out),
+        )
+
+    async def application_series(self, name: str, seconds: int) -> Series:
+        self._catalog.application(name)
+        return self._all_of(Subject("application", name), OF_APPLICATIONS, seconds)
+
+    async def model_series(self, name: str, seconds: int) -> Series:
+        self._catalog.model(name)
+        return self._all_of(Subject("model", name), OF_MODELS, seconds)
+
+    def _all_of(self, subject: Subject, always: tuple[str, ...], seconds: int) -> Series:
+        ring = self._sampling.sampler.ring
+        names = sorted({*always, *ring.names(subject)})
+        return Series(
+            step_s=STEP_S,
+            end_s=self._sampling.taken_at_s,
+            series={name: tuple(ring.read(subject, name, int(seconds / STEP_S))) for name in names},
+            left_out=subject in ring.left_out,
+        )

@@ -1,0 +1,128 @@
+"""The values of one step."""
+
+import pytest
+
+from clipper.control.statistics import (
+    CONFIDENCE_BOUNDS,
+    LATENCY_BOUNDS_S,
+    ApplicationReading,
+    ModelReading,
+    VersionReading,
+)
+from clipper.series.values import OF_MODELS, Losses, application_values, version_values
+
+NO_CONFIDENCE = (0,) * (len(CONFIDENCE_BOUNDS) + 1)
+
+
+def latency(**counts: int) -> tuple[int, ...]:
+    """Counts of answers by their bucket: ``ms20=3`` are three answers of 15 to 20 ms."""
+    found = [0] * (len(LATENCY_BOUNDS_S) + 1)
+    for bucket, count in counts.items():
+        found[LATENCY_BOUNDS_S.index(int(bucket.removeprefix("ms")) / 1000)] = count
+    return tuple(found)
+
+
+def counted(**changes: object) -> ApplicationReading:
+    values: dict[str, object] = {
+        "name": "app",
+        "mark": 1,
+        "queries": 0,
+        "slo_misses": 0,
+        "defaults": {},
+        "errors": {},
+        "latency": latency(),
+        "models": {},
+        "confidence": NO_CONFIDENCE,
+        "confidence_sum": 0.0,
+        "feedback": 0,
+        "answers_scored": 0,
+        "answer_loss": 0.0,
+    }
+    return ApplicationReading(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_an_application_that_answered() -> None:
+    one = counted(
+        queries=40,
+        slo_misses=2,
+        defaults={"timeout": 4, "no_replica": 1},
+        errors={"model_error": 5},
+        latency=latency(ms10=25, ms20=25),
+        models={"a": ModelReading(40, 10, 20, 5.0), "b": ModelReading(10, 0, 0, 0.0), "s": ModelReading(0, 0, 4, 4.0)},
+        confidence=(0, 0, 0, 0, 2, 0, 0, 0, 0, 6, 0),
+        confidence_sum=6.0,
+        feedback=22,
+        answers_scored=20,
+        answer_loss=8.0,
+    )
+    values = application_values(one, 2.0, 3.0)
+    confidence = {name: value for name, value in values.items() if name.startswith("confidence_share.")}
+    assert {name: value for name, value in confidence.items() if value} == {
+        "confidence_share.0.5": 0.25,
+        "confidence_share.1": 0.75,
+    }
+    assert {name: value for name, value in values.items() if name not in confidence} == pytest.approx(
+        {
+            "rate": 20.0,
+            "feedback_rate": 11.0,
+            "p50_ms": 10.0,
+            "p99_ms": 19.9,
+            "late_share": 0.04,
+            "default_share": 0.1,
+            "default_share.timeout": 0.08,
+            "default_share.no_replica": 0.02,
+            "error_share": 0.1,
+            "error_share.model_error": 0.1,
+            "answer_share.a": 0.6,
+            "answer_share.b": 0.2,
+            "answer_share.s": 0.0,
+            "mean_loss.a": 0.25,
+            "mean_loss.s": 1.0,
+            "mean_loss": 0.4,
+            "regret": 3.0,
+            "confidence": 0.75,
+        }
+    )
+
+
+def test_what_has_no_value_is_left_out() -> None:
+    assert application_values(counted(queries=3), 1.5, None) == {"rate": 2.0, "feedback_rate": 0.0}
+
+
+def test_shares_stay_shares_though_a_query_is_asked_and_answered_in_other_steps() -> None:
+    models = {"a": ModelReading(9, 0, 0, 0.0), "b": ModelReading(0, 3, 0, 0.0)}
+    values = application_values(counted(latency=latency(ms10=2), models=models, defaults={"timeout": 3}), 2.0, None)
+    assert (values["answer_share.a"], values["answer_share.b"]) == (1.0, 0.0)
+    assert (values["default_share"], values["default_share.timeout"]) == (1.0, 1.0)
+
+
+def test_regret_is_what_the_answers_lost_more_than_the_best_model() -> None:
+    losses = Losses()
+    assert losses.regret is None
+    losses.add(counted(models={"a": ModelReading(0, 0, 10, 1.0)}, answers_scored=10, answer_loss=6.0))
+    losses.add(counted(models={"a": ModelReading(0, 0, 10, 3.0), "b": ModelReading(0, 0, 4, 1.0)}))
+    # The best loses 0.2 on average: 10 answers would have lost 2.
+    assert losses.regret == pytest.approx(4.0)
+
+
+def test_a_version_at_work() -> None:
+    one = VersionReading("m", "1", 9, 4, 100, 0.02, 5, 0.1, 30, 10, 60, 32)
+    assert version_values(one, 2.0, 32) == pytest.approx(
+        {
+            "rate": 50.0,
+            "batch_size": 25.0,
+            "batch_limit": 32,
+            "queue_wait_ms": 5.0,
+            "batch_latency_ms": 20.0,
+            "cache_hit_share": 0.4,
+        }
+    )
+
+
+def test_an_idle_version() -> None:
+    assert version_values(None, 2.0, 0) == {"rate": 0.0}
+    assert version_values(VersionReading("m", "1", 9, 0, 0, 0.0, 0, 0.0, 0, 0, 0, 0), 2.0, 3) == {
+        "rate": 0.0,
+        "batch_limit": 3,
+    }
+    assert set(OF_MODELS) >= {"rate", "batch_limit"}
