@@ -1,8 +1,8 @@
 """``python -m benchmarks.client_load URL APPLICATION CLIENT FORM SECONDS``: asks with Clipper's own Python client.
 
-``CLIENT`` is ``blocking``, one call at a time, or ``async``, 32 calls at a time. ``FORM`` is ``array`` or ``list``: 784
-float32 that nobody has asked for before. Prints how many were answered, and the processor time of this process for one
-answer in microseconds.
+``CLIENT`` is ``blocking``, one call at a time, ``async``, 32 calls at a time, or ``feedback``, one call at a time with
+64 pieces of feedback. ``FORM`` is ``array`` or ``list``: 784 float32 that nobody has asked for before. Prints how many
+queries or pieces were answered, and the processor time of this process for each in microseconds.
 """
 
 import asyncio
@@ -17,9 +17,11 @@ import uvloop
 
 from clipper.client.async_queries import AsyncQueries
 from clipper.client.queries import Queries
+from clipper.client.query_calls import Observed
 from clipper.tls.trust import ClientTls, Trust
 
 CALLS = 32
+PIECES = 64
 _FEATURES = 784
 
 
@@ -43,6 +45,15 @@ def blocking(url: str, application: str, form: str, end_s: float) -> int:
     return answered
 
 
+def feedback(url: str, application: str, form: str, end_s: float) -> int:
+    client = Queries(url, ClientTls(Trust()))
+    answered, given = 0, inputs(form)
+    while time.monotonic() < end_s:
+        pieces = [{"input": each.copy(), "label": 1.5} for each in itertools.islice(given, PIECES)]
+        answered += sum(isinstance(each, Observed) for each in client.observe_batch(application, pieces))
+    return answered
+
+
 async def concurrent(url: str, application: str, form: str, end_s: float) -> int:
     client = AsyncQueries(url, ClientTls(Trust()))
     given = inputs(form)
@@ -63,6 +74,8 @@ def main(url: str, application: str, client: str, form: str, *, seconds: float) 
     end_s, before_s = time.monotonic() + seconds, time.process_time()
     if client == "blocking":
         answered = blocking(url, application, form, end_s)
+    elif client == "feedback":
+        answered = feedback(url, application, form, end_s)
     else:
         answered = uvloop.run(concurrent(url, application, form, end_s))
     print(answered, (time.process_time() - before_s) / answered * 1e6)

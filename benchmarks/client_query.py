@@ -40,7 +40,7 @@ def arrays_over_lists(client: str) -> Callable[[Workbench], Outcome]:
 
 
 def _load(server: servers.ClipperServer, client: str, form: str, seconds: int) -> tuple[float, float]:
-    """The client's and the worker's processor time for an answer, in microseconds."""
+    """The client's and the worker's processor time for an answer or a piece of feedback, in microseconds."""
     worker = server.process_ids()[1]
     argv = [sys.executable, "-m", "benchmarks.client_load", server.query_url, _SUM, client, form, str(seconds)]
     before_ns = servers.processor_ns(worker)
@@ -55,5 +55,9 @@ ROWS = [
         "tells",
         arrays_over_lists(client),
     )
-    for client, how in (("blocking", "a call at a time"), ("async", "32 calls at a time"))
+    for client, how in (
+        ("blocking", "a call at a time"),
+        ("async", "32 calls at a time"),
+        ("feedback", "for feedback in batches of 64"),
+    )
 ]

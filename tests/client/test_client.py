@@ -12,7 +12,7 @@ import pytest
 
 from clipper import Clipper
 from clipper.client import Observed
-from clipper.client.access import token_for_url
+from clipper.client.access import tls_for_url, token_for_url
 from clipper.client.failures import to_error
 from clipper.client.http_api import HttpApi
 from clipper.errors import (
@@ -34,6 +34,7 @@ from clipper.packaging import package
 from clipper.settings.application import Configured, Link
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching
+from clipper.tls.trust import Trust
 from conftest import READ_TOKEN, TOKEN, Api
 from memory_operations import LOG_TAIL
 
@@ -337,6 +338,16 @@ def test_a_token_is_shown_to_no_other_server(api: Api, tmp_path: Path) -> None:
     assert token_for_url(api.url, gone, None)() is None
     with pytest.raises(Unavailable, match=f"its process {dead.pid} is gone"):
         Clipper.connect(home=gone)
+
+
+def test_the_certificate_of_a_home_is_trusted_at_both_of_its_servers_ports(api: Api) -> None:
+    place = msgspec.structs.replace(read_place(api.home), query_url="http://127.0.0.1:2")
+    (api.home / "supervisor.json").write_bytes(msgspec.json.encode(place))
+    (api.home / "certificate.pem").write_text("no certificate")
+    for url in (api.url, "https://localhost:2"):
+        with pytest.raises(Unavailable, match=r"certificate\.pem"):
+            tls_for_url(url, api.home, Trust()).context  # noqa: B018
+    assert tls_for_url("https://127.0.0.1:3", api.home, Trust()).context.check_hostname
 
 
 def test_importing_clipper_loads_none_of_its_libraries() -> None:

@@ -63,6 +63,30 @@ def test_what_is_sent(kind: str) -> None:
     assert json_body == b'{"input":[1,2],"context":"user","timeout_ms":250.0}'
 
 
+@both
+def test_feedback_on_arrays_is_sent_as_one_tensor(kind: str) -> None:
+    seen: list[tuple[str, dict[str, str], bytes]] = []
+
+    def script(connection: Accepted) -> None:
+        connection.tell_metadata()
+        seen.append(connection.read())
+        connection.answer({"observations": [{"observed": True, "duplicate": False}] * 2})
+
+    given = {"label": "x", "id": "i", "context": "c", "features": ROW}
+    with scripted(script) as server, Blocking(server.url, kind) as client:
+        assert len(client.observe_batch("app", [{"input": ROW, **given}, {"input": 2 * ROW, **given}])) == 2
+    ((path, headers, body),) = seen
+    assert path == "/v2/models/app/observe"
+    assert body[: int(headers["inference-header-content-length"])] == (
+        b'{"inputs":[{"name":"input","shape":[2,2],"datatype":"FP64","parameters":{"binary_data_size":32}},'
+        b'{"name":"label","shape":[2],"datatype":"BYTES","data":["x","x"]},'
+        b'{"name":"features","shape":[2,2],"datatype":"FP64","data":[[1.0,1.0],[1.0,1.0]]},'
+        b'{"name":"id","shape":[2],"datatype":"BYTES","data":["i","i"]},'
+        b'{"name":"context","shape":[2],"datatype":"BYTES","data":["c","c"]}]}'
+    )
+    assert body.endswith(np.array([ROW, 2 * ROW]).tobytes())
+
+
 def closing_when_asked_again(connection: Accepted) -> None:
     """The request is read, so that the client could send it, and is not answered."""
     connection.tell_metadata()

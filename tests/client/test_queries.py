@@ -1,13 +1,17 @@
 """Both clients against a real worker: arrays get the answers that lists get."""
 
+import asyncio
 import base64
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from scripted_server import Blocking
+from scripted_server import Accepted, Blocking, scripted
 
+from clipper import AsyncClipper, Clipper
 from clipper.client.query_calls import Prediction
 from clipper.errors import (
     ClipperError,
@@ -16,6 +20,7 @@ from clipper.errors import (
     MalformedRequest,
     ModelFailed,
     NotFound,
+    Unavailable,
     WrongInput,
 )
 from clipper.settings.application import Selection
@@ -164,6 +169,31 @@ def test_feedback_on_arrays_counts_as_on_lists(client: Blocking, request: pytest
         client.observe("learns", input=np.array([1.0, 2]), reward=1, features=[1, 2, 3])
 
 
+def test_feedback_on_several_arrays_counts_as_on_lists(client: Blocking, request: pytest.FixtureRequest) -> None:
+    def pieces(form: Any) -> list[dict[str, Any]]:
+        rows = ([1.0, 2], [3.0, 4], [5.0, 6])
+        named = [f"{number} of {request.node.name}" for number in range(3)]
+        return [
+            {"input": form(row), "label": row[0], "features": form([1, 2, 3]), "context": "u", "id": name}
+            for row, name in zip(rows, named)
+        ]
+
+    assert [each.duplicate for each in client.observe_batch("learns", pieces(np.array))] == [False] * 3
+    assert [each.duplicate for each in client.observe_batch("learns", pieces(list))] == [True] * 3
+
+
+def test_a_piece_on_an_array_that_is_refused_has_its_error_in_its_place(client: Blocking) -> None:
+    row, features = np.array([1.0, 2]), [1, 2, 3]
+    good = {"input": row, "label": 1, "features": features}
+    for wrong in ({"label": None}, {"features": [1, 2]}, {"input": np.ones(3)}, {"reward": 1.0}, {"id": 7}):
+        first, refused, last = client.observe_batch("learns", [good, good | wrong, good])
+        assert first.observed and last.observed
+        assert isinstance(refused, (WrongInput, MalformedRequest)) or wrong == {"label": None}, wrong
+    assert [each.observed for each in client.observe_batch("learns", [good])] == [True]
+    refused_all = client.observe_batch("learns", [good | {"features": np.ones(2)}] * 2)
+    assert [type(each) for each in refused_all] == [WrongInput, WrongInput]
+
+
 @both
 def test_a_client_outlives_a_new_type_and_a_new_server(kind: str) -> None:
     with serving() as system:
@@ -191,3 +221,37 @@ def test_a_client_outlives_a_new_type_and_a_new_server(kind: str) -> None:
             assert client.predict("app", np.arange(3, dtype="u1")).output == [0, 1, 2]
             with pytest.raises(NotFound):
                 client.predict("gone", np.arange(3))
+
+
+def test_whoever_only_queries_needs_no_token(system: Serving, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{system.port}"
+    with Clipper.connect(query_url=url, home=tmp_path) as clipper:
+        assert clipper.query_url == url
+        assert clipper.predict("fails", np.array([1.0, 2])).output == 3
+        assert clipper.observe("learns", input=[1, 2], label=3, features=[1, 2, 3]).observed
+        with pytest.raises(InvalidArgument, match=r"connected by query_url.*connect another one by url"):
+            clipper.models()
+
+    async def ask() -> Any:
+        async with await AsyncClipper.connect(query_url=url, home=tmp_path) as clipper:
+            return (await clipper.predict("fails", np.array([1.0, 2]))).output
+
+    assert asyncio.run(ask()) == 3
+
+
+def test_a_query_url_that_leads_to_no_server(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="url and query_url are both given"):
+        Clipper.connect("http://127.0.0.1:1338", query_url="http://127.0.0.1:1337")
+    with pytest.raises(InvalidArgument, match="expected http://HOST:PORT"):
+        Clipper.connect(query_url="127.0.0.1:1337")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(Unavailable, match="no Clipper answers"):
+        Clipper.connect(query_url=url, home=tmp_path)
+
+    def other(connection: Accepted) -> None:
+        connection.read()
+        connection.answer({"message": "welcome"})
+
+    with scripted(other) as server, pytest.raises(Unavailable, match="is not Clipper"):
+        Clipper.connect(query_url=server.url, home=tmp_path)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipper.client.tensors import TypeOfInputs, WithData, tensor_of_features, tensor_of_inputs, tensor_of_label
+from clipper.client.tensors import TypeOfInputs, WithData, tensor_of_features, tensor_of_inputs, tensor_of_labels
 
 FLOATS = TypeOfInputs("FP32", (3,))
 
@@ -84,6 +84,9 @@ def test_features() -> None:
     single, several = tensor_of_features([1, 2.5], None), tensor_of_features([[1], [2]], 2)
     assert single is not None and (single.tensor.shape, single.tensor.data) == ((1, 2), [[1, 2.5]])
     assert several is not None and (several.tensor.shape, several.data) == ((2, 1), b"")
+    rows = tensor_of_features([np.ones(2), [1, 2]], 2)
+    assert rows is not None and rows.tensor.shape == (2, 2)
+    assert tensor_of_features([np.ones((2, 2))], 1) is tensor_of_features([1, 2], 2) is None
     assert tensor_of_features("ab", None) is None and tensor_of_features(5, None) is None
 
 
@@ -106,5 +109,16 @@ def test_features() -> None:
     ],
 )
 def test_labels(label: Any, expected: tuple[str, list[Any]] | None) -> None:
-    found = tensor_of_label(label)
+    found = tensor_of_labels([label])
     assert (None if found is None else (found.tensor.datatype, found.tensor.data)) == expected
+
+
+def test_labels_of_several_pieces() -> None:
+    def data(*labels: Any) -> Any:
+        found = tensor_of_labels(labels)
+        return None if found is None else (found.tensor.shape, found.tensor.datatype, found.tensor.data)
+
+    assert data(1, np.int64(2), 3) == ((3,), "INT64", [1, 2, 3])
+    assert data("a", "") == ((2,), "BYTES", ["a", ""])
+    # 1 and 1.0, or 1 and True, are different labels.
+    assert data(1, 1.0) is data(1, True) is data("a", 1) is data(1, 2**63) is data(0.5, float("nan")) is None

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from msgspec import UNSET
 
-from clipper.cli.options import ApiKey, AsJson, Home, Url, parse_json
+from clipper.cli.options import ApiKey, AsJson, Home, QueryUrl, Url, parse_json
 from clipper.cli.output import Output
 from clipper.client import Clipper
 
@@ -27,6 +27,7 @@ def observe(
     api_key: ApiKey = None,
     home: Home = None,
     url: Url = None,
+    query_url: QueryUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Send an application the right output for a query, so that its policy learns from it."""
@@ -34,7 +35,7 @@ def observe(
         raise typer.BadParameter("give either --label or --reward")
     if (query_id is None) == (value is None):
         raise typer.BadParameter("give either --query-id or --input")
-    with Clipper.connect(url, home, api_key=api_key) as clipper:
+    with Clipper.connect(url, home, api_key=api_key, query_url=query_url) as clipper:
         observed = clipper.observe(
             app,
             label=UNSET if label is None else parse_json(label),

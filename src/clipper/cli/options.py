@@ -67,6 +67,10 @@ Home = Annotated[
 Url = Annotated[
     str | None, typer.Option(help="The server's management address, e.g. http://host:1338, instead of --home.")
 ]
+QueryUrl = Annotated[
+    str | None,
+    typer.Option(help="The query port's address, e.g. http://host:1337, instead of --home or --url: needs no token."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write only the result, as JSON, to standard output.")]
 OfVersion = Annotated[str | None, typer.Option("--version", help="A version of the model.")]
 

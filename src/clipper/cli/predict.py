@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from clipper.cli.options import ApiKey, AsJson, Home, OfVersion, Url, parse_json
+from clipper.cli.options import ApiKey, AsJson, Home, OfVersion, QueryUrl, Url, parse_json
 from clipper.cli.output import Output
 from clipper.client import Clipper, Prediction
 
@@ -22,11 +22,12 @@ def predict(
     api_key: ApiKey = None,
     home: Home = None,
     url: Url = None,
+    query_url: QueryUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask an application for one prediction."""
     given = parse_json(sys.stdin.read() if value == "-" else value)
-    with Clipper.connect(url, home, api_key=api_key) as clipper:
+    with Clipper.connect(url, home, api_key=api_key, query_url=query_url) as clipper:
         numbers = None if features is None else parse_json(features)
         prediction = clipper.predict(app, given, version=version, context=context, features=numbers)
     Output(as_json).done(prediction, json.dumps(prediction.output, ensure_ascii=False), _remark(prediction))

@@ -40,7 +40,7 @@ from clipper.client.queries import Queries
 from clipper.client.query_calls import Observed, Prediction
 from clipper.client.tokens import Tokens
 from clipper.client.watching import Watching
-from clipper.errors import ClipperError, DeadlineExceeded, Unauthorized, Unavailable
+from clipper.errors import ClipperError, DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
 from clipper.home import find_home
 from clipper.management.events import Event
 from clipper.management.schemas import Status, Stopping
@@ -60,7 +60,7 @@ class Clipper(Models, Applications, Queries, Tokens, Keys, Watching):
 
     def __init__(
         self,
-        management_url: str,
+        management_url: str | None,
         query_url: str,
         find_token: TokenSource,
         tls: ClientTls,
@@ -77,6 +77,7 @@ class Clipper(Models, Applications, Queries, Tokens, Keys, Watching):
         token: str | None = None,
         api_key: str | None = None,
         trust: Trust | None = None,
+        query_url: str | None = None,
     ) -> "Clipper":
         """Find a server and check that it answers.
 
@@ -89,19 +90,30 @@ class Clipper(Models, Applications, Queries, Tokens, Keys, Watching):
             trust: over https, whose certificates to trust, and the client's own certificate; None means those that
                 ``CLIPPER_CA``, ``CLIPPER_CLIENT_CERT`` and ``CLIPPER_CLIENT_KEY`` name. For a home's server it means
                 exactly the certificate in the home.
+            query_url: of its query port, e.g. ``http://host:1337``, in place of ``url``. The client then predicts and
+                observes, for which it needs no token, and all other methods raise InvalidArgument.
 
         Raises:
             Unavailable: no server is there, or it does not answer.
             Unauthorized: there is no token, or the server does not know it.
+            InvalidArgument: both URLs are given, or one is not a URL.
         """
         found, given = find_home(home), trust or Trust()
+        if query_url is not None:
+            if url is not None:
+                raise InvalidArgument(
+                    "url and query_url are both given: expected url, of the management API, which tells where the "
+                    "query port is, or query_url alone"
+                )
+            return _connect_queries(query_url, tls_for_url(query_url, found, given), find_key(api_key))
         if url is not None:
             tls = tls_for_url(url, found, given)
             return _connect_url(url, token_for_url(url, found, token), tls, find_key(api_key))
         return _connect_home(found, token_for_home(found, token), tls_for_home(found, given), find_key(api_key))
 
     def close(self) -> None:
-        self._management.close()
+        if self._api is not None:
+            self._api.close()
         self._connections.close()
 
     def __enter__(self) -> "Clipper":
@@ -161,6 +173,7 @@ class AsyncClipper(AsyncQueries):
         api_key: str | None = None,
         trust: Trust | None = None,
         max_connections: int = MAX_CONNECTIONS,
+        query_url: str | None = None,
     ) -> "AsyncClipper":
         """Find a server and check that it answers. Arguments and errors are those of ``Clipper.connect``.
 
@@ -169,11 +182,21 @@ class AsyncClipper(AsyncQueries):
         """
 
         def find() -> tuple[str, ClientTls]:
-            with Clipper.connect(url, home, token, api_key, trust) as clipper:
+            with Clipper.connect(url, home, token, api_key, trust, query_url) as clipper:
                 return clipper.query_url, clipper.tls
 
-        query_url, tls = await asyncio.to_thread(find)
-        return AsyncClipper(query_url, tls, find_key(api_key), max_connections)
+        found_url, tls = await asyncio.to_thread(find)
+        return AsyncClipper(found_url, tls, find_key(api_key), max_connections)
+
+
+def _connect_queries(query_url: str, tls: ClientTls, api_key: str | None) -> Clipper:
+    clipper = Clipper(None, query_url, lambda: None, tls, api_key)
+    try:
+        clipper._check()
+    except ClipperError:
+        clipper.close()
+        raise
+    return clipper
 
 
 def _connect_home(home: Path, find_token: TokenSource, tls: ClientTls, api_key: str | None) -> Clipper:

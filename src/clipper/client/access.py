@@ -90,11 +90,20 @@ def running_place(home: Path) -> Place:
 
 
 def _is_at(home: Path, url: str) -> bool:
+    """Whether the server of ``home`` has one of its ports there."""
     try:
-        own, other = urlsplit(running_place(home).management_url), urlsplit(url)
+        place = running_place(home)
+    except Unavailable:
+        return False
+    return any(_is_same(own, url) for own in (place.management_url, place.query_url))
+
+
+def _is_same(url: str, given: str) -> bool:
+    try:
+        own, other = urlsplit(url), urlsplit(given)
         same_host = own.hostname == other.hostname or (
             is_loopback(own.hostname or "") and is_loopback(other.hostname or "")
         )
         return same_host and own.port == (other.port or (443 if other.scheme == "https" else 80))
-    except (Unavailable, ValueError):
+    except ValueError:
         return False

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from clipper.client.access import TokenSource
 from clipper.client.http_api import HttpApi
+from clipper.errors import InvalidArgument
 from clipper.packaging import Artifact
 from clipper.tls.trust import ClientTls
 
@@ -29,12 +30,26 @@ class Calls:
     """The management API of a running server.
 
     Args:
+        management_url: None if only the query port is known.
         find_token: finds the token for it.
         tls: the certificates to trust over TLS.
     """
 
-    def __init__(self, management_url: str, find_token: TokenSource, tls: ClientTls) -> None:
-        self._management = HttpApi(management_url, find_token, tls)
+    def __init__(self, management_url: str | None, find_token: TokenSource, tls: ClientTls) -> None:
+        self._api = None if management_url is None else HttpApi(management_url, find_token, tls)
+
+    @property
+    def _management(self) -> HttpApi:
+        """
+        Raises:
+            InvalidArgument: the client knows the query port alone.
+        """
+        if self._api is None:
+            raise InvalidArgument(
+                "this client was connected by query_url, so it only predicts and observes: for this call connect "
+                "another one by url, the management API's, e.g. http://host:1338"
+            )
+        return self._api
 
     def _ask(
         self, kind: type[T], method: str, path: str, body: Struct | None = None, timeout_s: float = SETTLE_TIMEOUT_S

@@ -122,6 +122,14 @@ class Queries:
         """
         return self._run(self._calls.observe_batch(application, observations))
 
+    def _check(self) -> None:
+        """Check that the query port answers.
+
+        Raises:
+            Unavailable: nothing answers there, or what answers is not Clipper.
+        """
+        self._run(self._calls.check())
+
     def _run(self, steps: Steps[T]) -> T:
         try:
             request = next(steps)

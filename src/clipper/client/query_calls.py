@@ -1,6 +1,7 @@
 """Predictions and feedback as requests and answers. No I/O: the blocking and the asynchronous client do it."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,11 +19,12 @@ from clipper.client.tensors import (
     is_array,
     tensor_of_features,
     tensor_of_inputs,
-    tensor_of_label,
+    tensor_of_labels,
 )
 from clipper.errors import (
     ClipperError,
     InvalidArgument,
+    MalformedRequest,
     NotFound,
     RequestError,
     TooManyRequests,
@@ -43,6 +45,8 @@ _OBSERVE_TIMEOUT_S = 60.0
 _METADATA_TIMEOUT_S = 30.0
 # What feedback in tensors may have. Anything else, such as a reward, is refused by the server in words for JSON.
 _AS_TENSORS = frozenset({"input", "label", "features", "id", "context"})
+# Of these, what has one text for each piece of feedback.
+_TEXTS = ("id", "context")
 
 T = TypeVar("T")
 Steps = Generator[Request, Answer, T]
@@ -92,6 +96,12 @@ class _Metadata(Struct, frozen=True):
     parameters: Parameters | None = None
 
 
+class _Health(Struct, frozen=True):
+    """What a worker says of itself."""
+
+    status: str
+
+
 class Known(NamedTuple):
     """What is known of an application. ``inputs`` is None, and the SLO the longest, if the server does not tell."""
 
@@ -124,6 +134,11 @@ class QueryCalls:
         self._known: dict[str, Known] = {}
         self._headers = "" if api_key is None else f"authorization: Bearer {checked_token(api_key)}\r\n"
 
+    def check(self) -> Steps[None]:
+        """Check that a worker answers. This needs no key."""
+        answer = yield Request("GET", "/health/live", timeout_s=ARRIVAL_S)
+        self._read(answer, _Health)
+
     def predict(self, application: str, value: Any, how: How) -> Steps[Prediction]:
         return (yield from self._ask(application, lambda known: self._predict_one(application, value, how, known)))
 
@@ -133,16 +148,15 @@ class QueryCalls:
         return (yield from self._ask(application, lambda known: self._predict_all(application, inputs, how, known)))
 
     def observe(self, application: str, observation: Mapping[str, Any]) -> Steps[Observed]:
-        body = {name: value for name, value in observation.items() if value is not None or name in ("label", "input")}
+        body = _given(observation)
         # A query has one outcome, so feedback on it counts once.
         has_id = "id" in body or "query_id" in body
-        given = body.get("input")
-        if not (is_array(given) or isinstance(given, (bytes, bytearray))):
+        if not _has_bytes(body):
             answer = yield self._observe(application, body, has_id)
             return self._read(answer, Observed)
 
         def ask(known: Known) -> Steps[Observed]:
-            request = self._observed_tensors(application, body, has_id, known)
+            request = self._observed_tensors(application, [body], has_id, known)
             return self._read((yield request or self._observe(application, body, has_id)), Observed)
 
         return (yield from self._ask(application, ask))
@@ -150,9 +164,21 @@ class QueryCalls:
     def observe_batch(
         self, application: str, observations: Sequence[Mapping[str, Any]]
     ) -> Steps[list[Observed | ClipperError]]:
-        have_ids = all(each.get("id", each.get("query_id")) is not None for each in observations)
-        answer = yield self._observe(application, {"observations": observations}, have_ids)
-        return self._read_all(answer, "observations", Observed, len(observations))
+        bodies = [_given(each) for each in observations]
+        have_ids = all("id" in body or "query_id" in body for body in bodies)
+        in_json = {"observations": observations}
+        if len(bodies) > 1 and all(map(_has_bytes, bodies)):
+
+            def ask(known: Known) -> Steps[list[Observed | ClipperError]]:
+                request = self._observed_tensors(application, bodies, have_ids, known)
+                answer = yield request or self._observe(application, in_json, have_ids)
+                return self._read_observed(answer, len(bodies))
+
+            # The server refuses tensors whole, and of a list in JSON only the pieces that are not valid.
+            with suppress(WrongInput, MalformedRequest):
+                return (yield from self._ask(application, ask))
+        answer = yield self._observe(application, in_json, have_ids)
+        return self._read_observed(answer, len(bodies))
 
     def _ask(self, application: str, ask: Callable[[Known], Steps[T]]) -> Steps[T]:
         """Ask once more if the server refuses the input and its type has changed since it was told."""
@@ -229,24 +255,24 @@ class QueryCalls:
         return self._with_tensors(path, tensors, parameters, _wait_s(how, known))
 
     def _observed_tensors(
-        self, application: str, body: Mapping[str, Any], has_id: bool, known: Known
+        self, application: str, bodies: Sequence[Mapping[str, Any]], have_ids: bool, known: Known
     ) -> Request | None:
-        """Return the feedback on an array, as tensors; None if it is not of the type, or the label has no datatype."""
-        own = None if known.inputs is None else tensor_of_inputs([body["input"]], known.inputs)
-        label = tensor_of_label(body.get("label"))
-        if own is None or label is None or not body.keys() <= _AS_TENSORS:
+        """Return the feedback on arrays, as tensors; None if pieces differ in form, or have what no tensor holds."""
+        names = bodies[0].keys()
+        if known.inputs is None or not names <= _AS_TENSORS or any(body.keys() != names for body in bodies):
             return None
-        tensors = [own, label]
-        if "features" in body:
-            features = tensor_of_features(body["features"], None)
-            if features is None:
-                return None
-            tensors.append(features)
-        if "id" in body:
-            tensors.append(column("id", "BYTES", body["id"]))
-        parameters = {"context": body["context"]} if "context" in body else {}
+        columns = {name: [body.get(name) for body in bodies] for name in ("label", *names)}
+        if not all(isinstance(text, str) for name in _TEXTS for text in columns.get(name, ())):
+            return None
+        tensors = [tensor_of_inputs(columns["input"], known.inputs), tensor_of_labels(columns["label"])]
+        if "features" in columns:
+            tensors.append(tensor_of_features(columns["features"], len(bodies)))
+        tensors += [column(name, "BYTES", columns[name]) for name in _TEXTS if name in columns]
+        found = [each for each in tensors if each is not None]
+        if len(found) < len(tensors):
+            return None
         path = f"/v2/models/{part(application)}/observe"
-        return self._with_tensors(path, tensors, parameters, _OBSERVE_TIMEOUT_S, has_id)
+        return self._with_tensors(path, found, {}, _OBSERVE_TIMEOUT_S, have_ids)
 
     def _with_tensors(
         self,
@@ -285,6 +311,9 @@ class QueryCalls:
         """
         return self._decoded(answer, lambda body: msgspec.json.decode(body, type=kind))
 
+    def _read_observed(self, answer: Answer, count: int) -> list[Observed | ClipperError]:
+        return self._read_all(answer, "observations", Observed, count)
+
     def _read_all(self, answer: Answer, name: str, kind: type[T], count: int) -> list[T | ClipperError]:
         """Read an answer that has a list with a part, or an error, for each of ``count``. Raises as ``_read``."""
 
@@ -308,6 +337,15 @@ class QueryCalls:
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             shown = answer.body[:200].decode(errors="replace")
             raise Unavailable(f"{url} is not Clipper: it answered {shown!r} ({error})") from error
+
+
+def _given(observation: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in observation.items() if value is not None or name in ("label", "input")}
+
+
+def _has_bytes(observation: Mapping[str, Any]) -> bool:
+    given = observation.get("input")
+    return is_array(given) or isinstance(given, (bytes, bytearray))
 
 
 def _wait_s(how: How, known: Known) -> float:

@@ -117,28 +117,34 @@ def tensor_of_features(features: Any, rows: int | None) -> WithData | None:
         return _of_array("features", features, shape, "FP64")
     if rows is None:
         features = [features]
-    if not isinstance(features, (list, tuple)) or not all(isinstance(each, (list, tuple)) for each in features):
+    if not isinstance(features, (list, tuple)) or not all(map(_is_row, features)):
         return None
     shape = (len(features), len(features[0]) if features else 0)
     return WithData(Tensor("features", shape, "FP64", data=features), b"")
 
 
-def tensor_of_label(label: Any) -> WithData | None:
-    """Return the tensor of one label; None if it is neither a number, a truth value nor a text."""
-    value = label.item() if is_array(label) and not label.shape else label
-    datatype = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}.get(type(value))
+def _is_row(features: Any) -> bool:
+    return len(features.shape) == 1 if is_array(features) else isinstance(features, (list, tuple))
+
+
+def tensor_of_labels(labels: Sequence[Any]) -> WithData | None:
+    """Return the tensor of labels; None unless all are numbers of one kind, truth values or texts."""
+    values = [each.item() if is_array(each) and not each.shape else each for each in labels]
+    (kind, *others) = {type(value) for value in values}
+    datatype = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}.get(kind)
     if (
         datatype is None
-        or (datatype == "INT64" and value not in _INT64)
-        or (datatype == "FP64" and not isfinite(value))
+        or others
+        or (datatype == "INT64" and not all(value in _INT64 for value in values))
+        or (datatype == "FP64" and not all(map(isfinite, values)))
     ):
         return None
-    return column("label", datatype, value)
+    return column("label", datatype, values)
 
 
-def column(name: str, datatype: str, value: Any) -> WithData:
-    """Return a tensor of one element, which is in the JSON."""
-    return WithData(Tensor(name, (1,), datatype, data=[value]), b"")
+def column(name: str, datatype: str, values: Sequence[Any]) -> WithData:
+    """Return a tensor with one element in each row. Its data are in the JSON."""
+    return WithData(Tensor(name, (len(values),), datatype, data=values), b"")
 
 
 def _of_array(name: str, array: Array, shape: tuple[int, ...], wanted: str) -> WithData | None:
