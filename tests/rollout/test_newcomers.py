@@ -126,10 +126,24 @@ def test_a_deployed_version_is_new_and_one_rolled_back_to_is_not() -> None:
     assert promote(record(Link("b")), "2", "1").newcomers == ()
 
 
+def test_a_promotion_leaves_the_newcomers_of_other_models_alone() -> None:
+    beside = link(record(Link("a")), Link("b"))
+    assert pairs(promote(beside, "2", "1")) == [("b", "1", None, False), ("a", "2", "1", True)]
+
+
+def test_a_newcomer_that_no_link_leads_to_any_more_is_none() -> None:
+    old = Link("a", "1")
+    made = link(record(old), Link("a", "2"), old)
+    assert after_other_change(replace(made, links=(Link("a", "3"),)), current, lambda _: True).newcomers == ()
+
+
 def test_a_stopped_version_stays_so_until_somebody_does_something() -> None:
     made = link(record(Link("b")), Link("a"))
     bad = stopped(made, made.newcomers[0], "it lost more")
     assert bad.newcomers[0].stopped == "it lost more" and bad.links == made.links and compared_with([bad]) == set()
+    assert (
+        compared_with([stopped(promoted := promote(record(Link("a")), "2", "1"), promoted.newcomers[0], "")]) == set()
+    )
     exists = {ModelId("a", "1"), ModelId("b", "1")}.__contains__
     assert after_other_change(bad, current, exists) == bad
     retried = link(bad, Link("a"), bad.links[1])
@@ -176,6 +190,8 @@ def test_a_ramp_ends_when_what_it_is_compared_with_is_gone() -> None:
     assert after_other_change(replace(made, links=()), then, lambda _: True).newcomers == ()
     beside = link(record(Link("b")), Link("a"))
     assert after_other_change(replace(beside, links=(Link("a"),)), current, lambda _: True).newcomers == ()
+    unborn = replace(beside, links=(Link("a"), Link("none")))
+    assert after_other_change(unborn, current, lambda _: True).newcomers == (), "what has not come up is no comparison"
 
 
 def test_one_that_is_through_is_as_all_others() -> None:

@@ -180,10 +180,11 @@ def test_a_version_whose_type_does_not_fit_fails() -> None:
 
 
 def test_what_its_containers_report_is_recorded_with_a_start() -> None:
+    starting = replace(STARTING, runtime="python 3.10")
     for input_type, runtime, recorded in (("float64[2]", "python 3.11", ("float64[2]", "python 3.11")),
-                                          (None, "", (None, STARTING.runtime))):  # fmt: skip
+                                          (None, "", (None, "python 3.10"))):  # fmt: skip
         told = slot(input_type=input_type, runtime=runtime, warning="slow to load")
-        record = noted(bench(ModelRecord("m"), STARTING, slots=(told,)).look())
+        record = noted(bench(ModelRecord("m"), starting, slots=(told,)).look())
         assert (record.input_type, record.runtime) == recorded
         assert (record.state, record.warning) == ("starting", "slow to load")
 
@@ -205,9 +206,23 @@ def test_a_version_has_to_fit_the_applications_that_will_ask_it(link: Link, prom
 
 
 def test_a_version_becomes_ready_and_current_once_every_worker_has_linked_its_replicas() -> None:
-    ready, model = committed(linked_start().look())
-    assert (ready.state, ready.promotion, ready.kept) == ("ready", None, False)
+    one = linked_start()
+    one.record(is_new=True)
+    ready, model = committed(one.look())
+    assert (ready.state, ready.promotion, ready.kept, ready.is_new) == ("ready", None, False, False)
     assert model == ModelRecord("m", current="1", previous=None)
+
+
+def test_a_version_that_is_not_to_be_current_becomes_ready_and_no_more() -> None:
+    one = linked_start()
+    one.record(promotion=None, kept=True)
+    (ready,) = committed(one.look())
+    assert (ready.state, ready.promotion, ready.kept) == ("ready", None, True)
+
+
+def test_a_start_is_judged_while_there_is_a_replica_more_than_wanted() -> None:
+    one = bench(ModelRecord("m"), STARTING, slots=(slot(), slot(2)))
+    assert noted(one.look()).input_type == "float64[2]"
 
 
 @pytest.mark.parametrize(
@@ -452,6 +467,23 @@ def test_one_that_is_stopped_already_keeps_no_other_from_being_stopped() -> None
     assert one.look() == [Stop(Slot("m", "1", 3), "no worker has a batch left there")]
 
 
+def test_it_is_looked_at_again_just_when_something_is_over() -> None:
+    """And not only when workers are asked again."""
+    one = linked_start()
+    one.can_commit_at_s = one.now_s + 0.1
+    assert one.look() == [WakeAt(one.now_s + 0.1)]
+    one = linked_start(unlinked={"m:1#1.g1": "refused"})
+    one.look()
+    one.now_s += LINK_TIMEOUT_S - 0.1
+    one.look()
+    assert one.look() == [WakeAt(pytest.approx(one.now_s + 0.1))]
+    one = leaving(worker(0))
+    one.applied(undrained=("m:1#2.g1",)).look()
+    one.now_s += 29.9
+    one.look()
+    assert one.look() == [WakeAt(pytest.approx(one.now_s + 0.1))]
+
+
 def test_a_replica_whose_last_batch_takes_too_long_is_stopped_with_it() -> None:
     one = leaving(worker(0))
     one.applied(undrained=("m:1#2.g1",)).look()
@@ -525,6 +557,12 @@ def test_the_peers_are_those_that_have_a_process_and_are_not_leaving() -> None:
     assert one.push().snapshot.peers == (Peer(0, "w0"),)
 
 
+def test_a_snapshot_has_the_input_type_of_each_version() -> None:
+    one = bench(*CURRENT, version("2", state="ready", kept=True, input_type="string"), slots=(slot(), slot(1, "2")))
+    (model,) = one.push().snapshot.models
+    assert [each.input_type for each in model.versions] == ["float64[2]", "string"]
+
+
 def test_a_replica_is_told_of_from_its_first_snapshot_on() -> None:
     one = bench(*CURRENT, slots=(slot(),), workers=(worker(0), worker(1, phase="backing_off", peer=None)))
 
@@ -569,6 +607,12 @@ def test_a_replica_of_old_code_is_replaced_once_another_stands_in() -> None:
     one.slots = (slot(), slot(2))
     one.told()
     assert one.look() == [Retire(Slot("m", "1", 2), "it is no longer needed")]
+
+
+def test_a_version_that_needs_no_new_replicas_keeps_no_other_waiting() -> None:
+    model = ModelRecord("m", current="1", previous="2")
+    one = bench(model, CURRENT[1], version("2", state="ready"), slots=(slot(), slot(1, "2", is_outdated=True)))
+    assert one.told().look() == [Start(Slot("m", "2", 2), SPEC, "it stands in while others are replaced")]
 
 
 def test_the_replicas_of_a_start_are_what_they_are_until_it_is_over() -> None:

@@ -1,8 +1,10 @@
 """What follows from the records: which versions run, how long a batch may, what fits."""
 
 import pytest
+from msgspec.structs import replace
 from world import records_of
 
+from clipper.control.snapshot import Newcomer
 from clipper.errors import InvalidArgument
 from clipper.managers.reconcile.plan import Slot
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
@@ -36,6 +38,12 @@ def test_which_versions_run() -> None:
         app("b", Link("m", "7")),
     )
     assert wanted.running(records) == {ModelId("m", name): int(name) for name in "23457"}
+
+
+def test_what_a_newcomer_is_compared_with_runs_until_it_is_through() -> None:
+    compared = replace(app("a", Link("m")), newcomers=(Newcomer(1, "m", "3", "1", True),))
+    records = records_of(MODEL, *map(version, "123"), compared)
+    assert ModelId("m", "1") in wanted.running(records)
 
 
 def test_which_containers_of_an_earlier_supervisor_go_on() -> None:
