@@ -17,6 +17,9 @@ TIMEOUT_S = 150.0
 POLL_S = 0.005
 # A loop that only the test runs does what it has to do between two looks.
 LOOP_POLL_S = 0.001
+# The longer a wait has been, the rarer the looks: each takes time from the processes that are waited for. So a wait
+# takes a tenth longer at most.
+PAUSE_SHARE, MAX_PAUSE_S = 0.1, 0.03
 # Of one value in a message: a log's end says why, and the start of anything else what it is.
 MAX_SHOWN = 4000
 
@@ -40,7 +43,7 @@ def until(
     """
     wait = _Wait(condition, failed, timeout_s)
     while not (value := wait.look()):
-        time.sleep(POLL_S)
+        time.sleep(wait.pause_s(POLL_S))
     return value
 
 
@@ -50,7 +53,7 @@ async def until_async(
     """``until`` for a coroutine, whose loop runs meanwhile. The time is the machine's, not a moved loop's."""
     wait = _Wait(condition, failed, timeout_s)
     while not (value := wait.look()):
-        await asyncio.sleep(LOOP_POLL_S)
+        await asyncio.sleep(wait.pause_s(LOOP_POLL_S))
     return value
 
 
@@ -60,7 +63,12 @@ class _Wait(Generic[T]):
     ) -> None:
         self._condition, self._failed = condition, failed
         self._timeout_s = timeout_s
-        self._end_s = time.monotonic() + timeout_s
+        self._began_s = time.monotonic()
+        self._end_s = self._began_s + timeout_s
+
+    def pause_s(self, least_s: float) -> float:
+        """How long to wait until the next look."""
+        return min(max(least_s, PAUSE_SHARE * (time.monotonic() - self._began_s)), MAX_PAUSE_S)
 
     def look(self) -> T | None:
         """What the condition gives now.

@@ -87,7 +87,8 @@ def test_the_connections_window_comes_back_however_a_call_ends() -> None:
         client = served.client
         granted = bounds.CONNECTION_WINDOW_BYTES
         part = data(bytes(16_000))
-        for stream in range(1, 2000, 2):
+        # Twice as many as would use it up.
+        for stream in range(1, 4 * granted // 16_000, 2):
             part.stream_id = stream
             granted -= 16_000
             assert granted > 0
