@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,8 @@ import pytest
 from live_server import APP, Server, answering, processes_of
 
 from clipper.client import Clipper
-from clipper.run_as import check_able
+from clipper.errors import InvalidArgument
+from clipper.run_as import check_able, find_run_as
 from clipper.supervisor.folders import close_home, open_home
 from small_packages import make_wheel, use_only
 from waiting import until
@@ -269,7 +271,7 @@ def test_packages_are_built_as_that_user_and_are_not_its_own_to_write_to(
 
 
 @pytest.mark.parametrize(
-    ("options", "cause"),
+    ("text", "cause"),
     [
         ("no-such-user", "there is no user 'no-such-user' on this machine"),
         ("nobody:no-such-group", "there is no group 'no-such-group' on this machine"),
@@ -279,14 +281,20 @@ def test_packages_are_built_as_that_user_and_are_not_its_own_to_write_to(
         ("", "there is no user ''"),
     ],
 )
-def test_who_cannot_be_is_refused(tmp_path: Path, options: str, cause: str) -> None:
-    argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(tmp_path / "h"), "--run-as", options]
+def test_who_cannot_be_is_refused(text: str, cause: str) -> None:
+    with pytest.raises(InvalidArgument, match=re.escape(cause)):
+        find_run_as(text)
+
+
+@pytest.mark.parametrize("text", ["no-such-user", ""])
+def test_a_server_for_who_cannot_be_does_not_start(tmp_path: Path, text: str) -> None:
+    argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(tmp_path / "h"), "--run-as", text]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 2 and cause in done.stderr
+    assert done.returncode == 2 and f"there is no user '{text}'" in done.stderr
     assert not (tmp_path / "h").exists()
     start = [sys.executable, "-c", "from clipper.cli.main import main; main()", "start", "--home", str(tmp_path / "h")]
-    done = subprocess.run([*start, "--run-as", options], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 2 and cause[:20] in " ".join(done.stderr.split())
+    done = subprocess.run([*start, "--run-as", text], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2 and "there is no user" in " ".join(done.stderr.split())
 
 
 def test_who_is_not_root_cannot_have_it() -> None:
