@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from clipper.managers.reconcile.plan import Observed, Slot, plan_replicas
+from clipper.managers.reconcile.plan import Slot, SlotState, plan_replicas
 from clipper.rollout.facts import SlotFacts
 from clipper.rollout.instructions import Forget, Instruction, Retire, Start, Stop
 from clipper.rollout.telling import Telling
@@ -54,7 +54,7 @@ class Replicas:
         """
         renewing = self._renewed(view)
         desired = {id_: wanted + (id_ in renewing) for id_, wanted in view.runs.items()}
-        observed = [Observed(one.slot, one.phase, one.history) for one in view.facts.slots]
+        observed = [SlotState(one.slot, one.phase, one.history) for one in view.facts.slots]
         plan = plan_replicas(desired, observed, view.now_s)
         versions = view.records.versions
         dead = {one.slot: one for one in view.facts.slots}

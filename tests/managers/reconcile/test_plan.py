@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from clipper.managers.reconcile.backoff import History
-from clipper.managers.reconcile.plan import Observed, Plan, Slot, plan_replicas
+from clipper.managers.reconcile.plan import Plan, Slot, SlotState, plan_replicas
 from clipper.types import ModelId
 
 IDS = [ModelId("svm", "1"), ModelId("svm", "2"), ModelId("forest", "1")]
@@ -17,33 +17,33 @@ slots = st.builds(
 )
 histories = st.builds(History, st.tuples(st.floats(0, 100)), st.integers(1, 9), st.booleans())
 observations = st.lists(
-    st.builds(Observed, slots, st.sampled_from(["starting", "ready", "stopping", "dead"]), histories),
+    st.builds(SlotState, slots, st.sampled_from(["starting", "ready", "stopping", "dead"]), histories),
     unique_by=lambda one: one.slot,
 )
 
 
 def test_a_missing_replica_is_started_and_one_too_many_retired() -> None:
-    seen = [Observed(Slot("svm", "1", index), "ready") for index in (1, 3)]
+    seen = [SlotState(Slot("svm", "1", index), "ready") for index in (1, 3)]
     plan = plan_replicas({ModelId("svm", "1"): 2}, seen, 0.0)
     assert plan == Plan(start=(Slot("svm", "1", 2),), retire=(Slot("svm", "1", 3),))
 
 
 def test_a_dead_one_waits_for_its_back_off() -> None:
     history = History().died(100.0, 0.0)
-    seen = [Observed(Slot("svm", "1", 1), "dead", history)]
+    seen = [SlotState(Slot("svm", "1", 1), "dead", history)]
     assert plan_replicas({ModelId("svm", "1"): 1}, seen, 100.05) == Plan(wake_at_s=100.1)
     assert plan_replicas({ModelId("svm", "1"): 1}, seen, 100.1) == Plan(start=(Slot("svm", "1", 1),))
 
 
 def test_a_stopping_one_is_let_stop_before_its_slot_is_used_again() -> None:
-    seen = [Observed(Slot("svm", "1", 1), "stopping")]
+    seen = [SlotState(Slot("svm", "1", 1), "stopping")]
     assert plan_replicas({ModelId("svm", "1"): 1}, seen, 0.0) == Plan()
     assert plan_replicas({}, seen, 0.0) == Plan()
 
 
 @given(desired_replicas, observations, st.floats(0, 200), st.randoms(use_true_random=False))
 def test_the_order_of_what_is_given_does_not_matter(
-    desired: dict[ModelId, int], seen: list[Observed], now_s: float, rng: random.Random
+    desired: dict[ModelId, int], seen: list[SlotState], now_s: float, rng: random.Random
 ) -> None:
     shuffled, items = list(seen), list(desired.items())
     rng.shuffle(shuffled)
@@ -53,20 +53,20 @@ def test_the_order_of_what_is_given_does_not_matter(
 
 @given(desired_replicas, observations, st.floats(0, 200))
 def test_applying_the_plan_reaches_a_fixed_point(
-    desired: dict[ModelId, int], seen: list[Observed], now_s: float
+    desired: dict[ModelId, int], seen: list[SlotState], now_s: float
 ) -> None:
     state = {one.slot: one for one in seen}
     for _ in range(3):  # retire and stop; forget or start; nothing
         plan = plan_replicas(desired, state.values(), now_s)
-        state |= {slot: Observed(slot, "ready") for slot in plan.start}
-        state |= {slot: Observed(slot, "dead") for slot in plan.retire}
+        state |= {slot: SlotState(slot, "ready") for slot in plan.start}
+        state |= {slot: SlotState(slot, "dead") for slot in plan.retire}
         state = {slot: one for slot, one in state.items() if slot not in plan.forget}
-        state = {slot: Observed(slot, "dead") if one.phase == "stopping" else one for slot, one in state.items()}
+        state = {slot: SlotState(slot, "dead") if one.phase == "stopping" else one for slot, one in state.items()}
         now_s = max(now_s, plan.wake_at_s or now_s)
     for _ in range(len(state)):
         now_s = plan_replicas(desired, state.values(), now_s).wake_at_s or now_s
         started = plan_replicas(desired, state.values(), now_s).start
-        state |= {slot: Observed(slot, "ready") for slot in started}
+        state |= {slot: SlotState(slot, "ready") for slot in started}
     assert plan_replicas(desired, state.values(), now_s) == Plan()
     assert len(state) == sum(desired.values())
 
@@ -78,7 +78,7 @@ class Simulation(RuleBasedStateMachine):
     def begin(self) -> None:
         self.now_s = 0.0
         self.desired: dict[ModelId, int] = {}
-        self.state: dict[Slot, Observed] = {}
+        self.state: dict[Slot, SlotState] = {}
         self.starts: dict[Slot, list[float]] = {}
         self.apply()
 
@@ -86,10 +86,10 @@ class Simulation(RuleBasedStateMachine):
         self.plan = plan_replicas(self.desired, self.state.values(), self.now_s)
         for slot in self.plan.start:
             history = self.state[slot].history if slot in self.state else History()
-            self.state[slot] = Observed(slot, "starting", history)
+            self.state[slot] = SlotState(slot, "starting", history)
             self.starts.setdefault(slot, []).append(self.now_s)
         for slot in self.plan.retire:
-            self.state[slot] = Observed(slot, "stopping", self.state[slot].history)
+            self.state[slot] = SlotState(slot, "stopping", self.state[slot].history)
         for slot in self.plan.forget:
             del self.state[slot]
             self.starts.pop(slot, None)  # whoever wants it again begins anew
@@ -107,13 +107,13 @@ class Simulation(RuleBasedStateMachine):
         slot = data.draw(st.sampled_from(sorted(alive)))
         one = self.state[slot]
         if one.phase == "starting" and data.draw(st.booleans()):
-            self.state[slot] = Observed(slot, "ready", one.history)
+            self.state[slot] = SlotState(slot, "ready", one.history)
         elif one.phase == "stopping":
-            self.state[slot] = Observed(slot, "dead", one.history)
+            self.state[slot] = SlotState(slot, "dead", one.history)
             self.starts.pop(slot, None)  # stopped by wish, not by death: no pause is due
         else:
             uptime_s = data.draw(st.sampled_from([0.0, 1.0, 100.0]))
-            self.state[slot] = Observed(slot, "dead", one.history.died(self.now_s, uptime_s))
+            self.state[slot] = SlotState(slot, "dead", one.history.died(self.now_s, uptime_s))
         self.apply()
 
     @rule(seconds=st.floats(0, 40))

@@ -31,7 +31,9 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class SlotState:
+    """What a slot was last observed to be."""
+
     slot: Slot
     phase: Phase
     history: History = NO_DEATHS
@@ -54,7 +56,7 @@ class Plan:
     wake_at_s: float | None = None
 
 
-def plan_replicas(desired: Mapping[ModelId, int], observed: Iterable[Observed], now_s: float) -> Plan:
+def plan_replicas(desired: Mapping[ModelId, int], observed: Iterable[SlotState], now_s: float) -> Plan:
     """Compare desired with observed replicas, and plan what to do now.
 
     Args:
