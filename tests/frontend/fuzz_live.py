@@ -205,7 +205,9 @@ class Fuzz:
 
     async def _wait(self, answers: Answers, what: str) -> None:
         try:
-            await asyncio.wait_for(answers.ended.wait(), ANSWER_WITHIN_S)
+            # Not wait_for, which in Python 3.11 may lose a cancellation: then the probe would go on for ever.
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                await answers.ended.wait()
         except TimeoutError:
             raise Found(f"no answer within {ANSWER_WITHIN_S:.0f} s: {what}") from None
 
