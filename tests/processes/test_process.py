@@ -69,6 +69,28 @@ def test_stopping_is_graceful_where_it_can_be(folder: ProcessFolder, tmp_path: P
     assert asyncio.run(stopped(STUBBORN, 0.05)) == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("turns", range(5))
+def test_a_cancellation_that_comes_with_the_exit_is_not_lost(folder: ProcessFolder, tmp_path: Path, turns: int) -> None:
+    """Else who watches a worker would start it again, although the server stops."""
+
+    async def run() -> None:
+        process = launch(folder, tmp_path, SLEEP)
+        waits = asyncio.create_task(process.has_exited_within(60))
+        await asyncio.sleep(0.0)
+        await asyncio.sleep(0.0)
+        process.exited.set()
+        for _ in range(turns):
+            await asyncio.sleep(0.0)
+        if waits.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await waits
+        process.exited.clear()
+        process.kill()
+        await until_async(process.exited.is_set)
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("how", ["stop", "exit"])
 def test_what_a_process_forked_goes_with_it(folder: ProcessFolder, tmp_path: Path, how: str) -> None:
     async def run() -> None:

@@ -105,7 +105,8 @@ class Runner:
                     return Done(tuple(runs), interrupted=True)
                 search.tell(verdict(run))
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._interrupted.wait(), _PAUSE_S)
+                    async with asyncio.timeout(_PAUSE_S):
+                        await self._interrupted.wait()
         found = Found(search.kept_per_s, search.too_high_per_s, search.limited_by_sender)
         return Done(tuple(runs), interrupted=False, found=found)
 

@@ -108,8 +108,10 @@ class ManagedProcess:
 
     async def has_exited_within(self, seconds: float) -> bool:
         """Wait for its exit, no longer than that; return whether it has exited."""
+        # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the exit.
         with contextlib.suppress(TimeoutError):  # the event decides, not which of the two came first
-            await asyncio.wait_for(self.exited.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self.exited.wait()
         return self.exited.is_set()
 
     def _signal(self, number: signal.Signals) -> None:

@@ -98,8 +98,10 @@ class DockerContainer:
         self.exited.set()
 
     async def has_exited_within(self, seconds: float) -> bool:
+        # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the exit.
         with contextlib.suppress(TimeoutError):  # the event decides, not which of the two came first
-            await asyncio.wait_for(self.exited.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self.exited.wait()
         return self.exited.is_set()
 
     async def stop(self, grace_s: float) -> None:
