@@ -7,8 +7,5 @@ environment=$(sh scripts/environment.sh docs requirements/docs.txt)
 .venv/bin/python scripts/docs_tree.py build
 rm -rf build/site
 (cd build && PATH="$environment/bin:$PATH" zensical build --clean --strict)
-if grep -rnoE '<(script|img|iframe|link [^>]*rel="?(stylesheet|preload|icon))[^>]*(src|href)="?(https?:)?//[^">]*' --include='*.html' build/site; then
-    echo "These are loaded from other sites." >&2
-    exit 1
-fi
+.venv/bin/python scripts/foreign_loads.py build/site
 echo "The site is in build/site: open index.html, or for its search run python -m http.server -d build/site"
