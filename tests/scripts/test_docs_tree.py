@@ -20,8 +20,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_page_has_a_place_in_the_navigation_and_every_place_a_page(tree: Path) -> None:
-    named = docs_tree.placed(NAVIGATION)
+def test_every_page_has_a_place_on_the_site_and_every_place_a_page(tree: Path) -> None:
+    named = docs_tree.placed(yaml.safe_load((tree / "mkdocs.yml").read_text())["nav"])
     assert sorted(PAGES - named) == []
     assert [page for page in sorted(named) if not (tree / "docs" / page).is_file()] == []
 
