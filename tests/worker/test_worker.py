@@ -310,6 +310,26 @@ def test_two_workers_share_the_port_and_their_query_ids_differ() -> None:
         assert first.application("app").queries + second.application("app").queries == asked
 
 
+def test_the_newest_snapshot_says_whether_the_server_is_stopping() -> None:
+    """A supervisor that was killed may have sent its word late; its successor's counts."""
+    with serving() as system:
+        worker = system.start_worker()
+
+        def is_ready(generation: int, *, is_stopping: bool) -> bool:
+            worker.control.ask(Apply(Snapshot(generation, (), ()), is_stopping=is_stopping))
+            with worker.connect() as client:
+                client.send(b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = client.read("GET")
+            assert (answer.status, answer.json.get("status")) in ((200, "ready"), (503, None))
+            return answer.status == 200
+
+        assert is_ready(2, is_stopping=False)
+        assert not is_ready(2, is_stopping=True)
+        assert not is_ready(1, is_stopping=False)
+        assert is_ready(3, is_stopping=False)
+        assert is_ready(2, is_stopping=True)
+
+
 def test_drain_answers_then_ends_with_0() -> None:
     with serving() as system:
         worker = system.start_worker()
