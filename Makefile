@@ -3,11 +3,12 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test compiled wheel mutants fuzz fuzz-server flood rollout soak bench against batching regret best-arm calibration paper peers peers-rpc conformance demo docs docs-test notebooks clean
+.PHONY: help setup check format test compiled wheel mutants fuzz fuzz-server flood rollout soak bench against batching regret best-arm calibration paper peers peers-rpc conformance demo image docs docs-test notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
 	@echo "make wheel   build wheels with the query path compiled, for each Python of 3.11 to 3.13 that is there"
+	@echo "make image   build a Docker image with that wheel; PYTHON=python3.11 picks the Python of both"
 	@echo "make compiled  test the compiled form alone"
 	@echo "make demo    train two models on MNIST and serve them for a minute"
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
@@ -87,6 +88,9 @@ flood: setup
 EXAMPLES ?= 5000
 rollout: setup
 	@ROLLOUT_EXAMPLES=$(EXAMPLES) $(PY) -m pytest tests/rollout/test_simulation.py --hypothesis-seed=$$(date +%s)
+
+image:
+	@sh scripts/image.sh
 
 mutants:
 	@sh scripts/setup.sh mutants
