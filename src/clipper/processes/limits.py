@@ -55,11 +55,13 @@ def apply(pid: int, data_bytes: int | None, cores: frozenset[int] | None) -> Non
         cores: those that it may run on; None is any.
     """
     with suppress(ProcessLookupError):  # it has exited already, and the one that watches it will notice
-        os.setpriority(os.PRIO_PROCESS, pid, CONTAINER_NICENESS)
+        # A server that is nicer still has nicer containers: only root may make a process less nice.
+        niceness = max(CONTAINER_NICENESS, os.getpriority(os.PRIO_PROCESS, pid))
+        os.setpriority(os.PRIO_PROCESS, pid, niceness)
         # Fails where the kernel has no such groups, for a process in the root's group, whose weight is fixed (EINVAL),
         # and for users other than root who set a second one within 0.1 s. That replica then runs without.
         with suppress(OSError):
-            Path(f"/proc/{pid}/autogroup").write_text(str(CONTAINER_NICENESS))
+            Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
         # Some sandboxes close this file. The model runs as well without.
         with suppress(OSError):
             Path(f"/proc/{pid}/oom_score_adj").write_text(str(OOM_SCORE_ADJUSTMENT))

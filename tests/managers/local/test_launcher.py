@@ -31,10 +31,11 @@ def test_a_process_works_in_a_folder_of_its_own_and_is_nice(bench: Bench) -> Non
         bench.manager.start(SLOT, bench.model(SUM))
         pid = await bench.ready()
         assert Path(f"/proc/{pid}/cwd").readlink() == bench.facilities.scratch / slot_name(SLOT)
-        assert os.getpriority(os.PRIO_PROCESS, pid) == CONTAINER_NICENESS
+        niceness = max(CONTAINER_NICENESS, os.getpriority(os.PRIO_PROCESS, 0))  # what runs the tests may be nicer
+        assert os.getpriority(os.PRIO_PROCESS, pid) == niceness
         # Where the kernel shares out by session, as it may be told not to.
         groups = Path(f"/proc/{pid}/autogroup")
-        assert not groups.exists() or groups.read_text().endswith(f"nice {CONTAINER_NICENESS}\n")
+        assert not groups.exists() or groups.read_text().endswith(f"nice {niceness}\n")
         await bench.manager.stop_all()
 
     run(test())
