@@ -50,6 +50,7 @@ DOCKERD = (
     "tests/managers/test_manager.py",
     "tests/managers/docker/test_launcher.py",
     "tests/supervisor/test_docker.py",
+    "tests/deploy/test_image.py",
 )
 
 

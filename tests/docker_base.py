@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("numpy", "pip")
-PROGRAMS = ("sh", "cat", "env", "sleep")
+PROGRAMS = ("sh", "cat", "env", "sleep", "mkdir", "chown", "chmod", "rm")
 # Debian's pip reads them before anything else.
 CERTIFICATES = tuple(path for path in (Path("/etc/ssl/certs/ca-certificates.crt"),) if path.exists())
 # Of the library and packages, what no model needs.

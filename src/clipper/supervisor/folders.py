@@ -126,7 +126,8 @@ def open_home(root: Path) -> HomeFolders:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _link_package(home.python_path / "clipper")
     except OSError as error:
-        raise Unavailable(f"home {root} cannot be used: {error}; choose another with --home") from error
+        what = f"let user {os.geteuid()} write there, or choose" if isinstance(error, PermissionError) else "choose"
+        raise Unavailable(f"home {root} cannot be used: {error}; {what} another with --home") from error
     return home
 
 
