@@ -1,0 +1,123 @@
+"""The files of deploy/ against their schemas, and against each other."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.real_models import environment
+from clipper.cli.process import STOP_TIMEOUT_S
+from wheels import ROOT
+
+DEPLOY = ROOT / "deploy"
+MANIFESTS = DEPLOY / "kubernetes"
+# The adapter's rule is a value of its own configuration, and a kustomization is for kubectl.
+NO_OBJECTS = {"prometheus-adapter.yaml", "kustomization.yaml"}
+# What a stop takes beyond the drain delay: 11 s for queries in flight, and what models take to end.
+DRAIN_S = 30
+
+
+def check(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def manifests() -> dict[str, Any]:
+    paths = [path for path in MANIFESTS.glob("*.yaml") if path.name not in NO_OBJECTS]
+    return {path.name: yaml.safe_load(path.read_text()) for path in paths}
+
+
+def unit() -> str:
+    return (DEPLOY / "systemd/clipper.service").read_text()
+
+
+def seconds(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    assert found is not None, pattern
+    return int(found[1])
+
+
+def test_manifests_are_what_kubernetes_takes() -> None:
+    paths = [str(MANIFESTS / name) for name in manifests()]
+    told = check(str(environment("deploy")), "-m", "kubernetes_validate", "--strict", *paths)
+    assert told.count(" passed for resource ") == len(paths) == 6
+
+
+def test_a_field_that_kubernetes_does_not_have_is_found(tmp_path: Path) -> None:
+    text = (MANIFESTS / "service.yaml").read_text()
+    (tmp_path / "service.yaml").write_text(text.replace("targetPort", "targetport"))
+    with pytest.raises(AssertionError, match="targetport"):
+        check(str(environment("deploy")), "-m", "kubernetes_validate", "--strict", str(tmp_path / "service.yaml"))
+
+
+def test_the_compose_file_is_what_compose_takes() -> None:
+    schema = ["--builtin-schema", "vendor.compose-spec", str(DEPLOY / "docker/compose.yaml")]
+    assert "ok" in check(str(environment("deploy")), "-m", "check_jsonschema", *schema)
+
+
+def test_manifests_speak_of_the_same_pods_ports_and_names() -> None:
+    found = manifests()
+    kustomization = yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text())
+    assert sorted(kustomization["resources"]) == sorted(found)
+    deployment = found["deployment.yaml"]["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    selectors = [
+        deployment["selector"]["matchLabels"],
+        found["service.yaml"]["spec"]["selector"],
+        found["disruption.yaml"]["spec"]["selector"]["matchLabels"],
+        found["network.yaml"]["spec"]["podSelector"]["matchLabels"],
+    ]
+    assert all(selector == labels for selector in selectors)
+    pod = deployment["template"]["spec"]
+    serves = pod["containers"][0]
+    ports = {port["name"]: port["containerPort"] for port in serves["ports"]}
+    assert ports == {"queries": 1337, "management": 1338, "grpc": 1339}
+    named = [port["targetPort"] for port in found["service.yaml"]["spec"]["ports"]]
+    named += [port["port"] for rule in found["network.yaml"]["spec"]["ingress"] for port in rule["ports"]]
+    named += [serves[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "readiness", "liveness")]
+    assert set(named) == set(ports)
+    scaled = found["autoscaler.yaml"]["spec"]["scaleTargetRef"]
+    assert (scaled["kind"], scaled["name"]) == ("Deployment", found["deployment.yaml"]["metadata"]["name"])
+    # The autoscaler's own number would be undone by each apply.
+    assert "replicas" not in deployment
+    configured = [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume]
+    assert configured == [found["config.yaml"]["metadata"]["name"]]
+
+
+def test_nobody_waits_shorter_than_a_stop_takes() -> None:
+    pod = manifests()["deployment.yaml"]["spec"]["template"]["spec"]
+    arguments = " ".join(pod["containers"][0]["args"])
+    delay_s = seconds(r"--drain-delay=(\d+)", arguments)
+    assert pod["terminationGracePeriodSeconds"] >= delay_s + DRAIN_S
+    probe = pod["containers"][0]["readinessProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] < delay_s / 2
+    assert seconds(r"TimeoutStopSec=(\d+)", unit()) >= seconds(r"--drain-delay (\d+)", unit()) + STOP_TIMEOUT_S
+    service = yaml.safe_load((DEPLOY / "docker/compose.yaml").read_text())["services"]["clipper"]
+    delay_s = seconds(r"--drain-delay=(\d+)", " ".join(service["command"]))
+    assert seconds(r"(\d+)s", service["stop_grace_period"]) >= delay_s + DRAIN_S
+
+
+def test_systemd_takes_the_unit_and_finds_little_exposed(tmp_path: Path) -> None:
+    # The program has to be there; the user need not.
+    own = unit().replace("/opt/clipper/bin/clipper", str(Path(sys.executable).parent / "clipper"))
+    path = tmp_path / "clipper.service"
+    path.write_text(own)
+    assert check("systemd-analyze", "verify", str(path)) == ""
+    # From 0 to 10, in tenths.
+    check("systemd-analyze", "security", "--offline=true", "--threshold=16", str(path))
+    # A stop by command ends with 0, which on-failure leaves alone; a supervisor that is killed leaves its workers.
+    assert "\nRestart=on-failure\n" in own and "\nKillMode=process\n" in own
+
+
+def test_the_compose_file_mounts_what_is_there() -> None:
+    compose = DEPLOY / "docker"
+    services = yaml.safe_load((compose / "compose.yaml").read_text())["services"]
+    mounted = [volume.split(":")[0] for volume in services["prometheus"]["volumes"]]
+    assert all((compose / path).resolve().is_file() for path in mounted if path.startswith("."))
+    rules = yaml.safe_load((compose / "prometheus.yml").read_text())["rule_files"]
+    assert all(any(volume.endswith(f"/{rule}:ro") for volume in services["prometheus"]["volumes"]) for rule in rules)
