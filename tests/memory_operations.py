@@ -13,7 +13,8 @@ from msgspec import UNSET
 
 from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
-from clipper.management.events import Event
+from clipper.events.log import EventLog, NewEvent
+from clipper.management.events import Events, Kind, Step
 from clipper.management.learned import LearnedModel
 from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
@@ -85,10 +86,20 @@ class MemoryOperations:
         self.polls: dict[tuple[str, str], int] = {}
         self.tokens: dict[str, Token] = {}
         self.keys: dict[str, Key] = {}
+        self.events_log = EventLog()
         self.observed: list[dict[str, object]] = []
 
-    async def history(self) -> list[Event]:
-        return [Event(1e9, "m:1", "it is ready and current"), Event(1e9 + 1.5, "worker-0", "is drained: it [is] old")]
+    async def history(self) -> list[Step]:
+        return [Step(1e9, "m:1", "it is ready and current"), Step(1e9 + 1.5, "worker-0", "is drained: it [is] old")]
+
+    def happen(self, *new: NewEvent) -> None:
+        for event in new:
+            self.events_log.add(event, 0.0, 1e9)
+
+    async def events(self, after: int | None, limit: int, kind: Kind | None, subject: str | None) -> Events:
+        if self.raises is not None:
+            raise self.raises
+        return self.events_log.find(after, limit, kind, subject)
 
     async def series_overview(self) -> SeriesOverview:
         rate: dict[str, Points] = {"rate": (None, 2.5)}

@@ -21,6 +21,8 @@ RUN_NAME = "run"
 _LOCK_NAME = "supervisor.lock"
 # The folder of the decision log.
 DECISIONS_NAME = "decisions"
+# The file of events.
+EVENTS_NAME = "events.jsonl"
 # The file of the certificate that the server shows, if it has one.
 CERTIFICATE_NAME = "certificate.pem"
 

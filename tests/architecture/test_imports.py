@@ -54,6 +54,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
         "control.feedback abstraction control processes run_as control.snapshot control.statistics tls settings",
         "series": "control.statistics metrics.histogram",
+        "events": "control.snapshot management.events registry rollout settings",
         "registry": "settings control.snapshot",
         "managers.reconcile": "",
         "processes": "run_as",
@@ -71,7 +72,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management.schemas": "management.learned settings",
         "metrics": "management.learned management.schemas control.statistics",
         "management": "hosts management.events management.reports management.schemas management.series settings tls",
-        "supervisor": "build extras rollout managers.reconcile home hosts malloc open_files management "
+        "supervisor": "build events extras rollout managers.reconcile home hosts malloc open_files management "
         "management.events "
         "management.learned management.reports management.schemas management.series metrics metrics.histogram "
         "managers managers.environments "
@@ -89,7 +90,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "apply": "client home management.schemas manifest packaging settings",
         "load": "client.http_api pages tls",
         "cli": "apply backup build client decisions decisions.evaluation extras home hosts load manifest packaging "
-        "management.learned management.reports management.schemas pages run_as settings tls",
+        "management.events management.learned management.reports management.schemas pages run_as settings tls",
     }.items()
 }
 
@@ -155,6 +156,9 @@ PURE = (
     "clipper.managers.environments.retention",
     "clipper.managers.environments.surroundings",
     "clipper.processes.excess",
+    "clipper.events.changes",
+    "clipper.events.log",
+    "clipper.events.processes",
     "clipper.rollout",
     "clipper.series",
     "clipper.load.answers",

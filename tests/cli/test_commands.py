@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ import pytest
 
 from clipper.build import form
 from clipper.cli.main import main
+from clipper.errors import Unavailable
+from clipper.events.log import NewEvent
 from clipper.management.learned import Newcomer
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.settings.application import Configured, Link
@@ -386,6 +389,49 @@ def test_the_history_is_shown_as_it_is(run: Run) -> None:
     assert "m:1" in shown.out and "it is ready and current" in shown.out and "it [is] old" in shown.out
     (first, second) = run("status", "--history", "--json").json
     assert first == {"at": 1e9, "subject": "m:1", "text": "it is ready and current"} and second["at"] == 1e9 + 1.5
+
+
+def test_events(run: Run, api: Api) -> None:
+    assert "nothing has happened yet" in run("events").out
+    api.operations.happen(
+        NewEvent("deployment", "model digits", "version 2 has failed: [bold]\x1b[31mno[/]", "2", "error"),
+        NewEvent("application", "application digits", "the application is created"),
+        NewEvent("restart", "worker 0", "the worker has ended", level="warning"),
+    )
+    shown = run("events")
+    assert shown.status == 0
+    assert "model digits" in shown.out and "version 2 has failed: [bold]\\x1b[31mno[/]" in shown.out
+    assert "worker 0" in shown.out and "restart" in shown.out
+    assert "worker 0" not in run("events", "--kind", "deployment").out
+    assert run("events", "--subject", "worker 0", "--json").json["events"][0]["id"] == 3
+    assert [one["id"] for one in run("events", "-n", "2", "--json").json["events"]] == [2, 3]
+    wrong = run("events", "--kind", "deploy")
+    assert wrong.status == 2 and "'deploy' is not valid: expected" in wrong.err
+
+
+def test_events_are_followed_while_the_server_is_started_again(
+    run: Run, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.operations.happen(NewEvent("server", "server", "the supervisor is started"))
+    steps = iter(("new", "away", "away", "back", "end"))
+
+    def pass_time(_: float) -> None:
+        step = next(steps)
+        api.operations.raises = Unavailable("the server is away") if step == "away" else None
+        if step == "end":
+            raise KeyboardInterrupt
+        if step in ("new", "back"):
+            api.operations.happen(NewEvent("key", f"key {step}", "the key is made"))
+
+    monkeypatch.setattr("clipper.cli.events.time", SimpleNamespace(sleep=pass_time))
+    followed = run("events", "--follow")
+    lines = followed.out.splitlines()
+    assert [line.rpartition("  ")[2] for line in lines] == [
+        "server: the supervisor is started",
+        "key new: the key is made",
+        "key back: the key is made",
+    ]
+    assert followed.err.count("it is waited for") == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from clipper import errors
 from clipper.errors import ClipperError
+from clipper.events.log import NewEvent
 from clipper.management.routes.artifacts import MAX_ARTIFACT_BYTES
 from clipper.management.statuses import STATUSES
 from conftest import TOKEN, Api
@@ -259,3 +260,27 @@ def test_series_of_late(api: Api) -> None:
         assert failure(call(api, "GET", f"/series/{kind}/nobody"))[:2] == (404, "not_found")
         for seconds in ("1", "3601", "-2", "x", "1e9", ""):
             assert call(api, "GET", f"/series/{kind}/digits?seconds={seconds}").status_code == 400, seconds
+
+
+def test_events(api: Api) -> None:
+    assert call(api, "GET", "/events").json() == {"events": [], "next": 0}
+    api.operations.happen(
+        NewEvent("deployment", "model digits", "version 2 has failed: no", "2", "error"),
+        NewEvent("key", "key web", "the key is made"),
+    )
+    failed = {
+        "id": 1,
+        "time_s": 1e9,
+        "kind": "deployment",
+        "subject": "model digits",
+        "message": "version 2 has failed: no",
+        "version": "2",
+        "level": "error",
+    }
+    assert call(api, "GET", "/events?limit=1&after=0").json() == {"events": [failed], "next": 1}
+    found = call(api, "GET", "/events?subject=key%20web&kind=key").json()
+    assert [one["id"] for one in found["events"]] == [2] and found["events"][0]["version"] is None
+    assert call(api, "GET", "/events?after=2").json() == {"events": [], "next": 2}
+    assert call(api, "GET", f"/events?after={10**30}").json() == {"events": [], "next": 2}
+    for wrong in ("limit=0", "limit=1001", "after=-1", "after=x", "kind=nothing", "limit="):
+        assert call(api, "GET", f"/events?{wrong}").status_code == 400, wrong

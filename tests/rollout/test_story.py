@@ -20,7 +20,7 @@ from clipper.rollout.instructions import (
     Stop,
     WakeAt,
 )
-from clipper.rollout.story import MAX_EVENTS, Event, Story
+from clipper.rollout.story import MAX_EVENTS, Step, Story
 from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId
 
@@ -40,13 +40,13 @@ def test_it_tells_what_became_of_processes_once() -> None:
     story.follow(4.0, facts(replace(SLOT, phase="dead", last_error="killed"), phase="draining"))
     story.follow(5.0, facts(phase="ready", last_error="of before"))
     assert story.events == (
-        Event(1.0, "m:1#1", "starting"),
-        Event(1.0, "worker-0", "ready"),
-        Event(3.0, "m:1#1", "ready"),
-        Event(4.0, "m:1#1", "dead: killed"),
-        Event(4.0, "worker-0", "draining"),
-        Event(5.0, "worker-0", "ready"),
-        Event(5.0, "m:1#1", "gone"),
+        Step(1.0, "m:1#1", "starting"),
+        Step(1.0, "worker-0", "ready"),
+        Step(3.0, "m:1#1", "ready"),
+        Step(4.0, "m:1#1", "dead: killed"),
+        Step(4.0, "worker-0", "draining"),
+        Step(5.0, "worker-0", "ready"),
+        Step(5.0, "m:1#1", "gone"),
     )
 
 
@@ -54,8 +54,8 @@ def test_it_tells_what_was_decided_and_keeps_the_latest() -> None:
     story = Story()
     story.record(1.0, [Retire(SLOT.slot, "it is no longer needed"), StartSpare("of upgrades"), WakeAt(7.0)])
     assert story.events == (
-        Event(1.0, "m:1#1", "leaves service: it is no longer needed"),
-        Event(1.0, "workers", "get a spare: of upgrades"),
+        Step(1.0, "m:1#1", "leaves service: it is no longer needed"),
+        Step(1.0, "workers", "get a spare: of upgrades"),
     )
     for at in range(MAX_EVENTS):
         story.record(float(at), [Retire(SLOT.slot, "")])
@@ -82,13 +82,13 @@ RECORD = VersionRecord("m", "1", SLOT.spec, Batching(), True, 1, 1.0, state="fai
 def test_each_decision_has_a_subject_and_a_reason(instruction: Instruction, subject: str, text: str) -> None:
     story = Story()
     story.record(1.0, [instruction])
-    assert story.events == (Event(1.0, subject, text),)
+    assert story.events == (Step(1.0, subject, text),)
 
 
 def test_what_happened_beside_is_noted_as_it_is() -> None:
     story = Story()
     story.note(1.0, "app", "the newcomer was stopped")
-    assert story.events == (Event(1.0, "app", "the newcomer was stopped"),)
+    assert story.events == (Step(1.0, "app", "the newcomer was stopped"),)
 
 
 def test_it_says_why_a_worker_is_down() -> None:

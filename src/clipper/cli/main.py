@@ -14,6 +14,7 @@ from clipper.cli import app, key, log, model, replica, token
 from clipper.cli.apply import apply, export
 from clipper.cli.backup import backup, restore
 from clipper.cli.deploy import deploy
+from clipper.cli.events import events
 from clipper.cli.load import load
 from clipper.cli.logs import logs
 from clipper.cli.observe import observe
@@ -48,7 +49,8 @@ def _root(
     pass
 
 
-for _command in (serve, start, stop, status, apply, export, backup, restore, deploy, predict, observe, load, logs):
+_COMMANDS = (serve, start, stop, status, events, apply, export, backup, restore, deploy, predict, observe, load, logs)
+for _command in _COMMANDS:
     cli.command()(_command)
 app.commands.command()(whatif)
 app.commands.command()(report)

@@ -134,13 +134,15 @@ def stop(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
 def status(
     history: Annotated[
         bool,
-        typer.Option("--history", help="Show what happened and was decided since the server's start, oldest first."),
+        typer.Option(
+            "--history", help="Show each step that was seen or decided since the server's start, oldest first."
+        ),
     ] = False,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the server's processes, addresses and counts, or its latest events."""
+    """Show the server's processes, addresses and counts, or each step of its latest history."""
     out = Output(as_json)
     with Clipper.connect(url, home) as clipper:
         if history:

@@ -42,7 +42,7 @@ from clipper.client.tokens import Tokens
 from clipper.client.watching import Watching
 from clipper.errors import ClipperError, DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
 from clipper.home import find_home
-from clipper.management.events import Event
+from clipper.management.events import Step
 from clipper.management.schemas import Status, Stopping
 from clipper.tls.trust import ClientTls, Trust
 
@@ -127,9 +127,9 @@ class Clipper(Models, Applications, Queries, Tokens, Keys, Watching):
     def status(self) -> Status:
         return self._ask(Status, "GET", "/status")
 
-    def history(self) -> list[Event]:
+    def history(self) -> list[Step]:
         """The latest events and decisions of the server, oldest first."""
-        return self._ask(list[Event], "GET", "/history")
+        return self._ask(list[Step], "GET", "/history")
 
     def metrics(self) -> str:
         """The server's metrics in Prometheus' text format."""

@@ -1,11 +1,30 @@
-"""The client's methods to watch a server: series of what happened lately."""
+"""The client's methods to watch a server: events, and series of what happened lately."""
 
-from clipper.client.calls import Calls, part
+from clipper.client.calls import Calls, part, query_string
+from clipper.management.events import DEFAULT_EVENTS, Events, Kind
 from clipper.management.series import MAX_SERIES_S, Series, SeriesOverview
 
 
 class Watching(Calls):
     """What a server keeps for who watches it."""
+
+    def events(
+        self,
+        after: int | None = None,
+        *,
+        limit: int = DEFAULT_EVENTS,
+        kind: Kind | None = None,
+        subject: str | None = None,
+    ) -> Events:
+        """What happened, oldest first, at most ``limit`` (1 to 1000) at once.
+
+        Args:
+            after: the ``next`` of an earlier answer, for the events that came since; None asks for the latest.
+            kind: only events of this kind.
+            subject: only events on this, e.g. ``model digits``.
+        """
+        parameters = {"after": after, "limit": limit, "kind": kind, "subject": subject}
+        return self._ask(Events, "GET", f"/events{query_string(parameters)}")
 
     def series(self) -> SeriesOverview:
         """The last two minutes of all applications, models and workers."""

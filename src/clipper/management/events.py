@@ -1,10 +1,58 @@
-"""The history's events in the management API."""
+"""Schemas of events, which are kept, and of the history's steps, which are not."""
+
+from typing import Literal
 
 from msgspec import Struct
 
+Kind = Literal[
+    "application",
+    "crash_loop",
+    "deployment",
+    "guardrail",
+    "key",
+    "ramp",
+    "restart",
+    "rollback",
+    "scaling",
+    "server",
+    "test",
+    "token",
+]
+Level = Literal["info", "warning", "error"]
+
+DEFAULT_EVENTS = 200
+# Some hundred kB of JSON.
+MAX_EVENTS_AT_ONCE = 1000
+
 
 class Event(Struct, frozen=True):
-    """Something that happened or was decided on the server.
+    """Something that happened to what the server has.
+
+    Attributes:
+        id: counts up.
+        time_s: when, in seconds since 1970.
+        subject: ``application NAME``, ``model NAME``, ``worker INDEX``, ``key NAME``, ``token NAME`` or ``server``.
+        version: of the model, if the event is about one.
+    """
+
+    id: int
+    time_s: float
+    kind: Kind
+    subject: str
+    message: str
+    version: str | None = None
+    level: Level = "info"
+
+
+class Events(Struct, frozen=True):
+    """Events, oldest first. ``next``, given as ``after``, asks for those that come later."""
+
+    events: tuple[Event, ...]
+    next: int
+
+
+class Step(Struct, frozen=True):
+    """One step of the history: something that was seen or decided on the server.
 
     Attributes:
         at: seconds since 1970.

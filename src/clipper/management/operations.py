@@ -7,7 +7,7 @@ Every method runs on the supervisor's event loop and raises only ``ClipperError`
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from clipper.management.events import Event
+from clipper.management.events import Events, Kind, Step
 from clipper.management.reports import Report
 from clipper.management.schemas import (
     Application,
@@ -42,8 +42,11 @@ class Operations(Protocol):
 
     async def status(self) -> Status: ...
 
-    async def history(self) -> list[Event]:
+    async def history(self) -> list[Step]:
         """The latest events and decisions since the server's start, oldest first."""
+
+    async def events(self, after: int | None, limit: int, kind: Kind | None, subject: str | None) -> Events:
+        """The first ``limit`` events after the one of that number; the last ``limit`` if ``after`` is None."""
 
     async def series_overview(self) -> SeriesOverview: ...
 

@@ -24,8 +24,9 @@ from clipper.rollout.instructions import (
 MAX_EVENTS = 500
 
 
-class Event(Struct, frozen=True):
-    """
+class Step(Struct, frozen=True):
+    """One step of the history, which is finer than events and is not kept over restarts.
+
     Attributes:
         at: seconds since 1970.
         subject: a version, a replica, a worker, ``workers`` for all of them, or an application.
@@ -40,11 +41,11 @@ class Story:
     """Keeps the latest events, oldest first."""
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._events: deque[Step] = deque(maxlen=MAX_EVENTS)
         self._before: dict[str, tuple[str, str]] = {}
 
     @property
-    def events(self) -> tuple[Event, ...]:
+    def events(self) -> tuple[Step, ...]:
         return tuple(self._events)
 
     def follow(self, at: float, facts: Facts) -> None:
@@ -54,19 +55,19 @@ class Story:
         for subject, (phase, error) in now.items():
             if self._before.get(subject, ("", ""))[0] != phase:
                 is_down = phase in ("dead", "backing_off", "crash_loop")
-                self._events.append(Event(at, subject, f"{phase}: {error}" if is_down and error else phase))
-        self._events.extend(Event(at, subject, "gone") for subject in self._before.keys() - now.keys())
+                self._events.append(Step(at, subject, f"{phase}: {error}" if is_down and error else phase))
+        self._events.extend(Step(at, subject, "gone") for subject in self._before.keys() - now.keys())
         self._before = now
 
     def note(self, at: float, subject: str, text: str) -> None:
         """Record the outcome of something that is neither a process nor a decision of the rollout."""
-        self._events.append(Event(at, subject, text))
+        self._events.append(Step(at, subject, text))
 
     def record(self, at: float, instructions: Iterable[Instruction]) -> None:
         """Record what was decided."""
         for one in instructions:
             if (described := _described(one)) is not None:
-                self._events.append(Event(at, *described))
+                self._events.append(Step(at, *described))
 
 
 def _described(one: Instruction) -> tuple[str, str] | None:

@@ -41,7 +41,7 @@ class SeriesRing:
         self._points = points
         self._values = np.empty((max_series, points), np.float32)
         # The same memory: a single value is written in half the time that the array takes.
-        self._cells = memoryview(self._values.reshape(-1))
+        self._cells = self._values.data.cast("B").cast("f")
         self._subjects: dict[Subject, _Kept] = {}
         self._free: list[int] = []
         self._used = 0

@@ -141,7 +141,7 @@ class Sampler:
             for one in islice(facts.applications, self._turn % turns, MAX_FOLLOWED, turns)
         }
         versions = tuple(
-            (one.name, version, known.mark if (known := worker.versions.get((one.name, version))) else NO_MARK)
+            (one.name, version, last.mark if (last := worker.versions.get((one.name, version))) else NO_MARK)
             for one in islice(facts.models, self._turn % turns, MAX_FOLLOWED, turns)
             for version in one.versions
         )
@@ -202,8 +202,8 @@ class Sampler:
                     versions[key].append(version_increase(known, version))
                 worker.versions[key] = version
         return _Counted(
-            {name: total for name, each in applications.items() if (total := sum_of_applications(each))},
-            {key: total for key, each in versions.items() if (total := sum_of_versions(each))},
+            {name: asked for name, each in applications.items() if (asked := sum_of_applications(each))},
+            {key: ran for key, each in versions.items() if (ran := sum_of_versions(each))},
             begun,
         )
 

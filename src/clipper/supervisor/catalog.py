@@ -1,9 +1,11 @@
 """The registry's contents in memory, and the way to change both."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from clipper.errors import Conflict, NotFound, RegistryUnavailable
+from clipper.events.changes import events_of
+from clipper.events.log import NewEvent
 from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
 from clipper.registry.store import (
     Change,
@@ -26,8 +28,12 @@ log = logging.getLogger(__name__)
 class Catalog:
     """What should exist. Read the dicts; change them only through ``commit`` and ``note``."""
 
-    def __init__(self, registry: Registry) -> None:
-        """Raises RegistryUnavailable."""
+    def __init__(self, registry: Registry, record: Callable[[Sequence[NewEvent]], None] = lambda _: None) -> None:
+        """``record`` gets the events of each change once it is made.
+
+        Raises:
+            RegistryUnavailable: the registry cannot be read.
+        """
         contents = registry.load()
         self.applications = {application.name: application for application in contents.applications}
         self.models = {model.name: model for model in contents.models}
@@ -38,6 +44,7 @@ class Catalog:
         self.keys = {key.name: key for key in contents.keys}
         self._unreadable = {(one.kind, one.name): one for one in contents.unreadable}
         self._registry = registry
+        self._record = record
         self._unsaved: dict[ModelId, VersionRecord] = {}
 
     def application(self, name: str) -> ApplicationRecord:
@@ -115,21 +122,25 @@ class Catalog:
         """The applications that link a model, each with the version that it pins."""
         return wanted.linking(self, model)
 
-    def commit(self, *changes: Change) -> None:
-        """Make an operator's changes, all or none.
+    def commit(self, *changes: Change, why: str = "") -> None:
+        """Make an operator's changes, all or none. ``why`` is for events.
 
         Raises:
             RegistryUnavailable: none was made.
         """
         self._registry.write(*changes)
+        events = events_of(self, changes, why)
         for change in changes:
             self._apply(change)
+        self._record(events)
 
-    def note(self, record: VersionRecord) -> None:
+    def note(self, record: VersionRecord, why: str = "") -> None:
         """Record what happened to a version. It has happened, so it is in force even if it cannot be stored yet."""
+        events = events_of(self, [Put(record)], why)
         self.versions[record.id] = record
         self._unsaved[record.id] = record
         self.save_notes()
+        self._record(events)
 
     def save_notes(self) -> bool:
         """Store what could not be stored before; return whether all of it is stored."""

@@ -16,6 +16,7 @@ from clipper.home import (
     ARTIFACTS_NAME,
     CERTIFICATE_NAME,
     DECISIONS_NAME,
+    EVENTS_NAME,
     REGISTRY_NAME,
     RUN_NAME,
     SELECTION_NAME,
@@ -74,6 +75,10 @@ class HomeFolders:
     @property
     def decisions(self) -> Path:
         return self.root / DECISIONS_NAME
+
+    @property
+    def events(self) -> Path:
+        return self.root / EVENTS_NAME
 
     @property
     def run(self) -> Path:

@@ -12,6 +12,9 @@ from collections.abc import AsyncIterator
 
 from clipper.build import build_id
 from clipper.errors import Conflict
+from clipper.events.file import EventFile
+from clipper.events.log import NewEvent
+from clipper.events.processes import started_event
 from clipper.home import Place
 from clipper.management.access import Access, allowed_hosts
 from clipper.management.app import create_app
@@ -35,6 +38,7 @@ from clipper.supervisor.folders import HomeFolders
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.supervisor.keepers.cleaner import ArtifactCleaner, VersionCleaner
 from clipper.supervisor.keepers.ended_tests import EndedTests
+from clipper.supervisor.keepers.events import EventKeeper
 from clipper.supervisor.keepers.forgetter import Forgetter
 from clipper.supervisor.keepers.keepers import Keepers
 from clipper.supervisor.keepers.ramps import Ramps
@@ -107,17 +111,20 @@ class Supervisor:
                 ports.listen(self._config.management_host, self._config.management_port, "--management-port")
             )
             registry = stack.enter_context(contextlib.closing(SqliteRegistry(self._home.registry)))
-            parts, holders = await self._assemble(registry, store)
+            events = stack.enter_context(contextlib.closing(EventKeeper(EventFile(self._home.events))))
+            parts, holders = await self._assemble(registry, store, events)
             for holder in holders:
                 stack.enter_context(holder)
             await self._serve(parts, listener, *map(ports.port_of, holders))
 
-    async def _assemble(self, registry: SqliteRegistry, store: Store) -> tuple[Parts, list[socket.socket]]:
+    async def _assemble(
+        self, registry: SqliteRegistry, store: Store, events: EventKeeper
+    ) -> tuple[Parts, list[socket.socket]]:
         """Assemble the parts and take over what runs; nothing new is started yet.
 
         Returns the parts, and what holds the query port and, if there is one, that of gRPC.
         """
-        home, catalog = self._home, Catalog(registry)
+        home, catalog = self._home, Catalog(registry, events.record)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
         records = processes.recorded()
         left_port = takeover.left_query_port(records, self._config, home, self._store_digest)
@@ -136,7 +143,7 @@ class Supervisor:
         starts = Numbers(registry, "replica")
         instances.reserve()
         starts.reserve()
-        parts = self._make_parts(catalog, registry, store, processes, settings, instances, starts)
+        parts = self._make_parts(catalog, registry, store, events, processes, settings, instances, starts)
         takeover.pass_over(records, instances)
         replicas = await takeover.take_over_containers(catalog, parts.manager, starts)
         takeover.take_over_workers(records, parts.workers, settings)
@@ -164,6 +171,7 @@ class Supervisor:
         catalog: Catalog,
         registry: SqliteRegistry,
         store: Store,
+        events: EventKeeper,
         processes: ProcessFolder,
         settings: WorkerSettings,
         instances: Numbers,
@@ -209,7 +217,7 @@ class Supervisor:
         artifacts = Artifacts(home.artifacts)
         epoch = registry.reserve("supervisor", 1)
         rollout = Rollout(epoch, needs_key=self._config.api_keys, workers=self._config.workers)
-        reconciler = Reconciler(rollout, catalog, manager, workers, artifacts.code_folder)
+        reconciler = Reconciler(rollout, catalog, manager, workers, artifacts.code_folder, events.record)
         selections = SelectionChecker(processes, home.scratch, self._config.models_user)
         forgetter = Forgetter(catalog, store)
         scaler = Scaler(catalog, manager, workers, wake)
@@ -229,6 +237,7 @@ class Supervisor:
             Keys(catalog, reconciler),
             Ramps(catalog, store, wake),
             Sampling(catalog, manager, workers),
+            events,
             self._certificates,
         )
 
@@ -270,11 +279,13 @@ class Supervisor:
         keepers.start("removing old versions", versions.run)
         keepers.start("scaling by load", parts.scaler.run)
         keepers.start("following newcomers", parts.ramps.run)
+        keepers.start("keeping events", parts.events.run)
         keepers.start("taking samples for the series", parts.sampling.run)
-        ended_tests = EndedTests(parts.catalog, parts.workers, parts.reconciler.story)
+        ended_tests = EndedTests(parts.catalog, parts.workers, parts.reconciler.story, parts.events)
         keepers.start("reporting tests that have ended", ended_tests.run)
         # Images of versions that were removed while Docker was away.
         keepers.start("removing images that nobody uses", lambda: parts.manager.prune(parts.catalog.artifacts()))
+        parts.events.record([started_event(os.getpid(), len(parts.workers.pids()), len(parts.manager.slots()))])
         parts.workers.start()
         parts.reconciler.start()
         hosts = allowed_hosts(config.management_host, socket.gethostname(), config.allowed_host)
@@ -303,6 +314,7 @@ class Supervisor:
         stop = asyncio.create_task(self._stopping.wait(announce_stop))
         await asyncio.wait([serving, stop], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping")
+        parts.events.record([NewEvent("server", "server", "the server is stopped")])
         api.should_exit = True
         await serving
         await self._end(parts)

@@ -1,12 +1,18 @@
 """The server itself: health, status, metrics, stop."""
 
+from typing import Annotated
+
 from litestar import Controller, Response, get, post
+from litestar.params import FromQuery, QueryParameter
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from clipper.errors import Unavailable
-from clipper.management.events import Event
+from clipper.management.events import DEFAULT_EVENTS, MAX_EVENTS_AT_ONCE, Events, Kind, Step
 from clipper.management.routes import Port
 from clipper.management.schemas import Health, Status, Stopping
+
+After = Annotated[int | None, QueryParameter(ge=0, description="only events with higher ids; the latest if left out")]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_EVENTS_AT_ONCE, description="how many events at most")]
 
 
 class Server(Controller):
@@ -29,8 +35,19 @@ class Server(Controller):
         return await operations.status()
 
     @get("/history", summary="What happened and was decided lately, oldest first")
-    async def history(self, operations: Port) -> list[Event]:
+    async def history(self, operations: Port) -> list[Step]:
         return await operations.history()
+
+    @get("/events", summary="What happened, kept over restarts, oldest first; next is what to give as after")
+    async def events(
+        self,
+        operations: Port,
+        after: After = None,
+        limit: Limit = DEFAULT_EVENTS,
+        kind: FromQuery[Kind | None] = None,
+        subject: FromQuery[str | None] = None,
+    ) -> Events:
+        return await operations.events(after, limit, kind, subject)
 
     @get("/metrics", summary="Prometheus text of all workers and containers", media_type="text/plain")
     async def metrics(self, operations: Port) -> Response[bytes]:

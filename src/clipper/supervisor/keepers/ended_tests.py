@@ -5,8 +5,10 @@ import logging
 import time
 
 from clipper.control.statistics import StandingStatistics
+from clipper.events.log import NewEvent
 from clipper.rollout.story import Story
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.keepers.events import EventKeeper
 from clipper.supervisor.workers.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -17,12 +19,13 @@ LOOK_EVERY_S = 2.0
 
 
 class EndedTests:
-    """Works in one task. A test that has ended is reported once, and again after a restart, when the history is new."""
+    """Works in one task. A test that has ended is reported once, and after a restart in the history again."""
 
-    def __init__(self, catalog: Catalog, workers: Workers, story: Story) -> None:
+    def __init__(self, catalog: Catalog, workers: Workers, story: Story, events: EventKeeper) -> None:
         self._catalog = catalog
         self._workers = workers
         self._story = story
+        self._events = events
         # By application, which model won.
         self._winners: dict[str, str] = {}
 
@@ -39,10 +42,15 @@ class EndedTests:
         ended = {name: test for name, test in tests if test.winner is not None}
         for name, test in ended.items():
             if self._winners.get(name) != test.winner:
+                verdict = f"its test has ended: {test.winner} is the best model"
                 text = (
-                    f"its test has ended: {test.winner} is the best model, or within {test.tolerance:g} of it in mean "
+                    f"{verdict}, or within {test.tolerance:g} of it in mean "
                     f"loss, with a confidence of {test.confidence:g}, by {test.observations:.0f} pieces of feedback"
                 )
                 log.info("application %s: %s", name, text)
                 self._story.note(time.time(), name, text)
+                subject = f"application {name}"
+                last = self._events.log.find(None, 1, "test", subject).events
+                if not last or not last[0].message.startswith(verdict):
+                    self._events.record([NewEvent("test", subject, text)])
         self._winners = {name: test.winner for name, test in ended.items() if test.winner is not None}

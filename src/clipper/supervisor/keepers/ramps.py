@@ -109,7 +109,7 @@ class Ramps:
         if record is None or newcomer not in record.newcomers:
             return
         if verdict == "through":
-            self._catalog.commit(Put(newcomers.through(record, newcomer)))
+            self._catalog.commit(Put(newcomers.through(record, newcomer)), why=f"it is through: {shown(evidence)}")
             log.info("application %s: %s is through: %s", name, newcomer.name, shown(evidence))
         else:
             changes = self._rollback(record, newcomer)

@@ -95,5 +95,5 @@ class Scaler:
         wish, record = version.autoscaler.plan(load), self._catalog.versions[id_]
         if wish.replicas != record.replicas_wanted:
             log.info("%s: %d replicas in place of %d: %s", id_, wish.replicas, record.replicas_wanted, wish.reason)
-            self._catalog.note(replace(record, replicas_wanted=wish.replicas))
+            self._catalog.note(replace(record, replicas_wanted=wish.replicas), wish.reason)
             self._wake()

@@ -9,7 +9,7 @@ from pathlib import Path
 from clipper import __version__
 from clipper.control.statistics import WorkerStatistics
 from clipper.home import Place, lock_path
-from clipper.management.events import Event
+from clipper.management.events import Events, Kind, Step
 from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Stopping, Token
 from clipper.managers.manager import SlotStatus
 from clipper.metrics.exposition import render
@@ -37,6 +37,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._home = home
         self._place = place
         self._started_s = time.monotonic()
+        self._events = parts.events
         self._keepers = parts.keepers
         self._certificates = parts.certificates
         self._stopping = stopping
@@ -60,6 +61,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *self._catalog.problems(),
                 *self._keepers.problems(),
                 *self._ramps.problems(),
+                *self._events.problems(),
                 *(certificates.problems(time.time()) if certificates is not None else ()),
                 *self._reconciler.outdated(),
                 *_problems_of_workers(await self._workers.statistics()),
@@ -72,8 +74,11 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             client_ca_expires_at=certificates.client_ca_expires_at if certificates is not None else None,
         )
 
-    async def history(self) -> list[Event]:
-        return [Event(one.at, one.subject, one.text) for one in self._reconciler.story.events]
+    async def history(self) -> list[Step]:
+        return [Step(one.at, one.subject, one.text) for one in self._reconciler.story.events]
+
+    async def events(self, after: int | None, limit: int, kind: Kind | None, subject: str | None) -> Events:
+        return self._events.log.find(after, limit, kind, subject)
 
     async def has_artifact(self, digest: str) -> bool:
         return self._artifacts.renew(digest)

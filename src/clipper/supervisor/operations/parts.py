@@ -7,6 +7,7 @@ from clipper.selection.stores.store import Store
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.certificates import Certificates
+from clipper.supervisor.keepers.events import EventKeeper
 from clipper.supervisor.keepers.forgetter import Forgetter
 from clipper.supervisor.keepers.keepers import Keepers
 from clipper.supervisor.keepers.ramps import Ramps
@@ -37,4 +38,5 @@ class Parts:
     keys: Keys
     ramps: Ramps
     sampling: Sampling
+    events: EventKeeper
     certificates: Certificates | None = None

@@ -7,10 +7,12 @@ by an operator asks for another pass. So nothing slow holds up anything else.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import RegistryUnavailable
+from clipper.events.log import NewEvent
+from clipper.events.processes import ProcessEvents
 from clipper.managers.manager import Manager
 from clipper.registry.records import ApplicationRecord
 from clipper.rollout.facts import Facts
@@ -61,9 +63,16 @@ class Reconciler:
         manager: Manager,
         workers: Workers,
         code_folder: Callable[[str], str],
+        record: Callable[[Sequence[NewEvent]], None] = lambda _: None,
     ) -> None:
-        """``code_folder``: from an artifact's digest to where its modules are."""
+        """
+        Args:
+            code_folder: from an artifact's digest to where its modules are.
+            record: gets the events of processes.
+        """
         self.story = Story()
+        self._process_events = ProcessEvents()
+        self._record = record
         self._rollout = rollout
         self._catalog = catalog
         self._manager = manager
@@ -179,6 +188,7 @@ class Reconciler:
         for _ in range(MAX_LOOKS):
             facts, at = self._facts(), time.time()
             self.story.follow(at, facts)
+            self._record(self._process_events.follow(facts.slots, facts.workers))
             instructions = self._rollout.look(facts)
             self.story.record(at, instructions)
             for instruction in instructions:

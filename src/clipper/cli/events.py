@@ -1,0 +1,77 @@
+"""``clipper events``."""
+
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+import typer
+
+from clipper.cli.options import AsJson, Home, Url, one_of
+from clipper.cli.output import Output
+from clipper.client import Clipper
+from clipper.errors import Unavailable
+from clipper.management.events import MAX_EVENTS_AT_ONCE, Event, Kind
+
+# How often a server is asked for what is new.
+FOLLOW_EVERY_S = 1.0
+
+
+def events(
+    kind: Annotated[Kind | None, one_of(Kind, help="Only events of this kind.", show_default="all")] = None,
+    subject: Annotated[
+        str | None, typer.Option(help='Only events on this, e.g. "model digits", "application digits", server.')
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", help="How many of the latest events.", min=1, max=MAX_EVENTS_AT_ONCE)
+    ] = 50,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what happens from now on, until Ctrl-C.")
+    ] = False,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what happened on the server, oldest first: deployments, rollbacks, restarts, scaling, changes."""
+    out = Output(as_json)
+    with Clipper.connect(url, home) as clipper:
+        found = clipper.events(limit=limit, kind=kind, subject=subject)
+        if not follow:
+            rows = [(_when(one), one.level, one.kind, one.subject, one.message) for one in found.events]
+            out.table(found, ("when", "level", "kind", "subject", "what happened"), rows, "nothing has happened yet")
+            return
+        for one in found.events:
+            _write(out, one)
+        for one in _new(clipper, out, found.next, kind, subject):
+            _write(out, one)
+
+
+def _new(clipper: Clipper, out: Output, after: int, kind: Kind | None, subject: str | None) -> Iterator[Event]:
+    """What happens from now on. A server that is away is waited for, since it may be started again."""
+    is_away = False
+    while True:
+        time.sleep(FOLLOW_EVERY_S)
+        try:
+            found = clipper.events(after, limit=MAX_EVENTS_AT_ONCE, kind=kind, subject=subject)
+        except Unavailable as error:
+            if not is_away:
+                out.warn(f"{error}; it is waited for")
+            is_away = True
+            continue
+        is_away = False
+        yield from found.events
+        after = found.next
+
+
+def _write(out: Output, one: Event) -> None:
+    if out.as_json:
+        sys.stdout.write(msgspec.json.encode(one).decode() + "\n")
+    else:
+        out.line(f"{_when(one)}  {one.level:<7}  {one.kind:<11}  {one.subject}: {one.message}")
+    sys.stdout.flush()
+
+
+def _when(one: Event) -> str:
+    return f"{datetime.fromtimestamp(one.time_s).astimezone():%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,99 @@
+"""What changes of processes mean to who reads events."""
+
+from dataclasses import replace
+
+from clipper.events.log import NewEvent
+from clipper.events.processes import ProcessEvents, started_event
+from clipper.managers.reconcile.backoff import History
+from clipper.managers.reconcile.plan import Slot
+from clipper.rollout.facts import SlotFacts, WorkerFacts
+from clipper.settings.version import VersionSpec
+
+SPEC = VersionSpec(artifact="a" * 64, loader="file", target="model.joblib")
+READY = SlotFacts(Slot("m", "2", 1), "ready", SPEC, id="m:2#1.g1")
+DEAD = replace(READY, phase="dead", last_error="killed by SIGKILL")
+LOOPS = replace(DEAD, history=History((1.0,), 5, crash_loop=True), last_error="exit 1")
+WORKER = WorkerFacts(0, "ready")
+
+
+def follow(*looks: SlotFacts | WorkerFacts | None) -> list[NewEvent]:
+    events, found = ProcessEvents(), []
+    for look in looks:
+        slots = [look] if isinstance(look, SlotFacts) else []
+        workers = [look] if isinstance(look, WorkerFacts) else []
+        found += events.follow(slots, workers)
+    return found
+
+
+def test_a_replica_that_ends_and_comes_back() -> None:
+    starting = replace(READY, phase="starting", history=History((1.0,), 1))
+    assert follow(READY, READY, DEAD, DEAD, starting, READY) == [
+        NewEvent(
+            "restart",
+            "model m",
+            "replica m:2#1 has ended and is started again: killed by SIGKILL",
+            "2",
+            "warning",
+        )
+    ]
+
+
+def test_a_start_that_fails_is_told_with_its_version() -> None:
+    starting = replace(READY, phase="starting")
+    assert follow(starting, DEAD, starting, DEAD) == []
+
+
+def test_a_replica_that_is_stopped_is_no_event() -> None:
+    assert follow(READY, replace(READY, phase="stopping"), None, READY) == []
+
+
+def test_of_a_crash_loop_the_beginning_is_told_once() -> None:
+    starting = replace(LOOPS, phase="starting")
+    up = replace(LOOPS, phase="ready")
+    found = follow(READY, DEAD, READY, LOOPS, starting, LOOPS, starting, up, LOOPS, up)
+    assert [(one.kind, one.level) for one in found] == [("restart", "warning"), ("crash_loop", "error")]
+    assert found[1].message == "replica m:2#1 ends again and again, and is started every half minute: exit 1"
+    # Once it was healthy, its next end is told again.
+    assert [one.kind for one in follow(LOOPS, up, DEAD)] == ["restart"]
+
+
+def test_a_loop_that_an_earlier_supervisor_told_is_not_told_again() -> None:
+    assert follow(LOOPS, replace(LOOPS, phase="starting"), LOOPS) == []
+
+
+def test_workers() -> None:
+    down = replace(WORKER, phase="backing_off", last_error="killed by SIGKILL")
+    starting = replace(WORKER, phase="starting")
+    loops = replace(down, phase="crash_loop")
+    found = follow(starting, WORKER, down, starting, loops, starting, WORKER, loops, starting, WORKER)
+    assert [(one.kind, one.subject, one.message, one.level) for one in found] == [
+        ("restart", "worker 0", "the worker has ended and is started again: killed by SIGKILL", "warning"),
+        (
+            "crash_loop",
+            "worker 0",
+            "the worker ends again and again, and is started every half minute: killed by SIGKILL",
+            "error",
+        ),
+    ]
+
+
+def test_a_worker_that_ends_after_a_loop_is_told_again() -> None:
+    down, loops = replace(WORKER, phase="backing_off"), replace(WORKER, phase="crash_loop")
+    assert [one.kind for one in follow(WORKER, loops, WORKER, down, WORKER, down, WORKER, loops)] == [
+        "crash_loop",
+        "restart",
+        "crash_loop",
+    ]
+
+
+def test_a_worker_that_is_drained() -> None:
+    (event,) = follow(WORKER, replace(WORKER, phase="draining"))
+    assert event.message == "the worker is drained: it is started again, as it should be now"
+    spare = replace(WORKER, is_spare=True)
+    (event,) = follow(spare, replace(spare, phase="draining"))
+    assert event.message == "the worker is drained: it stood in while others were replaced"
+
+
+def test_a_supervisor_starts() -> None:
+    assert "taken over" not in started_event(7, 0, 0).message
+    assert started_event(7, 2, 3).message.endswith("pid 7; it has taken over 2 workers and 3 replicas")
