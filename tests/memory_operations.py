@@ -39,7 +39,7 @@ from clipper.management.schemas import (
     WorkerState,
     WorkerStatus,
 )
-from clipper.management.series import Points, Series, SeriesOverview
+from clipper.management.series import Named, Series, SeriesOverview
 from clipper.manifest.plan import fingerprint
 from clipper.metrics.exposition import render
 from clipper.settings.application import ApplicationChange, Configured, Link, NewApplication, Selection
@@ -102,7 +102,7 @@ class MemoryOperations:
         return self.events_log.find(after, limit, kind, subject)
 
     async def series_overview(self) -> SeriesOverview:
-        rate: dict[str, Points] = {"rate": (None, 2.5)}
+        rate: Named = {"rate": (None, 2.5)}
         applications, models = dict.fromkeys(self.applications, rate), dict.fromkeys(self.versions, rate)
         return SeriesOverview(2.0, 1e9, applications, models, {"0": {"cpu_share": (0.25,)}}, 0)
 

@@ -199,9 +199,9 @@ def test_the_code_of_ones_own_policy_is_sent_once(
 
 def test_series(clipper: Clipper) -> None:
     clipper.create_application("digits", input_type="float64[2]")
-    assert clipper.series().applications == {"digits": {"rate": (None, 2.5)}}
-    assert clipper.application_series("digits").series == {"rate": (None, None, 2.5)}
-    assert clipper.application_series("digits", seconds=2).series == {"rate": (None,)}
+    assert clipper.series().applications == {"digits": {"rate": [None, 2.5]}}
+    assert clipper.application_series("digits").series == {"rate": [None, None, 2.5]}
+    assert clipper.application_series("digits", seconds=2).series == {"rate": [None]}
     with pytest.raises(NotFound):
         clipper.model_series("a/b?c")
 

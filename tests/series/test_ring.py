@@ -13,6 +13,10 @@ A, B, C = (Subject("application", name) for name in "abc")
 finite = st.floats(-1e6, 1e6, width=32)
 
 
+def read(ring: SeriesRing, subject: Subject, name: str, points: int) -> list[float]:
+    return ring.read(subject, [name], points)[name]
+
+
 def same(one: list[float], other: list[float]) -> bool:
     return len(one) == len(other) and all(
         (math.isnan(left) and math.isnan(right)) or math.isclose(left, right, rel_tol=1e-6, abs_tol=1e-5)
@@ -39,7 +43,7 @@ def test_the_last_points_are_what_was_written_and_gaps(
     length = min(step - first + 1, points)
     assert ring.length == length
     expected = [written.get(each, math.nan) for each in range(step - min(asked, length) + 1, step + 1)]
-    assert same(ring.read(A, "rate", asked), expected)
+    assert same(read(ring, A, "rate", asked), expected)
 
 
 def test_a_series_that_begins_later_has_gaps_before() -> None:
@@ -47,9 +51,9 @@ def test_a_series_that_begins_later_has_gaps_before() -> None:
     for step in range(3):
         ring.begin(step)
         ring.write(A, {"rate": 1.0} if step < 2 else {"rate": 1.0, "p99_ms": 20.0}, is_busy=True)
-    assert same(ring.read(A, "p99_ms", 10), [math.nan, math.nan, 20.0])
+    assert same(read(ring, A, "p99_ms", 10), [math.nan, math.nan, 20.0])
     assert ring.names(A) == ("p99_ms", "rate")
-    assert same(ring.read(B, "rate", 10), [math.nan] * 3)
+    assert same(read(ring, B, "rate", 10), [math.nan] * 3)
     assert ring.names(B) == ()
 
 
@@ -60,7 +64,7 @@ def test_values_of_several_steps_go_back_no_further_than_the_ring(points: int, b
         ring.begin(step)
     ring.write(A, {"rate": 3.0}, is_busy=True, steps=steps)
     length = min(before + 1, points)
-    assert same(ring.read(A, "rate", 9), [math.nan] * (length - steps) + [3.0] * min(length, steps))
+    assert same(read(ring, A, "rate", 9), [math.nan] * (length - steps) + [3.0] * min(length, steps))
 
 
 def test_steps_only_go_forward() -> None:
@@ -78,8 +82,8 @@ def test_a_row_that_is_used_again_begins_anew() -> None:
     ring.drop(A)
     ring.begin(1)
     ring.write(B, {"rate": 8.0}, is_busy=True)
-    assert same(ring.read(B, "rate", 4), [math.nan, 8.0])
-    assert same(ring.read(A, "rate", 4), [math.nan, math.nan])
+    assert same(read(ring, B, "rate", 4), [math.nan, 8.0])
+    assert same(read(ring, A, "rate", 4), [math.nan, math.nan])
     ring.keep_only([A])
     assert ring.names(B) == ()
 
@@ -116,6 +120,9 @@ def test_a_busy_subject_takes_the_room_of_the_one_that_was_idle_for_longest() ->
     ring.begin(IDLE_STEPS + 1)
     ring.write(C, {"rate": 5.0}, is_busy=True)
     assert (ring.names(A), ring.names(B), ring.names(C)) == ((), ("rate",), ("rate",))
+    of_a, of_c = ring.read_all([A, C], ["rate", "none"], 2)
+    assert same(of_a["rate"], [math.nan] * 2) and same(of_c["rate"], [math.nan, 5.0])
+    assert same(of_c["none"], [math.nan] * 2) and ring.read_all([], ["rate"], 2) == []
     assert ring.left_out == {A}  # until it is written again
 
 
@@ -133,7 +140,7 @@ def test_no_two_series_share_a_row(writes: list[tuple[Subject, str, bool]]) -> N
             last[subject, name] = float(number)
         assert len(last) <= 3
         for (one, each), value in last.items():
-            assert same(ring.read(one, each, 1), [value])
+            assert same(read(ring, one, each, 1), [value])
 
 
 def test_memory_is_touched_only_where_rows_are_used() -> None:

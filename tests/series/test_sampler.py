@@ -71,7 +71,7 @@ def run(sampler: Sampler, *steps: dict[int, Answer], first: int = 0, of: Facts |
 
 
 def values(sampler: Sampler, name: str, subject: Subject = APP) -> list[float | None]:
-    return [None if math.isnan(one) else round(one, 2) for one in sampler.ring.read(subject, name, 100)]
+    return [None if math.isnan(one) else round(one, 2) for one in sampler.ring.read(subject, [name], 100)[name]]
 
 
 def test_the_first_reading_is_where_counting_begins() -> None:

@@ -1,10 +1,13 @@
 """Schemas of series: one value every ``step_s`` seconds, oldest first, null where there is none."""
 
+from collections.abc import Mapping, Sequence
+
 from msgspec import Struct
 
 MAX_SERIES_S = 3600
 
-Points = tuple[float | None, ...]
+# Covariant types: what keeps series has NaN for null, which JSON does not know.
+Named = Mapping[str, Sequence[float | None]]
 
 
 class SeriesOverview(Struct, frozen=True):
@@ -23,9 +26,9 @@ class SeriesOverview(Struct, frozen=True):
 
     step_s: float
     end_s: float
-    applications: dict[str, dict[str, Points]]
-    models: dict[str, dict[str, Points]]
-    workers: dict[str, dict[str, Points]]
+    applications: Mapping[str, Named]
+    models: Mapping[str, Named]
+    workers: Mapping[str, Named]
     left_out: int
 
 
@@ -37,5 +40,5 @@ class Series(Struct, frozen=True):
 
     step_s: float
     end_s: float
-    series: dict[str, Points]
+    series: Named
     left_out: bool = False

@@ -1,6 +1,6 @@
 """The ring that keeps series: the latest points of each, at equal steps."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -117,20 +117,24 @@ class SeriesRing:
         kept = self._subjects.get(subject)
         return () if kept is None else tuple(sorted(kept.rows))
 
-    def read(self, subject: Subject, name: str, points: int) -> list[float]:
-        """The last ``points`` values, oldest first, or as many as there are; NaN where there is none."""
+    def read(self, subject: Subject, names: Sequence[str], points: int) -> dict[str, list[float]]:
+        """The last ``points`` values of these series, oldest first, or as many as there are; NaN is a gap."""
+        return self.read_all([subject], names, points)[0]
+
+    def read_all(self, subjects: Iterable[Subject], names: Sequence[str], points: int) -> list[dict[str, list[float]]]:
+        """As ``read``, of several subjects: thousands of series take a fraction of the time that they take apart."""
+        rows = [
+            -1 if kept is None else kept.rows.get(name, -1)
+            for kept in map(self._subjects.get, subjects)
+            for name in names
+        ]
         length = min(points, self.length)
-        kept = self._subjects.get(subject)
-        row = None if kept is None else kept.rows.get(name)
-        if row is None:
-            return [NO_VALUE] * length
-        end = self._step % self._points + 1
-        values = self._values[row]
-        found = values[max(end - length, 0) : end]
-        if length > end:
-            found = np.concatenate((values[end - length :], found))
-        rounded: list[float] = np.round(found.astype(np.float64), DIGITS).tolist()
-        return rounded
+        positions = np.arange(self._step - length + 1, self._step + 1) % self._points
+        index = np.array(rows, np.intp)
+        found = self._values[index[:, np.newaxis], positions].astype(np.float64)
+        found[index < 0] = NO_VALUE
+        lists = iter(np.round(found, DIGITS).tolist())
+        return [dict(zip(names, lists)) for _ in range(len(rows) // len(names))]
 
     def _new_row(self, *, is_busy: bool) -> int | None:
         if not self._free and self._used < len(self._values):

@@ -42,10 +42,8 @@ class Sampling:
             await self._take(self._facts())
 
     async def _take(self, facts: Facts) -> None:
-        def question(instance: int) -> GetReadings:
-            return GetReadings(*self.sampler.marks(instance, facts))
-
-        replies = await self._workers.ask_each(question, ANSWER_TIMEOUT_S)
+        questions = {instance: GetReadings(*self.sampler.marks(instance, facts)) for instance in facts.workers}
+        replies = await self._workers.ask_each(questions, ANSWER_TIMEOUT_S)
         answers = {instance: Answer(reply.applications, reply.versions) for instance, reply in replies}
         self.sampler.take(asyncio.get_running_loop().time(), facts, answers)
         self.taken_at_s = time.time()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from clipper.management.series import Points, Series, SeriesOverview
+from clipper.management.series import Named, Series, SeriesOverview
 from clipper.series.ring import Subject
 from clipper.series.sampler import LATEST_POINTS, STEP_S
 from clipper.series.values import OF_APPLICATIONS, OF_MODELS, OF_OVERVIEW
@@ -20,14 +20,10 @@ class SeriesOperations:
     async def series_overview(self) -> SeriesOverview:
         sampler = self._sampling.sampler
 
-        def latest(kind: str, names: Iterable[str]) -> dict[str, dict[str, Points]]:
-            return {
-                name: {
-                    each: tuple(sampler.latest.read(Subject(kind, name), each, LATEST_POINTS))
-                    for each in OF_OVERVIEW[kind]
-                }
-                for name in sorted(names)
-            }
+        def latest(kind: str, names: Iterable[str]) -> dict[str, Named]:
+            ordered = sorted(names)
+            subjects = (Subject(kind, name) for name in ordered)
+            return dict(zip(ordered, sampler.latest.read_all(subjects, OF_OVERVIEW[kind], LATEST_POINTS)))
 
         return SeriesOverview(
             step_s=STEP_S,
@@ -52,6 +48,6 @@ class SeriesOperations:
         return Series(
             step_s=STEP_S,
             end_s=self._sampling.taken_at_s,
-            series={name: tuple(ring.read(subject, name, int(seconds / STEP_S))) for name in names},
+            series=ring.read(subject, names, int(seconds / STEP_S)),
             left_out=subject in ring.left_out,
         )

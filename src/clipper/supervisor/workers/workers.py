@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from clipper.control.messages import Command, DescribePolicy, GetStatistics, PolicyDescription
@@ -106,8 +106,8 @@ class Workers:
         return [worker for worker in self if worker.phase == "ready"]
 
     def instances(self) -> list[int]:
-        """Of the workers that are up."""
-        return [worker.instance for worker in self._ready()]
+        """Of the workers that are up and run our code: an older one may not know all commands."""
+        return [worker.instance for worker in self._ready() if not worker.is_outdated]
 
     def pids(self) -> dict[int, int]:
         """The process of each worker that has one, by the worker's index."""
@@ -120,19 +120,19 @@ class Workers:
     async def ask_all(self, command: Command[R], timeout_s: float = ANSWER_TIMEOUT_S) -> list[tuple[int, R]]:
         """The reply of each worker that is up and answers in time, with its instance."""
 
-        return await self.ask_each(lambda _: command, timeout_s)
+        return await self.ask_each({worker.instance: command for worker in self._ready()}, timeout_s)
 
     async def ask_each(
-        self, command_for: Callable[[int], Command[R]], timeout_s: float = ANSWER_TIMEOUT_S
+        self, commands: Mapping[int, Command[R]], timeout_s: float = ANSWER_TIMEOUT_S
     ) -> list[tuple[int, R]]:
-        """As ``ask_all``, with a command for each worker, by its instance."""
+        """As ``ask_all``, with a command for each worker, by its instance. Workers without one are not asked."""
 
         async def ask(worker: WorkerProcess) -> tuple[int, R] | None:
             instance = worker.instance  # read now: when the answer comes, another process may run
-            reply = await _ask(worker, command_for(instance), timeout_s)
+            reply = await _ask(worker, commands[instance], timeout_s)
             return None if reply is None else (instance, reply)
 
-        replies = await asyncio.gather(*map(ask, self._ready()))
+        replies = await asyncio.gather(*(ask(worker) for worker in self._ready() if worker.instance in commands))
         return [reply for reply in replies if reply is not None]
 
     async def ask_until(
