@@ -65,7 +65,8 @@ def _of_change(before: Before, change: Change, why: str) -> list[NewEvent]:
                 NewEvent("key", f"key {key.name}", f"the key is {'replaced' if key.name in before.keys else 'made'}")
             ]
         case Put(TokenRecord() as token):
-            return [NewEvent("token", f"token {token.name}", f"the token is made, of the role {token.role}")]
+            # Without its name, since only an admin may list tokens.
+            return [NewEvent("token", "token", f"a token of the role {token.role} is made")]
         case DeleteApplication(name):
             return [NewEvent("application", f"application {name}", "the application is deleted")]
         case DeleteModel(name):
@@ -75,7 +76,7 @@ def _of_change(before: Before, change: Change, why: str) -> list[NewEvent]:
         case DeleteKey(name):
             return [NewEvent("key", f"key {name}", "the key is revoked")]
         case DeleteToken(name):
-            return [NewEvent("token", f"token {name}", "the token is revoked")]
+            return [NewEvent("token", "token", f"a token of the role {before.tokens[name].role} is revoked")]
         case _:  # what deleted applications learned
             return []
 

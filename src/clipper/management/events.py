@@ -31,7 +31,7 @@ class Event(Struct, frozen=True):
     Attributes:
         id: counts up.
         time_s: when, in seconds since 1970.
-        subject: ``application NAME``, ``model NAME``, ``worker INDEX``, ``key NAME``, ``token NAME`` or ``server``.
+        subject: ``application NAME``, ``model NAME``, ``worker INDEX``, ``key NAME``, ``token`` or ``server``.
         version: of the model, if the event is about one.
     """
 

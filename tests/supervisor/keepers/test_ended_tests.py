@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from clipper.control.statistics import StandingStatistics
+from clipper.events.file import EventFile
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.rollout.story import Story
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.ended_tests import EndedTests
+from clipper.supervisor.keepers.events import EventKeeper
 from clipper.supervisor.workers.workers import Workers
 
 
@@ -20,9 +22,15 @@ def story() -> Story:
 
 
 @pytest.fixture
-def tests(tmp_path: Path, story: Story) -> Iterator[EndedTests]:
+def events(tmp_path: Path) -> Iterator[EventKeeper]:
+    with closing(EventKeeper(EventFile(tmp_path / "events.jsonl"))) as events:
+        yield events
+
+
+@pytest.fixture
+def tests(tmp_path: Path, story: Story, events: EventKeeper) -> Iterator[EndedTests]:
     with closing(SqliteRegistry(tmp_path / "registry.sqlite3")) as registry:
-        yield EndedTests(Catalog(registry), Workers.__new__(Workers), story)
+        yield EndedTests(Catalog(registry), Workers.__new__(Workers), story, events)
 
 
 def standing(winner: str | None, application: str = "digits") -> tuple[str, StandingStatistics]:
@@ -42,10 +50,29 @@ def test_an_end_is_told_once_with_the_winner_and_how_sure_it_is(tests: EndedTest
     )
 
 
-def test_a_test_that_was_opened_again_ends_again(tests: EndedTests, story: Story) -> None:
+def test_a_test_that_was_opened_again_ends_again(tests: EndedTests, story: Story, events: EventKeeper) -> None:
     tests.take([standing("forest"), standing("svm", "other")])
     tests.take([standing(None), standing("svm", "other")])
     tests.take([standing("forest"), standing("svm", "other")])
     tests.take([standing("net"), standing("svm", "other")])
     assert [event.subject for event in story.events] == ["digits", "other", "digits", "digits"]
+    kept = events.log.latest()
+    assert [one.subject for one in kept] == [f"application {step.subject}" for step in story.events]
+    assert {one.kind for one in kept} == {"test"} and kept[-1].message == story.events[-1].text
     assert "net is the best model" in story.events[-1].text
+
+
+def test_an_event_that_an_earlier_supervisor_told_is_not_told_again(
+    tmp_path: Path, tests: EndedTests, events: EventKeeper
+) -> None:
+    tests.take([standing("forest")])
+    with (
+        closing(EventKeeper(EventFile(tmp_path / "events.jsonl"))) as later,
+        closing(SqliteRegistry(tmp_path / "registry.sqlite3")) as registry,
+    ):
+        again = EndedTests(Catalog(registry), Workers.__new__(Workers), Story(), later)
+        again.take([standing("forest")])
+        assert later.log.latest() == events.log.latest()
+        again.take([standing(None)])
+        again.take([standing("forest")])
+        assert len(later.log.latest()) == 2

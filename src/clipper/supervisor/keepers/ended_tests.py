@@ -28,6 +28,8 @@ class EndedTests:
         self._events = events
         # By application, which model won.
         self._winners: dict[str, str] = {}
+        # Applications whose test was seen open.
+        self._open: set[str] = set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -51,6 +53,8 @@ class EndedTests:
                 self._story.note(time.time(), name, text)
                 subject = f"application {name}"
                 last = self._events.log.find(None, 1, "test", subject).events
-                if not last or not last[0].message.startswith(verdict):
+                # What an earlier supervisor told is told again only of a test that was open meanwhile.
+                if name in self._open or not last or not last[0].message.startswith(verdict):
                     self._events.record([NewEvent("test", subject, text)])
+        self._open = {name for name, _ in tests if name not in ended}
         self._winners = {name: test.winner for name, test in ended.items() if test.winner is not None}

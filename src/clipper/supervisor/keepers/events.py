@@ -15,7 +15,7 @@ LOOK_EVERY_S = 5.0
 
 
 class EventKeeper:
-    """Records events on the supervisor's event loop. A file that cannot be written stops nothing.
+    """Records events. A file that cannot be written stops nothing.
 
     Attributes:
         log: the latest events, also those that could not be written.
@@ -23,7 +23,6 @@ class EventKeeper:
 
     def __init__(self, file: EventFile) -> None:
         self._file = file
-        self._loop = asyncio.get_running_loop()
         self.log = EventLog(file.load())
         # The newest that is in the file. What could not be written yet is behind it in the log, which bounds it.
         self._saved_id = self.log.newest_id
@@ -31,7 +30,7 @@ class EventKeeper:
 
     def record(self, events: Sequence[NewEvent]) -> None:
         for event in events:
-            self.log.add(event, self._loop.time(), time.time())
+            self.log.add(event, time.monotonic(), time.time())
         self._save()
 
     def problems(self) -> list[str]:
@@ -41,7 +40,7 @@ class EventKeeper:
         """Until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            self.log.end_windows(self._loop.time(), time.time())
+            self.log.end_windows(time.monotonic(), time.time())
             self._save()
 
     def close(self) -> None:
