@@ -192,12 +192,11 @@ def test_the_batch_limit_is_the_smallest_over_the_workers_and_stays() -> None:
 
 def test_a_workers_processor_time_and_memory() -> None:
     sampler = Sampler(0.0)
-    for step, one in enumerate(
-        (ProcessFacts(0, 40, 5.0, 10), ProcessFacts(0, 40, 6.0, 20), ProcessFacts(0, 41, 0.1, 5))
-    ):
-        sampler.take(step * STEP_S, facts(processes=(one,)), {7: NOTHING})
-    assert values(sampler, "cpu_share", WORKER) == [None, 0.5, None]
-    assert values(sampler, "rss_bytes", WORKER) == [10, 20, 5]
+    looks = ((ProcessFacts(0, 40, 5.0, 10),), (ProcessFacts(0, 40, 6.0, 20),), (), (ProcessFacts(0, 41, 0.1, 5),))
+    for step, processes in enumerate(looks):
+        sampler.take(step * STEP_S, facts(processes=processes), {7: NOTHING})
+    assert values(sampler, "cpu_share", WORKER) == [None, 0.5, None, None]
+    assert values(sampler, "rss_bytes", WORKER) == [10, 20, None, 5]
 
 
 def test_beyond_the_bound_applications_and_models_are_left_out() -> None:

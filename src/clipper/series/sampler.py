@@ -283,6 +283,8 @@ class Sampler:
         subjects = {
             *(Subject("application", name) for name in ids),
             *(Subject("model", one.name) for one in facts.models),
+            # A worker that is down comes back under its index.
+            *(one for one in self._subjects if one.kind == "worker"),
             *(Subject("worker", str(one.index)) for one in facts.processes),
         }
         if subjects == self._subjects and ids == self._ids:

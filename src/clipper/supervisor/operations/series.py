@@ -30,7 +30,7 @@ class SeriesOperations:
             end_s=self._sampling.taken_at_s,
             applications=latest("application", self._catalog.applications),
             models=latest("model", self._catalog.models),
-            workers=latest("worker", map(str, self._workers.pids())),
+            workers=latest("worker", (str(worker.index) for worker in self._workers)),
             left_out=len(sampler.ring.left_out),
         )
 
