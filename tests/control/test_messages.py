@@ -17,11 +17,13 @@ from clipper.control.messages import (
     Draining,
     Framer,
     GetLoads,
+    GetReadings,
     GetRecentInput,
     GetStatistics,
     Loads,
     Observed,
     PolicyDescription,
+    Readings,
     RecentInput,
     Statistics,
     decode_command,
@@ -30,11 +32,15 @@ from clipper.control.messages import (
 )
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, Snapshot, VersionSnapshot
 from clipper.control.statistics import (
+    NO_MARK,
+    ApplicationReading,
     ApplicationStatistics,
     CacheStatistics,
     HistogramData,
+    ModelReading,
     ReplicaStatistics,
     VersionLoad,
+    VersionReading,
     VersionStatistics,
     WorkerStatistics,
 )
@@ -45,6 +51,9 @@ from clipper.types import ModelId
 
 R = TypeVar("R")
 
+READING = ApplicationReading(
+    "digits", 9, 4, 1, {"timeout": 1}, {}, (0, 4), {"svm": ModelReading(4, 1, 2, 0.5)}, (0, 2), 1.5, 3, 2, 0.75
+)
 SNAPSHOT = Snapshot(
     generation=7,
     applications=(
@@ -101,6 +110,7 @@ def bodies(stream: bytes, cuts: list[int]) -> list[bytes]:
         Apply(Snapshot()),
         GetStatistics(),
         GetLoads((ModelId("digits", "2"),)),
+        GetReadings({"digits": NO_MARK, "other": 7}, (("digits", "2", 9),)),
         Drain(),
         GetRecentInput("m"),
     ],
@@ -114,6 +124,10 @@ def test_commands_survive_the_way(command: AnyCommand) -> None:
     [
         (Apply(SNAPSHOT), Applied(7, {"digits:2#1.g9": "refused"}, ("digits:1#0.g1",))),
         (GetStatistics(), Statistics(WORKER)),
+        (
+            GetReadings({}, ()),
+            Readings((READING,), (VersionReading("digits", "2", 9, 4, 7, 0.5, 4, 0.25, 1, 0, 2, 8),)),
+        ),
         (GetLoads(()), Loads((VersionLoad("digits", "2", 9, 1, 3, 0.25, 2, 0.5, 0.02, {"digits:2#0.g1": 400.0}),))),
         (Drain(), Draining()),
         (GetRecentInput("m"), RecentInput("float64[1]", bytes(8))),
@@ -158,6 +172,6 @@ def test_what_is_not_the_reply_to_a_command_is_a_violation(other: Drain | Statis
 def test_each_command_has_a_reply_of_its_own() -> None:
     """An entry in one union and not in the other would be refused by whoever gets it."""
     assert [command.reply_type() for command in get_args(AnyCommand)] == [
-        Applied, Statistics, Loads, Draining, Observed, PolicyDescription, RecentInput
+        Applied, Statistics, Loads, Readings, Draining, Observed, PolicyDescription, RecentInput
     ]  # fmt: skip
     assert {command.reply_type() for command in get_args(AnyCommand)} == set(get_args(AnyReply))
