@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    binary_query,
     client_query,
     compiled,
     decision_log,
@@ -44,6 +45,7 @@ PARTS = (
     footprint,
     encryption,
     grpc_query,
+    binary_query,
     client_query,
     compiled,
 )

@@ -56,6 +56,17 @@ def test_float32_has_the_shortest_text_that_reads_back_as_it(array: "np.ndarray[
     assert len(text) <= most_text_bytes(form)
 
 
+def test_float32_has_the_digits_that_numpy_finds() -> None:
+    random = np.random.default_rng(7)
+    bits = random.integers(0x38000000, 0x4C000000, 100_000, dtype=np.uint32)  # 3e-5 to 3e7
+    powers = (np.arange(0x38, 0x4C, dtype=np.uint32) << 24) + random.integers(-2, 3, (50, 20)).astype(np.uint32)
+    whole = random.integers(-(10**8), 10**8, 10_000).astype(np.float32)
+    tenths = np.arange(-2000, 2000, dtype=np.float32) / np.float32(10)
+    values = np.concatenate([bits.view(np.float32), powers.view(np.float32).ravel(), whole, tenths])
+    text = json_text(OutputForm(DType.FLOAT32, values.shape, DType.FLOAT32), values.tobytes())
+    assert text == b"[" + b",".join(values.astype("S16").tolist()) + b"]"
+
+
 def test_a_float32_as_either_type_has_it() -> None:
     data = np.array([1.1, 1e-7, 3e9], np.float32).tobytes()
     assert json_text(OutputForm(DType.FLOAT32, (3,), DType.FLOAT32), data) == b"[1.1,1e-07,3e+09]"

@@ -22,6 +22,11 @@ _LEAST_WITHOUT_EXPONENT = 1e-5
 # How an exponent ends or begins in msgspec's notation, and in that of ``repr``.
 _SMALL = [(b"e-%d%b" % (digit, end), b"e-0%d%b" % (digit, end)) for digit in range(6, 10) for end in (b",", b"]")]
 _LARGE = [(b"e%d" % digit, b"e+%d" % digit) for digit in range(1, 10)]
+# All float32 that are the nearest one to a number of 6 digits have such numbers of their own, and all have one of 9.
+_FLOAT32_DIGITS = range(6, 10)
+# Between these magnitudes numpy writes a float32 without an exponent, and powers of ten are exact in what is computed.
+_LEAST_PLAIN_FLOAT32, _MOST_PLAIN_FLOAT32 = 1e-3, 1e6
+_POWERS_OF_TEN = 10.0 ** np.arange(16)
 # The longest text of an element with its comma: -2147483648, -9223372036854775808, -1.1754944e-38,
 # -2.2250738585072014e-308, 255, false.
 _MOST_ELEMENT_BYTES = {
@@ -47,7 +52,7 @@ def json_text(form: OutputForm, data: bytes) -> bytes:
     """Return the JSON text of an output: nested lists of its shape. All elements are finite."""
     array = np.frombuffer(data, NUMPY[form.dtype])
     if form.written_as is DType.FLOAT32:
-        return _placed(_encode(np.zeros(form.shape, np.uint8).tolist()), enumerate(array.astype("S16").tolist()))
+        return _float32_text(array, form.shape)
     values = array.astype(NUMPY[form.written_as], copy=False)
     if form.written_as is DType.FLOAT64:
         return _float64_text(values.reshape(form.shape))
@@ -58,6 +63,9 @@ def _float64_text(values: "np.ndarray[Any, np.dtype[np.float64]]") -> bytes:
     if not values.ndim:
         return repr(values.item()).encode()
     text = _encode(values.tolist())
+    # Most outputs have no such number, and to look for their signs takes a third of the time of comparing numbers.
+    if b"e" not in text and b"0.0000" not in text:
+        return text
     magnitudes = np.abs(values.ravel())
     is_small = (magnitudes < _LEAST_PLAIN) & (magnitudes > 0)
     if is_small.any():
@@ -70,6 +78,38 @@ def _float64_text(values: "np.ndarray[Any, np.dtype[np.float64]]") -> bytes:
         for ours, theirs in _LARGE:
             text = text.replace(ours, theirs)
     return text
+
+
+def _float32_text(values: "np.ndarray[Any, np.dtype[np.float32]]", shape: tuple[int, ...]) -> bytes:
+    magnitudes = np.abs(values).astype(np.float64)
+    is_plain = (magnitudes >= _LEAST_PLAIN_FLOAT32) & (magnitudes < _MOST_PLAIN_FLOAT32)
+    shortest = values.astype(np.float64)
+    shortest[is_plain] = _shortest(values[is_plain], magnitudes[is_plain])
+    text = _encode(shortest.reshape(shape).tolist())
+    others = np.flatnonzero(~is_plain & (magnitudes > 0))
+    return _placed(text, zip(others.tolist(), values[others].astype("S16").tolist())) if others.size else text
+
+
+def _shortest(
+    values: "np.ndarray[Any, np.dtype[np.float32]]", magnitudes: "np.ndarray[Any, np.dtype[np.float64]]"
+) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Return for each float32 the number with the fewest decimal digits whose nearest float32 it is, as float64.
+
+    numpy finds the same digits, and takes three times as long.
+    """
+    found = values.astype(np.float64)
+    exponents = np.floor(np.log10(magnitudes)).astype(np.int64)
+    left = np.arange(values.size)
+    for digits in _FLOAT32_DIGITS:
+        places = digits - 1 - exponents[left]
+        up, down = _POWERS_OF_TEN[np.maximum(places, 0)], _POWERS_OF_TEN[np.maximum(-places, 0)]
+        rounded = np.rint(found[left] * up / down) / up * down
+        is_same = rounded.astype(np.float32) == values[left]
+        found[left[is_same]] = rounded[is_same]
+        left = left[~is_same]
+        if not left.size:
+            break
+    return found
 
 
 def _placed(text: bytes, elements: Iterable[tuple[int, bytes]]) -> bytes:
