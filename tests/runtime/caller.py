@@ -16,7 +16,7 @@ import numpy as np
 
 import clipper
 from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import OLDEST_VERSION, Kind, Splitter
+from clipper.containers.protocol.frames import HEADER, OLDEST_VERSION, Kind, Splitter
 from clipper.containers.protocol.messages import Results, Welcome
 from clipper.containers.protocol.typed import TypedResults, decode_typed_results
 from clipper.types import DType
@@ -86,6 +86,15 @@ class Caller:
                 raise EOFError("the container closed the connection")
             for frame in self._frames.feed(data):
                 return frame
+
+
+def aligned_with_other_bytes(rows: list[bytes]) -> bytes:
+    """A PREDICT of three rows of float64 with id 1, between whose lengths and data no byte is 0."""
+    frame = bytearray(b"".join(messages.encode_predict(1, DType.FLOAT64, 0, rows)))
+    lengths_end = HEADER.size + 16 + 4 * len(rows)
+    assert frame[lengths_end : lengths_end + 4] == bytes(4)
+    frame[lengths_end : lengths_end + 4] = b"\xff" * 4
+    return bytes(frame)
 
 
 def dial(address: str) -> socket.socket:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caller import Caller, Refused, code, readable, running, started
+from caller import Caller, Refused, aligned_with_other_bytes, code, readable, running, started
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -120,6 +120,13 @@ def test_hello_and_predict_in_one_write(tmp_path: Path) -> None:
         caller.socket.sendall(messages.encode_hello() + predict)
         assert caller.read()[0] == Kind.WELCOME
         assert caller.results(1).outputs == [b"10000.0"]
+
+
+def test_bytes_that_only_align_are_not_looked_at(tmp_path: Path) -> None:
+    source = "def model(inputs): return [float(row.sum()) for row in inputs]"
+    with running(tmp_path, *code(tmp_path, source)) as container, container.caller() as caller:
+        caller.socket.sendall(aligned_with_other_bytes([struct.pack("<2d", 1.5, 2.5), b"", struct.pack("<d", 3.0)]))
+        assert caller.results(1).outputs == [b"4.0", b"0.0", b"3.0"]
 
 
 def test_one_bad_row_fails_alone_and_the_log_has_the_traceback(tmp_path: Path) -> None:
@@ -318,16 +325,28 @@ def test_reader_that_does_not_read_blocks_nobody(tmp_path: Path) -> None:
 
 
 def test_sigterm_finishes_the_batch_in_hand(tmp_path: Path) -> None:
-    with running(tmp_path, *acting(tmp_path)) as container, container.caller() as watcher, container.caller() as caller:
+    with (
+        running(tmp_path, *acting(tmp_path)) as container,
+        container.caller() as watcher,
+        container.caller() as caller,
+        container.caller() as waiting,
+        container.caller() as late,
+    ):
         watcher.ping()
         caller.send(1, DType.FLOAT64, [struct.pack("<d", 5.0)])
         until(lambda: watcher.ping() > 0)
+        waiting.send(2, DType.FLOAT64, [struct.pack("<d", 20.0)])
         container.process.terminate()
         os.kill(container.process.pid, signal.SIGINT)
         assert watcher.ping() > 0
+        late.send(3, DType.FLOAT64, [struct.pack("<d", 20.0)])
+        caller.send(4, DType.FLOAT64, [struct.pack("<d", 20.0)])
         (tmp_path / "release").touch()
         assert caller.results(1).outputs == [b"5.0"]
         assert container.wait() == 0
+        for unanswered in (waiting, late, caller):
+            with pytest.raises(EOFError):
+                unanswered.read()
         assert not Path(container.address.removeprefix("unix:")).exists()
 
 

@@ -233,6 +233,12 @@ def results_body(rows: int, outputs: bytes, failures: Sequence[tuple[int, int, b
     return struct.pack("<IIQ", rows, len(failures), 0) + texts + outputs
 
 
+def test_failures_are_read_in_any_order_and_written_by_row() -> None:
+    body = results_body(3, b"\n1\n", [(2, 1, b"b"), (0, 1, b"a")])
+    assert messages.decode_results(body).failures == {0: "a", 2: "b"}
+    assert messages.pack_failures({2: "b", 0: "a"}) == messages.pack_failures({0: "a", 2: "b"})
+
+
 def test_results_at_the_bounds_are_read() -> None:
     longest = b"x" * MAX_ERROR_BYTES
     assert messages.decode_results(results_body(1, b"", [(0, len(longest), longest)])).failures == {0: longest.decode()}

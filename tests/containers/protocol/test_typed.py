@@ -33,6 +33,14 @@ def test_round_trip(form: OutputForm, rows: int, number: int, messages: dict[int
     assert frame.index(data, HEADER_BYTES + 24) % 8 == 0 or len(data) < 8
 
 
+def test_bytes_that_only_align_are_not_looked_at() -> None:
+    form = OutputForm(DType.INT32, (2,), DType.INT32)
+    body = bytearray(encode_typed_results(1, 1, form, bytes(range(8)))[HEADER_BYTES:])
+    assert body[28:32] == bytes(4)
+    body[28:32] = b"\xff" * 4
+    assert bytes(decode_typed_results(bytes(body)).data) == bytes(range(8))
+
+
 @given(st.binary(max_size=120))
 def test_garbage_only_ever_fails_the_batch(data: bytes) -> None:
     try:

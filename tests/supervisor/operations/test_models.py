@@ -20,8 +20,10 @@ def test_a_version_that_fails_leaves_the_current_one_and_says_why(server: Server
     logs = server.call("GET", "/models/m/logs?version=2")["lines"]
     assert any("first words" in line for line in logs["m:2#1"])
     # It may be deployed again under its name.
-    again = server.deploy("m", answering("two"), version="2", input_type="float64[2]")
+    again = server.deploy("m", answering("two"), version="2", input_type="Doubles[ 2 ]")
     assert again["state"] == "ready" and again["current"] and again["last_error"] is None
+    # Containers get the type in the notation of the protocol, however the deployment spelled it.
+    assert again["input_type"] == "float64[2]"
     assert server.predict("app", [1, 2])["output"] == "two"
 
 
