@@ -18,6 +18,8 @@ import uvloop
 from benchmarks.load import Answer, LoadClient
 from benchmarks.servers import ClipperServer, CommandFailed, free_port
 from benchmarks.soak.acts import WORKERS, Actor
+from benchmarks.soak.by_grpc import NAME as BY_GRPC
+from benchmarks.soak.by_grpc import RpcSender
 from benchmarks.soak.facts import Facts
 from benchmarks.soak.filling import fill
 from benchmarks.soak.flatness import rate_per_s
@@ -55,9 +57,10 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipper-soak-")))
         server = ClipperServer(folder / "home")
         stack.callback(_stop, server)
-        actor = Actor(server, folder, (free_port(), free_port()))
+        grpc_port = free_port()
+        actor = Actor(server, folder, (free_port(), free_port(), grpc_port))
         actor.prepare()
-        facts = uvloop.run(_soak(server, actor, arguments.minutes * 60, arguments.rate))
+        facts = uvloop.run(_soak(server, actor, grpc_port, arguments.minutes * 60, arguments.rate))
     found = judge(facts)
     arguments.results.mkdir(parents=True, exist_ok=True)
     document = {**msgspec.to_builtins(facts), "judged": msgspec.to_builtins(list(rows(facts))), "found": found}
@@ -67,7 +70,9 @@ def main() -> int:
     return 1 if found else 0
 
 
-async def _soak(server: ClipperServer, actor: Actor, duration_s: float, asked_per_s: float | None) -> Facts:
+async def _soak(
+    server: ClipperServer, actor: Actor, grpc_port: int, duration_s: float, asked_per_s: float | None
+) -> Facts:
     host, port = server.query_address()
     saturation_per_s = await _saturation_per_s(host, port)
     rate = rate_per_s(saturation_per_s, asked_per_s)
@@ -81,7 +86,8 @@ async def _soak(server: ClipperServer, actor: Actor, duration_s: float, asked_pe
     for sender in senders:
         await sender.connect()
     stop, began_s = threading.Event(), time.monotonic()
-    sampler = Sampler(server, began_s, duration_s)
+    by_grpc = RpcSender(f"{host}:{grpc_port}", "steady", rate, duration_s)
+    sampler = Sampler(server, grpc_port, began_s, duration_s)
     every_s = min(ACTS_EVERY_S, max(LEAST_EVERY_S, duration_s / 120))
     # What waits for the server's commands and for files does not hold up what is sent.
     threads = [asyncio.to_thread(sampler.run, stop), asyncio.to_thread(actor.run, stop, began_s, duration_s, every_s)]
@@ -89,7 +95,7 @@ async def _soak(server: ClipperServer, actor: Actor, duration_s: float, asked_pe
     visits.append(asyncio.create_task(_watch(sampler)))
     beside = asyncio.gather(*threads)
     try:
-        await asyncio.gather(*(sender.run(began_s) for sender in senders))
+        await asyncio.gather(*(sender.run(began_s) for sender in senders), by_grpc.run(began_s))
     finally:
         stop.set()
         for task in visits:
@@ -101,7 +107,10 @@ async def _soak(server: ClipperServer, actor: Actor, duration_s: float, asked_pe
         duration_s=duration_s,
         saturation_per_s=saturation_per_s,
         rate_per_s=rate,
-        asked=tuple(stream.facts(actor.worker_kills_s) for stream in asked),
+        asked=(
+            *(stream.tally.facts(stream.name, actor.worker_kills_s) for stream in asked),
+            by_grpc.tally.facts(BY_GRPC, actor.worker_kills_s),
+        ),
         acts=tuple(actor.done),
         lives=tuple(sampler.lives.values()),
         disk=tuple(sampler.disk),

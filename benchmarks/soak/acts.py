@@ -46,9 +46,10 @@ class Actor:
         worker_kills_s: when, of ``time.monotonic``.
     """
 
-    def __init__(self, server: ClipperServer, folder: Path, ports: tuple[int, int]) -> None:
+    def __init__(self, server: ClipperServer, folder: Path, ports: tuple[int, int, int]) -> None:
         self._server, self._folder = server, folder
-        self._ports = ("--query-port", f"{ports[0]}", "--management-port", f"{ports[1]}")
+        options = ("--query-port", "--management-port", "--grpc-port")
+        self._ports = tuple(text for option, port in zip(options, ports) for text in (option, f"{port}"))
         self._deployed = 0
         self.done: list[Done] = []
         self.worker_kills_s: list[float] = []

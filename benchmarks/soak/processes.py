@@ -23,7 +23,8 @@ _BOUNDED = (".log", ".log.1", "-wal", "/selection.sqlite3")
 class Sampler:
     """Looks at a server every ten seconds, or more often in a short run, until told to stop."""
 
-    def __init__(self, server: ClipperServer, began_s: float, duration_s: float) -> None:
+    def __init__(self, server: ClipperServer, grpc_port: int, began_s: float, duration_s: float) -> None:
+        self._grpc_port = grpc_port
         self._server, self._began_s = server, began_s
         self._every_s = min(EVERY_S, duration_s / LEAST_SAMPLES)
         self.lives: dict[tuple[int, str], Life] = {}
@@ -39,7 +40,7 @@ class Sampler:
     def sample(self) -> None:
         self._name()
         at_s = time.monotonic() - self._began_s
-        clients = established(self._server.query_address()[1])
+        clients = established(self._server.query_address()[1]) | established(self._grpc_port)
         for pid, name in list(self._named.items()):
             with suppress(OSError):  # it has gone
                 taken, started = read(pid, at_s, clients)

@@ -58,9 +58,7 @@ class Tally:
         return
 
     def answered(self, number: int, due_s: float, sent_s: float, answered_s: float, answer: Answer) -> None:
-        latency_s = answered_s - due_s
-        self.late += latency_s > SLO_MS / 1e3
-        self.latencies_us.record_value(min(int(latency_s * 1e6) + 1, _HIGHEST_US))
+        self._took(answered_s - due_s)
         outcome = outcome_of(answer.status, answer.body)
         if outcome is BY_MODEL:
             self.ends["answered"] += 1
@@ -71,6 +69,15 @@ class Tally:
         else:
             self.ends[outcome.error or f"default: {outcome.default}"] += 1
 
+    def ended(self, how: str, latency_s: float) -> None:
+        """A query that was not asked by HTTP has its answer."""
+        self._took(latency_s)
+        self.ends[how] += 1
+
+    def _took(self, latency_s: float) -> None:
+        self.late += latency_s > SLO_MS / 1e3
+        self.latencies_us.record_value(min(int(latency_s * 1e6) + 1, _HIGHEST_US))
+
     def failed(self, number: int, due_s: float, why: str) -> None:
         self.ends[why] += 1
         if len(self.failures) < _MAX_FAILURES:
@@ -78,6 +85,11 @@ class Tally:
 
     def not_sent(self, number: int, due_s: float) -> None:
         self.failed(number, due_s, "not sent")
+
+    def facts(self, name: str, kills_s: Sequence[float]) -> Asked:
+        p50_ms, p99_ms = (self.latencies_us.get_value_at_percentile(percent) / 1e3 for percent in (50, 99))
+        ends = dict(self.ends.most_common())
+        return Asked(name, self.offered, ends, lost(self.failures, kills_s), self.late, p50_ms, p99_ms)
 
 
 def lost(failures: Sequence[tuple[float, str]], kills_s: Sequence[float]) -> int:
@@ -116,12 +128,6 @@ class Stream:
             max_connections=CONNECTIONS,
             answer_within_s=SLO_MS / 1e3 + PATIENCE_S,
         )
-
-    def facts(self, kills_s: Sequence[float]) -> Asked:
-        tally = self.tally
-        p50_ms, p99_ms = (tally.latencies_us.get_value_at_percentile(percent) / 1e3 for percent in (50, 99))
-        ends = dict(tally.ends.most_common())
-        return Asked(self.name, tally.offered, ends, lost(tally.failures, kills_s), tally.late, p50_ms, p99_ms)
 
 
 class _Made:
@@ -172,6 +178,7 @@ class Inputs:
 
 
 def streams(host: str) -> list[Stream]:
+    """All but what is asked by gRPC."""
     asked = Inputs()
     doubles = InputType.parse("float64[*]")
 
@@ -179,7 +186,7 @@ def streams(host: str) -> list[Stream]:
         return Sample(Head(host, f"/{application}/predict"), doubles, width, random.Random())
 
     return [
-        Stream("new inputs", 0.30, sample("steady", WIDTH), Tally()),
+        Stream("new inputs", 0.22, sample("steady", WIDTH), Tally()),
         Stream("equal inputs", 0.20, _Made("/steady/predict", asked.equal, "equal inputs"), Tally()),
         Stream("exp3", 0.18, _Made("/chosen/predict", asked.in_context, "contexts"), Tally(asked.keep)),
         Stream("ensemble", 0.15, sample("voted", WIDTH), Tally()),

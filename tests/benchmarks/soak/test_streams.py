@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from benchmarks.soak import by_grpc
 from benchmarks.soak.streams import Inputs, Tally, lost, streams
 from clipper.load.answers import Answer
 
@@ -33,7 +34,7 @@ def test_only_connections_that_break_at_a_kill_are_not_lost(due_s: float, why: s
 
 def test_shares_are_of_one_whole() -> None:
     asked = streams("localhost:1337")
-    assert sum(each.share for each in asked) == pytest.approx(1.0)
+    assert by_grpc.SHARE + sum(each.share for each in asked) == pytest.approx(1.0)
     for stream in asked:
         # One after which the connection ends, where that is meant.
         head, _, body = stream.requests.of(49).partition(b"\r\n\r\n")
