@@ -102,6 +102,7 @@ LAZY = {
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.images"),
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.launcher"),
     ("src/clipper/frontend/rpc/open.py", "clipper.frontend.rpc.server"),  # as above
+    ("src/clipper/runtime/__main__.py", "clipper.runtime.program"),  # numpy may be missing, which is told
     ("src/clipper/cli/whatif.py", "clipper.decisions.evaluation.question"),  # no other command pays for numpy
     ("src/clipper/cli/load.py", "clipper.load.session"),  # no other command pays for its libraries
     ("src/clipper/cli/apply.py", "clipper.cli.manifest_file"),  # as above

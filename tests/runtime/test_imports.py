@@ -19,7 +19,7 @@ def checked(name, globals=None, locals=None, fromlist=(), level=0):
         raise SystemExit(f"{importer} imports {name}")
     return original(name, globals, locals, fromlist, level)
 builtins.__import__ = checked
-import clipper.runtime.__main__
+import clipper.runtime.__main__, clipper.runtime.program
 print(*(name for name in sys.modules if name.startswith("clipper")))
 """
 
@@ -37,6 +37,20 @@ def test_runtime_imports_the_standard_library_and_numpy_only() -> None:
     allowed = ("clipper.runtime", "clipper.containers.protocol")
     for name in run.stdout.split():
         assert name in {"clipper", "clipper.types", "clipper.errors", "clipper.containers"} or name.startswith(allowed)
+
+
+def test_a_python_without_numpy_is_told() -> None:
+    run = subprocess.run(
+        (sys.executable, "-S", "-m", "clipper.runtime"),  # without its site-packages
+        env={"PYTHONPATH": str(SOURCE.parent)},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 3
+    assert run.stderr.startswith(f"clipper: {sys.executable} has no numpy, which Clipper's runtime needs: install it")
+    assert run.stderr.count("\n") == 1
 
 
 def test_runtime_is_written_for_python_3_10() -> None:

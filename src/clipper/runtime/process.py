@@ -11,6 +11,8 @@ from pathlib import Path
 
 from clipper.types import DATA_PER_MEMORY, OOM_SCORE_ADJUSTMENT
 
+# The exit code of a process that cannot load its model.
+EXIT_NOT_LOADED = 3
 # From glibc's malloc.h. Then the largest allocation that malloc keeps when it is freed, and how much it keeps in all.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -34,6 +36,8 @@ def prepare(memory_bytes: int | None) -> None:
         # Output to a file is buffered in blocks by default, and a crash would lose the last lines.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    # The model's code is in an artifact that nobody writes to, but root's Python would.
+    sys.dont_write_bytecode = True
     _keep_freed_memory()
     _log_to_stderr()
 

@@ -25,6 +25,8 @@ MAX_VERDICT = 2000
 def main() -> int:
     forbid_new_privileges()
     signal.alarm(TIMEOUT_S)
+    # The user's code is in an artifact that nobody writes to, but root's Python would.
+    sys.dont_write_bytecode = True
     with os.fdopen(os.dup(1), "w", errors="backslashreplace") as verdict:
         # What the user's code prints is not part of the verdict.
         os.dup2(2, 1)

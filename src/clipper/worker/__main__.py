@@ -44,6 +44,8 @@ async def _run(config: WorkerConfig, max_connections: int) -> int:
     except OSError as error:
         log.error("cannot listen on %s:%d: %s", config.host, config.port, error)
         return 1
+    # All of Clipper is imported. Users' own policies are in artifacts that nobody writes to, but root's Python would.
+    sys.dont_write_bytecode = True
     control = ControlServer(worker.answer)
     await control.listen(config.control)
     loop = asyncio.get_running_loop()
