@@ -72,7 +72,7 @@ class MemoryOperations:
         self.causes: list[str] = []
         self.replica_states: dict[str, int] = {}
         self.raises: Exception | None = None
-        self.stopped = False
+        self.stopped = self.stopping = False
         self.artifacts: dict[str, int] = {}
         self.largest_chunk_bytes = 0
         self.upload_errors: list[str] = []
@@ -125,6 +125,7 @@ class MemoryOperations:
             management_url=self.url,
             uptime_s=1.5,
             ready=not self.causes,
+            stopping=self.stopping,
             problems=tuple(self.causes),
             workers=(WorkerStatus(0, os.getpid(), self.worker_state, 0, 1, None),),
             applications=len(self.applications),

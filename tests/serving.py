@@ -247,7 +247,7 @@ def read_response(stream: Any, method: str = "POST") -> Response:
         name, _, value = header.decode().partition(":")
         headers[name.lower()] = value.strip()
     status = int(line.split()[1])
-    size = 0 if method == "HEAD" or status < 200 else int(headers["content-length"])
+    size = 0 if method == "HEAD" or status < 200 or status == 204 else int(headers["content-length"])
     body = stream.read(size)
     assert len(body) == size, "the answer was cut off"
     return Response(status, headers, body)

@@ -1,37 +1,19 @@
 """``clipper apply``, ``export`` and ``start --config`` as a user runs them, on real servers."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from commands import CLIPPER, MODEL, Command, commands, stop_server, succeed
 
-from clipper.cli.process import running, wait_until_gone
+from clipper.cli.process import running
 from clipper.client import Clipper
 
-CLIPPER = [sys.executable, "-c", "from clipper.cli.main import main; main()"]
 KEY = "a-key-for-tests-" + "k" * 40
 
-MODEL = """
-class Sum:
-    input_type = "float64[4]"
-
-    def __init__(self, model_data):
-        self.offset = float(open(model_data).read()) if model_data else 0.0
-
-    def predict_batch(self, inputs):
-        return [float(row.sum()) + self.offset for row in inputs]
-
-
-class Broken:
-    def __init__(self, model_data):
-        raise RuntimeError("the weights are for another planet")
-"""
 POLICY = """
 from clipper.selection.policies.policy import Choice, Policy
 
@@ -51,8 +33,6 @@ keys:
   web: {from_env: WEB_KEY, applications: [app]}
 """
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -69,14 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clipper(folder: Path) -> Iterator[Command]:
     """Commands to a server that ``start --config`` has started. It runs in another folder than that of the file."""
     home = folder / "home"
-
-    def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        variables = {**os.environ, "CLIPPER_HOME": str(home), "WEB_KEY": KEY, **environment}
-        return subprocess.run(
-            [*CLIPPER, *arguments], cwd=folder.parent, env=variables, capture_output=True, text=True, timeout=200,
-            check=False,
-        )  # fmt: skip
-
+    run = commands(home, folder.parent, WEB_KEY=KEY)
     started = run("start", "--config", str(folder / "clipper.yaml"))
     try:
         assert started.returncode == 0, started.stderr
@@ -92,12 +65,6 @@ def client(clipper: Command, folder: Path) -> Iterator[Clipper]:
         yield client
 
 
-def stop_server(home: Path) -> None:
-    if server := running(home):
-        os.kill(server.pid, signal.SIGTERM)
-        wait_until_gone(home, server.pid)
-
-
 def without_keys(exported: str) -> str:
     return "".join(line for line in exported.splitlines(keepends=True) if not line.startswith("# The keys"))
 
@@ -105,11 +72,6 @@ def without_keys(exported: str) -> str:
 def key_names(client: Clipper) -> list[str]:
     found = client.keys()
     return [key.name for key in found]
-
-
-def succeed(result: "subprocess.CompletedProcess[str]") -> str:
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 def apply(clipper: Command, folder: Path, text: str, *options: str) -> "subprocess.CompletedProcess[str]":

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import CLIPPER
 from live_server import Server
 
 from clipper.cli.main import main
 from clipper.client import Clipper
 from waiting import until
 
-CLIPPER = [sys.executable, "-c", "from clipper.cli.main import main; main()"]
 # The most that a run here may take besides its duration, on a machine that does much else.
 WITHIN_S = 60
 

@@ -10,8 +10,9 @@ import pytest
 import typer
 
 from clipper.cli import process as processes
-from clipper.cli.process import ServerStart, StartingServer, checked_start, spawn, wait_until_gone
+from clipper.cli.process import ServerStart, StartingServer, checked_start, settled, spawn, wait_until_gone
 from clipper.errors import DeadlineExceeded, Unavailable
+from clipper.home import lock_home
 from clipper.supervisor.config import Config, parse_command_line
 from conftest import Api
 
@@ -36,6 +37,23 @@ def start_of(home: Path, **settings: str) -> ServerStart:
 
 def test_ready(server: StartingServer, api: Api) -> None:
     assert server.wait_until_ready().management_url == api.url
+
+
+def test_a_server_that_starts_or_stops_is_waited_for(api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = settled(api.home)
+    assert now is not None and now.management_url == api.url
+    other = tmp_path / "other"
+    assert settled(other) is None
+    other.mkdir()
+    lock = lock_home(other)
+    monkeypatch.setattr(processes, "STOP_TIMEOUT_S", 0.1)
+    with pytest.raises(DeadlineExceeded, match=f"a server has {other}, and neither answers nor has stopped after"):
+        settled(other)
+    os.close(lock)
+    assert settled(other) is None
+    api.operations.stopping = True
+    with pytest.raises(DeadlineExceeded, match="nor has stopped"):
+        settled(api.home)
 
 
 def test_a_server_that_is_not_ready_in_time(server: StartingServer, api: Api) -> None:
@@ -118,6 +136,12 @@ def test_a_servers_process_is_told_what_the_command_was(tmp_path: Path) -> None:
     (_, _, module, *arguments) = ServerStart(tmp_path, given).argv()
     assert module == "clipper.supervisor"
     assert parse_command_line(arguments) == Config(tmp_path, **given)
+
+
+def test_what_is_no_origin_is_refused_before_a_server_starts(tmp_path: Path) -> None:
+    settings = {"management_host": "127.0.0.1", "allowed_origin": ("*", "https://shop.example/")}
+    with pytest.raises(typer.BadParameter, match=r"'https://shop\.example/' is not an origin"):
+        checked_start(tmp_path, settings)
 
 
 def test_a_port_for_grpc_without_its_extra_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,38 +7,21 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from commands import CLIPPER, Command, succeed
 from sklearn.linear_model import LogisticRegression
 
-from clipper.cli.process import running, wait_until_gone
+from clipper.cli.process import running
 from clipper.client import Clipper, Prediction
 from clipper.home import read_place
 from waiting import until
 
-CLIPPER = [sys.executable, "-c", "from clipper.cli.main import main; main()"]
+SHOP = "https://shop.example"
 FREE_PORTS = ["--query-port", "0", "--management-port", "0"]
-
-MODEL = """
-class Sum:
-    input_type = "float64[4]"
-
-    def __init__(self, model_data):
-        self.offset = float(open(model_data).read()) if model_data else 0.0
-
-    def predict_batch(self, inputs):
-        return [float(row.sum()) + self.offset for row in inputs]
-
-
-class Broken:
-    def __init__(self, model_data):
-        raise RuntimeError("the weights are for another planet")
-"""
 
 POLICY = """
 from clipper.selection.policies.policy import Choice, Policy
@@ -52,50 +35,6 @@ class Fails(Policy):
             raise ValueError("too long")
         return Choice(models[:1], (1.0,))
 """
-
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """A server's home, from which the server is gone afterwards."""
-    home = tmp_path / "home"
-    yield home
-    if server := running(home):
-        os.kill(server.pid, signal.SIGTERM)
-        wait_until_gone(home, server.pid)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where the user works."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    (folder / "model.py").write_text(MODEL)
-    (folder / "offset.txt").write_text("100")
-    return folder
-
-
-@pytest.fixture
-def clipper(home: Path, folder: Path) -> Command:
-    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        environment = {**os.environ, "CLIPPER_HOME": str(home)}
-        return subprocess.run(
-            [*CLIPPER, *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
-
-    return run
-
-
-def succeed(result: "subprocess.CompletedProcess[str]") -> str:
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 def test_from_start_to_stop_and_back(clipper: Command, home: Path) -> None:
@@ -119,9 +58,17 @@ def test_from_start_to_stop_and_back(clipper: Command, home: Path) -> None:
     assert running(home) is None
     succeed(clipper("start", *FREE_PORTS))
     assert succeed(clipper("predict", "sum", "[1, 2, 3, 4]")) == "10.0\n"
+    stopping = running(home)
+    assert stopping is not None
+    os.kill(stopping.pid, signal.SIGTERM)
+    assert "Clipper is running (pid" in succeed(clipper("start", *FREE_PORTS, "--allowed-origin", SHOP))
+    assert succeed(clipper("predict", "sum", "[1, 2, 3, 4]")) == "10.0\n"
+    asks = {"Origin": SHOP, "Access-Control-Request-Method": "POST"}
+    answer = httpx.options(f"{read_place(home).query_url}/sum/predict", headers=asks)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (204, SHOP)
 
 
-def test_a_policy_of_ones_own_that_fails_is_shown_and_replaced(clipper: Command, folder: Path) -> None:
+def test_a_policy_of_ones_own_that_fails_is_shown_and_replaced(clipper: Command, home: Path, folder: Path) -> None:
     (folder / "own.py").write_text(POLICY)
     succeed(clipper("start", *FREE_PORTS))
     succeed(clipper("deploy", "sum", "model:Sum"))
@@ -142,6 +89,8 @@ def test_a_policy_of_ones_own_that_fails_is_shown_and_replaced(clipper: Command,
     )
     learned = json.loads(succeed(clipper("app", "policy", "app", "--json")))
     assert (learned["models"][0]["share"], learned["models"][0]["mean_loss"]) == (1.0, 0.0)
+    # Neither the worker nor a container has written beside what it imported.
+    assert not list((home / "artifacts").rglob("__pycache__"))
 
 
 def test_a_store_that_cannot_be(clipper: Command) -> None:

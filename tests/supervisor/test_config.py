@@ -19,6 +19,9 @@ def test_defaults_and_options() -> None:
         Path("h"), management_host="::", insecure=True, allowed_host=("a", "b"), open_metrics=True
     )
 
+    origins = ["--allowed-origin=*", "--allowed-origin=http://localhost:5173"]
+    assert parse_command_line(["--home=h", *origins]).allowed_origin == ("*", "http://localhost:5173")
+
     kept = parse_command_line(["--home=h", "--max-contexts=7", "--keep-versions=3"])
     assert (kept.max_contexts, kept.keep_versions) == (7, 3)
     assert parse_command_line(["--home=h", "--max-body-bytes=65536"]).max_body_bytes == 65536
@@ -98,6 +101,7 @@ UNREACHABLE = "--home h --docker-transport tcp --docker-network none"
         "--home h --allowed-host clipper.example:443",
         "--home h --allowed-host https://clipper.example",
         "--home h --allowed-host=",
+        "--home h --allowed-origin shop.example",
         UNREACHABLE,
         "--home h --max-body-bytes 1",
     ],

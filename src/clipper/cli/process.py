@@ -15,10 +15,11 @@ import typer
 from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.errors import DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
 from clipper.extras import has_grpc
-from clipper.home import read_token
+from clipper.home import lock_path, read_token
 from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
 from clipper.run_as import find_run_as
+from clipper.settings.texts import read_origin
 from clipper.tls.material import TlsPaths, read_material
 from clipper.types import STORE_VARIABLE
 
@@ -71,6 +72,11 @@ def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
             "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or give --insecure",
             param_hint="--management-host",
         )
+    for origin in settings.get("allowed_origin", ()):
+        try:
+            read_origin(origin)
+        except InvalidArgument as error:
+            raise typer.BadParameter(str(error), param_hint="--allowed-origin") from error
     if isinstance(settings.get("grpc_port"), int) and not has_grpc():
         raise typer.BadParameter("needs the extra grpc: pip install 'clipper-serving[grpc]'", param_hint="--grpc-port")
     if "run_as" in settings:
@@ -91,6 +97,24 @@ def running(home: Path) -> Status | None:
             return clipper.status()
     except (Unavailable, DeadlineExceeded, Unauthorized):  # Unauthorized: another server has its port now
         return None
+
+
+def settled(home: Path) -> Status | None:
+    """The status of the server of ``home``, once one that is starting or stopping has done so; None if none runs.
+
+    Raises:
+        DeadlineExceeded: a server has the home, and says nothing for ``STOP_TIMEOUT_S``.
+    """
+    for _ in _polls(STOP_TIMEOUT_S):
+        now = running(home)
+        if now is None:
+            if not _is_locked(lock_path(home)):
+                return None
+        elif not now.stopping:
+            return now
+    raise DeadlineExceeded(
+        f"a server has {home}, and neither answers nor has stopped after {STOP_TIMEOUT_S:.0f} s: see {home / 'logs'}"
+    )
 
 
 def become(start: ServerStart) -> None:
@@ -209,7 +233,7 @@ def wait_until_gone(home: Path, pid: int, drain_delay_s: float = 0.0) -> None:
     """
     timeout_s = drain_delay_s + STOP_TIMEOUT_S
     for _ in _polls(timeout_s):
-        if not _is_locked(home / "supervisor.lock") and not _is_alive(pid):
+        if not _is_locked(lock_path(home)) and not _is_alive(pid):
             return
     raise DeadlineExceeded(_still_there(home, timeout_s))
 

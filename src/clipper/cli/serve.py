@@ -13,7 +13,7 @@ import typer
 from clipper.cli.examples import curl_line
 from clipper.cli.options import AsJson, DataPath, FrameworkName, Home, RequirementsPath
 from clipper.cli.output import Output
-from clipper.cli.process import ServerStart, StartingServer, checked_start, running, spawn
+from clipper.cli.process import ServerStart, StartingServer, checked_start, settled, spawn
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
 from clipper.errors import Conflict, InvalidArgument, NotFound
@@ -52,7 +52,7 @@ def serve(
     """Start a server, deploy a model and create its application, in the foreground. ^C drains and stops."""
     out, start = Output(as_json), checked_start(find_home(home), server)
     chosen = _checked(name or name_of(model))
-    if now := running(start.home):
+    if now := settled(start.home):
         raise Conflict(
             f"Clipper is running already at {now.management_url}: clipper deploy {chosen} {model} adds the model "
             "to it; or give another --home and ports"

@@ -9,7 +9,7 @@ import typer
 
 from clipper.cli.options import AsJson, Home, Url
 from clipper.cli.output import Output
-from clipper.cli.process import ServerStart, become, checked_start, running, spawn, wait_until_gone
+from clipper.cli.process import ServerStart, become, checked_start, settled, spawn, wait_until_gone
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
 from clipper.errors import Conflict
@@ -52,7 +52,7 @@ def start(
         # What the command line or the environment says comes before the file.
         settings |= {name: value for name, value in file.server.items() if _is_default(context, name)}
     server = checked_start(find_home(home), settings)
-    now = running(server.home)
+    now = settled(server.home)
     what = "is running" if now is None else "is running already"
     if now is not None and (other := _other_ports(settings, now)):
         raise Conflict(

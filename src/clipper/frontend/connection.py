@@ -196,7 +196,8 @@ class Connection:
         exchange.refuse(code, cause)
 
     def _append_exchange(self) -> Exchange:
-        exchange = Exchange(self)
+        origins = self._port.origins
+        exchange = Exchange(self if origins is None else origins.answerer(self._head, self, self._pending))
         exchange.error_json = self._port.error_form(self._path)
         self._pending.append(exchange)
         return exchange
@@ -378,9 +379,8 @@ class Connection:
 
     def _finish_writing(self) -> None:
         """The last answer is written: send EOF, and let the sweep close once the client has had time to read."""
-        for exchange in self._pending:
-            exchange.cancel()
-        self._pending.clear()
+        while self._pending:
+            self._pending.popleft().cancel()
         self._held.set(b"")
         self._is_refused = True
         self._last_sweep = self._port.sweeps

@@ -19,6 +19,8 @@ class Head:
         expectation: in lower case.
         content_encoding: in lower case; empty if the head has none.
         inference_header_length: for the Open Inference Protocol; None if the head has none.
+        origin: of the web page that sends it; empty if the head has none.
+        requested_method, requested_headers: what a browser asks whether it may send; empty if it does not ask.
         is_plain: whether an equal head always means the same: it says nothing about the connection, and needs no
             answer before the body.
     """
@@ -30,6 +32,9 @@ class Head:
         "expectation",
         "inference_header_length",
         "is_plain",
+        "origin",
+        "requested_headers",
+        "requested_method",
         "size_bytes",
         "url",
     )
@@ -39,6 +44,7 @@ class Head:
         self.size_bytes = 0
         self.content_length = 0
         self.expectation = self.content_encoding = b""
+        self.origin = self.requested_method = self.requested_headers = b""
         self.inference_header_length: bytes | None = None
         self.is_plain = True
         self._kept: list[tuple[bytes, bytes]] = []
@@ -64,6 +70,13 @@ class Head:
                 before = self.inference_header_length
                 self.inference_header_length = value.strip() if before is None else before + b"," + value
                 self._kept.append((name, value))
+            case b"origin":
+                self.origin = value.strip()
+                self._kept.append((name, value))
+            case b"access-control-request-method":
+                self.requested_method = value.strip()
+            case b"access-control-request-headers":
+                self.requested_headers = value.strip()
             case b"expect":
                 self.is_plain = False
                 self.expectation = value.lower()

@@ -8,6 +8,7 @@ from typing import Protocol
 from clipper.frontend import limits, responses
 from clipper.frontend.budget import Budget, Untaken
 from clipper.frontend.clients import Guarded
+from clipper.frontend.cross_origin import Origins
 from clipper.frontend.door import Door
 from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.heads import Head
@@ -66,10 +67,14 @@ class Port:
         freed_large_body: whether a large body was dropped since the last sweep, which then frees its memory.
         sweeps: number of sweeps since the start, one a second: a clock that is free to read.
         is_draining: whether each connection ends with its next answer.
+        origins: the web pages that may read answers; None if no page of another origin may.
     """
 
     def __init__(
-        self, max_connections: int = limits.MAX_CONNECTIONS, give_out: Callable[[], None] = lambda: None
+        self,
+        max_connections: int = limits.MAX_CONNECTIONS,
+        give_out: Callable[[], None] = lambda: None,
+        origins: Origins | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._endpoints: Mapping[bytes, Endpoint | Guarded] = {}
@@ -88,6 +93,7 @@ class Port:
         self.freed_large_body = False
         self.sweeps = 0
         self.is_draining = False
+        self.origins = origins
 
     # -- endpoints ---------------------------------------------------------------------------------------
 
@@ -104,6 +110,8 @@ class Port:
         Raises:
             MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
         """
+        if self.origins is not None and (preflight := self.origins.preflight(head)) is not None:
+            return preflight
         endpoint = self._endpoints.get(path)
         if endpoint is None and self._others is not None:
             return self._others.find(path, head)

@@ -46,6 +46,13 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     ] = False
     open_metrics: Annotated[bool, Setting("Answer /metrics without a token.", option="open-metrics")] = False
     api_keys: Annotated[bool, Setting("Answer predict and observe only with a key.", option="api-keys")] = False
+    allowed_origin: Annotated[
+        tuple[str, ...],
+        Setting(
+            "An origin whose web pages may read answers of the query port, e.g. https://shop.example, or * for all. "
+            "May be repeated."
+        ),
+    ] = ()
     tls_cert: Annotated[
         Path | None,
         Setting(

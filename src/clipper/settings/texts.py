@@ -10,6 +10,10 @@ from clipper.errors import InvalidArgument
 
 # No size has more digits; of many more, Python would make infinity.
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+# What a browser sends of an address: never a path, nor the port that the scheme has by itself.
+_ORIGIN = re.compile(
+    r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[1-9]\d{0,4})?"
+)
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
@@ -74,6 +78,16 @@ def read_grpc_port(text: str) -> int | Literal["off"]:
     if not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
         raise InvalidArgument(f"{text!r:.100} is not a port: expected a number from 0 to 65535, or off")
     return int(text)
+
+
+def read_origin(text: str) -> str:
+    """An origin as browsers send it, such as ``https://shop.example`` or ``http://localhost:5173``, or ``*``."""
+    if text != "*" and not _ORIGIN.fullmatch(text):
+        raise InvalidArgument(
+            f"{text!r:.100} is not an origin: expected SCHEME://HOST or SCHEME://HOST:PORT in lower case, without a "
+            "path and without the scheme's own port, e.g. https://shop.example, or * for all"
+        )
+    return text
 
 
 def read_cost(text: str) -> float | Literal["auto"]:

@@ -14,7 +14,7 @@ from clipper.hosts import address_of, is_loopback
 from clipper.run_as import RunAs, find_run_as
 from clipper.settings.fields import Described, settings_of
 from clipper.settings.server import GRPC_PORT, ServerSettings
-from clipper.settings.texts import read_grpc_port
+from clipper.settings.texts import read_grpc_port, read_origin
 from clipper.tls.material import TlsMode, TlsPaths
 from clipper.types import STORE_VARIABLE
 
@@ -68,7 +68,8 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     if address := os.environ.get(STORE_VARIABLE):
         parser.set_defaults(store=address)
     given = vars(parser.parse_args(arguments))
-    config = Config(**{**given, "allowed_host": tuple(given.get("allowed_host", ()))})
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    config = Config(**given | lists)
     if (config.tls_cert is None) != (config.tls_key is None):
         parser.error("--tls-cert and --tls-key go together; they may name one file that holds both")
     if config.tls_client_ca is not None and config.tls is None:
@@ -96,7 +97,7 @@ def _reading(described: Described) -> dict[str, Any]:
     if kind is bool:
         return {"action": "store_true"}
     if kind == tuple[str, ...]:
-        return {"action": "append", "type": _host}
+        return {"action": "append", "type": _origin if described.name == "allowed_origin" else _host}
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind)}
     if setting.least is not None:
@@ -109,6 +110,13 @@ def _host(text: str) -> str:
     if address_of(text) is None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a host: expected a name or an address without a port")
     return text
+
+
+def _origin(text: str) -> str:
+    try:
+        return read_origin(text)
+    except InvalidArgument as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _grpc_port(text: str) -> int | Literal["off"]:

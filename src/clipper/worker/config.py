@@ -26,6 +26,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
             empty, they are tried in the system's temporary folder and not noted.
         run_as: the user that tries of policies run as; None is the worker's own user.
         grpc_port: port of the gRPC API, which all workers share; 0 is none.
+        allowed_origins: origins of web pages that may read answers; see ``Origins``.
         tls: whether clients use TLS. The certificate comes with each snapshot, since it may change.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for requests in progress.
@@ -46,6 +47,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     run: str = ""
     run_as: RunAs | None = None
     grpc_port: int = 0
+    allowed_origins: tuple[str, ...] = ()
     tls: TlsMode = "off"
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0

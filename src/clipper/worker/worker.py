@@ -39,6 +39,7 @@ from clipper.control.snapshot import Snapshot
 from clipper.control.statistics import ApplicationReading, CacheStatistics, VersionReading, WorkerStatistics
 from clipper.decisions.log import DecisionLog
 from clipper.frontend.clients import Clients
+from clipper.frontend.cross_origin import Origins
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.inference.service import Inference
 from clipper.frontend.limits import MAX_CONNECTIONS
@@ -89,7 +90,8 @@ class Worker:
         self._started_s = monotonic()
         random = Random()
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
-        self._port = Port(max_connections, give_out=self._predictor.end_turn)
+        origins = Origins(config.allowed_origins) if config.allowed_origins else None
+        self._port = Port(max_connections, give_out=self._predictor.end_turn, origins=origins)
         self._server = QueryServer(self._port)
         # This imports the library of HTTP/2, which must be in memory before gc.freeze().
         self._rpc = open_rpc_server(self._port) if config.grpc_port else None

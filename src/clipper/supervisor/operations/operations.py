@@ -1,5 +1,6 @@
 """Everything that an operator can ask for: implements ``management.operations.Operations``."""
 
+import asyncio
 import os
 import time
 from collections import Counter

@@ -24,7 +24,7 @@ class WorkerSettings(Struct, frozen=True):
         max_contexts: of each application in the store.
         decisions: the decision log's folder.
         knows_keys: False if a Clipper from before there were keys started the worker, which then answers anyone.
-        run, grpc_port: see ``WorkerConfig``.
+        run, grpc_port, allowed_origins: see ``WorkerConfig``.
     """
 
     host: str
@@ -41,6 +41,7 @@ class WorkerSettings(Struct, frozen=True):
     run: str = ""
     run_as: RunAs | None = None
     grpc_port: int = 0
+    allowed_origins: tuple[str, ...] = ()
 
     def can_stand_beside(self, other: "WorkerSettings") -> bool:
         """Whether workers of both may answer on one port, until those of one are replaced."""

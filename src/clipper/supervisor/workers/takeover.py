@@ -37,6 +37,7 @@ def worker_settings(
         run=str(home.run),
         run_as=config.models_user,
         grpc_port=grpc_port,
+        allowed_origins=config.allowed_origin,
     )
 
 
