@@ -6,7 +6,7 @@ A deployed version is ``starting`` until it is asked for twice. A version of the
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 from msgspec import UNSET
@@ -364,9 +364,14 @@ class MemoryOperations:
         )
         return self._shown(self.versions[model][name])
 
-    async def logs(self, model: str, version: str | None, replica: str | None, lines: int) -> Logs:
+    async def logs(
+        self, model: str, version: str | None, replica: str | None, lines: int, after: Mapping[str, str]
+    ) -> Logs:
         names = [r.id for v in self._versions(model).values() for r in v.replicas if version in (None, v.version)]
-        return Logs({name: LOG_TAIL[-lines:] for name in names if replica in (None, name)})
+        return _logs([name for name in names if replica in (None, name)], lines, after)
+
+    async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> Logs:
+        return _logs([each for each in ("supervisor", "worker-0") if name in (None, each)], lines, after)
 
     async def list_replicas(self) -> list[Replica]:
         return [replica for versions in self.versions.values() for v in versions.values() for replica in v.replicas]
@@ -477,3 +482,9 @@ def _range(replicas: int | ReplicaRange) -> ReplicaRange | None:
 
 def _configured(given: str | Configured) -> Configured:
     return Configured(given) if isinstance(given, str) else given
+
+
+def _logs(names: list[str], lines: int, after: Mapping[str, str]) -> Logs:
+    """Each has ``LOG_TAIL``, and the number of its lines as its place."""
+    found = {name: LOG_TAIL[int(after.get(name, 0)) :][-lines:] for name in names}
+    return Logs(found, dict.fromkeys(names, str(len(LOG_TAIL))))

@@ -512,6 +512,10 @@ def test_models_and_replicas(run: Run, model: str) -> None:
     assert "digits:2#3" in run("replica", "list").out
     assert run("replica", "show", "digits:2#3", "--json").json["version"] == "2"
     assert "ModuleNotFoundError" in run("logs", "digits", "--replica", "digits:2#3", "-n", "1").out
+    assert "==> supervisor <==" in run("logs").out
+    assert run("logs", "--log", "worker-0", "--json").json["lines"].keys() == {"worker-0"}
+    assert run("logs", "digits", "--log", "worker-0").status == 2
+    assert run("logs", "--replica", "digits:2#3").status == 2
     assert run("model", "delete", "digits", "--version", "1").status == 0
     assert run("model", "delete", "digits", "--json").json == {"deleted": "digits"}
     assert "next: clipper deploy" in run("model", "list").out

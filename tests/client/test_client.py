@@ -124,6 +124,9 @@ def test_models(clipper: Clipper) -> None:
     assert len(clipper.replicas()) == 4
     assert clipper.replica("double:b#3").version == "b"
     assert clipper.logs("double", replica="double:b#3", lines=1).lines == {"double:b#3": (LOG_TAIL[-1],)}
+    own = clipper.server_logs(lines=1)
+    assert own.lines == dict.fromkeys(("supervisor", "worker-0"), (LOG_TAIL[-1],))
+    assert clipper.server_logs("worker-0", after=own).lines == {"worker-0": ()}
     clipper.delete_model("double", "1")
     assert [version.version for version in clipper.model("double").versions] == ["b"]
     clipper.delete_model("double")

@@ -94,7 +94,12 @@ def test_a_model_from_deployment_to_removal(api: Api) -> None:
         refused = call(api, "POST", "/models/digits/scale", json={"replicas": wrong})
         assert failure(refused)[0] == 400, wrong
     logs = call(api, "GET", "/models/digits/logs?lines=1&version=2&replica=digits:2%231")
-    assert logs.json() == {"lines": {"digits:2#1": [LOG_TAIL[-1]]}}
+    places = {"digits:2#1": str(len(LOG_TAIL))}
+    assert logs.json() == {"lines": {"digits:2#1": [LOG_TAIL[-1]]}, "places": places}
+    rest = call(api, "GET", f"/models/digits/logs?version=2&after=digits:2%231={len(LOG_TAIL) - 1}")
+    assert rest.json() == logs.json()
+    own = call(api, "GET", "/logs?name=worker-0&after=supervisor=1&after=worker-0=1").json()
+    assert own == {"lines": {"worker-0": list(LOG_TAIL[1:])}, "places": {"worker-0": str(len(LOG_TAIL))}}
     assert call(api, "DELETE", "/models/digits/versions/2").status_code == 204
     assert [model["name"] for model in call(api, "GET", "/models").json()] == ["digits"]
     assert call(api, "DELETE", "/models/digits").status_code == 204
@@ -142,6 +147,7 @@ def test_a_body_that_is_not_json(api: Api, body: bytes) -> None:
         ("GET", "/nothing", (404, "not_found"), "/nothing"),
         ("POST", "/status", (405, "method_not_allowed"), "GET"),
         ("GET", "/models/digits/logs?lines=many", (400, "malformed_request"), "lines"),
+        ("GET", "/models/digits/logs?after=digits:1%231", (400, "invalid_argument"), "NAME=PLACE"),
         ("GET", "/models/digits/logs?lines=0", (400, "malformed_request"), "lines"),
         ("PUT", "/artifacts/..%2f..%2fetc", (404, "not_found"), "/artifacts"),
         ("PUT", "/artifacts/abc", (400, "malformed_request"), "sha256"),

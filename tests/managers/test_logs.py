@@ -4,7 +4,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from clipper.managers.logs import LogKeeper, remove, rotated, tail
+import pytest
+
+from clipper.errors import InvalidArgument
+from clipper.managers.logs import LOST, MAX_TAIL_BYTES, LogKeeper, end_of, logs_after, read_on, remove, rotated, tail
 from waiting import until_async
 
 
@@ -32,6 +35,87 @@ def test_a_tail_of_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"\xff\xfe\n\0ok\n")
     assert tail(path, 1) == ("\0ok",)
+
+
+def append(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
+def cut(path: Path) -> None:
+    """As ``LogKeeper`` does it."""
+    rotated(path).write_bytes(path.read_bytes())
+    path.write_bytes(b"")
+
+
+def test_reading_on_gets_each_whole_line_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    append(path, "1\n")
+    place = end_of(path)
+    append(path, "2\n3")
+    lines, place = read_on(path, place)
+    assert lines == ("2",)
+    append(path, "3\n")
+    lines, place = read_on(path, place)
+    assert lines == ("33",)
+    assert read_on(path, place) == ((), place)
+
+
+def test_reading_on_over_a_cut_loses_nothing_that_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    append(path, "1\n2\n")
+    place = end_of(path)
+    append(path, "3\n")
+    cut(path)
+    append(path, "a longer line than all before it together\n")
+    lines, place = read_on(path, place)
+    assert lines == ("3", "a longer line than all before it together")
+    cut(path)
+    cut(path)
+    append(path, "4\n")
+    assert read_on(path, place)[0] == (LOST, "4")
+
+
+def test_reading_on_in_a_log_that_was_emptied_or_removed(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    append(path, "1\n2\n")
+    place = end_of(path)
+    path.write_text("3\n")
+    lines, place = read_on(path, place)
+    assert lines == (LOST, "3")
+    path.unlink()
+    assert read_on(path, place)[0] == (LOST,)
+
+
+def test_reading_on_is_bounded_also_in_a_line_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    append(path, "x" * (MAX_TAIL_BYTES + 10) + "\n")
+    lines, place = read_on(path, "0.")
+    assert [len(line) for line in lines] == [MAX_TAIL_BYTES]
+    assert read_on(path, place)[0] == ("x" * 10,)
+
+
+@pytest.mark.parametrize("place", ["", "1", "x.00", "1.0", "-1.", "1.zz", f"{10**20}.", "1." + "00" * 65])
+def test_what_is_no_place(tmp_path: Path, place: str) -> None:
+    with pytest.raises(InvalidArgument, match="place"):
+        read_on(tmp_path / "a.log", place)
+
+
+def test_a_log_without_a_place_is_read_from_its_last_lines(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.log", tmp_path / "new.log"
+    append(old, "1\n")
+    place = end_of(old)
+    append(old, "2\n")
+    append(new, "1\n2\n3\n")
+    found = logs_after({"old": old, "new": new}, {"old": place}, 2)
+    assert {name: lines for name, (lines, _) in found.items()} == {"old": ("2",), "new": ("2", "3")}
+    assert read_on(new, found["new"][1])[0] == ()
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes("a\u2028b\x0bc\x85d\r\ne\n".encode())
+    assert tail(path, 9) == ("a\u2028b\x0bc\x85d", "e")
 
 
 def test_remove(tmp_path: Path) -> None:

@@ -78,8 +78,9 @@ def part(name: str) -> str:
 
 
 def query_string(parameters: Mapping[str, object]) -> str:
-    """The query string of the parameters that are not None."""
-    given = [f"{name}={part(str(value))}" for name, value in parameters.items() if value is not None]
+    """The query string of the parameters that are not None. A list is a parameter that is repeated."""
+    lists = [(name, value if isinstance(value, list) else [value]) for name, value in parameters.items()]
+    given = [f"{name}={part(str(one))}" for name, values in lists for one in values if one is not None]
     return "?" + "&".join(given) if given else ""
 
 

@@ -180,16 +180,34 @@ class Models(Calls):
         """
         return self._ask(Version, "POST", f"/models/{part(name)}/scale", Scale(replicas, version))
 
-    def logs(self, name: str, *, version: str | None = None, replica: str | None = None, lines: int = 100) -> Logs:
-        """The last lines of each replica's log, oldest first."""
-        query = {"lines": lines, "version": version, "replica": replica}
+    def logs(
+        self,
+        name: str,
+        *,
+        version: str | None = None,
+        replica: str | None = None,
+        lines: int = 100,
+        after: Logs | None = None,
+    ) -> Logs:
+        """The last lines of each replica's log, oldest first; or what was written since the answer ``after``."""
+        query = {"lines": lines, "version": version, "replica": replica, "after": places(after)}
         return self._ask(Logs, "GET", f"/models/{part(name)}/logs{query_string(query)}")
+
+    def server_logs(self, name: str | None = None, *, lines: int = 100, after: Logs | None = None) -> Logs:
+        """As ``logs``, of the server itself and its workers, or of one of these logs, e.g. ``worker-0``."""
+        query = {"lines": lines, "name": name, "after": places(after)}
+        return self._ask(Logs, "GET", f"/logs{query_string(query)}")
 
     def replicas(self) -> list[Replica]:
         return self._ask(list[Replica], "GET", "/replicas")
 
     def replica(self, replica_id: str) -> Replica:
         return self._ask(Replica, "GET", f"/replicas/{part(replica_id)}")
+
+
+def places(after: Logs | None) -> list[str]:
+    """Where an earlier answer ends, as the parameter ``after``."""
+    return [] if after is None else [f"{name}={place}" for name, place in after.places.items()]
 
 
 def _because(version: Version) -> str:

@@ -4,7 +4,7 @@ Routes turn HTTP into these calls and results into JSON; they hold no rules. The
 Every method runs on the supervisor's event loop and raises only ``ClipperError``s.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from clipper.management.events import Events, Kind, Step
@@ -126,7 +126,13 @@ class Operations(Protocol):
     async def scale(self, model: str, replicas: int | ReplicaRange, version: str | None) -> Version:
         """A range lets the version's load decide. Returns at once; poll the version for its replicas' states."""
 
-    async def logs(self, model: str, version: str | None, replica: str | None, lines: int) -> Logs: ...
+    async def logs(
+        self, model: str, version: str | None, replica: str | None, lines: int, after: Mapping[str, str]
+    ) -> Logs:
+        """The last lines of containers' logs; of logs that ``after`` has a place for, the lines after it."""
+
+    async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> Logs:
+        """As ``logs``, of the server itself, its workers and their access and slow-query logs, or of one of these."""
 
     async def list_replicas(self) -> list[Replica]: ...
 

@@ -193,9 +193,13 @@ class Scale(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Logs(Struct, frozen=True):
-    """The last lines of each replica's log, oldest first, by replica name such as ``digits:2#1``."""
+    """Lines of logs, oldest first, by the log's name: a replica's, such as ``digits:2#1``, or one of the server's.
+
+    ``places`` says where each ends. A call that gives them back gets what was written since.
+    """
 
     lines: dict[str, tuple[str, ...]]
+    places: dict[str, str] = {}
 
 
 class NewToken(Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,7 +9,11 @@ notice. Lines that are written between the two steps are lost.
 import asyncio
 import logging
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
+
+from clipper.errors import InvalidArgument
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,85 @@ def tail(path: Path, lines: int, since_bytes: int = 0) -> tuple[str, ...]:
     if len(found) < lines:
         found = _last_lines(rotated(path), lines - len(found), 0) + found
     return found
+
+
+# A place in a log: how many bytes are before it, and the last of them as hex. By these it is found again in ``.1``.
+_PLACE = re.compile(r"([0-9]{1,18})\.((?:[0-9a-f]{2}){0,64})")
+_PLACE_BYTES = 64
+# What stands for the lines that were cut away before anyone read them.
+LOST = "... lines are missing here: the log was cut"
+
+Lines = tuple[str, ...]
+
+
+def end_of(path: Path) -> str:
+    """The place after the last whole line of a log, from which ``read_on`` goes on."""
+    return read_on(path, f"{max(0, size_bytes(path) - MAX_TAIL_BYTES)}.")[1]
+
+
+def read_on(path: Path, place: str) -> tuple[Lines, str]:
+    """The whole lines after a place, oldest first, and the place after them.
+
+    At most ``MAX_TAIL_BYTES`` are read at once. If the log was cut since, the rest of what was cut off comes first; a
+    line ``LOST`` stands for what is gone.
+
+    Raises:
+        InvalidArgument: ``place`` is not one.
+    """
+    if (found := _PLACE.fullmatch(place)) is None:
+        raise InvalidArgument(f"{place!r:.100} is not a place in a log: expected one that an earlier answer gave")
+    offset, last = int(found[1]), bytes.fromhex(found[2])
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, offset - len(last)))
+            if file.read(len(last)) == last and file.tell() == offset:
+                return _read_lines(file.read(MAX_TAIL_BYTES), offset, last)
+            file.seek(0)
+            text = file.read(MAX_TAIL_BYTES)
+    except FileNotFoundError:
+        text = b""
+    rest = _rest_of_cut(rotated(path), last)
+    before = (LOST,) if rest is None else _split(rest)
+    lines, place = _read_lines(text, 0, b"")
+    return before + lines, place
+
+
+def logs_after(paths: Mapping[str, Path], places: Mapping[str, str], lines: int) -> dict[str, tuple[Lines, str]]:
+    """For each log the lines after its place, and the place after them; of a log without one its last lines."""
+    found = {}
+    for name, path in paths.items():
+        if name in places:
+            found[name] = read_on(path, places[name])
+        else:
+            end = end_of(path)  # first: what is written meanwhile is not lost, but may come twice
+            found[name] = tail(path, lines), end
+    return found
+
+
+def _read_lines(text: bytes, offset: int, last: bytes) -> tuple[Lines, str]:
+    """The whole lines of what begins at an offset. A line that fills all of it counts as whole."""
+    end = text.rfind(b"\n") + 1 or (len(text) if len(text) >= MAX_TAIL_BYTES else 0)
+    whole = text[:end]
+    return _split(whole), f"{offset + end}.{(last + whole)[-_PLACE_BYTES:].hex()}"
+
+
+def _rest_of_cut(path: Path, last: bytes) -> bytes | None:
+    """What follows ``last`` in the part that was cut off; None if it is not there."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - MAX_TAIL_BYTES))
+            text = file.read(MAX_TAIL_BYTES)
+    except FileNotFoundError:
+        return None
+    at = text.rfind(last) if last else -1
+    return None if at < 0 else text[at + len(last) :]
+
+
+def _split(text: bytes) -> tuple[str, ...]:
+    """Lines end with a line feed alone: a model may print characters at which Python would also split."""
+    lines = text.decode("utf-8", "replace").split("\n")
+    return tuple(line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1]))
 
 
 def remove(path: Path) -> None:
@@ -92,7 +175,7 @@ def _last_lines(path: Path, lines: int, since_bytes: int) -> tuple[str, ...]:
         with path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(since_bytes, end - MAX_TAIL_BYTES))
-            text = file.read(MAX_TAIL_BYTES).decode("utf-8", "replace")
+            text = file.read(MAX_TAIL_BYTES)
     except FileNotFoundError:
         return ()
-    return tuple(text.splitlines()[-lines:])
+    return _split(text)[-lines:]

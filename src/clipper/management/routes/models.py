@@ -1,18 +1,14 @@
 """Models and their versions."""
 
-from typing import Annotated
-
 from litestar import Controller, delete, get, post
-from litestar.params import FromQuery, JSONBody, QueryParameter
+from litestar.params import FromQuery, JSONBody
 
-from clipper.management.routes import Name, Port
-from clipper.management.schemas import MAX_LOG_LINES, Logs, Model, Rollback, Scale, Version
+from clipper.management.routes import After, Lines, Name, Port, read_places
+from clipper.management.schemas import Logs, Model, Rollback, Scale, Version
 from clipper.settings.version import Deployment
 
 # A deployment may contain a sample, and an image of 3x224x224 is 3 MB of JSON. The registry keeps it.
 MAX_DEPLOYMENT_BYTES = 4 * 1024 * 1024
-
-Lines = Annotated[int, QueryParameter(ge=1, le=MAX_LOG_LINES, description="how many lines of each replica's log")]
 
 
 class Models(Controller):
@@ -51,8 +47,9 @@ class Models(Controller):
         lines: Lines = 100,
         version: FromQuery[str | None] = None,
         replica: FromQuery[str | None] = None,
+        after: After = None,
     ) -> Logs:
-        return await operations.logs(model, version, replica, lines)
+        return await operations.logs(model, version, replica, lines, read_places(after))
 
 
 class Versions(Controller):

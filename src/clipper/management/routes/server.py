@@ -8,10 +8,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from clipper.errors import Unavailable
 from clipper.management.events import DEFAULT_EVENTS, MAX_EVENTS_AT_ONCE, Events, Kind, Step
-from clipper.management.routes import Port
-from clipper.management.schemas import Health, Status, Stopping
+from clipper.management.routes import After, Lines, Port, read_places
+from clipper.management.schemas import Health, Logs, Status, Stopping
 
-After = Annotated[int | None, QueryParameter(ge=0, description="only events with higher ids; the latest if left out")]
+AfterEvent = Annotated[int | None, QueryParameter(ge=0, description="only events with higher ids; the latest if left out")]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_EVENTS_AT_ONCE, description="how many events at most")]
 
 
@@ -42,12 +42,18 @@ class Server(Controller):
     async def events(
         self,
         operations: Port,
-        after: After = None,
+        after: AfterEvent = None,
         limit: Limit = DEFAULT_EVENTS,
         kind: FromQuery[Kind | None] = None,
         subject: FromQuery[str | None] = None,
     ) -> Events:
         return await operations.events(after, limit, kind, subject)
+
+    @get("/logs", summary="The last lines of the server's own logs and its workers'")
+    async def logs(
+        self, operations: Port, lines: Lines = 100, name: FromQuery[str | None] = None, after: After = None
+    ) -> Logs:
+        return await operations.server_logs(name, lines, read_places(after))
 
     @get("/metrics", summary="Prometheus text of all workers and containers", media_type="text/plain")
     async def metrics(self, operations: Port) -> Response[bytes]:

@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -141,7 +143,9 @@ class ModelOperations:
         self._catalog.commit(*unnamed, *changed, DeleteVersion(record.id))
         await self._have_gone([record])
 
-    async def logs(self, model: str, version: str | None, replica: str | None, lines: int) -> Logs:
+    async def logs(
+        self, model: str, version: str | None, replica: str | None, lines: int, after: Mapping[str, str]
+    ) -> Logs:
         check_range("lines", lines, 1, MAX_LOG_LINES)
         self._catalog.model(model)
         if version is not None:
@@ -155,7 +159,7 @@ class ModelOperations:
             paths = {name: path for name, path in paths.items() if name == replica_name(replica)}
             if not paths:
                 raise NotFound(f"model {model!r} has no log of replica {replica!r}: expected e.g. {model}:1#1")
-        return Logs({name: logs.tail(path, lines) for name, path in paths.items()})
+        return logs_of(paths, after, lines)
 
     def _check(self, deployment: Deployment) -> None:
         """Raises RequestError if a value is not valid, or the artifact is not here."""
@@ -272,6 +276,12 @@ def _sample_text(sample: Any) -> str | None:
         return None
     check_json("sample", sample)
     return msgspec.json.encode(sample).decode()
+
+
+def logs_of(paths: Mapping[str, Path], after: Mapping[str, str], lines: int) -> Logs:
+    """What ``Operations.logs`` answers for these logs."""
+    found = logs.logs_after(paths, after, lines)
+    return Logs({name: each for name, (each, _) in found.items()}, {name: place for name, (_, place) in found.items()})
 
 
 def _check_texts(deployment: Deployment) -> None:

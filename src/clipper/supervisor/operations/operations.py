@@ -4,19 +4,32 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from clipper import __version__
 from clipper.control.statistics import WorkerStatistics
+from clipper.errors import NotFound
 from clipper.home import Place, lock_path
 from clipper.management.events import Events, Kind, Step
-from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Stopping, Token
+from clipper.management.schemas import (
+    MAX_LOG_LINES,
+    CreatedKey,
+    CreatedToken,
+    Key,
+    Logs,
+    NewKey,
+    NewToken,
+    Status,
+    Stopping,
+    Token,
+)
 from clipper.managers.manager import SlotStatus
 from clipper.metrics.exposition import render
 from clipper.settings.application import Link
+from clipper.settings.fields import check_range
 from clipper.supervisor.operations.applications import ApplicationOperations
-from clipper.supervisor.operations.models import ModelOperations
+from clipper.supervisor.operations.models import ModelOperations, logs_of
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.reports import ReportOperations
 from clipper.supervisor.operations.series import SeriesOperations
@@ -36,6 +49,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._tokens = parts.tokens
         self._keys = parts.keys
         self._home = home
+        self._logs = Path(home) / "logs"
         self._place = place
         self._started_s = time.monotonic()
         self._events = parts.events
@@ -80,6 +94,16 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
     async def events(self, after: int | None, limit: int, kind: Kind | None, subject: str | None) -> Events:
         return self._events.log.find(after, limit, kind, subject)
+
+    async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> Logs:
+        check_range("lines", lines, 1, MAX_LOG_LINES)
+        # Containers' logs are there, too; their names have an @.
+        paths = {path.stem: path for path in sorted(self._logs.glob("*.log")) if "@" not in path.stem}
+        if name is not None:
+            if name not in paths:
+                raise NotFound(f"the server has no log {name!r:.100}: expected one of {', '.join(paths)}")
+            paths = {name: paths[name]}
+        return logs_of(paths, after, lines)
 
     async def has_artifact(self, digest: str) -> bool:
         return self._artifacts.renew(digest)
