@@ -23,6 +23,7 @@ from xdist.scheduler.loadfile import LoadFileScheduling
 from clipper.errors import NotFound
 from clipper.management.access import Access, Hosts
 from clipper.management.app import create_app
+from clipper.management.dashboard import Dashboard
 from clipper.management.gate import Gate
 from docker_daemon import DockerDaemon, running_daemon
 from memory_operations import MemoryOperations
@@ -96,8 +97,10 @@ def management() -> Iterator[tuple[str, CurrentOperations]]:
     app = create_app(current)
     app.register(_predict_route(current))
     app.register(_observe_route(current))
-    access = Access(Hosts("127.0.0.1"), {TOKEN: "admin", READ_TOKEN: "read"}.get, open_metrics=False)
-    gate = Gate(app, access)
+    served = Dashboard(app)
+    roles = {TOKEN: "admin", READ_TOKEN: "read"}
+    access = Access(Hosts("127.0.0.1"), roles.get, open_metrics=False, pages=served.paths)  # type: ignore[arg-type]
+    gate = Gate(served, access)
 
     async def only_queries_are_open(scope: Any, receive: Any, send: Any) -> None:
         is_query = scope["type"] == "http" and scope["path"].startswith("/query/")

@@ -16,6 +16,7 @@ from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgum
 from clipper.events.log import EventLog, NewEvent
 from clipper.management.events import Events, Kind, Step
 from clipper.management.learned import LearnedModel
+from clipper.management.operations import Call
 from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
@@ -88,6 +89,7 @@ class MemoryOperations:
         self.keys: dict[str, Key] = {}
         self.events_log = EventLog()
         self.observed: list[dict[str, object]] = []
+        self.asked: list[tuple[str, Call, bytes, str | None]] = []
 
     async def history(self) -> list[Step]:
         return [Step(1e9, "m:1", "it is ready and current"), Step(1e9 + 1.5, "worker-0", "is drained: it [is] old")]
@@ -423,6 +425,13 @@ class MemoryOperations:
     async def stop(self) -> Stopping:
         self.stopped = True
         return Stopping()
+
+    async def ask(self, application: str, call: Call, body: bytes, key: str | None) -> tuple[int, bytes]:
+        self.asked.append((application, call, body, key))
+        answer = (
+            self.predict(application) if call == "predict" else self.observe(application, msgspec.json.decode(body))
+        )
+        return 200, msgspec.json.encode(answer)
 
     def predict(self, application: str) -> object:
         """What the query API would answer; only its errors and its form matter here."""

@@ -65,13 +65,15 @@ ALLOWED: dict[str, frozenset[str]] = {
         "managers.local": "managers managers.environments processes run_as control.snapshot",
         "managers.docker": "managers processes control.snapshot settings",
         "managers.open": "managers managers.local managers.docker settings",
+        "dashboard": "",
         "management.events": "",
         "management.learned": "",
         "management.reports": "management.learned",
         "management.series": "",
         "management.schemas": "management.learned settings",
         "metrics": "management.learned management.schemas control.statistics",
-        "management": "hosts management.events management.reports management.schemas management.series settings tls",
+        "management": "dashboard hosts management.events management.reports management.schemas management.series "
+        "settings tls",
         "supervisor": "build events extras rollout managers.reconcile home hosts malloc open_files management "
         "management.events "
         "management.learned management.reports management.schemas management.series metrics metrics.histogram "

@@ -53,11 +53,22 @@ class Hosts:
 class Access:
     """Checks requests against what the server was started with and which tokens there are."""
 
-    def __init__(self, hosts: Hosts, role_of: Callable[[str | None], Role | None], open_metrics: bool) -> None:
-        """``role_of`` returns None if a token is unknown or missing. With ``open_metrics`` ``/metrics`` needs none."""
+    def __init__(
+        self,
+        hosts: Hosts,
+        role_of: Callable[[str | None], Role | None],
+        open_metrics: bool,
+        pages: frozenset[str] = frozenset(),
+    ) -> None:
+        """
+        Args:
+            role_of: returns None if a token is unknown or missing.
+            open_metrics: whether ``/metrics`` needs no token.
+            pages: paths of files that a browser loads before it has a token to send.
+        """
         self._hosts = hosts
         self._role_of = role_of
-        self._open = _OPEN | {_METRICS} if open_metrics else _OPEN
+        self._open = _OPEN | pages | ({_METRICS} if open_metrics else frozenset())
 
     def check(self, method: str, path: str, headers: Headers) -> None:
         """

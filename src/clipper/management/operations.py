@@ -5,7 +5,7 @@ Every method runs on the supervisor's event loop and raises only ``ClipperError`
 """
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 from clipper.management.events import Events, Kind, Step
 from clipper.management.reports import Report
@@ -31,6 +31,9 @@ from clipper.management.series import Series, SeriesOverview
 from clipper.settings.application import ApplicationChange, NewApplication
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Deployment
+
+# Calls of the query port.
+Call = Literal["predict", "observe"]
 
 
 class Operations(Protocol):
@@ -72,6 +75,13 @@ class Operations(Protocol):
 
     async def delete_application(self, name: str) -> None:
         """The supervisor drops what it has learned later, as soon as the selection store can be written."""
+
+    async def ask(self, application: str, call: Call, body: bytes, key: str | None) -> tuple[int, bytes]:
+        """Pass a call on to the query port; ``key`` is that of the application. Returns its status, and its JSON.
+
+        Raises ``Overloaded`` if too many are under way, ``Unavailable`` if the query port does not answer, and
+        ``TooLarge`` if its answer is.
+        """
 
     async def report(
         self,

@@ -18,6 +18,7 @@ from clipper.events.processes import started_event
 from clipper.home import Place
 from clipper.management.access import Access, allowed_hosts
 from clipper.management.app import create_app
+from clipper.management.dashboard import Dashboard
 from clipper.management.gate import Gate
 from clipper.management.server import ManagementServer
 from clipper.managers.command import RUNTIME_PARTS
@@ -289,9 +290,10 @@ class Supervisor:
         parts.workers.start()
         parts.reconciler.start()
         hosts = allowed_hosts(config.management_host, socket.gethostname(), config.allowed_host)
-        access = Access(hosts, parts.tokens.role_of, config.open_metrics)
+        app = Dashboard(create_app(operations))
+        access = Access(hosts, parts.tokens.role_of, config.open_metrics, app.paths)
         context = certificates.management_context() if certificates is not None else None
-        api = ManagementServer(Gate(create_app(operations), access), self._max_descriptors, context)
+        api = ManagementServer(Gate(app, access), self._max_descriptors, context)
         if certificates is not None:
             certificates.follow(parts.workers.secure)
             certificates.follow(lambda _: api.secure(certificates.management_context()))

@@ -1,12 +1,22 @@
 """Applications and their links to models."""
 
-from litestar import Controller, delete, get, patch, post, put
-from litestar.params import FromQuery, JSONBody
+from typing import Annotated, Any
 
+from litestar import Controller, Request, Response, delete, get, patch, post, put
+from litestar.params import FromQuery, HeaderParameter, JSONBody
+
+from clipper.management.operations import Call
 from clipper.management.reports import Report
 from clipper.management.routes import Name, Port
 from clipper.management.schemas import Application, Contexts, LearnedPolicy, LinkChange
 from clipper.settings.application import ApplicationChange, NewApplication
+
+# The request's Authorization has the token.
+Key = Annotated[
+    str | None, HeaderParameter(name="Clipper-Api-Key", description="the key, if the application wants one")
+]
+# Read for its description alone: the query port gets the bytes as they came.
+Query = JSONBody[dict[str, Any]]
 
 
 class Applications(Controller):
@@ -65,3 +75,22 @@ class Applications(Controller):
     @delete("/{app:str}/links/{model:str}", status_code=200, summary="Unlink a model")
     async def unlink(self, operations: Port, app: Name, model: Name) -> Application:
         return await operations.unlink(app, model)
+
+    @post("/{app:str}/predict", status_code=200, summary="Try it: what the query port answers to predict")
+    async def predict(
+        self, operations: Port, app: Name, data: Query, request: Request[Any, Any, Any], key: Key = None
+    ) -> Response[bytes]:
+        return await _asked(operations, app, "predict", request, key)
+
+    @post("/{app:str}/observe", status_code=200, summary="Give it feedback: what the query port answers to observe")
+    async def observe(
+        self, operations: Port, app: Name, data: Query, request: Request[Any, Any, Any], key: Key = None
+    ) -> Response[bytes]:
+        return await _asked(operations, app, "observe", request, key)
+
+
+async def _asked(
+    operations: Port, app: str, call: Call, request: Request[Any, Any, Any], key: str | None
+) -> Response[bytes]:
+    status, body = await operations.ask(app, call, await request.body(), key)
+    return Response(body, status_code=status, media_type="application/json")

@@ -10,8 +10,9 @@ from pathlib import Path
 from clipper import __version__
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import NotFound
-from clipper.home import Place, lock_path
+from clipper.home import CERTIFICATE_NAME, Place, lock_path
 from clipper.management.events import Events, Kind, Step
+from clipper.management.operations import Call
 from clipper.management.schemas import (
     MAX_LOG_LINES,
     CreatedKey,
@@ -31,6 +32,7 @@ from clipper.settings.fields import check_range
 from clipper.supervisor.operations.applications import ApplicationOperations
 from clipper.supervisor.operations.models import ModelOperations, logs_of
 from clipper.supervisor.operations.parts import Parts
+from clipper.supervisor.operations.queries import Queries
 from clipper.supervisor.operations.reports import ReportOperations
 from clipper.supervisor.operations.series import SeriesOperations
 from clipper.supervisor.operations.views import worker_view
@@ -56,6 +58,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._keepers = parts.keepers
         self._certificates = parts.certificates
         self._stopping = stopping
+        self._queries = Queries(place.query_url, Path(home) / CERTIFICATE_NAME)
 
     async def status(self) -> Status:
         problems = await self.problems()
@@ -110,6 +113,9 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
     async def add_artifact(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
         return await self._artifacts.add(digest, chunks)
+
+    async def ask(self, application: str, call: Call, body: bytes, key: str | None) -> tuple[int, bytes]:
+        return await self._queries.ask(application, call, body, key)
 
     async def list_tokens(self) -> list[Token]:
         return self._tokens.list_all()

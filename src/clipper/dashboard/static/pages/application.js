@@ -1,0 +1,116 @@
+// One application: how it answers, what its models are worth, and what it learned.
+
+import { html } from "../html.js";
+import { path } from "../api.js";
+import { usePoll } from "../poll.js";
+import { counted, milliseconds, number, percent } from "../format.js";
+import { Waiting } from "../parts/notices.js";
+import { Table } from "../parts/table.js";
+import { link } from "../router.js";
+import { Comparison } from "./comparison.js";
+import { Confidence } from "./confidence.js";
+import { Contexts } from "./contexts.js";
+import { Series } from "./series.js";
+import { Weights } from "./weights.js";
+
+// A report reads the selection store.
+const REPORT_EVERY_MS = 5_000;
+
+/** @param {import("../main.js").Seen} seen */
+export function Application({ api, mayAct, route }) {
+  const name = route.parts[1];
+  const application = usePoll(() => api.get(path("applications", name)), [api, name]);
+  const report = usePoll(() => api.get(path("applications", name, "report")), [api, name], REPORT_EVERY_MS);
+  const one = application.value;
+  if (!one) return html`<${Waiting} error=${application.error} />`;
+  const subjects = [`application ${name}`, ...one.links.map((linked) => `model ${linked.model}`)];
+  return html`
+    ${one.problem && html`<p role="alert" class="notice bad">${one.problem}</p>`}
+    <${Facts} application=${one} />
+    <p class="buttons">
+      <a class="button" href=${link("applications", name, "try")}>Try it</a>
+      ${mayAct && one.policy.name === "weighted" && html`<${Weights} api=${api} application=${one} onDone=${application.again} />`}
+    </p>
+    <section>
+      <h2>Over time</h2>
+      <${Series} api=${api} kind="applications" name=${name} charts=${chartsOf(one)}
+        concerns=${({ subject }) => subjects.includes(subject)} />
+    </section>
+    <section>
+      <h2>Models</h2>
+      ${report.value ? html`<${Comparison} report=${report.value} />` : html`<${Waiting} error=${report.error} />`}
+    </section>
+    ${one.newcomers.length > 0 && html`<section><h2>Newcomers</h2><${Newcomers} newcomers=${one.newcomers} /></section>`}
+    <section>
+      <h2>Answers since the workers started</h2>
+      ${report.value && html`<${Outcomes} report=${report.value} />`}
+    </section>
+    <${Confidence} api=${api} name=${name} />
+    <section>
+      <h2>What it learned in a context</h2>
+      <${Contexts} api=${api} name=${name} />
+    </section>
+  `;
+}
+
+function Facts({ application: one }) {
+  const parameters = Object.keys(one.policy.parameters).length ? ` ${JSON.stringify(one.policy.parameters)}` : "";
+  const facts = [
+    ["input", one.input_type],
+    ["SLO", milliseconds(one.slo_ms)],
+    ["policy", one.policy.name + parameters],
+    ["loss", one.loss.name],
+    ["default output", "default_output" in one ? JSON.stringify(one.default_output) : "none: errors are answered"],
+    ["models", one.links.map(linkText).join(", ") || "none"],
+  ];
+  return html`<dl class="facts">${facts.map(([name, text]) => html`<div><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>`;
+}
+
+function linkText({ model, version, shadow }) {
+  return `${model}${version ? `, pinned to ${version}` : ""}${shadow ? " (shadow)" : ""}`;
+}
+
+function chartsOf(application) {
+  const slo = ({ length }) => ({ name: "SLO", values: Array(length).fill(application.slo_ms), isDashed: true });
+  return [
+    { title: "Latency", unit: "ms", lines: (of) => [...of.one("p50_ms", "p50"), ...of.one("p99_ms", "p99"), slo(of)] },
+    { title: "Queries", unit: "per second", lines: (of) => of.one("rate", "queries") },
+    { title: "Late answers", unit: "share", lines: (of) => of.one("late_share", "late") },
+    { title: "Defaults by reason", unit: "share", lines: (of) => of.each("default_share.") },
+    { title: "Who answers", unit: "share", lines: (of) => of.each("answer_share.") },
+    { title: "Mean loss", unit: "", lines: (of) => of.each("mean_loss.") },
+  ];
+}
+
+function Outcomes({ report }) {
+  const shareOf = (count) => (report.queries ? percent(count / report.queries) : "–");
+  const byReason = (kind, counts) => Object.entries(counts).map(([reason, count]) => ({ what: `${kind}: ${reason}`, count }));
+  const rows = [
+    { what: "queries", count: report.queries },
+    { what: "later than the SLO", count: report.slo_misses },
+    ...byReason("default", report.defaults),
+    ...byReason("error", report.errors),
+  ];
+  const columns = [
+    { name: "what", cell: (row) => row.what },
+    { name: "count", isNumber: true, cell: (row) => row.count.toLocaleString("en") },
+    { name: "share", isNumber: true, cell: (row) => shareOf(row.count) },
+  ];
+  return html`
+    <${Table} title="Answers" columns=${columns} rows=${rows} keyOf=${(row) => row.what} empty="" />
+    <p class="quiet">${number(report.feedback_per_s)} pieces of feedback per second.
+      ${report.latency && ` Latency: p50 ${milliseconds(report.latency.p50_ms)}, p99 ${milliseconds(report.latency.p99_ms)}.`}</p>
+  `;
+}
+
+function Newcomers({ newcomers }) {
+  const columns = [
+    { name: "version", cell: (one) => html`<a href=${link("models", one.model)}>${one.model}:${one.version}</a>` },
+    { name: "share", isNumber: true, cell: (one) => percent(one.share) },
+    { name: "feedback", isNumber: true, cell: (one) => `${one.feedback} of ${counted(one.enough_feedback, "piece")}` },
+    { name: "mean loss", isNumber: true, cell: (one) => number(one.mean_loss) },
+    { name: "mean loss of the rest", isNumber: true, cell: (one) => number(one.rest_mean_loss) },
+    { name: "state", cell: (one) => (one.stopped ? html`<strong class="bad">stopped: ${one.stopped}</strong>` : "gets more queries step by step") },
+  ];
+  return html`<${Table} title="Newcomers" columns=${columns} rows=${newcomers} keyOf=${(one) => `${one.model}:${one.version}`} empty="" />`;
+}

@@ -1,0 +1,68 @@
+// Charts of what the server recorded of an application or a model, with events as marks.
+
+import { html, useMemo, useState } from "../html.js";
+import { Events } from "../events.js";
+import { usePoll } from "../poll.js";
+import { path } from "../api.js";
+import { clock } from "../format.js";
+import { Chart } from "../parts/chart.js";
+import { Waiting } from "../parts/notices.js";
+
+const SPANS = [[300, "5 minutes"], [900, "15 minutes"], [3600, "1 hour"]];
+const EVENTS_EVERY_MS = 5_000;
+
+/**
+ * @typedef {{title: string, unit: string, lines: (of: Recorded) => import("../parts/chart.js").Line[]}} Drawn
+ *   a chart; it is left out if it has no lines
+ * @typedef {{length: number, one: (key: string, name: string) => import("../parts/chart.js").Line[],
+ *   each: (prefix: string) => import("../parts/chart.js").Line[]}} Recorded the series, as lines to choose from
+ * @param {object} given
+ * @param {import("../api.js").Api} given.api
+ * @param {"applications" | "models"} given.kind
+ * @param {string} given.name
+ * @param {Drawn[]} given.charts
+ * @param {(event: any) => boolean} given.concerns which events are marked
+ */
+export function Series({ api, kind, name, charts, concerns }) {
+  const [seconds, setSeconds] = useState(SPANS[0][0]);
+  // A longer span has more values, of which each matters less.
+  const everyMs = Math.max(2000, 4 * seconds);
+  const series = usePoll(() => api.get(path("series", kind, name), { seconds }), [api, name, seconds], everyMs);
+  const log = useMemo(() => new Events(api), [api]);
+  const events = usePoll(() => log.read(), [log], EVENTS_EVERY_MS);
+  if (!series.value) return html`<${Waiting} error=${series.error} />`;
+  const { step_s: stepS, end_s: endS, left_out: isLeftOut } = series.value;
+  const recorded = linesOf(series.value.series);
+  const marks = (events.value ?? []).filter(concerns).map((event) => ({ timeS: event.time_s, text: event.message }));
+  const seen = marks.filter((mark) => mark.timeS >= endS - seconds);
+  return html`
+    <p class="choice">
+      <label>Show the last <select onChange=${(event) => setSeconds(Number(event.target.value))}>
+        ${SPANS.map(([value, text]) => html`<option value=${value} selected=${value === seconds}>${text}</option>`)}
+      </select></label>
+    </p>
+    ${isLeftOut && html`<p class="notice busy">Not all is recorded of ${name}: the server has too many applications and models.</p>`}
+    <div class="charts">
+      ${charts.map(({ title, unit, lines }) => {
+        const found = lines(recorded);
+        return found.length > 0 && html`<${Chart} key=${title} title=${title} unit=${unit} lines=${found} endS=${endS} stepS=${stepS} marks=${marks} />`;
+      })}
+    </div>
+    ${seen.length > 0 &&
+    html`<details>
+      <summary>Marks in the charts: ${seen.length}</summary>
+      <ul>${seen.map((mark) => html`<li>${clock(mark.timeS)} ${mark.text}</li>`)}</ul>
+    </details>`}
+  `;
+}
+
+/** @returns {Recorded} */
+function linesOf(series) {
+  const keys = Object.keys(series).sort();
+  return {
+    length: Math.max(0, ...keys.map((key) => series[key].length)),
+    one: (key, name) => (series[key] ? [{ name, values: series[key] }] : []),
+    each: (prefix) =>
+      keys.filter((key) => key.startsWith(prefix)).map((key) => ({ name: key.slice(prefix.length), values: series[key] })),
+  };
+}

@@ -1,0 +1,120 @@
+// Ask an application, see why it answers as it does, and give feedback.
+
+import { html, useState } from "../html.js";
+import { path } from "../api.js";
+import { usePoll } from "../poll.js";
+import { milliseconds, percent } from "../format.js";
+import { Waiting } from "../parts/notices.js";
+import { link } from "../router.js";
+import { InputField } from "./input_field.js";
+import { exampleOf, readType, samples } from "./inputs.js";
+
+/** @param {import("../main.js").Seen} seen */
+export function Try({ api, mayAct, status, route }) {
+  const name = route.parts[1];
+  const application = usePoll(() => api.get(path("applications", name)), [api, name], null);
+  if (!application.value || !status) return html`<${Waiting} error=${application.error} />`;
+  return html`<${Query} api=${api} mayAct=${mayAct} url=${status.query_url} application=${application.value} />`;
+}
+
+function Query({ api, mayAct, url, application }) {
+  const { name } = application;
+  const type = readType(application.input_type);
+  const [text, setText] = useState(() => textOf(type, exampleOf(type)));
+  const [context, setContext] = useState("");
+  const [key, setKey] = useState("");
+  const [answer, setAnswer] = useState(null);
+  const [problem, setProblem] = useState("");
+  const input = readInput(type, text);
+  const headers = key ? { "Clipper-Api-Key": key } : {};
+  const ask = async (event) => {
+    event.preventDefault();
+    setProblem("");
+    const began = performance.now();
+    try {
+      const body = { input: input.value, ...(context && { context }) };
+      const found = await api.call("POST", path("applications", name, "predict"), { body, headers });
+      setAnswer({ ...found, took: performance.now() - began });
+    } catch (error) {
+      setAnswer(null);
+      setProblem(error.message);
+    }
+  };
+  return html`
+    <p>It takes <code>${application.input_type}</code> and answers within ${milliseconds(application.slo_ms)}. <a href=${link("applications", name)}>Application ${name}</a></p>
+    <form onSubmit=${ask} class="stack">
+      <${InputField} type=${type} text=${text} onText=${setText} />
+      ${input.problem && html`<p role="alert" class="notice bad">${input.problem}</p>`}
+      <p class="row">
+        <label>Context <input value=${context} maxlength="1000" onInput=${(event) => setContext(event.target.value)} /></label>
+        <label>Key <input type="password" autocomplete="off" value=${key} onInput=${(event) => setKey(event.target.value)} /></label>
+      </p>
+      <p class="quiet">The context and the key may be empty, unless the application requires a key. The query counts like any other: in the metrics, in limits, and for the policy.</p>
+      <p><button type="submit" class="main" disabled=${!mayAct || Boolean(input.problem)}>Ask</button>
+        ${!mayAct && html` <span class="quiet">Only a token of the role admin may ask: queries have effects.</span>`}</p>
+    </form>
+    <div aria-live="polite">
+      ${problem && html`<p class="notice bad">${problem}</p>`}
+      ${answer && html`<${Answer} answer=${answer} />`}
+    </div>
+    ${answer && html`<${Feedback} key=${answer.query_id} api=${api} name=${name} headers=${headers} answer=${answer} />`}
+    <section>
+      <h2>The same from elsewhere</h2>
+      ${!input.problem &&
+      samples({ url, application: name, type, input: input.value, context, hasKey: Boolean(key) }).map(
+        (sample) => html`<h3>${sample.name}</h3><pre tabindex="0" role="region" aria-label="By ${sample.name}">${sample.code}</pre>`,
+      )}
+    </section>
+  `;
+}
+
+function Answer({ answer }) {
+  return html`<section>
+    <h2>Answer</h2>
+    <pre tabindex="0" role="region" aria-label="Output">${JSON.stringify(answer.output, null, 1)}</pre>
+    <p>${answer.default ? html`<strong class="bad">This is the default output</strong>, because of ${answer.default_reason.replaceAll("_", " ")}: ${answer.default_explanation}` : "A model answered."}
+      ${" "}Confidence ${percent(answer.confidence)}. It took ${milliseconds(answer.took)}, with the way through this page. Query ${answer.query_id}.</p>
+    ${"low_confidence_output" in answer && html`<p>Without the threshold the answer would be <code>${JSON.stringify(answer.low_confidence_output)}</code>.</p>`}
+  </section>`;
+}
+
+function Feedback({ api, name, headers, answer }) {
+  const [label, setLabel] = useState(() => JSON.stringify(answer.output));
+  const [said, setSaid] = useState("");
+  const read = readJson(label);
+  const send = async (event) => {
+    event.preventDefault();
+    try {
+      const body = { query_id: answer.query_id, label: read.value };
+      const { duplicate } = await api.call("POST", path("applications", name, "observe"), { body, headers });
+      setSaid(duplicate ? "There was feedback on this query before: it counts once." : "The feedback is kept, and the policy learns from it.");
+    } catch (error) {
+      setSaid(error.message);
+    }
+  };
+  return html`<section>
+    <h2>Feedback</h2>
+    <form onSubmit=${send} class="row">
+      <label>The right answer, as JSON <input required value=${label} onInput=${(event) => setLabel(event.target.value)} /></label>
+      <button type="submit" disabled=${Boolean(read.problem)}>Send feedback</button>
+    </form>
+    <p role="status">${read.problem || said}</p>
+  </section>`;
+}
+
+/** What the input's field has: the text itself, or JSON. */
+function textOf(type, value) {
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+function readInput(type, text) {
+  return type.dtype === "string" || type.dtype === "bytes" ? { value: text } : readJson(text);
+}
+
+function readJson(text) {
+  try {
+    return { value: JSON.parse(text) };
+  } catch (error) {
+    return { problem: `This is not JSON: ${error.message}` };
+  }
+}

@@ -1,0 +1,24 @@
+// Short texts on a state: of the server, a model or a call.
+
+import { html } from "../html.js";
+
+const MOODS = {
+  ready: "good", live: "good", starting: "busy", draining: "busy", stopping: "busy", backing_off: "bad", crash_loop: "bad",
+  failed: "bad",
+};
+
+/** A state as a word; its colour only repeats what the word says. */
+export function State({ of }) {
+  return html`<span class="state ${MOODS[of] ?? ""}">${of.replaceAll("_", " ")}</span>`;
+}
+
+/** A value, marked and named as too high where it is. */
+export function Limited({ text, isOver, why }) {
+  return isOver ? html`<strong class="bad" title=${why}>${text}<span class="unseen"> (${why})</span></strong>` : text;
+}
+
+/** What a page shows until its first answer, or instead of it. */
+export function Waiting({ error }) {
+  if (error) return html`<p role="alert" class="notice bad">${error.message}</p>`;
+  return html`<p class="quiet" role="status">Loading …</p>`;
+}

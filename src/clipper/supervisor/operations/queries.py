@@ -1,0 +1,107 @@
+"""Passes on to the query port what an operator asks an application by way of the management port, to try it."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import httptools
+
+from clipper.errors import MalformedRequest, Overloaded, TooLarge, Unavailable
+from clipper.management.operations import Call
+from clipper.tls.trust import ClientTls, Trust
+
+# People try applications; what needs more asks the query port itself. Each takes some times the bytes of its answer.
+MAX_AT_ONCE = 8
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+# An SLO may be longer, but who tries an application does not wait longer.
+TIMEOUT_S = 100.0
+_READ_BYTES = 256 * 1024
+
+
+class Queries:
+    """The query port, as the supervisor reaches it: each call has a connection of its own."""
+
+    def __init__(self, query_url: str, certificate: Path) -> None:
+        """``certificate``: the file with the only certificate to trust, if the port speaks TLS."""
+        self._url = query_url
+        self._certificate = certificate
+        self._running = 0
+
+    async def ask(self, application: str, call: Call, body: bytes, key: str | None) -> tuple[int, bytes]:
+        """Return the port's status and its answer, which is JSON, whatever they are.
+
+        Raises:
+            MalformedRequest: the key cannot be one.
+            Overloaded: too many such calls are under way.
+            TooLarge: the answer is larger than is passed on.
+            Unavailable: there is no answer.
+        """
+        if self._running >= MAX_AT_ONCE:
+            raise Overloaded(
+                f"{MAX_AT_ONCE} calls of applications by way of the management port are under way, the most that are "
+                "allowed: try again later, or ask the query port itself"
+            )
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise MalformedRequest(
+                "clipper-api-key has characters that no key has: expected letters, digits or ._~+/=-"
+            )
+        address = urlsplit(self._url)
+        head = (
+            f"POST /{quote(application, safe='')}/{call} HTTP/1.1\r\nhost: {address.netloc}\r\nconnection: close\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        )
+        head += "" if key is None else f"authorization: Bearer {key}\r\n"
+        self._running += 1
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                answer = await self._exchange(head.encode() + b"\r\n" + body)
+        except TimeoutError:
+            raise Unavailable(f"the query port did not answer within {TIMEOUT_S:g} s") from None
+        # OSError is that of TLS, too.
+        except (OSError, httptools.HttpParserError) as error:
+            raise Unavailable(
+                f"the query port at {self._url} does not answer: {error}; with --tls-client-ca it answers only clients "
+                "that show a certificate, and this port has none"
+            ) from error
+        finally:
+            self._running -= 1
+        return answer.status, bytes(answer.body)
+
+    async def _exchange(self, request: bytes) -> "_Answer":
+        address = urlsplit(self._url)
+        tls = ClientTls(Trust(pinned=self._certificate)).context if address.scheme == "https" else None
+        stream, writer = await asyncio.open_connection(address.hostname, address.port, ssl=tls)
+        try:
+            writer.write(request)
+            answer, received_bytes = _Answer(), 0
+            while not answer.is_complete:
+                data = await stream.read(_READ_BYTES)
+                if not data:
+                    raise ConnectionResetError("it closed the connection without a whole answer")
+                received_bytes += len(data)
+                if received_bytes > MAX_ANSWER_BYTES:
+                    raise TooLarge(f"the answer is over {MAX_ANSWER_BYTES} bytes: ask the query port itself")
+                answer.feed(data)
+            return answer
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+class _Answer:
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self.status = 0
+        self.is_complete = False
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_body(self, data: bytes) -> None:
+        self.body += data
+
+    def on_message_complete(self) -> None:
+        self.status, self.is_complete = self._parser.get_status_code(), True
