@@ -45,6 +45,17 @@ def test_what_needs_no_token() -> None:
             check("GET", path, open_metrics=True, authorization=None)
 
 
+def test_pages_need_no_token_and_what_lies_beside_them_does() -> None:
+    access = Access(LOCAL, {ADMIN: "admin"}.get, False, frozenset({"/", "/dashboard/"}))  # type: ignore[arg-type]
+    for path in ("/", "/dashboard/"):
+        access.check("GET", path, [(b"host", b"127.0.0.1:1338")])
+        with pytest.raises(Forbidden):
+            access.check("GET", path, [(b"host", b"evil.example")])
+    for path in ("/dashboard", "/dashboard/x", "//", "/dashboard/../status"):
+        with pytest.raises(Unauthorized):
+            access.check("GET", path, [(b"host", b"127.0.0.1:1338")])
+
+
 def test_a_reader_may_look_and_no_more() -> None:
     reads = f"bearer {READ}"
     for path in ("/status", "/metrics", "/models/m/logs", "/applications/a/policy"):

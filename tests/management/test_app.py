@@ -14,7 +14,7 @@ from clipper.errors import ClipperError
 from clipper.events.log import NewEvent
 from clipper.management.routes.artifacts import MAX_ARTIFACT_BYTES
 from clipper.management.statuses import STATUSES
-from conftest import TOKEN, Api
+from conftest import READ_TOKEN, TOKEN, Api
 from memory_operations import LOG_TAIL
 from waiting import until
 
@@ -290,3 +290,23 @@ def test_events(api: Api) -> None:
     assert call(api, "GET", f"/events?after={10**30}").json() == {"events": [], "next": 2}
     for wrong in ("limit=0", "limit=1001", "after=-1", "after=x", "kind=nothing", "limit="):
         assert call(api, "GET", f"/events?{wrong}").status_code == 400, wrong
+
+
+def test_an_application_is_tried_by_way_of_the_api(api: Api) -> None:
+    call(api, "POST", "/applications", json={"name": "digits", "slo_ms": 20})
+    sent = b'{ "input": [1e3] }'
+    headers = {"Clipper-Api-Key": "k" * 40}
+    answer = call(api, "POST", "/applications/digits/predict", content=sent, headers=headers)
+    assert (answer.status_code, answer.json()["output"]) == (200, 7)
+    assert call(api, "POST", "/applications/digits/observe", json={"query_id": 1, "label": 7}).json()["observed"]
+    # The bytes as they came: the query port is the one that reads them.
+    assert api.operations.asked[0] == ("digits", "predict", sent, "k" * 40)
+    assert failure(call(api, "POST", "/applications/digits/predict", content=b"[1]"))[:2] == (400, "malformed_request")
+    assert failure(call(api, "POST", "/applications/none/predict", json={}))[:2] == (404, "not_found")
+
+
+def test_a_reader_tries_nothing(api: Api) -> None:
+    headers = {"Authorization": f"Bearer {READ_TOKEN}"}
+    for path in ("/applications/digits/predict", "/applications/digits/observe"):
+        assert failure(call(api, "POST", path, json={}, headers=headers))[:2] == (403, "forbidden")
+    assert api.operations.asked == []

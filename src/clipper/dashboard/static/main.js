@@ -70,7 +70,7 @@ function Inside({ session, leave }) {
         <a href=${link("events")} aria-current=${route.parts[0] === "events" ? "page" : undefined}>Events</a>
       </nav>
       <span class="quiet">${status.value ? `version ${status.value.version}` : ""}</span>
-      <span class="quiet">${session.mayAct ? "may change" : "may look"}</span>
+      <span class="quiet">role ${session.mayAct ? "admin" : "read"}</span>
       <button type="button" onClick=${() => leave("")}>Log out</button>
     </header>
     <div aria-live="assertive">

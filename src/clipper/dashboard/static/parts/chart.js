@@ -42,7 +42,7 @@ export function Chart({ title, unit, lines, endS, stepS, marks = [] }) {
       plot.current = null;
     };
   }, [names, unit]);
-  useEffect(() => plot.current.setData(data), [endS, marks.length, ...lines.map((line) => line.values)]);
+  useEffect(() => plot.current.setData(data), [endS, marks.length]);
   return html`<figure class="chart">
     <figcaption>${title}${unit && `, ${unit}`}</figcaption>
     <div ref=${place} role="img" aria-label="${title}: ${summary(lines, unit)}"></div>

@@ -1,0 +1,208 @@
+"""The dashboard's pages in a real browser, over operations in memory."""
+
+from collections.abc import Iterator
+
+import pytest
+from browser import Screen, chromium
+from playwright.sync_api import Browser, expect
+from populated import HOSTILE, populate
+
+from conftest import READ_TOKEN, TOKEN, Api
+from waiting import until
+
+APP, MODEL = "applications/app-0000", "models/model-0000"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for the file: Playwright's loop would be in the way of other files' own."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def screen(browser: Browser, api: Api) -> Iterator[Screen]:
+    screen = Screen(browser, api.url)
+    yield screen
+    screen.context.close()
+    assert screen.faults == []
+
+
+def test_a_wrong_token_and_then_the_right_one(screen: Screen) -> None:
+    page = screen.page
+    page.goto(screen.url)
+    for wrong in ("clipper_" + "w" * 43, "ä b"):
+        page.get_by_label("Token").fill(wrong)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("alert")).to_contain_text("token")
+        assert screen.violations() == []
+    page.get_by_label("Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+    # It is kept in the tab alone, and neither in its address nor as a cookie.
+    page.reload()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+    assert TOKEN not in page.url and screen.context.cookies() == []
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_label("Token")).to_be_visible()
+    page.reload()
+    expect(page.get_by_label("Token")).to_be_visible()
+
+
+def test_a_link_with_the_token_logs_in_also_where_the_page_is_open(screen: Screen) -> None:
+    screen.page.goto(f"{screen.url}/dashboard/")
+    expect(screen.page.get_by_label("Token")).to_be_visible()
+    screen.log_in(TOKEN)
+    assert screen.page.url == f"{screen.url}/dashboard/#/"
+    # Going back does not lead to the token either.
+    screen.page.go_back()
+    assert TOKEN not in screen.page.url
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_every_page_with_so_many_models(screen: Screen, api: Api, count: int) -> None:
+    populate(api.operations, count)
+    api.operations.causes = ["no query worker is ready"] if count == 1 else []
+    screen.log_in(TOKEN)
+    wheres = ["", "events", "nowhere"]
+    wheres += [APP, f"{APP}/try", MODEL, f"{MODEL}/logs"] if count else [APP]
+    for where in wheres:
+        screen.go(where)
+        assert screen.violations() == [], where
+        assert not screen.is_too_wide
+    screen.go("", "Overview")
+    assert ("Not ready" in screen.text) == (count == 1)
+    rows = screen.page.get_by_role("region", name="Models").locator("tbody tr")
+    if count == 0:
+        assert "clipper deploy NAME MODEL" in screen.text
+    else:
+        expect(rows).to_have_count(min(count, 100))
+        # What is wrong comes first.
+        expect(rows.first).to_contain_text("version 2 failed")
+    if count == 1000:
+        screen.page.get_by_role("searchbox", name="Search models").fill("model-0999")
+        expect(rows).to_have_count(1)
+        screen.page.get_by_role("searchbox", name="Search models").fill("")
+        screen.page.get_by_role("button", name="Show the other 900 rows").last.click()
+        expect(rows).to_have_count(1000)
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1280, "dark"), (360, "light")])
+def test_dark_and_on_a_phone(browser: Browser, api: Api, width: int, theme: str) -> None:
+    populate(api.operations, 2)
+    screen = Screen(browser, api.url, width, theme)
+    screen.log_in(TOKEN)
+    for where in ("", "events", APP, "applications/app-0001/try", MODEL, f"{MODEL}/logs"):
+        screen.go(where)
+        assert screen.violations() == [], where
+        assert not screen.is_too_wide, where
+    assert screen.faults == []
+    screen.context.close()
+
+
+def test_what_strangers_wrote_stays_text(screen: Screen, api: Api) -> None:
+    populate(api.operations, 1)
+    api.operations.causes = [HOSTILE]
+    screen.log_in(TOKEN)
+    for where in ("", MODEL):
+        screen.go(where)
+        assert HOSTILE in screen.text
+    screen.go(APP)
+    screen.page.get_by_label("Context").fill(HOSTILE)
+    screen.page.get_by_role("button", name="Look it up").click()
+    expect(screen.page.get_by_role("status")).to_contain_text(HOSTILE)
+    screen.go(f"models/{HOSTILE.replace('/', '%2F').replace('<', '%3C')}")
+    assert "taken" not in screen.page.title().replace(HOSTILE, "")
+    assert screen.page.locator("main script, main img").count() == 0
+
+
+def test_a_reader_sees_and_does_not_act(screen: Screen, api: Api) -> None:
+    populate(api.operations, 2)
+    screen.log_in(READ_TOKEN)
+    for where in ("models/model-0001", "applications/app-0001"):
+        screen.go(where)
+        assert "…" not in screen.page.locator(".buttons").inner_text()
+    screen.go("applications/app-0001/try")
+    expect(screen.page.get_by_role("button", name="Ask")).to_be_disabled()
+    assert "role read" in screen.page.locator("header").inner_text()
+
+
+def test_an_admin_rolls_back_scales_and_changes_weights(screen: Screen, api: Api) -> None:
+    populate(api.operations, 2)
+    screen.log_in(TOKEN, "models/model-0001")
+    page, dialog = screen.page, screen.page.get_by_role("dialog")
+    page.get_by_role("button", name="Roll back …").click()
+    expect(dialog).to_contain_text("Version 1 becomes current in place of 2")
+    expect(dialog).to_contain_text("New queries of app-0001 go to it.")
+    assert screen.violations() == []
+    page.keyboard.press("Escape")
+    assert api.operations.current["model-0001"] == "2"
+    page.get_by_role("button", name="Roll back …").click()
+    dialog.get_by_role("button", name="Roll back").click()
+    until(lambda: api.operations.current["model-0001"] == "1")
+    expect(screen.page.get_by_text("Version 1 is current")).to_be_visible()
+
+    page.get_by_role("button", name="Scale …").click()
+    dialog.get_by_label("At most").fill("3")
+    expect(dialog).to_contain_text("from 1 to 3")
+    dialog.get_by_label("At least").fill("4")
+    expect(dialog.get_by_role("button", name="Scale")).to_be_disabled()
+    dialog.get_by_label("At least").fill("3")
+    expect(dialog).to_contain_text("2 model processes more will start")
+    dialog.get_by_role("button", name="Scale").click()
+    until(lambda: api.operations.versions["model-0001"]["1"].replicas_wanted == 3)
+
+    screen.go("applications/app-0001")
+    page.get_by_role("button", name="Change the weights …").click()
+    dialog.get_by_label("Weight of model-0001").fill("0")
+    expect(dialog).to_contain_text("not all are 0")
+    dialog.get_by_label("Weight of model-0001").fill("5")
+    dialog.get_by_role("button", name="Change the weights").click()
+    until(lambda: api.operations.applications["app-0001"].policy.parameters == {"weights": {"model-0001": 5}})
+
+
+def test_a_refused_action_says_why(screen: Screen, api: Api) -> None:
+    populate(api.operations, 2)
+    api.operations.versions["broken"] = api.operations.versions["model-0001"]
+    api.operations.current["broken"], api.operations.previous["broken"] = "2", "1"
+    screen.log_in(TOKEN, "models/broken")
+    screen.page.get_by_role("button", name="Roll back …").click()
+    dialog = screen.page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Roll back").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("broken:1 cannot start")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_have_count(0)
+
+
+def test_a_query_is_tried_and_gets_feedback(screen: Screen, api: Api) -> None:
+    populate(api.operations, 2)
+    screen.log_in(TOKEN, "applications/app-0001/try")
+    page = screen.page
+    page.get_by_label("0", exact=True).fill("1.5")
+    page.get_by_label("Context").fill("it's")
+    expect(page.get_by_role("region", name="By curl")).to_contain_text("""curl http://127.0.0.1""")
+    expect(page.get_by_role("region", name="By tritonclient")).to_contain_text("[[1.5, 0, 0, 0]], np.float64")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_role("region", name="Output")).to_have_text("7")
+    assert api.operations.asked[-1][2] == b'{"input":[1.5,0,0,0],"context":"it\'s"}'
+    assert screen.violations() == []
+    page.get_by_role("button", name="Send feedback").click()
+    expect(page.get_by_text("The feedback is kept")).to_be_visible()
+    assert api.operations.observed == [{"query_id": 1, "label": 7}]
+
+
+def test_a_keyboard_is_enough(screen: Screen, api: Api) -> None:
+    populate(api.operations, 1)
+    screen.log_in(TOKEN)
+    page = screen.page
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.get_by_role("link", name="model-0000", exact=True).focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Model model-0000")
+    # The new page has the focus, so that a screen reader reads it.
+    assert page.evaluate("document.activeElement.id") == "main"
+    assert page.title() == "Model model-0000 – Clipper"
