@@ -39,11 +39,12 @@ fi
 install=".venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt"
 # What builds is installed first and used as it is, since constraints do not reach an isolated build: setuptools builds what has no wheel.
 $install hatchling editables setuptools
-# Tests of the shared selection state and of Docker run against real servers of their own; those of sdk/ build what is there. Those
-# of completion type into real shells, and systemd checks its unit.
+# Tests of the shared selection state and of Docker run against real servers of their own; those of sdk/ build what is there; those
+# of the dashboard look at it with a browser. Those of completion type into real shells, and systemd checks its unit.
 if [ "$extra" = dev ] || [ "$extra" = mutants ]; then
     command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server
     command -v dockerd >/dev/null || [ -x /usr/sbin/dockerd ] || sh scripts/apt-install.sh docker.io
+    command -v chromium >/dev/null || sh scripts/apt-install.sh chromium
     command -v h2load >/dev/null || sh scripts/apt-install.sh nghttp2-client
     command -v zsh >/dev/null || sh scripts/apt-install.sh zsh
     command -v fish >/dev/null || sh scripts/apt-install.sh fish

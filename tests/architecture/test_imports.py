@@ -91,8 +91,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         "manifest": "management.schemas packaging selection.policies settings",
         "apply": "client home management.schemas manifest packaging settings",
         "load": "client.http_api pages tls",
-        "cli": "apply backup build client decisions decisions.evaluation extras home hosts load manifest packaging "
-        "management.events management.learned management.reports management.schemas pages run_as settings tls",
+        "cli": "apply backup build client dashboard decisions decisions.evaluation extras home hosts load manifest "
+        "packaging management.events management.learned management.reports management.schemas pages run_as settings "
+        "tls",
     }.items()
 }
 

@@ -21,7 +21,7 @@ from clipper.registry.sqlite import SqliteRegistry
 from clipper.settings.application import Configured, Link
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching
-from conftest import TOKEN, Api
+from conftest import READ_TOKEN, TOKEN, Api
 from memory_operations import LOG_TAIL
 
 
@@ -663,3 +663,16 @@ def test_features(run: Run, api: Api) -> None:
     assert run("predict", "digits", "[1]", "--features", "[0.5, 2]").out == "7\n"
     run("observe", "digits", "--input", "[1]", "--label", "3", "--features", "[0.5, 2]")
     assert api.operations.observed[-1]["features"] == [0.5, 2]
+
+
+def test_a_link_to_the_dashboard_logs_in(run: Run, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run("dashboard")
+    # The link alone, for a pipe; what it is worth is said beside it.
+    assert result.out == f"{api.url}/dashboard/#token={TOKEN}\n"
+    assert "has the token" in result.err
+    assert run("dashboard", "--url", api.url, "--json").json == {"url": f"{api.url}/dashboard/#token={TOKEN}"}
+    monkeypatch.setenv("CLIPPER_TOKEN", READ_TOKEN)
+    assert READ_TOKEN in run("dashboard").out
+    monkeypatch.setenv("CLIPPER_TOKEN", "x" * 40)
+    refused = run("dashboard")
+    assert (refused.status, refused.out) == (1, "") and "token" in refused.err

@@ -13,6 +13,7 @@ from clipper.build import form
 from clipper.cli import app, key, log, model, replica, token
 from clipper.cli.apply import apply, export
 from clipper.cli.backup import backup, restore
+from clipper.cli.dashboard import dashboard
 from clipper.cli.deploy import deploy
 from clipper.cli.events import events
 from clipper.cli.load import load
@@ -49,7 +50,23 @@ def _root(
     pass
 
 
-_COMMANDS = (serve, start, stop, status, events, apply, export, backup, restore, deploy, predict, observe, load, logs)
+_COMMANDS = (
+    serve,
+    start,
+    stop,
+    status,
+    dashboard,
+    events,
+    apply,
+    export,
+    backup,
+    restore,
+    deploy,
+    predict,
+    observe,
+    load,
+    logs,
+)
 for _command in _COMMANDS:
     cli.command()(_command)
 app.commands.command()(whatif)
