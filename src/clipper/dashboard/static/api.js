@@ -45,6 +45,9 @@ export class Api {
     const url = new URL(`../${path}`, document.baseURI);
     url.search = new URLSearchParams(query).toString();
     const sent = { Authorization: `Bearer ${this.token}`, ...headers };
+    if (Object.values(sent).some((value) => !/^[\x20-\x7e]*$/.test(value))) {
+      throw new ApiError(400, "malformed_request", "a token or key has only letters, digits and ._~+/=-");
+    }
     if (body !== undefined) sent["Content-Type"] = "application/json";
     let response, text;
     try {

@@ -65,7 +65,7 @@ function ApplicationTable({ applications, series }) {
     { name: "SLO", isNumber: true, cell: (one) => milliseconds(one.slo_ms) },
     { name: "late", isNumber: true, cell: share("late_share") },
     { name: "defaults", isNumber: true, cell: share("default_share") },
-    { name: "", cell: (one) => html`<a href=${link("applications", one.name, "try")} aria-label="Try ${one.name}">Try it</a>` },
+    { name: "try", cell: (one) => html`<a href=${link("applications", one.name, "try")} aria-label="Try ${one.name}">Try it</a>` },
   ];
   return html`<${Table} title="Applications" columns=${columns} rows=${rows} keyOf=${(one) => one.name}
     empty=${html`There are no applications. <code>clipper app create NAME --model MODEL</code> makes one.`} />`;
@@ -92,7 +92,7 @@ function ModelTable({ models, series }) {
       cell: ({ current }) => current && html`<${Limited} text=${`${readyOf(current)} of ${current.replicas_wanted}`} isOver=${isBroken(current)} why="not all are ready" />`,
     },
     { name: "queries/s", isNumber: true, cell: ({ name }) => number(latest(series[name]?.rate)) },
-    { name: "", cell: ({ name }) => html`<a href=${link("models", name, "logs")} aria-label="Logs of ${name}">Logs</a>` },
+    { name: "logs", cell: ({ name }) => html`<a href=${link("models", name, "logs")} aria-label="Logs of ${name}">Logs</a>` },
   ];
   return html`<${Table} title="Models" columns=${columns} rows=${rows} keyOf=${(one) => one.name}
     empty=${html`There are no models. <code>clipper deploy NAME MODEL</code> deploys one.`} />`;
