@@ -11,7 +11,9 @@ from clipper.management.events import DEFAULT_EVENTS, MAX_EVENTS_AT_ONCE, Events
 from clipper.management.routes import After, Lines, Port, read_places
 from clipper.management.schemas import Health, Logs, Status, Stopping
 
-AfterEvent = Annotated[int | None, QueryParameter(ge=0, description="only events with higher ids; the latest if left out")]
+AfterEvent = Annotated[
+    int | None, QueryParameter(ge=0, description="only events with higher ids; the latest if left out")
+]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_EVENTS_AT_ONCE, description="how many events at most")]
 
 

@@ -1,6 +1,5 @@
 """Everything that an operator can ask for: implements ``management.operations.Operations``."""
 
-import asyncio
 import os
 import time
 from collections import Counter
