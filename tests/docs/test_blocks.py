@@ -69,7 +69,7 @@ NOT_CHECKED = {
 # Programs of others that pages call, whose options are theirs.
 OTHERS = set(
     "build/vectors cat cd cmake cp curl docker export g++ grep grpcurl jar javac jq kill kubectl make mkdir perf "  # noqa: SIM905
-    "perf_analyzer pip promtool python rm sdk/java/build.sh sh source sudo systemctl".split()
+    "perf_analyzer pip promtool python python3 rm sdk/java/build.sh sh source sudo systemctl useradd".split()
 )
 # Where a page leaves out what is long.
 _LEFT_OUT = re.compile(r"…(?=\s*[\],}])")
@@ -106,7 +106,8 @@ def simple_commands(command: str) -> list[list[str]]:
         if set(token) <= set("|&;()<>"):
             found.append([])
         elif found[-1] or not re.match(r"[A-Z_]+=", token):
-            found[-1].append(token)
+            # A program by its path is the program.
+            found[-1].append(token if found[-1] or token[0] != "/" else Path(token).name)
     # What stands after > is a file, and what is in $( … ) has been found as words of its own.
     return [words for words in found if words and words != ["$"]]
 
