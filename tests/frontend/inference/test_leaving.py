@@ -15,8 +15,8 @@ from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head
 from clipper.frontend.inference.infer import Call
 from clipper.frontend.inference.service import Inference
+from clipper.frontend.port import Port
 from clipper.frontend.readiness import Readiness
-from clipper.frontend.server import QueryServer
 from clipper.types import InputType
 from serving import post
 
@@ -39,13 +39,13 @@ class Slow(Answering):
         asker.on_no_prediction(1, "overloaded", "too late")
 
 
-def with_slow(test: Callable[[QueryServer, Slow], Any]) -> None:
-    async def body(server: QueryServer) -> None:
+def with_slow(test: Callable[[Port, Slow], Any]) -> None:
+    async def body(port: Port) -> None:
         application = Slow()
-        clients = Clients(0, server.count_refused, server.now_s)
-        shared = server.refused, server.work, limits.MAX_BODY_BYTES, clients
-        server.serve({}, Inference([cast(Any, application)], Taker(), no_statistics, *shared, Readiness([])))
-        await test(server, application)
+        clients = Clients(0, port.count_refused, port.now_s)
+        shared = port.refused, port.work, limits.MAX_BODY_BYTES, clients
+        port.serve({}, Inference([cast(Any, application)], Taker(), no_statistics, *shared, Readiness([])))
+        await test(port, application)
 
     run(body)
 
@@ -58,8 +58,8 @@ def request(rows: int) -> bytes:
 @pytest.mark.parametrize("answered", [0, 10, 3000])
 @pytest.mark.parametrize("turns", [0, 1, 10_000])
 def test_batch_leaves_nothing_behind_whenever_its_client_leaves(answered: int, turns: int) -> None:
-    async def test(server: QueryServer, application: Slow) -> None:
-        peer = Peer(server)
+    async def test(port: Port, application: Slow) -> None:
+        peer = Peer(port)
         peer.send(request(3000))
         for _ in range(turns):
             if len(application.askers) == 3000:
@@ -70,14 +70,14 @@ def test_batch_leaves_nothing_behind_whenever_its_client_leaves(answered: int, t
         peer.leave()
         for _ in range(3):
             await asyncio.sleep(0)
-        assert server.budget.held_bytes == 0
+        assert port.budget.held_bytes == 0
 
     with_slow(test)
 
 
 def test_a_row_that_fails_ends_the_others_and_is_the_answer() -> None:
-    async def test(server: QueryServer, application: Slow) -> None:
-        peer = Peer(server)
+    async def test(port: Port, application: Slow) -> None:
+        peer = Peer(port)
         peer.send(request(3))
         while len(application.askers) < 3:
             await asyncio.sleep(0)
@@ -87,16 +87,16 @@ def test_a_row_that_fails_ends_the_others_and_is_the_answer() -> None:
         third.on_prediction(3, b"1", 1.0)
         (answer,) = peer.responses
         assert (answer.status, answer.json) == (504, {"error": "late", "code": "timeout"})
-        assert server.budget.held_bytes == 0
+        assert port.budget.held_bytes == 0
 
     with_slow(test)
 
 
 def test_one_that_waited_for_too_long_is_shed_and_several_are_asked() -> None:
-    async def test(server: QueryServer, application: Slow) -> None:
-        endpoint = server.find(b"/v2/models/app/infer", Head())
+    async def test(port: Port, application: Slow) -> None:
+        endpoint = port.find(b"/v2/models/app/infer", Head())
         assert isinstance(endpoint, Call)
-        peer = Peer(server)
+        peer = Peer(port)
         one = json.dumps({"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP64", "data": [0.5]}]}).encode()
         exchange = Exchange(peer.connection)
         endpoint.handle(exchange, one, 0.0, True)
@@ -113,11 +113,11 @@ def test_one_that_waited_for_too_long_is_shed_and_several_are_asked() -> None:
 
 
 def test_what_json_says_is_remembered_only_where_it_holds_no_data() -> None:
-    async def test(server: QueryServer, application: Slow) -> None:
-        endpoint = server.find(b"/v2/models/app/infer", Head())
+    async def test(port: Port, application: Slow) -> None:
+        endpoint = port.find(b"/v2/models/app/infer", Head())
         assert isinstance(endpoint, Call)
         plans = endpoint._infer._plans
-        peer = Peer(server)
+        peer = Peer(port)
         peer.send(request(1))
         assert plans == {}
         for number in range(600):
