@@ -93,6 +93,12 @@ def test_a_deployment_that_takes_long_says_in_a_file_what_it_does(
     assert run("deploy", "digits", model).err.splitlines()[:2] == ["packing the model", "sending 0.0 MB"]
 
 
+def test_only_a_terminal_is_redrawn(run: Run, api: Api, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks and CI have it
+    result = run("deploy", "digits", model)
+    assert "is ready" in result.out and result.err == ""
+
+
 def test_a_version_whose_replicas_all_crash_is_not_called_ready(run: Run, api: Api, model: str) -> None:
     run("deploy", "digits", model)
     versions = api.operations.versions["digits"]

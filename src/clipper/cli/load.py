@@ -1,6 +1,7 @@
 """``clipper load``."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -215,7 +216,7 @@ def _progress(*, quiet: bool) -> Iterator[Watch]:
     The sending thread draws it between queries. A thread of its own would hold up the sending at any time.
     """
     console = Console(highlight=False, markup=False, emoji=False)
-    if quiet or not console.is_terminal:
+    if quiet or not sys.stdout.isatty():
         yield lambda rate_per_s, elapsed_s, second: None
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:

@@ -83,7 +83,8 @@ class Output:
         Elsewhere, as in a pipe or a job's log, what takes longer says so in lines: nobody waits in silence.
         """
         console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        if console.is_terminal:
+        # Notebooks and CI set FORCE_COLOR, by which Console takes their files for terminals.
+        if sys.stderr.isatty():
             with console.status(text) as status:
                 yield status.update
             return
