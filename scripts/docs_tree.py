@@ -26,6 +26,8 @@ UNPLACED = "How-to"
 FIRST = "README.md"
 # The site has a page in place of a notebook, with its code and no outputs.
 _NOTEBOOK = ".ipynb"
+# The site's page for a folder that has no README.
+_LIST = "index.md"
 # A link's end, except of a link to another site or within the page: the path and the anchor.
 _LINK = re.compile(r"\]\((?![a-z]+:|#|/)([^)#\s]+)(#[^)\s]*)?\)")
 _CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
@@ -41,13 +43,23 @@ def with_links(text: str, replace: Callable[[re.Match[str]], str]) -> str:
 
 
 def target(page: str, link: str) -> str:
-    """Return the file of the repository that a page's link leads to; for a folder, its README."""
+    """Return the file of the repository that a page's link leads to; for a folder, its README or its list of files."""
     path = posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
-    return f"{path}/README.md" if (ROOT / path).is_dir() else path
+    if not (ROOT / path).is_dir():
+        return path
+    readme = f"{path}/README.md"
+    return readme if (ROOT / readme).exists() else f"{path}/{_LIST}"
+
+
+def files_below(folder: str) -> list[str]:
+    """Return the files of a folder of the repository and of those in it."""
+    return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.*") if path.is_file())
 
 
 def linked(page: str) -> set[str]:
     """Return the files of the repository that a page of it links."""
+    if posixpath.basename(page) == _LIST:
+        return set()
     found: set[str] = set()
 
     def note(link: re.Match[str]) -> str:
@@ -68,7 +80,9 @@ def all_files() -> list[str]:
     while new:
         found |= new
         new = {path for page in new if page.endswith(".md") for path in linked(page)} - found
-        new = {path for path in new if (ROOT / path).is_file()}
+        folders = {posixpath.dirname(path) for path in new if posixpath.basename(path) == _LIST}
+        new |= {path for folder in folders for path in files_below(folder)} - found
+        new = {path for path in new if (ROOT / path).is_file() or posixpath.dirname(path) in folders}
     return sorted(found)
 
 
@@ -87,6 +101,11 @@ def rewritten(path: str) -> str:
     def replace(link: re.Match[str]) -> str:
         return f"]({posixpath.relpath(site_path(target(path, link[1])), here)}{link[2] or ''})"
 
+    if posixpath.basename(path) == _LIST:
+        folder = posixpath.dirname(path)
+        return f"# {folder}\n\n" + "".join(
+            f"- [{file}]({posixpath.relpath(file, folder)})\n" for file in files_below(folder)
+        )
     text = (ROOT / path).read_text()
     return with_links(notebook_text(text, posixpath.basename(path)) if path.endswith(_NOTEBOOK) else text, replace)
 
