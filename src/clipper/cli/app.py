@@ -8,6 +8,7 @@ import typer
 from msgspec import UNSET
 
 from clipper.cli import calibration, contexts
+from clipper.cli.names import ApplicationName, complete_models
 from clipper.cli.options import (
     AsJson,
     Home,
@@ -31,8 +32,12 @@ commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for p
 commands.add_typer(contexts.commands, name="contexts")
 commands.command("calibration")(calibration.calibration)
 
-Name = Annotated[str, typer.Argument(help="The application's name.")]
-ModelName = Annotated[str, typer.Argument(help="The model's name, or NAME:VERSION for one of several versions.")]
+LinkedName = Annotated[
+    str,
+    typer.Argument(
+        help="The model's name, or NAME:VERSION for one of several versions.", autocompletion=complete_models
+    ),
+]
 
 _COLUMNS = ("name", "input type", "slo ms", "policy", "models", "default")
 # Characters of the bar for a share of 1: wide enough to see 5 %.
@@ -42,7 +47,7 @@ _BAR_WIDTH = 20
 @commands.command()
 @with_settings(settings=options_of(NewApplication))
 def create(
-    name: Name,
+    name: ApplicationName,
     *,
     model: Annotated[
         list[str] | None, typer.Option(help="A model to link; NAME:VERSION stays with a version. May be repeated.")
@@ -97,7 +102,7 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
 
 
 @commands.command()
-def show(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+def show(name: ApplicationName, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
     """Show an application: its models, how it selects among them, and its policy's last problem."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.application(name)
@@ -106,7 +111,7 @@ def show(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False
 
 @commands.command()
 def policy(
-    name: Name,
+    name: ApplicationName,
     context: Annotated[
         str | None, typer.Option(help="A user, session or other group; all contexts if left out.")
     ] = None,
@@ -143,7 +148,7 @@ def policy(
 @commands.command()
 @with_settings(settings=options_of(ApplicationSettings, to_change=True))
 def update(
-    name: Name,
+    name: ApplicationName,
     *,
     settings: Given,
     policy_parameter: PolicyParameters = None,
@@ -166,7 +171,7 @@ def update(
 
 
 @commands.command()
-def delete(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+def delete(name: ApplicationName, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
     """Remove an application. Its models stay."""
     with Clipper.connect(url, home) as clipper:
         clipper.delete_application(name)
@@ -177,8 +182,8 @@ def delete(name: Name, home: Home = None, url: Url = None, as_json: AsJson = Fal
 
 @commands.command()
 def link(
-    name: Name,
-    model: ModelName,
+    name: ApplicationName,
+    model: LinkedName,
     version: OfVersion = None,
     shadow: Annotated[
         bool, typer.Option("--shadow", help="Ask and score the model, but never answer with it.")
@@ -209,7 +214,9 @@ def link(
 
 
 @commands.command()
-def unlink(name: Name, model: ModelName, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+def unlink(
+    name: ApplicationName, model: LinkedName, home: Home = None, url: Url = None, as_json: AsJson = False
+) -> None:
     """Unlink a model."""
     with Clipper.connect(url, home) as clipper:
         changed = clipper.unlink(name, model)

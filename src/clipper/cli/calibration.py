@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from clipper.cli.names import ApplicationName
 from clipper.cli.options import AsJson, Home, Url
 from clipper.cli.output import Output
 from clipper.client import Clipper
@@ -20,7 +21,7 @@ _LEAST_ANSWERS = 0.5
 
 
 def calibration(
-    name: Annotated[str, typer.Argument(help="The application's name.")],
+    name: ApplicationName,
     html: Annotated[Path | None, typer.Option(help="Write a page with a reliability diagram to this file.")] = None,
     home: Home = None,
     url: Url = None,

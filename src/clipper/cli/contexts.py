@@ -5,18 +5,17 @@ from typing import Annotated
 
 import typer
 
+from clipper.cli.names import ApplicationName
 from clipper.cli.options import AsJson, Home, Url
 from clipper.cli.output import Output
 from clipper.client import Clipper
 
 commands = typer.Typer(no_args_is_help=True, help="The contexts in which an application has learned.")
 
-Name = Annotated[str, typer.Argument(help="The application's name.")]
-
 
 @commands.command("list")
 def list_contexts(
-    name: Name,
+    name: ApplicationName,
     limit: Annotated[int, typer.Option(help="How many to list at most.", min=1, max=10_000)] = 100,
     home: Home = None,
     url: Url = None,
@@ -38,7 +37,7 @@ def list_contexts(
 
 @commands.command()
 def delete(
-    name: Name,
+    name: ApplicationName,
     context: Annotated[str, typer.Argument(help="The context, such as a user's id.")],
     home: Home = None,
     url: Url = None,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from clipper.cli.names import ModelName
 from clipper.cli.options import AsJson, DataPath, FrameworkName, Home, RequirementsPath, Url, one_of
 from clipper.cli.output import Output
 from clipper.cli.settings import Given, options_of, with_settings
@@ -15,7 +16,7 @@ from clipper.settings.version import Deployment
 
 @with_settings(settings=options_of(Deployment))
 def deploy(
-    name: Annotated[str, typer.Argument(help="The model's name.")],
+    name: ModelName,
     model: Annotated[
         str | None,
         typer.Argument(help="A model file or folder, module:attribute of a file in this folder, or a program."),

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from clipper.cli.names import ApplicationName
 from clipper.cli.options import ApiKey, Home, Url, one_of
 from clipper.cli.output import Output
 from clipper.client import Clipper, Trust
@@ -62,7 +63,7 @@ def parse_rate(text: str) -> float:
 
 
 def load(
-    app: Annotated[str, typer.Argument(help="The application's name.")],
+    app: ApplicationName,
     rate: Annotated[
         float | None,
         typer.Option(

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from clipper.cli.names import complete_models
 from clipper.cli.options import AsJson, Home, OfVersion, Url
 from clipper.cli.output import Output, printable
 from clipper.client import Clipper
@@ -19,7 +20,11 @@ FOLLOW_EVERY_S = 0.5
 
 def logs(
     model: Annotated[
-        str | None, typer.Argument(help="The model's name. Without it: the server's own logs and its workers'.")
+        str | None,
+        typer.Argument(
+            help="The model's name. Without it: the server's own logs and its workers'.",
+            autocompletion=complete_models,
+        ),
     ] = None,
     version: OfVersion = None,
     replica: Annotated[str | None, typer.Option(help="One replica's id, e.g. digits:2#1.")] = None,

@@ -4,14 +4,13 @@ from typing import Annotated
 
 import typer
 
+from clipper.cli.names import ModelName
 from clipper.cli.options import AsJson, Home, OfVersion, Url, parse_replicas
 from clipper.cli.output import Output
 from clipper.client import Clipper
 from clipper.management.schemas import Version
 
 commands = typer.Typer(no_args_is_help=True, help="Models and their versions.")
-
-Name = Annotated[str, typer.Argument(help="The model's name.")]
 
 _COLUMNS = (
     "version", "current", "state", "replicas", "scaling", "batch limit", "batching", "takes", "runtime",
@@ -41,7 +40,7 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
 
 
 @commands.command()
-def show(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+def show(name: ModelName, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
     """Show a model's versions, with their replicas' states, batch limits and last errors."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.model(name)
@@ -58,7 +57,7 @@ def show(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False
 
 @commands.command()
 def rollback(
-    name: Name, version: OfVersion = None, home: Home = None, url: Url = None, as_json: AsJson = False
+    name: ModelName, version: OfVersion = None, home: Home = None, url: Url = None, as_json: AsJson = False
 ) -> None:
     """Make the previous version, or --version, current."""
     out = Output(as_json)
@@ -70,7 +69,7 @@ def rollback(
 
 @commands.command()
 def scale(
-    name: Name,
+    name: ModelName,
     replicas: Annotated[
         str, typer.Argument(help="How many processes run it; a range, e.g. 1..4, lets the load decide.")
     ],
@@ -92,7 +91,9 @@ def scale(
 
 
 @commands.command()
-def delete(name: Name, version: OfVersion = None, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+def delete(
+    name: ModelName, version: OfVersion = None, home: Home = None, url: Url = None, as_json: AsJson = False
+) -> None:
     """Remove a model with all its versions, or only --version."""
     out = Output(as_json)
     what = f"{name}:{version}" if version else name

@@ -5,13 +5,14 @@ from typing import Annotated
 import typer
 from msgspec import UNSET
 
+from clipper.cli.names import ApplicationName
 from clipper.cli.options import ApiKey, AsJson, Home, QueryUrl, Url, parse_json
 from clipper.cli.output import Output
 from clipper.client import Clipper
 
 
 def observe(
-    app: Annotated[str, typer.Argument(help="The application's name.")],
+    app: ApplicationName,
     label: Annotated[str | None, typer.Option(help="The right output, as JSON.", metavar="JSON")] = None,
     reward: Annotated[
         float | None, typer.Option(help="How good the answer was, from 0 to 1, instead of a label.", min=0, max=1)

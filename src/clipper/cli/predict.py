@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
+from clipper.cli.names import ApplicationName
 from clipper.cli.options import ApiKey, AsJson, Home, OfVersion, QueryUrl, Url, parse_json
 from clipper.cli.output import Output
 from clipper.client import Clipper, Prediction
 
 
 def predict(
-    app: Annotated[str, typer.Argument(help="The application's name.")],
+    app: ApplicationName,
     value: Annotated[str, typer.Argument(help="The input as JSON; - reads it from standard input.", metavar="INPUT")],
     version: OfVersion = None,
     context: Annotated[str | None, typer.Option(help="Who the query is for, e.g. a user's id.")] = None,

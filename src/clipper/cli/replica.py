@@ -1,9 +1,8 @@
 """``clipper replica``: the processes that run models."""
 
-from typing import Annotated
-
 import typer
 
+from clipper.cli.names import ReplicaId
 from clipper.cli.options import AsJson, Home, Url
 from clipper.cli.output import Output
 from clipper.client import Clipper
@@ -28,7 +27,7 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
 
 @commands.command()
 def show(
-    replica_id: Annotated[str, typer.Argument(help="The replica's id, e.g. digits:2#1.", metavar="ID")],
+    replica_id: ReplicaId,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from clipper.cli import report_summary as summary
+from clipper.cli.names import ApplicationName
 from clipper.cli.options import AsJson, Home, Url
 from clipper.cli.output import Output
 from clipper.cli.report_page import as_page
@@ -13,7 +14,7 @@ from clipper.client import Clipper
 
 
 def report(
-    name: Annotated[str, typer.Argument(help="The application's name.")],
+    name: ApplicationName,
     confidence: Annotated[
         float | None,
         typer.Option(help="Confidence that a verdict needs, above 0.5, below 1.", show_default="the policy's, or 0.95"),
