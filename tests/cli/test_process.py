@@ -11,7 +11,7 @@ import typer
 
 from clipper.cli import process as processes
 from clipper.cli.process import ServerStart, StartingServer, checked_start, settled, spawn, wait_until_gone
-from clipper.errors import DeadlineExceeded, Unavailable
+from clipper.errors import Conflict, DeadlineExceeded, Unavailable
 from clipper.home import lock_home
 from clipper.supervisor.config import Config, parse_command_line
 from conftest import Api
@@ -52,7 +52,7 @@ def test_a_server_that_starts_or_stops_is_waited_for(api: Api, monkeypatch: pyte
     os.close(lock)
     assert settled(other) is None
     api.operations.stopping = True
-    with pytest.raises(DeadlineExceeded, match="nor has stopped"):
+    with pytest.raises(Conflict, match="until its drain delay is over: clipper stop ends the delay"):
         settled(api.home)
 
 

@@ -172,14 +172,10 @@ def test_in_the_foreground_the_command_is_the_server(clipper: Command, home: Pat
     assert server.returncode == 0, errors
 
 
-def test_a_server_that_waits_to_drain_is_not_started_again_and_a_second_stop_ends_the_wait(
-    clipper: Command, home: Path
-) -> None:
+def test_a_second_stop_ends_the_drain_delay(clipper: Command, home: Path) -> None:
     succeed(clipper("start", *FREE_PORTS, "--drain-delay", "600"))
     with Clipper.connect(home=home) as client:
         assert client.stop(wait=False).drain_delay_s == 600
-    refused = clipper("start")
-    assert refused.returncode == 1 and "is stopping" in refused.stderr
     succeed(clipper("stop"))
     assert running(home) is None
 

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from clipper.client import STOP_TIMEOUT_S, Clipper
-from clipper.errors import DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
+from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
 from clipper.extras import has_grpc
 from clipper.home import lock_path, read_token
 from clipper.hosts import is_loopback
@@ -103,8 +103,10 @@ def settled(home: Path) -> Status | None:
     """The status of the server of ``home``, once one that is starting or stopping has done so; None if none runs.
 
     Raises:
+        Conflict: the server was told to stop, and its drain delay lasts longer than ``STOP_TIMEOUT_S``.
         DeadlineExceeded: a server has the home, and says nothing for ``STOP_TIMEOUT_S``.
     """
+    now = None
     for _ in _polls(STOP_TIMEOUT_S):
         now = running(home)
         if now is None:
@@ -112,6 +114,11 @@ def settled(home: Path) -> Status | None:
                 return None
         elif not now.stopping:
             return now
+    if now is not None:
+        raise Conflict(
+            f"the server of {home} was told to stop, and answers queries until its drain delay is over: clipper stop "
+            "ends the delay, and waits; then start the server again"
+        )
     raise DeadlineExceeded(
         f"a server has {home}, and neither answers nor has stopped after {STOP_TIMEOUT_S:.0f} s: see {home / 'logs'}"
     )

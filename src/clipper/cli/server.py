@@ -59,8 +59,6 @@ def start(
             f"Clipper is running already in {server.home}, and not with {other}: queries at {now.query_url}, "
             f"management at {now.management_url}; stop it first (clipper stop), or give another --home"
         )
-    if now is not None and now.stopping:
-        raise Conflict(f"the server of {server.home} is stopping: clipper stop waits until it has; then start it again")
     if now is None:
         if foreground:
             if file is not None and not file.is_of_server_alone:
