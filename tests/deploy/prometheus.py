@@ -21,9 +21,12 @@ FILES = ROOT / "deploy" / "prometheus"
 def programs() -> Path:
     """The folder of both programs."""
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "clipper" / "debian"
-    unpack = ["sh", str(ROOT / "scripts/apt-unpack.sh"), str(folder), "prometheus", "promtool"]
-    subprocess.run(unpack, check=True, timeout=TIMEOUT_S)
-    return folder / "usr" / "bin"
+    found = folder / "usr" / "bin"
+    for package in ("prometheus", "promtool"):  # in Debian 12 one package has both programs
+        if not (found / package).exists():
+            unpack = ["sh", str(ROOT / "scripts/apt-unpack.sh"), str(folder), package]
+            subprocess.run(unpack, check=True, timeout=TIMEOUT_S)
+    return found
 
 
 def promtool(*arguments: str) -> str:
