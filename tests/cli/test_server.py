@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from commands import CLIPPER, Command, succeed
+from commands import CLIPPER, MODEL, Command, succeed
 from sklearn.linear_model import LogisticRegression
 
 from clipper.cli.process import running
@@ -160,6 +160,27 @@ def test_serve_until_it_is_interrupted(home: Path, folder: Path, stop_signal: si
     assert running(home) is None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_serve_again_what_was_edited(home: Path, folder: Path) -> None:
+    command = [*CLIPPER, "serve", "model:Sum", "--reload", "--home", str(home), "--slo-ms", "20000", *FREE_PORTS]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None and served.stderr is not None
+        next(text for text in served.stdout if "curl" in text)
+        (folder / "model.py").write_text(MODEL.replace("self.offset = float(", "raise RuntimeError('moved') or float("))
+        told = "".join(
+            iter(served.stderr.readline, "warning: model:1 goes on serving; the next change of a file is tried again\n")
+        )
+        assert "model:2 cannot start" in told and "moved" in told
+        with Clipper.connect(home=home) as client:
+            assert client.predict("model", [1, 2, 3, 4]).output == 10
+            (folder / "model.py").write_text(MODEL.replace("else 0.0", "else 7.0"))
+            assert next(text for text in served.stdout if "is served" in text) == "model:3 is served\n"
+            assert client.predict("model", [1, 2, 3, 4]).output == 17
+        served.send_signal(signal.SIGINT)
+        _, errors = served.communicate(timeout=200)
+    assert served.returncode == 0, errors
+    assert running(home) is None
 
 
 def test_in_the_foreground_the_command_is_the_server(clipper: Command, home: Path) -> None:

@@ -3,8 +3,9 @@
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,14 +13,15 @@ import typer
 
 from clipper.cli.examples import curl_line
 from clipper.cli.options import AsJson, DataPath, FrameworkName, Home, RequirementsPath
-from clipper.cli.output import Output
+from clipper.cli.output import Output, write_error
 from clipper.cli.process import ServerStart, StartingServer, checked_start, settled, spawn
+from clipper.cli.reload import Watch
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
-from clipper.errors import Conflict, InvalidArgument, NotFound
+from clipper.errors import ClipperError, Conflict, InvalidArgument, NotFound
 from clipper.home import CERTIFICATE_NAME, find_home, read_token
 from clipper.management.schemas import Application, Version
-from clipper.packaging import package
+from clipper.packaging import Artifact, package
 from clipper.settings.application import ApplicationSettings, Link
 from clipper.settings.server import ServerSettings
 from clipper.settings.version import Deployment
@@ -45,6 +47,10 @@ def serve(
     requirements: RequirementsPath = None,
     data: DataPath = None,
     framework: FrameworkName = None,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Deploy the model again, as a new version, each time that its files change."),
+    ] = False,
     home: Home = None,
     server: Given,
     as_json: AsJson = False,
@@ -58,8 +64,10 @@ def serve(
             "to it; or give another --home and ports"
         )
     # The model is packed before the server starts, so that a wrong file name costs no start.
-    packed = package(model, data=data, framework=framework, requirements=requirements)
-    with packed as artifact, _server(out, start) as process:
+    pack = partial(package, model, data=data, framework=framework, requirements=requirements)
+    with pack() as artifact, _server(out, start) as process:
+        others = [] if requirements is None else [requirements]
+        reloader = _Reloader(out, start.home, pack, artifact, others) if reload else None
         with out.progress("starting the server") as progress:
             process.wait_until_ready()
             with Clipper.connect(home=start.home, token=read_token(start.home)) as clipper:
@@ -72,6 +80,47 @@ def serve(
         while True:  # until ^C, or until the server ends on its own, which is an error
             process.check_alive("while it served")
             time.sleep(_WATCH_S)
+            if reloader is not None:
+                version = reloader.look(version, deployment)
+
+
+class _Reloader:
+    """Deploys a model again when its files have changed. If that fails, the version before goes on serving.
+
+    Args:
+        pack: packs the files.
+        first: what the first version was made of.
+        others: files that are not in the artifact as they are.
+    """
+
+    def __init__(
+        self, out: Output, home: Path, pack: Callable[[], Artifact], first: Artifact, others: Sequence[Path]
+    ) -> None:
+        self._out, self._home, self._pack, self._others = out, home, pack, others
+        self._digest = first.digest
+        self._watch = Watch([*first.sources, *others])
+
+    def look(self, served: Version, deployment: Given) -> Version:
+        """Return the version that serves from now on: ``served``, or one of the files as they are now."""
+        if not self._watch.has_changed():
+            return served
+        out = self._out
+        try:
+            with self._pack() as artifact, Clipper.connect(home=self._home, token=read_token(self._home)) as clipper:
+                self._watch.follow([*artifact.sources, *self._others])
+                if artifact.digest == self._digest:
+                    return served
+                self._digest = artifact.digest
+                with out.progress(f"the files of {served.model} have changed") as progress:
+                    made = clipper.deploy(served.model, artifact, progress=progress, **deployment)
+        except (ClipperError, OSError) as error:  # OSError: a file is being replaced just now
+            write_error(error if isinstance(error, ClipperError) else InvalidArgument(str(error)))
+            out.warn(f"{served.model}:{served.version} goes on serving; the next change of a file is tried again")
+            return served
+        if made.warning:
+            out.warn(made.warning)
+        out.line(f"{made.model}:{made.version} is served")
+        return made
 
 
 def _checked(name: str) -> str:

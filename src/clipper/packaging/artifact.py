@@ -61,6 +61,7 @@ class Artifact:
     Attributes:
         path: the uncompressed tar.
         digest: its SHA-256 in lower-case hex.
+        sources: the user's files that are in it.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class Artifact:
     framework: Framework | None = None
     requirements: str | None = None
     needs: tuple[str, ...] = ()
+    sources: tuple[Path, ...] = ()
 
     def __enter__(self) -> "Artifact":
         return self
@@ -122,6 +124,7 @@ def pack(contents: Contents) -> Artifact:
         contents.framework,
         contents.requirements,
         contents.needs,
+        tuple(member.source for member in contents.members if isinstance(member.source, Path)),
     )
 
 
