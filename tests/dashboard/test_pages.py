@@ -180,7 +180,7 @@ def test_a_query_is_tried_and_gets_feedback(screen: Screen, api: Api) -> None:
     page = screen.page
     page.get_by_label("0", exact=True).fill("1.5")
     page.get_by_label("Context").fill("it's")
-    expect(page.get_by_role("region", name="By curl")).to_contain_text("""curl http://127.0.0.1""")
+    expect(page.get_by_role("region", name="By curl")).to_contain_text("""curl 'http://127.0.0.1""")
     expect(page.get_by_role("region", name="By tritonclient")).to_contain_text("[[1.5, 0, 0, 0]], np.float64")
     page.get_by_role("button", name="Ask").click()
     expect(page.get_by_role("region", name="Output")).to_have_text("7")

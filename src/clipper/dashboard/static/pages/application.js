@@ -10,11 +10,13 @@ import { link } from "../router.js";
 import { Comparison } from "./comparison.js";
 import { Confidence } from "./confidence.js";
 import { Contexts } from "./contexts.js";
+import { smoothed } from "./recent.js";
 import { Series } from "./series.js";
 import { Weights } from "./weights.js";
 
 // A report reads the selection store.
 const REPORT_EVERY_MS = 5_000;
+const SHARE = "share, mean over 30 s";
 
 /** @param {import("../main.js").Seen} seen */
 export function Application({ api, mayAct, route }) {
@@ -23,7 +25,7 @@ export function Application({ api, mayAct, route }) {
   const report = usePoll(() => api.get(path("applications", name, "report")), [api, name], REPORT_EVERY_MS);
   const one = application.value;
   if (!one) return html`<${Waiting} error=${application.error} />`;
-  const subjects = [`application ${name}`, ...one.links.map((linked) => `model ${linked.model}`)];
+  const subjects = ["server", `application ${name}`, ...one.links.map((linked) => `model ${linked.model}`)];
   return html`
     ${one.problem && html`<p role="alert" class="notice bad">${one.problem}</p>`}
     <${Facts} application=${one} />
@@ -75,11 +77,15 @@ function chartsOf(application) {
   return [
     { title: "Latency", unit: "ms", lines: (of) => [...of.one("p50_ms", "p50"), ...of.one("p99_ms", "p99"), slo(of)] },
     { title: "Queries", unit: "per second", lines: (of) => of.one("rate", "queries") },
-    { title: "Late answers", unit: "share", lines: (of) => of.one("late_share", "late") },
-    { title: "Defaults by reason", unit: "share", lines: (of) => of.each("default_share.") },
-    { title: "Who answers", unit: "share", lines: (of) => of.each("answer_share.") },
-    { title: "Mean loss", unit: "", lines: (of) => of.each("mean_loss.") },
+    { title: "Late answers", unit: SHARE, lines: (of) => of.one("late_share", "late").map(smooth) },
+    { title: "Defaults by reason", unit: SHARE, lines: (of) => of.each("default_share.").map(smooth) },
+    { title: "Who answers", unit: SHARE, lines: (of) => of.each("answer_share.").map(smooth) },
+    { title: "Loss of each model", unit: "mean over 30 s", lines: (of) => of.each("mean_loss.").map(smooth) },
   ];
+}
+
+function smooth(line) {
+  return { ...line, values: smoothed(line.values) };
 }
 
 function Outcomes({ report }) {

@@ -17,7 +17,7 @@ export function Events({ api }) {
   const kinds = [...new Set(events.value.map((event) => event.kind))].sort();
   const rows = events.value.filter((event) => kind === "" || event.kind === kind).reverse();
   const columns = [
-    { name: "when", cell: (event) => day(event.time_s) },
+    { name: "when", isShort: true, cell: (event) => day(event.time_s) },
     { name: "kind", cell: (event) => event.kind.replaceAll("_", " ") },
     { name: "of", cell: (event) => html`<${Subject} event=${event} />` },
     { name: "level", cell: (event) => (event.level === "info" ? "info" : html`<strong class="bad">${event.level}</strong>`) },

@@ -48,7 +48,6 @@ function shapeOf(input) {
  */
 export function samples({ url, application, type, input, context, hasKey }) {
   const body = JSON.stringify({ input, ...(context && { context }) });
-  const quoted = `'${body.replaceAll("'", "'\\''")}'`;
   const key = hasKey ? ` -H "Authorization: Bearer $CLIPPER_API_KEY"` : "";
   const [datatype, kind] = DATATYPES[type.dtype];
   const isBytes = type.dtype === "bytes";
@@ -65,7 +64,7 @@ export function samples({ url, application, type, input, context, hasKey }) {
     `print(client.infer(${JSON.stringify(application)}, [tensor]${parameters}${headers}).as_numpy("output"))`,
   ];
   return [
-    { name: "curl", code: `curl${key} ${url}/${encodeURIComponent(application)}/predict -d ${quoted}` },
+    { name: "curl", code: `curl${key} ${quoted(`${url}/${encodeURIComponent(application)}/predict`)} -d ${quoted(body)}` },
     {
       name: "Python",
       code: [
@@ -75,6 +74,11 @@ export function samples({ url, application, type, input, context, hasKey }) {
     },
     { name: "tritonclient", code: tritonLines.join("\n") },
   ];
+}
+
+/** A text as one word of a shell. */
+function quoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /** A JSON value as Python writes it. */

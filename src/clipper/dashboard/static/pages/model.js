@@ -58,7 +58,7 @@ export function Model({ api, mayAct, route }) {
     <section><h2>Replicas</h2><${ReplicaTable} replicas=${versions.flatMap((version) => version.replicas)} /></section>
     <section>
       <h2>Over time</h2>
-      <${Series} api=${api} kind="models" name=${name} charts=${CHARTS} concerns=${({ subject }) => subject === `model ${name}`} />
+      <${Series} api=${api} kind="models" name=${name} charts=${CHARTS} concerns=${({ subject }) => subject === `model ${name}` || subject === "server"} />
     </section>
   `;
 }
@@ -71,7 +71,7 @@ function VersionTable({ versions }) {
     { name: "input", cell: (one) => one.input_type ?? "not known yet" },
     { name: "batching", cell: (one) => one.batching.policy },
     { name: "cache", cell: (one) => (one.cache ? "on" : "off") },
-    { name: "deployed", cell: (one) => day(one.created_at) },
+    { name: "deployed", isShort: true, cell: (one) => day(one.created_at) },
     { name: "about it", cell: (one) => html`${one.description ?? ""}${[one.last_error, one.warning].filter(Boolean).map((text) => html`<div class="bad">${text}</div>`)}` },
   ];
   return html`<${Table} title="Versions" columns=${columns} rows=${versions} keyOf=${(one) => one.version} empty="It has no versions." />`;

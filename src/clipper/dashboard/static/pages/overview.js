@@ -7,6 +7,7 @@ import { Limited, State, Waiting } from "../parts/notices.js";
 import { Sparkline } from "../parts/sparkline.js";
 import { Table } from "../parts/table.js";
 import { link } from "../router.js";
+import { recentOf } from "./recent.js";
 import { isOverSlo, TOO_MANY, troubleOf } from "./trouble.js";
 
 /** @param {import("../main.js").Seen} seen */
@@ -68,12 +69,8 @@ function ApplicationTable({ applications, series }) {
     { name: "try", cell: (one) => html`<a href=${link("applications", one.name, "try")} aria-label="Try ${one.name}">Try it</a>` },
   ];
   return html`<${Table} title="Applications" columns=${columns} rows=${rows} keyOf=${(one) => one.name}
-    empty=${html`There are no applications. <code>clipper app create NAME --model MODEL</code> makes one.`} />`;
-}
-
-/** The latest value of each of an application's series. */
-function recentOf(series = {}) {
-  return Object.fromEntries(Object.entries(series).map(([name, values]) => [name, latest(values)]));
+    empty=${html`There are no applications. <code>clipper app create NAME --model MODEL</code> makes one.`} />
+  ${rows.length > 0 && html`<p class="quiet">Numbers are of the last 30 seconds.</p>`}`;
 }
 
 function ModelTable({ models, series }) {
@@ -110,7 +107,7 @@ function ModelState({ current, newest }) {
   const isNewer = newest !== undefined && newest.version !== current?.version && ["failed", "starting"].includes(newest.state);
   return html`
     ${current && html`<${State} of=${current.replicas.find((replica) => replica.state === "crash_loop")?.state ?? current.state} />`}
-    ${isNewer && html` version ${newest.version} <${State} of=${newest.state} />`}
+    ${isNewer && html`${current && "; "}version ${newest.version} <${State} of=${newest.state} />`}
   `;
 }
 

@@ -42,7 +42,10 @@ export function Chart({ title, unit, lines, endS, stepS, marks = [] }) {
       plot.current = null;
     };
   }, [names, unit]);
-  useEffect(() => plot.current.setData(data), [endS, marks.length]);
+  useEffect(() => {
+    plot.current.setData(data);
+    showLatest(plot.current);
+  }, [endS, marks.length]);
   return html`<figure class="chart">
     <figcaption>${title}${unit && `, ${unit}`}</figcaption>
     <div ref=${place} role="img" aria-label="${title}: ${summary(lines, unit)}"></div>
@@ -87,8 +90,13 @@ function options(place, unit, lines, marks) {
         spanGaps: false,
       })),
     ],
-    hooks: { draw: [(drawn) => drawMarks(drawn, marks.current, colour("--mark"))] },
+    hooks: { draw: [(drawn) => drawMarks(drawn, marks.current, colour("--mark"))], setCursor: [showLatest] },
   };
+}
+
+/** Have the legend show the latest values while nobody points at others. */
+function showLatest(plot) {
+  if (plot.cursor.idx === null || plot.cursor.idx === undefined) plot.setLegend({ idx: plot.data[0].length - 1 });
 }
 
 function drawMarks(plot, marks, colour) {

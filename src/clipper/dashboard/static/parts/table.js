@@ -8,7 +8,8 @@ const SHOWN = 100;
 const SEARCHED_FROM = 20;
 
 /**
- * @typedef {{name: string, cell: (row: any) => any, isNumber?: boolean}} Column cell: what the column shows of a row
+ * @typedef {{name: string, cell: (row: any) => any, isNumber?: boolean, isShort?: boolean}} Column cell: what the column shows
+ *   of a row; isShort: on one line
  * @param {object} given
  * @param {string} given.title names the table for who cannot see it
  * @param {Column[]} given.columns the first is each row's heading
@@ -31,7 +32,7 @@ export function Table({ title, columns, rows, keyOf, empty }) {
     <div class="wide" role="region" aria-label=${title} tabindex="0">
       <table>
         <thead>
-          <tr>${columns.map((column) => html`<th scope="col" class=${column.isNumber ? "number" : ""}>${column.name}</th>`)}</tr>
+          <tr>${columns.map((column) => html`<th scope="col" class=${classOf(column)}>${column.name}</th>`)}</tr>
         </thead>
         <tbody>
           ${shown.map((row) => html`<${Row} key=${keyOf(row)} row=${row} columns=${columns} />`)}
@@ -46,7 +47,11 @@ export function Table({ title, columns, rows, keyOf, empty }) {
 function Row({ row, columns }) {
   const [first, ...others] = columns;
   return html`<tr>
-    <th scope="row">${first.cell(row)}</th>
-    ${others.map((column) => html`<td class=${column.isNumber ? "number" : ""}>${column.cell(row)}</td>`)}
+    <th scope="row" class=${classOf(first)}>${first.cell(row)}</th>
+    ${others.map((column) => html`<td class=${classOf(column)}>${column.cell(row)}</td>`)}
   </tr>`;
+}
+
+function classOf({ isNumber, isShort }) {
+  return isNumber ? "number" : isShort ? "short" : "";
 }
