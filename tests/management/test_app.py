@@ -303,6 +303,8 @@ def test_an_application_is_tried_by_way_of_the_api(api: Api) -> None:
     assert api.operations.asked[0] == ("digits", "predict", sent, "k" * 40)
     assert failure(call(api, "POST", "/applications/digits/predict", content=b"[1]"))[:2] == (400, "malformed_request")
     assert failure(call(api, "POST", "/applications/none/predict", json={}))[:2] == (404, "not_found")
+    described = call(api, "GET", "/schema").json()["paths"]["/applications/{app}/predict"]["post"]["responses"]["200"]
+    assert described["content"]["application/json"]["schema"]["type"] == "object"
 
 
 def test_a_reader_tries_nothing(api: Api) -> None:

@@ -99,6 +99,8 @@ def test_both_ports_speak_tls_and_nothing_else(secure: Server, authority: Author
     assert place.query_url.startswith("https://") and place.management_url.startswith("https://")
     with connected(secure, authority) as connection:
         assert b'"output":"one"' in asked(connection)
+    # So does the supervisor where it passes on what an operator tries.
+    assert secure.call("POST", "/applications/app/predict", {"input": [1, 2]})["output"] == "one"
     workers = secure.worker_pids
     for url in (place.query_url, place.management_url):
         with socket.create_connection(("127.0.0.1", port_of(url)), timeout=60) as plain:

@@ -31,7 +31,8 @@ function Dashboard() {
       setSession(await logIn(token));
       setProblem("");
     } catch (error) {
-      if (error.status === 401) forgetToken();
+      // Not for the token of a link that anyone may have made.
+      if (error.status === 401 && token === keptToken()) forgetToken();
       setProblem(error.message);
     }
   };

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, delete, get, patch, post, put
+from litestar.openapi import ResponseSpec
 from litestar.params import FromQuery, HeaderParameter, JSONBody
 
 from clipper.management.operations import Call
@@ -17,6 +18,7 @@ Key = Annotated[
 ]
 # Read for its description alone: the query port gets the bytes as they came.
 Query = JSONBody[dict[str, Any]]
+ANSWER = ResponseSpec(dict[str, Any], description="as docs/http-api.md describes it", generate_examples=False)
 
 
 class Applications(Controller):
@@ -76,13 +78,23 @@ class Applications(Controller):
     async def unlink(self, operations: Port, app: Name, model: Name) -> Application:
         return await operations.unlink(app, model)
 
-    @post("/{app:str}/predict", status_code=200, summary="Try it: what the query port answers to predict")
+    @post(
+        "/{app:str}/predict",
+        status_code=200,
+        responses={200: ANSWER},
+        summary="Try it: what the query port answers to predict",
+    )
     async def predict(
         self, operations: Port, app: Name, data: Query, request: Request[Any, Any, Any], key: Key = None
     ) -> Response[bytes]:
         return await _asked(operations, app, "predict", request, key)
 
-    @post("/{app:str}/observe", status_code=200, summary="Give it feedback: what the query port answers to observe")
+    @post(
+        "/{app:str}/observe",
+        status_code=200,
+        responses={200: ANSWER},
+        summary="Give it feedback: what the query port answers to observe",
+    )
     async def observe(
         self, operations: Port, app: Name, data: Query, request: Request[Any, Any, Any], key: Key = None
     ) -> Response[bytes]:

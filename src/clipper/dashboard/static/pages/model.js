@@ -48,7 +48,7 @@ export function Model({ api, mayAct, route }) {
     <p class="buttons">
       <a class="button" href=${link("models", name, "logs")}>Logs</a>
       ${mayAct && html`<${Rollback} api=${api} model=${model.value} users=${users} onDone=${model.again} />`}
-      ${mayAct && current && html`<${Scale} api=${api} version=${current} onDone=${model.again} />`}
+      ${mayAct && current && html`<${Scale} key=${current.version} api=${api} version=${current} onDone=${model.again} />`}
     </p>
     <section><h2>Versions</h2><${VersionTable} versions=${versions} /></section>
     ${versions.filter((version) => version.log_tail.length > 0).map((version) => html`<details key=${version.version} open=${version === versions[0]}>

@@ -20,11 +20,11 @@ const SEARCHED_FROM = 20;
 export function Table({ title, columns, rows, keyOf, empty }) {
   const [wanted, setWanted] = useState("");
   const [showsAll, setShowsAll] = useState(false);
-  if (rows.length === 0) return html`<p class="quiet">${empty}</p>`;
+  if (rows.length === 0 && wanted === "") return html`<p class="quiet">${empty}</p>`;
   const found = rows.filter((row) => keyOf(row).toLowerCase().includes(wanted.toLowerCase()));
   const shown = showsAll ? found : found.slice(0, SHOWN);
   return html`
-    ${rows.length > SEARCHED_FROM &&
+    ${(rows.length > SEARCHED_FROM || wanted !== "") &&
     html`<p class="search">
       <label>Search ${title.toLowerCase()} <input type="search" value=${wanted} onInput=${(event) => setWanted(event.target.value)} /></label>
       <span role="status" class="quiet">${counted(found.length, "row")}</span>
