@@ -136,3 +136,22 @@ def test_metrics_are_open_and_others_reach_the_port_where_an_operator_says_so(se
     host = {"Host": "clipper.example", "Authorization": f"Bearer {server.token}"}
     assert ask(server, "GET", "/status", host)[0] == 200
     assert ask(server, "GET", "/status", {**host, "Host": "evil.example"})[0] == 403
+
+
+def test_the_management_port_opens_no_application_that_requires_a_key(shared: Server) -> None:
+    token, body = {"Authorization": f"Bearer {shared.token}"}, json.dumps({"input": [1, 2]}).encode()
+    json_type, path = {"Content-Type": "application/json"}, "/applications/app/predict"
+    shared.call("PATCH", "/applications/app", {"require_key": True})
+    try:
+        assert ask(shared, "POST", path, token | json_type, body) == (401, "unauthorized")
+        assert ask(shared, "POST", path, token | json_type | {"Clipper-Api-Key": shared.token}, body)[0] == 401
+        key = shared.call("POST", "/keys", {"name": "mine", "applications": ["app"]})["key"]
+        assert ask(shared, "POST", path, token | json_type | {"Clipper-Api-Key": key}, body) == (200, "")
+        # Nor does a key open the management port.
+        assert ask(shared, "POST", path, {"Authorization": f"Bearer {key}"} | json_type, body)[0] == 401
+        shared.call("DELETE", "/keys/mine")
+    finally:
+        shared.call("PATCH", "/applications/app", {"require_key": False})
+    # What the query port refuses comes back as it is.
+    assert ask(shared, "POST", path, token | json_type, b'{"input":[1]}') == (400, "wrong_input")
+    assert ask(shared, "POST", "/applications/none/predict", token | json_type, body) == (404, "not_found")

@@ -43,7 +43,7 @@ export class Api {
    */
   async call(method, path, { query = {}, body, headers = {} } = {}) {
     const url = new URL(`../${path}`, document.baseURI);
-    url.search = new URLSearchParams(query).toString();
+    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, String(value));
     const sent = { Authorization: `Bearer ${this.token}`, ...headers };
     if (Object.values(sent).some((value) => !/^[\x20-\x7e]*$/.test(value))) {
       throw new ApiError(400, "malformed_request", "a token or key has only letters, digits and ._~+/=-");

@@ -19,11 +19,12 @@ export function readType(text) {
 /**
  * An input of the type: zeros, or a text.
  * @param {InputType} type
+ * @returns {any}
  */
 export function exampleOf({ dtype, shape }) {
   if (dtype === "string") return "a text";
   if (dtype === "bytes") return btoa("bytes");
-  return shape.reduceRight((inner, size) => Array.from({ length: size ?? 1 }, () => inner), dtype === "bool" ? false : 0);
+  return shape.reduceRight((/** @type {any} */ inner, size) => Array.from({ length: size ?? 1 }, () => inner), dtype === "bool" ? false : 0);
 }
 
 /**

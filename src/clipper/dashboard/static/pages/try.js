@@ -20,7 +20,7 @@ export function Try({ api, mayAct, status, route }) {
 function Query({ api, mayAct, url, application }) {
   const { name } = application;
   const type = readType(application.input_type);
-  const [text, setText] = useState(() => textOf(type, exampleOf(type)));
+  const [text, setText] = useState(() => textOf(exampleOf(type)));
   const [context, setContext] = useState("");
   const [key, setKey] = useState("");
   const [answer, setAnswer] = useState(null);
@@ -103,7 +103,7 @@ function Feedback({ api, name, headers, answer }) {
 }
 
 /** What the input's field has: the text itself, or JSON. */
-function textOf(type, value) {
+function textOf(value) {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 

@@ -28,7 +28,7 @@ export function Chart({ title, unit, lines, endS, stepS, marks = [] }) {
   useEffect(() => {
     const build = () => {
       plot.current?.destroy();
-      plot.current = new uPlot(options(place.current, unit, lines, seen), data, place.current);
+      plot.current = new uPlot(options(place.current, lines, seen), data, place.current);
     };
     const fit = new ResizeObserver(([{ target }]) => plot.current?.setSize({ width: target.clientWidth, height: HEIGHT }));
     build();
@@ -41,7 +41,7 @@ export function Chart({ title, unit, lines, endS, stepS, marks = [] }) {
       plot.current.destroy();
       plot.current = null;
     };
-  }, [names, unit]);
+  }, [names]);
   useEffect(() => {
     plot.current.setData(data);
     showLatest(plot.current);
@@ -66,7 +66,7 @@ function times(count, endS, stepS) {
   return Array.from({ length: count }, (_, index) => endS - (count - 1 - index) * stepS);
 }
 
-function options(place, unit, lines, marks) {
+function options(place, lines, marks) {
   const style = getComputedStyle(place);
   const colour = (name) => style.getPropertyValue(name).trim();
   const axis = { stroke: colour("--text"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { stroke: colour("--grid"), width: 1 } };

@@ -52,6 +52,7 @@ function Row({ row, columns }) {
   </tr>`;
 }
 
+/** @param {Column} column */
 function classOf({ isNumber, isShort }) {
   return isNumber ? "number" : isShort ? "short" : "";
 }
