@@ -13,6 +13,7 @@ from waiting import TIMEOUT_S
 _ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # small in containers
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",

@@ -65,12 +65,9 @@ class Dashboard:
         etag = (b"etag", file.etag.encode())
         if _has(file, headers):
             return 304, [etag, *_HEADERS], b""
-        length = str(len(file.content)).encode()
-        return (
-            200,
-            [(b"content-type", file.media_type.encode()), (b"content-length", length), etag, *_HEADERS],
-            (file.content),
-        )
+        kind = (b"content-type", file.media_type.encode())
+        length = (b"content-length", str(len(file.content)).encode())
+        return 200, [kind, length, etag, *_HEADERS], file.content
 
 
 def _has(file: File, headers: list[tuple[bytes, bytes]]) -> bool:
