@@ -2,6 +2,7 @@
 
 from clipper.abstraction.work import Work
 from clipper.outputs.output import Output
+from clipper.telemetry.trace_context import SpanContext
 
 
 class Waiting:
@@ -14,6 +15,7 @@ class Waiting:
     def __init__(self, deadline_s: float = float("inf")) -> None:
         self.done = False
         self.deadline_s = deadline_s
+        self.span: SpanContext | None = None
         self.heard: list[tuple[str, ...]] = []
         self.output: Output | None = None
 

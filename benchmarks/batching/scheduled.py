@@ -22,6 +22,7 @@ class Client:
         self.query = query
         self.done = False
         self.deadline_s = query.due_s
+        self.span = None
 
     def on_output(self, model: str, output: Output) -> None: ...
 

@@ -22,6 +22,8 @@ Shape = tuple[int | None, ...]
 # Where the selection store's address is in a process's environment: it may hold a password, and command lines can be
 # read by everybody on the machine.
 STORE_VARIABLE = "CLIPPER_STORE"
+# What OpenTelemetry's variables begin with. Some hold the key of a receiver.
+OTEL_PREFIX = "OTEL_"
 
 # What a model file or folder is of, by the name of what loads it in the container. A pickle may hold an estimator of
 # any library; torch_state is a state dict, which needs the module's class besides.

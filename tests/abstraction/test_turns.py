@@ -1,15 +1,23 @@
 """Turns: who waits for more queries, and that no wait is for ever, in a loop whose turns and time the test counts."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from clipper.abstraction.batching.flow import MANY, MAX_OUT_S, Batch
 from clipper.abstraction.turns import Turns
+from clipper.settings.telemetry import TelemetrySettings
+from clipper.telemetry.exporter import Exporter
+from clipper.telemetry.spans import Span
+from clipper.telemetry.trace_context import SpanContext
+from clipper.telemetry.watch import Watch
+from clipper.types import ModelId
 from event_loops import ShiftedLoop, run_clean, turn_over
-from works import make_work
+from works import Waiting, make_work
 
 
 class StillLoop(ShiftedLoop):
@@ -24,6 +32,7 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
 
 MAX_WAIT_S = 0.002
+MODEL = ModelId("m", "1")
 
 
 class Queue:
@@ -137,7 +146,7 @@ def test_nobody_waits_for_longer_than_the_bound_or_a_part_of_the_slo() -> None:
 
 def send(turns: Turns, rows: int, *, is_short: bool = True) -> Batch:
     batch = Batch(1, [make_work(b"")] * rows, turns_time(), 0.0, 0, was_full=False, is_short=is_short)
-    turns.flow.sent(batch)
+    turns.sent(MODEL, "m:1#1", batch)
     return batch
 
 
@@ -153,7 +162,7 @@ def test_answers_that_will_bring_more_queries_are_waited_for() -> None:
         ask(turns, queue)
         await turn_over()
         assert queue.turns == 0
-        turns.ended(batches[0])
+        turns.ended(MODEL, batches[0])
         await turn_over()
         assert queue.turns == 1
 
@@ -173,13 +182,13 @@ def test_few_queries_long_batches_and_those_that_hang_are_not_waited_for() -> No
             await turn_over()
             assert queue.turns == 1
             for batch in late:
-                turns.ended(batch)
+                turns.ended(MODEL, batch)
         batches = [send(hanging, MANY), send(hanging, MANY)]
         queue = Queue(hanging)
         ask(hanging, queue)
         await turn_over()
         assert queue.turns == 0, "those that hung are forgotten, and nothing else"
-        hanging.ended(batches[0])
+        hanging.ended(MODEL, batches[0])
 
     run(scenario())
 
@@ -235,3 +244,61 @@ def test_a_queue_that_waits_less_long_is_not_kept_by_the_timer_of_one_that_waits
         assert taken == 1
 
     run(scenario())
+
+
+class Sender:
+    """Keeps the spans that it is sent."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    def send(self, spans: Sequence[Span], began_s: float) -> None:
+        self.spans += spans
+
+    def close(self) -> None: ...
+
+
+def waiting(trace: int) -> Waiting:
+    """A query that is traced."""
+    waiter = Waiting()
+    waiter.span = SpanContext(trace, trace)
+    return waiter
+
+
+def test_batches_of_traced_queries_are_told_of_and_of_those_that_join() -> None:
+    sender = Sender()
+
+    async def scenario() -> None:
+        exporter = Exporter(sender)
+        watch = Watch(TelemetrySettings(), Path(), 0, exporter, Random(1))
+        turns = Turns(watch)
+        first, other, lost = make_work(b""), make_work(b""), make_work(b"")
+        first.waiters[:] = [waiting(1), Waiting()]
+        lost.waiters[:] = [waiting(3)]
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, StillLoop)
+        loop.advance(10.0)
+        batches = [Batch(1, works, 10.0, 0.0, 0, was_full=False, is_short=False) for works in ([first, other], [lost])]
+        turns.sent(MODEL, "m:1#1", batches[0])
+        assert batches[0].note is None, "no traced query is in flight, so nobody looks for one"
+        watch.traced_until_s = 20.0
+        for batch in batches:
+            turns.sent(MODEL, "m:1#1", batch)
+        other.join(waiting(2))
+        first.waiters[0] = Waiting()  # its query was answered meanwhile
+        loop.advance(1.0)
+        turns.ended(MODEL, batches[0], 250_000)
+        turns.ended(MODEL, batches[1])
+        exporter.close()
+
+    run(scenario())
+    by_name: dict[str, list[Span]] = {}
+    for span in sender.spans:
+        by_name.setdefault(span.name, []).append(span)
+    assert [span.context.trace_id for span in by_name["queue m"]] == [1, 3]
+    batch, lost = by_name["batch m"]
+    assert [link.trace_id for link in batch.links] == [1, 2]
+    assert (batch.start_s, batch.end_s, batch.attributes["clipper.batch_size"]) == (10.0, 11.0, 2)
+    (compute,) = by_name["compute m"]
+    assert compute.end_s - compute.start_s == 0.25
+    assert lost.error == "no results came"

@@ -22,6 +22,12 @@ ALLOWED: dict[str, frozenset[str]] = {
         "settings": "containers.protocol",
         "open_files": "",
         "malloc": "",
+        "log_format": "",
+        "telemetry.trace_context": "",
+        "telemetry.request_note": "telemetry.trace_context",
+        "telemetry.spans": "telemetry.request_note telemetry.trace_context",
+        "telemetry": "telemetry.request_note telemetry.spans telemetry.trace_context control.statistics extras "
+        "log_format settings",
         "tls": "",
         "run_as": "",
         "trees": "",
@@ -37,7 +43,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "metrics.histogram": "control.statistics",
         "outputs": "containers.protocol inputs",
         "abstraction": "containers containers.protocol outputs metrics.histogram control.snapshot "
-        "control.statistics settings",
+        "control.statistics settings telemetry telemetry.spans telemetry.trace_context",
         "decisions": "control.statistics outputs",
         "decisions.evaluation": "decisions selection.learning selection.policies",
         "selection.learning": "",
@@ -46,13 +52,15 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.check": "run_as selection.policies settings",
         "selection.trial": "processes run_as selection.check settings",
         "selection": "decisions selection.learning selection.policies selection.stores selection.trial abstraction "
-        "outputs control control.feedback metrics.histogram control.snapshot control.statistics settings",
+        "outputs control control.feedback metrics.histogram control.snapshot control.statistics settings telemetry "
+        "telemetry.request_note telemetry.trace_context",
         "inputs": "",
         "frontend.limits": "",
         "frontend": "frontend.limits inputs outputs malloc selection control.feedback control.snapshot "
-        "control.statistics tls",
+        "control.statistics telemetry telemetry.request_note tls",
         "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
-        "control.feedback abstraction control processes run_as control.snapshot control.statistics tls settings",
+        "control.feedback abstraction control processes run_as control.snapshot control.statistics tls settings "
+        "log_format telemetry",
         "series": "control.statistics metrics.histogram",
         "events": "control.snapshot management.events registry rollout settings",
         "registry": "settings control.snapshot",
@@ -74,8 +82,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "metrics": "management.learned management.schemas control.statistics",
         "management": "dashboard hosts management.events management.reports management.schemas management.series "
         "settings tls",
-        "supervisor": "build events extras rollout managers.reconcile home hosts malloc open_files management "
-        "management.events "
+        "supervisor": "build events extras log_format rollout managers.reconcile home hosts malloc open_files "
+        "management management.events "
         "management.learned management.reports management.schemas management.series metrics metrics.histogram "
         "managers managers.environments "
         "managers.open registry control inputs "
@@ -106,6 +114,7 @@ LAZY = {
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.launcher"),
     ("src/clipper/frontend/rpc/open.py", "clipper.frontend.rpc.server"),  # as above
     ("src/clipper/runtime/__main__.py", "clipper.runtime.program"),  # numpy may be missing, which is told
+    ("src/clipper/telemetry/open.py", "clipper.telemetry.otlp_sender"),  # as above
     ("src/clipper/cli/whatif.py", "clipper.decisions.evaluation.question"),  # no other command pays for numpy
     ("src/clipper/cli/load.py", "clipper.load.session"),  # no other command pays for its libraries
     ("src/clipper/cli/apply.py", "clipper.cli.manifest_file"),  # as above
@@ -163,6 +172,11 @@ PURE = (
     "clipper.events.changes",
     "clipper.events.log",
     "clipper.events.processes",
+    "clipper.telemetry.lines",
+    "clipper.telemetry.otlp",
+    "clipper.telemetry.request_note",
+    "clipper.telemetry.spans",
+    "clipper.telemetry.trace_context",
     "clipper.rollout",
     "clipper.series",
     "clipper.load.answers",

@@ -10,6 +10,7 @@ from clipper.frontend.door import Door
 from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port
+from clipper.telemetry.watch import Watch
 from serving import Response, read_response
 
 
@@ -157,11 +158,12 @@ def run(
     test: Callable[[Port], Coroutine[None, None, None]],
     endpoints: Mapping[bytes, Endpoint] | None = None,
     max_connections: int = 100,
+    watch: Watch | None = None,
 ) -> None:
     """Run ``test`` on a loop, with a port that is not listening."""
 
     async def body() -> None:
-        port = Port(max_connections=max_connections)
+        port = Port(max_connections=max_connections, watch=watch)
         # Time stands still, or the door would close on what a test sends without a turn of the loop.
         port.now_s = lambda: 1000.0
         port.door = Door(asyncio.get_running_loop().call_soon, port.now_s, lambda: None)

@@ -44,6 +44,7 @@ HEADS = st.sampled_from(
         "host: localhost\r\nConnection: keep-alive\r\nAccept: */*\r\n",
         "Content-Type: application/x-www-form-urlencoded\r\nEmpty:\r\n",
         "Expect: 100-continue\r\n",
+        "X-Request-Id: a\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n",
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
         "X-Long: " + "x" * 3000 + "\r\n",
         "Connection: close\r\n",

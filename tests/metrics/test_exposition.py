@@ -38,6 +38,7 @@ from clipper.metrics.definitions import (
     SELECTED_MODEL,
     SELECTION,
     SERVER,
+    TELEMETRY,
     TEST,
     VERSION,
     WORKER,
@@ -294,7 +295,7 @@ def documented() -> dict[str, str]:
 
 def test_the_page_lists_every_metric_with_its_kind_and_labels() -> None:
     expected = {}
-    servers = (SERVER, WORKER_PROCESS, WORKER, LIMIT, DECISION_LOG)
+    servers = (SERVER, WORKER_PROCESS, WORKER, LIMIT, DECISION_LOG, TELEMETRY)
     applications = (APPLICATION, SELECTION, SELECTED_MODEL, TEST, NEWCOMER)
     for group in (*servers, *applications, VERSION, DEPLOYED, LINK, REPLICA):
         for metric in group.metrics:

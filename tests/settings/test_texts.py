@@ -4,7 +4,7 @@ import pytest
 
 from clipper.errors import InvalidArgument
 from clipper.settings.replicas import ReplicaRange, read_replicas
-from clipper.settings.texts import read_json, read_size
+from clipper.settings.texts import read_endpoint, read_json, read_size
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,41 @@ def test_json() -> None:
 def test_texts_that_are_no_json(text: str) -> None:
     with pytest.raises(InvalidArgument, match="is not JSON"):
         read_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("http://localhost:4318", "http://localhost:4318"),
+        ("https://[::1]:4318/", "https://[::1]:4318"),
+        ("http://host/otlp/v1/traces", "http://host/otlp"),
+    ],
+)
+def test_endpoints(text: str, endpoint: str) -> None:
+    assert read_endpoint(text) == endpoint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "localhost:4318",
+        "grpc://h:4317",
+        "http://",
+        "http://h:0",
+        "http://h:99999",
+        "http://[::1",
+        "http://h h",
+        "http://h\n",
+    ],
+)
+def test_texts_that_are_no_endpoint(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="localhost:4318"):
+        read_endpoint(text)
+
+
+@pytest.mark.parametrize("text", ["http://user:secret@h", "http://h?key=secret", "http://h/#a"])
+def test_an_endpoint_has_no_credentials(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
+        read_endpoint(text)
+    assert "secret" not in str(caught.value)

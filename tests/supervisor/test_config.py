@@ -111,3 +111,38 @@ def test_wrong_usage_exits_with_2(wrong: str, capsys: pytest.CaptureFixture[str]
         parse_command_line(wrong.split())
     assert exit_info.value.code == 2
     assert "usage" in capsys.readouterr().err
+
+
+def test_logs_and_traces() -> None:
+    options = "--log-format=json --log-level=debug --access-log=0.5 --slow-query-ms=20 --trace-share=1"
+    config = parse_command_line(["--home=h", *options.split(), "--otlp-endpoint=http://localhost:4318/v1/traces"])
+    assert (config.log_format, config.log_level, config.access_log, config.slow_query_ms) == (
+        "json",
+        "debug",
+        0.5,
+        20.0,
+    )
+    assert (config.otlp_endpoint, config.trace_share) == ("http://localhost:4318", 1.0)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--access-log=1.1",
+        "--access-log=nan",
+        "--trace-share=-1",
+        "--slow-query-ms=-1",
+        "--log-format=xml",
+        "--otlp-endpoint=a",
+    ],
+)
+def test_what_logs_and_traces_do_not_take(option: str) -> None:
+    with pytest.raises(SystemExit):
+        parse_command_line(["--home=h", option])
+
+
+def test_spans_without_their_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("clipper.supervisor.config.has_otel", lambda: False)
+    with pytest.raises(SystemExit):
+        parse_command_line(["--home=h", "--otlp-endpoint=http://localhost:4318"])
+    assert "pip install 'clipper-serving[otel]'" in capsys.readouterr().err

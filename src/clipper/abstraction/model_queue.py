@@ -246,7 +246,7 @@ class ModelQueue:
         if replica.state is None:
             return []
         for batch in replica.state.in_flight.values():
-            self._turns.ended(batch)
+            self._turns.ended(self.model, batch)
         replica.state = None
         return self._scheduler.lose_replica(replica.id)
 
@@ -288,7 +288,7 @@ class ModelQueue:
         # One observation for each batch keeps this cheap: the oldest query's wait stands for the batch.
         counts.queue_wait_s.record(batch.sent_s - works[0].arrival_s)
         counts.batch_size.record(len(works))
-        self._turns.flow.sent(batch)
+        self._turns.sent(self.model, state.id, batch)
         self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, [work.row for work in works])
 
     def receive_results(self, replica: Replica, batch_id: int, results: Results | TypedResults) -> None:
@@ -363,7 +363,7 @@ class ModelQueue:
             log.warning("replica %s answered batch %d, which it was not sent", replica.id, batch_id)
             return None
         batch, service_s = finished
-        self._turns.ended(batch)
+        self._turns.ended(self.model, batch, evaluation_us)
         self._counts.batch_latency_s.record(service_s)
         if evaluation_us is not None:
             self.compute_time.record(len(batch.works), evaluation_us / 1e6, service_s)

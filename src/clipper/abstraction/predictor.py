@@ -8,6 +8,7 @@ from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot
+from clipper.telemetry.watch import Watch
 from clipper.types import InputType, ModelId
 
 
@@ -17,11 +18,12 @@ class Predictor:
     Args:
         cache_capacity_bytes: bound of the cache; 0 keeps no outputs.
         seed: seed of the cache's hash; see ``ClockCache``.
+        watch: see ``Turns``.
     """
 
-    def __init__(self, cache_capacity_bytes: int, seed: int = 0) -> None:
+    def __init__(self, cache_capacity_bytes: int, seed: int = 0, watch: Watch | None = None) -> None:
         self.cache = ClockCache(cache_capacity_bytes, seed)
-        self._turns = Turns()
+        self._turns = Turns(watch)
         self._queues: dict[ModelId, ModelQueue] = {}
         # Queues of removed versions whose last batches are still in flight.
         self._draining: list[ModelQueue] = []

@@ -6,6 +6,9 @@ from typing import Protocol
 
 from clipper.abstraction.alarm import Alarm
 from clipper.abstraction.batching.flow import Batch, Flow
+from clipper.telemetry.spans import BatchEnd, distinct
+from clipper.telemetry.watch import Watch
+from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,9 @@ class Turns:
         flow: what the queues know together about the worker's queries.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch | None = None) -> None:
+        """``watch`` is told of batches that have traced queries."""
+        self._watch = watch
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Waiting] = []
         self._end_is_due = False
@@ -55,11 +60,31 @@ class Turns:
         if self._end_is_due:
             self._end(self.flow.arrivals)
 
-    def ended(self, batch: Batch) -> None:
-        """``batch`` was answered, or its replica was lost."""
+    def sent(self, model: ModelId, replica: str, batch: Batch) -> None:
+        """``batch`` was sent; ``ended`` follows."""
+        self.flow.sent(batch)
+        watch = self._watch
+        if watch is None or batch.sent_s > watch.traced_until_s:
+            return
+        # A query that joined another one's work waited from its own arrival on, which nothing notes.
+        queries = [
+            (span, work.arrival_s)
+            for work in batch.works
+            for waiter in work.waiters
+            if (span := waiter.span) is not None
+        ]
+        batch.note = watch.batch_note(model.name, model.version, replica, batch.sent_s, len(batch.works), queries)
+
+    def ended(self, model: ModelId, batch: Batch, evaluation_us: int | None = None) -> None:
+        """``batch`` was answered, or its replica was lost. Call it before the waiters get their outputs."""
         self.flow.ended(batch)
         if self._waiting:
             self._schedule()
+        if batch.note is not None and self._watch is not None:
+            # Also those that have joined since it was sent.
+            queries = distinct(waiter.span for work in batch.works for waiter in work.waiters)
+            end = BatchEnd(self._loop.time(), None if evaluation_us is None else evaluation_us / 1e6)
+            self._watch.batch_ended(model.name, model.version, batch.note, queries, end)
 
     def _schedule(self) -> None:
         if not self._end_is_due:

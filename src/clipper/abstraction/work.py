@@ -5,6 +5,7 @@ from typing import Protocol
 import msgspec
 
 from clipper.outputs.output import Output
+from clipper.telemetry.trace_context import SpanContext
 
 
 class Waiter(Protocol):
@@ -15,6 +16,10 @@ class Waiter(Protocol):
 
     @property
     def deadline_s(self) -> float: ...
+
+    @property
+    def span(self) -> SpanContext | None:
+        """The span of its query; None if that is not traced."""
 
     def on_output(self, model: str, output: Output) -> None:
         """Take the output. Also called if ``done``: feedback is scored with late outputs as well."""

@@ -14,7 +14,7 @@ import typer
 
 from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
-from clipper.extras import has_grpc
+from clipper.extras import has_grpc, has_otel
 from clipper.home import lock_path, read_token
 from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
@@ -79,6 +79,10 @@ def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
             raise typer.BadParameter(str(error), param_hint="--allowed-origin") from error
     if isinstance(settings.get("grpc_port"), int) and not has_grpc():
         raise typer.BadParameter("needs the extra grpc: pip install 'clipper-serving[grpc]'", param_hint="--grpc-port")
+    if "otlp_endpoint" in settings and not has_otel():
+        raise typer.BadParameter(
+            "needs the extra otel: pip install 'clipper-serving[otel]'", param_hint="--otlp-endpoint"
+        )
     if "run_as" in settings:
         try:
             find_run_as(settings["run_as"])

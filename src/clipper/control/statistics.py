@@ -255,6 +255,25 @@ class DecisionLogStatistics(Struct, frozen=True):
     problem: str | None
 
 
+class TelemetryStatistics(Struct, frozen=True):
+    """What a worker has told of requests.
+
+    Attributes:
+        lines_written, lines_left_out: by log: ``access`` and ``slow``, those of them that there are. Lines are left out
+            if there are too many, or if the disk does not take them.
+        spans_exported: taken by the receiver; None if no spans are sent.
+        spans_dropped: by reason: ``queue_full``, because the receiver is too slow, or ``export_failed``.
+        problems: what cannot be written or sent at present.
+    """
+
+    lines_written: dict[str, int]
+    lines_left_out: dict[str, int]
+    spans_exported: int | None
+    spans_dropped: dict[str, int]
+    spans_waiting: int
+    problems: tuple[str, ...]
+
+
 class WorkerStatistics(Struct, frozen=True):
     index: int
     pid: int
@@ -267,6 +286,7 @@ class WorkerStatistics(Struct, frozen=True):
     cache: CacheStatistics
     feedback_window: FeedbackWindowStatistics = FeedbackWindowStatistics()
     decisions: DecisionLogStatistics | None = None
+    telemetry: TelemetryStatistics | None = None
     limits: tuple[LimitStatistics, ...] = ()
     uptime_s: float = 0.0
     grpc_calls: int = 0

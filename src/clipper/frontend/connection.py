@@ -61,7 +61,10 @@ class Connection:
         self._release_body()
         self.untaken.count(0, self._port.sweeps)
         while self._pending:
-            self._pending.popleft().cancel()
+            exchange = self._pending.popleft()
+            exchange.cancel()
+            if exchange.note is not None:
+                self._port.conclude(exchange.note, b"")
         self._held.end()
         self._is_refused = True
         del self._parser  # it refers back to this object; thousands of such cycles would make the collector stall
@@ -121,15 +124,18 @@ class Connection:
         taken = 0
         while data:
             end = data.find(b"\r\n\r\n") + 4
-            known = port.known_heads.get(data[:end])
+            known, note = port.plain_heads.get(data[:end]), None
             if known is None:
-                return data
+                known, note = port.recognise(data[:end], self._held.arrived_s, self.transport)
+                if known is None:
+                    return data
             endpoint, size = known
             stop = end + size
             if len(data) < stop:
                 return data
             self._last_sweep = port.sweeps
             exchange = Exchange(self)
+            exchange.note = note
             self._pending.append(exchange)
             try:
                 endpoint.handle(exchange, data[end:stop], self._held.arrived_s, self._held.is_late)
@@ -161,7 +167,7 @@ class Connection:
                 return
             self._parse(data[start : start + limits.PARSED_BYTES])
         if started_here and self._head.is_plain and not self._in_message and not self._is_refused:
-            self._port.learn_head(data, self._endpoint, self._head.content_length)
+            self._port.learn_head(data, self._endpoint, self._head)
         self._adjust_reading()
 
     def _parse(self, data: bytes) -> None:
@@ -191,13 +197,14 @@ class Connection:
         self._in_message = False
         self._release_body()
         self._port.refused[code] += 1
-        exchange = self._append_exchange()
+        exchange = self._append_exchange("-")
         exchange.closes = True
         exchange.refuse(code, cause)
 
-    def _append_exchange(self) -> Exchange:
-        origins = self._port.origins
-        exchange = Exchange(self if origins is None else origins.answerer(self._head, self, self._pending))
+    def _append_exchange(self, method: str) -> Exchange:
+        head, origins = self._head, self._port.origins
+        exchange = Exchange(self if origins is None else origins.answerer(head, self, self._pending))
+        exchange.note = self._port.note(self._held.arrived_s, head.varying, method, head.url, self.transport)
         exchange.error_json = self._port.error_form(self._path)
         self._pending.append(exchange)
         return exchange
@@ -253,7 +260,8 @@ class Connection:
         if self._head.content_length > self._body.max_bytes:
             self._refuse_body()
         elif self._head.expectation and not self._is_refused:
-            self._append_exchange().send_raw(responses.CONTINUE)
+            self._pending.append(interim := Exchange(self))
+            interim.send_raw(responses.CONTINUE)
 
     def on_body(self, chunk: bytes) -> None:
         self._unclaimed_bytes = 0
@@ -272,8 +280,8 @@ class Connection:
         self._in_message = False
         body = self._body.take()
         self._release_body()
-        exchange = self._append_exchange()
         method = self._parser.get_method().decode()
+        exchange = self._append_exchange(method)
         exchange.has_body = method != "HEAD"
         # A client of HTTP/1.0 that asks for keep-alive would need a header in each answer, so its connection closes.
         goes_on = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
@@ -336,10 +344,13 @@ class Connection:
                 break
             is_first = False
             pending.popleft()
+            if exchange.note is not None:
+                response = self._port.conclude(exchange.note, response)
             if self.transport.is_closing():
                 pass  # the client has disconnected
             elif len(response) > LARGE_ANSWER_BYTES:
-                self._write_large(exchange, response)
+                self.transport.write(self._port.fitting(response, exchange.closes, exchange.has_body))
+                self._look_at_untaken()
             else:
                 self.transport.write(response)
             if exchange.closes:
@@ -349,19 +360,6 @@ class Connection:
             self._finish_writing()
         elif self._reading_paused:
             self._adjust_reading()
-
-    def _write_large(self, exchange: Exchange, response: bytes) -> None:
-        """Write a large answer, or an error if other clients' unread answers leave no room for it."""
-        if self._port.budget.has_room(len(response)):
-            self.transport.write(response)
-            self._look_at_untaken()
-            return
-        self._port.shed(limits.SLOW_SWEEPS)
-        self._port.refused["overloaded"] += 1
-        body = responses.error_json(
-            "overloaded", "answers that clients have not read take up all memory for them: try again in a moment"
-        )
-        self.transport.write(responses.answer(503, body, close=exchange.closes, has_body=exchange.has_body))
 
     def _look_at_untaken(self) -> None:
         """Count this connection's unread answers. If memory is short, the port disconnects the slowest client."""

@@ -21,7 +21,7 @@ _MAX_AGE_S = 600
 _NAMES = re.compile(rb"[!-~ \t]+")
 _VARY = b"vary: origin\r\n"
 # Headers of answers that a page may read, besides those that it always may.
-_EXPOSED = b"access-control-expose-headers: inference-header-content-length, retry-after\r\n"
+_EXPOSED = b"access-control-expose-headers: inference-header-content-length, retry-after, x-request-id\r\n"
 
 
 class Origins:

@@ -62,7 +62,7 @@ class Predict:
         if row is None:
             self._handle_any_form(exchange, body, arrived_s)
             return
-        query = self._application.predict(row, exchange, arrived_s)
+        query = self._application.predict(row, exchange, arrived_s, None, None, None, None, exchange.note)
         if not query.done:
             exchange.started = query
         elif known is None:
@@ -98,6 +98,7 @@ class Predict:
             request.context,
             request.features[0],
             request.timeout_s,
+            exchange.note,
         )
         if not query.done:
             exchange.started = query
@@ -122,7 +123,14 @@ def predict_batch(
             if exchange.response is not None:
                 return  # refused: the answer is already too large
             query = application.predict(
-                row, Part(gather, index), arrived_s, request.version, request.context, features, request.timeout_s
+                row,
+                Part(gather, index),
+                arrived_s,
+                request.version,
+                request.context,
+                features,
+                request.timeout_s,
+                exchange.note,
             )
             if not query.done:
                 gather.add_query(query)
@@ -233,7 +241,8 @@ class Observe:
         try:
             taken = iter(await self._taker.observe(self._application, feedback))
         except Exception as error:  # every request must be answered
-            log.exception("failed to observe feedback for application %s", self._application.name)
+            name = self._application.name
+            log.exception("failed to observe feedback for application %s", name, extra={"application": name})
             exchange.refuse(ClipperError.code, f"{type(error).__name__}: {error}")
             return
         texts: list[bytes] = []

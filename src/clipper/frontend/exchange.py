@@ -11,6 +11,7 @@ from clipper.frontend.budget import Budget
 from clipper.frontend.client_limits import Limits
 from clipper.outputs.output import Output
 from clipper.selection.query import Query
+from clipper.telemetry.request_note import RequestNote
 
 
 class Answerer(Protocol):
@@ -39,6 +40,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         limits: the client's limits until the answer; None if there are none.
         admitted: number of queries that the limits have admitted for this request.
         error_json: formats an error's body from its code and cause.
+        note: what is noted of the request; None if nothing is.
     """
 
     connection: Answerer
@@ -49,6 +51,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     limits: Limits | None = None
     admitted: int = 0
     error_json: Callable[[str, str], bytes] = responses.error_json
+    note: RequestNote | None = None
 
     def on_prediction(self, query_id: int, output: Output, confidence: float) -> None:
         body = responses.prediction_json(query_id, output, confidence)

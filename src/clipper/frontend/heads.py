@@ -1,6 +1,28 @@
 """Request heads: the headers that Clipper reads, and heads that offer another protocol."""
 
+import re
+
 import httptools
+
+# Headers that differ in each request, and do not change what it means. A line that goes on in the next one stays.
+_VARYING = re.compile(rb"\r\n(x-request-id|traceparent|tracestate|baggage):([\t -~]*)(?=\r\n[^\t ])", re.IGNORECASE)
+VARYING_NAMES = frozenset({b"x-request-id", b"traceparent", b"tracestate", b"baggage"})
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def without_varying(head: bytes) -> tuple[bytes, Headers]:
+    """Return a head without the headers that differ in each request, and these, their names as they were sent."""
+    found: Headers = _VARYING.findall(head)
+    return (_VARYING.sub(b"", head), found) if found else (head, found)
+
+
+def ids_of(varying: Headers) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """Return the values of ``x-request-id``, ``traceparent`` and ``tracestate``."""
+    values: dict[bytes, list[bytes]] = {name: [] for name in VARYING_NAMES}
+    for name, value in varying:
+        values[name.lower()].append(value.strip(b"\t "))
+    return values[b"x-request-id"], values[b"traceparent"], values[b"tracestate"]
 
 
 def path_of(url: bytes) -> bytes:
@@ -23,6 +45,7 @@ class Head:
         requested_method, requested_headers: what a browser asks whether it may send; empty if it does not ask.
         is_plain: whether an equal head always means the same: it says nothing about the connection, and needs no
             answer before the body.
+        varying: the headers that differ in each request.
     """
 
     __slots__ = (
@@ -37,6 +60,7 @@ class Head:
         "requested_method",
         "size_bytes",
         "url",
+        "varying",
     )
 
     def __init__(self) -> None:
@@ -47,6 +71,7 @@ class Head:
         self.origin = self.requested_method = self.requested_headers = b""
         self.inference_header_length: bytes | None = None
         self.is_plain = True
+        self.varying: Headers = []
         self._kept: list[tuple[bytes, bytes]] = []
 
     def add_url(self, url: bytes) -> None:
@@ -87,6 +112,9 @@ class Head:
             case b"connection":
                 # Some clients send keep-alive with every request; it changes nothing.
                 self.is_plain = self.is_plain and value.lower() == b"keep-alive"
+            case varying if varying in VARYING_NAMES:
+                self.varying.append((name, value))
+                self._kept.append((name, value))
 
     def add_close(self) -> None:
         """Keep the fact that the connection ends with this request, which a dropped header announced."""

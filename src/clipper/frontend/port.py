@@ -11,11 +11,19 @@ from clipper.frontend.clients import Guarded
 from clipper.frontend.cross_origin import Origins
 from clipper.frontend.door import Door
 from clipper.frontend.endpoint import Endpoint
-from clipper.frontend.heads import Head
+from clipper.frontend.heads import Head, Headers, ids_of, path_of, without_varying
 from clipper.frontend.inference.errors import error_json
 from clipper.frontend.long_work import LongWork
+from clipper.telemetry.request_note import RequestNote, read_request_id
+from clipper.telemetry.watch import Watch
 
 _ACTIONS = {b"predict", b"observe", b"update"}
+# The status of a request whose client has left, as nginx logs it.
+LEFT = "499"
+# Of gRPC.
+HEALTH_SERVICE = b"/grpc.health.v1.Health/"
+NO_HEADERS: Headers = []
+NO_IDS: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
 
 
 class Member(Protocol):
@@ -58,6 +66,7 @@ class Port:
             the first one.
         on_leaving: called when a connection was lost.
         known_heads: request head to its endpoint and body size; see ``Connection``.
+        plain_heads: those whose requests need no note unless they have an id.
         budget: the memory that requests hold.
         work: runs work that takes too long for one turn.
         now_s: the loop's clock.
@@ -68,6 +77,7 @@ class Port:
         sweeps: number of sweeps since the start, one a second: a clock that is free to read.
         is_draining: whether each connection ends with its next answer.
         origins: the web pages that may read answers; None if no page of another origin may.
+        watch: notes requests; None if nobody wants to know of them.
     """
 
     def __init__(
@@ -75,7 +85,9 @@ class Port:
         max_connections: int = limits.MAX_CONNECTIONS,
         give_out: Callable[[], None] = lambda: None,
         origins: Origins | None = None,
+        watch: Watch | None = None,
     ) -> None:
+        self.watch = watch
         loop = asyncio.get_running_loop()
         self._endpoints: Mapping[bytes, Endpoint | Guarded] = {}
         self._others: OtherPaths | None = None
@@ -84,6 +96,8 @@ class Port:
         self.coming = 0
         self.on_leaving: Callable[[], None] = lambda: None
         self.known_heads: dict[bytes, tuple[Endpoint, int]] = {}
+        # A watch wants to know of each request, so that none may be found here.
+        self.plain_heads = self.known_heads if watch is None else {}
         self.budget = Budget()
         self.refused: Counter[str] = Counter()
         self.work = LongWork(loop.call_soon, self.budget, self.refused)
@@ -131,8 +145,71 @@ class Port:
 
     def known(self, data: bytes) -> Endpoint | None:
         """Return the endpoint of a request that begins with ``data``, if its head is known."""
-        known = self.known_heads.get(data[: data.find(b"\r\n\r\n") + 4])
+        head = data[: data.find(b"\r\n\r\n") + 4]
+        known = self.known_heads.get(head) or self.known_heads.get(without_varying(head)[0])
         return None if known is None else known[0]
+
+    # -- notes -------------------------------------------------------------------------------------------
+
+    def recognise(
+        self, head: bytes, arrived_s: float, transport: asyncio.Transport
+    ) -> tuple[tuple[Endpoint, int] | None, RequestNote | None]:
+        """Look a head up, whatever its headers say that differ in each request. Return the request's note, too."""
+        known, varying, chance = self.known_heads.get(head), NO_HEADERS, 0.0
+        if known is None:
+            rest, varying = without_varying(head)
+            known = self.known_heads.get(rest) if varying else None
+            if known is None:
+                return None, None
+        if self.watch is not None:
+            chance = self.watch.draw()
+            if chance >= self.watch.most and not varying:
+                return known, None
+        # Known heads are of POST.
+        return known, self.note(arrived_s, varying, "POST", head[5 : head.find(b" ", 5)], transport, chance)
+
+    def note(
+        self,
+        arrived_s: float,
+        varying: Headers,
+        method: str,
+        url: bytes,
+        transport: asyncio.Transport | None,
+        chance: float | None = None,
+    ) -> RequestNote | None:
+        """Note a request, if it has an id or the watch wants to know of it.
+
+        Args:
+            arrived_s: when it was read.
+            varying: its headers that differ in each request.
+            method, url: what it asks.
+            transport: knows the client; None if nobody does.
+            chance: what the watch has drawn for it; None if that is still to do.
+        """
+        ids, traceparents, tracestates = ids_of(varying) if varying else NO_IDS
+        request_id = read_request_id(ids[0]) if len(ids) == 1 else ""
+        if self.watch is None:
+            return RequestNote(arrived_s, request_id) if request_id else None
+
+        def about() -> tuple[str, str, str]:
+            peer = None if transport is None else transport.get_extra_info("peername")
+            return method, path_of(url).decode("latin-1"), str(peer[0]) if isinstance(peer, tuple) else ""
+
+        asks = method == "POST" and not url.startswith(HEALTH_SERVICE)
+        if chance is None:
+            chance = self.watch.draw()
+        return self.watch.note(chance, arrived_s, request_id, traceparents, tracestates, about, may_begin=asks)
+
+    def conclude(self, note: RequestNote, response: bytes) -> bytes:
+        """The request is answered, or, if the response is empty, its client has left. Return the response as it is
+        sent: with the request's id."""
+        if self.watch is not None:
+            status = response[9:12].decode() or LEFT
+            self.watch.answered(note, status, status >= "500", self.now_s(), len(response), "http")
+        if not note.id or not response:
+            return response
+        start = response.find(b"\r\n") + 2
+        return b"%bx-request-id: %b\r\n%b" % (response[:start], note.id.encode(), response[start:])
 
     def why_not_found(self, path: bytes) -> str:
         if self._others is not None and (why := self._others.why_not_found(path)) is not None:
@@ -143,16 +220,19 @@ class Port:
             return f"application {name[:100].decode('latin-1')!r} is not known: `clipper app list` shows the known ones"
         return f"nothing at {shown!r}: expected /APPLICATION/predict or /APPLICATION/observe"
 
-    def learn_head(self, request: bytes, endpoint: Endpoint | None, content_length: int) -> None:
-        """Remember the head of a whole request that httptools has just parsed, if the head is plain."""
-        size = len(request) - content_length
-        if size > limits.MAX_KNOWN_HEAD_BYTES or request.find(b"\r\n\r\n") + 4 != size:
+    def learn_head(self, request: bytes, endpoint: Endpoint | None, head: Head) -> None:
+        """Remember the plain head of a whole request that httptools has just parsed into ``head``."""
+        size = len(request) - head.content_length
+        if request.find(b"\r\n\r\n") + 4 != size:
+            return
+        rest, varying = without_varying(request[:size])
+        if len(rest) > limits.MAX_KNOWN_HEAD_BYTES or len(varying) != len(head.varying):
             return
         if endpoint is None or "POST" not in endpoint.methods:
             return
         if len(self.known_heads) >= limits.MAX_KNOWN_HEADS:
             self.known_heads.clear()
-        self.known_heads[request[:size]] = endpoint, content_length
+        self.known_heads[rest] = endpoint, head.content_length
 
     # -- connections -------------------------------------------------------------------------------------
 
@@ -176,6 +256,17 @@ class Port:
     def idle_timeout_sweeps(self) -> int:
         is_crowded = len(self.members) >= self.max_connections * limits.CROWDED_SHARE
         return limits.CROWDED_IDLE_TIMEOUT_SWEEPS if is_crowded else limits.IDLE_TIMEOUT_SWEEPS
+
+    def fitting(self, response: bytes, closes: bool, has_body: bool) -> bytes:
+        """Return a large answer, or an error in its place if other clients' unread answers leave no room for it."""
+        if self.budget.has_room(len(response)):
+            return response
+        self.shed(limits.SLOW_SWEEPS)
+        self.refused["overloaded"] += 1
+        body = responses.error_json(
+            "overloaded", "answers that clients have not read take up all memory for them: try again in a moment"
+        )
+        return responses.answer(503, body, close=closes, has_body=has_body)
 
     def shed(self, slow_sweeps: int) -> None:
         """Requests hold too much memory: cut off the clients that have not read their answers for the longest.

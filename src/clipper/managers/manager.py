@@ -196,10 +196,10 @@ class Manager:
                 start_timeout_s, lambda: self._batch_timeout_s(model_id), self._samples, self._on_change
             )
         except Exception as error:  # a bug of ours; it counts as a death too, else the slot would be stuck
-            log.exception("watching %s failed", replica.note.id)
+            log.exception("watching %s failed", replica.note.id, extra={"replica": replica.note.id})
             death = Death(f"watching container {status.slot} failed: {error!r}", 0.0)
         if replica.phase == "stopping":
-            log.info("stopped %s", replica.note.id)
+            log.info("stopped %s", replica.note.id, extra={"replica": replica.note.id})
             del self._slots[status.slot]
             self._on_change()
         else:

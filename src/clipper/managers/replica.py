@@ -169,7 +169,7 @@ class Replica:
             raise ContainerFailed(f"container {self.note.slot} was stopped before it was started") from None
         finally:
             self._launching = self.progress = None
-        log.info("started %s, pid %s", self.note.id, container.pid)
+        log.info("started %s, pid %s", self.note.id, container.pid, extra={"replica": self.note.id})
         return container
 
     async def _watch(self, container: Container, probe: Probe, batch_timeout_s: Callable[[], float]) -> str:

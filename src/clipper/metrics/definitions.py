@@ -21,6 +21,7 @@ from clipper.control.statistics import (
     ReplicaStatistics,
     SelectionStatistics,
     StandingStatistics,
+    TelemetryStatistics,
     VersionStatistics,
     WorkerStatistics,
 )
@@ -173,6 +174,29 @@ DECISION_LOG: Group[DecisionLogStatistics] = Group(
             "reason",
         ),
         Number("gauge", "clipper_decisions_waiting_bytes", "Bytes that wait to be written.", lambda d: d.waiting_bytes),
+    ),
+)
+
+TELEMETRY: Group[TelemetryStatistics] = Group(
+    ("worker",),
+    (
+        Number(
+            "counter",
+            "clipper_log_lines_written",
+            "Lines written to the access log and the slow-query log.",
+            lambda t: t.lines_written,
+            "log",
+        ),
+        Number(
+            "counter",
+            "clipper_log_lines_left_out",
+            "Lines that these logs lack, since there were too many or the disk did not take them.",
+            lambda t: t.lines_left_out,
+            "log",
+        ),
+        Number("counter", "clipper_spans_exported", "Spans that the receiver took.", lambda t: t.spans_exported or 0),
+        Number("counter", "clipper_spans_dropped", "Spans that were dropped.", lambda t: t.spans_dropped, "reason"),
+        Number("gauge", "clipper_spans_waiting", "Spans that wait to be sent.", lambda t: t.spans_waiting),
     ),
 )
 

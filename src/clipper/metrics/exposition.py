@@ -22,6 +22,7 @@ from clipper.metrics.definitions import (
     SELECTED_MODEL,
     SELECTION,
     SERVER,
+    TELEMETRY,
     TEST,
     VERSION,
     WORKER,
@@ -73,6 +74,7 @@ class ServerCollector(Collector):
         yield from _families(WORKER_PROCESS, [((str(w.index),), w) for w in self._status.workers])
         yield from _families(WORKER, [((index,), worker) for index, worker in workers])
         yield from _families(DECISION_LOG, [((index,), w.decisions) for index, w in workers if w.decisions])
+        yield from _families(TELEMETRY, [((index,), w.telemetry) for index, w in workers if w.telemetry])
         yield from _families(LIMIT, [((one.of, one.name, index), one) for index, w in workers for one in w.limits])
         yield from _families(APPLICATION, [((a.name, index), a) for index, w in workers for a in w.applications])
         selections = [(a, index, a.selection) for index, w in workers for a in w.applications if a.selection]

@@ -17,6 +17,8 @@ from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.policies.policy import Choice, QueryView, Totals
 from clipper.selection.query import Asker, Query
 from clipper.selection.terms import Terms
+from clipper.telemetry.request_note import EndedQuery
+from clipper.telemetry.watch import Watch
 
 # An answer does not wait for a model with a smaller share of outputs in time than the first number; once the answer is
 # settled, it does not wait for one below the second.
@@ -31,6 +33,7 @@ class Answering:
         name: the application's name.
         complete: called once all models that a query asked have answered or failed: ``finish``, or, if the policy may
             ask further models, ``Stages.go_on``.
+        now_s: the loop's clock.
         feedback_ttl_s, input_type: copies from the terms, which the join table reads for each query.
     """
 
@@ -42,13 +45,15 @@ class Answering:
         counts: ApplicationCounts,
         outcomes: Outcomes,
         joins: JoinTable,
+        watch: Watch | None = None,
     ) -> None:
         self.name = name
         self.contexts = contexts
         self.counts = counts
         self.outcomes = outcomes
         self._joins = joins
-        self._now_s = asyncio.get_running_loop().time
+        self._watch = watch
+        self.now_s = asyncio.get_running_loop().time
         self.complete: Callable[[Query], None] = self.finish
         self.follow(terms)
 
@@ -137,7 +142,7 @@ class Answering:
 
     def _keep_late(self, query: Query, model: str, output: Output) -> None:
         """Keep an output that came after the answer: feedback still uses it."""
-        if self._now_s() <= query.deadline_s:
+        if self.now_s() <= query.deadline_s:
             query.in_time += 1
             self.outcomes.came(query.arms.key(model))
         freed = 0
@@ -155,7 +160,7 @@ class Answering:
         query.asker = None
         if asker is None:
             return
-        now_s, terms = self._now_s(), self.terms
+        now_s, terms = self.now_s(), self.terms
         latency_s = now_s - query.arrival_s
         self.counts.latency_s.record(latency_s)
         if latency_s > terms.slo_s:
@@ -176,9 +181,18 @@ class Answering:
             self._answer_combined(query, choice, row, asker)
         if terms.decisions is not None:
             terms.decisions.add(query, latency_s)
+        watch = self._watch
+        if watch is not None and (query.note is not None or latency_s > watch.slow_s):
+            self._tell(watch, query, now_s)
         # With one model there is nothing to select, so the policy needs no outcomes.
         if choice is not None and choice is not terms.only_choice and terms.selector.policy.learns:
             self._count_outcome(query, choice, is_over=now_s >= query.deadline_s - TIMER_EARLY_S)
+
+    def _tell(self, watch: Watch, query: Query, now_s: float) -> None:
+        note, query.note = query.note, None  # a query is kept for feedback, and its note is not
+        models = query.choice.models if query.choice is not None else ()
+        slo_s, reason = self.terms.slo_s, query.reason or ""
+        watch.ended(EndedQuery(self.name, query.id, query.arrival_s, now_s, slo_s, models, query.stage, reason, note))
 
     def answer_without(self, query: Query, asker: Asker) -> None:
         """Answer without an output: with the default or an error, and the reason."""

@@ -23,6 +23,7 @@ from clipper.selection.selector import Selector
 from clipper.selection.stages import Stages
 from clipper.selection.surroundings import Surroundings
 from clipper.selection.terms import Terms
+from clipper.telemetry.request_note import RequestNote
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,13 @@ class Application:
         self.stages: Stages | None = None
         self.terms = self._terms(Selector(snapshot, self.counts, surroundings.make))
         self.answering = Answering(
-            snapshot.name, self.terms, self.contexts, self.counts, self.outcomes, surroundings.joins
+            snapshot.name,
+            self.terms,
+            self.contexts,
+            self.counts,
+            self.outcomes,
+            surroundings.joins,
+            surroundings.watch,
         )
         self._deadlines = Deadlines(self.answering.finish)
         self._reads = ContextReads(self.load)
@@ -117,6 +124,7 @@ class Application:
         context: str | None = None,
         features: bytes | None = None,
         timeout_s: float | None = None,
+        request: RequestNote | None = None,
     ) -> Query:
         """Answer one input: ``asker`` is called now or later, by the deadline.
 
@@ -128,6 +136,7 @@ class Application:
             context: the user, session or other group whose state the policy uses.
             features: raw buffer of float64 features for the policy; None if the input itself is the features.
             timeout_s: the client's timeout, if it is shorter than the SLO.
+            request: what is noted of the request that asks; None if nothing is.
 
         Raises:
             NotFound: this version does not run.
@@ -143,6 +152,8 @@ class Application:
         deadline_s = arrival_s + (terms.budget_s if timeout_s is None else min(terms.budget_s, timeout_s))
         query_id = self.surroundings.ids.take()
         query = Query(self.answering, asker, query_id, row, context, arrival_s, deadline_s, version, features)
+        if request is not None and (watch := self.surroundings.watch) is not None:
+            query.note = watch.begin(request, self.name, query_id, deadline_s)
         self.counts.queries += 1
         if choice is not None:
             self._ask(query, row, choice, targets, arms)
@@ -205,7 +216,8 @@ class Application:
             await self.contexts.load(context)
         except ClipperError as error:
             if not self._is_store_down:  # log it once, not for each query
-                log.warning("application %s uses only what it has learned in memory: %s", self.name, error)
+                text, extra = "application %s uses only what it has learned in memory: %s", {"application": self.name}
+                log.warning(text, self.name, error, extra=extra)
             self._is_store_down = True
         else:
             self._is_store_down = False
@@ -227,6 +239,8 @@ class Application:
             self.answering.finish(query)
             return
         terms = self.terms
+        if query.note is not None:
+            query.note.selected_s = self.answering.now_s()
         self._ask(query, row, choice, terms.targets, terms.arms)
         if terms.shadows:
             self._ask_shadows(query, row)
@@ -252,6 +266,8 @@ class Application:
             waiter = query if model == target.model.name else Named(query, model)
             output = target.predict(row, waiter, query.arrival_s, slo_s)
             if output is not None:
+                if query.note is not None:
+                    query.note.cache_hits += 1
                 self.answering.output_came(query, model, output)
         if query.missing and len(models) > 1 and not query.done:
             query.is_asked = True

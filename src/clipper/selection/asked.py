@@ -16,6 +16,7 @@ class Asked:
         self.outputs = outputs
         self.deadline_s = deadline_s
         self.done = False
+        self.span = None  # feedback is not traced
         self.missing = 0
         self.all_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -49,6 +50,10 @@ class AskedByName:
     @property
     def deadline_s(self) -> float:
         return self._asked.deadline_s
+
+    @property
+    def span(self) -> None:
+        """Feedback is not traced."""
 
     def on_output(self, model: str, output: Output) -> None:
         self._asked.on_output(self._name, output)

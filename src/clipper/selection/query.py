@@ -8,6 +8,8 @@ from clipper.outputs.output import Output
 from clipper.selection.confidence import Said
 from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.policies.policy import Choice, QueryView
+from clipper.telemetry.request_note import QueryNote
+from clipper.telemetry.trace_context import SpanContext
 from clipper.types import InputType
 
 
@@ -72,6 +74,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
         reason: the error code for which there was no answer; None if there was one.
         pinned: the version that the query named, which bypasses the policy.
         features: raw buffer of the float64 features that came with the query.
+        note: what is noted of it until it is answered; None if nothing is.
     """
 
     owner: Owner
@@ -101,6 +104,12 @@ class Query(msgspec.Struct, gc=False, eq=False):
     said: Said | None = None
     confidence: float = 1.0
     reason: str | None = None
+    note: QueryNote | None = None
+
+    @property
+    def span(self) -> SpanContext | None:
+        """Its span, if it is traced and not answered."""
+        return None if self.note is None else self.note.span
 
     @property
     def raw_confidence(self) -> float | None:
@@ -162,6 +171,10 @@ class Named:
     def deadline_s(self) -> float:
         return self._query.deadline_s
 
+    @property
+    def span(self) -> SpanContext | None:
+        return self._query.span
+
     def on_output(self, model: str, output: Output) -> None:
         self._query.on_output(self._name, output)
 
@@ -179,6 +192,10 @@ class Shadow:
         self._name = name
         self.deadline_s = query.deadline_s
         self.done = False
+
+    @property
+    def span(self) -> SpanContext | None:
+        return self._query.span
 
     def on_output(self, model: str, output: Output) -> None:
         self._query.owner.shadow_came(self._query, self._name, output)

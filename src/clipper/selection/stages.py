@@ -11,6 +11,7 @@ from clipper.selection.answering import Answering
 from clipper.selection.feedback.latencies import Latencies
 from clipper.selection.policies.policy import Choice, Outlook
 from clipper.selection.query import Query
+from clipper.telemetry.trace_context import SpanContext
 
 # A query may ask a further model as long as this many times the model's expected time is left.
 LAST_CALL_TIMES = 1.2
@@ -43,6 +44,10 @@ class Further:
     @property
     def deadline_s(self) -> float:
         return self._query.deadline_s
+
+    @property
+    def span(self) -> SpanContext | None:
+        return self._query.span
 
     def on_output(self, model: str, output: Output) -> None:
         self._stages.answered(self)

@@ -13,6 +13,7 @@ from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.own_code import Made, make
 from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.store import Store
+from clipper.telemetry.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Surroundings:
         asking: bounds the feedback that models are being asked for; see ``Learner``.
         make: makes an application's policy and loss, without waiting for a user's code.
         decisions: the decision log; None if there is none.
+        watch: is told of queries that are slow, or whose request has a note; None if nobody wants to know of them.
     """
 
     predictor: Predictor
@@ -33,3 +35,4 @@ class Surroundings:
     asking: asyncio.Semaphore
     make: Callable[[ApplicationSnapshot], Made] = make
     decisions: DecisionLog | None = None
+    watch: Watch | None = None

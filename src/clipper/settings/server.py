@@ -4,9 +4,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Struct
-
 from clipper.settings.fields import Setting
+from clipper.settings.telemetry import TelemetrySettings
 from clipper.settings.texts import read_grpc_port, read_size
 from clipper.types import STORE_VARIABLE
 
@@ -31,7 +30,7 @@ GRPC_PORT = 1339
 KEEP_VERSIONS = 10
 
 
-class ServerSettings(Struct, frozen=True, kw_only=True):
+class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
     """How a server runs. The server's process has an argument for each field, with the field's name."""
 
     host: Annotated[str, Setting("The address of the query port.")] = "127.0.0.1"

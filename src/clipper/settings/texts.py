@@ -5,6 +5,7 @@ import math
 import re
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from clipper.errors import InvalidArgument
 
@@ -88,6 +89,25 @@ def read_origin(text: str) -> str:
             "path and without the scheme's own port, e.g. https://shop.example, or * for all"
         )
     return text
+
+
+def read_endpoint(text: str) -> str:
+    """The URL of a receiver of OTLP over HTTP, without the path of a signal and without a slash at its end."""
+    expected = "expected e.g. http://localhost:4318"
+    try:
+        url = urlsplit(text)
+        is_url = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or not text.isprintable() or " " in text:
+        raise InvalidArgument(f"{text!r:.100} is not the URL of a receiver: {expected}")
+    # Everybody on the machine can read command lines.
+    if url.username is not None or url.query or url.fragment:
+        raise InvalidArgument(
+            f"the URL of the receiver at {url.hostname!r:.100} has more than a path: {expected}; credentials belong "
+            "into OTEL_EXPORTER_OTLP_HEADERS"
+        )
+    return text.rstrip("/").removesuffix("/v1/traces")
 
 
 def read_cost(text: str) -> float | Literal["auto"]:

@@ -11,6 +11,7 @@ import uvloop
 
 from clipper.errors import ClipperError
 from clipper.home import lock_home
+from clipper.log_format import set_up
 from clipper.malloc import keep_large_pieces_apart, share_one_arena
 from clipper.open_files import raise_limit
 from clipper.run_as import check_able, forbid_new_privileges
@@ -24,7 +25,7 @@ def main() -> int:
     config = parse_command_line()
     keep_large_pieces_apart()
     share_one_arena()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up(config.log_format, config.log_level)
     # uvicorn logs starts and stops, which the supervisor logs itself, and clients' errors, which could fill the log.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     try:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from clipper.errors import InvalidArgument
-from clipper.extras import has_grpc
+from clipper.extras import has_grpc, has_otel
 from clipper.hosts import address_of, is_loopback
 from clipper.run_as import RunAs, find_run_as
 from clipper.settings.fields import Described, settings_of
 from clipper.settings.server import GRPC_PORT, ServerSettings
-from clipper.settings.texts import read_grpc_port, read_origin
+from clipper.settings.texts import read_endpoint, read_grpc_port, read_origin
 from clipper.tls.material import TlsMode, TlsPaths
 from clipper.types import STORE_VARIABLE
 
@@ -84,6 +84,8 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         )
     if isinstance(config.grpc_port, int) and not has_grpc():
         parser.error(f"--grpc-port {config.grpc_port} needs the extra grpc: pip install 'clipper-serving[grpc]'")
+    if config.otlp_endpoint is not None and not has_otel():
+        parser.error("--otlp-endpoint needs the extra otel: pip install 'clipper-serving[otel]'")
     if config.docker_transport == "tcp" and config.docker_network == "none":
         parser.error("--docker-transport tcp: nothing reaches a container in --docker-network none; choose another")
     return config
@@ -97,7 +99,7 @@ def _reading(described: Described) -> dict[str, Any]:
     if kind is bool:
         return {"action": "store_true"}
     if kind == tuple[str, ...]:
-        return {"action": "append", "type": _origin if described.name == "allowed_origin" else _host}
+        return {"action": "append", "type": _by(read_origin) if described.name == "allowed_origin" else _host}
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind)}
     if setting.least is not None:
@@ -112,25 +114,20 @@ def _host(text: str) -> str:
     return text
 
 
-def _origin(text: str) -> str:
-    try:
-        return read_origin(text)
-    except InvalidArgument as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def _by(read: Callable[[str], object]) -> Callable[[str], object]:
+    """``read`` as argparse takes it."""
 
+    def parse(text: str) -> object:
+        try:
+            return read(text)
+        except InvalidArgument as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
 
-def _grpc_port(text: str) -> int | Literal["off"]:
-    try:
-        return read_grpc_port(text)
-    except InvalidArgument as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    return parse
 
 
 def _run_as(text: str) -> str:
-    try:
-        find_run_as(text)
-    except InvalidArgument as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    find_run_as(text)
     return text
 
 
@@ -159,6 +156,7 @@ def _between(kind: type[int] | type[float], least: float, most: float | None) ->
 
 _READ_HERE: dict[str, Callable[[str], object]] = {
     "store": _store_address,
-    "run_as": _run_as,
-    "grpc_port": _grpc_port,
+    "run_as": _by(_run_as),
+    "grpc_port": _by(read_grpc_port),
+    "otlp_endpoint": _by(read_endpoint),
 }

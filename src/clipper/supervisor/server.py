@@ -59,6 +59,7 @@ from clipper.supervisor.workers import ports, takeover
 from clipper.supervisor.workers.settings import WorkerSettings, store_digest
 from clipper.supervisor.workers.worker_process import INSTANCES, WorkerProcess
 from clipper.supervisor.workers.workers import Workers
+from clipper.types import OTEL_PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +187,8 @@ class Supervisor:
             reconciler.wake()
 
         build = build_id()
+        # What OpenTelemetry's library reads, such as headers with a receiver's key. No model gets it.
+        otel = {name: value for name, value in os.environ.items() if name.startswith(OTEL_PREFIX)}
 
         def make_worker(index: int) -> WorkerProcess:
             return WorkerProcess(
@@ -197,6 +200,7 @@ class Supervisor:
                 instances,
                 wake,
                 build,
+                otel,
                 is_spare=index == self._config.workers,
             )
 

@@ -11,6 +11,7 @@ import msgspec
 import uvloop
 
 from clipper.control.server import ControlServer
+from clipper.log_format import set_up
 from clipper.malloc import keep_large_pieces_apart
 from clipper.open_files import raise_limit
 from clipper.worker.config import WorkerConfig
@@ -30,7 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="clipper.worker", description="Answer queries. Started by the supervisor.")
     parser.add_argument("--config", required=True, help="a WorkerConfig as JSON")
     config = msgspec.json.decode(parser.parse_args().config, type=WorkerConfig)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up(config.telemetry.log_format, config.telemetry.log_level)
     max_connections = most_connections(raise_limit())
     keep_large_pieces_apart()
     return uvloop.run(_run(config, max_connections), loop_factory=PreciseLoop)

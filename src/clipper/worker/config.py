@@ -5,6 +5,7 @@ from msgspec import Struct
 from clipper.frontend.limits import MAX_BODY_BYTES
 from clipper.run_as import RunAs
 from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_CONTEXTS
+from clipper.settings.telemetry import TelemetrySettings
 from clipper.tls.material import TlsMode
 
 
@@ -28,6 +29,8 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         grpc_port: port of the gRPC API, which all workers share; 0 is none.
         allowed_origins: origins of web pages that may read answers; see ``Origins``.
         tls: whether clients use TLS. The certificate comes with each snapshot, since it may change.
+        telemetry: how it logs, and which spans it sends where.
+        logs: folder of its access log and its slow-query log; if empty, it has neither.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for requests in progress.
     """
@@ -49,5 +52,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     grpc_port: int = 0
     allowed_origins: tuple[str, ...] = ()
     tls: TlsMode = "off"
+    telemetry: TelemetrySettings = TelemetrySettings()
+    logs: str = ""
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0

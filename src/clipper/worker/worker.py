@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -63,8 +64,10 @@ from clipper.selection.stores.open import open_store
 from clipper.selection.surroundings import Surroundings
 from clipper.selection.synchronizer import Synchronizer
 from clipper.selection.trial import Trials
+from clipper.telemetry.open import open_exporter
+from clipper.telemetry.watch import Watch
 from clipper.tls.material import TlsMaterial, server_context
-from clipper.types import STORE_VARIABLE
+from clipper.types import OTEL_PREFIX, STORE_VARIABLE
 from clipper.worker.config import WorkerConfig
 from clipper.worker.feedback_router import FeedbackRouter
 
@@ -76,6 +79,8 @@ READ_AT_ONCE = 50
 # because of it. Young objects are still collected, since a cycle on an error path must not stay for ever. They are few
 # at a time, so that a pass over nothing but cycles does not hold the loop: 50,000 took up to 90 ms.
 GC_THRESHOLDS = (10_000, 250, 100)
+# For how long a thread may go on when another one waits for the interpreter, if there is such a thread.
+SWITCH_INTERVAL_S = 0.0005
 
 
 class Worker:
@@ -89,9 +94,10 @@ class Worker:
         self._on_drain = on_drain
         self._started_s = monotonic()
         random = Random()
-        self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
+        self._watch = open_watch(config, random)
+        self._predictor = Predictor(config.cache_bytes, random.getrandbits(64), self._watch)
         origins = Origins(config.allowed_origins) if config.allowed_origins else None
-        self._port = Port(max_connections, give_out=self._predictor.end_turn, origins=origins)
+        self._port = Port(max_connections, self._predictor.end_turn, origins, self._watch)
         self._server = QueryServer(self._port)
         # This imports the library of HTTP/2, which must be in memory before gc.freeze().
         self._rpc = open_rpc_server(self._port) if config.grpc_port else None
@@ -131,6 +137,7 @@ class Worker:
             asking=asyncio.Semaphore(MAX_ASKING),
             make=self._own_code.made,
             decisions=self._decisions,
+            watch=self._watch,
         )
         self._router = FeedbackRouter(config.instance)
         self._applications: dict[str, Application] = {}
@@ -266,6 +273,7 @@ class Worker:
             cache=CacheStatistics(cache.entries, cache.size_bytes, cache.capacity_bytes, cache.evictions),
             feedback_window=self._surroundings.joins.statistics(asyncio.get_running_loop().time()),
             decisions=None if self._decisions is None else self._decisions.statistics(),
+            telemetry=None if self._watch is None else self._watch.statistics(),
             limits=self._clients.statistics(),
             grpc_calls=self._rpc.counts.calls if self._rpc is not None else 0,
             grpc_calls_in_flight=self._rpc.counts.in_flight if self._rpc is not None else 0,
@@ -286,6 +294,8 @@ class Worker:
         await self._store.close()
         if self._decisions is not None:
             await self._decisions.close()
+        if self._watch is not None:
+            await self._watch.close()
         return left
 
     def _follow_code(self, name: str) -> None:
@@ -344,6 +354,25 @@ class Worker:
     async def _statistics_of_all(self) -> list[WorkerStatistics]:
         """Return the statistics of all workers that can be reached."""
         return [self.statistics(), *await self._router.statistics_of_peers()]
+
+
+def open_watch(config: WorkerConfig, random: Random) -> Watch | None:
+    """Return what notes requests, and tells whoever the settings name; None if they name nobody.
+
+    Raises:
+        InvalidArgument: the extra ``otel`` is not installed.
+    """
+    settings = config.telemetry
+    exporter = open_exporter(settings.otlp_endpoint, f"worker-{config.index}", os.environ)
+    # They may hold a receiver's key, and processes of users' own policies inherit the environment.
+    for name in [name for name in os.environ if name.startswith(OTEL_PREFIX)]:
+        del os.environ[name]
+    if exporter is not None:
+        # The thread that makes messages would hold the interpreter for ten times as long when the loop wants it.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if exporter is None and not settings.access_log and settings.slow_query_ms is None:
+        return None
+    return Watch(settings, Path(config.logs), config.index, exporter, random)
 
 
 def bind_shared(host: str, port: int) -> socket.socket:

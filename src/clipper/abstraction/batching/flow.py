@@ -9,6 +9,7 @@ from collections import deque
 import msgspec
 
 from clipper.abstraction.work import Work
+from clipper.telemetry.spans import BatchNote
 
 # It pays to wait for the clients of short batches if two or more such batches hold this many rows.
 MANY = 8
@@ -26,6 +27,7 @@ class Batch(msgspec.Struct, eq=False):
         was_full: whether the replica's limit kept it from being larger.
         is_short: whether it takes so little time that a second batch behind it hides a round trip.
         is_expected: whether it is short, in flight, and not yet in flight for so long that it hangs.
+        note: what is noted of it; None if none of its queries is traced.
     """
 
     id: int
@@ -36,6 +38,7 @@ class Batch(msgspec.Struct, eq=False):
     was_full: bool
     is_short: bool
     is_expected: bool = False
+    note: BatchNote | None = None
 
 
 class Flow:

@@ -179,7 +179,9 @@ class Infer:
         arrived_s: float,
     ) -> None:
         asker = self.asker(exchange, version, plan.form)
-        query = self.application.predict(row, asker, arrived_s, version, plan.context, features, plan.timeout_s)
+        query = self.application.predict(
+            row, asker, arrived_s, version, plan.context, features, plan.timeout_s, exchange.note
+        )
         if not query.done:
             exchange.started = query
 
@@ -197,7 +199,14 @@ class Infer:
                 if gather.has_ended:
                     return
                 query = self.application.predict(
-                    row, Part(gather, index), arrived_s, version, plan.context, features, plan.timeout_s
+                    row,
+                    Part(gather, index),
+                    arrived_s,
+                    version,
+                    plan.context,
+                    features,
+                    plan.timeout_s,
+                    exchange.note,
                 )
                 if not query.done:
                     gather.queries.append(query)

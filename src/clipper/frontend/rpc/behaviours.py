@@ -272,8 +272,15 @@ def start(
     Raises:
         MalformedRequest: the message is compressed, and the call's head does not say how.
     """
-    call = Call(shared.port, caller, message.data, stream.head.authorizations, stream.deadline_s, arrived_s)
-    encoding = stream.head.encoding
+    port, head = shared.port, stream.head
+    note = None
+    if head.varying or port.watch is not None:
+        read_s = port.now_s() if arrived_s is None else arrived_s
+        note = port.note(read_s, head.varying, "POST", head.path.encode("latin-1"), None)
+        if note is not None and note.id:
+            stream.name(note.id)
+    call = Call(port, caller, message.data, head.authorizations, stream.deadline_s, arrived_s, note)
+    encoding = head.encoding
     if message.is_compressed:
         if encoding == b"identity":
             raise MalformedRequest("a message is compressed: expected grpc-encoding to say how")

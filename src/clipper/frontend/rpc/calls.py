@@ -9,7 +9,8 @@ from clipper.frontend import limits, responses
 from clipper.frontend.door import PATIENCE_SHARE_OF_SLO
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port
-from clipper.frontend.rpc.statuses import Refused, refusal
+from clipper.frontend.rpc.statuses import CANCELLED, FAULTS, OK, Refused, refusal, status_of
+from clipper.telemetry.request_note import RequestNote
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Call:
         deadline_s: by when an answer is wanted, on the loop's clock; None if at any time.
         arrived_s: when the end of its message was read.
         asks, patience_s: see ``Visitor``.
+        note: what is noted of it; None if nothing is.
     """
 
     __slots__ = (
@@ -60,6 +62,7 @@ class Call:
         "authorizations",
         "deadline_s",
         "message",
+        "note",
         "patience_s",
     )
 
@@ -71,6 +74,7 @@ class Call:
         authorizations: Sequence[bytes] = (),
         deadline_s: float | None = None,
         arrived_s: float | None = None,
+        note: RequestNote | None = None,
     ) -> None:
         """``arrived_s``: None if the message can only now be asked about."""
         self._port = port
@@ -78,6 +82,7 @@ class Call:
         self.message = message
         self.authorizations = authorizations
         self.deadline_s = deadline_s
+        self.note = note
         self._begin: Callable[[Exchange, float, bool], None] | None = None
         self._then: Callable[[bytes], None] | None = None
         self._exchange: CallExchange | None = None
@@ -118,6 +123,7 @@ class Call:
         self._begin, self._then = begin, then
         # Each knows the other, and the collector looks at no exchange: it would keep both until the call ends.
         self._exchange = CallExchange(self)
+        self._exchange.note = self.note
         self._hold(len(self.message))
         door, now_s, patience_s = self._port.door, self._port.now_s(), slo_s * PATIENCE_SHARE_OF_SLO
         if asks is None:
@@ -163,19 +169,27 @@ class Call:
     def answer(self, message: bytes) -> None:
         caller = self._end()
         if caller is not None:
+            self._conclude(OK, len(message))
             caller.on_answer(message)
 
     def refuse(self, refused: Refused) -> None:
         caller = self._end()
         if caller is not None:
+            self._conclude(status_of(refused.code), 0)
             caller.on_refusal(refused)
 
     def cancel(self) -> None:
         """The client has left: cancel what was asked."""
         exchange = self._exchange
-        self._end()
+        if self._end() is not None:
+            self._conclude(CANCELLED, 0)
         if exchange is not None:
             exchange.cancel()
+
+    def _conclude(self, status: str, answer_bytes: int) -> None:
+        port = self._port
+        if self.note is not None and port.watch is not None:
+            port.watch.answered(self.note, status, status in FAULTS, port.now_s(), answer_bytes, "grpc")
 
     def _end(self) -> Caller | None:
         caller, self._caller = self._caller, None

@@ -7,11 +7,11 @@ from typing import NamedTuple
 from clipper.errors import MalformedRequest, NotImplementedYet, Overloaded, TooLarge
 from clipper.frontend import limits
 from clipper.frontend.budget import Budget
+from clipper.frontend.heads import VARYING_NAMES, Headers
 
 # A flag that says whether the message is compressed, and its length.
 PREFIX_BYTES = 5
 ENCODINGS = (b"identity", b"gzip", b"deflate")
-Headers = list[tuple[bytes, bytes]]
 ANSWER_HEAD: Headers = [
     (b":status", b"200"),
     (b"content-type", b"application/grpc"),
@@ -48,12 +48,14 @@ class CallHead(NamedTuple):
         authorizations: the values of all its headers ``authorization``.
         timeout_s: how long the client waits for an answer; None if it says nothing.
         encoding: how its compressed messages are encoded; ``identity`` if none are.
+        varying: the headers that name the request, or its trace.
     """
 
     path: str
     authorizations: Sequence[bytes]
     timeout_s: float | None
     encoding: bytes
+    varying: Headers
 
 
 def read_head(headers: Iterable[tuple[bytes, bytes]]) -> CallHead:
@@ -69,6 +71,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> CallHead:
     timeout: bytes | None = None
     encoding = b"identity"
     authorizations: tuple[bytes, ...] = ()
+    varying: Headers = []
     size_bytes = 0
     for name, value in headers:
         size_bytes += len(name) + len(value)
@@ -84,6 +87,8 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> CallHead:
             authorizations += (value,)
         elif name == b"grpc-encoding":
             encoding = value
+        elif name in VARYING_NAMES:
+            varying.append((name, value))
     if method != b"POST":
         raise NotGrpc(b"405")
     # Other types go on with + and the name of a message format, or with parameters.
@@ -96,7 +101,8 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> CallHead:
     if encoding not in ENCODINGS:
         shown = encoding[:40].decode("latin-1")
         raise NotImplementedYet(f"grpc-encoding {shown!r} is not known: expected gzip, deflate or identity")
-    return CallHead(path.decode("latin-1"), authorizations, None if timeout is None else seconds_of(timeout), encoding)
+    timeout_s = None if timeout is None else seconds_of(timeout)
+    return CallHead(path.decode("latin-1"), authorizations, timeout_s, encoding, varying)
 
 
 def seconds_of(timeout: bytes) -> float:

@@ -15,8 +15,9 @@ from ngh2 import ErrorCode, Setting
 from clipper.errors import ClipperError, DeadlineExceeded, MalformedRequest, Overloaded, RequestTimeout
 from clipper.frontend import limits
 from clipper.frontend.budget import Budget
+from clipper.frontend.heads import Headers
 from clipper.frontend.rpc import bounds
-from clipper.frontend.rpc.framing import ANSWER_HEAD, Headers, NotGrpc, prefix_of, read_head
+from clipper.frontend.rpc.framing import ANSWER_HEAD, NotGrpc, prefix_of, read_head
 from clipper.frontend.rpc.statuses import Refused, refusal, trailers_of
 from clipper.frontend.rpc.stream import Behaviour, Stream
 
@@ -281,7 +282,7 @@ class Session:
         try:
             if not stream.has_head:
                 stream.has_head = True
-                http2.send_response(number, ANSWER_HEAD)
+                http2.send_response(number, stream.answer_head)
             if message is None:
                 pass
             elif len(message) <= limits.LARGE_ANSWER_BYTES:
@@ -301,7 +302,7 @@ class Session:
 
     def refuse(self, stream: Stream, trailers: Headers) -> None:
         self._host.on_output()
-        self._answer(stream.number, [*ANSWER_HEAD, *trailers], False)
+        self._answer(stream.number, [*stream.answer_head, *trailers], False)
         self._end_output(stream)
 
     def _answer(self, number: int, head: Headers, is_to_reset: bool) -> None:

@@ -43,6 +43,10 @@ NUMBERS = {
     "UNAVAILABLE": 14,
     "UNAUTHENTICATED": 16,
 }
+# What a call ends with that is answered, and one that its client has left.
+OK, CANCELLED = "OK", "CANCELLED"
+# Those that the server is to blame for, by OpenTelemetry's conventions for gRPC.
+FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE"})
 # Errors that a client is told when to try again after.
 TO_TRY_AGAIN = frozenset({"too_many_requests", "overloaded", "no_replica", "unavailable", "store_unavailable"})
 

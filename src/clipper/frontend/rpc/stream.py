@@ -4,7 +4,8 @@ from typing import Protocol
 
 from clipper.errors import ClipperError
 from clipper.frontend.budget import Budget
-from clipper.frontend.rpc.framing import OK_TRAILERS, CallHead, Headers, Message, MessageReader
+from clipper.frontend.heads import Headers
+from clipper.frontend.rpc.framing import ANSWER_HEAD, OK_TRAILERS, CallHead, Message, MessageReader
 from clipper.frontend.rpc.statuses import Refused, refusal, trailers_of
 
 
@@ -75,12 +76,14 @@ class Stream:
         behaviour: what its method does; None before it is known, and once the call has ended.
         has_ended: whether the client has sent its last message.
         has_head: whether the answer's head was sent.
+        answer_head: that head.
         waits_since_sweep: since when a message is incomplete; None if there is none.
         withheld_bytes: received, and not acknowledged to the client.
     """
 
     __slots__ = (
         "_session",
+        "answer_head",
         "behaviour",
         "deadline_s",
         "has_ended",
@@ -105,6 +108,11 @@ class Stream:
         self.waits_since_sweep: int | None = sweep
         self.withheld_bytes = 0
         self.has_head = False
+        self.answer_head = ANSWER_HEAD
+
+    def name(self, request_id: str) -> None:
+        """Have the answer's head say the request's id, unless it was sent."""
+        self.answer_head = [*ANSWER_HEAD, (b"x-request-id", request_id.encode())]
 
     @property
     def arrived_s(self) -> float:

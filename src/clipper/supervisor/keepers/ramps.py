@@ -77,7 +77,12 @@ class Ramps:
             except ClipperError as error:  # the store, the registry, or a state that cannot be read
                 failures[record.name] = str(error)
                 if record.name not in self._failures:
-                    log.warning("application %s: its newcomers cannot be judged now: %s", record.name, error)
+                    log.warning(
+                        "application %s: its newcomers cannot be judged now: %s",
+                        record.name,
+                        error,
+                        extra={"application": record.name},
+                    )
         self._failures = failures
         going_on = {
             (record.state_id, newcomer.name, newcomer.ramp)
@@ -110,7 +115,9 @@ class Ramps:
             return
         if verdict == "through":
             self._catalog.commit(Put(newcomers.through(record, newcomer)), why=f"it is through: {shown(evidence)}")
-            log.info("application %s: %s is through: %s", name, newcomer.name, shown(evidence))
+            log.info(
+                "application %s: %s is through: %s", name, newcomer.name, shown(evidence), extra={"application": name}
+            )
         else:
             changes = self._rollback(record, newcomer)
             if changes is None:
@@ -121,7 +128,7 @@ class Ramps:
                 f"this is an error is at most {FALSE_ALARMS:.0%})"
             )
             self._catalog.commit(Put(newcomers.stopped(record, newcomer, why)), *changes)
-            log.warning("application %s: %s was stopped: %s", name, newcomer.name, why)
+            log.warning("application %s: %s was stopped: %s", name, newcomer.name, why, extra={"application": name})
         self._wake()
 
     def _rollback(self, record: ApplicationRecord, newcomer: Newcomer) -> list[Put] | None:

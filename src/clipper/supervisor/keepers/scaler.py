@@ -94,6 +94,13 @@ class Scaler:
             return
         wish, record = version.autoscaler.plan(load), self._catalog.versions[id_]
         if wish.replicas != record.replicas_wanted:
-            log.info("%s: %d replicas in place of %d: %s", id_, wish.replicas, record.replicas_wanted, wish.reason)
+            log.info(
+                "%s: %d replicas in place of %d: %s",
+                id_,
+                wish.replicas,
+                record.replicas_wanted,
+                wish.reason,
+                extra={"model": id_.name, "version": id_.version},
+            )
             self._catalog.note(replace(record, replicas_wanted=wish.replicas), wish.reason)
             self._wake()

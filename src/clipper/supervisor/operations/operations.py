@@ -195,6 +195,12 @@ def _problems_of_workers(statistics: list[WorkerStatistics]) -> list[str]:
         for worker in statistics
         if worker.decisions is not None and worker.decisions.problem is not None
     ]
+    problems += [
+        f"worker {worker.index} {problem}"
+        for worker in statistics
+        if worker.telemetry is not None
+        for problem in worker.telemetry.problems
+    ]
     return problems + [
         f"application {application.name!r}, in worker {worker.index}: {application.selection.why_no_policy}"
         for worker in statistics

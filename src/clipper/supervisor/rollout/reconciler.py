@@ -210,7 +210,9 @@ class Reconciler:
     def _carry_out(self, instruction: Instruction) -> None:
         match instruction:
             case Note(record, why):
-                log.log(logging.ERROR if record.state == "failed" else logging.INFO, "%s: %s", record.id, why)
+                level = logging.ERROR if record.state == "failed" else logging.INFO
+                about = {"model": record.id.name, "version": record.id.version}
+                log.log(level, "%s: %s", record.id, why, extra=about)
                 self._catalog.note(record)
             case Commit():
                 self._commit(instruction)

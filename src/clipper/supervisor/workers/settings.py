@@ -9,6 +9,7 @@ from clipper.control.messages import CHANNEL_VERSION
 from clipper.processes.process import ProcessRecord
 from clipper.run_as import RunAs
 from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_BODY_BYTES, MAX_CONTEXTS
+from clipper.settings.telemetry import TelemetrySettings
 from clipper.tls.material import TlsMode
 
 
@@ -24,7 +25,7 @@ class WorkerSettings(Struct, frozen=True):
         max_contexts: of each application in the store.
         decisions: the decision log's folder.
         knows_keys: False if a Clipper from before there were keys started the worker, which then answers anyone.
-        run, grpc_port, allowed_origins: see ``WorkerConfig``.
+        run, grpc_port, allowed_origins, telemetry, logs: see ``WorkerConfig``.
     """
 
     host: str
@@ -42,6 +43,8 @@ class WorkerSettings(Struct, frozen=True):
     run_as: RunAs | None = None
     grpc_port: int = 0
     allowed_origins: tuple[str, ...] = ()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    logs: str = ""
 
     def can_stand_beside(self, other: "WorkerSettings") -> bool:
         """Whether workers of both may answer on one port, until those of one are replaced."""

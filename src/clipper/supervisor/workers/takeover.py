@@ -9,6 +9,8 @@ from clipper.processes.folder import ProcessFolder
 from clipper.processes.proc import start_time
 from clipper.processes.process import ProcessRecord
 from clipper.rollout import wanted
+from clipper.settings.fields import shared
+from clipper.settings.telemetry import TelemetrySettings
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import HomeFolders
@@ -38,6 +40,8 @@ def worker_settings(
         run_as=config.models_user,
         grpc_port=grpc_port,
         allowed_origins=config.allowed_origin,
+        telemetry=TelemetrySettings(**shared(config, TelemetrySettings)),
+        logs=str(home.logs),
     )
 
 

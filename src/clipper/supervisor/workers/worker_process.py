@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,6 +77,7 @@ class WorkerProcess:
         next_instance: Callable[[], int],
         on_change: Callable[[], None],
         build: str = "",
+        environment: Mapping[str, str] | None = None,
         *,
         is_spare: bool = False,
     ) -> None:
@@ -85,6 +86,7 @@ class WorkerProcess:
             folders: for its sockets and its log.
             store: the selection store's address.
             build: ``build_id()`` of the code that it is started with.
+            environment: further variables that it needs.
         """
         self.index = index
         self.is_spare = is_spare
@@ -112,6 +114,7 @@ class WorkerProcess:
         self._applying: set[asyncio.Task[None]] = set()
         self._killed_because: str | None = None
         self._build = build
+        self._environment = environment or {}
         self._knows_ramps = True
         self._draining: asyncio.Task[None] | None = None
 
@@ -247,7 +250,7 @@ class WorkerProcess:
             [sys.executable, "-m", "clipper.worker", "--config", config],
             log_path=self._logs / f"{self.name}.log",
             cwd=self._sockets,
-            environment={STORE_VARIABLE: self._store},
+            environment={STORE_VARIABLE: self._store, **self._environment},
             extra=msgspec.to_builtins(
                 WorkerNote(
                     self.index,

@@ -1,0 +1,88 @@
+"""docs/logs-and-traces.md: the example that it names, run as it says, and what it says of bounds and keys."""
+
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clipper.cli.process import running, wait_until_gone
+from clipper.log_format import FIELDS, JsonFormatter
+from clipper.telemetry.lines import access_said, slow_said
+from clipper.telemetry.request_note import MAX_REQUEST_ID_BYTES, EndedQuery, QueryNote, RequestNote
+from clipper.telemetry.trace_context import SpanContext
+from waiting import until
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "logs-and-traces.md").read_text()
+
+
+def keys_of(section: str) -> set[str]:
+    """The keys in a section's first table."""
+    text = PAGE.split(f"## {section}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE)
+    return {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+
+
+def test_the_tables_have_the_keys_that_lines_have() -> None:
+    span = SpanContext(1, 2)
+    note = RequestNote(1.0, "r", "POST", "/a", "127.0.0.1", True, span, 0, "app", 2, 7)
+    query = EndedQuery("app", 7, 1.0, 2.0, 0.1, ("m",), 2, "timeout", QueryNote(note, span))
+    assert keys_of("The access log") == access_said(note, "200", 2.0, 1, 1)[1].keys()
+    assert keys_of("The slow-query log") == slow_said(query, 1)[1].keys()
+    record = logging.LogRecord("clipper", logging.INFO, "", 1, "m", (), None)
+    assert keys_of("Logs") == {*json.loads(JsonFormatter().format(record)), *FIELDS, "exception"}
+
+
+def test_what_the_page_says_of_bounds() -> None:
+    assert f"1 to {MAX_REQUEST_ID_BYTES} characters" in PAGE
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    home = tmp_path / "home"
+    yield home
+    if server := running(home):
+        os.kill(server.pid, signal.SIGTERM)
+        wait_until_gone(home, server.pid)
+
+
+def test_the_example_prints_a_trace(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "traces"
+    shutil.copytree(ROOT / "examples" / "traces", folder)
+    block = PAGE.split("### An example")[1].split("```sh\n")[1].split("```")[0]
+    commands = [shlex.split(line) for line in block.splitlines()]
+    assert commands[0] == ["cd", "examples/traces"] and commands[1] == ["python", "receiver.py", "4318", "&"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    environment = {**os.environ, "CLIPPER_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    printed = tmp_path / "printed"
+    with printed.open("wb") as output:
+        receiver = subprocess.Popen([sys.executable, "receiver.py", port], cwd=folder, stdout=output)
+    try:
+        for words in commands[2:]:
+            # Only what a reader would change is changed: the ports.
+            own = [word.replace("4318", port) for word in words[1:]]
+            own += ["--query-port", "0", "--management-port", "0"] if own[0] == "start" else []
+            command = [str(Path(sys.executable).parent / words[0]), *own]
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+        until(lambda: "compute sum" in printed.read_text(), failed=lambda: receiver.poll() is not None)
+    finally:
+        receiver.kill()
+        receiver.wait()
+    # As the page shows it, but for numbers.
+    shown = PAGE.split("The receiver prints")[1].split("```text\n")[1].split("```")[0]
+    assert re.sub(r"[0-9a-f]{32}|[0-9.]+ ms| +", " ", printed.read_text()).split() == (
+        re.sub(r"[0-9a-f]{32}|[0-9.]+ ms| +", " ", shown).split()
+    )
