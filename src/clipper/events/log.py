@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -88,9 +89,9 @@ class EventLog:
             found = [one for one, _ in zip(latest, range(limit))]
             return Events(tuple(reversed(found)), self.newest_id)
         found = []
-        for position in range(bisect_right(events, after, key=lambda one: one.id), len(events)):
-            if _fits(events[position], kind, subject):
-                found.append(events[position])
+        for one in islice(events, bisect_right(events, after, key=lambda one: one.id), None):
+            if _fits(one, kind, subject):
+                found.append(one)
                 if len(found) == limit:
                     return Events(tuple(found), found[-1].id)
         return Events(tuple(found), self.newest_id)

@@ -31,7 +31,8 @@ class EventKeeper:
     def record(self, events: Sequence[NewEvent]) -> None:
         for event in events:
             self.log.add(event, time.monotonic(), time.time())
-        self._save()
+        if events:
+            self._save()
 
     def problems(self) -> list[str]:
         return [] if self._file.problem is None else [self._file.problem]
