@@ -39,7 +39,8 @@ def encode(spans: Sequence[Span], began_s: float, resource: Mapping[str, Value])
     of_scope.scope.name, of_scope.scope.version = "clipper", __version__
     for span in spans:
         _fill(of_scope.spans.add(), span, began_s)
-    return message.SerializeToString()
+    text: bytes = message.SerializeToString()  # untyped where protobuf's types are not installed
+    return text
 
 
 def _fill(made: trace_pb2.Span, span: Span, began_s: float) -> None:
