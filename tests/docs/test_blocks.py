@@ -128,8 +128,6 @@ def check_command(command: str) -> None:
                 parsed(words[1:])
             if words[1] == "predict":
                 json.loads(_LEFT_OUT.sub("0", words[3]))
-        elif Path(words[0]).name == "pip":
-            pass  # its extras are looked at below
         elif words[0] == "curl":
             check_curl(words)
         elif words[0] == "make":
