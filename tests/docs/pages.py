@@ -46,10 +46,10 @@ def commands(text: str) -> list[str]:
     for line in text.splitlines():
         begun += line + "\n"
         whole = begun.rstrip()
-        # The shell itself says whether a command goes on in the next line.
+        # The shell itself, bash where a page needs more than sh, says whether a command goes on in the next line.
         if (
             whole.endswith("\\")
-            or subprocess.run(["sh", "-n", "-c", begun], capture_output=True, check=False).returncode
+            or subprocess.run(["bash", "-n", "-c", begun], capture_output=True, check=False).returncode
         ):
             continue
         if whole.strip() and not whole.lstrip().startswith("#"):
@@ -126,7 +126,7 @@ class Reader:
         self.changes |= {"localhost:1337": queries, "localhost:1338": management}
 
 
-def follow(page: Path, reader: Reader, skip: tuple[str, ...] = (), again: int = 5) -> list[str]:
+def follow(page: Path, reader: Reader, skip: tuple[str, ...] = (), again: int = 3) -> list[str]:
     """Do what a page says from its first line to its last, and hold each output that it shows against what comes.
 
     Args:
