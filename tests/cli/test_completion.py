@@ -36,7 +36,7 @@ def script(shell: str, environ: Mapping[str, str]) -> str:
     """The line that docs/cli.md has for this shell."""
     page = (Path(__file__).parents[2] / "docs/cli.md").read_text()
     line = next(line for line in page.splitlines() if f"_CLIPPER_COMPLETE=source_{shell}" in line)
-    return line.partition("#")[0].strip()
+    return line.split("`")[-2]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
