@@ -157,6 +157,7 @@ PURE = (
     "clipper.frontend.rpc.statuses",
     "clipper.frontend.rpc.stream",
     "clipper.frontend.rpc.wire",
+    "clipper.managers.start_time",
     "clipper.managers.shares",
     "clipper.managers.docker.log_lines",
     "clipper.managers.docker.options",

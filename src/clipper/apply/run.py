@@ -28,6 +28,7 @@ from clipper.manifest.steps import (
     Step,
 )
 from clipper.settings.application import Link
+from clipper.settings.version import MOST_START_TIMES
 
 # Each loads a model, and perhaps builds its environment: more at once would only share the same processors.
 MODELS_AT_ONCE = 4
@@ -166,7 +167,7 @@ class Run:
                 self._clipper.scale(step.model, step.replicas, step.version)
                 now = self._clipper.version(step.model, step.version)
                 if now.state != "sleeping":
-                    timeout_s = step.start_timeout_s + SETTLE_TIMEOUT_S
+                    timeout_s = MOST_START_TIMES * step.start_timeout_s + SETTLE_TIMEOUT_S
                     self._clipper.wait_until_ready(step.model, step.version, timeout_s, tell)
                 return f"version {step.version} has {step.replicas} replicas"
             case CreateApplication():

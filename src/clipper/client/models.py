@@ -19,7 +19,7 @@ from clipper.management.schemas import Logs, Model, Replica, Rollback, Scale, Ve
 from clipper.packaging import Artifact, Language, package
 from clipper.settings.fields import settings_of
 from clipper.settings.replicas import ReplicaRange
-from clipper.settings.version import Batching, Deployment, DeploymentOptions
+from clipper.settings.version import MOST_START_TIMES, Batching, Deployment, DeploymentOptions
 from clipper.types import Framework
 
 _CRASH_LOG_LINES = 20
@@ -93,7 +93,8 @@ class Models(Calls):
         if not wait:
             return made
         report(f"starting {name}:{made.version}")
-        return self.wait_until_ready(name, made.version, deployment.start_timeout_s + SETTLE_TIMEOUT_S, report)
+        timeout_s = MOST_START_TIMES * deployment.start_timeout_s + SETTLE_TIMEOUT_S
+        return self.wait_until_ready(name, made.version, timeout_s, report)
 
     def wait_until_ready(
         self,

@@ -10,7 +10,9 @@ from clipper.managers import logs
 from clipper.managers.launcher import Container, ContainerNote
 from clipper.managers.probe import Probe
 from clipper.managers.reconcile.plan import Slot
+from clipper.managers.start_time import StartTime
 from clipper.managers.warm_up import Sample, SampleSource, warm_up
+from clipper.processes import proc
 
 log = logging.getLogger(__name__)
 
@@ -35,20 +37,21 @@ class BringUp:
     def __init__(
         self, note: ContainerNote, container: Container, log_path: Path, log_start_bytes: int, timeout_s: float
     ) -> None:
-        """All steps together may take ``timeout_s``, from now. Its output begins at ``log_start_bytes`` of the log."""
+        """All steps together may take ``timeout_s``, from now, and longer while the container computes: see
+        ``StartTime``. Its output begins at ``log_start_bytes`` of the log."""
         self._note = note
         self._container = container
         self._log_path = log_path
         self._log_start_bytes = log_start_bytes
         self._timeout_s = timeout_s
         self.warm_up_rows = 0
-        self._deadline_s = asyncio.get_running_loop().time() + timeout_s
+        self._time = StartTime(asyncio.get_running_loop().time(), timeout_s)
 
     async def answering(self) -> Probe:
         """Dial until it answers HELLO, and check that it is the right model."""
         loop = asyncio.get_running_loop()
         while not self._container.exited.is_set():
-            patience_s = max(DIAL_EVERY_S, min(HANDSHAKE_TIMEOUT_S, self._deadline_s - loop.time()))
+            patience_s = max(DIAL_EVERY_S, min(HANDSHAKE_TIMEOUT_S, self._time.deadline_s - loop.time()))
             try:
                 probe = await Probe.open(self._container.address, patience_s)
                 said = Slot(probe.welcome.model, probe.welcome.version, self._note.index)
@@ -59,8 +62,8 @@ class BringUp:
             except ProtocolViolation as error:
                 raise await self._failed(f"does not speak the container protocol: {error}") from error
             except OSError:
-                # It does not listen yet. If it never will, it exits or the deadline passes.
-                if loop.time() >= self._deadline_s:
+                # It does not listen yet. If it never will, it exits or its time is over.
+                if self._is_too_late(loop.time()):
                     raise await self._failed(f"was not ready {self._in_time}") from None
             await asyncio.sleep(DIAL_EVERY_S)
         raise await self._failed(f"{self._container.how_it_ended} before it was ready")
@@ -71,8 +74,11 @@ class BringUp:
         A failure on a sample that did not come with the deployment is only logged. If a sample kills the container,
         ``warm_up_rows`` says so, and the next start sends fewer rows.
         """
+        now_s, time = asyncio.get_running_loop().time(), self._time
+        # A model that took long to load may take long to warm up, on the same busy machine.
+        until_s = max(time.deadline_s, min(time.last_s, now_s + self._timeout_s / 2))
         try:
-            async with asyncio.timeout_at(self._deadline_s):
+            async with asyncio.timeout_at(until_s):
                 sample = await samples.find(self._note.slot.model_id, welcome.input_type)
                 failure = None if sample is None else await self._failure_on(sample, welcome)
         except RequestError as error:
@@ -87,13 +93,21 @@ class BringUp:
         # Some queries fail, and the sample came from one of them. The model is warm all the same.
         log.warning("%s failed on a remembered sample: %s", self._note.id, failure)
 
+    def _is_too_late(self, now_s: float) -> bool:
+        if not self._time.has_to_look(now_s):
+            return False
+        # One that was ready before has nothing to load.
+        pid = None if self._note.ready else self._container.pid
+        return self._time.is_over(now_s, None if pid is None else proc.session_computed_s(pid))
+
     @property
     def _in_time(self) -> str:
         if self._note.ready:
             return f"within {self._timeout_s:g} s, though the earlier server had seen it ready"
+        longer = ", and longer, as it computed" if self._time.is_extended else ""
         return (
-            f"within its start_timeout_s of {self._timeout_s:g} s: raise it by --start-timeout, or try again, since a "
-            "first start also reads the framework's files from the disk"
+            f"within its start_timeout_s of {self._timeout_s:g} s{longer}: raise it by --start-timeout, or try again, "
+            "since a first start also reads the framework's files from the disk"
         )
 
     async def _failure_on(self, sample: Sample, welcome: Welcome) -> str | None:

@@ -17,6 +17,8 @@ _FIRST_FIELD = 3
 # In user mode and in the kernel, in clock ticks.
 CPU_TICKS = (14 - _FIRST_FIELD, 15 - _FIRST_FIELD)
 START_TIME = 22 - _FIRST_FIELD
+_SESSION = 6 - _FIRST_FIELD
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 THREADS = 20 - _FIRST_FIELD
 RESIDENT_PAGES = 24 - _FIRST_FIELD
 
@@ -51,6 +53,16 @@ def start_time(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None as for ``stat_fields``."""
     fields = stat_fields(pid)
     return None if fields is None else int(fields[START_TIME])
+
+
+def session_computed_s(leader: int) -> float:
+    """The processor time so far of the processes that run in the session of ``leader``, in seconds.
+
+    Raises:
+        OSError: this process has no descriptor left to look with.
+    """
+    found = [fields for pid in pids() if (fields := stat_fields(pid)) is not None and int(fields[_SESSION]) == leader]
+    return sum(int(fields[index]) for fields in found for index in CPU_TICKS) / _TICKS_PER_S
 
 
 def variable(pid: int, name: str) -> str | None:

@@ -19,6 +19,10 @@ MAX_DELAY_MS = 10_000.0
 # A Python with numpy and no model needs about this much address space.
 MIN_MEMORY_BYTES = 64 * 1024 * 1024
 
+# How many times its start_timeout_s a container that computes may take to start. More would make those wait long who
+# deploy a model that computes for ever.
+MOST_START_TIMES = 2.0
+
 
 class Batching(Struct, frozen=True):
     """How a version's queries are batched. A ``policy`` of ``none`` puts one query into each batch."""
@@ -69,7 +73,13 @@ class VersionSpec(Struct, frozen=True):
         Setting("The path of an interpreter to use as it is, or a Python version, e.g. 3.12, to build with."),
     ] = None
     start_timeout_s: Annotated[
-        float, Setting("Seconds that the model may take to load.", least=0.1, most=3600, option="start-timeout")
+        float,
+        Setting(
+            "Seconds that the model may take to load; twice as many while it computes.",
+            least=0.1,
+            most=3600,
+            option="start-timeout",
+        ),
     ] = 60.0
     memory_bytes: Annotated[
         int | None,

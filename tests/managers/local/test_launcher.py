@@ -131,6 +131,15 @@ def test_a_model_that_dies_over_its_warm_up_does_not_come_up(warming: Bench) -> 
     run(test())
 
 
+def test_a_model_that_computes_while_it_loads_has_twice_the_time(warming: Bench) -> None:
+    async def test() -> None:
+        warming.manager.start(SLOT, warming.model("while True: pass", start_timeout_s=4.0))
+        assert "within its start_timeout_s of 4 s, and longer, as it computed: raise it" in await warming.until_dead()
+        warming.leaves_nothing()
+
+    run(test())
+
+
 def test_a_model_that_hangs_over_its_warm_up_does_not_come_up(warming: Bench) -> None:
     async def test() -> None:
         hangs = "import time\ndef predict(inputs):\n    print('asked')\n    time.sleep(600)"

@@ -21,7 +21,7 @@ from clipper.rollout import newcomers, wanted
 from clipper.rollout.versions import LINK_TIMEOUT_S
 from clipper.settings.fields import check_range, check_ranges, shared
 from clipper.settings.replicas import ReplicaRange, check_replicas
-from clipper.settings.version import Deployment, VersionSpec
+from clipper.settings.version import MOST_START_TIMES, Deployment, VersionSpec
 from clipper.supervisor.keepers.samples import read_sample
 from clipper.supervisor.operations import rules
 from clipper.supervisor.operations.parts import Parts
@@ -242,7 +242,8 @@ class ModelOperations:
             return record is None or record.promotion is None
 
         # Beyond the start itself: the stop of what is in its slots, its environment, and the workers.
-        timeout_s = target.spec.start_timeout_s + PREPARE_TIMEOUT_S + LINK_TIMEOUT_S + REACH_TIMEOUT_S
+        start_s = MOST_START_TIMES * target.spec.start_timeout_s
+        timeout_s = start_s + PREPARE_TIMEOUT_S + LINK_TIMEOUT_S + REACH_TIMEOUT_S
         decided = await self._reconciler.until(is_decided, timeout_s)
         record = self._catalog.versions.get(target.id)
         if not decided or record is None:
