@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from waiting import TIMEOUT_S
 
@@ -19,6 +19,8 @@ _ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
+# Its own 5 s are short where other tests run beside.
+expect.set_options(timeout=1000 * TIMEOUT_S)
 _AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 
 

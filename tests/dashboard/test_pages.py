@@ -68,8 +68,10 @@ def test_every_page_with_so_many_models(screen: Screen, api: Api, count: int) ->
     wheres += [APP, f"{APP}/try", MODEL, f"{MODEL}/logs"] if count else [APP]
     for where in wheres:
         screen.go(where)
-        assert screen.violations() == [], where
         assert not screen.is_too_wide
+        # A page on one thing is the same however many others there are, and axe takes most of this test's time.
+        if count < 1000 or where == "":
+            assert screen.violations() == [], where
     screen.go("", "Overview")
     assert ("Not ready" in screen.text) == (count == 1)
     rows = screen.page.get_by_role("region", name="Models").locator("tbody tr")
@@ -200,10 +202,10 @@ def test_a_keyboard_is_enough(screen: Screen, api: Api) -> None:
         page.keyboard.press("Shift+Tab")
     expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
     page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "main"
+    expect(page.locator("#main")).to_be_focused()
     page.get_by_role("link", name="model-0000", exact=True).focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Model model-0000")
     # The new page has the focus, so that a screen reader reads it.
-    assert page.evaluate("document.activeElement.id") == "main"
-    assert page.title() == "Model model-0000 – Clipper"
+    expect(page.locator("#main")).to_be_focused()
+    expect(page).to_have_title("Model model-0000 – Clipper")
