@@ -1,16 +1,17 @@
 // The server's events, followed: each is asked for once.
 
-// As many as a page shows and a chart marks, and as one call may ask for.
-const KEPT = 1_000;
-
 /**
  * @typedef {{id: number, time_s: number, kind: string, subject: string, version: string | null, message: string,
  *   level: "info" | "warning" | "error"}} Event subject: e.g. "model digits" or "server"
  */
 export class Events {
-  /** @param {import("./api.js").Api} api */
-  constructor(api) {
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {number} most how many to keep, the latest; one call may ask for 1,000
+   */
+  constructor(api, most) {
     this.api = api;
+    this.most = most;
     /** @type {Event[]} */
     this.kept = [];
     this.next = null;
@@ -22,9 +23,9 @@ export class Events {
    */
   async read() {
     const after = this.next === null ? {} : { after: this.next };
-    const { events, next } = await this.api.get("events", { limit: KEPT, ...after });
+    const { events, next } = await this.api.get("events", { limit: this.most, ...after });
     this.next = next;
-    if (events.length > 0) this.kept = [...this.kept, ...events].slice(-KEPT);
+    if (events.length > 0) this.kept = [...this.kept, ...events].slice(-this.most);
     return this.kept;
   }
 }

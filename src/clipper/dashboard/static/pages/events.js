@@ -8,9 +8,11 @@ import { Waiting } from "../parts/notices.js";
 import { Table } from "../parts/table.js";
 import { link } from "../router.js";
 
+const SHOWN = 1_000;
+
 /** @param {import("../main.js").Seen} seen */
 export function Events({ api }) {
-  const log = useMemo(() => new Log(api), [api]);
+  const log = useMemo(() => new Log(api, SHOWN), [api]);
   const events = usePoll(() => log.read(), [log]);
   const [kind, setKind] = useState("");
   if (!events.value) return html`<${Waiting} error=${events.error} />`;

@@ -9,6 +9,7 @@ import { Chart } from "../parts/chart.js";
 import { Waiting } from "../parts/notices.js";
 
 const SPANS = [[300, "5 minutes"], [900, "15 minutes"], [3600, "1 hour"]];
+const MARKED = 200;
 const EVENTS_EVERY_MS = 5_000;
 
 /**
@@ -28,7 +29,7 @@ export function Series({ api, kind, name, charts, concerns }) {
   // A longer span has more values, of which each matters less.
   const everyMs = Math.max(2000, 4 * seconds);
   const series = usePoll(() => api.get(path("series", kind, name), { seconds }), [api, name, seconds], everyMs);
-  const log = useMemo(() => new Events(api), [api]);
+  const log = useMemo(() => new Events(api, MARKED), [api]);
   const events = usePoll(() => log.read(), [log], EVENTS_EVERY_MS);
   if (!series.value) return html`<${Waiting} error=${series.error} />`;
   const { step_s: stepS, end_s: endS, left_out: isLeftOut } = series.value;

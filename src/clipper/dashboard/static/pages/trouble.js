@@ -9,14 +9,10 @@ export function isOverSlo({ recent, slo_ms }) {
 }
 
 /**
- * How much is wrong, from 0 on, to sort by.
+ * How many things are wrong, to sort by: a number that changes seldom, so that rows do not move while one aims at them.
  * @param {any} application as above
  */
 export function troubleOf(application) {
   const { late_share: late, default_share: defaults } = application.recent;
-  return Number(Boolean(application.problem)) + Number(isOverSlo(application)) + over(late) + over(defaults);
-}
-
-function over(share) {
-  return share > TOO_MANY ? 1 + share : 0;
+  return [Boolean(application.problem), isOverSlo(application), late > TOO_MANY, defaults > TOO_MANY].filter(Boolean).length;
 }
