@@ -104,11 +104,12 @@ def test_dark_and_on_a_phone(browser: Browser, api: Api, width: int, theme: str)
 
 def test_what_strangers_wrote_stays_text(screen: Screen, api: Api) -> None:
     populate(api.operations, 1)
-    api.operations.causes = [HOSTILE]
+    api.operations.causes = [HOSTILE, "x" * 2000]
     screen.log_in(TOKEN)
     for where in ("", MODEL):
         screen.go(where)
         assert HOSTILE in screen.text
+        assert not screen.is_too_wide
     screen.go(APP)
     screen.page.get_by_label("Context").fill(HOSTILE)
     screen.page.get_by_role("button", name="Look it up").click()
