@@ -30,7 +30,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         allowed_origins: origins of web pages that may read answers; see ``Origins``.
         tls: whether clients use TLS. The certificate comes with each snapshot, since it may change.
         telemetry: how it logs, and which spans it sends where.
-        logs: folder of its access log and its slow-query log; if empty, it has neither.
+        logs: folder of its access log and its slow-query log.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for requests in progress.
     """
