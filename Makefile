@@ -3,10 +3,11 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test compiled wheel mutants fuzz fuzz-server flood rollout soak bench against workers batching regret best-arm calibration paper peers peers-rpc conformance demo image docs docs-test notebooks clean
+.PHONY: help setup check format test test-scale compiled wheel mutants fuzz fuzz-server flood rollout soak bench against workers batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
+	@echo "make test-scale  run the tests that take too long for make test: the managers' suite and lost nodes, on a real Ray cluster"
 	@echo "make wheel   build wheels with the query path compiled, for each Python of 3.11 to 3.13 that is there"
 	@echo "make image   build a Docker image with that wheel; PYTHON=python3.11 picks the Python of both"
 	@echo "make compiled  test the compiled form alone"
@@ -22,6 +23,7 @@ help:
 	@echo "make calibration  how sure answers about real pictures are and how often right, before and after feedback"
 	@echo "make best-arm  how often the test that ends itself is wrong, and how much feedback it takes; RUNS=400"
 	@echo "make paper   the paper's figures that are not of this commit again, on real data; FIGURES=\"ensembles failure\" picks some"
+	@echo "make paper-cluster  the paper's figure 6 on a Ray cluster of four nodes on this machine"
 	@echo "make fuzz    send the server what nobody should, from all sides, for SECONDS=60"
 	@echo "make fuzz-server  send a running server INPUTS=1000000 of the same, and look at its memory and its stalls"
 	@echo "make flood   send a running server the most feedback that it takes at once, and look at its memory and at others' waits"
@@ -57,6 +59,10 @@ else
 	@$(MAKE) --no-print-directory compiled
 	$(PY) -m pytest -m "not alone" -n 2 --dist loadfile
 endif
+
+# What takes too long for every change: a whole cluster of Ray.
+test-scale: setup
+	$(PY) -m pytest -m scale
 
 # The compiled form is tested by the tests of what is compiled, without the longest simulations, and by tests of whole servers.
 COMPILED := tests/test_build.py tests/abstraction tests/selection/test_application.py tests/selection/test_memory.py \
@@ -168,6 +174,11 @@ paper:
 	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
 	@sh scripts/apt-unpack.sh "$${XDG_CACHE_HOME:-$$HOME/.cache}/clipper/debian" dataset-fashion-mnist r-cran-mlbench
 	@$(PY) -m benchmarks.paper $(FIGURES)
+
+# Figure 6 on a Ray cluster of this machine, beside the others because it needs an environment with Ray.
+paper-cluster:
+	@sh scripts/setup.sh paper
+	@$(PY) -m benchmarks.paper.cluster
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

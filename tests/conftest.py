@@ -20,6 +20,8 @@ from litestar.params import FromPath, JSONBody
 from programs import build_cpp, kept, missing_tools
 from xdist.scheduler.loadfile import LoadFileScheduling
 
+from benchmarks.ray_cluster import RayCluster, running_cluster
+from benchmarks.real_models import environment
 from clipper.errors import NotFound
 from clipper.management.access import Access, Hosts
 from clipper.management.app import create_app
@@ -40,6 +42,15 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked ``scale`` run only where they are asked for: ``make test-scale``."""
+    if "scale" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("scale")]
+    items[:] = [item for item in items if not item.get_closest_marker("scale")]
+    config.hook.pytest_deselected(items=left_out)
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays; each pass of the collector through it would take a third of a second."""
     gc.collect()
@@ -52,6 +63,8 @@ DOCKERD = (
     "tests/managers/docker/test_launcher.py",
     "tests/supervisor/test_docker.py",
     "tests/deploy/test_image.py",
+    # Of one Ray cluster, too, which test_manager.py shares.
+    "tests/managers/ray/test_launcher.py",
 )
 
 
@@ -142,6 +155,13 @@ def cpp_build(tools: None) -> Path:
 def docker_daemon() -> Iterator[DockerDaemon]:
     with running_daemon() as daemon:
         yield daemon
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """Two nodes with room for a few replicas each."""
+    with running_cluster(environment("ray"), 4, 4) as cluster:
+        yield cluster
 
 
 def _observe_route(operations: CurrentOperations) -> object:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import os
+import sys
 from collections.abc import Coroutine, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -31,6 +32,8 @@ from docker_daemon import BASE_IMAGE
 from waiting import until_async
 
 SLOT = Slot("sum", "1", 1)
+# Not those of a server that somebody runs beside the tests.
+RAY_PORTS = (20000, 20999)
 SUM = "def predict(inputs): return [float(sum(row)) for row in inputs]\n"
 
 
@@ -81,11 +84,14 @@ class Bench:
             sockets=path / "run",
             environments=path / "environments",
             processes=self.processes,
+            logs=self.logs,
             environ=self.environ,
-            run_as=None,
             docker_base_image=base_image,
             docker_network=network,
             docker_transport=transport,
+            ray_address=self.environ.get("RAY_ADDRESS", ""),
+            ray_ports=RAY_PORTS,
+            ray_python=self.environ.get("CLIPPER_RAY_PYTHON", sys.executable),
         )
         self.launchers = open_launchers(self.facilities)
         environments = EnvironmentProvider(self.processes, self.facilities.artifacts, path / "environments")
@@ -144,10 +150,19 @@ class Bench:
     def close(self) -> None:
         """End what the manager left running."""
         self.processes.sweep(keep=())
+        if self.kind == "ray" and any(status.replica for status in self.manager.slots()):
+            asyncio.run(self._end_left())
         if self.kind == "docker":
             with closing(docker.DockerClient(base_url=self.environ["DOCKER_HOST"])) as client:
                 for container in client.containers.list(all=True):
                     container.remove(force=True)
+
+    async def _end_left(self) -> None:
+        # Of a loop that has ended, the manager is of no use any more.
+        for note in await (launcher := open_launchers(self.facilities)["ray"]).left():
+            if (container := await launcher.adopt(note, self.manager.log_path(note.slot))) is not None:
+                await container.stop(grace_s=0)
+            await launcher.clean_up(note)
 
     def leaves_nothing(self) -> None:
         assert list(self.facilities.scratch.iterdir()) == []
@@ -160,7 +175,7 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 async def send_batch(address: ReplicaAddress) -> asyncio.StreamWriter:
-    reader, writer = await connect(address.address)
+    reader, writer = await connect(address)
     writer.write(encode_hello(address.token))
     await reader.read(4096)
     writer.writelines(messages.encode_predict(1, DType.FLOAT64, 0, [bytes(8)]))

@@ -11,11 +11,12 @@ from clipper.containers import link as link_module
 from clipper.containers.link import MAX_WELCOME_BYTES, ReplicaLink
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, Kind, header
-from clipper.containers.protocol.messages import Results, Welcome
-from clipper.containers.protocol.typed import OutputForm, TypedResults, encode_typed_results
+from clipper.containers.protocol.messages import Welcome
+from clipper.containers.protocol.typed import OutputForm, encode_typed_results
 from clipper.types import DType, ModelId
 from clipper.worker.__main__ import PreciseLoop
 from event_loops import ShiftedLoop, run_clean, turn_over
+from hearing import Hearing
 from small_container import DOUBLES, SmallContainer
 from waiting import until_async
 
@@ -23,29 +24,6 @@ DIGITS = ModelId("digits", "1")
 ROW = struct.pack("<d", 1.5)
 
 Scenario = Callable[[Path], Coroutine[Any, Any, None]]
-
-
-class Hearing:
-    """A listener that keeps what it hears, in order."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[Any, ...]] = []
-
-    def on_linked(self, welcome: Welcome) -> None:
-        self.heard.append(("linked", welcome))
-
-    def on_results(self, batch_id: int, results: Results | TypedResults) -> None:
-        outputs = [bytes(results.data)] if isinstance(results, TypedResults) else list(results.outputs)
-        self.heard.append(("results", batch_id, outputs))
-
-    def on_error(self, batch_id: int, message: str) -> None:
-        self.heard.append(("error", batch_id, message))
-
-    def on_lost(self, reason: str) -> None:
-        self.heard.append(("lost", reason))
-
-    def kinds(self) -> list[str]:
-        return [event[0] for event in self.heard]
 
 
 @pytest.fixture(params=[ShiftedLoop, PreciseLoop], ids=["asyncio", "uvloop"])

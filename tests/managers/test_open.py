@@ -20,6 +20,10 @@ def test_each_manager_that_a_version_can_ask_for_is_in_the_table(tmp_path: Path)
     [
         ("local", VersionSpec("a", "image", "image:1"), "expected manager 'docker'"),
         ("docker", VersionSpec("a", "file", "model.joblib", python="3.12"), "the base image's Python"),
+        ("ray", VersionSpec("a", "image", "image:1"), "expected manager 'docker'"),
+        ("ray", VersionSpec("a", "file", "model.joblib", gpus="all"), "which chooses the GPUs"),
+        ("local", VersionSpec("a", "file", "model.joblib", gpus="65"), "expected all, how many"),
+        ("docker", VersionSpec("a", "file", "model.joblib", gpus="65"), "expected all, how many"),
     ],
 )
 def test_a_manager_refuses_what_it_cannot_run(

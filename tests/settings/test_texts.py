@@ -4,7 +4,7 @@ import pytest
 
 from clipper.errors import InvalidArgument
 from clipper.settings.replicas import ReplicaRange, read_replicas
-from clipper.settings.texts import read_endpoint, read_json, read_size
+from clipper.settings.texts import checked_ports, read_endpoint, read_json, read_ports, read_size
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,17 @@ def test_sizes(text: str, size_bytes: int) -> None:
 def test_texts_that_are_no_size(text: str) -> None:
     with pytest.raises(InvalidArgument, match="512m"):
         read_size(text)
+
+
+def test_ports() -> None:
+    assert read_ports(checked_ports("1024-65535")) == (1024, 65535)
+    assert read_ports(checked_ports("21000-21000")) == (21000, 21000)
+
+
+@pytest.mark.parametrize("text", ["", "21000", "1023-2000", "2000-1999", "2000-65536", "a-b", "21 - 22", "9" * 5000])
+def test_texts_that_are_no_ports(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="21000-21999"):
+        checked_ports(text)
 
 
 @pytest.mark.parametrize(("text", "replicas"), [("3", 3), ("1..4", ReplicaRange(1, 4)), ("2..2", ReplicaRange(2, 2))])

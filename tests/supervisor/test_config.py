@@ -104,6 +104,7 @@ UNREACHABLE = "--home h --docker-transport tcp --docker-network none"
         "--home h --allowed-origin shop.example",
         UNREACHABLE,
         "--home h --max-body-bytes 1",
+        "--home h --ray-ports 80-90",
     ],
 )
 def test_wrong_usage_exits_with_2(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:

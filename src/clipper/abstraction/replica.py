@@ -31,7 +31,7 @@ class Replica:
     def __init__(self, address: ReplicaAddress, owner: ReplicaOwner) -> None:
         self.id = address.id
         self._owner = owner
-        self.link = ReplicaLink(owner.model, address.address, address.token, self)
+        self.link = ReplicaLink(owner.model, address.address, address.token, self, address.certificate)
         self.state: ReplicaState | None = None
         self.is_draining = False
 

@@ -11,6 +11,7 @@ from clipper.containers.protocol.frames import MAX_BODY_BYTES, OLDEST_VERSION, P
 from clipper.containers.protocol.messages import Buffer, Results, Welcome
 from clipper.containers.protocol.typed import TypedResults, decode_typed_results
 from clipper.errors import ClipperError, ModelFailed, ProtocolViolation
+from clipper.tls.trust import pinned_context
 from clipper.types import DType, ModelId
 
 log = logging.getLogger(__name__)
@@ -48,10 +49,12 @@ class ReplicaLink:
         first_attempt: done once the first dial has succeeded or failed.
     """
 
-    def __init__(self, model: ModelId, address: str, token: str, listener: Listener) -> None:
+    def __init__(self, model: ModelId, address: str, token: str, listener: Listener, certificate: str = "") -> None:
+        """``certificate``: in PEM, the only one that the replica may show; without it there is no TLS."""
         self._model = model
         self._address = address
         self._token = token
+        self._certificate = certificate
         self._listener = listener
         self._transport: asyncio.WriteTransport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -110,7 +113,8 @@ class ReplicaLink:
             if connection.lost.done():
                 raise ProtocolViolation(f"the connection ended after WELCOME: {connection.lost.result()}")
         except (OSError, TimeoutError, ValueError, OverflowError, ClipperError) as error:
-            # int() and connect() raise ValueError and OverflowError for an address that is not valid.
+            # int() and connect() raise ValueError and OverflowError for an address that is not valid, and a context
+            # raises ValueError or an OSError for a certificate that is not.
             self.last_error = str(error) or f"no answer within {HANDSHAKE_TIMEOUT_S} s"
             connection.abort()
             return None
@@ -124,7 +128,7 @@ class ReplicaLink:
         return connection.lost
 
     async def _greet(self, connection: "_Connection") -> Welcome:
-        await _connect(self._address, connection)
+        await _connect(self._address, connection, self._certificate)
         connection.write(messages.encode_hello(self._token, connection.version))
         return await connection.welcome
 
@@ -139,14 +143,15 @@ class ReplicaLink:
             self.first_attempt.set_result(None)
 
 
-async def _connect(address: str, connection: "_Connection") -> None:
+async def _connect(address: str, connection: "_Connection", certificate: str) -> None:
     loop = asyncio.get_running_loop()
     scheme, _, rest = address.partition(":")
     if scheme == "unix":
         await loop.create_unix_connection(lambda: connection, rest)
     else:
         host, _, port = rest.rpartition(":")
-        await loop.create_connection(lambda: connection, host, int(port))
+        context = pinned_context(certificate) if certificate else None
+        await loop.create_connection(lambda: connection, host, int(port), ssl=context)
 
 
 class HelloRefused(ProtocolViolation):

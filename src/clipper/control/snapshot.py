@@ -11,15 +11,20 @@ from clipper.settings.version import Batching
 
 
 class ReplicaAddress(Struct, frozen=True):
-    """Where a replica listens. ``address`` is ``unix:PATH`` or ``tcp:HOST:PORT``.
+    """Where a replica listens, and what its callers need.
 
-    ``id`` names one process, e.g. ``digits:2#1.g7``. A restarted replica has a new id, so a worker never mistakes it
-    for its predecessor.
+    Attributes:
+        id: names one process, e.g. ``digits:2#1.g7``. A restarted replica has a new id, so a worker never mistakes it
+            for its predecessor.
+        address: ``unix:PATH`` or ``tcp:HOST:PORT``.
+        token: what its callers send in HELLO; empty if it needs none.
+        certificate: in PEM, the only one that it may show; empty if it is not dialled over TLS.
     """
 
     id: str
     address: str
     token: str = ""
+    certificate: str = ""
 
 
 class VersionSnapshot(Struct, frozen=True):

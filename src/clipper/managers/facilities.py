@@ -21,10 +21,14 @@ class Facilities:
         environments: where Python environments are kept if models run as another user.
         processes: starts processes that a later supervisor can find again.
         environ: the server's own environment variables.
+        logs: where what they write goes.
         run_as: the user that models run as; None is the server's. That user must not be able to write to these folders.
         docker_base_image: what images of models are built on.
         docker_network: Docker's name of the network that containers and builds are in.
         docker_transport: how containers in Docker are dialled.
+        ray_address: of the cluster, as ``ray.init`` takes it.
+        ray_ports: the first and the last port that containers on its nodes listen on.
+        ray_python: the interpreter that has Clipper and Ray; None is the server's own.
     """
 
     home: Path
@@ -33,8 +37,12 @@ class Facilities:
     sockets: Path
     environments: Path
     processes: ProcessFolder
+    logs: Path
     environ: Mapping[str, str]
-    run_as: RunAs | None
-    docker_base_image: str
-    docker_network: str
-    docker_transport: Transport
+    run_as: RunAs | None = None
+    docker_base_image: str = ""
+    docker_network: str = ""
+    docker_transport: Transport = "unix"
+    ray_address: str = ""
+    ray_ports: tuple[int, int] = (0, 0)
+    ray_python: str | None = None

@@ -71,11 +71,13 @@ class Container(Protocol):
         exited: set once it has exited and nothing of it runs any more.
         warning: how its packages differ from those that the model was saved with; None if they do not, or if that is
             not known.
+        node: what the machine that it runs on is called; None if it is this one.
     """
 
     address: ReplicaAddress
     exited: asyncio.Event
     warning: str | None
+    node: str | None
 
     @property
     def pid(self) -> int | None:
@@ -106,6 +108,9 @@ class Runnable(Protocol):
 
     @property
     def python(self) -> str | None: ...
+
+    @property
+    def gpus(self) -> str | None: ...
 
 
 class Launcher(Protocol):

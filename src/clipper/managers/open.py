@@ -4,6 +4,7 @@ from clipper.managers.docker.open import open_docker
 from clipper.managers.facilities import Facilities
 from clipper.managers.launcher import Launcher
 from clipper.managers.local.launcher import LocalLauncher
+from clipper.managers.ray.open import open_ray
 from clipper.settings.version import ManagerName
 
 
@@ -16,5 +17,6 @@ def open_launchers(facilities: Facilities) -> dict[ManagerName, Launcher]:
     opened: dict[ManagerName, Launcher | None] = {
         "local": LocalLauncher.open(facilities),
         "docker": open_docker(facilities),
+        "ray": open_ray(facilities),
     }
     return {name: launcher for name, launcher in opened.items() if launcher is not None}

@@ -8,6 +8,7 @@ from clipper.containers.protocol.frames import MAX_BODY_BYTES, Frame, Kind, Spli
 from clipper.containers.protocol.messages import Welcome
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
+from clipper.tls.trust import pinned_context
 from clipper.types import InputType
 
 # The replies to HELLO and PING are some hundred bytes.
@@ -33,7 +34,7 @@ class Caller:
     @classmethod
     async def dial(cls, address: ReplicaAddress) -> "Caller":
         """Connect and send HELLO."""
-        reader, writer = await connect(address.address)
+        reader, writer = await connect(address)
         try:
             writer.write(messages.encode_hello(address.token))
             kind, _, body = await _read_frame(reader, Splitter(MAX_REPLY_BYTES))
@@ -107,13 +108,14 @@ class Probe:
         self._caller.close()
 
 
-async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to ``unix:PATH`` or ``tcp:HOST:PORT``."""
-    scheme, _, place = address.partition(":")
+async def connect(address: ReplicaAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect, over TLS if the address has a certificate."""
+    scheme, _, place = address.address.partition(":")
     if scheme == "unix":
         return await asyncio.open_unix_connection(place)
     host, _, port = place.rpartition(":")
-    return await asyncio.open_connection(host, int(port))
+    context = pinned_context(address.certificate) if address.certificate else None
+    return await asyncio.open_connection(host, int(port), ssl=context)
 
 
 async def _read_frame(reader: asyncio.StreamReader, splitter: Splitter) -> Frame:

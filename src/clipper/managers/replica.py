@@ -88,6 +88,11 @@ class Replica:
         """How its packages differ from those that the model was saved with."""
         return None if self._container is None else self._container.warning
 
+    @property
+    def node(self) -> str | None:
+        """The machine that it runs on; None if it is this one, or if there is no container yet."""
+        return None if self._container is None else self._container.node
+
     async def live(
         self,
         start_timeout_s: float,

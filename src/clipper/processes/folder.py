@@ -29,6 +29,7 @@ class ProcessFolder:
     def __init__(self, run: Path, environ: Mapping[str, str], python_path: Path) -> None:
         """``environ`` is our own environment: little of it is passed on. ``python_path`` is where ``clipper`` is."""
         self._run = run
+        self.python_path = python_path
         self._environment = passed_on(environ) | {
             "PYTHONPATH": str(python_path),
             # Without it, the last lines of a process that dies, which say why, would stay in its buffers.

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from clipper.settings.fields import Setting
 from clipper.settings.telemetry import TelemetrySettings
-from clipper.settings.texts import read_grpc_port, read_size
+from clipper.settings.texts import checked_ports, read_grpc_port, read_size
 from clipper.types import STORE_VARIABLE
 
 # How a container in Docker is dialled: over a unix socket in a folder that both share, or over TCP with a token.
@@ -180,3 +180,29 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
             environment="CLIPPER_DOCKER_TRANSPORT",
         ),
     ] = "unix"
+    ray_address: Annotated[
+        str,
+        Setting(
+            "The Ray cluster that models are deployed to with --manager ray: auto is that of this machine.",
+            environment="CLIPPER_RAY_ADDRESS",
+            metavar="auto|HOST:PORT",
+        ),
+    ] = "auto"
+    ray_ports: Annotated[
+        str,
+        Setting(
+            "The ports that containers on Ray's nodes listen on.",
+            environment="CLIPPER_RAY_PORTS",
+            metavar="FIRST-LAST",
+            read=checked_ports,
+        ),
+    ] = "21000-21999"
+    ray_python: Annotated[
+        Path | None,
+        Setting(
+            "The interpreter, with Clipper and Ray in the versions of the cluster, that connects to it.",
+            environment="CLIPPER_RAY_PYTHON",
+            metavar="PATH",
+            default="the server's own",
+        ),
+    ] = None

@@ -26,6 +26,21 @@ def read_size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
+def read_ports(text: str) -> tuple[int, int]:
+    """``21000-21999`` as its first and its last port."""
+    match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text)
+    first, last = map(int, match.groups()) if match else (0, 0)
+    if not 1024 <= first <= last <= 65535:
+        raise InvalidArgument(f"{text!r:.100} is not a range of ports: expected e.g. 21000-21999, of 1024 to 65535")
+    return first, last
+
+
+def checked_ports(text: str) -> str:
+    """A text that ``read_ports`` reads."""
+    read_ports(text)
+    return text
+
+
 def read_json(text: str) -> Any:
     try:
         return json.loads(text, parse_float=_finite, parse_constant=_finite)

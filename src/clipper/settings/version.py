@@ -11,7 +11,7 @@ from clipper.settings.texts import read_json_or_file, read_size
 from clipper.types import Framework, Loader
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
-ManagerName = Literal["local", "docker"]
+ManagerName = Literal["local", "docker", "ray"]
 BatchingPolicy = Literal["goodput", "aimd", "quantile", "fixed", "none"]
 
 # A batch that waits longer than this for others would miss any objective that batching is for.
@@ -100,7 +100,10 @@ class VersionSpec(Struct, frozen=True):
         Setting("GPUs that each replica may use: how many, all, or ids such as 0,1.", metavar="GPUS"),
     ] = None
     manager: Annotated[
-        ManagerName, Setting("With docker, each replica runs in a container of an image built for it.")
+        ManagerName,
+        Setting(
+            "With docker, each replica runs in a container of an image built for it; with ray, on a node of a cluster."
+        ),
     ] = "local"
     sample: str | None = None
     requirements: str | None = None

@@ -14,7 +14,7 @@ from clipper.hosts import address_of, is_loopback
 from clipper.run_as import RunAs, find_run_as
 from clipper.settings.fields import Described, settings_of
 from clipper.settings.server import GRPC_PORT, ServerSettings
-from clipper.settings.texts import read_endpoint, read_grpc_port, read_origin
+from clipper.settings.texts import read_endpoint, read_grpc_port, read_origin, read_ports
 from clipper.tls.material import TlsMode, TlsPaths
 from clipper.types import STORE_VARIABLE
 
@@ -88,6 +88,10 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         parser.error("--otlp-endpoint needs the extra otel: pip install 'clipper-serving[otel]'")
     if config.docker_transport == "tcp" and config.docker_network == "none":
         parser.error("--docker-transport tcp: nothing reaches a container in --docker-network none; choose another")
+    try:
+        read_ports(config.ray_ports)
+    except InvalidArgument as error:
+        parser.error(f"--ray-ports: {error}")
     return config
 
 

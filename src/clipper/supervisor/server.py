@@ -32,6 +32,7 @@ from clipper.rollout import wanted
 from clipper.rollout.rollout import Rollout
 from clipper.selection.stores.open import open_store
 from clipper.selection.stores.store import Store
+from clipper.settings.texts import read_ports
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
@@ -255,11 +256,15 @@ class Supervisor:
             sockets=home.sockets,
             environments=home.environments,
             processes=processes,
+            logs=home.logs,
             environ=os.environ,
             run_as=config.models_user,
             docker_base_image=config.docker_base_image,
             docker_network=config.docker_network,
             docker_transport=config.docker_transport,
+            ray_address=config.ray_address,
+            ray_ports=read_ports(config.ray_ports),
+            ray_python=None if config.ray_python is None else str(config.ray_python),
         )
 
     async def _serve(self, parts: Parts, listener: socket.socket, query_port: int, grpc_port: int = 0) -> None:

@@ -52,17 +52,38 @@ class ClientTls:
 
 # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name.
 _NO_CHECK_TIME = 0x200000
+_OLDEST = ssl.TLSVersion.TLSv1_2
+
+
+def pinned_context(certificate: str) -> ssl.SSLContext:
+    """The context of a client that trusts one certificate, whatever name it is for, and no other.
+
+    Args:
+        certificate: in PEM.
+
+    Raises:
+        ssl.SSLError, ValueError: it is no certificate.
+    """
+    context = _pinning()
+    context.load_verify_locations(cadata=certificate)
+    return context
+
+
+def _pinning() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = _OLDEST
+    # The certificate itself is compared, so its name does not matter: the server is called by an address.
+    context.check_hostname = False
+    # The pinned certificate ends the chain: trust in its signers would include other servers.
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    # An expired certificate is still that server's; its operator sees the expiry in clipper status.
+    context.verify_flags |= _NO_CHECK_TIME
+    return context
 
 
 def _context(trust: Trust) -> ssl.SSLContext:
     if trust.pinned is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # The certificate itself is compared, so its name does not matter: the server is called by an address.
-        context.check_hostname = False
-        # The pinned certificate ends the chain: trust in its signers would include other servers.
-        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-        # An expired certificate is still that server's; its operator sees the expiry in clipper status.
-        context.verify_flags |= _NO_CHECK_TIME
+        context = _pinning()
         _pin(context, trust.pinned)
     else:
         try:
@@ -71,7 +92,7 @@ def _context(trust: Trust) -> ssl.SSLContext:
             raise InvalidArgument(
                 f"{trust.ca} cannot be used as certificate authorities: {error}; expected certificates in PEM"
             ) from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = _OLDEST
     if trust.certificate is not None:
         try:
             context.load_cert_chain(trust.certificate, trust.key)

@@ -69,6 +69,7 @@ class DockerContainer:
         self.exited = asyncio.Event()
         # Which packages an image has is not known.
         self.warning: str | None = None
+        self.node: str | None = None
         self._pid = state.pid
         self._engine = engine
         self._output = output

@@ -26,6 +26,7 @@ from clipper.managers.docker.options import (
     noted,
 )
 from clipper.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable
+from clipper.managers.shares import parse_gpus
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class DockerLauncher:
     def check(self, asked: Runnable) -> None:
         if asked.python is not None:
             raise InvalidArgument("python is for the manager 'local': in Docker, models run in the base image's Python")
+        if asked.gpus is not None:
+            parse_gpus(asked.gpus)
 
     def keepers(self) -> Mapping[str, Keeper]:
         return {}

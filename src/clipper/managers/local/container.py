@@ -40,6 +40,7 @@ class LocalContainer:
         self.folder = folder
         self.bounds = Bounds(note.spec.memory_bytes)
         self.warning = warning
+        self.node: str | None = None
         self._note = note
         self._process = process
         self._processes = processes

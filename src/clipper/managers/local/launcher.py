@@ -15,7 +15,7 @@ from clipper.managers.environments.provider import EnvironmentProvider
 from clipper.managers.facilities import Facilities
 from clipper.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable, container_note
 from clipper.managers.local.container import LocalContainer
-from clipper.managers.shares import Shares, environment
+from clipper.managers.shares import Shares, environment, parse_gpus
 from clipper.processes import limits
 from clipper.processes.enter import entering
 from clipper.processes.proc import user_of
@@ -30,14 +30,26 @@ SOCKET_FOLDER = "m"
 class LocalLauncher:
     """A ``Launcher`` of processes, each with a folder of its own to work in."""
 
-    def __init__(self, facilities: Facilities, environments: EnvironmentProvider) -> None:
+    def __init__(
+        self,
+        facilities: Facilities,
+        environments: EnvironmentProvider,
+        shares: Shares | None = None,
+        token: str = "",
+    ) -> None:
+        """
+        Args:
+            shares: what containers may get; None means all of this machine.
+            token: what callers of its containers must send; with an empty one they need none.
+        """
         self._artifacts = facilities.artifacts
         self._scratch = facilities.scratch
         self._sockets = facilities.sockets
         self._processes = facilities.processes
         self._run_as: RunAs | None = facilities.run_as
         self._environments = environments
-        self._shares = Shares(limits.machine_cores(), limits.machine_gpus())
+        self._shares = shares or Shares(limits.machine_cores(), limits.machine_gpus())
+        self._token = token
         self._running: dict[str, LocalContainer] = {}
 
     @classmethod
@@ -53,6 +65,8 @@ class LocalLauncher:
     def check(self, asked: Runnable) -> None:
         if asked.loader == "image":
             raise InvalidArgument("an image runs in Docker: expected manager 'docker', not 'local'")
+        if asked.gpus is not None:
+            parse_gpus(asked.gpus)
 
     def keepers(self) -> Mapping[str, Keeper]:
         return {"holding replicas to their bounds": UsageKeeper(self.running).run}
@@ -67,7 +81,7 @@ class LocalLauncher:
         folder, socket_folder = self._folder(note), self._socket_folder(note)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Its temporary files go into its own folder: there they are bounded, and they are removed with it.
-        variables = {"TMPDIR": str(folder)}
+        variables = {"TMPDIR": str(folder)} | ({"CLIPPER_TOKEN": self._token} if self._token else {})
         if self._run_as is not None and socket_folder is not None:
             socket_folder.mkdir(mode=0o700, exist_ok=True)
             for path in (folder, socket_folder):

@@ -13,7 +13,6 @@ from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound,
 from clipper.management.schemas import MAX_LOG_LINES, Logs, Model, Replica, Version
 from clipper.managers import logs
 from clipper.managers.environments.provider import PREPARE_TIMEOUT_S
-from clipper.managers.shares import parse_gpus
 from clipper.metrics.exposition import replica_name
 from clipper.registry.records import ModelRecord, VersionRecord
 from clipper.registry.store import DeleteModel, DeleteVersion, Put
@@ -179,8 +178,6 @@ class ModelOperations:
             rules.checked_type(deployment.input_type)
         check_replicas(deployment.replicas)
         check_ranges(deployment)
-        if deployment.gpus is not None:
-            parse_gpus(deployment.gpus)
         sample = _sample_text(deployment.sample)
         if sample is not None and deployment.input_type is not None:  # else only the container knows its type
             read_sample(sample, InputType.parse(deployment.input_type))

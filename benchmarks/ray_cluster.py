@@ -1,0 +1,119 @@
+"""A real Ray cluster of several raylets on this machine.
+
+As a program, ``python ray_cluster.py CPUS...``, it runs in an environment that has Ray: the first node is the head. It
+writes one JSON line when the cluster is up, then carries out its input line by line, and ends the cluster with it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+OBJECT_STORE_BYTES = 100 * 1024 * 1024
+
+
+class RayCluster:
+    """A cluster that this process started, by its program."""
+
+    def __init__(self, python: Path, cpus: tuple[float, ...]) -> None:
+        self.python = python
+        source = Path(__file__).parents[1] / "src"
+        environ = {**os.environ, "PYTHONPATH": str(source), "RAY_USAGE_STATS_ENABLED": "0"}
+        command = [str(python), "-I", __file__, str(source), *map(str, cpus)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
+        self.address: str = self._answer()
+
+    @property
+    def host(self) -> str:
+        """The address of all nodes: this machine's own, because Ray takes 127.0.0.1 for that."""
+        return self.address.rpartition(":")[0]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {**os.environ, "RAY_ADDRESS": self.address, "CLIPPER_RAY_PYTHON": str(self.python)}
+
+    def nodes(self) -> list[str]:
+        """Ray's ids of the nodes that are up."""
+        return list(self._ask("nodes"))
+
+    def add(self, cpus: float) -> str:
+        """Add a node; return its id."""
+        return str(self._ask("add", cpus))
+
+    def kill(self, node: str) -> None:
+        """Kill a node's raylet, as by SIGKILL."""
+        self._ask("kill", node)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+        self._process.stdout.close()
+
+    def _ask(self, *what: Any) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(what).encode() + b"\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        text = self._process.stdout.readline()
+        assert text, "the cluster's program has ended"
+        return json.loads(text)
+
+
+def actor_of(container: int) -> int:
+    """The process id of the actor that started a container."""
+    return int(Path(f"/proc/{container}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@contextmanager
+def running_cluster(python: Path, *cpus: float) -> Iterator[RayCluster]:
+    cluster = RayCluster(python, cpus)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what Ray prints
+    from ray.cluster_utils import Cluster
+
+    def answer(value: Any) -> None:
+        answers.write(json.dumps(value).encode() + b"\n")
+        answers.flush()
+
+    os.environ["PYTHONPATH"] = sys.argv[1]
+    first, *others = map(float, sys.argv[2:])
+    options = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": first, **options})
+    try:
+        nodes = [cluster.head_node, *(cluster.add_node(num_cpus=cpus, **options) for cpus in others)]
+        cluster.wait_for_nodes()
+        answer(cluster.address)
+        for line in sys.stdin:
+            what, *arguments = json.loads(line)
+            if what == "nodes":
+                answer([node.node_id for node in nodes])
+            elif what == "add":
+                nodes.append(cluster.add_node(num_cpus=arguments[0], **options))
+                cluster.wait_for_nodes()
+                answer(nodes[-1].node_id)
+            elif what == "kill":
+                (lost,) = (node for node in nodes if node.node_id == arguments[0])
+                nodes.remove(lost)
+                cluster.remove_node(lost, allow_graceful=False)
+                answer(None)
+    finally:
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Containers on the nodes of a Ray cluster."""

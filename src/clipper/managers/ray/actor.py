@@ -1,0 +1,184 @@
+"""The actor of one replica: it runs on a node of the cluster, and starts and watches the container there.
+
+The container is a process of its own, started as the manager ``local`` starts it. So each language, framework and
+environment works as on one machine, and what the model does cannot hurt Ray's worker.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import Any
+
+import msgspec
+import ray
+from msgspec.structs import replace
+
+import clipper
+from clipper.build import build_id
+from clipper.errors import ClipperError, ContainerFailed
+from clipper.managers.command import RUNTIME_PARTS
+from clipper.managers.environments.builder import environments_root
+from clipper.managers.environments.provider import EnvironmentProvider
+from clipper.managers.facilities import Facilities
+from clipper.managers.launcher import ContainerNote
+from clipper.managers.local.container import LocalContainer
+from clipper.managers.local.launcher import LocalLauncher
+from clipper.managers.logs import LogKeeper, size_bytes
+from clipper.managers.ray.artifacts import NodeArtifacts
+from clipper.managers.ray.certificate import make_identity
+from clipper.managers.ray.front import TlsFront
+from clipper.managers.ray.messages import Description, Launched, LogPart, Noted, NotLaunched
+from clipper.managers.ray.ports import bind_in_range
+from clipper.managers.shares import Shares
+from clipper.processes.folder import ProcessFolder
+
+log = logging.getLogger(__name__)
+
+# A part of a log that is passed on at once. The next part follows with the next call.
+LOG_PART_BYTES = 1024 * 1024
+
+
+class ReplicaActor:
+    """Ray runs its methods on one event loop. All take and return what JSON can say, except ``receive``."""
+
+    def __init__(self) -> None:
+        node = ray.get_runtime_context().get_node_id()
+        self._description = Description(node, ray.util.get_node_ip_address(), build_id(RUNTIME_PARTS))
+        self._folder = Path(tempfile.mkdtemp(prefix="clipper-"))
+        self._log_path = self._folder / "container.log"
+        self._read_until = 0
+        self._progress = ""
+        self._noted: Noted | None = None
+        self._container: LocalContainer | None = None
+        self._launcher: LocalLauncher | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        for name in ("run", "scratch", "pythonpath"):
+            (self._folder / name).mkdir()
+        # Only Clipper is found there, whatever else this interpreter has.
+        (self._folder / "pythonpath" / "clipper").symlink_to(Path(clipper.__file__).parent)
+        self._processes = ProcessFolder(self._folder / "run", os.environ, self._folder / "pythonpath")
+        environments = environments_root(os.environ)
+        self._artifacts = NodeArtifacts(environments.parent / "artifacts")
+        self._facilities = Facilities(
+            home=self._folder,
+            artifacts=self._artifacts.folder,
+            scratch=self._folder / "scratch",
+            sockets=self._folder / "run",
+            environments=environments,
+            processes=self._processes,
+            logs=self._folder,
+            environ=os.environ,
+        )
+        # Ends with this process, however that ends, and then ends what this process leaves.
+        self._guard = Popen(
+            [sys.executable, "-m", "clipper.managers.ray.guard", str(self._folder)],
+            stdin=PIPE,
+            env={**os.environ, "PYTHONPATH": str(self._folder / "pythonpath")},
+            start_new_session=True,
+        )
+
+    async def describe(self) -> Any:
+        return msgspec.to_builtins(self._description)
+
+    async def noted(self) -> Any:
+        """What a later supervisor needs; None before the container is started."""
+        return msgspec.to_builtins(self._noted)
+
+    async def has_artifact(self, digest: str) -> bool:
+        """Whether the node has it. If so, it stays for as long as this actor does."""
+        return await asyncio.to_thread(self._artifacts.keep, digest)
+
+    async def receive(self, digest: str, chunk: bytes) -> None:
+        """Take the next bytes of an artifact's tar; no bytes mean that it is complete."""
+        await asyncio.to_thread(self._artifacts.receive, digest, chunk)
+
+    async def launch(self, note_text: str, token: str, ports: tuple[int, int]) -> Any:
+        """Start the container; return ``Launched`` or ``NotLaunched``. Its front listens on a port of the range."""
+        note = msgspec.json.decode(note_text, type=ContainerNote)
+        try:
+            launched = await self._launch(note, token, ports)
+        except ContainerFailed as error:
+            return msgspec.to_builtins(NotLaunched(str(error), tuple(error.log_tail)))
+        except (ClipperError, OSError) as error:
+            return msgspec.to_builtins(NotLaunched(str(error)))
+        self._noted = Noted(note_text, self._description.name, token, launched)
+        return msgspec.to_builtins(launched)
+
+    async def progress(self) -> str:
+        return self._progress
+
+    async def ended(self) -> str:
+        """Wait until the container has ended; return how."""
+        assert self._container is not None
+        await self._container.exited.wait()
+        return self._container.how_it_ended
+
+    async def stop(self, grace_s: float) -> str:
+        """End the container; return how it ended, once it has."""
+        assert self._container is not None
+        await self._container.stop(grace_s)
+        return self._container.how_it_ended
+
+    async def read_log(self, offset: int | None) -> Any:
+        """What it has written since ``offset``; None means since what was read last."""
+        since = self._read_until if offset is None else offset
+        if size_bytes(self._log_path) < since:
+            since = 0  # it was full, and was cut
+        with self._log_path.open("rb") as file:
+            file.seek(since)
+            data = file.read(LOG_PART_BYTES)
+        self._read_until = since + len(data)
+        return msgspec.to_builtins(LogPart(data.decode("latin-1"), self._read_until))
+
+    async def note_ready(self) -> None:
+        if self._noted is not None:
+            note = msgspec.json.decode(self._noted.note, type=ContainerNote)
+            self._noted = replace(self._noted, note=msgspec.json.encode(replace(note, ready=True)).decode())
+
+    async def clean_up(self) -> None:
+        """End what runs, and remove all that is left. The actor is of no use after that."""
+        for task in self._tasks:
+            task.cancel()
+        if self._container is not None:
+            await self._container.stop(grace_s=0)
+        # It ends what is left, and removes the folder.
+        await asyncio.to_thread(self._guard.communicate)
+
+    async def _launch(self, note: ContainerNote, token: str, ports: tuple[int, int]) -> Launched:
+        def on_progress(text: str) -> None:
+            self._progress = text
+
+        gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+        self._launcher = LocalLauncher(
+            self._facilities,
+            EnvironmentProvider(self._processes, self._facilities.artifacts, self._facilities.environments),
+            # Ray has chosen the GPUs, and counts processors without binding anybody to one.
+            Shares(cores=(), gpus=gpus),
+            token,
+        )
+        path = self._folder / "run" / "s"
+        host = self._description.host
+        listener = bind_in_range(host, ports)
+        try:
+            here = replace(note, listen=f"unix:{path}", spec=replace(note.spec, gpus=str(len(gpus)) if gpus else None))
+            container = await self._launcher.launch(here, self._log_path, on_progress)
+            self._container = container
+        except BaseException:
+            listener.close()
+            raise
+        identity = make_identity()
+        self._keep(TlsFront(listener, identity.context, path).run())
+        self._keep(LogKeeper(self._folder).run())
+        for run in self._launcher.keepers().values():
+            self._keep(run())
+        address = f"tcp:{host}:{listener.getsockname()[1]}"
+        return Launched(address, identity.certificate, container.pid, container.warning)
+
+    def _keep(self, run: Any) -> None:
+        task = asyncio.get_running_loop().create_task(run)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

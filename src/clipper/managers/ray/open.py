@@ -1,0 +1,43 @@
+"""Whether Ray can be used here, and the launcher if so. Nothing of Ray is imported: its driver is another process."""
+
+import hashlib
+import socket
+import sys
+from importlib.util import find_spec
+
+from clipper.build import build_id
+from clipper.managers.command import RUNTIME_PARTS
+from clipper.managers.facilities import Facilities
+from clipper.managers.launcher import Launcher
+from clipper.managers.ray.connection import Cluster
+from clipper.managers.ray.launcher import RayLauncher
+
+# What is Clipper's own business on this machine. Ray's variables, such as those of its TLS, are passed on.
+_OURS = "CLIPPER_"
+
+
+def open_ray(facilities: Facilities) -> Launcher | None:
+    """The launcher of containers on Ray; None if its extra is not installed, and no other Python that has it is given.
+
+    The cluster need not run yet.
+    """
+    if facilities.ray_python is None and find_spec("ray") is None:
+        return None
+    # Several homes may share a cluster, also homes of several machines.
+    home = hashlib.sha256(f"{socket.gethostname()}:{facilities.home}".encode()).hexdigest()[:16]
+    environ = {name: value for name, value in facilities.environ.items() if not name.startswith(_OURS)}
+    cluster = Cluster(
+        python=facilities.ray_python or sys.executable,
+        address=facilities.ray_address,
+        namespace=f"clipper-{home}",
+        environ={**environ, "PYTHONPATH": str(facilities.processes.python_path), "PYTHONUNBUFFERED": "1"},
+        log_path=facilities.logs / "ray-driver.log",
+    )
+    return RayLauncher(
+        cluster,
+        facilities.artifacts,
+        facilities.home / "ray-in-use",
+        facilities.ray_ports,
+        build_id(RUNTIME_PARTS),
+        facilities.run_as,
+    )

@@ -1,0 +1,41 @@
+"""The guard as a process, and an actor's process that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from clipper.processes.marks import MARK
+from clipper.processes.proc import start_time
+from waiting import until
+
+
+def test_it_ends_what_a_killed_process_leaves(tmp_path: Path) -> None:
+    folder = tmp_path / "clipper-1"
+    (folder / "run").mkdir(parents=True)
+    environ = {**os.environ, MARK: f"{folder}/run/m@1-1"}
+    left = subprocess.Popen(["sleep", "600"], env=environ, start_new_session=True)
+    # Of another actor, whose folder's name begins with this one's.
+    other = subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: f"{folder}2/run/m@1-1"})
+    guard = subprocess.Popen([sys.executable, "-m", "clipper.managers.ray.guard", str(folder)], stdin=subprocess.PIPE)
+    assert guard.stdin is not None
+    try:
+        # Once it listens to nothing but its input, a signal to all that Ray has started does not end it.
+        until(lambda: ignores(guard.pid, signal.SIGTERM))
+        guard.terminate()
+        assert start_time(left.pid) is not None
+        guard.stdin.close()
+        assert left.wait(60) == -signal.SIGKILL
+        assert guard.wait(60) == 0
+        assert not folder.exists()
+        assert other.poll() is None
+    finally:
+        for process in (left, other, guard):
+            process.kill()
+            process.wait()
+
+
+def ignores(pid: int, number: signal.Signals) -> bool:
+    lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    return bool(int(lines["SigIgn"], 16) >> (number - 1) & 1)
