@@ -1,5 +1,7 @@
 """``clipper replica``: the processes that run models."""
 
+from collections.abc import Sequence
+
 import typer
 
 from clipper.cli.names import ReplicaId
@@ -11,6 +13,8 @@ from clipper.management.schemas import Replica
 commands = typer.Typer(no_args_is_help=True, help="Replicas: the processes that run models.")
 
 _COLUMNS = ("id", "model", "version", "state", "pid", "restarts", "batch limit", "log")
+# Beside these, where a replica runs on another machine.
+_NODE = "node"
 
 
 @commands.command("list")
@@ -18,9 +22,8 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
     """List the replicas."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.replicas()
-    rows = [_row(replica) for replica in found]
     out = Output(as_json)
-    out.table(found, _COLUMNS, rows, "no replicas; next: clipper deploy NAME MODEL")
+    out.table(found, *table(found), "no replicas; next: clipper deploy NAME MODEL")
     for replica in found:
         _note_error(out, replica)
 
@@ -36,8 +39,15 @@ def show(
     with Clipper.connect(url, home) as clipper:
         found = clipper.replica(replica_id)
     out = Output(as_json)
-    out.table(found, _COLUMNS, [_row(found)], "")
+    out.table(found, *table([found]), "")
     _note_error(out, found)
+
+
+def table(replicas: Sequence[Replica]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """The columns and the rows."""
+    if all(replica.node is None for replica in replicas):
+        return _COLUMNS, [_row(replica) for replica in replicas]
+    return (*_COLUMNS, _NODE), [(*_row(replica), replica.node) for replica in replicas]
 
 
 def _row(replica: Replica) -> tuple[object, ...]:

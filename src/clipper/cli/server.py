@@ -1,5 +1,6 @@
 """``clipper start``, ``stop`` and ``status``."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -153,11 +154,15 @@ def status(
             out.table(events, ("when", "what", "happened"), rows, "nothing has happened yet")
             return
         now = clipper.status()
-    out.table(now, ("what", "value"), _status_rows(now), "")
+    out.table(now, ("what", "value"), status_rows(now), "")
 
 
-def _status_rows(now: Status) -> list[tuple[str, object]]:
-    replicas = ", ".join(f"{count} {state}" for state, count in sorted(now.replicas.items())) or "none"
+def _counts(replicas: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(replicas.items())) or "none"
+
+
+def status_rows(now: Status) -> list[tuple[str, object]]:
+    """The rows of ``clipper status``: what, and its value."""
     return [
         ("version", now.version),
         ("pid", now.pid),
@@ -170,7 +175,8 @@ def _status_rows(now: Status) -> list[tuple[str, object]]:
         *(("problem", problem) for problem in now.problems),
         ("applications", now.applications),
         ("models", now.models),
-        ("replicas", replicas),
+        ("replicas", _counts(now.replicas)),
+        *((f"node {node}", _counts(there)) for node, there in sorted(now.nodes.items())),
         *(() if now.certificate_expires_at is None else (("certificate", f"until {day(now.certificate_expires_at)}"),)),
         *(() if now.client_ca_expires_at is None else (("client CA", f"until {day(now.client_ca_expires_at)}"),)),
         *(

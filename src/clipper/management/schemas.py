@@ -118,7 +118,10 @@ class LearnedPolicy(Struct, frozen=True):
 
 
 class Replica(Struct, frozen=True):
-    """``batch_limit`` is the smallest over the workers; None until a worker has linked the replica."""
+    """``batch_limit`` is the smallest over the workers; None until a worker has linked the replica.
+
+    ``node`` is the node of a cluster that it runs on; None on the server's own machine.
+    """
 
     id: str
     model: str
@@ -129,6 +132,7 @@ class Replica(Struct, frozen=True):
     last_error: str | None
     batch_limit: int | None
     log: str
+    node: str | None = None
 
 
 class Version(Struct, frozen=True):
@@ -275,7 +279,8 @@ class Status(Struct, frozen=True):
 
     ``certificate_expires_at`` is in seconds since 1970; None without TLS. ``client_ca_expires_at`` is that of the
     first expiring certificate of ``--tls-client-ca``; None without it. ``grpc_address`` is HOST:PORT; None if nothing
-    listens there. ``stopping``: whether it was told to stop.
+    listens there. ``stopping``: whether it was told to stop. ``nodes`` has the replicas on each node of a cluster, by
+    their state.
     """
 
     version: str
@@ -294,6 +299,7 @@ class Status(Struct, frozen=True):
     client_ca_expires_at: float | None = None
     grpc_address: str | None = None
     stopping: bool = False
+    nodes: dict[str, dict[str, int]] = {}
 
 
 class Health(Struct, frozen=True):

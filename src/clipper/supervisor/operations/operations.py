@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from clipper import __version__
@@ -20,6 +20,7 @@ from clipper.management.schemas import (
     Logs,
     NewKey,
     NewToken,
+    Replica,
     Status,
     Stopping,
     Token,
@@ -61,6 +62,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
     async def status(self) -> Status:
         problems = await self.problems()
+        replicas = self._views.replicas({})
         certificates = self._certificates
         return Status(
             version=__version__,
@@ -86,7 +88,8 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             workers=tuple(map(worker_view, self._workers)),
             applications=len(self._catalog.applications),
             models=len(self._catalog.models),
-            replicas=dict(Counter(replica.state for replica in self._views.replicas({}))),
+            replicas=dict(Counter(replica.state for replica in replicas)),
+            nodes=by_node(replicas),
             certificate_expires_at=certificates.expires_at if certificates is not None else None,
             client_ca_expires_at=certificates.client_ca_expires_at if certificates is not None else None,
         )
@@ -186,6 +189,15 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         """Whether its replica is ready and workers send it queries."""
         address = None if slot.replica is None else slot.replica.address
         return slot.phase == "ready" and address is not None and self._reconciler.is_told_of(address)
+
+
+def by_node(replicas: Sequence[Replica]) -> dict[str, dict[str, int]]:
+    """How many replicas of each state are on each node of a cluster."""
+    nodes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for replica in replicas:
+        if replica.node is not None:
+            nodes[replica.node][replica.state] += 1
+    return {node: dict(states) for node, states in nodes.items()}
 
 
 def _problems_of_workers(statistics: list[WorkerStatistics]) -> list[str]:

@@ -200,6 +200,7 @@ class Views:
             last_error=status.last_error,
             batch_limit=limits.get(id_),
             log=str(self._manager.log_path(status.slot)),
+            node=status.replica.node if status.replica else None,
         )
 
 

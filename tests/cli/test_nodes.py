@@ -1,0 +1,34 @@
+"""What commands show of replicas on the nodes of a cluster."""
+
+import pytest
+
+from clipper.cli import replica as replica_commands
+from clipper.cli.server import status_rows
+from clipper.management.schemas import Replica, Status
+from clipper.supervisor.operations.operations import by_node
+
+
+def replica(number: int, state: str = "ready", node: str | None = None) -> Replica:
+    return Replica(f"m:1#{number}.g1", "m", "1", state, 9, 0, None, 4, "l", node)  # type: ignore[arg-type]
+
+
+ON_NODES = [replica(1, node="10.0.0.2 (ab)"), replica(2, node="10.0.0.2 (ab)"), replica(3, "starting", "10.0.0.3 (cd)")]
+
+
+@pytest.mark.parametrize("replicas", [[], [replica(1), replica(2)]])
+def test_without_a_cluster_there_is_no_word_of_nodes(replicas: list[Replica]) -> None:
+    assert by_node(replicas) == {}
+    columns, rows = replica_commands.table(replicas)
+    assert "node" not in columns and all(len(row) == len(columns) for row in rows)
+
+
+def test_each_node_and_its_replicas_are_shown() -> None:
+    counts = by_node([*ON_NODES, replica(4)])
+    assert counts == {"10.0.0.2 (ab)": {"ready": 2}, "10.0.0.3 (cd)": {"starting": 1}}
+    columns, rows = replica_commands.table([*ON_NODES, replica(4)])
+    assert columns[-1] == "node"
+    assert [row[-1] for row in rows] == ["10.0.0.2 (ab)", "10.0.0.2 (ab)", "10.0.0.3 (cd)", None]
+    status = Status("1", 1, "h", "q", "m", 1.0, True, (), (), 1, 1, {"ready": 3, "starting": 1}, nodes=counts)
+    shown = dict(status_rows(status))
+    assert shown["node 10.0.0.2 (ab)"] == "2 ready" and shown["node 10.0.0.3 (cd)"] == "1 starting"
+    assert shown["replicas"] == "3 ready, 1 starting"
