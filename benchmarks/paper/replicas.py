@@ -9,6 +9,7 @@ import uvloop
 
 from benchmarks.load import Answer, LoadClient, post
 from benchmarks.paper.bench import MODELS, Bench
+from benchmarks.paper.client import Address
 from benchmarks.paper.figure import Figure, Numbers, Verdict
 
 COUNTS = (1, 2, 3, 4)
@@ -32,25 +33,27 @@ def measure(bench: Bench) -> Numbers:
     server.run("deploy", "waiting", "waiting:predict", *options, folder=MODELS)
     bench.create("waiting", ["waiting"], slo_ms=SLO_MS)
     rows = []
-    requests = _requests()
+    requests = count_requests()
     for count in COUNTS:
         server.run("model", "scale", "waiting", str(count))
-        _load(bench, count, WARM_UP_S, requests)
-        row = {"replicas": count, **describe(_load(bench, count, SECONDS, requests), SECONDS)}
+        connections = CONNECTIONS_A_REPLICA * count
+        load(bench.address, connections, WARM_UP_S, requests)
+        row = {"replicas": count, **describe(load(bench.address, connections, SECONDS, requests), SECONDS)}
         bench.tell(f"{count} replicas: {row['outputs_per_s']:,.0f} outputs/s, p99 {row['p99_ms']:.1f} ms")
         rows.append(row)
     return {"slo_ms": SLO_MS, "connections_a_replica": CONNECTIONS_A_REPLICA, "seconds": SECONDS, "counts": rows}
 
 
-def _load(bench: Bench, replicas: int, seconds: float, requests: Iterator[bytes]) -> list[Answer[None]]:
+def load(address: Address, connections: int, seconds: float, requests: Iterator[bytes]) -> list[Answer[None]]:
+    """Send one request after another on each connection; return all answers."""
     answers: list[Answer[None]] = []
-    connections = CONNECTIONS_A_REPLICA * replicas
-    client = LoadClient[None](*bench.address, connections, lambda: (None, next(requests)), answers.append)
+    client = LoadClient[None](*address, connections, lambda: (None, next(requests)), answers.append)
     uvloop.run(client.run_for(seconds))
     return answers
 
 
-def _requests() -> Iterator[bytes]:
+def count_requests() -> Iterator[bytes]:
+    """Requests of which no two ask the same."""
     for number in itertools.count():
         yield post("/waiting/predict", b'{"input":[%d]}' % number)
 
