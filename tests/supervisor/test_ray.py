@@ -12,7 +12,8 @@ from live_server import Server
 from benchmarks.ray_cluster import RayCluster, actor_of, running_cluster
 from benchmarks.real_models import environment
 from clipper.client import Clipper
-from clipper.processes.proc import start_time
+from clipper.processes.marks import MARK
+from clipper.processes.proc import start_time, variable
 from manager_bench import RAY_PORTS
 from waiting import until
 
@@ -49,6 +50,13 @@ def deploy(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, **fiel
         clipper.create_application("sums", model="sum", slo_ms=20_000)
 
 
+def folder_of(container: int) -> Path:
+    """What a container's actor works in."""
+    mark = variable(container, MARK)
+    assert mark is not None
+    return Path(mark).parents[1]
+
+
 def nodes(server: Server) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = server.call("GET", "/status")["nodes"]
     return found
@@ -82,6 +90,7 @@ def test_a_node_is_lost_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         deploy(server, tmp_path, monkeypatch, replicas=2)
         one, other = nodes(server)
         assert nodes(server) == {one: {"ready": 1}, other: {"ready": 1}}
+        folders = [folder_of(replica["pid"]) for replica in server.call("GET", "/replicas")]
         load = Load(server)
         try:
             until(lambda: len(load.answers) > 4 * CLIENTS)
@@ -90,6 +99,8 @@ def test_a_node_is_lost_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             so_far = len(load.answers)
             # It is placed anew, where there is room.
             until(lambda: nodes(server) == {other: {"ready": 2}})
+            # Nothing is left on the lost node, though nobody there could be asked to remove it.
+            until(lambda: [folder.exists() for folder in folders].count(True) == 1)
             until(lambda: len(load.answers) > so_far + 4 * CLIENTS)
         finally:
             load.stop()

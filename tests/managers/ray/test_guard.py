@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from clipper.processes.marks import MARK
-from clipper.processes.proc import start_time
+from clipper.processes.proc import pids, start_time
 from waiting import until
 
 
@@ -18,22 +18,37 @@ def test_it_ends_what_a_killed_process_leaves(tmp_path: Path) -> None:
     left = subprocess.Popen(["sleep", "600"], env=environ, start_new_session=True)
     # Of another actor, whose folder's name begins with this one's.
     other = subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: f"{folder}2/run/m@1-1"})
-    guard = subprocess.Popen([sys.executable, "-m", "clipper.managers.ray.guard", str(folder)], stdin=subprocess.PIPE)
-    assert guard.stdin is not None
+    command = [sys.executable, "-m", "clipper.managers.ray.guard", str(folder)]
+    guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        # Once it listens to nothing but its input, a signal to all that Ray has started does not end it.
-        until(lambda: ignores(guard.pid, signal.SIGTERM))
-        guard.terminate()
-        assert start_time(left.pid) is not None
-        guard.stdin.close()
-        assert left.wait(60) == -signal.SIGKILL
+        # It goes on as nobody's child.
         assert guard.wait(60) == 0
+        (pid,) = guards_of(folder)
+        # Once it listens to nothing but its input, a signal to all that Ray has started does not end it.
+        until(lambda: ignores(pid, signal.SIGTERM))
+        os.kill(pid, signal.SIGTERM)
+        assert start_time(left.pid) is not None
+        guard.communicate(timeout=60)
+        assert left.wait(60) == -signal.SIGKILL
+        until(lambda: guards_of(folder) == [])
         assert not folder.exists()
         assert other.poll() is None
     finally:
         for process in (left, other, guard):
             process.kill()
             process.wait()
+
+
+def guards_of(folder: Path) -> list[int]:
+    wanted = ["clipper.managers.ray.guard", str(folder)]
+    return [pid for pid in pids() if arguments_of(pid)[-2:] == wanted]
+
+
+def arguments_of(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+    except OSError:
+        return []  # it is gone
 
 
 def ignores(pid: int, number: signal.Signals) -> bool:

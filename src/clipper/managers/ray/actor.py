@@ -77,6 +77,7 @@ class ReplicaActor:
         self._guard = Popen(
             [sys.executable, "-m", "clipper.managers.ray.guard", str(self._folder)],
             stdin=PIPE,
+            stdout=PIPE,
             env={**os.environ, "PYTHONPATH": str(self._folder / "pythonpath")},
             start_new_session=True,
         )

@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 ASK_AGAIN_S = 0.25
 # What an actor does at once. One that takes longer is in trouble, and is killed.
 CALL_TIMEOUT_S = 10.0
-# Ray knows within some two seconds that an actor has ended with its node's raylet.
-LOSS_KNOWN_WITHIN_S = 5.0
 
 
 class RayContainer:
@@ -41,7 +39,8 @@ class RayContainer:
         self._log_offset: int | None = 0 if is_new else None
         self._saving = asyncio.Lock()
         self._how_it_ended = "is gone"
-        self._is_unreachable = False
+        # Ray could not reach its actor when it was to stop. Each further call would only fail after two seconds more.
+        self._is_lost = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching = self._keep(self._watch())
 
@@ -56,10 +55,6 @@ class RayContainer:
     async def has_exited_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):  # the event decides, not which of the two came first
             await asyncio.wait_for(self.exited.wait(), seconds)
-        if self._is_unreachable:
-            # Its connection breaks before Ray knows that it has ended, and Ray's word says more.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.exited.wait(), LOSS_KNOWN_WITHIN_S)
         return self.exited.is_set()
 
     async def stop(self, grace_s: float) -> None:
@@ -70,11 +65,14 @@ class RayContainer:
         except ActorGone as error:
             self._has_ended(_lost(error))
         except Unavailable as error:
+            self._is_lost = isinstance(error, ActorUnreachable)
             # The caller must not wait for the cluster to come back. The launcher kills the actor when it has.
             log.error("container %s cannot be stopped now: %s", self._actor, error)
             self._has_ended("is gone")
 
     async def save_log(self) -> None:
+        if self._is_lost:
+            return
         async with self._saving:
             try:
                 while (part := await self._next_log_part()).text:
@@ -92,7 +90,8 @@ class RayContainer:
         """Remove what its node has of it, and end its actor; return whether that has ended."""
         self._watching.cancel()
         try:
-            await self._call("clean_up", within_s=CALL_TIMEOUT_S)
+            if not self._is_lost:
+                await self._call("clean_up", within_s=CALL_TIMEOUT_S)
         except (ActorGone, Unavailable):
             log.info("container %s leaves its folder to the guard on its node", self._actor)
         try:
@@ -110,8 +109,7 @@ class RayContainer:
                 self._has_ended(await self._call("ended"))
             except ActorGone as error:
                 self._has_ended(_lost(error))
-            except Unavailable as error:
-                self._is_unreachable = isinstance(error, ActorUnreachable)
+            except Unavailable:
                 await asyncio.sleep(ASK_AGAIN_S)
 
     def _has_ended(self, how: str) -> None:

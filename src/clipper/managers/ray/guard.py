@@ -2,6 +2,9 @@
 
 It waits until its standard input ends, which happens when the actor's process ends, however that ends: Ray kills it
 without a word when its node is lost to the cluster. Then it kills all processes of the folder, and removes the folder.
+Its standard output ends when it has done so.
+
+It is no child of the actor's process, because a worker of Ray that loses its node kills its children as it ends.
 """
 
 import asyncio
@@ -16,6 +19,8 @@ from clipper.processes.marks import kill_marked
 
 def main() -> None:
     folder = Path(sys.argv[1])
+    if os.fork():
+        os._exit(0)
     # Only the end of the input ends it, not what is sent to all that Ray or a terminal has started.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
