@@ -158,6 +158,18 @@ def test_an_application_that_was_made_again_begins_anew() -> None:
     assert sampler.marks(7, facts())[0] == {"app": NO_MARK}
 
 
+def test_who_asks_before_the_next_sample_sees_nothing_of_an_application_of_before() -> None:
+    sampler = Sampler(0.0)
+    run(sampler, {7: said(0)}, {7: said(10)})
+    sampler.forget_former({"app": "app#1"})
+    assert values(sampler, "rate") == [None, 5.0]
+    sampler.forget_former({"app": "app#2"})
+    assert values(sampler, "rate") == [None, None] and sampler.latest.names(APP) == ()
+    again = facts(applications=(ApplicationFacts("app", "app#2", 30.0),))
+    sampler.take(2 * STEP_S, again, {7: said(1)})
+    assert values(sampler, "slo_ms") == [None, None, 30.0]
+
+
 def test_regret_goes_on_while_nothing_is_scored() -> None:
     sampler = Sampler(0.0)
     run(sampler, {7: said(0, loss=0.5)}, {7: said(10, loss=0.5)}, {7: NOTHING}, {7: said(20, loss=0.5)})

@@ -174,6 +174,21 @@ class Sampler:
         self._turn += 1
         self._write_processes(facts.processes, now_s)
 
+    def forget_former(self, ids: Mapping[str, str]) -> None:
+        """Drop the series of applications that are gone, though another one may have their name by now.
+
+        Args:
+            ids: of all applications that there are, by name.
+        """
+        for name, id_ in self._ids.items():
+            if ids.get(name) != id_:
+                subject = Subject("application", name)
+                self.ring.drop(subject)
+                self.latest.drop(subject)
+                self._losses.pop(name, None)
+                self._read_s.pop(subject, None)
+        self._ids = dict(ids)
+
     def _counted(self, expected: Collection[int], answers: Mapping[int, Answer]) -> _Counted | None:
         """What all workers have counted since the last whole step; None if this step is not one."""
         for gone in self._workers.keys() - expected:
@@ -289,12 +304,7 @@ class Sampler:
         }
         if subjects == self._subjects and ids == self._ids:
             return
-        for name, id_ in self._ids.items():
-            if ids.get(name) != id_:
-                self.ring.drop(Subject("application", name))
-                self.latest.drop(Subject("application", name))
-                self._losses.pop(name, None)
-                self._read_s.pop(Subject("application", name), None)
+        self.forget_former(ids)
         self.ring.keep_only(subjects)
         self.latest.keep_only(subjects)
         for one in facts.applications[MAX_FOLLOWED:]:
@@ -302,7 +312,7 @@ class Sampler:
         for model in facts.models[MAX_FOLLOWED:]:
             self.ring.leave_out(Subject("model", model.name))
         self._read_s = {one: read_s for one, read_s in self._read_s.items() if one in subjects}
-        self._ids, self._subjects = ids, subjects
+        self._subjects = subjects
 
 
 def _turns(facts: Facts) -> int:

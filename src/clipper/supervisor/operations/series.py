@@ -19,6 +19,7 @@ class SeriesOperations:
 
     async def series_overview(self) -> SeriesOverview:
         sampler = self._sampling.sampler
+        self._forget_former()
 
         def latest(kind: str, names: Iterable[str]) -> dict[str, Named]:
             ordered = sorted(names)
@@ -36,11 +37,17 @@ class SeriesOperations:
 
     async def application_series(self, name: str, seconds: int) -> Series:
         self._catalog.application(name)
+        self._forget_former()
         return self._all_of(Subject("application", name), OF_APPLICATIONS, seconds)
 
     async def model_series(self, name: str, seconds: int) -> Series:
         self._catalog.model(name)
         return self._all_of(Subject("model", name), OF_MODELS, seconds)
+
+    def _forget_former(self) -> None:
+        """An application that was made since the last sample must not show what one of its name did before it."""
+        ids = {one.name: one.state_id for one in self._catalog.applications.values()}
+        self._sampling.sampler.forget_former(ids)
 
     def _all_of(self, subject: Subject, always: tuple[str, ...], seconds: int) -> Series:
         ring = self._sampling.sampler.ring
