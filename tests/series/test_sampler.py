@@ -168,6 +168,8 @@ def test_who_asks_before_the_next_sample_sees_nothing_of_an_application_of_befor
     again = facts(applications=(ApplicationFacts("app", "app#2", 30.0),))
     sampler.take(2 * STEP_S, again, {7: said(1)})
     assert values(sampler, "slo_ms") == [None, None, 30.0]
+    sampler.take(3 * STEP_S, again, {7: said(9)})
+    assert values(sampler, "rate") == [None, None, None, 4.0]
 
 
 def test_regret_goes_on_while_nothing_is_scored() -> None:

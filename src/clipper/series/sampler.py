@@ -187,6 +187,8 @@ class Sampler:
                 self.latest.drop(subject)
                 self._losses.pop(name, None)
                 self._read_s.pop(subject, None)
+                for worker in self._workers.values():
+                    worker.applications.pop(name, None)
         self._ids = dict(ids)
 
     def _counted(self, expected: Collection[int], answers: Mapping[int, Answer]) -> _Counted | None:
