@@ -7,6 +7,7 @@ import shlex
 import signal
 import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -163,23 +164,26 @@ def test_serve_until_it_is_interrupted(home: Path, folder: Path, stop_signal: si
 
 
 def test_serve_again_what_was_edited(home: Path, folder: Path) -> None:
+    line = "self.offset = float(open(model_data).read()) if model_data else 0.0"
+    assert line in MODEL
     command = [*CLIPPER, "serve", "model:Sum", "--reload", "--home", str(home), "--slo-ms", "20000", *FREE_PORTS]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as served:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True) as served, ExitStack() as stack:
+        stack.callback(served.kill)  # if the test fails, nobody else ends it
         assert served.stdout is not None and served.stderr is not None
         next(text for text in served.stdout if "curl" in text)
-        (folder / "model.py").write_text(MODEL.replace("self.offset = float(", "raise RuntimeError('moved') or float("))
-        told = "".join(
-            iter(served.stderr.readline, "warning: model:1 goes on serving; the next change of a file is tried again\n")
-        )
+        (folder / "model.py").write_text(MODEL.replace(line, "raise RuntimeError('moved')"))
+        kept = "warning: model:1 goes on serving; the next change of a file is tried again\n"
+        told = "".join(iter(served.stderr.readline, kept))
         assert "model:2 cannot start" in told and "moved" in told
         with Clipper.connect(home=home) as client:
             assert client.predict("model", [1, 2, 3, 4]).output == 10
-            (folder / "model.py").write_text(MODEL.replace("else 0.0", "else 7.0"))
+            (folder / "model.py").write_text(MODEL.replace(line, "self.offset = 7.0"))
             assert next(text for text in served.stdout if "is served" in text) == "model:3 is served\n"
             assert client.predict("model", [1, 2, 3, 4]).output == 17
         served.send_signal(signal.SIGINT)
         _, errors = served.communicate(timeout=200)
-    assert served.returncode == 0, errors
+        assert served.returncode == 0, errors
     assert running(home) is None
 
 
