@@ -60,6 +60,7 @@ def test_a_full_disk_is_reported_once_and_costs_lines_only(caplog: pytest.LogCap
 
 def test_a_file_that_nobody_cuts_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clipper.telemetry.log_file.MAX_FILE_BYTES", 100)
+    monkeypatch.setattr("clipper.telemetry.log_file.GATHER_S", 0.0)
     path = tmp_path / "a.log"
     log = LogFile(path)
     for number in range(1, 101):

@@ -96,8 +96,8 @@ class Port:
         self.coming = 0
         self.on_leaving: Callable[[], None] = lambda: None
         self.known_heads: dict[bytes, tuple[Endpoint, int]] = {}
-        # A watch wants to know of each request, so that none may be found here.
-        self.plain_heads = self.known_heads if watch is None else {}
+        # If a watch may want to know of any request, none may be found here.
+        self.plain_heads = {} if watch is not None and watch.most else self.known_heads
         self.budget = Budget()
         self.refused: Counter[str] = Counter()
         self.work = LongWork(loop.call_soon, self.budget, self.refused)

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 MAX_WAITING_BYTES = 1024 * 1024
 # The supervisor cuts the file long before. While no supervisor runs, nobody does, and further lines are dropped.
 MAX_FILE_BYTES = 64 * 1024 * 1024
+# The thread lets so many lines gather: to wake it for each costs the loop more than to make the line.
+GATHER_S = 0.05
 # A stop waits this long for the disk.
 CLOSE_TIMEOUT_S = 2.0
 
@@ -32,6 +34,7 @@ class LogFile:
         self._path = path
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._is_closing = threading.Event()
         self._file = -1
         # Only one side writes each of these: the loop or the thread.
         self._given_bytes = self._taken_bytes = 0
@@ -58,6 +61,7 @@ class LogFile:
     def close(self) -> None:
         """Write what waits, if the disk allows. Blocks for ``CLOSE_TIMEOUT_S`` at most."""
         if self._thread is not None:
+            self._is_closing.set()
             self._queue.put(None)
             self._thread.join(CLOSE_TIMEOUT_S)
 
@@ -65,6 +69,7 @@ class LogFile:
         is_over = False
         while not is_over:
             lines = [self._queue.get()]
+            self._is_closing.wait(GATHER_S)
             lines += [self._queue.get() for _ in range(self._queue.qsize())]
             is_over = None in lines
             if found := [line for line in lines if line is not None]:
