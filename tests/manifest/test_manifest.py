@@ -139,7 +139,7 @@ WRONG = [
     (f"models: {{m: {{model: a, max_batch: {'9' * 5000}}}}}", "models.m.max_batch: expected a number"),
     ("models: {m: {model: a, memory_bytes: lots}}", "models.m.memory_bytes: 'lots' is not a size"),
     ("models: {m: {model: a, cache: yes}}", "models.m.cache: expected true or false, found 'yes'"),
-    ("models: {m: {model: a, manager: dokcer}}", "models.m.manager: expected local, docker, found 'dokcer'"),
+    ("models: {m: {model: a, manager: dokcer}}", "models.m.manager: expected local, docker, ray, found 'dokcer'"),
     ("models: {m: {model: a, input_type: float63}}", "models.m.input_type: input type 'float63' is not known"),
     ("models: {m: {model: a, sample: [yes]}}", "models.m.sample[0]: yes is not a text in every version of YAML"),
     ("models: {m: {model: '${HOME}/a'}}", "models.m.model: variables of the environment are for"),
