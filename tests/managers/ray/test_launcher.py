@@ -78,8 +78,10 @@ def test_containers_outlive_the_driver(bench: Bench) -> None:
         bench.manager.start(SLOT, bench.model(f"print('still here')\n{SUM}"))
         pid = await bench.ready()
         connection = container_of(bench.status.replica)._connection
-        assert connection._process is not None
-        connection._process._process.kill()
+        driver = connection._process
+        assert driver is not None
+        driver._process.kill()
+        await driver.ended
         # The next request finds it again by its name.
         await bench.manager.save_logs(SLOT.model_id)
         assert "still here" in tail(bench.manager.log_path(SLOT), 9)
