@@ -96,8 +96,8 @@ class BringUp:
     def _is_too_late(self, now_s: float) -> bool:
         if not self._time.has_to_look(now_s):
             return False
-        # One that was ready before has nothing to load.
-        pid = None if self._note.ready else self._container.pid
+        # One that was ready before has nothing to load, and the process ids of another machine are others' here.
+        pid = None if self._note.ready or self._container.node is not None else self._container.pid
         return self._time.is_over(now_s, None if pid is None else proc.session_computed_s(pid))
 
     @property

@@ -81,7 +81,7 @@ class Container(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """The process id of its first process, as this machine sees it; None if that is not known."""
+        """The process id of its first process, as its ``node`` sees it; None if that is not known."""
 
     @property
     def how_it_ended(self) -> str:
