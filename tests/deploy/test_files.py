@@ -103,8 +103,10 @@ def test_nobody_waits_shorter_than_a_stop_takes() -> None:
 
 
 def test_systemd_takes_the_unit_and_finds_little_exposed(tmp_path: Path) -> None:
-    # The program has to be there; the user need not.
-    own = unit().replace("/opt/clipper/bin/clipper", str(Path(sys.executable).parent / "clipper"))
+    # The program has to be there, at a path without a space; the user need not.
+    program = tmp_path / "clipper"
+    program.symlink_to(Path(sys.executable).parent / "clipper")
+    own = unit().replace("/opt/clipper/bin/clipper", str(program))
     path = tmp_path / "clipper.service"
     path.write_text(own)
     assert check("systemd-analyze", "verify", str(path)) == ""

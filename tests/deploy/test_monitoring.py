@@ -111,7 +111,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
                     post(server, f"/{name}/predict", {"input": [1, 2]})
                 rate = "rate(clipper_errors_total[1m]) > 0 and rate(clipper_errors_total[5m]) > 0"
                 recorded = prometheus.query("application:clipper_failures:ratio_rate5m > 0")
-                return bool(prometheus.query(rate)) and len(recorded) == 2
+                fires = 'ALERTS{alertname="ClipperErrorBudgetBurn", alertstate="firing"}'
+                waits = 'ALERTS{alertname="ClipperNotReady", alertstate="pending"}'
+                return all(map(prometheus.query, (rate, fires, waits))) and len(recorded) == 2
 
             until(ask)
             yield prometheus

@@ -216,13 +216,25 @@ def arguments_of(path: Path) -> list[bytes]:
         return []  # it is gone
 
 
-LEAVE_ONE = """
+LEAVE_ONE = '''
 import asyncio, os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from clipper.processes.proc import stat_fields
+from clipper.processes.proc import pids, stat_fields
 from manager_bench import SLOT, Bench
 from waiting import until_async
+
+def is_stopped(pid, address):
+    """Whether that process is, or one that was started with the address: in Docker a process has a pid of its own."""
+    for each in {pid, *pids()}:
+        try:
+            told = Path(f"/proc/{each}/cmdline").read_bytes()
+        except OSError:  # it is gone
+            continue
+        fields = stat_fields(each)
+        if fields and fields[0] == "T" and (each == pid or address.encode() in told):
+            return True
+    return False
 
 async def main():
     bench = Bench(Path(sys.argv[2]), sys.argv[3], os.environ, transport=sys.argv[4])
@@ -231,11 +243,12 @@ async def main():
     await bench.manager.save_logs(SLOT.model_id)
     if sys.argv[6] == "asked":
         await bench.predict()
-        await until_async(lambda: stat_fields(pid)[0] == "T")
+        address = bench.status.replica.address.address
+        await until_async(lambda: is_stopped(pid, address))
     os.kill(os.getpid(), 9)
 
 asyncio.run(main())
-"""
+'''
 
 
 def is_there(address: str, kind: str) -> bool:
