@@ -111,7 +111,8 @@ class DockerLauncher:
         try:
             await self._images.prune(artifacts)
         except ClipperError as error:
-            log.info("images that no version needs stay: %s", error)
+            # Whoever has no Docker would read it for each version that goes.
+            log.debug("images that no version needs stay: %s", error)
 
     async def _start(self, note: ContainerNote, image: str, log_path: Path) -> DockerContainer:
         self._starting.add(note.id)
