@@ -17,6 +17,7 @@ from clipper.registry.store import (
     DeleteVersion,
     Put,
 )
+from clipper.rollout.wanted import Records
 from clipper.settings.application import link_names
 from clipper.types import ModelId
 
@@ -24,20 +25,8 @@ from clipper.types import ModelId
 _SHOWN = 40
 
 
-class Before(Protocol):
+class Before(Records, Protocol):
     """The records before a change."""
-
-    @property
-    def applications(self) -> Mapping[str, ApplicationRecord]: ...
-
-    @property
-    def models(self) -> Mapping[str, ModelRecord]: ...
-
-    @property
-    def versions(self) -> Mapping[ModelId, VersionRecord]: ...
-
-    @property
-    def keys(self) -> Mapping[str, KeyRecord]: ...
 
     @property
     def tokens(self) -> Mapping[str, TokenRecord]: ...
