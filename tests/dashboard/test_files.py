@@ -92,3 +92,15 @@ def test_a_file_of_an_unknown_type_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "picture.bmp").write_bytes(b"BM")
     with pytest.raises(KeyError, match="bmp"):
         read_files(tmp_path)
+
+
+def test_charts_ask_for_series_that_there_are() -> None:
+    page = (ROOT / "docs/events-and-series.md").read_text()  # which a test holds against the code
+    named = {
+        name.partition(".")[0] for row in re.findall(r"(?m)^\| (`.*?) \|", page) for name in re.findall("`(.+?)`", row)
+    }
+    asked = {
+        name.rstrip(".") for script in SCRIPTS for name in re.findall(r'of\.(?:one|each)\("(.+?)"', script.read_text())
+    }
+    assert {"rate", "p99_ms", "batch_latency_ms"} <= asked
+    assert asked - named == set()

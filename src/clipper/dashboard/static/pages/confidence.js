@@ -1,4 +1,4 @@
-// How confident answers were, and what the application has lost by having to learn: only the metrics have these.
+// How confident answers were, and what the application has lost by having to learn, since the workers started: from the metrics.
 
 import { html } from "../html.js";
 import { histogram, samplesOf, total } from "../metrics.js";

@@ -18,12 +18,12 @@ const CHARTS = [
   },
   {
     title: "Where the time goes", unit: "ms",
-    lines: (of) => [...of.one("queue_wait_ms", "wait in the queue"), ...of.one("compute_ms", "compute")],
+    lines: (of) => [...of.one("queue_wait_ms", "wait in the queue"), ...of.one("batch_latency_ms", "compute")],
   },
   { title: "Cache hits", unit: "share", lines: (of) => of.one("cache_hit_share", "hits") },
   {
     title: "Replicas", unit: "",
-    lines: (of) => [...of.one("replicas_ready", "ready"), ...of.one("replicas_target", "target").map(dashed)],
+    lines: (of) => [...of.one("replicas_ready", "ready"), ...of.one("replicas_wanted", "target").map(dashed)],
   },
 ];
 
