@@ -49,13 +49,16 @@ format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+# To collect all other files, too, takes as long as ten of their tests.
+ALONE := $(shell grep -rl --include=test_*.py 'mark\.alone' tests)
+
 # pytest comes last: its closing line is the last line of a run. What has to run by itself does so first; most of the
 # rest waits for processes, so that two at a time take half as long (tests/conftest.py says which tests stay together). PYTEST="tests/frontend -x" picks tests.
 test: check
 ifdef PYTEST
 	$(PY) -m pytest $(PYTEST)
 else
-	$(PY) -m pytest -m alone
+	$(PY) -m pytest -m alone $(ALONE)
 	@$(MAKE) --no-print-directory compiled
 	$(PY) -m pytest -m "not alone" -n 2 --dist loadfile
 endif

@@ -10,7 +10,9 @@ OF_SATURATION = 0.5
 # One process sends all of it, and does other things besides.
 MAX_RATE_PER_S = 5_000.0
 # Of the run, and of each process's life: caches fill, batch limits grow, the store's records of feedback come to age.
-WARM_UP_SHARE = 1 / 6
+# Bounded tables are full within minutes. The allocator's pages spread for half an hour, ever more slowly, while the
+# tables exchange all their entries (docs/soak.md).
+WARM_UP_SHARE = 1 / 3
 # A process that is judged is seen for so much of the run after its warm-up: of less a trend tells nothing.
 LEAST_JUDGED_SHARE = 1 / 4
 PARTS = 10
@@ -46,7 +48,7 @@ def rate_per_s(saturation_per_s: float, asked_per_s: float | None) -> float:
 def trend(points: Sequence[Point], run_s: float) -> Trend | None:
     """Of one life in a run of ``run_s``, from pairs of a time in seconds and a number; None if it was too short.
 
-    A sixth of the run is its warm-up. What is left is cut into ten parts, and the slope is the median of the slopes
+    A third of the run is its warm-up. What is left is cut into ten parts, and the slope is the median of the slopes
     between any two parts' medians (Theil and Sen): a few samples from the middle of a deployment do not count.
     """
     if not points:

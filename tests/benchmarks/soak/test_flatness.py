@@ -43,18 +43,18 @@ def test_what_grows_in_its_warm_up_alone_is_flat() -> None:
 
 
 def test_warm_up_is_of_each_life_and_not_of_the_run() -> None:
-    late = hour(lambda at_s: min(at_s, 1800.0 + 600.0), from_s=1800.0)
+    late = hour(lambda at_s: min(at_s, 1200.0 + 1200.0), from_s=1200.0)
     assert judged(late).is_flat()
 
 
 def test_growth_is_told_for_what_was_judged_and_for_an_hour() -> None:
     found = judged(hour(lambda at_s: 100.0 + at_s / HOUR_S))
     assert found.per_hour == pytest.approx(1.0)
-    assert found.growth == pytest.approx(2990 / HOUR_S)
+    assert found.growth == pytest.approx(2390 / HOUR_S)
     assert found.is_flat()
 
 
-@pytest.mark.parametrize(("per_hour", "is_flat"), [(1.0, True), (1.3, False), (-50.0, True)])
+@pytest.mark.parametrize(("per_hour", "is_flat"), [(1.0, True), (1.6, False), (-50.0, True)])
 def test_more_than_one_per_cent_is_growth(per_hour: float, is_flat: bool) -> None:
     random = Random(1)
     noisy = hour(lambda at_s: 100.0 + per_hour * at_s / HOUR_S + random.gauss(0, 0.05))
@@ -73,8 +73,8 @@ def test_what_grows_by_steps_to_the_end_grows() -> None:
 
 def test_a_life_that_is_too_short_is_not_judged() -> None:
     assert trend([], HOUR_S) is None
-    assert trend(hour(lambda at_s: 1.0, until_s=1510.0), HOUR_S) is not None
-    assert trend(hour(lambda at_s: 1.0, until_s=1500.0), HOUR_S) is None
+    assert trend(hour(lambda at_s: 1.0, until_s=2110.0), HOUR_S) is not None
+    assert trend(hour(lambda at_s: 1.0, until_s=2100.0), HOUR_S) is None
     # Long enough, but hardly looked at.
     assert trend([(at_s, 1.0) for at_s in range(0, 3600, 200)], HOUR_S) is None
 
