@@ -33,6 +33,7 @@ from clipper.managers.ray.certificate import make_identity
 from clipper.managers.ray.front import TlsFront
 from clipper.managers.ray.messages import Description, Launched, LogPart, Noted, NotLaunched
 from clipper.managers.ray.ports import bind_in_range
+from clipper.managers.ray.watched import WatchedTasks
 from clipper.managers.shares import Shares
 from clipper.processes.folder import ProcessFolder
 
@@ -55,7 +56,7 @@ class ReplicaActor:
         self._noted: Noted | None = None
         self._container: LocalContainer | None = None
         self._launcher: LocalLauncher | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._watched: WatchedTasks | None = None
         for name in ("run", "scratch", "pythonpath"):
             (self._folder / name).mkdir()
         # Only Clipper is found there, whatever else this interpreter has.
@@ -142,8 +143,8 @@ class ReplicaActor:
 
     async def clean_up(self) -> None:
         """End what runs, and remove all that is left. The actor is of no use after that."""
-        for task in self._tasks:
-            task.cancel()
+        if self._watched is not None:
+            self._watched.cancel()
         if self._container is not None:
             await self._container.stop(grace_s=0)
         # It ends what is left, and removes the folder.
@@ -172,14 +173,10 @@ class ReplicaActor:
             listener.close()
             raise
         identity = make_identity()
-        self._keep(TlsFront(listener, identity.context, path).run())
-        self._keep(LogKeeper(self._folder).run())
-        for run in self._launcher.keepers().values():
-            self._keep(run())
+        watched = self._watched = WatchedTasks(container.kill)
+        watched.start("its TLS front", TlsFront(listener, identity.context, path).run)
+        watched.start("bounding its log", LogKeeper(self._folder).run)
+        for what, run in self._launcher.keepers().items():
+            watched.start(what, run)
         address = f"tcp:{host}:{listener.getsockname()[1]}"
         return Launched(address, identity.certificate, container.pid, container.warning)
-
-    def _keep(self, run: Any) -> None:
-        task = asyncio.get_running_loop().create_task(run)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
