@@ -67,16 +67,16 @@ def test_every_series_has_its_row() -> None:
     [
         f"The latest {MAX_EVENTS:,} events",
         f"{MAX_MESSAGE} characters at most",
-        f"more than {BURST} events of one kind on one subject in {'ten' if WINDOW_S == 600 else '?'} minutes",
+        f"more than {BURST} events of one kind within {'ten' if WINDOW_S == 600 else '?'} minutes",
         f"limit={DEFAULT_EVENTS}",
         f"room for {MAX_SERIES:,} of them ({MAX_SERIES * POINTS * 4 / 1e6:.0f} MB",
         f"takes {POINTS * 4 / 1000:.1f} kB",
         f"more than {PER_STEP} applications or models",
         f"a value every {STEP_S * -(-MAX_FOLLOWED // PER_STEP):.0f} s",
-        f"The first {MAX_FOLLOWED:,} of each kind",
+        f"Only the first {MAX_FOLLOWED:,} of each kind",
         f"`seconds` is from {STEP_S:.0f} to {MAX_SERIES_S}",
-        "idle for longest, for ten minutes at least" if IDLE_STEPS * STEP_S == 600 else "?",
-        "after three steps the others go on" if MAX_MISSED == 2 else "?",
+        "idle for longest, if that is ten minutes or more" if IDLE_STEPS * STEP_S == 600 else "?",
+        "after three steps the series go on" if MAX_MISSED == 2 else "?",
     ],
 )
 def test_bounds_are_those_of_the_code(text: str) -> None:
