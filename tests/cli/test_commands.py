@@ -437,7 +437,7 @@ def test_events_are_followed_while_the_server_is_started_again(
         "key new: the key is made",
         "key back: the key is made",
     ]
-    assert followed.err.count("it is waited for") == 1
+    assert followed.err.count("waiting for it") == 1
 
 
 @pytest.mark.parametrize(

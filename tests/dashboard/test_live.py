@@ -53,10 +53,10 @@ def test_a_real_server_that_goes_and_comes_back(server: Server) -> None:
 
         port = urlsplit(server.place.management_url).port
         server.kill()
-        expect(page.get_by_text("The server does not answer since")).to_be_visible()
+        expect(page.get_by_text("The server has not answered since")).to_be_visible()
         assert "model m, version 1" in screen.text
         server.start("--management-port", str(port))
-        until(lambda: not page.get_by_text("The server does not answer since").is_visible())
+        until(lambda: not page.get_by_text("The server has not answered since").is_visible())
         screen.go("", "Overview")
         expect(page.get_by_text("Ready: queries are answered")).to_be_visible()
         # The token was replaced meanwhile.

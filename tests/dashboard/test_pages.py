@@ -136,7 +136,7 @@ def test_an_admin_rolls_back_scales_and_changes_weights(screen: Screen, api: Api
     page, dialog = screen.page, screen.page.get_by_role("dialog")
     page.get_by_role("button", name="Roll back …").click()
     expect(dialog).to_contain_text("Version 1 becomes current in place of 2")
-    expect(dialog).to_contain_text("New queries of app-0001 go to it.")
+    expect(dialog).to_contain_text("New queries of app-0001 go to that version.")
     assert screen.violations() == []
     page.keyboard.press("Escape")
     assert api.operations.current["model-0001"] == "2"

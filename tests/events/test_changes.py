@@ -160,7 +160,7 @@ def test_an_application_without_links() -> None:
 def test_a_newcomer_from_its_ramp_to_the_guardrail() -> None:
     newcomer = Newcomer(7, "m", "2", before="1", promoted=True)
     ramped = replace(APP, newcomers=(newcomer,), ramps=7)
-    begun = "m:2 is new to it, and gets a share of the queries until feedback has told enough"
+    begun = "m:2 is new to it, and gets a share of the queries until feedback has shown its worth"
     assert told(before(APP), Put(ramped)) == [("ramp", begun, "2", "info")]
     assert told(before(ramped), Put(APP), why="it is through: it lost less") == [
         ("ramp", "m:2 is not ramped any more: it is through: it lost less", "2", "info")

@@ -74,7 +74,7 @@ def test_of_a_flood_the_number_is_told() -> None:
     log.end_windows(WINDOW_S, 600.0)
     *_, restarts, scalings = log.latest()
     assert (restarts.kind, scalings.kind) == ("restart", "scaling")
-    assert restarts.message == f"{100 - BURST} more events like those before, at last: event 99"
+    assert restarts.message == f"{100 - BURST} more events like those before, the last of them: event 99"
     assert (restarts.version, restarts.time_s) == ("1", 600.0)
     log.add(event(200), WINDOW_S + 1, 601.0)
     assert log.latest()[-1].message == "event 200"

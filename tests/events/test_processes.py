@@ -88,7 +88,7 @@ def test_a_worker_that_ends_after_a_loop_is_told_again() -> None:
 
 def test_a_worker_that_is_drained() -> None:
     (event,) = follow(WORKER, replace(WORKER, phase="draining"))
-    assert event.message == "the worker is drained: it is started again, as it should be now"
+    assert event.message == "the worker is drained: it is started again with the present code and settings"
     spare = replace(WORKER, is_spare=True)
     (event,) = follow(spare, replace(spare, phase="draining"))
     assert event.message == "the worker is drained: it stood in while others were replaced"

@@ -20,7 +20,7 @@ def write_artifact(home: Path, sha256: str, folder: Path) -> None:
         return
     if not source.is_dir():
         raise NotFound(f"the artifact {sha256} is not in {home}: run this on the server's machine, as its user")
-    # The files of an artifact are sealed: one that can be written, such as a cache of Python's, is not of it.
+    # The files of an artifact are sealed: a file that can be written, such as one of Python's caches, came later.
     members = tuple(
         Member(path.relative_to(source).as_posix(), path, is_program=bool(mode & 0o100))
         for path in source.rglob("*")

@@ -53,7 +53,7 @@ def packed_code(application: WantedApplication, folder: Path) -> AbstractContext
 
 
 def _named_artifact(sha256: str, folder: Path, **fields: Any) -> AbstractContextManager[Artifact]:
-    """It is not packed here, so its file stays."""
+    """An artifact that was packed before, so its file stays."""
     path = folder / ARTIFACTS / f"{sha256}.tar"
     size_bytes = path.stat().st_size if path.is_file() else 0
     return nullcontext(Artifact(path, sha256, size_bytes, **{"data": None, **fields}))

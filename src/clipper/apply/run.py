@@ -60,7 +60,7 @@ class Run:
         self._failed_models: set[str] = set()
 
     def outcomes(self, plan: Plan, progress: Tell) -> Iterator[Outcome]:
-        """Do the plan's steps; each outcome is told as soon as it is known. ^C ends it before the next step."""
+        """Do the plan's steps; yield each outcome as soon as it is known. ^C ends the run before the next step."""
         has_failed = bool(plan.obstacles)
         self._failed_models |= {obstacle.model for obstacle in plan.obstacles if obstacle.model is not None}
         yield from (Outcome(obstacle.subject, "failed", obstacle.reason) for obstacle in plan.obstacles)
@@ -86,7 +86,7 @@ class Run:
                     self._failed_models.add(name)
                 yield from outcomes
         except BaseException:
-            # Also on ^C: the threads would go on until their versions are ready.
+            # On ^C, too: otherwise the threads would go on until their versions are ready.
             self._stopping.set()
             raise
         finally:
@@ -95,8 +95,8 @@ class Run:
     def _model(self, name: str, progress: Tell) -> list[Outcome]:
         """Do what one model needs now: since the plan was made, somebody else may have done the same, or other things.
 
-        Of two that apply the same at once, the later one so finds the version of the earlier one, unless both look
-        within the same moment.
+        So if two apply the same at once, the later one finds the version of the earlier one, unless both look at the
+        same moment.
         """
         obstacles: list[Obstacle] = []
         try:

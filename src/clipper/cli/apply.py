@@ -24,7 +24,7 @@ def apply(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the server have the models, applications and keys of a file. What is so already stays untouched."""
+    """Give the server the models, applications and keys of a file. What already matches the file stays untouched."""
     # No other command pays for its libraries.
     from clipper.cli.manifest_file import ManifestFile
 

@@ -49,7 +49,7 @@ def events(
 
 
 def _new(clipper: Clipper, out: Output, after: int, kind: Kind | None, subject: str | None) -> Iterator[Event]:
-    """What happens from now on. A server that is away is waited for, since it may be started again."""
+    """What happens from now on. Waits for a server that is away, since it may be started again."""
     is_away = False
     while True:
         time.sleep(FOLLOW_EVERY_S)
@@ -57,7 +57,7 @@ def _new(clipper: Clipper, out: Output, after: int, kind: Kind | None, subject: 
             found = clipper.events(after, limit=MAX_EVENTS_AT_ONCE, kind=kind, subject=subject)
         except Unavailable as error:
             if not is_away:
-                out.warn(f"{error}; it is waited for")
+                out.warn(f"{error}; waiting for it")
             is_away = True
             continue
         is_away = False

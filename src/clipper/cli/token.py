@@ -18,7 +18,7 @@ Name = Annotated[str, typer.Argument(help="Who or what the token is for.")]
 @commands.command()
 def create(
     name: Name,
-    role: Annotated[Role, one_of(Role, help="admin may change everything, read may only look.")] = "read",
+    role: Annotated[Role, one_of(Role, help="admin may change everything, read can only read.")] = "read",
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,

@@ -1,4 +1,4 @@
-"""What a change of the registry means to who reads events."""
+"""Finds the events in changes of the registry."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from clipper.rollout.wanted import Records
 from clipper.settings.application import link_names
 from clipper.types import ModelId
 
-# A value that is longer than this is not told.
+# A message leaves out a value that is longer than this.
 _SHOWN = 40
 
 
@@ -36,7 +36,7 @@ def events_of(before: Before, changes: Iterable[Change], why: str = "") -> list[
     """The events of changes that are made together.
 
     Args:
-        why: for what the change alone does not say, such as why a version is scaled.
+        why: the reason, where the change alone does not show it, such as why a version is scaled.
     """
     return [event for change in changes for event in _of_change(before, change, why)]
 
@@ -101,7 +101,7 @@ def _because(why: str) -> str:
 
 
 def _of_model(before: Before, now: ModelRecord) -> list[NewEvent]:
-    """A version that is new and becomes current was deployed; to another the model is rolled back."""
+    """A new version that becomes current is a deployment, any other a rollback."""
     known = before.models.get(now.name)
     old = known.current if known else None
     if now.current is None or now.current == old:
@@ -143,7 +143,7 @@ def _of_newcomers(subject: str, before: tuple[Newcomer, ...], now: tuple[Newcome
             text = f"{one.name} is stopped: {one.stopped}"
             events.append(NewEvent("guardrail", subject, text, one.version, "warning"))
         elif old is None:
-            text = f"{one.name} is new to it, and gets a share of the queries until feedback has told enough"
+            text = f"{one.name} is new to it, and gets a share of the queries until feedback has shown its worth"
             events.append(NewEvent("ramp", subject, text, one.version))
     for gone in known.values():
         if gone.stopped is None:

@@ -10,9 +10,9 @@ import msgspec
 from clipper.events.log import MAX_EVENTS
 from clipper.management.events import Event
 
-# The file is written anew with the latest events once it has as many again.
+# The file is written anew, with only the latest events, once it has twice as many.
 MAX_LINES = 2 * MAX_EVENTS
-# No file of ours is larger: a message has 500 characters, of at most 6 bytes each in JSON.
+# Clipper writes no larger file: a message has 500 characters, of at most 6 bytes each in JSON.
 MAX_BYTES = MAX_LINES * 4096
 # What JavaScript's numbers hold, and what a calendar does.
 MAX_ID = 2**53
@@ -20,7 +20,7 @@ END_OF_TIMES_S = 1e11
 
 
 class EventFile:
-    """Never raises for what is wrong with the file: ``problem`` says it.
+    """Never raises because of the file: ``problem`` says what is wrong with it.
 
     What is appended is in the system's memory when the call returns. So it survives the supervisor, but a power cut
     only if the system has written it by then.

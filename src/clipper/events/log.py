@@ -15,10 +15,10 @@ from clipper.management.events import Event, Events, Kind, Level
 MAX_EVENTS = 10_000
 # A message may quote what a container said.
 MAX_MESSAGE = 500
-# So many events of one kind on one subject come one by one; of more in the window only the number is told at its end.
+# How many events of one kind on one subject are kept in a window. One event at its end says how many more there were.
 BURST = 20
 WINDOW_S = 600.0
-# Subjects and kinds whose events are counted at once. Beyond that the oldest window ends early.
+# How many windows are open at once. If there are more subjects and kinds, the oldest window ends early.
 MAX_WINDOWS = 4096
 
 
@@ -34,7 +34,7 @@ class NewEvent(Struct, frozen=True):
 
 @dataclass(slots=True)
 class _Window:
-    """What came of one kind on one subject since ``began_s``, and the last event that was left out."""
+    """The events of one kind on one subject since ``began_s``, and the last one that was left out."""
 
     began_s: float
     count: int = 0
@@ -74,7 +74,7 @@ class EventLog:
             self._append(new, time_s)
 
     def end_windows(self, now_s: float, time_s: float) -> None:
-        """Tell how many events were left out in windows that are over. Windows are in order of their beginnings."""
+        """Add an event for each window that is over and has left events out. Windows are in order of their start."""
         while self._windows:
             key = next(iter(self._windows))
             if now_s - self._windows[key].began_s < WINDOW_S:
@@ -102,7 +102,7 @@ class EventLog:
     def _end(self, key: tuple[Kind, str], time_s: float) -> None:
         window = self._windows.pop(key)
         if window.last is not None:
-            message = f"{window.left_out} more events like those before, at last: {window.last.message}"
+            message = f"{window.left_out} more events like those before, the last of them: {window.last.message}"
             self._append(replace(window.last, message=message), time_s)
 
     def _append(self, new: NewEvent, time_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What changes of processes mean to who reads events: replicas and workers that end and come back."""
+"""Finds the events in changes of processes: replicas and workers that end and come back."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ def started_event(pid: int, workers: int, replicas: int) -> NewEvent:
 
 
 class ProcessEvents:
-    """Compares each look with the one before. What only an operator's change has stopped is no event."""
+    """Compares each look with the one before. A process that stops because of an operator's change makes no event."""
 
     def __init__(self) -> None:
         # The phase of each at the last look, and whether it was in a crash loop, of which only the beginning is told.
@@ -63,8 +63,8 @@ def _of_worker(worker: WorkerFacts, was: str) -> list[NewEvent]:
     if worker.phase == "backing_off" and was in _UP:
         return [NewEvent("restart", subject, f"the worker has ended and is started again{why}", level="warning")]
     if worker.phase == "draining":
-        then = (
-            "it stood in while others were replaced" if worker.is_spare else "it is started again, as it should be now"
-        )
-        return [NewEvent("restart", subject, f"the worker is drained: {then}")]
+        reason = "it stood in while others were replaced"
+        if not worker.is_spare:
+            reason = "it is started again with the present code and settings"
+        return [NewEvent("restart", subject, f"the worker is drained: {reason}")]
     return []

@@ -227,7 +227,7 @@ def json_value(node: Node, faults: list[Fault], path: str) -> Any:
 
 
 def _resolved(text: str) -> str:
-    """The type that YAML 1.1 has for a plain scalar. Only short ones have another than a text."""
+    """The type that YAML 1.1 has for a plain scalar. Only short scalars have a type other than text."""
     return str(_RESOLVER.resolve(yaml.ScalarNode, text, (True, False))) if len(text) < 100 else "tag:yaml.org,2002:str"
 
 

@@ -101,7 +101,7 @@ class KeyKeys(Struct, frozen=True, kw_only=True):
 Keys = Mapping[str, Described]
 
 
-# Where a file is other than a command line.
+# Where a file differs from a command line.
 _IN_FILE: Mapping[str, Mapping[str, Any]] = {
     "sample": {"help": "An input that the model must answer before it is ready."},
     "half_life": {"default": "the policy's own"},
@@ -129,7 +129,7 @@ KEY = _keys(KeyKeys, NewKey)
 
 # Keys whose values are not one setting's.
 SECTIONS = {
-    "server": "How the server is started: clipper start --config takes these settings, and clipper apply none.",
+    "server": "The server's own settings: clipper start --config uses them, clipper apply ignores them.",
     "models": "Models by name.",
     "applications": "Applications by name.",
     "keys": "Keys of clients of the query port, by name.",

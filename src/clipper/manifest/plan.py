@@ -35,7 +35,7 @@ from clipper.types import InputType
 
 # What a deployment has besides its settings: the artifact, and how it is loaded.
 _PACKED = ("artifact", "loader", "target", "data", "framework", "requirements", "needs")
-# They are no part of what a version is: how it is called, how many run, and whether it is current.
+# These do not make a version another one: its name, how many replicas run, and whether it is current.
 _NOT_COMPARED = frozenset({"version", "replicas", "make_current"})
 _OF_BATCHING = frozenset(one.keyword for one in settings_of(Batching))
 
@@ -97,7 +97,7 @@ def deployment_of(version: WantedVersion, packed: Packed) -> Deployment:
 
 
 def fingerprint(key: str) -> str:
-    """What the server tells of a key."""
+    """What the server shows of a key."""
     return hashlib.sha256(key.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
@@ -160,7 +160,7 @@ def _version_steps(
 
 
 def _equal_version(made: Deployment, actual: ActualModel) -> str | None:
-    """The current version if it is as it should be, else the latest that is."""
+    """The current version if it is as wanted, else the latest version that is."""
     names = [*actual.versions, *([] if actual.current is None else [actual.current])]
     equal = [name for name in names if _is_equal(made, actual.versions.get(name))]
     return equal[-1] if equal else None
@@ -186,7 +186,7 @@ def _flat_deployment(deployment: Deployment) -> dict[str, Any]:
 
 
 def _lacking_models(application: WantedApplication, wanted: Manifest, actual: Actual, prune: bool) -> str:
-    """Why a link of an application cannot be; empty if each can."""
+    """Why a link of an application cannot be made; empty if all can."""
     named = {model.name for model in wanted.models or ()}
     for name in sorted(application.models - named):
         if name not in actual.models:

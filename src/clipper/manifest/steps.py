@@ -94,7 +94,7 @@ class Delete(Step):
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Something that the file says and that no call can make so. ``model`` is the model whose fault it is, if any."""
+    """Something in the file that no call can bring about. ``model`` is the model that is to blame, if any."""
 
     subject: str
     reason: str
@@ -107,7 +107,7 @@ class Plan:
     Attributes:
         models: the steps of each model; models may be done at the same time.
         others: steps to do one after the other, once those of all models are done.
-        deletions: steps to do at last, and only if everything else was done.
+        deletions: steps to do last, and only if everything else was done.
         obstacles: what cannot be done.
         unnamed: what the file does not name, and stays.
     """

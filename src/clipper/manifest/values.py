@@ -15,7 +15,7 @@ from clipper.settings.replicas import check_replicas, read_replicas
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _INT = re.compile(r"[-+]?[0-9]{1,20}")
-# What float() reads besides is no number elsewhere: 1_000, nan, infinity.
+# float() also reads what is not a number elsewhere: 1_000, nan, infinity.
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 # Stands for a value that has a fault.
@@ -39,7 +39,7 @@ class Values:
         self.faults.append(Fault(place, path, text))
 
     def entries(self, node: Node, path: str, what: str) -> tuple[tuple[Scalar, Node], ...]:
-        """The entries of a mapping; none, and a fault, if it is something else. Nothing at all is an empty mapping."""
+        """The entries of a mapping; no entries, and a fault, if it is something else. No value is an empty mapping."""
         if isinstance(node, Entries):
             return node.entries
         if not (isinstance(node, Scalar) and node.is_null):

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# For so many steps, ten minutes of 2 s, a subject is idle before its series make room for those of a busy one.
+# How many steps (ten minutes of 2 s) a subject has to be idle before its series make room for those of a busy one.
 IDLE_STEPS = 300
-# Digits after the point: float32 has no more for the numbers that people look at.
+# Digits after the point in what is read: float32 has no more for numbers of this size.
 DIGITS = 5
 
 NO_VALUE = float("nan")
@@ -33,14 +33,14 @@ class SeriesRing:
     """Keeps the latest ``points`` values of each series; a gap is NaN.
 
     Memory: ``points`` times ``max_series`` times 4 bytes, of which only rows in use are touched. If all rows are in
-    use, a busy subject gets the rows of the subject that has been idle for longest, if for ``IDLE_STEPS`` at least;
+    use, a busy subject gets the rows of the subject that has been idle for longest, if that is ``IDLE_STEPS`` or more;
     otherwise the new series is left out.
     """
 
     def __init__(self, points: int, max_series: int) -> None:
         self._points = points
         self._values = np.empty((max_series, points), np.float32)
-        # The same memory: a single value is written in half the time that the array takes.
+        # A view of the same memory: writing one value through it takes half the time that it takes through the array.
         self._cells = self._values.data.cast("B").cast("f")
         self._subjects: dict[Subject, _Kept] = {}
         self._free: list[int] = []
@@ -51,12 +51,12 @@ class SeriesRing:
 
     @property
     def length(self) -> int:
-        """The points that there are by now: one for each step since the first, at most ``points``."""
+        """The number of points so far: one for each step since the first, at most ``points``."""
         return 0 if self._step < 0 else min(self._step - self._first_step + 1, self._points)
 
     @property
     def left_out(self) -> frozenset[Subject]:
-        """The subjects of which a series found no room when they were last written."""
+        """The subjects that lacked room for a series when they were last written."""
         return frozenset(self._left_out)
 
     def begin(self, step: int) -> None:
@@ -77,7 +77,7 @@ class SeriesRing:
         self._idle = None
 
     def write(self, subject: Subject, values: Mapping[str, float], *, is_busy: bool, steps: int = 1) -> None:
-        """Write a subject's values, of this step and of ``steps`` - 1 before it. A series without one has a gap."""
+        """Write a subject's values for this step and the ``steps`` - 1 before it. A series without one has a gap."""
         self._left_out.discard(subject)
         kept = self._subjects.get(subject)
         if kept is None:
@@ -109,7 +109,7 @@ class SeriesRing:
             self._drop(gone)
 
     def drop(self, subject: Subject) -> None:
-        """Drop the series of a subject, if there are any: another thing has its name now."""
+        """Drop the series of a subject, if there are any: its name belongs to something else now."""
         if subject in self._subjects:
             self._drop(subject)
 
@@ -122,7 +122,7 @@ class SeriesRing:
         return self.read_all([subject], names, points)[0]
 
     def read_all(self, subjects: Iterable[Subject], names: Sequence[str], points: int) -> list[dict[str, list[float]]]:
-        """As ``read``, of several subjects: thousands of series take a fraction of the time that they take apart."""
+        """As ``read``, for several subjects: one call for thousands of series takes a fraction of the time of many."""
         rows = [
             -1 if kept is None else kept.rows.get(name, -1)
             for kept in map(self._subjects.get, subjects)

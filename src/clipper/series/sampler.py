@@ -21,12 +21,13 @@ STEP_S = 2.0
 POINTS = 1800
 # 59 MB at most. A hundred applications of three models and as many models take 3,000.
 MAX_SERIES = 8192
-# Two minutes, of the few series that an overview shows: six for each of all that is followed, and two for each worker.
+# Two minutes of the few series that an overview shows: six for an application with a model, two for a worker.
 LATEST_POINTS = 60
 MAX_LATEST_SERIES = 8192
-# The first so many of each kind are followed.
+# How many applications, and how many models, are followed: the first ones.
 MAX_FOLLOWED = 1000
-# So many of each kind are read in a step. More take turns, and a value is that of all steps since the last turn.
+# How many of each kind are read in a step. If there are more, they take turns, and a value covers all steps since the
+# last turn.
 PER_STEP = 128
 # A worker that is busy with a long task answers in the next step or the one after it: until then there are gaps. Then
 # the others' counts go on without it.
@@ -35,7 +36,7 @@ MAX_MISSED = 2
 
 @dataclass(frozen=True, slots=True)
 class ApplicationFacts:
-    """``id``: another application of that name has another one."""
+    """``id`` tells an application from an earlier one of the same name."""
 
     name: str
     id: str
@@ -77,7 +78,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one worker says has changed."""
+    """The readings of one worker that have changed."""
 
     applications: tuple[ApplicationReading, ...]
     versions: tuple[VersionReading, ...]
@@ -96,7 +97,7 @@ class _Worker:
 class _Counted:
     """What was counted in a step, by application, and by model and version.
 
-    ``begun``: of what there was a reading before, so that nothing new means that nothing was counted.
+    ``begun``: what had a reading before, so that no new reading means that nothing was counted.
     """
 
     applications: Mapping[str, ApplicationReading]
@@ -120,7 +121,7 @@ class Sampler:
         self._began_s = now_s
         self._step = -1
         self._turn = 0
-        # When something was last read, by what it is.
+        # The step in which each subject was last read.
         self._read_s: dict[Subject, float] = {}
         self._workers: dict[int, _Worker] = {}
         self._ids: dict[str, str] = {}
@@ -134,7 +135,7 @@ class Sampler:
         return self._began_s + (self._step + 1) * STEP_S
 
     def marks(self, instance: int, facts: Facts) -> tuple[dict[str, int], tuple[tuple[str, str, int], ...]]:
-        """What to ask a worker for: the marks of applications, and of versions, of those whose turn it is."""
+        """What to ask a worker for: the marks of the applications and of the versions whose turn it is."""
         worker, turns = self._workers.get(instance, _Worker()), _turns(facts)
         applications = {
             one.name: known.mark if (known := worker.applications.get(one.name)) else NO_MARK
@@ -289,7 +290,7 @@ class Sampler:
         self._looked_s = now_s
 
     def _forget_others(self, facts: Facts) -> None:
-        """Drop what is known of applications, models and workers that there are no more."""
+        """Drop what is known of applications, models and workers that no longer exist."""
         ids = {one.name: one.id for one in facts.applications}
         versions = {(one.name, version) for one in facts.models for version in one.versions}
         for worker in self._workers.values():
@@ -318,6 +319,6 @@ class Sampler:
 
 
 def _turns(facts: Facts) -> int:
-    """In how many steps all that is followed has its turn."""
+    """The number of steps in which everything that is followed has its turn."""
     followed = min(max(len(facts.applications), len(facts.models), 1), MAX_FOLLOWED)
     return ceil(followed / PER_STEP)

@@ -64,7 +64,7 @@ class Replicas:
 
 
 def application_values(counted: ApplicationReading, interval_s: float, regret: float | None) -> dict[str, float]:
-    """The values of an application of which something was counted.
+    """The values of an application for which something was counted.
 
     Args:
         counted: in the step, over all workers.
@@ -89,7 +89,7 @@ def application_values(counted: ApplicationReading, interval_s: float, regret: f
         values |= _shares("default_share", counted.defaults, answers)
         values |= _shares("error_share", counted.errors, answers)
         for model, each in counted.models.items():
-            # A query may be answered in another step than it asked its models in.
+            # A query may be answered in a later step than the one in which it asked its models.
             values[f"answer_share.{model}"] = min(max(each.selected - each.missing, 0) / answers, 1.0)
     for model, each in counted.models.items():
         if each.scored:

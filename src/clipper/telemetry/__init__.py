@@ -1,1 +1,1 @@
-"""What a worker tells of requests: request ids, the access log, the slow-query log, and spans."""
+"""What a worker records about requests: request ids, the access log, the slow-query log, and spans."""

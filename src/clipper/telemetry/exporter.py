@@ -1,4 +1,4 @@
-"""Sends spans, on a thread: a receiver that hangs or is away costs spans, which are counted, and nobody's time."""
+"""Sends spans, on a thread: a receiver that hangs or is away costs spans, which are counted, but delays no query."""
 
 import logging
 import threading
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 # Spans that wait to be sent: some MB. Further ones are dropped.
 MAX_WAITING_SPANS = 8192
-# Spans that one message has at most, and how long a smaller number may wait for more.
+# The most spans in one message, and how long fewer of them may wait for more.
 SPANS_PER_MESSAGE = 512
 SEND_EVERY_S = 1.0
 # A stop waits this long for the last message. What is not sent by then is dropped.

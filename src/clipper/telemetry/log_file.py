@@ -12,11 +12,11 @@ from queue import SimpleQueue
 
 log = logging.getLogger(__name__)
 
-# Lines that wait for the disk: some seconds of what is let through. Further ones are dropped.
+# How many lines may wait for the disk: those of some seconds. Further ones are dropped.
 MAX_WAITING_BYTES = 1024 * 1024
 # The supervisor cuts the file long before. While no supervisor runs, nobody does, and further lines are dropped.
 MAX_FILE_BYTES = 64 * 1024 * 1024
-# The thread lets so many lines gather: to wake it for each costs the loop more than to make the line.
+# How many lines gather before the thread is woken: waking it for each costs the loop more than making the line.
 GATHER_S = 0.05
 # A stop waits this long for the disk.
 CLOSE_TIMEOUT_S = 2.0
@@ -47,7 +47,7 @@ class LogFile:
         return self._over + self._failed
 
     def add(self, line: bytes) -> None:
-        """Write a line soon, or drop it if too much waits. The line has its end."""
+        """Write a line soon, or drop it if too much waits. ``line`` ends with a line feed."""
         if self._given_bytes - self._taken_bytes > MAX_WAITING_BYTES:
             self._over += 1
             return

@@ -1,4 +1,4 @@
-"""What is noted of a request, and of a query, for whoever asks later: a log, a trace, or the client."""
+"""What is noted of a request, and of a query, for logs, traces and the client."""
 
 import re
 
@@ -13,7 +13,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,%d}" % MAX_REQUEST_ID_BYTES)
 
 
 def read_request_id(value: bytes) -> str:
-    """The id that a client sent; empty if it is not one, and then it is as if none was sent."""
+    """The id that a client sent; empty if what it sent is not a valid id, which counts as none."""
     return value.decode() if _REQUEST_ID.fullmatch(value) else ""
 
 

@@ -16,7 +16,7 @@ from clipper.telemetry.trace_context import Parent, SpanContext
 Kind = Literal["server", "client", "internal"]
 Value = str | int | float | bool | tuple[str, ...]
 
-# As OpenTelemetry bounds it. Of a larger batch the span says how many queries it had.
+# OpenTelemetry's own bound. The span of a larger batch still says how many queries it had.
 MAX_LINKS = 128
 
 
@@ -44,7 +44,7 @@ class Tracer:
     """Decides which requests are traced, and makes the spans' ids.
 
     Args:
-        share: of the requests without a parent that are traced. A parent says it for its request.
+        share: the share of requests without a parent that is traced. A parent decides for its request.
         random: makes ids.
     """
 

@@ -31,7 +31,7 @@ class Parent(msgspec.Struct, frozen=True, gc=False):
 def read_parent(traceparents: Sequence[bytes], tracestates: Sequence[bytes] = ()) -> Parent | None:
     """Return the caller's span; None if there is not exactly one ``traceparent`` or it is not valid.
 
-    An invalid ``tracestate`` is dropped alone.
+    If only ``tracestate`` is not valid, only that is dropped.
     """
     if len(traceparents) != 1 or (found := _TRACEPARENT.fullmatch(traceparents[0])) is None:
         return None

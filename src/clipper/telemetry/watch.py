@@ -1,4 +1,4 @@
-"""What a worker notes of its requests and queries, and whom it tells. A worker that tells nobody has no watch.
+"""What a worker notes of its requests and queries, for its logs and for spans. A worker without these has no watch.
 
 The query path asks it only for requests that have a note, and about queries that took long.
 """

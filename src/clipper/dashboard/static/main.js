@@ -76,7 +76,7 @@ function Inside({ session, leave }) {
     </header>
     <div aria-live="assertive">
       ${isLost &&
-      html`<p class="notice bad">The server does not answer since ${clock(answeredAt.current)}. What follows is from then. This page goes on asking.</p>`}
+      html`<p class="notice bad">The server has not answered since ${clock(answeredAt.current)}. The values below are from then. This page goes on asking.</p>`}
     </div>
     <${Main} title=${title} key=${route.parts.join("/")}><${Page} ...${seen} /></${Main}>
   `;

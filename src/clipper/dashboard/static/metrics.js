@@ -1,4 +1,4 @@
-// Reads the server's metrics, which are Prometheus's text, for what no other call of the API has.
+// Reads the server's metrics, in Prometheus's format, for values that no other call of the API has.
 
 const SAMPLE = /^([a-zA-Z_:][\w:]*)\{(.*)\} (\S+)$/;
 const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"/g;

@@ -1,9 +1,9 @@
-"""The artifacts that a node has: each comes once, whatever number of replicas and homes use it.
+"""The artifacts that a node has: each is sent once, however many replicas and homes use it.
 
     <folder>/<digest>/         an artifact: complete or not there, never changed
     <folder>/.<digest>.lock    held (flock, shared) by every actor that uses it
 
-What nobody has used for a week is removed when another artifact comes.
+An artifact that nobody has used for a week is removed when another one comes.
 """
 
 import fcntl

@@ -18,9 +18,9 @@ from clipper.managers.ray.messages import Answer, Connected, Failed, Gone, Refus
 
 log = logging.getLogger(__name__)
 
-# A server that takes over what an earlier one left waits so long for a head that does not answer.
+# How long a server that takes over what an earlier one left waits for a head that does not answer.
 CONNECT_TIMEOUT_S = 30.0
-# After a failure, whoever asks gets the same one at once for so long: a server that stops asks several times a replica.
+# How long further requests fail at once after a failure: a server that stops asks several times for each replica.
 RETRY_AFTER_S = 5.0
 
 _REPLY: "msgspec.json.Decoder[Reply]" = msgspec.json.Decoder(Reply)
@@ -209,7 +209,7 @@ class _DriverProcess:
                 for text in replies:
                     self._on_loop(loop, self._receive, _REPLY.decode(text))
         except msgspec.MsgspecError as error:
-            log.error("the driver of Ray says what is no reply, and is ended: %s", error)
+            log.error("the driver of Ray sent something that is not a reply, and is ended: %s", error)
             process.kill()
         process.wait()
         self._on_loop(loop, self._end, None)

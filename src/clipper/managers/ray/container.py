@@ -16,14 +16,14 @@ from clipper.managers.ray.messages import Call, Kill, LogPart, Method, Noted
 
 log = logging.getLogger(__name__)
 
-# While an actor cannot be reached, pings show whether its container runs. Ray needs a moment to tell that one is dead.
+# While an actor cannot be reached, pings show whether its container runs. Ray needs a moment to notice a death.
 ASK_AGAIN_S = 0.25
 # What an actor does at once. One that takes longer is in trouble, and is killed.
 CALL_TIMEOUT_S = 10.0
 
 
 class RayContainer:
-    """A ``Container`` that an actor runs. ``node`` is the address of its node, and the begin of Ray's id of it."""
+    """A ``Container`` that an actor runs. ``node`` is its node's address with the beginning of its id in Ray."""
 
     def __init__(self, note: ContainerNote, noted: Noted, connection: Connection, log_path: Path, is_new: bool) -> None:
         """Watch it from now on. ``is_new``: the log file has nothing of it yet."""

@@ -1,4 +1,4 @@
-"""What the supervisor's side and the driver say to each other: one JSON text in each line."""
+"""The messages between the supervisor's side and the driver: one JSON text in each line."""
 
 from typing import Any, Literal
 

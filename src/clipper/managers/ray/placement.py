@@ -21,7 +21,7 @@ def gpu_count(text: str) -> float:
     """How many GPUs: Ray chooses which.
 
     Raises:
-        InvalidArgument: the text is no number, or one that Ray refuses.
+        InvalidArgument: the text is not a number, or Ray refuses the number.
     """
     try:
         count = float(text)

@@ -62,7 +62,7 @@ function Facts({ application: one }) {
     ["SLO", milliseconds(one.slo_ms)],
     ["policy", one.policy.name + parameters],
     ["loss", one.loss.name],
-    ["default output", "default_output" in one ? JSON.stringify(one.default_output) : "none: errors are answered"],
+    ["default output", "default_output" in one ? JSON.stringify(one.default_output) : "none: such queries get an error"],
     ["models", one.links.map(linkText).join(", ") || "none"],
   ];
   return html`<dl class="facts">${facts.map(([name, text]) => html`<div><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>`;

@@ -1,4 +1,4 @@
-// How confident answers were, and what the application has lost by having to learn, since the workers started: from the metrics.
+// How confident answers were, and how much the application lost because it had to learn. The values are since the workers' start, from the metrics.
 
 import { html } from "../html.js";
 import { histogram, samplesOf, total } from "../metrics.js";
@@ -18,7 +18,7 @@ export function Confidence({ api, name }) {
   const most = Math.max(1, ...bins.map((bin) => bin.count));
   return html`<section>
     <h2>Regret and confidence</h2>
-    <p>Regret: <strong>${number(regret)}</strong>. So much more have its answers lost than those of its best model would have, on the same feedback.</p>
+    <p>Regret: <strong>${number(regret)}</strong>. Its answers have lost that much more than its best model would have, on the same feedback.</p>
     ${count === 0
       ? html`<p class="quiet">No answer has had a confidence yet: with one model it is always 1.</p>`
       : html`<table class="bars">

@@ -26,7 +26,7 @@ export function Login({ problem, enter }) {
     ${problem && html`<p role="alert" class="notice bad">${problem}</p>`}
     <div id="where">
       <p>On the server's machine <code>clipper dashboard</code> prints a link that logs in.</p>
-      <p>The server's own token is in the file <code>token</code> of its home. <code>clipper token create NAME --role read</code> makes one that may only look.</p>
+      <p>The server's own token is in the file <code>token</code> of its home. <code>clipper token create NAME --role read</code> makes one that can only read.</p>
       <p>The token stays in this tab until the tab is closed.</p>
     </div>
   </main>`;

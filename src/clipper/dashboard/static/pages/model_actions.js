@@ -21,7 +21,7 @@ export function Rollback({ api, model, users, onDone }) {
       ${others.toReversed().map((one) => html`<option value=${one}>${one}</option>`)}
     </select></label></p>
     <p aria-live="polite">Version ${version} becomes current in place of ${model.current ?? "none"}, once its replicas are ready and every worker serves it. No query is dropped meanwhile.</p>
-    <p>${follow.length ? `New queries of ${names(follow)} go to it.` : "No application follows the current version."}
+    <p>${follow.length ? `New queries of ${names(follow)} go to that version.` : "No application follows the current version."}
       ${pinned.length > 0 && ` ${names(pinned)} stay with the version that they pin.`}</p>
   </${Action}>`;
 }
@@ -37,7 +37,7 @@ export function Scale({ api, version, onDone }) {
   const field = (name, value, set) => html`<label>${name} <input type="number" min="1" step="1" required value=${value} onInput=${(event) => set(event.target.valueAsNumber)} /></label>`;
   return html`<${Action} name="Scale" act=${act} onDone=${onDone} isDisabled=${isWrong}>
     <p class="row">${field("At least", least, setLeast)} ${field("At most", most, setMost)}</p>
-    <p aria-live="polite">${isWrong ? "Expected at least 1 replica, and no more at least than at most." : effectOf(version, least, most)}</p>
+    <p aria-live="polite">${isWrong ? "Expected at least 1 replica, and a minimum that is not over the maximum." : effectOf(version, least, most)}</p>
   </${Action}>`;
 }
 

@@ -28,7 +28,7 @@ export function Overview({ api, status }) {
       <h2>Models</h2>
       <${ModelTable} models=${models.value} series=${series.value?.models ?? {}} />
       ${series.value?.left_out > 0 &&
-      html`<p class="quiet">Not all is recorded of ${counted(series.value.left_out, "application or model", "applications and models")}: there are too many.</p>`}
+      html`<p class="quiet">Not all series of ${counted(series.value.left_out, "application or model", "applications and models")} are recorded: there are too many.</p>`}
     </section>
     <section>
       <h2>Query workers</h2>

@@ -1,4 +1,4 @@
-// An application's last half minute: two seconds, of which the server has a value each, have few queries.
+// An application's last half minute: the server has a value for every two seconds, in which there are few queries.
 
 const VALUES = 15;
 

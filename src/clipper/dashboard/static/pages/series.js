@@ -42,7 +42,7 @@ export function Series({ api, kind, name, charts, concerns }) {
         ${SPANS.map(([value, text]) => html`<option value=${value} selected=${value === seconds}>${text}</option>`)}
       </select></label>
     </p>
-    ${isLeftOut && html`<p class="notice busy">Not all is recorded of ${name}: the server has too many applications and models.</p>`}
+    ${isLeftOut && html`<p class="notice busy">Not all series of ${name} are recorded: the server has too many applications and models.</p>`}
     <div class="charts">
       ${charts.map(({ title, unit, lines }) => {
         const found = lines(recorded);
