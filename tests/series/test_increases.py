@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.control.statistics import ApplicationReading, ModelReading, VersionReading
+from clipper.control.statistics import ApplicationReading, ModelReading, VersionLoad, VersionReading
 from clipper.series.increases import (
     application_increase,
     sum_of_applications,
@@ -72,11 +72,22 @@ def test_no_increase_of_a_version_is_below_0(before: VersionReading, now: Versio
 
 
 @given(st.lists(versions, min_size=1, max_size=4))
-def test_the_sum_of_versions_has_the_smallest_limit_of_those_that_have_one(found: list[VersionReading]) -> None:
+def test_the_sum_of_versions_has_the_sum_of_each_count(found: list[VersionReading]) -> None:
     total = sum_of_versions(found)
     assert total is not None
     assert total.rows == sum(one.rows for one in found)
-    assert total.batch_limit == min((one.batch_limit for one in found if one.batch_limit), default=0)
+    assert total.service_s == sum(one.service_s for one in found)
+    assert (total.model, total.batch_limit) == (found[0].model, found[0].batch_limit)
+
+
+def test_each_number_of_a_version_is_a_count_or_is_so_at_present() -> None:
+    """A field that is added has to be on one of the two sides."""
+    one = VersionReading("m", "1", 9, 1, 2, 3.0, 4, 5.0, 6, 7, 8, 32)
+    assert version_increase(one, one) == VersionReading("m", "1", 9, 0, 0, 0.0, 0, 0.0, 0, 0, 0, 32)
+    assert sum_of_versions([one, one]) == VersionReading("m", "1", 9, 2, 4, 6.0, 8, 10.0, 12, 14, 16, 32)
+    load = VersionLoad("m", "1", 1, 2, 3, 4.0, 5, 6.0, 0.1, {"a": 7.0})
+    assert version_increase(load, load) == VersionLoad("m", "1", 0, 0, 0, 0.0, 0, 0.0, 0.1, {"a": 7.0})
+    assert sum_of_versions([load, load]) == VersionLoad("m", "1", 2, 4, 6, 8.0, 10, 12.0, 0.1, {"a": 7.0})
 
 
 def test_the_sum_of_nothing_is_nothing() -> None:

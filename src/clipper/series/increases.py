@@ -3,12 +3,22 @@
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from clipper.control.statistics import ApplicationReading, ModelReading, VersionReading
+from msgspec import Struct
+from msgspec.structs import replace
+
+from clipper.control.statistics import ApplicationReading, ModelReading, VersionLoad, VersionReading
 
 NO_MODEL = ModelReading(0, 0, 0, 0.0)
 
-Number = TypeVar("Number", int, float)
-Reading = TypeVar("Reading", ApplicationReading, VersionReading)
+# Both are of a version's queue: one for the series, one for scaling by load.
+OfVersion = TypeVar("OfVersion", VersionReading, VersionLoad)
+
+_OF_BATCHES = ("batches_sent", "wait_s", "batches_answered", "service_s")
+# What is counted since the queue was made. The other fields are names, or what is so at present.
+_COUNTED: Mapping[type[Struct], tuple[str, ...]] = {
+    VersionReading: (*_OF_BATCHES, "rows", "cache_hits", "cache_joins", "cache_misses"),
+    VersionLoad: (*_OF_BATCHES, "arrivals", "late"),
+}
 
 
 def application_increase(before: ApplicationReading | None, now: ApplicationReading) -> ApplicationReading:
@@ -36,27 +46,12 @@ def application_increase(before: ApplicationReading | None, now: ApplicationRead
     return now if _has_fallen(increase) or _lacks(now, before) else increase
 
 
-def version_increase(before: VersionReading | None, now: VersionReading) -> VersionReading:
-    """As ``application_increase``. ``batch_limit`` is the present one."""
+def version_increase(before: OfVersion | None, now: OfVersion) -> OfVersion:
+    """As ``application_increase``. What is not counted, such as a limit, is that of ``now``."""
     if before is None:
         return now
-    increase = VersionReading(
-        now.model,
-        now.version,
-        now.mark,
-        now.batches_sent - before.batches_sent,
-        now.rows - before.rows,
-        now.wait_s - before.wait_s,
-        now.batches_answered - before.batches_answered,
-        now.service_s - before.service_s,
-        now.cache_hits - before.cache_hits,
-        now.cache_joins - before.cache_joins,
-        now.cache_misses - before.cache_misses,
-        now.batch_limit,
-    )
-    counts = (increase.batches_sent, increase.rows, increase.batches_answered)
-    looked_up = (increase.cache_hits, increase.cache_joins, increase.cache_misses)
-    return now if min(*counts, *looked_up, increase.wait_s, increase.service_s) < 0 else increase
+    counts = {name: getattr(now, name) - getattr(before, name) for name in _COUNTED[type(now)]}
+    return now if min(counts.values()) < 0 else replace(now, **counts)
 
 
 def sum_of_applications(increases: Iterable[ApplicationReading]) -> ApplicationReading | None:
@@ -67,29 +62,13 @@ def sum_of_applications(increases: Iterable[ApplicationReading]) -> ApplicationR
     return total
 
 
-def sum_of_versions(increases: Iterable[VersionReading]) -> VersionReading | None:
-    """The sum over workers, or over versions. The limit is the smallest of those that have one."""
-    total: VersionReading | None = None
-    for each in increases:
-        if total is None:
-            total = each
-            continue
-        limits = [limit for limit in (total.batch_limit, each.batch_limit) if limit]
-        total = VersionReading(
-            total.model,
-            total.version,
-            total.mark,
-            total.batches_sent + each.batches_sent,
-            total.rows + each.rows,
-            total.wait_s + each.wait_s,
-            total.batches_answered + each.batches_answered,
-            total.service_s + each.service_s,
-            total.cache_hits + each.cache_hits,
-            total.cache_joins + each.cache_joins,
-            total.cache_misses + each.cache_misses,
-            min(limits, default=0),
-        )
-    return total
+def sum_of_versions(increases: Iterable[OfVersion]) -> OfVersion | None:
+    """The sum over workers, or over versions; None if there is none. What is not counted is that of the first."""
+    found = list(increases)
+    if len(found) < 2:
+        return found[0] if found else None
+    first = found[0]
+    return replace(first, **{name: sum(getattr(one, name) for one in found) for name in _COUNTED[type(first)]})
 
 
 def _plus(one: ApplicationReading, other: ApplicationReading) -> ApplicationReading:

@@ -1,27 +1,15 @@
 """The load of a version since the last look, from what workers have counted since they started."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from clipper.control.statistics import VersionLoad
 from clipper.managers.reconcile.autoscale import Load
 from clipper.managers.reconcile.plan import Phase
+from clipper.series.increases import sum_of_versions, version_increase
 
 # Assumed until a replica has been seen to start: Python, and a framework.
 DEFAULT_START_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Increase:
-    """What one worker has counted since the look before; see ``statistics.VersionLoad``."""
-
-    arrivals: int = 0
-    late: int = 0
-    batches_sent: int = 0
-    wait_s: float = 0.0
-    batches_answered: int = 0
-    service_s: float = 0.0
 
 
 class LoadMeter:
@@ -40,39 +28,25 @@ class LoadMeter:
         Returns:
             None at the first look, and if no worker answered.
         """
-        if not counted:
+        total = sum_of_versions(version_increase(self._before.get(instance), now) for instance, now in counted)
+        if total is None:
             return None
-        parts = [_since(self._before.get(instance), now) for instance, now in counted]
         self._before |= dict(counted)
         before_s, self._looked_at_s = self._looked_at_s, now_s
         if before_s is None:
             return None
-        sent, answered = sum(part.batches_sent for part in parts), sum(part.batches_answered for part in parts)
         return Load(
             at_s=now_s,
             interval_s=now_s - before_s,
-            arrivals=sum(part.arrivals for part in parts),
-            late=sum(part.late for part in parts),
-            wait_s=sum(part.wait_s for part in parts) / max(sent, 1),
-            service_s=sum(part.service_s for part in parts) / max(answered, 1),
+            arrivals=total.arrivals,
+            late=total.late,
+            wait_s=total.wait_s / max(total.batches_sent, 1),
+            service_s=total.service_s / max(total.batches_answered, 1),
             slo_s=min(load.slo_s for _, load in counted),
             capacity_per_s=_capacity_per_s(load for _, load in counted),
             ready=ready,
             start_s=start_s,
         )
-
-
-def _since(before: VersionLoad | None, now: VersionLoad) -> Increase:
-    if before is None or before.arrivals > now.arrivals:  # its worker, or its queue, is new
-        before = VersionLoad(now.model, now.version, 0, 0, 0, 0.0, 0, 0.0, now.slo_s, {})
-    return Increase(
-        now.arrivals - before.arrivals,
-        now.late - before.late,
-        now.batches_sent - before.batches_sent,
-        now.wait_s - before.wait_s,
-        now.batches_answered - before.batches_answered,
-        now.service_s - before.service_s,
-    )
 
 
 def _capacity_per_s(loads: Iterable[VersionLoad]) -> float:
