@@ -1,10 +1,15 @@
-"""A home, a folder and commands of each test's own."""
+"""A home, a folder and commands of each test's own; and commands in the test's own process."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from commands import MODEL, Command, commands, stop_server
+from in_process import Result, Run
+
+from clipper.cli.main import main
+from conftest import Api
 
 
 @pytest.fixture
@@ -28,3 +33,31 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def clipper(home: Path, folder: Path) -> Command:
     return commands(home, folder)
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run ``clipper`` with these arguments."""
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["clipper", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return Result(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def run(bare: Run, api: Api, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """As ``bare``, with a server to be found by its home."""
+    monkeypatch.setenv("CLIPPER_HOME", str(api.home))
+    return bare
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    path = tmp_path / "digits.joblib"
+    path.write_bytes(b"weights")
+    return str(path)

@@ -1,0 +1,41 @@
+"""Tokens, keys and the link to the dashboard."""
+
+import re
+
+import pytest
+from in_process import Run
+
+from conftest import READ_TOKEN, TOKEN, Api
+
+
+def test_tokens(run: Run, api: Api) -> None:
+    assert "no tokens but the server's own" in run("token", "list").out
+    made = run("token", "create", "grafana")
+    assert made.out.splitlines()[0] == "clipper_of_grafana"
+    assert run("token", "create", "deployer", "--role", "admin", "--json").json["role"] == "admin"
+    assert run("token", "create", "x", "--role", "god").status == 2
+    listed = run("token", "list").out
+    assert re.search(r"grafana +read +2023-11-14 22:13 UTC", listed) and "clipper_of" not in listed
+    assert run("token", "revoke", "grafana").status == 0
+    assert run("token", "revoke", "grafana").status == 1
+
+
+@pytest.mark.parametrize("kind", ["key", "token"])
+def test_a_secret_is_alone_on_standard_output(run: Run, kind: str) -> None:
+    made = run(kind, "create", "me")
+    assert made.status == 0
+    [secret] = made.out.splitlines()
+    assert secret.startswith("clipper") and "keep it where nobody else reads it" in made.err
+
+
+def test_a_link_to_the_dashboard_logs_in(run: Run, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run("dashboard")
+    # The link alone, for a pipe; what it is worth is said beside it.
+    assert result.out == f"{api.url}/dashboard/#token={TOKEN}\n"
+    assert "has the token" in result.err
+    assert run("dashboard", "--url", api.url, "--json").json == {"url": f"{api.url}/dashboard/#token={TOKEN}"}
+    monkeypatch.setenv("CLIPPER_TOKEN", READ_TOKEN)
+    assert READ_TOKEN in run("dashboard").out
+    monkeypatch.setenv("CLIPPER_TOKEN", "x" * 40)
+    refused = run("dashboard")
+    assert (refused.status, refused.out) == (1, "") and "token" in refused.err
