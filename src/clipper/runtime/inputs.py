@@ -9,7 +9,7 @@ import numpy as np
 from clipper.containers.protocol.messages import Predict
 from clipper.errors import WrongInput
 from clipper.runtime.model import Array, Inputs
-from clipper.types import DType, InputType, Shape
+from clipper.types import DType, InputType
 
 NUMPY_DTYPES: dict[DType, np.dtype[Any]] = {
     DType.INT32: np.dtype("<i4"),
@@ -127,15 +127,11 @@ class _Shaped(_Numbers):
         if len(row) < head_bytes:
             raise WrongInput(f"a row of {len(row)} bytes ends inside its dimensions")
         shape: tuple[int, ...] = tuple(np.frombuffer(row[:head_bytes], _DIMENSION).tolist())
-        if not _fits(shape, declared):
+        if not all(want is None or want == got for want, got in zip(declared, shape)):
             raise WrongInput(f"model takes {self._input_type}, got a row of shape {list(shape)}")
         if math.prod(shape) * self._element_bytes != len(row) - head_bytes:
             raise WrongInput(f"a row of shape {list(shape)} has {len(row) - head_bytes} bytes")
         return self._array(row[head_bytes:]).reshape(shape)
-
-
-def _fits(shape: tuple[int, ...], declared: Shape) -> bool:
-    return all(want is None or want == got for want, got in zip(declared, shape))
 
 
 def _rows(batch: Predict) -> Iterator[memoryview]:

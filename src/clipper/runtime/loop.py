@@ -144,7 +144,9 @@ class Server:
             self._drop(connection)
         else:
             if connection.watches and not connection.has_unsent:
-                self._hand_over(connection)
+                del self._connections[connection.fileno]
+                self._epoll.unregister(connection.fileno)
+                self._watcher.take(connection)
 
     def _answer_frames(self, connection: Connection) -> None:
         for kind, frame_id, body in connection.frames:
@@ -155,11 +157,6 @@ class Server:
                 return
             if self._stopping:
                 return
-
-    def _hand_over(self, connection: Connection) -> None:
-        del self._connections[connection.fileno]
-        self._epoll.unregister(connection.fileno)
-        self._watcher.take(connection)
 
     def _answer(self, connection: Connection, kind: int, frame_id: int, body: Buffer) -> bool:
         """Answer one frame; False if a part of the answer waits."""

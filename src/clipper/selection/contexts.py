@@ -146,7 +146,10 @@ class Contexts:
         if context is None or context in self._states:
             ledger = await self._read(context)
             self._keep(context, ledger)
-            await self._forget_stale(name, ledger)
+            # A state keeps the sums of two epochs, or it would take ever longer to read.
+            if stale := ledger.stale():
+                ledger.drop_stale()
+                await self._store.forget(self._application, name, stale)
         self._uncertain.discard(name)
 
     def names(self) -> list[str]:
@@ -178,13 +181,6 @@ class Contexts:
         while len(self._states) > MAX_CONTEXTS or (self._numbers > MAX_NUMBERS and len(self._states) > 1):
             _, gone = self._states.popitem(last=False)
             self._numbers -= gone.counted
-
-    async def _forget_stale(self, name: str, ledger: Ledger) -> None:
-        """Drop sums of old epochs: a state keeps two epochs, or it would take ever longer to read."""
-        stale = ledger.stale()
-        if stale:
-            ledger.drop_stale()
-            await self._store.forget(self._application, name, stale)
 
     # -- learning ----------------------------------------------------------------------------------------
 

@@ -122,7 +122,10 @@ class OwnCode:
         keys = {name: _key(application) for name, application in wanted.items()}
         for name, attempt in list(self._attempts.items()):
             if keys.get(name) != attempt.key:
-                self._forget(name)
+                # A running import cannot be stopped, but everything before it can.
+                task = self._attempts.pop(name).task
+                if task is not None:
+                    task.cancel()
         self._notes.keep(keys.values())
         shared = {_trial_key(one.selection) for one in wanted.values()}
         self._trials = {key: trial for key, trial in self._trials.items() if key in shared or not trial.done()}
@@ -245,12 +248,6 @@ class OwnCode:
         name = attempt.application.name
         if attempt.is_late and self._attempts.get(name) is attempt:
             self._on_late(name)
-
-    def _forget(self, name: str) -> None:
-        """Stop an attempt. A running import cannot be stopped, but everything before it can."""
-        attempt = self._attempts.pop(name)
-        if attempt.task is not None:
-            attempt.task.cancel()
 
 
 def _key(application: ApplicationSnapshot) -> str:

@@ -198,7 +198,8 @@ def encode_predict(batch_id: int, dtype: DType, dimensions: int, rows: Sequence[
     row_bytes, count, payload_bytes = sizes[0], len(sizes), sum(sizes)
     lengths = b""
     if not row_bytes or sizes.count(row_bytes) != count:
-        lengths, row_bytes = _pad8(struct.pack(f"<{count}I", *sizes)), 0
+        lengths, row_bytes = struct.pack(f"<{count}I", *sizes), 0
+        lengths += bytes(-len(lengths) % 8)
     body_bytes = _PREDICT.size + len(lengths) + payload_bytes
     head = _PREDICT_HEAD.pack(body_bytes, Kind.PREDICT, 0, 0, batch_id, count, row_bytes, dtype, dimensions, 0, 0)
     if payload_bytes < LARGE_ROW_BYTES * count:
@@ -357,7 +358,3 @@ def _error_text(message: str) -> bytes:
         return text
     # Decode and encode again, so as not to cut a character in two.
     return text[:MAX_ERROR_BYTES].decode("utf-8", "ignore").encode()
-
-
-def _pad8(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 8)

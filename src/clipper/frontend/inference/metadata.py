@@ -24,12 +24,9 @@ Versions = Mapping[str, Mapping[str, bool]]
 
 def server(versions: Iterable[str]) -> Json:
     """Return the server's metadata. ``versions`` are those of all models."""
-    extensions = [*EXTENSIONS, STATISTICS] if all(map(_is_number, versions)) else list(EXTENSIONS)
+    are_numbers = all(version.isascii() and version.isdigit() and len(version) <= 18 for version in versions)
+    extensions = [*EXTENSIONS, STATISTICS] if are_numbers else list(EXTENSIONS)
     return {"name": "clipper", "version": __version__, "extensions": extensions}
-
-
-def _is_number(version: str) -> bool:
-    return version.isascii() and version.isdigit() and len(version) <= 18
 
 
 def model(

@@ -224,7 +224,11 @@ class RequestReader:
                 f"request has {features.tensor.rows} rows of features and {own.tensor.rows} of input: expected as many"
             )
         parameters = head.parameters or {}
-        _refuse_sequences(parameters)
+        # To ignore these would lose the state that the client counts on.
+        if any(map(parameters.get, ("sequence_id", "sequence_start", "sequence_end"))):
+            raise WrongInput(
+                "request is part of a sequence, which is not supported: applications have contexts instead"
+            )
         is_alone = features is None and own.tensor.rows == 1 and own.reader.is_as_it_is(own.tensor)
         return Plan(
             own,
@@ -340,12 +344,6 @@ def _read_data(announced: Announced, body: bytes | bytearray) -> Generator[None,
         return (yield from read_json(announced.reader, tensor, body, *data))
     text = bytearray(data or b"")
     return (yield from read_json(announced.reader, tensor, text, 0, len(text)))
-
-
-def _refuse_sequences(parameters: dict[str, Any]) -> None:
-    """Refuse requests of a sequence: ignoring that would lose the state that the client counts on."""
-    if parameters.get("sequence_id") or parameters.get("sequence_start") or parameters.get("sequence_end"):
-        raise WrongInput("request is part of a sequence, which is not supported: applications have contexts instead")
 
 
 def context_of(parameters: dict[str, Any]) -> str | None:

@@ -58,7 +58,10 @@ class JoinTable:
         self.size_bytes += _size_bytes(query)
         oldest = order[0]
         if oldest.arrival_s + oldest.owner.feedback_ttl_s <= now_s:
-            self._forget_over(now_s)
+            # Two for each new one, so that expired queries become fewer even while more arrive.
+            self._forget_oldest()
+            if order and _is_over(order[0], now_s):
+                self._forget_oldest()
         if self.size_bytes > self._max_bytes or len(order) > self.max_queries:
             self._evict()
 
@@ -87,12 +90,6 @@ class JoinTable:
         return FeedbackWindowStatistics(
             len(self._by_id), self.max_queries, self.size_bytes, self._max_bytes, self.evicted, age_s
         )
-
-    def _forget_over(self, now_s: float) -> None:
-        # Two for each new one, so that expired queries become fewer even while more arrive.
-        for _ in range(2):
-            if self._order and _is_over(self._order[0], now_s):
-                self._forget_oldest()
 
     def _evict(self) -> None:
         by_id, order, size_bytes = self._by_id, self._order, self.size_bytes

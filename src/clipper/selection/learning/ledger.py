@@ -217,7 +217,7 @@ class Ledger:
 
     def encode(self) -> bytes:
         """Return the sums as JSON text."""
-        return msgspec.json.encode(self.sums(), enc_hook=_to_list)
+        return msgspec.json.encode(self.sums(), enc_hook=lambda array: list(map(float, array)))
 
     @staticmethod
     def decode(text: bytes, half_life: int | None = DEFAULT_HALF_LIFE) -> "Ledger":
@@ -301,7 +301,3 @@ def _check_key(key: str, array: NDArray[np.float64] | None = None) -> None:
     except ValueError:
         expected = "HALF_LIFE@START/MODEL/NAME" + ("" if array is None else f"/{len(array)}")
         raise InvalidArgument(f"{key!r} is not the key of a learned state: expected {expected}") from None
-
-
-def _to_list(array: NDArray[np.float64]) -> list[float]:
-    return list(map(float, array))

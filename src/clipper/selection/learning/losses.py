@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from clipper.errors import InvalidArgument, PolicyFailed
-from clipper.selection.learning.json_values import Array, decode, is_same, parse_array
+from clipper.selection.learning.json_values import decode, is_same, parse_array
 from clipper.selection.learning.parameters import check_number
 from clipper.selection.learning.probabilities import read_claim
 
@@ -145,10 +145,6 @@ def _mean_loss(output: bytes, label: bytes, loss: Callable[[float], float]) -> f
     made = parse_array(output)
     if made is None or made.shape != true.shape:
         return 1.0
-    return _mean(made, true, loss)
-
-
-def _mean(made: Array, true: Array, loss: Callable[[float], float]) -> float:
     return math.fsum(loss(abs(a - b)) for a, b in zip(made.numbers, true.numbers)) / len(true.numbers)
 
 

@@ -21,12 +21,9 @@ def check_number(name: str, value: object, low: float, high: float = MAX_NUMBER,
             return
     least = f"above {low:g}" if above else f"at least {low:g}"
     # A range without an end of its own is not worth a word, but for who comes to the one that all have.
-    most = "" if high == MAX_NUMBER and not _is_beyond(value) else f" and at most {high:g}"
+    is_beyond = isinstance(value, (int, float)) and value > MAX_NUMBER
+    most = "" if high == MAX_NUMBER and not is_beyond else f" and at most {high:g}"
     raise InvalidArgument(f"{name} is {value!r:.100}: expected a number {least}{most}")
-
-
-def _is_beyond(value: object) -> bool:
-    return isinstance(value, (int, float)) and value > MAX_NUMBER
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

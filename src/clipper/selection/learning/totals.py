@@ -158,7 +158,11 @@ class Totals:
         """Return the numbers that are mixed into a context's: all except the evidence, which is each state's own, and
         those of calibration, which are the application's."""
         if self._to_mix is None:
-            self._to_mix = [item for item in self._numbers.items() if _is_mixed(item[0][1])]
+            self._to_mix = [
+                ((model, name), amount)
+                for (model, name), amount in self._numbers.items()
+                if name not in _EVIDENCE and not name.startswith(CALIBRATION)
+            ]
         return self._to_mix
 
     def with_prior(self, prior: "Totals", weight: float = DEFAULT_PRIOR_WEIGHT) -> "Totals":
@@ -198,7 +202,3 @@ class Totals:
 
     def _sum(self, wanted: str) -> float:
         return math.fsum(amount for (_, name), amount in self._numbers.items() if name == wanted)
-
-
-def _is_mixed(name: str) -> bool:
-    return name not in _EVIDENCE and not name.startswith(CALIBRATION)
