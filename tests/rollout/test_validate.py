@@ -133,3 +133,49 @@ def test_what_does_not_hold_is_noticed(wrong: Callable[[Settled], None], says: s
     wrong(one)
     with pytest.raises(AssertionError, match=says):
         validate(one.rollout, one.facts)
+
+
+def announcing_in_the_newest_snapshot(one: Settled) -> None:
+    one.rollout.versions.announcing[ONE] = one.rollout.telling.generation
+
+
+def told_in_the_newest_snapshot(one: Settled) -> None:
+    one.rollout.telling.told_in["m:1#1.g1"] = one.rollout.telling.generation
+
+
+def linking_a_start_that_is_not_to_be_current(one: Settled) -> None:
+    one.record(ONE, state="starting")
+    one.rollout.versions.linking[ONE] = Linking(1.0, 100.0, is_start=True)
+
+
+def linking_to_make_it_current(one: Settled) -> None:
+    one.record(ONE, promotion=3)
+    one.rollout.versions.linking[ONE] = Linking(1.0, 100.0, is_start=False)
+
+
+def two_requests_of_different_rank(one: Settled) -> None:
+    one.record(ONE, promotion=3)
+    one.record(TWO, promotion=4)
+
+
+def equal_requests_of_two_models(one: Settled) -> None:
+    one.record(ONE, promotion=3)
+    one.records.versions[ModelId("n", "1")] = changed(one.records.versions[TWO], model="n", promotion=3)
+    one.records.models["n"] = ModelRecord("n")
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        announcing_in_the_newest_snapshot,
+        told_in_the_newest_snapshot,
+        linking_a_start_that_is_not_to_be_current,
+        linking_to_make_it_current,
+        two_requests_of_different_rank,
+        equal_requests_of_two_models,
+    ],
+)
+def test_what_holds_is_let_through(right: Callable[[Settled], None]) -> None:
+    one = Settled()
+    right(one)
+    validate(one.rollout, one.facts)
