@@ -1,7 +1,7 @@
 """The rules that replace workers and replicas of other code: facts, and what is done about them."""
 
 from msgspec.structs import replace
-from rules_bench import CURRENT, SPEC, STARTING, Bench, bench, dead, slot, version, worker
+from rules_bench import CURRENT, SPEC, STARTING, Bench, bench, dead, linked_start, slot, version, worker
 
 from clipper.managers.reconcile.backoff import History
 from clipper.managers.reconcile.plan import Slot
@@ -82,3 +82,10 @@ def test_workers_of_old_code_are_replaced_one_at_a_time_and_before_replicas() ->
     one.workers = (worker(0), worker(1), worker(2, is_spare=True))
     one.told()
     assert one.look() == [DrainWorker(2, "all workers are replaced")]
+
+
+def test_workers_are_replaced_while_a_version_is_linked() -> None:
+    refused = {"m:1#1.g1": "refused"}
+    one = linked_start(unlinked=refused)
+    one.workers = (worker(generation=one.rollout.telling.generation, unlinked=refused, is_outdated=True),)
+    assert one.look() == [StartSpare("workers with other code or settings have to be replaced")]

@@ -249,9 +249,10 @@ def test_a_version_that_is_still_ramped_is_not_the_one_to_roll_back_to() -> None
 def test_the_first_version_of_a_model_is_a_newcomer_beside_another_model_that_answers_and_only_then() -> None:
     follows = ApplicationRecord("app", "float64[2]", 20.0, selection=Selection("thompson"),
                                 links=(Link("m"), Link("n")))  # fmt: skip
-    for current, ramped in ((None, ()), ("9", (Newcomer(1, "m", "1", None, promoted=True),))):
+    absent, silent, answering = (), (ModelRecord("n"),), (ModelRecord("n", current="9"),)
+    for others, ramped in ((absent, ()), (silent, ()), (answering, (Newcomer(1, "m", "1", None, promoted=True),))):
         first = version(state="ready", promotion=1, is_new=True)
-        one = bench(ModelRecord("m"), ModelRecord("n", current=current), first, follows, slots=(slot(),)).told()
+        one = bench(ModelRecord("m"), *others, first, follows, slots=(slot(),)).told()
         _, model, *applications = committed(one.look())
         assert model == ModelRecord("m", current="1")
         assert [each.newcomers for each in applications] == ([ramped] if ramped else [])

@@ -55,8 +55,9 @@ class Versions:
 
     def _goes_on(self, view: View, id_: ModelId, one: Linking) -> bool:
         record = view.records.versions.get(id_)
-        if record is None or id_ not in view.runs or record.created_at != one.created_at:
+        if record is None or record.created_at != one.created_at:
             return False
+        # One that does not run any more sleeps once ``judge`` has seen it.
         # A replica that dies before workers have it is waited for again, as one that is not up yet.
         return record.state == "starting" and not view.lacks(record) if one.is_start else _is_to_be_promoted(record)
 
