@@ -68,7 +68,11 @@ class Run:
             has_failed |= outcome.status == "failed"
             yield outcome
         for step in plan.others:
-            outcome = self._other(step, progress)
+            if failed := sorted(step.needs & self._failed_models):
+                why = f"stays as it is, because model {', '.join(failed)} failed"
+                outcome = Outcome(step.subject, "skipped", why)
+            else:
+                outcome = self._tried(step, progress)
             has_failed |= outcome.status != "done"
             yield outcome
         for deletion in plan.deletions:
@@ -130,11 +134,6 @@ class Run:
         except NotFound:
             actual = None
         return model_steps(wanted, self._packed, actual, obstacles)
-
-    def _other(self, step: Step, progress: Tell) -> Outcome:
-        if failed := sorted(step.needs & self._failed_models):
-            return Outcome(step.subject, "skipped", f"stays as it is, because model {', '.join(failed)} failed")
-        return self._tried(step, progress)
 
     def _tried(self, step: Step, progress: Tell) -> Outcome:
         begun_s, last = time.monotonic(), ""

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from clipper.management.schemas import FINGERPRINT_LENGTH, Application
-from clipper.manifest.actual import Actual, ActualModel, ActualVersion
+from clipper.manifest.actual import Actual, ActualModel
 from clipper.manifest.links import link_calls
 from clipper.manifest.manifest import Manifest, WantedApplication, WantedKey, WantedModel, WantedVersion
 from clipper.manifest.steps import (
@@ -162,12 +162,14 @@ def _version_steps(
 def _equal_version(made: Deployment, actual: ActualModel) -> str | None:
     """The current version if it is as wanted, else the latest version that is."""
     names = [*actual.versions, *([] if actual.current is None else [actual.current])]
-    equal = [name for name in names if _is_equal(made, actual.versions.get(name))]
+    equal = [
+        name
+        for name in names
+        if (there := actual.versions.get(name)) is not None
+        and there.state != "failed"
+        and not _differences(made, there.deployment)
+    ]
     return equal[-1] if equal else None
-
-
-def _is_equal(made: Deployment, there: ActualVersion | None) -> bool:
-    return there is not None and there.state != "failed" and not _differences(made, there.deployment)
 
 
 def _differences(made: Deployment, there: Deployment) -> list[Change]:

@@ -32,7 +32,7 @@ class NodeArtifacts:
         """Whether it is there. If so, it stays until ``close``, or until this process ends."""
         lock = self._held.get(digest)
         if lock is None:
-            lock = self._held[digest] = self._lock_file(digest).open("ab")
+            lock = self._held[digest] = (self.folder / f".{digest}.lock").open("ab")
             fcntl.flock(lock, fcntl.LOCK_SH)
         os.utime(lock.fileno())
         return (self.folder / digest).is_dir()
@@ -91,6 +91,3 @@ class NodeArtifacts:
                 except BlockingIOError:
                     continue
                 remove_tree(self.folder / lock_file.name.removeprefix(".").removesuffix(".lock"))
-
-    def _lock_file(self, digest: str) -> Path:
-        return self.folder / f".{digest}.lock"

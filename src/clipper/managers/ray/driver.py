@@ -81,7 +81,8 @@ class Driver:
                 self._kill(actor)
                 return None
             case List():
-                return self._list()
+                named = list_named_actors(all_namespaces=True)
+                return [one["name"] for one in named if one["namespace"] == self._namespace]
 
     async def _create(self, actor: str, placement: Placement) -> Any:
         options = {
@@ -113,10 +114,6 @@ class Driver:
             return
         finally:
             self._handles.pop(actor, None)
-
-    def _list(self) -> list[str]:
-        named = list_named_actors(all_namespaces=True)
-        return [one["name"] for one in named if one["namespace"] == self._namespace]
 
     async def _ship(self, actor: str, digest: str, folder: str) -> None:
         handle = self._handle(actor)
