@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test test-scale compiled wheel mutants fuzz fuzz-server flood rollout soak bench against workers batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test notebooks clean
+.PHONY: help setup check format test test-scale compiled wheel mutants fuzz fuzz-server flood rollout soak bench against workers contexts batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
 	@echo "make against COMMIT=abc123  compare the processor time of a query with that of another commit"
 	@echo "make workers  what one and two query workers answer on one and two cores; WORKERS=\"--cores 4 --workers 1 2 4\" measures others"
+	@echo "make contexts  queries and feedback in ten million contexts, in SQLite and in Redis; CONTEXTS=\"--contexts 100000 --stores redis\""
 	@echo "make peers   measure other servers of models, each beside Clipper; PEERS=\"mosec ray\" TASKS=svm ROUNDS=8 picks some"
 	@echo "make peers-rpc  what gRPC and REST cost Clipper, PyTriton and MLServer; TASK=sum ROUNDS=6 SAVE=1"
 	@echo "make conformance  send the same calls to MLServer and Triton as to Clipper, and compare the answers; SAVE=1 puts them into docs/open-inference.md"
@@ -135,6 +136,11 @@ against:
 	@sh scripts/setup.sh bench
 	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
 	@$(PY) -m benchmarks.against $(COMMIT)
+
+contexts:
+	@sh scripts/setup.sh bench
+	@command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server
+	@$(PY) -m benchmarks.contexts $(CONTEXTS)
 
 workers:
 	@sh scripts/setup.sh bench

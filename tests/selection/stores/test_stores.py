@@ -350,6 +350,76 @@ def test_very_many_contexts_go_in_pieces(make_store: MakeStore, monkeypatch: pyt
     assert asyncio.run(evict()) == [10, 10, 2, 0]
 
 
+def test_many_states_are_read_at_once(make_store: MakeStore) -> None:
+    """As a list of feedback in new contexts does: more than Redis's client opens connections."""
+    names = [f"c{number}" for number in range(500)]
+
+    async def read() -> list[dict[str, Amount]]:
+        async with opened(make_store) as store:
+            await store.commit([observation(name, name, x=1.0) for name in names])
+            return await asyncio.gather(*(store.load("app-1", name) for name in names))
+
+    assert asyncio.run(read()) == [{"x": 1.0}] * 500
+
+
+def test_expired_ids_go_in_pieces(tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (stores.sqlite, stores.redis):
+        monkeypatch.setattr(kind, "EVICT_CHUNK", 3)
+
+    async def scenario(store: Store, clock: list[float]) -> list[bool]:
+        told = [Observation(f"{number}", "expired", {}, keep_s=10.0) for number in range(7)]
+        told.append(Observation("young", "expired", {}, keep_s=30.0))
+        await store.commit(told)
+        clock[0] += 20.0
+        await store.expire()
+        found = await store.commit(told)
+        await store.close()
+        return found
+
+    for make in (partial(SqliteStore, tmp_path / "expired.sqlite3"), partial(RedisStore, redis_server.url)):
+        clock = [1000.0]
+        found = asyncio.run(scenario(make(wall_clock_s=lambda: clock[0]), clock))  # noqa: B023  # it is over then
+        assert found == [True] * 7 + [False]
+
+
+def test_a_key_of_another_kind_costs_its_own_state_alone(redis_server: RedisServer) -> None:
+    async def scenario() -> list[dict[str, Amount] | BaseException]:
+        store = RedisStore(redis_server.url)
+        await store.commit([observation("kind", "well", x=1.0)])
+        found = await asyncio.gather(*(store.load("app-1", name) for name in ("well", "ill")), return_exceptions=True)
+        await store.close()
+        return found
+
+    set_text = ["redis-cli", "-p", str(redis_server.port), "set", "clipper:selection:sums:app-1/ill", "text"]
+    subprocess.run(set_text, check=True, stdout=subprocess.DEVNULL)
+    well, ill = asyncio.run(scenario())
+    assert well == {"x": 1.0}
+    assert isinstance(ill, StoreUnavailable)
+
+
+def test_a_file_of_before_counts_were_kept_is_counted_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "selection.sqlite3"
+
+    def make_store() -> Store:
+        return SqliteStore(path)
+
+    run(make_store, [observation(f"{number}", f"c{number}", x=1.0) for number in range(5)])
+    with closing(sqlite3.connect(path)) as database:
+        for trigger in ("context_added", "context_deleted", "id_added", "id_deleted"):
+            database.execute(f"DROP TRIGGER {trigger}")
+        database.execute("DROP TABLE counted")
+        database.execute("PRAGMA user_version = 2")
+        database.execute("DELETE FROM changes WHERE context = 'c0'")
+        database.commit()
+
+    async def counted() -> list[int]:
+        async with opened(make_store) as store:
+            evicted = await store.evict("app-1", 2)
+            return [evicted, (await store.contexts("app-1", 0))[0], await store.evict_ids("app-1", 2)]
+
+    assert asyncio.run(counted()) == [2, 2, 3]
+
+
 def test_those_that_went_are_told_of_for_a_while_only(tmp_path: Path, redis_server: RedisServer) -> None:
     async def scenario(store: Store, clock: list[float]) -> list[tuple[str, str]]:
         for context in ("a", "b"):

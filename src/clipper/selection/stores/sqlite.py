@@ -51,8 +51,9 @@ class SqliteStore:
         await self._run(lambda database: _forget_names(database, rows))
 
     async def expire(self) -> None:
-        over = (self._wall_clock_s(),)
-        await self._run(lambda database: database.execute("DELETE FROM seen_until WHERE until_s < ?", over))
+        now_s = self._wall_clock_s()
+        while await self._run(lambda database: _expire(database, now_s)) == EVICT_CHUNK:
+            pass  # a chunk at a time, so that others commit in between
 
     async def evict_ids(self, application: str, keep: int) -> int:
         return await self._run(lambda database: _evict_ids(database, application, keep))
@@ -68,7 +69,9 @@ class SqliteStore:
         return await self._run(lambda database: _evict(database, application, keep, self._wall_clock_s()))
 
     async def drop(self, application: str) -> None:
-        await self._run(lambda database: _drop(database, application))
+        while await self._run(lambda database: _drop_some(database, application)):
+            pass  # a chunk at a time, so that others commit in between
+        await self._run(lambda database: _drop_rest(database, application))
 
     async def close(self) -> None:
         loop = asyncio.get_running_loop()
@@ -198,26 +201,33 @@ def _changes(database: sqlite3.Connection, cursor: int) -> tuple[int, list[tuple
 
 def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: float) -> int:
     database.execute("DELETE FROM forgotten WHERE at_s < ?", (now_s - TOLD_FOR_S,))
-    over = _count(database, application) - keep
+    over = _count(database, application, "contexts") - keep
     if over <= 0:
         return 0
     # The state that was added to last has the highest revision.
     oldest = (
-        "SELECT context FROM changes INDEXED BY changes_by_revision "
+        "SELECT context FROM changes INDEXED BY changes_of_application "
         "WHERE application = ? AND context != ? ORDER BY revision LIMIT ?"
     )
     found = database.execute(oldest, (application, EVERYONE, min(over, EVICT_CHUNK)))
     return _forget(database, [(application, context) for (context,) in found], now_s)
 
 
+def _expire(database: sqlite3.Connection, now_s: float) -> int:
+    over = (
+        "DELETE FROM seen_until WHERE (application, id) IN (SELECT application, id FROM seen_until "
+        "INDEXED BY seen_until_by_time WHERE until_s < ? LIMIT ?)"
+    )
+    return database.execute(over, (now_s, EVICT_CHUNK)).rowcount
+
+
 def _evict_ids(database: sqlite3.Connection, application: str, keep: int) -> int:
-    counted = "SELECT count(*) FROM seen_until WHERE application = ?"
-    over = database.execute(counted, (application,)).fetchone()[0] - keep
+    over = _count(database, application, "ids") - keep
     if over <= 0:
         return 0
     soonest = (
         "DELETE FROM seen_until WHERE application = ?1 AND id IN (SELECT id FROM seen_until "
-        "INDEXED BY seen_until_by_time WHERE application = ?1 ORDER BY until_s LIMIT ?2)"
+        "INDEXED BY seen_until_of_application WHERE application = ?1 ORDER BY until_s LIMIT ?2)"
     )
     return database.execute(soonest, (application, min(over, EVICT_CHUNK))).rowcount
 
@@ -236,15 +246,17 @@ def _forget(database: sqlite3.Connection, states: Sequence[tuple[str, str]], now
 
 def _contexts(database: sqlite3.Connection, application: str, limit: int) -> tuple[int, list[str]]:
     latest = (
-        "SELECT context FROM changes WHERE application = ? AND context != ? ORDER BY revision DESC, context LIMIT ?"
+        "SELECT context FROM changes INDEXED BY changes_of_application "
+        "WHERE application = ? AND context != ? ORDER BY revision DESC, context LIMIT ?"
     )
     found = database.execute(latest, (application, EVERYONE, limit))
-    return _count(database, application), [context for (context,) in found]
+    return _count(database, application, "contexts"), [context for (context,) in found]
 
 
-def _count(database: sqlite3.Connection, application: str) -> int:
-    counted = "SELECT count(*) FROM changes WHERE application = ? AND context != ?"
-    return int(database.execute(counted, (application, EVERYONE)).fetchone()[0])
+def _count(database: sqlite3.Connection, application: str, kind: Literal["contexts", "ids"]) -> int:
+    counted = "SELECT count FROM counted WHERE application = ? AND kind = ?"
+    found = database.execute(counted, (application, kind)).fetchone()
+    return 0 if found is None else int(found[0])
 
 
 @contextmanager
@@ -266,6 +278,21 @@ def _forget_names(database: sqlite3.Connection, rows: Sequence[tuple[str, str, s
             database.executemany(f"DELETE FROM {table} WHERE application = ? AND context = ? AND name = ?", rows)
 
 
-def _drop(database: sqlite3.Connection, application: str) -> None:
-    for table in ("sums", "arrays", "changes", "forgotten", "seen_until"):
+def _drop_some(database: sqlite3.Connection, application: str) -> int:
+    """Forget a chunk of what a removed application has many of; return the number of rows of it."""
+    with _transaction(database):
+        some = "SELECT context FROM changes WHERE application = ? AND context != ? LIMIT ?"
+        found = database.execute(some, (application, EVERYONE, EVICT_CHUNK))
+        states = [(application, context) for (context,) in found]
+        for table in ("sums", "arrays", "changes"):
+            database.executemany(f"DELETE FROM {table} WHERE application = ? AND context = ?", states)
+        ids = (
+            "DELETE FROM seen_until WHERE application = ?1 AND id IN "
+            "(SELECT id FROM seen_until WHERE application = ?1 LIMIT ?2)"
+        )
+        return len(states) + database.execute(ids, (application, EVICT_CHUNK)).rowcount
+
+
+def _drop_rest(database: sqlite3.Connection, application: str) -> None:
+    for table in ("sums", "arrays", "changes", "forgotten", "seen_until", "counted"):
         database.execute(f"DELETE FROM {table} WHERE application = ?", (application,))

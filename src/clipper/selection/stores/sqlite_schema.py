@@ -2,9 +2,13 @@
 
 # Version of the tables, in ``PRAGMA user_version``; 0 is from before there were versions. During an upgrade, workers of
 # two Clippers may share the file, so a new version may only add to what the previous one uses.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
+# ``counted`` has the numbers of contexts and of ids, since to count ten million rows takes a second. Triggers keep it,
+# so that a worker of the version before, which does not know of it, keeps it as well. One transaction: what another
+# worker adds meanwhile is counted once.
 SCHEMA = f"""
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS sums (
     application TEXT, context TEXT, name TEXT, amount REAL NOT NULL,
     PRIMARY KEY (application, context, name)
@@ -18,11 +22,13 @@ CREATE TABLE IF NOT EXISTS changes (
     PRIMARY KEY (application, context)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS changes_by_revision ON changes (revision);
+CREATE INDEX IF NOT EXISTS changes_of_application ON changes (application, revision);
 CREATE TABLE IF NOT EXISTS forgotten (
     application TEXT, context TEXT, revision INTEGER NOT NULL, at_s REAL NOT NULL,
     PRIMARY KEY (application, context)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS forgotten_by_revision ON forgotten (revision);
+CREATE INDEX IF NOT EXISTS forgotten_by_time ON forgotten (at_s);
 CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
 INSERT OR IGNORE INTO revision VALUES (0, 0);
 DROP TABLE IF EXISTS seen;
@@ -31,5 +37,29 @@ CREATE TABLE IF NOT EXISTS seen_until (
     PRIMARY KEY (application, id)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS seen_until_by_time ON seen_until (until_s);
+CREATE INDEX IF NOT EXISTS seen_until_of_application ON seen_until (application, until_s);
+
+CREATE TABLE IF NOT EXISTS counted (
+    application TEXT, kind TEXT, count INTEGER NOT NULL,
+    PRIMARY KEY (application, kind)
+) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS context_added AFTER INSERT ON changes WHEN new.context != '' BEGIN
+    INSERT INTO counted VALUES (new.application, 'contexts', 1)
+    ON CONFLICT (application, kind) DO UPDATE SET count = count + 1;
+END;
+CREATE TRIGGER IF NOT EXISTS context_deleted AFTER DELETE ON changes WHEN old.context != '' BEGIN
+    UPDATE counted SET count = count - 1 WHERE application = old.application AND kind = 'contexts';
+END;
+CREATE TRIGGER IF NOT EXISTS id_added AFTER INSERT ON seen_until BEGIN
+    INSERT INTO counted VALUES (new.application, 'ids', 1)
+    ON CONFLICT (application, kind) DO UPDATE SET count = count + 1;
+END;
+CREATE TRIGGER IF NOT EXISTS id_deleted AFTER DELETE ON seen_until BEGIN
+    UPDATE counted SET count = count - 1 WHERE application = old.application AND kind = 'ids';
+END;
+DELETE FROM counted;
+INSERT INTO counted SELECT application, 'contexts', count(*) FROM changes WHERE context != '' GROUP BY application;
+INSERT INTO counted SELECT application, 'ids', count(*) FROM seen_until GROUP BY application;
 PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
 """
