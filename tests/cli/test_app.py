@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 from in_process import Run
 
-from clipper.management.learned import Newcomer
+from clipper.management.learned import EndedRamp, Newcomer
 from clipper.settings.application import Configured, Link
 from conftest import Api
 
@@ -181,9 +181,20 @@ def test_newcomers_are_shown(run: Run, api: Api, model: str) -> None:
     assert "newcomer digits:1" in shown and "10.00% of the queries, beside digits:0; 37 of 200 answers" in shown
     assert "lost 0.250 on average, the others 0.125" in shown
     assert "newcomer m:3" in shown and "stopped: 9 answers lost more" in shown
+    assert "0.1 of the queries for newcomers, of which there is 1" in shown and "it waits" not in shown
     linked = run("app", "link", "app", "digits:1")
     assert (
         "asks digits:1, for 10.0% of its queries until feedback has shown its worth: clipper app show app" in linked.out
     )
     assert "10.0%" not in run("app", "link", "app", "digits:2").out
     assert "app sends it 10.0% of its queries until feedback shows its worth" in run("deploy", "digits", model).out
+    # With enough feedback it may wait, and at last its ramp ends.
+    waiting = msgspec.structs.replace(ramped, feedback=260)
+    ended = EndedRamp("digits", "0", 1_700_000_000.0, 200, 3800, 0.25, 0.125)
+    api.operations.applications["app"] = msgspec.structs.replace(made, newcomers=(waiting,), ended_ramps=(ended,))
+    shown = " ".join(run("app", "show", "app").out.replace("│", " ").split())
+    assert "260 of 200 answers" in shown and "it waits, since it may lose more than is allowed" in shown
+    assert "ramp of digits:0 ended 2023-11-1" in shown
+    assert "the policy decides its share; 200 answers with feedback, which lost 0.250 on average" in shown
+    api.operations.applications["app"] = msgspec.structs.replace(made, newcomers=())
+    assert "for newcomers, of which there are none now" in run("app", "show", "app").out.replace("\n", " ")

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from browser import Screen, chromium
 from playwright.sync_api import Browser, expect
 from populated import HOSTILE, populate
 
+from clipper.management.learned import EndedRamp, Newcomer
 from conftest import READ_TOKEN, TOKEN, Api
 from waiting import until
 
@@ -100,6 +102,31 @@ def test_dark_and_on_a_phone(browser: Browser, api: Api, width: int, theme: str)
         assert not screen.is_too_wide, where
     assert screen.faults == []
     screen.context.close()
+
+
+def test_how_far_ramps_are_and_how_often_answers_are_right(screen: Screen, api: Api) -> None:
+    populate(api.operations, 1)
+    screen.log_in(TOKEN, APP)
+    page = screen.page
+    assert "Newcomers" not in screen.text
+    expect(page.get_by_text("clipper app update app-0000 --calibrate")).to_be_visible()
+    ramped = Newcomer("model-0000", "3", "1", 0.05, 30, 700, 200, 0.25, 0.125, None)
+    waiting = msgspec.structs.replace(ramped, version="4", feedback=260)
+    stopped = msgspec.structs.replace(ramped, version="5", stopped=HOSTILE)
+    ended = EndedRamp("model-0000", "2", 1_700_000_000.0, 200, 3800, 0.25, 0.125)
+    api.operations.applications["app-0000"] = msgspec.structs.replace(
+        api.operations.applications["app-0000"],
+        newcomers=(ramped, waiting, stopped),
+        ended_ramps=(ended,),
+        calibrate=True,
+    )
+    rows = page.get_by_role("region", name="Newcomers").locator("tbody tr")
+    expect(rows).to_have_count(4)
+    for row, text in enumerate(("15 % of the feedback", "waits, since", f"stopped: {HOSTILE}", "ended 2023-11-1")):
+        expect(rows.nth(row)).to_contain_text(text)
+    expect(page.get_by_role("img", name="Expected calibration error 0.033 as answered")).to_be_visible()
+    expect(page.get_by_role("region", name="Calibration of svm, probability").locator("tbody tr")).to_have_count(2)
+    assert screen.violations() == [] and not screen.is_too_wide
 
 
 def test_what_strangers_wrote_stays_text(screen: Screen, api: Api) -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from clipper.control.snapshot import Newcomer
 from clipper.events.changes import events_of
 from clipper.events.log import NewEvent
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, EndedRamp, KeyRecord, ModelRecord, TokenRecord, VersionRecord
 from clipper.registry.store import (
     Change,
     DeleteApplication,
@@ -147,6 +147,7 @@ def test_an_application_is_created_changed_and_deleted() -> None:
         "parameters {'gamma': 0.1} in place of {}; links m, n"
     )
     assert told(before(APP), Put(replace(APP, ramps=3))) == []
+    assert told(before(APP), Put(replace(APP, ended_ramps=(EndedRamp("m", "2", 1.0, 9, 9, 0.0, 0.0),)))) == []
     assert told(before(APP), DeleteApplication("app"), ForgetLater("app#1")) == [
         ("application", "the application is deleted", None, "info")
     ]

@@ -13,21 +13,30 @@ from clipper.control.snapshot import (
     Snapshot,
     VersionSnapshot,
 )
-from clipper.registry.records import ApplicationRecord, ModelRecord
+from clipper.registry.records import ApplicationRecord, EndedRamp, ModelRecord, VersionRecord
 from clipper.rollout.newcomers import (
     after_link,
     after_other_change,
     after_promotion,
     compared_with,
+    ended_ramps,
     proven,
     stopped,
     through,
     without_ramps,
 )
 from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId
 
 CURRENT: Mapping[str, str | None] = {"a": "1", "b": "1", "none": None}
+
+ENDED = EndedRamp("a", "1", 100.0, 200, 3800, 0.1, 0.12)
+
+
+def deployed(model: str, version: str, created_at: float) -> VersionRecord:
+    spec = VersionSpec("0" * 64, "import", "m:predict")
+    return VersionRecord(model, version, spec, Batching(), True, 1, created_at, state="ready")
 
 
 def record(*links: Link, policy: str = "thompson", ramp: float | None = 0.05) -> ApplicationRecord:
@@ -196,7 +205,30 @@ def test_a_ramp_ends_when_what_it_is_compared_with_is_gone() -> None:
 
 def test_one_that_is_through_is_as_all_others() -> None:
     made = link(record(Link("b")), Link("a"))
-    assert through(made, made.newcomers[0]) == replace(made, newcomers=())
+    assert through(made, made.newcomers[0], ENDED) == replace(made, newcomers=(), ended_ramps=(ENDED,))
+
+
+def test_of_each_linked_model_the_last_ramp_that_ended_is_kept() -> None:
+    known = tuple(replace(ENDED, model=model) for model in ("a", "b", "gone"))
+    made = link(replace(record(Link("b")), ended_ramps=known), Link("a"))
+    later = replace(ENDED, version="2")
+    assert through(made, made.newcomers[0], later).ended_ramps == (known[1], later)
+
+
+def test_an_ended_ramp_is_shown_while_its_version_answers() -> None:
+    versions = {ModelId("a", version): deployed("a", version, 50.0) for version in ("1", "2")}
+    made = replace(record(Link("a")), ended_ramps=(ENDED,))
+    assert ended_ramps(made, versions, current) == (ENDED,)
+    # Beside the newcomer that comes next it goes on answering.
+    following = promote(made, "2", "1")
+    assert following.newcomers and ended_ramps(following, versions, {"a": "2"}.get) == (ENDED,)
+    rolled_back = replace(made, ended_ramps=(replace(ENDED, version="2"),))
+    for silent in (rolled_back, replace(made, links=(Link("a", shadow=True),)), replace(made, links=())):
+        assert ended_ramps(silent, versions, current) == ()
+    assert ended_ramps(made, {}, current) == (), "its version was deleted"
+    again = {ModelId("a", "1"): deployed("a", "1", 150.0)}
+    assert ended_ramps(made, again, current) == (), "what has its name now was deployed later"
+    assert ended_ramps(replace(made, newcomers=(Newcomer(3, "a", "1"),)), versions, current) == ()
 
 
 def test_what_is_ramped_or_was_stopped_is_not_rolled_back_to() -> None:
@@ -205,7 +237,7 @@ def test_what_is_ramped_or_was_stopped_is_not_rolled_back_to() -> None:
     assert proven([plain], model) == "2"
     assert proven([plain, ramped], model) == "1", "one application that still ramps it is enough"
     assert proven([stopped(ramped, ramped.newcomers[0], "it lost more")], model) == "1"
-    assert proven([through(ramped, ramped.newcomers[0])], model) == "2"
+    assert proven([through(ramped, ramped.newcomers[0], ENDED)], model) == "2"
     assert proven([ramped], ModelRecord("b", current="2")) == "2", "that of another model says nothing"
     assert proven([link(plain, Link("a", "2"), Link("a"))], model) == "2", "nor does a link: others have it already"
     assert proven([], ModelRecord("a")) is None

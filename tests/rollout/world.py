@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from clipper.control.snapshot import Peer, ReplicaAddress, Snapshot
 from clipper.managers.reconcile.backoff import NO_DEATHS, History
 from clipper.managers.reconcile.plan import Phase, Slot
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, EndedRamp, KeyRecord, ModelRecord, VersionRecord
 from clipper.rollout import newcomers, wanted
 from clipper.rollout.facts import Facts, Failure, SlotFacts, WorkerFacts, WorkerPhase
 from clipper.rollout.instructions import (
@@ -557,7 +557,8 @@ class World:
             assert learner is not None
             model = self.records.models[one.model]
             if is_good:
-                learner = newcomers.through(learner, one)
+                ended = EndedRamp(one.model, one.version, 0.0, 200, 3800, 0.1, 0.1)
+                learner = newcomers.through(learner, one, ended)
             elif one.before and self.records.versions[ModelId(one.model, one.before)].state == "ready":
                 learner = newcomers.stopped(learner, one, "it lost more")
                 if model.current == one.version:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -23,7 +24,7 @@ from clipper.cli.report_summary import of_test
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
 from clipper.errors import InvalidArgument
-from clipper.management.learned import LearnedModel, Newcomer
+from clipper.management.learned import EndedRamp, LearnedModel, Newcomer
 from clipper.management.schemas import Application
 from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, NewApplication
 from clipper.settings.texts import read_cost
@@ -202,11 +203,12 @@ def link(
 
     NAME:VERSION is linked beside other versions of the model.
     """
+    at = None if cost is None else _cost(cost)
     with Clipper.connect(url, home) as clipper:
-        changed = clipper.link(name, model, version, shadow=shadow, cost=None if cost is None else _cost(cost))
+        changed = clipper.link(name, model, version, shadow=shadow, cost=at)
     version = version or model.partition(":")[2]
     target = f"{model.partition(':')[0]}:{version}" if version else f"{model}, whichever version is current"
-    how = (", as a shadow" if shadow else "") + ("" if cost is None else f", at a cost of {_cost_text(_cost(cost))}")
+    how = (", as a shadow" if shadow else "") + ("" if at is None else f", at a cost of {_cost_text(at)}")
     for one in changed.newcomers:
         if one.model == model.partition(":")[0] and version in (None, "", one.version) and one.stopped is None:
             how += f", for {one.share:.1%} of its queries until feedback has shown its worth: clipper app show {name}"
@@ -238,7 +240,7 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("counts half", never),
         ("prior weight", f"{app.prior_weight:g}"),
         ("inherit", f"{app.inherit:g}"),
-        ("ramp", "none" if app.ramp is None else f"{app.ramp:.4g} of the queries for newcomers"),
+        ("ramp", "none" if app.ramp is None else _ramp_text(app.ramp, app.newcomers)),
         (
             "stops newcomers",
             "never"
@@ -258,20 +260,35 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("test", None if app.test is None else of_test(app.test)),
         ("policy problem", app.problem),
         *((f"newcomer {one.model}:{one.version}", _newcomer_text(one)) for one in app.newcomers),
+        *((f"ramp of {one.model}:{one.version}", _ended_text(one)) for one in app.ended_ramps),
     ]
+
+
+def _ramp_text(ramp: float, newcomers: Sequence[Newcomer]) -> str:
+    count = sum(one.stopped is None for one in newcomers)
+    there = {0: "there are none now", 1: "there is 1"}.get(count, f"there are {count}")
+    return f"{ramp:.4g} of the queries for newcomers, of which {there}"
 
 
 def _newcomer_text(one: Newcomer) -> str:
     if one.stopped is not None:
         return f"stopped: {one.stopped}"
     beside = "the others" if one.before is None else f"{one.model}:{one.before}"
-    losses = (
-        ""
-        if one.mean_loss is None or one.rest_mean_loss is None
-        else f", which lost {one.mean_loss:.3f} on average, the others {one.rest_mean_loss:.3f}"
-    )
     told = f"{one.feedback} of {one.enough_feedback} answers with feedback"
-    return f"{one.share:.2%} of the queries, beside {beside}; {told}{losses}"
+    # It has enough feedback, but was not let through.
+    waits = "; it waits, since it may lose more than is allowed" if one.feedback >= one.enough_feedback else ""
+    return f"{one.share:.2%} of the queries, beside {beside}; {told}{_losses(one)}{waits}"
+
+
+def _ended_text(one: EndedRamp) -> str:
+    at = f"{datetime.fromtimestamp(one.ended_at).astimezone():%Y-%m-%d %H:%M:%S}"
+    return f"ended {at}, since then the policy decides its share; {one.feedback} answers with feedback{_losses(one)}"
+
+
+def _losses(one: Newcomer | EndedRamp) -> str:
+    if one.mean_loss is None or one.rest_mean_loss is None:
+        return ""
+    return f", which lost {one.mean_loss:.3f} on average, the others {one.rest_mean_loss:.3f}"
 
 
 def _link_text(link: Link) -> str:

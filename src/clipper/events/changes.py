@@ -124,7 +124,7 @@ def _of_application(before: ApplicationRecord | None, now: ApplicationRecord, wh
             NewEvent("application", subject, f"the application is created: {models}, policy {now.selection.policy}")
         ]
     changed = [
-        *_differences(before, now, leave_out=("links", "selection", "newcomers", "ramps")),
+        *_differences(before, now, leave_out=("links", "selection", "newcomers", "ramps", "ended_ramps")),
         *_differences(before.selection, now.selection, leave_out=("code",)),
     ]
     if before.links != now.links:

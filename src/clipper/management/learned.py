@@ -42,6 +42,24 @@ class Newcomer(Struct, frozen=True):
     stopped: str | None
 
 
+class EndedRamp(Struct, frozen=True):
+    """The ramp of a version that was let through: since then it has the share that the policy gives it.
+
+    Attributes:
+        ended_at: seconds since the epoch.
+        feedback, rest_feedback: answers with feedback that it had a part in, and other answers with feedback meanwhile.
+        mean_loss, rest_mean_loss: of these answers; None if there were none.
+    """
+
+    model: str
+    version: str
+    ended_at: float
+    feedback: int
+    rest_feedback: int
+    mean_loss: float | None
+    rest_mean_loss: float | None
+
+
 class LearnedModel(Struct, frozen=True):
     """What is known of one of an application's models.
 

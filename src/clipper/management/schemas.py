@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from clipper.management.learned import LearnedModel, Newcomer, Standing
+from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Standing
 from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, MaxInFlight, MaxPerSecond
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionState
@@ -44,6 +44,7 @@ class Application(ApplicationSettings, frozen=True):
         problem: the last problem of its own policy or loss in any worker; None if there is none, or if no worker was
             asked.
         newcomers: versions that are new to it and get a share of the queries, or, once stopped, no queries.
+        ended_ramps: for each of its models the last version that was let through, while it answers.
         test: the state of the policy ``best_arm``; None with other policies, or if no worker was asked.
     """
 
@@ -56,6 +57,7 @@ class Application(ApplicationSettings, frozen=True):
     id: str = ""
     problem: str | None = None
     newcomers: tuple[Newcomer, ...] = ()
+    ended_ramps: tuple[EndedRamp, ...] = ()
     test: Standing | None = None
 
 
@@ -249,6 +251,7 @@ class Key(Struct, frozen=True):
     """A key's record, without the key itself. ``created_at`` is in seconds since 1970.
 
     ``fingerprint`` is the beginning of the SHA-256 of the key, in hex: who has the key can tell that it is this one.
+    It is shown to the role ``admin`` alone, and null to others.
     """
 
     name: str
@@ -256,7 +259,7 @@ class Key(Struct, frozen=True):
     applications: tuple[str, ...]
     max_in_flight: int | None
     max_per_second: float | None
-    fingerprint: str = ""
+    fingerprint: str | None = None
 
 
 class CreatedKey(Key, frozen=True, kw_only=True):

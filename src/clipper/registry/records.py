@@ -9,6 +9,24 @@ from clipper.settings.version import Batching, VersionSpec, VersionState
 from clipper.types import ModelId, Role
 
 
+class EndedRamp(Struct, frozen=True):
+    """The ramp of a version that was let through.
+
+    Attributes:
+        ended_at: seconds since the epoch.
+        feedback, rest_feedback: answers with feedback that it had a part in, and other answers with feedback meanwhile.
+        mean_loss, rest_mean_loss: of these answers; None if there were none.
+    """
+
+    model: str
+    version: str
+    ended_at: float
+    feedback: int
+    rest_feedback: int
+    mean_loss: float | None
+    rest_mean_loss: float | None
+
+
 class ApplicationRecord(Struct, frozen=True):
     """An application.
 
@@ -22,6 +40,7 @@ class ApplicationRecord(Struct, frozen=True):
         max_in_flight, max_per_second: limits on its queries; None means no limit.
         newcomers: versions of its links that are ramped, or that were stopped and that no operator has acted on since.
         ramps: how many ramps there have been.
+        ended_ramps: the last version of each linked model that was let through.
     """
 
     name: str
@@ -37,6 +56,7 @@ class ApplicationRecord(Struct, frozen=True):
     max_per_second: float | None = None
     newcomers: tuple[Newcomer, ...] = ()
     ramps: int = 0
+    ended_ramps: tuple[EndedRamp, ...] = ()
 
     @property
     def state_id(self) -> str:

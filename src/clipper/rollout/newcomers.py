@@ -5,12 +5,12 @@ added, a link that is changed to another version, or the deployment of a model t
 operator rolls back to is not a newcomer: the operator wants it to answer.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec.structs import replace
 
 from clipper.control.snapshot import ApplicationSnapshot, Newcomer, Snapshot
-from clipper.registry.records import ApplicationRecord, ModelRecord
+from clipper.registry.records import ApplicationRecord, EndedRamp, ModelRecord, VersionRecord
 from clipper.selection.policies.by_name import POLICIES
 from clipper.settings.application import Link, Selection
 from clipper.types import ModelId
@@ -85,9 +85,30 @@ def after_other_change(
     return _without(record, is_over)
 
 
-def through(record: ApplicationRecord, newcomer: Newcomer) -> ApplicationRecord:
-    """The newcomer has enough feedback: from now on it is a link like the others."""
-    return _without(record, lambda one: one == newcomer)
+def through(record: ApplicationRecord, newcomer: Newcomer, ended: EndedRamp) -> ApplicationRecord:
+    """The newcomer has enough feedback: from now on it is a link like the others, and ``ended`` is kept for show."""
+    linked = {link.model for link in record.links}
+    kept = [one for one in record.ended_ramps if one.model in linked and one.model != ended.model]
+    return replace(_without(record, lambda one: one == newcomer), ended_ramps=(*kept, ended))
+
+
+def ended_ramps(
+    record: ApplicationRecord, versions: Mapping[ModelId, VersionRecord], current: Current
+) -> tuple[EndedRamp, ...]:
+    """The ended ramps of the versions that answer now."""
+    answering = compared_with([record])
+    for link in record.links:
+        version = link.version or current(link.model)
+        if version is not None and not link.shadow:
+            answering.add(ModelId(link.model, version))
+    answering -= {ModelId(one.model, one.version) for one in record.newcomers}
+
+    def is_of_now(one: EndedRamp) -> bool:
+        version = versions.get(id_ := ModelId(one.model, one.version))
+        # A version that was deleted and deployed again under its name is another one.
+        return id_ in answering and version is not None and version.created_at <= one.ended_at
+
+    return tuple(filter(is_of_now, record.ended_ramps))
 
 
 def stopped(record: ApplicationRecord, newcomer: Newcomer, why: str) -> ApplicationRecord:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -112,6 +113,9 @@ def test_a_good_deployment_takes_over(live: Server) -> None:
     until(lambda: answers(live, 5) == {2: 5})
     assert current(live) == "2"
     assert "m:2 is through" in live.log
+    (ended,) = application(live)["ended_ramps"]
+    assert (ended["model"], ended["version"]) == ("m", "2") and ended["feedback"] > 0 == ended["mean_loss"]
+    assert live.call("GET", "/models/m")["versions"][-1]["created_at"] < ended["ended_at"] < time.time()
     assert "clipper_newcomer_share{" not in live.metrics
     # What was kept of the ramp is gone.
     until(lambda: not evidence_in_the_store(live))

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from clipper.control.snapshot import Newcomer
 from clipper.errors import ClipperError
-from clipper.registry.records import ApplicationRecord
+from clipper.registry.records import ApplicationRecord, EndedRamp
 from clipper.registry.store import Put
 from clipper.rollout import newcomers
 from clipper.selection.learning.guardrail import FALSE_ALARMS, RampLosses, Verdict, judge, keys_of, ramp_losses
@@ -49,6 +50,10 @@ class Ramps:
     def evidence(self, record: ApplicationRecord, newcomer: Newcomer) -> RampLosses | None:
         """Its feedback at the last look; None before the first."""
         return self._evidence.get((record.state_id, newcomer.name, newcomer.ramp))
+
+    def ended(self, record: ApplicationRecord) -> tuple[EndedRamp, ...]:
+        """The ended ramps of the versions that answer now."""
+        return newcomers.ended_ramps(record, self._catalog.versions, self._catalog.current)
 
     def problems(self) -> list[str]:
         """Newcomers that were stopped, until an operator acts on that, and newcomers that cannot be judged now."""
@@ -114,7 +119,19 @@ class Ramps:
         if record is None or newcomer not in record.newcomers:
             return
         if verdict == "through":
-            self._catalog.commit(Put(newcomers.through(record, newcomer)), why=f"it is through: {shown(evidence)}")
+            own, rest = evidence.newcomer, evidence.rest
+            ended = EndedRamp(
+                newcomer.model,
+                newcomer.version,
+                time.time(),
+                round(own.count),
+                round(rest.count),
+                own.mean if own.count else None,
+                rest.mean if rest.count else None,
+            )
+            self._catalog.commit(
+                Put(newcomers.through(record, newcomer, ended)), why=f"it is through: {shown(evidence)}"
+            )
             log.info(
                 "application %s: %s is through: %s", name, newcomer.name, shown(evidence), extra={"application": name}
             )

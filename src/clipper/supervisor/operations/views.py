@@ -9,7 +9,7 @@ from msgspec import UNSET
 from clipper.control import snapshot
 from clipper.control.messages import PolicyDescription
 from clipper.control.statistics import ApplicationStatistics
-from clipper.management.learned import LearnedModel, Newcomer, Standing
+from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Standing
 from clipper.management.schemas import (
     Application,
     LearnedPolicy,
@@ -53,6 +53,7 @@ def application_view(
             _newcomer_view(newcomer, 0.0 if newcomer.stopped else share, ramps.evidence(record, newcomer))
             for newcomer in record.newcomers
         ),
+        "ended_ramps": msgspec.convert(ramps.ended(record), tuple[EndedRamp, ...], from_attributes=True),
     }
     return Application(
         **values,

@@ -3,7 +3,7 @@
 import { html } from "../html.js";
 import { path } from "../api.js";
 import { usePoll } from "../poll.js";
-import { counted, milliseconds, number, percent } from "../format.js";
+import { counted, day, milliseconds, number, percent } from "../format.js";
 import { Waiting } from "../parts/notices.js";
 import { Table } from "../parts/table.js";
 import { link } from "../router.js";
@@ -42,12 +42,12 @@ export function Application({ api, mayAct, route }) {
       <h2>Models</h2>
       ${report.value ? html`<${Comparison} report=${report.value} />` : html`<${Waiting} error=${report.error} />`}
     </section>
-    ${one.newcomers.length > 0 && html`<section><h2>Newcomers</h2><${Newcomers} newcomers=${one.newcomers} /></section>`}
+    ${one.newcomers.length + one.ended_ramps.length > 0 && html`<section><h2>Newcomers</h2><${Newcomers} application=${one} /></section>`}
     <section>
       <h2>Answers since the workers started</h2>
       ${report.value && html`<${Outcomes} report=${report.value} />`}
     </section>
-    <${Confidence} api=${api} name=${name} />
+    <${Confidence} api=${api} application=${one} />
     <section>
       <h2>What it learned in a context</h2>
       <${Contexts} api=${api} name=${name} />
@@ -109,14 +109,23 @@ function Outcomes({ report }) {
   `;
 }
 
-function Newcomers({ newcomers }) {
+function Newcomers({ application: { newcomers, ended_ramps: ended } }) {
   const columns = [
     { name: "version", cell: (one) => html`<a href=${link("models", one.model)}>${one.model}:${one.version}</a>` },
-    { name: "share", isNumber: true, cell: (one) => percent(one.share) },
-    { name: "feedback", isNumber: true, cell: (one) => `${one.feedback} of ${counted(one.enough_feedback, "piece")}` },
+    { name: "share", isNumber: true, cell: (one) => ("ended_at" in one ? "–" : percent(one.share)) },
+    { name: "feedback", isNumber: true, cell: (one) => ("ended_at" in one ? counted(one.feedback, "answer") : `${one.feedback} of ${counted(one.enough_feedback, "answer")}`) },
     { name: "mean loss", isNumber: true, cell: (one) => number(one.mean_loss) },
     { name: "mean loss of the rest", isNumber: true, cell: (one) => number(one.rest_mean_loss) },
-    { name: "state", cell: (one) => (one.stopped ? html`<strong class="bad">stopped: ${one.stopped}</strong>` : "gets more queries step by step") },
+    { name: "ramp", cell: (one) => html`<${RampState} newcomer=${one} />` },
   ];
-  return html`<${Table} title="Newcomers" columns=${columns} rows=${newcomers} keyOf=${(one) => `${one.model}:${one.version}`} empty="" />`;
+  return html`<${Table} title="Newcomers" columns=${columns} rows=${[...newcomers, ...ended]} keyOf=${(one) => `${one.model}:${one.version}`} empty="" />`;
+}
+
+/** How far a ramp is, or how it ended. */
+function RampState({ newcomer: one }) {
+  if (one.stopped) return html`<strong class="bad">stopped: ${one.stopped}</strong>`;
+  if ("ended_at" in one) return `ended ${day(one.ended_at)}: since then the policy decides its share`;
+  const told = Math.min(one.feedback, one.enough_feedback);
+  const text = told < one.enough_feedback ? `${percent(told / one.enough_feedback)} of the feedback` : "waits, since it may lose more than is allowed";
+  return html`<meter min="0" max=${one.enough_feedback} value=${told} aria-label="feedback on ${one.model}:${one.version}" /> ${text}`;
 }

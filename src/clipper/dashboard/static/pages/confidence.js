@@ -4,12 +4,14 @@ import { html } from "../html.js";
 import { histogram, samplesOf, total } from "../metrics.js";
 import { usePoll } from "../poll.js";
 import { counted, number, percent } from "../format.js";
+import { Calibration } from "./calibration.js";
 
 // The text has the whole server's metrics.
 const EVERY_MS = 10_000;
 
-/** @param {{api: import("../api.js").Api, name: string}} given */
-export function Confidence({ api, name }) {
+/** @param {{api: import("../api.js").Api, application: any}} given */
+export function Confidence({ api, application }) {
+  const { name } = application;
   const metrics = usePoll(async () => samplesOf(await api.get("metrics"), name), [api, name], EVERY_MS);
   if (!metrics.value) return null;
   const regret = total(metrics.value, "clipper_selection_regret");
@@ -19,18 +21,23 @@ export function Confidence({ api, name }) {
   return html`<section>
     <h2>Regret and confidence</h2>
     <p>Regret: <strong>${number(regret)}</strong>. Its answers have lost that much more than its best model would have, on the same feedback.</p>
-    ${count === 0
-      ? html`<p class="quiet">No answer has had a confidence yet: with one model it is always 1.</p>`
-      : html`<table class="bars">
-          <caption>Confidence of ${counted(count, "answer")}</caption>
-          <thead><tr><th scope="col">up to</th><th scope="col" class="number">share</th><th scope="col"><span class="unseen">as a bar</span></th></tr></thead>
-          <tbody>
-            ${bins.filter((bin) => bin.count > 0).map((bin) => html`<tr>
-              <th scope="row">${Number.isFinite(bin.upTo) ? bin.upTo : 1}</th>
-              <td class="number">${percent(bin.count / count)}</td>
-              <td><meter min="0" max=${most} value=${bin.count} aria-label="share up to ${bin.upTo}" /></td>
-            </tr>`)}
-          </tbody>
-        </table>`}
+    <div class="charts">
+      <div>
+        ${count === 0
+          ? html`<p class="quiet">No answer has had a confidence yet: with one model it is always 1.</p>`
+          : html`<table class="bars">
+              <caption>Confidence of ${counted(count, "answer")}</caption>
+              <thead><tr><th scope="col">up to</th><th scope="col" class="number">share</th><th scope="col"><span class="unseen">as a bar</span></th></tr></thead>
+              <tbody>
+                ${bins.filter((bin) => bin.count > 0).map((bin) => html`<tr>
+                  <th scope="row">${Number.isFinite(bin.upTo) ? bin.upTo : 1}</th>
+                  <td class="number">${percent(bin.count / count)}</td>
+                  <td><meter min="0" max=${most} value=${bin.count} aria-label="share up to ${bin.upTo}" /></td>
+                </tr>`)}
+              </tbody>
+            </table>`}
+      </div>
+      <div><${Calibration} api=${api} application=${application} /></div>
+    </div>
   </section>`;
 }
