@@ -11,15 +11,18 @@ LOCAL = Hosts("127.0.0.1")
 
 def check(
     method: str = "GET", path: str = "/status", hosts: Hosts = LOCAL, open_metrics: bool = False, **headers: str | None
-) -> None:
-    """A request as the CLI makes it, but for ``headers``; None leaves one out."""
+) -> str | None:
+    """A request as the CLI makes it, but for ``headers``; None leaves one out. Return the role of who asks."""
     given = {"host": "127.0.0.1:1338", "authorization": f"Bearer {ADMIN}", **headers}
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items() if value is not None]
-    Access(hosts, {ADMIN: "admin", READ: "read"}.get, open_metrics).check(method, path, raw)  # type: ignore[arg-type]
+    access = Access(hosts, {ADMIN: "admin", READ: "read"}.get, open_metrics)  # type: ignore[arg-type]
+    return access.check(method, path, raw)
 
 
 def test_who_has_the_token_may_do_all() -> None:
-    check()
+    assert check() == "admin"
+    assert check(path="/keys", authorization=f"Bearer {READ}") == "read"
+    assert check(path="/health/live", authorization=None) is None
     check("POST", "/applications", content_type="application/json; charset=utf-8", content_length="2")
     check("PUT", "/artifacts/ab", content_type="application/x-tar", transfer_encoding="chunked")
     check("POST", "/stop")

@@ -307,6 +307,14 @@ def test_an_application_is_tried_by_way_of_the_api(api: Api) -> None:
     assert described["content"]["application/json"]["schema"]["type"] == "object"
 
 
+def test_a_reader_sees_no_part_of_a_key(api: Api) -> None:
+    assert call(api, "POST", "/keys", json={"name": "web", "key": "w" * 40}).status_code == 201
+    (shown,) = call(api, "GET", "/keys").json()
+    assert len(shown["fingerprint"]) == 8
+    (seen,) = call(api, "GET", "/keys", headers={"Authorization": f"Bearer {READ_TOKEN}"}).json()
+    assert seen == shown | {"fingerprint": None}
+
+
 def test_a_reader_tries_nothing(api: Api) -> None:
     headers = {"Authorization": f"Bearer {READ_TOKEN}"}
     for path in ("/applications/digits/predict", "/applications/digits/observe"):

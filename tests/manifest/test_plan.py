@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pretend_server import PretendServer, nothing
 
+from clipper.management.schemas import Key
 from clipper.manifest.actual import Actual, ActualModel, ActualVersion
 from clipper.manifest.manifest import Manifest, read_manifest
 from clipper.manifest.plan import Packed, fingerprint, plan
@@ -248,6 +249,9 @@ def test_own_code_that_changed_is_sent_with_its_policy() -> None:
 
 def test_a_key_is_known_by_what_the_server_tells_of_it() -> None:
     assert fingerprint("w" * 40) == fingerprint(ENVIRONMENT["WEB"]) != fingerprint("n" * 40)
+    key = Key("web", 0.0, (), None, None, fingerprint=None)
+    (step,) = plan(read("keys: {web: {from_env: WEB}}"), Packed({}, {}), Actual(keys={"web": key})).steps
+    assert [str(change) for change in step.changes] == ["key: not shown to this token → the new one"]
 
 
 VERSIONS = st.fixed_dictionaries(

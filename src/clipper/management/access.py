@@ -70,8 +70,9 @@ class Access:
         self._role_of = role_of
         self._open = _OPEN | pages | ({_METRICS} if open_metrics else frozenset())
 
-    def check(self, method: str, path: str, headers: Headers) -> None:
-        """
+    def check(self, method: str, path: str, headers: Headers) -> Role | None:
+        """Return the role of who asks; None where no token is needed.
+
         Raises:
             Forbidden: the host, the origin or the token's role is not allowed.
             Unauthorized: the token is missing or not known.
@@ -81,9 +82,9 @@ class Access:
         host = _one(headers, b"host")
         self._check_host(host)
         _check_origin(_one(headers, b"origin"), host)
-        if path not in self._open:
-            self._check_token(method, path, _one(headers, b"authorization"))
+        role = None if path in self._open else self._checked_role(method, path, _one(headers, b"authorization"))
         _check_type(path, headers)
+        return role
 
     def _check_host(self, host: str | None) -> None:
         # A client without a Host header is not a browser, and still has to show its token.
@@ -94,7 +95,7 @@ class Access:
             "or start the server with --allowed-host and that name"
         )
 
-    def _check_token(self, method: str, path: str, authorization: str | None) -> None:
+    def _checked_role(self, method: str, path: str, authorization: str | None) -> Role:
         scheme, _, token = (authorization or "").partition(" ")
         is_shown = scheme.lower() == "bearer" and bool(token.strip())
         role = self._role_of(token.strip() if is_shown else None)
@@ -112,6 +113,7 @@ class Access:
             raise Forbidden(
                 f"a token of the role {role} may only read: {method} {path[:_QUOTED]} needs one of the role admin"
             )
+        return role
 
 
 def _may_be_read(method: str, path: str) -> bool:

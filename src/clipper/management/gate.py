@@ -10,7 +10,7 @@ from clipper.management.statuses import bare_answer
 
 
 class Gate:
-    """An ASGI application that passes on the requests that ``access`` allows."""
+    """An ASGI application that passes on the requests that ``access`` allows, with the ``role`` in their state."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -20,11 +20,12 @@ class Gate:
         request: Any = scope
         if request["type"] == "http":
             try:
-                self._access.check(request["method"], request["path"], request["headers"])
+                role = self._access.check(request["method"], request["path"], request["headers"])
             except ClipperError as error:
                 status, headers, body = bare_answer(error)
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 sent = b"" if request["method"] == "HEAD" else body
                 await send({"type": "http.response.body", "body": sent, "more_body": False})
                 return
+            request["state"] = {**request.get("state", {}), "role": role}
         await self._app(scope, receive, send)

@@ -266,7 +266,9 @@ def _key_step(wanted: WantedKey, actual: Actual) -> PutKey | None:
     found = actual.keys.get(wanted.name)
     if found is None:
         return PutKey(subject=f"key {wanted.name}", does="makes it", key=wanted)
-    changes = [] if found.fingerprint == fingerprint(wanted.key) else [Change("key", "the old one", "the new one")]
+    # A server of before does not tell it, and others show it to an admin alone.
+    old = "the old one" if found.fingerprint else "not shown to this token"
+    changes = [] if found.fingerprint == fingerprint(wanted.key) else [Change("key", old, "the new one")]
     new = {"applications": wanted.applications, **limits}
     changes += [
         Change(name, old, value) for name, value in new.items() if not _same(old := getattr(found, name), value)
