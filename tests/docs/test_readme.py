@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import httpx
@@ -21,7 +22,8 @@ from clipper.errors import Unavailable
 from clipper.home import read_place
 from waiting import until
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 FREE_PORTS = ["--query-port", "0", "--management-port", "0"]
 # Longer than any one command may take on a busy machine.
 WITHIN_S = 200
@@ -104,6 +106,9 @@ def test_a_model_is_served_and_then_a_server_run_in_the_same_home(tmp_path: Path
     for words in lines:
         if words is not stop:
             run(words, tmp_path, home, installed)
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    made = [path.name for path in tmp_path.iterdir() if not any(fnmatch(path.name, each) for each in ignored)]
+    assert made == [], "in a checkout git would show them"
     (tmp_path / "from_python.py").write_text(code.replace("slo_ms=100", "slo_ms=20_000"))
     told = subprocess.run(
         [str(installed / "python"), "from_python.py"],
