@@ -19,7 +19,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "types": "",
         "hosts": "",
         "extras": "",
-        "settings": "containers.protocol",
+        "settings": "containers.protocol hosts",
         "open_files": "",
         "malloc": "",
         "log_format": "",

@@ -12,7 +12,9 @@ from clipper.home import find_home
 
 
 def apply(
-    file: Annotated[Path, typer.Argument(help="The file; - is standard input.", metavar="FILE")] = Path("clipper.yaml"),
+    file: Annotated[Path, typer.Argument(help="The file; - is standard input.", metavar="FILE", readable=False)] = Path(
+        "clipper.yaml"
+    ),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     diff: Annotated[
         bool, typer.Option("--diff", help="Show the old and new value of each setting, and do nothing.")
@@ -43,6 +45,7 @@ def export(
             help="Write the models' artifacts into this folder, too; apply finds them in artifacts/ beside the file.",
             metavar="FOLDER",
             show_default="none",
+            readable=False,
         ),
     ] = None,
     home: Home = None,

@@ -14,7 +14,7 @@ from clipper.home import find_home
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.")],
+    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.", readable=False)],
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -32,7 +32,7 @@ def backup(
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="A file that clipper backup wrote.")],
+    file: Annotated[Path, typer.Argument(help="A file that clipper backup wrote.", readable=False)],
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from clipper.cli.names import ApplicationName
-from clipper.cli.options import AsJson, Home, Url
+from clipper.cli.options import AsJson, Home, Url, output_file
 from clipper.cli.output import Output
 from clipper.client import Clipper
 from clipper.errors import InvalidArgument
@@ -22,14 +22,17 @@ _LEAST_ANSWERS = 0.5
 
 def calibration(
     name: ApplicationName,
-    html: Annotated[Path | None, typer.Option(help="Write a page with a reliability diagram to this file.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a page with a reliability diagram to this file.", readable=False, callback=output_file
+        ),
+    ] = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how often answers were right, by their confidence before calibration and as answered."""
-    if html is not None and not html.parent.is_dir():
-        raise typer.BadParameter(f"--html: there is no folder {html.parent}")
     with Clipper.connect(url, home) as clipper:
         found = clipper.policy(name).calibration
         calibrates = clipper.application(name).calibrate

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from clipper.cli.names import ApplicationName
-from clipper.cli.options import AsJson, Home, Url
+from clipper.cli.options import AsJson, Home, Url, number
 from clipper.cli.output import Output
 from clipper.client import Clipper
 
@@ -16,7 +16,7 @@ commands = typer.Typer(no_args_is_help=True, help="The contexts in which an appl
 @commands.command("list")
 def list_contexts(
     name: ApplicationName,
-    limit: Annotated[int, typer.Option(help="How many to list at most.", min=1, max=10_000)] = 100,
+    limit: Annotated[int, number(int, help="How many to list at most.", least=1, most=10_000)] = 100,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,

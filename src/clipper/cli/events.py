@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from clipper.cli.options import AsJson, Home, Url, one_of
+from clipper.cli.options import AsJson, Home, Url, number, one_of
 from clipper.cli.output import Output
 from clipper.client import Clipper
 from clipper.errors import Unavailable
@@ -25,7 +25,7 @@ def events(
         str | None, typer.Option(help='Only events on this, e.g. "model digits", "application digits", server.')
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", help="How many of the latest events.", min=1, max=MAX_EVENTS_AT_ONCE)
+        int, number(int, "--limit", "-n", help="How many of the latest events.", least=1, most=MAX_EVENTS_AT_ONCE)
     ] = 50,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what happens from now on, until Ctrl-C.")

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from clipper.cli.names import ApplicationName
-from clipper.cli.options import ApiKey, Home, Url, one_of
+from clipper.cli.options import ApiKey, Home, Url, number, one_of, output_file
 from clipper.cli.output import Output
 from clipper.client import Clipper, Trust
 from clipper.client.access import tls_for_url
@@ -27,6 +27,8 @@ from clipper.load.asked import Asked, SloOf
 from clipper.load.page import as_page
 from clipper.load.report import Report, Second, as_document
 from clipper.load.sweep import MAX_PER_S
+from clipper.settings.application import MAX_SLO_MS
+from clipper.settings.texts import number_of
 from clipper.tls.trust import ClientTls
 from clipper.types import InputType
 
@@ -53,10 +55,9 @@ def parse_duration_s(text: str) -> float:
 
 
 def parse_rate(text: str) -> float:
-    try:
-        rate_per_s = float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a rate: expected queries a second, e.g. 500") from None
+    rate_per_s = number_of(float, text)
+    if rate_per_s is None:
+        raise typer.BadParameter(f"{text!r:.100} is not a rate: expected queries a second, e.g. 500")
     if not 0 < rate_per_s <= MAX_PER_S:
         raise typer.BadParameter(f"{text!r}: expected more than 0 and at most {MAX_PER_S:,.0f} queries a second")
     return rate_per_s
@@ -92,9 +93,10 @@ def load(
     ] = _SAMPLE,
     width: Annotated[
         int | None,
-        typer.Option(
+        number(
+            int,
             help="With --inputs sample: characters, bytes, or numbers along an open dimension.",
-            min=1,
+            least=1,
             show_default="100 characters or bytes, 4 numbers",
         ),
     ] = None,
@@ -102,14 +104,23 @@ def load(
         Arrivals, one_of(Arrivals, help="When queries are due: poisson, constant, or burst.")
     ] = "poisson",
     connections: Annotated[
-        int, typer.Option(help="How many connections may be open at once.", min=1, max=50_000)
+        int, number(int, help="How many connections may be open at once.", least=1, most=50_000)
     ] = 1000,
     slo_ms: Annotated[
         float | None,
-        typer.Option(help="The SLO to judge by, in milliseconds.", min=0.1, show_default="the application's"),
+        number(
+            float,
+            help="The SLO to judge by, in milliseconds.",
+            least=0.1,
+            most=MAX_SLO_MS,
+            show_default="the application's",
+        ),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page with diagrams to this file.", metavar="FILE", dir_okay=False)
+        Path | None,
+        typer.Option(
+            help="Write a page with diagrams to this file.", metavar="FILE", readable=False, callback=output_file
+        ),
     ] = None,
     api_key: ApiKey = None,
     home: Home = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from clipper.cli.options import AsJson, Home
+from clipper.cli.options import AsJson, Home, output_file
 from clipper.cli.output import Output
 from clipper.decisions.export import export as write
 from clipper.decisions.joining import joined
@@ -66,7 +66,9 @@ def warn_of_gaps(out: Output, reader: LogReader) -> None:
 
 @commands.command()
 def export(
-    output: Annotated[Path, typer.Option(help="The file to write, NAME.parquet or NAME.jsonl.", dir_okay=False)],
+    output: Annotated[
+        Path, typer.Option(help="The file to write, NAME.parquet or NAME.jsonl.", readable=False, callback=output_file)
+    ],
     app: Annotated[str | None, typer.Option(help="One application; all if left out.")] = None,
     since: Since = None,
     until: Until = None,

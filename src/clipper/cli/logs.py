@@ -9,10 +9,10 @@ import msgspec
 import typer
 
 from clipper.cli.names import complete_models
-from clipper.cli.options import AsJson, Home, OfVersion, Url
+from clipper.cli.options import AsJson, Home, OfVersion, Url, number
 from clipper.cli.output import Output, printable
 from clipper.client import Clipper
-from clipper.management.schemas import Logs
+from clipper.management.schemas import MAX_LOG_LINES, Logs
 
 # A line is shown half of this later on average. A look costs the server less than a millisecond.
 FOLLOW_EVERY_S = 0.5
@@ -31,7 +31,9 @@ def logs(
     log: Annotated[
         str | None, typer.Option("--log", help="One of the server's logs, e.g. supervisor, worker-0, access-0, slow-0.")
     ] = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="How many lines of each log.", min=1, max=10_000)] = 100,
+    lines: Annotated[
+        int, number(int, "--lines", "-n", help="How many lines of each log.", least=1, most=MAX_LOG_LINES)
+    ] = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
     home: Home = None,
     url: Url = None,

@@ -3,10 +3,9 @@
 from typing import Annotated
 
 import typer
-from msgspec import UNSET
 
 from clipper.cli.names import ApplicationName
-from clipper.cli.options import ApiKey, AsJson, Home, QueryUrl, Url, parse_json
+from clipper.cli.options import ApiKey, AsJson, Home, QueryUrl, Url, number, parse_json
 from clipper.cli.output import Output
 from clipper.client import Clipper
 
@@ -15,9 +14,10 @@ def observe(
     app: ApplicationName,
     label: Annotated[str | None, typer.Option(help="The right output, as JSON.", metavar="JSON")] = None,
     reward: Annotated[
-        float | None, typer.Option(help="How good the answer was, from 0 to 1, instead of a label.", min=0, max=1)
+        float | None,
+        number(float, help="How good the answer was, from 0 to 1, instead of a label.", least=0, most=1),
     ] = None,
-    query_id: Annotated[int | None, typer.Option(help="The query that the feedback is about.")] = None,
+    query_id: Annotated[int | None, number(int, help="The query that the feedback is about.")] = None,
     value: Annotated[
         str | None, typer.Option("--input", help="The input, as JSON, instead of a query.", metavar="JSON")
     ] = None,
@@ -36,15 +36,10 @@ def observe(
         raise typer.BadParameter("give either --label or --reward")
     if (query_id is None) == (value is None):
         raise typer.BadParameter("give either --query-id or --input")
+    told = {"label": label, "input": value, "features": features}
+    # Before the server is asked, so that a wrong text costs no connection.
+    read = {name: parse_json(text) for name, text in told.items() if text is not None}
     with Clipper.connect(url, home, api_key=api_key, query_url=query_url) as clipper:
-        observed = clipper.observe(
-            app,
-            label=UNSET if label is None else parse_json(label),
-            reward=reward,
-            query_id=query_id,
-            input=UNSET if value is None else parse_json(value),
-            context=context,
-            features=None if features is None else parse_json(features),
-        )
+        observed = clipper.observe(app, reward=reward, query_id=query_id, context=context, **read)
     text = "this feedback had come before, and is not counted again" if observed.duplicate else "learned"
     Output(as_json).done(observed, text, f"next: clipper app policy {app}")

@@ -8,8 +8,9 @@ from typing import Annotated, Any, TypeVar, get_args
 import typer
 
 from clipper.errors import InvalidArgument
+from clipper.settings.fields import check_range, range_text
 from clipper.settings.replicas import read_replicas
-from clipper.settings.texts import read_json
+from clipper.settings.texts import number_of, read_json
 from clipper.types import Framework
 
 T = TypeVar("T")
@@ -60,9 +61,62 @@ def one_of(kind: Any, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, parser=parse, autocompletion=complete, metavar="|".join(values), **settings)
 
 
+def number(
+    kind: type[int] | type[float],
+    *names: str,
+    least: float | None = None,
+    most: float | None = None,
+    above: bool = False,
+    **settings: Any,
+) -> Any:
+    """An option whose value is a number within a range. Typer's own message about a wrong value is pydantic's.
+
+    Args:
+        above: whether ``least`` itself is out of the range.
+    """
+    noun = "a whole number" if kind is int else "a number"
+    expected = noun if least is None else f"{noun} {range_text(least, most, above=above)}"
+
+    def parse(given: str | float) -> float:
+        # Typer passes the default on, too.
+        value = number_of(kind, given) if isinstance(given, str) else given
+        if value is None:
+            raise typer.BadParameter(f"{given!r:.100} is not {noun}: expected {expected}")
+        if least is not None:
+            try:
+                check_range("it", value, least, most, above=above)
+            except InvalidArgument as error:
+                raise typer.BadParameter(str(error)) from error
+        return value
+
+    metavar = "N" if least is None or most is None else f"{least:.16g}..{most:.16g}"
+    return typer.Option(*names, **{"parser": parse, "metavar": metavar, **settings})
+
+
+def _folder(path: Path | None) -> Path | None:
+    if path is not None and path.exists() and not path.is_dir():
+        raise typer.BadParameter(f"{path} is a file: expected a folder")
+    return path
+
+
+def output_file(path: Path | None) -> Path | None:
+    """Check a file to write before the work whose result it gets."""
+    if path is not None and path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder: expected a file to write")
+    if path is not None and not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.parent}: make it, or name a file in another one")
+    return path
+
+
 Home = Annotated[
     Path | None,
-    typer.Option(help="The server's directory.", envvar="CLIPPER_HOME", show_default="~/.clipper", file_okay=False),
+    typer.Option(
+        help="The server's directory.",
+        envvar="CLIPPER_HOME",
+        show_default="~/.clipper",
+        readable=False,
+        callback=_folder,
+    ),
 ]
 Url = Annotated[
     str | None, typer.Option(help="The server's management address, e.g. http://host:1338, instead of --home.")
@@ -85,7 +139,8 @@ ApiKey = Annotated[
     ),
 ]
 DataPath = Annotated[
-    Path | None, typer.Option(help="A file or folder that module:Class gets as model_data; a model's second file.")
+    Path | None,
+    typer.Option(help="A file or folder that module:Class gets as model_data; a model's second file.", readable=False),
 ]
 FrameworkName = Annotated[
     Framework | None,
@@ -97,7 +152,8 @@ FrameworkName = Annotated[
     ),
 ]
 RequirementsPath = Annotated[
-    Path | None, typer.Option(help="A requirements file: the model runs in an environment with its packages.")
+    Path | None,
+    typer.Option(help="A requirements file: the model runs in an environment with its packages.", readable=False),
 ]
 
 PolicyParameters = Annotated[

@@ -19,7 +19,6 @@ from clipper.home import lock_path, read_token
 from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
 from clipper.run_as import find_run_as
-from clipper.settings.texts import read_origin
 from clipper.tls.material import TlsPaths, read_material
 from clipper.types import STORE_VARIABLE
 
@@ -72,11 +71,6 @@ def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
             "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or give --insecure",
             param_hint="--management-host",
         )
-    for origin in settings.get("allowed_origin", ()):
-        try:
-            read_origin(origin)
-        except InvalidArgument as error:
-            raise typer.BadParameter(str(error), param_hint="--allowed-origin") from error
     if isinstance(settings.get("grpc_port"), int) and not has_grpc():
         raise typer.BadParameter("needs the extra grpc: pip install 'clipper-serving[grpc]'", param_hint="--grpc-port")
     if "otlp_endpoint" in settings and not has_otel():

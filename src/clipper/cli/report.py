@@ -7,7 +7,7 @@ import typer
 
 from clipper.cli import report_summary as summary
 from clipper.cli.names import ApplicationName
-from clipper.cli.options import AsJson, Home, Url
+from clipper.cli.options import AsJson, Home, Url, number, output_file
 from clipper.cli.output import Output
 from clipper.cli.report_page import as_page
 from clipper.client import Clipper
@@ -17,12 +17,14 @@ def report(
     name: ApplicationName,
     confidence: Annotated[
         float | None,
-        typer.Option(help="Confidence that a verdict needs, above 0.5, below 1.", show_default="the policy's, or 0.95"),
+        number(
+            float, help="Confidence that a verdict needs, above 0.5, below 1.", show_default="the policy's, or 0.95"
+        ),
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(
-            help="By how much the mean losses of equal models may differ.", show_default="the policy's, or 0.01"
+        number(
+            float, help="By how much the mean losses of equal models may differ.", show_default="the policy's, or 0.01"
         ),
     ] = None,
     context: Annotated[
@@ -32,7 +34,10 @@ def report(
         bool, typer.Option("--by-context", help="Report also on each of the contexts with most feedback.")
     ] = False,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page with charts to this file.", dir_okay=False, metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Write a page with charts to this file.", readable=False, callback=output_file, metavar="FILE"
+        ),
     ] = None,
     home: Home = None,
     url: Url = None,

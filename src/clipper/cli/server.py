@@ -35,6 +35,7 @@ def start(
             help="A file with the server's settings, and the models, applications and keys to apply once it runs.",
             metavar="FILE",
             show_default="none",
+            readable=False,
         ),
     ] = None,
     foreground: Annotated[

@@ -9,14 +9,14 @@ takes them::
 
 import inspect
 from collections.abc import Callable, Collection
-from functools import wraps
+from functools import partial, wraps
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import typer
 from msgspec import NODEFAULT, UNSET, Struct
 
-from clipper.cli.options import one_of
+from clipper.cli.options import number, one_of
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Described, Setting, check_range, settings_of
 
@@ -95,7 +95,8 @@ def _read(option: Option, value: Any) -> Any:
             check_range(option.keyword, read, setting.least, setting.most, above=setting.above)
         return read
     except InvalidArgument as error:
-        raise typer.BadParameter(str(error), param_hint=f"'{option.flag}'") from error
+        variable = "" if setting.environment is None else f" (env var: '{setting.environment}')"
+        raise typer.BadParameter(str(error), param_hint=f"'{option.flag}'{variable}") from error
 
 
 def _option(described: Described, to_change: bool, panel: str | None) -> Option:
@@ -113,7 +114,10 @@ def _option(described: Described, to_change: bool, panel: str | None) -> Option:
         "show_default": not to_change and (setting.default or True),
     }
     read: Callable[[Any], Any] = _as_it_is
-    if setting.read is not None:
+    if get_origin(kind) is tuple:
+        kind, begins, read = list[str], None, partial(_each, setting.read or _as_it_is)
+        option = typer.Option(flag, metavar=setting.metavar, **looks)
+    elif setting.read is not None:
         kind, begins, read = str, None if begins is None else str(begins), setting.read
         option = typer.Option(flag, metavar=setting.metavar, **looks)
     elif kind is bool:
@@ -122,19 +126,22 @@ def _option(described: Described, to_change: bool, panel: str | None) -> Option:
             option, read = typer.Option(flag, **looks), lambda _: not default
         else:
             option = typer.Option(f"{flag}/--no-{flag[2:]}", **{**looks, "show_default": not to_change and "no"})
-    elif get_origin(kind) is tuple:
-        kind, begins, read = list[str], None, tuple
-        option = typer.Option(flag, metavar=setting.metavar, **looks)
     elif get_origin(kind) is Literal:
         option = one_of(kind, flag, **looks)
+    elif kind in (int, float):
+        looks |= {} if setting.metavar is None else {"metavar": setting.metavar}
+        option = number(kind, flag, least=setting.least, most=setting.most, above=setting.above, **looks)
     else:
-        if kind in (int, float):
-            looks |= {"min": None if setting.above else setting.least, "max": setting.most}
-        option = typer.Option(flag, metavar=setting.metavar, **looks)
+        # Whoever opens a file says what is wrong with it.
+        option = typer.Option(flag, metavar=setting.metavar, readable=False, **looks)
     parameter = inspect.Parameter(
         described.keyword, inspect.Parameter.KEYWORD_ONLY, default=begins, annotation=Annotated[kind | None, option]
     )
     return Option(described.keyword, flag, setting, parameter, read)
+
+
+def _each(read: Callable[[str], Any], texts: list[str]) -> tuple[Any, ...]:
+    return tuple(map(read, texts))
 
 
 def _as_it_is(value: Any) -> Any:

@@ -72,7 +72,8 @@ def _object(known: Keys, required: tuple[str, ...] = (), help_: str = "") -> dic
 
 def _value(key: Described) -> dict[str, Any]:
     forms = [_form(kind, key) for kind in kinds_of(key.type)]
-    if key.setting.read is not None and {"type": "string"} not in forms and key.type is not Any:
+    is_list = any(get_origin(kind) is tuple for kind in kinds_of(key.type))
+    if key.setting.read is not None and not is_list and {"type": "string"} not in forms and key.type is not Any:
         # As on a command line: 2g, none, 1..4.
         forms.append({"type": "string"})
     made: dict[str, Any] = {"description": key.setting.help}

@@ -12,11 +12,9 @@ from clipper.manifest.document import MAX_FAULTS, Entries, Fault, Items, Node, P
 from clipper.manifest.keys import FREE_TEXTS, WITH_VARIABLES, Keys, kinds_of, takes_null
 from clipper.settings.fields import Described, check_range
 from clipper.settings.replicas import check_replicas, read_replicas
+from clipper.settings.texts import number_of
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_INT = re.compile(r"[-+]?[0-9]{1,20}")
-# float() also reads what is not a number elsewhere: 1_000, nan, infinity.
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 # Stands for a value that has a fault.
 INVALID: Any = object()
@@ -84,7 +82,7 @@ class Values:
         if isinstance(node, Entries) and any(get_origin(kind) is dict for kind in kinds):
             return json_value(node, self.faults, path)
         if isinstance(node, Items) and any(get_origin(kind) is tuple for kind in kinds):
-            return tuple(self.text(item, f"{path}[{index}]") for index, item in enumerate(node.items))
+            return tuple(self._item(item, f"{path}[{index}]", key) for index, item in enumerate(node.items))
         if not isinstance(node, Scalar):
             return self._wrong(node, path, kinds, key)
         return self._scalar(node, path, kinds, key)
@@ -95,6 +93,16 @@ class Values:
             return node.text
         self.fault(node.place, path, f"expected a text, found {_kind(node)}")
         return ""
+
+    def _item(self, node: Node, path: str, key: Described) -> str:
+        """One of a setting's several values."""
+        count, text = len(self.faults), self.text(node, path)
+        if key.setting.read is not None and len(self.faults) == count:
+            try:
+                key.setting.read(text)
+            except InvalidArgument as error:
+                self.fault(node.place, path, str(error))
+        return text
 
     def _scalar(self, node: Scalar, path: str, kinds: tuple[Any, ...], key: Described) -> Any:
         setting = key.setting
@@ -116,10 +124,8 @@ class Values:
         for kind in kinds:
             if kind is bool and node.is_plain and text in ("true", "false"):
                 return text == "true"
-            if kind is int and node.is_plain and _INT.fullmatch(text):
-                return int(text)
-            if kind is float and node.is_plain and _NUMBER.fullmatch(text):
-                return float(text)
+            if kind in (int, float) and node.is_plain and (number := number_of(kind, text)) is not None:
+                return number
             if get_origin(kind) is Literal and text in get_args(kind):
                 return text
             if kind is Path:

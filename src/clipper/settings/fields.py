@@ -36,6 +36,7 @@ class Setting:
         default: how that help describes the default, if the value itself does not say it.
         environment: the variable that the command line reads if the option is not given.
         read: turns its text on the command line into its value, and raises InvalidArgument; None means by its type.
+            Of a setting with several values it reads each.
     """
 
     help: str
@@ -122,10 +123,15 @@ def check_range(name: str, value: float, least: float, most: float | None = None
     # Python takes True for a number; nobody else does.
     if not isinstance(value, bool) and (least < value <= end if above else least <= value <= end):
         return
-    expected = f"above {least:.16g}" if above else f"from {least:.16g}"
-    if most is not None:
-        expected += f", at most {most:.16g}" if above else f" to {most:.16g}"
-    raise InvalidArgument(f"{name} is {value!r:.30}: expected a number {expected}")
+    raise InvalidArgument(f"{name} is {value!r:.30}: expected a number {range_text(least, most, above=above)}")
+
+
+def range_text(least: float, most: float | None = None, *, above: bool = False) -> str:
+    """The range as words that follow "a number"."""
+    text = f"above {least:.16g}" if above else f"from {least:.16g}"
+    if most is None:
+        return text
+    return text + (f", at most {most:.16g}" if above else f" to {most:.16g}")
 
 
 def _type_and_setting(field: FieldInfo) -> tuple[Any, Setting | None]:

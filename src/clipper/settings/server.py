@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from clipper.settings.fields import Setting
 from clipper.settings.telemetry import TelemetrySettings
-from clipper.settings.texts import checked_ports, read_grpc_port, read_size
+from clipper.settings.texts import checked_ports, read_grpc_port, read_host, read_origin, read_size
 from clipper.types import STORE_VARIABLE
 
 # How a container in Docker is dialled: over a unix socket in a folder that both share, or over TCP with a token.
@@ -37,7 +37,9 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
     management_host: Annotated[str, Setting("The address of the management port.")] = "127.0.0.1"
     allowed_host: Annotated[
         tuple[str, ...],
-        Setting("A further name that the management port accepts in Host, e.g. a proxy's. May be repeated."),
+        Setting(
+            "A further name that the management port accepts in Host, e.g. a proxy's. May be repeated.", read=read_host
+        ),
     ] = ()
     insecure: Annotated[
         bool,
@@ -49,7 +51,8 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
         tuple[str, ...],
         Setting(
             "An origin whose web pages may read answers of the query port, e.g. https://shop.example, or * for all. "
-            "May be repeated."
+            "May be repeated.",
+            read=read_origin,
         ),
     ] = ()
     tls_cert: Annotated[

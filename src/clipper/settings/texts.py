@@ -8,6 +8,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from clipper.errors import InvalidArgument
+from clipper.hosts import address_of
 
 # No size has more digits; of many more, Python would make infinity.
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -15,7 +16,19 @@ _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECA
 _ORIGIN = re.compile(
     r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[1-9]\d{0,4})?"
 )
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+_WHOLE_NUMBER = re.compile(r"[-+]?[0-9]{1,20}")
+# float() also reads what is not a number elsewhere: 1_000, nan, infinity.
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+
+
+def number_of(kind: type[int] | type[float], text: str) -> float | None:
+    """The number of that kind; None if the text is none, or if it is too large for a float64."""
+    if kind is int:
+        return int(text) if _WHOLE_NUMBER.fullmatch(text) else None
+    number = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return number if math.isfinite(number) else None
 
 
 def read_size(text: str) -> int:
@@ -103,6 +116,13 @@ def read_origin(text: str) -> str:
             f"{text!r:.100} is not an origin: expected SCHEME://HOST or SCHEME://HOST:PORT in lower case, without a "
             "path and without the scheme's own port, e.g. https://shop.example, or * for all"
         )
+    return text
+
+
+def read_host(text: str) -> str:
+    """A host without a port: hosts are compared without it, so one with a port would never match."""
+    if address_of(text) is None and not _HOST.fullmatch(text):
+        raise InvalidArgument(f"{text!r:.100} is not a host: expected a name or an address without a port")
     return text
 
 

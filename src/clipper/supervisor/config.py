@@ -3,18 +3,17 @@
 import argparse
 import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from clipper.errors import InvalidArgument
 from clipper.extras import has_grpc, has_otel
-from clipper.hosts import address_of, is_loopback
+from clipper.hosts import is_loopback
 from clipper.run_as import RunAs, find_run_as
 from clipper.settings.fields import Described, settings_of
 from clipper.settings.server import GRPC_PORT, ServerSettings
-from clipper.settings.texts import read_endpoint, read_grpc_port, read_origin, read_ports
+from clipper.settings.texts import read_endpoint, read_grpc_port, read_ports
 from clipper.tls.material import TlsMode, TlsPaths
 from clipper.types import STORE_VARIABLE
 
@@ -103,19 +102,12 @@ def _reading(described: Described) -> dict[str, Any]:
     if kind is bool:
         return {"action": "store_true"}
     if kind == tuple[str, ...]:
-        return {"action": "append", "type": _by(read_origin) if described.name == "allowed_origin" else _host}
+        return {"action": "append", "type": str if setting.read is None else _by(setting.read)}
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind)}
     if setting.least is not None:
         return {"type": _between(int if kind is int else float, setting.least, setting.most)}
     return {"type": Path if kind == (Path | None) else str}
-
-
-def _host(text: str) -> str:
-    """A host without a port: hosts are compared without it, so one with a port would never match."""
-    if address_of(text) is None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a host: expected a name or an address without a port")
-    return text
 
 
 def _by(read: Callable[[str], object]) -> Callable[[str], object]:
