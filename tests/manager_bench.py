@@ -42,6 +42,7 @@ class OneSample:
 
     def __init__(self, sample: Sample | None) -> None:
         self._sample = sample
+        self.origin = None if sample is None else sample.origin
         self.deaths: list[int] = []
 
     async def find(self, _id: ModelId, _type: InputType) -> Sample | None:

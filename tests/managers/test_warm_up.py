@@ -3,16 +3,26 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from clipper.containers.protocol.frames import Kind
-from clipper.containers.protocol.messages import encode_error, encode_pong, encode_results, encode_welcome
+from clipper.containers.protocol.frames import Kind, Splitter
+from clipper.containers.protocol.messages import (
+    decode_predict,
+    encode_error,
+    encode_pong,
+    encode_predict,
+    encode_results,
+    encode_welcome,
+)
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
-from clipper.managers.warm_up import WARM_UP_ROWS, Sample, warm_up, warm_up_sizes
+from clipper.managers.warm_up import MAX_MADE_BYTES, WARM_UP_ROWS, Sample, made_row, warm_up, warm_up_sizes
+from clipper.runtime.inputs import input_reader
+from clipper.types import InputType
 from scripted_container import WELCOME, against
 
-SAMPLE = Sample(bytes(8), is_given=True, max_batch=1024)
+SAMPLE = Sample(bytes(8), origin="given", max_batch=1024)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +33,37 @@ def test_one_row_and_several_where_there_may_be_several(
     max_batch: int, model_max_batch: int | None, sizes: tuple[int, ...]
 ) -> None:
     assert warm_up_sizes(max_batch, model_max_batch) == sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("float64[784]", (2, 784)),
+        ("bool[]", (2,)),
+        ("uint8[3,8,8]", (2, 3, 8, 8)),
+        ("float32[3,*,*]", (2, 3, 32, 32)),
+        ("int64[*]", (2, 32)),
+        ("float32[*]", (2, 32)),
+    ],
+)
+def test_a_made_row_is_an_input_of_zeros(text: str, shape: tuple[int, ...]) -> None:
+    input_type = InputType.parse(text)
+    row = made_row(input_type)
+    assert row is not None
+    frame = b"".join(encode_predict(1, input_type.dtype, input_type.leading_dimensions, [row, row]))
+    [(_, _, body)] = Splitter().feed(frame)
+    inputs = input_reader(input_type)(decode_predict(body))
+    assert getattr(inputs, "shape", None) == shape and not any(map(np.any, inputs))
+
+
+def test_no_row_is_made_where_nothing_says_what_an_input_is() -> None:
+    assert made_row(InputType.parse("string")) == b"text"
+    # A list of any length is what a model takes that does not say what it takes.
+    assert made_row(InputType.parse("float64")) is None
+    assert made_row(InputType.parse("bytes")) is None
+    assert len(made_row(InputType.parse(f"uint8[{MAX_MADE_BYTES}]")) or b"") == MAX_MADE_BYTES
+    assert made_row(InputType.parse(f"uint8[{MAX_MADE_BYTES + 1}]")) is None
+    assert made_row(InputType.parse("uint8[*,*,*,*,*,*,*,*]")) is None
 
 
 def after_hello(answer: Callable[[int], bytes]) -> Callable[[int, int], bytes]:

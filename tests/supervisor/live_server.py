@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +144,15 @@ class Server:
             os.kill(pid, signal.SIGKILL)
 
     def upload(self, code: str) -> str:
+        return self.upload_files({"code/my_model.py": code.encode()})
+
+    def upload_files(self, files: Mapping[str, bytes]) -> str:
         tar = io.BytesIO()
         with tarfile.open(fileobj=tar, mode="w") as archive:
-            entry = tarfile.TarInfo("code/my_model.py")
-            entry.size = len(code.encode())
-            archive.addfile(entry, io.BytesIO(code.encode()))
+            for name, content in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
         digest = hashlib.sha256(tar.getvalue()).hexdigest()
         assert self.ask("PUT", f"/artifacts/{digest}", tar.getvalue(), "application/x-tar").is_success
         return digest

@@ -64,6 +64,32 @@ def test_an_input_that_was_asked_warms_up_what_comes_after(shared: Server) -> No
     assert "used:3#1" in shared.log and "failed on a remembered sample: ValueError: weights are missing" in shared.log
 
 
+def test_a_model_file_is_warmed_up_with_zeros_of_the_type_that_it_states(shared: Server) -> None:
+    def deploy(model: str, predict: str, input_type: str | None = TYPE) -> Any:
+        code = f"class Model:\n    input_type = {input_type!r}\n    def predict_batch(self, inputs):\n{predict}\n"
+        # The pickle of an instance.
+        pickled = b"cmy_model\nModel\n)\x81."
+        digest = shared.upload_files({"code/my_model.py": code.encode(), "m.pkl": pickled})
+        body = {"artifact": digest, "loader": "file", "target": "m.pkl", "framework": "pickle"}
+        made = shared.call("POST", f"/models/{model}/versions", body)
+        return shared.decided(model, made["version"])
+
+    tells = "        print('asked', len(inputs), inputs[0].sum(), flush=True)\n        return [7.0 for _ in inputs]"
+    assert deploy("file", tells)["state"] == "ready"
+    assert asked(shared, "file") == ["1 0.0", "8 0.0"]
+    with_application(shared, "file")
+    shared.predict("file", [8, 9])
+    assert deploy("file", tells)["state"] == "ready"
+    assert asked(shared, "file", "2") == ["1 17.0", "8 17.0"], "what was asked is better"
+    # That it fails on zeros, or dies of them, fails no deployment.
+    assert deploy("refuses", "        raise ValueError('zeros')")["state"] == "ready"
+    assert "failed on a row of zeros, which says nothing against it: ValueError: zeros" in shared.log
+    assert deploy("dies", "        import os; os._exit(9)")["state"] == "ready"
+    # What does not say what it takes is asked nothing.
+    assert deploy("unsaid", tells, None)["state"] == "ready"
+    assert asked(shared, "unsaid") == []
+
+
 class Load(threading.Thread):
     """Queries one after another."""
 

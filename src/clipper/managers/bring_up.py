@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 # How often to dial a container that is still loading its model.
 DIAL_EVERY_S = 0.02
+# The share of its start timeout that a container may take for rows that Clipper made: a model that computes for ever on
+# zeros is started again without them, before whoever deploys it has waited for two start timeouts.
+MADE_SHARE = 0.25
 # A container that has accepted a connection only has to answer HELLO. A model that holds the interpreter delays that.
 HANDSHAKE_TIMEOUT_S = 5.0
 # A process whose connection breaks is most likely exiting, and how it exits says more.
@@ -72,26 +75,36 @@ class BringUp:
         """Let it evaluate a sample, if there is one.
 
         A failure on a sample that did not come with the deployment is only logged. If a sample kills the container,
-        ``warm_up_rows`` says so, and the next start sends fewer rows.
+        ``warm_up_rows`` says so, and the next start sends fewer rows; if a made row takes too long, none.
         """
         now_s, time = asyncio.get_running_loop().time(), self._time
         # A model that took long to load may take long to warm up, on the same busy machine.
         until_s = max(time.deadline_s, min(time.last_s, now_s + self._timeout_s / 2))
+        sample = None
         try:
-            async with asyncio.timeout_at(until_s):
+            async with asyncio.timeout_at(until_s) as timeout:
                 sample = await samples.find(self._note.slot.model_id, welcome.input_type)
+                if sample is not None and sample.origin == "made":
+                    timeout.reschedule(min(until_s, asyncio.get_running_loop().time() + self._timeout_s * MADE_SHARE))
                 failure = None if sample is None else await self._failure_on(sample, welcome)
         except RequestError as error:
             raise ContainerFailed(f"the sample for {self._note.slot.model_id} is not valid: {error}") from error
         except TimeoutError:
+            if sample is not None and sample.origin == "made":
+                # It still computes on them, and no query would be answered meanwhile.
+                self.warm_up_rows = 1
+                raise await self._failed("did not finish its warm-up with rows of zeros in time") from None
             raise await self._failed(f"did not finish its warm-up {self._in_time}") from None
         if sample is None or failure is None:
             return
-        if sample.is_given:
+        if sample.origin == "given":
             self.warm_up_rows = 0
             raise ContainerFailed(f"container {self._note.slot} failed on its sample: {failure}")
         # Some queries fail, and the sample came from one of them. The model is warm all the same.
-        log.warning("%s failed on a remembered sample: %s", self._note.id, failure)
+        if sample.origin == "remembered":
+            log.warning("%s failed on a remembered sample: %s", self._note.id, failure)
+        else:
+            log.info("%s failed on a row of zeros, which says nothing against it: %s", self._note.id, failure)
 
     def _is_too_late(self, now_s: float) -> bool:
         if not self._time.has_to_look(now_s):

@@ -3,18 +3,31 @@
 What a model loads, compiles or fills in its first calls then makes no query late.
 """
 
+import math
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from clipper.containers.protocol.messages import Welcome
 from clipper.control.snapshot import ReplicaAddress
 from clipper.managers.probe import Caller
-from clipper.types import InputType, ModelId
+from clipper.types import DType, InputType, ModelId
 
 # Frameworks that compile for the shape of a batch do so for one row, and once more for several.
 WARM_UP_ROWS = 8
+# A dimension of any length gets this one in a made row: convolutions refuse lengths that are much smaller.
+OPEN_LENGTH = 32
+# The largest made row: an image of 1,024 by 1,024 pixels in three float32. A replica needs as much memory as eight of
+# them for queries, too.
+MAX_MADE_BYTES = 16 * 1024 * 1024
+# What a model takes that does not say what it takes: no row made of it is likely to be one of its inputs.
+_UNSAID = InputType(DType.FLOAT64)
+
+# given: it came with the deployment, so the model must answer it. remembered: it is the input of a recent query, or the
+# sample of another version. made: zeros of the type that the model's file states.
+Origin = Literal["given", "remembered", "made"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +36,11 @@ class Sample:
 
     Attributes:
         row: in the form of the container protocol.
-        is_given: it came with the deployment, so the model must answer it; else it is the input of a recent query.
         max_batch: the most rows of a batch: what the deployment allows, or fewer if a larger one has killed.
     """
 
     row: bytes
-    is_given: bool
+    origin: Origin
     max_batch: int
 
 
@@ -44,6 +56,24 @@ class SampleSource(Protocol):
 
     def has_killed(self, id_: ModelId, rows: int) -> bool:
         """Note that a batch of ``rows`` killed a container; return whether the next start sends fewer."""
+
+
+def made_row(input_type: InputType) -> bytes | None:
+    """A row of zeros, or a short text, in the form of the container protocol.
+
+    It loads and compiles what the first query would have to wait for, and its output means nothing. None if no row is
+    likely to be an input of the model: bytes are a format, and the type may say nothing, or be too large.
+    """
+    if input_type.dtype is DType.STRING:
+        return b"text"
+    if input_type.dtype is DType.BYTES or input_type == _UNSAID:
+        return None
+    shape = [OPEN_LENGTH if length is None else length for length in input_type.shape]
+    size_bytes = math.prod(shape) * input_type.dtype.size_bytes
+    if size_bytes > MAX_MADE_BYTES:
+        return None
+    dimensions = input_type.leading_dimensions
+    return struct.pack(f"<{dimensions}I", *shape[:dimensions]) + bytes(size_bytes)
 
 
 def warm_up_sizes(max_batch: int, model_max_batch: int | None) -> tuple[int, ...]:

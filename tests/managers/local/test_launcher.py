@@ -112,7 +112,7 @@ def test_more_gpus_than_there_are_is_a_start_failure(bench: Bench) -> None:
     run(test())
 
 
-@pytest.fixture(params=[True, False], ids=["given", "remembered"])
+@pytest.fixture(params=["given", "remembered", "made"])
 def warming(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
     """One that has a sample to warm up with."""
     bench = Bench(tmp_path, sample=Sample(bytes(8), request.param, max_batch=1024))
@@ -148,9 +148,26 @@ def test_a_model_that_hangs_over_its_warm_up_does_not_come_up(warming: Bench) ->
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ShiftedLoop)
         loop.advance(100.0)
-        assert "did not finish its warm-up within its start_timeout_s of 100 s" in await warming.until_dead()
+        origin = warming.samples.origin
+        how = "with rows of zeros in time" if origin == "made" else "within its start_timeout_s of 100 s"
+        assert f"did not finish its warm-up {how}" in await warming.until_dead()
+        # The next start sends none, whose batch of one row took too long.
+        assert warming.samples.deaths == [1]
         assert warming.status.start_failure is not None
         warming.leaves_nothing()
 
     with asyncio.Runner(loop_factory=ShiftedLoop) as runner:
         runner.run(test())
+
+
+def test_that_a_model_fails_on_a_row_that_was_made_up_says_nothing_against_it(warming: Bench) -> None:
+    async def test() -> None:
+        warming.manager.start(SLOT, warming.model("def predict(inputs): raise ValueError('too few features')"))
+        if warming.samples.origin == "given":
+            assert "failed on its sample: ValueError: too few features" in await warming.until_dead()
+            assert warming.samples.deaths == []
+        else:
+            await until_async(lambda: warming.status.phase == "ready")
+            await warming.manager.stop_all()
+
+    run(test())

@@ -1,4 +1,4 @@
-"""What containers are warmed up with: the sample that a version was deployed with, or a remembered input."""
+"""What containers are warmed up with: a version's own sample, a remembered input, or a row of zeros."""
 
 import logging
 from contextlib import suppress
@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from clipper.control.messages import GetRecentInput
 from clipper.errors import RequestError
 from clipper.inputs.reader import make_reader
-from clipper.managers.warm_up import Sample, fewer_rows
+from clipper.managers.warm_up import Sample, fewer_rows, made_row
 from clipper.registry.records import VersionRecord
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.workers.workers import Workers
@@ -18,22 +18,31 @@ log = logging.getLogger(__name__)
 
 
 class Samples:
-    """A ``SampleSource``. It uses real inputs only: made-up ones, such as zeros, may not exercise the model."""
+    """A ``SampleSource``. It prefers real inputs: zeros may not exercise all of a model.
+
+    Rows are made only for model files, which state what they take. The code of users might do more than answer.
+    """
 
     def __init__(self, catalog: Catalog, workers: Workers) -> None:
         self._catalog = catalog
         self._workers = workers
 
     async def find(self, id_: ModelId, input_type: InputType) -> Sample | None:
-        """The sample of a version: its own, else what the model was asked not long ago, else another version's."""
+        """The sample of a version.
+
+        It is its own, else what the model was asked not long ago, else another version's, else a made row.
+        """
         record = self._catalog.versions.get(id_)
         if record is None or record.warm_up_rows == 0:
             return None
         max_batch = _max_batch(record)
         if record.spec.sample is not None:
-            return Sample(read_sample(record.spec.sample, input_type), True, max_batch)
+            return Sample(read_sample(record.spec.sample, input_type), "given", max_batch)
         row = await self._recent(id_.name, input_type) or self._inherited(id_.name, input_type)
-        return None if row is None else Sample(row, False, max_batch)
+        if row is not None:
+            return Sample(row, "remembered", max_batch)
+        made = None if record.spec.framework is None else made_row(input_type)
+        return None if made is None else Sample(made, "made", max_batch)
 
     def has_killed(self, id_: ModelId, rows: int) -> bool:
         """Record it with the version, so that no replica and no later supervisor tries as many rows again.
