@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test test-scale compiled wheel mutants fuzz fuzz-server flood rollout soak bench against workers contexts batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test notebooks clean
+.PHONY: help setup check format test test-scale compiled wheel mutants fuzz fuzz-server flood rollout soak bench against workers contexts batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -32,7 +32,8 @@ help:
 	@echo "make mutants  change the code that decides, a change at a time for MINUTES=20, and see whether its tests notice; FOLDERS=rollout SEED=7"
 	@echo "make soak    run a server under load, changes and kills for MINUTES=10, and see whether anything of it grows"
 	@echo "make docs    build the site of docs/ into build/site, and refuse links that lead nowhere"
-	@echo "make docs-test  run the files of docs/frameworks.md that save models, each with its framework"
+	@echo "make docs-test  run the code of pages that needs frameworks, environments and clients of others"
+	@echo "make dashboard-pictures  make the pictures of docs/dashboard.md anew, of a server under load"
 	@echo "make notebooks  run the notebooks of docs/notebooks"
 	@echo "make check   lint and type-check only"
 	@echo "make format  let ruff format and fix"
@@ -115,7 +116,11 @@ docs: setup
 	@sh scripts/docs.sh
 
 docs-test: setup
-	@PYTHONPATH=.:tests/docs $(PY) -m recipes
+	@PYTHONPATH=.:tests:tests/docs $(PY) -m recipes
+	@PYTHONPATH=.:tests:tests/docs $(PY) -m slow_pages
+
+dashboard-pictures: setup
+	@PYTHONPATH=tests:tests/dashboard $(PY) scripts/dashboard_pictures.py
 
 notebooks: setup
 	@sh scripts/notebooks.sh

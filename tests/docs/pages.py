@@ -14,6 +14,19 @@ WITHIN_S = 200
 FREE_PORTS = " --query-port 0 --management-port 0 --grpc-port off"
 # Commands that do something else the second time.
 ONCE = ("clipper start", "clipper stop", "clipper deploy", "clipper app create", "clipper app link")
+# Pages that are read out of order, whose commands test_followed_pages.py runs.
+FOLLOWED = (
+    "configuration-file",
+    "dashboard",
+    "decision-log",
+    "events-and-series",
+    "experiments",
+    "load",
+    "logs-and-traces",
+    "open-inference",
+    "policies",
+    "selection",
+)
 _FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 

@@ -1,6 +1,7 @@
-"""Runs the files of docs/frameworks.md that save models, each where its framework is: ``make docs-test``.
+"""Runs the files of docs/frameworks.md that save models, each where its framework is, and then the page's commands that
+deploy what was saved: ``make docs-test``.
 
-What each has saved is recognised as the framework that it is of; the tests of the frameworks load and ask such files.
+What each has saved is recognised as the framework that it is of; the tests of the frameworks ask such files.
 """
 
 import os
@@ -9,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pages import ROOT, Block, Reader, blocks
+from pages import ROOT, Block, Reader, blocks, commands
 
 from benchmarks.real_models import environment
 from clipper.packaging.frameworks import recognise
@@ -39,19 +40,35 @@ def recipes() -> dict[str, Block]:
     return {block.text.split(".py")[0].removeprefix("# save_"): block for block in found}
 
 
+def deployments() -> dict[str, list[str]]:
+    """The commands that deploy what each file saves, by its framework: the first block of commands after it."""
+    found: dict[str, list[str]] = {}
+    latest = ""
+    for block in blocks(PAGE):
+        if block.text.startswith("# save_"):
+            latest = block.text.split(".py")[0].removeprefix("# save_")
+        elif block.language == "sh" and latest:
+            found[latest] = commands(block.text)
+            latest = ""
+    return found
+
+
+def python_of(framework: str) -> str:
+    return sys.executable if framework == "sklearn" else str(environment(ENVIRONMENTS.get(framework, framework)))
+
+
 def run(framework: str, folder: Path) -> dict[str, str]:
     """Run a framework's file in a folder; return what each saved file is recognised as.
 
     Raises:
         subprocess.CalledProcessError: it failed; what it says is on stderr.
     """
-    python = sys.executable if framework == "sklearn" else str(environment(ENVIRONMENTS.get(framework, framework)))
     for block in blocks(PAGE):
         Reader(folder).save(block)
     quiet = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | quiet
     subprocess.run(
-        [python, f"save_{framework}.py"],
+        [python_of(framework), f"save_{framework}.py"],
         cwd=folder,
         env=environ,
         check=True,
@@ -62,12 +79,20 @@ def run(framework: str, folder: Path) -> dict[str, str]:
 
 
 def main() -> int:
-    wrong = 0
-    for framework, expected in SAVES.items():
-        with tempfile.TemporaryDirectory() as folder:
-            found = run(framework, Path(folder))
-        wrong += found != expected
-        print(f"{framework}: {found}" + ("" if found == expected else f", and not {expected}"))
+    wrong, deploys = 0, deployments()
+    with tempfile.TemporaryDirectory() as folder:
+        reader = Reader(Path(folder))
+        reader.run("clipper start")
+        try:
+            for framework, expected in SAVES.items():
+                found = run(framework, reader.folder)
+                wrong += found != expected
+                print(f"{framework}: {found}" + ("" if found == expected else f", and not {expected}"), flush=True)
+                for command in deploys[framework]:
+                    told = reader.run(f"{command} --python {python_of(framework)} --start-timeout {WITHIN_S}")
+                    print(f"{framework}: {told.splitlines()[0]}", flush=True)
+        finally:
+            reader.run("clipper stop")
     return min(wrong, 1)
 
 
