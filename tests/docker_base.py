@@ -38,7 +38,7 @@ def _fill(tar: tarfile.TarFile) -> None:
     python = Path(sys.executable).resolve()
     files = {path: path for path in (*_programs(), *CERTIFICATES, python, *_library(python))} | dict(_packages(python))
     # Packages that bring libraries find them by themselves.
-    libraries = {path: path for path in _shared_libraries(files) if "site-packages" not in path.parts}
+    libraries = {path: path for path in shared_libraries(files) if "site-packages" not in path.parts}
     for path, name in (files | libraries).items():
         tar.add(path.resolve(), name, recursive=False)
     _add_link(tar, "usr/bin/python3", str(python))
@@ -84,7 +84,8 @@ def _is_left_out(*names: str) -> bool:
     return not LEFT_OUT.isdisjoint(names) or any(name.startswith("config-") or name.endswith(".a") for name in names)
 
 
-def _shared_libraries(files: Iterable[Path]) -> set[Path]:
+def shared_libraries(files: Iterable[Path]) -> set[Path]:
+    """The libraries that programs and libraries of this machine are linked with."""
     binaries = [str(path) for path in files if ".so" in path.name or os.access(path, os.X_OK)]
     told = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=False).stdout
     paths = {Path(found or loader) for found, loader in _LIBRARY.findall(told)}
