@@ -132,7 +132,7 @@ def test_calibration_is_shown_and_drawn(run: Run, api: Api, tmp_path: Path) -> N
     drawn = page.read_text()
     assert "<svg" in drawn and "src=" not in drawn and error in drawn
     assert run("app", "calibration", "app", "--html", str(tmp_path / "no" / "page.html")).status == 2
-    assert run("app", "calibration", "app", "--html", str(tmp_path)).status == 1
+    assert run("app", "calibration", "app", "--html", str(tmp_path)).status == 2
 
 
 def test_a_report_is_written_as_asked(run: Run, api: Api, tmp_path: Path) -> None:

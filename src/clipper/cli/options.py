@@ -102,9 +102,9 @@ def _folder(path: Path | None) -> Path | None:
 def output_file(path: Path | None) -> Path | None:
     """Check a file to write before the work whose result it gets."""
     if path is not None and path.is_dir():
-        raise typer.BadParameter(f"{path} is a folder: expected a file to write")
+        raise typer.BadParameter(f"{path} cannot be written: it is a folder, expected a file")
     if path is not None and not path.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {path.parent}: make it, or name a file in another one")
+        raise typer.BadParameter(f"{path} cannot be written: there is no folder {path.parent}")
     return path
 
 

@@ -107,6 +107,9 @@ class Supervisor:
             loop.add_signal_handler(number, self._stopping.request)
         if self._certificates is not None:
             loop.add_signal_handler(signal.SIGHUP, self._certificates.renew)
+        else:
+            # A service manager sends it to reload, and takes a server that ends by it for one that was stopped.
+            loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP without TLS: there is no certificate to read")
         async with contextlib.AsyncExitStack() as stack:
             # A store that is down does not prevent the start: it may be up when it is needed.
             store = await stack.enter_async_context(_open_store(self._store_address))

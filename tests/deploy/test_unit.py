@@ -1,0 +1,170 @@
+"""deploy/systemd/clipper.service, run by Debian's systemd as process 1 of namespaces of its own.
+
+The namespaces have a network without other machines, an empty hierarchy of control groups, and folders of their own
+wherever the unit writes. Clipper is installed in /opt/clipper from its wheel, as the unit has it.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import wheels
+from waiting import TIMEOUT_S, until
+from wheels import ROOT
+
+pytestmark = [pytest.mark.scale, pytest.mark.timeout(900)]
+
+UNIT = ROOT / "deploy" / "systemd" / "clipper.service"
+_AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
+# Where the tests' own Python is in there: it may be in a home, which the unit protects.
+PYTHON = "/opt/python"
+USER_ID = "997"
+# $1: what becomes /opt/clipper; $2: the Python's folder; $3: a folder for what the unit writes; $4: the unit.
+BOOT = f"""
+set -eu
+mount --make-rprivate /
+for each in lib cache log; do mkdir -p "$3/$each"; mount --bind "$3/$each" "/var/$each"; done
+install -D -m 644 "$4" "$3/units/clipper.service"
+mount --bind "$3/units" /etc/systemd/system
+mount -t tmpfs -o mode=755 tmpfs /opt
+mkdir /opt/clipper {PYTHON}
+mount --bind "$1" /opt/clipper
+mount --bind "$2" {PYTHON}
+mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
+mount -t cgroup2 none /sys/fs/cgroup
+mount -t proc proc /proc
+ip link set lo up
+mount -t tmpfs -o mode=755 tmpfs /run
+for each in passwd group; do cp /etc/$each /run; done
+echo "clipper:x:{USER_ID}:{USER_ID}::/var/lib/clipper:/usr/sbin/nologin" >>/run/passwd
+echo "clipper:x:{USER_ID}:" >>/run/group
+for each in passwd group; do mount --bind /run/$each /etc/$each; done
+ldconfig -C /run/libraries {PYTHON}/lib
+[ ! -e /etc/ld.so.cache ] || mount --bind /run/libraries /etc/ld.so.cache
+mount -t tmpfs tmpfs /tmp
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=test /lib/systemd/systemd --unit=clipper.service
+"""
+NAMESPACES = ("--mount", "--pid", "--fork", "--cgroup", "--net", "--uts", "--ipc", "--kill-child")
+MODEL = "def total(inputs):\n    return [float(row.sum()) for row in inputs]\n"
+
+
+class Machine:
+    """What systemd has booted."""
+
+    def __init__(self, folder: Path, environment: Path) -> None:
+        prefix = Path(sys.executable).resolve().parent.parent
+        boot = folder / "boot.sh"
+        boot.write_text(BOOT)
+        places = [str(environment), str(prefix), str(folder / "writes"), str(UNIT)]
+        self._log = (folder / "log").open("wb")
+        self._process = subprocess.Popen(
+            [*_AS_ROOT, "unshare", *NAMESPACES, "sh", str(boot), *places], stdout=self._log, stderr=self._log
+        )
+
+    def init(self) -> str:
+        """The process id of systemd, as this machine has it."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        return children[0]
+
+    def run(self, command: str, status: int = 0) -> str:
+        """What a command of a shell in there prints."""
+        done = subprocess.run(
+            [*_AS_ROOT, "nsenter", "-t", self.init(), "-a", "sh", "-c", command],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == status, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def clipper(self, arguments: str, status: int = 0) -> str:
+        """Run a command of Clipper as the unit's user."""
+        become = f"setpriv --reuid={USER_ID} --regid={USER_ID} --clear-groups"
+        home = "CLIPPER_HOME=/var/lib/clipper"
+        return self.run(f"cd /run/models && {home} {become} /opt/clipper/bin/clipper {arguments}", status)
+
+    def is_serving(self) -> bool:
+        try:
+            self.clipper("status")
+        except (AssertionError, IndexError):
+            return False
+        return True
+
+    def shows(self, name: str) -> str:
+        return self.run(f"systemctl show --property {name} --value clipper")
+
+    def predict(self, row: str) -> str:
+        body = f"'{{\"input\": {row}}}'"
+        return self.run(f"curl -sS --fail-with-body localhost:1337/sum/predict -d {body}")
+
+    def end(self) -> None:
+        subprocess.run([*_AS_ROOT, "kill", "-9", self.init()], check=True)
+        self._process.wait(TIMEOUT_S)
+        self._log.close()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    environment = tmp_path / "clipper"
+    wheels.install(wheels.build("wheel", tmp_path / "dist"), "sklearn", environment)
+    for path in (tmp_path, *tmp_path.parents):
+        if path != path.parent and path.stat().st_uid == os.getuid() and not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o011)
+    # The interpreter and what was installed for it, by the paths that they have in there.
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for name in ("python", "python3", version):
+        (environment / "bin" / name).unlink(missing_ok=True)
+        (environment / "bin" / name).symlink_to(f"{PYTHON}/bin/{version}")
+    config = environment / "pyvenv.cfg"
+    config.write_text(re.sub(r"(?m)^home = .*$", f"home = {PYTHON}/bin", config.read_text()))
+    program = environment / "bin" / "clipper"
+    program.write_text("#!/opt/clipper/bin/python\nfrom clipper.cli.main import main\nmain()\n")
+    machine = Machine(tmp_path, environment)
+    yield machine
+    machine.end()
+    subprocess.run([*_AS_ROOT, "rm", "-rf", str(tmp_path / "writes")], check=True)
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="namespaces are made by unshare of util-linux")
+def test_the_unit_serves_heals_reloads_and_stays_stopped(machine: Machine) -> None:
+    until(machine.is_serving)
+    machine.run("mkdir -p /run/models && chmod 755 /run/models && cat >/run/models/sums.py <<'END'\n" + MODEL + "END")
+    machine.clipper("deploy sum sums:total --input-type 'float64[2]'")
+    machine.clipper("app create sum --model sum --slo-ms 5000")
+    assert '"output":3.0' in machine.predict("[1, 2]")
+    # It is confined: the user's, without privileges, and it writes where it should and nowhere else.
+    pid = machine.shows("MainPID")
+    facts = machine.run(f"cat /proc/{pid}/status")
+    assert f"Uid:\t{USER_ID}\t" in facts and "NoNewPrivs:\t1" in facts and "CapEff:\t0000000000000000" in facts
+    assert machine.run("stat -c '%U %a' /var/lib/clipper") == "clipper 700"
+
+    # One that is killed is started again; meanwhile queries are answered.
+    machine.run(f"kill -9 {pid}")
+    assert '"output":4.0' in machine.predict("[1, 3]")
+    until(lambda: machine.shows("NRestarts") == "1" and machine.is_serving())
+    assert '"output":5.0' in machine.predict("[1, 4]")
+
+    # To reload, without a certificate too, ends nothing.
+    machine.run("systemctl reload clipper")
+    assert '"output":6.0' in machine.predict("[1, 5]")
+    assert machine.shows("NRestarts") == "1" and machine.is_serving()
+
+    # Stopped by its own command it stays stopped, and nothing of it is left.
+    machine.clipper("stop")
+    until(lambda: machine.shows("ActiveState") == "inactive")
+    assert machine.shows("Result") == "success"
+    assert machine.run("pgrep -u clipper; :") == ""
+
+    # Started again it has what it had, and systemd stops it as well.
+    machine.run("systemctl start clipper")
+    until(machine.is_serving)
+    assert '"output":7.0' in machine.predict("[1, 6]")
+    machine.run("systemctl stop clipper")
+    assert (machine.shows("Result"), machine.shows("ActiveState")) == ("success", "inactive")
