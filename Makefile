@@ -7,7 +7,7 @@ PY := .venv/bin/python
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
-	@echo "make test-scale  run the tests that take too long for make test: the managers' suite and lost nodes, on a real Ray cluster"
+	@echo "make test-scale  run the tests that take too long for make test: on a real Ray cluster, with docker compose, under systemd"
 	@echo "make wheel   build wheels with the query path compiled, for each Python of 3.11 to 3.13 that is there"
 	@echo "make image   build a Docker image with that wheel; PYTHON=python3.11 picks the Python of both"
 	@echo "make compiled  test the compiled form alone"

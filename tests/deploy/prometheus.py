@@ -18,14 +18,19 @@ FILES = ROOT / "deploy" / "prometheus"
 
 
 @cache
+def unpacked(package: str) -> Path:
+    """The folder with the files of a package, and of others."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "clipper" / "debian"
+    subprocess.run(["sh", str(ROOT / "scripts/apt-unpack.sh"), str(folder), package], check=True, timeout=TIMEOUT_S)
+    return folder
+
+
+@cache
 def programs() -> Path:
     """The folder of both programs."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "clipper" / "debian"
-    found = folder / "usr" / "bin"
-    for package in ("prometheus", "promtool"):  # in Debian 12 one package has both programs
-        if not (found / package).exists():
-            unpack = ["sh", str(ROOT / "scripts/apt-unpack.sh"), str(folder), package]
-            subprocess.run(unpack, check=True, timeout=TIMEOUT_S)
+    found = unpacked("prometheus") / "usr" / "bin"
+    if not (found / "promtool").exists():  # in Debian 12 one package has both programs
+        unpacked("promtool")
     return found
 
 

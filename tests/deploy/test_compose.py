@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 from image import build
-from prometheus import programs
+from prometheus import programs, unpacked
 
 from docker_base import shared_libraries
 from docker_daemon import DockerDaemon
@@ -43,7 +43,8 @@ class Compose:
 
     def __init__(self, daemon: DockerDaemon, override: Path) -> None:
         self._environ = {**os.environ, **daemon.environ}
-        self._command = ["docker-compose", "-f", str(FILE), "-f", str(override)]
+        program = unpacked("docker-compose") / "usr/libexec/docker/cli-plugins/docker-compose"
+        self._command = [str(program), "-f", str(FILE), "-f", str(override)]
 
     def __call__(self, *words: str) -> str:
         done = subprocess.run(

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pages import FOLLOWED, ROOT, Reader, blocks, commands
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from clipper import Clipper
 from clipper.cli.main import cli
+from waiting import until
 
 # Of a command that begins so.
 LEFT_OUT = {
@@ -71,7 +73,7 @@ class Follower:
         is_pair = "8589934593" in command
         command = _IDS.sub(lambda found: earlier if is_pair and found[0].endswith("2") else latest, command)
         if command.startswith("clipper"):
-            self._run_here(shlex.split(re.sub(r" > \S+$", "", command), comments=True)[1:])
+            self._run_here(shlex.split(re.sub(r" > \S+$", "", command.replace("\\\n", " ")), comments=True)[1:])
             return
         told = self.reader.run(command.replace("curl ", "curl -sS --fail-with-body "))
         self.ids += re.findall(r'"query_id":\s*(\d+)', told)
@@ -81,8 +83,15 @@ class Follower:
             with Clipper.connect(home=self.home) as clipper:
                 if words[2] in {each.name for each in clipper.applications()}:
                     clipper.delete_application(words[2])
-        done = CliRunner().invoke(cli, words, env={"CLIPPER_HOME": str(self.home), "COLUMNS": "200"})
+        if words[:2] == ["app", "whatif"]:
+            # What was asked is in the log a moment later.
+            until(lambda: self._invoke(words).exit_code == 0)
+            return
+        done = self._invoke(words)
         assert done.exit_code == 0, f"{words}: {done.output} {done.exception!r}"
+
+    def _invoke(self, words: list[str]) -> Any:
+        return CliRunner().invoke(cli, words, env={"CLIPPER_HOME": str(self.home), "COLUMNS": "200"})
 
     @property
     def home(self) -> Path:
@@ -96,7 +105,7 @@ def follower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Follower]:
     folder = follower.reader.folder
     (folder / "model.py").write_text(MODEL)
     (folder / "real.jsonl").write_text("[1, 0, 0, 0]\n[0, 0, 0, 1]\n")
-    (folder / "clipper.yaml").write_text("applications: {digits: {slo_ms: 50}}\n")
+    (folder / "clipper.yaml").write_text("applications: {digits: {slo_ms: 50, links: [svm]}}\n")
     follower.reader.run("clipper start")
     yield follower
     follower.reader.run("clipper stop")
@@ -113,7 +122,9 @@ def served(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> Follower:
         for name in {each.name for each in clipper.applications()} & {"digits", "best"}:
             clipper.delete_application(name)
         for name in ("digits", "best"):
-            clipper.create_application(name, model=["svm", "forest", "net"], policy="exp3", slo_ms=20_000)
+            clipper.create_application(
+                name, model=["svm", "forest", "net"], policy="exp3", slo_ms=20_000, log_decisions=1.0
+            )
         found = clipper.predict("digits", [1, 0, 0, 0])
         clipper.observe("digits", query_id=found.query_id, label=0)
         follower.ids.append(str(found.query_id))

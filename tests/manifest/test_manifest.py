@@ -133,7 +133,7 @@ WRONG = [
     ("models: {m: {model: a, max_batch: '5'}}", "models.m.max_batch: expected"),
     ("models: {m: {model: a, max_batch: 0}}", "models.m.max_batch: it is 0: expected a number from 1"),
     ("models: {m: {model: a, cpus: .nan}}", "models.m.cpus: expected a number from 0.01 to 1024, or null"),
-    ("models: {m: {model: a, cpus: 1e999}}", "models.m.cpus: expected a number from 0.01 to 1024, or null, found '1e999'"),
+    ("models: {m: {model: a, cpus: 1e999}}", "models.m.cpus: expected a number from 0.01 to 1024"),
     ("server: {allowed_host: [proxy, 'a b']}", "server.allowed_host[1]: 'a b' is not a host: expected a name"),
     (f"models: {{m: {{model: a, replicas: {'9' * 5000}}}}}", "is not a number of replicas"),
     (f"models: {{m: {{model: a, memory_bytes: {'9' * 5000}g}}}}", "is not a size"),
