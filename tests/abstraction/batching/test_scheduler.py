@@ -7,7 +7,7 @@ from scheduling import HOPELESS, LONG, SHORT, Speed, finish_all, is_empty, make_
 
 from clipper.abstraction.batching.aimd import Aimd
 from clipper.abstraction.batching.flow import Flow
-from clipper.abstraction.batching.replica_state import AHEAD_BELOW_S, ROUND_TRIP_S
+from clipper.abstraction.batching.replica_state import AHEAD_BELOW_S, ROUND_TRIP_S, SHORT_S
 from clipper.abstraction.batching.scheduler import ENOUGH, MAX_SHORT_WAIT_S, Scheduler
 from clipper.abstraction.batching.service_times import MAX_GROWTH
 from works import make_work
@@ -337,3 +337,29 @@ def test_what_a_slow_replica_leaves_out_waits_for_a_faster_one() -> None:
     assert (decision.late, decision.shed, scheduler.queue.length) == ([], [], 1)
     finish_all(scheduler, 0.028)
     assert [batch.works for _, batch in scheduler.decide(0.028).batches] == [[urgent]]
+
+
+def test_a_few_stalls_do_not_make_short_batches_look_long() -> None:
+    """A batch in 21 stalls: that is above the time of a short one, and their mean is far below it."""
+    scheduler = Scheduler(1000, 1 << 20, 0.0, Flow())
+    replica = scheduler.add_replica("0", 1000)
+    now_s, looked_long = 0.0, 0
+    for number in range(3_000):
+        push(scheduler, 1, now_s)
+        assert sizes(scheduler.decide(now_s)) == [("0", 1)]
+        now_s += 3 * SHORT_S if number % 21 == 20 else SHORT_S / 5
+        assert finish_all(scheduler, now_s) == 1
+        looked_long += replica.times.mean_s(1) >= SHORT_S
+    assert looked_long == 0
+
+
+def test_short_batches_that_become_long_are_noticed_with_the_fourth() -> None:
+    scheduler = Scheduler(1000, 1 << 20, 0.0, Flow())
+    replica = scheduler.add_replica("0", 1000)
+    now_s = 0.0
+    for number in range(1_004):
+        push(scheduler, 1, now_s)
+        assert sizes(scheduler.decide(now_s)) == [("0", 1)]
+        now_s += SHORT_S / 5 if number < 1_000 else 10 * SHORT_S
+        assert finish_all(scheduler, now_s) == 1
+    assert replica.times.mean_s(1) == pytest.approx(10 * SHORT_S, rel=0.1)

@@ -26,6 +26,7 @@ class ReplicaState:
         last_done_s: when the last batch came back.
         last_size: rows of that batch.
         last_left: queries that were waiting at that moment.
+        last_was_slow: whether that batch was not short.
         probed_s: when the replica was last probed for being too slow.
         capacity_per_s: cached ``rows_per_s``; 0 if it must be computed anew.
     """
@@ -40,6 +41,7 @@ class ReplicaState:
     last_done_s: float = 0.0
     last_size: int = 0
     last_left: int = 0
+    last_was_slow: bool = False
     probed_s: float = 0.0
     capacity_per_s: float = 0.0
 

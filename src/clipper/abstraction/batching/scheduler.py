@@ -18,7 +18,9 @@ from clipper.abstraction.batching.returns import LEAST_FIXED_S, Returns
 from clipper.abstraction.batching.service_times import ServiceTimes
 from clipper.abstraction.work import NOBODY, Work
 
-# Short batches come thousands of times a second: after the first 64, the scheduler learns from every eighth.
+# Short batches come thousands of times a second: after the first 64, the scheduler learns from every eighth, and from
+# each that follows a slow one, so that it notices a change of speed. Whether a batch counts must not depend on its own
+# time: with all slow ones and an eighth of the others, a few stalls would make short batches look long.
 LEARNED_BATCHES, LEARNED_EVERY = 64, 8
 # Two batches hide the round trip to a replica; a third would only wait inside the replica, bound to it.
 MAX_IN_FLIGHT = 2
@@ -157,7 +159,8 @@ class Scheduler:
             # The replica was so slow that it is only probed now and then: one fast batch is enough to believe it again.
             replica.times.rescale(service_s / batch.expected_s)
         replica.batches += 1
-        if replica.batches < LEARNED_BATCHES or service_s >= SHORT_S or not replica.batches % LEARNED_EVERY:
+        follows_slow, replica.last_was_slow = replica.last_was_slow, service_s >= SHORT_S
+        if replica.batches < LEARNED_BATCHES or follows_slow or not replica.batches % LEARNED_EVERY:
             replica.times.record(size, batch.size_bytes, service_s)
             replica.capacity_per_s = 0.0
         replica.last_done_s, replica.last_size, replica.last_left = now_s, size, self.queue.length
