@@ -7,7 +7,7 @@ PY := .venv/bin/python
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
-	@echo "make test-scale  run the tests that take too long for make test: on a real Ray cluster, with docker compose, under systemd"
+	@echo "make test-scale  run the tests that take too long for make test: on a real Ray cluster, with two supervisors, with docker compose, under systemd"
 	@echo "make wheel   build wheels with the query path compiled, for each Python of 3.11 to 3.13 that is there"
 	@echo "make image   build a Docker image with that wheel; PYTHON=python3.11 picks the Python of both"
 	@echo "make compiled  test the compiled form alone"
@@ -65,7 +65,7 @@ else
 	$(PY) -m pytest -m "not alone" -n 2 --dist loadfile
 endif
 
-# What takes too long for every change: a whole cluster of Ray.
+# What takes too long for every change: a whole cluster of Ray, and servers that wait for a lease to end.
 test-scale: setup
 	$(PY) -m pytest -m scale
 

@@ -160,6 +160,10 @@ def test_a_backup_never_takes_the_place_of_a_file(home: Path, tmp_path: Path) ->
         back_up(tmp_path / "nowhere", tmp_path / "other.tar")
     with pytest.raises(Unavailable, match="check the disk"):
         back_up(home, tmp_path / "no" / "folder.tar")
+    # An older registry may be there, but it is not the one in use.
+    (home / "supervisor.id").write_text("0123456789abcdef")
+    with pytest.raises(Unavailable, match="in the Redis of --registry"):
+        back_up(home, tmp_path / "other.tar")
 
 
 def test_a_home_in_use_is_left_alone(home: Path, tmp_path: Path) -> None:

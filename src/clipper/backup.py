@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from clipper import __version__
 from clipper.errors import ClipperError, Conflict, InvalidArgument, Unavailable
-from clipper.home import ARTIFACTS_NAME, REGISTRY_NAME, RUN_NAME, SELECTION_NAME, TOKEN_NAME, lock_home
+from clipper.home import ARTIFACTS_NAME, ID_NAME, REGISTRY_NAME, RUN_NAME, SELECTION_NAME, TOKEN_NAME, lock_home
 from clipper.processes.proc import start_time
 from clipper.processes.process import ProcessRecord
 from clipper.registry.sqlite import SqliteRegistry
@@ -73,6 +73,11 @@ def back_up(home: Path, target: Path) -> Backup:
     """
     if target.exists():
         raise Conflict(f"{target} exists already: choose another name, or remove it")
+    if (home / ID_NAME).exists():
+        raise Unavailable(
+            f"the registry and the models of {home} are in the Redis of --registry: back that up by Redis's own means, "
+            "BGSAVE or a copy of its append-only file"
+        )
     if not (home / REGISTRY_NAME).exists():
         raise Unavailable(
             f"there is nothing to back up in {home}: no server has been started there; name another home with --home"

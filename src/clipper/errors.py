@@ -24,6 +24,7 @@
         ├── TooManyRequests       too_many_requests     over a limit of the key or the application
         ├── Unavailable           unavailable           starting, draining, or the server is not running
         ├── RegistryUnavailable   registry_unavailable  the registry cannot be written (disk full, locked)
+        │   └── NotLeader             not_leader            another supervisor of the cluster leads: ask that one
         ├── StoreUnavailable      store_unavailable     learned state cannot be read or written now
         ├── ProtocolViolation     protocol_violation    a container broke the container protocol
         └── NotImplementedYet     not_implemented
@@ -141,6 +142,10 @@ class Unavailable(ServiceError):
 
 class RegistryUnavailable(ServiceError):
     code = "registry_unavailable"
+
+
+class NotLeader(RegistryUnavailable):
+    code = "not_leader"
 
 
 class StoreUnavailable(ServiceError):

@@ -10,6 +10,8 @@ from msgspec import Struct
 from clipper.errors import Conflict, Unavailable
 
 _DEFAULT = "~/.clipper"
+# The file with the home's name among those that share a registry.
+ID_NAME = "supervisor.id"
 # The file of the server's own token.
 TOKEN_NAME = "token"
 # What should exist, and what was learned.

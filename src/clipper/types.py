@@ -22,6 +22,8 @@ Shape = tuple[int | None, ...]
 # Where the selection store's address is in a process's environment: it may hold a password, and command lines can be
 # read by everybody on the machine.
 STORE_VARIABLE = "CLIPPER_STORE"
+# As above, of the registry that several supervisors share.
+REGISTRY_VARIABLE = "CLIPPER_REGISTRY"
 # What OpenTelemetry's variables begin with. Some hold the key of a receiver.
 OTEL_PREFIX = "OTEL_"
 

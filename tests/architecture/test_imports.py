@@ -63,7 +63,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "log_format telemetry",
         "series": "control.statistics metrics.histogram",
         "events": "control.snapshot management.events registry rollout settings",
-        "registry": "settings control.snapshot",
+        "lease": "",
+        "registry": "settings control.snapshot lease",
         "managers.reconcile": "",
         "processes": "run_as",
         "rollout": "managers.reconcile registry selection.policies control.snapshot settings",
@@ -89,7 +90,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management management.events "
         "management.learned management.reports management.schemas management.series metrics metrics.histogram "
         "managers managers.environments "
-        "managers.open registry control inputs "
+        "managers.open registry lease control inputs "
         "processes series selection.trial selection.learning run_as settings selection.policies selection.stores "
         "control.snapshot control.statistics tls trees",
         "packaging": "",
@@ -112,6 +113,7 @@ ALLOWED: dict[str, frozenset[str]] = {
 LAZY = {
     ("src/clipper/__init__.py", "clipper.client"),  # a container imports the package without the client's libraries
     ("src/clipper/selection/stores/open.py", "clipper.selection.stores.redis"),  # its library is an extra
+    ("src/clipper/registry/open.py", "clipper.registry.redis"),  # as above
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.engine"),  # as above
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.images"),
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.launcher"),
@@ -133,6 +135,7 @@ PURE = (
     "clipper.client.tensors",
     "clipper.decisions.evaluation",
     "clipper.inputs",
+    "clipper.lease",
     "clipper.outputs",
     "clipper.selection.policies",
     "clipper.selection.learning",

@@ -1,10 +1,10 @@
-"""What commands show of replicas on the nodes of a cluster."""
+"""What commands show of replicas on the nodes of a cluster, and of who leads."""
 
 import pytest
 
 from clipper.cli import replica as replica_commands
 from clipper.cli.server import status_rows
-from clipper.management.schemas import Replica, Status
+from clipper.management.schemas import LeaseStatus, Replica, Status
 from clipper.supervisor.operations.operations import by_node
 
 
@@ -32,3 +32,22 @@ def test_each_node_and_its_replicas_are_shown() -> None:
     shown = dict(status_rows(status))
     assert shown["node 10.0.0.2 (ab)"] == "2 ready" and shown["node 10.0.0.3 (cd)"] == "1 starting"
     assert shown["replicas"] == "3 ready, 1 starting"
+
+
+def leader_row(**lease: object) -> object:
+    status = Status("1", 1, "h", "q", "m", 1.0, True, (), (), 1, 1, {}, lease=LeaseStatus(**lease))  # type: ignore[arg-type]
+    return dict(status_rows(status))["leader"]
+
+
+def test_who_leads_is_shown_on_each_server_that_shares_a_registry() -> None:
+    known: dict[str, object] = {
+        "registry": "redis://h/0",
+        "epoch": 7,
+        "leader": "http://a:1338",
+        "since": 86400.0 * 365,
+    }
+    shown = str(leader_row(role="leader", renewed_s_ago=0.41, **known))
+    assert shown.startswith("this server, since 197") and shown.endswith("epoch 7, lease renewed 0.4 s ago")
+    assert str(leader_row(role="standby", **known)).startswith("http://a:1338, since 197")
+    assert leader_row(role="standby", registry="redis://h/0") == "not known; this server is a standby of redis://h/0"
+    assert "leader" not in dict(status_rows(Status("1", 1, "h", "q", "m", 1.0, True, (), (), 1, 1, {})))

@@ -132,3 +132,22 @@ def test_what_cannot_be_looked_for_is_not_taken_to_be_gone(folder: ProcessFolder
         assert await process.has_exited_within(60)
 
     asyncio.run(run())
+
+
+def test_a_child_that_is_adopted_is_reaped(folder: ProcessFolder, tmp_path: Path) -> None:
+    """A supervisor that starts again in its own process finds children that no object of it stands for."""
+
+    async def adopted_exit() -> tuple[int, int | None]:
+        process = launch(folder, tmp_path, SLEEP)
+        process.release()
+        adopted = folder.adopt(process.record)
+        assert adopted is not None
+        adopted.kill()
+        await asyncio.wait_for(adopted.exited.wait(), 60)
+        assert process._child is not None
+        process._child.poll()
+        return adopted.pid, adopted.exit_code
+
+    pid, exit_code = asyncio.run(adopted_exit())
+    assert exit_code == -signal.SIGKILL
+    assert not Path(f"/proc/{pid}").exists()

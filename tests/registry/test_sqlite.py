@@ -9,27 +9,15 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from registry_records import APPLICATION, TOKEN, version_of
 
 from clipper.errors import RegistryUnavailable
 from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
-from clipper.registry.sqlite import SCHEMA_VERSION, SqliteRegistry
-from clipper.registry.store import DeleteApplication, DeleteModel, DeleteVersion, ForgetLater, Forgotten, Put
+from clipper.registry.sqlite import SqliteRegistry
+from clipper.registry.store import SCHEMA_VERSION, Put
 from clipper.settings.application import Link, Selection
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec
-from clipper.types import ModelId
-
-SPEC = VersionSpec("ab" * 32, "file", "model.joblib", input_type="float64[4]", memory_bytes=1 << 30)
-SELECTION = Selection("exp3", {"eta": 0.5}, "absolute", {"range": 10}, half_life=None, prior_weight=5.0)
-LINKS = (Link("svm"), Link("forest", "2", shadow=True))
-APPLICATION = ApplicationRecord("digits", "float64[4]", 20.0, "null", SELECTION, LINKS, "digits#1", "cd" * 32)
-
-TOKEN = TokenRecord("ci", "read", "ab" * 32, 1e9)
-
-
-def version_of(model: str, version: str, **fields: object) -> VersionRecord:
-    return VersionRecord(model, version, SPEC, Batching("fixed", 8, 1.5), False, 2, 1e9, **fields)  # type: ignore[arg-type]
-
 
 Open = Callable[[Path], SqliteRegistry]
 
@@ -45,29 +33,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "registry.sqlite3"
 
 
-def test_everything_comes_back_after_reopening(path: Path, open_registry: Open) -> None:
-    versions = (version_of("svm", "1", state="ready"), version_of("svm", "2", promotion=3, log_tail=("a", "b")))
-    registry = open_registry(path)
-    registry.write(Put(APPLICATION), Put(ModelRecord("svm", "1")), *map(Put, versions))
-    registry.close()
-
-    contents = open_registry(path).load()
-    assert contents.applications == (APPLICATION,)
-    assert contents.models == (ModelRecord("svm", "1"),)
-    assert contents.versions == versions
-
-
-def test_what_is_to_be_forgotten_is_known_until_it_is(path: Path, open_registry: Open) -> None:
-    registry = open_registry(path)
-    registry.write(Put(APPLICATION))
-    registry.write(DeleteApplication("digits"), ForgetLater("digits#1"), ForgetLater("a#1"), ForgetLater("a#1"))
-    registry.close()
-    registry = open_registry(path)
-    assert (registry.load().applications, registry.load().to_forget) == ((), ("a#1", "digits#1"))
-    registry.write(Forgotten("a#1"), Forgotten("never"))
-    assert registry.load().to_forget == ("digits#1",)
-
-
 def test_an_application_from_before_there_was_selection_is_read(path: Path, open_registry: Open) -> None:
     open_registry(path).close()
     old = '{"name":"old","input_type":"string","slo_ms":20.0,"default_output":null,"policy":"single","links":[]}'
@@ -78,45 +43,6 @@ def test_an_application_from_before_there_was_selection_is_read(path: Path, open
     contents = open_registry(path).load()
     assert contents.applications == (ApplicationRecord("old", "string", 20.0),)
     assert contents.to_forget == ()
-
-
-def test_putting_a_model_again_keeps_its_versions(path: Path, open_registry: Open) -> None:
-    registry = open_registry(path)
-    registry.write(Put(ModelRecord("svm")), Put(version_of("svm", "1")))
-    registry.write(Put(ModelRecord("svm", "1")))
-    contents = registry.load()
-    assert contents.models == (ModelRecord("svm", "1"),)
-    assert len(contents.versions) == 1
-
-
-def test_deleting(path: Path, open_registry: Open) -> None:
-    registry = open_registry(path)
-    registry.write(Put(APPLICATION), Put(ModelRecord("svm")), Put(ModelRecord("forest")))
-    registry.write(*(Put(version_of(model, version)) for model in ("svm", "forest") for version in "12"))
-    registry.write(DeleteApplication("digits"), DeleteVersion(ModelId("svm", "1")), DeleteModel("forest"))
-    contents = registry.load()
-    assert contents.applications == ()
-    assert [str(version.id) for version in contents.versions] == ["svm:2"]
-
-
-def test_a_write_is_all_or_nothing(path: Path, open_registry: Open) -> None:
-    registry = open_registry(path)
-    with pytest.raises(RegistryUnavailable):
-        registry.write(Put(APPLICATION), Put(version_of("no-such-model", "1")))
-    assert registry.load().applications == ()
-    registry.write(Put(APPLICATION))
-    assert registry.load().applications == (APPLICATION,)
-
-
-def test_reserved_numbers_are_never_given_twice(path: Path, open_registry: Open) -> None:
-    registry = open_registry(path)
-    assert [registry.reserve("replica", 10), registry.reserve("replica", 1), registry.reserve("worker", 1)] == [
-        1,
-        11,
-        1,
-    ]
-    registry.close()
-    assert open_registry(path).reserve("replica", 1) == 12
 
 
 def test_a_newer_schema_is_refused_and_left_alone(path: Path, open_registry: Open) -> None:

@@ -83,6 +83,16 @@ def test_a_store_whose_address_is_not_on_the_command_line(
         assert f"argument --store: {missing} cannot be read" in capsys.readouterr().err
 
 
+def test_servers_that_share_a_registry_share_what_is_learned_unless_they_say_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert parse_command_line(["--home=h"]).store_address is None
+    monkeypatch.setenv("CLIPPER_REGISTRY", "redis://:secret@h/0")
+    config = parse_command_line(["--home=h"])
+    assert (config.registry, config.store, config.store_address) == ("redis://:secret@h/0", None, "redis://:secret@h/0")
+    assert parse_command_line(["--home=h", "--store=redis://h/1"]).store_address == "redis://h/1"
+
+
 UNREACHABLE = "--home h --docker-transport tcp --docker-network none"
 
 

@@ -1,6 +1,7 @@
 """Models on a Ray cluster behind a real server: what happens when parts of it are lost."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from clipper.client import Clipper
 from clipper.processes.marks import MARK
 from clipper.processes.proc import start_time, variable
 from manager_bench import RAY_PORTS
+from redis_server import RedisServer
 from waiting import until
 
 pytestmark = pytest.mark.scale
@@ -30,11 +32,10 @@ CLIENTS = 6
 
 
 @contextmanager
-def running_server(home: Path, cluster: RayCluster) -> Iterator[Server]:
+def running_server(home: Path, cluster: RayCluster, *options: str) -> Iterator[Server]:
     ports = "-".join(map(str, RAY_PORTS))
-    server = Server(
-        home, "--ray-address", cluster.address, "--ray-python", str(cluster.python), "--ray-ports", ports
-    ).start()
+    of_ray = ("--ray-address", cluster.address, "--ray-python", str(cluster.python), "--ray-ports", ports)
+    server = Server(home, *of_ray, *options).start()
     try:
         yield server
         assert server.stop() == 0
@@ -125,4 +126,32 @@ def test_the_next_server_goes_on_with_what_runs_and_ends_all(tmp_path: Path, mon
                 assert sum("listening on" in line for line in lines) == 2
                 clipper.scale("sum", replicas=1)
             until(lambda: sum(sum(states.values()) for states in nodes(server).values()) == 1)
+        until(lambda: [pid for pid in actors if start_time(pid) is not None] == [])
+
+
+def test_another_server_of_the_cluster_takes_over_what_runs_on_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "redis").mkdir()
+    with RedisServer(tmp_path / "redis") as redis, running_cluster(environment("ray"), 2, 2) as cluster:
+        redis.start()
+        shared = ("--registry", redis.url)
+        with (
+            running_server(tmp_path / "first", cluster, *shared) as first,
+            running_server(tmp_path / "second", cluster, *shared) as second,
+        ):
+            deploy(first, tmp_path, monkeypatch, replicas=2)
+            replicas = {replica["id"]: replica["pid"] for replica in first.call("GET", "/replicas")}
+            actors = [actor_of(pid) for pid in replicas.values()]
+            first.kill()
+            killed_at = time.monotonic()
+            until(lambda: second.call("GET", "/status")["lease"]["role"] == "leader")
+            print(f"another leads {time.monotonic() - killed_at:.2f} s after SIGKILL")
+            assert {replica["id"]: replica["pid"] for replica in second.call("GET", "/replicas")} == replicas
+            until(lambda: second.call("GET", "/status")["ready"])
+            assert second.predict("sums", [1, 3])["output"] == 4.0
+            first.start()
+            until(lambda: first.worker_pids == [])
+            assert {replica["id"]: replica["pid"] for replica in second.call("GET", "/replicas")} == replicas
+            assert second.predict("sums", [1, 4])["output"] == 5.0
         until(lambda: [pid for pid in actors if start_time(pid) is not None] == [])

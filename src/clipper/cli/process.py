@@ -20,7 +20,7 @@ from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
 from clipper.run_as import find_run_as
 from clipper.tls.material import TlsPaths, read_material
-from clipper.types import STORE_VARIABLE
+from clipper.types import REGISTRY_VARIABLE, STORE_VARIABLE
 
 # The supervisor opens its registry and starts its workers in about a second; a slow machine may take longer.
 READY_TIMEOUT_S = 60.0
@@ -28,6 +28,8 @@ _POLL_S = 0.02
 _LOG_LINES = 20
 # The last lines of a log are expected within these bytes.
 _LOG_TAIL_BYTES = 64 * 1024
+# Settings that may have a password, and the variables that bring them to the server.
+_ADDRESSES = {"store": STORE_VARIABLE, "registry": REGISTRY_VARIABLE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +45,15 @@ class ServerStart:
             flag = "--" + name.replace("_", "-")
             if isinstance(value, bool):
                 arguments += [flag] * value
-            elif name != "store":
+            elif name not in _ADDRESSES:
                 for each in value if isinstance(value, tuple) else (value,):
                     arguments += [flag, str(each)]
         return [sys.executable, "-m", "clipper.supervisor", *arguments]
 
     def environment(self) -> dict[str, str]:
-        """The store's address is in the environment, because it may have a password: others can read a command line."""
-        store = self.settings.get("store")
-        return {**os.environ, **({} if store is None else {STORE_VARIABLE: store})}
+        """Addresses are in the environment, because they may have passwords: others can read a command line."""
+        given = {variable: self.settings.get(name) for name, variable in _ADDRESSES.items()}
+        return {**os.environ, **{variable: address for variable, address in given.items() if address is not None}}
 
 
 def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
@@ -171,7 +173,7 @@ class StartingServer:
         """Wait until the server answers queries, and return its status.
 
         If a model cannot be started, or is not ready in time, the server still runs for the others. The returned
-        status then is not ready, and its problems say why.
+        status then is not ready, and its problems say why. A standby answers no queries, and is returned at once.
 
         Raises:
             Unavailable: the server ended, or its workers cannot start; the message has the last lines of their logs.
@@ -184,7 +186,7 @@ class StartingServer:
             # A server with another pid ran here before and is about to end.
             if now is None or now.pid != self.process.pid:
                 continue
-            if now.ready or (_answers(now) and _waits_in_vain(now)):
+            if now.ready or _stands_by(now) or (_answers(now) and _waits_in_vain(now)):
                 return now
             self._check_workers(now)
             problem, last = "; ".join(now.problems), now
@@ -224,6 +226,10 @@ class StartingServer:
 
 def _answers(now: Status) -> bool:
     return any(worker.state == "ready" for worker in now.workers)
+
+
+def _stands_by(now: Status) -> bool:
+    return now.lease is not None and now.lease.role == "standby"
 
 
 def _waits_in_vain(now: Status) -> bool:

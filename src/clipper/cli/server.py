@@ -16,7 +16,7 @@ from clipper.client import Clipper
 from clipper.errors import Conflict
 from clipper.extras import has_grpc
 from clipper.home import find_home, read_token
-from clipper.management.schemas import Status
+from clipper.management.schemas import LeaseStatus, Status
 from clipper.settings.server import ServerSettings
 from clipper.tls.expiry import day
 
@@ -105,6 +105,13 @@ def _start(server: ServerStart) -> Status:
 
 
 def _print_running(out: Output, now: Status, what: str) -> None:
+    if now.lease is not None and now.lease.role == "standby":
+        leader = now.lease.leader or "not known yet"
+        text = (
+            f"Clipper {what} (pid {now.pid}) as a standby, management at {now.management_url}; the leader is {leader}"
+        )
+        out.done(now, text, "next: clipper status, on this server or on the leader")
+        return
     text = (
         f"Clipper {what} (pid {now.pid}): queries at {now.query_url}, gRPC {_grpc(now)}, "
         f"management at {now.management_url}"
@@ -162,6 +169,16 @@ def _counts(replicas: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(replicas.items())) or "none"
 
 
+def _leader(lease: LeaseStatus) -> str:
+    if lease.leader is None or lease.since is None:
+        return f"not known; this server is a standby of {lease.registry}"
+    since = datetime.fromtimestamp(lease.since).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if lease.role == "standby":
+        return f"{lease.leader}, since {since}, epoch {lease.epoch}; this server is a standby"
+    age = "" if lease.renewed_s_ago is None else f", lease renewed {lease.renewed_s_ago:.1f} s ago"
+    return f"this server, since {since}, epoch {lease.epoch}{age}"
+
+
 def status_rows(now: Status) -> list[tuple[str, object]]:
     """The rows of ``clipper status``: what, and its value."""
     return [
@@ -173,6 +190,7 @@ def status_rows(now: Status) -> list[tuple[str, object]]:
         ("management", now.management_url),
         ("up", f"{now.uptime_s:.0f} s"),
         ("ready", "yes" if now.ready else "no"),
+        *(() if now.lease is None else (("leader", _leader(now.lease)),)),
         *(("problem", problem) for problem in now.problems),
         ("applications", now.applications),
         ("models", now.models),

@@ -277,13 +277,32 @@ class WorkerStatus(Struct, frozen=True):
     last_error: str | None
 
 
+class LeaseStatus(Struct, frozen=True):
+    """Which of several supervisors that share a registry leads.
+
+    Attributes:
+        role: of this server.
+        registry: the registry's address, without a password.
+        epoch, leader, since: of the lease that is in force: its number, the leader's management port, and when it was
+            granted, in seconds since 1970. A standby that cannot ask the registry has None.
+        renewed_s_ago: of the leader, the time since the registry has confirmed its lease.
+    """
+
+    role: Literal["leader", "standby"]
+    registry: str
+    epoch: int | None = None
+    leader: str | None = None
+    since: float | None = None
+    renewed_s_ago: float | None = None
+
+
 class Status(Struct, frozen=True):
     """The server's status.
 
     ``certificate_expires_at`` is in seconds since 1970; None without TLS. ``client_ca_expires_at`` is that of the
     first expiring certificate of ``--tls-client-ca``; None without it. ``grpc_address`` is HOST:PORT; None if nothing
     listens there. ``stopping``: whether it was told to stop. ``nodes`` has the replicas on each node of a cluster, by
-    their state.
+    their state. ``lease`` is None for a server whose registry is in its home.
     """
 
     version: str
@@ -303,6 +322,7 @@ class Status(Struct, frozen=True):
     grpc_address: str | None = None
     stopping: bool = False
     nodes: dict[str, dict[str, int]] = {}
+    lease: LeaseStatus | None = None
 
 
 class Health(Struct, frozen=True):

@@ -35,6 +35,7 @@ STATUSES: dict[str, int] = {
     "overloaded": 503,
     "unavailable": 503,
     "registry_unavailable": 503,
+    "not_leader": 503,
     "store_unavailable": 503,
     "timeout": 504,
 }

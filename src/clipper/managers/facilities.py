@@ -1,12 +1,13 @@
 """What the server provides to every manager."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipper.processes.folder import ProcessFolder
 from clipper.run_as import RunAs
 from clipper.settings.server import Transport
+from clipper.settings.version import ManagerName
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,9 @@ class Facilities:
         ray_address: of the cluster, as ``ray.init`` takes it.
         ray_ports: the first and the last port that containers on its nodes listen on.
         ray_python: the interpreter that has Clipper and Ray; None is the server's own.
+        cluster: the name of the registry that several homes share, of which one leads at a time; empty if no home does.
+        may_act: whether this home leads now. What homes share, such as containers on Ray, is left alone while not.
+        left_elsewhere: managers whose containers the leader of another home may have left to this one.
     """
 
     home: Path
@@ -46,3 +50,6 @@ class Facilities:
     ray_address: str = ""
     ray_ports: tuple[int, int] = (0, 0)
     ray_python: str | None = None
+    cluster: str = ""
+    may_act: Callable[[], bool] = lambda: True
+    left_elsewhere: Collection[ManagerName] = ()

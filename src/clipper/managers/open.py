@@ -7,6 +7,9 @@ from clipper.managers.local.launcher import LocalLauncher
 from clipper.managers.ray.open import open_ray
 from clipper.settings.version import ManagerName
 
+# Managers whose containers run elsewhere than on the server's machine: the servers of a cluster share them.
+ELSEWHERE: frozenset[ManagerName] = frozenset({"ray"})
+
 
 def open_launchers(facilities: Facilities) -> dict[ManagerName, Launcher]:
     """A launcher for each manager, by the name that versions ask for it with.

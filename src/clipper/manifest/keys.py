@@ -139,7 +139,7 @@ VERSIONS_HELP = "Several versions by name, each with the keys of a version, inst
 CURRENT_HELP = "Which of versions is the current one."
 LINKS_HELP = "The linked models: NAME follows the current version, NAME:VERSION stays with one."
 # Settings whose text may hold a secret: a variable of the environment may stand in them as ${NAME}.
-WITH_VARIABLES = frozenset({"store"})
+WITH_VARIABLES = frozenset({"store", "registry"})
 # Texts for people, in which ${NAME} means nothing.
 FREE_TEXTS = frozenset({"description"})
 

@@ -1,5 +1,6 @@
 """What the file says: server, models, applications and keys. Reads them from the tree, with all faults at once."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -148,10 +149,10 @@ class _Reader:
 
     def _server(self, node: Node) -> dict[str, Any]:
         found = self._values.settings(node, "server", keys.SERVER)
-        store = found.get("store")
-        for kind in _STORE_FILES:
-            if store is not None and store.startswith(kind):
-                found["store"] = f"{kind}{self._folder / store.removeprefix(kind)}"
+        for name, kind in itertools.product(keys.WITH_VARIABLES, _STORE_FILES):
+            address = found.get(name)
+            if address is not None and address.startswith(kind):
+                found[name] = f"{kind}{self._folder / address.removeprefix(kind)}"
         return found
 
     def _model(self, name: Scalar, node: Node) -> WantedModel:

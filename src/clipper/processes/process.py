@@ -125,6 +125,11 @@ class ManagedProcess:
             # Until it is reaped, no other process has its pid and no other process group its number.
             kill_group(self.pid)
             self.exit_code = self._child.wait()
+        else:
+            # A supervisor that starts again in its own process keeps its children, and they have to be reaped.
+            with contextlib.suppress(ChildProcessError):
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                self.exit_code = os.waitstatus_to_exitcode(status) if pid else None
         self._ending = asyncio.get_running_loop().create_task(self._end_the_rest())
 
     async def _end_the_rest(self) -> None:

@@ -1,21 +1,21 @@
 """The registry in one SQLite file.
 
-Records are few and are read once, at start; so each is one row of JSON. A record that gains a field, with a default,
-makes a new schema version although no table changes: an older Clipper would drop the field when it writes. Calls block
-for one fsync: the supervisor, which makes them, is on no query's path.
+Records are few and are read once, at start; so each is one row of JSON. Calls block for one fsync: the supervisor,
+which makes them, is on no query's path.
 """
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from clipper.errors import RegistryUnavailable
+from clipper.registry.reading import T, read_records
 from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, Record, TokenRecord, VersionRecord
 from clipper.registry.store import (
+    SCHEMA_VERSION,
     Change,
     Contents,
     DeleteApplication,
@@ -28,8 +28,6 @@ from clipper.registry.store import (
     Put,
     Unreadable,
 )
-
-SCHEMA_VERSION = 2
 
 # The supervisor's lock keeps other supervisors out, so only an operator's own sqlite3 can hold the file.
 BUSY_TIMEOUT_S = 1.0
@@ -68,8 +66,6 @@ _REMEDIES = {
     "SQLITE_NOTADB": "it is not a registry: restore it from a backup, or move it away to start empty",
     "SQLITE_IOERR": "reading or writing failed: check the disk, its free space and its quotas",
 }
-
-T = TypeVar("T", ApplicationRecord, ModelRecord, VersionRecord, TokenRecord, KeyRecord)
 
 
 class SqliteRegistry:
@@ -203,21 +199,10 @@ class SqliteRegistry:
                 execute("DELETE FROM versions WHERE model = ? AND version = ?", row_id)
 
     def _read(self, kind: str, record: type[T], table: str, name: str, unreadable: list[Unreadable]) -> tuple[T, ...]:
-        """The records of a kind by name; an unreadable one is reported in ``unreadable``, and the others are kept."""
-        decode = msgspec.json.Decoder(record).decode
-        found = []
+        """The records of a kind by name."""
         # As bytes: SQLite keeps texts that are not valid UTF-8.
         query = f"SELECT CAST({name} AS BLOB), CAST(record AS BLOB) FROM {table} ORDER BY 1"
-        for key, text in self._connection.execute(query):
-            try:
-                one = decode(text)
-                own_name = f"{one.model}:{one.version}" if isinstance(one, VersionRecord) else one.name
-                if own_name.encode() != key:
-                    raise ValueError(f"it calls itself {own_name!r}")
-                found.append(one)
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                unreadable.append(Unreadable(kind, key.decode(errors="replace"), str(error), text))
-        return tuple(found)
+        return read_records(kind, record, self._connection.execute(query), unreadable)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -6,6 +6,10 @@ from typing import Protocol
 from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, Record, TokenRecord, VersionRecord
 from clipper.types import ModelId
 
+# Of what records have in any storage. A record that gains a field, with a default, makes a new version although nothing
+# else changes: an older Clipper would drop the field when it writes.
+SCHEMA_VERSION = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Put:

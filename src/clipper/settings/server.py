@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from clipper.settings.fields import Setting
 from clipper.settings.telemetry import TelemetrySettings
 from clipper.settings.texts import checked_ports, read_grpc_port, read_host, read_origin, read_size
-from clipper.types import STORE_VARIABLE
+from clipper.types import REGISTRY_VARIABLE, STORE_VARIABLE
 
 # How a container in Docker is dialled: over a unix socket in a folder that both share, or over TCP with a token.
 Transport = Literal["unix", "tcp"]
@@ -116,6 +116,15 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
         Setting(
             "Where learned state is kept: sqlite:PATH, redis://HOST:PORT/DB, or file:PATH of a file with that text.",
             environment=STORE_VARIABLE,
+            default="a file in the home, or the Redis of --registry",
+        ),
+    ] = None
+    registry: Annotated[
+        str | None,
+        Setting(
+            "The registry of a cluster of servers, of which one leads and others stand by: redis://HOST:PORT/DB, or "
+            "file:PATH of a file with that text.",
+            environment=REGISTRY_VARIABLE,
             default="a file in the home",
         ),
     ] = None

@@ -15,11 +15,14 @@ from clipper.settings.fields import Described, settings_of
 from clipper.settings.server import GRPC_PORT, ServerSettings
 from clipper.settings.texts import read_endpoint, read_grpc_port, read_ports
 from clipper.tls.material import TlsMode, TlsPaths
-from clipper.types import STORE_VARIABLE
+from clipper.types import REGISTRY_VARIABLE, STORE_VARIABLE
+
+# Settings that come by the environment.
+ADDRESSES = {"store": STORE_VARIABLE, "registry": REGISTRY_VARIABLE}
 
 
 class Config(ServerSettings, frozen=True):
-    """The settings that a server is started with. A ``store`` of None is a file in the home."""
+    """The settings that a server is started with. A ``registry`` of None is a file in the home."""
 
     home: Path
 
@@ -34,6 +37,11 @@ class Config(ServerSettings, frozen=True):
         if self.tls is None:
             return "off"
         return "server" if self.tls_client_ca is None else "mutual"
+
+    @property
+    def store_address(self) -> str | None:
+        """Where learned state is; None means a file in the home. Servers that share a registry share it, too."""
+        return self.store or self.registry
 
     @property
     def wanted_grpc_port(self) -> int | None:
@@ -63,9 +71,10 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument("--home", type=Path, required=True, help="the folder of registry, artifacts, sockets and logs")
     for described in settings_of(ServerSettings):
         parser.add_argument("--" + described.name.replace("_", "-"), help=described.setting.help, **_reading(described))
-    # The address may have a password. Everybody on the machine can read command lines, so it does not come by one.
-    if address := os.environ.get(STORE_VARIABLE):
-        parser.set_defaults(store=address)
+    # Addresses may have passwords. Everybody on the machine can read command lines, so they do not come by one.
+    for name, variable in ADDRESSES.items():
+        if address := os.environ.get(variable):
+            parser.set_defaults(**{name: address})
     given = vars(parser.parse_args(arguments))
     lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     config = Config(**given | lists)
@@ -152,6 +161,7 @@ def _between(kind: type[int] | type[float], least: float, most: float | None) ->
 
 _READ_HERE: dict[str, Callable[[str], object]] = {
     "store": _store_address,
+    "registry": _store_address,
     "run_as": _by(_run_as),
     "grpc_port": _by(read_grpc_port),
     "otlp_endpoint": _by(read_endpoint),

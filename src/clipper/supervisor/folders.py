@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -17,6 +18,7 @@ from clipper.home import (
     CERTIFICATE_NAME,
     DECISIONS_NAME,
     EVENTS_NAME,
+    ID_NAME,
     REGISTRY_NAME,
     RUN_NAME,
     SELECTION_NAME,
@@ -50,6 +52,11 @@ class HomeFolders:
     @property
     def place(self) -> Path:
         return self.root / "supervisor.json"
+
+    @property
+    def id(self) -> Path:
+        """A file with the home's name among those that share a registry; there while it shares one."""
+        return self.root / ID_NAME
 
     @property
     def token(self) -> Path:
@@ -92,6 +99,17 @@ class HomeFolders:
     def python_path(self) -> Path:
         """A folder with only a link to Clipper: a container's Python does not get the server's other packages."""
         return self.run / "pythonpath"
+
+    def make_id(self) -> str:
+        """The home's name among those that share a registry: random, and the same over restarts."""
+        try:
+            if name := self.id.read_text("ascii").strip():
+                return name
+        except FileNotFoundError:
+            pass
+        name = secrets.token_hex(8)
+        self.id.write_text(name + "\n", "ascii")
+        return name
 
     def write_place(self, place: Place) -> None:
         """Write where the server is, for commands. They see the whole file or no file."""

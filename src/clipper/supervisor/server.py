@@ -9,33 +9,34 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, NoReturn
 
 from clipper.build import build_id
-from clipper.errors import Conflict
+from clipper.errors import Conflict, RegistryUnavailable
 from clipper.events.file import EventFile
 from clipper.events.log import NewEvent
 from clipper.events.processes import started_event
 from clipper.home import Place
-from clipper.management.access import Access, allowed_hosts
-from clipper.management.app import create_app
-from clipper.management.dashboard import Dashboard
-from clipper.management.gate import Gate
-from clipper.management.server import ManagementServer
 from clipper.managers.command import RUNTIME_PARTS
-from clipper.managers.facilities import Facilities
 from clipper.managers.logs import LogKeeper
 from clipper.managers.manager import Manager
 from clipper.managers.open import open_launchers
 from clipper.processes.folder import ProcessFolder
+from clipper.registry.open import open_shared
+from clipper.registry.shared import Holder
 from clipper.registry.sqlite import SqliteRegistry
+from clipper.registry.store import Registry
 from clipper.rollout import wanted
 from clipper.rollout.rollout import Rollout
 from clipper.selection.stores.open import open_store
 from clipper.selection.stores.store import Store
-from clipper.settings.texts import read_ports
+from clipper.supervisor.artifacts.shared import SharedArtifacts
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
+from clipper.supervisor.facilities import facilities_of
 from clipper.supervisor.folders import HomeFolders
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.supervisor.keepers.cleaner import ArtifactCleaner, VersionCleaner
@@ -47,6 +48,10 @@ from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.keepers.samples import Samples
 from clipper.supervisor.keepers.sampling import Sampling
 from clipper.supervisor.keepers.scaler import Scaler
+from clipper.supervisor.leadership.leadership import Leadership
+from clipper.supervisor.leadership.step_down import start_again
+from clipper.supervisor.leadership.succession import Succession
+from clipper.supervisor.management_port import ManagementPort
 from clipper.supervisor.operations.keys import Keys
 from clipper.supervisor.operations.operations import SupervisorOperations
 from clipper.supervisor.operations.parts import Parts
@@ -64,10 +69,11 @@ from clipper.types import OTEL_PREFIX
 
 log = logging.getLogger(__name__)
 
-STARTED_POLL_S = 0.005
 # Workers that were just killed release their port within moments.
 PORT_TIMEOUT_S = 1.0
 PORT_POLL_S = 0.05
+# A registry that failed just after it had granted the lease is asked again after this.
+START_AGAIN_S = 1.0
 
 
 class Supervisor:
@@ -78,7 +84,7 @@ class Supervisor:
         self._max_descriptors = max_descriptors
         self._config = config
         self._home = home
-        self._store_address = config.store or f"sqlite:{home.selection_store}"
+        self._store_address = config.store_address or f"sqlite:{home.selection_store}"
         self._store_digest = store_digest(self._store_address)
         self._token_file = TokenFile(home.token)
         self._certificates: Certificates | None = None
@@ -87,12 +93,13 @@ class Supervisor:
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or ``POST /stop``; then drain and return, with nothing left running.
 
-        A second of these ends the drain delay.
+        A second of these ends the drain delay. With a registry that several servers share, wait first until this one
+        leads. If another takes over, the process starts again.
 
         Raises:
             Conflict: a port is taken.
-            InvalidArgument: the selection store's address is not one, or its extra is not installed; the certificate
-                cannot be used.
+            InvalidArgument: the address of the selection store or of the registry is not one, or its extra is not
+                installed; the certificate cannot be used.
             Unavailable: the token file holds no token, or cannot be used; or models cannot run as they should.
             RegistryUnavailable: the registry cannot be used.
         """
@@ -116,15 +123,35 @@ class Supervisor:
             listener = stack.enter_context(
                 ports.listen(self._config.management_host, self._config.management_port, "--management-port")
             )
-            registry = stack.enter_context(contextlib.closing(SqliteRegistry(self._home.registry)))
+            port = ManagementPort(self._config, listener, self._certificates, self._max_descriptors)
+            leadership = None
+            if self._config.registry is None:
+                self._home.id.unlink(missing_ok=True)
+                registry: Registry = stack.enter_context(contextlib.closing(SqliteRegistry(self._home.registry)))
+            else:
+                shared = open_shared(self._config.registry, Holder(self._home.make_id(), port.address))
+                registry = stack.enter_context(contextlib.closing(shared))
+                succession = Succession(
+                    self._config, self._home, port, self._certificates, self._token_file, self._stopping
+                )
+                leadership = await succession.lead(shared)
+                if leadership is None:
+                    return
             events = stack.enter_context(contextlib.closing(EventKeeper(EventFile(self._home.events))))
-            parts, holders = await self._assemble(registry, store, events)
+            try:
+                parts, holders = await self._assemble(registry, store, events, leadership)
+            except RegistryUnavailable as error:
+                if leadership is None:
+                    raise
+                log.error("this server cannot take over yet, and starts again: %s", error)
+                await asyncio.sleep(START_AGAIN_S)
+                start_again(self._config)
             for holder in holders:
                 stack.enter_context(holder)
-            await self._serve(parts, listener, *map(ports.port_of, holders))
+            await self._serve(parts, port, *map(ports.port_of, holders))
 
     async def _assemble(
-        self, registry: SqliteRegistry, store: Store, events: EventKeeper
+        self, registry: Registry, store: Store, events: EventKeeper, leadership: Leadership | None
     ) -> tuple[Parts, list[socket.socket]]:
         """Assemble the parts and take over what runs; nothing new is started yet.
 
@@ -149,7 +176,7 @@ class Supervisor:
         starts = Numbers(registry, "replica")
         instances.reserve()
         starts.reserve()
-        parts = self._make_parts(catalog, registry, store, events, processes, settings, instances, starts)
+        parts = self._make_parts(catalog, registry, store, events, processes, settings, instances, starts, leadership)
         takeover.pass_over(records, instances)
         replicas = await takeover.take_over_containers(catalog, parts.manager, starts)
         takeover.take_over_workers(records, parts.workers, settings)
@@ -175,13 +202,14 @@ class Supervisor:
     def _make_parts(
         self,
         catalog: Catalog,
-        registry: SqliteRegistry,
+        registry: Registry,
         store: Store,
         events: EventKeeper,
         processes: ProcessFolder,
         settings: WorkerSettings,
         instances: Numbers,
         starts: Numbers,
+        leadership: Leadership | None,
     ) -> Parts:
         home = self._home
         # The parts that the reconciler moves wake it when they change, so each has to know the other.
@@ -214,8 +242,18 @@ class Supervisor:
         if self._certificates is not None:
             workers.secure(self._certificates.material)
         samples = Samples(catalog, workers)
+        facilities, copies = facilities_of(self._config, home, processes), None
+        if leadership is None:
+            epoch = registry.reserve("supervisor", 1)
+        else:
+            # Workers compare epochs, so they refuse what an earlier leader of theirs still sends.
+            epoch, copies = leadership.epoch, SharedArtifacts(leadership.registry)
+            used = {version.spec.manager for version in catalog.versions.values()}
+            facilities = replace(
+                facilities, cluster=leadership.registry.id, may_act=leadership.may_act, left_elsewhere=used
+            )
         manager = Manager(
-            open_launchers(self._facilities(processes)),
+            open_launchers(facilities),
             home.logs,
             starts,
             lambda id_: wanted.batch_timeout_s(catalog, id_.name),
@@ -223,8 +261,7 @@ class Supervisor:
             wake,
             build_id(RUNTIME_PARTS),
         )
-        artifacts = Artifacts(home.artifacts)
-        epoch = registry.reserve("supervisor", 1)
+        artifacts = Artifacts(home.artifacts, copies=copies)
         rollout = Rollout(epoch, needs_key=self._config.api_keys, workers=self._config.workers)
         reconciler = Reconciler(rollout, catalog, manager, workers, artifacts.code_folder, events.record)
         selections = SelectionChecker(processes, home.scratch, self._config.models_user)
@@ -248,36 +285,15 @@ class Supervisor:
             Sampling(catalog, manager, workers),
             events,
             self._certificates,
+            leadership,
         )
 
-    def _facilities(self, processes: ProcessFolder) -> Facilities:
-        config, home = self._config, self._home
-        return Facilities(
-            home=home.root,
-            artifacts=home.artifacts,
-            scratch=home.scratch,
-            sockets=home.sockets,
-            environments=home.environments,
-            processes=processes,
-            logs=home.logs,
-            environ=os.environ,
-            run_as=config.models_user,
-            docker_base_image=config.docker_base_image,
-            docker_network=config.docker_network,
-            docker_transport=config.docker_transport,
-            ray_address=config.ray_address,
-            ray_ports=read_ports(config.ray_ports),
-            ray_python=None if config.ray_python is None else str(config.ray_python),
-        )
-
-    async def _serve(self, parts: Parts, listener: socket.socket, query_port: int, grpc_port: int = 0) -> None:
-        config, certificates = self._config, self._certificates
-        is_tls = certificates is not None
-        management_url = ports.url(config.management_host, ports.port_of(listener), is_tls)
+    async def _serve(self, parts: Parts, port: ManagementPort, query_port: int, grpc_port: int = 0) -> None:
+        config, certificates, leadership = self._config, self._certificates, parts.leadership
         place = Place(
             os.getpid(),
-            management_url,
-            ports.url(config.host, query_port, is_tls),
+            port.url,
+            ports.url(config.host, query_port, certificates is not None),
             time.time(),
             ports.address(config.host, grpc_port) if grpc_port else None,
         )
@@ -301,19 +317,15 @@ class Supervisor:
         parts.events.record([started_event(os.getpid(), len(parts.workers.pids()), len(parts.manager.slots()))])
         parts.workers.start()
         parts.reconciler.start()
-        hosts = allowed_hosts(config.management_host, socket.gethostname(), config.allowed_host)
-        app = Dashboard(create_app(operations))
-        access = Access(hosts, parts.tokens.role_of, config.open_metrics, app.paths)
-        context = certificates.management_context() if certificates is not None else None
-        api = ManagementServer(Gate(app, access), self._max_descriptors, context)
+        api, serving = await port.serve(operations, parts.tokens.role_of)
         if certificates is not None:
             certificates.follow(parts.workers.secure)
-            certificates.follow(lambda _: api.secure(certificates.management_context()))
             keepers.start("looking for new certificates", certificates.run)
-        serving = asyncio.create_task(api.serve([listener]))
-        while not api.started and not serving.done():
-            await asyncio.sleep(STARTED_POLL_S)
         self._home.write_place(place)
+        if leadership is not None:
+            keepers.start(
+                "telling standbys that queries are answered", partial(leadership.tell_when_ready, operations.problems)
+            )
         log.info(
             "management on %s, queries on %s, gRPC on %s",
             place.management_url,
@@ -326,7 +338,10 @@ class Supervisor:
             parts.workers.announce_stop()
 
         stop = asyncio.create_task(self._stopping.wait(announce_stop))
-        await asyncio.wait([serving, stop], return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Task[Any]] = [serving, stop, *([leadership.lost] if leadership is not None else [])]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if leadership is not None and leadership.lost.done() and not self._stopping.is_requested:
+            self._step_down(parts, leadership.lost.result())
         log.info("stopping")
         parts.events.record([NewEvent("server", "server", "the server is stopped")])
         api.should_exit = True
@@ -334,6 +349,15 @@ class Supervisor:
         await self._end(parts)
         # What keepers do with the store and the registry has to end before these are closed.
         await keepers.stop()
+        if leadership is not None:
+            await leadership.release()
+
+    def _step_down(self, parts: Parts, why: str) -> NoReturn:
+        log.warning("this server stops leading: %s", why)
+        parts.reconciler.stop()
+        parts.events.record([NewEvent("server", "server", f"the server stops leading: {why}", level="warning")])
+        parts.events.close()
+        start_again(self._config)
 
     async def _end(self, parts: Parts) -> None:
         """Workers first: their open queries need the containers."""

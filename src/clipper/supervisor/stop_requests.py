@@ -23,6 +23,10 @@ class StopRequests:
     def is_requested(self) -> bool:
         return self._first.is_set()
 
+    async def requested(self) -> None:
+        """Return once a stop is requested."""
+        await self._first.wait()
+
     async def wait(self, announce: Callable[[], None]) -> None:
         """Return when workers should drain. ``announce`` is called when the delay begins, if there is one."""
         await self._first.wait()

@@ -223,7 +223,7 @@ class Worker:
             self._readiness.is_stopping = is_stopping
         self._clients.follow(snapshot)
         self._port.forget_heads()
-        if tls is not None and tls != self._tls:
+        if tls is not None and tls != self._tls and snapshot.generation >= self._generation:
             self._server.secure(server_context(tls))
             if self._rpc_listener is not None:
                 self._rpc_listener.secure(server_context(tls, "h2"))

@@ -1,14 +1,14 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from live_server import Server
 from tar_files import cve_2025_4517, file, symlink, tar_of
 
-from clipper.errors import InvalidArgument, NotFound, RequestTimeout, Unavailable
+from clipper.errors import InvalidArgument, NotFound, RequestTimeout, TooLarge, Unavailable
 from clipper.supervisor.artifacts.store import MAX_UPLOADS, Artifacts
 from waiting import until_async
 
@@ -38,6 +38,52 @@ def test_an_artifact_is_unpacked_once(artifacts: Artifacts, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == [digest]
     artifacts.remove(digest)
     assert not artifacts.has(digest)
+
+
+class CopiesInMemory:
+    """What ``SharedArtifacts`` is to a store; ``full`` refuses."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        self.full = False
+
+    def has(self, digest: str) -> bool:
+        return digest in self.kept
+
+    async def keep(self, digest: str, tar: Path) -> None:
+        if self.full:
+            raise TooLarge("there is no room")
+        self.kept[digest] = tar.read_bytes()
+
+    def remove(self, digest: str) -> None:
+        self.kept.pop(digest, None)
+
+    def clean(self, is_needed: Callable[[str], bool]) -> None:
+        self.kept = {digest: tar for digest, tar in self.kept.items() if is_needed(digest)}
+
+
+def test_an_artifact_can_be_deployed_only_once_its_copy_is_kept(tmp_path: Path) -> None:
+    copies = CopiesInMemory()
+    artifacts = Artifacts(tmp_path, copies=copies)
+    data = tar_of(file("code/m.py", b"code"))
+    digest = hashlib.sha256(data).hexdigest()
+    copies.full = True
+    with pytest.raises(TooLarge):
+        add(artifacts, data)
+    assert artifacts.has(digest) and not artifacts.renew(digest)
+    with pytest.raises(NotFound):
+        artifacts.check_inside(digest, "code/m.py")
+    copies.full = False
+    assert not add(artifacts, data)  # it was here, and its copy is new
+    assert copies.kept == {digest: data}
+    assert artifacts.renew(digest)
+    artifacts.check_inside(digest, "code/m.py")
+
+    copies.kept["ef" * 32] = copies.kept["cd" * 32] = b"of an earlier leader"
+    artifacts.clean_copies(lambda name: name == "cd" * 32)
+    assert sorted(copies.kept) == sorted([digest, "cd" * 32])
+    artifacts.remove(digest)
+    assert list(copies.kept) == ["cd" * 32]
 
 
 @pytest.mark.parametrize(

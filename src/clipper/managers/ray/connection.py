@@ -44,6 +44,7 @@ class Cluster:
         namespace: that of this home's actors.
         environ: of the driver.
         log_path: where the driver's own output goes.
+        may_act: whether this server may do anything there now: of several that share the actors one leads.
     """
 
     python: str
@@ -51,6 +52,7 @@ class Cluster:
     namespace: str
     environ: Mapping[str, str]
     log_path: Path
+    may_act: Callable[[], bool] = lambda: True
 
 
 class Connection:
@@ -74,6 +76,8 @@ class Connection:
             ActorGone: the request's actor has ended.
             Unavailable: the cluster cannot be reached, refuses, or does not answer in time.
         """
+        if not self._cluster.may_act():
+            raise Unavailable("whether this server still leads is not known, so it leaves what runs on Ray alone")
         process = await self._connected()
         request = make(next(self._numbers))
         try:

@@ -23,20 +23,25 @@ def open_ray(facilities: Facilities) -> Launcher | None:
     """
     if facilities.ray_python is None and find_spec("ray") is None:
         return None
-    # Several homes may share a cluster, also homes of several machines.
-    home = hashlib.sha256(f"{socket.gethostname()}:{facilities.home}".encode()).hexdigest()[:16]
+    # Homes may share a cluster of Ray, also homes of several machines. Those that share a registry, too, take over
+    # each other's containers.
+    owner = facilities.cluster or f"{socket.gethostname()}:{facilities.home}"
+    in_use = facilities.home / "ray-in-use"
+    if "ray" in facilities.left_elsewhere:
+        in_use.touch()
     environ = {name: value for name, value in facilities.environ.items() if not name.startswith(_OURS)}
     cluster = Cluster(
         python=facilities.ray_python or sys.executable,
         address=facilities.ray_address,
-        namespace=f"clipper-{home}",
+        namespace=f"clipper-{hashlib.sha256(owner.encode()).hexdigest()[:16]}",
         environ={**environ, "PYTHONPATH": str(facilities.processes.python_path), "PYTHONUNBUFFERED": "1"},
         log_path=facilities.logs / "ray-driver.log",
+        may_act=facilities.may_act,
     )
     return RayLauncher(
         cluster,
         facilities.artifacts,
-        facilities.home / "ray-in-use",
+        in_use,
         facilities.ray_ports,
         build_id(RUNTIME_PARTS),
         facilities.run_as,

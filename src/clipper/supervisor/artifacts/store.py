@@ -6,8 +6,9 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Protocol
 
 from clipper.errors import InvalidArgument, NotFound, RequestTimeout, Unavailable
 from clipper.supervisor.artifacts.unpacking import unpack
@@ -23,12 +24,29 @@ _INCOMING = ".incoming-"
 _DIGEST = r"[0-9a-f]{64}"
 
 
+class Copies(Protocol):
+    """Where artifacts are kept besides, for other supervisors: see ``shared``."""
+
+    def has(self, digest: str) -> bool: ...
+
+    async def keep(self, digest: str, tar: Path) -> None: ...
+
+    def remove(self, digest: str) -> None: ...
+
+    def clean(self, is_needed: Callable[[str], bool]) -> None: ...
+
+
 class Artifacts:
     """The artifacts of one home."""
 
-    def __init__(self, folder: Path, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
-        """``idle_timeout_s``: for how long an upload may send nothing, and wait for its turn."""
+    def __init__(self, folder: Path, idle_timeout_s: float = IDLE_TIMEOUT_S, copies: Copies | None = None) -> None:
+        """
+        Args:
+            idle_timeout_s: for how long an upload may send nothing, and wait for its turn.
+            copies: an artifact can be deployed only once it is there, too.
+        """
         self._folder = folder
+        self._copies = copies
         self._idle_timeout_s = idle_timeout_s
         self._turns = asyncio.Semaphore(MAX_UPLOADS)
 
@@ -36,8 +54,8 @@ class Artifacts:
         return (self._folder / _checked(digest)).is_dir()
 
     def renew(self, digest: str) -> bool:
-        """Whether an artifact is here. If so, its age starts again, because it is about to be deployed."""
-        if self.has(digest):
+        """Whether an artifact can be deployed. If so, its age starts again, because it is about to be."""
+        if self._is_deployable(digest):
             os.utime(self._folder / digest)
             return True
         return False
@@ -57,6 +75,7 @@ class Artifacts:
             InvalidArgument: the tar has another digest, or may not be unpacked.
             RequestTimeout: the tar does not come, or comes too slowly.
             Unavailable: the disk is full, or cannot be written; or there are too many uploads at once.
+            TooLarge, RegistryUnavailable: it is here, and cannot be kept where the copies are.
         """
         try:
             async with asyncio.timeout(self._idle_timeout_s):
@@ -72,7 +91,7 @@ class Artifacts:
 
     async def _add(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
         timely = _timely(chunks, self._idle_timeout_s)
-        if self.has(digest):
+        if self._is_deployable(digest):
             async for _ in timely:
                 pass  # the caller sends all of it before reading the answer
             return False
@@ -82,11 +101,14 @@ class Artifacts:
             await _receive(incoming / "tar", digest, timely)
             unpacking = asyncio.ensure_future(asyncio.to_thread(self._unpack, incoming, digest, stopping))
             try:
-                return await asyncio.shield(unpacking)
+                is_new = await asyncio.shield(unpacking)
             finally:
                 # A thread that still writes would outlive the folder's removal.
                 stopping.set()
                 await asyncio.wait([unpacking])
+            if self._copies is not None:
+                await self._copies.keep(digest, incoming / "tar")
+            return is_new
         finally:
             await asyncio.to_thread(remove_tree, incoming)
 
@@ -97,7 +119,7 @@ class Artifacts:
             NotFound: the artifact is not here.
             InvalidArgument: it has no such path, or the path leads out of it.
         """
-        if not self.has(digest):
+        if not self._is_deployable(digest):
             raise NotFound(f"artifact {digest} is not here: PUT it to /artifacts/{digest} first")
         root = self._folder / digest
         try:
@@ -114,11 +136,21 @@ class Artifacts:
 
     def remove(self, digest: str) -> None:
         remove_tree(self._folder / digest)  # what stays is used again, or costs some room
+        if self._copies is not None:
+            self._copies.remove(digest)
+
+    def clean_copies(self, is_needed: Callable[[str], bool]) -> None:
+        """Remove the copies of what is not here and nothing needs, such as uploads to an earlier leader."""
+        if self._copies is not None:
+            self._copies.clean(lambda digest: self.has(digest) or is_needed(digest))
 
     def remove_unfinished(self) -> None:
         """Remove what a killed supervisor had only partly unpacked."""
         for incoming in self._folder.glob(f"{_INCOMING}*"):
             remove_tree(incoming)  # the next start tries again
+
+    def _is_deployable(self, digest: str) -> bool:
+        return self.has(digest) and (self._copies is None or self._copies.has(digest))
 
     def _unpack(self, incoming: Path, digest: str, stopping: threading.Event) -> bool:
         unpacked, place = incoming / "unpacked", self._folder / digest

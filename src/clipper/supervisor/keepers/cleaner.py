@@ -66,3 +66,4 @@ class ArtifactCleaner:
             if not self._catalog.uses_artifact(digest):
                 log.info("artifact %s was not deployed for a day and is removed", digest)
                 self._artifacts.remove(digest)
+        self._artifacts.clean_copies(self._catalog.uses_artifact)

@@ -9,8 +9,7 @@ from clipper.registry.records import KeyRecord
 from clipper.registry.store import DeleteKey, Put
 from clipper.settings.fields import check_ranges, shared
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.operations.token_file import TOKEN
-from clipper.supervisor.operations.tokens import digest_of
+from clipper.supervisor.operations.token_file import TOKEN, digest_of
 from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S, Reconciler
 from clipper.types import check_name
 

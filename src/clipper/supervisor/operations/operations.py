@@ -57,6 +57,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._events = parts.events
         self._keepers = parts.keepers
         self._certificates = parts.certificates
+        self._leadership = parts.leadership
         self._stopping = stopping
         self._queries = Queries(place.query_url, Path(home) / CERTIFICATE_NAME)
 
@@ -77,6 +78,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             problems=(
                 *problems,
                 *self._problem_of_home(),
+                *(self._leadership.problems() if self._leadership is not None else ()),
                 *self._catalog.problems(),
                 *self._keepers.problems(),
                 *self._ramps.problems(),
@@ -92,6 +94,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             nodes=by_node(replicas),
             certificate_expires_at=certificates.expires_at if certificates is not None else None,
             client_ca_expires_at=certificates.client_ca_expires_at if certificates is not None else None,
+            lease=self._leadership.status() if self._leadership is not None else None,
         )
 
     async def history(self) -> list[Step]:

@@ -13,6 +13,7 @@ from clipper.supervisor.keepers.keepers import Keepers
 from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.keepers.sampling import Sampling
 from clipper.supervisor.keepers.scaler import Scaler
+from clipper.supervisor.leadership.leadership import Leadership
 from clipper.supervisor.operations.keys import Keys
 from clipper.supervisor.operations.selections import SelectionChecker
 from clipper.supervisor.operations.tokens import Tokens
@@ -22,7 +23,10 @@ from clipper.supervisor.workers.workers import Workers
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What operations look at and change. ``certificates`` is None without TLS."""
+    """What operations look at and change.
+
+    ``certificates`` is None without TLS, and ``leadership`` without a registry that several servers share.
+    """
 
     catalog: Catalog
     manager: Manager
@@ -40,3 +44,4 @@ class Parts:
     sampling: Sampling
     events: EventKeeper
     certificates: Certificates | None = None
+    leadership: Leadership | None = None

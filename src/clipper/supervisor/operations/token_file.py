@@ -1,5 +1,7 @@
 """The server's own token, of the role admin: a file in the home, which its commands read."""
 
+import hashlib
+import hmac
 import logging
 import os
 import re
@@ -15,6 +17,10 @@ log = logging.getLogger(__name__)
 _RANDOM_BYTES = 32
 # An operator may write one. It must be long enough that nobody guesses it, and of characters that a header can carry.
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{32,512}")
+
+
+def digest_of(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def new_token() -> str:
@@ -51,6 +57,10 @@ class TokenFile:
         except (OSError, UnicodeDecodeError) as error:
             raise Unavailable(f"the token file {self._path} cannot be used: {error}") from error
         return self._token
+
+    def matches(self, token: str) -> bool:
+        """Compare in a time that does not depend on how many characters match."""
+        return hmac.compare_digest(digest_of(token), digest_of(self.again()))
 
     def again(self) -> str:
         """The token in the file now: a replaced token holds from now on, a missing file is made anew.

@@ -1,6 +1,5 @@
 """The tokens of the management API: the server's own, and those that an operator makes."""
 
-import hashlib
 import hmac
 import time
 
@@ -9,7 +8,7 @@ from clipper.management.schemas import CreatedToken, NewToken, Token
 from clipper.registry.records import TokenRecord
 from clipper.registry.store import DeleteToken, Put
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.operations.token_file import TokenFile, new_token
+from clipper.supervisor.operations.token_file import TokenFile, digest_of, new_token
 from clipper.types import Role, check_name
 
 # One for each person and each program. Each call is compared with all of them.
@@ -27,12 +26,12 @@ class Tokens:
 
     def role_of(self, token: str | None) -> Role | None:
         """The role of a token; None if it is not known. A replaced or removed token file is noticed here."""
-        own = self._file.again()
         if token is None:
+            self._file.again()
             return None
         # All are compared, each in a time that does not depend on how many characters match.
         asked = digest_of(token)
-        role: Role | None = "admin" if hmac.compare_digest(asked, digest_of(own)) else None
+        role: Role | None = "admin" if self._file.matches(token) else None
         for record in self._catalog.tokens.values():
             if hmac.compare_digest(asked, record.digest):
                 role = record.role
@@ -69,7 +68,3 @@ class Tokens:
         if name not in self._catalog.tokens:
             raise NotFound(f"token {name!r} does not exist: clipper token list shows those that do")
         self._catalog.commit(DeleteToken(name))
-
-
-def digest_of(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()

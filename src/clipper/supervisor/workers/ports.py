@@ -3,6 +3,7 @@
 import socket
 
 from clipper.errors import Conflict
+from clipper.hosts import is_every, is_loopback
 
 
 def listen(host: str, port: int, option: str) -> socket.socket:
@@ -55,6 +56,13 @@ def url(host: str, port: int, tls: bool = False) -> str:
     elif host == "::":
         host = "::1"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def url_for_others(host: str, port: int, tls: bool = False) -> str:
+    """As ``url``, for people on other machines: with this machine's name, where the host does not name it."""
+    if is_every(host):
+        return url(socket.gethostname(), port, tls)
+    return f"{url(host, port, tls)} on {socket.gethostname()}" if is_loopback(host) else url(host, port, tls)
 
 
 def address(host: str, port: int) -> str:

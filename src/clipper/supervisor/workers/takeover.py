@@ -1,8 +1,10 @@
 """Takes over what an earlier supervisor left running, where it fits, and ends the rest."""
 
+import asyncio
 import logging
+from collections.abc import Iterable
 
-from clipper.managers.launcher import container_note
+from clipper.managers.launcher import Launcher, container_note, slot_name
 from clipper.managers.manager import Manager
 from clipper.managers.replica import Replica
 from clipper.processes.folder import ProcessFolder
@@ -15,6 +17,7 @@ from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import HomeFolders
 from clipper.supervisor.workers.settings import WorkerSettings, worker_note
+from clipper.supervisor.workers.worker_process import DRAIN_MARGIN_S, DRAIN_TIMEOUT_S
 from clipper.supervisor.workers.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -107,3 +110,22 @@ def end_the_rest(processes: ProcessFolder, home: HomeFolders, replicas: list[Rep
     sockets |= {worker.control for worker in adopted}
     processes.sweep(keep=names)
     home.remove_stale(names, sockets)
+
+
+async def end_all_left(processes: ProcessFolder, home: HomeFolders, launchers: Iterable[Launcher]) -> None:
+    """Let all workers that were left answer their open queries and end, and end all containers of these launchers."""
+    workers = [record for record in processes.recorded() if worker_note(record) is not None]
+    running = [process for record in workers if (process := processes.adopt(record)) is not None]
+    await asyncio.gather(*(process.stop(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S) for process in running))
+    ended = len(running)
+    for launcher in launchers:
+        for note in await launcher.left():
+            container = await launcher.adopt(note, home.logs / f"{slot_name(note.slot)}.log")
+            if container is not None:
+                await container.stop(grace_s=0)
+                ended += 1
+            await launcher.clean_up(note)
+    processes.sweep(keep=())
+    home.remove_stale(set(), set())
+    if ended:
+        log.info("ended %d workers and containers that were left", ended)

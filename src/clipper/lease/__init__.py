@@ -1,0 +1,1 @@
+"""Which supervisor may act for a cluster: decided here, without I/O."""

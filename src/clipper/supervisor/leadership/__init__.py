@@ -1,0 +1,1 @@
+"""One of several supervisors of a cluster leads; the others stand by."""

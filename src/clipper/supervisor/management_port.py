@@ -1,0 +1,56 @@
+"""Serves the management API, for a server that leads and for one that stands by."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from clipper.management.access import Access, allowed_hosts
+from clipper.management.app import create_app
+from clipper.management.dashboard import Dashboard
+from clipper.management.gate import Gate
+from clipper.management.operations import Operations
+from clipper.management.server import ManagementServer
+from clipper.supervisor.config import Config
+from clipper.supervisor.keepers.certificates import Certificates
+from clipper.supervisor.workers import ports
+from clipper.types import Role
+
+STARTED_POLL_S = 0.005
+
+
+class ManagementPort:
+    """The management port of one server.
+
+    Attributes:
+        url: where clients on this machine reach it.
+        address: for people, also on other machines.
+    """
+
+    def __init__(
+        self, config: Config, listener: socket.socket, certificates: Certificates | None, max_descriptors: int
+    ) -> None:
+        """``max_descriptors``: that this process may have open."""
+        self._config = config
+        self._listener = listener
+        self._certificates = certificates
+        self._max_descriptors = max_descriptors
+        place = config.management_host, ports.port_of(listener), certificates is not None
+        self.url, self.address = ports.url(*place), ports.url_for_others(*place)
+
+    async def serve(
+        self, operations: Operations, role_of: Callable[[str | None], Role | None]
+    ) -> tuple[ManagementServer, "asyncio.Task[None]"]:
+        """Begin to answer; return what serves, and the task in which it does. Connections wait while nothing serves."""
+        hosts = allowed_hosts(self._config.management_host, socket.gethostname(), self._config.allowed_host)
+        app = Dashboard(create_app(operations))
+        access = Access(hosts, role_of, self._config.open_metrics, app.paths)
+        certificates = self._certificates
+        context = certificates.management_context() if certificates is not None else None
+        api = ManagementServer(Gate(app, access), self._max_descriptors, context)
+        if certificates is not None:
+            certificates.follow(lambda _: api.secure(certificates.management_context()))
+        # It closes what it serves on, and the port goes on listening for the next.
+        serving = asyncio.get_running_loop().create_task(api.serve([self._listener.dup()]))
+        while not api.started and not serving.done():
+            await asyncio.sleep(STARTED_POLL_S)
+        return api, serving
