@@ -83,7 +83,7 @@ def test_a_model_file_is_warmed_up_with_zeros_of_the_type_that_it_states(shared:
     assert asked(shared, "file", "2") == ["1 17.0", "8 17.0"], "what was asked is better"
     # That it fails on zeros, or dies of them, fails no deployment.
     assert deploy("refuses", "        raise ValueError('zeros')")["state"] == "ready"
-    assert "failed on a row of zeros, which says nothing against it: ValueError: zeros" in shared.log
+    assert "failed on a row that Clipper made, which says nothing against it: ValueError: zeros" in shared.log
     assert deploy("dies", "        import os; os._exit(9)")["state"] == "ready"
     # What does not say what it takes is asked nothing.
     assert deploy("unsaid", tells, None)["state"] == "ready"

@@ -93,7 +93,7 @@ class BringUp:
             if sample is not None and sample.origin == "made":
                 # It still computes on them, and no query would be answered meanwhile.
                 self.warm_up_rows = 1
-                raise await self._failed("did not finish its warm-up with rows of zeros in time") from None
+                raise await self._failed("did not finish its warm-up with rows that Clipper made in time") from None
             raise await self._failed(f"did not finish its warm-up {self._in_time}") from None
         if sample is None or failure is None:
             return
@@ -104,7 +104,7 @@ class BringUp:
         if sample.origin == "remembered":
             log.warning("%s failed on a remembered sample: %s", self._note.id, failure)
         else:
-            log.info("%s failed on a row of zeros, which says nothing against it: %s", self._note.id, failure)
+            log.info("%s failed on a row that Clipper made, which says nothing against it: %s", self._note.id, failure)
 
     def _is_too_late(self, now_s: float) -> bool:
         if not self._time.has_to_look(now_s):

@@ -149,7 +149,7 @@ def test_a_model_that_hangs_over_its_warm_up_does_not_come_up(warming: Bench) ->
         assert isinstance(loop, ShiftedLoop)
         loop.advance(100.0)
         origin = warming.samples.origin
-        how = "with rows of zeros in time" if origin == "made" else "within its start_timeout_s of 100 s"
+        how = "with rows that Clipper made in time" if origin == "made" else "within its start_timeout_s of 100 s"
         assert f"did not finish its warm-up {how}" in await warming.until_dead()
         # The next start sends none, whose batch of one row took too long.
         assert warming.samples.deaths == [1]
