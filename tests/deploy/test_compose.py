@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import tarfile
@@ -25,12 +26,14 @@ from wheels import ROOT
 FILE = ROOT / "deploy" / "docker" / "compose.yaml"
 SERVICES = yaml.safe_load(FILE.read_text())["services"]
 MODEL = "def total(inputs):\n    return [float(row.sum()) for row in inputs]\n"
-# Only what a machine that runs other tests needs otherwise: ports that are free, and a folder with a model.
+# Only what a machine that runs other tests needs otherwise: ports that are free, a folder with a model, and no more
+# descriptors than it may give.
 OVERRIDE = """
 services:
   clipper:
     ports: !override ["127.0.0.1::1337", "127.0.0.1::1338"]
     volumes: ["{models}:/models:ro"]
+    ulimits: {{nofile: {descriptors}}}
   prometheus:
     ports: !override ["127.0.0.1::9090"]
 """
@@ -94,7 +97,8 @@ def compose(docker_daemon: DockerDaemon, tmp_path: Path, monkeypatch: pytest.Mon
         options = '["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]'
         monitor = ['ENTRYPOINT ["prometheus"]', f"CMD {options}"]
         import_programs(client, SERVICES["prometheus"]["image"], {"prometheus": programs() / "prometheus"}, monitor)
-    (tmp_path / "override.yaml").write_text(OVERRIDE.format(models=models))
+    descriptors = min(SERVICES["clipper"]["ulimits"]["nofile"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    (tmp_path / "override.yaml").write_text(OVERRIDE.format(models=models, descriptors=descriptors))
     compose = Compose(docker_daemon, tmp_path / "override.yaml")
     yield compose
     compose("down", "--volumes")
