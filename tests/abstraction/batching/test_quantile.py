@@ -129,3 +129,11 @@ def test_answers_in_no_time_let_the_limit_grow() -> None:
     for _ in range(1000):
         controller.record(controller.limit, 0.0, True)
     assert controller.limit == 1024
+
+
+def test_batches_that_the_clock_shows_no_time_for_are_the_largest() -> None:
+    controller = Quantile(BUDGET_S, 64)
+    controller.record(1, 2 * BUDGET_S, True)  # from now on it fits lines
+    for _ in range(2000):
+        controller.record(controller.limit, 0.0, True)
+    assert controller.limit == 64

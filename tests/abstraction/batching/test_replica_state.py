@@ -99,3 +99,11 @@ def test_a_batch_is_overdue_once_it_takes_longer_than_nine_of_ten() -> None:
     run(replica, 2, sent_s=5.0)
     assert replica.may_send_ahead(5.0 + 0.004 * 1.3, will_ask_again=False)
     assert not replica.may_send_ahead(5.0 + 0.004 * 1.5, will_ask_again=False)
+
+
+def test_one_is_overdue_only_beyond_what_nine_of_ten_take() -> None:
+    replica = known(Speed(0.004, 0.0))
+    run(replica, 2, sent_s=5.0)
+    replica.times._quantiles[2] = (0.7, 0.8, 1.0, 1.1, 1.2)
+    assert replica.may_send_ahead(5.0046, will_ask_again=False)
+    assert not replica.may_send_ahead(5.0049, will_ask_again=False)

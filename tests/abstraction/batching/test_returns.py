@@ -214,3 +214,10 @@ def test_one_that_comes_after_the_window_is_not_early() -> None:
     returns.look(1, 1.015)
     returns.answered(LEAST_ANSWERED, 1, 1.02, 0.01)
     assert returns.share == 0.0
+
+
+def test_the_time_counts_from_the_first_that_is_back_even_while_it_is_the_only_one() -> None:
+    queue = DeadlineQueue(10_000, 1 << 20)
+    queue.push(make_work(b"", DONE_S + 0.0005))
+    until_s = believing().until_s(Replica(128, 0), 1, 1024, queue, DONE_S + 0.00052)
+    assert until_s == pytest.approx(DONE_S + 0.0005 + 128 * 20e-6)

@@ -315,3 +315,19 @@ def test_a_slow_batch_just_before_the_speed_is_set_anew_is_forgotten() -> None:
     times.rescale(0.1)
     times.record(10, 0, 0.1 * affine(10))
     assert times.mean_s(10) == pytest.approx(0.1 * affine(10), rel=0.01)
+
+
+def test_batches_of_different_sizes_show_one_change_together() -> None:
+    """Each is compared with what its own size takes: a fast batch of many rows takes longer than a slow one of few."""
+    times = learned(SIZES * 20)
+    for rows in (1, 100, 1):
+        times.record(rows, 0, affine(rows) / 2.1)
+    assert times.mean_s(10) == pytest.approx(affine(10) / 2.1, rel=0.05)
+
+
+def test_what_came_before_a_new_speed_was_set_is_not_learned_after_it() -> None:
+    times = learned(SIZES * 20)
+    times.record(10, 0, 20 * affine(10))  # kept apart, as it may show a new speed
+    times.rescale(3.0)
+    times.record(10, 0, 3 * affine(10))
+    assert times.mean_s(10) == pytest.approx(3 * affine(10), rel=1e-6)
