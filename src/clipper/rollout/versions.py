@@ -186,9 +186,7 @@ def _ramped(view: View, record: VersionRecord) -> list[Put]:
     models = view.records.models
     was = models[record.model].current
 
-    def current(model: str) -> str | None:
-        if model == record.model:
-            return record.version
+    def current(model: str) -> str | None:  # asked of other models only: one link at most follows this one
         return models[model].current if model in models else None
 
     before = list(view.records.applications.values())

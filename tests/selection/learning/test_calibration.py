@@ -15,6 +15,7 @@ from clipper.selection.learning.calibration import (
     PRIOR_ANSWERS,
     Bin,
     Curve,
+    _interpolated,
     bin_of,
     bins,
     expected_error,
@@ -238,3 +239,9 @@ def test_only_the_bins_that_fall_are_pooled() -> None:
 )
 def test_bins_are_half_as_wide_as_one_in_log_odds(log_odds: float, number: int) -> None:
     assert bin_of(sigmoid(log_odds)) == number
+
+
+@pytest.mark.parametrize(("at", "y"), [(0.0, 0.0), (0.2, 0.25), (0.4, 0.5), (0.7, 0.7), (1.0, 1.0)])
+def test_a_curve_whose_last_bin_is_as_sure_as_can_be_ends_at_1(at: float, y: float) -> None:
+    """So sure that its probability is rounded to 1: the last two places of the curve are one."""
+    assert _interpolated(at, [0.0, 0.4, 1.0, 1.0], [0.0, 0.5, 0.9, 1.0]) == pytest.approx(y)

@@ -23,6 +23,11 @@ def test_a_number_that_was_never_added_is_zero() -> None:
     assert Totals().observations == 0.0
 
 
+def test_numbers_without_a_prior_say_so() -> None:
+    totals = Totals({("a", "loss"): 1.0})
+    assert (totals.own, totals.application, totals.prior_weight, totals.prior_most) == (None, None, 0.0, 0.0)
+
+
 def test_mean_loss_is_over_all_models() -> None:
     totals = Totals({("a", "loss"): 1.0, ("a", "scored"): 2.0, ("b", "loss"): 3.0, ("b", "scored"): 6.0})
     assert totals.mean_loss == 0.5
