@@ -26,6 +26,12 @@ NO_HEADERS: Headers = []
 NO_IDS: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
 
 
+def address_of(client: asyncio.BaseTransport) -> str:
+    """The address of who is at the other end; empty if that has none."""
+    peer = client.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) else ""
+
+
 class Member(Protocol):
     """A connection, as the port sees it.
 
@@ -174,7 +180,7 @@ class Port:
         varying: Headers,
         method: str,
         url: bytes,
-        transport: asyncio.Transport | None,
+        client: asyncio.BaseTransport | str,
         chance: float | None = None,
     ) -> RequestNote | None:
         """Note a request, if it has an id or the watch wants to know of it.
@@ -183,7 +189,7 @@ class Port:
             arrived_s: when it was read.
             varying: its headers that differ in each request.
             method, url: what it asks.
-            transport: knows the client; None if nobody does.
+            client: its transport, or its address.
             chance: what the watch has drawn for it; None if that is still to do.
         """
         ids, traceparents, tracestates = ids_of(varying) if varying else NO_IDS
@@ -192,8 +198,8 @@ class Port:
             return RequestNote(arrived_s, request_id) if request_id else None
 
         def about() -> tuple[str, str, str]:
-            peer = None if transport is None else transport.get_extra_info("peername")
-            return method, path_of(url).decode("latin-1"), str(peer[0]) if isinstance(peer, tuple) else ""
+            address = client if isinstance(client, str) else address_of(client)
+            return method, path_of(url).decode("latin-1"), address
 
         asks = method == "POST" and not url.startswith(HEALTH_SERVICE)
         if chance is None:

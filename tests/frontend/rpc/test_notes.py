@@ -64,6 +64,7 @@ def test_calls_are_logged() -> None:
         good, bad = map(json.loads, path.read_text().splitlines())
         assert (good["request_id"], good["status"], good["path"], good["application"]) == (made, "OK", INFER, "app")
         assert good["query_id"] > 0
+        assert good["client"] == bad["client"] == "127.0.0.1"
         assert (bad["request_id"], bad["status"]) == ("mine", "NOT_FOUND")
 
 

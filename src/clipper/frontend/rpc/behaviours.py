@@ -276,7 +276,7 @@ def start(
     note = None
     if head.varying or port.watch is not None:
         read_s = port.now_s() if arrived_s is None else arrived_s
-        note = port.note(read_s, head.varying, "POST", head.path.encode("latin-1"), None)
+        note = port.note(read_s, head.varying, "POST", head.path.encode("latin-1"), stream.client)
         if note is not None and note.id:
             stream.name(note.id)
     call = Call(port, caller, message.data, head.authorizations, stream.deadline_s, arrived_s, note)

@@ -10,6 +10,7 @@ from clipper.frontend import limits
 from clipper.frontend.budget import Untaken
 from clipper.frontend.door import PATIENCE_SHARE_OF_SLO, Door
 from clipper.frontend.held import Held
+from clipper.frontend.port import address_of
 from clipper.frontend.rpc import bounds
 from clipper.frontend.rpc.behaviours import STREAM_INFER, Conversation, Shared, UnaryCall, Watch
 from clipper.frontend.rpc.protocols import REFLECTION, REFLECTION_ALPHA
@@ -58,6 +59,8 @@ class RpcConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        if self._port.watch is not None:
+            self._session.client = address_of(transport)
         self._shared.connections.add(self)
         has_room = self._port.add(self)
         if not has_room or len(self._shared.connections) > bounds.MAX_CONNECTIONS:

@@ -71,6 +71,7 @@ class Session:
         is_over: whether nothing more is read. What there is to send has to be sent.
         last_call_sweep: when the last call began or ended.
         arrived_s: when the input that is being taken in was read, on the loop's clock.
+        client: its address; empty if nobody asks for it.
     """
 
     def __init__(self, host: Host, budget: Budget) -> None:
@@ -82,6 +83,7 @@ class Session:
         self.last_call_sweep = 0
         self._sweep = 0
         self.arrived_s = 0.0
+        self.client = ""
         self._idle_frames = self._calls = 0
         # Answered calls whose client still sends: they are reset once the answer is sent.
         self._to_reset: set[int] = set()

@@ -45,9 +45,11 @@ class Sender(Protocol):
 
     Attributes:
         arrived_s: when the input that it is taking in was read.
+        client: the client's address; empty if nobody asks for it.
     """
 
     arrived_s: float
+    client: str
 
     def send(self, stream: "Stream", message: bytes | None, trailers: Headers | None) -> None:
         """Send a part of an answer: its head if that is due, a message, or the trailers that end it.
@@ -113,6 +115,11 @@ class Stream:
     def name(self, request_id: str) -> None:
         """Have the answer's head say the request's id, unless it was sent."""
         self.answer_head = [*ANSWER_HEAD, (b"x-request-id", request_id.encode())]
+
+    @property
+    def client(self) -> str:
+        """The client's address; empty if nobody asks for it."""
+        return self._session.client
 
     @property
     def arrived_s(self) -> float:
