@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import Kind, Splitter
+from clipper.containers.protocol.frames import PROTOCOL_VERSION, Kind, Splitter
 from clipper.containers.protocol.messages import Predict, Welcome
 from clipper.control.snapshot import ReplicaAddress
 from clipper.types import InputType
@@ -106,7 +106,7 @@ class _Caller(asyncio.Protocol):
             if kind == Kind.HELLO:
                 self._greet(messages.decode_hello(body).token)
             else:
-                self._receive(Batch(frame_id, messages.decode_predict(body), self))
+                self._receive(Batch(frame_id, messages.decode_predict(body, PROTOCOL_VERSION), self))
 
     def _greet(self, token: str) -> None:
         self._container.tokens.append(token)

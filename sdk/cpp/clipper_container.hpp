@@ -23,8 +23,9 @@ namespace clipper {
 enum Kind : uint32_t { HELLO = 1, WELCOME, PREDICT, RESULTS, ERROR, PING, PONG, TYPED_RESULTS };
 constexpr const char* kTypes[] = {"", "int32", "int64", "float32", "float64", "uint8", "bool", "string", "bytes"};
 constexpr size_t kTypeBytes[] = {0, 4, 8, 4, 8, 1, 1, 1, 1}, kString = 7;
-constexpr uint16_t kVersion = 2;  // of the protocol; callers of version 1 get no TYPED_RESULTS
+constexpr uint16_t kVersion = 3;  // of the protocol; callers of version 1 get no TYPED_RESULTS
 constexpr size_t kMaxHello = 8 + 0xFFFF, kMaxBody = 1 << 30, kMaxRows = 65'536, kMaxMessage = 4'096;
+constexpr size_t kMaxTrace = 128 * 1'024;
 constexpr int kMaxConnections = 256, kPatienceS = 5;  // for a HELLO, and at the end for the last answer to be taken
 using Options = std::map<std::string, std::string>;   // what a container is started with, e.g. options.at("--data")
 struct Row {  // one input; valid during the call that it is given to
@@ -101,12 +102,29 @@ inline std::string frame(Kind kind, uint64_t id, std::string_view body) {
 }
 inline std::string_view read_hello(std::string_view body) {  // returns the token
   require(body.size() >= 8 && body.substr(0, 4) == "CLPR", "expected HELLO");
-  require(get<uint16_t>(body, 4) - 1u < kVersion, "expected HELLO of version 1 or 2");
+  require(get<uint16_t>(body, 4) >= 1, "expected HELLO of version 1 or later");
   require(get<uint16_t>(body, 6) == body.size() - 8, "HELLO's token is not of the size that it says");
   return body.substr(8);
 }
+struct Span { std::string_view traceparent, tracestate; };  // named as in the headers of W3C Trace Context
+using Trace = std::vector<Span>;  // the batch's span, and those of its traced queries; empty if it is not traced
+inline Trace current_trace;       // of the batch that the model evaluates now
+inline Trace take_trace(std::string_view& body, uint16_t version) {  // off the end of a PREDICT's body
+  const size_t size = body.size() < 16 ? 0 : get<uint32_t>(body, 12);
+  require(!size || (version >= 3 && size <= std::min(body.size() - 16, kMaxTrace)), "PREDICT's trace is malformed");
+  const std::string_view text = body.substr(body.size() - size);
+  body.remove_suffix(size);
+  Trace trace;
+  for (size_t at = 0; size && at <= size;) {
+    const std::string_view line = text.substr(at, text.find('\n', at) - at);
+    const size_t blank = std::min(line.find(' '), line.size());
+    trace.push_back({line.substr(0, blank), line.substr(std::min(blank + 1, line.size()))});
+    at += line.size() + 1;
+  }
+  return trace;
+}
 inline Rows read_predict(std::string_view body, const InputType& type) {  // within the body; none if of another type
-  require(body.size() >= 16 && !get<uint16_t>(body, 10) && !get<uint32_t>(body, 12), "PREDICT's head is malformed");
+  require(body.size() >= 16 && !get<uint16_t>(body, 10), "PREDICT's head is malformed");
   const size_t count = get<uint32_t>(body, 0), row_bytes = get<uint32_t>(body, 4);
   size_t start = row_bytes ? 16 : 16 + (count * 4 + 7) / 8 * 8;
   require(count >= 1 && count <= kMaxRows && start <= body.size(), "PREDICT has no rows, or too many");
@@ -326,14 +344,16 @@ struct Server {  // each connection has a thread of its own, which calls the mod
       for (char head[sizeof(Header)];; ++frames) {
         const auto [size, kind, id] = read_header(receive(fd, head, sizeof head), frames ? kMaxBody : kMaxHello);
         const std::unique_ptr<char[]> memory(new char[size]);  // which the system gives as it is written to
-        const std::string_view body = receive(fd, memory.get(), size);
+        std::string_view body = receive(fd, memory.get(), size);
         const int64_t busy_us = std::max<int64_t>(now_us() - running_since_us, 0);
         if (frames == 1) watches = kind == PING;
         if (frames == 0) version = greet(fd, kind, body);
         else if (kind == PING && body.empty()) send_all(fd, frame(PONG, id, pack(busy_us)));
         else if (kind == PREDICT && watches) send_all(fd, frame(ERROR, id, "this connection only watches"));
-        else if (kind == PREDICT) predict(fd, id, read_predict(body, type), version);
-        else require(false, "expected PREDICT or PING");
+        else if (kind == PREDICT) {
+          Trace trace = take_trace(body, version);
+          predict(fd, id, read_predict(body, type), std::move(trace), version);
+        } else require(false, "expected PREDICT or PING");
       }
     } catch (const std::exception& error) {
       if (frames == 0) send_all(fd, frame(ERROR, 0, error.what()));
@@ -347,23 +367,25 @@ struct Server {  // each connection has a thread of its own, which calls the mod
     for (size_t at = 0; at < std::min(given.size(), token.size()); ++at) difference |= size_t(given[at] ^ token[at]);
     require(kind == HELLO && (token.empty() || !difference), "expected HELLO with the token of this container");
     set(fd, SOL_SOCKET, SO_RCVTIMEO, timeval{});
-    const auto version = get<uint16_t>(body, 4);
+    const auto version = std::min(get<uint16_t>(body, 4), kVersion);
     std::unique_lock lock(mutex);
     const std::string greeting = welcome(model, options, version);
     lock.unlock();
     send_all(fd, greeting);
     return version;
   }
-  void predict(int fd, uint64_t id, const Rows& rows, uint16_t version) {
+  void predict(int fd, uint64_t id, const Rows& rows, Trace trace, uint16_t version) {
     std::string shown;
     std::unique_lock lock(mutex);
     next_turn.wait(lock, [this, mine = tickets++] { return mine == turn; });
     require(!stopping, "the container stops");  // and no other turn comes
     ++in_hand;
     lock.unlock();
+    current_trace = std::move(trace);
     running_since_us = now_us();
     const std::string reply = answer(model, id, rows, version, shown);
     running_since_us = INT64_MAX;
+    current_trace.clear();
     lock.lock();
     if (model.output_type.empty()) model.output_type = shown;
     ++turn;

@@ -230,6 +230,11 @@ class ModelId:
     def __str__(self) -> str:
         return f"{self.name}:{self.version}"
 
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What a record of a log says of it."""
+        return {"model": self.name, "version": self.version}
+
 
 def check_name(kind: str, name: str) -> str:
     """Return ``name`` if it may name an application, a model or a version.

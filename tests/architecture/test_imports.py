@@ -23,9 +23,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         "open_files": "",
         "malloc": "",
         "log_format": "",
-        "telemetry.trace_context": "",
+        "telemetry.trace_context": "containers.protocol",
         "telemetry.request_note": "telemetry.trace_context",
-        "telemetry.spans": "telemetry.request_note telemetry.trace_context",
+        "telemetry.spans": "containers.protocol telemetry.request_note telemetry.trace_context",
         "telemetry": "telemetry.request_note telemetry.spans telemetry.trace_context control.statistics extras "
         "log_format settings",
         "tls": "",
@@ -39,7 +39,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control": "control.feedback control.snapshot control.statistics tls",
         "containers.protocol": "",
         "containers": "containers.protocol tls",
-        "runtime": "containers.protocol",
+        "runtime": "containers.protocol log_format",
         "metrics.histogram": "control.statistics",
         "outputs": "containers.protocol inputs",
         "abstraction": "containers containers.protocol outputs metrics.histogram control.snapshot "

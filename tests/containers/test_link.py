@@ -12,6 +12,7 @@ from clipper.containers.link import MAX_WELCOME_BYTES, ReplicaLink
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, Kind, header
 from clipper.containers.protocol.messages import Welcome
+from clipper.containers.protocol.trace import BatchTrace, TraceContext, read_trace
 from clipper.containers.protocol.typed import OutputForm, encode_typed_results
 from clipper.types import DType, ModelId
 from clipper.worker.__main__ import PreciseLoop
@@ -311,30 +312,56 @@ def test_tcp(run: Callable[[Scenario], None]) -> None:
     run(scenario)
 
 
-def test_a_container_of_the_first_version_refuses_the_second_and_is_asked_by_the_first(
-    run: Callable[[Scenario], None],
+@pytest.mark.parametrize("newest", [1, 2])
+def test_a_container_of_an_older_version_refuses_newer_ones_and_is_not_told_of_traces(
+    run: Callable[[Scenario], None], newest: int
 ) -> None:
+    predicted: list[bytes] = []
+
     async def scenario(tmp_path: Path) -> None:
         hellos: list[int] = []
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             hello = await reader.readexactly(len(messages.encode_hello("secret")))
             hellos.append(messages.decode_hello(hello[HEADER_BYTES:]).version)
-            if hellos[-1] == 1:
-                writer.write(messages.encode_welcome(Welcome("digits", "1", DOUBLES)))
+            if hellos[-1] <= newest:
+                writer.write(messages.encode_welcome(Welcome("digits", "1", DOUBLES, protocol=hellos[-1])))
+                predicted.append(await reader.readexactly(HEADER_BYTES + 16 + 8))
                 await reader.read()
             else:
-                writer.write(messages.encode_error(0, "the caller speaks protocol 2: this container speaks 1"))
+                writer.write(messages.encode_error(0, "the caller speaks a newer protocol than this container"))
             writer.close()
 
         server = await asyncio.start_unix_server(answer, str(tmp_path / "s"))
         hearing = Hearing()
         link = make_link(f"unix:{tmp_path}/s", hearing, "secret")
         await link.first_attempt
-        assert link.is_linked and hellos == [2, 1] and hearing.kinds() == ["linked"]
+        assert link.is_linked and hellos == [3, 2, 1][: 4 - newest] and hearing.kinds() == ["linked"]
+        link.send(1, DType.FLOAT64, 0, [bytes(8)], BatchTrace(TraceContext("00-1-2-01"), ()))
+        await until_async(lambda: predicted == messages.encode_predict(1, DType.FLOAT64, 0, [bytes(8)]))
         link.close()
         server.close()
         await until_async(lambda: len(asyncio.all_tasks()) == 1)
+
+    run(scenario)
+
+
+def test_a_container_of_the_third_version_is_told_of_a_batchs_trace(run: Callable[[Scenario], None]) -> None:
+    trace = BatchTrace(TraceContext("00-1-2-01", "a=1"), (TraceContext("00-1-3-01"),))
+
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing = SmallContainer(tmp_path / "s"), Hearing()
+        container.greeting = messages.encode_welcome(Welcome("digits", "1", DOUBLES, protocol=3))
+        await container.start()
+        link = make_link(container.address, hearing)
+        await until_async(lambda: link.is_linked)
+        link.send(1, DType.FLOAT64, 0, [ROW], trace)
+        link.send(2, DType.FLOAT64, 0, [ROW], None)
+        await until_async(lambda: len(container.batches) == 2)
+        traced, other = (container.take() for _ in range(2))
+        assert traced.rows == other.rows == [ROW]
+        assert read_trace(traced.predict.trace) == trace and other.predict.trace == b""
+        await end(link, container)
 
     run(scenario)
 

@@ -51,6 +51,7 @@ RUN = {
     "docs/moving.md": "tests/docs/test_moving_page.py",
     "docs/open-inference.md": "tests/docs/slow_pages.py",
     "docs/environments.md": "tests/docs/slow_pages.py",
+    "docs/logs-and-traces.md": "tests/docs/test_logs_and_traces_page.py",
 }
 # The test that runs each page's commands; those that it leaves out have their reason there.
 COMMANDS_RUN = {

@@ -12,14 +12,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from clipper.cli.process import running, wait_until_gone
+from clipper.containers.protocol.trace import BatchTrace, TraceContext, write_trace
 from clipper.log_format import FIELDS, JsonFormatter
+from clipper.runtime.trace import tracing
 from clipper.telemetry.lines import access_said, slow_said
 from clipper.telemetry.request_note import MAX_REQUEST_ID_BYTES, EndedQuery, QueryNote, RequestNote
 from clipper.telemetry.trace_context import SpanContext
+from otlp_receiver import otlp_receiver
 from waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +50,20 @@ def test_the_tables_have_the_keys_that_lines_have() -> None:
 
 def test_what_the_page_says_of_bounds() -> None:
     assert f"1 to {MAX_REQUEST_ID_BYTES} characters" in PAGE
+
+
+def test_the_models_own_span_is_sent_with_those_of_its_batch_alone() -> None:
+    block = PAGE.split("### A model's own spans")[1].split("```python\n")[1].split("```")[0]
+    batch = TraceContext(f"00-{1:032x}-{2:016x}-01")
+    with otlp_receiver() as receiver:
+        model: dict[str, Any] = {}
+        exec(block.replace("http://localhost:4318", receiver.url), model)
+        inputs = np.ones((2, 3))
+        assert model["predict"](inputs) == [3.0, 3.0]
+        assert tracing(model["predict"], write_trace(BatchTrace(batch, (batch,))))(inputs) == [3.0, 3.0]
+        model["provider"].shutdown()
+        (span,) = receiver.spans
+        assert (span.name, span.trace_id[-1], span.parent_span_id[-1]) == ("look up features", 1, 2)
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ public final class Acting {
             case 16 -> outputs.add(new String[] {"a", "b"});
             case 17 -> outputs.add(new double[0]);
             case 18 -> outputs.add(new long[] {-1, 1L << 62});
+            case 19 -> outputs.add(Model.trace().stream().map(at -> at.traceparent() + "|" + at.tracestate()).toList());
             default -> outputs.add(first);
         }
     }

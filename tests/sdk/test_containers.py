@@ -16,7 +16,7 @@ from fuzzing import fuzz
 from programs import Programs, free_port, running, started
 
 from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import MAX_BODY_BYTES, Kind, header
+from clipper.containers.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, Kind, header
 from clipper.types import DType, InputType
 from waiting import until
 
@@ -24,7 +24,7 @@ ROWS = [[20.0, 2.0], [30.0, 4.0], [50.0, 6.0]]
 
 # What an input of acting's begins with.
 THROW, NAN, INFINITY, TEXT, WAIT, NUMBERS, LARGE, NOTHING, FAIL, JSON, THROW_OTHER = range(1, 12)
-FLOATS, RAGGED, BOOLS, SHORTS, TEXTS, EMPTY, LONGS = range(12, 19)
+FLOATS, RAGGED, BOOLS, SHORTS, TEXTS, EMPTY, LONGS, SAY_TRACE = range(12, 20)
 
 
 def doubles(*values: float) -> bytes:
@@ -60,6 +60,28 @@ def test_bytes_that_only_align_are_not_looked_at(programs: Programs) -> None:
     with running(programs.sum) as container, container.caller() as caller:
         caller.socket.sendall(aligned_with_other_bytes([doubles(1.5, 2.5), doubles(), doubles(3.0)]))
         assert [float(output) for output in caller.results(1).outputs] == [4.0, 0.0, 3.0]
+
+
+def test_a_model_is_told_of_the_trace_of_each_batch(programs: Programs) -> None:
+    traces = [b"00-1-2-01 a=1 b=2\n00-1-3-01\n00-4-5-01 ", b"", b"00-6-7-01", b"\n"]
+    said = [["00-1-2-01|a=1 b=2", "00-1-3-01|", "00-4-5-01|"], [], ["00-6-7-01|"], ["|", "|"]]
+    with running(programs.acting) as container, container.caller(greet=False) as caller:
+        assert caller.greet(version=0xFFFF).protocol == PROTOCOL_VERSION
+        for batch_id, trace in enumerate(traces):
+            predict = messages.encode_predict(batch_id, DType.FLOAT64, 0, [doubles(SAY_TRACE)] * 2)
+            caller.socket.sendall(b"".join(messages.add_trace(predict, trace) if trace else predict))
+        for batch_id, told in enumerate(said):
+            assert [json.loads(output) for output in caller.results(batch_id).outputs] == [told] * 2
+
+
+@pytest.mark.parametrize(("version", "trace_bytes"), [(2, 5), (3, 6), (3, 2**31), (3, 2**32 - 1)])
+def test_a_trace_that_does_not_fit_ends_the_connection(programs: Programs, version: int, trace_bytes: int) -> None:
+    body = struct.pack("<IIBBHI", 1, 8, DType.FLOAT64, 0, 0, trace_bytes) + doubles(20.0) + b"00-1-"[:trace_bytes]
+    with running(programs.acting) as container, container.caller(greet=False) as caller:
+        caller.greet(version=version)
+        caller.socket.sendall(header(Kind.PREDICT, len(body), 1) + body)
+        with pytest.raises(EOFError):
+            caller.read()
 
 
 def test_a_row_that_fails_fails_alone(programs: Programs) -> None:

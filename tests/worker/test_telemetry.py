@@ -24,6 +24,29 @@ def predict(inputs):
     time.sleep(0.05 if any(row[0] for row in inputs) else 0)
     return [float(row.sum()) for row in inputs]
 """
+# Answers each row's sum, within a span of its own that it sends by OpenTelemetry's SDK.
+OWN_SPAN = """
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace import Link, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from clipper.runtime.trace import current_trace
+
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter("URL/v1/traces")))
+tracer = provider.get_tracer("mine")
+
+def context_of(headers):
+    return get_current_span(TraceContextTextMapPropagator().extract(headers._asdict())).get_span_context()
+
+def predict(inputs):
+    trace = current_trace()
+    links = [Link(context_of(query)) for query in trace.queries] if trace else []
+    with tracer.start_as_current_span("look up", links=links):
+        return [float(row.sum()) for row in inputs]
+"""
 CALLER = f"{0xCA11:016x}"
 
 
@@ -166,6 +189,24 @@ def test_a_batch_has_links_to_all_its_traced_queries(traced: Traced) -> None:
     assert sum(attributes(batch)["clipper.batch_size"] for batch in batches) == 16
     assert {span.parent_span_id for span in named("queue m")} == queries
     assert {link.span_id for span in named("queue m") for link in span.links} == {batch.span_id for batch in batches}
+
+
+def test_a_models_own_span_is_a_part_of_its_batch() -> None:
+    with (
+        otlp_receiver() as receiver,
+        observed(OWN_SPAN.replace("URL", receiver.url), otlp_endpoint=receiver.url, trace_share=0.0) as system,
+    ):
+        assert ask(system, 1, traceparent=parent(1), tracestate="a=1")[0].json["output"] == 1
+        assert ask(system, 2, traceparent=parent(2, flags="00"))[0].json["output"] == 2
+        found = Traced(system, receiver)
+        until(lambda: len(found.spans(1)) == 6 and len(receiver.named("look up")) == 2)
+        (own,), (batch,), (query,) = (found.spans(1, name) for name in ("look up", "batch m", "query app"))
+        assert own.parent_span_id == batch.span_id and own.trace_state == "a=1"
+        assert [link.span_id for link in own.links] == [query.span_id]
+        assert batch.start_time_unix_nano <= own.start_time_unix_nano + 1000
+        assert own.end_time_unix_nano <= batch.end_time_unix_nano + 1000
+        # That of the batch that is not traced is for the model's own tracer to decide on.
+        assert found.spans(2) == []
 
 
 @pytest.mark.parametrize("trouble", ["hangs", "is away"])

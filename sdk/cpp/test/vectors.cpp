@@ -78,7 +78,11 @@ static InputType type_of(const std::string& dtype, int dimensions) {
   return InputType(dtype + open + (dimensions ? "]" : ""));
 }
 
-static void check_predict(const Vector& vector, const std::string& body) {
+static void check_predict(const Vector& vector, std::string_view body) {
+  std::vector<std::string> trace;
+  for (const auto& [traceparent, tracestate] : take_trace(body, kVersion))
+    trace.push_back(std::string(traceparent) + (tracestate.empty() ? "" : " ") + std::string(tracestate));
+  check(trace == vector.all("trace"), "the trace");
   const InputType type = type_of(vector["dtype"], std::stoi(vector["dimensions"]));
   const Rows read = read_predict(body, type);
   const std::vector<std::string> rows = vector.all("row");
@@ -144,7 +148,9 @@ static bool is_refused(const Vector& vector) {
     if (as == "HELLO") read_hello(body);
     const size_t dtype = as == "PREDICT" ? size_t(body.at(8)) : 0;
     const InputType type(kTypes[0 < dtype && dtype < std::size(kTypes) ? dtype : 1]);
-    return as == "PREDICT" && read_predict(body, type).empty();  // if not a violation, of a type that there is not
+    std::string_view rows = body;
+    if (as == "PREDICT") take_trace(rows, kVersion);
+    return as == "PREDICT" && read_predict(rows, type).empty();  // if not a violation, of a type that there is not
   } catch (const std::runtime_error&) {
     return true;
   }

@@ -66,11 +66,10 @@ class ModelQueue:
         self._scheduler = Scheduler(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000, turns.flow)
         self._links: dict[str, Replica] = {}
         self._loop = asyncio.get_running_loop()
-        self._turn_is_due = False
+        self._turn_is_due = self._notify_is_due = False
         self._wake = Alarm(self._loop, self._take_turn)
         # Waiters of dropped work, with the reason. The queue's bound is its bound, and it is empty most of the time.
         self._unnotified: deque[tuple[Waiter, str, str]] = deque()
-        self._notify_is_due = False
         # The latest input that was answered. Whoever reuses it must not get an input that kills containers.
         self.recent_row: bytes | None = None
         self.recent_output: Output | None = None
@@ -211,8 +210,7 @@ class ModelQueue:
 
     def lost(self, replica: Replica) -> None:
         """The connection broke: requeue the work that was in flight."""
-        works = self._lose(replica)
-        self._scheduler.queue.push_back([work for work in works if self._may_retry(work)])
+        self._scheduler.queue.push_back([work for work in self._lose(replica) if self._may_retry(work)])
         if replica.is_draining:
             self._remove(replica)
         self._take_turn()
@@ -277,8 +275,7 @@ class ModelQueue:
             self._time_out(decision.late)
         if decision.shed:
             self._counts.rejected += len(decision.shed)
-            message = f"{self.model} gets more queries than it can answer within the SLO"
-            self._drop(decision.shed, "overloaded", message)
+            self._drop(decision.shed, "overloaded", f"{self.model} gets more queries than it can answer within the SLO")
         if decision.wake_s is not None:
             self._wake.set(decision.wake_s)
 
@@ -288,8 +285,8 @@ class ModelQueue:
         # One observation for each batch keeps this cheap: the oldest query's wait stands for the batch.
         counts.queue_wait_s.record(batch.sent_s - works[0].arrival_s)
         counts.batch_size.record(len(works))
-        self._turns.sent(self.model, state.id, batch)
-        self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, [work.row for work in works])
+        trace = self._turns.sent(self.model, state.id, batch)
+        self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, [work.row for work in works], trace)
 
     def receive_results(self, replica: Replica, batch_id: int, results: Results | TypedResults) -> None:
         batch = self._finish(replica, batch_id, results.evaluation_us)
@@ -360,7 +357,10 @@ class ModelQueue:
             return None
         finished = self._scheduler.finished(replica.state, batch_id, self._loop.time())
         if finished is None:
-            log.warning("replica %s answered batch %d, which it was not sent", replica.id, batch_id)
+            log.warning(
+                "%(replica)s answered batch %(batch_id)d, which it was not sent",
+                {"replica": replica.id, "batch_id": batch_id, **self.model.log_fields},
+            )
             return None
         batch, service_s = finished
         self._turns.ended(self.model, batch, evaluation_us)

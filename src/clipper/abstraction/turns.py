@@ -6,6 +6,7 @@ from typing import Protocol
 
 from clipper.abstraction.alarm import Alarm
 from clipper.abstraction.batching.flow import Batch, Flow
+from clipper.containers.protocol.trace import BatchTrace
 from clipper.telemetry.spans import BatchEnd, distinct
 from clipper.telemetry.watch import Watch
 from clipper.types import ModelId
@@ -60,12 +61,12 @@ class Turns:
         if self._end_is_due:
             self._end(self.flow.arrivals)
 
-    def sent(self, model: ModelId, replica: str, batch: Batch) -> None:
-        """``batch`` was sent; ``ended`` follows."""
+    def sent(self, model: ModelId, replica: str, batch: Batch) -> BatchTrace | None:
+        """``batch`` is sent; ``ended`` follows. Return what its container is told; None if it is not traced."""
         self.flow.sent(batch)
         watch = self._watch
         if watch is None or batch.sent_s > watch.traced_until_s:
-            return
+            return None
         # A query that joined another one's work waited from its own arrival on, which nothing notes.
         queries = [
             (span, work.arrival_s)
@@ -74,6 +75,7 @@ class Turns:
             if (span := waiter.span) is not None
         ]
         batch.note = watch.batch_note(model.name, model.version, replica, batch.sent_s, len(batch.works), queries)
+        return None if batch.note is None else batch.note.trace
 
     def ended(self, model: ModelId, batch: Batch, evaluation_us: int | None = None) -> None:
         """``batch`` was answered, or its replica was lost. Call it before the waiters get their outputs."""

@@ -9,6 +9,7 @@ from typing import Protocol, cast
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, OLDEST_VERSION, PROTOCOL_VERSION, Kind, Splitter
 from clipper.containers.protocol.messages import Buffer, Results, Welcome
+from clipper.containers.protocol.trace import BatchTrace, write_trace
 from clipper.containers.protocol.typed import TypedResults, decode_typed_results
 from clipper.errors import ClipperError, ModelFailed, ProtocolViolation
 from clipper.tls.trust import pinned_context
@@ -57,6 +58,7 @@ class ReplicaLink:
         self._certificate = certificate
         self._listener = listener
         self._transport: asyncio.WriteTransport | None = None
+        self._version = OLDEST_VERSION  # that is spoken while it is linked
         self._task: asyncio.Task[None] | None = None
         self.last_error: str | None = None
         self.first_attempt: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -79,10 +81,18 @@ class ReplicaLink:
             self._transport = None
         self._settle_first_attempt()
 
-    def send(self, batch_id: int, dtype: DType, dimensions: int, rows: Sequence[bytes]) -> None:
-        """Write one batch. The link must be linked. The scheduler's two batches in flight bound what is buffered."""
+    def send(
+        self, batch_id: int, dtype: DType, dimensions: int, rows: Sequence[bytes], trace: BatchTrace | None = None
+    ) -> None:
+        """Write one batch. The link must be linked. The scheduler's two batches in flight bound what is buffered.
+
+        ``trace``: None if it is not traced. A container of an older version is not told.
+        """
         transport = cast(asyncio.WriteTransport, self._transport)
-        transport.writelines(messages.encode_predict(batch_id, dtype, dimensions, rows))
+        frame = messages.encode_predict(batch_id, dtype, dimensions, rows)
+        if trace is not None and self._version >= 3:
+            frame = messages.add_trace(frame, write_trace(trace))
+        transport.writelines(frame)
 
     async def _keep_linked(self) -> None:
         delay_s = FIRST_REDIAL_S
@@ -97,16 +107,12 @@ class ReplicaLink:
 
     async def _dial(self) -> "asyncio.Future[str] | None":
         """Connect and shake hands. Return a future for the end of the connection, or None if the dial failed."""
-        connection = _Connection(self._listener, PROTOCOL_VERSION)
+        connection = _Connection(self._address, self._listener, PROTOCOL_VERSION)
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                try:
-                    welcome = await self._greet(connection)
-                except HelloRefused:
-                    # A container refuses a version that it does not know, and closes.
+                while (welcome := await self._greet(connection)) is None:
                     connection.abort()
-                    connection = _Connection(self._listener, OLDEST_VERSION)
-                    welcome = await self._greet(connection)
+                    connection = _Connection(self._address, self._listener, connection.version - 1)
             if (welcome.model, welcome.version) != (self._model.name, self._model.version):
                 # The address is stale: another container listens there now.
                 raise ProtocolViolation(f"{self._address} serves {welcome.model}:{welcome.version}, not {self._model}")
@@ -122,15 +128,23 @@ class ReplicaLink:
             connection.abort()
             raise
         self.last_error = None
+        self._version = connection.version
         self._transport = connection.transport
         connection.on_lost = self._forget_transport
         self._listener.on_linked(welcome)
         return connection.lost
 
-    async def _greet(self, connection: "_Connection") -> Welcome:
+    async def _greet(self, connection: "_Connection") -> Welcome | None:
+        """Connect and send HELLO. Return the answer, or None if the next older version is worth a try."""
         await _connect(self._address, connection, self._certificate)
         connection.write(messages.encode_hello(self._token, connection.version))
-        return await connection.welcome
+        try:
+            return await connection.welcome
+        except HelloRefused:
+            # A container of version 1 or 2 refuses a version that it does not know, and closes.
+            if connection.version == OLDEST_VERSION:
+                raise
+            return None
 
     def _forget_transport(self, reason: str) -> None:
         if self._transport is not None:
@@ -168,8 +182,9 @@ class _Connection(asyncio.Protocol):
         on_lost: called with the reason as soon as the connection ends, so that nothing is sent over it any more.
     """
 
-    def __init__(self, listener: Listener, version: int) -> None:
+    def __init__(self, address: str, listener: Listener, version: int) -> None:
         loop = asyncio.get_running_loop()
+        self._address = address
         self._listener = listener
         self.version = version
         self._splitter = Splitter(MAX_WELCOME_BYTES)
@@ -199,7 +214,10 @@ class _Connection(asyncio.Protocol):
             for kind, frame_id, body in self._splitter.feed(data):
                 self._receive(kind, frame_id, body)
         except ProtocolViolation as error:
-            log.error("closing the connection to a container: %s", error)
+            log.error(
+                "closing the connection to the container at %(address)s: %(error)s",
+                {"address": self._address, "error": error},
+            )
             self.abort()
             self._end(str(error))
 

@@ -25,6 +25,7 @@ from clipper.runtime.health import BusyClock, Watcher, answer_watching
 from clipper.runtime.inputs import input_reader
 from clipper.runtime.model import LoadedModel
 from clipper.runtime.outputs import learn_type
+from clipper.runtime.trace import tracing
 
 log = logging.getLogger("clipper.runtime")
 
@@ -106,7 +107,9 @@ class Server:
         except (BlockingIOError, ConnectionAbortedError):  # the caller has gone already
             return
         if len(self._connections) + len(self._watcher) >= MAX_CONNECTIONS and not self._drop_silent():
-            log.warning("connection refused: there are %d already, which is the limit", MAX_CONNECTIONS)
+            log.warning(
+                "connection refused: there are %(count)d already, which is the limit", {"count": MAX_CONNECTIONS}
+            )
             accepted.close()
             return
         if accepted.family != socket.AF_UNIX:
@@ -165,7 +168,8 @@ class Server:
         if connection.watches is None:
             connection.watches = kind == Kind.PING
         if kind == Kind.PREDICT and not connection.watches:
-            return connection.send(self._predict(connection.version, frame_id, messages.decode_predict(body)))
+            version = connection.version
+            return connection.send(self._predict(version, frame_id, messages.decode_predict(body, version)))
         return connection.send(answer_watching(kind, frame_id, busy_us=0))
 
     def _greet(self, connection: Connection, kind: int, body: Buffer) -> bool:
@@ -180,11 +184,12 @@ class Server:
     def _predict(self, version: int, batch_id: int, batch: Predict) -> bytes:
         started_ns = self._clock.start()
         try:
-            encoded = evaluate(self._predict_batch, lambda: self._read_inputs(batch))
+            predict_batch = tracing(self._predict_batch, batch.trace) if batch.trace else self._predict_batch
+            encoded = evaluate(predict_batch, lambda: self._read_inputs(batch))
             text = b"" if version >= 2 and encoded.array is not None else checked_lines(encoded)
         except (ClipperError, MemoryError) as error:
             self._clock.stop(started_ns)
-            log.warning("batch of %d failed: %s", batch.rows, error)
+            log.warning("batch of %(rows)d failed: %(error)s", {"rows": batch.rows, "error": error})
             return messages.encode_error(batch_id, str(error) or "out of memory")
         evaluation_us = self._clock.stop(started_ns)
         if self._has_to_learn:

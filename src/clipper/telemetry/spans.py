@@ -10,8 +10,9 @@ from typing import Literal
 
 import msgspec
 
+from clipper.containers.protocol.trace import BatchTrace
 from clipper.telemetry.request_note import EndedQuery, RequestNote
-from clipper.telemetry.trace_context import Parent, SpanContext
+from clipper.telemetry.trace_context import Parent, SpanContext, write_context
 
 Kind = Literal["server", "client", "internal"]
 Value = str | int | float | bool | tuple[str, ...]
@@ -165,6 +166,11 @@ class BatchNote(msgspec.Struct, frozen=True, gc=False):
     replica: str
     size: int
     queries: tuple[SpanContext, ...]
+
+    @property
+    def trace(self) -> BatchTrace:
+        """What the container is told."""
+        return BatchTrace(write_context(self.context), tuple(map(write_context, self.queries[:MAX_LINKS])))
 
 
 class BatchEnd(msgspec.Struct, frozen=True, gc=False):

@@ -1,9 +1,11 @@
-"""W3C Trace Context, level 1: reads ``traceparent`` and ``tracestate``, https://www.w3.org/TR/trace-context-1/."""
+"""W3C Trace Context, level 1: ``traceparent`` and ``tracestate``, https://www.w3.org/TR/trace-context-1/."""
 
 import re
 from collections.abc import Sequence
 
 import msgspec
+
+from clipper.containers.protocol.trace import TraceContext
 
 # Version, trace id, parent id, flags. A later version may go on after another dash.
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[!-~]*)?")
@@ -19,6 +21,11 @@ class SpanContext(msgspec.Struct, frozen=True, gc=False):
     trace_id: int
     span_id: int
     state: str = ""
+
+
+def write_context(context: SpanContext) -> TraceContext:
+    """Return the headers that name a span to whoever makes spans below it. All spans here are sampled."""
+    return TraceContext(f"00-{context.trace_id:032x}-{context.span_id:016x}-01", context.state)
 
 
 class Parent(msgspec.Struct, frozen=True, gc=False):

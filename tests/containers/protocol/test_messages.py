@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import HEADER_BYTES, Splitter
+from clipper.containers.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, Splitter
 from clipper.containers.protocol.messages import (
     LARGE_ROW_BYTES,
     MAX_DIMENSIONS,
     MAX_ERROR_BYTES,
     MAX_ROWS,
+    MAX_TRACE_BYTES,
     Welcome,
 )
 from clipper.errors import ProtocolViolation
@@ -42,7 +43,7 @@ def body(frame: bytes) -> memoryview:
 
 @given(texts)
 def test_hello_round_trip(token: str) -> None:
-    for version in (1, 2):
+    for version in (1, 2, 3):
         assert messages.decode_hello(body(messages.encode_hello(token, version))) == (token, version)
 
 
@@ -151,8 +152,13 @@ def test_line_feeds_do_not_become_objects() -> None:
 def test_newer_protocol_is_named_before_anything_else() -> None:
     with pytest.raises(ProtocolViolation, match="protocol 3: expected 1 to 2"):
         messages.decode_welcome(b'{"protocol": 3, "anything": []}', 2)
-    with pytest.raises(ProtocolViolation, match="protocol 3: this container speaks 1 to 2"):
-        messages.decode_hello(b"CLPR\x03\x00\xff\xff")
+    with pytest.raises(ProtocolViolation, match="protocol 0: this container speaks 1 to 3"):
+        messages.decode_hello(b"CLPR\x00\x00\xff\xff")
+
+
+def test_a_caller_of_a_newer_version_is_answered_in_the_newest_that_is_known() -> None:
+    for version in (PROTOCOL_VERSION, PROTOCOL_VERSION + 1, 0xFFFF):
+        assert messages.decode_hello(body(messages.encode_hello("t", version))) == ("t", PROTOCOL_VERSION)
 
 
 def test_runtime_and_max_batch_are_optional_in_welcome() -> None:
@@ -218,6 +224,25 @@ def test_a_predict_at_the_bounds_is_read() -> None:
 def test_a_predict_beyond_a_bound_is_refused(body: bytes, says: str) -> None:
     with pytest.raises(ProtocolViolation, match=says):
         messages.decode_predict(body)
+
+
+@pytest.mark.parametrize("rows", [[b"ab", b"cd"], [b"ab", b"", b"c"], [bytes(LARGE_ROW_BYTES)] * 2])
+def test_a_trace_comes_after_the_rows_and_is_no_part_of_them(rows: list[bytes]) -> None:
+    plain = messages.encode_predict(1, DType.BYTES, 0, rows)
+    traced = messages.add_trace(plain, b"t" * MAX_TRACE_BYTES)
+    batch = messages.decode_predict(body(b"".join(traced)), 3)
+    assert batch.trace == b"t" * MAX_TRACE_BYTES and isinstance(batch.trace, bytes)
+    assert batch._replace(trace=b"") == messages.decode_predict(body(b"".join(plain)))
+    for version in (1, 2):
+        with pytest.raises(ProtocolViolation, match="a reserved field"):
+            messages.decode_predict(body(b"".join(traced)), version)
+
+
+@pytest.mark.parametrize("trace_bytes", [10, MAX_TRACE_BYTES + 1, 2**32 - 1])
+def test_a_trace_beyond_its_bounds_is_refused(trace_bytes: int) -> None:
+    held = bytes(trace_bytes if trace_bytes == MAX_TRACE_BYTES + 1 else 9)
+    with pytest.raises(ProtocolViolation, match=f"a trace of {trace_bytes}: expected at most"):
+        messages.decode_predict(struct.pack("<IIBBHI", 1, 1, 8, 0, 0, trace_bytes) + held, 3)
 
 
 def test_large_rows_are_not_copied_and_small_ones_are_joined() -> None:

@@ -1,22 +1,25 @@
 """The vectors in proto/vectors, read both ways: what every SDK has to agree on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, Kind, Splitter
+from clipper.containers.protocol.trace import BatchTrace, TraceContext, read_trace, write_trace
 from clipper.containers.protocol.typed import OutputForm, decode_typed_results, encode_typed_results
 from clipper.errors import ModelFailed, ProtocolViolation
 from clipper.types import DType
 
 VECTORS = sorted((Path(__file__).parents[3] / "proto" / "vectors").glob("*.txt"))
 
-DECODERS = {
+DECODERS: dict[str, Callable[[memoryview], object]] = {
     "HELLO": messages.decode_hello,
     "WELCOME": messages.decode_welcome,
-    "PREDICT": messages.decode_predict,
+    "PREDICT": partial(messages.decode_predict, version=PROTOCOL_VERSION),
     "RESULTS": messages.decode_results,
     "PONG": messages.decode_pong,
     "TYPED_RESULTS": decode_typed_results,
@@ -89,11 +92,11 @@ def test_invalid_frame_is_refused(path: Path) -> None:
 def decoded(kind: Kind, body: memoryview) -> object:
     match kind:
         case Kind.PREDICT:
-            batch = messages.decode_predict(body)
+            batch = messages.decode_predict(body, PROTOCOL_VERSION)
             lengths = batch.lengths or (batch.row_bytes or 0,) * batch.rows
             ends = [sum(lengths[: row + 1]) for row in range(batch.rows)]
             rows = [bytes(batch.payload[end - length : end]) for end, length in zip(ends, lengths)]
-            return batch.dtype, batch.dimensions, batch.row_bytes or 0, rows
+            return batch.dtype, batch.dimensions, batch.row_bytes or 0, rows, batch.trace and read_trace(batch.trace)
         case Kind.RESULTS:
             results = messages.decode_results(body)
             return list(results.outputs), results.evaluation_us, results.failures
@@ -120,7 +123,8 @@ def meaning(vector: Vector) -> object:
             return messages.decode_welcome(vector["json"].encode(), PROTOCOL_VERSION)
         case "PREDICT":
             rows = [bytes.fromhex(row) for row in vector.all("row")]
-            return DType.parse(vector["dtype"]), int(vector["dimensions"]), int(vector["row_bytes"]), rows
+            dtype, trace = DType.parse(vector["dtype"]), trace_of(vector)
+            return dtype, int(vector["dimensions"]), int(vector["row_bytes"]), rows, trace or b""
         case "RESULTS":
             return [text.encode() for text in vector.all("output")], int(vector["evaluation_us"]), failures(vector)
         case "TYPED_RESULTS":
@@ -139,6 +143,11 @@ def form(vector: Vector) -> OutputForm:
     return OutputForm(DType.parse(vector["dtype"]), shape, DType.parse(vector["written_as"]))
 
 
+def trace_of(vector: Vector) -> BatchTrace | None:
+    contexts = [TraceContext(*line.split(" ", 1)) for line in vector.all("trace")]
+    return BatchTrace(contexts[0], tuple(contexts[1:])) if contexts else None
+
+
 def failures(vector: Vector) -> dict[int, str]:
     pairs = (failure.partition(" ") for failure in vector.all("failure"))
     return {int(row): message for row, _, message in pairs}
@@ -152,7 +161,9 @@ def encoded(vector: Vector) -> bytes:
         case "PREDICT":
             rows = [bytes.fromhex(row) for row in vector.all("row")]
             dtype = DType.parse(vector["dtype"])
-            return b"".join(messages.encode_predict(frame_id, dtype, int(vector["dimensions"]), rows))
+            trace = trace_of(vector)
+            frame = messages.encode_predict(frame_id, dtype, int(vector["dimensions"]), rows)
+            return b"".join(frame if trace is None else messages.add_trace(frame, write_trace(trace)))
         case "RESULTS":
             outputs = vector.all("output")
             text = "\n".join(outputs).encode()

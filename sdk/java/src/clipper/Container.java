@@ -19,6 +19,7 @@ public final class Container {
     private static final String TOKEN = System.getenv().getOrDefault("CLIPPER_TOKEN", "");
     private static final int MAX_CONNECTIONS = 256; // over these the accepting thread serves one, and accepts no other
     private static final int HELLO_WITHIN_S = 5;
+    static volatile List<Model.Span> trace = List.of(); // of the batch in hand
 
     private final ExecutorService connections = new ThreadPoolExecutor(0, MAX_CONNECTIONS, 1, TimeUnit.SECONDS,
             new SynchronousQueue<>(), new ThreadPoolExecutor.CallerRunsPolicy());
@@ -150,13 +151,15 @@ public final class Container {
             } else if (watches) {
                 out.write(frame(ERROR, frame.id(), "this connection began with a PING, so it only watches".getBytes()));
             } else {
-                predict(protocol, frame.id(), rows(frame, type), out);
+                List<Model.Span> trace = trace(frame, protocol);
+                predict(protocol, frame.id(), rows(frame, type), trace, out);
             }
         }
     }
 
-    private void predict(int protocol, long id, List<ByteBuffer> rows, OutputStream out) throws Exception {
-        byte[] answer = modelThread.submit(() -> answer(protocol, id, rows)).get();
+    private void predict(int protocol, long id, List<ByteBuffer> rows, List<Model.Span> trace, OutputStream out)
+            throws Exception {
+        byte[] answer = modelThread.submit(() -> answer(protocol, id, rows, trace)).get();
         try {
             out.write(answer);
         } finally {
@@ -164,8 +167,9 @@ public final class Container {
         }
     }
 
-    private byte[] answer(int protocol, long id, List<ByteBuffer> rows) {
+    private byte[] answer(int protocol, long id, List<ByteBuffer> rows, List<Model.Span> trace) {
         answers.acquireUninterruptibly(); // there is none to be had once it stops
+        Container.trace = trace;
         long startedNs = busySinceNs = System.nanoTime() | 1;
         try {
             List<?> outputs = model.predictor().predict(rows.stream().map(type::row).toList());
@@ -183,6 +187,7 @@ public final class Container {
             return frame(ERROR, id, message(error));
         } finally {
             busySinceNs = 0;
+            Container.trace = List.of();
         }
     }
 }

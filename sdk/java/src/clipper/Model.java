@@ -24,6 +24,14 @@ public record Model(String inputType, int maxBatch, Predictor predictor, String 
         List<?> predict(List<Row> rows) throws Exception;
     }
 
+    /** Names a span, as in the headers of W3C Trace Context; {@code tracestate} is empty if the trace has none. */
+    public record Span(String traceparent, String tracestate) {}
+
+    /** The span of the batch that the model evaluates now, then those of its traced queries; none if not traced. */
+    public static List<Span> trace() {
+        return Container.trace;
+    }
+
     /** An output that is JSON already. */
     public record Json(String text) {}
 

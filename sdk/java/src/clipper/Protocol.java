@@ -13,7 +13,8 @@ import java.util.stream.*;
 /** A container's half of proto/container-protocol.md. What breaks it throws a RuntimeException, as ByteBuffers do. */
 final class Protocol {
     static final int HELLO = 1, WELCOME = 2, PREDICT = 3, RESULTS = 4, ERROR = 5, PING = 6, PONG = 7, TYPED_RESULTS = 8;
-    static final int MAX_BODY_BYTES = 1 << 30, MAX_HELLO_BYTES = 8 + 0xFFFF;
+    static final int VERSION = 3, MAX_BODY_BYTES = 1 << 30, MAX_HELLO_BYTES = 8 + 0xFFFF;
+    private static final int MAX_TRACE_BYTES = 128 * 1024;
     static final List<String> DTYPES =
             List.of("", "int32", "int64", "float32", "float64", "uint8", "bool", "string", "bytes");
     private static final int[] DTYPE_BYTES = {0, 4, 8, 4, 8, 1, 1, 1, 1};
@@ -74,23 +75,37 @@ final class Protocol {
     static byte[] token(Frame hello) {
         ByteBuffer body = hello.body;
         check(hello.kind == HELLO && body.getInt() == 0x52504C43, "expected HELLO");
-        check((body.getShort() - 1 & ~1) == 0, "expected HELLO of version 1 or 2");
+        check(body.getShort() != 0, "expected HELLO of version 1 or later");
         check(Short.toUnsignedInt(body.getShort()) == body.remaining(), "token is not of the size that HELLO says");
         return Arrays.copyOfRange(body.array(), 8, body.limit());
     }
 
+    /** The version to speak: the caller's, or the newest here. */
     static int version(Frame hello) {
-        return hello.body.getShort(4);
+        return Math.min(Short.toUnsignedInt(hello.body.getShort(4)), VERSION);
     }
 
-    /** Returns the rows, as views of the body. */
+    /** Takes the trace off the end of a PREDICT's body. */
+    static List<Model.Span> trace(Frame predict, int version) {
+        ByteBuffer body = predict.body;
+        int size = predict.kind != PREDICT || body.limit() < 16 ? 0 : body.getInt(12);
+        check(size == 0 || version >= 3 && size > 0 && size <= Math.min(body.limit() - 16, MAX_TRACE_BYTES),
+                "expected a PREDICT whose trace is of a size that fits");
+        byte[] text = new byte[size];
+        body.get(body.limit() - size, text).limit(body.limit() - size);
+        return size == 0 ? List.of() : Arrays.stream(new String(text, UTF_8).split("\n", -1))
+                .map(line -> line.split(" ", 2))
+                .map(parts -> new Model.Span(parts[0], parts.length > 1 ? parts[1] : "")).toList();
+    }
+
+    /** Returns the rows, as views of the body, whose trace is taken off. */
     static List<ByteBuffer> rows(Frame predict, InputType type) {
         ByteBuffer body = predict.body;
         check(predict.kind == PREDICT, "expected PREDICT or PING after HELLO");
         int count = body.getInt();
         int rowBytes = body.getInt();
         check(count >= 1 && count <= 65_536 && body.get() == type.dtype && body.get() == type.leading()
-                && body.getShort() == 0 && body.getInt() == 0, "expected 1 to 65,536 rows of the type in WELCOME");
+                && body.getShort() == 0, "expected 1 to 65,536 rows of the type in WELCOME");
         int start = rowBytes != 0 ? 16 : 16 + (count * 4 + 7) / 8 * 8;
         List<ByteBuffer> rows = new ArrayList<>();
         for (int row = 0; row < count; row++) {

@@ -121,6 +121,7 @@ final class Vectors {
             if (read.kind() == Protocol.HELLO) {
                 Protocol.token(read);
             } else if (read.kind() == Protocol.PREDICT) {
+                Protocol.trace(read, Protocol.VERSION);
                 Protocol.rows(read, new Protocol.InputType(dtype, new int[1]));
             }
             return true;
@@ -157,6 +158,8 @@ final class Vectors {
         int dimensions = Integer.parseInt(field("dimensions"));
         int dtype = Protocol.DTYPES.indexOf(field("dtype"));
         Protocol.InputType type = new Protocol.InputType(dtype, new int[Math.max(1, dimensions)]);
+        same(all("trace"), Protocol.trace(read, Protocol.VERSION).stream()
+                .map(at -> (at.traceparent() + " " + at.tracestate()).stripTrailing()).toList());
         List<ByteBuffer> rows = Protocol.rows(read, type);
         same(all("row").stream().map(row -> ByteBuffer.wrap(hex(row))).toList(), rows);
         rows.forEach(type::row);

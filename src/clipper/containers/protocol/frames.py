@@ -15,8 +15,9 @@ from collections.abc import Iterator
 
 from clipper.errors import ProtocolViolation
 
-# Version 2 added TYPED_RESULTS. Callers and containers speak each version from the oldest to this one.
-PROTOCOL_VERSION = 2
+# Version 2 added TYPED_RESULTS, version 3 the trace of a PREDICT. Callers and containers speak each version from the
+# oldest to this one.
+PROTOCOL_VERSION = 3
 OLDEST_VERSION = 1
 MAGIC = b"CLPR"
 

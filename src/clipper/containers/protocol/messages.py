@@ -17,7 +17,8 @@ from clipper.types import MAX_DIMENSIONS, DType, InputType
 Buffer = bytes | memoryview
 
 _HELLO = struct.Struct("<4sHH")  # magic, protocol version, token bytes
-_PREDICT = struct.Struct("<IIBBHI")  # rows, row bytes (0: a table has them), dtype, dimensions, reserved, reserved
+# rows, row bytes (0: a table has them), dtype, dimensions, reserved, trace bytes
+_PREDICT = struct.Struct("<IIBBHI")
 _PREDICT_HEAD = struct.Struct(HEADER.format + _PREDICT.format[1:])
 _RESULTS = struct.Struct("<IIQ")  # rows, failed rows, evaluation time in microseconds
 _RESULTS_HEAD = struct.Struct(HEADER.format + _RESULTS.format[1:])
@@ -32,12 +33,14 @@ LARGE_ROW_BYTES = 1024
 MAX_ERROR_BYTES = 4096
 # The token's length is a u16 in HELLO. A caller may send no more than this before its HELLO is complete.
 MAX_HELLO_BYTES = _HELLO.size + 0xFFFF
+# The contexts of a batch and of 128 queries, each with the longest tracestate that is passed on, are 73 KB.
+MAX_TRACE_BYTES = 128 * 1024
 
 _DTYPES = {int(dtype): dtype for dtype in DType}
 
 
 class Hello(NamedTuple):
-    """A caller's first message: its token, and the version that it wants to speak."""
+    """A caller's first message: its token, and the version to speak with it."""
 
     token: str
     version: int = OLDEST_VERSION
@@ -73,6 +76,8 @@ class Predict(NamedTuple):
         row_bytes: size of every row; None if ``lengths`` has the size of each.
         dimensions: number of u32 dimensions that each row begins with, before its elements.
         payload: the rows one after another, raw and little-endian.
+        trace: the contexts of the batch and its traced queries, as ``trace.read_trace`` reads them; empty if it is not
+            traced.
     """
 
     dtype: DType
@@ -81,6 +86,7 @@ class Predict(NamedTuple):
     dimensions: int
     lengths: tuple[int, ...] | None
     payload: memoryview
+    trace: bytes = b""
 
 
 class Results(NamedTuple):
@@ -109,24 +115,23 @@ def encode_hello(token: str = "", version: int = OLDEST_VERSION) -> bytes:
 
 
 def decode_hello(body: Buffer) -> Hello:
-    """Decode a HELLO.
+    """Decode a HELLO. Its ``version`` is the one to speak: the caller's, or the newest here if the caller's is newer.
 
     Raises:
-        ProtocolViolation: the body is not a HELLO of a version that is spoken here.
+        ProtocolViolation: the body is not a HELLO.
     """
     if len(body) < _HELLO.size:
         raise ProtocolViolation(f"HELLO of {len(body)} bytes is too short: expected at least {_HELLO.size}")
     magic, version, size = _HELLO.unpack_from(body)
     if magic != MAGIC:
         raise ProtocolViolation("HELLO does not begin with CLPR: the caller does not speak the container protocol")
-    # Check the version first: another version may define the rest differently.
-    if not OLDEST_VERSION <= version <= PROTOCOL_VERSION:
+    if version < OLDEST_VERSION:
         raise ProtocolViolation(
             f"the caller speaks protocol {version}: this container speaks {OLDEST_VERSION} to {PROTOCOL_VERSION}"
         )
     if len(body) != _HELLO.size + size:
         raise ProtocolViolation(f"HELLO has {len(body) - _HELLO.size} bytes for a token of {size}")
-    return Hello(_text(body[_HELLO.size :]), version)
+    return Hello(_text(body[_HELLO.size :]), min(version, PROTOCOL_VERSION))
 
 
 def encode_welcome(welcome: Welcome) -> bytes:
@@ -207,8 +212,19 @@ def encode_predict(batch_id: int, dtype: DType, dimensions: int, rows: Sequence[
     return [head + lengths, *rows]
 
 
-def decode_predict(body: Buffer) -> Predict:
-    """Decode a PREDICT.
+def add_trace(frame: Sequence[Buffer], trace: bytes) -> list[Buffer]:
+    """Return a PREDICT from ``encode_predict`` with a trace, for a container of version 3.
+
+    ``trace``: from ``trace.write_trace``; not empty.
+    """
+    first, *rows = frame
+    body_bytes, *fields, _ = _PREDICT_HEAD.unpack_from(first)
+    head = _PREDICT_HEAD.pack(body_bytes + len(trace), *fields, len(trace))
+    return [b"".join((head, first[_PREDICT_HEAD.size :])), *rows, trace]
+
+
+def decode_predict(body: Buffer, version: int = OLDEST_VERSION) -> Predict:
+    """Decode a PREDICT of a caller that speaks this version.
 
     Raises:
         ProtocolViolation: the sizes do not add up, or a field is not valid.
@@ -216,24 +232,34 @@ def decode_predict(body: Buffer) -> Predict:
     view = memoryview(body)
     if len(view) < _PREDICT.size:
         raise ProtocolViolation(f"PREDICT of {len(view)} bytes is too short: expected at least {_PREDICT.size}")
-    rows, row_bytes, code, dimensions, reserved, reserved_too = _PREDICT.unpack_from(view)
+    rows, row_bytes, code, dimensions, reserved, trace_bytes = _PREDICT.unpack_from(view)
     dtype = _DTYPES.get(code)
     if dtype is None or not 1 <= rows <= MAX_ROWS:
         raise ProtocolViolation(
             f"PREDICT has {rows} rows of type {code}: expected 1 to {MAX_ROWS} rows, and a type from 1 to 8"
         )
-    if dimensions > MAX_DIMENSIONS or reserved or reserved_too:
+    if dimensions > MAX_DIMENSIONS or reserved or (trace_bytes and version < 3):
         raise ProtocolViolation(
             f"PREDICT has rows of {dimensions} dimensions, or a reserved field that is not 0: "
             f"expected at most {MAX_DIMENSIONS}"
         )
-    payload = view[_PREDICT.size :]
+    payload, trace = view[_PREDICT.size :], b""
+    if trace_bytes:
+        payload, trace = _split_trace(payload, trace_bytes)
     if not row_bytes:
         lengths, payload = _split_lengths(payload, rows)
-        return Predict(dtype, rows, None, dimensions, lengths, payload)
+        return Predict(dtype, rows, None, dimensions, lengths, payload, trace)
     if len(payload) != rows * row_bytes:
         raise ProtocolViolation(f"PREDICT has {len(payload)} bytes for {rows} rows of {row_bytes}")
-    return Predict(dtype, rows, row_bytes, dimensions, None, payload)
+    return Predict(dtype, rows, row_bytes, dimensions, None, payload, trace)
+
+
+def _split_trace(view: memoryview, trace_bytes: int) -> tuple[memoryview, bytes]:
+    if trace_bytes > min(len(view), MAX_TRACE_BYTES):
+        raise ProtocolViolation(
+            f"PREDICT has {len(view)} bytes for rows and a trace of {trace_bytes}: expected at most {MAX_TRACE_BYTES}"
+        )
+    return view[:-trace_bytes], bytes(view[-trace_bytes:])
 
 
 def _split_lengths(view: memoryview, rows: int) -> tuple[tuple[int, ...], memoryview]:
