@@ -1,5 +1,8 @@
 """What Clipper's own processes write to their logs: one line for each record, as text or as a JSON object.
 
+Whoever logs names the values of the message: ``log.warning("%(path)s is lost: %(error)s", {"path": …, "error": …})``.
+In JSON they are fields, besides the message.
+
 Names of models, paths and headers come from others, and so do errors of what they send. Whatever a record contains, it
 is one line: control characters and line ends are escaped. The lines of a traceback follow as lines that are indented;
 in JSON they are in ``exception``.
@@ -8,10 +11,19 @@ in JSON they are in ``exception``.
 import json
 import logging
 import re
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import datetime, timezone
 
-# What a record may say of its subject, by ``extra`` of the call that logs it.
-FIELDS = ("application", "model", "version", "replica", "query_id", "request_id")
+# What a record may say besides its message, where docs/logs-and-traces.md says what each is.
+FIELDS = (
+    *("application", "model", "version", "replica", "worker"),
+    *("error", "reason"),
+    *("process", "pid", "container", "image", "artifact", "file", "task", "command", "policy", "batch_id"),
+    *("address", "management_url", "query_url", "grpc_address", "method", "path", "input_type", "runtime"),
+    *("rows", "count", "limit", "replicas", "replicas_before", "duration_ms", "wait_s"),
+)
+# Of Python 3.10, which models may run on, the newer name is not known.
+_UTC = timezone.utc  # noqa: UP017
 
 # What ends a line for some reader, or steers a terminal. A tab does neither.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
@@ -31,7 +43,7 @@ def one_line(text: str) -> str:
 
 def utc(seconds: float) -> str:
     """A time in seconds since 1970, in ISO 8601 with milliseconds: ``2026-05-01T12:00:00.250Z``."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return datetime.fromtimestamp(seconds, _UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 class TextFormatter(logging.Formatter):
@@ -45,6 +57,11 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """An object with ``time``, ``level``, ``logger``, ``message``, and those of ``FIELDS`` that the record has."""
 
+    def __init__(self, about: Mapping[str, object] | None = None) -> None:
+        """``about``: fields of all records; without those that are None."""
+        super().__init__()
+        self._about = _known(about or {})
+
     def format(self, record: logging.LogRecord) -> str:
         said: dict[str, object] = {
             "time": utc(record.created),
@@ -52,11 +69,22 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        said |= {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
+        said |= self._about
+        if isinstance(record.args, Mapping):
+            said |= _known(record.args)
         if traceback := _traceback(self, record):
             said["exception"] = "\n".join(traceback)
         # ASCII: no reader takes an escape for the end of a line.
-        return json.dumps(said, default=str)
+        return json.dumps(said)
+
+
+def _known(values: Mapping[str, object]) -> dict[str, object]:
+    """Those of ``FIELDS`` that there are. Numbers stay numbers, and all else becomes text."""
+    return {
+        name: value if isinstance(value, (int, float)) else str(value)
+        for name in FIELDS
+        if (value := values.get(name)) is not None
+    }
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:

@@ -17,9 +17,8 @@ def raise_limit() -> int:
     most = 2**31 if hard == resource.RLIM_INFINITY else hard
     if most < ENOUGH:
         log.warning(
-            "this process may open %d files, and should be allowed %d or more: see ulimit -Hn, or LimitNOFILE= of a "
-            "service",
-            most,
-            ENOUGH,
+            "this process may open %(limit)d files, and should be allowed %(count)d or more: see ulimit -Hn, or "
+            "LimitNOFILE= of a service",
+            {"limit": most, "count": ENOUGH},
         )
     return most

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from clipper.errors import InvalidArgument
-from clipper.managers.logs import LOST, MAX_TAIL_BYTES, LogKeeper, end_of, logs_after, read_on, remove, rotated, tail
+from clipper.managers.logs import (
+    LOST,
+    MAX_TAIL_BYTES,
+    LogKeeper,
+    end_of,
+    in_text,
+    logs_after,
+    read_on,
+    remove,
+    rotated,
+    tail,
+)
 from waiting import until_async
 
 
@@ -35,6 +47,32 @@ def test_a_tail_of_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"\xff\xfe\n\0ok\n")
     assert tail(path, 1) == ("\0ok",)
+
+
+def test_a_record_in_json_becomes_what_a_log_in_text_has() -> None:
+    record = {"time": "2026-05-01T12:00:00.250Z", "level": "warning", "logger": "clipper.runtime", "message": "slow"}
+    assert in_text(json.dumps(record)) == ("2026-05-01T12:00:00.250Z clipper WARNING: slow",)
+    last = record | {"level": "critical", "message": "no model", "exception": "Traceback\n  here", "model": "m"}
+    assert in_text(json.dumps(last)) == ("Traceback", "  here", "clipper: no model")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "",
+            "loading",
+            "{",
+            '{"time": 1',
+            '{"time": 1}',
+            '{"time": 1, "level": 5, "message": ""}',
+            '{"time": "\ud800"}',
+        ),
+        *('["time"]', '{"time": ' + "[" * 100_000, '{"level": "critical", "message": "mine"}'),
+    ],
+)
+def test_what_a_model_prints_stays(line: str) -> None:
+    assert in_text(line) == (line,)
 
 
 def append(path: Path, text: str) -> None:

@@ -23,7 +23,7 @@ def test_a_replica_of_old_code_is_replaced_once_another_stands_in() -> None:
     one.slots = (old, slot(2))
     one.push()
     assert one.look() == []  # workers have to know of it first
-    assert one.applied().look() == [Retire(Slot("m", "1", 1), "it runs another Clipper's code")]
+    assert one.applied().look() == [Retire(Slot("m", "1", 1), "it runs another Clipper's code or other settings")]
     one.slots = (slot(phase="stopping", is_outdated=True), slot(2))
     one.told()
     assert one.look() == [Stop(Slot("m", "1", 1), "no worker has a batch left there")]
@@ -52,7 +52,7 @@ def test_replicas_are_replaced_one_at_a_time_over_all_versions() -> None:
     slots = (slot(is_outdated=True), slot(2, is_outdated=True), slot(3), slot(1, "2", is_outdated=True))
     model = ModelRecord("m", current="1", previous="2")
     one = bench(model, replace(CURRENT[1], replicas_wanted=2), other, slots=slots)
-    assert one.told().look() == [Retire(Slot("m", "1", 1), "it runs another Clipper's code")]
+    assert one.told().look() == [Retire(Slot("m", "1", 1), "it runs another Clipper's code or other settings")]
 
 
 def test_one_that_does_not_come_up_keeps_the_old_ones_and_no_other_version_waiting() -> None:

@@ -5,9 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import clipper
+from clipper.managers.logs import in_text
 
 SOURCE = Path(clipper.__file__).parent
+MODULES = {"clipper", "clipper.types", "clipper.errors", "clipper.log_format", "clipper.containers"}
+OPTIONS = ("--listen=unix:s", "--model=m", "--version=1", "--artifact=.", "--loader=import", "--target=m:f")
 # Run with an import hook rather than by looking at what is there: numpy may bring in what it finds.
 PROBE = """
 import builtins, sys
@@ -36,12 +41,14 @@ def test_runtime_imports_the_standard_library_and_numpy_only() -> None:
     assert run.returncode == 0, run.stderr
     allowed = ("clipper.runtime", "clipper.containers.protocol")
     for name in run.stdout.split():
-        assert name in {"clipper", "clipper.types", "clipper.errors", "clipper.containers"} or name.startswith(allowed)
+        assert name in MODULES or name.startswith(allowed)
 
 
-def test_a_python_without_numpy_is_told() -> None:
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_python_without_numpy_is_told(log_format: str) -> None:
+    options = ("--log-format", log_format)
     run = subprocess.run(
-        (sys.executable, "-S", "-m", "clipper.runtime"),  # without its site-packages
+        (sys.executable, "-S", "-m", "clipper.runtime", *OPTIONS, *options),  # without its site-packages
         env={"PYTHONPATH": str(SOURCE.parent)},
         capture_output=True,
         check=False,
@@ -49,8 +56,10 @@ def test_a_python_without_numpy_is_told() -> None:
         timeout=60,
     )
     assert run.returncode == 3
-    assert run.stderr.startswith(f"clipper: {sys.executable} has no numpy, which Clipper's runtime needs: install it")
     assert run.stderr.count("\n") == 1
+    (line,) = in_text(run.stderr.removesuffix("\n"))
+    assert line.startswith(f"clipper: {sys.executable} has no numpy, which Clipper's runtime needs: install it")
+    assert (line == run.stderr.removesuffix("\n")) == (log_format == "text")
 
 
 def test_runtime_is_written_for_python_3_10() -> None:
@@ -59,6 +68,7 @@ def test_runtime_is_written_for_python_3_10() -> None:
         *SOURCE.glob("containers/protocol/*.py"),
         SOURCE / "types.py",
         SOURCE / "errors.py",
+        SOURCE / "log_format.py",
     ]
     for path in files:
         ast.parse(path.read_text(), feature_version=(3, 10))

@@ -72,6 +72,26 @@ def test_logs_are_followed(shared: Server) -> None:
             process.communicate()
 
 
+def test_containers_log_as_the_server_does_and_models_as_they_like(shared: Server) -> None:
+    code = "import sys\nprint('from the model')\nprint('{\"time\": 1}', file=sys.stderr)\n"
+    failed = shared.deploy("broken", code + "raise ValueError('né')", input_type="float64[2]")
+    why = "module my_model cannot be loaded: ValueError: né"
+    assert failed["state"] == "failed" and failed["last_error"].endswith(f"before it was ready: {why}")
+    # Who reads the failure finds the lines that a log in text has.
+    assert failed["log_tail"][-2:] == ["ValueError: né", f"clipper: {why}"] and len(failed["log_tail"]) == 20
+    printed, odd, last = (shared.home / "logs" / "broken@1-1.log").read_text().splitlines()
+    assert (printed, odd) == ("from the model", '{"time": 1}')
+    said = json.loads(last)
+    assert (said["level"], said["logger"], said["message"]) == ("critical", "clipper.runtime", why)
+    assert (said["model"], said["version"], said["exception"][:9]) == ("broken", "1", "Traceback")
+    assert said["replica"].startswith("broken:1#1.g")
+    good = [json.loads(line) for line in (shared.home / "logs" / "m@1-1.log").read_text().splitlines() if "{" in line]
+    assert "listening on" in good[-1]["message"] and good[-1]["model"] == "m" and good[-1]["address"][:5] == "unix:"
+    shown = follow(shared, "broken")
+    text, _ = shown.communicate()
+    assert text.splitlines() == ["==> broken:1#1 <==", printed, odd, last]
+
+
 def test_a_receiver_that_is_away_is_a_problem_of_a_server_that_is_ready(server: Server) -> None:
     with otlp_receiver() as receiver:
         receiver.status = 400

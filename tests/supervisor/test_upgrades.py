@@ -166,7 +166,7 @@ def test_an_upgrade_replaces_workers_and_then_replicas_without_losing_a_query(
     drained = [subject for subject, text in told if text.startswith("is drained")]
     assert drained == ["worker-0", "worker-1", "worker-2"]
     assert ("m:1#3", "is started: it stands in while others are replaced") in told
-    assert ("m:1#1", "leaves service: it runs another Clipper's code") in told
+    assert ("m:1#1", "leaves service: it runs another Clipper's code or other settings") in told
     status = server.call("GET", "/status")
     assert [worker["restarts"] for worker in status["workers"]] == [0, 0]
 

@@ -38,7 +38,7 @@ class ControlServer:
                     writer.write(encode(await self._answer(decode_command(body))))
                     await writer.drain()
         except (ClipperError, ConnectionError) as error:
-            log.warning("control channel: %s", error)
+            log.warning("control channel: %(error)s", {"error": error})
         except asyncio.CancelledError:
             pass  # the worker ends; up to Python 3.11 the streams would log a cancelled handler as an error
         finally:

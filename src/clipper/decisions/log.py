@@ -137,7 +137,9 @@ class DecisionLog:
             except OSError as error:
                 self._failed += records
                 if self._problem is None:  # log it once, not for each block
-                    log.warning("cannot write the decision log, so its records are dropped: %s", error)
+                    log.warning(
+                        "cannot write the decision log, so its records are dropped: %(error)s", {"error": error}
+                    )
                 self._problem = f"{type(error).__name__}: {error}"
             else:
                 self._written += records

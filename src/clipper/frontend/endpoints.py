@@ -242,7 +242,7 @@ class Observe:
             taken = iter(await self._taker.observe(self._application, feedback))
         except Exception as error:  # every request must be answered
             name = self._application.name
-            log.exception("failed to observe feedback for application %s", name, extra={"application": name})
+            log.exception("failed to observe feedback for application %(application)s", {"application": name})
             exchange.refuse(ClipperError.code, f"{type(error).__name__}: {error}")
             return
         texts: list[bytes] = []

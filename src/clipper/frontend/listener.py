@@ -65,7 +65,10 @@ class Listener:
         self._server = None
         if port.sweeps >= self._warns_at_sweep:
             self._warns_at_sweep = port.sweeps + limits.WARNING_SWEEPS
-            log.warning("%d connections are open: no more are accepted until some have closed", len(port.members))
+            log.warning(
+                "%(count)d connections are open: no more are accepted until some have closed",
+                {"count": len(port.members)},
+            )
 
     def resume_accepting(self) -> None:
         is_waiting = self._server is None and self._beginning is None
@@ -77,7 +80,7 @@ class Listener:
         self._beginning = None
         if not task.cancelled() and task.exception() is not None:
             # The sweep tries again.
-            log.error("failed to accept connections: %r", task.exception())
+            log.error("failed to accept connections: %(error)r", {"error": task.exception()})
 
     def sweep(self) -> None:
         """Give up slow handshakes, and accept again if there is room. Called once a second."""

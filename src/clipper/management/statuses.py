@@ -82,7 +82,7 @@ def not_unicode(_request: Request[Any, Any, Any], error: UnicodeDecodeError) -> 
 
 def unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Failure]:
     """A bug: logged with its traceback, answered without."""
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    _log.error("%(method)s %(path)s failed", {"method": request.method, "path": request.url.path}, exc_info=error)
     cause = f"the server failed on {request.method} {request.url.path}: {type(error).__name__}; see its log"
     return _response(Failure("internal_error", cause))
 

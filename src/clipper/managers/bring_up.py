@@ -101,10 +101,11 @@ class BringUp:
             self.warm_up_rows = 0
             raise ContainerFailed(f"container {self._note.slot} failed on its sample: {failure}")
         # Some queries fail, and the sample came from one of them. The model is warm all the same.
+        said = {**self._note.log_fields, "error": failure}
         if sample.origin == "remembered":
-            log.warning("%s failed on a remembered sample: %s", self._note.id, failure)
+            log.warning("%(replica)s failed on a remembered sample: %(error)s", said)
         else:
-            log.info("%s failed on a row that Clipper made, which says nothing against it: %s", self._note.id, failure)
+            log.info("%(replica)s failed on a row that Clipper made, which says nothing against it: %(error)s", said)
 
     def _is_too_late(self, now_s: float) -> bool:
         if not self._time.has_to_look(now_s):
@@ -140,9 +141,10 @@ class BringUp:
 
     async def _failed(self, what: str) -> ContainerFailed:
         await self._container.save_log()
-        lines = logs.tail(self._log_path, LOG_TAIL_LINES, self._log_start_bytes)
+        found = logs.tail(self._log_path, LOG_TAIL_LINES, self._log_start_bytes)
+        lines = [text for line in found for text in logs.in_text(line)][-LOG_TAIL_LINES:]
         why = ""
         if lines:
             said = lines[-1].startswith(SAYS_WHY)
             why = f": {lines[-1].removeprefix(SAYS_WHY)}" if said else f"; its log ends with: {lines[-1]}"
-        return ContainerFailed(f"container {self._note.slot} {what}{why}", list(lines))
+        return ContainerFailed(f"container {self._note.slot} {what}{why}", lines)

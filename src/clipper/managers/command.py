@@ -6,7 +6,7 @@ from pathlib import Path
 from clipper.managers.launcher import ContainerNote
 
 # The parts of the package that a container's Python imports, as paths in it.
-RUNTIME_PARTS = ("__init__.py", "errors.py", "types.py", "containers", "runtime")
+RUNTIME_PARTS = ("__init__.py", "errors.py", "log_format.py", "types.py", "containers", "runtime")
 # How much of a jar's memory is for its heap. The rest is for what Java keeps outside of it.
 JAVA_HEAP_SHARE = 0.75
 
@@ -29,6 +29,8 @@ def container_argv(note: ContainerNote, artifact: Path, python: str) -> list[str
         "--output": spec.output,
         "--memory-bytes": spec.memory_bytes,
     }
+    if note.log_format != "text":
+        options |= {"--log-format": note.log_format, "--replica": note.id}
     return [python, "-m", "clipper.runtime", *_options(note, options)]
 
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from clipper.control.snapshot import ReplicaAddress
 from clipper.managers.reconcile.plan import Slot
+from clipper.settings.telemetry import LogFormat
 from clipper.settings.version import VersionSpec
 from clipper.types import Loader
 
@@ -25,6 +26,7 @@ class ContainerNote(Struct, frozen=True):
         listen: the address that it has to listen on, ``unix:PATH`` or ``tcp:HOST:PORT``.
         ready: a supervisor has seen it ready.
         build: of the runtime that it got from us; empty if it was started before builds were noted.
+        log_format: of what that runtime logs.
     """
 
     model: str
@@ -35,6 +37,7 @@ class ContainerNote(Struct, frozen=True):
     spec: VersionSpec
     ready: bool = False
     build: str = ""
+    log_format: LogFormat = "text"
 
     @property
     def id(self) -> str:
@@ -43,6 +46,11 @@ class ContainerNote(Struct, frozen=True):
     @property
     def slot(self) -> Slot:
         return Slot(self.model, self.version, self.index)
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What a record of a log says of it."""
+        return {"model": self.model, "version": self.version, "replica": self.id}
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ notice. Lines that are written between the two steps are lost.
 """
 
 import asyncio
+import json
 import logging
 import os
 import re
@@ -107,6 +108,24 @@ def logs_after(paths: Mapping[str, Path], places: Mapping[str, str], lines: int)
     return found
 
 
+def in_text(line: str) -> Lines:
+    """What a record of a container's runtime is in a log in text, where ``line`` is that record in JSON.
+
+    Any other line stays as it is, whatever a model printed.
+    """
+    if not line.startswith('{"time": '):
+        return (line,)
+    try:
+        said = json.loads(line)
+        time, level, message = said["time"], said["level"].upper(), said["message"]
+    except (ValueError, KeyError, AttributeError, RecursionError):
+        return (line,)
+    exception = tuple(str(said["exception"]).split("\n")) if "exception" in said else ()
+    if level == "CRITICAL":
+        return (*exception, f"clipper: {message}")
+    return (f"{time} clipper {level}: {message}", *exception)
+
+
 def _read_lines(text: bytes, offset: int, last: bytes) -> tuple[Lines, str]:
     """The whole lines of what begins at an offset. A line that fills all of it counts as whole."""
     end = text.rfind(b"\n") + 1 or (len(text) if len(text) >= MAX_TAIL_BYTES else 0)
@@ -160,12 +179,12 @@ class LogKeeper:
                 # A fixed size, not to the end: a process may write faster than this copies.
                 target.write(source.read(self._max_bytes))
         except OSError as error:
-            log.warning("the older part of %s is lost: %s", path, error)
+            log.warning("the older part of %(file)s is lost: %(error)s", {"file": path, "error": error})
         try:
             # Also if the copy failed: then the disk may be full, and needs the room most.
             os.truncate(path, 0)
         except OSError as error:
-            log.warning("%s cannot be cut: %s", path, error)
+            log.warning("%(file)s cannot be cut: %(error)s", {"file": path, "error": error})
 
 
 def _last_lines(path: Path, lines: int, since_bytes: int) -> tuple[str, ...]:

@@ -12,10 +12,14 @@ from clipper.managers.reconcile.backoff import NO_DEATHS, History
 from clipper.managers.reconcile.plan import Phase, Slot
 from clipper.managers.replica import ADOPTION_TIMEOUT_S, Death, Replica
 from clipper.managers.warm_up import SampleSource
+from clipper.settings.telemetry import LogFormat
 from clipper.settings.version import ManagerName, VersionSpec
 from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
+
+# Whose containers run Clipper's own runtime.
+RUNTIME_LOADERS = ("file", "import")
 
 
 @dataclass(slots=True)
@@ -54,6 +58,7 @@ class Manager:
         samples: SampleSource,
         on_change: Callable[[], None],
         build: str = "",
+        log_format: LogFormat = "text",
     ) -> None:
         """Nothing starts yet.
 
@@ -64,8 +69,10 @@ class Manager:
             samples: inputs to warm a version's containers up with before they are ready.
             on_change: called after a replica has come up or died.
             build: of the runtime that containers get from us.
+            log_format: of what that runtime logs.
         """
-        self.build = build
+        self._build = build
+        self._log_format: LogFormat = log_format
         self._launchers = launchers
         self._logs_folder = logs_folder
         self._next_number = next_number
@@ -89,6 +96,11 @@ class Manager:
         if launcher is None:
             raise InvalidArgument(_not_installed(manager))
         launcher.check(asked)
+
+    def is_outdated(self, note: ContainerNote) -> bool:
+        """Whether a container runs another Clipper's code or other settings than those that are started now."""
+        is_ours = note.spec.loader in RUNTIME_LOADERS
+        return is_ours and (note.build, note.log_format) != (self._build, self._log_format)
 
     def keepers(self) -> dict[str, Keeper]:
         """The tasks of all managers that run as long as the server, by what they do."""
@@ -140,7 +152,7 @@ class Manager:
             return None
         replica = Replica(note, launcher, log_path, container)
         status = self._slots[note.slot] = SlotStatus(note.slot, note.spec, replica)
-        log.info("took over %s, pid %s", note.id, container.pid)
+        log.info("took over %(replica)s, pid %(pid)s", {**note.log_fields, "pid": container.pid})
         self._watch(status, replica, ADOPTION_TIMEOUT_S if note.ready else note.spec.start_timeout_s)
         return replica
 
@@ -196,17 +208,17 @@ class Manager:
                 start_timeout_s, lambda: self._batch_timeout_s(model_id), self._samples, self._on_change
             )
         except Exception as error:  # a bug of ours; it counts as a death too, else the slot would be stuck
-            log.exception("watching %s failed", replica.note.id, extra={"replica": replica.note.id})
+            log.exception("watching %(replica)s failed", replica.note.log_fields)
             death = Death(f"watching container {status.slot} failed: {error!r}", 0.0)
         if replica.phase == "stopping":
-            log.info("stopped %s", replica.note.id, extra={"replica": replica.note.id})
+            log.info("stopped %(replica)s", replica.note.log_fields)
             del self._slots[status.slot]
             self._on_change()
         else:
             self._has_died(status, death)
 
     def _has_died(self, status: SlotStatus, death: Death) -> None:
-        log.warning("%s", death.reason)
+        log.warning("%(reason)s", {**status.slot.log_fields, "reason": death.reason})
         was_ready = status.replica is not None and status.replica.phase == "ready"
         # A warm-up batch can be larger than any that queries make. A model that dies of one has not failed its start.
         is_spared = death.warm_up_rows > 0 and self._samples.has_killed(status.slot.model_id, death.warm_up_rows)
@@ -222,7 +234,11 @@ class Manager:
             raise Unavailable(_not_installed(spec.manager))
         number = self._next_number()
         address = launcher.choose_address(number)
-        note = ContainerNote(slot.model, slot.version, slot.index, number, address, spec, build=self.build)
+        note = ContainerNote(
+            *(slot.model, slot.version, slot.index, number, address, spec),
+            build=self._build,
+            log_format=self._log_format,
+        )
         return Replica(note, launcher, self.log_path(slot))
 
 

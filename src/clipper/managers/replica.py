@@ -174,7 +174,7 @@ class Replica:
             raise ContainerFailed(f"container {self.note.slot} was stopped before it was started") from None
         finally:
             self._launching = self.progress = None
-        log.info("started %s, pid %s", self.note.id, container.pid, extra={"replica": self.note.id})
+        log.info("started %(replica)s, pid %(pid)s", {**self.note.log_fields, "pid": container.pid})
         return container
 
     async def _watch(self, container: Container, probe: Probe, batch_timeout_s: Callable[[], float]) -> str:

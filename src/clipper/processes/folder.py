@@ -74,7 +74,7 @@ class ProcessFolder:
                 self.update(record)
             except OSError as error:
                 # It runs, and its mark keeps it from leaking. But the next supervisor will have to replace it.
-                log.warning("the record of %s cannot be written: %s", name, error)
+                log.warning("the record of %(process)s cannot be written: %(error)s", {"process": name, "error": error})
             return ManagedProcess(record, child, self._mark(name))
         except OSError as error:
             # A process that nobody can watch must not run.
@@ -90,7 +90,10 @@ class ProcessFolder:
             try:
                 records.append(msgspec.json.decode(path.read_bytes(), type=ProcessRecord))
             except msgspec.MsgspecError as error:
-                log.warning("the process record %s is unreadable and is removed: %s", path, error)
+                log.warning(
+                    "the process record %(file)s is unreadable and is removed: %(error)s",
+                    {"file": path, "error": error},
+                )
                 path.unlink(missing_ok=True)
         return records
 

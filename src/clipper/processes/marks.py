@@ -51,7 +51,10 @@ def kill_marked(is_meant: Callable[[str], bool]) -> bool:
         for pid in meant:
             _kill_if(is_meant, pid)
         killed |= meant
-    log.error("processes that should end fork faster than they can be killed, last pids %s", killed)
+    log.error(
+        "processes that should end fork faster than they can be killed: %(count)d were killed, pid %(pid)d among them",
+        {"count": len(killed), "pid": max(killed)},
+    )
     return True
 
 
@@ -65,7 +68,10 @@ async def end_marked(mark: str) -> None:
             clean_looks = 0 if kill_marked(mark.__eq__) else clean_looks + 1
             looks += 1
         except OSError as error:  # whether any are left is not known, so this look does not count
-            log.warning("processes marked %s cannot be looked for now; trying again: %s", mark, error)
+            log.warning(
+                "processes marked %(process)s cannot be looked for now; trying again: %(error)s",
+                {"process": mark, "error": error},
+            )
             clean_looks = looks = 0
             await asyncio.sleep(LOOK_AGAIN_S)
 

@@ -87,7 +87,10 @@ class ManagedProcess:
             elif self.exited.is_set():
                 kill_marked(self.mark.__eq__)
         except OSError as error:  # no descriptor left to look with; what it forked is ended once it has exited
-            log.warning("the process group of %s is not killed yet: %s", self.record.name, error)
+            log.warning(
+                "the process group of %(process)s is not killed yet: %(error)s",
+                {"process": self.record.name, "error": error},
+            )
         self._signal(signal.SIGKILL)
 
     async def stop(self, grace_s: float) -> None:
@@ -97,7 +100,10 @@ class ManagedProcess:
         if not await self.has_exited_within(grace_s):
             self.kill()
             if not await self.has_exited_within(KILL_TIMEOUT_S):
-                log.error("%s (pid %d) still runs %g s after SIGKILL", self.record.name, self.pid, KILL_TIMEOUT_S)
+                log.error(
+                    "%(process)s (pid %(pid)d) still runs %(wait_s)g s after SIGKILL",
+                    {"process": self.record.name, "pid": self.pid, "wait_s": KILL_TIMEOUT_S},
+                )
 
     def release(self) -> None:
         """Stop watching it, and leave it running."""

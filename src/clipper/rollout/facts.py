@@ -33,7 +33,7 @@ class SlotFacts:
         input_type: what the container reported when it became ready; None before.
         start_failure: set while the slot is dead because its last start failed.
         last_error: how the last process ended, or why it could not be started.
-        is_outdated: the process runs another Clipper's code than ours.
+        is_outdated: the process runs another Clipper's code than ours, or with other settings.
     """
 
     slot: Slot

@@ -24,7 +24,7 @@ class Replicas:
     """
     Attributes:
         retired: replicas that have left service, by id.
-        renewing: versions whose replicas of another Clipper's code are being replaced.
+        renewing: versions whose replicas of another Clipper's code or settings are being replaced.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Replicas:
         if telling.all_know(view.facts):
             instructions += [Retire(slot, "it is no longer needed") for slot in plan.retire]
             instructions += [
-                Retire(slot, "it runs another Clipper's code")
+                Retire(slot, "it runs another Clipper's code or other settings")
                 for slot in renewing.values()
                 if slot is not None and slot not in plan.retire
             ]
@@ -103,7 +103,7 @@ class Replicas:
         return instructions, wake_at_s
 
     def _renewed(self, view: View) -> dict[ModelId, Slot | None]:
-        """Versions in which replicas of another Clipper's code are replaced now: one at a time, over all versions.
+        """Versions in which replicas of other code or settings are replaced now: one at a time, over all versions.
 
         Such a version has one slot more. While all of them are ready the first old replica gives its slot back, and a
         new one comes up in it. So there are never fewer than wanted, and where a new one does not come up the old ones

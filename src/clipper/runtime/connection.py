@@ -75,7 +75,7 @@ class Connection:
 
     def complain(self, error: Exception) -> None:
         """Log why this connection ends, and tell a caller that has not been accepted."""
-        log.warning("connection dropped: %s", error)
+        log.warning("connection dropped: %(error)s", {"error": error})
         if not self.greeted:
             # The caller may have gone already, and need not read this.
             with suppress(OSError):

@@ -86,7 +86,7 @@ def _evaluate(
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # the model may raise anything, also SystemExit; that answers this batch
-        log.warning("predict_batch raised for a batch of %d", rows, exc_info=error)
+        log.warning("predict_batch raised for a batch of %(rows)d", {"rows": rows}, exc_info=error)
         return _Bisection(predict_batch, read_inputs, clock_s, rows).answer(describe(error))
     return _encode(outputs, rows)
 

@@ -140,7 +140,10 @@ def _load_object(source: ModelSource) -> tuple[Any, str | None]:
             ) from error.__cause__
         finally:
             for warning in caught:
-                log.warning("loading %s: %s: %s", source.target, warning.category.__name__, warning.message)
+                log.warning(
+                    "loading %(file)s: %(error)s",
+                    {"file": source.target, "error": f"{warning.category.__name__}: {warning.message}"},
+                )
     return model, scikit_learn.saved_with(caught)
 
 

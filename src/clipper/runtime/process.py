@@ -6,9 +6,11 @@ import logging
 import resource
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from clipper.log_format import JsonFormatter
 from clipper.types import DATA_PER_MEMORY, OOM_SCORE_ADJUSTMENT
 
 # The exit code of a process that cannot load its model.
@@ -21,7 +23,7 @@ _KEPT_FREE_BYTES = 128 * 1024 * 1024
 
 
 def prepare(memory_bytes: int | None) -> None:
-    """Set up limits and logging. To allocate far more than ``memory_bytes`` then raises MemoryError."""
+    """Set up limits and streams. To allocate far more than ``memory_bytes`` then raises MemoryError."""
     # ^C reaches the whole process group of a server in the foreground. The supervisor decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The file is absent outside Linux and closed in some sandboxes. The model runs as well without.
@@ -39,7 +41,6 @@ def prepare(memory_bytes: int | None) -> None:
     # The model's code is in an artifact that nobody writes to, but root's Python would.
     sys.dont_write_bytecode = True
     _keep_freed_memory()
-    _log_to_stderr()
 
 
 def settle() -> None:
@@ -61,10 +62,28 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES)
 
 
-def _log_to_stderr() -> None:
+class TextFormatter(logging.Formatter):
+    """``TIME clipper LEVEL: MESSAGE``, and ``clipper: MESSAGE`` for why the process ends, after the traceback."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s clipper %(levelname)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.levelno < logging.CRITICAL:
+            return super().format(record)
+        traceback = [self.formatException(record.exc_info)] if record.exc_info and record.exc_info[0] else []
+        return "\n".join([*traceback, f"clipper: {record.getMessage()}"])
+
+
+def start_log(log_format: str, about: Mapping[str, str | None]) -> None:
+    """Let the runtime's own records go to standard error, as ``text`` or ``json``.
+
+    Args:
+        about: what each line in JSON says besides, without what is None.
+    """
     log = logging.getLogger("clipper.runtime")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s clipper %(levelname)s: %(message)s"))
+    handler.setFormatter(JsonFormatter(about) if log_format == "json" else TextFormatter())
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     # The model may set up the root logger as it likes.

@@ -216,8 +216,10 @@ class Application:
             await self.contexts.load(context)
         except ClipperError as error:
             if not self._is_store_down:  # log it once, not for each query
-                text, extra = "application %s uses only what it has learned in memory: %s", {"application": self.name}
-                log.warning(text, self.name, error, extra=extra)
+                log.warning(
+                    "application %(application)s uses only what it has learned in memory: %(error)s",
+                    {"application": self.name, "error": error},
+                )
             self._is_store_down = True
         else:
             self._is_store_down = False

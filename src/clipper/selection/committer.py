@@ -88,7 +88,7 @@ class Committer:
         except ClipperError as error:
             _fail(batch, error)
         except Exception as error:  # the waiters must get an answer, and the next batch must be written
-            log.exception("failed to write a batch of %d observations", len(batch))
+            log.exception("failed to write a batch of %(count)d observations", {"count": len(batch)})
             _fail(batch, StoreUnavailable(f"selection store failed: {type(error).__name__}: {error}"))
         else:
             for index, ((_, future), is_new) in enumerate(zip(batch, are_new)):

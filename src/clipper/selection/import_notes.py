@@ -48,7 +48,9 @@ class ImportNotes:
             temporary.write_bytes(msgspec.json.encode([*self._fatal, *self._begun]))
             temporary.replace(self._path)
         except OSError as error:  # import it nevertheless: hardly any import hangs
-            log.warning("cannot note which code is being imported in %s: %s", self._path, error)
+            log.warning(
+                "cannot note which code is being imported in %(file)s: %(error)s", {"file": self._path, "error": error}
+            )
 
 
 def _read(path: Path) -> list[str]:
@@ -57,5 +59,7 @@ def _read(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, msgspec.MsgspecError) as error:
-        log.warning("cannot read which code was being imported from %s: %s", path, error)
+        log.warning(
+            "cannot read which code was being imported from %(file)s: %(error)s", {"file": path, "error": error}
+        )
         return []

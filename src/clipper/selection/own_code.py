@@ -158,7 +158,10 @@ class OwnCode:
     async def _make(self, attempt: _Attempt, deadline_s: float) -> None:
         policy = attempt.application.selection.policy
         if self._notes.was_fatal(attempt.key):
-            log.error("policy %s is left out: the previous worker ended while it imported the policy", policy)
+            log.error(
+                "policy %(policy)s is left out: the previous worker ended while it imported the policy",
+                {"application": attempt.application.name, "policy": policy},
+            )
             attempt.end(
                 None,
                 f"policy {policy} is left out, since a worker hung or crashed while it imported the policy: fix it and "
@@ -167,7 +170,10 @@ class OwnCode:
             return
         verdict = await self._verdict(attempt.application.selection)
         while verdict.problem is not None and not verdict.is_final:
-            log.warning("%s: trying again in %g s", verdict.problem, self._retry_s)
+            log.warning(
+                "%(reason)s: trying again in %(wait_s)g s",
+                {"application": attempt.application.name, "reason": verdict.problem, "wait_s": self._retry_s},
+            )
             attempt.problem = verdict.problem
             attempt.told.set()
             self._tell(attempt)
@@ -235,7 +241,10 @@ class OwnCode:
             async with asyncio.timeout_at(max(deadline_s, loop.time() + LEAST_WAIT_S)):
                 await attempt.ended.wait()
         if not attempt.ended.is_set():
-            log.warning("%s: until then its application answers policy_error", attempt.problem)
+            log.warning(
+                "%(reason)s: until then its application answers policy_error",
+                {"application": attempt.application.name, "reason": attempt.problem},
+            )
 
     async def _watch(self, attempt: _Attempt, deadline_s: float) -> None:
         until_s = max(deadline_s, asyncio.get_running_loop().time() + LEAST_WAIT_S)

@@ -65,7 +65,7 @@ class Synchronizer:
                 if not isinstance(error, ClipperError):
                     log.exception("failed to follow the selection store")
                 elif not is_down:
-                    log.warning("%s", error)
+                    log.warning("%(error)s", {"error": error})
                 is_down = True
             await asyncio.sleep(RETRY_S if is_down else FOLLOW_S)
 

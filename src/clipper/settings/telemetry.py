@@ -19,7 +19,9 @@ MOST_SLOW_QUERY_MS = 86_400_000
 class TelemetrySettings(Struct, frozen=True, kw_only=True):
     """What a server and its workers write about themselves and about requests."""
 
-    log_format: Annotated[LogFormat, Setting("How the server and its workers write their logs.")] = "text"
+    log_format: Annotated[LogFormat, Setting("How the server, its workers and its containers write their logs.")] = (
+        "text"
+    )
     log_level: Annotated[LogLevel, Setting("The least level of what these logs contain.")] = "info"
     access_log: Annotated[
         float,

@@ -149,7 +149,7 @@ class Catalog:
             if unsaved:
                 self._registry.write(*map(Put, unsaved))
         except RegistryUnavailable as error:
-            log.warning("%s", error)
+            log.warning("%(error)s", {"error": error})
             return False
         self._unsaved.clear()
         return True

@@ -260,6 +260,7 @@ class Supervisor:
             samples,
             wake,
             build_id(RUNTIME_PARTS),
+            self._config.log_format,
         )
         artifacts = Artifacts(home.artifacts, copies=copies)
         rollout = Rollout(epoch, needs_key=self._config.api_keys, workers=self._config.workers)
@@ -327,14 +328,19 @@ class Supervisor:
                 "telling standbys that queries are answered", partial(leadership.tell_when_ready, operations.problems)
             )
         log.info(
-            "management on %s, queries on %s, gRPC on %s",
-            place.management_url,
-            place.query_url,
-            place.grpc_address or "no port",
+            "management on %(management_url)s, queries on %(query_url)s, gRPC on %(grpc_address)s",
+            {
+                "management_url": place.management_url,
+                "query_url": place.query_url,
+                "grpc_address": place.grpc_address or "no port",
+            },
         )
 
         def announce_stop() -> None:
-            log.info("stopping in %g s: not ready, while queries are still answered", config.drain_delay_s)
+            log.info(
+                "stopping in %(wait_s)g s: not ready, while queries are still answered",
+                {"wait_s": config.drain_delay_s},
+            )
             parts.workers.announce_stop()
 
         stop = asyncio.create_task(self._stopping.wait(announce_stop))

@@ -98,7 +98,7 @@ class Exporter:
         except Exception as error:  # noqa: BLE001  of a library, or of the receiver: spans are lost, and nothing else
             self._failed += len(spans)
             if self.problem is None:  # log it once, not for each message
-                log.warning("cannot send spans, so they are dropped: %s", error)
+                log.warning("cannot send spans, so they are dropped: %(error)s", {"error": error})
             self.problem = f"{type(error).__name__}: {error}"
         else:
             self.exported += len(spans)

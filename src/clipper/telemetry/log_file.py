@@ -87,12 +87,14 @@ class LogFile:
         except OSError as error:
             self._failed += len(lines)
             if self.problem is None:  # log it once, not for each line
-                log.warning("cannot write %s, so its lines are dropped: %s", self._path, error)
+                log.warning(
+                    "cannot write %(file)s, so its lines are dropped: %(error)s", {"file": self._path, "error": error}
+                )
             self.problem = f"{self._path.name}: {type(error).__name__}: {error}"
         else:
             self.written += len(lines)
             if self.problem is not None:
-                log.warning("%s can be written again", self._path)
+                log.warning("%(file)s can be written again", {"file": self._path})
             self.problem = None
         self._taken_bytes += len(data)
 

@@ -85,7 +85,10 @@ class Handshakes:
         now_s = self._clock()
         if now_s >= self._warns_at_s:
             self._warns_at_s = now_s + WARN_EVERY_S
-            log.warning("%d TLS handshakes have failed, the last one because: %s", self.failed, why)
+            log.warning(
+                "%(count)d TLS handshakes have failed, the last one because: %(reason)s",
+                {"count": self.failed, "reason": why},
+            )
 
     def sweep(self) -> None:
         """Give up those that take too long; call this about once a second."""

@@ -40,10 +40,11 @@ def main() -> int:
 async def _run(config: WorkerConfig, max_connections: int) -> int:
     stop = asyncio.Event()
     worker = Worker(config, stop.set, max_connections)
+    name, address = f"worker-{config.index}", f"{config.host}:{config.port}"
     try:
         worker.begin()
     except OSError as error:
-        log.error("cannot listen on %s:%d: %s", config.host, config.port, error)
+        log.error("cannot listen on %(address)s: %(error)s", {"address": address, "error": error})
         return 1
     # All of Clipper is imported. Users' own policies are in artifacts that nobody writes to, but root's Python would.
     sys.dont_write_bytecode = True
@@ -53,10 +54,10 @@ async def _run(config: WorkerConfig, max_connections: int) -> int:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     # ^C in a terminal signals the whole process group; only the supervisor decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    log.info("worker %d answers on %s:%d", config.index, config.host, config.port)
+    log.info("%(worker)s answers on %(address)s", {"worker": name, "address": address})
     await stop.wait()
     left = await worker.drain()
-    log.info("worker %d has drained; %d requests were given up", config.index, left)
+    log.info("%(worker)s has drained; %(count)d requests were given up", {"worker": name, "count": left})
     return 0
 
 

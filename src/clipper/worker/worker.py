@@ -255,7 +255,10 @@ class Worker:
                 try:
                     await self._rpc_listener.listen(bind_shared(self._config.host, self._config.grpc_port))
                 except OSError as error:
-                    log.error("cannot listen on %s:%d: %s", self._config.host, self._config.grpc_port, error)
+                    log.error(
+                        "cannot listen on %(address)s: %(error)s",
+                        {"address": f"{self._config.host}:{self._config.grpc_port}", "error": error},
+                    )
                     self._on_drain()
 
     def statistics(self) -> WorkerStatistics:

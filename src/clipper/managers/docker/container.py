@@ -41,7 +41,10 @@ class DockerLog:
                 lines, self._saved_until = lines_after(output, self._saved_until)
                 await asyncio.to_thread(self._append, lines)
             except (ClipperError, OSError) as error:
-                log.warning("the output of container %s cannot be saved: %s", self._id, error)
+                log.warning(
+                    "the output of container %(container)s cannot be saved: %(error)s",
+                    {"container": self._id, "error": error},
+                )
 
     def _append(self, lines: bytes) -> None:
         with self._path.open("ab") as file:
@@ -115,7 +118,9 @@ class DockerContainer:
             self.has_ended(None)
         except ClipperError as error:
             # The caller must not wait for dockerd to come back. The launcher removes the container when it has.
-            log.error("container %s cannot be stopped now: %s", self.id, error)
+            log.error(
+                "container %(container)s cannot be stopped now: %(error)s", {"container": self.id, "error": error}
+            )
             self.has_ended(None)
 
     async def look(self) -> None:
@@ -135,7 +140,10 @@ class DockerContainer:
         try:
             self._note_ready()
         except OSError as error:
-            log.warning("the note that container %s is ready cannot be written: %s", self.id, error)
+            log.warning(
+                "the note that container %(container)s is ready cannot be written: %(error)s",
+                {"container": self.id, "error": error},
+            )
 
 
 def _changed_at(path: Path) -> str:

@@ -74,7 +74,7 @@ class Images:
                 try:
                     await self._engine.remove_image(image)
                 except ContainerFailed as error:
-                    log.warning("the image %s stays: %s", image, error)
+                    log.warning("the image %(image)s stays: %(error)s", {"image": image, "error": error})
 
     async def _once(self, name: str, make: Callable[[], Coroutine[None, None, None]]) -> None:
         if await self._engine.has_image(name):

@@ -82,7 +82,9 @@ class DockerLauncher:
         try:
             found = await self._engine.containers(self._label)
         except ClipperError as error:
-            log.info("containers that an earlier server left in Docker cannot be looked for: %s", error)
+            log.info(
+                "containers that an earlier server left in Docker cannot be looked for: %(error)s", {"error": error}
+            )
             return []
         notes = {one.id: note for one in found if (note := noted(one.labels))}
         self._left = {note.id: id_ for id_, note in notes.items()}
@@ -94,7 +96,7 @@ class DockerLauncher:
         try:
             state, token = await self._engine.state(id_), self._addresses.token(note)
         except (ClipperError, OSError) as error:
-            log.warning("container %s cannot be taken over: %s", note.id, error)
+            log.warning("container %(replica)s cannot be taken over: %(error)s", {**note.log_fields, "error": error})
             return None
         container = self._know(note, id_, state, token, DockerLog(id_, self._engine, log_path, is_new=False))
         return container if state.is_running else None
@@ -112,7 +114,7 @@ class DockerLauncher:
             await self._images.prune(artifacts)
         except ClipperError as error:
             # Whoever has no Docker would read it for each version that goes.
-            log.debug("images that no version needs stay: %s", error)
+            log.debug("images that no version needs stay: %(error)s", {"error": error})
 
     async def _start(self, note: ContainerNote, image: str, log_path: Path) -> DockerContainer:
         self._starting.add(note.id)
@@ -157,7 +159,7 @@ class DockerLauncher:
             except ClipperError as error:
                 # Meanwhile pings show which containers run. Log this once, not four times a second.
                 if str(error) != trouble:
-                    log.warning("containers in Docker cannot be looked at now: %s", error)
+                    log.warning("containers in Docker cannot be looked at now: %(error)s", {"error": error})
                 trouble = str(error)
 
     async def _look(self) -> None:
@@ -171,7 +173,10 @@ class DockerLauncher:
         try:
             await self._engine.remove(id_)
         except ClipperError as error:
-            log.error("container %s cannot be removed now; the next start tries again: %s", id_, error)
+            log.error(
+                "container %(container)s cannot be removed now; the next start tries again: %(error)s",
+                {"container": id_, "error": error},
+            )
 
     async def _remove_strays(self) -> None:
         """Remove containers of this home that we do not know: dockerd was away, or an earlier supervisor was killed."""
@@ -180,7 +185,7 @@ class DockerLauncher:
                 note = noted(found.labels)
                 # Looked up only now, because another start may have created it meanwhile.
                 if note is None or note.id not in self._starting | self._containers.keys():
-                    log.info("removing container %s, which an earlier start left", found.id)
+                    log.info("removing container %(container)s, which an earlier start left", {"container": found.id})
                     await self._remove(found.id)
                     if note is not None:
                         self._addresses.give_back(note)

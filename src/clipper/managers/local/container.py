@@ -81,4 +81,7 @@ class LocalContainer:
                 os.chown(self._socket_folder, 0, 0)
             self._processes.update(msgspec.structs.replace(self._process.record, extra=extra))
         except OSError as error:
-            log.warning("the note that %s is ready cannot be written: %s", self._note.id, error)
+            log.warning(
+                "the note that %(replica)s is ready cannot be written: %(error)s",
+                {**self._note.log_fields, "error": error},
+            )

@@ -213,7 +213,7 @@ class _DriverProcess:
                 for text in replies:
                     self._on_loop(loop, self._receive, _REPLY.decode(text))
         except msgspec.MsgspecError as error:
-            log.error("the driver of Ray sent something that is not a reply, and is ended: %s", error)
+            log.error("the driver of Ray sent something that is not a reply, and is ended: %(error)s", {"error": error})
             process.kill()
         process.wait()
         self._on_loop(loop, self._end, None)

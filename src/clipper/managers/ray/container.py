@@ -67,7 +67,9 @@ class RayContainer:
         except Unavailable as error:
             self._is_lost = isinstance(error, ActorUnreachable)
             # The caller must not wait for the cluster to come back. The launcher kills the actor when it has.
-            log.error("container %s cannot be stopped now: %s", self._actor, error)
+            log.error(
+                "container %(replica)s cannot be stopped now: %(error)s", {"replica": self._actor, "error": error}
+            )
             self._has_ended("is gone")
 
     async def save_log(self) -> None:
@@ -81,7 +83,10 @@ class RayContainer:
             except ActorGone:
                 return  # its log is gone with it
             except (Unavailable, OSError) as error:
-                log.warning("the output of container %s cannot be saved: %s", self._actor, error)
+                log.warning(
+                    "the output of container %(replica)s cannot be saved: %(error)s",
+                    {"replica": self._actor, "error": error},
+                )
 
     def note_ready(self) -> None:
         self._keep(self._note_ready())
@@ -93,12 +98,13 @@ class RayContainer:
             if not self._is_lost:
                 await self._call("clean_up", within_s=CALL_TIMEOUT_S)
         except (ActorGone, Unavailable):
-            log.info("container %s leaves its folder to the guard on its node", self._actor)
+            log.info("container %(replica)s leaves its folder to the guard on its node", {"replica": self._actor})
         try:
             await self._connection.ask(lambda number: Kill(number, self._actor), CALL_TIMEOUT_S)
         except Unavailable as error:
             log.error(
-                "actor %s cannot be killed now; the next start tries again: %s", self._actor, error or "no answer"
+                "actor %(replica)s cannot be killed now; the next start tries again: %(error)s",
+                {"replica": self._actor, "error": str(error) or "no answer"},
             )
             return False
         return True
@@ -128,7 +134,10 @@ class RayContainer:
         try:
             await self._call("note_ready", within_s=CALL_TIMEOUT_S)
         except (ActorGone, Unavailable) as error:
-            log.warning("the note that container %s is ready cannot be written: %s", self._actor, error)
+            log.warning(
+                "the note that container %(replica)s is ready cannot be written: %(error)s",
+                {"replica": self._actor, "error": error},
+            )
 
     async def _call(self, method: Method, *arguments: Any, within_s: float | None = None) -> Any:
         return await self._connection.ask(lambda number: Call(number, self._actor, method, list(arguments)), within_s)

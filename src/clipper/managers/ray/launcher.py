@@ -122,7 +122,7 @@ class RayLauncher:
                 if (noted := await self._noted(actor)) is not None:
                     self._left[actor] = noted
         except Unavailable as error:
-            log.info("containers that an earlier server left on Ray cannot be looked for: %s", error)
+            log.info("containers that an earlier server left on Ray cannot be looked for: %(error)s", {"error": error})
             self._may_be_more = True
         self._close_if_idle()
         return [msgspec.json.decode(noted.note, type=ContainerNote) for noted in self._left.values()]
@@ -190,7 +190,7 @@ class RayLauncher:
             if noted is not None:
                 return msgspec.convert(noted, Noted)
         except (ActorGone, Unavailable, msgspec.ValidationError) as error:
-            log.warning("container %s cannot be taken over: %s", actor, error)
+            log.warning("container %(replica)s cannot be taken over: %(error)s", {"replica": actor, "error": error})
         await self._kill(actor)
         return None
 
@@ -198,7 +198,10 @@ class RayLauncher:
         try:
             await self._connection.ask(lambda number: Kill(number, actor))
         except ClipperError as error:
-            log.error("actor %s cannot be killed now; the next start tries again: %s", actor, error)
+            log.error(
+                "actor %(replica)s cannot be killed now; the next start tries again: %(error)s",
+                {"replica": actor, "error": error},
+            )
             self._may_be_more = True
 
     async def _remove_strays(self) -> None:
@@ -207,7 +210,7 @@ class RayLauncher:
         self._may_be_more = False
         for actor in actors:
             if actor not in self._starting | self._containers.keys() | self._left.keys():
-                log.info("killing actor %s, which an earlier start left", actor)
+                log.info("killing actor %(replica)s, which an earlier start left", {"replica": actor})
                 await self._kill(actor)
 
     async def _call(self, actor: str, method: Any, *arguments: Any) -> Any:

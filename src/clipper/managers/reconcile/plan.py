@@ -26,6 +26,11 @@ class Slot:
     def model_id(self) -> ModelId:
         return ModelId(self.model, self.version)
 
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What a record of a log says of it."""
+        return {"model": self.model, "version": self.version, "replica": str(self)}
+
     def __str__(self) -> str:
         return f"{self.model}:{self.version}#{self.index}"
 

@@ -104,7 +104,7 @@ class Certificates:
     def _stay(self, why: str) -> None:
         problem = f"the certificate stays as it was: {why}"
         if problem != self.problem:
-            log.error("%s", problem)
+            log.error("%(reason)s", {"reason": problem})
         self.problem = problem
 
     def _write_copy(self, material: TlsMaterial) -> None:

@@ -39,11 +39,16 @@ class VersionCleaner:
             # Check again: removing the one before took a while, and an operator may have started this one.
             if id_ not in wanted.to_remove(self._catalog, self._keep):
                 continue
-            log.info("%s is removed: it does not run, and %d newer ones are kept", id_, self._keep)
+            log.info(
+                "%(model)s:%(version)s is removed: it does not run, and %(count)d newer ones are kept",
+                {**id_.log_fields, "count": self._keep},
+            )
             try:
                 await self._delete(id_.name, id_.version)
             except ClipperError as error:  # the registry cannot be written: the next look is in a moment
-                log.warning("%s cannot be removed now: %s", id_, error)
+                log.warning(
+                    "%(model)s:%(version)s cannot be removed now: %(error)s", {**id_.log_fields, "error": error}
+                )
                 return
 
 
@@ -64,6 +69,6 @@ class ArtifactCleaner:
         """Remove what nobody uses and is older than a day, at a time in seconds since the epoch."""
         for digest in self._artifacts.older_than(now_s - UNUSED_AGE_S):
             if not self._catalog.uses_artifact(digest):
-                log.info("artifact %s was not deployed for a day and is removed", digest)
+                log.info("artifact %(artifact)s was not deployed for a day and is removed", {"artifact": digest})
                 self._artifacts.remove(digest)
         self._artifacts.clean_copies(self._catalog.uses_artifact)

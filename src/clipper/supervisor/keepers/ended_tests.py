@@ -49,7 +49,7 @@ class EndedTests:
                     f"{verdict}, or within {test.tolerance:g} of it in mean "
                     f"loss, with a confidence of {test.confidence:g}, by {test.observations:.0f} pieces of feedback"
                 )
-                log.info("application %s: %s", name, text, extra={"application": name})
+                log.info("application %(application)s: %(reason)s", {"application": name, "reason": text})
                 self._story.note(time.time(), name, text)
                 subject = f"application {name}"
                 last = self._events.log.find(None, 1, "test", subject).events

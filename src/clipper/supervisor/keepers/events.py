@@ -56,4 +56,4 @@ class EventKeeper:
             self._is_told = False
         elif not self._is_told:
             self._is_told = True
-            log.error("%s", self._file.problem)
+            log.error("%(error)s", {"error": self._file.problem})

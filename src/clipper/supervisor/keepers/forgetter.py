@@ -46,5 +46,8 @@ class Forgetter:
                     await self._store.drop(application_id)
                     self._catalog.commit(Forgotten(application_id))
             except ClipperError as error:  # the store or the registry
-                log.warning("what %s learned cannot be dropped now, and is tried again: %s", ", ".join(pending), error)
+                log.warning(
+                    "what %(count)d applications learned cannot be dropped now, and is tried again: %(error)s",
+                    {"count": len(pending), "error": error},
+                )
                 await asyncio.sleep(self._retry_s)

@@ -46,7 +46,7 @@ class Keepers:
                 why = f"{type(error).__name__}: {error}"
                 # Said once, not at each try.
                 if self._failures.get(what) != why:
-                    log.exception("%s failed and is tried again", what)
+                    log.exception("%(task)s failed and is tried again", {"task": what})
                 self._failures[what] = why
             finally:
                 recovered.cancel()
@@ -54,4 +54,4 @@ class Keepers:
 
     def _has_recovered(self, what: str) -> None:
         if self._failures.pop(what, None):
-            log.info("%s goes on", what)
+            log.info("%(task)s goes on", {"task": what})

@@ -83,10 +83,8 @@ class Ramps:
                 failures[record.name] = str(error)
                 if record.name not in self._failures:
                     log.warning(
-                        "application %s: its newcomers cannot be judged now: %s",
-                        record.name,
-                        error,
-                        extra={"application": record.name},
+                        "application %(application)s: its newcomers cannot be judged now: %(error)s",
+                        {"application": record.name, "error": error},
                     )
         self._failures = failures
         going_on = {
@@ -133,7 +131,8 @@ class Ramps:
                 Put(newcomers.through(record, newcomer, ended)), why=f"it is through: {shown(evidence)}"
             )
             log.info(
-                "application %s: %s is through: %s", name, newcomer.name, shown(evidence), extra={"application": name}
+                "application %(application)s: %(model)s is through: %(reason)s",
+                {"application": name, "model": newcomer.name, "reason": shown(evidence)},
             )
         else:
             changes = self._rollback(record, newcomer)
@@ -145,7 +144,10 @@ class Ramps:
                 f"this is an error is at most {FALSE_ALARMS:.0%})"
             )
             self._catalog.commit(Put(newcomers.stopped(record, newcomer, why)), *changes)
-            log.warning("application %s: %s was stopped: %s", name, newcomer.name, why, extra={"application": name})
+            log.warning(
+                "application %(application)s: %(model)s was stopped: %(reason)s",
+                {"application": name, "model": newcomer.name, "reason": why},
+            )
         self._wake()
 
     def _rollback(self, record: ApplicationRecord, newcomer: Newcomer) -> list[Put] | None:

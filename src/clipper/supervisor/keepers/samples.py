@@ -54,10 +54,9 @@ class Samples:
             return False
         left = min(fewer_rows(rows), _max_batch(record))
         log.warning(
-            "a replica of %s ended over a warm-up batch of %d, or shortly after: its next starts %s",
-            id_,
-            rows,
-            f"take batches of {left}" if left else "go without warm-up",
+            "a replica of %(model)s:%(version)s ended over a warm-up batch of %(rows)d, or shortly after: "
+            "its next starts warm up with at most %(limit)d rows",
+            {**id_.log_fields, "rows": rows, "limit": left},
         )
         self._catalog.note(replace(record, warm_up_rows=left))
         return True

@@ -95,12 +95,13 @@ class Scaler:
         wish, record = version.autoscaler.plan(load), self._catalog.versions[id_]
         if wish.replicas != record.replicas_wanted:
             log.info(
-                "%s: %d replicas in place of %d: %s",
-                id_,
-                wish.replicas,
-                record.replicas_wanted,
-                wish.reason,
-                extra={"model": id_.name, "version": id_.version},
+                "%(model)s:%(version)s: %(replicas)d replicas in place of %(replicas_before)d: %(reason)s",
+                {
+                    **id_.log_fields,
+                    "replicas": wish.replicas,
+                    "replicas_before": record.replicas_wanted,
+                    "reason": wish.reason,
+                },
             )
             self._catalog.note(replace(record, replicas_wanted=wish.replicas), wish.reason)
             self._wake()

@@ -69,10 +69,10 @@ class TokenFile:
         """
         try:
             if self._identity() != self._seen:
-                log.info("the token file %s was changed or removed", self._path)
+                log.info("the token file %(file)s was changed or removed", {"file": self._path})
                 self.open()
         except (Unavailable, OSError) as error:
-            log.warning("the token stays as it was: %s", error)
+            log.warning("the token stays as it was: %(error)s", {"error": error})
             # Logged once, not for each call until the file changes again.
             self._seen = self._identity()
         return self._token
@@ -106,13 +106,17 @@ class TokenFile:
             mode = self._path.stat().st_mode
             if mode & 0o077:
                 log.warning(
-                    "others could read %s; its mode is 0600 now: delete it to have a new token made", self._path
+                    "others could read %(file)s; its mode is 0600 now: delete it to have a new token made",
+                    {"file": self._path},
                 )
                 self._path.chmod(0o600)
         except FileNotFoundError:
             return
         except PermissionError as error:  # it may be mounted read-only, such as a secret of an orchestrator
-            log.warning("%s can be read by others, and its mode cannot be changed: %s", self._path, error)
+            log.warning(
+                "%(file)s can be read by others, and its mode cannot be changed: %(error)s",
+                {"file": self._path, "error": error},
+            )
 
     def _identity(self) -> tuple[int, int, int] | None:
         """Differs whenever the file gets other content; None if the file is missing or cannot be examined."""

@@ -1,16 +1,16 @@
 """Turns slots and workers into the rollout's facts."""
 
+from collections.abc import Callable
+
 from clipper.control.snapshot import Peer
+from clipper.managers.launcher import ContainerNote
 from clipper.managers.manager import SlotStatus
 from clipper.rollout.facts import Failure, SlotFacts, WorkerFacts
 from clipper.supervisor.workers.worker_process import WorkerProcess
 
-# Loaders whose containers run Clipper's own runtime.
-_OURS = ("file", "import")
 
-
-def slot_facts(status: SlotStatus, build: str) -> SlotFacts:
-    """``build``: of the runtime that containers are started with now."""
+def slot_facts(status: SlotStatus, is_outdated: Callable[[ContainerNote], bool]) -> SlotFacts:
+    """``is_outdated`` is the manager's."""
     replica, death = status.replica, status.start_failure
     welcome = None if replica is None else replica.welcome
     return SlotFacts(
@@ -25,7 +25,7 @@ def slot_facts(status: SlotStatus, build: str) -> SlotFacts:
         start_failure=None if death is None else Failure(death.reason, death.log_tail),
         last_error=status.last_error,
         history=status.history,
-        is_outdated=replica is not None and status.spec.loader in _OURS and replica.note.build != build,
+        is_outdated=replica is not None and is_outdated(replica.note),
     )
 
 

@@ -202,7 +202,7 @@ class Reconciler:
             self._loop.time(),
             self._catalog,
             self._servable.snapshots(self._catalog.applications),
-            tuple(slot_facts(slot, self._manager.build) for slot in self._manager.slots()),
+            tuple(slot_facts(slot, self._manager.is_outdated) for slot in self._manager.slots()),
             tuple(map(worker_facts, self._workers)),
             self._can_commit_at_s,
         )
@@ -211,8 +211,7 @@ class Reconciler:
         match instruction:
             case Note(record, why):
                 level = logging.ERROR if record.state == "failed" else logging.INFO
-                about = {"model": record.id.name, "version": record.id.version}
-                log.log(level, "%s: %s", record.id, why, extra=about)
+                log.log(level, "%(model)s:%(version)s: %(reason)s", {**record.id.log_fields, "reason": why})
                 self._catalog.note(record)
             case Commit():
                 self._commit(instruction)
@@ -227,10 +226,10 @@ class Reconciler:
             case Forget(slot):
                 self._manager.forget(slot)
             case StartSpare(why):
-                log.info("a spare worker is started: %s", why)
+                log.info("a spare worker is started: %(reason)s", {"reason": why})
                 self._workers.start_spare()
             case DrainWorker(index, why):
-                log.info("worker-%d is drained: %s", index, why)
+                log.info("%(worker)s is drained: %(reason)s", {"worker": f"worker-{index}", "reason": why})
                 self._workers.renew(index)
             case WakeAt(at_s):
                 self.wake(at_s - self._loop.time())
@@ -239,10 +238,10 @@ class Reconciler:
         try:
             self._catalog.commit(*commit.changes)
         except RegistryUnavailable as error:
-            log.error("%s cannot be made ready: %s", commit.id, error)
+            log.error("%(model)s:%(version)s cannot be made ready: %(error)s", {**commit.id.log_fields, "error": error})
             self._can_commit_at_s = self._loop.time() + SAVE_AGAIN_S
         else:
-            log.info("%s: %s", commit.id, commit.why)
+            log.info("%(model)s:%(version)s: %(reason)s", {**commit.id.log_fields, "reason": commit.why})
 
 
 def _resolver(is_so: Callable[[], bool], done: "asyncio.Future[None]") -> Callable[[], bool]:

@@ -129,7 +129,7 @@ class WorkerProcess:
         self._knows_ramps = note.knows_ramps
         self.is_outdated = note.is_outdated(self._settings, self._build)
         if self.process is not None:
-            log.info("took over %s, pid %d", self.name, record.pid)
+            log.info("took over %(worker)s, pid %(pid)d", {"worker": self.name, "pid": record.pid})
         return self.process is not None
 
     async def run(self) -> None:
@@ -153,7 +153,7 @@ class WorkerProcess:
             except (ClipperError, OSError) as error:
                 self.last_error = f"{self.name} cannot be started: {error}"
             except Exception as error:  # a bug of ours; the worker must not be lost with it, so it is a death too
-                log.exception("keeping %s failed", self.name)
+                log.exception("keeping %(worker)s failed", {"worker": self.name})
                 self.last_error = f"keeping {self.name} failed: {error!r}"
             uptime_s = 0.0 if ready_at_s is None else loop.time() - ready_at_s
             if self._draining is not None:
@@ -165,13 +165,13 @@ class WorkerProcess:
                 await self.process.stop(grace_s=0)
             self._clean_up()
             if self._draining is not None:
-                log.info("%s has drained", self.name)
+                log.info("%(worker)s has drained", {"worker": self.name})
                 self._draining, self.last_error, self.phase = None, None, "starting"
                 self._on_change()
                 if self.is_spare:
                     return
                 continue
-            log.warning("%s", self.last_error)
+            log.warning("%(reason)s", {"worker": self.name, "reason": self.last_error})
             self._history = self._history.died(loop.time(), uptime_s)
             self.phase = "crash_loop" if self._history.crash_loop else "backing_off"
             self._on_change()
@@ -225,7 +225,10 @@ class WorkerProcess:
         except (OSError, ProtocolViolation):
             process.terminate()  # SIGTERM asks for the same
         if not await process.has_exited_within(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S):
-            log.warning("%s has not drained within %g s and is killed", self.name, DRAIN_TIMEOUT_S)
+            log.warning(
+                "%(worker)s has not drained within %(wait_s)g s and is killed",
+                {"worker": self.name, "wait_s": DRAIN_TIMEOUT_S},
+            )
         await process.stop(grace_s=0)
 
     def _clean_up(self) -> None:
@@ -288,7 +291,9 @@ class WorkerProcess:
                 await self.ask(GetStatistics(), CHECK_TIMEOUT_S)
             except (OSError, ProtocolViolation) as error:
                 if self._tells_nothing(error):
-                    log.warning("whether %s answers is not known: %s", self.name, error)
+                    log.warning(
+                        "whether %(worker)s answers is not known: %(error)s", {"worker": self.name, "error": error}
+                    )
                 elif not await process.has_exited_within(EXIT_AFTER_LOSS_S):
                     return f"{self.name} hung: {error!r}"
         return f"{self.name} {process.how_it_ended}"
@@ -328,7 +333,10 @@ class WorkerProcess:
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
                 return
             if tells_nothing:
-                log.warning("%s could not be sent a snapshot, which is tried again: %s", self.name, error)
+                log.warning(
+                    "%(worker)s could not be sent a snapshot, which is tried again: %(error)s",
+                    {"worker": self.name, "error": error},
+                )
                 self._sent = None
             else:
                 self._killed_because = f"{self.name} did not take a snapshot: {error!r}"

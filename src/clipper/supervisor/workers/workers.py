@@ -176,5 +176,8 @@ async def _ask(worker: WorkerProcess, command: Command[R], timeout_s: float) -> 
     try:
         return await worker.ask(command, timeout_s)
     except (OSError, ProtocolViolation) as error:
-        log.warning("%s does not answer %s: %r", worker.name, type(command).__name__, error)
+        log.warning(
+            "%(worker)s does not answer %(command)s: %(error)r",
+            {"worker": worker.name, "command": type(command).__name__, "error": error},
+        )
         return None
