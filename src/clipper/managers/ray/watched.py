@@ -34,6 +34,6 @@ class WatchedTasks:
         try:
             await run()
         except Exception as error:  # any error: the container must neither go on without it nor end without a reason
-            log.exception("%s failed: the container is killed", what)
+            log.exception("%(task)s failed: the container is killed", {"task": what})
             why = f"{type(error).__name__}: {error}"
         self._kill(f"cannot go on: {what} failed: {why}")
