@@ -30,6 +30,7 @@ class TcpProxy:
     ) -> None:
         self._waker.close()
         self._thread.join()
+        self._wake.close()
         self._listener.close()
 
     def cut(self) -> None:

@@ -47,7 +47,10 @@ def test_who_leads_is_shown_on_each_server_that_shares_a_registry() -> None:
         "since": 86400.0 * 365,
     }
     shown = str(leader_row(role="leader", renewed_s_ago=0.41, **known))
-    assert shown.startswith("this server, since 197") and shown.endswith("epoch 7, lease renewed 0.4 s ago")
+    assert shown.startswith("this server, since 197") and shown.endswith(
+        "epoch 7, lease renewed 0.4 s ago; no server stands by"
+    )
+    assert str(leader_row(role="leader", standby="http://b:1338", **known)).endswith("; standby http://b:1338")
     assert str(leader_row(role="standby", **known)).startswith("http://a:1338, since 197")
     assert leader_row(role="standby", registry="redis://h/0") == "not known; this server is a standby of redis://h/0"
     assert "leader" not in dict(status_rows(Status("1", 1, "h", "q", "m", 1.0, True, (), (), 1, 1, {})))

@@ -16,7 +16,7 @@ from clipper.errors import NotLeader, RegistryUnavailable, TooLarge
 from clipper.lease.lease import Lease, Terms
 from clipper.registry import redis as redis_registry
 from clipper.registry.redis import PREFIX, RedisRegistry
-from clipper.registry.shared import PIECE_BYTES, Away, Holder, Leader
+from clipper.registry.shared import PIECE_BYTES, Away, Holder, Leader, Renewed
 from clipper.registry.store import SCHEMA_VERSION, Put
 from redis_server import RedisServer
 from waiting import until
@@ -74,7 +74,7 @@ def test_one_leads_and_the_other_learns_who(server: RedisServer, opened: Open) -
     assert isinstance(outcome, Leader)
     assert (outcome.epoch, outcome.address, outcome.is_ready) == (1, "http://a", False)
     assert outcome.since > 1.7e9
-    assert a.renew(is_ready=True) is None
+    assert a.renew(is_ready=True) == Renewed("http://b")
     assert isinstance(outcome := b.acquire(), Leader) and outcome.is_ready
     assert b.lease is None and b.id == ""
     assert a.id and len(a.id) == 16
@@ -100,8 +100,10 @@ def test_who_has_it_gets_it_again_at_once_with_a_new_epoch(server: RedisServer, 
 def test_a_lease_that_is_given_back_is_free(server: RedisServer, opened: Open) -> None:
     a, b = opened(server, "a"), opened(server, "b")
     led(a)
+    assert isinstance(b.acquire(), Leader)
     a.release()
     assert led(b).epoch == 2
+    assert b.renew(is_ready=True) == Renewed(None)
     a.release()  # it is another's by now
     assert isinstance(opened(server, "c").acquire(), Leader)
 
@@ -129,7 +131,7 @@ def test_a_lease_that_ended_goes_on_if_nobody_else_took_it(server: RedisServer, 
     a = opened(server, "a")
     led(a)
     client.delete(PREFIX + "held")
-    assert a.renew(is_ready=False) is None
+    assert a.renew(is_ready=False) == Renewed(None)
     assert isinstance(opened(server, "b").acquire(), Leader)
     client.delete(PREFIX + "held")
     a.write(Put(TOKEN))
@@ -209,7 +211,7 @@ def test_while_redis_is_away_changes_are_refused_at_once_and_then_go_on(own_serv
     # Nothing is sent before a renewal was answered.
     with pytest.raises(RegistryUnavailable):
         registry.write(Put(APPLICATION))
-    assert registry.renew(is_ready=True) is None
+    assert isinstance(registry.renew(is_ready=True), Renewed)
     lease.confirm(0.0)
     registry.write(Put(APPLICATION))
     assert registry.doubt is None
@@ -298,4 +300,4 @@ def test_who_only_looks_takes_no_lease(server: RedisServer, opened: Open, client
     led(a)
     client.delete(PREFIX + "held")
     assert isinstance(outcome := b.acquire(takes=False), Leader) and outcome.address == "http://a"
-    assert a.renew(is_ready=True) is None
+    assert isinstance(a.renew(is_ready=True), Renewed)

@@ -176,7 +176,8 @@ def _leader(lease: LeaseStatus) -> str:
     if lease.role == "standby":
         return f"{lease.leader}, since {since}, epoch {lease.epoch}; this server is a standby"
     age = "" if lease.renewed_s_ago is None else f", lease renewed {lease.renewed_s_ago:.1f} s ago"
-    return f"this server, since {since}, epoch {lease.epoch}{age}"
+    standby = "no server stands by" if lease.standby is None else f"standby {lease.standby}"
+    return f"this server, since {since}, epoch {lease.epoch}{age}; {standby}"
 
 
 def status_rows(now: Status) -> list[tuple[str, object]]:

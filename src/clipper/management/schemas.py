@@ -286,6 +286,7 @@ class LeaseStatus(Struct, frozen=True):
         epoch, leader, since: of the lease that is in force: its number, the leader's management port, and when it was
             granted, in seconds since 1970. A standby that cannot ask the registry has None.
         renewed_s_ago: of the leader, the time since the registry has confirmed its lease.
+        standby: of the leader, the management port of a server that stands by; None if none does.
     """
 
     role: Literal["leader", "standby"]
@@ -294,6 +295,7 @@ class LeaseStatus(Struct, frozen=True):
     leader: str | None = None
     since: float | None = None
     renewed_s_ago: float | None = None
+    standby: str | None = None
 
 
 class Status(Struct, frozen=True):

@@ -22,7 +22,7 @@ from clipper.registry import redis_scripts
 from clipper.registry.clock import clock_s
 from clipper.registry.reading import read_records
 from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, Record, TokenRecord, VersionRecord
-from clipper.registry.shared import MAX_ARTIFACT_BYTES, MAX_ARTIFACTS_BYTES, PIECE_BYTES, Away, Holder, Leader
+from clipper.registry.shared import MAX_ARTIFACT_BYTES, MAX_ARTIFACTS_BYTES, PIECE_BYTES, Away, Holder, Leader, Renewed
 from clipper.registry.store import (
     SCHEMA_VERSION,
     Change,
@@ -115,7 +115,7 @@ class RedisRegistry:
         self.lease = Lease(self._terms, int(reply[1]), asked_at_s)
         return self.lease
 
-    def renew(self, is_ready: bool) -> Leader | Away | None:
+    def renew(self, is_ready: bool) -> Renewed | Leader | Away:
         try:
             with self._client.client() as connection:
                 reply = self._scripts["RENEW"](args=[*self._fence(), int(is_ready)], client=connection)
@@ -123,10 +123,10 @@ class RedisRegistry:
                 _sync(connection)
         except RedisError as error:
             return Away(self._away(str(error)))
-        return _leader(reply) if reply[0] == b"led" else None
+        return _leader(reply) if reply[0] == b"led" else Renewed(reply[1].decode(errors="replace") or None)
 
     def release(self) -> None:
-        if self.lease is not None and self.lease.why_lost is None:
+        if self.lease is not None:
             with self._explained():
                 self._scripts["RELEASE"](args=[PREFIX, self.lease.epoch])
 

@@ -5,7 +5,8 @@ With WATCH that takes a round trip before each change and another try after each
 A script is one round trip, and decides once.
 
 ``lease`` is a hash with the latest epoch and who got it. It never expires, so a change is refused by what it says and
-not by any clock. ``held`` expires: while it is there, nobody else gets the lease.
+not by any clock. ``held`` expires: while it is there, nobody else gets the lease. ``standby`` expires, too: it has the
+address of the last who asked in vain.
 """
 
 # ARGV: prefix, known schema version, duration in ms, holder, address, a random id for a new registry, whether to take
@@ -17,8 +18,10 @@ local schema = tonumber(redis.call('GET', prefix .. 'schema') or 0)
 if schema > known then return {'newer', tostring(schema)} end
 local lease = redis.call('HMGET', prefix .. 'lease', 'epoch', 'address', 'since', 'ready', 'holder')
 if ARGV[7] == '0' or (redis.call('EXISTS', prefix .. 'held') == 1 and lease[5] ~= holder) then
+  redis.call('SET', prefix .. 'standby', ARGV[5], 'PX', ARGV[3])
   return {'led', lease[1] or '0', lease[2] or '', lease[3] or '0', lease[4] or '0'}
 end
+if redis.call('GET', prefix .. 'standby') == ARGV[5] then redis.call('DEL', prefix .. 'standby') end
 if schema > 0 and schema < known then
   for _, name in ipairs({'applications', 'models', 'versions', 'to_forget', 'tokens', 'keys', 'counters'}) do
     redis.call('COPY', prefix .. name, prefix .. 'schema-' .. schema .. ':' .. name, 'REPLACE')
@@ -43,7 +46,13 @@ redis.call('SET', prefix .. 'held', ARGV[2], 'PX', ARGV[3])
 """
 
 # Adds: whether the leader is ready.
-RENEW = _FENCE + "redis.call('HSET', prefix .. 'lease', 'ready', ARGV[4])\nreturn {'leads'}\n"
+RENEW = (
+    _FENCE
+    + """
+redis.call('HSET', prefix .. 'lease', 'ready', ARGV[4])
+return {'leads', redis.call('GET', prefix .. 'standby') or ''}
+"""
+)
 
 # Adds: operations, each with its kind, key, name and text. A Lua script that fails midway is not undone, so everything
 # that can be refused is looked at before the first change.

@@ -42,6 +42,17 @@ class Leader:
 
 
 @dataclass(frozen=True, slots=True)
+class Renewed:
+    """The lease was renewed.
+
+    Attributes:
+        standby: address of a server that has asked for the lease within its duration; None if none has.
+    """
+
+    standby: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Away:
     """The storage does not answer."""
 
@@ -76,14 +87,14 @@ class SharedRegistry(Registry, Protocol):
             RegistryUnavailable: this Clipper cannot use the storage as it is; the message says what to change.
         """
 
-    def renew(self, is_ready: bool) -> Leader | Away | None:
-        """Ask for a renewal, and say whether this supervisor answers queries; None if it still leads.
+    def renew(self, is_ready: bool) -> Renewed | Leader | Away:
+        """Ask for a renewal, and say whether this supervisor answers queries; return who leads if it is another.
 
         It may run on a thread beside the other methods. It does not change ``lease``.
         """
 
     def release(self) -> None:
-        """Give the lease back, so that another supervisor need not wait for its end."""
+        """Give the lease back, so that another supervisor need not wait for its end. Raises RegistryUnavailable."""
 
     def artifact_sizes(self) -> dict[str, int]:
         """The artifacts that are stored, by digest, with their sizes in bytes.

@@ -369,6 +369,9 @@ class Supervisor:
         """Workers first: their open queries need the containers."""
         parts.reconciler.stop()
         await parts.workers.drain()
+        if parts.leadership is not None and parts.leadership.standby is not None:
+            # Without the lease, what runs on Ray is left alone, for the next leader.
+            await parts.leadership.release()
         await parts.manager.stop_all()
         self._home.remove_stale(set(), set())
         self._home.remove_sockets_folder()

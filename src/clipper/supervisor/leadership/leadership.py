@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from clipper.errors import RegistryUnavailable
 from clipper.lease.lease import Lease
 from clipper.management.schemas import LeaseStatus
 from clipper.registry.clock import clock_s
-from clipper.registry.shared import Away, SharedRegistry
+from clipper.registry.shared import Away, Renewed, SharedRegistry
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +19,7 @@ class Leadership:
     """
     Attributes:
         registry: what the lease is of.
+        standby: address of a server that stands by; None if none does.
         lost: done, with the reason, once this supervisor no longer leads.
     """
 
@@ -31,6 +33,7 @@ class Leadership:
         self._lease = lease
         self._address = address
         self._since = since
+        self.standby: str | None = None
         self._is_ready = False
         self.lost = asyncio.get_running_loop().create_task(self._keep())
 
@@ -66,12 +69,17 @@ class Leadership:
             leader=self._address,
             since=self._since,
             renewed_s_ago=self._lease.age_s(clock_s()),
+            standby=self.standby,
         )
 
     async def release(self) -> None:
-        """Let a standby take over at once. Nothing of this server may run any more."""
+        """Let a standby take over at once. From now on this server changes nothing that servers share."""
         self.lost.cancel()
-        await asyncio.to_thread(self.registry.release)
+        self._lease.lose("this server has given its lease back")
+        try:
+            await asyncio.to_thread(self.registry.release)
+        except RegistryUnavailable as error:
+            log.warning("the lease could not be given back, and ends by itself: %s", error)
 
     async def _keep(self) -> str:
         lease = self._lease
@@ -80,8 +88,9 @@ class Leadership:
             asked_at_s = clock_s()
             # On a thread: it takes seconds to find out that a Redis is away.
             answer = await asyncio.to_thread(self.registry.renew, self._is_ready)
-            if answer is None:
+            if isinstance(answer, Renewed):
                 lease.confirm(asked_at_s)
+                self.standby = answer.standby
                 if self.registry.doubt is not None:
                     # What is stored is read again, so that it and what is in memory are the same.
                     lease.lose(f"{self.registry.doubt}; this server starts again with what is stored")
