@@ -240,7 +240,7 @@ def test_a_disk_that_does_not_write_leaves_a_change_in_doubt(
     # With appendfsync no, nothing is written to the disk for half a minute.
     port = str(own_server.port)
     subprocess.run(["redis-cli", "-p", port, "config", "set", "appendfsync", "no"], check=True, capture_output=True)
-    monkeypatch.setattr(redis_registry, "DISK_TIMEOUT_MS", 10)
+    monkeypatch.setattr(redis_registry, "DISK_TIMEOUT_S", 0.01)
     with pytest.raises(RegistryUnavailable, match="did not write to disk"):
         registry.write(Put(TOKEN))
     assert registry.doubt is not None

@@ -43,7 +43,7 @@ PREFIX = "clipper:registry:"
 # Redis answers in well under a millisecond. With ``appendfsync everysec`` it writes to its disk within some more than a
 # second.
 TIMEOUT_S = 2.5
-DISK_TIMEOUT_MS = 2000
+DISK_TIMEOUT_S = 2.0
 # Redis may have this many on their way to its disk, which may write once a second.
 SYNC_EVERY_PIECES = 8
 # A piece that is uploaded goes after this, unless its artifact is complete by then.
@@ -257,9 +257,9 @@ class RedisRegistry:
 
 def _sync(connection: Any) -> None:
     """Wait until the disk has what this connection wrote."""
-    synced, _ = connection.execute_command("WAITAOF", 1, 0, DISK_TIMEOUT_MS)
+    synced, _ = connection.execute_command("WAITAOF", 1, 0, round(DISK_TIMEOUT_S * 1000))
     if not synced:
-        raise redis.TimeoutError(f"Redis did not write to disk within {DISK_TIMEOUT_MS} ms")
+        raise redis.TimeoutError(f"Redis did not write to disk within {DISK_TIMEOUT_S:g} s")
 
 
 def _leader(reply: list[bytes]) -> Leader:
