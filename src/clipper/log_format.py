@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 FIELDS = (
     *("application", "model", "version", "replica", "worker"),
     *("error", "reason"),
-    *("process", "pid", "container", "image", "artifact", "file", "task", "command", "policy", "batch_id"),
+    *("process", "pid", "container", "image", "artifact", "file", "task", "command", "policy", "batch_id", "epoch"),
     *("address", "management_url", "query_url", "grpc_address", "method", "path", "input_type", "runtime"),
     *("rows", "count", "limit", "replicas", "replicas_before", "duration_ms", "wait_s"),
 )

@@ -101,11 +101,15 @@ class BringUp:
             self.warm_up_rows = 0
             raise ContainerFailed(f"container {self._note.slot} failed on its sample: {failure}")
         # Some queries fail, and the sample came from one of them. The model is warm all the same.
-        said = {**self._note.log_fields, "error": failure}
         if sample.origin == "remembered":
-            log.warning("%(replica)s failed on a remembered sample: %(error)s", said)
+            log.warning(
+                "%(replica)s failed on a remembered sample: %(error)s", {**self._note.log_fields, "error": failure}
+            )
         else:
-            log.info("%(replica)s failed on a row that Clipper made, which says nothing against it: %(error)s", said)
+            log.info(
+                "%(replica)s failed on a row that Clipper made, which says nothing against it: %(error)s",
+                {**self._note.log_fields, "error": failure},
+            )
 
     def _is_too_late(self, now_s: float) -> bool:
         if not self._time.has_to_look(now_s):

@@ -79,7 +79,7 @@ class Leadership:
         try:
             await asyncio.to_thread(self.registry.release)
         except RegistryUnavailable as error:
-            log.warning("the lease could not be given back, and ends by itself: %s", error)
+            log.warning("the lease could not be given back, and ends by itself: %(error)s", {"error": error})
 
     async def _keep(self) -> str:
         lease = self._lease
@@ -96,7 +96,7 @@ class Leadership:
                     lease.lose(f"{self.registry.doubt}; this server starts again with what is stored")
             elif isinstance(answer, Away):
                 if lease.silent_since_s is None:
-                    log.error("%s", answer.why)
+                    log.error("%(error)s", {"error": answer.why})
                 lease.miss(asked_at_s, clock_s(), answer.why)
             else:
                 lease.lose(f"another server leads now, with epoch {answer.epoch}: {answer.address}")

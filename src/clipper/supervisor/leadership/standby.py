@@ -100,7 +100,7 @@ class Standby:
 
     def _refuse(self, error: RegistryUnavailable) -> None:
         if str(self.outcome) != str(error):
-            log.error("%s", error)
+            log.error("%(error)s", {"error": error})
         self.outcome = error
 
     async def _keep_fetching(self) -> None:

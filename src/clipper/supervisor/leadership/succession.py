@@ -66,7 +66,7 @@ class Succession:
                     return None
                 # It is renewed from now on, also while the calls under way are answered.
                 leadership = Leadership(registry, lease, self._port.address, time.time())
-        log.info("this server leads, with epoch %d", lease.epoch)
+        log.info("this server leads, with epoch %(epoch)d", {"epoch": lease.epoch})
         await fetch_missing(registry, artifacts)
         return leadership
 
@@ -81,7 +81,7 @@ class Succession:
         if self._certificates is not None:
             keepers.start("looking for new certificates", self._certificates.run)
         self._home.write_place(place)
-        log.info("%s", who_leads(standby))
+        log.info("%(reason)s", {"reason": who_leads(standby)})
         try:
             yield
         finally:
