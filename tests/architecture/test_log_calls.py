@@ -37,7 +37,8 @@ def names_of(values: ast.expr) -> set[str]:
     """The names of a call's values."""
     if isinstance(values, ast.Attribute) and values.attr == "log_fields":
         return OF_A_SUBJECT
-    assert isinstance(values, ast.Dict), "expected one dict of values by their names, or something's log_fields"
+    told = f"expected one dict of values by their names, or something's log_fields: {ast.unparse(values)}"
+    assert isinstance(values, ast.Dict), told
     found: set[str] = set()
     for key, value in zip(values.keys, values.values):
         found |= names_of(value) if key is None else {ast.literal_eval(key)}

@@ -143,7 +143,7 @@ class Supervisor:
             except RegistryUnavailable as error:
                 if leadership is None:
                     raise
-                log.error("this server cannot take over yet, and starts again: %s", error)
+                log.error("this server cannot take over yet, and starts again: %(error)s", {"error": error})
                 await asyncio.sleep(START_AGAIN_S)
                 start_again(self._config)
             for holder in holders:
@@ -359,7 +359,7 @@ class Supervisor:
             await leadership.release()
 
     def _step_down(self, parts: Parts, why: str) -> NoReturn:
-        log.warning("this server stops leading: %s", why)
+        log.warning("this server stops leading: %(reason)s", {"reason": why})
         parts.reconciler.stop()
         parts.events.record([NewEvent("server", "server", f"the server stops leading: {why}", level="warning")])
         parts.events.close()

@@ -51,7 +51,10 @@ class SharedArtifacts:
         try:
             self._registry.remove_artifact(digest)
         except ClipperError as error:
-            log.warning("artifact %s stays in the registry for now: %s", digest, error)
+            log.warning(
+                "artifact %(artifact)s stays in the registry for now: %(error)s",
+                {"artifact": digest, "error": error},
+            )
         else:
             self._digests.remove(digest)
 
@@ -79,7 +82,7 @@ async def fetch_missing(registry: SharedRegistry, artifacts: Artifacts) -> None:
                 log.info("artifact %s is fetched from the registry", digest)
                 await artifacts.add(digest, _chunks(registry, digest, sizes[digest]))
     except ClipperError as error:
-        log.warning("artifacts of the registry cannot be fetched now: %s", error)
+        log.warning("artifacts of the registry cannot be fetched now: %(error)s", {"error": error})
 
 
 async def _chunks(registry: SharedRegistry, digest: str, size_bytes: int) -> AsyncIterator[bytes]:
