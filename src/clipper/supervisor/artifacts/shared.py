@@ -79,7 +79,7 @@ async def fetch_missing(registry: SharedRegistry, artifacts: Artifacts) -> None:
         named |= {one.code for one in contents.applications if one.code is not None}
         for digest in sorted(named & sizes.keys()):
             if not artifacts.has(digest):
-                log.info("artifact %s is fetched from the registry", digest)
+                log.info("artifact %(artifact)s is fetched from the registry", {"artifact": digest})
                 await artifacts.add(digest, _chunks(registry, digest, sizes[digest]))
     except ClipperError as error:
         log.warning("artifacts of the registry cannot be fetched now: %(error)s", {"error": error})

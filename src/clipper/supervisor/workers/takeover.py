@@ -128,4 +128,4 @@ async def end_all_left(processes: ProcessFolder, home: HomeFolders, launchers: I
     processes.sweep(keep=())
     home.remove_stale(set(), set())
     if ended:
-        log.info("ended %d workers and containers that were left", ended)
+        log.info("ended %(count)d workers and containers that were left", {"count": ended})
