@@ -41,6 +41,7 @@ mount -t cgroup2 none /sys/fs/cgroup
 mount -t proc proc /proc
 ip link set lo up
 mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -m 755 /run/models
 for each in passwd group; do cp /etc/$each /run; done
 echo "clipper:x:{USER_ID}:{USER_ID}::/var/lib/clipper:/usr/sbin/nologin" >>/run/passwd
 echo "clipper:x:{USER_ID}:" >>/run/group
@@ -135,7 +136,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="namespaces are made by unshare of util-linux")
 def test_the_unit_serves_heals_reloads_and_stays_stopped(machine: Machine) -> None:
     until(machine.is_serving)
-    machine.run("mkdir -p /run/models && chmod 755 /run/models && cat >/run/models/sums.py <<'END'\n" + MODEL + "END")
+    machine.run("cat >/run/models/sums.py <<'END'\n" + MODEL + "END")
     machine.clipper("deploy sum sums:total --input-type 'float64[2]'")
     machine.clipper("app create sum --model sum --slo-ms 5000")
     assert '"output":3.0' in machine.predict("[1, 2]")
