@@ -73,7 +73,9 @@ class Follower:
         is_pair = "8589934593" in command
         command = _IDS.sub(lambda found: earlier if is_pair and found[0].endswith("2") else latest, command)
         if command.startswith("clipper"):
-            self._run_here(shlex.split(re.sub(r" > \S+$", "", command.replace("\\\n", " ")), comments=True)[1:])
+            words = shlex.split(command.replace("\\\n", " "), comments=True)[1:]
+            # What stands after > is the file that the shell would make.
+            self._run_here(words[: words.index(">")] if ">" in words else words)
             return
         told = self.reader.run(command.replace("curl ", "curl -sS --fail-with-body "))
         self.ids += re.findall(r'"query_id":\s*(\d+)', told)
