@@ -52,8 +52,7 @@ class SharedArtifacts:
             self._registry.remove_artifact(digest)
         except ClipperError as error:
             log.warning(
-                "artifact %(artifact)s stays in the registry for now: %(error)s",
-                {"artifact": digest, "error": error},
+                "artifact %(artifact)s stays in the registry for now: %(error)s", {"artifact": digest, "error": error}
             )
         else:
             self._digests.remove(digest)
