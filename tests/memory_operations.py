@@ -26,6 +26,7 @@ from clipper.management.schemas import (
     CreatedToken,
     Key,
     LearnedPolicy,
+    LeaseStatus,
     LinkChange,
     Logs,
     Model,
@@ -72,6 +73,7 @@ class MemoryOperations:
         self.worker_state: WorkerState = "ready"
         self.causes: list[str] = []
         self.replica_states: dict[str, int] = {}
+        self.lease: LeaseStatus | None = None
         self.raises: Exception | None = None
         self.stopped = self.stopping = False
         self.artifacts: dict[str, int] = {}
@@ -133,6 +135,7 @@ class MemoryOperations:
             applications=len(self.applications),
             models=len(self.versions),
             replicas=self.replica_states or {"ready": len(await self.list_replicas())},
+            lease=self.lease,
         )
 
     async def has_artifact(self, digest: str) -> bool:

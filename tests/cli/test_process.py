@@ -13,6 +13,7 @@ from clipper.cli import process as processes
 from clipper.cli.process import ServerStart, StartingServer, checked_start, settled, spawn, wait_until_gone
 from clipper.errors import Conflict, DeadlineExceeded, Unavailable
 from clipper.home import lock_home
+from clipper.management.schemas import LeaseStatus
 from clipper.supervisor.config import Config, parse_command_line
 from conftest import Api
 
@@ -54,6 +55,14 @@ def test_a_server_that_starts_or_stops_is_waited_for(api: Api, monkeypatch: pyte
     api.operations.stopping = True
     with pytest.raises(Conflict, match="until its drain delay is over: clipper stop ends the delay"):
         settled(api.home)
+
+
+def test_a_standby_is_not_waited_for(server: StartingServer, api: Api) -> None:
+    api.operations.causes = ["this server is a standby"]
+    api.operations.worker_state = "starting"
+    api.operations.lease = LeaseStatus("standby", "redis://h/0", 7, "http://leader", 1e9)
+    now = server.wait_until_ready()
+    assert now.lease is not None and now.lease.leader == "http://leader"
 
 
 def test_a_server_that_is_not_ready_in_time(server: StartingServer, api: Api) -> None:
@@ -122,10 +131,11 @@ def test_a_server_that_does_not_go_is_told_of(tmp_path: Path, monkeypatch: pytes
         wait_until_gone(tmp_path, os.getpid())
 
 
-def test_the_stores_address_is_not_on_the_servers_command_line(tmp_path: Path) -> None:
-    start = start_of(tmp_path, store="redis://:secret@host/0")
+def test_addresses_are_not_on_the_servers_command_line(tmp_path: Path) -> None:
+    start = start_of(tmp_path, store="redis://:secret@host/0", registry="redis://:secret@host/1")
     assert not any("secret" in part for part in start.argv())
     assert start.environment()["CLIPPER_STORE"] == "redis://:secret@host/0"
+    assert start.environment()["CLIPPER_REGISTRY"] == "redis://:secret@host/1"
 
 
 def test_a_servers_process_is_told_what_the_command_was(tmp_path: Path) -> None:
