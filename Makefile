@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test test-scale compiled wheel mutants fuzz fuzz-server flood rollout soak bench against workers contexts batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
+.PHONY: help setup check format test test-scale compiled wheel mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -31,6 +31,7 @@ help:
 	@echo "make rollout  throw EXAMPLES=5000 times everything at what decides what runs, in any order"
 	@echo "make mutants  change the code that decides, a change at a time for MINUTES=20, and see whether its tests notice; FOLDERS=rollout SEED=7"
 	@echo "make soak    run a server under load, changes and kills for MINUTES=10, and see whether anything of it grows"
+	@echo "make scale   what changes take beside 10 to 1,000 models with 64 workers, and what the supervisor takes; SIZES=\"--sizes 10 100\""
 	@echo "make docs    build the site of docs/ into build/site, and refuse links that lead nowhere"
 	@echo "make docs-test  run the code of pages that needs frameworks, environments and clients of others"
 	@echo "make dashboard-pictures  make the pictures of docs/dashboard.md anew, of a server under load"
@@ -108,6 +109,11 @@ image:
 mutants:
 	@sh scripts/setup.sh mutants
 	@PYTHONPATH=tests $(PY) -m mutants --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED)) $(if $(SLOWEST),--slowest $(SLOWEST)) $(FOLDERS)
+
+scale:
+	@sh scripts/setup.sh paper
+	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
+	@$(PY) -m benchmarks.scale $(SIZES)
 
 soak: setup
 	@$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),10) $(if $(RATE),--rate $(RATE))

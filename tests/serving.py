@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from clipper.control import messages as control
+from clipper.control.difference import Changes, Difference
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Peer, ReplicaAddress, Snapshot, VersionSnapshot
 from clipper.control.statistics import ApplicationStatistics, WorkerStatistics
 from clipper.settings.application import Link
@@ -137,8 +138,11 @@ class Worker(WorkerProcess):
         self.until_logged("answers on")
         self.control = ControlClient(self.control_path)
 
-    def apply(self, snapshot: Snapshot) -> control.Applied:
-        return self.control.ask(control.Apply(snapshot))
+    def apply(self, told: Snapshot | Difference) -> control.Applied:
+        """Tell it, and return its answer."""
+        if isinstance(told, Difference):
+            return self.control.ask(control.ApplyDifference(told))
+        return self.control.ask(control.Apply(told))
 
     def statistics(self) -> WorkerStatistics:
         return self.control.ask(control.GetStatistics()).worker
@@ -276,6 +280,9 @@ class Serving:
     containers: list[Container] = field(default_factory=list)
     others: list[Process] = field(default_factory=list)
     _generation: int = 0
+    _changes: Changes = field(default_factory=Changes)
+    # The generation that each worker has reported, by its instance.
+    _bases: dict[int, int] = field(default_factory=dict)
 
     @property
     def worker(self) -> Worker:
@@ -306,11 +313,18 @@ class Serving:
         return liar
 
     def apply(self, applications: Sequence[ApplicationSnapshot], models: Sequence[ModelSnapshot]) -> control.Applied:
-        """Push a newer snapshot to every worker; the last one's answer."""
+        """Push a newer snapshot to every worker, as a difference to those that have one; the last one's answer."""
         self._generation += 1
         peers = tuple(Peer(worker.instance, str(worker.control_path)) for worker in self.workers)
         snapshot = Snapshot(self._generation, tuple(applications), tuple(models), peers)
-        return [worker.apply(snapshot) for worker in self.workers][-1]
+        self._changes.follow(snapshot)
+        answers = []
+        for worker in self.workers:
+            base = self._bases.get(worker.instance)
+            difference = None if base is None else self._changes.since(base)
+            answers.append(worker.apply(difference or snapshot))
+            self._bases[worker.instance] = answers[-1].generation
+        return answers[-1]
 
     def stop(self) -> None:
         processes = [*self.workers, *self.containers, *self.others]

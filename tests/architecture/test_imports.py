@@ -35,14 +35,15 @@ ALLOWED: dict[str, frozenset[str]] = {
         "home": "",
         "control.feedback": "",
         "control.snapshot": "settings",
+        "control.difference": "control.snapshot",
         "control.statistics": "",
-        "control": "control.feedback control.snapshot control.statistics tls",
+        "control": "control.difference control.feedback control.snapshot control.statistics tls",
         "containers.protocol": "",
         "containers": "containers.protocol tls",
         "runtime": "containers.protocol log_format",
         "metrics.histogram": "control.statistics",
         "outputs": "containers.protocol inputs",
-        "abstraction": "containers containers.protocol outputs metrics.histogram control.snapshot "
+        "abstraction": "containers containers.protocol outputs metrics.histogram control.difference control.snapshot "
         "control.statistics settings telemetry telemetry.spans telemetry.trace_context",
         "decisions": "control.statistics outputs",
         "decisions.evaluation": "decisions selection.learning selection.policies",
@@ -56,18 +57,18 @@ ALLOWED: dict[str, frozenset[str]] = {
         "telemetry.request_note telemetry.trace_context",
         "inputs": "",
         "frontend.limits": "",
-        "frontend": "frontend.limits inputs outputs malloc selection control.feedback control.snapshot "
-        "control.statistics telemetry telemetry.request_note tls",
+        "frontend": "frontend.limits inputs outputs malloc selection control.difference control.feedback "
+        "control.snapshot control.statistics telemetry telemetry.request_note tls",
         "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
-        "control.feedback abstraction control processes run_as control.snapshot control.statistics tls settings "
-        "log_format telemetry",
+        "control.difference control.feedback abstraction control processes run_as control.snapshot "
+        "control.statistics tls settings log_format telemetry",
         "series": "control.statistics metrics.histogram",
         "events": "control.snapshot management.events registry rollout settings",
         "lease": "",
         "registry": "settings control.snapshot lease",
         "managers.reconcile": "",
         "processes": "run_as",
-        "rollout": "managers.reconcile registry selection.policies control.snapshot settings",
+        "rollout": "managers.reconcile registry selection.policies control.difference control.snapshot settings",
         "managers": "managers.reconcile processes run_as containers.protocol control.snapshot settings tls",
         "managers.environments": "managers processes run_as trees settings",
         # Nobody else knows these: a manager is one folder, and one row of the table in managers.open.
@@ -90,7 +91,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management management.events "
         "management.learned management.reports management.schemas management.series metrics metrics.histogram "
         "managers managers.environments "
-        "managers.open registry lease control inputs "
+        "managers.open registry lease control control.difference inputs "
         "processes series selection.trial selection.learning run_as settings selection.policies selection.stores "
         "control.snapshot control.statistics tls trees",
         "packaging": "",
@@ -140,6 +141,7 @@ PURE = (
     "clipper.selection.policies",
     "clipper.selection.learning",
     "clipper.containers.protocol",
+    "clipper.control.difference",
     "clipper.frontend.inference.answers",
     "clipper.frontend.inference.errors",
     "clipper.frontend.inference.feedback",

@@ -82,7 +82,7 @@ def test_a_replica_is_told_of_from_its_first_snapshot_on() -> None:
     one = bench(*CURRENT, slots=(slot(),), workers=(worker(0), worker(1, phase="backing_off", peer=None)))
 
     def is_told_of(id_: str) -> bool:
-        return one.rollout.is_told_of(Facts(one.now_s, one.records, (), one.slots, one.workers), id_)
+        return one.rollout.told(Facts(one.now_s, one.records, (), one.slots, one.workers))(id_)
 
     first = one.push().snapshot.generation
     assert not is_told_of("m:1#2.g1")

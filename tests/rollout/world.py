@@ -5,6 +5,7 @@ whether a replica has a batch, which request came last.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -53,6 +54,14 @@ class Records:
     models: dict[str, ModelRecord] = field(default_factory=dict)
     versions: dict[ModelId, VersionRecord] = field(default_factory=dict)
     keys: dict[str, KeyRecord] = field(default_factory=dict)
+
+    def versions_of(self, model: str) -> list[VersionRecord]:
+        found = (record for record in self.versions.values() if record.model == model)
+        return sorted(found, key=lambda record: (record.created_at, record.version))
+
+    def linking(self, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
+        for application in self.applications.values():
+            yield from ((application, link.version) for link in application.links if link.model == model)
 
     def copy(self) -> "Records":
         return Records(dict(self.applications), dict(self.models), dict(self.versions), dict(self.keys))
@@ -146,6 +155,10 @@ class World:
         self.rollout = Rollout(self.epoch, workers=WORKERS)
         self.story = Story()
         self.wake_at_s = 0.0
+        # As the shell has it: what has not changed is the same object, or has the same number.
+        self.revision = 0
+        self._records_told = Records()
+        self._slots_told: tuple[SlotFacts, ...] = ()
         # Requests that a version be current, by their numbers: the latest that was met, and the latest of each version.
         self.requests = 0
         self.met: dict[str, int] = {}
@@ -155,13 +168,22 @@ class World:
     # What the supervisor knows
 
     def facts(self) -> Facts:
+        if self.records != self._records_told:
+            self._records_told = self.records.copy()
+            self.revision += 1
+        known = {one.slot: one for one in self._slots_told}
+        found = [self._slot_facts(one) for _, one in sorted(self.slots.items())]
+        slots = tuple(known[one.slot] if known.get(one.slot) == one else one for one in found)
+        if list(map(id, slots)) != list(map(id, self._slots_told)):
+            self._slots_told = slots
         return Facts(
             self.now_s,
             self.records,
             (),
-            tuple(self._slot_facts(one) for _, one in sorted(self.slots.items())),
+            self._slots_told,
             tuple(self._worker_facts(one) for one in self.workers),
             self.can_commit_at_s,
+            self.revision,
         )
 
     def _slot_facts(self, one: FakeSlot) -> SlotFacts:
@@ -524,7 +546,7 @@ class World:
         self._end_ramps()
 
     def remove_model(self, model: str) -> None:
-        if model in self.records.models and not any(wanted.linking(self.records, model)):
+        if model in self.records.models and not any(self.records.linking(model)):
             del self.records.models[model]
             self.met.pop(model, None)
             self.asked = {id_: number for id_, number in self.asked.items() if id_.name != model}
@@ -581,7 +603,7 @@ class World:
         return [((id_.name, id_.version), number) for number, id_ in last.values() if id_ in self.records.versions]
 
     def _is_pinned(self, id_: ModelId) -> bool:
-        return any(pin == id_.version for _, pin in wanted.linking(self.records, id_.name))
+        return any(pin == id_.version for _, pin in self.records.linking(id_.name))
 
     def _next_promotion(self, model: str) -> int:
         promotions = [one.promotion or 0 for one in self.records.versions.values() if one.model == model]

@@ -63,6 +63,7 @@ class ModelQueue:
         self._dtype, self._dimensions = self.input_type.dtype, self.input_type.leading_dimensions
         self._table = cache.table() if snapshot.cache else None
         self._turns = turns
+        self.unsettled = turns.unsettled
         self._scheduler = Scheduler(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000, turns.flow)
         self._links: dict[str, Replica] = {}
         self._loop = asyncio.get_running_loop()
@@ -159,8 +160,7 @@ class ModelQueue:
         self._scheduler.set_slo(slo_s)
 
     def can_follow(self, snapshot: VersionSnapshot) -> bool:
-        """Whether ``snapshot`` differs only in its replicas. Any other difference, as after a redeployment, needs a
-        new queue."""
+        """Whether ``snapshot`` differs only in its replicas. Any other difference needs a new queue."""
         return msgspec.structs.replace(snapshot, replicas=()) == msgspec.structs.replace(self.snapshot, replicas=())
 
     # -- replicas --------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ class ModelQueue:
 
     def _remove(self, replica: Replica) -> None:
         del self._links[replica.id]
-        replica.link.close()
+        replica.close()
         self._scheduler.queue.push_back(self._lose(replica))
         if not self._links:
             self._drop(self._scheduler.queue.clear(), "no_replica", f"{self.model} has no replica any more")

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import ModelQueue
-from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
-from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot
+from clipper.control.difference import Difference, Holding
+from clipper.control.snapshot import ModelSnapshot, Snapshot
 from clipper.telemetry.watch import Watch
 from clipper.types import InputType, ModelId
 
@@ -19,45 +19,59 @@ class Predictor:
         cache_capacity_bytes: bound of the cache; 0 keeps no outputs.
         seed: seed of the cache's hash; see ``ClockCache``.
         watch: see ``Turns``.
+
+    Attributes:
+        held: the snapshot in force.
     """
 
     def __init__(self, cache_capacity_bytes: int, seed: int = 0, watch: Watch | None = None) -> None:
         self.cache = ClockCache(cache_capacity_bytes, seed)
+        self.held = Holding()
         self._turns = Turns(watch)
-        self._queues: dict[ModelId, ModelQueue] = {}
+        # By model and version.
+        self._queues: dict[str, dict[str, ModelQueue]] = {}
         # Queues of removed versions whose last batches are still in flight.
         self._draining: list[ModelQueue] = []
-        self._current: dict[str, str | None] = {}
         self._predecessors: dict[str, dict[str, str | None]] = {}
 
-    def apply(self, snapshot: Snapshot) -> None:
-        """Make queues, replicas and current versions match the snapshot.
+    def apply(self, told: Snapshot | Difference) -> Difference:
+        """Make queues, replicas and current versions match a snapshot, or the one that a difference leads to.
 
         A version that is missing from it gets no more queries, and is closed once its queries in flight are answered.
+        What a difference costs depends on it alone; a whole snapshot is compared with the one in force.
+
+        Args:
+            told: if it is a difference, the snapshot in force is one that it can be applied to (``Holding.takes``).
+
+        Returns:
+            What has changed.
         """
-        wanted: set[ModelId] = set()
-        for model in snapshot.models:
-            self._current[model.name] = model.current
-            wanted |= self._apply_model(model)
-        for gone in self._queues.keys() - wanted:
-            self._drain(self._queues.pop(gone))
+        held = self.held
+        difference = held.difference_to(told) if isinstance(told, Snapshot) else told
+        names = (*difference.gone_applications, *(each.name for each in difference.applications))
+        before = [held.applications[name] for name in names if name in held.applications]
+        linked = {link.model for each in (*before, *difference.applications) for link in each.links}
+        held.follow(difference)
+        for name in difference.gone_models:
+            self._apply_model(ModelSnapshot(name, None, ()))
+        for model in difference.models:
+            self._apply_model(model)
         self._close_drained()
-        names = {model.name for model in snapshot.models}
-        self._current = {name: version for name, version in self._current.items() if name in names}
-        self._predecessors = {
-            model.name: {each.version: each.predecessor for each in model.versions} for model in snapshot.models
-        }
-        self._set_slos(snapshot.applications)
+        for name in linked.union(model.name for model in difference.models):
+            self._set_slos(name)
+        return difference
 
     def find(self, model: str, version: str | None = None) -> ModelQueue | None:
         """Return the queue of a version, by default of the current one; None if that version does not exist."""
         if version is None:
-            version = self._current.get(model)
-        return None if version is None else self._queues.get(ModelId(model, version))
+            version = self.current(model)
+        queues = self._queues.get(model)
+        return None if version is None or queues is None else queues.get(version)
 
     def current(self, model: str) -> str | None:
         """Return the model's current version, or None."""
-        return self._current.get(model)
+        known = self.held.models.get(model)
+        return None if known is None else known.current
 
     def predecessors(self, model: str) -> Mapping[str, str | None]:
         """Map each version of a model that may be queried to the version that was current when it was deployed."""
@@ -68,10 +82,10 @@ class Predictor:
         self._turns.end()
 
     def queues(self) -> list[ModelQueue]:
-        return list(self._queues.values())
+        return [queue for queues in self._queues.values() for queue in queues.values()]
 
     def versions_of(self, model: str) -> list[ModelQueue]:
-        return [queue for id_, queue in self._queues.items() if id_.name == model]
+        return list(self._queues.get(model, {}).values())
 
     def recent_input(self, model: str) -> tuple[InputType, bytes] | None:
         """Return a recently answered input with its type: of the current version, else of any other version."""
@@ -84,11 +98,12 @@ class Predictor:
 
     async def settle(self) -> None:
         """Wait until every new replica has been dialled once and every removed one has answered its last batch."""
-        replicas = self._replicas()
-        waits = [replica.link.first_attempt for replica in replicas if not replica.link.first_attempt.done()]
+        waits = [
+            replica.link.first_attempt for replica in self._turns.unsettled if not replica.link.first_attempt.done()
+        ]
         if waits:
             await asyncio.wait(waits)
-        while any(replica.is_draining for replica in self._replicas()):
+        while any(replica.is_draining for replica in self._turns.unsettled):
             await asyncio.sleep(0.005)
         self._close_drained()
 
@@ -96,16 +111,16 @@ class Predictor:
         """Map the id of each replica that is not linked to the reason."""
         return {
             replica.id: replica.link.last_error or "still dialling"
-            for replica in self._replicas()
+            for replica in self._turns.unsettled
             if not replica.link.is_linked and not replica.is_draining
         }
 
     def undrained(self) -> tuple[str, ...]:
         """Return the ids of replicas that still have to answer their last batch."""
-        return tuple(replica.id for replica in self._replicas() if replica.is_draining)
+        return tuple(replica.id for replica in self._turns.unsettled if replica.is_draining)
 
     def close(self) -> None:
-        for queue in (*self._queues.values(), *self._draining):
+        for queue in (*self.queues(), *self._draining):
             queue.close()
         self._queues.clear()
         self._draining.clear()
@@ -120,40 +135,39 @@ class Predictor:
                 queue.close()
         self._draining = [queue for queue in self._draining if queue.replicas()]
 
-    def _apply_model(self, model: ModelSnapshot) -> set[ModelId]:
-        applied = set()
+    def _apply_model(self, model: ModelSnapshot) -> None:
+        queues = self._queues.setdefault(model.name, {})
+        for gone in queues.keys() - {version.version for version in model.versions}:
+            self._drain(queues.pop(gone))
         for version in model.versions:
-            model_id = ModelId(model.name, version.version)
-            applied.add(model_id)
-            queue = self._queues.get(model_id)
+            queue = queues.get(version.version)
             if queue is not None and not queue.can_follow(version):
                 self._drain(queue)
                 queue = None
             if queue is None:
-                queue = self._queues[model_id] = ModelQueue(model_id, version, self.cache, self._turns)
+                id_ = ModelId(model.name, version.version)
+                queue = queues[version.version] = ModelQueue(id_, version, self.cache, self._turns)
             queue.set_replicas(version.replicas)
-        return applied
+        if queues:
+            self._predecessors[model.name] = {each.version: each.predecessor for each in model.versions}
+        else:
+            del self._queues[model.name]
+            self._predecessors.pop(model.name, None)
 
-    def _set_slos(self, applications: tuple[ApplicationSnapshot, ...]) -> None:
-        """Give each version the smallest SLO of the applications that query it by their links.
+    def _set_slos(self, model: str) -> None:
+        """Give each version of a model the smallest SLO of the applications that query it by their links.
 
         A version that no link leads to can still be named in a query, by any application that links its model: it
         gets the smallest SLO of these applications.
         """
-        by_version: dict[ModelId, float] = {}
-        by_model: dict[str, float] = {}
-        for application in applications:
+        by_version: dict[str, float] = {}
+        smallest_s: float | None = None
+        for application in map(self.held.applications.__getitem__, self.held.linking(model)):
             slo_s = application.slo_ms / 1000
+            smallest_s = slo_s if smallest_s is None else min(slo_s, smallest_s)
             for link in application.links:
-                by_model[link.model] = min(slo_s, by_model.get(link.model, slo_s))
-                version = link.version or self._current.get(link.model)
-                if version:
-                    target = ModelId(link.model, version)
-                    by_version[target] = min(slo_s, by_version.get(target, slo_s))
-        for model_id, queue in self._queues.items():
-            smallest_s = by_version.get(model_id, by_model.get(model_id.name))
-            if smallest_s is not None:
-                queue.set_slo(smallest_s)
-
-    def _replicas(self) -> list[Replica]:
-        return [replica for queue in (*self._queues.values(), *self._draining) for replica in queue.replicas()]
+                if link.model == model and (version := link.version or self.current(model)):
+                    by_version[version] = min(slo_s, by_version.get(version, slo_s))
+        if smallest_s is not None:
+            for version, queue in self._queues.get(model, {}).items():
+                queue.set_slo(by_version.get(version, smallest_s))

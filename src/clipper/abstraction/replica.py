@@ -12,9 +12,14 @@ from clipper.types import ModelId
 
 
 class ReplicaOwner(Protocol):
-    """The queue that the replica works for."""
+    """The queue that the replica works for.
+
+    Attributes:
+        unsettled: the replicas of all queues that are not linked, or that drain. Replicas enter and leave it.
+    """
 
     model: ModelId
+    unsettled: "dict[Replica, None]"
 
     def linked(self, replica: "Replica", welcome: Welcome) -> None: ...
 
@@ -33,9 +38,32 @@ class Replica:
         self._owner = owner
         self.link = ReplicaLink(owner.model, address.address, address.token, self, address.certificate)
         self.state: ReplicaState | None = None
-        self.is_draining = False
+        self._is_draining = False
+        owner.unsettled[self] = None
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it gets no more batches, and is closed once it has answered its last one."""
+        return self._is_draining
+
+    @is_draining.setter
+    def is_draining(self, is_draining: bool) -> None:
+        self._is_draining = is_draining
+        self._settle()
+
+    def close(self) -> None:
+        """Hang up for good."""
+        self.link.close()
+        self._owner.unsettled.pop(self, None)
+
+    def _settle(self) -> None:
+        if self.link.is_linked and not self._is_draining:
+            self._owner.unsettled.pop(self, None)
+        else:
+            self._owner.unsettled[self] = None
 
     def on_linked(self, welcome: Welcome) -> None:
+        self._settle()
         self._owner.linked(self, welcome)
 
     def on_results(self, batch_id: int, results: Results | TypedResults) -> None:
@@ -45,6 +73,7 @@ class Replica:
         self._owner.receive_error(self, batch_id, message)
 
     def on_lost(self, reason: str) -> None:
+        self._settle()
         if self.state is not None:
             self._owner.lost(self)
 

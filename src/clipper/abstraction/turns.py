@@ -6,6 +6,7 @@ from typing import Protocol
 
 from clipper.abstraction.alarm import Alarm
 from clipper.abstraction.batching.flow import Batch, Flow
+from clipper.abstraction.replica import Replica
 from clipper.containers.protocol.trace import BatchTrace
 from clipper.telemetry.spans import BatchEnd, distinct
 from clipper.telemetry.watch import Watch
@@ -35,6 +36,7 @@ class Turns:
 
     Attributes:
         flow: what the queues know together about the worker's queries.
+        unsettled: see ``ReplicaOwner``.
     """
 
     def __init__(self, watch: Watch | None = None) -> None:
@@ -45,6 +47,7 @@ class Turns:
         self._end_is_due = False
         self._look_again = Alarm(self._loop, self._wake)
         self.flow = Flow()
+        self.unsettled: dict[Replica, None] = {}
 
     @property
     def are_idle(self) -> bool:

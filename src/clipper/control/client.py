@@ -11,8 +11,11 @@ R = TypeVar("R")
 _READ_BYTES = 64 * 1024
 
 
-async def ask(path: str, command: Command[R], timeout_s: float) -> R:
+async def ask(path: str, command: Command[R], timeout_s: float, message: bytes | None = None) -> R:
     """Send a command and return its reply. Each command has its own connection, so a slow reply holds up no other.
+
+    Args:
+        message: the command encoded, if that was done before, as for several workers.
 
     Raises:
         OSError: the worker cannot be reached, or (TimeoutError) does not answer in time.
@@ -21,7 +24,7 @@ async def ask(path: str, command: Command[R], timeout_s: float) -> R:
     async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_unix_connection(path)
         try:
-            writer.write(encode(command))
+            writer.write(encode(command) if message is None else message)
             return decode_reply(await _read_message(reader), command)
         finally:
             writer.transport.abort()

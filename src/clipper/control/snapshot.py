@@ -1,7 +1,7 @@
 """The snapshot that the supervisor pushes to each query worker: everything that the worker needs to answer queries.
 
-A worker never reads the registry. It gets a whole snapshot each time, never a difference, so a worker that missed one
-is up to date again after the next.
+A worker never reads the registry. Its first snapshot is whole. The next ones come as differences: see
+``control/difference.py``. A worker that missed one is up to date again after the next.
 """
 
 from msgspec import Struct

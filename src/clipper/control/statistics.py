@@ -275,6 +275,13 @@ class TelemetryStatistics(Struct, frozen=True):
 
 
 class WorkerStatistics(Struct, frozen=True):
+    """What a worker has counted, and what troubles it.
+
+    Attributes:
+        applications, versions, replicas: those that were asked for.
+        policy_problems: of all applications whose policy was not made, why.
+    """
+
     index: int
     pid: int
     generation: int
@@ -291,3 +298,4 @@ class WorkerStatistics(Struct, frozen=True):
     uptime_s: float = 0.0
     grpc_calls: int = 0
     grpc_calls_in_flight: int = 0
+    policy_problems: dict[str, str] = {}

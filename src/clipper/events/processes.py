@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from clipper import __version__
 from clipper.events.log import NewEvent
-from clipper.rollout.facts import SlotFacts, WorkerFacts
+from clipper.rollout.facts import SlotFacts, WorkerFacts, changed_slots
 
 _UP = ("starting", "ready")
 
@@ -19,20 +19,23 @@ class ProcessEvents:
     """Compares each look with the one before. A process that stops because of an operator's change makes no event."""
 
     def __init__(self) -> None:
+        self._slots: tuple[SlotFacts, ...] = ()
         # The phase of each at the last look, and whether it was in a crash loop, of which only the beginning is told.
         self._replicas: dict[str, tuple[str, bool]] = {}
         self._workers: dict[int, tuple[str, bool]] = {}
 
     def follow(self, slots: Iterable[SlotFacts], workers: Iterable[WorkerFacts]) -> list[NewEvent]:
         events = []
-        replicas: dict[str, tuple[str, bool]] = {}
-        for slot in slots:
+        changed, gone = changed_slots(self._slots, slots := tuple(slots))
+        self._slots = slots
+        for name in {str(one.slot) for one in gone} - {str(one.slot) for one in changed}:
+            del self._replicas[name]
+        for slot in changed:
             name, loops = str(slot.slot), slot.history.crash_loop
             before, looped = self._replicas.get(name, ("", loops))
-            replicas[name] = slot.phase, loops
+            self._replicas[name] = slot.phase, loops
             if slot.phase == "dead" and (before == "ready" or (loops and not looped)):
                 events += _of_replica(slot, loops=loops, looped=looped)
-        self._replicas = replicas
         phases: dict[int, tuple[str, bool]] = {}
         for worker in workers:
             was, looped = self._workers.get(worker.index, (worker.phase, worker.phase == "crash_loop"))

@@ -5,9 +5,10 @@ the endpoint it led to, and forgets that whenever keys or applications change.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
+from clipper.control.difference import Difference
 from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.control.statistics import LimitStatistics
 from clipper.errors import ClipperError, Forbidden, MalformedRequest, RequestError, Unauthorized
@@ -88,7 +89,11 @@ class _Key:
 
 
 class Clients:
-    """The keys that a worker knows, by digest, and all limits with their use."""
+    """The keys that a worker knows, by digest, and all limits with their use.
+
+    Attributes:
+        generation: of the newest snapshot or difference that was followed.
+    """
 
     def __init__(self, index: int, refused: Callable[[str], None], now_s: Callable[[], float]) -> None:
         """
@@ -100,29 +105,51 @@ class Clients:
         self.count_refused = refused
         self._index = index
         self._now_s = now_s
-        self._generation = -1
-        self._keys: dict[str, _Key] = {}
-        self._key_limits: dict[str, Limit] = {}
-        # By application id, since a new application under an old name starts with unused limits; and ids by name.
-        self._application_limits: dict[str, Limit] = {}
-        self._ids: dict[str, str] = {}
+        self.generation = -1
+        self._workers = 1
         self._all_need_key = False
+        # By digest; and digests by name.
+        self._keys: dict[str, _Key] = {}
+        self._digests: dict[str, str] = {}
+        # Ids by name.
+        self._ids: dict[str, str] = {}
+        # By the digest of a key, or the id of an application, since a new application under an old name starts with
+        # unused limits.
+        self._limits: dict[str, Limit] = {}
+        # What has limits, under the same names.
+        self._limited: dict[str, KeySnapshot | ApplicationSnapshot] = {}
 
-    def follow(self, snapshot: Snapshot) -> None:
-        """Take over the keys and limits of a snapshot, unless it is older than the last one."""
-        if snapshot.generation < self._generation:
+    def follow(self, told: Snapshot | Difference) -> None:
+        """Take over the keys and limits of a snapshot, or of what a difference leads to, unless it is older than the
+        last one. A difference costs what it is, not what there is."""
+        if told.generation < self.generation:
             return
-        self._generation = snapshot.generation
-        self._all_need_key = snapshot.needs_key
-        wanted = [(key.digest, f"key {key.name!r}", key) for key in snapshot.keys]
-        self._key_limits = self._followed(self._key_limits, wanted, snapshot.workers)
-        self._keys = {
-            key.digest: _Key(key.name, frozenset(key.applications), self._key_limits.get(key.digest))
-            for key in snapshot.keys
-        }
-        named = [(one.id or one.name, f"application {one.name!r}", one) for one in snapshot.applications]
-        self._application_limits = self._followed(self._application_limits, named, snapshot.workers)
-        self._ids = {one.name: id_ for id_, _, one in named}
+        self.generation = told.generation
+        self._all_need_key = told.needs_key
+        if isinstance(told, Difference):
+            gone_keys, gone_applications = set(told.gone_keys), set(told.gone_applications)
+        else:
+            gone_keys = self._digests.keys() - {key.name for key in told.keys}
+            gone_applications = self._ids.keys() - {one.name for one in told.applications}
+        for name in gone_keys:
+            self._forget_key(name)
+        for name in gone_applications:
+            self._forget_limit(self._ids.pop(name, None))
+        if told.workers != self._workers:  # each worker's share of every limit is another one
+            self._workers = told.workers
+            for id_, one in self._limited.items():
+                self._limit(id_, one)
+        for key in told.keys:
+            if self._digests.get(key.name) != key.digest:
+                self._forget_key(key.name)
+            self._digests[key.name] = key.digest
+            self._keys[key.digest] = _Key(key.name, frozenset(key.applications), self._limit(key.digest, key))
+        for application in told.applications:
+            id_ = application.id or application.name
+            if self._ids.get(application.name) != id_:
+                self._forget_limit(self._ids.get(application.name))
+            self._ids[application.name] = id_
+            self._limit(id_, application)
 
     def guarded(self, application: Application, endpoint: Endpoint) -> Endpoint | Guarded:
         """Return the endpoint, behind a guard if the application needs a key or has limits."""
@@ -176,7 +203,7 @@ class Clients:
         return key
 
     def limit_of(self, application: str) -> Limit | None:
-        return self._application_limits.get(self._ids.get(application, ""))
+        return self._limits.get(self._ids.get(application, ""))
 
     def statistics(self) -> tuple[LimitStatistics, ...]:
         keys = [("key", key.name, key.limit) for key in self._keys.values()]
@@ -187,24 +214,29 @@ class Clients:
             if limit is not None
         )
 
-    def _followed(
-        self,
-        before: Mapping[str, Limit],
-        wanted: Iterable[tuple[str, str, KeySnapshot | ApplicationSnapshot]],
-        workers: int,
-    ) -> dict[str, Limit]:
-        """Return the limits of everything that has some, by id. A limit that existed before keeps its use."""
-        now_s = self._now_s()
-        found = {}
-        for id_, what, one in wanted:
-            in_flight = share_in_flight(one.max_in_flight, workers, self._index)
-            per_second = share_per_second(one.max_per_second, workers)
-            if in_flight is None and per_second is None:
-                continue
-            known = before.get(id_)
-            if known is None:
-                known = Limit(what, in_flight, per_second, now_s)
-            else:
-                known.follow(in_flight, per_second, now_s)
-            found[id_] = known
-        return found
+    def _limit(self, id_: str, one: KeySnapshot | ApplicationSnapshot) -> Limit | None:
+        """Return the present limit of a key or application; None if it has none. One that existed keeps its use."""
+        in_flight = share_in_flight(one.max_in_flight, self._workers, self._index)
+        per_second = share_per_second(one.max_per_second, self._workers)
+        if in_flight is None and per_second is None:
+            self._forget_limit(id_)
+            return None
+        self._limited[id_] = one
+        known = self._limits.get(id_)
+        if known is None:
+            what = "key" if isinstance(one, KeySnapshot) else "application"
+            known = self._limits[id_] = Limit(f"{what} {one.name!r}", in_flight, per_second, self._now_s())
+        else:
+            known.follow(in_flight, per_second, self._now_s())
+        return known
+
+    def _forget_key(self, name: str) -> None:
+        digest = self._digests.pop(name, None)
+        if digest is not None:
+            self._keys.pop(digest, None)
+        self._forget_limit(digest)
+
+    def _forget_limit(self, id_: str | None) -> None:
+        if id_ is not None:
+            self._limits.pop(id_, None)
+            self._limited.pop(id_, None)

@@ -327,8 +327,13 @@ def make_endpoints(
     for application in applications:
         predict = Predict(application, refused, work, max_body_bytes)
         observe = Observe(application, taker, refused, work, max_body_bytes)
-        actions: dict[str, Endpoint] = {"predict": predict, "observe": observe, "update": observe}
-        for action, endpoint in actions.items():
-            path = f"/{application.name}/{action}".encode()
-            endpoints[path] = endpoints[path + b"/"] = guard(application, endpoint)
+        guarded = guard(application, predict), guard(application, observe)
+        for path in paths_of(application.name):
+            endpoints[path] = guarded[0] if path.rstrip(b"/").endswith(b"predict") else guarded[1]
     return endpoints
+
+
+def paths_of(application: str) -> list[bytes]:
+    """Return the paths of an application, with and without a trailing slash."""
+    paths = [f"/{application}/{action}".encode() for action in ("predict", "observe", "update")]
+    return paths + [path + b"/" for path in paths]

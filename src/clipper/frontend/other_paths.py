@@ -1,6 +1,6 @@
 """Paths that depend on more of a request's head than its path, so that no table can hold them."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import msgspec
 
@@ -21,9 +21,10 @@ class OtherPaths:
     """The paths of the Open Inference Protocol, and the OpenAPI description."""
 
     def __init__(
-        self, applications: Iterable[Application], inference: Inference, work: LongWork, clients: Clients
+        self, applications: Collection[Application], inference: Inference, work: LongWork, clients: Clients
     ) -> None:
-        self._applications = tuple(applications)
+        """``applications`` are those that the worker serves at the moment of each call."""
+        self._applications = applications
         self._inference = inference
         self._work = work
         self._clients = clients

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from clipper.frontend import limits, responses
@@ -95,7 +95,9 @@ class Port:
     ) -> None:
         self.watch = watch
         loop = asyncio.get_running_loop()
-        self._endpoints: Mapping[bytes, Endpoint | Guarded] = {}
+        self._endpoints: dict[bytes, Endpoint | Guarded] = {}
+        # How many of them have each SLO.
+        self._slos: Counter[float] = Counter()
         self._others: OtherPaths | None = None
         self.members: set[Member] = set()
         self.max_connections = max_connections
@@ -117,12 +119,35 @@ class Port:
 
     # -- endpoints ---------------------------------------------------------------------------------------
 
-    def serve(self, endpoints: Mapping[bytes, Endpoint | Guarded], others: OtherPaths | None = None) -> None:
-        """Serve these paths from the next request on. ``others`` finds paths that are not among them."""
+    def serve(
+        self,
+        endpoints: Mapping[bytes, Endpoint | Guarded],
+        others: OtherPaths | None = None,
+        gone: Iterable[bytes] = (),
+    ) -> None:
+        """Serve these paths, too, from the next request on, or serve them by other endpoints.
+
+        Args:
+            others: finds paths that are not among the endpoints.
+            gone: paths to serve no more.
+        """
         self.known_heads.clear()
         self._others = others
-        self._endpoints = endpoints
-        self.door.set_slo(min((endpoint.slo_s for endpoint in endpoints.values()), default=1.0))
+        for path in gone:
+            self._replace(path, None)
+        for path, endpoint in endpoints.items():
+            self._replace(path, endpoint)
+        self.door.set_slo(min(self._slos, default=1.0))
+
+    def _replace(self, path: bytes, endpoint: Endpoint | Guarded | None) -> None:
+        before = self._endpoints.pop(path, None)
+        if before is not None:
+            self._slos[before.slo_s] -= 1
+            if not self._slos[before.slo_s]:
+                del self._slos[before.slo_s]
+        if endpoint is not None:
+            self._endpoints[path] = endpoint
+            self._slos[endpoint.slo_s] += 1
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
         """Return the endpoint for this path and the client that sent this head.

@@ -80,11 +80,19 @@ class Manager:
         self._samples = samples
         self._on_change = on_change
         self._slots: dict[Slot, SlotStatus] = {}
+        # The same, of each version: with thousands of replicas, few of what is asked is about all.
+        self._by_version: dict[ModelId, dict[Slot, SlotStatus]] = {}
+        self._touched: set[Slot] = set()
 
     def slots(self, model_id: ModelId | None = None) -> list[SlotStatus]:
         """Every slot, or those of one version, in order."""
-        found = (one for one in self._slots.values() if model_id in (None, one.slot.model_id))
-        return sorted(found, key=lambda one: one.slot)
+        found = self._slots if model_id is None else self._by_version.get(model_id, {})
+        return [found[slot] for slot in sorted(found)]
+
+    def touched(self) -> dict[Slot, SlotStatus | None]:
+        """Each slot that may have changed since the last call, with its status; None if it is gone."""
+        touched, self._touched = self._touched, set()
+        return {slot: self._slots.get(slot) for slot in touched}
 
     def check(self, manager: ManagerName, asked: Runnable) -> None:
         """Check that a manager can run what a version asks for.
@@ -123,7 +131,7 @@ class Manager:
         """Start a container in a slot that has none. If that fails, it counts as a death like any other."""
         status = self._slots.get(slot)
         if status is None:
-            status = self._slots[slot] = SlotStatus(slot, spec)
+            status = self._add(SlotStatus(slot, spec))
         else:
             status.restarts += 1
             status.spec = spec
@@ -133,6 +141,7 @@ class Manager:
         except (ClipperError, OSError) as error:
             self._has_died(status, Death(f"container {slot} cannot be started: {error}", 0.0))
             return
+        self._touched.add(slot)
         self._watch(status, status.replica, spec.start_timeout_s)
 
     async def left(self) -> list[ContainerNote]:
@@ -151,7 +160,7 @@ class Manager:
             await launcher.clean_up(note)
             return None
         replica = Replica(note, launcher, log_path, container)
-        status = self._slots[note.slot] = SlotStatus(note.slot, note.spec, replica)
+        status = self._add(SlotStatus(note.slot, note.spec, replica))
         log.info("took over %(replica)s, pid %(pid)s", {**note.log_fields, "pid": container.pid})
         self._watch(status, replica, ADOPTION_TIMEOUT_S if note.ready else note.spec.start_timeout_s)
         return replica
@@ -176,18 +185,35 @@ class Manager:
     def retire(self, slot: Slot) -> None:
         """Take a slot's replica out of service. Call ``stop`` once no query needs it."""
         replica = self._slots[slot].replica
+        self._touched.add(slot)
         if replica is not None:
             replica.retire()
 
     def stop(self, slot: Slot) -> None:
         """Begin to stop a slot's container. The slot goes when the container has."""
         replica = self._slots[slot].replica
+        self._touched.add(slot)
         if replica is not None:
             replica.begin_to_stop()
 
     def forget(self, slot: Slot) -> None:
         """Drop a dead slot."""
         del self._slots[slot]
+        own = self._by_version[slot.model_id]
+        del own[slot]
+        if not own:
+            del self._by_version[slot.model_id]
+        self._touched.add(slot)
+
+    def _add(self, status: SlotStatus) -> SlotStatus:
+        self._slots[status.slot] = status
+        self._by_version.setdefault(status.slot.model_id, {})[status.slot] = status
+        self._touched.add(status.slot)
+        return status
+
+    def _has_changed(self, slot: Slot) -> None:
+        self._touched.add(slot)
+        self._on_change()
 
     async def stop_all(self) -> None:
         """Stop all containers at once; returns when they are gone."""
@@ -196,7 +222,8 @@ class Manager:
         tasks = [status.task for status in self._slots.values() if status.task]
         if tasks:
             await asyncio.wait(tasks)
-        self._slots.clear()
+        for slot in list(self._slots):
+            self.forget(slot)
 
     def _watch(self, status: SlotStatus, replica: Replica, start_timeout_s: float) -> None:
         status.task = asyncio.get_running_loop().create_task(self._live(status, replica, start_timeout_s))
@@ -205,14 +232,17 @@ class Manager:
         model_id = status.slot.model_id
         try:
             death = await replica.live(
-                start_timeout_s, lambda: self._batch_timeout_s(model_id), self._samples, self._on_change
+                start_timeout_s,
+                lambda: self._batch_timeout_s(model_id),
+                self._samples,
+                lambda: self._has_changed(status.slot),
             )
         except Exception as error:  # a bug of ours; it counts as a death too, else the slot would be stuck
             log.exception("watching %(replica)s failed", replica.note.log_fields)
             death = Death(f"watching container {status.slot} failed: {error!r}", 0.0)
         if replica.phase == "stopping":
             log.info("stopped %(replica)s", replica.note.log_fields)
-            del self._slots[status.slot]
+            self.forget(status.slot)
             self._on_change()
         else:
             self._has_died(status, death)
@@ -226,7 +256,7 @@ class Manager:
         status.last_error = death.reason
         status.start_failure = None if was_ready or is_spared else death
         status.history = status.history.died(asyncio.get_running_loop().time(), death.uptime_s)
-        self._on_change()
+        self._has_changed(status.slot)
 
     def _new_replica(self, slot: Slot, spec: VersionSpec) -> Replica:
         launcher = self._launchers.get(spec.manager)

@@ -91,8 +91,9 @@ class Facts:
     Attributes:
         now_s: of a clock that never goes back.
         applications: those of the records that can be encoded for workers.
-        slots: in order.
+        slots: in order. A slot whose facts are the same object as at another moment has not changed since.
         can_commit_at_s: when to try the registry again, after it could not be written.
+        revision: stands still while the records do; None if nobody counts.
     """
 
     now_s: float
@@ -101,3 +102,12 @@ class Facts:
     slots: tuple[SlotFacts, ...]
     workers: tuple[WorkerFacts, ...]
     can_commit_at_s: float = float("-inf")
+    revision: int | None = None
+
+
+def changed_slots(before: tuple[SlotFacts, ...], now: tuple[SlotFacts, ...]) -> tuple[list[SlotFacts], list[SlotFacts]]:
+    """What is in ``now`` and not in ``before``, and the other way round: new facts of a slot are another object."""
+    if before is now:
+        return [], []
+    old, new = set(map(id, before)), set(map(id, now))
+    return [one for one in now if id(one) not in old], [one for one in before if id(one) not in new]

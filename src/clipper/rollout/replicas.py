@@ -32,18 +32,17 @@ class Replicas:
         self.renewing: set[ModelId] = set()
 
     def drop_stale(self, view: View) -> None:
-        leaving = {slot.id for slot in view.facts.slots if slot.phase == "stopping"}
+        leaving = {slot.id for slot in view.leaving}
         self.retired = {id_: one for id_, one in self.retired.items() if id_ in leaving}
 
     def drop_outdated(self, view: View) -> list[Instruction]:
         """A version that is deployed under the name of a removed one must not get that one's replicas."""
         instructions: list[Instruction] = []
-        for one in view.facts.slots:
-            if one.slot.model_id in view.records.versions and not view.is_as_recorded(one):
-                if one.lives:
-                    instructions.append(Retire(one.slot, "another version was deployed under its name"))
-                elif one.phase == "dead":
-                    instructions.append(Forget(one.slot, "another version was deployed under its name"))
+        for one in view.misplaced:
+            if one.lives:
+                instructions.append(Retire(one.slot, "another version was deployed under its name"))
+            elif one.phase == "dead":
+                instructions.append(Forget(one.slot, "another version was deployed under its name"))
         return instructions
 
     def move(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
@@ -53,11 +52,13 @@ class Replicas:
             What to do, or when the next start is due.
         """
         renewing = self._renewed(view)
-        desired = {id_: wanted + (id_ in renewing) for id_, wanted in view.runs.items()}
-        observed = [SlotState(one.slot, one.phase, one.history) for one in view.facts.slots]
+        # Of most versions there is nothing to plan. The others' slots are looked at one by one.
+        desired = {id_: view.runs.get(id_, 0) + (id_ in renewing) for id_ in {*view.unsettled, *renewing}}
+        found = [one for id_ in desired for one in view.grouped.get(id_, ())]
+        observed = [SlotState(one.slot, one.phase, one.history) for one in found]
         plan = plan_replicas(desired, observed, view.now_s)
         versions = view.records.versions
-        dead = {one.slot: one for one in view.facts.slots}
+        dead = {one.slot: one for one in found}
         instructions: list[Instruction] = [Forget(slot, "it is no longer needed") for slot in plan.forget]
         instructions += [
             Start(slot, versions[slot.model_id].spec, _why_started(dead.get(slot), slot, view)) for slot in plan.start
@@ -85,9 +86,7 @@ class Replicas:
         is_draining = any(worker.phase == "draining" for worker in view.facts.workers)
         instructions: list[Instruction] = []
         wake_at_s = float("inf")
-        for one in view.facts.slots:
-            if one.phase != "stopping":
-                continue
+        for one in view.leaving:
             retired = self.retired.setdefault(one.id, Retired(view.now_s, telling.generation))
             if retired.is_stopped:
                 continue
@@ -113,6 +112,8 @@ class Replicas:
             For each, the slot that is to be given back now; None while that has to wait.
         """
         found: dict[ModelId, Slot | None] = {}
+        if not view.has_outdated and not self.renewing:
+            return found
         if any(worker.is_outdated or worker.is_spare for worker in view.facts.workers):
             return found
         for id_, wanted in sorted(view.runs.items(), key=lambda item: str(item[0])):

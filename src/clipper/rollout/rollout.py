@@ -7,6 +7,8 @@ The order of the rules keeps queries from being lost: new replicas are known to 
 current, and a replica is stopped only when every worker has said that it was taken out and has no batch left.
 """
 
+from collections.abc import Callable
+
 from clipper.rollout.facts import Facts
 from clipper.rollout.instructions import Instruction, WakeAt
 from clipper.rollout.replicas import Replicas
@@ -30,10 +32,11 @@ class Rollout:
         self.telling = Telling(epoch, needs_key=needs_key, workers=workers)
         self.versions = Versions()
         self.replicas = Replicas()
+        self._view: View | None = None
 
     def look(self, facts: Facts) -> list[Instruction]:
         """What to do now. Once that is done, look again; with no more than a ``WakeAt`` there is nothing to do."""
-        view = View(facts)
+        view = self._view = View(facts, self._view)
         self.versions.drop_stale(view)
         self.replicas.drop_stale(view)
         if instructions := self.replicas.drop_outdated(view) or self.versions.judge(view) or self.telling.tell(view):
@@ -60,7 +63,9 @@ class Rollout:
         """Whether every worker knows that the version is ready: its replicas, and that it is current if it is."""
         return id_ not in self.versions.announcing
 
-    def is_told_of(self, facts: Facts, replica_id: str) -> bool:
-        """Whether all workers that answer queries have it among those that they ask."""
-        generation = self.telling.told_in.get(replica_id)
-        return generation is not None and self.telling.serve_by(facts, generation)
+    def told(self, facts: Facts) -> Callable[[str], bool]:
+        """Tells of a replica's id whether all workers that answer queries have it among those that they ask."""
+        telling = self.telling
+        in_force = [worker.generation for worker in facts.workers if worker.generation is not None]
+        lowest = min(in_force, default=telling.generation) if max(in_force, default=0) <= telling.generation else -1
+        return lambda replica_id: telling.told_in.get(replica_id, lowest + 1) <= lowest

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from clipper.rollout.facts import Facts
+from clipper.rollout.facts import Facts, SlotFacts, changed_slots
 from clipper.rollout.instructions import (
     Commit,
     DrainWorker,
@@ -42,7 +42,10 @@ class Story:
 
     def __init__(self) -> None:
         self._events: deque[Step] = deque(maxlen=MAX_EVENTS)
-        self._before: dict[str, tuple[str, str]] = {}
+        self._slots: tuple[SlotFacts, ...] = ()
+        self._workers: set[str] = set()
+        # By slot and worker.
+        self._phases: dict[str, str] = {}
 
     @property
     def events(self) -> tuple[Step, ...]:
@@ -50,14 +53,22 @@ class Story:
 
     def follow(self, at: float, facts: Facts) -> None:
         """Record how the phases of processes changed since the last time."""
-        now: dict[str, tuple[str, str]] = {str(one.slot): (one.phase, one.last_error or "") for one in facts.slots}
-        now |= {f"worker-{one.index}": (one.phase, one.last_error or "") for one in facts.workers}
+        changed, gone = changed_slots(self._slots, facts.slots)
+        self._slots = facts.slots
+        now = {str(one.slot): (one.phase, one.last_error) for one in changed}
+        now |= {f"worker-{one.index}": (one.phase, one.last_error) for one in facts.workers}
         for subject, (phase, error) in now.items():
-            if self._before.get(subject, ("", ""))[0] != phase:
+            if self._phases.get(subject) != phase:
                 is_down = phase in ("dead", "backing_off", "crash_loop")
                 self._events.append(Step(at, subject, f"{phase}: {error}" if is_down and error else phase))
-        self._events.extend(Step(at, subject, "gone") for subject in self._before.keys() - now.keys())
-        self._before = now
+                self._phases[subject] = phase
+        workers = {f"worker-{one.index}" for one in facts.workers}
+        left = [str(one.slot) for one in gone] + sorted(self._workers - workers)
+        self._workers = workers
+        for subject in left:
+            if subject not in now:
+                self._events.append(Step(at, subject, "gone"))
+                del self._phases[subject]
 
     def note(self, at: float, subject: str, text: str) -> None:
         """Record the outcome of something that is neither a process nor a decision of the rollout."""

@@ -6,13 +6,16 @@ epochs. If it was restored from a backup, or created anew, workers that still ru
 generation shows that, and then the supervisor takes an epoch above theirs.
 """
 
-from clipper.control.snapshot import Snapshot
+from collections.abc import Mapping
+
+from clipper.control.difference import EPOCH_BITS
+from clipper.control.snapshot import ReplicaAddress, Snapshot
 from clipper.rollout.facts import Facts, WorkerFacts
 from clipper.rollout.instructions import Instruction, Push
 from clipper.rollout.view import View
-from clipper.rollout.wanted import Content, content
+from clipper.rollout.wanted import Content, Contents
+from clipper.types import ModelId
 
-EPOCH_BITS = 32
 # Workers dial without being asked. This is how often they are asked for the result.
 ASK_AGAIN_S = 0.5
 
@@ -33,6 +36,11 @@ class Telling:
         self._needs_key = needs_key
         self._workers = workers
         self._pushed_at_s = float("-inf")
+        self._contents = Contents()
+        # What the last content was made of, and the content.
+        self._revision: int | None = None
+        self._in_service: Mapping[ModelId, tuple[ReplicaAddress, ...]] = {}
+        self._found: Content | None = None
 
     def has_applied(self, worker: WorkerFacts, generation: int) -> bool:
         """Whether it serves by that snapshot of ours or a newer one."""
@@ -46,17 +54,13 @@ class Telling:
         """Whether all that are up or coming up serve by the newest snapshot."""
         return self.have_applied(facts, self.generation)
 
-    def serve_by(self, facts: Facts, generation: int) -> bool:
-        """Whether all that answer queries do so by that snapshot or a newer one."""
-        return all(self.has_applied(worker, generation) for worker in facts.workers if worker.generation is not None)
-
     def tell(self, view: View) -> list[Instruction]:
         """Push a snapshot if the newest one is out of date: this comes before all that depends on what workers know."""
         if (ahead := self._ahead(view.facts)) is not None:
             self.generation = ((ahead >> EPOCH_BITS) + 1) << EPOCH_BITS
             return [self._push(view, self._content(view), "a worker is ahead: its snapshot is of another registry")]
         now = self._content(view)
-        if now == self.content:
+        if now is self.content or now == self.content:
             return []
         return [self._push(view, now, _difference(self.content or Content(), now))]
 
@@ -80,14 +84,28 @@ class Telling:
 
     def _content(self, view: View) -> Content:
         peers = tuple(worker.peer for worker in view.facts.workers if worker.peer is not None and worker.is_expected)
-        return content(view.records, view.facts.applications, view.in_service, peers)
+        facts, found = view.facts, self._found
+        # Most looks find nothing new: then even a look at each part would take longer than all else.
+        if (
+            found is None
+            or facts.revision is None
+            or (facts.revision, peers) != (self._revision, found.peers)
+            or facts.applications is not found.applications
+            or view.in_service is not self._in_service
+        ):
+            found = None
+        if found is None:
+            found = self._contents.make(view.records, view.runs, facts.applications, view.in_service, peers)
+        self._revision, self._in_service, self._found = facts.revision, view.in_service, found
+        return found
 
     def _push(self, view: View, new: Content, why: str) -> Push:
-        self.content = new
+        before, self.content = self.content, new
         self.generation += 1
         self._pushed_at_s = view.now_s
-        ids = [replica.id for model in new.models for version in model.versions for replica in version.replicas]
-        self.told_in = {id_: self.told_in.get(id_, self.generation) for id_ in ids}
+        if new is not before:
+            ids = [replica.id for model in new.models for version in model.versions for replica in version.replicas]
+            self.told_in = {id_: self.told_in.get(id_, self.generation) for id_ in ids}
         snapshot = Snapshot(
             self.generation, new.applications, new.models, new.peers, new.keys, self._needs_key, self._workers
         )

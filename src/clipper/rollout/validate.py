@@ -19,7 +19,8 @@ def validate(rollout: Rollout, facts: Facts) -> None:
     slots = {one.id: one for one in facts.slots if one.id}
     for id_ in told:
         assert slots[id_].phase == "ready", f"workers are told of {id_}, which is {slots[id_].phase}"
-        assert view.is_as_recorded(slots[id_]), f"workers are told of {id_}, which is of a version that was removed"
+        own = view.slots_of.get(slots[id_].slot.model_id, ())
+        assert slots[id_] in own, f"workers are told of {id_}, which is of a version that was removed"
     for version in rollout.versions.linking:
         record = view.records.versions[version]
         assert version in view.runs, f"{version} does not run and is being linked"

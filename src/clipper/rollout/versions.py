@@ -12,7 +12,7 @@ from clipper.rollout.facts import SlotFacts
 from clipper.rollout.instructions import Commit, Instruction, Note
 from clipper.rollout.telling import Telling
 from clipper.rollout.view import View
-from clipper.rollout.wanted import check_fits, linking, versions_of
+from clipper.rollout.wanted import check_fits
 from clipper.types import ModelId
 
 # Enough for a worker that has to start first and then waits in vain for a replica to answer.
@@ -63,7 +63,7 @@ class Versions:
 
     def judge(self, view: View) -> list[Instruction]:
         """Record the outcome of starts, and which versions sleep."""
-        judged = (self._judged(view, record) for record in list(view.records.versions.values()))
+        judged = (self._judged(view, record) for record in view.undecided)
         return [note for note in judged if note is not None]
 
     def _judged(self, view: View, record: VersionRecord) -> Note | None:
@@ -88,7 +88,7 @@ class Versions:
             return None
         record = _as_they_say(record, slots)
         try:
-            for application, pinned in linking(view.records, record.model):
+            for application, pinned in view.records.linking(record.model):
                 if pinned == record.version or (pinned is None and record.promotion is not None):
                     check_fits(application, record)
         except InvalidArgument as error:
@@ -103,7 +103,8 @@ class Versions:
             What to do, or when to look again if nothing happens.
         """
         wake_at_s = float("inf")
-        for id_, record in list(view.records.versions.items()):
+        for record in view.undecided:
+            id_ = record.id
             if id_ in view.runs and _is_to_be_promoted(record):
                 self.linking.setdefault(id_, Linking(record.created_at, view.now_s, is_start=False))
             if id_ not in self.linking:
@@ -173,7 +174,7 @@ def _ready(view: View, record: VersionRecord) -> Commit:
     # The latest request wins, even if an older one is ready later: so older requests end here.
     overtaken = [
         Put(replace(other, promotion=None))
-        for other in versions_of(view.records, record.model)
+        for other in view.records.versions_of(record.model)
         if other.promotion is not None and other.promotion < record.promotion
     ]
     promoted = Put(replace(ready, kept=False, is_new=False))

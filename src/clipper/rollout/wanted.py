@@ -41,6 +41,12 @@ class Records(Protocol):
     @property
     def keys(self) -> Mapping[str, KeyRecord]: ...
 
+    def versions_of(self, model: str) -> list[VersionRecord]:
+        """Oldest first."""
+
+    def linking(self, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
+        """The applications that link a model, each with the version that it pins."""
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -52,23 +58,9 @@ class Content:
     keys: tuple[KeySnapshot, ...] = ()
 
 
-def versions_of(records: Records, model: str) -> list[VersionRecord]:
-    """Oldest first."""
-    found = (record for record in records.versions.values() if record.model == model)
-    return sorted(found, key=lambda record: (record.created_at, record.version))
-
-
 def cancelled(records: Records, model: str) -> list[VersionRecord]:
     """Cancel requests of a model's versions to become current, since an operator chose its current one again."""
-    return [replace(one, promotion=None) for one in versions_of(records, model) if one.promotion is not None]
-
-
-def linking(records: Records, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
-    """The applications that link a model, each with the version that it pins."""
-    for application in records.applications.values():
-        for link in application.links:
-            if link.model == model:
-                yield application, link.version
+    return [replace(one, promotion=None) for one in records.versions_of(model) if one.promotion is not None]
 
 
 def running(records: Records) -> dict[ModelId, int]:
@@ -102,49 +94,76 @@ def to_remove(records: Records, keep: int) -> list[ModelId]:
     for record in sorted(records.versions.values(), key=lambda record: record.created_at):
         model = records.models[record.model]
         # A pinned version that has failed does not run, and stays nevertheless.
-        is_pinned = any(pin == record.version for _, pin in linking(records, record.model))
+        is_pinned = any(pin == record.version for _, pin in records.linking(record.model))
         is_idle = record.state in ("sleeping", "failed") and record.id not in runs and not is_pinned
         if is_idle and record.version not in (model.current, model.previous):
             idle.setdefault(record.model, []).append(record)
     return [record.id for group in idle.values() for record in group[: max(len(group) - keep, 0)]]
 
 
-def content(
-    records: Records,
-    applications: tuple[ApplicationSnapshot, ...],
-    replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]],
-    peers: tuple[Peer, ...],
-) -> Content:
-    """The content of a snapshot for workers.
+class Contents:
+    """Makes the content of snapshots, and makes only those parts anew that are other than the last time.
 
-    Args:
-        applications: those that can be encoded for workers.
-        replicas: of each version, those that are in service.
-        peers: the workers themselves.
+    So who compares two contents looks only at what is another object.
     """
-    runs = running(records)
-    # A version without an input type has had no ready container yet. One that stops stays in the snapshot until its
-    # last replica has left service.
-    told: dict[str, list[VersionRecord]] = {name: [] for name in records.models}
-    for id_, record in records.versions.items():
-        if record.input_type is not None and (id_ in runs or id_ in replicas):
-            told[record.model].append(record)
-    models = (
-        ModelSnapshot(
-            model.name,
-            model.current,
-            tuple(
-                _version_snapshot(record, replicas.get(record.id, ()))
-                for record in sorted(told[model.name], key=lambda record: (record.created_at, record.version))
-            ),
+
+    def __init__(self) -> None:
+        # By model, what its part was made of, and the part.
+        self._models: dict[str, tuple[tuple[object, ...], ModelSnapshot]] = {}
+        self._keys: dict[str, tuple[KeyRecord, KeySnapshot]] = {}
+
+    def make(
+        self,
+        records: Records,
+        runs: Mapping[ModelId, int],
+        applications: tuple[ApplicationSnapshot, ...],
+        replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]],
+        peers: tuple[Peer, ...],
+    ) -> Content:
+        """The content of a snapshot for workers.
+
+        Args:
+            runs: the target number of replicas of each version that is to run.
+            applications: those that can be encoded for workers.
+            replicas: of each version, those that are in service.
+            peers: the workers themselves.
+        """
+        # A version without an input type has had no ready container yet. One that stops stays in the snapshot until its
+        # last replica has left service.
+        told: dict[str, list[VersionRecord]] = {name: [] for name in records.models}
+        for id_, record in records.versions.items():
+            if record.input_type is not None and (id_ in runs or id_ in replicas):
+                told[record.model].append(record)
+        self._models = {model.name: self._model(model, told[model.name], replicas) for model in records.models.values()}
+        self._keys = {name: self._key(key) for name, key in sorted(records.keys.items())}
+        return Content(
+            applications,
+            tuple(part for _, part in self._models.values()),
+            peers,
+            tuple(part for _, part in self._keys.values()),
         )
-        for model in records.models.values()
-    )
-    keys = tuple(
-        KeySnapshot(key.name, key.digest, key.applications, key.max_in_flight, key.max_per_second)
-        for _, key in sorted(records.keys.items())
-    )
-    return Content(applications, tuple(models), peers, keys)
+
+    def _model(
+        self, model: ModelRecord, versions: list[VersionRecord], replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]
+    ) -> tuple[tuple[object, ...], ModelSnapshot]:
+        basis = model, *versions, *(replicas.get(record.id, ()) for record in versions)
+        known = self._models.get(model.name)
+        if (
+            known is not None
+            and len(known[0]) == len(basis)
+            and all(now is then or (isinstance(now, tuple) and now == then) for now, then in zip(basis, known[0]))
+        ):
+            return known
+        ordered = sorted(versions, key=lambda record: (record.created_at, record.version))
+        parts = tuple(_version_snapshot(record, replicas.get(record.id, ())) for record in ordered)
+        part = ModelSnapshot(model.name, model.current, parts)
+        return basis, part if known is None or known[1] != part else known[1]
+
+    def _key(self, key: KeyRecord) -> tuple[KeyRecord, KeySnapshot]:
+        known = self._keys.get(key.name)
+        if known is not None and known[0] is key:
+            return known
+        return key, KeySnapshot(key.name, key.digest, key.applications, key.max_in_flight, key.max_per_second)
 
 
 def _version_snapshot(record: VersionRecord, replicas: tuple[ReplicaAddress, ...]) -> VersionSnapshot:
@@ -154,7 +173,7 @@ def _version_snapshot(record: VersionRecord, replicas: tuple[ReplicaAddress, ...
 
 def batch_timeout_s(records: Records, model: str) -> float:
     """How long a batch of a model may run before its replica counts as hung."""
-    slos_s = (application.slo_ms / 1000 for application, _ in linking(records, model))
+    slos_s = (application.slo_ms / 1000 for application, _ in records.linking(model))
     return max([MIN_BATCH_TIMEOUT_S, *(BATCH_TIMEOUT_SLOS * slo_s for slo_s in slos_s)])
 
 

@@ -27,6 +27,7 @@ class Committer:
     """Writes observations to the store, in the order in which they came.
 
     Attributes:
+        written: ids of the applications that observations came for, until somebody takes them out.
         between_batches: held while a batch is written. Whoever holds it reads states that no commit is changing.
     """
 
@@ -35,6 +36,7 @@ class Committer:
         self._waiting: deque[tuple[Observation, asyncio.Future[bool]]] = deque()
         self._waiting_arrays_bytes = 0
         self._task: asyncio.Task[None] | None = None
+        self.written: set[str] = set()
         self.between_batches = asyncio.Lock()
 
     def submit(self, observation: Observation) -> "asyncio.Future[bool]":
@@ -49,6 +51,7 @@ class Committer:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
         self._waiting.append((observation, future))
+        self.written.add(observation.application)
         self._waiting_arrays_bytes += _arrays_bytes(observation)
         if self._task is None:
             self._task = loop.create_task(self._write())

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -56,6 +56,15 @@ def make(application: ApplicationSnapshot) -> Made:
         make_policy(chosen.policy, chosen.parameters, chosen.code),
         make_loss(chosen.loss, chosen.loss_parameters, chosen.code),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """An application with code of its own. ``trial_key``: see ``_trial_key``."""
+
+    application: ApplicationSnapshot
+    key: str
+    trial_key: bytes
 
 
 class _Attempt:
@@ -109,32 +118,42 @@ class OwnCode:
         self._notes = notes
         self._wait_s = wait_s
         self._retry_s = retry_s
+        # By application.
+        self._wanted: dict[str, _Wanted] = {}
         self._attempts: dict[str, _Attempt] = {}
         self._trials: dict[bytes, asyncio.Task[Verdict]] = {}
         self._importing: set[_Attempt] = set()
         # Two imports at once could get each other's modules if these have the same name.
         self._turn = asyncio.Lock()
 
-    async def prepare(self, applications: Iterable[ApplicationSnapshot]) -> None:
-        """Make what is new among the applications; return when that is done, or takes too long."""
+    async def prepare(self, applications: Iterable[ApplicationSnapshot], gone: Collection[str] | None = None) -> None:
+        """Make what is new among the applications; return when that is done, or takes too long.
+
+        Args:
+            applications: those that are new or may have changed.
+            gone: the names of those that are gone; None means all that are not among ``applications``.
+        """
         deadline_s = asyncio.get_running_loop().time() + self._wait_s
-        wanted = {one.name: one for one in applications if runs_own_code(one.selection.policy, one.selection.loss)}
-        keys = {name: _key(application) for name, application in wanted.items()}
-        for name, attempt in list(self._attempts.items()):
-            if keys.get(name) != attempt.key:
-                # A running import cannot be stopped, but everything before it can.
-                task = self._attempts.pop(name).task
-                if task is not None:
-                    task.cancel()
-        self._notes.keep(keys.values())
-        shared = {_trial_key(one.selection) for one in wanted.values()}
+        changed = {one.name: one for one in applications}
+        for name in [name for name in self._wanted if name not in changed] if gone is None else gone:
+            self._leave_out(name)
+        for name, application in changed.items():
+            if not runs_own_code(application.selection.policy, application.selection.loss):
+                self._leave_out(name)
+                continue
+            known, key = self._wanted.get(name), _key(application)
+            if known is None or known.key != key:
+                self._leave_out(name)
+                self._wanted[name] = _Wanted(application, key, _trial_key(application.selection))
+        self._notes.keep({one.key for one in self._wanted.values()})
+        shared = {one.trial_key for one in self._wanted.values()}
         self._trials = {key: trial for key, trial in self._trials.items() if key in shared or not trial.done()}
-        for name, application in wanted.items():
+        for name, one in self._wanted.items():
             if name not in self._attempts:
-                attempt = self._attempts[name] = _Attempt(keys[name], application)
+                attempt = self._attempts[name] = _Attempt(one.key, one.application)
                 attempt.task = asyncio.create_task(self._make(attempt, deadline_s))
         for attempt in list(self._attempts.values()):
-            if not attempt.is_late:
+            if not attempt.is_late and not attempt.ended.is_set():
                 await self._watch(attempt, deadline_s)
 
     def made(self, application: ApplicationSnapshot) -> Made:
@@ -257,6 +276,13 @@ class OwnCode:
         name = attempt.application.name
         if attempt.is_late and self._attempts.get(name) is attempt:
             self._on_late(name)
+
+    def _leave_out(self, name: str) -> None:
+        """Forget an application's code. A running import cannot be stopped, but everything before it can."""
+        self._wanted.pop(name, None)
+        attempt = self._attempts.pop(name, None)
+        if attempt is not None and attempt.task is not None:
+            attempt.task.cancel()
 
 
 def _key(application: ApplicationSnapshot) -> str:

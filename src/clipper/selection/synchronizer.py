@@ -47,6 +47,7 @@ class Synchronizer:
         self._max_contexts = max_contexts
         self._wall_clock_s = wall_clock_s
         self._cursor: int | None = None
+        self._has_evicted = False
         self._expired_s = wall_clock_s()
 
     async def run(self) -> None:
@@ -93,14 +94,26 @@ class Synchronizer:
             await contexts.reload(name)
 
     async def expire(self) -> None:
-        """Periodically remove expired ids of feedback, and contexts over the bound."""
+        """Periodically remove expired ids of feedback, and contexts over the bound.
+
+        Only what a worker has written to can be over the bound by it. What an earlier one has left there is removed at
+        first: so the store is not asked about thousands of applications again and again.
+        """
         now_s = self._wall_clock_s()
         if now_s - self._expired_s < EXPIRE_S:
             return
         self._expired_s = now_s
         await self._store.expire()
-        for application in list(self._applications()):
-            while await self._store.evict(application.snapshot.id, self._max_contexts):
-                pass  # a chunk at a time, so that the store commits in between
-            while await self._store.evict_ids(application.snapshot.id, MAX_IDS):
-                pass
+        written, self._committer.written = self._committer.written, set()
+        try:
+            for id_ in [one.snapshot.id for one in self._applications()]:
+                if self._has_evicted and id_ not in written:
+                    continue
+                while await self._store.evict(id_, self._max_contexts):
+                    pass  # a chunk at a time, so that the store commits in between
+                while await self._store.evict_ids(id_, MAX_IDS):
+                    pass
+        except ClipperError:
+            self._committer.written |= written
+            raise
+        self._has_evicted = True

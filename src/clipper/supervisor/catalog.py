@@ -1,7 +1,8 @@
 """The registry's contents in memory, and the way to change both."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from clipper.errors import Conflict, NotFound, RegistryUnavailable
 from clipper.events.changes import events_of
@@ -26,7 +27,11 @@ log = logging.getLogger(__name__)
 
 
 class Catalog:
-    """What should exist. Read the dicts; change them only through ``commit`` and ``note``."""
+    """What should exist. Read the dicts; change them only through ``commit`` and ``note``.
+
+    Attributes:
+        revision: how many changes there have been; while it stands still, so does all that follows from the records.
+    """
 
     def __init__(self, registry: Registry, record: Callable[[Sequence[NewEvent]], None] = lambda _: None) -> None:
         """``record`` gets the events of each change once it is made.
@@ -45,6 +50,15 @@ class Catalog:
         self._unreadable = {(one.kind, one.name): one for one in contents.unreadable}
         self._registry = registry
         self._record = record
+        self.revision = 0
+        # By model, its versions and the applications that link it: with thousands of each, few questions are about all.
+        self._versions_of: defaultdict[str, dict[ModelId, VersionRecord]] = defaultdict(dict)
+        self._linking: defaultdict[str, dict[str, ApplicationRecord]] = defaultdict(dict)
+        for version in self.versions.values():
+            self._versions_of[version.model][version.id] = version
+        for application in self.applications.values():
+            self._index(None, application)
+        self._running: tuple[int, Mapping[ModelId, int]] = -1, {}
         self._unsaved: dict[ModelId, VersionRecord] = {}
 
     def application(self, name: str) -> ApplicationRecord:
@@ -80,7 +94,20 @@ class Catalog:
 
     def versions_of(self, model: str) -> list[VersionRecord]:
         """Oldest first."""
-        return wanted.versions_of(self, model)
+        return sorted(self._versions_of.get(model, {}).values(), key=lambda record: (record.created_at, record.version))
+
+    def linking(self, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
+        """The applications that link a model, each with the version that it pins."""
+        for application in list(self._linking.get(model, {}).values()):
+            for link in application.links:
+                if link.model == model:
+                    yield application, link.version
+
+    def running(self) -> Mapping[ModelId, int]:
+        """The target number of replicas of each version that is to run."""
+        if self._running[0] != self.revision:
+            self._running = self.revision, wanted.running(self)
+        return self._running[1]
 
     def new_application_id(self, name: str) -> str:
         """An id that no application of this home has had.
@@ -118,10 +145,6 @@ class Catalog:
         """Those that versions run."""
         return {version.spec.artifact for version in self.versions.values()}
 
-    def linking(self, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
-        """The applications that link a model, each with the version that it pins."""
-        return wanted.linking(self, model)
-
     def commit(self, *changes: Change, why: str = "") -> None:
         """Make an operator's changes, all or none. ``why`` is for events.
 
@@ -137,7 +160,7 @@ class Catalog:
     def note(self, record: VersionRecord, why: str = "") -> None:
         """Record what happened to a version. It has happened, so it is in force even if it cannot be stored yet."""
         events = events_of(self, [Put(record)], why)
-        self.versions[record.id] = record
+        self._put_version(record)
         self._unsaved[record.id] = record
         self.save_notes()
         self._record(events)
@@ -154,16 +177,30 @@ class Catalog:
         self._unsaved.clear()
         return True
 
+    def _put_version(self, record: VersionRecord) -> None:
+        self.revision += 1
+        self.versions[record.id] = self._versions_of[record.model][record.id] = record
+
+    def _index(self, before: ApplicationRecord | None, now: ApplicationRecord | None) -> None:
+        if before is not None:
+            for link in before.links:
+                self._linking[link.model].pop(before.name, None)
+        if now is not None:
+            for link in now.links:
+                self._linking[link.model][now.name] = now
+
     def _apply(self, change: Change) -> None:
+        self.revision += 1
         match change:
             case Put(ApplicationRecord() as application):
+                self._index(self.applications.get(application.name), application)
                 self.applications[application.name] = application
                 self._unreadable.pop(("application", application.name), None)
             case Put(ModelRecord() as model):
                 self.models[model.name] = model
                 self._unreadable.pop(("model", model.name), None)
             case Put(VersionRecord() as version):
-                self.versions[version.id] = version
+                self._put_version(version)
                 self._unreadable.pop(("version", str(version.id)), None)
             case Put(TokenRecord() as token):
                 self.tokens[token.name] = token
@@ -176,16 +213,18 @@ class Catalog:
             case DeleteKey(name):
                 del self.keys[name]
             case DeleteApplication(name):
-                del self.applications[name]
+                self._index(self.applications.pop(name), None)
             case ForgetLater(application_id):
                 self.to_forget.add(application_id)
             case Forgotten(application_id):
                 self.to_forget.discard(application_id)
             case DeleteVersion(id_):
                 del self.versions[id_]
+                del self._versions_of[id_.name][id_]
             case DeleteModel(name):
                 del self.models[name]
-                self.versions = {id_: record for id_, record in self.versions.items() if id_.name != name}
+                for id_ in self._versions_of.pop(name, {}):
+                    del self.versions[id_]
 
 
 class Numbers:

@@ -62,6 +62,7 @@ from clipper.supervisor.reach import check_reach
 from clipper.supervisor.rollout.reconciler import Reconciler
 from clipper.supervisor.stop_requests import StopRequests
 from clipper.supervisor.workers import ports, takeover
+from clipper.supervisor.workers.apply_messages import ApplyMessages
 from clipper.supervisor.workers.settings import WorkerSettings, store_digest
 from clipper.supervisor.workers.worker_process import INSTANCES, WorkerProcess
 from clipper.supervisor.workers.workers import Workers
@@ -222,6 +223,8 @@ class Supervisor:
         # What OpenTelemetry's library reads, such as headers with a receiver's key. No model gets it.
         otel = {name: value for name, value in os.environ.items() if name.startswith(OTEL_PREFIX)}
 
+        messages = ApplyMessages()
+
         def make_worker(index: int) -> WorkerProcess:
             return WorkerProcess(
                 index,
@@ -233,6 +236,7 @@ class Supervisor:
                 wake,
                 build,
                 otel,
+                messages,
                 is_spare=index == self._config.workers,
             )
 

@@ -8,12 +8,13 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
 from time import monotonic
 
 from clipper.abstraction.predictor import Predictor
+from clipper.control.difference import Difference
 from clipper.control.feedback import Outcome
 from clipper.control.messages import (
     MAX_RECENT_INPUT_BYTES,
@@ -21,6 +22,7 @@ from clipper.control.messages import (
     AnyReply,
     Applied,
     Apply,
+    ApplyDifference,
     DescribePolicy,
     Drain,
     Draining,
@@ -41,7 +43,7 @@ from clipper.control.statistics import ApplicationReading, CacheStatistics, Vers
 from clipper.decisions.log import DecisionLog
 from clipper.frontend.clients import Clients
 from clipper.frontend.cross_origin import Origins
-from clipper.frontend.endpoints import make_endpoints
+from clipper.frontend.endpoints import make_endpoints, paths_of
 from clipper.frontend.inference.service import Inference
 from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.listener import Listener
@@ -73,6 +75,7 @@ from clipper.worker.feedback_router import FeedbackRouter
 
 log = logging.getLogger(__name__)
 
+ALL = GetStatistics()
 # Readings in one turn of the loop: some 20 us each.
 READ_AT_ONCE = 50
 # Queries leave no reference cycles behind, so the collector finds little. It runs rarely, so that no query is late
@@ -146,8 +149,26 @@ class Worker:
             self._store, self._surroundings.committer, self._applications.values, config.max_contexts
         )
         self._synchronizing: asyncio.Task[None] | None = None
-        self._generation = 0
         self._tls: TlsMaterial | None = None
+        # Whether endpoints ask for keys because all applications do.
+        self._all_need_key = False
+        applications, work, most = self._applications.values(), self._port.work, config.max_body_bytes
+        self._inference = Inference(
+            (),
+            self._router,
+            self._statistics_of_all,
+            self._port.refused,
+            work,
+            most,
+            self._clients,
+            self._readiness,
+        )
+        self._other_paths = OtherPaths(applications, self._inference, work, self._clients)
+        self._services: Services | None = None
+        if self._rpc is not None:
+            self._services = Services(
+                (), self._router, self._statistics_of_all, self._port, most, self._clients, self._readiness
+            )
 
     def begin(self) -> None:
         """Bind the query port, which all workers share.
@@ -169,8 +190,10 @@ class Worker:
         match command:
             case Apply(snapshot, tls, is_stopping):
                 return await self._apply(snapshot, tls, is_stopping)
+            case ApplyDifference(difference, tls, is_stopping):
+                return await self._apply(difference, tls, is_stopping)
             case GetStatistics():
-                return Statistics(self.statistics())
+                return Statistics(self.statistics(command))
             case GetLoads(versions):
                 queues = (self._predictor.find(id_.name, id_.version) for id_ in versions)
                 return Loads(tuple(queue.load() for queue in queues if queue is not None))
@@ -211,31 +234,35 @@ class Worker:
                 await asyncio.sleep(0)
         return Readings(tuple(applications), tuple(read))
 
-    async def _apply(self, snapshot: Snapshot, tls: TlsMaterial | None = None, is_stopping: bool = False) -> Applied:
+    async def _apply(
+        self, told: Snapshot | Difference, tls: TlsMaterial | None = None, is_stopping: bool = False
+    ) -> Applied:
         """Serve by a snapshot, unless a newer one is in force. Return when replicas have been dialled and drained.
 
         Args:
-            snapshot: see ``Snapshot``.
+            told: the snapshot, or the difference that leads to it.
             tls, is_stopping: see ``Apply``. A port with TLS does not accept connections before it has one.
         """
+        held = self._predictor.held
+        if isinstance(told, Difference) and told.base > held.generation:
+            return Applied(held.generation, self._predictor.unlinked(), self._predictor.undrained(), needs_whole=True)
         # First, since the rest may take seconds: balancers are to know, and a revoked key is refused from now on.
-        if snapshot.generation >= self._generation:
+        if told.generation >= held.generation:
             self._readiness.is_stopping = is_stopping
-        self._clients.follow(snapshot)
+        self._clients.follow(told)
         self._port.forget_heads()
         if tls is not None and tls != self._tls and snapshot.generation >= self._generation:
             self._server.secure(server_context(tls))
             if self._rpc_listener is not None:
                 self._rpc_listener.secure(server_context(tls, "h2"))
             self._tls = tls
-        await self._own_code.prepare(snapshot.applications)
-        if snapshot.generation >= self._generation:
-            self._generation = snapshot.generation
-            self._predictor.apply(snapshot)
-            self._router.follow(snapshot.peers)
-            new = self._apply_applications(snapshot)
-        else:
-            new = []
+        new: list[Application] = []
+        if told.generation >= self._clients.generation:
+            gone = told.gone_applications if isinstance(told, Difference) else None
+            await self._own_code.prepare(told.applications, gone)
+            # A newer one may have come and be in force by now.
+            if told.generation >= held.generation:
+                new = self._follow(self._predictor.apply(told))
         await self._accept()
         try:
             async with asyncio.timeout(self._config.settle_timeout_s):
@@ -243,7 +270,7 @@ class Worker:
                 await self._predictor.settle()
         except TimeoutError:
             pass  # the reply names what has not settled
-        return Applied(self._generation, self._predictor.unlinked(), self._predictor.undrained())
+        return Applied(held.generation, self._predictor.unlinked(), self._predictor.undrained())
 
     async def _accept(self) -> None:
         """Accept connections, from the first snapshot on. Before it, this worker would know no application."""
@@ -261,16 +288,23 @@ class Worker:
                     )
                     self._on_drain()
 
-    def statistics(self) -> WorkerStatistics:
-        queues = self._predictor.queues()
+    def statistics(self, asked: GetStatistics = ALL) -> WorkerStatistics:
+        all_applications = self._applications.values()
+        applications: Iterable[Application] = all_applications
+        if asked.applications is not None:
+            applications = filter(None, map(self._applications.get, asked.applications))
+        if asked.versions is None:
+            queues = self._predictor.queues()
+        else:
+            queues = [q for id_ in asked.versions if (q := self._predictor.find(id_.name, id_.version)) is not None]
         cache = self._predictor.cache.statistics()
         return WorkerStatistics(
             index=self._config.index,
             pid=os.getpid(),
-            generation=self._generation,
+            generation=self._predictor.held.generation,
             connections=len(self._port.members),
             requests_refused=dict(self._port.refused),
-            applications=tuple(count(application) for application in self._applications.values()),
+            applications=tuple(count(application) for application in applications),
             versions=tuple(queue.statistics() for queue in queues),
             replicas=tuple(replica for queue in queues for replica in queue.replica_statistics()),
             cache=CacheStatistics(cache.entries, cache.size_bytes, cache.capacity_bytes, cache.evictions),
@@ -281,6 +315,7 @@ class Worker:
             grpc_calls=self._rpc.counts.calls if self._rpc is not None else 0,
             grpc_calls_in_flight=self._rpc.counts.in_flight if self._rpc is not None else 0,
             uptime_s=monotonic() - self._started_s,
+            policy_problems={one.name: why for one in all_applications if (why := one.counts.why_no_policy)},
         )
 
     async def drain(self) -> int:
@@ -306,52 +341,45 @@ class Worker:
         if application is not None:
             application.follow_code()
 
-    def _apply_applications(self, snapshot: Snapshot) -> list[Application]:
-        """Make the applications those of the snapshot. Return the new ones."""
-        new = []
-        wanted = {application.name: application for application in snapshot.applications}
-        for name in self._applications.keys() - wanted.keys():
-            self._applications.pop(name).close()
-        for name, application in wanted.items():
+    def _follow(self, difference: Difference) -> list[Application]:
+        """Make the applications those of the snapshot in force, to which a difference has led. Return the new ones.
+
+        Besides those in the difference, this touches those that link a model of it, whatever else there is.
+        """
+        held, gone = self._predictor.held, difference.gone_applications
+        if difference.peers is not None:
+            self._router.follow(difference.peers)
+        for name in gone:
+            if (known := self._applications.pop(name, None)) is not None:
+                known.close()
+        models = (*(model.name for model in difference.models), *difference.gone_models)
+        touched = dict.fromkeys(one.name for one in difference.applications)
+        touched |= {name: None for model in models for name in held.linking(model)}
+        if difference.needs_key != self._all_need_key:
+            self._all_need_key = difference.needs_key
+            touched |= dict.fromkeys(held.applications)
+        new, followed = [], []
+        for name in touched:
+            application = held.applications[name]
             known = self._applications.get(name)
             if known is not None and not known.can_follow(application):
                 known.close()
                 known = None
             if known is None:
-                self._applications[name] = Application(application, self._surroundings)
-                new.append(self._applications[name])
+                known = self._applications[name] = Application(application, self._surroundings)
+                new.append(known)
             else:
                 known.follow(application)
-        port, config = self._port, self._config
-        applications = self._applications.values()
-        counted, readiness = (port.refused, port.work), self._readiness
-        inference = Inference(
-            applications,
-            self._router,
-            self._statistics_of_all,
-            *counted,
-            config.max_body_bytes,
-            self._clients,
-            readiness,
+            followed.append(known)
+        port, most = self._port, self._config.max_body_bytes
+        self._inference.follow(followed, gone)
+        endpoints = make_endpoints(
+            followed, self._router, port.refused, port.work, self._readiness, most, self._clients.guarded
         )
-        port.serve(
-            make_endpoints(
-                applications, self._router, *counted, readiness, config.max_body_bytes, self._clients.guarded
-            ),
-            OtherPaths(applications, inference, port.work, self._clients),
-        )
-        if self._rpc is not None:
-            self._rpc.serve(
-                Services(
-                    applications,
-                    self._router,
-                    self._statistics_of_all,
-                    port,
-                    config.max_body_bytes,
-                    self._clients,
-                    readiness,
-                )
-            )
+        port.serve(endpoints, self._other_paths, [path for name in gone for path in paths_of(name)])
+        if self._rpc is not None and self._services is not None:
+            self._services.follow(followed, gone)
+            self._rpc.serve(self._services)
         return new
 
     async def _statistics_of_all(self) -> list[WorkerStatistics]:

@@ -61,7 +61,7 @@ class Workers:
         self._description = description
         self._statistics = statistics
 
-    async def statistics(self) -> Sequence[WorkerStatistics]:
+    async def statistics(self, *asked: object) -> Sequence[WorkerStatistics]:
         return self._statistics
 
     async def describe_policy(self, application: str, context: str | None) -> PolicyDescription | None:

@@ -56,7 +56,7 @@ MODEL = ModelRecord("m", current="3", previous="2")
 def content(catalog: Catalog, replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]) -> wanted.Content:
     records = catalog.applications.values()
     applications = tuple(rules.application_snapshot(one, lambda digest: f"/artifacts/{digest}/code") for one in records)
-    return wanted.content(catalog, applications, replicas, PEERS)
+    return wanted.Contents().make(catalog, catalog.running(), applications, replicas, PEERS)
 
 
 def test_workers_are_told_how_applications_select_and_of_each_other() -> None:

@@ -1,4 +1,4 @@
-"""Endpoints of the Open Inference Protocol, whose models are the applications of one snapshot."""
+"""Endpoints of the Open Inference Protocol, whose models are the applications of the snapshot in force."""
 
 import asyncio
 import logging
@@ -43,7 +43,7 @@ class Inference:
     """All paths that begin with ``/v2``, unless an application has that name.
 
     Args:
-        applications: the applications of the snapshot.
+        applications: those to begin with; see ``follow``.
         taker: learns from feedback.
         statistics: returns what all workers have counted.
         refused: counts refused calls by error code.
@@ -64,26 +64,30 @@ class Inference:
         clients: Clients,
         readiness: Readiness,
     ) -> None:
-        self._applications = {application.name: application for application in applications}
-        self._infer = {
-            name: Infer(application, refused, work, max_body_bytes) for name, application in self._applications.items()
-        }
-        self._predict = {
-            name: Predict(application, refused, work, max_body_bytes)
-            for name, application in self._applications.items()
-        }
-        self._observe = {
-            name: (
-                Observe(application, taker, refused, work, max_body_bytes),
-                FeedbackReader(terms.input_type, terms.features_size, terms.features_are_input),
-            )
-            for name, application in self._applications.items()
-            for terms in [application.terms]
-        }
+        self._taker, self._refused, self._work, self._max_body_bytes = taker, refused, work, max_body_bytes
+        self._applications: dict[str, Application] = {}
+        self._infer: dict[str, Infer] = {}
+        self._predict: dict[str, Predict] = {}
+        self._observe: dict[str, tuple[Observe, FeedbackReader]] = {}
         self._budget = work.budget
         self._statistics = StatisticsReader(statistics)
         self._clients = clients
         self._readiness = readiness
+        self.follow(applications)
+
+    def follow(self, applications: Iterable[Application], gone: Iterable[str] = ()) -> None:
+        """Serve these applications, too, by their present terms, and those of the names ``gone`` no more."""
+        for name in gone:
+            for known in (self._applications, self._infer, self._predict, self._observe):
+                known.pop(name, None)
+        made = self._refused, self._work, self._max_body_bytes
+        for application in applications:
+            name, terms = application.name, application.terms
+            self._applications[name] = application
+            self._infer[name] = Infer(application, *made)
+            self._predict[name] = Predict(application, *made)
+            reader = FeedbackReader(terms.input_type, terms.features_size, terms.features_are_input)
+            self._observe[name] = Observe(application, self._taker, *made), reader
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
         """Return the endpoint for this path and the client that sent this head; None if there is none.

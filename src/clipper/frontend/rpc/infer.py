@@ -152,6 +152,9 @@ class KnownHeads:
         head, of, version, plan = found
         return Asked(of, version, of.slo_s, plan, len(head))
 
+    def forget(self) -> None:
+        self._found.clear()
+
     def remember(self, message: bytes, row: memoryview, of: ModelInfer, version: str | None, plan: Plan) -> None:
         head = message[: len(message) - len(row)]
         if plan.form.id or len(head) > MAX_PLAN_BYTES:

@@ -56,7 +56,7 @@ Unary = Callable[[Call], None]
 
 
 class Services:
-    """All of one snapshot's applications."""
+    """All applications of the snapshot in force."""
 
     def __init__(
         self,
@@ -72,19 +72,13 @@ class Services:
         self._readiness = readiness
         self._clients = clients
         self._known = KnownHeads()
-        self._applications = {application.name: application for application in applications}
-        self._infer = {
-            name: ModelInfer(application, port.refused, port.work, max_body_bytes, self._known)
-            for name, application in self._applications.items()
-        }
-        self._observe = {
-            name: Observe(application, taker, port.refused, port.work, max_body_bytes)
-            for name, application in self._applications.items()
-        }
-        self._teller = StatisticsReader(statistics)
-        endpoints: list[Endpoint] = list(self._observe.values())
+        self._taker, self._max_body_bytes = taker, max_body_bytes
+        self._applications: dict[str, Application] = {}
+        self._infer: dict[str, ModelInfer] = {}
+        self._observe: dict[str, Observe] = {}
         # Of both kinds of messages that are large.
-        self.most_message_bytes = max([max_body_bytes, *(each.max_body_bytes for each in endpoints)])
+        self.most_message_bytes = max_body_bytes
+        self._teller = StatisticsReader(statistics)
         self.unary: Mapping[str, Unary] = {
             METHODS["ModelInfer"].path: self.infer,
             METHODS["ModelStatistics"].path: self._statistics,
@@ -104,6 +98,21 @@ class Services:
                 )
             },
         }
+        self.follow(applications)
+
+    def follow(self, applications: Iterable[Application], gone: Iterable[str] = ()) -> None:
+        """Serve these applications, too, by their present terms, and those of the names ``gone`` no more."""
+        self._known.forget()
+        for name in gone:
+            for known in (self._applications, self._infer, self._observe):
+                known.pop(name, None)
+        made = self._port.refused, self._port.work, self._max_body_bytes
+        for application in applications:
+            self._applications[application.name] = application
+            self._infer[application.name] = ModelInfer(application, *made, self._known)
+            self._observe[application.name] = Observe(application, self._taker, *made)
+        bounds = (endpoint.max_body_bytes for endpoint in self._observe.values())
+        self.most_message_bytes = max(self._max_body_bytes, max(bounds, default=0))
 
     def health(self, service: str) -> str:
         """Of a service: whether it should be sent queries. Of the server as a whole, unless it is stopping: it lives.
@@ -130,7 +139,8 @@ class Services:
 
     def _asked(self, call: Call) -> Asked:
         asked = self._known.find(call.message)
-        if asked is None:
+        # A long message that came before the last snapshot may have been remembered after it.
+        if asked is None or self._infer.get(asked.of.application.name) is not asked.of:
             model, version = who_is_asked(memoryview(call.message))
             application = self._application(model, version)
             asked = Asked(self._infer[application.name], version, application.terms.slo_s)

@@ -35,8 +35,9 @@ class EndedTests:
         """Until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if any(record.selection.policy == "best_arm" for record in self._catalog.applications.values()):
-                workers = await self._workers.statistics()
+            applications = self._catalog.applications.values()
+            if tests := [record.name for record in applications if record.selection.policy == "best_arm"]:
+                workers = await self._workers.statistics(tests, ())
                 self.take([(one.name, one.test) for worker in workers for one in worker.applications if one.test])
 
     def take(self, tests: list[tuple[str, StandingStatistics]]) -> None:

@@ -8,7 +8,6 @@ from collections import Counter
 from clipper.control.messages import GetReadings
 from clipper.managers.manager import Manager
 from clipper.processes.proc import CPU_TICKS, RESIDENT_PAGES, stat_fields
-from clipper.rollout import wanted
 from clipper.series.sampler import STEP_S, Answer, ApplicationFacts, Facts, ModelFacts, ProcessFacts, Sampler
 from clipper.series.values import Replicas
 from clipper.supervisor.catalog import Catalog
@@ -52,7 +51,7 @@ class Sampling:
         catalog = self._catalog
         ready = Counter(one.slot.model_id for one in self._manager.slots() if one.phase == "ready")
         versions: dict[str, dict[str, Replicas]] = {name: {} for name in catalog.models}
-        for id_, target in wanted.running(catalog).items():
+        for id_, target in catalog.running().items():
             versions[id_.name][id_.version] = Replicas(ready[id_], target)
         for id_ in ready:
             versions.get(id_.name, {}).setdefault(id_.version, Replicas(ready[id_], 0))

@@ -12,7 +12,6 @@ from clipper.control.statistics import VersionLoad
 from clipper.managers.manager import Manager
 from clipper.managers.reconcile.autoscale import Autoscaler
 from clipper.registry.records import VersionRecord
-from clipper.rollout import wanted
 from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.load_meter import LoadMeter, StartTimes
@@ -76,7 +75,7 @@ class Scaler:
     def _follow_catalog(self) -> None:
         now_s = asyncio.get_running_loop().time()
         followed = {}
-        for id_ in wanted.running(self._catalog):
+        for id_ in self._catalog.running():
             record = self._catalog.versions[id_]
             # Until its first replicas are up, their number is what it takes to be ready.
             if record.scaling is not None and record.state == "ready":

@@ -193,7 +193,7 @@ class ApplicationOperations:
         """An application's statistics from each worker that answers."""
         return [
             application
-            for worker in await self._workers.statistics()
+            for worker in await self._workers.statistics([name], ())
             for application in worker.applications
             if application.name == name
         ]

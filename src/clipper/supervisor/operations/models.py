@@ -54,11 +54,12 @@ class ModelOperations:
 
     async def get_model(self, name: str) -> Model:
         self._catalog.model(name)
-        return self._views.model(name, await self._batch_limits())
+        versions = [record.id for record in self._catalog.versions_of(name)]
+        return self._views.model(name, await self._batch_limits(versions))
 
     async def get_version(self, model: str, version: str) -> Version:
         self._catalog.version(model, version)
-        limits = await self._batch_limits()
+        limits = await self._batch_limits([ModelId(model, version)])
         return self._views.version(self._catalog.version(model, version), limits)
 
     async def list_deployments(self, model: str) -> dict[str, Deployment]:
@@ -113,7 +114,7 @@ class ModelOperations:
         wanted = rules.within(replicas, record.replicas_wanted)
         self._catalog.commit(Put(replace(record, replicas_wanted=wanted, scaling=scaling)))
         self._reconciler.wake()
-        return self._views.version(self._catalog.versions[record.id], await self._batch_limits())
+        return self._views.version(self._catalog.versions[record.id], await self._batch_limits([record.id]))
 
     async def delete_model(self, name: str) -> None:
         self._catalog.model(name)

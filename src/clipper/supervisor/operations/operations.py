@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 from clipper import __version__
@@ -62,6 +62,9 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._queries = Queries(place.query_url, Path(home) / CERTIFICATE_NAME)
 
     async def status(self) -> Status:
+        return await self._status(await self._workers.statistics((), ()))
+
+    async def _status(self, workers: list[WorkerStatistics]) -> Status:
         problems = await self.problems()
         replicas = self._views.replicas({})
         certificates = self._certificates
@@ -85,7 +88,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *self._events.problems(),
                 *(certificates.problems(time.time()) if certificates is not None else ()),
                 *self._reconciler.outdated(),
-                *_problems_of_workers(await self._workers.statistics()),
+                *_problems_of_workers(workers),
             ),
             workers=tuple(map(worker_view, self._workers)),
             applications=len(self._catalog.applications),
@@ -141,7 +144,8 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         await self._keys.revoke(name)
 
     async def metrics(self) -> bytes:
-        workers, status = await self._workers.statistics(), await self.status()
+        workers = await self._workers.statistics()
+        status = await self._status(workers)
         applications, models = await self.list_applications(), await self.list_models()
         return render(workers, applications, models, await self.list_replicas(), status)
 
@@ -156,12 +160,13 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             f"application {name!r} is not served: {why}; change it, or delete it"
             for name, why in self._reconciler.left_out.items()
         ]
+        told = self._reconciler.told()
         for application in self._catalog.applications.values():
             for link in application.links:
                 # A shadow answers nothing, so nobody misses it.
                 if link.shadow:
                     continue
-                if trouble := self._trouble_with(link):
+                if trouble := self._trouble_with(link, told):
                     problems.append(f"application {application.name!r}: {trouble}")
         return problems
 
@@ -178,20 +183,21 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             "put it back where it was"
         ]
 
-    def _trouble_with(self, link: Link) -> str | None:
+    def _trouble_with(self, link: Link, told: Callable[[str], bool]) -> str | None:
         version = link.version or self._catalog.model(link.model).current
         if version is None:
             return f"model {link.model!r} has no version that is ready"
         slots = self._manager.slots(ModelId(link.model, version))
-        if any(self._answers(slot) for slot in slots):
+        if any(_answers(slot, told) for slot in slots):
             return None
         errors = [slot.last_error for slot in slots if slot.last_error]
         return f"{link.model}:{version} has no replica that is ready{': ' + errors[0] if errors else ' yet'}"
 
-    def _answers(self, slot: SlotStatus) -> bool:
-        """Whether its replica is ready and workers send it queries."""
-        address = None if slot.replica is None else slot.replica.address
-        return slot.phase == "ready" and address is not None and self._reconciler.is_told_of(address)
+
+def _answers(slot: SlotStatus, told: Callable[[str], bool]) -> bool:
+    """Whether a slot's replica is ready and workers send it queries."""
+    address = None if slot.replica is None else slot.replica.address
+    return slot.phase == "ready" and address is not None and told(address.id)
 
 
 def by_node(replicas: Sequence[Replica]) -> dict[str, dict[str, int]]:
@@ -217,8 +223,7 @@ def _problems_of_workers(statistics: list[WorkerStatistics]) -> list[str]:
         for problem in worker.telemetry.problems
     ]
     return problems + [
-        f"application {application.name!r}, in worker {worker.index}: {application.selection.why_no_policy}"
+        f"application {name!r}, in worker {worker.index}: {why}"
         for worker in statistics
-        for application in worker.applications
-        if application.selection is not None and application.selection.why_no_policy is not None
+        for name, why in worker.policy_problems.items()
     ]

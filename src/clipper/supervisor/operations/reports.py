@@ -66,7 +66,7 @@ class ReportOperations:
         if context is not None and by_context:
             raise InvalidArgument("a report of one context has no groups by context: give either context or by_context")
         asked = _asked(record, confidence, tolerance)
-        statistics = await self._workers.statistics()
+        statistics = await self._workers.statistics([name], ())
         contexts = [context]
         if by_context:
             contexts += await self._contexts_with_most(record.state_id)

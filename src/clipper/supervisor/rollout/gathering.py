@@ -4,9 +4,51 @@ from collections.abc import Callable
 
 from clipper.control.snapshot import Peer
 from clipper.managers.launcher import ContainerNote
-from clipper.managers.manager import SlotStatus
+from clipper.managers.manager import Manager, SlotStatus
+from clipper.managers.reconcile.plan import Slot
 from clipper.rollout.facts import Failure, SlotFacts, WorkerFacts
 from clipper.supervisor.workers.worker_process import WorkerProcess
+
+
+# Of all slots, whether or not the manager has said that they changed: at most so old is a fact that it did not tell of.
+LOOK_AT_ALL_S = 10.0
+
+
+class SlotGathering:
+    """The facts of all slots. Those of a slot stay the same object while it does not change, and so do those of all.
+
+    So who compares two moments looks only at what is another object.
+    """
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._known: dict[Slot, SlotFacts] = {}
+        self._facts: tuple[SlotFacts, ...] = ()
+        self._looked_s = float("-inf")
+
+    def facts(self, now_s: float) -> tuple[SlotFacts, ...]:
+        """In order of slots."""
+        touched = self._manager.touched()
+        if now_s - self._looked_s >= LOOK_AT_ALL_S:
+            self._looked_s = now_s
+            touched = dict.fromkeys(self._known) | {one.slot: one for one in self._manager.slots()}
+        has_changed, in_order = False, True
+        for slot, status in touched.items():
+            before = self._known.get(slot)
+            now = None if status is None else slot_facts(status, self._manager.is_outdated)
+            if now == before:
+                continue
+            has_changed = True
+            if now is None:
+                del self._known[slot]
+            else:
+                in_order = in_order and before is not None
+                self._known[slot] = now
+        if not in_order:
+            self._known = {slot: self._known[slot] for slot in sorted(self._known)}
+        if has_changed:
+            self._facts = tuple(self._known.values())
+        return self._facts
 
 
 def slot_facts(status: SlotStatus, is_outdated: Callable[[ContainerNote], bool]) -> SlotFacts:

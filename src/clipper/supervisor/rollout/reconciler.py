@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import RegistryUnavailable
 from clipper.events.log import NewEvent
 from clipper.events.processes import ProcessEvents
@@ -32,7 +31,7 @@ from clipper.rollout.instructions import (
 from clipper.rollout.rollout import Rollout
 from clipper.rollout.story import Story
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.rollout.gathering import slot_facts, worker_facts
+from clipper.supervisor.rollout.gathering import SlotGathering, worker_facts
 from clipper.supervisor.rollout.servable import Servable
 from clipper.supervisor.workers.workers import Workers
 from clipper.types import ModelId
@@ -78,6 +77,7 @@ class Reconciler:
         self._manager = manager
         self._workers = workers
         self._servable = Servable(code_folder)
+        self._slots = SlotGathering(manager)
         self._loop = asyncio.get_running_loop()
         self._can_commit_at_s = float("-inf")
         self._waiting: list[Callable[[], bool]] = []
@@ -151,9 +151,9 @@ class Reconciler:
         """Whether every worker knows that the version is ready: its replicas, and that it is current if it is."""
         return self._rollout.is_announced(id_)
 
-    def is_told_of(self, replica: ReplicaAddress) -> bool:
-        """Whether all workers that answer queries have it among those that they ask."""
-        return self._rollout.is_told_of(self._facts(), replica.id)
+    def told(self) -> Callable[[str], bool]:
+        """Tells of a replica's id whether all workers that answer queries have it among those that they ask now."""
+        return self._rollout.told(self._facts())
 
     def outdated(self) -> list[str]:
         """Processes that run other code or settings than ours, and what holds up their replacement, as a problem."""
@@ -201,10 +201,11 @@ class Reconciler:
         return Facts(
             self._loop.time(),
             self._catalog,
-            self._servable.snapshots(self._catalog.applications),
-            tuple(slot_facts(slot, self._manager.is_outdated) for slot in self._manager.slots()),
+            self._servable.snapshots(self._catalog.applications, self._catalog.revision),
+            self._slots.facts(self._loop.time()),
             tuple(map(worker_facts, self._workers)),
             self._can_commit_at_s,
+            self._catalog.revision,
         )
 
     def _carry_out(self, instruction: Instruction) -> None:

@@ -63,9 +63,16 @@ class Servable:
         self.left_out: dict[str, str] = {}
         self._code_folder = code_folder
         self._encoded: dict[str, _Encoded] = {}
+        self._revision: int | None = None
+        self._found: tuple[ApplicationSnapshot, ...] = ()
 
-    def snapshots(self, records: Mapping[str, ApplicationRecord]) -> tuple[ApplicationSnapshot, ...]:
-        """Of those that can be encoded."""
+    def snapshots(
+        self, records: Mapping[str, ApplicationRecord], revision: int | None = None
+    ) -> tuple[ApplicationSnapshot, ...]:
+        """Of those that can be encoded. ``revision`` stands still while the records do; None if nobody counts."""
+        if revision is not None and revision == self._revision:
+            return self._found
+        self._revision = revision
         self._encoded = {name: self._known(record) for name, record in records.items()}
         self.left_out = {}
         found, size_bytes = [], 0
@@ -79,7 +86,10 @@ class Servable:
             else:
                 size_bytes += each.size_bytes
                 found.append(each.snapshot)
-        return tuple(found)
+        # The same object while all parts are.
+        if len(found) != len(self._found) or any(now is not then for now, then in zip(found, self._found)):
+            self._found = tuple(found)
+        return self._found
 
     def check(self, record: ApplicationRecord, others: Mapping[str, ApplicationRecord]) -> None:
         """Check that a record can be encoded for workers, beside the others, before it is stored.

@@ -16,7 +16,9 @@ from clipper.control.messages import (
     Apply,
     Command,
     Drain,
+    GetLoads,
     GetStatistics,
+    encode,
 )
 from clipper.control.snapshot import Snapshot
 from clipper.errors import ClipperError, ProtocolViolation
@@ -26,6 +28,7 @@ from clipper.processes.proc import is_own_shortage
 from clipper.processes.process import ManagedProcess, ProcessRecord
 from clipper.rollout.facts import WorkerPhase
 from clipper.rollout.newcomers import without_ramps
+from clipper.supervisor.workers.apply_messages import ApplyMessage, ApplyMessages
 from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
 from clipper.tls.material import TlsMaterial
 from clipper.types import STORE_VARIABLE
@@ -50,6 +53,10 @@ DRAIN_TIMEOUT_S = 10.0
 DRAIN_MARGIN_S = 1.0
 # Snapshots that may be sent before the first is answered, which may wait for a replica that hangs.
 MAX_APPLYING = 4
+# Workers of this version of the control channel, and of later ones, take differences.
+DIFFERENCES_SINCE = 2
+# Asks a worker for nothing: it answers in a turn of its loop, however many applications and models it serves.
+NOTHING = GetLoads(())
 # Query ids have this much room for the number of the worker's start; numbers repeat after a million starts.
 INSTANCES = 2**20
 
@@ -78,6 +85,7 @@ class WorkerProcess:
         on_change: Callable[[], None],
         build: str = "",
         environment: Mapping[str, str] | None = None,
+        messages: ApplyMessages | None = None,
         *,
         is_spare: bool = False,
     ) -> None:
@@ -87,6 +95,7 @@ class WorkerProcess:
             store: the selection store's address.
             build: ``build_id()`` of the code that it is started with.
             environment: further variables that it needs.
+            messages: makes what it is told; all workers share it.
         """
         self.index = index
         self.is_spare = is_spare
@@ -115,7 +124,9 @@ class WorkerProcess:
         self._killed_because: str | None = None
         self._build = build
         self._environment = environment or {}
+        self._messages = messages or ApplyMessages()
         self._knows_ramps = True
+        self._channel = CHANNEL_VERSION
         self._draining: asyncio.Task[None] | None = None
 
     @property
@@ -127,6 +138,7 @@ class WorkerProcess:
         self.process = self._processes.adopt(record)
         self.instance, self.control = note.instance, note.control
         self._knows_ramps = note.knows_ramps
+        self._channel = note.channel
         self.is_outdated = note.is_outdated(self._settings, self._build)
         if self.process is not None:
             log.info("took over %(worker)s, pid %(pid)d", {"worker": self.name, "pid": record.pid})
@@ -240,7 +252,7 @@ class WorkerProcess:
 
     def _launch(self) -> ManagedProcess:
         self.instance, self.is_outdated = self._next_instance() % INSTANCES, False
-        self._knows_ramps = True
+        self._knows_ramps, self._channel = True, CHANNEL_VERSION
         self.control = str(self._sockets / f"w{self.instance}.sock")
         settings = msgspec.to_builtins(self._settings)
         # The store's address goes by the environment; ``knows_keys`` is for the next supervisor alone.
@@ -288,7 +300,7 @@ class WorkerProcess:
         """Wait until it is gone or hangs; return which."""
         while not await process.has_exited_within(CHECK_EVERY_S):
             try:
-                await self.ask(GetStatistics(), CHECK_TIMEOUT_S)
+                await self.ask(NOTHING, CHECK_TIMEOUT_S)
             except (OSError, ProtocolViolation) as error:
                 if self._tells_nothing(error):
                     log.warning(
@@ -325,9 +337,9 @@ class WorkerProcess:
 
     async def _apply(self, snapshot: Snapshot, tls: TlsMaterial | None, is_stopping: bool) -> None:
         process = self.process
+        message = self._message(snapshot, tls, is_stopping)
         try:
-            understood = snapshot if self._knows_ramps else without_ramps(snapshot)
-            reply = await self.ask(Apply(understood, tls, is_stopping), APPLY_TIMEOUT_S)
+            reply = await ask(self.control, message.command, APPLY_TIMEOUT_S, message.body)
         except (OSError, ProtocolViolation) as error:
             tells_nothing = self._tells_nothing(error)
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
@@ -344,6 +356,18 @@ class WorkerProcess:
             return
         if process is not self.process:
             return  # the reply is from a process that has been replaced since
-        if self.applied is None or reply.generation >= self.applied.generation:
+        if reply.needs_whole and not message.is_whole:
+            self.applied = reply
+            self._sent = None  # the whole is sent next, since what is in force is no base
+        elif self.applied is None or reply.generation >= self.applied.generation:
             self.applied = reply
             self._on_change()
+
+    def _message(self, snapshot: Snapshot, tls: TlsMaterial | None, is_stopping: bool) -> ApplyMessage:
+        if not self._knows_ramps:
+            command = Apply(without_ramps(snapshot), tls, is_stopping)
+            return ApplyMessage(command, encode(command))
+        applied = self.applied
+        is_base = applied is not None and not applied.needs_whole and self._channel >= DIFFERENCES_SINCE
+        base = applied.generation if applied is not None and is_base else None
+        return self._messages.make(snapshot, base, tls, is_stopping)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from clipper.control.messages import Command, DescribePolicy, GetStatistics, PolicyDescription
@@ -13,6 +13,7 @@ from clipper.processes.process import ProcessRecord
 from clipper.supervisor.workers.settings import WorkerSettings, worker_note
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.tls.material import TlsMaterial
+from clipper.types import ModelId
 
 R = TypeVar("R")
 
@@ -145,19 +146,32 @@ class Workers:
                 return reply
         return None
 
-    async def statistics(self) -> list[WorkerStatistics]:
-        """The statistics of the workers that answer within a second."""
-        return [reply.worker for _, reply in await self.ask_all(GetStatistics())]
+    async def statistics(
+        self, applications: Collection[str] | None = None, versions: Collection[ModelId] | None = None
+    ) -> list[WorkerStatistics]:
+        """The statistics of the workers that answer within a second.
+
+        Args:
+            applications, versions: what they have to tell of; None means all. What all workers tell of thousands of
+                applications takes seconds to read. A worker from before an upgrade may tell of more.
+        """
+        asked = GetStatistics(
+            None if applications is None else tuple(applications), None if versions is None else tuple(versions)
+        )
+        return [reply.worker for _, reply in await self.ask_all(asked)]
 
     async def describe_policy(self, application: str, context: str | None) -> PolicyDescription | None:
         """The description by the first worker that knows the application; None if no worker does."""
         command = DescribePolicy(application, context)
         return await self.ask_until(command, lambda description: description.found, DESCRIBE_TIMEOUT_S)
 
-    async def batch_limits(self) -> dict[str, int]:
-        """The smallest batch limit of each linked replica over the workers, by replica id."""
+    async def batch_limits(self, versions: Collection[ModelId] | None = None) -> dict[str, int]:
+        """The smallest batch limit of each linked replica over the workers, by replica id.
+
+        ``versions``: those whose replicas are asked for; None means all.
+        """
         limits: dict[str, int] = {}
-        for worker in await self.statistics():
+        for worker in await self.statistics((), versions):
             for replica in worker.replicas:
                 if replica.state == "linked":
                     limits[replica.id] = min(replica.batch_limit, limits.get(replica.id, replica.batch_limit))

@@ -1,0 +1,47 @@
+"""``python -m benchmarks.scale.hosts SOCKET``: many query workers in one process, each with a control socket.
+
+Each line that comes is the configuration of a worker to start. All of it is the code of real workers, except that they
+share an event loop, and that their connections to replicas are in memory.
+"""
+
+import asyncio
+import sys
+
+import msgspec
+import uvloop
+
+from benchmarks.scale import stubs
+from clipper.containers import link
+from clipper.control.server import ControlServer
+from clipper.open_files import raise_limit
+from clipper.worker.__main__ import PreciseLoop
+from clipper.worker.config import WorkerConfig
+from clipper.worker.worker import Worker
+
+
+class Host:
+    def __init__(self) -> None:
+        self._workers: list[tuple[Worker, ControlServer]] = []
+
+    async def start(self, config: WorkerConfig) -> None:
+        worker = Worker(config, lambda: None, max_connections=100)
+        worker.begin()
+        control = ControlServer(worker.answer)
+        await control.listen(config.control)
+        self._workers.append((worker, control))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            await self.start(msgspec.json.decode(line, type=WorkerConfig))
+        writer.close()
+
+
+async def run(path: str) -> None:
+    server = await asyncio.start_unix_server(Host().serve, path, limit=1 << 20)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    raise_limit()
+    link._connect = stubs.connect  # type: ignore[assignment]
+    uvloop.run(run(sys.argv[1]), loop_factory=PreciseLoop)

@@ -1,0 +1,240 @@
+"""Differences between snapshots: what a change costs to send and to apply depends on the change, and not on all else.
+
+A difference leads from its *base*, the generation of a snapshot that a worker has in force, to a newer one. It has
+every part that has changed since the base, also one that has changed back. So it can be applied to each snapshot from
+the base on: neither a lost message, nor one that comes twice or late, leaves a worker with anything but the newest
+snapshot. A worker with a snapshot of before the base, or of another epoch, needs the whole.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol, TypeVar
+
+from msgspec import Struct
+
+from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, ModelSnapshot, Peer, Snapshot
+
+# A generation has its supervisor's epoch above these bits and a count in them.
+EPOCH_BITS = 32
+# Names that are gone and are still told of: some hundred bytes each. A worker whose base is from before the oldest of
+# them gets the whole snapshot.
+MAX_GONE = 10_000
+
+
+class Difference(Struct, frozen=True):
+    """From the snapshot of generation ``base``, or any after it, to that of ``generation``.
+
+    Attributes:
+        applications, models, keys: those that are new or may have changed since the base.
+        gone_applications, gone_models, gone_keys: the names of those that are gone.
+        peers: None if they have not changed.
+        needs_key, workers: as in a ``Snapshot``.
+    """
+
+    base: int
+    generation: int
+    applications: tuple[ApplicationSnapshot, ...] = ()
+    models: tuple[ModelSnapshot, ...] = ()
+    keys: tuple[KeySnapshot, ...] = ()
+    gone_applications: tuple[str, ...] = ()
+    gone_models: tuple[str, ...] = ()
+    gone_keys: tuple[str, ...] = ()
+    peers: tuple[Peer, ...] | None = None
+    needs_key: bool = False
+    workers: int = 1
+
+
+class _Part(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+P = TypeVar("P", bound=_Part)
+
+
+class Holding:
+    """A snapshot in parts, which differences change in place.
+
+    Attributes:
+        generation: of the snapshot; 0 before the first.
+        applications, models, keys: by name.
+        peers, needs_key, workers: as in a ``Snapshot``.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.applications: dict[str, ApplicationSnapshot] = {}
+        self.models: dict[str, ModelSnapshot] = {}
+        self.keys: dict[str, KeySnapshot] = {}
+        self.peers: tuple[Peer, ...] = ()
+        self.needs_key = False
+        self.workers = 1
+        # The applications that link a model, by its name; a dict keeps them in order.
+        self._linking: dict[str, dict[str, None]] = {}
+
+    def linking(self, model: str) -> Collection[str]:
+        """The names of the applications that link a model."""
+        return self._linking.get(model, {})
+
+    def takes(self, difference: Difference) -> bool:
+        """Whether ``follow`` leads to the difference's snapshot: what is held is neither before its base nor newer."""
+        return difference.base <= self.generation <= difference.generation
+
+    def difference_to(self, snapshot: Snapshot) -> Difference:
+        """The difference from what is held to a whole snapshot. It costs a look at each part of the snapshot."""
+        applications, gone_applications = _changes(self.applications, snapshot.applications)
+        models, gone_models = _changes(self.models, snapshot.models)
+        keys, gone_keys = _changes(self.keys, snapshot.keys)
+        return Difference(
+            self.generation,
+            snapshot.generation,
+            applications,
+            models,
+            keys,
+            gone_applications,
+            gone_models,
+            gone_keys,
+            None if snapshot.peers == self.peers else snapshot.peers,
+            snapshot.needs_key,
+            snapshot.workers,
+        )
+
+    def follow(self, difference: Difference) -> None:
+        """Hold the difference's snapshot from now on. ``takes`` must be true."""
+        for name in difference.gone_applications:
+            self._unlink(self.applications.pop(name, None))
+        for application in difference.applications:
+            self._unlink(self.applications.get(application.name))
+            self.applications[application.name] = application
+            for link in application.links:
+                self._linking.setdefault(link.model, {})[application.name] = None
+        _replace(self.models, difference.models, difference.gone_models)
+        _replace(self.keys, difference.keys, difference.gone_keys)
+        if difference.peers is not None:
+            self.peers = difference.peers
+        self.generation, self.needs_key, self.workers = (
+            difference.generation,
+            difference.needs_key,
+            difference.workers,
+        )
+
+    def snapshot(self) -> Snapshot:
+        """The whole."""
+        return Snapshot(
+            self.generation,
+            tuple(self.applications.values()),
+            tuple(self.models.values()),
+            self.peers,
+            tuple(self.keys.values()),
+            self.needs_key,
+            self.workers,
+        )
+
+    def _unlink(self, application: ApplicationSnapshot | None) -> None:
+        if application is None:
+            return
+        for model in {link.model for link in application.links}:
+            self._linking[model].pop(application.name)
+            if not self._linking[model]:
+                del self._linking[model]
+
+
+class Changes:
+    """Remembers in which generation each part of the snapshot has changed last, and makes differences of that."""
+
+    def __init__(self, max_gone: int = MAX_GONE) -> None:
+        """``max_gone``: the bound of the names that are gone and are still told of."""
+        self._max_gone = max_gone
+        self._held = Holding()
+        # By kind and name, the generation of the last change; the latest is the last.
+        self._changed: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._gone: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._peers_changed = 0
+        # What changed up to this generation is not known any more.
+        self._floor = 0
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Take over a newer snapshot of ours. In another epoch, or before the first, there is no base for a difference:
+        a generation of the epoch before may be another supervisor's."""
+        if snapshot.generation >> EPOCH_BITS != self._held.generation >> EPOCH_BITS or not self._held.generation:
+            self._changed.clear()
+            self._gone.clear()
+            self._floor = self._peers_changed = snapshot.generation
+            self._held = Holding()
+            self._held.follow(self._held.difference_to(snapshot))
+            return
+        difference = self._held.difference_to(snapshot)
+        self._held.follow(difference)
+        now = snapshot.generation
+        if difference.peers is not None:
+            self._peers_changed = now
+        for kind, parts, gone in (
+            ("application", difference.applications, difference.gone_applications),
+            ("model", difference.models, difference.gone_models),
+            ("key", difference.keys, difference.gone_keys),
+        ):
+            for part in parts:
+                self._mark((kind, part.name), now)
+                self._gone.pop((kind, part.name), None)
+            for name in gone:
+                self._mark((kind, name), now)
+                self._gone[kind, name] = now
+        while len(self._gone) > self._max_gone:
+            key, generation = self._gone.popitem(last=False)
+            del self._changed[key]
+            self._floor = max(self._floor, generation)
+
+    def since(self, base: int) -> Difference | None:
+        """The difference from ``base`` to the newest snapshot; None if the whole is needed.
+
+        Args:
+            base: a generation that a worker has reported in reply to a snapshot or difference of ours.
+        """
+        held = self._held
+        if not self._floor <= base <= held.generation:
+            return None
+        applications: list[ApplicationSnapshot] = []
+        models: list[ModelSnapshot] = []
+        keys: list[KeySnapshot] = []
+        gone: dict[str, list[str]] = {"application": [], "model": [], "key": []}
+        for (kind, name), generation in reversed(self._changed.items()):
+            if generation <= base:
+                break
+            if (kind, name) in self._gone:
+                gone[kind].append(name)
+            elif kind == "application":
+                applications.append(held.applications[name])
+            elif kind == "model":
+                models.append(held.models[name])
+            else:
+                keys.append(held.keys[name])
+        return Difference(
+            base,
+            held.generation,
+            tuple(applications),
+            tuple(models),
+            tuple(keys),
+            *(tuple(names) for names in gone.values()),
+            held.peers if self._peers_changed > base else None,
+            held.needs_key,
+            held.workers,
+        )
+
+    def _mark(self, key: tuple[str, str], generation: int) -> None:
+        self._changed[key] = generation
+        self._changed.move_to_end(key)
+
+
+def _changes(held: Mapping[str, P], parts: Iterable[P]) -> tuple[tuple[P, ...], tuple[str, ...]]:
+    """Which parts are new or other than those held, and the names of those that are gone."""
+    wanted = {part.name: part for part in parts}
+    # Nearly all are the same objects where the sender made the snapshot, and comparing those costs next to nothing.
+    changed = tuple(part for name, part in wanted.items() if (known := held.get(name)) is not part and known != part)
+    return changed, tuple(name for name in held if name not in wanted)
+
+
+def _replace(held: dict[str, P], parts: Iterable[P], gone: Iterable[str]) -> None:
+    for name in gone:
+        held.pop(name, None)
+    for part in parts:
+        held[part.name] = part

@@ -1,0 +1,58 @@
+"""What workers are told, as bytes: each message is made once for all workers that need the same."""
+
+from dataclasses import dataclass
+
+from clipper.control.difference import Changes
+from clipper.control.messages import Apply, ApplyDifference, encode
+from clipper.control.snapshot import Snapshot
+from clipper.tls.material import TlsMaterial
+
+# Messages of the newest snapshot: one whole, and one for each base that workers have. They have a few, since all are
+# told at the same time.
+MAX_KEPT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyMessage:
+    """A command with its bytes. ``is_whole``: it holds the whole snapshot, and not a difference."""
+
+    command: Apply | ApplyDifference
+    body: bytes
+
+    @property
+    def is_whole(self) -> bool:
+        return isinstance(self.command, Apply)
+
+
+class ApplyMessages:
+    """Makes the messages of the newest snapshot."""
+
+    def __init__(self) -> None:
+        self._changes = Changes()
+        self._snapshot: Snapshot | None = None
+        self._kept: dict[tuple[int | None, TlsMaterial | None, bool], ApplyMessage] = {}
+
+    def make(self, snapshot: Snapshot, base: int | None, tls: TlsMaterial | None, is_stopping: bool) -> ApplyMessage:
+        """The message for a worker: a difference from its base where one is known, else the whole snapshot.
+
+        Args:
+            snapshot: a snapshot of ours. If a newer one has been told to another worker by now, it is that one.
+            base: the generation that the worker has last reported to us; None if it has to get the whole.
+            tls, is_stopping: see ``Apply``.
+        """
+        newest = self._snapshot
+        if newest is None or snapshot.generation > newest.generation:
+            newest = self._snapshot = snapshot
+            self._changes.follow(snapshot)
+            self._kept.clear()
+        difference = None if base is None else self._changes.since(base)
+        key = None if difference is None else base, tls, is_stopping
+        known = self._kept.get(key)
+        if known is None:
+            command = (
+                Apply(newest, tls, is_stopping) if difference is None else ApplyDifference(difference, tls, is_stopping)
+            )
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            known = self._kept[key] = ApplyMessage(command, encode(command))
+        return known
