@@ -113,7 +113,7 @@ mutants:
 scale:
 	@sh scripts/setup.sh paper
 	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
-	@$(PY) -m benchmarks.scale $(SIZES)
+	@$(PY) -m benchmarks.scale $(SIZES) $(if $(SAVE),--save)
 
 soak: setup
 	@$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),10) $(if $(RATE),--rate $(RATE))

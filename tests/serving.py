@@ -137,9 +137,12 @@ class Worker(WorkerProcess):
         super().__init__(folder, index, port, **settings)
         self.until_logged("answers on")
         self.control = ControlClient(self.control_path)
+        # The generation of what ``Serving.apply`` has told it last; None if a test has told it something else since.
+        self.base: int | None = None
 
     def apply(self, told: Snapshot | Difference) -> control.Applied:
         """Tell it, and return its answer."""
+        self.base = None
         if isinstance(told, Difference):
             return self.control.ask(control.ApplyDifference(told))
         return self.control.ask(control.Apply(told))
@@ -281,8 +284,6 @@ class Serving:
     others: list[Process] = field(default_factory=list)
     _generation: int = 0
     _changes: Changes = field(default_factory=Changes)
-    # The generation that each worker has reported, by its instance.
-    _bases: dict[int, int] = field(default_factory=dict)
 
     @property
     def worker(self) -> Worker:
@@ -320,10 +321,9 @@ class Serving:
         self._changes.follow(snapshot)
         answers = []
         for worker in self.workers:
-            base = self._bases.get(worker.instance)
-            difference = None if base is None else self._changes.since(base)
+            difference = None if worker.base is None else self._changes.since(worker.base)
             answers.append(worker.apply(difference or snapshot))
-            self._bases[worker.instance] = answers[-1].generation
+            worker.base = answers[-1].generation
         return answers[-1]
 
     def stop(self) -> None:

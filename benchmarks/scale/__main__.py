@@ -88,10 +88,12 @@ def measure(running: Fleet, size: Size, digest: str) -> Measured:
     )
 
 
-def main(sizes: list[int], workers: int, has_queries: bool) -> int:
+def main(sizes: list[int], workers: int, *, has_queries: bool, saves: bool) -> int:
     found, ratios = [], []
     print(
-    print("| models | replicas | create, ms | deploy, ms | CPU create | CPU deploy | one worker | rest | busy | MB |")
+        print(
+            "| models | replicas | create, ms | deploy, ms | CPU create | CPU deploy | one worker | rest | busy | MB |"
+        )
     )
     for models in sizes:
         size = Size(models, models * REPLICAS_OF_MODEL, workers)
@@ -114,13 +116,10 @@ def main(sizes: list[int], workers: int, has_queries: bool) -> int:
             f"a query: {one_us:.1f} us with 1 model, {many_us:.1f} us "
             f"with {sizes[-1]}: {median(ratios):.3f} in the median of {len(ratios)} rounds"
         )
-    RESULTS.write_text(
-        json.dumps(
-            {"machine": machine.facts(), "sizes": [asdict(one) for one in found], "query_ratios": ratios}, indent=1
-        )
-        + "\n"
-    )
-    draw(found, PICTURE)
+    if saves:
+        results = {"machine": machine.facts(), "sizes": [asdict(one) for one in found], "query_ratios": ratios}
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        draw(found, PICTURE)
     last = found[-1]
     holds = last.deploy_s[1] <= REACHED_WITHIN_S and max(last.rest_cores, last.busy_cores) < MOST_CORES
     holds = holds and last.memory_bytes < MOST_BYTES and (not ratios or median(ratios) <= MOST_QUERY_RATIO)
@@ -134,6 +133,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--workers", type=int, default=WORKERS)
     parser.add_argument("--no-queries", action="store_true", help="leave out the processor time of a query")
+    parser.add_argument("--save", action="store_true", help="write results.json and docs/scale.svg")
     asked = parser.parse_args()
     end_in_order_at_sigterm()
-    sys.exit(main(asked.sizes, asked.workers, not asked.no_queries))
+    sys.exit(main(asked.sizes, asked.workers, has_queries=not asked.no_queries, saves=asked.save))
