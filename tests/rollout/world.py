@@ -156,7 +156,7 @@ class World:
         self.story = Story()
         self.wake_at_s = 0.0
         # As the shell has it: what has not changed is the same object, or has the same number.
-        self.revision = 0
+        self.revision = self.fleet_revision = 0
         self._records_told = Records()
         self._slots_told: tuple[SlotFacts, ...] = ()
         # Requests that a version be current, by their numbers: the latest that was met, and the latest of each version.
@@ -168,9 +168,11 @@ class World:
     # What the supervisor knows
 
     def facts(self) -> Facts:
-        if self.records != self._records_told:
-            self._records_told = self.records.copy()
+        told, now = self._records_told, self.records
+        if now != told:
+            self._records_told = now.copy()
             self.revision += 1
+            self.fleet_revision += (now.models, now.versions) != (told.models, told.versions)
         known = {one.slot: one for one in self._slots_told}
         found = [self._slot_facts(one) for _, one in sorted(self.slots.items())]
         slots = tuple(known[one.slot] if known.get(one.slot) == one else one for one in found)
@@ -184,6 +186,7 @@ class World:
             tuple(self._worker_facts(one) for one in self.workers),
             self.can_commit_at_s,
             self.revision,
+            self.fleet_revision,
         )
 
     def _slot_facts(self, one: FakeSlot) -> SlotFacts:

@@ -93,7 +93,8 @@ class Facts:
         applications: those of the records that can be encoded for workers.
         slots: in order. A slot whose facts are the same object as at another moment has not changed since.
         can_commit_at_s: when to try the registry again, after it could not be written.
-        revision: stands still while the records do; None if nobody counts.
+        revision, fleet_revision: stand still while the records do, and those of models and versions; None if nobody
+            counts.
     """
 
     now_s: float
@@ -103,11 +104,15 @@ class Facts:
     workers: tuple[WorkerFacts, ...]
     can_commit_at_s: float = float("-inf")
     revision: int | None = None
+    fleet_revision: int | None = None
 
 
 def changed_slots(before: tuple[SlotFacts, ...], now: tuple[SlotFacts, ...]) -> tuple[list[SlotFacts], list[SlotFacts]]:
     """What is in ``now`` and not in ``before``, and the other way round: new facts of a slot are another object."""
     if before is now:
         return [], []
+    if len(before) == len(now):  # nearly always: then few pairs differ
+        pairs = [(then, one) for then, one in zip(before, now) if then is not one]
+        before, now = tuple(then for then, _ in pairs), tuple(one for _, one in pairs)
     old, new = set(map(id, before)), set(map(id, now))
     return [one for one in now if id(one) not in old], [one for one in before if id(one) not in new]

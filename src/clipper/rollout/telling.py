@@ -9,7 +9,7 @@ generation shows that, and then the supervisor takes an epoch above theirs.
 from collections.abc import Mapping
 
 from clipper.control.difference import EPOCH_BITS
-from clipper.control.snapshot import ReplicaAddress, Snapshot
+from clipper.control.snapshot import ModelSnapshot, ReplicaAddress, Snapshot
 from clipper.rollout.facts import Facts, WorkerFacts
 from clipper.rollout.instructions import Instruction, Push
 from clipper.rollout.view import View
@@ -95,26 +95,45 @@ class Telling:
         ):
             found = None
         if found is None:
-            found = self._contents.make(view.records, view.runs, facts.applications, view.in_service, peers)
+            found = self._contents.make(
+                view.records, view.runs, facts.applications, view.in_service, peers, facts.fleet_revision
+            )
         self._revision, self._in_service, self._found = facts.revision, view.in_service, found
         return found
+
+    def _tell_no_more(self, model: ModelSnapshot | None) -> None:
+        for id_ in _replica_ids(model):
+            self.told_in.pop(id_, None)
 
     def _push(self, view: View, new: Content, why: str) -> Push:
         before, self.content = self.content, new
         self.generation += 1
         self._pushed_at_s = view.now_s
-        if new is not before:
-            ids = [replica.id for model in new.models for version in model.versions for replica in version.replicas]
-            self.told_in = {id_: self.told_in.get(id_, self.generation) for id_ in ids}
+        former = {model.name: model for model in before.models} if before is not None else {}
+        if before is None or new.models is not before.models:
+            for model in new.models:
+                was = former.pop(model.name, None)
+                if was is not model:
+                    told = {id_: self.told_in.get(id_, self.generation) for id_ in _replica_ids(model)}
+                    self._tell_no_more(was)
+                    self.told_in |= told
+            for gone in former.values():
+                self._tell_no_more(gone)
         snapshot = Snapshot(
             self.generation, new.applications, new.models, new.peers, new.keys, self._needs_key, self._workers
         )
         return Push(snapshot, why)
 
 
+def _replica_ids(model: ModelSnapshot | None) -> list[str]:
+    return [] if model is None else [replica.id for version in model.versions for replica in version.replicas]
+
+
 def _difference(before: Content, after: Content) -> str:
-    models = {model.name: model for model in before.models}
-    changed = [model.name for model in after.models if models.pop(model.name, None) != model] + list(models)
+    changed: list[str] = []
+    if before.models is not after.models:
+        models = {model.name: model for model in before.models}
+        changed = [model.name for model in after.models if models.pop(model.name, None) != model] + list(models)
     parts = [f"models {', '.join(sorted(changed))}"] if changed else []
     parts += [
         name

@@ -1,6 +1,8 @@
 """Facts, and the conclusions from them that several rules use."""
 
+from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
+from typing import Any, TypeVar
 
 from clipper.control.snapshot import ReplicaAddress
 from clipper.registry.records import VersionRecord
@@ -8,37 +10,51 @@ from clipper.rollout.facts import Facts, SlotFacts, changed_slots
 from clipper.rollout.wanted import running
 from clipper.types import ModelId
 
-# Conclusions from the records alone, from the slots alone, and from both.
+# Conclusions from the records alone, from the slots alone, from both, and from the slots and the records of versions.
 OF_RECORDS = ("runs", "undecided")
-OF_SLOTS = ("grouped", "leaving", "has_outdated")
-OF_BOTH = ("slots_of", "in_service", "misplaced", "unsettled")
+OF_SLOTS = ("_groups", "leaving", "has_outdated")
+OF_BOTH = ("_unsettled",)
+OF_FLEET = ("slots_of", "in_service", "_misplaced")
+
+T = TypeVar("T")
 
 
 class View:
     """Facts of one moment, each conclusion drawn once.
 
     With thousands of models and replicas most looks find one of them changed, or none. So a view takes over the
-    conclusions of the one before that still hold.
+    conclusions of the one before that still hold. Of those by version it draws anew those of versions whose slots have
+    changed, if the records have not.
     """
 
     def __init__(self, facts: Facts, before: "View | None" = None) -> None:
         self.facts = facts
         self.now_s = facts.now_s
         self.records = facts.records
-        self._grouped_before: tuple[tuple[SlotFacts, ...], dict[ModelId, tuple[SlotFacts, ...]]] = (), {}
+        self._slots_before: tuple[SlotFacts, ...] = ()
+        # Conclusions of the view before, by name, that hold for versions whose slots have not changed.
+        self._partial: dict[str, Any] = {}
         if before is None:
             return
-        has_same_records = facts.revision is not None and facts.revision == before.facts.revision
-        has_same_slots = facts.slots is before.facts.slots
-        for names, holds in (
-            (OF_RECORDS, has_same_records),
-            (OF_SLOTS, has_same_slots),
-            (OF_BOTH, has_same_records and has_same_slots),
+        was, known = before.facts, before.__dict__
+        has_same_records = facts.revision is not None and facts.revision == was.revision
+        has_same_fleet = facts.fleet_revision is not None and facts.fleet_revision == was.fleet_revision
+        has_same_slots = facts.slots is was.slots
+        for names, holds, needs_slots in (
+            (OF_RECORDS, has_same_records, False),
+            (OF_SLOTS, True, True),
+            (OF_BOTH, has_same_records, True),
+            (OF_FLEET, has_same_fleet, True),
         ):
-            if holds:
-                self.__dict__.update({name: before.__dict__[name] for name in names if name in before.__dict__})
-        if not has_same_slots and "grouped" in before.__dict__:
-            self._grouped_before = before.facts.slots, before.grouped
+            found = {name: known[name] for name in names if name in known} if holds else {}
+            if has_same_slots or not needs_slots:
+                self.__dict__.update(found)
+            elif "_groups" in known:
+                self._slots_before = was.slots
+                self._partial |= found
+        # At once, since it takes next to nothing now, and the next view would have to begin anew.
+        for name in self._partial:
+            getattr(self, name)
 
     @cached_property
     def runs(self) -> dict[ModelId, int]:
@@ -48,19 +64,19 @@ class View:
     @cached_property
     def undecided(self) -> list[VersionRecord]:
         """The versions of which something is to be recorded, or waited for: they start, or sleep and should not."""
+        runs = self.runs
         return [
             record
             for id_, record in self.records.versions.items()
-            if (record.state in ("sleeping", "starting") if id_ in self.runs else record.state in ("starting", "ready"))
+            if (record.state in ("sleeping", "starting") if id_ in runs else record.state in ("starting", "ready"))
             or record.promotion is not None
         ]
 
     @cached_property
-    def grouped(self) -> dict[ModelId, tuple[SlotFacts, ...]]:
-        """All slots, by version, in order."""
-        slots, before = self._grouped_before
-        changed, gone = changed_slots(slots, self.facts.slots)
-        groups = dict(before)
+    def _groups(self) -> tuple[dict[ModelId, tuple[SlotFacts, ...]], set[ModelId]]:
+        """All slots by version, in order; and the versions whose slots are others than in the view before."""
+        changed, gone = changed_slots(self._slots_before, self.facts.slots)
+        groups = dict(self._partial["_groups"][0]) if "_groups" in self._partial else {}
         old = set(map(id, gone))
         fresh: dict[ModelId, list[SlotFacts]] = {one.slot.model_id: [] for one in gone}
         for one in changed:
@@ -70,52 +86,62 @@ class View:
             groups[id_] = tuple(sorted(group, key=lambda one: one.slot.index))
             if not group:
                 del groups[id_]
-        return groups
+        return groups, set(fresh)
+
+    @property
+    def grouped(self) -> dict[ModelId, tuple[SlotFacts, ...]]:
+        """All slots, by version, in order."""
+        return self._groups[0]
 
     @cached_property
     def slots_of(self) -> dict[ModelId, list[SlotFacts]]:
         """The slots of each version, without those of a removed version of the same name."""
-        found = {}
-        versions = self.records.versions
-        for id_, group in self.grouped.items():
-            record = versions.get(id_)
-            if record is not None and (
-                own := [one for one in group if one.spec is record.spec or one.spec == record.spec]
-            ):
-                found[id_] = own
-        return found
+
+        def find(id_: ModelId) -> list[SlotFacts]:
+            record = self.records.versions.get(id_)
+            return [] if record is None else [one for one in self.grouped[id_] if _is_of(one, record)]
+
+        return self._by_version("slots_of", find, self.grouped)
 
     @cached_property
     def in_service(self) -> dict[ModelId, tuple[ReplicaAddress, ...]]:
         """The ready replicas of each version that has any: those that workers may ask."""
-        found = {
-            id_: tuple(slot.address for slot in slots if slot.phase == "ready" and slot.address is not None)
-            for id_, slots in self.slots_of.items()
-        }
-        return {id_: addresses for id_, addresses in found.items() if addresses}
 
-    @cached_property
+        def find(id_: ModelId) -> tuple[ReplicaAddress, ...]:
+            own = self.slots_of.get(id_, ())
+            return tuple(one.address for one in own if one.phase == "ready" and one.address is not None)
+
+        return self._by_version("in_service", find, self.grouped)
+
+    @property
     def misplaced(self) -> list[SlotFacts]:
         """The slots of removed versions whose names other versions have now."""
-        return [
-            one
-            for id_, group in self.grouped.items()
-            if (record := self.records.versions.get(id_)) is not None
-            for one in group
-            if one.spec is not record.spec and one.spec != record.spec
-        ]
+        return [one for group in self._misplaced.values() for one in group]
 
     @cached_property
-    def unsettled(self) -> list[ModelId]:
+    def _misplaced(self) -> dict[ModelId, list[SlotFacts]]:
+        def find(id_: ModelId) -> list[SlotFacts]:
+            record = self.records.versions.get(id_)
+            return [] if record is None else [one for one in self.grouped[id_] if not _is_of(one, record)]
+
+        return self._by_version("_misplaced", find, self.grouped)
+
+    @property
+    def unsettled(self) -> Iterable[ModelId]:
         """The versions whose slots are not just the wanted ones, each with a process that starts or is ready."""
-        found = [id_ for id_ in self.grouped if id_ not in self.runs]
-        for id_, wanted in self.runs.items():
-            group = self.grouped.get(id_, ())
+        return self._unsettled
+
+    @cached_property
+    def _unsettled(self) -> dict[ModelId, bool]:
+        runs, grouped = self.runs, self.grouped
+
+        def find(id_: ModelId) -> bool:
+            wanted, group = runs.get(id_, 0), grouped.get(id_, ())
             # In order and each once, so that the last index tells whether all before it are there.
             is_whole = len(group) == wanted and (not group or group[-1].slot.index == wanted)
-            if not is_whole or any(one.phase not in ("starting", "ready") for one in group):
-                found.append(id_)
-        return found
+            return not is_whole or any(one.phase not in ("starting", "ready") for one in group)
+
+        return self._by_version("_unsettled", find, {**runs, **grouped})
 
     @cached_property
     def leaving(self) -> list[SlotFacts]:
@@ -130,3 +156,21 @@ class View:
     def lacks(self, record: VersionRecord) -> int:
         """How many replicas a version lacks to its target."""
         return max(record.replicas_wanted - len(self.in_service.get(record.id, ())), 0)
+
+    def _by_version(self, name: str, find: Callable[[ModelId], T], versions: Collection[ModelId]) -> dict[ModelId, T]:
+        """What ``find`` says of each version, where it says anything."""
+        known = self._partial.get(name)
+        found: dict[ModelId, T] = {}
+        if known is not None:
+            found, regrouped = dict(known), self._groups[1]
+            for id_ in regrouped:
+                found.pop(id_, None)
+            versions = [id_ for id_ in regrouped if id_ in versions]
+        for id_ in versions:
+            if one := find(id_):
+                found[id_] = one
+        return found
+
+
+def _is_of(slot: SlotFacts, record: VersionRecord) -> bool:
+    return slot.spec is record.spec or slot.spec == record.spec

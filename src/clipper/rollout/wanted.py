@@ -110,6 +110,11 @@ class Contents:
     def __init__(self) -> None:
         # By model, what its part was made of, and the part.
         self._models: dict[str, tuple[tuple[object, ...], ModelSnapshot]] = {}
+        # What all of these were made of.
+        self._revision: int | None = None
+        self._runs: Mapping[ModelId, int] = {}
+        self._replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]] = {}
+        self._content = Content()
         self._keys: dict[str, tuple[KeyRecord, KeySnapshot]] = {}
 
     def make(
@@ -119,6 +124,7 @@ class Contents:
         applications: tuple[ApplicationSnapshot, ...],
         replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]],
         peers: tuple[Peer, ...],
+        fleet_revision: int | None = None,
     ) -> Content:
         """The content of a snapshot for workers.
 
@@ -127,26 +133,34 @@ class Contents:
             applications: those that can be encoded for workers.
             replicas: of each version, those that are in service.
             peers: the workers themselves.
+            fleet_revision: see ``Facts``.
         """
+        is_same = fleet_revision is not None and fleet_revision == self._revision
+        models = self._content.models
+        if not is_same or replicas is not self._replicas or runs != self._runs:
+            models = self._all_models(records, runs, replicas)
+        self._revision, self._runs, self._replicas = fleet_revision, runs, replicas
+        self._keys = {name: self._key(key) for name, key in sorted(records.keys.items())}
+        self._content = Content(applications, models, peers, tuple(part for _, part in self._keys.values()))
+        return self._content
+
+    def _all_models(
+        self, records: Records, runs: Mapping[ModelId, int], replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]
+    ) -> tuple[ModelSnapshot, ...]:
         # A version without an input type has had no ready container yet. One that stops stays in the snapshot until its
         # last replica has left service.
-        told: dict[str, list[VersionRecord]] = {name: [] for name in records.models}
+        told: dict[str, list[tuple[VersionRecord, tuple[ReplicaAddress, ...]]]] = {name: [] for name in records.models}
         for id_, record in records.versions.items():
-            if record.input_type is not None and (id_ in runs or id_ in replicas):
-                told[record.model].append(record)
-        self._models = {model.name: self._model(model, told[model.name], replicas) for model in records.models.values()}
-        self._keys = {name: self._key(key) for name, key in sorted(records.keys.items())}
-        return Content(
-            applications,
-            tuple(part for _, part in self._models.values()),
-            peers,
-            tuple(part for _, part in self._keys.values()),
-        )
+            own = replicas.get(id_)
+            if record.input_type is not None and (own is not None or id_ in runs):
+                told[record.model].append((record, own or ()))
+        self._models = {model.name: self._model(model, told[model.name]) for model in records.models.values()}
+        return tuple(part for _, part in self._models.values())
 
     def _model(
-        self, model: ModelRecord, versions: list[VersionRecord], replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]
+        self, model: ModelRecord, versions: list[tuple[VersionRecord, tuple[ReplicaAddress, ...]]]
     ) -> tuple[tuple[object, ...], ModelSnapshot]:
-        basis = model, *versions, *(replicas.get(record.id, ()) for record in versions)
+        basis = model, *(each for version in versions for each in version)
         known = self._models.get(model.name)
         if (
             known is not None
@@ -154,8 +168,8 @@ class Contents:
             and all(now is then or (isinstance(now, tuple) and now == then) for now, then in zip(basis, known[0]))
         ):
             return known
-        ordered = sorted(versions, key=lambda record: (record.created_at, record.version))
-        parts = tuple(_version_snapshot(record, replicas.get(record.id, ())) for record in ordered)
+        ordered = sorted(versions, key=lambda version: (version[0].created_at, version[0].version))
+        parts = tuple(_version_snapshot(record, replicas) for record, replicas in ordered)
         part = ModelSnapshot(model.name, model.current, parts)
         return basis, part if known is None or known[1] != part else known[1]
 

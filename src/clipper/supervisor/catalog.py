@@ -31,6 +31,7 @@ class Catalog:
 
     Attributes:
         revision: how many changes there have been; while it stands still, so does all that follows from the records.
+        fleet_revision: the same of models and versions.
     """
 
     def __init__(self, registry: Registry, record: Callable[[Sequence[NewEvent]], None] = lambda _: None) -> None:
@@ -50,7 +51,7 @@ class Catalog:
         self._unreadable = {(one.kind, one.name): one for one in contents.unreadable}
         self._registry = registry
         self._record = record
-        self.revision = 0
+        self.revision = self.fleet_revision = 0
         # By model, its versions and the applications that link it: with thousands of each, few questions are about all.
         self._versions_of: defaultdict[str, dict[ModelId, VersionRecord]] = defaultdict(dict)
         self._linking: defaultdict[str, dict[str, ApplicationRecord]] = defaultdict(dict)
@@ -179,6 +180,7 @@ class Catalog:
 
     def _put_version(self, record: VersionRecord) -> None:
         self.revision += 1
+        self.fleet_revision += 1
         self.versions[record.id] = self._versions_of[record.model][record.id] = record
 
     def _index(self, before: ApplicationRecord | None, now: ApplicationRecord | None) -> None:
@@ -197,6 +199,7 @@ class Catalog:
                 self.applications[application.name] = application
                 self._unreadable.pop(("application", application.name), None)
             case Put(ModelRecord() as model):
+                self.fleet_revision += 1
                 self.models[model.name] = model
                 self._unreadable.pop(("model", model.name), None)
             case Put(VersionRecord() as version):
@@ -219,9 +222,11 @@ class Catalog:
             case Forgotten(application_id):
                 self.to_forget.discard(application_id)
             case DeleteVersion(id_):
+                self.fleet_revision += 1
                 del self.versions[id_]
                 del self._versions_of[id_.name][id_]
             case DeleteModel(name):
+                self.fleet_revision += 1
                 del self.models[name]
                 for id_ in self._versions_of.pop(name, {}):
                     del self.versions[id_]

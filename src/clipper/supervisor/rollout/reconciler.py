@@ -206,6 +206,7 @@ class Reconciler:
             tuple(map(worker_facts, self._workers)),
             self._can_commit_at_s,
             self._catalog.revision,
+            self._catalog.fleet_revision,
         )
 
     def _carry_out(self, instruction: Instruction) -> None:
