@@ -173,7 +173,7 @@ def test_known_heads_are_forgotten_when_what_is_served_changes() -> None:
     async def test(port: Port) -> None:
         peer = Peer(port)
         peer.send(ECHO, ECHO)
-        port.serve({})
+        port.serve({}, gone=[b"/echo/predict"])
         peer.send(ECHO)
         assert [response.status for response in peer.responses] == [200, 200, 404]
 

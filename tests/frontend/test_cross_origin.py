@@ -81,7 +81,7 @@ def test_programs_are_answered_as_ever() -> None:
 
 def test_a_browser_may_ask_first_and_needs_no_key_for_that() -> None:
     async def test(port: Port) -> None:
-        port.serve({}, _NeedsKey())
+        port.serve({}, _NeedsKey(), gone=[b"/echo/predict"])
         port.origins = Origins([SHOP])
         ask = ("Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization, content-type")
         allowed, again = asked(port, *[echo(SHOP, *ask, method="OPTIONS")] * 2)
