@@ -147,7 +147,7 @@ def fleet(folder: Path, size: Size) -> Iterator[tuple[Fleet, str]]:
         supervisor = stack.enter_context(_process(folder, "supervisor", *arguments))
         _await(home / "supervisor.json")
         running = Fleet(home, supervisor, host_pids)
-        running.call("PUT", f"/artifacts/{digest}", content=packed)
+        running.call("PUT", f"/artifacts/{digest}", content=packed, headers={"Content-Type": "application/x-tar"})
         running.wait_until_up(size)
         yield running, digest
 
