@@ -1,17 +1,32 @@
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from clipper.errors import NotFound, RegistryUnavailable
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
-from clipper.registry.store import DeleteApplication, DeleteModel, DeleteVersion, ForgetLater, Forgotten, Put
+from clipper.registry.store import (
+    Change,
+    Contents,
+    DeleteApplication,
+    DeleteModel,
+    DeleteVersion,
+    ForgetLater,
+    Forgotten,
+    Put,
+)
+from clipper.rollout import wanted
+from clipper.settings.application import Link
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog, Numbers
+from clipper.types import ModelId
 
 APPLICATION = ApplicationRecord("app", "string", 20.0, id="app#1", code="b")
 VERSION = VersionRecord("m", "1", VersionSpec("a", "import", "m:f"), Batching(), True, 1, 0.0)
@@ -160,3 +175,58 @@ def test_numbers_that_are_in_use_are_passed_over_whatever_the_registry_counts(re
         numbers.pass_over(used)
         assert numbers() == following
     assert Numbers(registry, "replica")() > 5001
+
+
+class MemoryRegistry:
+    """Stores nothing."""
+
+    def load(self) -> Contents:
+        return Contents((), (), ())
+
+    def write(self, *changes: Change) -> None: ...
+
+    def reserve(self, counter: str, count: int) -> int:
+        return 1
+
+    def close(self) -> None: ...
+
+
+LINKS = [(), (Link("m"),), (Link("m", "1"), Link("n"))]
+CHANGES = st.sampled_from(
+    [
+        *(Put(ApplicationRecord(name, "string", 20.0, links=links)) for name in "ab" for links in LINKS),
+        *(Put(ModelRecord(name, current)) for name in "mn" for current in (None, "1")),
+        *(
+            Put(replace(VERSION, model=name, version=one, created_at=at))
+            for name in "mn"
+            for one in "12"
+            for at in (1.0, 2.0)
+        ),
+        *(DeleteVersion(ModelId(name, one)) for name in "mn" for one in "12"),
+        *(DeleteModel(name) for name in "mn"),
+        *(DeleteApplication(name) for name in "ab"),
+    ]
+)
+
+
+@given(st.lists(CHANGES, max_size=20))
+def test_what_is_asked_of_one_model_is_what_all_records_say(changes: list[Change]) -> None:
+    catalog = Catalog(MemoryRegistry())
+    for change in changes:
+        before = catalog.revision, catalog.fleet_revision
+        with contextlib.suppress(KeyError):  # there is nothing of that name
+            catalog.commit(change)
+            is_of_application = isinstance(change, DeleteApplication) or isinstance(
+                getattr(change, "record", None), ApplicationRecord
+            )
+            assert catalog.revision > before[0] and (catalog.fleet_revision > before[1]) is not is_of_application
+        for name in "mn":
+            own = [one for one in catalog.versions.values() if one.model == name]
+            assert catalog.versions_of(name) == sorted(own, key=lambda one: (one.created_at, one.version))
+            pairs = [
+                (one, link.version) for one in catalog.applications.values() for link in one.links if link.model == name
+            ]
+            assert sorted(catalog.linking(name), key=str) == sorted(pairs, key=str)
+        known = {id_: one for id_, one in catalog.versions.items() if one.model in catalog.models}
+        if known == catalog.versions:
+            assert catalog.running() == wanted.running(catalog)
