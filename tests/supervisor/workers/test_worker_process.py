@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from clipper.control.messages import DescribePolicy, GetStatistics
+from clipper.control.difference import Difference
+from clipper.control.messages import (
+    AnyCommand,
+    AnyReply,
+    Applied,
+    Apply,
+    ApplyDifference,
+    DescribePolicy,
+    GetStatistics,
+)
+from clipper.control.server import ControlServer
 from clipper.control.snapshot import (
     ApplicationSnapshot,
     ModelSnapshot,
@@ -21,11 +31,12 @@ from clipper.control.snapshot import (
 )
 from clipper.processes.folder import ProcessFolder
 from clipper.processes.proc import start_time
+from clipper.processes.process import ProcessRecord
 from clipper.settings.application import Link, Selection
 from clipper.supervisor.folders import open_home
 from clipper.supervisor.workers import worker_process
 from clipper.supervisor.workers.ports import hold, port_of
-from clipper.supervisor.workers.settings import WorkerSettings, worker_note
+from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings, worker_note
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from waiting import until_async
 
@@ -193,3 +204,69 @@ def test_a_worker_from_before_there_were_ramps_asks_what_newcomers_are_compared_
         adopter.process.release()
 
     with_worker(tmp_path, processes, test)
+
+
+class ScriptedWorker:
+    """The control socket of a worker: answers snapshots and differences, and keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[AnyCommand] = []
+        self.lost = False
+
+    async def answer(self, command: AnyCommand) -> AnyReply:
+        self.told.append(command)
+        if isinstance(command, ApplyDifference):
+            generation = 0 if self.lost else command.difference.generation
+            return Applied(generation, {}, (), needs_whole=self.lost)
+        assert isinstance(command, Apply)
+        self.lost = False
+        return Applied(command.snapshot.generation, {}, ())
+
+
+def keeper_of(path: Path, processes: ProcessFolder, scripted: str) -> WorkerProcess:
+    """A keeper whose worker is up already, and listens there."""
+    settings = WorkerSettings("127.0.0.1", 1, 1000, "digest")
+    worker = WorkerProcess(0, settings, processes, (path, path), "sqlite:x", lambda: 1, lambda: None)
+    worker.control, worker.phase = scripted, "ready"
+    return worker
+
+
+def test_it_gets_differences_and_the_whole_where_it_asks_for_it(processes: ProcessFolder, tmp_path: Path) -> None:
+    async def run() -> None:
+        scripted = ScriptedWorker()
+        listener = await asyncio.start_unix_server(ControlServer(scripted.answer)._serve, tmp_path / "w.sock")
+        worker = keeper_of(tmp_path, processes, str(tmp_path / "w.sock"))
+        for generation in (1, 2, 3):
+            scripted.lost = generation == 3
+            worker.push(Snapshot(generation))
+            await until_async(lambda: has_applied(worker, generation) and not worker.applied.needs_whole)  # type: ignore[union-attr]  # noqa: B023
+        assert scripted.told == [
+            Apply(Snapshot(1)),
+            ApplyDifference(Difference(1, 2)),
+            ApplyDifference(Difference(2, 3)),
+            Apply(Snapshot(3)),
+        ]
+        listener.close()
+
+    asyncio.run(run())
+
+
+def test_one_of_before_differences_gets_whole_snapshots(processes: ProcessFolder, tmp_path: Path) -> None:
+    async def run() -> None:
+        scripted = ScriptedWorker()
+        listener = await asyncio.start_unix_server(ControlServer(scripted.answer)._serve, tmp_path / "w.sock")
+        worker = keeper_of(tmp_path, processes, str(tmp_path / "w.sock"))
+        process = ProcessRecord("worker-0", os.getpid(), start_time(os.getpid()) or 0, (), {})
+        note = WorkerNote(
+            0, 1, str(tmp_path / "w.sock"), WorkerSettings("127.0.0.1", 1, 1, "d"), channel=1, knows_ramps=True
+        )
+        assert worker.adopt(process, note)
+        for generation in (1, 2):
+            worker.push(Snapshot(generation))
+            await until_async(lambda: has_applied(worker, generation))  # noqa: B023
+        assert scripted.told == [Apply(Snapshot(1)), Apply(Snapshot(2))]
+        listener.close()
+        assert worker.process is not None
+        worker.process.release()
+
+    asyncio.run(run())
