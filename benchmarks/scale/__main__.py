@@ -23,7 +23,7 @@ SIZES = (10, 100, 300, 1000)
 REPLICAS_OF_MODEL = 5
 WORKERS = 64
 # How often each change is made, and how long nothing is done to see what that takes.
-APPLICATIONS, DEPLOYMENTS, REST_S = 20, 10, 20.0
+APPLICATIONS, DEPLOYMENTS, REST_S = 20, 10, 10.0
 QUERY_ROUNDS = 12
 # What has to hold at the largest size.
 REACHED_WITHIN_S, MOST_CORES, MOST_BYTES, MOST_QUERY_RATIO = 2.0, 1.0, 1e9, 1.05
@@ -89,7 +89,8 @@ def measure(running: Fleet, size: Size, digest: str) -> Measured:
 
 
 def main(sizes: list[int], workers: int, *, has_queries: bool, saves: bool) -> int:
-    found, ratios = [], []
+    found: list[Measured] = []
+    ratios: list[float] = []
     print(
         print(
             "| models | replicas | create, ms | deploy, ms | CPU create | CPU deploy | one worker | rest | busy | MB |"
@@ -107,6 +108,8 @@ def main(sizes: list[int], workers: int, *, has_queries: bool, saves: bool) -> i
             f"{one.busy_cores:.2f} | {one.memory_bytes / 1e6:.0f} |",
             flush=True,
         )
+        if saves:
+            save(found, ratios)
     if has_queries:
         largest = Size(sizes[-1], sizes[-1] * REPLICAS_OF_MODEL, 1)
         rounds = query_us((Size(1, REPLICAS_OF_MODEL, 1), largest), QUERY_ROUNDS)
@@ -116,14 +119,18 @@ def main(sizes: list[int], workers: int, *, has_queries: bool, saves: bool) -> i
             f"a query: {one_us:.1f} us with 1 model, {many_us:.1f} us "
             f"with {sizes[-1]}: {median(ratios):.3f} in the median of {len(ratios)} rounds"
         )
-    if saves:
-        results = {"machine": machine.facts(), "sizes": [asdict(one) for one in found], "query_ratios": ratios}
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        draw(found, PICTURE)
+        if saves:
+            save(found, ratios)
     last = found[-1]
     holds = last.deploy_s[1] <= REACHED_WITHIN_S and max(last.rest_cores, last.busy_cores) < MOST_CORES
     holds = holds and last.memory_bytes < MOST_BYTES and (not ratios or median(ratios) <= MOST_QUERY_RATIO)
     return 0 if holds else 1
+
+
+def save(found: list[Measured], ratios: list[float]) -> None:
+    results = {"machine": machine.facts(), "sizes": [asdict(one) for one in found], "query_ratios": ratios}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    draw(found, PICTURE)
 
 
 if __name__ == "__main__":

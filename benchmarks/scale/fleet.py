@@ -139,7 +139,7 @@ def fleet(folder: Path, size: Size) -> Iterator[tuple[Fleet, str]]:
     stubs, hosts = folder / "stubs.sock", [folder / f"host-{number}.sock" for number in range(HOSTS)]
     with ExitStack() as stack:
         stack.enter_context(_process(folder, "stubs", stubs))
-        host_pids = [stack.enter_context(_process(folder, "hosts", path)) for path in hosts]
+        host_pids = [stack.enter_context(_process(folder, "hosts", path, "--at-once")) for path in hosts]
         for path in (stubs, *hosts):
             _await(path)
         options = ["--home", home, "--query-port", "0", "--management-port", "0", "--workers", size.workers]

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.scale.hosts SOCKET``: many query workers in one process, each with a control socket.
+"""``python -m benchmarks.scale.hosts SOCKET [--at-once]``: many query workers in one process.
 
 Each line that comes is the configuration of a worker to start. All of it is the code of real workers, except that they
-share an event loop, and that their connections to replicas are in memory.
+share an event loop, and that their connections to replicas are in memory, or none at all (``--at-once``).
 """
 
 import asyncio
@@ -43,5 +43,7 @@ async def run(path: str) -> None:
 
 if __name__ == "__main__":
     raise_limit()
+    if "--at-once" in sys.argv:
+        link.ReplicaLink.open = stubs.link_at_once  # type: ignore[method-assign]
     link._connect = stubs.connect  # type: ignore[assignment]
     uvloop.run(run(sys.argv[1]), loop_factory=PreciseLoop)

@@ -1,7 +1,8 @@
 """Replicas that answer at once and are no processes: thousands of them fit on any machine.
 
 For the supervisor's pings they listen on one socket (``python -m benchmarks.scale.stubs SOCKET``), and each connection
-says by its token whom it is for. Workers, of which each has a connection to every replica, have theirs in memory.
+says by its token whom it is for. Workers, of which each is linked to every replica, have no sockets: their connections
+are in memory (``connect``), or, where 64 of them are linked to 5,000 replicas each, there are none (``link_at_once``).
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import socket
 import sys
 from typing import Any
 
+from clipper.containers.link import ReplicaLink
 from clipper.containers.protocol.frames import Kind, Splitter
 from clipper.containers.protocol.messages import (
     Welcome,
@@ -83,6 +85,22 @@ class StubTransport:
 async def connect(address: str, connection: Any, certificate: str) -> None:
     """In place of ``clipper.containers.link._connect``."""
     connection.connection_made(StubTransport(connection))
+
+
+class NoTransport:
+    """Of a link that nothing is sent over."""
+
+    def abort(self) -> None: ...
+
+
+NO_TRANSPORT: Any = NoTransport()
+
+
+def link_at_once(link: ReplicaLink) -> None:
+    """In place of ``ReplicaLink.open``: the replica answers before anybody could wait, and is asked nothing."""
+    link._transport = NO_TRANSPORT
+    link._settle_first_attempt()
+    link._listener.on_linked(Welcome(link._model.name, link._model.version, INPUT_TYPE, None, "stub"))
 
 
 async def listen(path: str) -> None:

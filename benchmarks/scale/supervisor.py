@@ -17,6 +17,7 @@ from clipper.managers.launcher import Container, ContainerNote, Keeper, OnProgre
 from clipper.processes.folder import ProcessFolder
 from clipper.supervisor import __main__ as program
 from clipper.supervisor import server
+from clipper.supervisor.workers import worker_process
 from clipper.types import STORE_VARIABLE
 
 # As long as a container of a small model takes from a warmed process.
@@ -107,6 +108,8 @@ if __name__ == "__main__":
     end = sys.argv.index("--")
     stubs, *hosts = sys.argv[1:end]
     sys.argv[1:] = sys.argv[end + 1 :]
+    # A worker that is told something waits for the 31 others of its host.
+    worker_process.APPLY_TIMEOUT_S = worker_process.CHECK_TIMEOUT_S = 300.0
     HostedProcesses.hosts = [dialled(path) for path in hosts]
     server.open_launchers = lambda facilities: {"local": StubLauncher(stubs)}
     server.ProcessFolder = HostedProcesses  # type: ignore[misc]
