@@ -91,11 +91,7 @@ def measure(running: Fleet, size: Size, digest: str) -> Measured:
 def main(sizes: list[int], workers: int, *, has_queries: bool, saves: bool) -> int:
     found: list[Measured] = []
     ratios: list[float] = []
-    print(
-        print(
-            "| models | replicas | create, ms | deploy, ms | CPU create | CPU deploy | one worker | rest | busy | MB |"
-        )
-    )
+    print("| models | replicas | create, ms | deploy, ms | CPU create | CPU deploy | one worker | rest | busy | MB |")
     for models in sizes:
         size = Size(models, models * REPLICAS_OF_MODEL, workers)
         with tempfile.TemporaryDirectory(prefix="scale-") as folder, fleet(Path(folder), size) as (running, digest):
@@ -121,10 +117,21 @@ def main(sizes: list[int], workers: int, *, has_queries: bool, saves: bool) -> i
         )
         if saves:
             save(found, ratios)
-    last = found[-1]
-    holds = last.deploy_s[1] <= REACHED_WITHIN_S and max(last.rest_cores, last.busy_cores) < MOST_CORES
-    holds = holds and last.memory_bytes < MOST_BYTES and (not ratios or median(ratios) <= MOST_QUERY_RATIO)
-    return 0 if holds else 1
+    broken = broken_promises(found[-1])
+    if ratios and median(ratios) > MOST_QUERY_RATIO:
+        broken.append(f"a query takes {median(ratios):.3f} times as long beside many models")
+    print("\n".join(broken) or "all that docs/scale.md promises holds")
+    return 1 if broken else 0
+
+
+def broken_promises(one: Measured) -> list[str]:
+    """What does not hold at the largest size."""
+    promises = {
+        f"a deployment took {one.deploy_s[1]:.1f} s": one.deploy_s[1] <= REACHED_WITHIN_S,
+        f"the supervisor took {one.busy_cores:.2f} processors": max(one.rest_cores, one.busy_cores) < MOST_CORES,
+        f"the supervisor has {one.memory_bytes / 1e6:.0f} MB": one.memory_bytes < MOST_BYTES,
+    }
+    return [what for what, holds in promises.items() if not holds]
 
 
 def save(found: list[Measured], ratios: list[float]) -> None:
