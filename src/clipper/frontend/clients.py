@@ -137,7 +137,7 @@ class Clients:
             self._forget_limit(self._ids.pop(name, None))
         if told.workers != self._workers:  # each worker's share of every limit is another one
             self._workers = told.workers
-            for id_, one in self._limited.items():
+            for id_, one in list(self._limited.items()):
                 self._limit(id_, one)
         for key in told.keys:
             if self._digests.get(key.name) != key.digest:

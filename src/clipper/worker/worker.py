@@ -358,7 +358,8 @@ class Worker:
         if difference.needs_key != self._all_need_key:
             self._all_need_key = difference.needs_key
             touched |= dict.fromkeys(held.applications)
-        new, followed = [], []
+        new: list[Application] = []
+        followed: list[Application] = []
         for name in touched:
             application = held.applications[name]
             known = self._applications.get(name)
