@@ -322,7 +322,8 @@ class Serving:
         answers = []
         for worker in self.workers:
             difference = None if worker.base is None else self._changes.since(worker.base)
-            answers.append(worker.apply(difference or snapshot))
+            answer = worker.apply(difference or snapshot)
+            answers.append(worker.apply(snapshot) if answer.needs_whole else answer)
             worker.base = answers[-1].generation
         return answers[-1]
 

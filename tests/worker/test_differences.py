@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from clipper.control.difference import Difference
-from clipper.control.messages import GetStatistics
+from clipper.control.messages import ApplyDifference, GetStatistics, encode
 from clipper.control.snapshot import KeySnapshot, ModelSnapshot, Snapshot
 from clipper.types import ModelId
-from serving import SUM, Serving, application, model, serving, version
+from serving import SUM, ControlClient, Serving, application, model, serving, version
 
 TWICE = "def predict(inputs):\n    return [float(2 * row.sum()) for row in inputs]\n"
 
@@ -94,6 +94,21 @@ def test_a_worker_that_is_behind_asks_for_the_whole(system: Serving) -> None:
     assert (applied.generation, applied.needs_whole) == (generation + 2, False)
     assert [output(system, name) for name in ("one", "other")] == [42.0, "not_found"]
     system._generation = generation + 2
+
+
+def test_what_cannot_be_applied_leaves_no_base(system: Serving) -> None:
+    difference = told(system, applications=(application("new", input_type="complex"),), gone_models=("m",))
+    client = ControlClient(system.worker.control_path)
+    client.socket.sendall(encode(ApplyDifference(difference)))
+    assert client.socket.recv(1) == b""
+    client.close()
+    applied = system.worker.apply(Difference(difference.generation, difference.generation + 1))
+    assert (applied.generation, applied.needs_whole) == (0, True)
+    whole = Snapshot(difference.generation + 1, (application("one", "m"),), (current(system, "1"),))
+    assert system.worker.apply(whole).generation == whole.generation
+    assert [output(system, name) for name in ("one", "other")] == [42.0, "not_found"]
+    assert [each.model for each in system.worker.statistics().versions] == ["m", "m"]
+    system._generation = whole.generation
 
 
 def test_keys_come_and_go(system: Serving) -> None:

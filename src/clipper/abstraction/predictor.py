@@ -1,7 +1,7 @@
 """The queues of all versions that a query worker can query; follows the snapshot."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import ModelQueue
@@ -52,7 +52,10 @@ class Predictor:
         before = [held.applications[name] for name in names if name in held.applications]
         linked = {link.model for each in (*before, *difference.applications) for link in each.links}
         held.follow(difference)
-        for name in difference.gone_models:
+        gone: Iterable[str] = difference.gone_models
+        if not difference.base:  # it is the whole, and there may be queues of a snapshot that could not be applied
+            gone = [name for name in self._queues if name not in held.models]
+        for name in gone:
             self._apply_model(ModelSnapshot(name, None, ()))
         for model in difference.models:
             self._apply_model(model)
@@ -60,6 +63,10 @@ class Predictor:
         for name in linked.union(model.name for model in difference.models):
             self._set_slos(name)
         return difference
+
+    def forget(self) -> None:
+        """What was told last could not be applied: until the next whole snapshot nothing counts as in force."""
+        self.held = Holding()
 
     def find(self, model: str, version: str | None = None) -> ModelQueue | None:
         """Return the queue of a version, by default of the current one; None if that version does not exist."""

@@ -243,11 +243,10 @@ class Worker:
             told: the snapshot, or the difference that leads to it.
             tls, is_stopping: see ``Apply``. A port with TLS does not accept connections before it has one.
         """
-        held = self._predictor.held
-        if isinstance(told, Difference) and told.base > held.generation:
-            return Applied(held.generation, self._predictor.unlinked(), self._predictor.undrained(), needs_whole=True)
+        if isinstance(told, Difference) and told.base > self._predictor.held.generation:
+            return self._applied(needs_whole=True)
         # First, since the rest may take seconds: balancers are to know, and a revoked key is refused from now on.
-        if told.generation >= held.generation:
+        if told.generation >= self._predictor.held.generation:
             self._readiness.is_stopping = is_stopping
         self._clients.follow(told)
         self._port.forget_heads()
@@ -261,8 +260,12 @@ class Worker:
             gone = told.gone_applications if isinstance(told, Difference) else None
             await self._own_code.prepare(told.applications, gone)
             # A newer one may have come and be in force by now.
-            if told.generation >= held.generation:
-                new = self._follow(self._predictor.apply(told))
+            if told.generation >= self._predictor.held.generation:
+                try:
+                    new = self._follow(self._predictor.apply(told))
+                except BaseException:
+                    self._predictor.forget()
+                    raise
         await self._accept()
         try:
             async with asyncio.timeout(self._config.settle_timeout_s):
@@ -270,7 +273,11 @@ class Worker:
                 await self._predictor.settle()
         except TimeoutError:
             pass  # the reply names what has not settled
-        return Applied(held.generation, self._predictor.unlinked(), self._predictor.undrained())
+        return self._applied()
+
+    def _applied(self, *, needs_whole: bool = False) -> Applied:
+        predictor = self._predictor
+        return Applied(predictor.held.generation, predictor.unlinked(), predictor.undrained(), needs_whole)
 
     async def _accept(self) -> None:
         """Accept connections, from the first snapshot on. Before it, this worker would know no application."""
@@ -347,6 +354,8 @@ class Worker:
         Besides those in the difference, this touches those that link a model of it, whatever else there is.
         """
         held, gone = self._predictor.held, difference.gone_applications
+        if not difference.base:  # it is the whole, and what there is may be of a snapshot that could not be applied
+            gone = tuple(name for name in self._applications if name not in held.applications)
         if difference.peers is not None:
             self._router.follow(difference.peers)
         for name in gone:
