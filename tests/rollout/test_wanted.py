@@ -51,7 +51,7 @@ def test_which_containers_of_an_earlier_supervisor_go_on() -> None:
     spec = records.versions[ModelId("m", "3")].spec
 
     def goes_on(name: str, index: int, spec: VersionSpec = spec) -> bool:
-        return wanted.goes_on(records, Slot("m", name, index), spec)
+        return wanted.goes_on(records, wanted.running(records), Slot("m", name, index), spec)
 
     assert goes_on("3", 1) and goes_on("3", 3) and goes_on("2", 2)
     assert not goes_on("3", 4), "one more than wanted"

@@ -469,7 +469,7 @@ class World:
         self.rollout, self.pushed = Rollout(self.epoch, workers=WORKERS), []
         self.can_commit_at_s, self.wake_at_s = float("-inf"), self.now_s
         for slot, one in list(self.slots.items()):
-            if one.phase == "dead" or not wanted.goes_on(self.records, slot, one.spec):
+            if one.phase == "dead" or not wanted.goes_on(self.records, wanted.running(self.records), slot, one.spec):
                 del self.slots[slot]
             else:
                 if one.phase == "stopping":

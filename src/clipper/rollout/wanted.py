@@ -81,10 +81,10 @@ def running(records: Records) -> dict[ModelId, int]:
     return runs
 
 
-def goes_on(records: Records, slot: Slot, spec: VersionSpec) -> bool:
+def goes_on(records: Records, runs: Mapping[ModelId, int], slot: Slot, spec: VersionSpec) -> bool:
     """Whether a container that an earlier supervisor started goes on: it is wanted, and is what the record says."""
     record = records.versions.get(slot.model_id)
-    return record is not None and record.spec == spec and slot.index <= running(records).get(record.id, 0)
+    return record is not None and record.spec == spec and slot.index <= runs.get(record.id, 0)
 
 
 def to_remove(records: Records, keep: int) -> list[ModelId]:

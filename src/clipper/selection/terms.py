@@ -152,6 +152,8 @@ class Terms:
     @property
     def costs_have_changed(self) -> bool:
         """Whether a measured cost differs noticeably from the one in these terms."""
+        if not self._measured:
+            return False
         by_name = self.arms.costs.by_model
         now = {name: target.compute_time.row_ms for name, target in self._measured.items()}
         return any(

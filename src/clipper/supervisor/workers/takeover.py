@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from clipper.managers.launcher import Launcher, container_note, slot_name
 from clipper.managers.manager import Manager
+from clipper.managers.reconcile.plan import Slot
 from clipper.managers.replica import Replica
 from clipper.processes.folder import ProcessFolder
 from clipper.processes.proc import start_time
@@ -82,12 +83,15 @@ async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbe
     ``starts`` numbers new containers. The numbers of containers that were left are passed over.
     """
     adopted: list[Replica] = []
+    taken: set[Slot] = set()
     for note in await manager.left():
         starts.pass_over(note.number)
-        if not wanted.goes_on(catalog, note.slot, note.spec) or note.slot in {replica.note.slot for replica in adopted}:
+        slot = note.slot
+        if slot in taken or not wanted.goes_on(catalog, catalog.running(), slot, note.spec):
             await manager.end_left(note)
         elif replica := await manager.adopt(note):
             adopted.append(replica)
+            taken.add(slot)
     return adopted
 
 
