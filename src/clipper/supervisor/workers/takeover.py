@@ -84,10 +84,11 @@ async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbe
     """
     adopted: list[Replica] = []
     taken: set[Slot] = set()
+    runs = wanted.running(catalog)
     for note in await manager.left():
         starts.pass_over(note.number)
         slot = note.slot
-        if slot in taken or not wanted.goes_on(catalog, catalog.running(), slot, note.spec):
+        if slot in taken or not wanted.goes_on(catalog, runs, slot, note.spec):
             await manager.end_left(note)
         elif replica := await manager.adopt(note):
             adopted.append(replica)
