@@ -1,9 +1,11 @@
 """Starts a server of many models, workers and replicas in a folder, and reads what its supervisor takes."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import tarfile
@@ -138,14 +140,14 @@ def fleet(folder: Path, size: Size) -> Iterator[tuple[Fleet, str]]:
     fill(home, size, digest)
     stubs, hosts = folder / "stubs.sock", [folder / f"host-{number}.sock" for number in range(HOSTS)]
     with ExitStack() as stack:
-        stack.enter_context(_process(folder, "stubs", stubs))
-        host_pids = [stack.enter_context(_process(folder, "hosts", path, "--at-once")) for path in hosts]
+        stack.enter_context(process(folder, "stubs", stubs))
+        host_pids = [stack.enter_context(process(folder, "hosts", path, "--at-once")) for path in hosts]
         for path in (stubs, *hosts):
-            _await(path)
+            await_path(path)
         options = ["--home", home, "--query-port", "0", "--management-port", "0", "--workers", size.workers]
         arguments = [stubs, *hosts, "--", *options]
-        supervisor = stack.enter_context(_process(folder, "supervisor", *arguments))
-        _await(home / "supervisor.json")
+        supervisor = stack.enter_context(process(folder, "supervisor", *arguments))
+        await_path(home / "supervisor.json")
         running = Fleet(home, supervisor, host_pids)
         running.call("PUT", f"/artifacts/{digest}", content=packed, headers={"Content-Type": "application/x-tar"})
         running.wait_until_up(size)
@@ -153,20 +155,27 @@ def fleet(folder: Path, size: Size) -> Iterator[tuple[Fleet, str]]:
 
 
 @contextmanager
-def _process(folder: Path, module: str, *arguments: object) -> Iterator[int]:
+def process(folder: Path, module: str, *arguments: object) -> Iterator[int]:
     command = [sys.executable, "-m", f"benchmarks.scale.{module}", *map(str, arguments)]
     with (folder / f"{module}.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        started = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
-        yield process.pid
+        yield started.pid
     finally:
-        process.kill()
-        process.wait()
+        started.kill()
+        started.wait()
 
 
-def _await(path: Path) -> None:
+def await_path(path: Path) -> None:
+    """Wait until a file is there, or, if it is a socket, until somebody listens on it."""
     deadline_s = time.monotonic() + 60.0
-    while not path.exists():
-        if time.monotonic() > deadline_s:
-            raise RuntimeError(f"{path} was not there within a minute")
+    while time.monotonic() < deadline_s:
+        if path.suffix != ".sock":
+            if path.exists():
+                return
+        else:
+            with socket.socket(socket.AF_UNIX) as line, contextlib.suppress(OSError):
+                line.connect(str(path))
+                return
         time.sleep(POLL_S)
+    raise RuntimeError(f"{path} was not there within a minute")

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import servers, wrk
-from benchmarks.scale.fleet import INPUT_TYPE, Size, _await, _process, model_name
+from benchmarks.scale.fleet import INPUT_TYPE, Size, await_path, model_name, process
 from benchmarks.workbench import FOUR, TURN_S
 from clipper.control.client import ask
 from clipper.control.messages import Apply
@@ -56,8 +56,8 @@ def query_us(sizes: tuple[Size, Size], rounds: int) -> list[tuple[float, float]]
             folder = Path(place) / str(number)
             folder.mkdir()
             host, port = folder / "host.sock", _free_port()
-            pid = stack.enter_context(_process(folder, "hosts", host))
-            _await(host)
+            pid = stack.enter_context(process(folder, "hosts", host))
+            await_path(host)
             config = {
                 "index": 0,
                 "instance": 1,
@@ -70,7 +70,7 @@ def query_us(sizes: tuple[Size, Size], rounds: int) -> list[tuple[float, float]]
             with socket.socket(socket.AF_UNIX) as line:
                 line.connect(str(host))
                 line.sendall(msgspec.json.encode(config) + b"\n")
-                _await(folder / "control.sock")
+                await_path(folder / "control.sock")
                 asyncio.run(ask(config["control"], Apply(snapshot(size)), APPLY_WITHIN_S))
             sides.append((pid, f"http://127.0.0.1:{port}/app-0/predict"))
         for _, url in sides:
