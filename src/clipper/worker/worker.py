@@ -250,7 +250,7 @@ class Worker:
             self._readiness.is_stopping = is_stopping
         self._clients.follow(told)
         self._port.forget_heads()
-        if tls is not None and tls != self._tls and snapshot.generation >= self._generation:
+        if tls is not None and tls != self._tls and told.generation >= self._predictor.held.generation:
             self._server.secure(server_context(tls))
             if self._rpc_listener is not None:
                 self._rpc_listener.secure(server_context(tls, "h2"))
