@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from clipper.control.snapshot import ReplicaAddress
+from clipper.managers.launcher import ContainerNote
 from clipper.managers.manager import Manager, SlotStatus
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.warm_up import SampleSource
@@ -18,7 +19,7 @@ SPEC = VersionSpec("a", "import", "m:f")
 
 def replica(phase: str) -> Any:
     address = ReplicaAddress("r", "unix:r")
-    note = SimpleNamespace(id="r", build="")
+    note = ContainerNote("m", "1", 1, 1, "unix:r", SPEC)
     return SimpleNamespace(
         note=note,
         phase=phase,

@@ -9,7 +9,6 @@ from clipper.managers.reconcile.plan import Slot
 from clipper.rollout.facts import Failure, SlotFacts, WorkerFacts
 from clipper.supervisor.workers.worker_process import WorkerProcess
 
-
 # Of all slots, whether or not the manager has said that they changed: at most so old is a fact that it did not tell of.
 LOOK_AT_ALL_S = 10.0
 
