@@ -30,7 +30,9 @@ def test_nearly_as_many_are_in_time_as_by_the_best_rule(cell: Cell) -> None:
 
 
 # What falls short, and of what: see docs/batching.md. Each has a floor of its own, so that it gets no worse.
+# With rows whose time cannot be seen in them, one seed differs from the next by a tenth.
 SHORT: dict[tuple[str, float], float] = {
+    ("slow rows", 1.5): 0.87,
     ("slow rows, 20 ms", 0.9): 0.89,
     ("slow rows, 20 ms", 1.5): 0.92,
 }

@@ -363,3 +363,15 @@ def test_short_batches_that_become_long_are_noticed_with_the_fourth() -> None:
         now_s += SHORT_S / 5 if number < 1_000 else 10 * SHORT_S
         assert finish_all(scheduler, now_s) == 1
     assert replica.times.mean_s(1) == pytest.approx(10 * SHORT_S, rel=0.1)
+
+
+def test_short_batches_wait_for_more_although_a_third_of_them_stall() -> None:
+    scheduler = make_scheduler()
+    replica = scheduler.add_replica("0", 64)
+    for number in range(300):
+        replica.times.record(1 + number % 2, 0, 4 * SHORT_S if number % 3 == 2 else SHORT_S / 5)
+    assert replica.times.mean_s(1) >= SHORT_S
+    push(scheduler, 2)
+    assert scheduler.waits_for_flow(0.0, has_arrivals=True)
+    (_, batch), *_ = scheduler.decide(0.0).batches
+    assert batch.is_short

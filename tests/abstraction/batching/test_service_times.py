@@ -331,3 +331,13 @@ def test_what_came_before_a_new_speed_was_set_is_not_learned_after_it() -> None:
     times.rescale(3.0)
     times.record(10, 0, 3 * affine(10))
     assert times.mean_s(10) == pytest.approx(3 * affine(10), rel=1e-6)
+
+
+def test_stalls_move_the_mean_and_not_the_median() -> None:
+    """A third of the batches."""
+    times = ServiceTimes()
+    for number in range(300):
+        times.record(1, 0, 0.004 if number % 3 == 2 else 0.0002)
+    assert times.mean_s(1) > 0.001
+    assert times.median_s(1) == pytest.approx(0.0002, rel=0.2)
+    assert times.median_s(1) <= times.slow_s(1)

@@ -180,7 +180,7 @@ class Scheduler:
         if self.queue.length != 1 or self._flow.has_short_batches:
             return False
         for replica in self.replicas.values():
-            if replica.in_flight or replica.last_size != 1 or replica.times.mean_s(1) >= SHORT_S:
+            if replica.in_flight or replica.last_size != 1 or replica.times.median_s(1) >= SHORT_S:
                 return False
         return True
 
@@ -190,7 +190,7 @@ class Scheduler:
         if not waiting or waiting >= ENOUGH:
             return False
         for replica in self.replicas.values():
-            if waiting >= replica.limit or replica.times.mean_s(1) >= SHORT_S:
+            if waiting >= replica.limit or replica.times.median_s(1) >= SHORT_S:
                 return False
         return now_s < self.flow_wait_ends_s() and (has_arrivals or self._flow.brings_more(now_s))
 
@@ -428,8 +428,9 @@ class Scheduler:
         size = len(works)
         size_bytes = sum([len(work.row) for work in works]) if self.queue.varies else 0
         expected_s = replica.times.mean_s(size, size_bytes)
+        is_short = replica.times.median_s(size, size_bytes) < SHORT_S
         was_full = replica.controller is not None and size >= replica.controller.limit
-        batch = Batch(self._next_id, works, now_s, expected_s, size_bytes, was_full, expected_s < SHORT_S)
+        batch = Batch(self._next_id, works, now_s, expected_s, size_bytes, was_full, is_short)
         replica.in_flight[batch.id] = batch
         decision.batches.append((replica, batch))
 

@@ -86,6 +86,10 @@ class ServiceTimes:
             found = known[min(known, key=lambda other: abs(other - size))] if known else (1.0,) * len(QUANTILES)
         return found
 
+    def median_s(self, rows: int, size_bytes: float = 0.0) -> float:
+        """Return the time that half of such batches stay within: a few stalls change it less than the mean."""
+        return self.mean_s(rows, size_bytes) * self.ratios(rows)[len(QUANTILES) // 2]
+
     def slow_s(self, rows: int, size_bytes: float = 0.0) -> float:
         """Return the time that nine of ten such batches stay within."""
         return self.mean_s(rows, size_bytes) * self.ratios(rows)[-1]
