@@ -91,7 +91,7 @@ def look(browser: Browser, url: str, token: str) -> None:
     save(screen("", 1100, 760), "overview")
     application = screen("applications/flowers", 1100, 1000)
     section = application.page.locator("section", has_text="Regret and confidence")
-    section.get_by_role("img").wait_for()
+    section.get_by_role("img").first.wait_for()
     section.screenshot(path=DOCS / "dashboard-confidence.png")
     application.page.evaluate("scrollTo(0, 0)")
     save(application, "application")
