@@ -80,7 +80,7 @@ WITH = {
 ROOT: Any = get_command(cli)
 COMMANDS = dict(commands(ROOT))
 # That of the click which typer brings.
-UsageError = typer.BadParameter.__mro__[1]
+UsageError: Any = typer.BadParameter.__mro__[1]
 # Words of libraries, or of a crash.
 RAW = re.compile(
     r"pydantic|Input should|unable to|valid (integer|number|string)|Traceback|must be|ValueError|is not one of"

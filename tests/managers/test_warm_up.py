@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,8 +53,8 @@ def test_a_made_row_is_an_input_of_zeros(text: str, shape: tuple[int, ...]) -> N
     assert row is not None
     frame = b"".join(encode_predict(1, input_type.dtype, input_type.leading_dimensions, [row, row]))
     [(_, _, body)] = Splitter().feed(frame)
-    inputs = input_reader(input_type)(decode_predict(body))
-    assert getattr(inputs, "shape", None) == shape and not any(map(np.any, inputs))
+    inputs: Any = input_reader(input_type)(decode_predict(body))
+    assert inputs.shape == shape and not np.any(inputs)
 
 
 def test_no_row_is_made_where_nothing_says_what_an_input_is() -> None:
