@@ -44,6 +44,6 @@ async def run(path: str) -> None:
 if __name__ == "__main__":
     raise_limit()
     if "--at-once" in sys.argv:
-        link.ReplicaLink.open = stubs.link_at_once  # type: ignore[method-assign]
-    link._connect = stubs.connect  # type: ignore[assignment]
+        link.ReplicaLink.open = stubs.link_at_once  # type: ignore[method-assign, assignment]
+    link._connect = stubs.connect
     uvloop.run(run(sys.argv[1]), loop_factory=PreciseLoop)

@@ -71,7 +71,7 @@ def query_us(sizes: tuple[Size, Size], rounds: int) -> list[tuple[float, float]]
                 line.connect(str(host))
                 line.sendall(msgspec.json.encode(config) + b"\n")
                 await_path(folder / "control.sock")
-                asyncio.run(ask(config["control"], Apply(snapshot(size)), APPLY_WITHIN_S))
+                asyncio.run(ask(str(config["control"]), Apply(snapshot(size)), APPLY_WITHIN_S))
             sides.append((pid, f"http://127.0.0.1:{port}/app-0/predict"))
         for _, url in sides:
             asked = 0
@@ -81,7 +81,8 @@ def query_us(sizes: tuple[Size, Size], rounds: int) -> list[tuple[float, float]]
         for turn in range(rounds):
             ordered = sides if turn % 2 == 0 else sides[::-1]
             measured = [_query_us(*side) for side in ordered]
-            found.append(tuple(measured if turn % 2 == 0 else measured[::-1]))
+            one, many = measured if turn % 2 == 0 else measured[::-1]
+            found.append((one, many))
         return found
 
 

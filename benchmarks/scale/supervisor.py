@@ -27,7 +27,8 @@ START_S = 0.05
 class Stub:
     """A container, or the process of a worker, that only ends when it is told to."""
 
-    warning = node = None
+    warning: str | None = None
+    node: str | None = None
     how_it_ended = "was stopped"
 
     def __init__(self, address: ReplicaAddress, pid: int | None = None) -> None:
@@ -111,6 +112,7 @@ if __name__ == "__main__":
     # A worker that is told something waits for the 31 others of its host.
     worker_process.APPLY_TIMEOUT_S = worker_process.CHECK_TIMEOUT_S = 300.0
     HostedProcesses.hosts = [dialled(path) for path in hosts]
-    server.open_launchers = lambda facilities: {"local": StubLauncher(stubs)}
-    server.ProcessFolder = HostedProcesses  # type: ignore[misc]
+    # By name, since they are what the module has imported.
+    server.__dict__["open_launchers"] = lambda facilities: {"local": StubLauncher(stubs)}
+    server.__dict__["ProcessFolder"] = HostedProcesses
     sys.exit(program.main())

@@ -55,7 +55,7 @@ class Story:
         """Record how the phases of processes changed since the last time."""
         changed, gone = changed_slots(self._slots, facts.slots)
         self._slots = facts.slots
-        now = {str(one.slot): (one.phase, one.last_error) for one in changed}
+        now: dict[str, tuple[str, str | None]] = {str(one.slot): (one.phase, one.last_error) for one in changed}
         now |= {f"worker-{one.index}": (one.phase, one.last_error) for one in facts.workers}
         for subject, (phase, error) in now.items():
             if self._phases.get(subject) != phase:
