@@ -1,11 +1,12 @@
 """What containers are warmed up with: a version's own sample, a remembered input, or a row of zeros."""
 
+import asyncio
 import logging
 from contextlib import suppress
 
 from msgspec.structs import replace
 
-from clipper.control.messages import GetRecentInput
+from clipper.control.messages import GetRecentInput, RecentInput
 from clipper.errors import RequestError
 from clipper.inputs.reader import make_reader
 from clipper.managers.warm_up import Sample, fewer_rows, made_row
@@ -26,6 +27,8 @@ class Samples:
     def __init__(self, catalog: Catalog, workers: Workers) -> None:
         self._catalog = catalog
         self._workers = workers
+        # By model, while workers are asked: replicas that start together share the answer.
+        self._asking: dict[str, asyncio.Task[RecentInput | None]] = {}
 
     async def find(self, id_: ModelId, input_type: InputType) -> Sample | None:
         """The sample of a version.
@@ -62,7 +65,13 @@ class Samples:
         return True
 
     async def _recent(self, model: str, input_type: InputType) -> bytes | None:
-        recent = await self._workers.ask_until(GetRecentInput(model), lambda recent: recent.row is not None)
+        asking = self._asking.get(model)
+        if asking is None:
+            question = self._workers.ask_until(GetRecentInput(model), lambda recent: recent.row is not None)
+            asking = self._asking[model] = asyncio.get_running_loop().create_task(question)
+            asking.add_done_callback(lambda _: self._asking.pop(model, None))
+        # A replica that is stopped meanwhile must not take the answer from the others.
+        recent = await asyncio.shield(asking)
         if recent is None or not InputType.parse(recent.input_type).suits(input_type):
             return None
         return recent.row

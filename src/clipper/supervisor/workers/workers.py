@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 # Neither a scrape nor the start of a container waits longer for a slow worker.
 ANSWER_TIMEOUT_S = 1.0
+# Of workers of which one may know something: all at once might each answer an input of megabytes, and one after another
+# takes as many time limits as there are workers that are busy.
+ASKED_AT_ONCE = 8
 # A worker may first have to read a context's state, from a store that may take 2 s to fail.
 DESCRIBE_TIMEOUT_S = 5.0
 
@@ -139,11 +142,17 @@ class Workers:
     async def ask_until(
         self, command: Command[R], is_enough: Callable[[R], bool], timeout_s: float = ANSWER_TIMEOUT_S
     ) -> R | None:
-        """The first reply that is enough, from workers that are up, asked one after another; None if no reply is."""
-        for worker in self._ready():
-            reply = await _ask(worker, command, timeout_s)
-            if reply is not None and is_enough(reply):
-                return reply
+        """A reply that is enough, from workers that are up, asked a few at a time; None if no reply is."""
+
+        async def ask(worker: WorkerProcess) -> R | None:
+            return await _ask(worker, command, timeout_s)
+
+        ready = self._ready()
+        for first in range(0, len(ready), ASKED_AT_ONCE):
+            some = ready[first : first + ASKED_AT_ONCE]
+            for reply in await asyncio.gather(*map(ask, some)):
+                if reply is not None and is_enough(reply):
+                    return reply
         return None
 
     async def statistics(
