@@ -49,7 +49,7 @@ def fill(home: Path, size: Size, digest: str) -> None:
         for number in range(size.models):
             name = model_name(number)
             version = VersionRecord(
-                name, "1", spec, Batching(), True, each, float(number), "ready", INPUT_TYPE, is_new=False
+                name, "1", spec, Batching(), True, each, float(number), "ready", INPUT_TYPE, warm_up_rows=0
             )
             policy = Selection("exp3") if number % 10 == 0 else Selection("single")
             application = ApplicationRecord(

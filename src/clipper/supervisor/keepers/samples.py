@@ -17,6 +17,10 @@ from clipper.types import InputType, ModelId
 
 log = logging.getLogger(__name__)
 
+# Models that workers are asked about at once. Thousands of replicas may start together, as after a restart of the
+# machine, and a worker's control socket takes a hundred callers.
+MAX_ASKING = 8
+
 
 class Samples:
     """A ``SampleSource``. It prefers real inputs: zeros may not exercise all of a model.
@@ -29,6 +33,7 @@ class Samples:
         self._workers = workers
         # By model, while workers are asked: replicas that start together share the answer.
         self._asking: dict[str, asyncio.Task[RecentInput | None]] = {}
+        self._turns = asyncio.Semaphore(MAX_ASKING)
 
     async def find(self, id_: ModelId, input_type: InputType) -> Sample | None:
         """The sample of a version.
@@ -67,14 +72,17 @@ class Samples:
     async def _recent(self, model: str, input_type: InputType) -> bytes | None:
         asking = self._asking.get(model)
         if asking is None:
-            question = self._workers.ask_until(GetRecentInput(model), lambda recent: recent.row is not None)
-            asking = self._asking[model] = asyncio.get_running_loop().create_task(question)
+            asking = self._asking[model] = asyncio.get_running_loop().create_task(self._ask(model))
             asking.add_done_callback(lambda _: self._asking.pop(model, None))
         # A replica that is stopped meanwhile must not take the answer from the others.
         recent = await asyncio.shield(asking)
         if recent is None or not InputType.parse(recent.input_type).suits(input_type):
             return None
         return recent.row
+
+    async def _ask(self, model: str) -> RecentInput | None:
+        async with self._turns:
+            return await self._workers.ask_until(GetRecentInput(model), lambda recent: recent.row is not None)
 
     def _inherited(self, model: str, input_type: InputType) -> bytes | None:
         """The sample of the latest version that has one of this type."""
