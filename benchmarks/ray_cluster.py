@@ -40,13 +40,21 @@ class RayCluster:
         """Ray's ids of the nodes that are up."""
         return list(self._ask("nodes"))
 
-    def add(self, cpus: float) -> str:
-        """Add a node; return its id."""
-        return str(self._ask("add", cpus))
+    def add(self, cpus: float, **options: Any) -> str:
+        """Add a node, with further options of Ray's nodes such as ``labels``; return its id."""
+        return str(self._ask("add", cpus, options))
 
     def kill(self, node: str) -> None:
         """Kill a node's raylet, as by SIGKILL."""
         self._ask("kill", node)
+
+    def kill_head(self) -> None:
+        """Kill the head with its raylet and the cluster's state. The other nodes are left to themselves."""
+        self._ask("kill head")
+
+    def start_head(self) -> None:
+        """Start a head at the address of the one that was killed; the cluster has no other node then."""
+        assert self._ask("start head") == self.address
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -97,13 +105,14 @@ def main() -> None:
     try:
         nodes = [cluster.head_node, *(cluster.add_node(num_cpus=cpus, **options) for cpus in others)]
         cluster.wait_for_nodes()
+        port = int(cluster.address.rpartition(":")[2])
         answer(cluster.address)
         for line in sys.stdin:
             what, *arguments = json.loads(line)
             if what == "nodes":
                 answer([node.node_id for node in nodes])
             elif what == "add":
-                nodes.append(cluster.add_node(num_cpus=arguments[0], **options))
+                nodes.append(cluster.add_node(num_cpus=arguments[0], **options, **arguments[1]))
                 cluster.wait_for_nodes()
                 answer(nodes[-1].node_id)
             elif what == "kill":
@@ -111,6 +120,14 @@ def main() -> None:
                 nodes.remove(lost)
                 cluster.remove_node(lost, allow_graceful=False)
                 answer(None)
+            elif what == "kill head":
+                cluster.remove_node(cluster.head_node, allow_graceful=False)
+                answer(None)
+            elif what == "start head":
+                for lost in list(cluster.worker_nodes):  # they have ended, and their processes have not been waited for
+                    cluster.remove_node(lost, allow_graceful=False)
+                nodes = [cluster.add_node(num_cpus=first, gcs_server_port=port, **options)]
+                answer(cluster.address)
     finally:
         cluster.shutdown()
 

@@ -75,8 +75,8 @@ def _default(key: Described) -> str:
     if key.setting.default is not None:
         return key.setting.default
     if key.default is NODEFAULT:
-        return "" if get_origin(kinds_of(key.type)[0]) is dict else "must be given"
-    if key.default in (None, UNSET, ()):
+        return "must be given"
+    if key.default in (None, UNSET, (), {}):
         return "none"
     return f"`{str(key.default).lower() if isinstance(key.default, bool) else key.default}`"
 

@@ -75,7 +75,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "managers.local": "managers managers.environments processes run_as control.snapshot",
         "managers.docker": "managers processes control.snapshot settings",
         # On a node, a container is a process of its machine.
-        "managers.ray": "build managers managers.environments managers.local processes run_as control.snapshot "
+        "managers.ray": "build extras managers managers.environments managers.local processes run_as control.snapshot "
         "settings trees",
         "managers.open": "managers managers.local managers.docker managers.ray settings",
         "dashboard": "",

@@ -77,6 +77,10 @@ def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
         "1.5",
         "--gpus",
         "0,1",
+        "--resources",
+        "ssd=1,tpu=0.5",
+        "--placement",
+        "pack,zone=a",
         "--framework",
         "joblib",
         "--output",
@@ -90,6 +94,7 @@ def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
     assert (deployment.input_type, deployment.start_timeout_s) == ("float64[4]", 5)
     assert (deployment.framework, deployment.output) == ("joblib", "probabilities")
     assert (deployment.sample, deployment.cpus, deployment.gpus) == ([1, 2, 3, 4], 1.5, "0,1")
+    assert (deployment.resources, deployment.placement) == ({"ssd": 1.0, "tpu": 0.5}, "pack,zone=a")
 
 
 def test_deploy_in_docker(run: Run, api: Api, model: str) -> None:

@@ -31,7 +31,7 @@ def test_each_node_and_its_replicas_are_shown() -> None:
     status = Status("1", 1, "h", "q", "m", 1.0, True, (), (), 1, 1, {"ready": 3, "starting": 1}, nodes=counts)
     shown = dict(status_rows(status))
     assert shown["node 10.0.0.2 (ab)"] == "2 ready" and shown["node 10.0.0.3 (cd)"] == "1 starting"
-    assert shown["replicas"] == "3 ready, 1 starting"
+    assert (shown["replicas"], shown["manager"]) == ("3 ready, 1 starting", "local")
 
 
 def leader_row(**lease: object) -> object:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,17 @@ def test_what_is_no_origin_is_refused_before_a_server_starts(tmp_path: Path) -> 
     settings = {"management_host": "127.0.0.1", "allowed_origin": ("*", "https://shop.example/")}
     with pytest.raises(typer.BadParameter, match=r"'https://shop\.example/' is not an origin"):
         checked_start(tmp_path, settings)
+
+
+def test_a_manager_without_its_extra_is_refused(tmp_path: Path) -> None:
+    assert find_spec("ray") is None, "the tests' own environment has it, so this test says nothing"
+    settings = {"management_host": "127.0.0.1", "manager": "ray"}
+    with pytest.raises(typer.BadParameter, match=r"pip install 'clipper-serving\[ray\]'"):
+        checked_start(tmp_path, settings)
+    with pytest.raises(typer.BadParameter, match="or no --run-as"):
+        checked_start(tmp_path, settings | {"run_as": "nobody"})
+    started = checked_start(tmp_path, settings | {"ray_python": Path("/python")})
+    assert started.argv()[-4:] == ["--manager", "ray", "--ray-python", "/python"]
 
 
 def test_a_port_for_grpc_without_its_extra_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,13 @@ def test_each_manager_that_a_version_can_ask_for_is_in_the_table(tmp_path: Path)
         ("docker", VersionSpec("a", "file", "model.joblib", python="3.12"), "the base image's Python"),
         ("ray", VersionSpec("a", "image", "image:1"), "expected manager 'docker'"),
         ("ray", VersionSpec("a", "file", "model.joblib", gpus="all"), "which chooses the GPUs"),
+        ("ray", VersionSpec("a", "file", "model.joblib", placement="far"), "expected spread or pack"),
+        ("local", VersionSpec("a", "file", "model.joblib", placement="pack"), "placement is for a manager of several"),
+        (
+            "docker",
+            VersionSpec("a", "file", "model.joblib", resources={"ssd": 1.0}),
+            "resources is for .* not 'docker'",
+        ),
         ("local", VersionSpec("a", "file", "model.joblib", gpus="65"), "expected all, how many"),
         ("docker", VersionSpec("a", "file", "model.joblib", gpus="65"), "expected all, how many"),
     ],

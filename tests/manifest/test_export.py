@@ -1,6 +1,7 @@
 """A file of what a server has: applied to the same server, it changes nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def packed_by_server(wanted: Manifest) -> Packed:
     for version in (one for model in wanted.models or () for one in model.versions):
         assert version.artifact is not None
         named = {key: value for key, value in version.artifact.items() if key != "sha256"}
-        versions[version.path] = {"artifact": version.artifact["sha256"], **named}
+        versions[version.path] = {"artifact": version.artifact["sha256"], "manager": "local", **named}
     codes = {one.name: one.settings["code"] for one in wanted.applications or () if "code" in one.settings}
     return Packed(versions, codes)
 
@@ -59,6 +60,13 @@ def test_only_what_differs_from_the_default_is_written() -> None:
         "models": {"m": {"artifact": {"sha256": "a" * 64, "loader": "file", "target": "a"}, "cpus": 2.0}},
         "applications": {"app": {"links": ["m"], "input_type": "float64[4]", "policy": "exp3", "ramp": None}},
     }
+
+
+def test_a_manager_that_is_not_the_servers_is_written() -> None:
+    actual = with_digests("models: {m: {model: a, manager: ray}, n: {model: b}}").server.actual
+    assert ["manager" in model for model in exported(actual).document["models"].values()] == [True, False]
+    on_ray = replace(actual, manager="ray")
+    assert [model.get("manager") for model in exported(on_ray).document["models"].values()] == [None, "local"]
 
 
 def test_texts_that_look_like_something_else_come_back_as_texts() -> None:

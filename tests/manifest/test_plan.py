@@ -42,6 +42,7 @@ def pack(wanted: Manifest) -> Packed:
             "artifact": f"sha-of-{version.source['model']}",
             "loader": "file",
             "target": version.source["model"],
+            "manager": "local",
         }
         for model in wanted.models or ()
         for version in model.versions
@@ -99,6 +100,10 @@ def test_the_same_file_again_changes_nothing() -> None:
 CHANGED: list[tuple[str, str, list[type[Step]], list[str]]] = [
     ("model: a", "model: b", [Deploy], ["artifact: sha-of-a → sha-of-b", "target: a → b"]),
     ("max_batch: 16", "max_batch: 32", [Deploy], ["max_batch: 16 → 32"]),
+    ("max_batch: 16", "max_batch: 16, manager: ray", [Deploy], ["manager: local → ray"]),
+    ("max_batch: 16", "max_batch: 16, manager: local", [], []),
+    ("max_batch: 16", "max_batch: 16, manager: null", [], []),
+    ("max_batch: 16", "max_batch: 16, resources: {ssd: 1}", [Deploy], ['resources: {} → {"ssd":1.0}']),
     (", max_batch: 16", "", [Deploy], ["max_batch: 16 → 1024"]),
     ("replicas: 2", "replicas: 1..3", [Scale], ["replicas: 2 → 1..3"]),
     ("replicas: 2", "input_type: ' float64[ 4 ]', replicas: 2", [Deploy], ["input_type: none → float64[4]"]),

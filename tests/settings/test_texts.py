@@ -4,7 +4,7 @@ import pytest
 
 from clipper.errors import InvalidArgument
 from clipper.settings.replicas import ReplicaRange, read_replicas
-from clipper.settings.texts import checked_ports, read_endpoint, read_json, read_ports, read_size
+from clipper.settings.texts import checked_ports, read_endpoint, read_json, read_ports, read_resources, read_size
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,27 @@ def test_ports() -> None:
 def test_texts_that_are_no_ports(text: str) -> None:
     with pytest.raises(InvalidArgument, match="21000-21999"):
         checked_ports(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "resources"),
+    [
+        ("ssd=1", {"ssd": 1.0}),
+        ("ssd=1, TPU=0.5", {"ssd": 1.0, "TPU": 0.5}),
+        ("accelerator_type:A100=0.0001", {"accelerator_type:A100": 0.0001}),
+    ],
+)
+def test_resources(text: str, resources: dict[str, float]) -> None:
+    assert read_resources(text) == resources
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ssd", "ssd=", "=1", "ssd=x", "ssd=0", "ssd=-1", "ssd=nan", "ssd=1e400", "ssd=1,", "ssd=1,ssd=2", "a b=1"],
+)
+def test_texts_that_are_no_resources(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="expected"):
+        read_resources(text)
 
 
 @pytest.mark.parametrize(("text", "replicas"), [("3", 3), ("1..4", ReplicaRange(1, 4)), ("2..2", ReplicaRange(2, 2))])

@@ -152,6 +152,25 @@ def test_what_logs_and_traces_do_not_take(option: str) -> None:
         parse_command_line(["--home=h", option])
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--manager=ray --ray-python=/p --run-as=nobody", "--manager ray: on Ray, models run as the user of each node"),
+        ("--manager=kubernetes", "invalid choice: 'kubernetes'"),
+    ],
+)
+def test_a_manager_that_cannot_be(options: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_command_line(["--home=h", *options.split()])
+    assert says in capsys.readouterr().err
+
+
+def test_the_manager_of_deployments_that_name_none() -> None:
+    assert parse_command_line(["--home=h"]).manager == "local"
+    assert parse_command_line(["--home=h", "--manager=ray", "--ray-python=/p"]).manager == "ray"
+    assert parse_command_line(["--home=h", "--manager=docker"]).manager == "docker"
+
+
 def test_spans_without_their_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("clipper.supervisor.config.has_otel", lambda: False)
     with pytest.raises(SystemExit):

@@ -62,12 +62,13 @@ def _named_artifact(sha256: str, folder: Path, **fields: Any) -> AbstractContext
 def pack_all(wanted: Manifest, folder: Path, clipper: Clipper) -> tuple[Packed, list[Fault]]:
     """Pack each model and each policy's code once, to know what it is; the packed files are removed again."""
     faults: list[Fault] = []
+    manager = clipper.status().manager
     versions: dict[str, dict[str, Any]] = {}
     for version in (one for model in wanted.models or () for one in model.versions):
         try:
             with packed_version(version, folder) as artifact:
                 _check_is_there(artifact, clipper)
-                versions[version.path] = deployment_fields(artifact)
+                versions[version.path] = deployment_fields(artifact) | {"manager": manager}
         except ClipperError as error:
             faults.append(Fault(version.place, version.path, str(error)))
     codes: dict[str, str] = {}
@@ -110,6 +111,7 @@ def ask_actual(clipper: Clipper) -> Actual:
         {model.name: _actual(model, clipper.deployments(model.name)) for model in clipper.models()},
         {application.name: application for application in clipper.applications()},
         {key.name: key for key in keys},
+        clipper.status().manager,
     )
 
 

@@ -14,7 +14,7 @@ import typer
 
 from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
-from clipper.extras import has_grpc, has_otel
+from clipper.extras import has_grpc, has_otel, why_no_manager
 from clipper.home import lock_path, read_token
 from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
@@ -84,6 +84,9 @@ def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
             find_run_as(settings["run_as"])
         except InvalidArgument as error:
             raise typer.BadParameter(str(error), param_hint="--run-as") from error
+    has_run_as, has_ray_python = "run_as" in settings, "ray_python" in settings
+    if why := why_no_manager(settings.get("manager", ""), has_run_as=has_run_as, has_ray_python=has_ray_python):
+        raise typer.BadParameter(why, param_hint="--manager")
     # The server may run in another folder, so paths are made absolute.
     paths = {name: value.absolute() for name, value in settings.items() if isinstance(value, Path)}
     return ServerStart(home, settings | paths)

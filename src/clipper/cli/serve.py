@@ -32,7 +32,7 @@ _WATCH_S = 0.2
 
 @with_settings(
     application=options_of(ApplicationSettings, only=("slo_ms", "default_output")),
-    deployment=options_of(Deployment, without=("version", "make_current")),
+    deployment=options_of(Deployment, without=("version", "make_current", "manager")),  # the server's is taken
     server=options_of(ServerSettings, panel="The server"),
 )
 def serve(

@@ -196,6 +196,7 @@ def status_rows(now: Status) -> list[tuple[str, object]]:
         ("applications", now.applications),
         ("models", now.models),
         ("replicas", _counts(now.replicas)),
+        ("manager", now.manager),
         *((f"node {node}", _counts(there)) for node, there in sorted(now.nodes.items())),
         *(() if now.certificate_expires_at is None else (("certificate", f"until {day(now.certificate_expires_at)}"),)),
         *(() if now.client_ca_expires_at is None else (("client CA", f"until {day(now.client_ca_expires_at)}"),)),

@@ -12,7 +12,7 @@ from msgspec import Struct
 from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Standing
 from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, MaxInFlight, MaxPerSecond
 from clipper.settings.replicas import ReplicaRange
-from clipper.settings.version import Batching, VersionState
+from clipper.settings.version import Batching, ManagerName, VersionState
 from clipper.types import Role
 
 # A log has at most a few MB on disk; so many of its lines still fit in a modest answer.
@@ -305,6 +305,7 @@ class Status(Struct, frozen=True):
     first expiring certificate of ``--tls-client-ca``; None without it. ``grpc_address`` is HOST:PORT; None if nothing
     listens there. ``stopping``: whether it was told to stop. ``nodes`` has the replicas on each node of a cluster, by
     their state. ``lease`` is None for a server whose registry is in its home.
+    their state. ``manager`` is that of deployments that name none.
     """
 
     version: str
@@ -325,6 +326,7 @@ class Status(Struct, frozen=True):
     stopping: bool = False
     nodes: dict[str, dict[str, int]] = {}
     lease: LeaseStatus | None = None
+    manager: ManagerName = "local"
 
 
 class Health(Struct, frozen=True):

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from clipper.control.snapshot import ReplicaAddress
+from clipper.errors import InvalidArgument
 from clipper.managers.reconcile.plan import Slot
 from clipper.settings.telemetry import LogFormat
 from clipper.settings.version import VersionSpec
@@ -119,6 +120,25 @@ class Runnable(Protocol):
 
     @property
     def gpus(self) -> str | None: ...
+
+    @property
+    def resources(self) -> Mapping[str, float]: ...
+
+    @property
+    def placement(self) -> str | None: ...
+
+
+def check_needs_no_cluster(asked: Runnable, manager: str) -> None:
+    """Check that it asks nothing of a cluster: for a manager that has one machine.
+
+    Raises:
+        InvalidArgument: it does.
+    """
+    for name, given in (("resources", bool(asked.resources)), ("placement", asked.placement is not None)):
+        if given:
+            raise InvalidArgument(
+                f"{name} is for a manager of several machines: expected manager 'ray', not {manager!r}, or no {name}"
+            )
 
 
 class Launcher(Protocol):

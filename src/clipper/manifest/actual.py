@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from clipper.management.schemas import Application, Key
-from clipper.settings.version import Deployment, VersionState
+from clipper.settings.version import Deployment, ManagerName, VersionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,12 @@ class ActualModel:
 
 @dataclass(frozen=True, slots=True)
 class Actual:
-    """Models, applications and keys by name."""
+    """Models, applications and keys by name. ``manager`` is that of versions that name none."""
 
     models: Mapping[str, ActualModel] = field(default_factory=dict)
     applications: Mapping[str, Application] = field(default_factory=dict)
     keys: Mapping[str, Key] = field(default_factory=dict)
+    manager: ManagerName = "local"
 
     def pinned(self, model: str) -> frozenset[str]:
         """The versions of a model that applications link by name."""

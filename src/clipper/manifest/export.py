@@ -15,7 +15,7 @@ from clipper.selection.policies.by_name import default_half_life
 from clipper.settings.application import ApplicationSettings, Link
 from clipper.settings.fields import settings_of
 from clipper.settings.replicas import ReplicaRange
-from clipper.settings.version import Batching, Deployment
+from clipper.settings.version import Batching, Deployment, ManagerName
 
 _OF_BATCHING = frozenset(one.keyword for one in settings_of(Batching))
 _NOT_WRITTEN = frozenset({"version", "make_current"})
@@ -77,18 +77,20 @@ def exported(actual: Actual) -> Exported:
 def _model(name: str, actual: Actual) -> dict[str, Any]:
     """One version without a name, since the next one will have another; several, or one that is pinned, with names."""
     found, lasting = actual.models[name], actual.lasting(name)
-    versions = {version: _version(found.versions[version].deployment) for version in lasting}
+    versions = {version: _version(found.versions[version].deployment, actual.manager) for version in lasting}
     if len(versions) == 1 and not actual.pinned(name):
         return next(iter(versions.values()))
     return {"current": found.current, "versions": versions}
 
 
-def _version(deployment: Deployment) -> dict[str, Any]:
+def _version(deployment: Deployment, manager: ManagerName) -> dict[str, Any]:
+    """``manager`` is that of versions that name none."""
     sources = {one: getattr(deployment, "artifact" if one == "sha256" else one) for one in ARTIFACT}
     written: dict[str, Any] = {"artifact": {key: _plain(value) for key, value in sources.items() if value}}
     for one in settings_of(Deployment):
         value = getattr(deployment.batching if one.keyword in _OF_BATCHING else deployment, one.name)
-        if one.keyword not in _NOT_WRITTEN and value != one.default:
+        default = manager if one.keyword == "manager" else one.default
+        if one.keyword not in _NOT_WRITTEN and value != default:
             written[one.keyword] = _plain(value)
     return written
 

@@ -45,7 +45,7 @@ class Packed:
     """What packing found: the fields of each version's deployment, and the digest of each application's own code.
 
     Attributes:
-        versions: by ``WantedVersion.path``.
+        versions: by ``WantedVersion.path``; with the manager of versions that name none.
         codes: by the application's name; an application without code of its own is not there.
     """
 
@@ -89,9 +89,9 @@ def plan(wanted: Manifest, packed: Packed, actual: Actual, *, prune: bool = Fals
 
 def deployment_of(version: WantedVersion, packed: Packed) -> Deployment:
     """The deployment that makes a version, as the server shows it."""
-    options = dict(version.settings)
+    options = {name: value for name, value in version.settings.items() if (name, value) != ("manager", None)}
     batching = {one.name: options.pop(one.keyword) for one in settings_of(Batching) if one.keyword in options}
-    made = Deployment(**packed.versions[version.path], batching=Batching(**batching), **options)
+    made = Deployment(**{**packed.versions[version.path], "batching": Batching(**batching), **options})
     declared = made.input_type
     return replace(made, input_type=None if declared is None else str(InputType.parse(declared)))
 

@@ -92,7 +92,7 @@ def _form(kind: Any, key: Described) -> dict[str, Any]:
     if get_origin(kind) is tuple:
         return {"type": "array", "items": _TEXT}
     if get_origin(kind) is dict:
-        return {"type": "object"}
+        return {"type": "object"} | ({"additionalProperties": {"type": "number"}} if get_args(kind)[1] is float else {})
     if kind in (int, float):
         low = "exclusiveMinimum" if key.setting.above else "minimum"
         bounds = {low: key.setting.least, "maximum": key.setting.most}

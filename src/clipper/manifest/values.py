@@ -12,7 +12,7 @@ from clipper.manifest.document import MAX_FAULTS, Entries, Fault, Items, Node, P
 from clipper.manifest.keys import FREE_TEXTS, WITH_VARIABLES, Keys, kinds_of, takes_null
 from clipper.settings.fields import Described, check_range
 from clipper.settings.replicas import check_replicas, read_replicas
-from clipper.settings.texts import number_of
+from clipper.settings.texts import checked_resources, number_of, read_resources
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -73,14 +73,11 @@ class Values:
     def value(self, node: Node, path: str, key: Described) -> Any:
         """A setting's value; ``INVALID``, and a fault, if it has none."""
         kinds = kinds_of(key.type)
-        if key.type is Any or Any in kinds:
-            count = len(self.faults)
-            read = json_value(node, self.faults, path)
-            return read if len(self.faults) == count else INVALID
+        has_names = isinstance(node, Entries) and any(get_origin(kind) is dict for kind in kinds)
+        if key.type is Any or Any in kinds or has_names:
+            return self._json(node, path, key)
         if isinstance(node, Scalar) and node.is_null:
             return None if takes_null(key.type) else self._wrong(node, path, kinds, key)
-        if isinstance(node, Entries) and any(get_origin(kind) is dict for kind in kinds):
-            return json_value(node, self.faults, path)
         if isinstance(node, Items) and any(get_origin(kind) is tuple for kind in kinds):
             return tuple(self._item(item, f"{path}[{index}]", key) for index, item in enumerate(node.items))
         if not isinstance(node, Scalar):
@@ -103,6 +100,17 @@ class Values:
             except InvalidArgument as error:
                 self.fault(node.place, path, str(error))
         return text
+
+    def _json(self, node: Node, path: str, key: Described) -> Any:
+        count = len(self.faults)
+        read = json_value(node, self.faults, path)
+        if len(self.faults) > count:
+            return INVALID
+        try:
+            return checked_resources(read) if key.setting.read is read_resources else read
+        except InvalidArgument as error:
+            self.fault(node.place, path, str(error))
+            return INVALID
 
     def _scalar(self, node: Scalar, path: str, kinds: tuple[Any, ...], key: Described) -> Any:
         setting = key.setting

@@ -77,7 +77,8 @@ def settings_of(kind: type[Struct]) -> Iterator[Described]:
     for field in sorted(msgspec.structs.fields(kind), key=lambda field: order.index(field.name)):
         bare, setting = _type_and_setting(field)
         if setting is not None:
-            yield Described(field.name, setting.keyword or field.name, bare, field.default, setting)
+            default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+            yield Described(field.name, setting.keyword or field.name, bare, default, setting)
         elif isinstance(bare, type) and issubclass(bare, Struct):
             yield from settings_of(bare)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from clipper.settings.fields import Setting
 from clipper.settings.telemetry import TelemetrySettings
 from clipper.settings.texts import checked_ports, read_grpc_port, read_host, read_origin, read_size
+from clipper.settings.version import ManagerName
 from clipper.types import REGISTRY_VARIABLE, STORE_VARIABLE
 
 # How a container in Docker is dialled: over a unix socket in a folder that both share, or over TCP with a token.
@@ -172,6 +173,10 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
             option="drain-delay",
         ),
     ] = 0.0
+    manager: Annotated[
+        ManagerName,
+        Setting("The manager of deployments that name none.", environment="CLIPPER_MANAGER"),
+    ] = "local"
     docker_base_image: Annotated[
         str,
         Setting(

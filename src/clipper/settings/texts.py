@@ -3,12 +3,14 @@
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from clipper.errors import InvalidArgument
 from clipper.hosts import address_of
+from clipper.settings.fields import check_range
 
 # No size has more digits; of many more, Python would make infinity.
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -20,6 +22,13 @@ _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _WHOLE_NUMBER = re.compile(r"[-+]?[0-9]{1,20}")
 # float() also reads what is not a number elsewhere: 1_000, nan, infinity.
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+# Neither a space nor what stands between names and amounts. Ray has names such as accelerator_type:A100.
+_RESOURCE_NAME = re.compile(r"[^\s,=]{1,100}")
+# What Ray counts in.
+LEAST_RESOURCE = 0.0001
+MOST_RESOURCE = 1e6
+# A node has a handful.
+MAX_RESOURCES = 32
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
@@ -37,6 +46,43 @@ def read_size(text: str) -> int:
     if match is None:
         raise InvalidArgument(f"{text!r:.100} is not a size: expected e.g. 512m, 2g, or a number of bytes")
     return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def read_resources(text: str) -> dict[str, float]:
+    """``ssd=1,tpu=2`` as amounts by name."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, amount = part.strip().rpartition("=")
+        if name in found:
+            raise InvalidArgument(f"resources name {name!r:.100} twice: expected each once, with one amount")
+        try:
+            found[name] = float(amount)
+        except ValueError:
+            raise InvalidArgument(
+                f"{part!r:.100} is not a resource with its amount: expected e.g. ssd=1, or several such as ssd=1,tpu=2"
+            ) from None
+    return checked_resources(found)
+
+
+def checked_resources(resources: Mapping[str, object]) -> dict[str, float]:
+    """Amounts of resources by name, as floats.
+
+    Raises:
+        InvalidArgument: a name or an amount is not valid, or there are too many.
+    """
+    check_range("the number of resources", len(resources), 0, MAX_RESOURCES)
+    found = {}
+    for name, amount in resources.items():
+        if not (_RESOURCE_NAME.fullmatch(name) and name.isprintable()):
+            raise InvalidArgument(
+                f"{name!r:.110} is not a resource's name: expected at most 100 printable characters, without spaces, "
+                "commas and ="
+            )
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)):
+            raise InvalidArgument(f"the resource {name} is {amount!r:.100}: expected a number")
+        check_range(f"the resource {name}", amount, LEAST_RESOURCE, MOST_RESOURCE)
+        found[name] = float(amount)
+    return found
 
 
 def read_ports(text: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from msgspec import Struct
 from clipper.containers.protocol.messages import MAX_ROWS
 from clipper.settings.fields import Setting
 from clipper.settings.replicas import ReplicaRange, read_replicas
-from clipper.settings.texts import read_json_or_file, read_size
+from clipper.settings.texts import read_json_or_file, read_resources, read_size
 from clipper.types import Framework, Loader
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -54,6 +54,8 @@ class VersionSpec(Struct, frozen=True):
         memory_bytes: the most memory that one replica may have, with all processes that it forks; None means no bound.
         cpus: None means any processor, with libraries that compute in one thread.
         gpus: as ``managers.shares.parse_gpus`` reads it; None means no GPU.
+        resources: of its node in a cluster, by name, that each replica takes besides; at least 0.0001 of each.
+        placement: as ``managers.ray.placement.parse_nodes`` reads it; None means spread over the cluster's nodes.
         sample: as JSON text; None means a remembered one.
         requirements: the path inside the artifact of a requirements file, from which an environment is built.
         needs: the requirements that the model's file states; ``python==3.12`` is one on Python itself.
@@ -99,12 +101,24 @@ class VersionSpec(Struct, frozen=True):
         str | None,
         Setting("GPUs that each replica may use: how many, all, or ids such as 0,1.", metavar="GPUS"),
     ] = None
-    manager: Annotated[
-        ManagerName,
+    resources: Annotated[
+        dict[str, float],
         Setting(
-            "With docker, each replica runs in a container of an image built for it; with ray, on a node of a cluster."
+            "Custom resources of its node in a cluster that each replica takes, e.g. ssd=1,tpu=2.",
+            metavar="NAME=AMOUNT[,...]",
+            default="none",
+            read=read_resources,
         ),
-    ] = "local"
+    ] = {}
+    placement: Annotated[
+        str | None,
+        Setting(
+            "Which nodes of a cluster replicas are placed on: spread, pack, node=ADDRESS, LABEL=VALUE, or several.",
+            metavar="spread|pack|node=ADDRESS|LABEL=VALUE[,...]",
+            default="spread",
+        ),
+    ] = None
+    manager: ManagerName = "local"
     sample: str | None = None
     requirements: str | None = None
     needs: tuple[str, ...] = ()
@@ -146,6 +160,14 @@ class Deployment(VersionSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
             read=read_json_or_file,
         ),
     ] = None
+    # None is for the server to decide. A spec has what it decided.
+    manager: Annotated[
+        ManagerName | None,
+        Setting(
+            "With docker, each replica runs in a container of an image built for it; with ray, on a node of a cluster.",
+            default="the server's --manager",
+        ),
+    ] = None  # type: ignore[assignment]
 
 
 class DeploymentOptions(TypedDict, total=False):
@@ -160,11 +182,13 @@ class DeploymentOptions(TypedDict, total=False):
     make_current: bool
     input_type: str | None
     python: str | None
-    manager: ManagerName
+    manager: ManagerName | None
     output: str | None
     memory_bytes: int | None
     cpus: float | None
     gpus: str | None
+    resources: dict[str, float]
+    placement: str | None
     sample: Any
     start_timeout_s: float
     description: str | None

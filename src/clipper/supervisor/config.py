@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from clipper.errors import InvalidArgument
-from clipper.extras import has_grpc, has_otel
+from clipper.extras import has_grpc, has_otel, why_no_manager
 from clipper.hosts import is_loopback
 from clipper.run_as import RunAs, find_run_as
 from clipper.settings.fields import Described, settings_of
@@ -94,6 +94,9 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         parser.error(f"--grpc-port {config.grpc_port} needs the extra grpc: pip install 'clipper-serving[grpc]'")
     if config.otlp_endpoint is not None and not has_otel():
         parser.error("--otlp-endpoint needs the extra otel: pip install 'clipper-serving[otel]'")
+    has_run_as, has_ray_python = config.run_as is not None, config.ray_python is not None
+    if why := why_no_manager(config.manager, has_run_as=has_run_as, has_ray_python=has_ray_python):
+        parser.error(f"--manager {config.manager}: {why}")
     if config.docker_transport == "tcp" and config.docker_network == "none":
         parser.error("--docker-transport tcp: nothing reaches a container in --docker-network none; choose another")
     try:

@@ -291,6 +291,7 @@ class Supervisor:
             events,
             self._certificates,
             leadership,
+            self._config.manager,
         )
 
     async def _serve(self, parts: Parts, port: ManagementPort, query_port: int, grpc_port: int = 0) -> None:

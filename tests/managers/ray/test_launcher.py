@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ray_cluster import RayCluster, actor_of
+from benchmarks.ray_cluster import RayCluster, actor_of, running_cluster
+from benchmarks.real_models import environment
 from clipper.errors import Unavailable
 from clipper.managers.logs import tail
 from clipper.managers.ray.connection import Cluster, Connection
@@ -103,6 +104,35 @@ def test_a_replica_waits_for_room_and_says_so(bench: Bench) -> None:
         bench.leaves_nothing()
 
     run(test())
+
+
+@pytest.mark.scale
+def test_replicas_go_where_their_placement_and_resources_are(tmp_path: Path) -> None:
+    with running_cluster(environment("ray"), 0, 4) as cluster:
+        labelled = cluster.add(4, resources={"ssd": 2}, labels={"zone": "a"})
+        bench = Bench(tmp_path, "ray", cluster.environ)
+
+        async def test() -> None:
+            start, slots = bench.manager.start, [Slot("sum", "1", index) for index in range(1, 6)]
+            start(slots[0], bench.model(SUM, cpus=0.5, resources={"ssd": 1.0}))
+            start(slots[1], bench.model(SUM, cpus=0.5, resources={"ssd": 1.0}, placement=f"node={cluster.host}"))
+            start(slots[2], bench.model(SUM, cpus=0.5, placement="zone=a,pack"))
+            await until_async(lambda: [one.phase for one in bench.manager.slots()] == ["ready"] * 3)
+            found = {container_of(status.replica).node for status in bench.manager.slots()}
+            assert found == {f"{cluster.host} ({labelled[:8]})"}
+            # Those that fit nowhere say what they wait for.
+            start(slots[3], bench.model(SUM, cpus=0.5, resources={"ssd": 1.0}))
+            start(slots[4], bench.model(SUM, cpus=0.5, placement="zone=b,node=203.0.113.9"))
+            wanted = ["0.5 CPUs, 1 ssd", "0.5 CPUs on the node 203.0.113.9 with the labels zone=b"]
+            told = [f"waiting for room in the Ray cluster: {one}" for one in wanted]
+            await until_async(
+                lambda: [one.replica and one.replica.progress for one in bench.manager.slots()][3:] == told
+            )
+            await bench.manager.stop_all()
+            bench.leaves_nothing()
+
+        run(test())
+        bench.close()
 
 
 @pytest.mark.scale

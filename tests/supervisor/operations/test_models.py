@@ -40,6 +40,22 @@ def test_a_version_is_shown_with_its_description(shared: Server) -> None:
     assert shared.call("GET", "/models/m")["versions"][0]["description"] is None
 
 
+def test_a_servers_manager_is_that_of_deployments_that_name_none(tmp_path: Path) -> None:
+    server = Server(tmp_path / "home", "--manager", "docker").start()
+    try:
+        assert server.call("GET", "/status")["manager"] == "docker"
+        body = {"artifact": server.upload(answering("x")), "loader": "import", "target": "my_model:predict"}
+        # Docker refuses what it cannot run.
+        refused = server.call("POST", "/models/m/versions", {**body, "placement": "pack"}, status=400)
+        assert "expected manager 'ray', not 'docker'" in refused["cause"]
+        server.call("POST", "/models/m/versions", body)
+        server.call("POST", "/models/m/versions", {**body, "manager": "local", "input_type": "float64[2]"})
+        found = server.call("GET", "/models/m/deployments")
+        assert {name: one["manager"] for name, one in found.items()} == {"1": "docker", "2": "local"}
+    finally:
+        server.clean_up()
+
+
 def test_a_version_tells_how_to_deploy_it_again(shared: Server) -> None:
     settings = {"input_type": "float64[2]", "sample": [1, 2], "cpus": 1, "batching": {"max_batch": 8}}
     shared.deploy("again", answering("one"), **settings)
@@ -250,6 +266,9 @@ def test_deleting(server: Server) -> None:
         ({"memory_bytes": 10}, "invalid_argument"),
         ({"cpus": 0}, "invalid_argument"),
         ({"gpus": "0"}, "invalid_argument"),
+        ({"resources": {"ssd": 1}}, "invalid_argument"),
+        ({"resources": ["ssd"]}, "malformed_request"),
+        ({"placement": "pack"}, "invalid_argument"),
         ({"framework": "onnx"}, "invalid_argument"),
         ({"framework": "torch_state"}, "invalid_argument"),
         ({"loader": "file", "target": "code/my_model.py", "framework": "torch_state"}, "invalid_argument"),

@@ -25,7 +25,7 @@ from clipper.managers.docker.options import (
     limits,
     noted,
 )
-from clipper.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable
+from clipper.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable, check_needs_no_cluster
 from clipper.managers.shares import parse_gpus
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class DockerLauncher:
     def check(self, asked: Runnable) -> None:
         if asked.python is not None:
             raise InvalidArgument("python is for the manager 'local': in Docker, models run in the base image's Python")
+        check_needs_no_cluster(asked, "docker")
         if asked.gpus is not None:
             parse_gpus(asked.gpus)
 

@@ -13,7 +13,14 @@ from clipper.managers.command import container_argv
 from clipper.managers.environments.builder import environments_root
 from clipper.managers.environments.provider import EnvironmentProvider
 from clipper.managers.facilities import Facilities
-from clipper.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable, container_note
+from clipper.managers.launcher import (
+    ContainerNote,
+    Keeper,
+    OnProgress,
+    Runnable,
+    check_needs_no_cluster,
+    container_note,
+)
 from clipper.managers.local.container import LocalContainer
 from clipper.managers.shares import Shares, environment, parse_gpus
 from clipper.processes import limits
@@ -65,6 +72,7 @@ class LocalLauncher:
     def check(self, asked: Runnable) -> None:
         if asked.loader == "image":
             raise InvalidArgument("an image runs in Docker: expected manager 'docker', not 'local'")
+        check_needs_no_cluster(asked, "local")
         if asked.gpus is not None:
             parse_gpus(asked.gpus)
 

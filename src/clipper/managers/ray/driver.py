@@ -43,6 +43,8 @@ from clipper.managers.ray.messages import (
 CONCURRENCY = 16
 # The pieces in which an artifact is sent. One is under way at a time, so this much of Ray's object store is enough.
 CHUNK_BYTES = 4 * 1024 * 1024
+# Of the one that a node has of its own resource: room for more replicas than any node has.
+NODE_SHARE = 0.0001
 
 _REQUEST: "msgspec.json.Decoder[Request]" = msgspec.json.Decoder(Request)
 
@@ -85,6 +87,7 @@ class Driver:
                 return [one["name"] for one in named if one["namespace"] == self._namespace]
 
     async def _create(self, actor: str, placement: Placement) -> Any:
+        nodes = placement.nodes
         options = {
             "name": actor,
             "namespace": self._namespace,
@@ -94,8 +97,11 @@ class Driver:
             "num_cpus": placement.cpus,
             "num_gpus": placement.gpus,
             "memory": placement.memory_bytes or None,
-            "scheduling_strategy": placement.strategy,
+            "scheduling_strategy": nodes.strategy,
+            "resources": placement.resources | _node_resource(nodes.address),
         }
+        if nodes.labels:  # a Ray before 2.49 does not know the option
+            options["label_selector"] = nodes.labels
         handle = self._handles[actor] = self._actor_class.options(**options).remote()
         return await handle.describe.remote()
 
@@ -167,6 +173,14 @@ async def _serve(driver: Driver, requests: "asyncio.Queue[Request]") -> None:
         task = asyncio.create_task(driver.handle(await requests.get()))
         running.add(task)
         task.add_done_callback(running.discard)
+
+
+def _node_resource(address: str) -> dict[str, float]:
+    """What only the node at an address has: Ray gives each node one of it.
+
+    Ray's ids of nodes change with each start. So a replica waits for its node to come back, and finds it.
+    """
+    return {f"node:{address}": NODE_SHARE} if address else {}
 
 
 def _pack(folder: str, target: Any) -> None:

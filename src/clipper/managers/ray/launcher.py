@@ -29,7 +29,7 @@ from clipper.managers.ray.messages import (
     NotLaunched,
     Ship,
 )
-from clipper.managers.ray.placement import gpu_count, placement_of, room_of
+from clipper.managers.ray.placement import check_placement, placement_of, room_of
 from clipper.run_as import RunAs
 
 log = logging.getLogger(__name__)
@@ -87,8 +87,7 @@ class RayLauncher:
                 "models on Ray run as the user of each node's Ray, and this server has --run-as: "
                 "expected another manager, or a server without --run-as"
             )
-        if asked.gpus is not None:
-            gpu_count(asked.gpus)
+        check_placement(asked)
 
     def keepers(self) -> Mapping[str, Keeper]:
         return {}

@@ -9,18 +9,33 @@ from msgspec import Struct
 Method = Literal["noted", "has_artifact", "launch", "progress", "ended", "stop", "read_log", "note_ready", "clean_up"]
 
 
+class Nodes(Struct, frozen=True):
+    """How Ray chooses a node.
+
+    Attributes:
+        strategy: Ray's name of it.
+        address: of the only node that will do; empty means any node.
+        labels: that the node must have, with their values.
+    """
+
+    strategy: str = "SPREAD"
+    address: str = ""
+    labels: dict[str, str] = {}
+
+
 class Placement(Struct, frozen=True):
-    """What a replica takes of its node, and how Ray chooses the node.
+    """What a replica takes of its node, and which node that may be.
 
     Attributes:
         memory_bytes: that Ray reserves; 0 reserves none.
-        strategy: Ray's name of it.
+        resources: Ray's custom resources, by name.
     """
 
     cpus: float
     gpus: float = 0.0
     memory_bytes: int = 0
-    strategy: str = "SPREAD"
+    resources: dict[str, float] = {}
+    nodes: Nodes = Nodes()
 
 
 class Create(Struct, frozen=True, tag="create"):

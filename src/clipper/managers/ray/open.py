@@ -3,9 +3,9 @@
 import hashlib
 import socket
 import sys
-from importlib.util import find_spec
 
 from clipper.build import build_id
+from clipper.extras import has_ray
 from clipper.managers.command import RUNTIME_PARTS
 from clipper.managers.facilities import Facilities
 from clipper.managers.launcher import Launcher
@@ -21,7 +21,7 @@ def open_ray(facilities: Facilities) -> Launcher | None:
 
     The cluster need not run yet.
     """
-    if facilities.ray_python is None and find_spec("ray") is None:
+    if facilities.ray_python is None and not has_ray():
         return None
     # Homes may share a cluster of Ray, also homes of several machines. Those that share a registry, too, take over
     # each other's containers.

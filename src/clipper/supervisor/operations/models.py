@@ -44,6 +44,7 @@ class ModelOperations:
         self._catalog = parts.catalog
         self._reconciler = parts.reconciler
         self._manager = parts.manager
+        self._default_manager = parts.default_manager
         self._artifacts = parts.artifacts
         self._batch_limits = parts.workers.batch_limits
         self._views = Views(parts.catalog, parts.manager, parts.reconciler, parts.scaler)
@@ -79,6 +80,7 @@ class ModelOperations:
         check_name("model", model)
         version = deployment.version or rules.next_version(self._catalog.taken_versions(model))
         check_name("version", version)
+        deployment = replace(deployment, manager=deployment.manager or self._default_manager)
         before = self._catalog.versions.get(ModelId(model, version))
         if before is not None and before.state != "failed":
             raise Conflict(f"version {version!r} of model {model!r} exists already: deploy under another version")
@@ -171,7 +173,7 @@ class ModelOperations:
         if deployment.loader == "binary" and deployment.python is not None:
             raise InvalidArgument("python is for models that Clipper's own runtime loads: a program brings its own")
         self._check_environment(deployment)
-        self._manager.check(deployment.manager, deployment)
+        self._manager.check(deployment.manager or self._default_manager, deployment)
         if deployment.data is not None:
             self._artifacts.check_inside(deployment.artifact, deployment.data)
         _check_framework(deployment)

@@ -94,6 +94,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             applications=len(self._catalog.applications),
             models=len(self._catalog.models),
             replicas=dict(Counter(replica.state for replica in replicas)),
+            manager=self._default_manager,
             nodes=by_node(replicas),
             certificate_expires_at=certificates.expires_at if certificates is not None else None,
             client_ca_expires_at=certificates.client_ca_expires_at if certificates is not None else None,

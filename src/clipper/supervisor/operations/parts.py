@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from clipper.managers.manager import Manager
 from clipper.selection.stores.store import Store
+from clipper.settings.version import ManagerName
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.certificates import Certificates
@@ -26,6 +27,7 @@ class Parts:
     """What operations look at and change.
 
     ``certificates`` is None without TLS, and ``leadership`` without a registry that several servers share.
+    ``certificates`` is None without TLS. ``default_manager`` is that of deployments that name none.
     """
 
     catalog: Catalog
@@ -45,3 +47,4 @@ class Parts:
     events: EventKeeper
     certificates: Certificates | None = None
     leadership: Leadership | None = None
+    default_manager: ManagerName = "local"
