@@ -21,6 +21,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "extras": "",
         "settings": "containers.protocol hosts",
         "open_files": "",
+        "tcp": "",
         "malloc": "",
         "log_format": "",
         "telemetry.trace_context": "containers.protocol",
@@ -39,7 +40,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control.statistics": "",
         "control": "control.difference control.feedback control.snapshot control.statistics tls",
         "containers.protocol": "",
-        "containers": "containers.protocol tls",
+        "containers": "containers.protocol tcp tls",
         "runtime": "containers.protocol log_format",
         "metrics.histogram": "control.statistics",
         "outputs": "containers.protocol inputs",
@@ -76,7 +77,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "managers.docker": "managers processes control.snapshot settings",
         # On a node, a container is a process of its machine.
         "managers.ray": "build extras managers managers.environments managers.local processes run_as control.snapshot "
-        "settings trees",
+        "settings tcp trees",
         "managers.open": "managers managers.local managers.docker managers.ray settings",
         "dashboard": "",
         "management.events": "",

@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import socket
 import struct
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -14,6 +15,7 @@ from clipper.containers.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, K
 from clipper.containers.protocol.messages import Welcome
 from clipper.containers.protocol.trace import BatchTrace, TraceContext, read_trace
 from clipper.containers.protocol.typed import OutputForm, encode_typed_results
+from clipper.tcp import CUT_AFTER_S
 from clipper.types import DType, ModelId
 from clipper.worker.__main__ import PreciseLoop
 from event_loops import ShiftedLoop, run_clean, turn_over
@@ -305,6 +307,9 @@ def test_tcp(run: Callable[[Scenario], None]) -> None:
         port = server.sockets[0].getsockname()[1]
         link = make_link(f"tcp:127.0.0.1:{port}", Hearing(), "secret")
         await until_async(lambda: link.is_linked)
+        assert link._transport is not None
+        own_socket = link._transport.get_extra_info("socket")
+        assert own_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == CUT_AFTER_S * 1000
         link.close()
         server.close()
         await until_async(lambda: len(asyncio.all_tasks()) == 1)

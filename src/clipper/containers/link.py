@@ -12,6 +12,7 @@ from clipper.containers.protocol.messages import Buffer, Results, Welcome
 from clipper.containers.protocol.trace import BatchTrace, write_trace
 from clipper.containers.protocol.typed import TypedResults, decode_typed_results
 from clipper.errors import ClipperError, ModelFailed, ProtocolViolation
+from clipper.tcp import end_when_cut
 from clipper.tls.trust import pinned_context
 from clipper.types import DType, ModelId
 
@@ -200,6 +201,9 @@ class _Connection(asyncio.Protocol):
         own_socket = transport.get_extra_info("socket")
         if own_socket.family == socket.AF_UNIX:  # the kernel enlarges the buffers of TCP by itself
             own_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        else:
+            # Else the batches in flight when a network is cut would not be asked again elsewhere.
+            end_when_cut(own_socket)
 
     def write(self, data: bytes) -> None:
         if self.transport is not None:

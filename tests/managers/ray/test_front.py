@@ -17,6 +17,7 @@ from clipper.managers.probe import Caller, connect
 from clipper.managers.ray import front as front_module
 from clipper.managers.ray.certificate import make_identity
 from clipper.managers.ray.front import TlsFront
+from clipper.tcp import CUT_AFTER_S
 from clipper.types import DType, ModelId
 from clipper.worker.__main__ import PreciseLoop
 from event_loops import ShiftedLoop
@@ -52,6 +53,8 @@ async def fronted(path: Path) -> AsyncIterator[tuple[SmallContainer, ReplicaAddr
         place = f"tcp:127.0.0.1:{listener.getsockname()[1]}"
         container = await SmallContainer(path).start()
         await until_async(lambda: is_listening(place))
+        # Those of the connections that it accepts.
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == CUT_AFTER_S * 1000
         yield container, ReplicaAddress("digits:1#1.g1", place, "secret", identity.certificate)
         serving.cancel()
         await asyncio.wait([serving])

@@ -9,6 +9,8 @@ import socket
 import ssl
 from pathlib import Path
 
+from clipper.tcp import end_when_cut
+
 # As many as a container takes.
 MAX_CONNECTIONS = 256
 HANDSHAKE_TIMEOUT_S = 5.0
@@ -40,6 +42,8 @@ class TlsFront:
         """Wait for the container's socket, then serve until cancelled."""
         while not self._container.is_socket():
             await asyncio.sleep(LOOK_EVERY_S)
+        # A caller whose network was cut would keep its connection for ever, and callers dial again.
+        end_when_cut(self._listener)
         server = await asyncio.start_server(
             self._accept,
             sock=self._listener,

@@ -27,7 +27,7 @@ class Parts:
     """What operations look at and change.
 
     ``certificates`` is None without TLS, and ``leadership`` without a registry that several servers share.
-    ``certificates`` is None without TLS. ``default_manager`` is that of deployments that name none.
+    ``default_manager`` is that of deployments that name none.
     """
 
     catalog: Catalog
