@@ -24,7 +24,7 @@ help:
 	@echo "make calibration  how sure answers about real pictures are and how often right, before and after feedback"
 	@echo "make best-arm  how often the test that ends itself is wrong, and how much feedback it takes; RUNS=400"
 	@echo "make paper   the paper's figures that are not of this commit again, on real data; FIGURES=\"ensembles failure\" picks some"
-	@echo "make paper-cluster  the paper's figure 6 on a Ray cluster of four nodes on this machine"
+	@echo "make paper-cluster  the paper's figure 6 on a Ray cluster of four nodes on this machine, and Ray Serve on the same nodes"
 	@echo "make fuzz    send the server what nobody should, from all sides, for SECONDS=60"
 	@echo "make fuzz-server  send a running server INPUTS=1000000 of the same, and look at its memory and its stalls"
 	@echo "make flood   send a running server the most feedback that it takes at once, and look at its memory and at others' waits"

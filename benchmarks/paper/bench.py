@@ -75,6 +75,16 @@ class Bench:
             raise RuntimeError(f"creating {application} answers {answer.status_code}: {answer.text}")
         return application
 
+    def call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
+        """What the management API answers to a call.
+
+        Raises:
+            httpx.HTTPStatusError: with an error.
+        """
+        url = f"{self.server.management_url}/{path}"
+        answer = httpx.request(method, url, json=body, headers=self.server.authorization(), timeout=60)
+        return answer.raise_for_status().json()
+
     def remove(self, application: str, model: str) -> None:
         """Delete an application, and its model with its containers."""
         for what in (f"applications/{application}", f"models/{model}"):

@@ -1,18 +1,26 @@
-"""``python -m benchmarks.paper.cluster``: figure 6 on the nodes of a real Ray cluster, all on this machine.
+"""``python -m benchmarks.paper.cluster``: figure 6 on the nodes of a real Ray cluster, and Ray Serve on the same nodes.
 
-It is measured by itself, because it needs an environment with Ray (requirements/ray.txt). The model waits, so that two
-cores can show what Clipper adds or loses with more replicas: here also TLS, and a front before each container.
+All nodes are on this machine. It is measured by itself, because it needs an environment with Ray and Serve
+(requirements/serve.txt). The model waits, so that two cores can show what each server adds or loses with more replicas:
+of Clipper here also TLS, and a front before each container.
 """
 
 import json
+import os
 import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from benchmarks.machine import facts
 from benchmarks.paper.bench import MODELS, Bench
+from benchmarks.paper.client import Address
 from benchmarks.paper.figure import Numbers, Verdict
 from benchmarks.paper.replicas import (
     MAX_BATCH,
@@ -24,6 +32,8 @@ from benchmarks.paper.replicas import (
     describe,
     load,
 )
+from benchmarks.paper.serve import serving
+from benchmarks.peers.processes import cpu_s, processes_of
 from benchmarks.ray_cluster import running_cluster
 from benchmarks.real_models import environment
 from benchmarks.servers import clipper
@@ -35,31 +45,78 @@ CPUS_A_NODE = 2.0
 # Fewer than on one machine: eight replicas have as many clients in all as four have there.
 CONNECTIONS_A_REPLICA = 64
 LEAST_LINEARITY = 0.95
+# How often Clipper is asked whether its replicas are ready; the program of Serve asks as often.
+LOOK_EVERY_S = 0.05
 
 RESULT = Path(__file__).parent / "results" / "cluster.json"
+# The page that shows the last run, and what its table stands between.
+PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"
+BEGIN, END = "<!-- the table of the last run -->\n", "<!-- its end -->\n"
+# Of all processes of the cluster and of both servers: this program's variable, which they inherit.
+MARK = "CLIPPER_BENCHMARK_RUN"
 
 
-def measure(bench: Bench) -> Numbers:
-    """For each number of replicas, as many clients for each of them."""
-    options = ("--input-type", "doubles", "--no-cache", "--max-batch", str(MAX_BATCH), "--manager", "ray")
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A server of the model ``waiting``.
+
+    Attributes:
+        scale: has so many replicas, and returns the seconds until all of them are ready.
+    """
+
+    name: str
+    address: Address
+    scale: Callable[[int], float]
+
+
+def clipper_with_waiting(bench: Bench) -> Measured:
+    """Deploy the model with one replica."""
+    options = ("--input-type", "doubles", "--no-cache", "--max-batch", str(MAX_BATCH))
     bench.server.run("deploy", "waiting", "waiting:predict", *options, folder=MODELS)
     bench.create("waiting", ["waiting"], slo_ms=SLO_MS)
+
+    def scale(replicas: int) -> float:
+        began_s = time.perf_counter()
+        bench.call("POST", "models/waiting/scale", {"replicas": replicas})
+        while [one["state"] for one in bench.call("GET", "replicas")] != ["ready"] * replicas:
+            time.sleep(LOOK_EVERY_S)
+        return time.perf_counter() - began_s
+
+    return Measured("Clipper", bench.address, scale)
+
+
+def measure(measured: Measured, mark: str, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """For each number of replicas, as many clients for each of them; then the time from one replica to the most."""
     rows = []
     requests = count_requests()
     for count in COUNTS:
-        bench.server.run("model", "scale", "waiting", str(count))
+        measured.scale(count)
         connections = CONNECTIONS_A_REPLICA * count
-        load(bench.address, connections, WARM_UP_S, requests)
-        row = {"replicas": count, **describe(load(bench.address, connections, SECONDS, requests), SECONDS)}
-        row["nodes"] = bench.server.run("status")["nodes"]
-        bench.tell(f"{count} replicas: {row['outputs_per_s']:,.0f} outputs/s, p99 {row['p99_ms']:.1f} ms")
+        load(measured.address, connections, WARM_UP_S, requests)
+        row = {"replicas": count, **loaded(measured.address, connections, requests, mark)}
+        tell(
+            f"{measured.name}, {count} replicas: {row['outputs_per_s']:,.0f} outputs/s, p99 {row['p99_ms']:.1f} ms, "
+            f"{row['cpu_us']:.0f} µs of processor time each"
+        )
         rows.append(row)
-    return {"slo_ms": SLO_MS, "nodes": NODES, "seconds": SECONDS, "counts": rows}
+    measured.scale(1)
+    rows[-1]["scaled_in_s"] = round(measured.scale(COUNTS[-1]), 2)
+    tell(f"{measured.name}, from 1 to {COUNTS[-1]} replicas: {rows[-1]['scaled_in_s']:.1f} s")
+    return rows
+
+
+def loaded(address: Address, connections: int, requests: Iterator[bytes], mark: str) -> dict[str, Any]:
+    """What clients get, and the processor time for each output of all processes but this one."""
+    processes = processes_of(mark)
+    before_s = cpu_s(processes)
+    row = describe(load(address, connections, SECONDS, requests), SECONDS)
+    taken_s = sum(now_s - before_s[pid] for pid, now_s in cpu_s(processes).items() if pid in before_s)
+    return {**row, "cpu_us": round(taken_s / max(row["outputs_per_s"] * SECONDS, 1.0) * 1e6, 1)}
 
 
 def judge(numbers: Numbers) -> Verdict:
-    """Whether throughput grows with replicas and the tail does not."""
-    first, *others = rows = numbers["counts"]
+    """Whether Clipper's throughput grows with replicas and its tail does not."""
+    first, *others = rows = numbers["clipper"]
     speed_ups = [row["outputs_per_s"] / first["outputs_per_s"] for row in others]
     is_linear = all(up >= LEAST_LINEARITY * row["replicas"] for up, row in zip(speed_ups, others))
     is_flat = max(row["p99_ms"] for row in others) <= MOST_P99_GROWTH * first["p99_ms"]
@@ -71,13 +128,35 @@ def judge(numbers: Numbers) -> Verdict:
     return Verdict(text, is_linear and is_flat and answered)
 
 
+def table(numbers: Numbers) -> str:
+    """Both servers side by side, as Markdown: Clipper's number first."""
+    head = "| replicas | outputs/s: Clipper, Serve | p99 ms | processor time of an output, µs |\n|---|---|---|---|\n"
+    rows = [
+        f"| {one['replicas']} | {one['outputs_per_s']:,.0f}; {other['outputs_per_s']:,.0f} | "
+        f"{one['p99_ms']:.0f}; {other['p99_ms']:.0f} | {one['cpu_us']:.0f}; {other['cpu_us']:.0f} |\n"
+        for one, other in zip(numbers["clipper"], numbers["serve"])
+    ]
+    one, other = (numbers[name][-1]["scaled_in_s"] for name in ("clipper", "serve"))
+    last = f"| from 1 to {COUNTS[-1]}, s | {one:.1f}; {other:.1f} | | |\n"
+    return head + "".join(rows) + last + "\n"
+
+
 def main() -> int:
     console = Console()
     machine = facts()
-    with running_cluster(environment("ray"), 0, *(CPUS_A_NODE for _ in range(NODES))) as cluster:
-        options = ("--ray-address", cluster.address, "--ray-python", str(cluster.python))
+    os.environ[MARK] = uuid.uuid4().hex
+    mark = f"{MARK}={os.environ[MARK]}"
+
+    def tell(text: str) -> None:
+        console.print(f"  {text}", highlight=False)
+
+    numbers: dict[str, Any] = {"slo_ms": SLO_MS, "nodes": NODES, "seconds": SECONDS}
+    with running_cluster(environment("serve"), 0, *(CPUS_A_NODE for _ in range(NODES))) as cluster:
+        options = ("--manager", "ray", "--ray-address", cluster.address, "--ray-python", str(cluster.python))
         with clipper(*options) as server:
-            numbers = measure(Bench(server, lambda text: console.print(f"  {text}", highlight=False)))
+            numbers["clipper"] = measure(clipper_with_waiting(Bench(server, tell)), mark, tell)
+        with serving(cluster, MODELS, MAX_BATCH) as serve:
+            numbers["serve"] = measure(Measured("Ray Serve", serve.address, serve.scale), mark, tell)
     verdict = judge(numbers)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     document = {
@@ -89,6 +168,10 @@ def main() -> int:
     }
     RESULT.write_text(json.dumps(document, indent=1) + "\n")
     console.print(f"{'passed' if verdict.passed else 'failed'}: {verdict.text}")
+    page = PAGE.read_text()
+    before, _, rest = page.partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{table(numbers)}{END}{rest.partition(END)[2]}")
+    console.print(table(numbers), highlight=False)
     return int(not verdict.passed)
 
 
