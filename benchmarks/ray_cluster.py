@@ -126,7 +126,10 @@ def main() -> None:
             elif what == "start head":
                 for lost in list(cluster.worker_nodes):  # they have ended, and their processes have not been waited for
                     cluster.remove_node(lost, allow_graceful=False)
-                nodes = [cluster.add_node(num_cpus=first, gcs_server_port=port, **options)]
+                # One that has known another head is of no use: Ray tells them apart by an id of each.
+                head = {"num_cpus": first, "gcs_server_port": port, **options}
+                cluster = Cluster(initialize_head=True, head_node_args=head)
+                nodes = [cluster.head_node]
                 answer(cluster.address)
     finally:
         cluster.shutdown()

@@ -9,6 +9,8 @@ import logging
 import os
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any
@@ -39,6 +41,8 @@ from clipper.processes.folder import ProcessFolder
 
 log = logging.getLogger(__name__)
 
+# How often to look whether the node's raylet, which started this process, is there.
+LOOK_EVERY_S = 1.0
 # A part of a log that is passed on at once. The next part follows with the next call.
 LOG_PART_BYTES = 1024 * 1024
 
@@ -47,6 +51,8 @@ class ReplicaActor:
     """Ray runs its methods on one event loop. All take and return what JSON can say, except ``receive``."""
 
     def __init__(self) -> None:
+        # A thread, because what Ray does at such an end may keep the event loop.
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         node = ray.get_runtime_context().get_node_id()
         self._description = Description(node, ray.util.get_node_ip_address(), build_id(RUNTIME_PARTS))
         self._folder = Path(tempfile.mkdtemp(prefix="clipper-"))
@@ -180,3 +186,14 @@ class ReplicaActor:
             watched.start(what, run)
         address = f"tcp:{host}:{listener.getsockname()[1]}"
         return Launched(address, identity.certificate, container.pid, container.warning)
+
+
+def _end_with(raylet: int) -> None:
+    """End this process once the raylet that started it has ended; the guard then ends the container.
+
+    Ray means to do so by itself. But where a raylet has ended because its head was lost, some actors went on for ever:
+    unknown to the next cluster, with a container whose processors that cluster gives to others.
+    """
+    while os.getppid() == raylet:
+        time.sleep(LOOK_EVERY_S)
+    os._exit(1)
