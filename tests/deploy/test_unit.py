@@ -24,7 +24,8 @@ UNIT = ROOT / "deploy" / "systemd" / "clipper.service"
 _AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 # Where the tests' own Python is in there: it may be in a home, which the unit protects.
 PYTHON = "/opt/python"
-USER_ID = "997"
+# Which no user of this machine has.
+USER_ID = "59876"
 # $1: what becomes /opt/clipper; $2: the Python's folder; $3: a folder for what the unit writes; $4: the unit.
 BOOT = f"""
 set -eu
