@@ -118,7 +118,8 @@ def test_the_three_come_up_and_know_each_other(compose: Compose) -> None:
 
     answer = post("predict", {"input": [1, 2.5]})
     assert answer["output"] == 3.5
-    assert post("observe", {"query_id": answer["query_id"], "label": 3.5})["observed"]
+    told = post("observe", {"query_id": answer["query_id"], "label": 3.5})
+    assert "observed" in told, told
     # What was learned is in Redis.
     assert "sum" in compose("exec", "-T", "redis", "redis-cli", "--scan")
     # Prometheus finds Clipper by its service's name, and has read the rules.
