@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from clipper.client import Clipper
 from clipper.processes.marks import MARK
 from clipper.processes.proc import start_time, variable
 from manager_bench import RAY_PORTS
+from own_network import cut, has_own_networks, heal, own_network
 from redis_server import RedisServer
 from waiting import until
 
@@ -63,6 +64,19 @@ def nodes(server: Server) -> dict[str, dict[str, int]]:
     return found
 
 
+def ports_of(actor: int) -> list[int]:
+    """The ports that an actor listens on for callers of its container."""
+    inodes = set()
+    for path in Path(f"/proc/{actor}/fd").iterdir():
+        with suppress(OSError):  # it was closed meanwhile
+            inodes.add(path.readlink().name)
+    sockets = [line.split() for line in Path(f"/proc/{actor}/net/tcp").read_text().splitlines()[1:]]
+    listening = [
+        int(one[1].rpartition(":")[2], 16) for one in sockets if one[3] == "0A" and f"socket:[{one[9]}]" in inodes
+    ]
+    return [port for port in listening if RAY_PORTS[0] <= port <= RAY_PORTS[1]]
+
+
 class Load:
     """Clients that each ask one query after another."""
 
@@ -108,6 +122,85 @@ def test_a_node_is_lost_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         wrong = [(expected, answer) for expected, answer in load.answers if answer.get("output") != expected]
         assert wrong == []
         assert not any(answer["default"] for _, answer in load.answers)
+
+
+def test_the_head_is_lost_and_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ray's own minute, in which nodes wait for their head.
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+    with running_cluster(environment("ray"), 0, 2, 2) as cluster, running_server(tmp_path / "home", cluster) as server:
+        deploy(server, tmp_path, monkeypatch, replicas=2)
+        before = {replica["id"]: replica["pid"] for replica in server.call("GET", "/replicas")}
+        cluster.kill_head()
+        assert server.predict("sums", [1, 2])["output"] == 3.0
+        # Without their head, the nodes end with all that runs there.
+        until(lambda: [pid for pid in before.values() if start_time(pid) is not None] == [])
+        lost = server.predict("sums", [1, 3])
+        assert lost.get("output") is None and "sum:1 has no replica" in " ".join(
+            server.call("GET", "/status")["problems"]
+        )
+        cluster.start_head()
+        cluster.add(2)
+        # Nobody tells the server.
+        until(lambda: [sum(states.values()) for states in nodes(server).values()] == [2])
+        until(lambda: server.predict("sums", [1, 4]).get("output") == 5.0)
+        after = {replica["id"]: replica["pid"] for replica in server.call("GET", "/replicas")}
+        assert not before.keys() & after.keys()
+
+
+@pytest.mark.skipif(not has_own_networks(), reason="making a network takes root, ip and iptables")
+def test_the_network_to_a_replica_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        own_network(),
+        running_cluster(environment("ray"), 0, 2, 2) as cluster,
+        running_server(tmp_path / "home", cluster) as server,
+    ):
+        deploy(server, tmp_path, monkeypatch, replicas=2)
+        before = {replica["pid"]: replica["id"] for replica in server.call("GET", "/replicas")}
+        pid = min(before)
+        load = Load(server)
+        try:
+            until(lambda: len(load.answers) > 4 * CLIENTS)
+            cut(*ports_of(actor_of(pid)))
+            so_far = len(load.answers)
+            # Another takes its place, on whichever node.
+            until(lambda: start_time(pid) is None)
+            until(lambda: before[pid] not in {replica["id"] for replica in server.call("GET", "/replicas")})
+            until(
+                lambda: (
+                    [sum(states.values()) for states in nodes(server).values() if "ready" in states] in ([2], [1, 1])
+                )
+            )
+            until(lambda: len(load.answers) > so_far + 4 * CLIENTS)
+        finally:
+            load.stop()
+        after = {replica["pid"]: replica["id"] for replica in server.call("GET", "/replicas")}
+        assert len(after) == 2 and before[pid] not in after.values()
+        # What was in flight there was asked again elsewhere, well before its deadline.
+        assert [(expected, answer) for expected, answer in load.answers if answer.get("output") != expected] == []
+
+
+@pytest.mark.skipif(not has_own_networks(), reason="making a network takes root, ip and iptables")
+def test_a_network_that_is_cut_for_a_moment_costs_no_replica(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        own_network(),
+        running_cluster(environment("ray"), 2) as cluster,
+        running_server(tmp_path / "home", cluster) as server,
+    ):
+        deploy(server, tmp_path, monkeypatch)
+        (replica,) = server.call("GET", "/replicas")
+        load = Load(server)
+        try:
+            until(lambda: len(load.answers) > 4 * CLIENTS)
+            cut(*ports_of(actor_of(replica["pid"])))
+            waits = threading.Timer(1.0, heal)
+            so_far = len(load.answers)
+            waits.start()
+            waits.join()
+            until(lambda: len(load.answers) > so_far + 4 * CLIENTS)
+        finally:
+            load.stop()
+        assert [one["id"] for one in server.call("GET", "/replicas")] == [replica["id"]]
+        assert [(expected, answer) for expected, answer in load.answers if answer.get("output") != expected] == []
 
 
 def test_the_next_server_goes_on_with_what_runs_and_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
