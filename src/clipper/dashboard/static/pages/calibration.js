@@ -59,7 +59,7 @@ function Diagram({ reliability }) {
       <text x=${x(0) - 6} y=${y(tick) + 4} text-anchor="end">${tick}</text>
     `)}
     <text x=${x(0.5)} y=${SIZE - 3} text-anchor="middle">confidence</text>
-    <text x="11" y=${y(0.5)} text-anchor="middle" transform="rotate(-90 11 ${y(0.5)})">right</text>
+    <text x="11" y=${y(0.75)} text-anchor="middle" transform="rotate(-90 11 ${y(0.75)})">right</text>
     <path class="ideal" d="M${x(0)} ${y(0)}L${x(1)} ${y(1)}" />
     ${["raw", "answered"].map((kind) => {
       const points = pointsOf(reliability[kind], x, y);

@@ -3,7 +3,7 @@
 import { html } from "../html.js";
 import { path } from "../api.js";
 import { usePoll } from "../poll.js";
-import { day } from "../format.js";
+import { counted, day } from "../format.js";
 import { State, Waiting } from "../parts/notices.js";
 import { Table } from "../parts/table.js";
 import { link } from "../router.js";
@@ -44,7 +44,7 @@ export function Model({ api, mayAct, route }) {
     <p>${current ? html`Version <strong>${current.version}</strong> is current. ` : "No version is current. "}
       ${users.length ? html`Asked by ${users.map((one, index) => html`${index ? ", " : ""}<a href=${link("applications", one.name)}>${one.name}</a>`)}.` : "No application asks it."}</p>
     ${current?.scaling_reason &&
-    html`<p>It has ${current.replicas_wanted} replicas${current.scaling ? ` of ${current.scaling.min} to ${current.scaling.max}` : ""}: ${current.scaling_reason}</p>`}
+    html`<p>It has ${counted(current.replicas_wanted, "replica")}${current.scaling ? ` of ${current.scaling.min} to ${current.scaling.max}` : ""}: ${current.scaling_reason}</p>`}
     <p class="buttons">
       <a class="button" href=${link("models", name, "logs")}>Logs</a>
       ${mayAct && html`<${Rollback} api=${api} model=${model.value} users=${users} onDone=${model.again} />`}
