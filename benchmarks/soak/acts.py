@@ -35,9 +35,9 @@ BALLAST_BYTES = 200_000
 MODELS = {"steady": 0.5 * 784, "low": 0.49 * 784, "high": 0.51 * 784, "changing": 2.0}
 
 # Kills of what the whole server stands on, as shares of a run. Worker 0 and the second supervisor live for most of it,
-# and the worker that is killed is judged for a third of it after its own warm-up.
+# and the worker that is killed is judged for more than half of it after its own warm-up.
 SUPERVISOR_KILLS = (0.05, 0.95)
-WORKER_KILLS = (0.1, 0.3)
+WORKER_KILLS = (0.03, 0.1)
 
 
 class Actor:
