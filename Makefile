@@ -63,7 +63,7 @@ ifdef PYTEST
 else
 	$(PY) -m pytest -m alone $(ALONE)
 	@$(MAKE) --no-print-directory compiled
-	$(PY) -m pytest -m "not alone" -n 2 --dist loadfile
+	$(PY) -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
 endif
 
 # What takes too long for every change: a whole cluster of Ray, and servers that wait for a lease to end.
@@ -81,7 +81,7 @@ COMPILED := tests/test_build.py tests/abstraction tests/selection/test_applicati
 	--ignore=tests/abstraction/batching/test_open_loop.py --ignore=tests/abstraction/batching/test_goodput.py
 compiled: setup
 	@compiled=$$(sh scripts/compiled.sh) && \
-		CLIPPER_FORM=compiled "$$compiled/bin/python" -m pytest $(COMPILED) -m "not alone and not pure" -n 2 --dist loadfile
+		CLIPPER_FORM=compiled "$$compiled/bin/python" -m pytest $(COMPILED) -m "not alone and not pure" -n 2 --dist loadfile --no-loadscope-reorder
 
 wheel:
 	@sh scripts/wheel.sh

@@ -305,7 +305,8 @@ class MemoryOperations:
         if name in versions:
             raise Conflict(f"version {model}:{name} exists")
         self.deployments.append(deployment)
-        self.made.setdefault(model, {})[name] = msgspec.structs.replace(deployment, version=name)
+        manager = deployment.manager or "local"
+        self.made.setdefault(model, {})[name] = msgspec.structs.replace(deployment, version=name, manager=manager)
         versions[name] = Version(
             model=model,
             version=name,

@@ -149,12 +149,6 @@ def test_a_servers_process_is_told_what_the_command_was(tmp_path: Path) -> None:
     assert parse_command_line(arguments) == Config(tmp_path, **given)
 
 
-def test_what_is_no_origin_is_refused_before_a_server_starts(tmp_path: Path) -> None:
-    settings = {"management_host": "127.0.0.1", "allowed_origin": ("*", "https://shop.example/")}
-    with pytest.raises(typer.BadParameter, match=r"'https://shop\.example/' is not an origin"):
-        checked_start(tmp_path, settings)
-
-
 def test_a_manager_without_its_extra_is_refused(tmp_path: Path) -> None:
     assert find_spec("ray") is None, "the tests' own environment has it, so this test says nothing"
     settings = {"management_host": "127.0.0.1", "manager": "ray"}

@@ -66,7 +66,8 @@ class ReportOperations:
         if context is not None and by_context:
             raise InvalidArgument("a report of one context has no groups by context: give either context or by_context")
         asked = _asked(record, confidence, tolerance)
-        statistics = await self._workers.statistics([name], ())
+        # Of all versions, since a report also compares those that are no longer linked.
+        statistics = await self._workers.statistics([name])
         contexts = [context]
         if by_context:
             contexts += await self._contexts_with_most(record.state_id)
