@@ -143,6 +143,17 @@ def test_no_two_series_share_a_row(writes: list[tuple[Subject, str, bool]]) -> N
             assert same(read(ring, one, each, 1), [value])
 
 
+def test_memory_that_nobody_wrote_is_not_read() -> None:
+    ring = SeriesRing(4, 2)
+    ring.begin(0)
+    ring.write(A, {"rate": 1.0}, is_busy=True)
+    ring._values[1].view(np.uint32)[:] = 0x7F800001  # a signalling NaN, whose conversion warns
+    with np.errstate(all="raise"):
+        of_a, of_b = ring.read_all([A, B], ["rate", "p99_ms"], 4)
+    assert same(of_a["rate"], [1.0])
+    assert same(of_a["p99_ms"] + of_b["rate"] + of_b["p99_ms"], [math.nan] * 3)
+
+
 def test_memory_is_touched_only_where_rows_are_used() -> None:
     ring = SeriesRing(1800, 8192)
     assert ring._values.nbytes == 8192 * 1800 * 4

@@ -131,8 +131,10 @@ class SeriesRing:
         length = min(points, self.length)
         positions = np.arange(self._step - length + 1, self._step + 1) % self._points
         index = np.array(rows, np.intp)
-        found = self._values[index[:, np.newaxis], positions].astype(np.float64)
-        found[index < 0] = NO_VALUE
+        known = index >= 0
+        # A row that nobody writes is uninitialised memory: it is not read.
+        found = np.full((len(rows), length), NO_VALUE)
+        found[known] = self._values[index[known, np.newaxis], positions]
         lists = iter(np.round(found, DIGITS).tolist())
         return [dict(zip(names, lists)) for _ in range(len(rows) // len(names))]
 
