@@ -2,99 +2,24 @@ import asyncio
 import itertools
 import math
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from clipper.abstraction import model_queue as model_queue_module
 from clipper.abstraction.batching import scheduler as scheduler_module
-from clipper.abstraction.cache.clock import ClockCache
-from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, MAX_NOTIFIED, ModelQueue
-from clipper.abstraction.turns import Turns
+from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, MAX_NOTIFIED
 from clipper.containers.protocol.frames import HEADER_BYTES
 from clipper.containers.protocol.messages import decode_welcome, encode_welcome
 from clipper.containers.protocol.typed import OutputForm, encode_typed_results
-from clipper.control.snapshot import VersionSnapshot
 from clipper.outputs.output import TypedOutput
 from clipper.settings.version import Batching
-from clipper.types import DType, ModelId
-from event_loops import ShiftedLoop, run_clean, turn_over
+from clipper.types import DType
+from event_loops import ShiftedLoop, turn_over
+from queue_bench import SLO_S, Bench, failure, outputs
 from small_container import SmallContainer
 from waiting import until_async
-from works import Waiting
-
-DIGITS = ModelId("digits", "1")
-SLO_S = 100.0
-EIGHT = Batching("fixed", 8)
-
-Scenario = Callable[["Bench"], Coroutine[Any, Any, None]]
-
-
-class Bench:
-    """A version's queue, its containers and the queries that a test asks of it."""
-
-    def __init__(self, tmp_path: Path, batching: Batching, cache: bool) -> None:
-        self._tmp_path = tmp_path
-        self.snapshot = VersionSnapshot("1", "doubles", batching, cache)
-        self.cache = ClockCache(1 << 20)
-        self.queue = ModelQueue(DIGITS, self.snapshot, self.cache, Turns())
-        self.loop = asyncio.get_running_loop()
-        self.containers: list[SmallContainer] = []
-
-    async def start(self, max_batch: int | None = None) -> SmallContainer:
-        path = self._tmp_path / f"s{len(self.containers)}"
-        container = await SmallContainer(path, max_batch=max_batch).start()
-        self.containers.append(container)
-        return container
-
-    async def link(self, *containers: SmallContainer) -> None:
-        """Make these its replicas, and wait until they are linked."""
-        self.queue.set_replicas([container.replica for container in containers])
-        await until_async(lambda: self.states().count("linked") == len(containers))
-
-    def states(self) -> list[str]:
-        return [replica.state for replica in self.queue.replica_statistics()]
-
-    def ask(self, row: bytes, slo_s: float = SLO_S, *, is_background: bool = False) -> Waiting:
-        now_s = self.loop.time()
-        waiter = Waiting(now_s + slo_s)
-        output = self.queue.predict(row, waiter, now_s, slo_s, is_background=is_background)
-        if output is not None:
-            waiter.on_output("digits", output)
-        return waiter
-
-    async def end(self) -> None:
-        self.queue.close()
-        for container in self.containers:
-            await container.kill()
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Callable[..., None]:
-    def run_scenario(scenario: Scenario, batching: Batching = EIGHT, cache: bool = True) -> None:
-        async def whole() -> None:
-            bench = Bench(tmp_path, batching, cache)
-            try:
-                await scenario(bench)
-            finally:
-                await bench.end()
-
-        run_clean(whole())
-
-    return run_scenario
-
-
-def outputs(*waiters: Waiting) -> list[str]:
-    return [waiter.heard[0][2] for waiter in waiters]
-
-
-def failure(waiter: Waiting) -> tuple[str, ...]:
-    ((kind, model, code, message),) = waiter.heard
-    assert (kind, model) == ("failure", "digits")
-    return code, message
 
 
 async def typed_container(bench: Bench) -> SmallContainer:
@@ -201,53 +126,6 @@ def test_miss_join_and_hit(run: Callable[..., None]) -> None:
         assert (load.arrivals, load.late, load.batches_sent, load.batches_answered, load.slo_s) == (2, 0, 1, 1, 1.0)
         # Of batches of 8: while one size only is known, a tenth of its time is taken to go by the row.
         assert load.rows_per_s == {replica.id: pytest.approx(8 / (1.3 * load.service_s))}
-
-    run(scenario)
-
-
-def test_an_equal_input_does_not_join_one_on_a_replica_that_hangs(run: Callable[..., None]) -> None:
-    async def scenario(bench: Bench) -> None:
-        hanging, other = await bench.start(), await bench.start()
-        await bench.link(hanging)
-        hung = bench.ask(b"a" * 8, slo_s=20.0)
-        await until_async(lambda: hanging.batches)
-        await bench.link(hanging, other)
-        assert isinstance(bench.loop, ShiftedLoop)
-        bench.loop.advance(40.0)
-        fresh = bench.ask(b"a" * 8, slo_s=20.0)
-        await until_async(lambda: other.batches)
-        other.take().answer([b"2"])
-        await until_async(lambda: fresh.done)
-        assert outputs(fresh) == ["2"] and not hung.done
-        # What comes of the first after all neither replaces the newer entry nor is counted in the cache.
-        hanging.take().answer([b"1"])
-        await until_async(lambda: hung.done)
-        assert outputs(bench.ask(b"a" * 8)) == ["2"]
-        assert bench.cache.statistics().entries == 1
-
-    run(scenario)
-
-
-def test_a_replica_that_hangs_is_sent_no_more(run: Callable[..., None]) -> None:
-    """What it does not answer waits for another, which is linked later."""
-
-    async def scenario(bench: Bench) -> None:
-        hanging, other = await bench.start(), await bench.start()
-        await bench.link(hanging)
-        hung = bench.ask(b"a" * 8)
-        await until_async(lambda: hanging.batches)
-        assert isinstance(bench.loop, ShiftedLoop)
-        bench.loop.advance(1.0)
-        waiting = bench.ask(b"b" * 8)
-        await turn_over(20)
-        assert bench.queue.replica_statistics()[0].in_flight == 1
-        await bench.link(hanging, other)
-        await until_async(lambda: other.batches)
-        batch = other.take()
-        assert batch.rows == [b"b" * 8]
-        batch.answer([b"2"])
-        await until_async(lambda: waiting.done)
-        assert not hung.done
 
     run(scenario)
 
@@ -403,149 +281,6 @@ def test_an_answer_to_no_batch_changes_nothing(run: Callable[..., None], caplog:
 
     run(scenario)
     assert "which it was not sent" in caplog.text
-
-
-def test_work_of_a_replica_that_died_goes_to_another(run: Callable[..., None]) -> None:
-    async def scenario(bench: Bench) -> None:
-        first, second = await bench.start(), await bench.start()
-        await bench.link(first)
-        queries = [bench.ask(bytes([number]) * 8) for number in range(3)]
-        await until_async(lambda: first.batches)
-        bench.queue.set_replicas([first.replica, second.replica])
-        await until_async(lambda: bench.states() == ["linked", "linked"])
-        await first.kill()
-        await until_async(lambda: second.batches)
-        batch = second.take()
-        assert batch.rows == [bytes([number]) * 8 for number in range(3)]
-        batch.answer([b"0", b"1", b"2"])
-        await until_async(lambda: queries[2].done)
-        assert outputs(*queries) == ["0", "1", "2"]
-        assert bench.queue.replica_statistics()[0].state == "lost"
-        assert bench.queue.replica_statistics()[0].last_error
-
-    run(scenario)
-
-
-def test_an_input_in_flight_when_two_replicas_died_is_taken_to_be_the_cause(run: Callable[..., None]) -> None:
-    async def scenario(bench: Bench) -> None:
-        first, second = await bench.start(), await bench.start()
-        await bench.link(first, second)
-        query = bench.ask(b"a" * 8)
-        for container in (first, second):
-            await until_async(lambda container=container: container.batches)
-            await container.kill()
-        await until_async(lambda: query.done)
-        code, message = failure(query)
-        assert code == "model_error" and "2 containers of digits:1 died" in message
-        assert bench.queue.statistics().queue_length == 0
-
-    run(scenario)
-
-
-def test_lost_work_that_nobody_wants_any_more_is_dropped(run: Callable[..., None]) -> None:
-    async def scenario(bench: Bench) -> None:
-        container = await bench.start()
-        await bench.link(container)
-        query = bench.ask(b"a" * 8)
-        await until_async(lambda: container.batches)
-        query.done = True
-        await container.kill()
-        await until_async(lambda: bench.states() == ["lost"])
-        assert bench.queue.statistics().queue_length == 0
-        # The next equal input does not join it.
-        bench.ask(b"a" * 8)
-        assert bench.queue.statistics().cache_joins == 0
-
-    run(scenario)
-
-
-def test_a_replica_that_is_no_longer_wanted_answers_its_last_batch(run: Callable[..., None]) -> None:
-    async def scenario(bench: Bench) -> None:
-        old, new = await bench.start(), await bench.start()
-        await bench.link(old)
-        query = bench.ask(b"a" * 8)
-        await until_async(lambda: old.batches)
-        bench.queue.set_replicas([new.replica])
-        await until_async(lambda: "linked" in bench.states())
-        assert bench.states() == ["draining", "linked"]
-        later = bench.ask(b"b" * 8)
-        await until_async(lambda: new.batches)
-        old.take().answer([b"1"])
-        new.take().answer([b"2"])
-        await until_async(lambda: query.done and later.done)
-        assert outputs(query, later) == ["1", "2"]
-        assert bench.states() == ["linked"]
-        await until_async(lambda: not old.callers)
-
-    run(scenario)
-
-
-def test_a_replica_that_is_wanted_again_while_it_drains_is_kept(run: Callable[..., None]) -> None:
-    async def scenario(bench: Bench) -> None:
-        container = await bench.start()
-        await bench.link(container)
-        query = bench.ask(b"a" * 8)
-        await until_async(lambda: container.batches)
-        bench.queue.set_replicas([])
-        bench.queue.set_replicas([container.replica])
-        container.take().answer([b"1"])
-        await until_async(lambda: query.done)
-        assert bench.states() == ["linked"]
-        bench.ask(b"b" * 8)
-        await until_async(lambda: container.batches)
-
-    run(scenario)
-
-
-def test_a_draining_replica_that_dies_leaves_nothing_behind(run: Callable[..., None]) -> None:
-    async def scenario(bench: Bench) -> None:
-        container = await bench.start()
-        await bench.link(container)
-        flying = bench.ask(b"a" * 8)
-        await until_async(lambda: container.batches)
-        bench.queue.set_replicas([])
-        queued = bench.ask(b"b" * 8)
-        await turn_over()
-        assert not queued.done
-        await container.kill()
-        await until_async(lambda: flying.done and queued.done)
-        assert failure(flying)[0] == failure(queued)[0] == "no_replica"
-        assert bench.states() == []
-
-    run(scenario)
-
-
-def test_queries_wait_for_a_replica_that_is_dialled_and_not_if_there_is_none(run: Callable[..., None]) -> None:
-    async def scenario(bench: Bench) -> None:
-        assert failure(bench.ask(b"a" * 8)) == ("no_replica", "digits:1 has no replica")
-        container = await bench.start()
-        bench.queue.set_replicas([container.replica])
-        query = bench.ask(b"a" * 8)
-        assert bench.queue.why_late() == ("no_replica", "no replica of digits:1 is connected")
-        await until_async(lambda: container.batches)
-        assert bench.queue.why_late()[0] == "timeout"
-        container.take().answer([b"1"])
-        await until_async(lambda: query.done)
-
-    run(scenario)
-
-
-def test_close_tells_everyone_and_forgets(run: Callable[..., None]) -> None:
-    async def scenario(bench: Bench) -> None:
-        container = await bench.start(max_batch=1)
-        await bench.link(container)
-        kept = bench.ask(b"k" * 8)
-        await until_async(lambda: container.batches)
-        container.take().answer([b"1"])
-        await until_async(lambda: kept.done)
-        queries = [bench.ask(bytes([number]) * 8) for number in range(5)]
-        await until_async(lambda: container.batches)
-        bench.queue.close()
-        assert {failure(query)[0] for query in queries} == {"no_replica"}
-        assert bench.cache.statistics().entries == 0
-        assert failure(bench.ask(b"k" * 8))[0] == "no_replica"
-
-    run(scenario)
 
 
 def test_a_full_queue_refuses_at_once(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:

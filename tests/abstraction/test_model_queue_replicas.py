@@ -1,0 +1,197 @@
+"""What a version's queue does when its replicas hang, die, drain or come later."""
+
+from collections.abc import Callable
+
+from event_loops import ShiftedLoop, turn_over
+from queue_bench import Bench, failure, outputs
+from waiting import until_async
+
+
+def test_an_equal_input_does_not_join_one_on_a_replica_that_hangs(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        hanging, other = await bench.start(), await bench.start()
+        await bench.link(hanging)
+        hung = bench.ask(b"a" * 8, slo_s=20.0)
+        await until_async(lambda: hanging.batches)
+        await bench.link(hanging, other)
+        assert isinstance(bench.loop, ShiftedLoop)
+        bench.loop.advance(40.0)
+        fresh = bench.ask(b"a" * 8, slo_s=20.0)
+        await until_async(lambda: other.batches)
+        other.take().answer([b"2"])
+        await until_async(lambda: fresh.done)
+        assert outputs(fresh) == ["2"] and not hung.done
+        # What comes of the first after all neither replaces the newer entry nor is counted in the cache.
+        hanging.take().answer([b"1"])
+        await until_async(lambda: hung.done)
+        assert outputs(bench.ask(b"a" * 8)) == ["2"]
+        assert bench.cache.statistics().entries == 1
+
+    run(scenario)
+
+
+def test_a_replica_that_hangs_is_sent_no_more(run: Callable[..., None]) -> None:
+    """What it does not answer waits for another, which is linked later."""
+
+    async def scenario(bench: Bench) -> None:
+        hanging, other = await bench.start(), await bench.start()
+        await bench.link(hanging)
+        hung = bench.ask(b"a" * 8)
+        await until_async(lambda: hanging.batches)
+        assert isinstance(bench.loop, ShiftedLoop)
+        bench.loop.advance(1.0)
+        waiting = bench.ask(b"b" * 8)
+        await turn_over(20)
+        assert bench.queue.replica_statistics()[0].in_flight == 1
+        await bench.link(hanging, other)
+        await until_async(lambda: other.batches)
+        batch = other.take()
+        assert batch.rows == [b"b" * 8]
+        batch.answer([b"2"])
+        await until_async(lambda: waiting.done)
+        assert not hung.done
+
+    run(scenario)
+
+
+def test_work_of_a_replica_that_died_goes_to_another(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        first, second = await bench.start(), await bench.start()
+        await bench.link(first)
+        queries = [bench.ask(bytes([number]) * 8) for number in range(3)]
+        await until_async(lambda: first.batches)
+        bench.queue.set_replicas([first.replica, second.replica])
+        await until_async(lambda: bench.states() == ["linked", "linked"])
+        await first.kill()
+        await until_async(lambda: second.batches)
+        batch = second.take()
+        assert batch.rows == [bytes([number]) * 8 for number in range(3)]
+        batch.answer([b"0", b"1", b"2"])
+        await until_async(lambda: queries[2].done)
+        assert outputs(*queries) == ["0", "1", "2"]
+        assert bench.queue.replica_statistics()[0].state == "lost"
+        assert bench.queue.replica_statistics()[0].last_error
+
+    run(scenario)
+
+
+def test_an_input_in_flight_when_two_replicas_died_is_taken_to_be_the_cause(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        first, second = await bench.start(), await bench.start()
+        await bench.link(first, second)
+        query = bench.ask(b"a" * 8)
+        for container in (first, second):
+            await until_async(lambda container=container: container.batches)
+            await container.kill()
+        await until_async(lambda: query.done)
+        code, message = failure(query)
+        assert code == "model_error" and "2 containers of digits:1 died" in message
+        assert bench.queue.statistics().queue_length == 0
+
+    run(scenario)
+
+
+def test_lost_work_that_nobody_wants_any_more_is_dropped(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        query = bench.ask(b"a" * 8)
+        await until_async(lambda: container.batches)
+        query.done = True
+        await container.kill()
+        await until_async(lambda: bench.states() == ["lost"])
+        assert bench.queue.statistics().queue_length == 0
+        # The next equal input does not join it.
+        bench.ask(b"a" * 8)
+        assert bench.queue.statistics().cache_joins == 0
+
+    run(scenario)
+
+
+def test_a_replica_that_is_no_longer_wanted_answers_its_last_batch(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        old, new = await bench.start(), await bench.start()
+        await bench.link(old)
+        query = bench.ask(b"a" * 8)
+        await until_async(lambda: old.batches)
+        bench.queue.set_replicas([new.replica])
+        await until_async(lambda: "linked" in bench.states())
+        assert bench.states() == ["draining", "linked"]
+        later = bench.ask(b"b" * 8)
+        await until_async(lambda: new.batches)
+        old.take().answer([b"1"])
+        new.take().answer([b"2"])
+        await until_async(lambda: query.done and later.done)
+        assert outputs(query, later) == ["1", "2"]
+        assert bench.states() == ["linked"]
+        await until_async(lambda: not old.callers)
+
+    run(scenario)
+
+
+def test_a_replica_that_is_wanted_again_while_it_drains_is_kept(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        query = bench.ask(b"a" * 8)
+        await until_async(lambda: container.batches)
+        bench.queue.set_replicas([])
+        bench.queue.set_replicas([container.replica])
+        container.take().answer([b"1"])
+        await until_async(lambda: query.done)
+        assert bench.states() == ["linked"]
+        bench.ask(b"b" * 8)
+        await until_async(lambda: container.batches)
+
+    run(scenario)
+
+
+def test_a_draining_replica_that_dies_leaves_nothing_behind(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        flying = bench.ask(b"a" * 8)
+        await until_async(lambda: container.batches)
+        bench.queue.set_replicas([])
+        queued = bench.ask(b"b" * 8)
+        await turn_over()
+        assert not queued.done
+        await container.kill()
+        await until_async(lambda: flying.done and queued.done)
+        assert failure(flying)[0] == failure(queued)[0] == "no_replica"
+        assert bench.states() == []
+
+    run(scenario)
+
+
+def test_queries_wait_for_a_replica_that_is_dialled_and_not_if_there_is_none(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        assert failure(bench.ask(b"a" * 8)) == ("no_replica", "digits:1 has no replica")
+        container = await bench.start()
+        bench.queue.set_replicas([container.replica])
+        query = bench.ask(b"a" * 8)
+        assert bench.queue.why_late() == ("no_replica", "no replica of digits:1 is connected")
+        await until_async(lambda: container.batches)
+        assert bench.queue.why_late()[0] == "timeout"
+        container.take().answer([b"1"])
+        await until_async(lambda: query.done)
+
+    run(scenario)
+
+
+def test_close_tells_everyone_and_forgets(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start(max_batch=1)
+        await bench.link(container)
+        kept = bench.ask(b"k" * 8)
+        await until_async(lambda: container.batches)
+        container.take().answer([b"1"])
+        await until_async(lambda: kept.done)
+        queries = [bench.ask(bytes([number]) * 8) for number in range(5)]
+        await until_async(lambda: container.batches)
+        bench.queue.close()
+        assert {failure(query)[0] for query in queries} == {"no_replica"}
+        assert bench.cache.statistics().entries == 0
+        assert failure(bench.ask(b"k" * 8))[0] == "no_replica"
+
+    run(scenario)
