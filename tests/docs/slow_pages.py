@@ -58,22 +58,27 @@ def open_inference(reader: Reader) -> list[str]:
         clipper.create_application("digits", model="digits", slo_ms=20_000)
         now = clipper.status()
         addresses = {"localhost:1337": now.query_url.partition("//")[2], "localhost:1339": str(now.grpc_address)}
-        # The page goes on from a client that it showed before the one of KServe.
-        texts = [
-            (http.place, http.text),
-            (further.place, f"images = image\n{further.text}\nprint(ids.shape)"),
-            (kserve.place, f"{kserve.text}\nprint(answer.outputs[0].data)"),
-            (grpc.place, grpc.text.replace("client_timeout=0.5", "client_timeout=100")),
+        # Each client has a process of its own: KServe's and Triton's both bring the protocol's messages. The page
+        # goes on from Triton's client of REST after that of KServe.
+        clients = [
+            [(http.place, http.text), (further.place, f"images = image\n{further.text}\nprint(ids.shape)")],
+            [(kserve.place, f"{kserve.text}\nprint(answer.outputs[0].data)")],
+            [(grpc.place, grpc.text.replace("client_timeout=0.5", "client_timeout=100"))],
         ]
-        for old, new in addresses.items():
-            texts = [(place, text.replace(old, new)) for place, text in texts]
-        done = subprocess.run(
-            [environment("open_inference"), "-c", DRIVER],
-            input=json.dumps(texts),
-            text=True,
-            check=True,
-            stdout=subprocess.PIPE,
-        )
+        return [line for texts in clients for line in _printed(texts, addresses)]
+
+
+def _printed(texts: list[tuple[str, str]], addresses: dict[str, str]) -> list[str]:
+    """What texts of Python print, with these addresses in place of the page's."""
+    for old, new in addresses.items():
+        texts = [(place, text.replace(old, new)) for place, text in texts]
+    done = subprocess.run(
+        [environment("open_inference"), "-c", DRIVER],
+        input=json.dumps(texts),
+        text=True,
+        check=True,
+        stdout=subprocess.PIPE,
+    )
     return done.stdout.splitlines()
 
 
