@@ -56,7 +56,8 @@ class OneSample:
 class Bench:
     """``kind`` is that of its models' containers; ``environ`` leads to a dockerd, where one is needed.
 
-    ``transport`` and ``network`` are those of containers in Docker.
+    ``transport`` and ``network`` are those of containers in Docker. From the container ``fork_from`` of this machine on
+    they are forked: none of them by default.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Bench:
         base_image: str = BASE_IMAGE,
         transport: Transport = "unix",
         network: str = "host",
+        fork_from: int = 1_000_000,
     ) -> None:
         self.path = path
+        self.fork_from = fork_from
         self.kind: ManagerName = kind
         self.transport = transport
         self.environ = environ or {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
@@ -96,7 +99,7 @@ class Bench:
         )
         self.launchers = open_launchers(self.facilities)
         environments = EnvironmentProvider(self.processes, self.facilities.artifacts, path / "environments")
-        self.launcher = self.launchers["local"] = LocalLauncher(self.facilities, environments)
+        self.launcher = self.launchers["local"] = LocalLauncher(self.facilities, environments, fork_from=fork_from)
         numbers = itertools.count(1)
         self.samples = OneSample(sample)
 
@@ -170,9 +173,17 @@ class Bench:
         assert list((self.path / "run").iterdir()) == []
 
 
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """In a time that no test needs."""
-    asyncio.run(asyncio.wait_for(coroutine, 200))
+def run(coroutine: Coroutine[Any, Any, None], bench: Bench | None = None) -> None:
+    """In a time that no test needs. The fork servers of a bench end with it."""
+
+    async def whole() -> None:
+        try:
+            await asyncio.wait_for(coroutine, 200)
+        finally:
+            if bench is not None:
+                await bench.launcher.forks.end_all()
+
+    asyncio.run(whole())
 
 
 async def send_batch(address: ReplicaAddress) -> asyncio.StreamWriter:

@@ -58,6 +58,11 @@ MAX_CONTEXT_LENGTH = 1000
 # model: 17 KB.
 MAX_FEATURES = 64
 
+# What is said between the supervisor and a fork server; arguments and variables of a container are some hundred bytes.
+MAX_FORK_MESSAGE_BYTES = 64 * 1024
+# The variable that makes room for those of forked containers.
+ROOM_VARIABLE = "CLIPPER_ROOM"
+
 # Where memory runs out, the kernel should take a model before the server that would start it again.
 OOM_SCORE_ADJUSTMENT = 500
 

@@ -73,7 +73,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "managers": "managers.reconcile processes run_as containers.protocol control.snapshot settings tls",
         "managers.environments": "managers processes run_as trees settings",
         # Nobody else knows these: a manager is one folder, and one row of the table in managers.open.
-        "managers.local": "managers managers.environments processes run_as control.snapshot",
+        "managers.local": "managers managers.environments processes run_as control.snapshot settings",
         "managers.docker": "managers processes control.snapshot settings",
         # On a node, a container is a process of its machine.
         "managers.ray": "build extras managers managers.environments managers.local processes run_as control.snapshot "
@@ -168,6 +168,8 @@ PURE = (
     "clipper.frontend.rpc.wire",
     "clipper.managers.start_time",
     "clipper.managers.shares",
+    "clipper.managers.local.fork_messages",
+    "clipper.managers.local.warmth",
     "clipper.managers.docker.log_lines",
     "clipper.managers.docker.options",
     "clipper.managers.docker.dockerfile",

@@ -1,4 +1,7 @@
-"""One suite for every kind of manager: real containers, in processes, in a real Docker and on a real Ray cluster."""
+"""One suite for every kind of manager: real containers, in processes, in a real Docker and on a real Ray cluster.
+
+Processes are started by themselves, and forked from one that has their libraries.
+"""
 
 import asyncio
 import os
@@ -23,9 +26,10 @@ MakeBench = Callable[..., Bench]
 
 
 ON_RAY = pytest.param("ray", marks=pytest.mark.scale)
+FORKED = pytest.param("local over fork", marks=pytest.mark.scale)
 
 
-@pytest.fixture(params=["local", "docker", ON_RAY])
+@pytest.fixture(params=["local", FORKED, "docker", ON_RAY])
 def make_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeBench]:
     """Takes what else ``Bench`` takes. Whatever a test leaves running is ended."""
     kind, _, transport = request.param.partition(" over ")
@@ -34,7 +38,11 @@ def make_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeB
     benches = []
 
     def make(**options: Any) -> Bench:
-        benches.append(Bench(tmp_path, kind, environ, transport=transport or "unix", **options))
+        if transport == "fork":
+            options |= {"fork_from": 1}
+        elif transport:
+            options |= {"transport": transport}
+        benches.append(Bench(tmp_path, kind, environ, **options))
         return benches[-1]
 
     yield make
@@ -48,7 +56,9 @@ def bench(make_bench: MakeBench) -> Bench:
 
 
 # Where it matters how a container is dialled.
-by_any_transport = pytest.mark.parametrize("make_bench", ["local", "docker", "docker over tcp", "ray"], indirect=True)
+by_any_transport = pytest.mark.parametrize(
+    "make_bench", ["local", "local over fork", "docker", "docker over tcp", "ray"], indirect=True
+)
 
 
 @by_any_transport
@@ -68,7 +78,7 @@ def test_a_container_comes_up_and_stops_and_leaves_only_its_log(bench: Bench) ->
         bench.leaves_nothing()
         assert "stopped" in tail(bench.manager.log_path(SLOT), 1)[0]
 
-    run(test())
+    run(test(), bench)
 
 
 def test_a_model_that_cannot_be_loaded_is_a_start_failure_with_the_log(bench: Bench) -> None:
@@ -84,7 +94,7 @@ def test_a_model_that_cannot_be_loaded_is_a_start_failure_with_the_log(bench: Be
         await bench.until_dead()
         assert "other" in bench.failure and "no such weights" not in bench.failure
 
-    run(test())
+    run(test(), bench)
 
 
 def test_a_model_that_loads_for_ever_is_given_up_in_time(bench: Bench) -> None:
@@ -97,7 +107,7 @@ def test_a_model_that_loads_for_ever_is_given_up_in_time(bench: Bench) -> None:
         assert starting.pid is not None and start_time(starting.pid) is None
         bench.leaves_nothing()
 
-    run(test())
+    run(test(), bench)
 
 
 def test_one_that_is_stopped_while_it_starts_leaves_nothing(bench: Bench) -> None:
@@ -108,7 +118,7 @@ def test_one_that_is_stopped_while_it_starts_leaves_nothing(bench: Bench) -> Non
         assert bench.manager.slots() == []
         bench.leaves_nothing()
 
-    run(test())
+    run(test(), bench)
 
 
 def test_a_death_is_noticed_and_counted(bench: Bench) -> None:
@@ -126,7 +136,7 @@ def test_a_death_is_noticed_and_counted(bench: Bench) -> None:
         await bench.manager.stop_all()
         bench.leaves_nothing()
 
-    run(test())
+    run(test(), bench)
 
 
 def test_a_model_over_its_memory_limit_dies_of_it(bench: Bench) -> None:
@@ -137,7 +147,7 @@ def test_a_model_over_its_memory_limit_dies_of_it(bench: Bench) -> None:
         await bench.until_dead()
         assert "memory" in bench.failure.lower()
 
-    run(test())
+    run(test(), bench)
 
 
 def test_what_it_writes_is_in_its_log_while_it_runs(bench: Bench) -> None:
@@ -153,7 +163,7 @@ def test_what_it_writes_is_in_its_log_while_it_runs(bench: Bench) -> None:
         lines = tail(bench.manager.log_path(SLOT), 99)
         assert lines.count("weights of 2019") == 1 and "stopped" in lines[-1]
 
-    run(test())
+    run(test(), bench)
 
 
 @by_any_transport
@@ -168,7 +178,7 @@ def test_a_batch_that_hangs_gets_its_replica_killed(make_bench: MakeBench) -> No
         assert start_time(pid) is None
         writer.close()
 
-    run(test())
+    run(test(), bench)
 
 
 FREEZES = "import os, signal\ndef predict(inputs): os.kill(os.getpid(), signal.SIGSTOP)\n"
@@ -186,7 +196,7 @@ def test_a_container_that_does_not_answer_pings_is_killed(bench: Bench, monkeypa
         assert "no answer to a ping" in await bench.until_dead()
         writer.close()
 
-    run(test())
+    run(test(), bench)
 
 
 def test_what_a_model_forked_dies_with_it(bench: Bench) -> None:
@@ -201,7 +211,7 @@ def test_what_a_model_forked_dies_with_it(bench: Bench) -> None:
         await bench.manager.stop_all()
         await until_async(lambda: not is_running(seconds))
 
-    run(test())
+    run(test(), bench)
 
 
 def is_running(argument: str) -> bool:
@@ -237,7 +247,7 @@ def is_stopped(pid, address):
     return False
 
 async def main():
-    bench = Bench(Path(sys.argv[2]), sys.argv[3], os.environ, transport=sys.argv[4])
+    bench = Bench(Path(sys.argv[2]), sys.argv[3], os.environ, transport=sys.argv[4], fork_from=int(sys.argv[7]))
     bench.manager.start(SLOT, bench.model(sys.argv[5]))
     pid = await bench.ready()
     await bench.manager.save_logs(SLOT.model_id)
@@ -264,7 +274,7 @@ def is_there(address: str, kind: str) -> bool:
 async def leave_one(bench: Bench, body: str, state: str = "idle") -> None:
     """Have another process start a container, and die. One that is ``asked`` has stopped itself over a batch."""
     tests = str(Path(__file__).parents[1])
-    argv = (tests, str(bench.path), bench.kind, bench.transport, body, state)
+    argv = (tests, str(bench.path), bench.kind, bench.transport, body, state, str(bench.fork_from))
     environ = {**os.environ, **bench.environ}
     earlier = await asyncio.create_subprocess_exec(sys.executable, "-c", LEAVE_ONE, *argv, env=environ)
     assert await earlier.wait() == -signal.SIGKILL
@@ -286,7 +296,7 @@ def test_the_container_of_a_killed_supervisor_is_taken_over(bench: Bench) -> Non
         lines = tail(bench.manager.log_path(SLOT), 99)
         assert lines.count("once") == 1 and "stopped" in lines[-1]
 
-    run(test())
+    run(test(), bench)
 
 
 def test_one_that_hangs_is_taken_over_and_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +309,7 @@ def test_one_that_hangs_is_taken_over_and_killed(bench: Bench, monkeypatch: pyte
         assert "was not ready" in await bench.until_dead()
         bench.leaves_nothing()
 
-    run(test())
+    run(test(), bench)
 
 
 def test_one_that_nobody_wants_any_more_is_ended(bench: Bench) -> None:
@@ -310,4 +320,4 @@ def test_one_that_nobody_wants_any_more_is_ended(bench: Bench) -> None:
         assert await bench.manager.left() == []
         bench.leaves_nothing()
 
-    run(test())
+    run(test(), bench)

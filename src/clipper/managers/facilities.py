@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clipper.processes.folder import ProcessFolder
 from clipper.run_as import RunAs
-from clipper.settings.server import Transport
+from clipper.settings.server import StartMethod, Transport
 from clipper.settings.version import ManagerName
 
 
@@ -23,6 +23,7 @@ class Facilities:
         processes: starts processes that a later supervisor can find again.
         environ: the server's own environment variables.
         logs: where what they write goes.
+        start_method: how containers of this machine are started.
         run_as: the user that models run as; None is the server's. That user must not be able to write to these folders.
         docker_base_image: what images of models are built on.
         docker_network: Docker's name of the network that containers and builds are in.
@@ -43,6 +44,7 @@ class Facilities:
     processes: ProcessFolder
     logs: Path
     environ: Mapping[str, str]
+    start_method: StartMethod = "forkserver"
     run_as: RunAs | None = None
     docker_base_image: str = ""
     docker_network: str = ""

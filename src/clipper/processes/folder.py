@@ -6,6 +6,8 @@ finds the process and whatever it forked.
 """
 
 import logging
+import os
+import signal
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ import msgspec
 from clipper.errors import ContainerFailed
 from clipper.processes.marks import MARK, kill_marked
 from clipper.processes.proc import start_time
-from clipper.processes.process import ManagedProcess, ProcessRecord, kill_group
+from clipper.processes.process import Child, ManagedProcess, ProcessRecord, kill_group
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +50,14 @@ class ProcessFolder:
         log_path: Path,
         cwd: Path,
         environment: Mapping[str, str],
-        extra: dict[str, Any],
+        extra: dict[str, Any] | None,
+        descriptors: Collection[int] = (),
     ) -> ManagedProcess:
         """Start a process in a session of its own. Its output goes straight to the end of ``log_path``.
+
+        Args:
+            extra: as for ``watch``.
+            descriptors: those of ours that it inherits.
 
         Raises:
             ContainerFailed: the system cannot start it, e.g. the program does not exist.
@@ -65,22 +72,43 @@ class ProcessFolder:
                     cwd=cwd,
                     env={**self.environment(name), **environment},
                     start_new_session=True,
+                    pass_fds=descriptors,
                 )
         except (OSError, ValueError) as error:
             raise ContainerFailed(f"{name} cannot be started with {argv[0]}: {error}") from error
         try:
-            record = ProcessRecord(name, child.pid, start_time(child.pid) or 0, tuple(argv), extra)
-            try:
-                self.update(record)
-            except OSError as error:
-                # It runs, and its mark keeps it from leaking. But the next supervisor will have to replace it.
-                log.warning("the record of %(process)s cannot be written: %(error)s", {"process": name, "error": error})
+            return self.watch(name, child.pid, argv, extra, _OwnChild(child))
+        except ContainerFailed:
+            child.wait()
+            raise
+
+    def watch(
+        self, name: str, pid: int, argv: Sequence[str], extra: dict[str, Any] | None, child: Child
+    ) -> ManagedProcess:
+        """Record and watch a process that was just started, and has its mark.
+
+        Args:
+            extra: what the next supervisor needs to take it over. None if that does not take it over: then it is not
+                recorded.
+
+        Raises:
+            ContainerFailed: it cannot be watched. It has been killed, and waits to be reaped.
+        """
+        try:
+            record = ProcessRecord(name, pid, start_time(pid) or 0, tuple(argv), extra or {})
+            if extra is not None:
+                try:
+                    self.update(record)
+                except OSError as error:
+                    # It runs, and its mark keeps it from leaking. But the next supervisor will have to replace it.
+                    log.warning(
+                        "the record of %(process)s cannot be written: %(error)s", {"process": name, "error": error}
+                    )
             return ManagedProcess(record, child, self._mark(name))
         except OSError as error:
             # A process that nobody can watch must not run.
-            kill_group(child.pid)
-            child.kill()
-            child.wait()
+            kill_group(pid)
+            os.kill(pid, signal.SIGKILL)
             raise ContainerFailed(f"{name} cannot be watched: {error}") from error
 
     def recorded(self) -> list[ProcessRecord]:
@@ -130,6 +158,18 @@ class ProcessFolder:
 
     def _mark(self, name: str) -> str:
         return f"{self._run}/{name}"
+
+
+class _OwnChild:
+    """A ``Child`` that we have started."""
+
+    is_held = True
+
+    def __init__(self, child: "subprocess.Popen[bytes]") -> None:
+        self._child = child
+
+    async def reap(self) -> int | None:
+        return self._child.wait()
 
 
 def passed_on(environ: Mapping[str, str]) -> dict[str, str]:

@@ -99,6 +99,12 @@ def user_of(pid: int) -> int | None:
     return None if line is None else int(line.split()[2])
 
 
+def parent_of(pid: int) -> int | None:
+    """The process id of a process's parent; None if it is gone."""
+    line = _line(Path(f"/proc/{pid}/status"), "PPid:")
+    return None if line is None else int(line.split()[1])
+
+
 def proportional_bytes(pid: int) -> int:
     """The memory of a process, where a page that n processes share counts for one n-th; 0 if it is gone.
 

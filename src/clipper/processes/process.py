@@ -5,8 +5,7 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -34,16 +33,27 @@ class ProcessRecord(Struct, frozen=True):
     extra: dict[str, Any]
 
 
+class Child(Protocol):
+    """Who can tell how a process has exited: we are its parent, or another process of ours is."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its process id stays its own until it is reaped."""
+
+    async def reap(self) -> int | None:
+        """Once it has exited: its exit code, negative for a signal; None if that cannot be known."""
+
+
 class ManagedProcess:
-    """One running process: our child, or one that an earlier supervisor left.
+    """One running process: a child, or one that an earlier supervisor left.
 
     Attributes:
-        exited: set once it has exited, has been reaped if it was our child, and nothing that it forked is left.
-        exit_code: negative for a signal; None while it runs, and for one that is not our child.
+        exited: set once it has exited, has been reaped if it was a child, and nothing that it forked is left.
+        exit_code: negative for a signal; None while it runs, and for one that is nobody's child whom we can ask.
         mark: what it and all that it forked have in their environment.
     """
 
-    def __init__(self, record: ProcessRecord, child: "subprocess.Popen[bytes] | None", mark: str) -> None:
+    def __init__(self, record: ProcessRecord, child: Child | None, mark: str) -> None:
         """Watch the process of a record.
 
         Raises:
@@ -127,18 +137,19 @@ class ManagedProcess:
 
     def _on_exit(self) -> None:
         self.release()
-        if self._child is not None:
+        if self._child is not None and self._child.is_held:
             # Until it is reaped, no other process has its pid and no other process group its number.
             kill_group(self.pid)
-            self.exit_code = self._child.wait()
-        else:
+        elif self._child is None:
             # A supervisor that starts again in its own process keeps its children, and they have to be reaped.
             with contextlib.suppress(ChildProcessError):
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
                 self.exit_code = os.waitstatus_to_exitcode(status) if pid else None
-        self._ending = asyncio.get_running_loop().create_task(self._end_the_rest())
+        self._ending = asyncio.get_running_loop().create_task(self._end())
 
-    async def _end_the_rest(self) -> None:
+    async def _end(self) -> None:
+        if self._child is not None:
+            self.exit_code = await self._child.reap()
         await end_marked(self.mark)
         self.exited.set()
 

@@ -12,6 +12,8 @@ from clipper.types import REGISTRY_VARIABLE, STORE_VARIABLE
 
 # How a container in Docker is dialled: over a unix socket in a folder that both share, or over TCP with a token.
 Transport = Literal["unix", "tcp"]
+# How models of this machine are started: forked from processes that have their libraries in memory, or each by itself.
+StartMethod = Literal["forkserver", "spawn"]
 
 # Each worker is one event loop. For more cores than this, use several machines.
 MAX_WORKERS = 64
@@ -164,6 +166,13 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
             default="the server's",
         ),
     ] = None
+    start_method: Annotated[
+        StartMethod,
+        Setting(
+            "With forkserver, models of one environment on this machine share the memory of its libraries; with spawn, "
+            "each is a process that shares nothing."
+        ),
+    ] = "forkserver"
     drain_delay_s: Annotated[
         float,
         Setting(

@@ -20,6 +20,7 @@ def facilities_of(config: Config, home: HomeFolders, processes: ProcessFolder) -
         processes=processes,
         logs=home.logs,
         environ=os.environ,
+        start_method=config.start_method,
         run_as=config.models_user,
         docker_base_image=config.docker_base_image,
         docker_network=config.docker_network,

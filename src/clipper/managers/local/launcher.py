@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -22,10 +23,15 @@ from clipper.managers.launcher import (
     container_note,
 )
 from clipper.managers.local.container import LocalContainer
-from clipper.managers.shares import Shares, environment, parse_gpus
+from clipper.managers.local.fork_messages import Fork
+from clipper.managers.local.fork_servers import FORK_FROM, ForkServers
+from clipper.managers.local.warmth import warmth_of
+from clipper.managers.shares import THREAD_VARIABLES, Shares, environment, parse_gpus
 from clipper.processes import limits
 from clipper.processes.enter import entering
+from clipper.processes.limits import Share
 from clipper.processes.proc import user_of
+from clipper.processes.process import ManagedProcess
 from clipper.processes.usage import UsageKeeper
 from clipper.run_as import RunAs
 from clipper.types import DATA_PER_MEMORY
@@ -34,8 +40,29 @@ from clipper.types import DATA_PER_MEMORY
 SOCKET_FOLDER = "m"
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a container is started with.
+
+    Attributes:
+        folder: the folder that it works in.
+        variables: those that it gets besides those that every process of ours gets.
+    """
+
+    note: ContainerNote
+    log_path: Path
+    folder: Path
+    argv: tuple[str, ...]
+    variables: dict[str, str]
+    share: Share
+
+
 class LocalLauncher:
-    """A ``Launcher`` of processes, each with a folder of its own to work in."""
+    """A ``Launcher`` of processes, each with a folder of its own to work in.
+
+    Attributes:
+        forks: the processes that others are forked from.
+    """
 
     def __init__(
         self,
@@ -43,11 +70,13 @@ class LocalLauncher:
         environments: EnvironmentProvider,
         shares: Shares | None = None,
         token: str = "",
+        fork_from: int = FORK_FROM,
     ) -> None:
         """
         Args:
             shares: what containers may get; None means all of this machine.
             token: what callers of its containers must send; with an empty one they need none.
+            fork_from: as for ``ForkServers``, if the server's start method is ``forkserver``.
         """
         self._artifacts = facilities.artifacts
         self._scratch = facilities.scratch
@@ -57,6 +86,8 @@ class LocalLauncher:
         self._environments = environments
         self._shares = shares or Shares(limits.machine_cores(), limits.machine_gpus())
         self._token = token
+        forks = facilities.start_method == "forkserver"
+        self.forks = ForkServers(facilities.processes, facilities.logs, facilities.run_as, fork_from if forks else None)
         self._running: dict[str, LocalContainer] = {}
 
     @classmethod
@@ -77,7 +108,10 @@ class LocalLauncher:
             parse_gpus(asked.gpus)
 
     def keepers(self) -> Mapping[str, Keeper]:
-        return {"holding replicas to their bounds": UsageKeeper(self.running).run}
+        return {
+            "holding replicas to their bounds": UsageKeeper(self.running).run,
+            "ending fork servers that nobody uses": self.forks.run,
+        }
 
     def choose_address(self, number: int) -> str:
         # With --run-as, another user makes the socket. It gets a folder for that and nothing else beside our sockets.
@@ -95,31 +129,54 @@ class LocalLauncher:
             for path in (folder, socket_folder):
                 os.chown(path, self._run_as.uid, self._run_as.gid)
             variables["HOME"] = str(folder)  # the server's own home is closed to it
-        spec = note.spec
-        # A program is limited from outside. Clipper's runtime limits itself, and Java limits its own heap.
-        is_bare_program = spec.loader == "binary" and not spec.target.endswith(".jar")
-        data_bytes = DATA_PER_MEMORY * spec.memory_bytes if spec.memory_bytes is not None and is_bare_program else None
-        share = self._shares.give(note.name, spec)
-        argv = container_argv(note, self._artifacts / spec.artifact, prepared.python)
-        if self._run_as is not None:
-            argv = entering(self._run_as, data_bytes, share.cores, argv)
-        process = self._processes.launch(
-            note.name,
-            argv,
-            log_path=log_path,
-            cwd=folder,
-            environment=environment(spec.cpus, share) | variables,
-            extra=msgspec.to_builtins(note),
-        )
-        if self._run_as is None:
-            try:
-                limits.apply(process.pid, data_bytes, share.cores)
-            except OSError:
-                process.kill()  # it must not run without its limits
-                raise
+        share = self._shares.give(note.name, note.spec)
+        variables = environment(note.spec.cpus, share) | variables
+        argv = container_argv(note, self._artifacts / note.spec.artifact, prepared.python)
+        start = _Start(note, log_path, folder, tuple(argv), variables, share)
+        process = await self._forked(start) or self._started(start)
         container = LocalContainer(note, process, self._processes, folder, prepared.warning, socket_folder)
         self._running[note.name] = container
         return container
+
+    async def _forked(self, start: _Start) -> ManagedProcess | None:
+        """Fork a container from a process that has its libraries; None if it has to be started by itself."""
+        note, argv = start.note, start.argv
+        warmth = warmth_of(note.spec, argv[0], start.variables, THREAD_VARIABLES)
+        if warmth is None:
+            return None
+        request = Fork(
+            argv[argv.index("clipper.runtime") + 1 :],
+            start.variables,
+            str(start.folder),
+            str(self._artifacts / note.spec.artifact / "code"),
+            None if start.share.cores is None else tuple(sorted(start.share.cores)),
+        )
+        extra, memory_bytes = msgspec.to_builtins(note), note.spec.memory_bytes
+        return await self.forks.fork(note.name, warmth, request, start.log_path, memory_bytes, extra)
+
+    def _started(self, start: _Start) -> ManagedProcess:
+        """Start a container by itself, as a program."""
+        spec, argv, cores = start.note.spec, list(start.argv), start.share.cores
+        # A program is limited from outside. Clipper's runtime limits itself, and Java limits its own heap.
+        is_bare_program = spec.loader == "binary" and not spec.target.endswith(".jar")
+        data_bytes = DATA_PER_MEMORY * spec.memory_bytes if spec.memory_bytes is not None and is_bare_program else None
+        if self._run_as is not None:
+            argv = entering(self._run_as, data_bytes, cores, argv)
+        process = self._processes.launch(
+            start.note.name,
+            argv,
+            log_path=start.log_path,
+            cwd=start.folder,
+            environment=start.variables,
+            extra=msgspec.to_builtins(start.note),
+        )
+        if self._run_as is None:
+            try:
+                limits.apply(process.pid, data_bytes, cores)
+            except OSError:
+                process.kill()  # it must not run without its limits
+                raise
+        return process
 
     async def left(self) -> list[ContainerNote]:
         notes = [note for record in self._processes.recorded() if (note := container_note(record.extra))]
@@ -147,6 +204,7 @@ class LocalLauncher:
     async def clean_up(self, note: ContainerNote) -> None:
         self._running.pop(note.name, None)
         self._shares.take_back(note.name)
+        self.forks.forget(note.name)
         self._processes.forget(note.name)
         if socket_folder := self._socket_folder(note):
             await asyncio.to_thread(shutil.rmtree, socket_folder, ignore_errors=True)

@@ -1,0 +1,212 @@
+"""The fork servers of this machine's containers: one for each warmth that several containers have."""
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clipper.errors import ContainerFailed, Unavailable
+from clipper.managers.local.fork_messages import Fork
+from clipper.managers.local.fork_server import ForkedChild, ForkServer
+from clipper.managers.local.warmth import Warmth
+from clipper.processes.folder import ProcessFolder
+from clipper.processes.process import ManagedProcess
+from clipper.run_as import RunAs
+
+log = logging.getLogger(__name__)
+
+# From this container of a warmth on they are forked. For one alone, a fork server would be a second process with the
+# same libraries, and shares nothing.
+FORK_FROM = 2
+# Each holds the libraries of one environment, some 50 to 500 MB.
+MAX_FORK_SERVERS = 16
+# What is known of warmths that no container has any more. Hardly any home has more environments.
+MAX_KNOWN = 256
+# A fork server without containers is kept for those that come back, such as a model that slept.
+IDLE_S = 600.0
+LOOK_EVERY_S = 15.0
+# One that ended so often within that time is not started again until the oldest of these ends is longer ago.
+MAX_DEATHS = 3
+DEATHS_WITHIN_S = 300.0
+# With less memory than this many times the fork server's, a container begins anew: what it shares counts in full
+# against its bound, and the fork server holds more libraries than one model needs.
+LEAST_MEMORY_FACTOR = 2
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of one warmth.
+
+    Attributes:
+        starting: the start of its fork server, which several containers may wait for.
+        unfit: why nothing can be forked for it.
+        deaths: when its fork servers ended by themselves or did not start, the latest ``MAX_DEATHS``.
+    """
+
+    server: ForkServer | None = None
+    starting: "asyncio.Task[None] | None" = None
+    unfit: str | None = None
+    deaths: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_DEATHS))
+
+
+class ForkServers:
+    """Starts them when they are needed, and ends those that nobody needs. Used on one event loop."""
+
+    def __init__(
+        self, processes: ProcessFolder, logs: Path, run_as: RunAs | None = None, fork_from: int | None = FORK_FROM
+    ) -> None:
+        """
+        Args:
+            logs: the folder of logs; they share one.
+            run_as: the user that they run as.
+            fork_from: as ``FORK_FROM``; with None nothing is forked.
+        """
+        self._processes = processes
+        self._log_path = logs / "fork-server.log"
+        self._run_as = run_as
+        self._fork_from = fork_from
+        self._known: dict[Warmth, _Known] = {}
+        self._of_containers: dict[str, Warmth] = {}
+        self._count = 0
+
+    def pids(self) -> list[int]:
+        """The process ids of those that are warm."""
+        return [known.server.pid for known in self._known.values() if known.server is not None and known.server.lives]
+
+    async def fork(
+        self,
+        name: str,
+        warmth: Warmth,
+        request: Fork,
+        log_path: Path,
+        memory_bytes: int | None,
+        extra: dict[str, Any],
+    ) -> ManagedProcess | None:
+        """Fork the container ``name``; None if it has to be started by itself.
+
+        Args:
+            request: ``variables`` are those of the container besides those that every process gets.
+            memory_bytes: the bound of its memory.
+            extra: as for ``ProcessFolder.watch``.
+
+        Raises:
+            ContainerFailed: the process cannot be forked, or cannot be made the container.
+        """
+        others = sum(other == warmth for other in self._of_containers.values())
+        self._of_containers[name] = warmth
+        if self._fork_from is None or others + 1 < self._fork_from:
+            return None
+        server = await self._server(warmth)
+        if server is None or (memory_bytes is not None and memory_bytes < LEAST_MEMORY_FACTOR * server.resident_bytes):
+            return None
+        variables = {**self._processes.environment(name), **request.variables}
+        request = Fork(request.options, variables, request.folder, request.code, request.cores)
+        try:
+            pid = await server.fork(request, log_path)
+        except Unavailable as error:
+            log.warning(
+                "container %(process)s is started by itself, since its fork server has gone: %(error)s",
+                {"process": name, "error": error},
+            )
+            return None
+        argv = (warmth.python, "-m", "clipper.runtime", *request.options)
+        child = ForkedChild(server, pid)
+        try:
+            return self._processes.watch(name, pid, argv, extra, child)
+        except ContainerFailed:
+            await child.reap()
+            raise
+
+    def forget(self, name: str) -> None:
+        """A container that was asked for is gone."""
+        self._of_containers.pop(name, None)
+
+    async def run(self) -> None:
+        """End those that nobody uses, until cancelled; then end all."""
+        try:
+            while True:
+                await asyncio.sleep(LOOK_EVERY_S)
+                await self.end_idle(asyncio.get_running_loop().time())
+        finally:
+            await self.end_all()
+
+    async def end_idle(self, now_s: float) -> None:
+        """End those that have been without containers for a while at that time."""
+        for warmth, known in list(self._known.items()):
+            server = known.server
+            if server is not None and not server.containers and now_s >= server.idle_since_s + IDLE_S:
+                known.server = None
+                await server.stop()
+                log.info("ended fork server %(pid)d of %(runtime)s", {"pid": server.pid, "runtime": _named(warmth)})
+
+    async def end_all(self) -> None:
+        """End all. Their containers go on."""
+        starting = [known.starting for known in self._known.values() if known.starting is not None]
+        for task in starting:
+            task.cancel()
+        if starting:
+            await asyncio.wait(starting)
+        servers = [known.server for known in self._known.values() if known.server is not None]
+        self._known.clear()
+        await asyncio.gather(*(server.stop() for server in servers))
+
+    async def _server(self, warmth: Warmth) -> ForkServer | None:
+        """The warm fork server of a warmth; None if there is none and can be none now."""
+        known = self._known.get(warmth)
+        if known is None:
+            known = self._known[warmth] = _Known()
+            self._drop_old()
+        if known.server is not None and not known.server.lives:
+            known.deaths.append(asyncio.get_running_loop().time())
+            known.server = None
+        if known.server is None and known.starting is None and self._may_start(warmth, known):
+            known.starting = asyncio.get_running_loop().create_task(self._start(warmth, known))
+        if known.starting is not None:
+            await asyncio.shield(known.starting)
+        return known.server
+
+    def _may_start(self, warmth: Warmth, known: _Known) -> bool:
+        if known.unfit is not None:
+            return False
+        now_s = asyncio.get_running_loop().time()
+        if len(known.deaths) == MAX_DEATHS and now_s < known.deaths[0] + DEATHS_WITHIN_S:
+            return False
+        return len(self.pids()) < MAX_FORK_SERVERS
+
+    async def _start(self, warmth: Warmth, known: _Known) -> None:
+        self._count += 1
+        loop, name = asyncio.get_running_loop(), f"fork-server-{self._count}"
+        began_s, server, why = loop.time(), None, None
+        try:
+            server = ForkServer.start(name, warmth, self._processes, self._log_path, self._run_as)
+            why = known.unfit = await server.warm_up()
+            if why is None:
+                known.server = server
+                log.info(
+                    "fork server %(pid)d of %(runtime)s is warm after %(duration_ms)d ms",
+                    {"pid": server.pid, "runtime": _named(warmth), "duration_ms": (loop.time() - began_s) * 1000},
+                )
+        except (ContainerFailed, Unavailable, OSError) as error:
+            known.deaths.append(loop.time())
+            why = str(error)
+        finally:
+            known.starting = None
+            if known.server is None and server is not None:
+                await server.stop()
+        if why is not None:
+            log.info(
+                "containers of %(runtime)s share no memory: %(reason)s", {"runtime": _named(warmth), "reason": why}
+            )
+
+    def _drop_old(self) -> None:
+        """Forget warmths that were asked for longest ago and have no fork server, beyond a number."""
+        for warmth, known in list(self._known.items())[: max(len(self._known) - MAX_KNOWN, 0)]:
+            if known.server is None and known.starting is None:
+                del self._known[warmth]
+
+
+def _named(warmth: Warmth) -> str:
+    libraries = sorted({module.removeprefix("clipper.runtime.frameworks.").split(".")[0] for module in warmth.modules})
+    return f"{warmth.python} with {', '.join(libraries) or 'no library'}"
