@@ -9,7 +9,8 @@ import pytest
 
 from clipper.abstraction import model_queue as model_queue_module
 from clipper.abstraction.batching import scheduler as scheduler_module
-from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, MAX_NOTIFIED
+from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS
+from clipper.abstraction.notices import MAX_NOTIFIED
 from clipper.containers.protocol.frames import HEADER_BYTES
 from clipper.containers.protocol.messages import decode_welcome, encode_welcome
 from clipper.containers.protocol.typed import OutputForm, encode_typed_results

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from clipper.abstraction.predictor import Predictor
+from clipper.control.difference import Difference
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
 from clipper.settings.application import Link
 from clipper.settings.version import Batching
-from clipper.types import InputType
+from clipper.types import InputType, ModelId
 from event_loops import ShiftedLoop, run_clean, turn_over
 from small_container import SmallContainer
 from waiting import until_async
@@ -217,5 +218,31 @@ def test_batches_are_sized_for_the_smallest_slo_of_those_that_ask(run: Callable[
         slos_s = {queue.model.version: queue.load().slo_s for queue in fleet.predictor.queues()}
         # None follows or pins 3, but a query of any application that links the model may name it.
         assert slos_s == {"1": 0.5, "2": 0.04, "3": 0.04}
+
+    run(scenario)
+
+
+def test_a_version_that_a_difference_lets_sleep_is_demanded_once_it_is_asked(
+    run: Callable[[Scenario], None],
+) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        def told(generation: int, *, wakes: bool) -> Difference:
+            version = VersionSnapshot("1", "doubles", wakes=wakes)
+            return Difference(1, generation, models=(ModelSnapshot("digits", "1", (version,)),))
+
+        predictor = fleet.predictor
+        container = await fleet.start("1")
+        await fleet.apply("1", {"1": [container]})
+        before = predictor.find("digits")
+        predictor.apply(told(2, wakes=True))
+        queue = predictor.find("digits")
+        assert queue is before and queue is not None
+        await until_async(lambda: queue.is_asleep)
+        assert predictor.demanded() == ()
+        waiting = fleet.ask(b"a" * 8)
+        assert predictor.demanded() == (ModelId("digits", "1"),) and not waiting.done
+        # The operator has scaled it to a range from 1 meanwhile, and it has no replica yet.
+        predictor.apply(told(3, wakes=False))
+        assert predictor.find("digits") is queue and waiting.heard[0][2] == "no_replica"
 
     run(scenario)

@@ -13,6 +13,7 @@ from clipper.control.messages import (
     Applied,
     Apply,
     Command,
+    Demand,
     Drain,
     Draining,
     Framer,
@@ -172,6 +173,6 @@ def test_what_is_not_the_reply_to_a_command_is_a_violation(other: Drain | Statis
 def test_each_command_names_its_reply() -> None:
     """An entry in one union and not in the other would be refused by whoever gets it."""
     assert [command.reply_type() for command in get_args(AnyCommand)] == [
-        Applied, Applied, Statistics, Loads, Readings, Draining, Observed, PolicyDescription, RecentInput
+        Applied, Applied, Statistics, Loads, Demand, Readings, Draining, Observed, PolicyDescription, RecentInput
     ]  # fmt: skip
     assert {command.reply_type() for command in get_args(AnyCommand)} == set(get_args(AnyReply))

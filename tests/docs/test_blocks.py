@@ -68,6 +68,7 @@ COMMANDS_PARSED = {
     "docs/deploying.md": "they change the system; tests/deploy run the image and the files",
     "docs/docker.md": "they need a dockerd of the system's; tests/supervisor/test_docker.py runs one",
     "docs/languages.md": "they build into the checkout; tests/sdk build and deploy elsewhere",
+    "docs/many-models.md": "they deploy models of the reader's; tests/supervisor/test_sleeping.py has some sleep",
     "docs/moving.md": "they deploy models of the reader's",
     "docs/operations.md": "they compile; make compiled does",
     "docs/paper.md": "they take hours",

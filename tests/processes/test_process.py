@@ -145,7 +145,7 @@ def test_a_child_that_is_adopted_is_reaped(folder: ProcessFolder, tmp_path: Path
         adopted.kill()
         await asyncio.wait_for(adopted.exited.wait(), 60)
         assert process._child is not None
-        process._child.poll()
+        await process._child.reap()
         return adopted.pid, adopted.exit_code
 
     pid, exit_code = asyncio.run(adopted_exit())

@@ -31,8 +31,9 @@ from clipper.rollout.facts import Failure, SlotFacts, WorkerFacts
 from clipper.rollout.instructions import Commit, Forget, Note, Start, WakeAt
 from clipper.rollout.telling import ASK_AGAIN_S
 from clipper.rollout.versions import LINK_TIMEOUT_S
-from clipper.rollout.wanted import cancelled
+from clipper.rollout.wanted import Contents, cancelled, running
 from clipper.settings.application import Link, Selection
+from clipper.settings.replicas import ReplicaRange
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,18 @@ def test_what_runs_no_more_sleeps_and_what_is_asked_for_starts(record: VersionRe
         assert not any(isinstance(one, Note) for one in instructions)
     else:
         assert noted(instructions).state == becomes
+
+
+def test_a_version_that_was_asleep_has_a_replica_when_it_is_used_again() -> None:
+    record = version(state="sleeping", replicas_wanted=0, scaling=ReplicaRange(0, 4), promotion=3)
+    assert noted(bench(ModelRecord("m"), record).look()).replicas_wanted == 1
+
+
+@pytest.mark.parametrize(("least", "wakes"), [(0, True), (1, False)])
+def test_one_that_may_be_asleep_is_told_to_workers_as_one_that_wakes(least: int, wakes: bool) -> None:
+    records = records_of(ModelRecord("m", current="1"), version(state="ready", scaling=ReplicaRange(least, 4)))
+    (model,) = Contents().make(records, running(records), (), {}, ()).models
+    assert [one.wakes for one in model.versions] == [wakes]
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,9 @@ def test_what_is_no_number_has_no_range() -> None:
     check_range("lines", 1, 1)
 
 
-@pytest.mark.parametrize("replicas", [0, 65, ReplicaRange(0, 2), ReplicaRange(3, 2), ReplicaRange(1, 65)])
+@pytest.mark.parametrize(
+    "replicas", [0, 65, ReplicaRange(0, 0), ReplicaRange(-1, 2), ReplicaRange(3, 2), ReplicaRange(1, 65)]
+)
 def test_replicas_that_cannot_be(replicas: int | ReplicaRange) -> None:
     check_replicas(64)
     check_replicas(ReplicaRange(64, 64))

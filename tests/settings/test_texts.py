@@ -60,12 +60,15 @@ def test_texts_that_are_no_resources(text: str) -> None:
         read_resources(text)
 
 
-@pytest.mark.parametrize(("text", "replicas"), [("3", 3), ("1..4", ReplicaRange(1, 4)), ("2..2", ReplicaRange(2, 2))])
+@pytest.mark.parametrize(
+    ("text", "replicas"),
+    [("3", 3), ("1..4", ReplicaRange(1, 4)), ("2..2", ReplicaRange(2, 2)), ("0..1", ReplicaRange(0, 1))],
+)
 def test_replicas(text: str, replicas: int | ReplicaRange) -> None:
     assert read_replicas(text) == replicas
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "1..", "..4", "0..4", "4..1", "1...4", "1..4..9", "9" * 5000])
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "1..", "..4", "0..0", "4..1", "1...4", "1..4..9", "9" * 5000])
 def test_texts_that_are_no_replicas(text: str) -> None:
     with pytest.raises(InvalidArgument):
         read_replicas(text)

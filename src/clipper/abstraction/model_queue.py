@@ -6,7 +6,7 @@ callbacks.
 
 import asyncio
 import logging
-from collections import deque
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -19,6 +19,7 @@ from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.compute_time import ComputeTime
 from clipper.abstraction.counts import VersionCounts
+from clipper.abstraction.notices import FailureNotices
 from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
 from clipper.abstraction.work import Waiter, Work
@@ -26,6 +27,7 @@ from clipper.containers.protocol.messages import Results, Welcome
 from clipper.containers.protocol.typed import TypedResults
 from clipper.control.snapshot import ReplicaAddress, VersionSnapshot
 from clipper.control.statistics import ReplicaStatistics, VersionLoad, VersionReading, VersionStatistics
+from clipper.outputs.checks import NOT_JSON, check_json, check_utf8
 from clipper.outputs.output import Output, read_outputs
 from clipper.types import InputType, ModelId
 
@@ -38,19 +40,11 @@ MAX_QUEUE_BYTES = 256 * 1024 * 1024
 # A model's error is cut to this length in an answer; the container's log has the whole error.
 MAX_MESSAGE_CHARACTERS = 300
 
-# When a whole queue expires, one turn of the loop notifies this many queries. That takes 3 ms, since each notification
-# writes an answer. A full queue in one turn took 70 to 90 ms, in which the worker answered nobody else.
-MAX_NOTIFIED = 250
-# And so many numbers of arrays go into answers: a millisecond, if they become JSON.
+# So many numbers of arrays go into answers in one turn of the loop: a millisecond, if they become JSON.
 MAX_ELEMENTS = 16_384
 
 # An input that was in flight each time when this many replicas died is assumed to have killed them.
 MAX_LOSSES = 2
-
-# This check covers the syntax but accepts any bytes inside a string. It also rejects nesting that is too deep for
-# msgspec: such nesting would be too deep for most readers, too.
-_check_json = msgspec.json.Decoder(msgspec.Raw).decode
-NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class ModelQueue:
@@ -67,16 +61,18 @@ class ModelQueue:
         self._scheduler = Scheduler(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000, turns.flow)
         self._links: dict[str, Replica] = {}
         self._loop = asyncio.get_running_loop()
-        self._turn_is_due = self._notify_is_due = False
+        self._turn_is_due = False
         self._wake = Alarm(self._loop, self._take_turn)
-        # Waiters of dropped work, with the reason. The queue's bound is its bound, and it is empty most of the time.
-        self._unnotified: deque[tuple[Waiter, str, str]] = deque()
+        self._notices = FailureNotices(model.name, self._loop)
         # The latest input that was answered. Whoever reuses it must not get an input that kills containers.
         self.recent_row: bytes | None = None
         self.recent_output: Output | None = None
         self.output_type: InputType | None = None  # None if the container does not declare it
         self.compute_time = ComputeTime()
         self._counts = VersionCounts()
+        self.wakes = snapshot.wakes
+        # When it was last asked while it had no replica, so that it should get one.
+        self.unserved_at_s = -math.inf
 
     # -- queries ---------------------------------------------------------------------------------------
 
@@ -107,8 +103,10 @@ class ModelQueue:
                 table.forget(found)
         work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s, waiter.deadline_s, key)
         if not self._links:
-            self._fail(work, "no_replica", f"{self.model} has no replica")
-            return None
+            if is_background or not self.wakes:
+                self._fail(work, "no_replica", f"{self.model} has no replica")
+                return None
+            self.unserved_at_s = self._loop.time()
         if is_background:
             if not self._scheduler.queue.push_background(work):
                 self._refuse(work)
@@ -148,6 +146,8 @@ class ModelQueue:
         """Return the error code and the message for a query whose deadline passed before its output came."""
         if self.is_linked:
             return "timeout", f"{self.model} did not answer within the SLO"
+        if self.is_asleep:
+            return "no_replica", f"{self.model} was asleep, and has no replica yet"
         return "no_replica", f"no replica of {self.model} is connected"
 
     @property
@@ -155,13 +155,20 @@ class ModelQueue:
         """Whether at least one replica is connected."""
         return any(replica.link.is_linked for replica in self._links.values())
 
+    @property
+    def is_asleep(self) -> bool:
+        """Whether it has no replica, and gets one once it is asked."""
+        return self.wakes and not self._links
+
     def set_slo(self, slo_s: float) -> None:
         """Set the smallest SLO of the applications that query this version: batches are sized for it."""
         self._scheduler.set_slo(slo_s)
 
     def can_follow(self, snapshot: VersionSnapshot) -> bool:
-        """Whether ``snapshot`` differs only in its replicas. Any other difference needs a new queue."""
-        return msgspec.structs.replace(snapshot, replicas=()) == msgspec.structs.replace(self.snapshot, replicas=())
+        """Whether ``snapshot`` differs only in its replicas and in whether it wakes. Any other difference needs a new
+        queue."""
+        known, replace = self.snapshot, msgspec.structs.replace
+        return replace(snapshot, replicas=(), wakes=False) == replace(known, replicas=(), wakes=False)
 
     # -- replicas --------------------------------------------------------------------------------------
 
@@ -179,19 +186,22 @@ class ModelQueue:
                 self._scheduler.resume_replica(replica_id)
         for replica_id in [known for known in self._links if known not in wanted]:
             self._drain(self._links[replica_id])
+        self._drop_unservable()  # what has waited in vain for a version that will not wake any more
 
     def replicas(self) -> list[Replica]:
         return list(self._links.values())
 
     @property
     def has_replicas(self) -> bool:
-        """Whether a replica is in service: linked, or still being dialled."""
-        return any(not replica.is_draining for replica in self._links.values())
+        """Whether a replica is in service: linked, still being dialled, or there once the version is asked."""
+        return self.wakes or any(not replica.is_draining for replica in self._links.values())
 
     def close(self) -> None:
         """The version was removed: hang up, fail the queued work, and drop the cache's entries."""
+        self.wakes = False
         for replica in list(self._links.values()):
             self._remove(replica)
+        self._drop_unservable()
         if self._table is not None:
             self._table.close()
         self._wake.cancel()
@@ -236,7 +246,10 @@ class ModelQueue:
         del self._links[replica.id]
         replica.close()
         self._scheduler.queue.push_back(self._lose(replica))
-        if not self._links:
+        self._drop_unservable()
+
+    def _drop_unservable(self) -> None:
+        if not self._links and not self.wakes:
             self._drop(self._scheduler.queue.clear(), "no_replica", f"{self.model} has no replica any more")
 
     def _lose(self, replica: Replica) -> list[Work]:
@@ -305,9 +318,9 @@ class ModelQueue:
         if not failures:
             try:
                 # One check of the joined outputs is faster than one each: nearly all outputs are ASCII.
-                _check_utf8(b"\n".join(outputs))
+                check_utf8(b"\n".join(outputs))
                 for work, output in zip(works, outputs):
-                    _check_json(output)
+                    check_json(output)
                     work.output = output
             except NOT_JSON:
                 pass  # rare: the loop below finds the outputs that are not valid
@@ -320,8 +333,8 @@ class ModelQueue:
                 self._fail_output(work, failures[row])
                 continue
             try:
-                _check_utf8(output)
-                _check_json(output)
+                check_utf8(output)
+                check_json(output)
             except NOT_JSON as error:
                 work.output = None  # the joint check above may have set it
                 self._fail_output(work, f"the container's output is not JSON: {error}")
@@ -410,21 +423,8 @@ class ModelQueue:
 
         All works leave the cache now, so that no query joins work that will have no output.
         """
-        for work in works:
-            self._unnotified.extend((waiter, code, message) for waiter in self._forget(work) if not waiter.done)
-        if not self._notify_is_due:
-            self._notify()
-
-    def _notify(self) -> None:
-        unnotified, name = self._unnotified, self.model.name
-        now = [unnotified.popleft() for _ in range(min(len(unnotified), MAX_NOTIFIED))]
-        # Schedule the next turn before calling any waiter: what a waiter does may drop more work.
-        self._notify_is_due = bool(unnotified)
-        if unnotified:
-            self._loop.call_soon(self._notify)
-        for waiter, code, message in now:
-            if not waiter.done:
-                waiter.on_failure(name, code, message)
+        waiters = [waiter for work in works for waiter in self._forget(work) if not waiter.done]
+        self._notices.add(waiters, code, message)
 
     def _forget(self, work: Work) -> list[Waiter]:
         """Remove work that will have no output from the cache. Return its waiters."""
@@ -443,8 +443,3 @@ class ModelQueue:
 
     def replica_statistics(self) -> list[ReplicaStatistics]:
         return [replica.statistics(self._scheduler.slo_s) for replica in self._links.values()]
-
-
-def _check_utf8(outputs: bytes) -> None:
-    if not outputs.isascii():
-        outputs.decode()

@@ -11,6 +11,9 @@ from clipper.control.snapshot import ModelSnapshot, Snapshot
 from clipper.telemetry.watch import Watch
 from clipper.types import InputType, ModelId
 
+# A version that was asked so long ago while it was asleep is to wake: some looks of the supervisor.
+DEMAND_S = 2.0
+
 
 class Predictor:
     """Owns the prediction cache and one ``ModelQueue`` for each version.
@@ -103,6 +106,11 @@ class Predictor:
                 return queue.input_type, queue.recent_row
         return None
 
+    def demanded(self) -> tuple[ModelId, ...]:
+        """Return the versions that were asked lately while they were asleep."""
+        since_s = asyncio.get_running_loop().time() - DEMAND_S
+        return tuple(queue.model for queue in self.queues() if queue.unserved_at_s > since_s)
+
     async def settle(self) -> None:
         """Wait until every new replica has been dialled once and every removed one has answered its last batch."""
         waits = [
@@ -133,6 +141,7 @@ class Predictor:
         self._draining.clear()
 
     def _drain(self, queue: ModelQueue) -> None:
+        queue.wakes = False
         queue.set_replicas(())
         self._draining.append(queue)
 
@@ -154,6 +163,7 @@ class Predictor:
             if queue is None:
                 id_ = ModelId(model.name, version.version)
                 queue = queues[version.version] = ModelQueue(id_, version, self.cache, self._turns)
+            queue.wakes = version.wakes
             queue.set_replicas(version.replicas)
         if queues:
             self._predecessors[model.name] = {each.version: each.predecessor for each in model.versions}

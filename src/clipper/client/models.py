@@ -123,7 +123,7 @@ class Models(Calls):
                 if replica.state == "crash_loop":
                     raise self._crash_loop(replica)
             # ``now.replicas`` includes those that are about to stop.
-            if now.state == "ready" and ready == len(now.replicas) == replicas:
+            if now.state in ("ready", "asleep") and ready == len(now.replicas) == replicas:
                 return now
             report(f"{model}:{version} is {now.state}, {ready} of {replicas} replicas ready")
         raise DeadlineExceeded(

@@ -121,6 +121,16 @@ class GetLoads(Command[Loads], frozen=True, tag=True):
     versions: tuple[ModelId, ...]
 
 
+class Demand(Struct, frozen=True, tag=True):
+    """The versions that were asked in the last seconds while they had no replica, and that get one if they are."""
+
+    versions: tuple[ModelId, ...]
+
+
+class GetDemand(Command[Demand], frozen=True, tag=True):
+    """Asks which versions that are asleep should wake."""
+
+
 class Readings(Struct, frozen=True, tag=True):
     """What has changed of what the command names. The worker leaves out what it does not have."""
 
@@ -251,9 +261,18 @@ class GetRecentInput(Command[RecentInput], frozen=True, tag=True):
 
 
 AnyCommand = (
-    Apply | ApplyDifference | GetStatistics | GetLoads | GetReadings | Drain | Observe | DescribePolicy | GetRecentInput
+    Apply
+    | ApplyDifference
+    | GetStatistics
+    | GetLoads
+    | GetDemand
+    | GetReadings
+    | Drain
+    | Observe
+    | DescribePolicy
+    | GetRecentInput
 )
-AnyReply = Applied | Statistics | Loads | Readings | Draining | Observed | PolicyDescription | RecentInput
+AnyReply = Applied | Statistics | Loads | Demand | Readings | Draining | Observed | PolicyDescription | RecentInput
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)

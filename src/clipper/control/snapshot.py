@@ -33,6 +33,7 @@ class VersionSnapshot(Struct, frozen=True):
     Attributes:
         input_type: the text form of ``types.InputType``.
         predecessor: the version that was current when this one was deployed; None if none was.
+        wakes: without a replica it is asleep, and gets one once it is asked.
     """
 
     version: str
@@ -41,6 +42,7 @@ class VersionSnapshot(Struct, frozen=True):
     cache: bool = True
     replicas: tuple[ReplicaAddress, ...] = ()
     predecessor: str | None = None
+    wakes: bool = False
 
 
 class ModelSnapshot(Struct, frozen=True):
@@ -78,6 +80,7 @@ class ApplicationSnapshot(Struct, frozen=True):
     ``newcomers`` are those among its links' versions. ``id`` is the key of its learned state: a new application with an
     old name has another id. ``needs_key``: it answers only clients that send a key for it. ``max_in_flight`` and
     ``max_per_second`` limit its queries over all workers; None means no limit.
+    ``waking_slo_ms`` is the SLO while its models wake; None means ``slo_ms``.
     """
 
     name: str
@@ -91,6 +94,7 @@ class ApplicationSnapshot(Struct, frozen=True):
     max_in_flight: int | None = None
     max_per_second: float | None = None
     newcomers: tuple[Newcomer, ...] = ()
+    waking_slo_ms: float | None = None
 
 
 class KeySnapshot(Struct, frozen=True):

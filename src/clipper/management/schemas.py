@@ -20,6 +20,8 @@ MAX_LOG_LINES = 10_000
 # Hex digits of its digest that a key is told by: too few to find a weak key by.
 FINGERPRINT_LENGTH = 8
 
+# A version that is ready and has no replica, since nobody asks it, is shown as asleep.
+ShownState = VersionState | Literal["asleep"]
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
 WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping", "draining"]
 
@@ -141,6 +143,7 @@ class Version(Struct, frozen=True):
     """A version as it is.
 
     Attributes:
+        state: ``asleep`` if it has no replica because nobody asks it, and gets one with the next query.
         current: whether it is the model's current one.
         input_type: None until a container has said it.
         progress: the step before its containers can start, such as ``installing 12 packages``.
@@ -151,7 +154,7 @@ class Version(Struct, frozen=True):
 
     model: str
     version: str
-    state: VersionState
+    state: ShownState
     current: bool
     input_type: str | None
     runtime: str

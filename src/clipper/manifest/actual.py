@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from clipper.management.schemas import Application, Key
-from clipper.settings.version import Deployment, ManagerName, VersionState
+from clipper.management.schemas import Application, Key, ShownState
+from clipper.settings.version import Deployment, ManagerName
 
 
 @dataclass(frozen=True, slots=True)
 class ActualVersion:
     """``deployment`` would make the version again. Its ``make_current`` is False if it runs without being current."""
 
-    state: VersionState
+    state: ShownState
     deployment: Deployment
 
 

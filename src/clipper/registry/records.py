@@ -41,6 +41,7 @@ class ApplicationRecord(Struct, frozen=True):
         newcomers: versions of its links that are ramped, or that were stopped and that no operator has acted on since.
         ramps: how many ramps there have been.
         ended_ramps: the last version of each linked model that was let through.
+        waking_slo_ms: the SLO while its models wake; None means ``slo_ms``.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ApplicationRecord(Struct, frozen=True):
     newcomers: tuple[Newcomer, ...] = ()
     ramps: int = 0
     ended_ramps: tuple[EndedRamp, ...] = ()
+    waking_slo_ms: float | None = None
 
     @property
     def state_id(self) -> str:

@@ -71,7 +71,10 @@ class Versions:
             if record.state in ("starting", "ready"):
                 return Note(replace(record, state="sleeping", promotion=None), "nothing uses it any more")
         elif record.state == "sleeping":
-            return Note(replace(record, state="starting", last_error=None, log_tail=()), "it is used again")
+            # One that was asleep needs a replica to be ready.
+            wanted = max(record.replicas_wanted, 1)
+            again = replace(record, state="starting", replicas_wanted=wanted, last_error=None, log_tail=())
+            return Note(again, "it is used again")
         elif record.state == "starting":
             return self._judge_start(view, record)
         return None

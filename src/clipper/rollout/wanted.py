@@ -182,7 +182,10 @@ class Contents:
 
 def _version_snapshot(record: VersionRecord, replicas: tuple[ReplicaAddress, ...]) -> VersionSnapshot:
     input_type = record.input_type or ""
-    return VersionSnapshot(record.version, input_type, record.batching, record.cache, replicas, record.predecessor)
+    wakes = record.scaling is not None and record.scaling.min == 0
+    return VersionSnapshot(
+        record.version, input_type, record.batching, record.cache, replicas, record.predecessor, wakes
+    )
 
 
 def batch_timeout_s(records: Records, model: str) -> float:

@@ -35,7 +35,7 @@ class Terms:
     Attributes:
         selector: the policy at work.
         input_type: the declared type, with the open lengths fixed by the linked models.
-        slo_s: the application's SLO.
+        slo_s: the application's SLO; its waking SLO while none of its models has a replica and one of them wakes.
         budget_s: time from a query's arrival until its answer must be sent.
         joint_margin_s: how much earlier an answer of several models must be sent.
         default: JSON text of the default output; None if the application has none.
@@ -95,7 +95,17 @@ class Terms:
         self._pinned_arms: dict[str, Arms] = {}
         self.selector = selector
 
-        self.slo_s = snapshot.slo_ms / 1000
+        self.input_type = self._narrowed_type(snapshot)
+        lineup = line_up(snapshot, predictor, self._find)
+        self._measured = lineup.measured
+        self.targets, self.arms, self.ramp = lineup.targets, lineup.arms, lineup.ramp
+        self.models, self.newcomers, self.shadows = lineup.models, lineup.newcomers, lineup.shadows
+        answering = [self.targets[name] for name in self.models]
+        is_asleep = any(target is not None and target.is_asleep for target in answering) and not any(
+            target is not None and target.replicas() for target in answering
+        )
+        waking_slo_ms = snapshot.waking_slo_ms if is_asleep else None
+        self.slo_s = (waking_slo_ms or snapshot.slo_ms) / 1000
         self.budget_s = self.slo_s - min(self.slo_s * MARGIN_SHARE, MAX_MARGIN_S)
         self.joint_margin_s = min(self.slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
         if selector.goes_on:
@@ -110,11 +120,6 @@ class Terms:
         self.features_are_input = wanted == "input"
         self.features_size = wanted if isinstance(wanted, int) else None
 
-        self.input_type = self._narrowed_type(snapshot)
-        lineup = line_up(snapshot, predictor, self._find)
-        self._measured = lineup.measured
-        self.targets, self.arms, self.ramp = lineup.targets, lineup.arms, lineup.ramp
-        self.models, self.newcomers, self.shadows = lineup.models, lineup.newcomers, lineup.shadows
         self.only_choice = None if self.newcomers else selector.only_choice(self.models)
         self.confidences = Confidences(selection, selector.loss, contexts) if selector.makes_confidence else None
         self.decisions: ApplicationDecisions | None = None
@@ -146,8 +151,8 @@ class Terms:
 
     @property
     def is_ready(self) -> bool:
-        """Whether at least one model can be asked."""
-        return any(target is not None and target.is_linked for target in self.targets.values())
+        """Whether at least one model can be asked. One that is asleep wakes then."""
+        return any(target is not None and (target.is_linked or target.wakes) for target in self.targets.values())
 
     @property
     def costs_have_changed(self) -> bool:
@@ -173,12 +178,12 @@ class Terms:
         return [(target.output_type, target.recent_output) for target in asked]
 
     def versions(self) -> dict[str, dict[str, bool]]:
-        """Return the versions that a query may name: for each, the models that have it, and whether each is linked."""
+        """Return the versions that a query may name: for each, the models that have it, and whether each is there."""
         found: dict[str, dict[str, bool]] = {}
         for model in dict.fromkeys(link.model for link in self._links if not link.shadow):
             for queue in self._predictor.versions_of(model):
                 if self.input_type.suits(queue.input_type):
-                    found.setdefault(queue.model.version, {})[model] = queue.is_linked
+                    found.setdefault(queue.model.version, {})[model] = queue.is_linked or queue.wakes
         return found
 
     def features_of(self, row: bytes) -> bytes | None:

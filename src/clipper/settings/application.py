@@ -215,12 +215,25 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
         policy, loss: a name alone means the defaults of its parameters.
         half_life: absent means the policy's own; None means never.
         code: SHA-256 of the artifact with the modules of the user's own policy or loss.
+        waking_slo_ms: the SLO while none of its models has a replica and one that is asleep wakes; None means the same.
         max_in_flight, max_per_second: limits on its queries, over all workers; None means no limit.
     """
 
     slo_ms: Annotated[
         float, Setting("Within how many milliseconds a query is answered.", least=0, above=True, most=MAX_SLO_MS)
     ] = 100.0
+    waking_slo_ms: Annotated[
+        float | None,
+        Setting(
+            "The same for queries that have to wait until a model is awake; none means the same time.",
+            least=0,
+            above=True,
+            most=MAX_SLO_MS,
+            metavar="MS|none",
+            default="none",
+            read=read_number_or_none,
+        ),
+    ] = None
     default_output: Annotated[
         Any | UnsetType,
         Setting(
@@ -276,6 +289,7 @@ class ApplicationOptions(TypedDict, total=False):
     """
 
     slo_ms: float
+    waking_slo_ms: float | None
     default_output: Any
     policy: str
     policy_parameters: Mapping[str, Any] | None

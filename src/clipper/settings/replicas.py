@@ -12,7 +12,10 @@ _MAX_DIGITS = 9
 
 
 class ReplicaRange(Struct, frozen=True, forbid_unknown_fields=True):
-    """From ``min`` to ``max`` replicas; as text ``1..4``."""
+    """From ``min`` to ``max`` replicas; as text ``1..4``.
+
+    With a ``min`` of 0 a version that nobody asks falls asleep: it has no replica until it is asked again.
+    """
 
     min: int
     max: int
@@ -22,16 +25,19 @@ class ReplicaRange(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_replicas(text: str) -> int | ReplicaRange:
-    """Read ``3``, or ``1..4``: from one to four, as the load decides.
+    """Read ``3``, or ``1..4``: from one to four, as the load decides; or ``0..4``.
 
     Raises:
-        InvalidArgument: the text is neither, or a number is not at least 1, or the range is empty.
+        InvalidArgument: the text is neither, a number is not at least 1, or the range ends below 1 or its start.
     """
     least, dots, most = text.partition("..")
     if not _is_count(least) or (dots and not _is_count(most)):
         raise InvalidArgument(f"{text!r:.100} is not a number of replicas: expected e.g. 3, or a range such as 1..4")
-    if int(least) < 1 or (dots and int(most) < int(least)):
-        raise InvalidArgument(f"{text!r}: expected at least 1 replica, and a range that does not end below its start")
+    if (dots and int(most) < max(int(least), 1)) or (not dots and int(least) < 1):
+        raise InvalidArgument(
+            f"{text!r}: expected at least 1 replica, or a range that does not end below 1 or its start; with 0..1 a "
+            "model that nobody asks has none"
+        )
     return ReplicaRange(int(least), int(most)) if dots else int(least)
 
 
@@ -42,10 +48,10 @@ def _is_count(text: str) -> bool:
 def check_replicas(replicas: int | ReplicaRange) -> None:
     """
     Raises:
-        InvalidArgument: a number is not from 1 to ``MAX_REPLICAS``, or the range ends below its start.
+        InvalidArgument: a number is not from 1 to ``MAX_REPLICAS``, or the range ends below 1 or its start.
     """
     if isinstance(replicas, ReplicaRange):
-        check_range("replicas.min", replicas.min, 1, MAX_REPLICAS)
-        check_range("replicas.max", replicas.max, replicas.min, MAX_REPLICAS)
+        check_range("replicas.min", replicas.min, 0, MAX_REPLICAS)
+        check_range("replicas.max", replicas.max, max(replicas.min, 1), MAX_REPLICAS)
     else:
         check_range("replicas", replicas, 1, MAX_REPLICAS)

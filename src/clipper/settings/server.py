@@ -173,6 +173,15 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
             "each is a process that shares nothing."
         ),
     ] = "forkserver"
+    idle_after_s: Annotated[
+        float,
+        Setting(
+            "Seconds without a query after which a model with replicas from 0, e.g. 0..4, falls asleep.",
+            least=1,
+            most=30 * 24 * 3600,
+            option="idle-after",
+        ),
+    ] = 600.0
     drain_delay_s: Annotated[
         float,
         Setting(

@@ -271,7 +271,7 @@ class Supervisor:
         reconciler = Reconciler(rollout, catalog, manager, workers, artifacts.code_folder, events.record)
         selections = SelectionChecker(processes, home.scratch, self._config.models_user)
         forgetter = Forgetter(catalog, store)
-        scaler = Scaler(catalog, manager, workers, wake)
+        scaler = Scaler(catalog, manager, workers, wake, self._config.idle_after_s)
         tokens, keepers = Tokens(catalog, self._token_file), Keepers()
         return Parts(
             catalog,
@@ -313,6 +313,7 @@ class Supervisor:
         keepers.start("removing artifacts that nobody uses", ArtifactCleaner(parts.catalog, parts.artifacts).run)
         keepers.start("removing old versions", versions.run)
         keepers.start("scaling by load", parts.scaler.run)
+        keepers.start("waking models that are asked", parts.scaler.run_waking)
         keepers.start("following newcomers", parts.ramps.run)
         keepers.start("keeping events", parts.events.run)
         keepers.start("taking samples for the series", parts.sampling.run)

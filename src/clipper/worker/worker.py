@@ -23,9 +23,11 @@ from clipper.control.messages import (
     Applied,
     Apply,
     ApplyDifference,
+    Demand,
     DescribePolicy,
     Drain,
     Draining,
+    GetDemand,
     GetLoads,
     GetReadings,
     GetRecentInput,
@@ -197,6 +199,8 @@ class Worker:
             case GetLoads(versions):
                 queues = (self._predictor.find(id_.name, id_.version) for id_ in versions)
                 return Loads(tuple(queue.load() for queue in queues if queue is not None))
+            case GetDemand():
+                return Demand(self._predictor.demanded())
             case GetReadings(marks, versions):
                 return await self._readings(marks, versions)
             case Observe(name, feedback):

@@ -14,6 +14,7 @@ from clipper.managers.reconcile.autoscale import (
     DOWN_AFTER_S,
     DOWN_EVERY_S,
     MIN_STEP_UP,
+    MOST_WAKING_S,
     Autoscaler,
     Load,
     Target,
@@ -169,6 +170,71 @@ def test_more_replicas_are_no_help_where_a_batch_takes_longer_than_the_objective
 
 def test_without_load_the_least_is_enough_whatever_is_not_known() -> None:
     assert looked(Autoscaler(1, 8, 1, 0.0), 30, 50, capacity_per_s=0.0).replicas == 1
+
+
+IDLE_S = 20.0
+
+
+def test_one_that_nobody_asks_falls_asleep_and_wakes_when_it_is_asked() -> None:
+    autoscaler = Autoscaler(0, 4, 1, 0.0, IDLE_S)
+    assert looked(autoscaler, IDLE_S).replicas == 1
+    assert autoscaler.plan(look(IDLE_S + LOOK_EVERY_S)) == Target(
+        0, "it is asleep until it is asked: no query came for 20 s"
+    )
+    assert autoscaler.is_asleep
+    woken = autoscaler.wake(30.0)
+    assert woken == Target(1, "it was asked while it was asleep")
+    # A storm of queries wakes it once, and it has its time from then.
+    assert autoscaler.wake(30.1) is woken
+    assert autoscaler.plan(look(30.0 + IDLE_S, ready=0)).replicas == 1
+    # From when it can answer.
+    assert autoscaler.plan(look(60.0)).replicas == autoscaler.plan(look(59.5 + IDLE_S)).replicas == 1
+    assert autoscaler.plan(look(60.0 + IDLE_S)).replicas == 0
+
+
+def test_one_that_does_not_wake_is_given_up_in_the_end() -> None:
+    autoscaler = Autoscaler(0, 4, 0, 0.0, IDLE_S)
+    autoscaler.wake(10.0)
+    assert autoscaler.plan(look(9.5 + IDLE_S + MOST_WAKING_S, ready=0)).replicas == 1
+    assert autoscaler.plan(look(10.0 + IDLE_S + MOST_WAKING_S, ready=0)).replicas == 0
+
+
+def test_one_that_slept_before_its_supervisor_sleeps_on() -> None:
+    assert Autoscaler(0, 4, 0, 0.0, IDLE_S).is_asleep
+    assert looked(Autoscaler(0, 4, 0, 0.0, IDLE_S), 10).replicas == 0
+    # What counted arrivals while it slept wakes it, too.
+    assert looked(Autoscaler(0, 4, 0, 0.0, IDLE_S), 1, 3).replicas == 1
+    # A fixed least is no reason to sleep.
+    assert looked(Autoscaler(1, 4, 0, 0.0, IDLE_S), 100).replicas == 1
+
+
+@examples(max_examples=100, deadline=None)
+@given(
+    st.lists(st.sampled_from(["asked", "quiet", "demand", "trouble"]), min_size=1, max_size=200),
+    st.integers(0, 2),
+    st.integers(0, 3),
+)
+def test_none_sleeps_that_was_asked_lately_and_all_others_do(story: list[str], least: int, replicas: int) -> None:
+    autoscaler, asked_at_s, at_s, ready = Autoscaler(least, 4, replicas, 0.0, IDLE_S), 0.0, 0.0, 0
+    for step in story:
+        at_s += 1.0
+        was_asleep = autoscaler.is_asleep
+        if step == "demand":
+            target = autoscaler.wake(at_s)
+            asked_at_s = at_s if was_asleep else asked_at_s
+        else:
+            arrivals = 0 if step == "quiet" else 5
+            was_ready, ready = ready, autoscaler.target.replicas
+            asked_at_s = at_s if arrivals or ready > was_ready else asked_at_s
+            late = 5 if step == "trouble" else 0
+            target = autoscaler.plan(look(at_s, arrivals, late=late, ready=ready))
+        assert target == autoscaler.target and target.replicas <= 4
+        if least:
+            assert target.replicas >= least
+        elif was_asleep:
+            assert target.replicas == (0 if step == "quiet" else 1)
+        else:
+            assert (target.replicas == 0) == (step == "quiet" and at_s - asked_at_s >= IDLE_S)
 
 
 def test_a_step_is_no_ramp() -> None:

@@ -42,6 +42,7 @@ def test_applications_that_cannot_be(shared: Server, body: dict[str, Any], code:
 # Of each setting a value that is not its default.
 SET: dict[str, Any] = {
     "slo_ms": 77.0,
+    "waking_slo_ms": 900.0,
     "default_output": [1, None],
     "policy": {"name": "exp3", "parameters": {"eta": 0.3}},
     "loss": {"name": "absolute", "parameters": {"range": 2.0}},

@@ -253,7 +253,7 @@ def test_deleting(server: Server) -> None:
     [
         ({"replicas": 0}, "invalid_argument"),
         ({"replicas": 1000}, "invalid_argument"),
-        ({"replicas": {"min": 0, "max": 2}}, "invalid_argument"),
+        ({"replicas": {"min": 0, "max": 0}}, "invalid_argument"),
         ({"replicas": {"min": 3, "max": 2}}, "invalid_argument"),
         ({"replicas": {"min": 1, "max": 1000}}, "invalid_argument"),
         ({"target": "no-colon"}, "invalid_argument"),

@@ -5,6 +5,9 @@ slowly, to the most replicas that were needed in the last minute. The share of b
 than the share below which it falls, so noise does not make it flap.
 The rate of arrivals and the capacity of a replica show a need before any query is late. Where they mislead (queries in
 bursts, a batch that takes most of the SLO), queries that wait or are late show it: then one replica is added at a time.
+
+A version that may have no replica falls asleep once no query has come to be evaluated for a while, and wakes with the
+next one. While it is awake it has at least one replica: the time without queries alone decides about the last one.
 """
 
 import math
@@ -51,6 +54,12 @@ AVOID_SHARE = 0.8
 CAPACITY_KEPT = 0.75
 
 
+# One that does not wake is given up after this: nearly all models start sooner.
+MOST_WAKING_S = 600.0
+# Why a version has no replica, where no more is known.
+ASLEEP = "it is asleep until it is asked"
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """The load of one version since the last look, over all workers.
@@ -91,11 +100,18 @@ class Target:
 class Autoscaler:
     """Decides for one version, between ``least`` and ``most`` replicas."""
 
-    def __init__(self, least: int, most: int, replicas: int, now_s: float) -> None:
-        """``replicas`` is the target so far."""
-        self._least = least
+    def __init__(self, least: int, most: int, replicas: int, now_s: float, idle_after_s: float = math.inf) -> None:
+        """
+        Args:
+            replicas: the target so far.
+            idle_after_s: the time without queries after which it falls asleep, if ``least`` is 0.
+        """
+        self._least = max(least, 1)
         self._most = most
-        self._target = Target(self._bounded(replicas), "no load has been seen yet")
+        self._idle_after_s = idle_after_s if least == 0 else math.inf
+        self._asked_at_s = now_s
+        is_asleep = least == 0 and replicas == 0
+        self._target = Target(0, ASLEEP) if is_asleep else Target(self._bounded(replicas), "no load has been seen yet")
         self._loads: deque[Load] = deque()
         self._needs: deque[tuple[float, int]] = deque()
         self._may_fall_at_s = now_s + DOWN_AFTER_S
@@ -108,8 +124,31 @@ class Autoscaler:
     def target(self) -> Target:
         return self._target
 
+    @property
+    def is_asleep(self) -> bool:
+        return self._target.replicas == 0
+
+    def wake(self, now_s: float) -> Target:
+        """A query has come for which there is no replica. Return the new target; one that is awake stays as it is."""
+        if self.is_asleep:
+            self._asked_at_s = now_s
+            self._settled_at_s = now_s + SETTLED_S
+            self._may_fall_at_s = now_s + DOWN_AFTER_S
+            self._target = Target(1, "it was asked while it was asleep")
+        return self._target
+
     def plan(self, load: Load) -> Target:
         """Take in the load since the last look, which covers a second or less; return the new target."""
+        if load.arrivals:
+            self.wake(load.at_s)
+        if self.is_asleep:
+            return self._target
+        # One that was woken has its time once it can answer those who wait.
+        if load.arrivals or load.ready > self._ready:
+            self._asked_at_s = load.at_s
+        elif load.at_s - self._asked_at_s >= self._idle_after_s + (0 if load.ready else MOST_WAKING_S):
+            self._target, self._ready = Target(0, f"{ASLEEP}: no query came for {self._idle_after_s:g} s"), 0
+            return self._target
         self._loads.append(load)
         while self._loads[0].at_s <= load.at_s - GROUPS * GROUPS_S[-1]:
             self._loads.popleft()

@@ -3,14 +3,14 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
-from clipper.control.messages import GetLoads
+from clipper.control.messages import GetDemand, GetLoads
 from clipper.control.statistics import VersionLoad
 from clipper.managers.manager import Manager
-from clipper.managers.reconcile.autoscale import Autoscaler
+from clipper.managers.reconcile.autoscale import Autoscaler, Target
 from clipper.registry.records import VersionRecord
 from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.catalog import Catalog
@@ -22,28 +22,37 @@ log = logging.getLogger(__name__)
 
 # Often enough that a ramp of 20 s is seen in its first quarter. A look takes each worker some 100 µs of processor time.
 LOOK_EVERY_S = 0.5
+# A part of the time that a replica takes to start. A worker says within microseconds which versions are asked.
+LOOK_AT_SLEEPERS_EVERY_S = 0.05
 
 
 class ScaledVersion:
     """What is known of one version since its range was given."""
 
-    def __init__(self, record: VersionRecord, scaling: ReplicaRange, now_s: float) -> None:
+    def __init__(self, record: VersionRecord, scaling: ReplicaRange, now_s: float, idle_after_s: float) -> None:
         self.spec = record.spec
         self.scaling = scaling
         self.meter = LoadMeter()
         self.starts = StartTimes()
-        self.autoscaler = Autoscaler(scaling.min, scaling.max, record.replicas_wanted, now_s)
+        self.autoscaler = Autoscaler(scaling.min, scaling.max, record.replicas_wanted, now_s, idle_after_s)
 
 
 class Scaler:
     """Works in one task; all that runs on the supervisor's event loop."""
 
-    def __init__(self, catalog: Catalog, manager: Manager, workers: Workers, wake: Callable[[], None]) -> None:
-        """``wake`` has the reconciler look at the catalog."""
+    def __init__(
+        self, catalog: Catalog, manager: Manager, workers: Workers, wake: Callable[[], None], idle_after_s: float
+    ) -> None:
+        """
+        Args:
+            wake: has the reconciler look at the catalog.
+            idle_after_s: the time without queries after which a version that may have no replica falls asleep.
+        """
         self._catalog = catalog
         self._manager = manager
         self._workers = workers
         self._wake = wake
+        self._idle_after_s = idle_after_s
         self._versions: dict[ModelId, ScaledVersion] = {}
 
     def reason(self, id_: ModelId) -> str | None:
@@ -53,27 +62,46 @@ class Scaler:
 
     async def run(self) -> None:
         """Until cancelled."""
+        await self._repeat(self._look, LOOK_EVERY_S)
+
+    async def run_waking(self) -> None:
+        """Wake versions that are asked, until cancelled."""
+        await self._repeat(self._look_at_sleepers, LOOK_AT_SLEEPERS_EVERY_S)
+
+    async def _repeat(self, look: Callable[[], Awaitable[None]], every_s: float) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(every_s)
             try:
-                await self._look()
+                await look()
             except Exception:  # a bug of ours: what runs goes on, and the next look may do better
                 log.exception("a look at the loads failed")
 
+    async def _look_at_sleepers(self) -> None:
+        if not any(version.autoscaler.is_asleep for version in self._versions.values()):
+            return
+        # A worker of an older Clipper does not know the command.
+        asked = {instance: GetDemand() for instance in self._workers.instances()}
+        for _, reply in await self._workers.ask_each(asked):
+            for id_ in reply.versions:
+                if (version := self._versions.get(id_)) is not None and version.autoscaler.is_asleep:
+                    self._follow(id_, version.autoscaler.wake(asyncio.get_running_loop().time()))
+
     async def _look(self) -> None:
         self._follow_catalog()
-        if not self._versions:
+        # Those that are asleep have no load; there may be a thousand of them.
+        awake = tuple(id_ for id_, version in self._versions.items() if not version.autoscaler.is_asleep)
+        if not awake:
             return
         counted: defaultdict[ModelId, list[tuple[int, VersionLoad]]] = defaultdict(list)
-        for instance, reply in await self._workers.ask_all(GetLoads(tuple(self._versions))):
+        for instance, reply in await self._workers.ask_all(GetLoads(awake)):
             for load in reply.versions:
                 counted[ModelId(load.model, load.version)].append((instance, load))
         self._follow_catalog()  # it may have changed meanwhile
-        for id_, version in self._versions.items():
-            self._plan(id_, version, counted[id_])
+        for id_ in awake:
+            if (known := self._versions.get(id_)) is not None:
+                self._plan(id_, known, counted[id_])
 
     def _follow_catalog(self) -> None:
-        now_s = asyncio.get_running_loop().time()
         followed = {}
         for id_ in self._catalog.running():
             record = self._catalog.versions[id_]
@@ -81,8 +109,11 @@ class Scaler:
             if record.scaling is not None and record.state == "ready":
                 known = self._versions.get(id_)
                 is_same = known is not None and (known.spec, known.scaling) == (record.spec, record.scaling)
-                followed[id_] = known if known and is_same else ScaledVersion(record, record.scaling, now_s)
+                followed[id_] = known if known and is_same else self._scaled(record, record.scaling)
         self._versions = followed
+
+    def _scaled(self, record: VersionRecord, scaling: ReplicaRange) -> ScaledVersion:
+        return ScaledVersion(record, scaling, asyncio.get_running_loop().time(), self._idle_after_s)
 
     def _plan(self, id_: ModelId, version: ScaledVersion, counted: list[tuple[int, VersionLoad]]) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -91,7 +122,11 @@ class Scaler:
         load = version.meter.look(counted, now_s, sum(slot.phase == "ready" for slot in slots), version.starts.start_s)
         if load is None:
             return
-        wish, record = version.autoscaler.plan(load), self._catalog.versions[id_]
+        self._follow(id_, version.autoscaler.plan(load))
+
+    def _follow(self, id_: ModelId, wish: Target) -> None:
+        """Record a target that is new, and have it followed."""
+        record = self._catalog.versions[id_]
         if wish.replicas != record.replicas_wanted:
             log.info(
                 "%(model)s:%(version)s: %(replicas)d replicas in place of %(replicas_before)d: %(reason)s",

@@ -104,7 +104,17 @@ class ModelOperations:
         else:
             promotion = rules.next_promotion(self._catalog.versions_of(model))
             state = "starting" if target.state == "failed" else target.state
-            asked = replace(target, promotion=promotion, state=state, last_error=None, log_tail=(), is_new=False)
+            # One that is asleep wakes first.
+            replicas = max(target.replicas_wanted, 1)
+            asked = replace(
+                target,
+                promotion=promotion,
+                state=state,
+                replicas_wanted=replicas,
+                last_error=None,
+                log_tail=(),
+                is_new=False,
+            )
             self._catalog.commit(Put(asked))
             await self._until_current(target)
         return await self.get_model(model)
@@ -211,7 +221,8 @@ class ModelOperations:
             ),
             batching=deployment.batching,
             cache=deployment.cache,
-            replicas_wanted=rules.within(deployment.replicas, self._replicas_in_use(model)),
+            # One to find out whether it runs at all, also if it may have none.
+            replicas_wanted=max(rules.within(deployment.replicas, self._replicas_in_use(model)), 1),
             created_at=time.time(),
             kept=not deployment.make_current,
             promotion=promotion,

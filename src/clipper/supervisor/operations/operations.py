@@ -188,6 +188,8 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         version = link.version or self._catalog.model(link.model).current
         if version is None:
             return f"model {link.model!r} has no version that is ready"
+        if self._catalog.version(link.model, version).replicas_wanted == 0:
+            return None  # it is asleep, and wakes with the first query
         slots = self._manager.slots(ModelId(link.model, version))
         if any(_answers(slot, told) for slot in slots):
             return None

@@ -26,6 +26,7 @@ def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str],
         record.max_in_flight,
         record.max_per_second,
         record.newcomers,
+        record.waking_slo_ms,
     )
 
 

@@ -17,6 +17,7 @@ from clipper.management.schemas import (
     Reliability,
     Replica,
     ReplicaState,
+    ShownState,
     Version,
     WorkerStatus,
 )
@@ -176,9 +177,10 @@ class Views:
         state = record.state
         if state == "ready" and not self._reconciler.is_announced(record.id):
             state = "starting"
+        shown: ShownState = "asleep" if state == "ready" and record.replicas_wanted == 0 else state
         slots = self._manager.slots(record.id)
         return Version(
-            **(shared(record.spec, Version) | shared(record, Version) | {"state": state}),
+            **(shared(record.spec, Version) | shared(record, Version) | {"state": shown}),
             current=self._catalog.model(record.model).current == record.version,
             replicas=tuple(self.replica(slot, limits) for slot in slots),
             progress=next((one.replica.progress for one in slots if one.replica and one.replica.progress), None),

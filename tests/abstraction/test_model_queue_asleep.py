@@ -1,0 +1,49 @@
+"""Queries to a version that is asleep: it has no replica until it is asked."""
+
+import math
+from collections.abc import Callable
+
+from queue_bench import Bench, failure, outputs
+from waiting import until_async
+
+
+def test_queries_wait_for_one_that_is_asleep_until_it_wakes(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        queue = bench.queue
+        queue.wakes = True
+        assert queue.is_asleep and queue.has_replicas
+        assert queue.unserved_at_s == -math.inf
+        # A shadow does not wake it, and does not wait.
+        assert failure(bench.ask(b"s" * 8, is_background=True))[0] == "no_replica"
+        assert queue.unserved_at_s == -math.inf
+        late, patient = bench.ask(b"a" * 8, slo_s=0.0), bench.ask(b"b" * 8)
+        assert queue.unserved_at_s > 0
+        assert queue.why_late() == ("no_replica", "digits:1 was asleep, and has no replica yet")
+        await until_async(lambda: late.done)
+        assert failure(late) == queue.why_late() and not patient.done
+        container = await bench.start()
+        queue.set_replicas([container.replica])
+        await until_async(lambda: container.batches)
+        container.take().answer([b"1"])
+        await until_async(lambda: patient.done)
+        assert outputs(patient) == ["1"]
+        # It falls asleep again, and what it has answered it still knows.
+        queue.set_replicas([])
+        await until_async(lambda: queue.is_asleep)
+        assert outputs(bench.ask(b"b" * 8)) == ["1"]
+
+    run(scenario)
+
+
+def test_who_waits_for_one_that_does_not_wake_any_more_is_told(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        for end in (lambda: bench.queue.set_replicas([]), bench.queue.close):
+            bench.queue.wakes = True
+            waiting = bench.ask(b"a" * 8)
+            bench.queue.set_replicas([])
+            assert not waiting.done
+            bench.queue.wakes = False
+            end()
+            assert failure(waiting)[0] == "no_replica"
+
+    run(scenario)
