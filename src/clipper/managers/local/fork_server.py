@@ -38,6 +38,8 @@ ANSWER_TIMEOUT_S = 10.0
 # e.g. because of long paths, the container begins anew.
 _ARGUMENTS_ROOM = "." * 4096
 _VARIABLES_ROOM = "." * 8192
+# Arrow, which comes with pandas and so with scikit-learn, starts a thread unless its allocator is told not to.
+_WITHOUT_THREADS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 
 class ForkServer:
@@ -80,7 +82,10 @@ class ForkServer:
             argv = [warmth.python, "-m", "clipper.runtime.fork_server", *options, *warmth.modules]
             # Nobody but root can put a module into the folder that Python looks in first.
             variables = (
-                dict(warmth.variables) | {ROOM_VARIABLE: _VARIABLES_ROOM} | ({} if run_as is None else {"HOME": "/"})
+                dict(warmth.variables)
+                | _WITHOUT_THREADS
+                | {ROOM_VARIABLE: _VARIABLES_ROOM}
+                | ({} if run_as is None else {"HOME": "/"})
             )
             if run_as is not None:
                 argv = entering(run_as, None, None, argv)
