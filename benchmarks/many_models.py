@@ -1,0 +1,144 @@
+"""``python -m benchmarks.many_models [MODELS] [OPTION…]``: what a thousand scikit-learn models take on one machine.
+
+Deploys so many different models (200), and prints as JSON what each takes in memory and to start, and what the server
+itself takes while nobody asks. Options go to ``clipper start``: ``--start-method spawn`` is the comparison.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+
+import joblib
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from benchmarks import servers
+from benchmarks.footprint import resident_mb
+from clipper import Clipper
+
+MODELS = 200
+# More would not fit where nothing is shared: 100 MB each.
+MOST_MODELS = 1500
+# At once, as a program that deploys many would.
+AHEAD = 8
+# Of these the start is measured with nothing else starting, and these are asked.
+SAMPLE = 20
+QUERIES = 200
+IDLE_S = 20.0
+READY_WITHIN_S = 60.0
+POLL_S = 0.01
+
+
+def main(models: int, options: Sequence[str]) -> dict[str, object]:
+    with tempfile.TemporaryDirectory(prefix="clipper-many-") as folder, servers.clipper(*options) as server:
+        files = list(_made(Path(folder), models))
+        with Clipper.connect(server.management_url, server.home) as clipper:
+            began_s = time.perf_counter()
+            rest = files[: models - SAMPLE]
+            for number, file in enumerate(rest):
+                clipper.deploy(file.stem, file, wait=False)
+                if number >= AHEAD:
+                    _until_ready(clipper, rest[number - AHEAD].stem)
+            for file in rest[-AHEAD - 1 :]:
+                _until_ready(clipper, file.stem)
+            all_s = time.perf_counter() - began_s
+            starts_s = [_start_s(clipper, file) for file in files[models - SAMPLE :]]
+            idle = _idle_percent(server)
+            before = _memory(clipper)
+            for file in files[-SAMPLE:]:
+                _ask(clipper, server, file.stem)
+            asked = {file.stem for file in files[-SAMPLE:]}
+            after = [mb for name, mb in _memory(clipper).items() if name in asked]
+        private = sorted(each["private_mb"] for each in before.values())
+        shared = sorted(each["pss_mb"] for each in before.values())
+        supervisor, *workers = server.process_ids()
+        return {
+            "models": models,
+            "options": list(options),
+            "deployed_in_s": round(all_s, 1),
+            "start_s": _spread(sorted(starts_s)),
+            "private_mb": _spread(private),
+            "pss_mb": _spread(shared),
+            "pss_of_all_mb": round(sum(shared)),
+            "private_mb_once_asked": _spread(sorted(each["private_mb"] for each in after)),
+            "supervisor_mb": round(resident_mb(supervisor)),
+            "workers_mb": [round(resident_mb(worker)) for worker in workers],
+            "idle_percent_of_a_core": idle,
+        }
+
+
+def _made(folder: Path, models: int) -> Iterable[Path]:
+    """Models of ten digits, no two of which are the same."""
+    images, labels = load_digits(return_X_y=True)
+    model = LogisticRegression(max_iter=20).fit(images[:400], labels[:400])
+    for number in range(models):
+        model.coef_ = model.coef_ + np.random.default_rng(number).normal(0, 1e-6, model.coef_.shape)
+        path = folder / f"digits{number}.joblib"
+        joblib.dump(model, path)
+        yield path
+
+
+def _start_s(clipper: Clipper, file: Path) -> float:
+    """From the call that deploys it to the version's being ready, known to all workers."""
+    began_s = time.perf_counter()
+    clipper.deploy(file.stem, file, wait=False)
+    _until_ready(clipper, file.stem)
+    return time.perf_counter() - began_s
+
+
+def _until_ready(clipper: Clipper, name: str) -> None:
+    until_s = time.perf_counter() + READY_WITHIN_S
+    while (version := clipper.version(name, "1")).state != "ready":
+        if version.state == "failed" or time.perf_counter() > until_s:
+            raise RuntimeError(f"{name} is {version.state}: {version.last_error}")
+        time.sleep(POLL_S)
+
+
+def _ask(clipper: Clipper, server: servers.ClipperServer, name: str) -> None:
+    clipper.create_application(name, model=name, slo_ms=500.0)
+    images, _ = load_digits(return_X_y=True)
+    for row in images[:QUERIES]:
+        clipper.predict(name, row.tolist())
+
+
+def _memory(clipper: Clipper) -> dict[str, dict[str, float]]:
+    """The memory of each model's replica, by the model's name."""
+    return {each.model: _of_process(each.pid) for each in clipper.replicas() if each.pid is not None}
+
+
+def _of_process(pid: int) -> dict[str, float]:
+    kb: dict[str, int] = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        name, _, rest = line.partition(":")
+        kb[name] = int(rest.split()[0])
+    private = kb["Private_Clean"] + kb["Private_Dirty"]
+    return {"private_mb": private / 1000, "pss_mb": kb["Pss"] / 1000}
+
+
+def _idle_percent(server: servers.ClipperServer) -> dict[str, float]:
+    """The processor time of the supervisor and of the workers while nobody asks, in percent of a core."""
+    pids = server.process_ids()
+    before = [servers.processor_ns(pid) for pid in pids]
+    began_s = time.perf_counter()
+    time.sleep(IDLE_S)
+    seconds = time.perf_counter() - began_s
+    spent = [(servers.processor_ns(pid) - ns) / 1e7 / seconds for pid, ns in zip(pids, before)]
+    return {"supervisor": round(spent[0], 1), "workers": round(sum(spent[1:]), 1)}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    """Of values in order."""
+    found = {"median": median(values), "p95": values[int(0.95 * (len(values) - 1))], "most": values[-1]}
+    return {name: round(value, 2) for name, value in found.items()}
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else MODELS
+    if not SAMPLE < count <= MOST_MODELS:
+        sys.exit(f"expected {SAMPLE + 1} to {MOST_MODELS} models, got {count}")
+    print(json.dumps(main(count, sys.argv[2:]), indent=1))
