@@ -1,7 +1,7 @@
 """``python -m benchmarks.many_models [MODELS] [OPTION…]``: what a thousand scikit-learn models take on one machine.
 
 Deploys so many different models (200), and prints as JSON what each takes in memory and to start, and what the server
-itself takes while nobody asks. Options go to ``clipper start``: ``--start-method spawn`` is the comparison.
+itself takes while nobody asks. Options go to ``clipper start``: ``--start-method forkserver`` lets them share memory.
 """
 
 import json

@@ -90,6 +90,7 @@ class Bench:
             processes=self.processes,
             logs=self.logs,
             environ=self.environ,
+            start_method="forkserver",
             docker_base_image=base_image,
             docker_network=network,
             docker_transport=transport,

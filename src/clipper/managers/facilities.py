@@ -44,7 +44,7 @@ class Facilities:
     processes: ProcessFolder
     logs: Path
     environ: Mapping[str, str]
-    start_method: StartMethod = "forkserver"
+    start_method: StartMethod = "spawn"
     run_as: RunAs | None = None
     docker_base_image: str = ""
     docker_network: str = ""

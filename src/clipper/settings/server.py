@@ -172,7 +172,7 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
             "With forkserver, models of one environment on this machine share the memory of its libraries; with spawn, "
             "each is a process that shares nothing."
         ),
-    ] = "forkserver"
+    ] = "spawn"
     idle_after_s: Annotated[
         float,
         Setting(
