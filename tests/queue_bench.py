@@ -29,7 +29,8 @@ class Bench:
         self._tmp_path = tmp_path
         self.snapshot = VersionSnapshot("1", "doubles", batching, cache)
         self.cache = ClockCache(1 << 20)
-        self.queue = ModelQueue(DIGITS, self.snapshot, self.cache, Turns())
+        self.turns = Turns()
+        self.queue = ModelQueue(DIGITS, self.snapshot, self.cache, self.turns)
         self.loop = asyncio.get_running_loop()
         self.containers: list[SmallContainer] = []
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from clipper.abstraction.predictor import Predictor
+from clipper.abstraction.predictor import DEMAND_S, Predictor
 from clipper.control.difference import Difference
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
 from clipper.settings.application import Link
@@ -241,8 +241,19 @@ def test_a_version_that_a_difference_lets_sleep_is_demanded_once_it_is_asked(
         assert predictor.demanded() == ()
         waiting = fleet.ask(b"a" * 8)
         assert predictor.demanded() == (ModelId("digits", "1"),) and not waiting.done
+        # So it is for a while, and as long as somebody waits.
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ShiftedLoop)
+        loop.advance(DEMAND_S + 1)
+        assert predictor.demanded() == (ModelId("digits", "1"),) and not waiting.done
         # The operator has scaled it to a range from 1 meanwhile, and it has no replica yet.
         predictor.apply(told(3, wakes=False))
         assert predictor.find("digits") is queue and waiting.heard[0][2] == "no_replica"
+        assert predictor.demanded() == ()
+        # It may sleep again; and of one that is gone nothing is left.
+        predictor.apply(told(4, wakes=True))
+        fleet.ask(b"b" * 8)
+        predictor.apply(Difference(4, 5, gone_models=("digits",)))
+        assert predictor.demanded() == ()
 
     run(scenario)

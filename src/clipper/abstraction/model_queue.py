@@ -6,7 +6,6 @@ callbacks.
 
 import asyncio
 import logging
-import math
 from collections.abc import Sequence
 
 import msgspec
@@ -71,8 +70,8 @@ class ModelQueue:
         self.compute_time = ComputeTime()
         self._counts = VersionCounts()
         self.wakes = snapshot.wakes
-        # When it was last asked while it had no replica, so that it should get one.
-        self.unserved_at_s = -math.inf
+        # Whether a replica is in service: linked, or still being dialled. One that drains is not.
+        self.is_served = False
 
     # -- queries ---------------------------------------------------------------------------------------
 
@@ -98,15 +97,18 @@ class ModelQueue:
                     found.join(waiter)
                     if not is_background:
                         self._scheduler.queue.hasten(found, slo_s, waiter.deadline_s)
+                        if not self.is_served:
+                            self._turns.unserved[self.model] = self._loop.time()
                     return None
                 # The input has been in flight for longer than the SLO, so its replica hangs. Send it to another one.
                 table.forget(found)
         work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s, waiter.deadline_s, key)
-        if not self._links:
-            if is_background or not self.wakes:
+        if not self.is_served:
+            if self.wakes and not is_background:
+                self._turns.unserved[self.model] = self._loop.time()
+            elif not self._links:
                 self._fail(work, "no_replica", f"{self.model} has no replica")
                 return None
-            self.unserved_at_s = self._loop.time()
         if is_background:
             if not self._scheduler.queue.push_background(work):
                 self._refuse(work)
@@ -158,15 +160,19 @@ class ModelQueue:
     @property
     def is_asleep(self) -> bool:
         """Whether it has no replica, and gets one once it is asked."""
-        return self.wakes and not self._links
+        return self.wakes and not self.is_served
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether queries wait for a replica."""
+        return self._scheduler.queue.length > 0
 
     def set_slo(self, slo_s: float) -> None:
         """Set the smallest SLO of the applications that query this version: batches are sized for it."""
         self._scheduler.set_slo(slo_s)
 
     def can_follow(self, snapshot: VersionSnapshot) -> bool:
-        """Whether ``snapshot`` differs only in its replicas and in whether it wakes. Any other difference needs a new
-        queue."""
+        """Whether only its replicas, and whether it wakes, are different. Other differences need a new queue."""
         known, replace = self.snapshot, msgspec.structs.replace
         return replace(snapshot, replicas=(), wakes=False) == replace(known, replicas=(), wakes=False)
 
@@ -186,6 +192,7 @@ class ModelQueue:
                 self._scheduler.resume_replica(replica_id)
         for replica_id in [known for known in self._links if known not in wanted]:
             self._drain(self._links[replica_id])
+        self.is_served = bool(wanted)
         self._drop_unservable()  # what has waited in vain for a version that will not wake any more
 
     def replicas(self) -> list[Replica]:
@@ -193,12 +200,12 @@ class ModelQueue:
 
     @property
     def has_replicas(self) -> bool:
-        """Whether a replica is in service: linked, still being dialled, or there once the version is asked."""
-        return self.wakes or any(not replica.is_draining for replica in self._links.values())
+        """Whether a replica is in service, or is once the version is asked."""
+        return self.wakes or self.is_served
 
     def close(self) -> None:
         """The version was removed: hang up, fail the queued work, and drop the cache's entries."""
-        self.wakes = False
+        self.wakes = self.is_served = False
         for replica in list(self._links.values()):
             self._remove(replica)
         self._drop_unservable()
@@ -280,8 +287,7 @@ class ModelQueue:
 
     def _take_turn(self) -> None:
         self._turn_is_due = False
-        now_s = self._loop.time()
-        decision = self._scheduler.decide(now_s)
+        decision = self._scheduler.decide(self._loop.time())
         for state, batch in decision.batches:
             self._send(state, batch)
         if decision.late:
@@ -293,8 +299,7 @@ class ModelQueue:
             self._wake.set(decision.wake_s)
 
     def _send(self, state: ReplicaState, batch: Batch) -> None:
-        counts = self._counts
-        works = batch.works
+        counts, works = self._counts, batch.works
         # One observation for each batch keeps this cheap: the oldest query's wait stands for the batch.
         counts.queue_wait_s.record(batch.sent_s - works[0].arrival_s)
         counts.batch_size.record(len(works))

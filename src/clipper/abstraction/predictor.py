@@ -11,7 +11,8 @@ from clipper.control.snapshot import ModelSnapshot, Snapshot
 from clipper.telemetry.watch import Watch
 from clipper.types import InputType, ModelId
 
-# A version that was asked so long ago while it was asleep is to wake: some looks of the supervisor.
+# A version that was asked so long ago while it was asleep is to wake, also if nobody waits for it any more: some looks
+# of the supervisor.
 DEMAND_S = 2.0
 
 
@@ -107,9 +108,13 @@ class Predictor:
         return None
 
     def demanded(self) -> tuple[ModelId, ...]:
-        """Return the versions that were asked lately while they were asleep."""
-        since_s = asyncio.get_running_loop().time() - DEMAND_S
-        return tuple(queue.model for queue in self.queues() if queue.unserved_at_s > since_s)
+        """Return the versions that are asleep and were asked lately, or have queries that wait for a replica."""
+        unserved, since_s = self._turns.unserved, asyncio.get_running_loop().time() - DEMAND_S
+        for id_, asked_at_s in list(unserved.items()):
+            queue = self.find(id_.name, id_.version)
+            if queue is None or not queue.is_asleep or (asked_at_s <= since_s and not queue.has_waiting):
+                del unserved[id_]
+        return tuple(unserved)
 
     async def settle(self) -> None:
         """Wait until every new replica has been dialled once and every removed one has answered its last batch."""
@@ -142,6 +147,7 @@ class Predictor:
 
     def _drain(self, queue: ModelQueue) -> None:
         queue.wakes = False
+        self._turns.unserved.pop(queue.model, None)
         queue.set_replicas(())
         self._draining.append(queue)
 

@@ -37,6 +37,8 @@ class Turns:
     Attributes:
         flow: what the queues know together about the worker's queries.
         unsettled: see ``ReplicaOwner``.
+        unserved: the versions that were asked while they were asleep, and when they were last asked, on the loop's
+            clock. ``Predictor.demanded`` takes out those that need not wake.
     """
 
     def __init__(self, watch: Watch | None = None) -> None:
@@ -48,6 +50,7 @@ class Turns:
         self._look_again = Alarm(self._loop, self._wake)
         self.flow = Flow()
         self.unsettled: dict[Replica, None] = {}
+        self.unserved: dict[ModelId, float] = {}
 
     @property
     def are_idle(self) -> bool:

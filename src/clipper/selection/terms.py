@@ -102,7 +102,7 @@ class Terms:
         self.models, self.newcomers, self.shadows = lineup.models, lineup.newcomers, lineup.shadows
         answering = [self.targets[name] for name in self.models]
         is_asleep = any(target is not None and target.is_asleep for target in answering) and not any(
-            target is not None and target.replicas() for target in answering
+            target is not None and target.is_served for target in answering
         )
         waking_slo_ms = snapshot.waking_slo_ms if is_asleep else None
         self.slo_s = (waking_slo_ms or snapshot.slo_ms) / 1000
