@@ -15,6 +15,7 @@ import pytest
 from live_server import APP, Server, answering, with_application
 
 from clipper.errors import Unavailable
+from clipper.processes.proc import parent_of, pids
 from redis_server import RedisServer
 from tcp_proxy import TcpProxy
 from waiting import until
@@ -107,12 +108,17 @@ def test_a_standby_takes_over_from_a_leader_that_is_killed(servers: tuple[Server
 
 
 @pytest.mark.scale
-def test_a_leader_that_was_paused_steps_down_and_touches_nothing(servers: tuple[Server, Server]) -> None:
+def test_a_leader_that_was_paused_steps_down_and_touches_nothing(
+    servers: tuple[Server, Server], redis: RedisServer
+) -> None:
     first, second = servers
-    with_application(first)
+    with_application(first.with_options("--registry", redis.url, "--start-method", "forkserver"), replicas=2)
     second.start()
-    assert first.process is not None
-    first.process.send_signal(signal.SIGSTOP)
+    process = first.process
+    assert process is not None
+    forked_from = [parent_of(pid) for pid in first.ready_pids("m")]
+    assert any(parent != process.pid for parent in forked_from)
+    process.send_signal(signal.SIGSTOP)
     paused_at = time.monotonic()
     until(lambda: leads(second))
     took_s = time.monotonic() - paused_at
@@ -120,14 +126,16 @@ def test_a_leader_that_was_paused_steps_down_and_touches_nothing(servers: tuple[
     assert took_s < TAKEOVER_S
     until(lambda: answers(second))
     second.deploy("m", answering("two"), input_type="float64[2]")
-    pids = second.ready_pids("m")
+    ready = second.ready_pids("m")
 
-    first.process.send_signal(signal.SIGCONT)
+    process.send_signal(signal.SIGCONT)
     until(lambda: (lease := lease_of(first)) is not None and lease["role"] == "standby")
-    assert first.process.poll() is None, "it goes on in its process, as a service manager expects"
+    assert process.poll() is None, "it goes on in its process, as a service manager expects"
     until(lambda: first.worker_pids == [])
+    # Nor is anything left that has ended and that nobody reaps, such as a fork server.
+    until(lambda: [pid for pid in pids() if parent_of(pid) == process.pid] == [])
     assert leads(second) and lease_of(second)["epoch"] == 2
-    assert second.ready_pids("m") == pids
+    assert second.ready_pids("m") == ready
     assert second.predict("app", ROW)["output"] == "two"
     # And back again.
     second.kill()

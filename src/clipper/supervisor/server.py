@@ -75,6 +75,8 @@ PORT_TIMEOUT_S = 1.0
 PORT_POLL_S = 0.05
 # A registry that failed just after it had granted the lease is asked again after this.
 START_AGAIN_S = 1.0
+# What runs besides ends in milliseconds. Another server leads by now, so nothing may hold this one up.
+STEP_DOWN_TIMEOUT_S = 2.0
 
 
 class Supervisor:
@@ -353,7 +355,7 @@ class Supervisor:
         ends: list[asyncio.Task[Any]] = [serving, stop, *([leadership.lost] if leadership is not None else [])]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if leadership is not None and leadership.lost.done() and not self._stopping.is_requested:
-            self._step_down(parts, leadership.lost.result())
+            await self._step_down(parts, leadership.lost.result())
         log.info("stopping")
         parts.events.record([NewEvent("server", "server", "the server is stopped")])
         api.should_exit = True
@@ -364,10 +366,12 @@ class Supervisor:
         if leadership is not None:
             await leadership.release()
 
-    def _step_down(self, parts: Parts, why: str) -> NoReturn:
+    async def _step_down(self, parts: Parts, why: str) -> NoReturn:
         log.warning("this server stops leading: %(reason)s", {"reason": why})
         parts.reconciler.stop()
         parts.events.record([NewEvent("server", "server", f"the server stops leading: {why}", level="warning")])
+        # Fork servers, which no later start takes over, end with what keeps them.
+        await parts.keepers.stop(STEP_DOWN_TIMEOUT_S)
         parts.events.close()
         start_again(self._config)
 

@@ -29,12 +29,12 @@ class Keepers:
         """Those that have failed and not recovered since, and why."""
         return [f"{what} failed and is tried again: {why}" for what, why in self._failures.items()]
 
-    async def stop(self) -> None:
-        """End all; returns when what they were doing has ended."""
+    async def stop(self, timeout_s: float | None = None) -> None:
+        """End all; returns when what they were doing has ended, or after ``timeout_s``."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=timeout_s)
 
     async def _keep(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
         while True:
