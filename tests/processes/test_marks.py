@@ -4,9 +4,12 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
+from clipper.processes import marks
 from clipper.processes.folder import ProcessFolder
 from clipper.processes.marks import mark_of
-from clipper.processes.proc import start_time
+from clipper.processes.proc import pids, start_time
 from started_processes import launch, written
 from waiting import until_async
 
@@ -37,3 +40,47 @@ def test_what_was_becoming_another_program_when_its_parent_ended_is_ended_too(
 
     pid = asyncio.run(test())
     assert start_time(pid) is None
+
+
+def test_processes_that_end_together_are_looked_for_together(
+    folder: ProcessFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def look() -> list[int]:
+        looks.append(1)
+        return pids()
+
+    monkeypatch.setattr(marks, "pids", look)
+
+    async def test() -> None:
+        names = [f"p{number}" for number in range(20)]
+        started = [launch(folder, tmp_path, "import time; time.sleep(600)", name) for name in names]
+        await asyncio.gather(*(process.stop(grace_s=0) for process in started))
+        assert all(process.exited.is_set() for process in started)
+
+    asyncio.run(test())
+    # Each of them alone takes CLEAN_LOOKS of them.
+    assert len(looks) < 20 * marks.CLEAN_LOOKS
+
+
+def test_what_cannot_be_looked_for_is_looked_for_again(
+    folder: ProcessFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[int] = []
+
+    def fails_at_first() -> list[int]:
+        looks.append(1)
+        if len(looks) == 2:
+            raise OSError(24, "Too many open files")
+        return pids()
+
+    monkeypatch.setattr(marks, "pids", fails_at_first)
+
+    async def test() -> None:
+        # Two at once for the same mark, as after a process that was started anew.
+        await asyncio.gather(folder.endings.end("of nobody"), folder.endings.end("of nobody"))
+
+    asyncio.run(test())
+    assert len(looks) == 2 + marks.CLEAN_LOOKS
+    assert "processes marked of nobody cannot be looked for now" in caplog.text

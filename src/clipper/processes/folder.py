@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from clipper.errors import ContainerFailed
-from clipper.processes.marks import MARK, kill_marked
+from clipper.processes.marks import MARK, Endings, kill_marked
 from clipper.processes.proc import start_time
 from clipper.processes.process import Child, ManagedProcess, ProcessRecord, kill_group
 
@@ -26,12 +26,17 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
 class ProcessFolder:
-    """The processes whose records are in one run folder."""
+    """The processes whose records are in one run folder.
+
+    Attributes:
+        endings: ends what processes leave behind.
+    """
 
     def __init__(self, run: Path, environ: Mapping[str, str], python_path: Path) -> None:
         """``environ`` is our own environment: little of it is passed on. ``python_path`` is where ``clipper`` is."""
         self._run = run
         self.python_path = python_path
+        self.endings = Endings()
         self._environment = passed_on(environ) | {
             "PYTHONPATH": str(python_path),
             # Without it, the last lines of a process that dies, which say why, would stay in its buffers.
@@ -104,7 +109,7 @@ class ProcessFolder:
                     log.warning(
                         "the record of %(process)s cannot be written: %(error)s", {"process": name, "error": error}
                     )
-            return ManagedProcess(record, child, self._mark(name))
+            return ManagedProcess(record, child, self._mark(name), self.endings)
         except OSError as error:
             # A process that nobody can watch must not run.
             kill_group(pid)
@@ -128,7 +133,7 @@ class ProcessFolder:
     def adopt(self, record: ProcessRecord) -> ManagedProcess | None:
         """Take over the process of a record; None if it is gone."""
         try:
-            process = ManagedProcess(record, None, self._mark(record.name))
+            process = ManagedProcess(record, None, self._mark(record.name), self.endings)
         except ProcessLookupError:
             return None
         # Checked after the pidfd was opened: if the times are equal, the pidfd is of the process in the record.

@@ -26,6 +26,8 @@ CLEAN_LOOK_S = 0.05
 
 # How long to wait for a descriptor to look through /proc with, when this process has none left.
 LOOK_AGAIN_S = 0.5
+# A message names so many of those that cannot be looked for.
+MAX_NAMED = 3
 
 
 def mark_of(pid: int) -> str:
@@ -37,43 +39,83 @@ def mark_of(pid: int) -> str:
     return variable(pid, MARK) or ""
 
 
-def kill_marked(is_meant: Callable[[str], bool]) -> bool:
-    """Look once: SIGKILL to every process whose mark is meant. Return whether there was one.
+def kill_marked(is_meant: Callable[[str], bool]) -> set[str]:
+    """Look once: SIGKILL to every process whose mark is meant. Return the marks of these.
 
     Raises:
         OSError: this process has no descriptor left to look with.
     """
     killed: set[int] = set()
+    marks: set[str] = set()
     for _ in range(KILL_ROUNDS):
-        meant = {pid for pid in pids() if is_meant(mark_of(pid))} - killed
+        meant = {pid: mark for pid in pids() if pid not in killed and is_meant(mark := mark_of(pid))}
         if not meant:
-            return bool(killed)
+            return marks
         for pid in meant:
             _kill_if(is_meant, pid)
-        killed |= meant
+        killed.update(meant)
+        marks.update(meant.values())
     log.error(
         "processes that should end fork faster than they can be killed: %(count)d were killed, pid %(pid)d among them",
         {"count": len(killed), "pid": max(killed)},
     )
-    return True
+    return marks
 
 
-async def end_marked(mark: str) -> None:
-    """SIGKILL to every process with this mark, until several looks in a row have found none."""
-    clean_looks, looks = 0, 0
-    while clean_looks < CLEAN_LOOKS and looks < KILL_ROUNDS:
-        if looks:
-            await asyncio.sleep(CLEAN_LOOK_S)
+class Endings:
+    """Ends what is left of processes. Each look through ``/proc`` serves all that end at that time: a server that stops
+    a thousand containers would otherwise look at each process of the machine thousands of times.
+    """
+
+    def __init__(self) -> None:
+        self._ending: dict[str, _Ending] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def end(self, mark: str) -> None:
+        """SIGKILL to every process with this mark, until several looks in a row have found none."""
+        ending = self._ending.setdefault(mark, _Ending())
+        ending.looks = ending.clean_looks = 0
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look_until_all_have_ended())
+        await ending.ended.wait()
+
+    async def _look_until_all_have_ended(self) -> None:
         try:
-            clean_looks = 0 if kill_marked(mark.__eq__) else clean_looks + 1
-            looks += 1
-        except OSError as error:  # whether any are left is not known, so this look does not count
+            while self._ending:
+                await asyncio.sleep(LOOK_AGAIN_S if self._look() is None else CLEAN_LOOK_S)
+        finally:
+            for ending in self._ending.values():
+                ending.ended.set()
+            self._ending.clear()
+
+    def _look(self) -> set[str] | None:
+        """The marks that were found; None if it is not known whether any are left, so this look does not count."""
+        try:
+            found = kill_marked(self._ending.__contains__)
+        except OSError as error:
             log.warning(
                 "processes marked %(process)s cannot be looked for now; trying again: %(error)s",
-                {"process": mark, "error": error},
+                {"process": ", ".join(list(self._ending)[:MAX_NAMED]), "error": error},
             )
-            clean_looks = looks = 0
-            await asyncio.sleep(LOOK_AGAIN_S)
+            for ending in self._ending.values():
+                ending.looks = ending.clean_looks = 0
+            return None
+        for mark, ending in list(self._ending.items()):
+            ending.looks += 1
+            ending.clean_looks = 0 if mark in found else ending.clean_looks + 1
+            if ending.clean_looks >= CLEAN_LOOKS or ending.looks >= KILL_ROUNDS:
+                del self._ending[mark]
+                ending.ended.set()
+        return found
+
+
+class _Ending:
+    """How far the end of one mark's processes has come."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.clean_looks = 0
+        self.ended = asyncio.Event()
 
 
 def send(pidfd: int, number: signal.Signals) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from clipper.processes.marks import end_marked, kill_marked, send
+from clipper.processes.marks import Endings, kill_marked, send
 from clipper.processes.proc import start_time
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ class ManagedProcess:
         mark: what it and all that it forked have in their environment.
     """
 
-    def __init__(self, record: ProcessRecord, child: Child | None, mark: str) -> None:
-        """Watch the process of a record.
+    def __init__(self, record: ProcessRecord, child: Child | None, mark: str, endings: Endings) -> None:
+        """Watch the process of a record. ``endings`` ends what it leaves behind.
 
         Raises:
             ProcessLookupError: it is gone.
@@ -65,6 +65,7 @@ class ManagedProcess:
         self.exit_code: int | None = None
         self.mark = mark
         self._child = child
+        self._endings = endings
         self._ending: asyncio.Task[None] | None = None
         self._pidfd = os.pidfd_open(record.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
@@ -150,7 +151,7 @@ class ManagedProcess:
     async def _end(self) -> None:
         if self._child is not None:
             self.exit_code = await self._child.reap()
-        await end_marked(self.mark)
+        await self._endings.end(self.mark)
         self.exited.set()
 
 

@@ -21,7 +21,7 @@ from clipper.managers.environments.recipe import Interpreter
 from clipper.managers.environments.surroundings import for_builds
 from clipper.managers.launcher import OnProgress
 from clipper.processes.folder import ProcessFolder
-from clipper.processes.marks import MARK, end_marked
+from clipper.processes.marks import MARK
 from clipper.run_as import RunAs
 from clipper.settings.version import VersionSpec
 
@@ -146,7 +146,7 @@ class EnvironmentProvider:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-            await end_marked(mark)  # what it started, where that has left its session
+            await self._processes.endings.end(mark)  # what it started, where that has left its session
 
 
 def _is_at_hand(request: Request) -> bool:
