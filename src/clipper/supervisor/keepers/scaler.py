@@ -11,6 +11,8 @@ from clipper.control.messages import GetDemand, GetLoads
 from clipper.control.statistics import VersionLoad
 from clipper.managers.manager import Manager
 from clipper.managers.reconcile.autoscale import Autoscaler, Target
+from clipper.managers.reconcile.waking import WAKING_PER_CORE, Wakings
+from clipper.processes.limits import machine_cores
 from clipper.registry.records import VersionRecord
 from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.catalog import Catalog
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.5
 # A part of the time that a replica takes to start. A worker says within microseconds which versions are asked.
 LOOK_AT_SLEEPERS_EVERY_S = 0.05
+# A worker that hangs must not keep those asleep whom others are asked for.
+SLEEPERS_TIMEOUT_S = 0.25
 
 
 class ScaledVersion:
@@ -35,6 +39,11 @@ class ScaledVersion:
         self.meter = LoadMeter()
         self.starts = StartTimes()
         self.autoscaler = Autoscaler(scaling.min, scaling.max, record.replicas_wanted, now_s, idle_after_s)
+
+    def is_of(self, record: VersionRecord) -> bool:
+        """Whether this still holds of the version, which may have been woken by who rolls back to it."""
+        is_asleep = record.replicas_wanted == 0
+        return (self.spec, self.scaling, self.autoscaler.is_asleep) == (record.spec, record.scaling, is_asleep)
 
 
 class Scaler:
@@ -54,6 +63,7 @@ class Scaler:
         self._wake = wake
         self._idle_after_s = idle_after_s
         self._versions: dict[ModelId, ScaledVersion] = {}
+        self._wakings = Wakings(WAKING_PER_CORE * len(machine_cores()))
 
     def reason(self, id_: ModelId) -> str | None:
         """The reason for a version's target replica count; None if its load has not been looked at."""
@@ -81,10 +91,16 @@ class Scaler:
             return
         # A worker of an older Clipper does not know the command.
         asked = {instance: GetDemand() for instance in self._workers.instances()}
-        for _, reply in await self._workers.ask_each(asked):
-            for id_ in reply.versions:
-                if (version := self._versions.get(id_)) is not None and version.autoscaler.is_asleep:
-                    self._follow(id_, version.autoscaler.wake(asyncio.get_running_loop().time()))
+        for _, reply in await self._workers.ask_each(asked, SLEEPERS_TIMEOUT_S):
+            self._wakings.ask(reply.versions)
+        if not self._wakings.are_due:
+            return
+        self._follow_catalog()  # it may have changed since the last look
+        asleep = {id_: version for id_, version in self._versions.items() if version.autoscaler.is_asleep}
+        ready = {id_ for id_ in self._wakings.waking if any(slot.phase == "ready" for slot in self._manager.slots(id_))}
+        now_s = asyncio.get_running_loop().time()
+        for id_ in self._wakings.next(asleep, ready, now_s):
+            self._follow(id_, asleep[id_].autoscaler.wake(now_s))
 
     async def _look(self) -> None:
         self._follow_catalog()
@@ -105,10 +121,11 @@ class Scaler:
         followed = {}
         for id_ in self._catalog.running():
             record = self._catalog.versions[id_]
-            # Until its first replicas are up, their number is what it takes to be ready.
-            if record.scaling is not None and record.state == "ready":
+            # Until its first replicas are up, their number is what it takes to be ready; and one that is to become
+            # current must not fall asleep over that.
+            if record.scaling is not None and record.state == "ready" and record.promotion is None:
                 known = self._versions.get(id_)
-                is_same = known is not None and (known.spec, known.scaling) == (record.spec, record.scaling)
+                is_same = known is not None and known.is_of(record)
                 followed[id_] = known if known and is_same else self._scaled(record, record.scaling)
         self._versions = followed
 
