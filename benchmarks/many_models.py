@@ -1,14 +1,18 @@
 """``python -m benchmarks.many_models [MODELS] [OPTION…]``: what a thousand scikit-learn models take on one machine.
 
 Deploys so many different models (200), and prints as JSON what each takes in memory and to start, and what the server
-itself takes while nobody asks. Options go to ``clipper start``: ``--start-method forkserver`` lets them share memory.
+itself takes while nobody asks. Then all of them fall asleep; some are asked one after another, and a hundred at once.
+Options go to ``clipper start``: ``--start-method forkserver`` lets them share memory.
 """
 
 import json
+import os
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
@@ -20,28 +24,38 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks import servers
 from benchmarks.footprint import resident_mb
 from clipper import Clipper
+from clipper.settings.replicas import ReplicaRange
 
 MODELS = 200
+MAY_SLEEP = ReplicaRange(0, 1)
 # More would not fit where nothing is shared: 100 MB each.
 MOST_MODELS = 1500
 # At once, as a program that deploys many would.
 AHEAD = 8
 # Of these the start is measured with nothing else starting, and these are asked.
 SAMPLE = 20
+# For hours: nobody falls asleep while they are deployed.
+AWAKE = ("--idle-after", "86400")
 QUERIES = 200
 IDLE_S = 20.0
 READY_WITHIN_S = 60.0
 POLL_S = 0.01
+# Of those that sleep, so many are asked one after another, and so many others at once.
+WOKEN = 100
+WAKING_SLO_S = 30.0
+# Without a query for so long, a model falls asleep in the second part.
+ASLEEP_AFTER_S = 2.0
+ALL_ASLEEP_WITHIN_S = 300.0
 
 
 def main(models: int, options: Sequence[str]) -> dict[str, object]:
-    with tempfile.TemporaryDirectory(prefix="clipper-many-") as folder, servers.clipper(*options) as server:
+    with tempfile.TemporaryDirectory(prefix="clipper-many-") as folder, servers.clipper(*options, *AWAKE) as server:
         files = list(_made(Path(folder), models))
         with Clipper.connect(server.management_url, server.home) as clipper:
             began_s = time.perf_counter()
-            rest = files[: models - SAMPLE]
+            rest, woken = files[: models - SAMPLE], min(WOKEN, (models - SAMPLE) // 2)
             for number, file in enumerate(rest):
-                clipper.deploy(file.stem, file, wait=False)
+                clipper.deploy(file.stem, file, wait=False, replicas=MAY_SLEEP)
                 if number >= AHEAD:
                     _until_ready(clipper, rest[number - AHEAD].stem)
             for file in rest[-AHEAD - 1 :]:
@@ -54,9 +68,23 @@ def main(models: int, options: Sequence[str]) -> dict[str, object]:
                 _ask(clipper, server, file.stem)
             asked = {file.stem for file in files[-SAMPLE:]}
             after = [mb for name, mb in _memory(clipper).items() if name in asked]
+            print("they are deployed", file=sys.stderr)
+            supervisor, *workers = server.process_ids()
+            sizes_mb = round(resident_mb(supervisor)), [round(resident_mb(worker)) for worker in workers]
+            for file in rest[: 2 * woken]:
+                clipper.create_application(file.stem, model=file.stem, slo_ms=20.0, waking_slo_ms=WAKING_SLO_S * 1e3)
+        os.kill(supervisor, signal.SIGKILL)
+        # Their processes are taken over, and fall asleep.
+        server.start(*options, "--idle-after", str(ASLEEP_AFTER_S))
+        with Clipper.connect(server.management_url, server.home) as clipper:
+            asleep_in_s = _until_asleep(clipper)
+            print("they are asleep", file=sys.stderr)
+            one_s = [_woken_s(clipper, file.stem) for file in rest[:woken]]
+            _until_asleep(clipper)
+            with ThreadPoolExecutor(woken) as threads:
+                at_once_s = list(threads.map(lambda file: _woken_s(clipper, file.stem), rest[woken : 2 * woken]))
         private = sorted(each["private_mb"] for each in before.values())
         shared = sorted(each["pss_mb"] for each in before.values())
-        supervisor, *workers = server.process_ids()
         return {
             "models": models,
             "options": list(options),
@@ -66,9 +94,12 @@ def main(models: int, options: Sequence[str]) -> dict[str, object]:
             "pss_mb": _spread(shared),
             "pss_of_all_mb": round(sum(shared)),
             "private_mb_once_asked": _spread(sorted(each["private_mb"] for each in after)),
-            "supervisor_mb": round(resident_mb(supervisor)),
-            "workers_mb": [round(resident_mb(worker)) for worker in workers],
+            "supervisor_mb": sizes_mb[0],
+            "workers_mb": sizes_mb[1],
             "idle_percent_of_a_core": idle,
+            "all_asleep_in_s": round(asleep_in_s, 1),
+            "woken_one_by_one_s": _spread(sorted(one_s)),
+            "woken_at_once_s": _spread(sorted(at_once_s)),
         }
 
 
@@ -86,7 +117,7 @@ def _made(folder: Path, models: int) -> Iterable[Path]:
 def _start_s(clipper: Clipper, file: Path) -> float:
     """From the call that deploys it to the version's being ready, known to all workers."""
     began_s = time.perf_counter()
-    clipper.deploy(file.stem, file, wait=False)
+    clipper.deploy(file.stem, file, wait=False, replicas=MAY_SLEEP)
     _until_ready(clipper, file.stem)
     return time.perf_counter() - began_s
 
@@ -97,6 +128,24 @@ def _until_ready(clipper: Clipper, name: str) -> None:
         if version.state == "failed" or time.perf_counter() > until_s:
             raise RuntimeError(f"{name} is {version.state}: {version.last_error}")
         time.sleep(POLL_S)
+
+
+def _until_asleep(clipper: Clipper) -> float:
+    began_s = time.perf_counter()
+    while left := len(clipper.replicas()):
+        if time.perf_counter() > began_s + ALL_ASLEEP_WITHIN_S:
+            raise RuntimeError(f"{left} models are awake {ALL_ASLEEP_WITHIN_S:g} s after nobody asks")
+        time.sleep(0.5)
+    return time.perf_counter() - began_s
+
+
+def _woken_s(clipper: Clipper, name: str) -> float:
+    """From the query that wakes it to the model's own answer."""
+    began_s = time.perf_counter()
+    answer = clipper.predict(name, [0.0] * 64)
+    if answer.default:
+        raise RuntimeError(f"{name} has not woken: {answer}")
+    return time.perf_counter() - began_s
 
 
 def _ask(clipper: Clipper, server: servers.ClipperServer, name: str) -> None:
@@ -133,7 +182,8 @@ def _idle_percent(server: servers.ClipperServer) -> dict[str, float]:
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
     """Of values in order."""
-    found = {"median": median(values), "p95": values[int(0.95 * (len(values) - 1))], "most": values[-1]}
+    found = {"median": median(values), "most": values[-1]}
+    found |= {f"p{percent}": values[int(percent / 100 * (len(values) - 1))] for percent in (95, 99)}
     return {name: round(value, 2) for name, value in found.items()}
 
 

@@ -9,8 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
-from world import BAD, GOOD, WORKERS, Records, World
+from world import BAD, GOOD, WORKERS, FakeWorker, Records, World
 
+from clipper.control.snapshot import VersionSnapshot
 from clipper.rollout.wanted import running
 from clipper.types import ModelId
 
@@ -45,6 +46,10 @@ class Operations(RuleBasedStateMachine):
     @rule(id_=ids, replicas=st.integers(1, 3))
     def scale(self, id_: ModelId, replicas: int) -> None:
         self.world.scale(id_, replicas)
+
+    @rule(id_=ids, most=st.integers(1, 3))
+    def let_sleep(self, id_: ModelId, most: int) -> None:
+        self.world.let_sleep(id_, most=most)
 
     @rule(id_=ids)
     def remove(self, id_: ModelId) -> None:
@@ -118,7 +123,24 @@ class Operations(RuleBasedStateMachine):
             self.world.rollback(ModelId("m", current))
         self.world.settle(15.0)
 
+    @rule(id_=ids, sleeps_s=st.sampled_from([0.0, 0.3, 5.0]), wakes_s=st.sampled_from([0.0, 0.6, 9.0]))
+    def sleep_and_wake(self, id_: ModelId, sleeps_s: float, wakes_s: float) -> None:
+        """And whatever comes next finds it asleep, awake, or between these."""
+        self.world.let_sleep(id_, most=2)
+        self.world.fall_asleep(id_)
+        self.world.settle(sleeps_s)
+        self.world.ask_sleeper(id_)
+        self.world.settle(wakes_s)
+
     # Faults
+
+    @rule(id_=ids)
+    def fall_asleep(self, id_: ModelId) -> None:
+        self.world.fall_asleep(id_)
+
+    @rule(id_=ids)
+    def ask_sleeper(self, id_: ModelId) -> None:
+        self.world.ask_sleeper(id_)
 
     @rule(number=st.integers(0, 5))
     def kill_replica(self, number: int) -> None:
@@ -247,6 +269,8 @@ class Operations(RuleBasedStateMachine):
                 assert [one.phase for one in slots] == ["ready"] * record.replicas_wanted, (id_, slots)
                 assert not any(one.is_outdated for one in slots)
                 assert all(one.id in worker.asks for one in slots for worker in world.workers)
+                may_sleep = record.scaling is not None and record.scaling.min == 0
+                assert {one.wakes for worker in world.workers for one in versions_of(worker, id_)} == {may_sleep}
             if not is_bad:
                 assert record.state in ("ready", "sleeping", "failed"), record
             if record.state in ("failed", "sleeping"):
@@ -264,6 +288,12 @@ class Operations(RuleBasedStateMachine):
             assert record.state in ("ready", "failed") or record.spec.target in BAD, record
             if record.state == "ready" and record.last_error is None:
                 assert model.current == version, f"{record.id}, of request {number}, is not current: {model}"
+
+
+def versions_of(worker: FakeWorker, id_: ModelId) -> list[VersionSnapshot]:
+    """What a worker serves a version by."""
+    models = worker.serves.models
+    return [one for model in models if model.name == id_.name for one in model.versions if one.version == id_.version]
 
 
 TestOperations = Operations.TestCase

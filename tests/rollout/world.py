@@ -33,6 +33,7 @@ from clipper.rollout.rollout import Rollout
 from clipper.rollout.story import Story
 from clipper.rollout.validate import validate
 from clipper.settings.application import Link, Selection
+from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
 from clipper.types import ModelId
@@ -531,11 +532,46 @@ class World:
             return
         state = "starting" if record.state == "failed" else record.state
         promotion = self._next_promotion(id_.name)
-        self.records.versions[id_] = replace(record, promotion=promotion, state=state, last_error=None)
+        # One that is asleep wakes first.
+        wanted_ = max(record.replicas_wanted, 1)
+        self.records.versions[id_] = replace(
+            record, promotion=promotion, state=state, replicas_wanted=wanted_, last_error=None
+        )
+
+    def let_sleep(self, id_: ModelId, *, most: int) -> None:
+        """From now on it may have no replica; until nobody asks it, it has as many as it has."""
+        record = self.records.versions.get(id_)
+        if record is not None:
+            scaling = ReplicaRange(0, most)
+            self.records.versions[id_] = replace(
+                record, scaling=scaling, replicas_wanted=min(record.replicas_wanted, most)
+            )
+
+    def fall_asleep(self, id_: ModelId) -> None:
+        """Nobody has asked it: as the scaler decides, which leaves those alone that are to become current."""
+        record = self.records.versions.get(id_)
+        if record is not None and record.scaling and record.state == "ready" and record.promotion is None:
+            self.records.versions[id_] = replace(record, replicas_wanted=0)
+
+    def ask_sleeper(self, id_: ModelId) -> None:
+        """A query comes to a worker. If it serves the version as one that is asleep, the scaler hears of it."""
+        record = self.records.versions.get(id_)
+        if record is None or record.replicas_wanted or record.state != "ready" or record.promotion is not None:
+            return
+        told = [
+            one
+            for worker in self.workers
+            if worker.has_process
+            for model in worker.serves.models
+            for one in model.versions
+            if (model.name, one.version) == (id_.name, id_.version)
+        ]
+        if any(one.wakes and not one.replicas for one in told):
+            self.records.versions[id_] = replace(record, replicas_wanted=1)
 
     def scale(self, id_: ModelId, replicas: int) -> None:
         if id_ in self.records.versions:
-            self.records.versions[id_] = replace(self.records.versions[id_], replicas_wanted=replicas)
+            self.records.versions[id_] = replace(self.records.versions[id_], replicas_wanted=replicas, scaling=None)
 
     def remove(self, id_: ModelId) -> None:
         record = self.records.versions.get(id_)

@@ -18,6 +18,7 @@ from live_server import APP, Server, answering, processes_of
 
 from clipper.client import Clipper
 from clipper.errors import InvalidArgument
+from clipper.processes.proc import parent_of, user_of
 from clipper.run_as import check_able, find_run_as
 from clipper.supervisor.folders import close_home, open_home
 from small_packages import make_wheel, use_only
@@ -151,6 +152,42 @@ def test_a_model_is_another_user_that_gets_to_what_is_its_own_and_to_nothing_els
     assert processes_of(server.home) == {}
     assert list((server.home / "run" / "scratch").iterdir()) == []
     assert [path.name for path in (server.home / "run").iterdir()] != []
+
+
+@pytest.mark.scale
+def test_a_forked_model_is_that_user_too_and_does_not_get_to_what_it_was_forked_from(server: Server) -> None:
+    assert NOBODY is not None
+    server.start("--start-method", "forkserver")
+    assert server.deploy("other", answering("one"), input_type="string")["state"] == "ready"
+    assert server.deploy("m", LOOKS, input_type="string", cache=False)["state"] == "ready"
+    server.call("POST", "/applications", {**APP, "input_type": "string"})
+    (pid,) = server.ready_pids("m")
+    parent = parent_of(pid)
+    assert parent is not None and parent_of(parent) == server.place.pid and user_of(parent) == NOBODY.pw_uid
+
+    def ask(code: str) -> Any:
+        return server.predict("app", code)["output"]
+
+    assert ask("(os.getresuid(), os.getresgid(), os.getgroups())") == str(
+        ((NOBODY.pw_uid,) * 3, (NOBODY.pw_gid,) * 3, [])
+    )
+    status = json.loads(ask("json.dumps(dict(line.split(':', 1) for line in open('/proc/self/status')))"))
+    assert status["NoNewPrivs"].strip() == "1"
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+    assert ask("Path('mine').write_text('x')") == "1"
+    assert ask("Path('~/.also').expanduser().write_text('x')") == "1"
+    assert ask("os.path.expanduser('~')") == ask("os.getcwd()")
+    refused = [
+        f"open('/proc/{parent}/mem', 'rb')",
+        f"open('/proc/{parent}/environ', 'rb').read()",
+        f"os.listdir('/proc/{parent}/fd')",
+        f"os.listdir({str(server.home)!r})",
+        f"Path('{server.home}/run/pythonpath/numpy.py').write_text('x')",
+        f"os.kill({server.worker_pids[0]}, 0)",
+    ]
+    assert {code: ask(code) for code in refused} == dict.fromkeys(refused, "PermissionError")
+    assert server.stop() == 0
+    assert processes_of(server.home) == {}
 
 
 def test_its_bounds_restarts_and_take_over_hold_as_for_the_servers_own_user(server: Server) -> None:

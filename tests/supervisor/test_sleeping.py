@@ -1,11 +1,16 @@
 """A real server with a model that nobody asks: it sleeps, and one query of many wakes it."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from typing import Any
 
 import httpx
-from live_server import APP, Server, answering
+import pytest
+from live_server import APP, TIMEOUT_S, Server, answering, processes_of
 
+from benchmarks.servers import free_port
+from clipper.processes.proc import parent_of
 from waiting import until
 
 RANGE = {"min": 0, "max": 2}
@@ -50,6 +55,104 @@ def test_a_model_that_nobody_asks_sleeps_and_wakes_with_the_first_query(server: 
         "m:1 was asleep, and has no replica yet",
     )
     until(lambda: server.predict("app", [101, 2])["output"] == "one")
+
+
+def test_one_that_slept_is_forked_as_it_wakes(server: Server) -> None:
+    server.start("--idle-after", "1", "--start-method", "forkserver")
+    for model in ("m", "n"):
+        server.deploy(model, answering(model), input_type="float64[2]", replicas=RANGE)
+    application = {**APP, "slo_ms": 50, "waking_slo_ms": 20_000, "default_output": "asleep"}
+    server.call("POST", "/applications", application)
+    until(lambda: server.call("GET", "/replicas") == [])
+    assert server.predict("app", [1, 2])["output"] == "m"
+    (pid,) = server.ready_pids("m")
+    assert parent_of(parent_of(pid) or 0) == server.place.pid
+    assert server.stop() == 0
+    assert processes_of(server.home) == {}
+
+
+MODELS = 24
+
+
+@pytest.mark.scale
+def test_queries_to_many_that_sleep_are_all_answered_in_time(server: Server) -> None:
+    """Some by their models, which wake a few at a time, and those that do not wait for that by the default."""
+    server.start("--idle-after", "2", "--start-method", "forkserver", "--workers", "2")
+    for number in range(MODELS):
+        server.deploy(f"m{number}", answering(number), input_type="float64[2]", replicas={"min": 0, "max": 1})
+        for kind, waking_slo_ms in (("patient", 60_000), ("hasty", None)):
+            fields = {"slo_ms": 50, "waking_slo_ms": waking_slo_ms, "default_output": "asleep"}
+            application = {**APP, **fields, "name": f"{kind}{number}", "links": [{"model": f"m{number}"}]}
+            server.call("POST", "/applications", application)
+    until(lambda: server.call("GET", "/replicas") == [])
+    started = server.log.count("started m")
+    most = 0
+
+    def ask(number: int) -> Any:
+        return server.predict(f"patient{number % MODELS}", [number, 2])["output"]
+
+    with ThreadPoolExecutor(3 * MODELS) as threads:
+        # Asked first and given up: each wakes all the same, in its turn.
+        hasty = [server.predict(f"hasty{number}", [-1, 2]) for number in range(MODELS)]
+        answers = [threads.submit(ask, number) for number in range(3 * MODELS)]
+        while not all(answer.done() for answer in answers):
+            most = max(most, sum(replica["state"] == "starting" for replica in server.call("GET", "/replicas")))
+    assert [answer.result() for answer in answers] == [number % MODELS for number in range(3 * MODELS)]
+    assert all(answer["output"] in ("asleep", number) for number, answer in enumerate(hasty))
+    assert sum(answer["default"] for answer in hasty) > 0
+    assert server.log.count("started m") - started >= MODELS
+    # Those that took longer than is waited for are not counted.
+    print(f"at most {most} of {MODELS} were starting at once")
+    assert server.stop() == 0
+    assert processes_of(server.home) == {}
+
+
+@pytest.mark.scale
+def test_one_that_sleeps_and_wakes_in_the_midst_of_changes(server: Server) -> None:
+    """Whatever is done to it: who asks is answered, and in the end it is as was asked for."""
+    random, port = Random(7), free_port()
+    options = ("--idle-after", "1", "--start-method", "forkserver", f"--query-port={port}")
+    server.start(*options)
+    server.deploy("m", answering("1"), version="1", input_type="float64[2]", replicas=RANGE)
+    application = {**APP, "slo_ms": 50, "waking_slo_ms": 30_000, "default_output": "late"}
+    server.call("POST", "/applications", application)
+    seen, is_over = [], threading.Event()
+
+    def ask() -> None:
+        number = 0
+        while not is_over.is_set():
+            number += 1
+            body = {"input": [number, random.random()]}
+            seen.append(httpx.post(f"http://127.0.0.1:{port}/app/predict", json=body, timeout=TIMEOUT_S).json())
+            is_over.wait(random.choice([0.01, 0.5, 2.5]))
+
+    with ThreadPoolExecutor(1) as thread:
+        asking = thread.submit(ask)
+        for version in range(2, 10):
+            match random.choice(["deploy", "rollback", "scale", "kill", "remove", "kill"]):
+                case "deploy":
+                    server.deploy("m", answering(str(version)), input_type="float64[2]", replicas=RANGE)
+                case "rollback":
+                    server.ask("POST", "/models/m/rollback", {})
+                case "scale":
+                    server.call("POST", "/models/m/scale", {"replicas": random.choice([1, 2, RANGE])})
+                    server.call("POST", "/models/m/scale", {"replicas": RANGE})
+                case "remove":
+                    server.deploy("m", answering("x"), version="x", input_type="float64[2]", make_current=False)
+                    server.call("DELETE", "/models/m/versions/x")
+                case "kill":
+                    server.kill()
+                    server.start(*options)
+            is_over.wait(random.choice([0.1, 1.0, 3.0]))
+        is_over.set()
+        asking.result()
+    until(lambda: server.call("GET", "/status")["ready"])
+    assert server.predict("app", [-1, -1])["default"] is False
+    until(lambda: server.call("GET", "/replicas") == [])
+    assert len(seen) > 5 and all("output" in answer for answer in seen)
+    print(f"{sum(answer['default'] for answer in seen)} of {len(seen)} got the default")
+    assert server.stop() == 0
+    assert processes_of(server.home) == {}
 
 
 def test_a_model_that_fails_to_wake_shows_why_and_one_that_rests_can_be_rolled_back_to(server: Server) -> None:

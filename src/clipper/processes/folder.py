@@ -153,6 +153,10 @@ class ProcessFolder:
         """Remove the record of a process that is gone."""
         self._path(name).unlink(missing_ok=True)
 
+    async def end(self, name: str) -> None:
+        """Kill every process called ``name`` and what these forked, recorded or not; returns when they are gone."""
+        await self.endings.end(self._mark(name))
+
     def sweep(self, keep: Collection[str]) -> None:
         """Kill every process of this run folder, except those named in ``keep`` and what these forked."""
         marks = {self._mark(name) for name in keep}

@@ -14,7 +14,7 @@ import pytest
 
 from clipper.errors import ContainerFailed
 from clipper.managers.launcher import slot_name
-from clipper.managers.local import fork_servers
+from clipper.managers.local import fork_server, fork_servers
 from clipper.managers.local.fork_messages import Fork
 from clipper.managers.local.fork_servers import ForkServers
 from clipper.managers.local.warmth import Warmth
@@ -24,7 +24,7 @@ from clipper.processes.limits import CONTAINER_NICENESS, MAX_OPEN_FILES
 from clipper.processes.marks import mark_of
 from clipper.processes.proc import parent_of, pids, start_time, variable
 from clipper.processes.process import ManagedProcess
-from manager_bench import SLOT, SUM, Bench, run
+from manager_bench import SLOT, SUM, Bench, run, send_batch
 from waiting import until_async
 
 OTHER = Slot("sum", "1", 2)
@@ -252,6 +252,81 @@ def test_one_that_ends_again_and_again_is_given_up_for_a_while(bench: Bench, mon
     run(test(), bench)
 
 
+@pytest.mark.scale
+def test_a_library_whose_import_hangs_is_waited_for_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        direct = Direct(bench)
+        (bench.path / "pythonpath" / "hangs.py").write_text("import threading\nthreading.Event().wait()\n")
+        monkeypatch.setattr(fork_server, "WARM_TIMEOUT_S", 5.0)
+        # Several wait for one start.
+        found = await asyncio.gather(*(direct.fork(direct.warmth("hangs"), name) for name in ("one", "two")))
+        assert found == [None, None] and processes(bench) == []
+        began_s = asyncio.get_running_loop().time()
+        assert await direct.fork(direct.warmth("hangs")) is None
+        assert asyncio.get_running_loop().time() < began_s + 1.0
+
+    run(test(), bench)
+
+
+KILLS_ITS_PARENT = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
+
+
+@pytest.mark.scale
+def test_a_model_that_kills_its_parent_ends_no_other_and_is_never_there_twice(bench: Bench) -> None:
+    """Without --run-as it could as well kill the server. What it kills here is the process that it was forked from."""
+
+    async def test() -> None:
+        bench.manager.start(SLOT, bench.model(SUM))
+        pid = await bench.ready()
+        bench.manager.start(OTHER, bench.model(KILLS_ITS_PARENT + SUM))
+        # Whether the fork server could still say that it has forked it or not.
+        await until_async(lambda: bench.manager.slots()[1].phase != "starting")
+        await until_async(lambda: forks(bench).pids() == [])
+        assert start_time(pid) is not None
+        mark = f"{bench.path / 'run'}/{slot_name(OTHER)}"
+        assert sum(mark_of(each) == mark for each in pids()) <= 1
+        await bench.manager.stop_all()
+        bench.leaves_nothing()
+
+    run(test(), bench)
+
+
+LEAKS = """
+import os
+kept = [os.open("/dev/null", os.O_RDONLY) for _ in range(2000)]
+for fd in kept:
+    os.set_inheritable(fd, True)
+if os.fork() == 0:
+    os.setsid()
+    import time
+    time.sleep(600)
+"""
+GREEDY = "kept = []\ndef predict(inputs):\n    kept.append(bytearray(900 << 20)); import time; time.sleep(60)\n"
+
+
+@pytest.mark.scale
+def test_what_one_leaks_or_takes_too_much_of_is_not_that_of_others(bench: Bench) -> None:
+    async def test() -> None:
+        bench.manager.start(OTHER, bench.model(LEAKS + SUM))
+        leaking = await ready(bench, OTHER)
+        # Its bound is large enough for it to be forked.
+        bench.manager.start(SLOT, bench.model(GREEDY, memory_bytes=700 << 20))
+        greedy = await ready(bench, SLOT)
+        (server,) = forks(bench).pids()
+        assert parent_of(leaking) == parent_of(greedy) == server
+        assert len(list(Path(f"/proc/{greedy}/fd").iterdir())) < 50
+        replica = next(one for one in bench.manager.slots() if one.slot == SLOT).replica
+        assert replica is not None and replica.address is not None
+        writer = await send_batch(replica.address)
+        await until_async(lambda: next(one for one in bench.manager.slots() if one.slot == SLOT).phase == "dead")
+        writer.close()
+        assert start_time(leaking) is not None and forks(bench).pids() == [server]
+        await bench.manager.stop_all()
+        bench.leaves_nothing()
+
+    run(test(), bench)
+
+
 LIES = """#!{python}
 import json, os, socket, sys
 channel = socket.socket(fileno=int(sys.argv[sys.argv.index("--socket") + 1]))
@@ -299,6 +374,17 @@ def test_one_alone_begins_by_itself_and_so_does_one_with_little_memory(bench: Be
         await forked.has_exited_within(60)
         assert (forked.exit_code, parent_of(pid)) == (2, os.getpid())
         assert "are required: --listen" in direct.log_path.read_text()
+        # One that comes back to a fork server is forked, also if it is alone by then.
+        servers = ForkServers(bench.processes, bench.logs, fork_from=2)
+        request = Fork(("--nonsense",), {}, "/", "/nowhere")
+        for name, is_forked in (("first", False), ("second", True), ("third", True)):
+            process = await servers.fork(name, warmth, request, direct.log_path, None, {})
+            assert (process is not None) == is_forked
+            if process is not None:
+                await process.has_exited_within(60)
+                servers.forget("first")
+                servers.forget("second")
+        await servers.end_all()
         # Neither for one alone, nor if nothing is to be forked.
         for fork_from in (2, None):
             servers = ForkServers(bench.processes, bench.logs, fork_from=fork_from)

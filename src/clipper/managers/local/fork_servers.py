@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clipper.errors import ContainerFailed, Unavailable
+from clipper.managers.local import fork_server
 from clipper.managers.local.fork_messages import Fork
 from clipper.managers.local.fork_server import ForkedChild, ForkServer
 from clipper.managers.local.warmth import Warmth
@@ -17,17 +18,18 @@ from clipper.run_as import RunAs
 
 log = logging.getLogger(__name__)
 
-# From this container of a warmth on they are forked. For one alone, a fork server would be a second process with the
-# same libraries, and shares nothing.
+# From this container of a warmth on they are forked, and earlier ones if a fork server is there. For one alone, a fork
+# server would be a second process with the same libraries, and shares nothing.
 FORK_FROM = 2
 # Each holds the libraries of one environment, some 50 to 500 MB.
 MAX_FORK_SERVERS = 16
 # What is known of warmths that no container has any more. Hardly any home has more environments.
 MAX_KNOWN = 256
-# A fork server without containers is kept for those that come back, such as a model that slept.
-IDLE_S = 600.0
+# A fork server without containers is kept for those that come back, such as models that sleep for a while.
+IDLE_S = 3600.0
 LOOK_EVERY_S = 15.0
-# One that ended so often within that time is not started again until the oldest of these ends is longer ago.
+# One that ended so often within that time, or once took too long to warm up, is not started again until the oldest of
+# these ends is longer ago.
 MAX_DEATHS = 3
 DEATHS_WITHIN_S = 300.0
 # With less memory than this many times the fork server's, a container begins anew: what it shares counts in full
@@ -96,7 +98,7 @@ class ForkServers:
         """
         others = sum(other == warmth for other in self._of_containers.values())
         self._of_containers[name] = warmth
-        if self._fork_from is None or others + 1 < self._fork_from:
+        if self._fork_from is None or (others + 1 < self._fork_from and not self._has_server(warmth)):
             return None
         server = await self._server(warmth)
         if server is None or (memory_bytes is not None and memory_bytes < LEAST_MEMORY_FACTOR * server.resident_bytes):
@@ -110,6 +112,8 @@ class ForkServers:
                 "container %(process)s is started by itself, since its fork server has gone: %(error)s",
                 {"process": name, "error": error},
             )
+            # It may have forked the container before it went.
+            await self._processes.end(name)
             return None
         argv = (warmth.python, "-m", "clipper.runtime", *request.options)
         child = ForkedChild(server, pid)
@@ -152,6 +156,10 @@ class ForkServers:
         self._known.clear()
         await asyncio.gather(*(server.stop() for server in servers))
 
+    def _has_server(self, warmth: Warmth) -> bool:
+        known = self._known.get(warmth)
+        return known is not None and known.server is not None and known.server.lives
+
     async def _server(self, warmth: Warmth) -> ForkServer | None:
         """The warm fork server of a warmth; None if there is none and can be none now."""
         known = self._known.get(warmth)
@@ -189,7 +197,9 @@ class ForkServers:
                     {"pid": server.pid, "runtime": _named(warmth), "duration_ms": (loop.time() - began_s) * 1000},
                 )
         except (ContainerFailed, Unavailable, OSError) as error:
-            known.deaths.append(loop.time())
+            # One that takes so long would hold up each container that has it tried again.
+            took_too_long = loop.time() - began_s >= fork_server.WARM_TIMEOUT_S
+            known.deaths.extend([loop.time()] * (MAX_DEATHS if took_too_long else 1))
             why = str(error)
         finally:
             known.starting = None
