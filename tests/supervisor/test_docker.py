@@ -13,6 +13,7 @@ from live_server import Server
 from clipper.client import Clipper
 from clipper.errors import ContainerFailed, InvalidArgument
 from clipper.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL
+from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.folders import open_home
 from docker_daemon import BASE_IMAGE, DockerDaemon
 from waiting import until
@@ -88,6 +89,27 @@ def test_a_version_that_fails_leaves_the_one_before_which_runs_as_a_process(
         clipper.delete_application("sums")
         clipper.delete_model("sum")
     until(lambda: owned(daemon, server) == ([], []))
+
+
+@pytest.mark.scale
+def test_one_that_nobody_asks_sleeps_and_wakes(
+    tmp_path: Path, daemon: DockerDaemon, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sums.py").write_text(SUM)
+    monkeypatch.chdir(tmp_path)
+    server.kill()
+    server.start(*server.options, "--idle-after", "1", "--start-method", "forkserver")
+    with Clipper.connect(home=server.home) as clipper:
+        replicas = ReplicaRange(0, 1)
+        clipper.deploy("sum", "sums:predict", input_type="float64[2]", manager="docker", replicas=replicas)
+        clipper.create_application("sums", model="sum", slo_ms=50, waking_slo_ms=60_000, default_output="asleep")
+        for number in range(2):
+            # Its container is gone, and its image stays.
+            until(lambda: clipper.version("sum", "1").state == "asleep" and owned(daemon, server)[0] == [])
+            assert len(owned(daemon, server)[1]) == 1
+            assert server.predict("sums", [number, 2])["output"] == number + 2
+    assert server.stop() == 0
+    assert owned(daemon, server)[0] == []
 
 
 @pytest.mark.parametrize(

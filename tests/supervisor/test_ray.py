@@ -15,6 +15,7 @@ from benchmarks.real_models import environment
 from clipper.client import Clipper
 from clipper.processes.marks import MARK
 from clipper.processes.proc import start_time, variable
+from clipper.settings.replicas import ReplicaRange
 from manager_bench import RAY_PORTS
 from own_network import cut, has_own_networks, heal, own_network
 from redis_server import RedisServer
@@ -122,6 +123,20 @@ def test_a_node_is_lost_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         wrong = [(expected, answer) for expected, answer in load.answers if answer.get("output") != expected]
         assert wrong == []
         assert not any(answer["default"] for _, answer in load.answers)
+
+
+def test_one_that_nobody_asks_sleeps_and_wakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        running_cluster(environment("ray"), 0, 2) as cluster,
+        running_server(tmp_path / "home", cluster, "--idle-after", "1") as server,
+    ):
+        deploy(server, tmp_path, monkeypatch, replicas=ReplicaRange(0, 1))
+        server.call("PATCH", "/applications/sums", {"slo_ms": 500, "waking_slo_ms": 60_000})
+        for number in range(2):
+            # Its actor is gone, and what it took of the node is free.
+            until(lambda: server.call("GET", "/models/sum/versions/1")["state"] == "asleep")
+            until(lambda: server.call("GET", "/replicas") == [])
+            assert server.predict("sums", [number, 2])["output"] == number + 2
 
 
 def test_the_head_is_lost_and_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
