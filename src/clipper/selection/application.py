@@ -66,6 +66,9 @@ class Application:
             surroundings.watch,
         )
         self._deadlines = Deadlines(self.answering.finish)
+        # Of those who wait for a model to wake, also once it is awake. Each of the two is in order by itself.
+        self._waking_deadlines = Deadlines(self.answering.finish)
+        self._deadlines_now = self._deadlines
         self._reads = ContextReads(self.load)
         self._is_store_down = False
         self._follow_terms()
@@ -102,7 +105,8 @@ class Application:
     def _follow_terms(self) -> None:
         terms, answering = self.terms, self.answering
         answering.follow(terms)
-        self._deadlines.bring_forward(terms.budget_s)
+        self._deadlines_now = self._waking_deadlines if terms.is_waking else self._deadlines
+        self._deadlines_now.bring_forward(terms.budget_s)
         self.forecasts.keep(terms.arms.ramps.values())
         self.contexts.follow_arms(terms.arms)
         # Policies that ask only once pay nothing for stages.
@@ -169,7 +173,7 @@ class Application:
             query.failure = "no_replica", f"application {self.name} has no linked model"
             self.answering.finish(query)
         if not query.done:
-            self._deadlines.wait(query)
+            self._deadlines_now.wait(query)
             if self.stages is not None:
                 self.stages.wait(query)
         return query
@@ -186,13 +190,13 @@ class Application:
         """The application was removed: answer its queries. Requests that are being read may still ask."""
         if self.stages is not None:
             self.stages.close()
-        for query in self._deadlines.clear():
+        for query in (*self._deadlines.clear(), *self._waking_deadlines.clear()):
             query.failure = query.failure or ("unavailable", f"application {self.name} was removed or changed")
             self.answering.finish(query)
 
     @property
     def in_flight(self) -> int:
-        return len(self._deadlines)
+        return len(self._deadlines) + len(self._waking_deadlines)
 
     def statistics(self) -> ApplicationStatistics:
         terms = self.terms

@@ -35,7 +35,8 @@ class Terms:
     Attributes:
         selector: the policy at work.
         input_type: the declared type, with the open lengths fixed by the linked models.
-        slo_s: the application's SLO; its waking SLO while none of its models has a replica and one of them wakes.
+        slo_s: the application's SLO; its waking SLO while ``is_waking``.
+        is_waking: it has a waking SLO, none of its models has a replica, and one of them is asleep.
         budget_s: time from a query's arrival until its answer must be sent.
         joint_margin_s: how much earlier an answer of several models must be sent.
         default: JSON text of the default output; None if the application has none.
@@ -67,6 +68,7 @@ class Terms:
         "features_size",
         "feedback_ttl_s",
         "input_type",
+        "is_waking",
         "joint_margin_s",
         "models",
         "newcomers",
@@ -104,8 +106,9 @@ class Terms:
         is_asleep = any(target is not None and target.is_asleep for target in answering) and not any(
             target is not None and target.is_served for target in answering
         )
-        waking_slo_ms = snapshot.waking_slo_ms if is_asleep else None
-        self.slo_s = (waking_slo_ms or snapshot.slo_ms) / 1000
+        slo_ms, waking_slo_ms = snapshot.slo_ms, snapshot.waking_slo_ms
+        self.is_waking = is_asleep and waking_slo_ms is not None
+        self.slo_s = (slo_ms if waking_slo_ms is None or not is_asleep else waking_slo_ms) / 1000
         self.budget_s = self.slo_s - min(self.slo_s * MARGIN_SHARE, MAX_MARGIN_S)
         self.joint_margin_s = min(self.slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
         if selector.goes_on:
