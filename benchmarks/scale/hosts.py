@@ -12,6 +12,7 @@ import uvloop
 
 from benchmarks.scale import stubs
 from clipper.containers import link
+from clipper.control.address import parse_address
 from clipper.control.server import ControlServer
 from clipper.open_files import raise_limit
 from clipper.worker.__main__ import PreciseLoop
@@ -27,7 +28,7 @@ class Host:
         worker = Worker(config, lambda: None, max_connections=100)
         worker.begin()
         control = ControlServer(worker.answer)
-        await control.listen(config.control)
+        await control.listen(parse_address(config.control))
         self._workers.append((worker, control))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

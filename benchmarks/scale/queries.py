@@ -11,6 +11,7 @@ import msgspec
 from benchmarks import servers, wrk
 from benchmarks.scale.fleet import INPUT_TYPE, Size, await_path, model_name, process
 from benchmarks.workbench import FOUR, TURN_S
+from clipper.control.address import UnixAddress
 from clipper.control.client import ask
 from clipper.control.messages import Apply
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, Snapshot, VersionSnapshot
@@ -71,7 +72,7 @@ def query_us(sizes: tuple[Size, Size], rounds: int) -> list[tuple[float, float]]
                 line.connect(str(host))
                 line.sendall(msgspec.json.encode(config) + b"\n")
                 await_path(folder / "control.sock")
-                asyncio.run(ask(str(config["control"]), Apply(snapshot(size)), APPLY_WITHIN_S))
+                asyncio.run(ask(UnixAddress(str(config["control"])), Apply(snapshot(size)), APPLY_WITHIN_S))
             sides.append((pid, f"http://127.0.0.1:{port}/app-0/predict"))
         for _, url in sides:
             asked = 0

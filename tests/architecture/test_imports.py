@@ -35,10 +35,11 @@ ALLOWED: dict[str, frozenset[str]] = {
         "build": "",
         "home": "",
         "control.feedback": "",
-        "control.snapshot": "settings",
+        "control.address": "",
+        "control.snapshot": "control.address settings",
         "control.difference": "control.snapshot",
         "control.statistics": "",
-        "control": "control.difference control.feedback control.snapshot control.statistics tls",
+        "control": "control.address control.difference control.feedback control.snapshot control.statistics tls",
         "containers.protocol": "",
         "containers": "containers.protocol tcp tls",
         "runtime": "containers.protocol log_format",
@@ -61,7 +62,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend": "frontend.limits inputs outputs malloc selection control.difference control.feedback "
         "control.snapshot control.statistics telemetry telemetry.request_note tls",
         "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
-        "control.difference control.feedback abstraction control processes run_as control.snapshot "
+        "control.address control.difference control.feedback abstraction control processes run_as control.snapshot "
         "control.statistics tls settings log_format telemetry",
         "series": "control.statistics metrics.histogram",
         "events": "control.snapshot management.events registry rollout settings",
@@ -92,7 +93,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management management.events "
         "management.learned management.reports management.schemas management.series metrics metrics.histogram "
         "managers managers.environments "
-        "managers.open registry lease control control.difference inputs "
+        "managers.open registry lease control control.address control.difference inputs "
         "processes series selection.trial selection.learning run_as settings selection.policies selection.stores "
         "control.snapshot control.statistics tls trees",
         "packaging": "",
@@ -142,6 +143,7 @@ PURE = (
     "clipper.selection.policies",
     "clipper.selection.learning",
     "clipper.containers.protocol",
+    "clipper.control.address",
     "clipper.control.difference",
     "clipper.frontend.inference.answers",
     "clipper.frontend.inference.errors",

@@ -6,8 +6,9 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from clipper.control.address import ControlAddress, TcpAddress
 from clipper.control.messages import AnyCommand, AnyReply, Framer, decode_command, encode
-from clipper.errors import ClipperError
+from clipper.errors import ClipperError, NotImplementedYet
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +22,14 @@ class ControlServer:
         self._answer = answer
         self._listener: asyncio.Server | None = None
 
-    async def listen(self, path: str) -> None:
+    async def listen(self, address: ControlAddress) -> None:
         """Listen, and replace a socket that a killed worker has left."""
-        Path(path).unlink(missing_ok=True)
+        if isinstance(address, TcpAddress):
+            raise NotImplementedYet(f"{address}: the control channel does not use TCP yet")
+        Path(address.path).unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
-            self._listener = await asyncio.start_unix_server(self._serve, path)
+            self._listener = await asyncio.start_unix_server(self._serve, address.path)
         finally:
             os.umask(before)
 

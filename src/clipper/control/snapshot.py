@@ -6,6 +6,7 @@ A worker never reads the registry. Its first snapshot is whole. The next ones co
 
 from msgspec import Struct
 
+from clipper.control.address import ControlAddress, parse_address
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching
 
@@ -113,10 +114,23 @@ class KeySnapshot(Struct, frozen=True):
 
 
 class Peer(Struct, frozen=True):
-    """A query worker: ``instance`` is the upper part of the ids of its queries, ``control`` its control socket."""
+    """A query worker.
+
+    Attributes:
+        instance: the upper part of the ids of its queries.
+        control: where its control channel listens, as ``ControlAddress.wire``.
+    """
 
     instance: int
     control: str
+
+    @property
+    def address(self) -> ControlAddress:
+        """
+        Raises:
+            InvalidArgument: ``control`` is no address that this version knows.
+        """
+        return parse_address(self.control)
 
 
 class Snapshot(Struct, frozen=True):

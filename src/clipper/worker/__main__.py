@@ -10,6 +10,7 @@ import time
 import msgspec
 import uvloop
 
+from clipper.control.address import parse_address
 from clipper.control.server import ControlServer
 from clipper.log_format import set_up
 from clipper.malloc import keep_large_pieces_apart
@@ -49,7 +50,7 @@ async def _run(config: WorkerConfig, max_connections: int) -> int:
     # All of Clipper is imported. Users' own policies are in artifacts that nobody writes to, but root's Python would.
     sys.dont_write_bytecode = True
     control = ControlServer(worker.answer)
-    await control.listen(config.control)
+    await control.listen(parse_address(config.control))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     # ^C in a terminal signals the whole process group; only the supervisor decides what to do.

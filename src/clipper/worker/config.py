@@ -15,7 +15,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         index: 0 to the number of workers - 1; stays the same over restarts.
         instance: a number below 2^20 that is new for each start of any worker of the home: the upper part of query ids.
         host, port: address of the query port.
-        control: path of the unix socket where the worker listens for the supervisor and for other workers.
+        control: where the worker listens for the supervisor and for other workers: see ``parse_address``.
         store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, ``CLIPPER_STORE`` says it.
         cache_bytes: bound of the prediction cache.
         max_contexts: number of contexts that the store keeps for each application.

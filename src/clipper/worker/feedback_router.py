@@ -33,12 +33,12 @@ class FeedbackRouter:
 
     def __init__(self, instance: int) -> None:
         self._instance = instance
-        self._peers: dict[int, str] = {}
+        self._peers: dict[int, Peer] = {}
         self._under_way = asyncio.Semaphore(MAX_UNDER_WAY)
 
     def follow(self, peers: Iterable[Peer]) -> None:
         """Set the workers of the current snapshot."""
-        self._peers = {peer.instance: peer.control for peer in peers if peer.instance != self._instance}
+        self._peers = {peer.instance: peer for peer in peers if peer.instance != self._instance}
 
     async def observe(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
         """Learn from feedback, here or at a peer. Return one outcome for each piece, in order."""
@@ -76,9 +76,9 @@ class FeedbackRouter:
     async def statistics_of_peers(self) -> list[WorkerStatistics]:
         """Return the statistics of the other workers that can be reached."""
 
-        async def of(control: str) -> WorkerStatistics | None:
+        async def of(peer: Peer) -> WorkerStatistics | None:
             try:
-                return (await ask(control, GetStatistics(), STATISTICS_TIMEOUT_S)).worker
+                return (await ask(peer.address, GetStatistics(), STATISTICS_TIMEOUT_S)).worker
             except (OSError, ClipperError):
                 return None
 
@@ -114,7 +114,7 @@ class FeedbackRouter:
         if instance == self._instance:
             return await self.observe_here(application, group)
         try:
-            reply = await ask(self._peers[instance], Observe(application.name, tuple(group)), FORWARD_TIMEOUT_S)
+            reply = await ask(self._peers[instance].address, Observe(application.name, tuple(group)), FORWARD_TIMEOUT_S)
         except (OSError, ClipperError) as error:
             cause = f"the worker that answered the query cannot be reached: {error!r}"
             return [Outcome(error="unavailable", cause=cause)] * len(group)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from clipper.control.address import UnixAddress
 from clipper.control.difference import Difference
 from clipper.control.messages import (
     AnyCommand,
@@ -223,11 +224,11 @@ class ScriptedWorker:
         return Applied(command.snapshot.generation, {}, ())
 
 
-def keeper_of(path: Path, processes: ProcessFolder, scripted: str) -> WorkerProcess:
+def keeper_of(path: Path, processes: ProcessFolder, scripted: Path) -> WorkerProcess:
     """A keeper whose worker is up already, and listens there."""
     settings = WorkerSettings("127.0.0.1", 1, 1000, "digest")
     worker = WorkerProcess(0, settings, processes, (path, path), "sqlite:x", lambda: 1, lambda: None)
-    worker.control, worker.phase = scripted, "ready"
+    worker.control, worker.phase = UnixAddress(str(scripted)), "ready"
     return worker
 
 
@@ -235,7 +236,7 @@ def test_it_gets_differences_and_the_whole_where_it_asks_for_it(processes: Proce
     async def run() -> None:
         scripted = ScriptedWorker()
         listener = await asyncio.start_unix_server(ControlServer(scripted.answer)._serve, tmp_path / "w.sock")
-        worker = keeper_of(tmp_path, processes, str(tmp_path / "w.sock"))
+        worker = keeper_of(tmp_path, processes, tmp_path / "w.sock")
         for generation in (1, 2, 3):
             scripted.lost = generation == 3
             worker.push(Snapshot(generation))
@@ -255,7 +256,7 @@ def test_one_of_before_differences_gets_whole_snapshots(processes: ProcessFolder
     async def run() -> None:
         scripted = ScriptedWorker()
         listener = await asyncio.start_unix_server(ControlServer(scripted.answer)._serve, tmp_path / "w.sock")
-        worker = keeper_of(tmp_path, processes, str(tmp_path / "w.sock"))
+        worker = keeper_of(tmp_path, processes, tmp_path / "w.sock")
         process = ProcessRecord("worker-0", os.getpid(), start_time(os.getpid()) or 0, (), {})
         note = WorkerNote(
             0, 1, str(tmp_path / "w.sock"), WorkerSettings("127.0.0.1", 1, 1, "d"), channel=1, knows_ramps=True

@@ -76,7 +76,7 @@ def worker_facts(worker: WorkerProcess) -> WorkerFacts:
         worker.index,
         worker.phase,
         # An adopted worker is a peer before we have dialled it: the others know it already.
-        peer=None if worker.process is None else Peer(worker.instance, worker.control),
+        None if worker.process is None or worker.control is None else Peer(worker.instance, worker.control.wire),
         generation=None if applied is None else applied.generation,
         found_generation=worker.found_generation,
         unlinked={} if applied is None else applied.unlinked,

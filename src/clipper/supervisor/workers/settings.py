@@ -5,7 +5,9 @@ import hashlib
 import msgspec
 from msgspec import Struct
 
+from clipper.control.address import ControlAddress, parse_address
 from clipper.control.messages import CHANNEL_VERSION
+from clipper.errors import InvalidArgument
 from clipper.processes.process import ProcessRecord
 from clipper.run_as import RunAs
 from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_BODY_BYTES, MAX_CONTEXTS
@@ -66,6 +68,7 @@ class WorkerNote(Struct, frozen=True):
     """What is noted in a worker's process record: enough for another supervisor to go on with the worker.
 
     Attributes:
+        control: where its control channel listens, as ``ControlAddress.wire``.
         build: ``build_id()`` of the Clipper that started it; empty if that Clipper did not note it yet.
         channel: its version of the control channel.
         knows_ramps: False if it was started before there were ramps.
@@ -78,6 +81,14 @@ class WorkerNote(Struct, frozen=True):
     build: str = ""
     channel: int = 1
     knows_ramps: bool = False
+
+    @property
+    def address(self) -> ControlAddress:
+        """
+        Raises:
+            InvalidArgument: ``control`` is no address that this version knows.
+        """
+        return parse_address(self.control)
 
     def goes_on(self, settings: WorkerSettings, workers: int) -> bool:
         """Whether another supervisor goes on with it: in its place, or as the spare if it is one too many."""
@@ -92,6 +103,7 @@ def worker_note(record: ProcessRecord) -> WorkerNote | None:
     """The note in a process record; None if it is not a worker's, or if its control channel is not ours or adjacent."""
     try:
         note = msgspec.convert(record.extra, WorkerNote)
-    except msgspec.ValidationError:
+        _ = note.address
+    except (msgspec.ValidationError, InvalidArgument):
         return None
     return note if abs(note.channel - CHANNEL_VERSION) <= 1 else None

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from clipper.control.address import UnixAddress
 from clipper.managers.launcher import Launcher, container_note, slot_name
 from clipper.managers.manager import Manager
 from clipper.managers.reconcile.plan import Slot
@@ -112,7 +113,7 @@ def end_the_rest(processes: ProcessFolder, home: HomeFolders, replicas: list[Rep
     adopted = [worker for worker in workers if worker.process]
     names = {replica.note.name for replica in replicas} | {worker.name for worker in adopted}
     sockets = {replica.note.listen.removeprefix("unix:") for replica in replicas}
-    sockets |= {worker.control for worker in adopted}
+    sockets |= {worker.control.path for worker in adopted if isinstance(worker.control, UnixAddress)}
     processes.sweep(keep=names)
     home.remove_stale(names, sockets)
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
+from clipper.control.address import ControlAddress, UnixAddress
 from clipper.control.client import ask
 from clipper.control.messages import (
     CHANNEL_VERSION,
@@ -67,7 +68,7 @@ class WorkerProcess:
     Attributes:
         phase: of the process.
         instance: the number of its process's start, which is the upper part of the ids of its queries.
-        control: path of its control socket.
+        control: where its control channel listens; None before its first start.
         applied: its last reply to a snapshot; None before the first.
         found_generation: of the snapshot in force when it was first dialled; 0 if there was none, or before that.
         is_outdated: it runs with other code or settings than ours.
@@ -107,7 +108,7 @@ class WorkerProcess:
         self.restarts = 0
         self.last_error: str | None = None
         self.instance = 0
-        self.control = ""
+        self.control: ControlAddress | None = None
         self._settings = settings
         self._processes = processes
         self._sockets, self._logs = folders
@@ -136,7 +137,7 @@ class WorkerProcess:
     def adopt(self, record: ProcessRecord, note: WorkerNote) -> bool:
         """Take over a process that an earlier supervisor started, before ``run``; False if it is gone."""
         self.process = self._processes.adopt(record)
-        self.instance, self.control = note.instance, note.control
+        self.instance, self.control = note.instance, note.address
         self._knows_ramps = note.knows_ramps
         self._channel = note.channel
         self.is_outdated = note.is_outdated(self._settings, self._build)
@@ -215,12 +216,14 @@ class WorkerProcess:
         if self.phase == "ready":
             self._begin_to_apply()
 
-    async def ask(self, command: Command[R], timeout_s: float) -> R:
-        """
+    async def ask(self, command: Command[R], timeout_s: float, message: bytes | None = None) -> R:
+        """Send it a command, and return the reply. ``message``: the command encoded, if that was done before.
+
         Raises:
             OSError, ProtocolViolation: it does not answer in time, or with something else.
         """
-        return await ask(self.control, command, timeout_s)
+        assert self.control is not None, "it was started or adopted"
+        return await ask(self.control, command, timeout_s, message)
 
     async def drain(self) -> None:
         """Let it answer its open queries, then end it. ``run`` must have been cancelled."""
@@ -247,17 +250,17 @@ class WorkerProcess:
         self.process = self.applied = self._sent = None
         self.found_generation = 0
         self._processes.forget(self.name)
-        if self.control:
-            Path(self.control).unlink(missing_ok=True)
+        if isinstance(self.control, UnixAddress):
+            Path(self.control.path).unlink(missing_ok=True)
 
     def _launch(self) -> ManagedProcess:
         self.instance, self.is_outdated = self._next_instance() % INSTANCES, False
         self._knows_ramps, self._channel = True, CHANNEL_VERSION
-        self.control = str(self._sockets / f"w{self.instance}.sock")
+        control = self.control = UnixAddress(str(self._sockets / f"w{self.instance}.sock"))
         settings = msgspec.to_builtins(self._settings)
         # The store's address goes by the environment; ``knows_keys`` is for the next supervisor alone.
         del settings["store_digest"], settings["knows_keys"]
-        own = {"index": self.index, "instance": self.instance, "control": self.control}
+        own = {"index": self.index, "instance": self.instance, "control": str(control)}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
         config = msgspec.json.encode({**own, **settings, **bounds}).decode()
         return self._processes.launch(
@@ -270,7 +273,7 @@ class WorkerProcess:
                 WorkerNote(
                     self.index,
                     self.instance,
-                    self.control,
+                    control.wire,
                     self._settings,
                     self._build,
                     CHANNEL_VERSION,
@@ -339,7 +342,7 @@ class WorkerProcess:
         process = self.process
         message = self._message(snapshot, tls, is_stopping)
         try:
-            reply = await ask(self.control, message.command, APPLY_TIMEOUT_S, message.body)
+            reply = await self.ask(message.command, APPLY_TIMEOUT_S, message.body)
         except (OSError, ProtocolViolation) as error:
             tells_nothing = self._tells_nothing(error)
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
