@@ -115,7 +115,7 @@ def test_states_that_hold_much_make_room_for_each_other(tmp_path: Path, monkeypa
         # One by itself stays, however large it is; and what is read again counts once.
         monkeypatch.setattr(contexts_module, "MAX_NUMBERS", 1)
         for _ in range(3):
-            await contexts.reload("j")
+            await contexts.reload(["j"])
             assert len(contexts) == 1 and contexts.totals("j") is not None
         monkeypatch.setattr(contexts_module, "MAX_NUMBERS", 6)
         await contexts.load("a")
@@ -136,7 +136,7 @@ def test_a_reading_that_overlaps_a_commit_is_read_again(tmp_path: Path) -> None:
         await contexts.load("ada")
         contexts.end("ada", entries, was_added=True)
         assert contexts.to_reload() == ["ada"]
-        await contexts.reload("ada")
+        await contexts.reload(["ada"])
         totals = contexts.totals("ada")
         assert totals is not None and totals.number("a", "loss") == 1.0 and contexts.to_reload() == []
         await store.close()
@@ -169,8 +169,8 @@ def test_sums_that_count_for_nothing_are_deleted_in_the_store(tmp_path: Path) ->
         for number in range(300):
             await commit(store, contexts, None, str(number))
             if number % 50 == 0:
-                await contexts.reload(EVERYONE)
-        await contexts.reload(EVERYONE)
+                await contexts.reload([EVERYONE])
+        await contexts.reload([EVERYONE])
         left = await SqliteStore.load(store, "app-id", EVERYONE)
         assert len({key.partition("/")[0] for key in left} - {"observations"}) <= 3
         assert left["observations"] == 300.0

@@ -9,13 +9,17 @@ that was first read at any other time (``load``) is soon read again.
 """
 
 from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
+from clipper.errors import InvalidArgument, StoreUnavailable
 from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import Amount, Increments
 from clipper.selection.learning.totals import Totals
+from clipper.selection.stores.gathered_reads import READ_AT_ONCE
 from clipper.selection.stores.store import EVERYONE, Store
 
 # A context takes about 6 KB with five models, and 10 KB with ``adaptive``. The least recently used is evicted, and read
@@ -78,9 +82,11 @@ class Contexts:
         self._states: OrderedDict[str, _State] = OrderedDict()
         self._numbers = 0
         self._uncertain: set[str] = set()
-        # Number of observations in each state that the store has not answered yet, and of all observations ever.
+        # Number of observations in each state that the store has not answered yet.
         self._pending: Counter[str] = Counter()
-        self._begun = 0
+        # How often each state is being read, and which of them an observation overlaps.
+        self._being_read: Counter[str] = Counter()
+        self._overlapped: set[str] = set()
         self.is_loaded = False
 
     def __len__(self) -> int:
@@ -128,41 +134,97 @@ class Contexts:
         Raises:
             StoreUnavailable: memory has not changed; try again later.
         """
-        begun, is_certain = self._begun, not self._pending
-        ledger = await self._read(context)
-        is_held = self.is_loaded if context is None else context in self._states
-        if not is_held:
-            self._keep(context, ledger)
-            if not is_certain or begun != self._begun:
-                self._uncertain.add(_name(context))
+        with self._reading([_name(context)]):
+            self._take_in(context, self._ledger_of(await self._store.load(self._application, _name(context))))
 
-    async def reload(self, name: str) -> None:
-        """Read a state again, by its name in the store, if it is in memory. No commit may be in progress.
+    async def load_many(self, contexts: Sequence[str]) -> None:
+        """Read those of the contexts that are not in memory. One that cannot be read is left out.
 
         Raises:
-            StoreUnavailable: memory has not changed.
+            StoreUnavailable: the others were not read; try again later.
         """
-        context = None if name == EVERYONE else name
-        if context is None or context in self._states:
-            ledger = await self._read(context)
-            self._keep(context, ledger)
+        for start in range(0, len(contexts), READ_AT_ONCE):
+            missing = self.missing(contexts[start : start + READ_AT_ONCE])
+            with self._reading(missing):
+                for context, found in zip(missing, await self._store.load_many(self._application, missing)):
+                    with suppress(StoreUnavailable):
+                        self._take_in(context, self._ledger_of(found))
+
+    def missing(self, contexts: Iterable[str | None]) -> list[str]:
+        """Return those of the contexts that are not in memory, each once."""
+        return [each for each in dict.fromkeys(contexts) if each is not None and each not in self._states]
+
+    @contextmanager
+    def _reading(self, names: Sequence[str]) -> Iterator[None]:
+        """Notice which states a commit overlaps while they are read."""
+        for name in names:
+            self._being_read[name] += 1
+            if name in self._pending:
+                self._overlapped.add(name)
+        try:
+            yield
+        finally:
+            for name in names:
+                self._being_read[name] -= 1
+                if not self._being_read[name]:
+                    del self._being_read[name]
+                    self._overlapped.discard(name)
+
+    def _take_in(self, context: str | None, ledger: Ledger) -> None:
+        """Hold a state that was read at any time."""
+        if self.is_loaded if context is None else context in self._states:
+            return
+        self._keep(context, ledger)
+        if _name(context) in self._overlapped:
+            self._uncertain.add(_name(context))
+
+    async def reload(self, names: Iterable[str]) -> None:
+        """Read states again, by their names in the store, if they are in memory. No commit may be in progress.
+
+        One that cannot be read stays as it is, and among ``to_reload``.
+
+        Raises:
+            StoreUnavailable: all of them stay so.
+        """
+        held = self.held(names)
+        self._uncertain.update(held)
+        for name, found in zip(held, await self._store.load_many(self._application, held)):
+            try:
+                ledger = self._ledger_of(found)
+            except StoreUnavailable:
+                continue
+            self._keep(None if name == EVERYONE else name, ledger)
             # A state keeps the sums of two epochs, or it would take ever longer to read.
             if stale := ledger.stale():
                 ledger.drop_stale()
                 await self._store.forget(self._application, name, stale)
-        self._uncertain.discard(name)
+            self._uncertain.discard(name)
 
     def names(self) -> list[str]:
         """Return the names in the store of all states in memory."""
         return [EVERYONE, *self._states]
 
+    def held(self, names: Iterable[str]) -> list[str]:
+        """Return those of the names whose states are in memory."""
+        return [name for name in names if name == EVERYONE or name in self._states]
+
     def to_reload(self) -> list[str]:
         """Return the names of states that must be read again even if nobody has changed them."""
         unread = [] if self.is_loaded else [EVERYONE]
+        self._uncertain = set(self.held(self._uncertain))
         return unread + [name for name in self._uncertain if name != EVERYONE or self.is_loaded]
 
-    async def _read(self, context: str | None) -> Ledger:
-        return Ledger(self._half_life, await self._store.load(self._application, _name(context)))
+    def _ledger_of(self, found: dict[str, Amount] | StoreUnavailable) -> Ledger:
+        """
+        Raises:
+            StoreUnavailable: the state cannot be read, or is not one that Clipper wrote.
+        """
+        if isinstance(found, StoreUnavailable):
+            raise found
+        try:
+            return Ledger(self._half_life, found)
+        except InvalidArgument as error:
+            raise StoreUnavailable(f"the selection store holds something else in place of a state: {error}") from error
 
     def _keep(self, context: str | None, ledger: Ledger) -> None:
         if context is None:
@@ -201,7 +263,8 @@ class Contexts:
         # If the state was just evicted, an empty ledger tells the time as well.
         entries = (ledger or Ledger(self._half_life)).entries(increments, ahead=self._pending[name])
         self._pending[name] += 1
-        self._begun += 1
+        if name in self._being_read:
+            self._overlapped.add(name)
         return entries
 
     def end(self, context: str | None, entries: dict[str, Amount], *, was_added: bool) -> None:

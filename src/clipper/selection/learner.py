@@ -5,6 +5,7 @@ Models whose output is needed but unknown are asked as background work, so that 
 
 import asyncio
 from collections.abc import Collection, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from uuid import uuid4
 
@@ -32,6 +33,21 @@ class Learner:
     def __init__(self, application: Application) -> None:
         self._application = application
         self._loop = asyncio.get_running_loop()
+
+    def missing_contexts(self, feedback: Sequence[Feedback]) -> list[str]:
+        """Return the contexts that feedback is on, as far as they are not in memory."""
+        joins, now_s = self._application.surroundings.joins, self._loop.time()
+        queries = (None if each.query_id is None else joins.find(each.query_id, now_s) for each in feedback)
+        named = (each.context if query is None else query.context for each, query in zip(feedback, queries))
+        return self._application.contexts.missing(named)
+
+    async def read(self, contexts: Sequence[str]) -> None:
+        """Read contexts that are not in memory, many at once.
+
+        It is no error here if the store cannot be read: whatever needs a context tries again.
+        """
+        with suppress(StoreUnavailable):
+            await self._application.contexts.load_many(contexts)
 
     def learn(self, feedback: Feedback) -> "asyncio.Future[bool] | Coroutine[None, None, bool]":
         """Learn from feedback. Await the result: whether the feedback was new. It is then durable.

@@ -5,7 +5,8 @@ It also learns from misses without feedback.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from time import time
 
 from clipper.errors import ClipperError
@@ -13,6 +14,7 @@ from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.contexts import Contexts
 from clipper.selection.learner import Learner
+from clipper.selection.stores.gathered_reads import READ_AT_ONCE
 from clipper.selection.stores.store import MAX_IDS, Store
 
 log = logging.getLogger(__name__)
@@ -81,17 +83,19 @@ class Synchronizer:
             # States that were read before there was a cursor may have changed in between.
             changed = [(each.snapshot.id, name) for each in self._applications() for name in each.contexts.names()]
         applications = {application.snapshot.id: application for application in self._applications()}
+        names: dict[str, list[str]] = defaultdict(list)
         for application_id, name in changed:
-            if application_id in applications:
-                await self._reload(applications[application_id].contexts, name)
-        for application in applications.values():
-            for name in application.contexts.to_reload():
-                await self._reload(application.contexts, name)
+            names[application_id].append(name)
+        for application_id, application in applications.items():
+            await self._reload(application.contexts, names[application_id])
+            await self._reload(application.contexts, application.contexts.to_reload())
         self._cursor = cursor
 
-    async def _reload(self, contexts: Contexts, name: str) -> None:
-        async with self._committer.between_batches:
-            await contexts.reload(name)
+    async def _reload(self, contexts: Contexts, names: Sequence[str]) -> None:
+        held = contexts.held(names)
+        for start in range(0, len(held), READ_AT_ONCE):
+            async with self._committer.between_batches:
+                await contexts.reload(held[start : start + READ_AT_ONCE])
 
     async def expire(self) -> None:
         """Periodically remove expired ids of feedback, and contexts over the bound.

@@ -1,9 +1,9 @@
 """Routes feedback to the worker that answered its query: this one, or a peer."""
 
 import asyncio
-import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import chain
 
 from clipper.control.client import ask
@@ -15,6 +15,7 @@ from clipper.errors import ClipperError
 from clipper.selection.application import Application
 from clipper.selection.learner import ASK_TIMEOUT_S, Learner
 from clipper.selection.query_ids import QueryIds
+from clipper.worker.slices import Slices
 
 # A peer may have to query a model first. If it takes longer than that, it is assumed to be gone.
 FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0
@@ -22,8 +23,10 @@ FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0
 STATISTICS_TIMEOUT_S = 2.0
 # Pieces of feedback in progress: four transactions of the store, each piece with at most a task. Others wait in order.
 MAX_UNDER_WAY = 4000
-# Feedback is begun for this long before other events get their turn. All that is begun together is committed together.
-SLICE_S = 0.002
+# Pieces of a list whose contexts are read together, and the lists that may do so at once: together a part of the
+# contexts that a worker holds in memory, so that none goes again before its feedback is learned.
+BEGUN_TOGETHER = 500
+MAX_PREPARING = 4
 # Outcomes that are collected in one turn of the loop.
 ENDED_PER_STEP = 500
 
@@ -34,7 +37,9 @@ class FeedbackRouter:
     def __init__(self, instance: int) -> None:
         self._instance = instance
         self._peers: dict[int, Peer] = {}
-        self._under_way = asyncio.Semaphore(MAX_UNDER_WAY)
+        self._under_way = 0
+        self._slices = Slices(lambda: self._under_way < MAX_UNDER_WAY)
+        self._preparing = asyncio.Semaphore(MAX_PREPARING)
 
     def follow(self, peers: Iterable[Peer]) -> None:
         """Set the workers of the current snapshot."""
@@ -57,15 +62,15 @@ class FeedbackRouter:
     async def observe_here(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
         """Learn from feedback on own queries or on inputs. Return one outcome for each piece, in order."""
         learner = Learner(application)
-        # Begin many before waiting for the first, so that they are committed together.
         begun: list[asyncio.Future[bool] | Outcome] = []
-        end_s = time.perf_counter() + SLICE_S
-        for each in feedback:
-            await self._under_way.acquire()
-            begun.append(self._begin(learner, each))
-            if time.perf_counter() > end_s:
-                await asyncio.sleep(0)
-                end_s = time.perf_counter() + SLICE_S
+        for start in range(0, len(feedback), BEGUN_TOGETHER):
+            pieces = feedback[start : start + BEGUN_TOGETHER]
+            # One by itself waits only for its own context, if at all.
+            missing = learner.missing_contexts(pieces) if len(pieces) > 1 else ()
+            async with self._preparing if missing else nullcontext():
+                await learner.read(missing)
+                # Begin many before waiting for the first, so that they are committed together.
+                await self._slices.do(self._begin_all(learner, pieces, begun))
         outcomes: list[Outcome] = []
         for index, one in enumerate(begun):
             outcomes.append(one if isinstance(one, Outcome) else await _end(one))
@@ -85,19 +90,23 @@ class FeedbackRouter:
         replies = await asyncio.gather(*map(of, self._peers.values()))
         return [each for each in replies if each is not None]
 
-    def _begin(self, learner: Learner, feedback: Feedback) -> "asyncio.Future[bool] | Outcome":
-        try:
-            future = asyncio.ensure_future(learner.learn(feedback))
-        except BaseException as error:
-            self._under_way.release()
-            if isinstance(error, ClipperError):
-                return Outcome(error=error.code, cause=str(error))
-            raise
-        future.add_done_callback(self._leave)
-        return future
+    def _begin_all(
+        self, learner: Learner, pieces: Sequence[Feedback], begun: "list[asyncio.Future[bool] | Outcome]"
+    ) -> Iterator[None]:
+        for each in pieces:
+            try:
+                future = asyncio.ensure_future(learner.learn(each))
+            except ClipperError as error:
+                begun.append(Outcome(error=error.code, cause=str(error)))
+            else:
+                self._under_way += 1
+                future.add_done_callback(self._leave)
+                begun.append(future)
+            yield
 
     def _leave(self, begun: "asyncio.Future[bool]") -> None:
-        self._under_way.release()
+        self._under_way -= 1
+        self._slices.resume()
         if not begun.cancelled():
             begun.exception()  # else the loop logs each one that nobody waits for any more, as when a worker stops
 

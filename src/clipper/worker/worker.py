@@ -84,7 +84,7 @@ READ_AT_ONCE = 50
 # because of it. Young objects are still collected, since a cycle on an error path must not stay for ever. They are few
 # at a time, so that a pass over nothing but cycles does not hold the loop: 50,000 took up to 90 ms.
 GC_THRESHOLDS = (10_000, 250, 100)
-# For how long a thread may go on when another one waits for the interpreter, if there is such a thread.
+# For how long a thread may go on when another one waits for the interpreter.
 SWITCH_INTERVAL_S = 0.0005
 
 
@@ -186,6 +186,8 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        # The store's thread, or the exporter's, would hold the interpreter for ten times as long when the loop wants it.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     async def answer(self, command: AnyCommand) -> AnyReply:
         """Carry out a command from the supervisor or from another worker."""
@@ -412,9 +414,6 @@ def open_watch(config: WorkerConfig, random: Random) -> Watch | None:
     # They may hold a receiver's key, and processes of users' own policies inherit the environment.
     for name in [name for name in os.environ if name.startswith(OTEL_PREFIX)]:
         del os.environ[name]
-    if exporter is not None:
-        # The thread that makes messages would hold the interpreter for ten times as long when the loop wants it.
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
     if exporter is None and not settings.access_log and settings.slow_query_ms is None:
         return None
     return Watch(settings, Path(config.logs), config.index, exporter, random)

@@ -5,7 +5,6 @@ batch of observations atomic. Redis must keep an append-only file: an observatio
 it on disk. With ``appendfsync everysec`` that takes up to a second; with ``always``, as long as the disk does.
 """
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from time import time
@@ -16,6 +15,7 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from clipper.errors import StoreUnavailable
+from clipper.selection.stores.gathered_reads import GatheredReads, Read, State
 from clipper.selection.stores.store import EVICT_CHUNK, FLOAT, TOLD_FOR_S, Amount, Observation
 
 T = TypeVar("T")
@@ -25,9 +25,6 @@ PREFIX = "clipper:selection:"
 # Redis answers in well under a millisecond; after this it counts as unreachable.
 TIMEOUT_S = 2.0
 DISK_TIMEOUT_MS = 2000
-# States that are read in one step: some milliseconds of Redis's time. A list of feedback in new contexts wants hundreds
-# at once, and a connection for each would be refused.
-READ_AT_ONCE = 200
 # Keys in one step of a scan, so that Redis serves others in between.
 SCAN_CHUNK = 1000
 
@@ -141,8 +138,7 @@ class RedisStore:
         )
         # For arrays, which are binary.
         self._binary: Any = redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
-        self._wanted: list[tuple[str, asyncio.Future[dict[str, Amount]]]] = []
-        self._reading: asyncio.Task[None] | None = None
+        self._reads = GatheredReads(lambda states: self._attempt(self._read(states)))
         self._script = self._client.register_script(_COMMIT)
         self._evict = self._client.register_script(_EVICT)
         self._forget_context = self._client.register_script(_FORGET_CONTEXT)
@@ -166,11 +162,10 @@ class RedisStore:
         return await self._attempt(self._commit(json.dumps(batch), packed))
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
-        future: asyncio.Future[dict[str, Amount]] = asyncio.get_running_loop().create_future()
-        self._wanted.append((f"{application}/{context}", future))
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.ensure_future(self._read())
-        return await future
+        return await self._reads.load(application, context)
+
+    async def load_many(self, application: str, contexts: Sequence[str]) -> list[Read]:
+        return await self._reads.load_many(application, contexts)
 
     async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
         return await self._attempt(self._changes(cursor))
@@ -203,38 +198,21 @@ class RedisStore:
         await self._attempt(self._drop(application))
 
     async def close(self) -> None:
-        if self._reading is not None:
-            await self._reading
+        await self._reads.close()
         await self._client.aclose()
         await self._binary.aclose()
 
-    async def _read(self) -> None:
-        """Read what is wanted, many states in one step. If a step fails, so does all that waits."""
-        while self._wanted:
-            now, self._wanted = self._wanted[:READ_AT_ONCE], self._wanted[READ_AT_ONCE:]
-            try:
-                found = await self._attempt(self._read_states([state for state, _ in now]))
-            except StoreUnavailable as error:
-                now, self._wanted = now + self._wanted, []
-                found = [error] * len(now)
-            for (_, future), each in zip(now, found):
-                if future.done():
-                    continue  # nobody waits for it any more
-                if isinstance(each, StoreUnavailable):
-                    future.set_exception(each)
-                else:
-                    future.set_result(each)
-
-    async def _read_states(self, states: Sequence[str]) -> list[dict[str, Amount] | StoreUnavailable]:
+    async def _read(self, states: Sequence[State]) -> list[Read]:
         pipe = self._binary.pipeline(transaction=False)
-        for state in states:
-            pipe.hgetall(f"{PREFIX}sums:{state}")
-            pipe.hgetall(f"{PREFIX}arrays:{state}")
+        for application, context in states:
+            pipe.hgetall(f"{PREFIX}sums:{application}/{context}")
+            pipe.hgetall(f"{PREFIX}arrays:{application}/{context}")
         answers = await pipe.execute(raise_on_error=False)
-        found: list[dict[str, Amount] | StoreUnavailable] = []
+        found: list[Read] = []
         for state, numbers, arrays in zip(states, answers[::2], answers[1::2]):
             if isinstance(numbers, RedisError) or isinstance(arrays, RedisError):
-                found.append(StoreUnavailable(f"selection store {self._shown_url()} has no state at {state!r}"))
+                name = "/".join(state)
+                found.append(StoreUnavailable(f"selection store {self._shown_url()} has no state at {name!r}"))
                 continue
             amounts: dict[str, Amount] = {name.decode(): float(amount) for name, amount in numbers.items()}
             amounts.update((name.decode(), np.frombuffer(packed, FLOAT)) for name, packed in arrays.items())

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper.errors import StoreUnavailable
+from clipper.selection.stores.gathered_reads import READ_AT_ONCE, GatheredReads, Read, State
 from clipper.selection.stores.sqlite_schema import SCHEMA, SCHEMA_VERSION
 from clipper.selection.stores.store import EVERYONE, EVICT_CHUNK, FLOAT, TOLD_FOR_S, Amount, Observation
 
@@ -36,12 +37,16 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         # One thread: a sqlite3 connection belongs to one thread at a time, and writers would only wait for each other.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="selection-store")
+        self._reads = GatheredReads(lambda states: self._run(lambda database: _load(database, states)))
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
         return await self._run(lambda database: _commit(database, observations, self._wall_clock_s()))
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
-        return await self._run(lambda database: _load(database, application, context))
+        return await self._reads.load(application, context)
+
+    async def load_many(self, application: str, contexts: Sequence[str]) -> list[Read]:
+        return await self._reads.load_many(application, contexts)
 
     async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
         return await self._run(lambda database: _changes(database, cursor))
@@ -74,6 +79,7 @@ class SqliteStore:
         await self._run(lambda database: _drop_rest(database, application))
 
     async def close(self) -> None:
+        await self._reads.close()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._executor, self._disconnect)
         self._executor.shutdown()
@@ -176,16 +182,21 @@ def _add_array(database: sqlite3.Connection, key: tuple[str, str, str], amounts:
     database.execute("REPLACE INTO arrays VALUES (?, ?, ?, ?)", (*key, total.astype(FLOAT).tobytes()))
 
 
-def _load(database: sqlite3.Connection, application: str, context: str) -> dict[str, Amount]:
+def _load(database: sqlite3.Connection, states: Sequence[State]) -> list[Read]:
     """Read both tables at one moment."""
+    found: dict[State, dict[str, Amount]] = {state: {} for state in states}
     with _transaction(database, "DEFERRED"):
-        where = "WHERE application = ? AND context = ?"
-        found: dict[str, Amount] = dict(
-            database.execute(f"SELECT name, amount FROM sums {where}", (application, context))
-        )
-        for name, amounts in database.execute(f"SELECT name, amounts FROM arrays {where}", (application, context)):
-            found[name] = np.frombuffer(amounts, FLOAT)
-    return found
+        for application in {application for application, _ in found}:
+            contexts = [context for each, context in found if each == application]
+            # Few statements of different lengths, since each is prepared once and kept.
+            contexts += contexts[-1:] * ((1 if len(contexts) == 1 else READ_AT_ONCE) - len(contexts))
+            where = f"WHERE application = ? AND context IN ({', '.join('?' * len(contexts))})"
+            row = application, *contexts
+            for context, name, amount in database.execute(f"SELECT context, name, amount FROM sums {where}", row):
+                found[application, context][name] = amount
+            for context, name, packed in database.execute(f"SELECT context, name, amounts FROM arrays {where}", row):
+                found[application, context][name] = np.frombuffer(packed, FLOAT)
+    return [found[state] for state in states]
 
 
 def _changes(database: sqlite3.Connection, cursor: int) -> tuple[int, list[tuple[str, str]]]:

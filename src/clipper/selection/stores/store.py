@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from clipper.errors import StoreUnavailable
+
 # A number, or float64 of shape (n,). All amounts of one name have one kind and size.
 FLOAT = np.dtype("<f8")
 Amount = float | NDArray[np.float64]
@@ -60,6 +62,10 @@ class Store(Protocol):
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
         """Return the numbers and arrays of one state; empty if nothing was ever added."""
+        ...
+
+    async def load_many(self, application: str, contexts: Sequence[str]) -> list[dict[str, Amount] | StoreUnavailable]:
+        """Return the states of several contexts, in their order; an error in place of one that cannot be read."""
         ...
 
     async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
