@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test test-scale compiled wheel mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
+.PHONY: help setup check format test test-scale compiled compiled-form wheel mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -57,10 +57,12 @@ ALONE := $(shell grep -rl --include=test_*.py 'mark\.alone' tests)
 
 # pytest comes last: its closing line is the last line of a run. What has to run by itself does so first; most of the
 # rest waits for processes, so that two at a time take half as long (tests/conftest.py says which tests stay together). PYTEST="tests/frontend -x" picks tests.
-test: check
 ifdef PYTEST
+test: check
 	$(PY) -m pytest $(PYTEST)
 else
+test: setup
+	@$(MAKE) --no-print-directory -j 2 check compiled-form
 	$(PY) -m pytest -m alone $(ALONE)
 	@$(MAKE) --no-print-directory compiled
 	$(PY) -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
@@ -79,6 +81,10 @@ COMPILED := tests/test_build.py tests/abstraction tests/selection/test_applicati
 	tests/frontend/rpc/test_statuses.py tests/frontend/rpc/test_contents.py tests/frontend/rpc/test_h2load.py tests/worker/test_worker.py \
 	tests/integration/test_http_requests.py tests/integration/test_http_faults.py tests/integration/test_lying_containers.py \
 	--ignore=tests/abstraction/batching/test_open_loop.py --ignore=tests/abstraction/batching/test_goodput.py
+# While mypy checks the types on one core, the other compiles.
+compiled-form: setup
+	@sh scripts/compiled.sh >/dev/null
+
 compiled: setup
 	@compiled=$$(sh scripts/compiled.sh) && \
 		CLIPPER_FORM=compiled "$$compiled/bin/python" -m pytest $(COMPILED) -m "not alone and not pure" -n 2 --dist loadfile --no-loadscope-reorder
