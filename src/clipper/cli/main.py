@@ -3,6 +3,7 @@
 Exit status: 0 for success, 1 for a failure, whose cause is printed, 2 for wrong usage.
 """
 
+import gc
 import sys
 from typing import Annotated
 
@@ -83,6 +84,8 @@ for _noun, _commands in (
 
 
 def main() -> None:
+    # As in the supervisor. A short command takes a fifth less.
+    gc.freeze()
     try:
         cli(prog_name="clipper")
     except ClipperError as error:

@@ -3,6 +3,7 @@
 Exit codes: 0 after a stop; 1 if it cannot run, and the last line on stderr says why; 2 for wrong usage.
 """
 
+import gc
 import logging
 import os
 import sys
@@ -23,6 +24,8 @@ from clipper.types import STORE_VARIABLE
 
 def main() -> int:
     config = parse_command_line()
+    # What is imported stays, and the collector need not go through it: at the end that takes a fifth of a start's time.
+    gc.freeze()
     keep_large_pieces_apart()
     share_one_arena()
     set_up(config.log_format, config.log_level)
