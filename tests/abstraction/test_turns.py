@@ -45,11 +45,9 @@ class Queue:
         self._max_wait_s = max_wait_s
         self._since_s = turns_time()
 
-    def waits_for_flow(self, now_s: float, *, has_arrivals: bool) -> bool:
-        return self._gains and now_s < self.flow_wait_ends_s() and (has_arrivals or self._flow.brings_more(now_s))
-
-    def flow_wait_ends_s(self) -> float:
-        return self._since_s + self._max_wait_s
+    def flow_wait_until_s(self, now_s: float, *, has_arrivals: bool) -> float:
+        waits = self._gains and (has_arrivals or self._flow.brings_more(now_s))
+        return self._since_s + self._max_wait_s if waits else 0.0
 
     def take_due_turn(self) -> None:
         self.turns += 1

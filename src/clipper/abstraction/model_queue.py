@@ -274,11 +274,8 @@ class ModelQueue:
         self._turn_is_due = True
         self._turns.await_end(self)
 
-    def waits_for_flow(self, now_s: float, *, has_arrivals: bool) -> bool:
-        return self._scheduler.waits_for_flow(now_s, has_arrivals=has_arrivals)
-
-    def flow_wait_ends_s(self) -> float:
-        return self._scheduler.flow_wait_ends_s()
+    def flow_wait_until_s(self, now_s: float, *, has_arrivals: bool) -> float:
+        return self._scheduler.flow_wait_until_s(now_s, has_arrivals=has_arrivals)
 
     def take_due_turn(self) -> None:
         # A batch that came back in the meantime may have taken the turn already.
@@ -395,7 +392,8 @@ class ModelQueue:
         if not queue.length and not queue.background:
             return
         # Clients whose answers are written now may query again, which would make a short batch larger.
-        if not self._scheduler.waits_for_flow(self._loop.time(), has_arrivals=True):
+        now_s = self._loop.time()
+        if self._scheduler.flow_wait_until_s(now_s, has_arrivals=True) <= now_s:
             self._take_turn()
         elif not self._turn_is_due:
             self._await_turn()

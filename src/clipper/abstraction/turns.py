@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from typing import Protocol
 
 from clipper.abstraction.alarm import Alarm
@@ -18,14 +19,10 @@ log = logging.getLogger(__name__)
 class Waiting(Protocol):
     """A queue with queries that no batch has taken yet."""
 
-    def waits_for_flow(self, now_s: float, *, has_arrivals: bool) -> bool:
-        """Whether a later batch, with more queries, is expected to be better than one now.
-
-        ``has_arrivals``: queries have come in this turn of the loop.
+    def flow_wait_until_s(self, now_s: float, *, has_arrivals: bool) -> float:
+        """Return until when it waits, at most, because a later batch, with more queries, is expected to be better than
+        one now; a past time if it does not wait. ``has_arrivals``: queries have come in this turn of the loop.
         """
-
-    def flow_wait_ends_s(self) -> float:
-        """Return when that wait ends at the latest."""
 
     def take_due_turn(self) -> None:
         """Send batches, unless a turn has been taken since the queue asked for this one."""
@@ -103,10 +100,13 @@ class Turns:
         self._end_is_due = False
         has_arrivals, now_s = self.flow.arrivals > arrivals, self._loop.time()
         waiting, self._waiting = self._waiting, []
+        first_s = math.inf
         for queue in waiting:
             try:
-                if queue.waits_for_flow(now_s, has_arrivals=has_arrivals):
+                until_s = queue.flow_wait_until_s(now_s, has_arrivals=has_arrivals)
+                if until_s > now_s:
                     self._waiting.append(queue)
+                    first_s = min(first_s, until_s)
                 else:
                     queue.take_due_turn()
             except Exception:  # a bug in one queue must not cost the other models their turns
@@ -116,8 +116,8 @@ class Turns:
         # Look again in the next turn while queries arrive; else when a batch ends, or when the first wait ends.
         if has_arrivals:
             self._schedule()
-            return
-        self._look_again.set(min(queue.flow_wait_ends_s() for queue in self._waiting))
+        else:
+            self._look_again.set(first_s)
 
     def _wake(self) -> None:
         if self._waiting:

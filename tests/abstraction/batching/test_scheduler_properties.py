@@ -9,7 +9,7 @@ from clipper.abstraction.batching.controller import make_controller
 from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.batching.goodput import IN_TIME
 from clipper.abstraction.batching.replica_state import ReplicaState
-from clipper.abstraction.batching.scheduler import MAX_IN_FLIGHT, Scheduler
+from clipper.abstraction.batching.scheduler import MAX_IN_FLIGHT, MAX_SHORT_WAIT_S, Scheduler
 from clipper.abstraction.work import NOBODY, Work
 from clipper.settings.version import Batching, BatchingPolicy
 from works import Waiting, make_work
@@ -175,8 +175,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def set_slo(self, slo_s: float) -> None:
         self.scheduler.set_slo(slo_s)
         self.scheduler.is_quiet()
-        if self.scheduler.waits_for_flow(self.now_s, has_arrivals=True):
-            assert self.scheduler.flow_wait_ends_s() > self.now_s
+        assert self.scheduler.flow_wait_until_s(self.now_s, has_arrivals=True) <= self.now_s + MAX_SHORT_WAIT_S
 
     @invariant()
     def counts_are_exact(self) -> None:

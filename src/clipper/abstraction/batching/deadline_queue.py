@@ -149,6 +149,10 @@ class DeadlineQueue:
 
     def oldest_arrival_s(self) -> float:
         """Return when the work that has waited longest arrived. The queue must not be empty."""
+        lane = self._last
+        # Usually the lane of the last push has all work.
+        if len(lane.works) == self.length and lane is not self._background:
+            return lane.works[0].arrival_s
         return min(lane.works[0].arrival_s for lane in self.lanes())
 
     def take_due_before(self, at_s: float) -> list[Work]:

@@ -93,7 +93,7 @@ class Scheduler:
         self._next_id = 0
         self._rate = ArrivalRate()
         self._returns = Returns()
-        self.slo_s = 1.0
+        self.set_slo(1.0)
 
     # -- replicas --------------------------------------------------------------------------------------
 
@@ -133,6 +133,7 @@ class Scheduler:
     def set_slo(self, slo_s: float) -> None:
         """Set the smallest SLO of the applications that query this version: for controllers and short waits."""
         self.slo_s = slo_s
+        self._short_wait_s = min(MAX_SHORT_WAIT_S, slo_s * MAX_SHORT_WAIT_SHARE)
         for replica in self.replicas.values():
             if replica.controller is not None:
                 replica.controller.set_budget(slo_s * BATCH_SHARE_OF_SLO)
@@ -180,23 +181,22 @@ class Scheduler:
         if self.queue.length != 1 or self._flow.has_short_batches:
             return False
         for replica in self.replicas.values():
-            if replica.in_flight or replica.last_size != 1 or replica.times.median_s(1) >= SHORT_S:
+            if replica.in_flight or replica.last_size != 1 or replica.times.one_row_s >= SHORT_S:
                 return False
         return True
 
-    def waits_for_flow(self, now_s: float, *, has_arrivals: bool) -> bool:
-        """Whether a short batch waits for more queries. ``has_arrivals``: some came in this turn of the loop."""
-        waiting = self.queue.length
-        if not waiting or waiting >= ENOUGH:
-            return False
+    def flow_wait_until_s(self, now_s: float, *, has_arrivals: bool) -> float:
+        """Return until when a short batch of the queries that wait now is held back for more, at most; a past time if
+        it is not. ``has_arrivals``: some came in this turn of the loop.
+        """
+        queue = self.queue
+        waiting = queue.length
+        if not waiting or waiting >= ENOUGH or not (has_arrivals or self._flow.brings_more(now_s)):
+            return 0.0
         for replica in self.replicas.values():
-            if waiting >= replica.limit or replica.times.median_s(1) >= SHORT_S:
-                return False
-        return now_s < self.flow_wait_ends_s() and (has_arrivals or self._flow.brings_more(now_s))
-
-    def flow_wait_ends_s(self) -> float:
-        """Return until when a short batch of the queries that wait now is held back, at most."""
-        return self.queue.oldest_arrival_s() + min(MAX_SHORT_WAIT_S, self.slo_s * MAX_SHORT_WAIT_SHARE)
+            if replica.times.one_row_s >= SHORT_S or waiting >= replica.limit:
+                return 0.0
+        return queue.oldest_arrival_s() + self._short_wait_s
 
     def decide(self, now_s: float) -> Decision:
         """Give idle replicas batches, the fastest first; then second batches to those whose first is nearly over."""

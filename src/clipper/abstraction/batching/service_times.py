@@ -40,6 +40,7 @@ class ServiceTimes:
 
     Attributes:
         fixed_s, per_row_s, per_byte_s: the fit; all 0 while nothing is known.
+        one_row_s: the median time of a batch of one row. It is read for each query, and computed for each change.
         is_known: whether a batch has come back.
         largest, largest_bytes: rows and bytes of the largest batches so far.
     """
@@ -54,6 +55,7 @@ class ServiceTimes:
         "is_known",
         "largest",
         "largest_bytes",
+        "one_row_s",
         "per_byte_s",
         "per_row_s",
     )
@@ -67,7 +69,7 @@ class ServiceTimes:
         self._quantiles: dict[int, tuple[float, ...]] = {}
         # Batches that may show a change of speed and are not learned yet: rows, bytes, seconds.
         self._run: list[tuple[int, int, float]] = []
-        self.fixed_s = self.per_row_s = self.per_byte_s = 0.0
+        self.fixed_s = self.per_row_s = self.per_byte_s = self.one_row_s = 0.0
         self.is_known = False
         self.largest = self.largest_bytes = 0
 
@@ -144,6 +146,7 @@ class ServiceTimes:
         self._is_sized = other._is_sized
         self.fixed_s, self.per_row_s, self.per_byte_s = other.fixed_s, other.per_row_s, other.per_byte_s
         self.is_known, self.largest, self.largest_bytes = other.is_known, other.largest, other.largest_bytes
+        self.one_row_s = self.median_s(1)
 
     def _is_beyond(self, rows: int, ratio: float) -> bool:
         """Whether a batch took far more or far less than all others, in the same direction as those just before it."""
@@ -162,6 +165,7 @@ class ServiceTimes:
         self._add(rows, size_bytes, min(took_s, most_s), 1 / (expected_s * expected_s))
         self._fit()
         self._keep_ratio(rows, took_s / max(self.mean_s(rows, size_bytes), LEAST_S))
+        self.one_row_s = self.median_s(1)
 
     def rescale(self, times: float) -> None:
         """Set a new speed, ``times`` the old service times: keep the fit's shape and replace its level."""
@@ -174,6 +178,7 @@ class ServiceTimes:
         self.per_byte_s *= times
         self._ratios.clear()
         self._quantiles.clear()
+        self.one_row_s = self.median_s(1)
 
     def _add(self, rows: int, size_bytes: int, took_s: float, weight: float) -> None:
         n, m = float(rows), float(size_bytes)
