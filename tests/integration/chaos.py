@@ -17,8 +17,8 @@ T = TypeVar("T")
 Kind = Literal["kill", "hang", "starve"]
 KINDS: tuple[Kind, ...] = ("kill", "hang", "starve")
 
-# One act in two seconds, at any time within them.
-EVERY_S = 2.0
+# One act in so many seconds, at any time within them: each of six replicas is hurt five times in 45 s.
+EVERY_S = 1.5
 # A starved replica runs for a fifth of the time, for a second: too little to keep its pace, too much to be replaced.
 STARVED_ROUNDS = 20
 STOPPED_S, RUNNING_S = 0.04, 0.01

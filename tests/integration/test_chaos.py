@@ -1,4 +1,4 @@
-"""Three models in three frameworks under load, while their replicas are killed, hung and starved for a minute.
+"""Three models in three frameworks under load, while their replicas are killed, hung and starved for 45 seconds.
 
 Every query has its answer by its deadline, with the default where no replica could give one in time. No answer is
 wrong, all replicas come back, and nothing is left after the stop.
@@ -32,9 +32,10 @@ from waiting import until
 pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
 
 SEED = 20170327
-# Of half as many queries, one moment at which the machine held up the client would be more than may be late.
 # ``make soak`` does the like for as long as one wants.
-SECONDS = 60.0
+SECONDS = 45.0
+# One moment at which the machine held up the client makes so many late, of the queries of these seconds.
+LATE_SHARE = 1 / 7_500
 REPLICAS = 2
 SLO_MS = 250.0
 ALLOWED_MS = 5.0
@@ -177,14 +178,14 @@ def files_left(folder: Path) -> list[str]:
 def test_every_query_is_answered_by_its_deadline(story: Story) -> None:
     """5 ms after it at the latest, and as much later as the machine held up those who talk.
 
-    What it does in nobody's account, such as interrupts and the host's own work, may hold up one in ten thousand: for a
-    few milliseconds the client sleeps although its answers are there. A deadline's timer that is 10 ms late holds up
-    more than twice as many, unless others want several times the processors that there are.
+    What it does in nobody's account, such as interrupts and the host's own work, may hold up ``LATE_SHARE``: for a few
+    milliseconds the client sleeps although its answers are there. A deadline's timer that is 10 ms late holds up half
+    as many again, unless others want several times the processors that there are.
     """
     numbers = sorted(exchange.number for exchange in story.exchanges)
     assert numbers == list(range(len(numbers)))
     late_ms = [excess for excess in (excess_ms(one, story) for one in story.exchanges) if excess > ALLOWED_MS]
-    assert len(late_ms) <= len(numbers) / 10_000, sorted(late_ms)
+    assert len(late_ms) <= len(numbers) * LATE_SHARE, sorted(late_ms)
     assert max(late_ms, default=0.0) <= SLO_MS
 
 
