@@ -186,7 +186,7 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        # The store's thread, or the exporter's, would hold the interpreter for ten times as long when the loop wants it.
+        # The store's thread, or the exporter's, would hold the interpreter ten times as long when the loop wants it.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     async def answer(self, command: AnyCommand) -> AnyReply:
