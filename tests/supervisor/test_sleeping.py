@@ -126,25 +126,30 @@ def test_one_that_sleeps_and_wakes_in_the_midst_of_changes(server: Server) -> No
             seen.append(httpx.post(f"http://127.0.0.1:{port}/app/predict", json=body, timeout=TIMEOUT_S).json())
             is_over.wait(random.choice([0.01, 0.5, 2.5]))
 
+    def change(version: int) -> None:
+        match random.choice(["deploy", "rollback", "scale", "kill", "remove"]):
+            case "deploy":
+                server.deploy("m", answering(str(version)), input_type="float64[2]", replicas=RANGE)
+            case "rollback":
+                server.ask("POST", "/models/m/rollback", b"{}")
+            case "scale":
+                server.call("POST", "/models/m/scale", {"replicas": random.choice([1, 2, RANGE])})
+                server.call("POST", "/models/m/scale", {"replicas": RANGE})
+            case "remove":
+                server.deploy("m", answering("x"), version="x", input_type="float64[2]", make_current=False)
+                server.call("DELETE", "/models/m/versions/x")
+            case "kill":
+                server.kill()
+                server.start(*options)
+
     with ThreadPoolExecutor(1) as thread:
         asking = thread.submit(ask)
-        for version in range(2, 10):
-            match random.choice(["deploy", "rollback", "scale", "kill", "remove", "kill"]):
-                case "deploy":
-                    server.deploy("m", answering(str(version)), input_type="float64[2]", replicas=RANGE)
-                case "rollback":
-                    server.ask("POST", "/models/m/rollback", {})
-                case "scale":
-                    server.call("POST", "/models/m/scale", {"replicas": random.choice([1, 2, RANGE])})
-                    server.call("POST", "/models/m/scale", {"replicas": RANGE})
-                case "remove":
-                    server.deploy("m", answering("x"), version="x", input_type="float64[2]", make_current=False)
-                    server.call("DELETE", "/models/m/versions/x")
-                case "kill":
-                    server.kill()
-                    server.start(*options)
-            is_over.wait(random.choice([0.1, 1.0, 3.0]))
-        is_over.set()
+        try:
+            for version in range(2, 10):
+                change(version)
+                is_over.wait(random.choice([0.1, 1.0, 3.0]))
+        finally:
+            is_over.set()
         asking.result()
     until(lambda: server.call("GET", "/status")["ready"])
     assert server.predict("app", [-1, -1])["default"] is False

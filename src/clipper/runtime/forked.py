@@ -92,9 +92,8 @@ def become(container: Container, texts: ProcessTexts, output: int) -> None:
     """
     os.setsid()
     set_dumpable(True)
-    # As Python sets them at its start; what the container starts would inherit a signal that is ignored.
+    # A start begins with the default.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (1, 2):
         os.dup2(output, stream)
     os.close(output)

@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.5
 # A part of the time that a replica takes to start. A worker says within microseconds which versions are asked.
 LOOK_AT_SLEEPERS_EVERY_S = 0.05
-# A worker that hangs must not keep those asleep whom others are asked for.
-SLEEPERS_TIMEOUT_S = 0.25
 
 
 class ScaledVersion:
@@ -91,7 +89,7 @@ class Scaler:
             return
         # A worker of an older Clipper does not know the command.
         asked = {instance: GetDemand() for instance in self._workers.instances()}
-        for _, reply in await self._workers.ask_each(asked, SLEEPERS_TIMEOUT_S):
+        for _, reply in await self._workers.ask_each(asked):
             self._wakings.ask(reply.versions)
         if not self._wakings.are_due:
             return
