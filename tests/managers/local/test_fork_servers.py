@@ -363,7 +363,9 @@ def test_what_it_says_is_checked(bench: Bench, answer: bytes) -> None:
     run(test(), bench)
 
 
-def test_one_alone_begins_by_itself_and_so_does_one_with_little_memory(bench: Bench) -> None:
+def test_one_alone_begins_by_itself_and_so_does_one_with_little_memory(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def test() -> None:
         direct = Direct(bench)
         warmth = direct.warmth()
@@ -374,17 +376,20 @@ def test_one_alone_begins_by_itself_and_so_does_one_with_little_memory(bench: Be
         await forked.has_exited_within(60)
         assert (forked.exit_code, parent_of(pid)) == (2, os.getpid())
         assert "are required: --listen" in direct.log_path.read_text()
-        # One that comes back to a fork server is forked, also if it is alone by then.
+        # The second of an hour is forked, also if the first is gone by then; and whoever comes back to a fork server.
         servers = ForkServers(bench.processes, bench.logs, fork_from=2)
         request = Fork(("--nonsense",), {}, "/", "/nowhere")
-        for name, is_forked in (("first", False), ("second", True), ("third", True)):
+        for name, is_forked in (("first", False), ("first", False), ("second", True), ("first", True)):
             process = await servers.fork(name, warmth, request, direct.log_path, None, {})
             assert (process is not None) == is_forked
             if process is not None:
                 await process.has_exited_within(60)
-                servers.forget("first")
-                servers.forget("second")
+            servers.forget(name)
         await servers.end_all()
+        # An hour later nobody knows of them.
+        monkeypatch.setattr(fork_servers, "IDLE_S", -1.0)
+        assert await servers.fork("third", warmth, request, direct.log_path, None, {}) is None
+        assert servers.pids() == []
         # Neither for one alone, nor if nothing is to be forked.
         for fork_from in (2, None):
             servers = ForkServers(bench.processes, bench.logs, fork_from=fork_from)

@@ -18,8 +18,8 @@ from clipper.run_as import RunAs
 
 log = logging.getLogger(__name__)
 
-# From this container of a warmth on they are forked, and earlier ones if a fork server is there. For one alone, a fork
-# server would be a second process with the same libraries, and shares nothing.
+# From this container of a warmth on they are forked, and earlier ones if a fork server is there. Those of the last hour
+# count, which may sleep by now. For one alone, it would be a second process with the same libraries, and share nothing.
 FORK_FROM = 2
 # Each holds the libraries of one environment, some 50 to 500 MB.
 MAX_FORK_SERVERS = 16
@@ -71,6 +71,8 @@ class ForkServers:
         self._fork_from = fork_from
         self._known: dict[Warmth, _Known] = {}
         self._of_containers: dict[str, Warmth] = {}
+        # Since when those containers are gone that are.
+        self._gone_since_s: dict[str, float] = {}
         self._count = 0
 
     def pids(self) -> list[int]:
@@ -96,8 +98,11 @@ class ForkServers:
         Raises:
             ContainerFailed: the process cannot be forked, or cannot be made the container.
         """
-        others = sum(other == warmth for other in self._of_containers.values())
+        for gone in [gone for gone, since_s in self._gone_since_s.items() if since_s + IDLE_S < self._now_s()]:
+            del self._gone_since_s[gone], self._of_containers[gone]
+        others = sum(other == warmth for known, other in self._of_containers.items() if known != name)
         self._of_containers[name] = warmth
+        self._gone_since_s.pop(name, None)
         if self._fork_from is None or (others + 1 < self._fork_from and not self._has_server(warmth)):
             return None
         server = await self._server(warmth)
@@ -125,14 +130,15 @@ class ForkServers:
 
     def forget(self, name: str) -> None:
         """A container that was asked for is gone."""
-        self._of_containers.pop(name, None)
+        if name in self._of_containers:
+            self._gone_since_s[name] = self._now_s()
 
     async def run(self) -> None:
         """End those that nobody uses, until cancelled; then end all."""
         try:
             while True:
                 await asyncio.sleep(LOOK_EVERY_S)
-                await self.end_idle(asyncio.get_running_loop().time())
+                await self.end_idle(self._now_s())
         finally:
             await self.end_all()
 
@@ -156,6 +162,10 @@ class ForkServers:
         self._known.clear()
         await asyncio.gather(*(server.stop() for server in servers))
 
+    @staticmethod
+    def _now_s() -> float:
+        return asyncio.get_running_loop().time()
+
     def _has_server(self, warmth: Warmth) -> bool:
         known = self._known.get(warmth)
         return known is not None and known.server is not None and known.server.lives
@@ -167,7 +177,7 @@ class ForkServers:
             known = self._known[warmth] = _Known()
             self._drop_old()
         if known.server is not None and not known.server.lives:
-            known.deaths.append(asyncio.get_running_loop().time())
+            known.deaths.append(self._now_s())
             known.server = None
         if known.server is None and known.starting is None and self._may_start(warmth, known):
             known.starting = asyncio.get_running_loop().create_task(self._start(warmth, known))
@@ -178,7 +188,7 @@ class ForkServers:
     def _may_start(self, warmth: Warmth, known: _Known) -> bool:
         if known.unfit is not None:
             return False
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._now_s()
         if len(known.deaths) == MAX_DEATHS and now_s < known.deaths[0] + DEATHS_WITHIN_S:
             return False
         return len(self.pids()) < MAX_FORK_SERVERS
