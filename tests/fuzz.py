@@ -9,12 +9,13 @@ from random import SystemRandom
 
 import fuzz_front
 
+import fuzz_control
 import fuzz_tls
 from fuzz_artifacts import serving, uploading
 from fuzz_containers import lying
 from fuzz_schema import check_answers
 
-TRIES = fuzz_front.TRIES | fuzz_tls.TRIES
+TRIES = fuzz_front.TRIES | fuzz_tls.TRIES | fuzz_control.TRIES
 
 # Of those that wait for processes, one after so many of those that do not.
 FAST_TRIES = 40

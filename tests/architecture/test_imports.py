@@ -39,7 +39,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control.snapshot": "control.address settings",
         "control.difference": "control.snapshot",
         "control.statistics": "",
-        "control": "control.address control.difference control.feedback control.snapshot control.statistics tls",
+        "control": "control.address control.difference control.feedback control.snapshot control.statistics tcp tls",
         "containers.protocol": "",
         "containers": "containers.protocol tcp tls",
         "runtime": "containers.protocol log_format",

@@ -301,3 +301,14 @@ def test_who_only_looks_takes_no_lease(server: RedisServer, opened: Open, client
     client.delete(PREFIX + "held")
     assert isinstance(outcome := b.acquire(takes=False), Leader) and outcome.address == "http://a"
     assert isinstance(a.renew(is_ready=True), Renewed)
+
+
+def test_a_secret_is_made_once_and_only_by_who_leads(server: RedisServer, opened: Open) -> None:
+    a, b = opened(server, "a", SHORT), opened(server, "b")
+    led(a)
+    assert [a.secret("x", made) for made in (b"first", b"second")] == [b"first", b"first"]
+    assert a.secret("y", b"other") == b"other"
+    until(lambda: isinstance(b.acquire(), Lease))
+    with pytest.raises(NotLeader):
+        a.secret("x", b"third")
+    assert b.secret("x", b"third") == b"first"

@@ -1,8 +1,9 @@
 """The channel between the supervisor and a query worker: messages and their framing, no I/O.
 
-The worker listens on a unix socket. The supervisor, old or new, dials it, and so does a worker that has feedback for
-this one. Each message is a u32 little-endian size and that many bytes of MessagePack. The dialling side sends commands,
-and the worker answers them in order. Each command names the type of its reply: ``GetLoads`` is a ``Command[Loads]``.
+The worker listens on a unix socket, or on TCP (``control/address.py``). The supervisor, old or new, dials it, and so
+does a worker that has feedback for this one. Each message is a u32 little-endian size and that many bytes of
+MessagePack. The dialling side sends commands, and the worker answers them in order. Each command names the type of its
+reply: ``GetLoads`` is a ``Command[Loads]``.
 
 To add a command, define it and its reply here, add both to the unions below, and add a case to ``Worker.answer`` in
 ``worker/worker.py``.
@@ -155,7 +156,18 @@ class Draining(Struct, frozen=True, tag=True):
 
 
 class Drain(Command[Draining], frozen=True, tag=True):
-    """Stop accepting, answer what is in flight, then exit 0."""
+    """Stop accepting, answer what is in flight, then exit 0.
+
+    ``epoch``: of the supervisor that says so; None from one of before this field.
+    """
+
+    epoch: int | None = None
+
+
+class Refused(Struct, frozen=True, tag=True):
+    """In place of any reply: the worker does not take this command from its sender."""
+
+    why: str
 
 
 class Observed(Struct, frozen=True, tag=True):
@@ -278,7 +290,7 @@ _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
 
 
-def encode(message: Command[R] | AnyReply) -> bytes:
+def encode(message: Command[R] | AnyReply | Refused) -> bytes:
     body = _encoder.encode(message)
     return _SIZE.pack(len(body)) + body
 
@@ -294,9 +306,18 @@ def decode_command(body: bytes) -> AnyCommand:
 def decode_reply(body: bytes, command: Command[R]) -> R:
     """
     Raises:
+        CommandRefused: the worker does not take the command from us.
         ProtocolViolation: it is not the reply to ``command``.
     """
-    return _decode(msgspec.msgpack.Decoder(command.reply_type()), body)
+    decoder: msgspec.msgpack.Decoder[R | Refused] = msgspec.msgpack.Decoder(command.reply_type() | Refused)
+    reply = _decode(decoder, body)
+    if isinstance(reply, Refused):
+        raise CommandRefused(reply.why)
+    return reply
+
+
+class CommandRefused(ProtocolViolation):
+    """A worker does not take a command from its sender, such as a supervisor that has been replaced."""
 
 
 def _decode(decoder: "msgspec.msgpack.Decoder[T]", body: bytes) -> T:
@@ -320,6 +341,10 @@ class Framer:
         """
         self._buffer += data
         return self._bodies()
+
+    def __len__(self) -> int:
+        """Bytes that it holds."""
+        return len(self._buffer)
 
     def _bodies(self) -> Iterator[bytes]:
         while len(self._buffer) >= _SIZE.size:

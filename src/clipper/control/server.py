@@ -3,46 +3,173 @@
 import asyncio
 import logging
 import os
+import ssl
+import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import cast
 
+from clipper.control.access import Access
 from clipper.control.address import ControlAddress, TcpAddress
-from clipper.control.messages import AnyCommand, AnyReply, Framer, decode_command, encode
-from clipper.errors import ClipperError, NotImplementedYet
+from clipper.control.identity import IdentityFile, PeerName, certified_name
+from clipper.control.messages import AnyCommand, AnyReply, Framer, Refused, decode_command, encode
+from clipper.errors import ClipperError, Forbidden, InvalidArgument, ProtocolViolation
+from clipper.tcp import end_when_cut
+from clipper.tls.handshakes import Handshakes
+from clipper.tls.transport import TlsTransport
 
 log = logging.getLogger(__name__)
 
 READ_BYTES = 256 * 1024
+# The bounds below are those of TCP, which strangers reach. Each of 64 workers and a supervisor has a few commands under
+# way; a container takes as many connections.
+MAX_CONNECTIONS = 256
+# Strangers can hold no more of them, and those that keep the server waiting longest are dropped for new ones. With
+# their time limit, ``tls.handshakes`` bounds what they cost.
+MAX_HANDSHAKES = 64
+# Who dials sends its command at once, and goes on sending; who is answered reads.
+SILENCE_S = 15.0
+# Of messages from other workers that have not come whole. A supervisor's are not counted, so that no worker can keep it
+# from being heard.
+MAX_PARTIAL_BYTES = 128 * 1024 * 1024
+_SWEEP_EVERY_S = 1.0
 
 
 class ControlServer:
-    """Listens on a unix socket that only this user may dial. Several supervisors may dial it, even at once."""
+    """Listens on a unix socket that only this user may dial, or on TCP, where who dials has to show a certificate.
+
+    Several supervisors may dial it, even at once: ``Access`` says whom it obeys.
+    """
 
     def __init__(self, answer: Callable[[AnyCommand], Awaitable[AnyReply]]) -> None:
         self._answer = answer
+        self._access = Access()
         self._listener: asyncio.Server | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._connections = 0
+        self._partial: set[Framer] = set()
 
-    async def listen(self, address: ControlAddress) -> None:
-        """Listen, and replace a socket that a killed worker has left."""
+    async def listen(self, address: ControlAddress, identity: IdentityFile | None = None) -> None:
+        """Listen, and replace a socket that a killed worker has left.
+
+        Args:
+            identity: what is shown over TCP; needed for that alone.
+
+        Raises:
+            OSError: the address cannot be bound.
+            InvalidArgument: it is one of TCP, and there is no identity.
+        """
         if isinstance(address, TcpAddress):
-            raise NotImplementedYet(f"{address}: the control channel does not use TCP yet")
+            if identity is None:
+                raise InvalidArgument(f"expected an identity for {address}: over TCP a worker shows a certificate")
+            await self._listen_on_tcp(address, identity)
+            return
         Path(address.path).unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
-            self._listener = await asyncio.start_unix_server(self._serve, address.path)
+            self._listener = await asyncio.start_unix_server(self._serve_own, address.path)
         finally:
             os.umask(before)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    @property
+    def port(self) -> int:
+        """The port that it listens on over TCP."""
+        assert self._listener is not None
+        port: int = self._listener.sockets[0].getsockname()[1]
+        return port
+
+    def close(self) -> None:
+        """Accept no more connections; those that there are go on."""
+        if self._listener is not None:
+            self._listener.close()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+    async def _listen_on_tcp(self, address: TcpAddress, identity: IdentityFile) -> None:
+        loop = asyncio.get_running_loop()
+        handshakes = Handshakes(identity.contexts.listening, loop.call_soon, MAX_HANDSHAKES)
+
+        def make_connection() -> asyncio.Protocol:
+            reader = asyncio.StreamReader()
+            serve = partial(self._serve_stranger, handshakes)
+            return TlsTransport(asyncio.StreamReaderProtocol(reader, serve), handshakes)
+
+        self._listener = await loop.create_server(make_connection, address.host, address.port)
+        for listening in self._listener.sockets:
+            # Else a caller whose network was cut would keep its connection while a command is carried out.
+            end_when_cut(listening)
+        self._sweeping = loop.create_task(self._sweep(handshakes, identity))
+
+    async def _sweep(self, handshakes: Handshakes, identity: IdentityFile) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_EVERY_S)
+            handshakes.sweep()
+            handshakes.context = identity.contexts.listening
+
+    async def _serve_own(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer who dials the unix socket: a process of this user."""
         framer = Framer()
         try:
             while data := await reader.read(READ_BYTES):
-                for body in framer.feed(data):
-                    writer.write(encode(await self._answer(decode_command(body))))
-                    await writer.drain()
+                await self._take(framer, data, writer, None)
         except (ClipperError, ConnectionError) as error:
             log.warning("control channel: %(error)s", {"error": error})
         except asyncio.CancelledError:
             pass  # the worker ends; up to Python 3.11 the streams would log a cancelled handler as an error
         finally:
             writer.close()
+
+    async def _serve_stranger(
+        self, handshakes: Handshakes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Answer who dials over TCP, from when the connection is accepted: its handshake may never be done."""
+        self._connections += 1
+        framer, caller = Framer(), None
+        who = "{}:{}".format(*writer.get_extra_info("peername") or ("?", "?"))
+        try:
+            if self._connections > MAX_CONNECTIONS:
+                # It counts as a handshake that failed, since those fill no log.
+                handshakes.fail(cast(TlsTransport, writer.transport), f"there are {MAX_CONNECTIONS} connections")
+                return
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    data = await reader.read(READ_BYTES)
+                tls: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
+                if not data or tls is None:
+                    break  # it has gone, or never got through the handshake
+                if caller is None:
+                    caller = certified_name(tls.getpeercert(), time.time())
+                    who = f"{caller} at {who}"
+                await self._take(framer, data, writer, caller)
+        except TimeoutError:
+            if caller is not None or writer.get_extra_info("ssl_object") is not None:
+                log.warning(
+                    "control channel: %(address)s was silent for %(wait_s)g s", {"address": who, "wait_s": SILENCE_S}
+                )
+        except (ClipperError, OSError) as error:
+            log.warning("control channel: %(address)s was refused: %(error)s", {"address": who, "error": error})
+        except asyncio.CancelledError:
+            pass  # as above
+        finally:
+            self._connections -= 1
+            self._partial.discard(framer)
+            writer.transport.abort()
+
+    async def _take(self, framer: Framer, data: bytes, writer: asyncio.StreamWriter, caller: PeerName | None) -> None:
+        for body in framer.feed(data):
+            command = decode_command(body)
+            try:
+                self._access.admit(caller, command)
+            except Forbidden as error:
+                log.warning("control channel: %(error)s", {"error": error})
+                reply: AnyReply | Refused = Refused(str(error))
+            else:
+                reply = await self._answer(command)
+            writer.write(encode(reply))
+            async with asyncio.timeout(None if caller is None else SILENCE_S):
+                await writer.drain()
+        if caller is not None and caller.role == "worker":
+            self._partial.add(framer)
+            if sum(map(len, self._partial)) > MAX_PARTIAL_BYTES:
+                raise ProtocolViolation(f"messages under way take more than {MAX_PARTIAL_BYTES} bytes")

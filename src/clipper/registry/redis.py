@@ -84,7 +84,7 @@ class RedisRegistry:
         )
         self._scripts: dict[str, Any] = {
             name: self._client.register_script(getattr(redis_scripts, name))
-            for name in ("ACQUIRE", "RENEW", "WRITE", "RESERVE", "RELEASE", "COMPLETE", "REMOVE")
+            for name in ("ACQUIRE", "RENEW", "WRITE", "RESERVE", "RELEASE", "COMPLETE", "REMOVE", "KEEP")
         }
 
     def acquire(self, takes: bool = True) -> Lease | Leader | Away:
@@ -158,6 +158,9 @@ class RedisRegistry:
 
     def reserve(self, counter: str, count: int) -> int:
         return int(self._change("RESERVE", [counter, count])[1]) - count + 1
+
+    def secret(self, name: str, made: bytes) -> bytes:
+        return self._change("KEEP", [name, made.decode("ascii")])[1]
 
     def artifact_sizes(self) -> dict[str, int]:
         with self._explained():

@@ -91,6 +91,15 @@ return {'done'}
 # Adds: counter, count.
 RESERVE = _FENCE + "return {'done', tostring(redis.call('HINCRBY', prefix .. 'counters', ARGV[4], ARGV[5]))}\n"
 
+# Adds: name, secret.
+KEEP = (
+    _FENCE
+    + """
+redis.call('HSETNX', prefix .. 'secrets', ARGV[4], ARGV[5])
+return {'done', redis.call('HGET', prefix .. 'secrets', ARGV[4])}
+"""
+)
+
 # ARGV: prefix, epoch.
 RELEASE = """
 if redis.call('HGET', ARGV[1] .. 'lease', 'epoch') == ARGV[2] then redis.call('DEL', ARGV[1] .. 'held') end

@@ -96,6 +96,15 @@ class SharedRegistry(Registry, Protocol):
     def release(self) -> None:
         """Give the lease back, so that another supervisor need not wait for its end. Raises RegistryUnavailable."""
 
+    def secret(self, name: str, made: bytes) -> bytes:
+        """The secret of that name. If there is none, ``made``, which is ASCII, is stored and becomes it.
+
+        It is not encrypted: who can read the storage has it.
+
+        Raises:
+            NotLeader, RegistryUnavailable: as ``write``.
+        """
+
     def artifact_sizes(self) -> dict[str, int]:
         """The artifacts that are stored, by digest, with their sizes in bytes.
 

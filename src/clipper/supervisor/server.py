@@ -226,6 +226,8 @@ class Supervisor:
         otel = {name: value for name, value in os.environ.items() if name.startswith(OTEL_PREFIX)}
 
         messages = ApplyMessages()
+        # Workers compare epochs, so they refuse what an earlier leader of theirs still sends.
+        epoch = registry.reserve("supervisor", 1) if leadership is None else leadership.epoch
 
         def make_worker(index: int) -> WorkerProcess:
             return WorkerProcess(
@@ -239,6 +241,7 @@ class Supervisor:
                 build,
                 otel,
                 messages,
+                epoch,
                 is_spare=index == self._config.workers,
             )
 
@@ -249,11 +252,8 @@ class Supervisor:
             workers.secure(self._certificates.material)
         samples = Samples(catalog, workers)
         facilities, copies = facilities_of(self._config, home, processes), None
-        if leadership is None:
-            epoch = registry.reserve("supervisor", 1)
-        else:
-            # Workers compare epochs, so they refuse what an earlier leader of theirs still sends.
-            epoch, copies = leadership.epoch, SharedArtifacts(leadership.registry)
+        if leadership is not None:
+            copies = SharedArtifacts(leadership.registry)
             used = {version.spec.manager for version in catalog.versions.values()}
             facilities = replace(
                 facilities, cluster=leadership.registry.id, may_act=leadership.may_act, left_elsewhere=used

@@ -97,7 +97,7 @@ def server_context(material: TlsMaterial, alpn: Alpn = "http/1.1") -> ssl.SSLCon
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols([alpn])
     # OpenSSL reads pairs only from files, so these are files in memory, without a name.
-    with _nameless(material.certificate) as certificate, _nameless(material.key) as key:
+    with nameless(material.certificate) as certificate, nameless(material.key) as key:
         context.load_cert_chain(certificate, key, password=_refuse)
     if material.client_ca is not None:
         context.load_verify_locations(cadata=material.client_ca.decode("ascii", "ignore"))
@@ -135,7 +135,7 @@ def _read(option: str, path: Path, expected: "re.Pattern[bytes]", what: str) -> 
 
 
 @contextmanager
-def _nameless(data: bytes) -> Iterator[str]:
+def nameless(data: bytes) -> Iterator[str]:
     """A path through which only this process can read the data, while the block runs."""
     descriptor = os.memfd_create("pem")
     with os.fdopen(descriptor, "wb") as file:

@@ -50,8 +50,8 @@ class ClientTls:
             _pin(self.context, self._trust.pinned)
 
 
-# OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name.
-_NO_CHECK_TIME = 0x200000
+# OpenSSL's X509_V_FLAGNO_CHECK_TIME, for which Python has no name.
+NO_CHECK_TIME = 0x200000
 _OLDEST = ssl.TLSVersion.TLSv1_2
 
 
@@ -77,7 +77,7 @@ def _pinning() -> ssl.SSLContext:
     # The pinned certificate ends the chain: trust in its signers would include other servers.
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     # An expired certificate is still that server's; its operator sees the expiry in clipper status.
-    context.verify_flags |= _NO_CHECK_TIME
+    context.verify_flags |= NO_CHECK_TIME
     return context
 
 

@@ -6,11 +6,13 @@ import logging
 import signal
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import uvloop
 
 from clipper.control.address import parse_address
+from clipper.control.identity import IdentityFile
 from clipper.control.server import ControlServer
 from clipper.log_format import set_up
 from clipper.malloc import keep_large_pieces_apart
@@ -40,7 +42,8 @@ def main() -> int:
 
 async def _run(config: WorkerConfig, max_connections: int) -> int:
     stop = asyncio.Event()
-    worker = Worker(config, stop.set, max_connections)
+    identity = IdentityFile(Path(config.identity)) if config.identity else None
+    worker = Worker(config, stop.set, max_connections, identity)
     name, address = f"worker-{config.index}", f"{config.host}:{config.port}"
     try:
         worker.begin()
@@ -50,7 +53,7 @@ async def _run(config: WorkerConfig, max_connections: int) -> int:
     # All of Clipper is imported. Users' own policies are in artifacts that nobody writes to, but root's Python would.
     sys.dont_write_bytecode = True
     control = ControlServer(worker.answer)
-    await control.listen(parse_address(config.control))
+    await control.listen(parse_address(config.control), identity)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     # ^C in a terminal signals the whole process group; only the supervisor decides what to do.

@@ -16,6 +16,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         instance: a number below 2^20 that is new for each start of any worker of the home: the upper part of query ids.
         host, port: address of the query port.
         control: where the worker listens for the supervisor and for other workers: see ``parse_address``.
+        identity: over TCP, the file of what it shows there (``control.identity``). It is replaced before it expires.
         store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, ``CLIPPER_STORE`` says it.
         cache_bytes: bound of the prediction cache.
         max_contexts: number of contexts that the store keeps for each application.
@@ -40,6 +41,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     host: str
     port: int
     control: str
+    identity: str = ""
     store: str = ""
     cache_bytes: int = 64 * 1024 * 1024
     max_contexts: int = MAX_CONTEXTS

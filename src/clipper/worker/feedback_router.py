@@ -5,10 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import chain
+from typing import TypeVar
 
 from clipper.control.client import ask
 from clipper.control.feedback import Feedback, Outcome
-from clipper.control.messages import GetStatistics, Observe
+from clipper.control.identity import IdentityFile, PeerName
+from clipper.control.messages import Command, GetStatistics, Observe
 from clipper.control.snapshot import Peer
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
@@ -16,6 +18,8 @@ from clipper.selection.application import Application
 from clipper.selection.learner import ASK_TIMEOUT_S, Learner
 from clipper.selection.query_ids import QueryIds
 from clipper.worker.slices import Slices
+
+R = TypeVar("R")
 
 # A peer may have to query a model first. If it takes longer than that, it is assumed to be gone.
 FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0
@@ -34,8 +38,10 @@ ENDED_PER_STEP = 500
 class FeedbackRouter:
     """Knows the workers by their instances. A query's id contains the instance that answered it."""
 
-    def __init__(self, instance: int) -> None:
+    def __init__(self, instance: int, identity: IdentityFile | None = None) -> None:
+        """``identity``: what this worker shows to those that listen on TCP."""
         self._instance = instance
+        self._identity = identity
         self._peers: dict[int, Peer] = {}
         self._under_way = 0
         self._slices = Slices(lambda: self._under_way < MAX_UNDER_WAY)
@@ -83,12 +89,17 @@ class FeedbackRouter:
 
         async def of(peer: Peer) -> WorkerStatistics | None:
             try:
-                return (await ask(peer.address, GetStatistics(), STATISTICS_TIMEOUT_S)).worker
+                return (await self._ask(peer, GetStatistics(), STATISTICS_TIMEOUT_S)).worker
             except (OSError, ClipperError):
                 return None
 
         replies = await asyncio.gather(*map(of, self._peers.values()))
         return [each for each in replies if each is not None]
+
+    async def _ask(self, peer: Peer, command: Command[R], timeout_s: float) -> R:
+        expects = PeerName("worker", peer.instance)
+        secured = None if self._identity is None else self._identity.secured(expects)
+        return await ask(peer.address, command, timeout_s, secured=secured)
 
     def _begin_all(
         self, learner: Learner, pieces: Sequence[Feedback], begun: "list[asyncio.Future[bool] | Outcome]"
@@ -123,7 +134,7 @@ class FeedbackRouter:
         if instance == self._instance:
             return await self.observe_here(application, group)
         try:
-            reply = await ask(self._peers[instance].address, Observe(application.name, tuple(group)), FORWARD_TIMEOUT_S)
+            reply = await self._ask(self._peers[instance], Observe(application.name, tuple(group)), FORWARD_TIMEOUT_S)
         except (OSError, ClipperError) as error:
             cause = f"the worker that answered the query cannot be reached: {error!r}"
             return [Outcome(error="unavailable", cause=cause)] * len(group)

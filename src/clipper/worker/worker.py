@@ -16,6 +16,7 @@ from time import monotonic
 from clipper.abstraction.predictor import Predictor
 from clipper.control.difference import Difference
 from clipper.control.feedback import Outcome
+from clipper.control.identity import IdentityFile
 from clipper.control.messages import (
     MAX_RECENT_INPUT_BYTES,
     AnyCommand,
@@ -92,7 +93,11 @@ class Worker:
     """One query worker. Its methods run on its event loop."""
 
     def __init__(
-        self, config: WorkerConfig, on_drain: Callable[[], None], max_connections: int = MAX_CONNECTIONS
+        self,
+        config: WorkerConfig,
+        on_drain: Callable[[], None],
+        max_connections: int = MAX_CONNECTIONS,
+        identity: IdentityFile | None = None,
     ) -> None:
         """``on_drain`` is called on a ``Drain``: the process must then call ``drain`` and end."""
         self._config = config
@@ -144,7 +149,7 @@ class Worker:
             decisions=self._decisions,
             watch=self._watch,
         )
-        self._router = FeedbackRouter(config.instance)
+        self._router = FeedbackRouter(config.instance, identity)
         self._applications: dict[str, Application] = {}
         self._readiness = Readiness(self._applications.values())
         self._synchronizer = Synchronizer(

@@ -235,7 +235,7 @@ def keeper_of(path: Path, processes: ProcessFolder, scripted: Path) -> WorkerPro
 def test_it_gets_differences_and_the_whole_where_it_asks_for_it(processes: ProcessFolder, tmp_path: Path) -> None:
     async def run() -> None:
         scripted = ScriptedWorker()
-        listener = await asyncio.start_unix_server(ControlServer(scripted.answer)._serve, tmp_path / "w.sock")
+        listener = await asyncio.start_unix_server(ControlServer(scripted.answer)._serve_own, tmp_path / "w.sock")
         worker = keeper_of(tmp_path, processes, tmp_path / "w.sock")
         for generation in (1, 2, 3):
             scripted.lost = generation == 3
@@ -255,7 +255,7 @@ def test_it_gets_differences_and_the_whole_where_it_asks_for_it(processes: Proce
 def test_one_of_before_differences_gets_whole_snapshots(processes: ProcessFolder, tmp_path: Path) -> None:
     async def run() -> None:
         scripted = ScriptedWorker()
-        listener = await asyncio.start_unix_server(ControlServer(scripted.answer)._serve, tmp_path / "w.sock")
+        listener = await asyncio.start_unix_server(ControlServer(scripted.answer)._serve_own, tmp_path / "w.sock")
         worker = keeper_of(tmp_path, processes, tmp_path / "w.sock")
         process = ProcessRecord("worker-0", os.getpid(), start_time(os.getpid()) or 0, (), {})
         note = WorkerNote(

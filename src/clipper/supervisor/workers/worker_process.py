@@ -5,17 +5,20 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
-from clipper.control.address import ControlAddress, UnixAddress
+from clipper.control.address import ControlAddress, TcpAddress, UnixAddress
 from clipper.control.client import ask
+from clipper.control.difference import EPOCH_BITS
+from clipper.control.identity import Secured
 from clipper.control.messages import (
     CHANNEL_VERSION,
     Applied,
     Apply,
     Command,
+    CommandRefused,
     Drain,
     GetLoads,
     GetStatistics,
@@ -62,6 +65,17 @@ NOTHING = GetLoads(())
 INSTANCES = 2**20
 
 
+class Credentials(Protocol):
+    """What a supervisor shows to workers that listen on TCP."""
+
+    def secured(self, epoch: int, instance: int) -> Secured:
+        """How the worker of this instance is dialled by the supervisor of this epoch.
+
+        Raises:
+            CommandRefused: the supervisor may not speak for this epoch.
+        """
+
+
 class WorkerProcess:
     """Keeps one query worker running and up to date.
 
@@ -87,6 +101,8 @@ class WorkerProcess:
         build: str = "",
         environment: Mapping[str, str] | None = None,
         messages: ApplyMessages | None = None,
+        epoch: int = 0,
+        credentials: Credentials | None = None,
         *,
         is_spare: bool = False,
     ) -> None:
@@ -97,6 +113,8 @@ class WorkerProcess:
             build: ``build_id()`` of the code that it is started with.
             environment: further variables that it needs.
             messages: makes what it is told; all workers share it.
+            epoch: of this supervisor. Snapshots may have a later one: see ``rollout.telling``.
+            credentials: for workers that listen on TCP.
         """
         self.index = index
         self.is_spare = is_spare
@@ -126,6 +144,8 @@ class WorkerProcess:
         self._build = build
         self._environment = environment or {}
         self._messages = messages or ApplyMessages()
+        self._first_epoch = epoch
+        self._credentials = credentials
         self._knows_ramps = True
         self._channel = CHANNEL_VERSION
         self._draining: asyncio.Task[None] | None = None
@@ -133,6 +153,12 @@ class WorkerProcess:
     @property
     def name(self) -> str:
         return f"worker-{self.index}"
+
+    @property
+    def _epoch(self) -> int:
+        """That we speak for."""
+        told = 0 if self._snapshot is None else self._snapshot.generation >> EPOCH_BITS
+        return max(self._first_epoch, told)
 
     def adopt(self, record: ProcessRecord, note: WorkerNote) -> bool:
         """Take over a process that an earlier supervisor started, before ``run``; False if it is gone."""
@@ -223,7 +249,10 @@ class WorkerProcess:
             OSError, ProtocolViolation: it does not answer in time, or with something else.
         """
         assert self.control is not None, "it was started or adopted"
-        return await ask(self.control, command, timeout_s, message)
+        secured = None
+        if self._credentials is not None and isinstance(self.control, TcpAddress):
+            secured = self._credentials.secured(self._epoch, self.instance)
+        return await ask(self.control, command, timeout_s, message, secured)
 
     async def drain(self) -> None:
         """Let it answer its open queries, then end it. ``run`` must have been cancelled."""
@@ -236,7 +265,7 @@ class WorkerProcess:
 
     async def _drain(self, process: ManagedProcess) -> None:
         try:
-            await self.ask(Drain(), CHECK_TIMEOUT_S)
+            await self.ask(Drain(self._epoch), CHECK_TIMEOUT_S)
         except (OSError, ProtocolViolation):
             process.terminate()  # SIGTERM asks for the same
         if not await process.has_exited_within(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S):
@@ -343,6 +372,11 @@ class WorkerProcess:
         message = self._message(snapshot, tls, is_stopping)
         try:
             reply = await self.ask(message.command, APPLY_TIMEOUT_S, message.body)
+        except CommandRefused as error:
+            # It obeys a later epoch: what is wrong is with us, and another process in its place would not mend that.
+            log.error("%(worker)s takes no snapshot from us: %(error)s", {"worker": self.name, "error": error})
+            self.last_error = str(error)
+            return
         except (OSError, ProtocolViolation) as error:
             tells_nothing = self._tells_nothing(error)
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):

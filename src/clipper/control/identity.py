@@ -1,0 +1,160 @@
+"""Who is at the ends of a control channel over TCP.
+
+Both show certificates of one authority, which signs for this channel alone. The name in a certificate says what its
+owner is: ``supervisor/EPOCH`` or ``worker/INSTANCE``.
+"""
+
+import logging
+import os
+import re
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from clipper.errors import InvalidArgument, ProtocolViolation
+from clipper.tls.material import TlsMaterial
+from clipper.tls.mutual import Contexts, make_contexts
+
+log = logging.getLogger(__name__)
+
+Role = Literal["supervisor", "worker"]
+
+_NAME = re.compile(r"(supervisor|worker)/(0|[1-9][0-9]{0,9})")
+_PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----\n?", re.DOTALL)
+# A key and two certificates are 2 KB.
+_MAX_FILE_BYTES = 64 * 1024
+# A name that somebody made up goes into a log.
+_SHOWN_CHARACTERS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class PeerName:
+    """``number``: of a supervisor its epoch, of a worker its instance."""
+
+    role: Role
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.role}/{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """How a worker is dialled over TCP: what is shown to it, and the name that its certificate must have."""
+
+    context: ssl.SSLContext
+    expects: PeerName
+
+
+def certified_name(certificate: Mapping[str, Any] | None, now_s: float) -> PeerName:
+    """The name in a certificate whose signature was checked.
+
+    Args:
+        certificate: as ``ssl.SSLObject.getpeercert`` returns it; None if there is none.
+        now_s: in seconds since 1970.
+
+    Raises:
+        ProtocolViolation: there is none, its name is none of this channel's, or it is not valid at that time. The
+            message has the name.
+    """
+    if not certificate:
+        raise ProtocolViolation("it shows no certificate")
+    names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
+    found = _NAME.fullmatch(names[0]) if len(names) == 1 else None
+    if found is None:
+        shown = ", ".join(names)[:_SHOWN_CHARACTERS]
+        raise ProtocolViolation(f"expected a certificate of supervisor/EPOCH or worker/INSTANCE, got one of {shown!r}")
+    name = PeerName("supervisor" if found[1] == "supervisor" else "worker", int(found[2]))
+    first_s, last_s = (ssl.cert_time_to_seconds(certificate[key]) for key in ("notBefore", "notAfter"))
+    if not first_s <= now_s <= last_s:
+        raise ProtocolViolation(
+            f"the certificate of {name} is valid from {certificate['notBefore']} to {certificate['notAfter']}, and not "
+            "now: check the clocks of both machines; a worker gets a new one when it is started again"
+        )
+    return name
+
+
+def write_identity(path: Path, material: TlsMaterial) -> None:
+    """Write a key, its certificate and the authority's, for this user alone. A reader sees the whole file or no file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(material.key + material.certificate + (material.client_ca or b""))
+    temporary.replace(path)
+
+
+def read_identity(path: Path) -> TlsMaterial:
+    """
+    Raises:
+        InvalidArgument: the file cannot be read, or does not have a key and two certificates.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES)
+    except OSError as error:
+        raise InvalidArgument(f"the identity {path} cannot be read: {error.strerror}") from error
+    parts = [(found[1], found[0]) for found in _PEM.finditer(data)]
+    if [kind for kind, _ in parts] != [b"PRIVATE KEY", b"CERTIFICATE", b"CERTIFICATE"]:
+        raise InvalidArgument(
+            f"expected a private key, its certificate and the authority's in {path}, in PEM and in this order, got "
+            f"{', '.join(kind.decode() for kind, _ in parts) or 'nothing of these'}"
+        )
+    (_, key), (_, certificate), (_, authority) = parts
+    return TlsMaterial(certificate, key, authority)
+
+
+class IdentityFile:
+    """What a worker shows, from a file that is replaced before the certificate expires."""
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            InvalidArgument: it cannot be used.
+        """
+        self._path = path
+        self._seen = self._stamp()
+        self._contexts = self._read()
+
+    @property
+    def contexts(self) -> Contexts:
+        """Of the file as it is now, or as it last could be used."""
+        if (stamp := self._stamp()) != self._seen:
+            self._seen = stamp
+            try:
+                self._contexts = self._read()
+            except InvalidArgument as error:
+                log.error("this worker goes on with the certificate that it has: %(error)s", {"error": error})
+        return self._contexts
+
+    def secured(self, expects: PeerName) -> Secured:
+        return Secured(self.contexts.dialling, expects)
+
+    def _read(self) -> Contexts:
+        try:
+            return make_contexts(read_identity(self._path))
+        except (ssl.SSLError, ValueError) as error:
+            raise InvalidArgument(f"the identity {self._path} cannot be used: {error}") from error
+
+    def _stamp(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+
+def check_peer(tls: ssl.SSLObject | None, expects: PeerName) -> None:
+    """
+    Raises:
+        ProtocolViolation: the other end is not who was dialled.
+    """
+    name = certified_name(None if tls is None else tls.getpeercert(), time.time())
+    if name != expects:
+        raise ProtocolViolation(f"expected the certificate of {expects}, got that of {name}")

@@ -1,0 +1,89 @@
+"""What a supervisor shows to workers that listen on TCP: a certificate of its epoch."""
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from clipper.control.authority import Authority, make_authority
+from clipper.control.identity import PeerName, Secured
+from clipper.control.messages import CommandRefused
+from clipper.errors import InvalidArgument, Unavailable
+from clipper.registry.shared import SharedRegistry
+from clipper.tls.mutual import Contexts, make_contexts
+
+# The supervisor has the authority's key, so a new certificate costs it less than a millisecond.
+_RENEW_AFTER = timedelta(days=1)
+# The name of the authority's key among the secrets of a shared registry.
+SECRET_NAME = "control-authority"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class SupervisorCredentials:
+    """
+    Attributes:
+        authority: signs for workers, too.
+    """
+
+    def __init__(self, authority: Authority, last_epoch: int | None = None, now: Callable[[], datetime] = _now) -> None:
+        """
+        Args:
+            last_epoch: that of the lease, where servers share a registry: for no later one it may speak. None if the
+                home is this server's alone, and the supervisor then takes an epoch above that of its workers.
+            now: with a time zone.
+        """
+        self.authority = authority
+        self._last_epoch = last_epoch
+        self._now = now
+        self._made: tuple[int, datetime, Contexts] | None = None
+
+    def secured(self, epoch: int, instance: int) -> Secured:
+        """How the worker of this instance is dialled by the supervisor of this epoch.
+
+        Raises:
+            CommandRefused: it may not speak for this epoch.
+        """
+        if self._last_epoch is not None and epoch > self._last_epoch:
+            raise CommandRefused(
+                f"a worker obeys epoch {epoch - 1}, and this server leads with epoch {self._last_epoch}: another "
+                "server leads, or the registry was restored; start this server again, each start takes the next epoch"
+            )
+        now = self._now()
+        if self._made is None or self._made[0] != epoch or now - self._made[1] > _RENEW_AFTER:
+            material = self.authority.issue(PeerName("supervisor", epoch), now)
+            self._made = epoch, now, make_contexts(material)
+        return Secured(self._made[2].dialling, PeerName("worker", instance))
+
+
+def home_authority(path: Path) -> Authority:
+    """The authority of a home, which is made when it is first needed.
+
+    Raises:
+        Unavailable: the file cannot be read or written, or is no authority.
+    """
+    try:
+        if not path.exists():
+            temporary = path.with_name(f"{path.name}.tmp")
+            temporary.unlink(missing_ok=True)
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(make_authority(_now()))
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        return Authority(path.read_bytes())
+    except (OSError, InvalidArgument) as error:
+        raise Unavailable(
+            f"{path}, the key of the workers' control channel, cannot be used: {error}; remove it, and a new one is "
+            "made"
+        ) from error
+
+
+def shared_authority(registry: SharedRegistry) -> Authority:
+    """The authority of all servers that share a registry, which the first leader makes.
+
+    Raises:
+        NotLeader, RegistryUnavailable: as ``SharedRegistry.write``; also if what is there is no authority.
+    """
+    return Authority(registry.secret(SECRET_NAME, make_authority(_now())))

@@ -1,0 +1,93 @@
+"""A control channel over TCP for tests: its authority, a worker that listens, and who dials it."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from clipper.control.address import TcpAddress
+from clipper.control.authority import Authority, make_authority
+from clipper.control.client import ask
+from clipper.control.feedback import Outcome
+from clipper.control.identity import IdentityFile, PeerName, Secured, write_identity
+from clipper.control.messages import (
+    AnyCommand,
+    AnyReply,
+    Applied,
+    Apply,
+    ApplyDifference,
+    Command,
+    Drain,
+    Draining,
+    Loads,
+    Observe,
+    Observed,
+)
+from clipper.control.server import ControlServer
+from clipper.tls.mutual import Contexts, make_contexts
+
+R = TypeVar("R")
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+# The worker that listens, another one, and the supervisor.
+LISTENS, OTHER, LEADS = PeerName("worker", 7), PeerName("worker", 8), PeerName("supervisor", 3)
+WITHIN_S = 20.0
+
+
+@cache
+def authority(number: int) -> Authority:
+    return Authority(make_authority(NOW))
+
+
+@cache
+def contexts(name: PeerName, of: int = 0, age: timedelta = timedelta(0)) -> Contexts:
+    """What a peer of that name has. ``of``: the authority that signed for it; ``age``: of its certificate."""
+    return make_contexts(authority(of).issue(name, NOW - age))
+
+
+class Listening:
+    """A worker's end of the channel, which answers everything and keeps what it took."""
+
+    def __init__(self, folder: Path, name: PeerName = LISTENS) -> None:
+        self.path = folder / f"{name.number}.pem"
+        write_identity(self.path, authority(0).issue(name, NOW))
+        self.took: list[AnyCommand] = []
+        self.server = ControlServer(self._answer)
+        self._name = name
+
+    @property
+    def address(self) -> TcpAddress:
+        return TcpAddress("127.0.0.1", self.server.port)
+
+    async def ask(
+        self, command: Command[R], context: ssl.SSLContext, expects: PeerName | None = None, within_s: float = WITHIN_S
+    ) -> R:
+        return await ask(self.address, command, within_s, secured=Secured(context, expects or self._name))
+
+    async def _answer(self, command: AnyCommand) -> AnyReply:
+        self.took.append(command)
+        match command:
+            case Apply(snapshot=told) | ApplyDifference(difference=told):
+                return Applied(told.generation, {}, ())
+            case Observe(feedback=feedback):
+                return Observed((Outcome(),) * len(feedback))
+            case Drain():
+                return Draining()
+            case _:
+                return Loads(())
+
+
+@asynccontextmanager
+async def listening(folder: Path, name: PeerName = LISTENS) -> AsyncIterator[Listening]:
+    found = Listening(folder, name)
+    # Port 0 is no address that anybody is given, and the way for a test to get a free one.
+    await found.server.listen(TcpAddress("127.0.0.1", 0), IdentityFile(found.path))
+    try:
+        yield found
+    finally:
+        found.server.close()
+        await asyncio.sleep(0)
