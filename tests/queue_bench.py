@@ -30,7 +30,7 @@ class Bench:
         self.snapshot = VersionSnapshot("1", "doubles", batching, cache)
         self.cache = ClockCache(1 << 20)
         self.turns = Turns()
-        self.queue = ModelQueue(DIGITS, self.snapshot, self.cache, self.turns)
+        self.queue = ModelQueue(DIGITS, self.snapshot, self.cache, self.turns, node="10.0.0.1")
         self.loop = asyncio.get_running_loop()
         self.containers: list[SmallContainer] = []
 

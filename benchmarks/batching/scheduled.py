@@ -30,14 +30,22 @@ class Client:
 
 
 class Scheduled:
-    """Attributes: ``scheduler`` is the one that decides."""
+    """
+    Attributes:
+        scheduler: the one that decides.
+        far: so many of the replicas, the last ones, are on other nodes.
+        sent: queries that each replica was sent.
+    """
 
-    def __init__(self, profile: Profile, policy: BatchingPolicy = "goodput") -> None:
+    def __init__(self, profile: Profile, policy: BatchingPolicy = "goodput", far: int = 0) -> None:
         self.scheduler = Scheduler(16_384, 1 << 30, 0.0, Flow())
         self.scheduler.set_slo(profile.slo_s * min(profile.slos))
         for replica in range(len(profile.speeds)):
             controller = make_controller(Batching(policy, MAX_BATCH), profile.slo_s * BATCH_SHARE_OF_SLO)
-            self.scheduler.add_replica(str(replica), MAX_BATCH, controller)
+            is_far = replica >= len(profile.speeds) - far
+            self.scheduler.add_replica(str(replica), MAX_BATCH, controller, is_far=is_far)
+        self.far = far
+        self.sent = [0] * len(profile.speeds)
         self._sent = [deque[int]() for _ in profile.speeds]
 
     def push(self, query: Query) -> None:
@@ -51,6 +59,7 @@ class Scheduled:
         for state, batch in decision.batches:
             replica = int(state.id)
             self._sent[replica].append(batch.id)
+            self.sent[replica] += len(batch.works)
             clients = [waiter for work in batch.works for waiter in work.waiters]
             batches.append((replica, [client.query for client in clients if isinstance(client, Client)]))
         return batches, math.inf if decision.wake_s is None else decision.wake_s

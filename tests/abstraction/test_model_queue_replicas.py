@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+import pytest
+from msgspec import structs
+
 from event_loops import ShiftedLoop, turn_over
 from queue_bench import Bench, failure, outputs
 from waiting import until_async
@@ -193,5 +196,27 @@ def test_close_tells_everyone_and_forgets(run: Callable[..., None]) -> None:
         assert {failure(query)[0] for query in queries} == {"no_replica"}
         assert bench.cache.statistics().entries == 0
         assert failure(bench.ask(b"k" * 8))[0] == "no_replica"
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"), [(("10.0.0.2", "10.0.0.1"), 1), (("", "10.0.0.2"), 0), (("10.0.0.2", ""), 1)]
+)
+def test_a_replica_of_the_own_node_is_asked_first(nodes: tuple[str, str], first: int, run: Callable[..., None]) -> None:
+    """One without a node is on the only one that there is."""
+
+    async def scenario(bench: Bench) -> None:
+        containers = [await bench.start(), await bench.start()]
+        for container in containers:
+            container.evaluate = lambda rows: [b"1"] * len(rows)
+        bench.queue.set_replicas(
+            [structs.replace(one.replica, node=node) for one, node in zip(containers, nodes, strict=True)]
+        )
+        await until_async(lambda: bench.states().count("linked") == 2)
+        for number in range(5):
+            waiter = bench.ask(b"%8d" % number)
+            await until_async(lambda: waiter.heard)  # noqa: B023
+        assert [each.batches for each in bench.queue.replica_statistics()] == ([0, 5] if first else [5, 0])
 
     run(scenario)

@@ -49,8 +49,8 @@ MAX_LOSSES = 2
 class ModelQueue:
     """Evaluates inputs on one version. All methods run on the worker's event loop."""
 
-    def __init__(self, model: ModelId, snapshot: VersionSnapshot, cache: ClockCache, turns: Turns) -> None:
-        self.model = model
+    def __init__(self, model: ModelId, snapshot: VersionSnapshot, cache: ClockCache, turns: Turns, node: str) -> None:
+        self.model, self.node = model, node
         self.snapshot = snapshot
         self.input_type = InputType.parse(snapshot.input_type)
         self._dtype, self._dimensions = self.input_type.dtype, self.input_type.leading_dimensions
@@ -221,8 +221,8 @@ class ModelQueue:
             batching = msgspec.structs.replace(batching, max_batch=max_batch)
         controller = make_controller(batching, self._scheduler.slo_s * BATCH_SHARE_OF_SLO)
         most = 1 if batching.policy == "none" else batching.max_batch
-        is_fixed = batching.policy in ("fixed", "none")
-        replica.state = self._scheduler.add_replica(replica.id, most, controller, is_fixed=is_fixed)
+        fixed, far = batching.policy in ("fixed", "none"), replica.is_far
+        replica.state = self._scheduler.add_replica(replica.id, most, controller, is_fixed=fixed, is_far=far)
         self._take_turn()
 
     def lost(self, replica: Replica) -> None:

@@ -23,15 +23,17 @@ class Predictor:
         cache_capacity_bytes: bound of the cache; 0 keeps no outputs.
         seed: seed of the cache's hash; see ``ClockCache``.
         watch: see ``Turns``.
+        node: the address of this worker's node, whose replicas it prefers; if empty, it prefers none.
 
     Attributes:
         held: the snapshot in force.
     """
 
-    def __init__(self, cache_capacity_bytes: int, seed: int = 0, watch: Watch | None = None) -> None:
+    def __init__(self, cache_capacity_bytes: int, seed: int = 0, watch: Watch | None = None, node: str = "") -> None:
         self.cache = ClockCache(cache_capacity_bytes, seed)
         self.held = Holding()
         self._turns = Turns(watch)
+        self._node = node
         # By model and version.
         self._queues: dict[str, dict[str, ModelQueue]] = {}
         # Queues of removed versions whose last batches are still in flight.
@@ -168,7 +170,7 @@ class Predictor:
                 queue = None
             if queue is None:
                 id_ = ModelId(model.name, version.version)
-                queue = queues[version.version] = ModelQueue(id_, version, self.cache, self._turns)
+                queue = queues[version.version] = ModelQueue(id_, version, self.cache, self._turns, self._node)
             queue.wakes = version.wakes
             queue.set_replicas(version.replicas)
         if queues:

@@ -15,10 +15,12 @@ class ReplicaOwner(Protocol):
     """The queue that the replica works for.
 
     Attributes:
+        node: the address of the worker's node; empty if there is only one.
         unsettled: the replicas of all queues that are not linked, or that drain. Replicas enter and leave it.
     """
 
     model: ModelId
+    node: str
     unsettled: "dict[Replica, None]"
 
     def linked(self, replica: "Replica", welcome: Welcome) -> None: ...
@@ -35,6 +37,8 @@ class Replica:
 
     def __init__(self, address: ReplicaAddress, owner: ReplicaOwner) -> None:
         self.id = address.id
+        # Where a worker or a replica has no node, there is only one.
+        self.is_far = bool(owner.node and address.node) and address.node != owner.node
         self._owner = owner
         self.link = ReplicaLink(owner.model, address.address, address.token, self, address.certificate)
         self.state: ReplicaState | None = None

@@ -20,12 +20,14 @@ class ReplicaAddress(Struct, frozen=True):
         address: ``unix:PATH`` or ``tcp:HOST:PORT``.
         token: what its callers send in HELLO; empty if it needs none.
         certificate: in PEM, the only one that it may show; empty if it is not dialled over TLS.
+        node: the address of its node, as ``WorkerConfig.node``; empty if there is only one.
     """
 
     id: str
     address: str
     token: str = ""
     certificate: str = ""
+    node: str = ""
 
 
 class VersionSnapshot(Struct, frozen=True):

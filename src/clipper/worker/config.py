@@ -17,6 +17,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         host, port: address of the query port.
         control: where the worker listens for the supervisor and for other workers: see ``parse_address``.
         identity: over TCP, the file of what it shows there (``control.identity``). It is replaced before it expires.
+        node: the address of its node, whose replicas it prefers; empty if there is only one.
         store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, ``CLIPPER_STORE`` says it.
         cache_bytes: bound of the prediction cache.
         max_contexts: number of contexts that the store keeps for each application.
@@ -42,6 +43,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     port: int
     control: str
     identity: str = ""
+    node: str = ""
     store: str = ""
     cache_bytes: int = 64 * 1024 * 1024
     max_contexts: int = MAX_CONTEXTS

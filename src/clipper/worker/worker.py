@@ -105,7 +105,7 @@ class Worker:
         self._started_s = monotonic()
         random = Random()
         self._watch = open_watch(config, random)
-        self._predictor = Predictor(config.cache_bytes, random.getrandbits(64), self._watch)
+        self._predictor = Predictor(config.cache_bytes, random.getrandbits(64), self._watch, config.node)
         origins = Origins(config.allowed_origins) if config.allowed_origins else None
         self._port = Port(max_connections, self._predictor.end_turn, origins, self._watch)
         self._server = QueryServer(self._port)

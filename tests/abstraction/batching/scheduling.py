@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from clipper.abstraction.batching.decision import Decision
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.replica_state import ReplicaState
-from clipper.abstraction.batching.scheduler import Decision, Scheduler
+from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.work import Work
 from works import make_work
 

@@ -77,13 +77,17 @@ class SchedulerMachine(RuleBasedStateMachine):
     def is_background(self, work: Work) -> bool:
         return work.lane == self.scheduler.queue._background.id
 
-    @rule(speed=st.sampled_from(SPEEDS), policy=st.sampled_from(["goodput", "goodput", "fixed", "aimd", "quantile"]))
-    def link_replica(self, speed: Speed | None, policy: BatchingPolicy) -> None:
+    @rule(
+        speed=st.sampled_from(SPEEDS),
+        policy=st.sampled_from(["goodput", "goodput", "fixed", "aimd", "quantile"]),
+        is_far=st.booleans(),
+    )
+    def link_replica(self, speed: Speed | None, policy: BatchingPolicy, is_far: bool) -> None:
         if len(self.flying) < 3:
             replica_id = str(self.next_replica)
             self.next_replica += 1
             controller = make_controller(Batching(policy, 64), 0.02)
-            replica = self.scheduler.add_replica(replica_id, 64, controller, is_fixed=policy == "fixed")
+            replica = self.scheduler.add_replica(replica_id, 64, controller, is_fixed=policy == "fixed", is_far=is_far)
             if speed is not None:
                 teach(replica, speed)
             self.flying[replica_id] = []

@@ -3,7 +3,8 @@
 import pytest
 from scheduling import Speed, make_scheduler, push, sizes
 
-from clipper.abstraction.batching.scheduler import Decision, Scheduler
+from clipper.abstraction.batching.decision import Decision
+from clipper.abstraction.batching.scheduler import Scheduler
 
 COSTLY = Speed(0.004, 0.00002, 1000)
 

@@ -1,5 +1,6 @@
 """What the scheduler knows about one replica: its service times and its batches in flight."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from clipper.abstraction.batching.controller import Controller
@@ -23,6 +24,7 @@ class ReplicaState:
 
     Attributes:
         controller: sets the batch limit, for the policies that have one; else None.
+        is_far: it is on another node than the worker.
         last_done_s: when the last batch came back.
         last_size: rows of that batch.
         last_left: queries that were waiting at that moment.
@@ -35,6 +37,7 @@ class ReplicaState:
     max_batch: int
     controller: Controller | None
     times: ServiceTimes
+    is_far: bool = False
     in_flight: dict[int, Batch] = field(default_factory=dict)
     is_draining: bool = False
     batches: int = 0
@@ -75,6 +78,24 @@ class ReplicaState:
             began_s = max(running.sent_s, self.last_done_s)
             rest_s += max(0.0, running.expected_s - (now_s - began_s))
         return rest_s
+
+    def share(self, replicas: "Sequence[ReplicaState]", size: int, row_bytes: float) -> int:
+        """Return how many of ``size`` queries go here if others idle, too. A batch must not be mostly fixed time."""
+        idle = sum(not other.in_flight for other in replicas)
+        if idle <= 1 or self.in_flight:
+            return size
+        times = self.times
+        per_row_s = times.per_row_s + times.per_byte_s * row_bytes
+        worth = times.fixed_s / per_row_s if per_row_s > 0 else size
+        return min(size, max(-(-size // idle), int(worth) + 1))
+
+    def free_s(self, now_s: float) -> float:
+        """Return when the batches in flight are expected to have ended: in the past if the first is overdue."""
+        free_s = now_s
+        for number, running in enumerate(self.in_flight.values()):
+            began_s = max(running.sent_s, self.last_done_s) if number == 0 else now_s
+            free_s += running.expected_s - (now_s - began_s)
+        return free_s
 
     def may_send_ahead(self, now_s: float, *, will_ask_again: bool) -> bool:
         """Whether a second batch may follow now: the first one is nearly over and not overdue.

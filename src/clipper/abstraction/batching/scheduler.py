@@ -6,13 +6,13 @@ their service times, the time. Decisions out: batches, drops, and when to decide
 
 from bisect import bisect_left
 
-import msgspec
-
 from clipper.abstraction.batching.arrival_rate import ArrivalRate
 from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO, Controller
 from clipper.abstraction.batching.deadline_queue import MAX_DUE, DeadlineQueue, Lane, Taken
+from clipper.abstraction.batching.decision import Decision, wake_at
 from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.batching.goodput import Choice, Outlook, choose
+from clipper.abstraction.batching.nearness import near_until_s
 from clipper.abstraction.batching.replica_state import SHORT_S, ReplicaState
 from clipper.abstraction.batching.returns import LEAST_FIXED_S, Returns
 from clipper.abstraction.batching.service_times import ServiceTimes
@@ -61,22 +61,6 @@ RIDE_SHARE = 0.25
 MAX_RESERVED_SHARE = 0.8
 
 
-class Decision(msgspec.Struct, eq=False):
-    """What to do now.
-
-    Attributes:
-        batches: batches to send.
-        late: work to answer with ``timeout``: it cannot be answered in time.
-        shed: work to answer with ``overloaded``: it could be in time, but only at the cost of more other work.
-        wake_s: when to decide again if nothing happens before; None if that is not needed.
-    """
-
-    batches: list[tuple[ReplicaState, Batch]]
-    late: list[Work]
-    shed: list[Work]
-    wake_s: float | None = None
-
-
 class Scheduler:
     """The queue and the replicas of one version.
 
@@ -93,12 +77,20 @@ class Scheduler:
         self._next_id = 0
         self._rate = ArrivalRate()
         self._returns = Returns()
+        # Whether some replicas are on this worker's node and some are not.
+        self._is_mixed = False
         self.set_slo(1.0)
 
     # -- replicas --------------------------------------------------------------------------------------
 
     def add_replica(
-        self, replica_id: str, max_batch: int, controller: Controller | None = None, *, is_fixed: bool = False
+        self,
+        replica_id: str,
+        max_batch: int,
+        controller: Controller | None = None,
+        *,
+        is_fixed: bool = False,
+        is_far: bool = False,
     ) -> ReplicaState:
         """Add a replica. It is assumed to be as fast as the fastest other one until its own batches show its speed.
 
@@ -107,6 +99,7 @@ class Scheduler:
             max_batch: the largest batch that it takes, in rows.
             controller: sets a limit below that; None for policies without one.
             is_fixed: allow batches of ``max_batch`` from the first one on.
+            is_far: it is on another node than this worker.
         """
         times = ServiceTimes()
         known = [other.times for other in self.replicas.values() if other.times.is_known]
@@ -114,21 +107,28 @@ class Scheduler:
             times.adopt(min(known, key=lambda other: other.mean_s(1)))
         if is_fixed:
             times.largest = max_batch
-        replica = self.replicas[replica_id] = ReplicaState(replica_id, max_batch, controller, times)
+        replica = self.replicas[replica_id] = ReplicaState(replica_id, max_batch, controller, times, is_far)
+        self._look_at_nodes()
         return replica
 
     def drain_replica(self, replica_id: str) -> None:
         """Send it no more work; its batches in flight are still awaited."""
         self.replicas[replica_id].is_draining = True
+        self._look_at_nodes()
 
     def resume_replica(self, replica_id: str) -> None:
         """Stop draining: send it work again."""
         self.replicas[replica_id].is_draining = False
+        self._look_at_nodes()
 
     def lose_replica(self, replica_id: str) -> list[Work]:
         """Remove a replica. Return its work in flight, most urgent first, to be pushed back or failed."""
         replica = self.replicas.pop(replica_id)
+        self._look_at_nodes()
         return [work for batch in replica.in_flight.values() for work in batch.works if work.waiters is not NOBODY]
+
+    def _look_at_nodes(self) -> None:
+        self._is_mixed = len({replica.is_far for replica in self.replicas.values() if not replica.is_draining}) > 1
 
     def set_slo(self, slo_s: float) -> None:
         """Set the smallest SLO of the applications that query this version: for controllers and short waits."""
@@ -181,7 +181,8 @@ class Scheduler:
         if self.queue.length != 1 or self._flow.has_short_batches:
             return False
         for replica in self.replicas.values():
-            if replica.in_flight or replica.last_size != 1 or replica.times.one_row_s >= SHORT_S:
+            is_busy = replica.in_flight or replica.last_size != 1 or replica.times.one_row_s >= SHORT_S
+            if is_busy and not (self._is_mixed and replica.is_far):
                 return False
         return True
 
@@ -199,7 +200,8 @@ class Scheduler:
         return queue.oldest_arrival_s() + self._short_wait_s
 
     def decide(self, now_s: float) -> Decision:
-        """Give idle replicas batches, the fastest first; then second batches to those whose first is nearly over."""
+        """Give idle replicas batches, those of this node first, and the fastest; then second batches to those whose
+        first is nearly over. A replica of another node gets one if near ones would be too late (``nearness``)."""
         decision, queue = Decision([], [], []), self.queue
         self._returns.look(queue.arrivals, now_s)
         if not queue.length:
@@ -210,19 +212,38 @@ class Scheduler:
         if not replicas:
             decision.late = queue.expire(now_s)
             if len(decision.late) >= MAX_DUE:
-                _wake_at(decision, now_s)
+                wake_at(decision, now_s)
             return decision
         if len(replicas) > 1:
             replicas.sort(key=lambda replica: replica.times.mean_s(1))
+        if not self._is_mixed:
+            self._fill(replicas, replicas, now_s, decision)
+            return decision
+        near = [replica for replica in replicas if not replica.is_far]
+        if near_until_s(near, queue, now_s) > now_s:
+            if not self._fill(near, near, now_s, decision):
+                return decision
+            until_s = near_until_s(near, queue, now_s)
+            if until_s > now_s:
+                wake_at(decision, until_s)
+                return decision
+        self._fill([*near, *(replica for replica in replicas if replica.is_far)], replicas, now_s, decision)
+        return decision
+
+    def _fill(self, order: list[ReplicaState], replicas: list[ReplicaState], now_s: float, decision: Decision) -> bool:
+        """Give batches to replicas in this order. Return False if the rest of the queue waits for one of them.
+
+        ``replicas``: all that may get some of what waits, the fastest first.
+        """
         for in_flight in range(MAX_IN_FLIGHT):
-            for replica in replicas:
+            for replica in order:
                 has_room = len(replica.in_flight) == in_flight
                 if in_flight and has_room:
                     has_room = replica.may_send_ahead(now_s, will_ask_again=self._returns.are_believed)
-                if has_room and (not self._give(replica, replicas, now_s, decision) or not queue.length):
+                if has_room and (not self._give(replica, replicas, now_s, decision) or not self.queue.length):
                     # The rest of the queue waits for this replica; a slower one must not take it.
-                    return decision
-        return decision
+                    return False
+        return True
 
     def _give(self, replica: ReplicaState, replicas: list[ReplicaState], now_s: float, decision: Decision) -> bool:
         """Send a replica its next batch, if any. Return False if it waits and the others must leave it the queue."""
@@ -238,7 +259,7 @@ class Scheduler:
             decision.late += due
             if len(due) >= MAX_DUE:
                 # There may be more expired work, but other events of the loop get a turn first.
-                _wake_at(decision, now_s)
+                wake_at(decision, now_s)
                 return False
             return not queue.length or self._give(replica, replicas, now_s, decision)
         wait_s = replica.rest_s(now_s) if replica.in_flight else 0.0
@@ -247,7 +268,7 @@ class Scheduler:
             # No wait may make the most urgent query late.
             until_s = min(self._delayed_until_s(replica, waiting, limit, now_s), first_due_s - slow_s - TIMER_LATE_S)
             if until_s > now_s:
-                _wake_at(decision, until_s)
+                wake_at(decision, until_s)
                 return True
         if not times.is_known:
             self._send(replica, queue.take(0, size, lanes), now_s, decision)
@@ -259,10 +280,10 @@ class Scheduler:
                 if size < limit and needed_per_s > NEAR_CAPACITY * replica.capacity_per_s:
                     until_s = self._short_until_s(replica, size, row_bytes, needed_per_s, first_due_s)
                     if until_s > now_s:
-                        _wake_at(decision, until_s)
+                        wake_at(decision, until_s)
                         return False
                 if len(replicas) > 1:
-                    size = self._share(replica, replicas, size, row_bytes)
+                    size = replica.share(replicas, size, row_bytes)
                 taken = queue.take(0, size, lanes)
                 if queue.background and not queue.length:
                     self._ride_along(replica, taken, first_due_s, now_s, decision)
@@ -330,16 +351,6 @@ class Scheduler:
         paused_s = max([lane.works[-1].arrival_s for lane in self.queue.lanes()]) + MAX_GAPS / self._rate.per_s
         return min(paused_s, first_due_s - times.slow_s(size + 1, (size + 1) * row_bytes) - TIMER_LATE_S)
 
-    def _share(self, replica: ReplicaState, replicas: list[ReplicaState], size: int, row_bytes: float) -> int:
-        """Return how many queries go to this replica if others idle. A batch must not be mostly fixed time."""
-        idle = sum(not other.in_flight for other in replicas)
-        if idle <= 1 or replica.in_flight:
-            return size
-        times = replica.times
-        per_row_s = times.per_row_s + times.per_byte_s * row_bytes
-        worth = times.fixed_s / per_row_s if per_row_s > 0 else size
-        return min(size, max(-(-size // idle), int(worth) + 1))
-
     def _delayed_until_s(self, replica: ReplicaState, waiting: int, limit: int, now_s: float) -> float:
         """Return until when a batch that is not full waits: for its configured delay, or for returning clients."""
         until_s = 0.0
@@ -385,7 +396,8 @@ class Scheduler:
     def _send_background(self, now_s: float, decision: Decision) -> None:
         """No prediction waits: send background work from which a prediction that arrives meanwhile can recover."""
         self._rate.look(self.queue.arrivals, now_s, self.slo_s)
-        for replica in self.replicas.values():
+        replicas = self.replicas.values()
+        for replica in sorted(replicas, key=lambda one: one.is_far) if self._is_mixed else replicas:
             if replica.in_flight or replica.is_draining or not self.queue.background:
                 continue
             times, row_bytes = replica.times, self.queue.background_row_bytes
@@ -396,7 +408,7 @@ class Scheduler:
             if size:
                 self._send(replica, self.queue.take_background(size), now_s, decision)
             else:
-                _wake_at(decision, now_s + self.slo_s)
+                wake_at(decision, now_s + self.slo_s)
 
     def _ride_along(
         self, replica: ReplicaState, taken: Taken, first_due_s: float, now_s: float, decision: Decision
@@ -433,8 +445,3 @@ class Scheduler:
         batch = Batch(self._next_id, works, now_s, expected_s, size_bytes, was_full, is_short)
         replica.in_flight[batch.id] = batch
         decision.batches.append((replica, batch))
-
-
-def _wake_at(decision: Decision, at_s: float) -> None:
-    if decision.wake_s is None or at_s < decision.wake_s:
-        decision.wake_s = at_s

@@ -28,7 +28,8 @@ class RayContainer:
     def __init__(self, note: ContainerNote, noted: Noted, connection: Connection, log_path: Path, is_new: bool) -> None:
         """Watch it from now on. ``is_new``: the log file has nothing of it yet."""
         launched = noted.launched
-        self.address = ReplicaAddress(note.id, launched.address, noted.token, launched.certificate)
+        node = launched.address.removeprefix("tcp:").rpartition(":")[0]
+        self.address = ReplicaAddress(note.id, launched.address, noted.token, launched.certificate, node)
         self.node: str | None = noted.node
         self.exited = asyncio.Event()
         self.warning: str | None = launched.warning
