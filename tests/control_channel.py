@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from clipper.control.address import TcpAddress
 from clipper.control.authority import Authority, make_authority
-from clipper.control.client import ask
+from clipper.control.client import Connections, ask
 from clipper.control.feedback import Outcome
 from clipper.control.identity import IdentityFile, PeerName, Secured, write_identity
 from clipper.control.messages import (
@@ -64,9 +64,15 @@ class Listening:
         return TcpAddress("127.0.0.1", self.server.port)
 
     async def ask(
-        self, command: Command[R], context: ssl.SSLContext, expects: PeerName | None = None, within_s: float = WITHIN_S
+        self,
+        command: Command[R],
+        context: ssl.SSLContext,
+        expects: PeerName | None = None,
+        by: Connections | None = None,
     ) -> R:
-        return await ask(self.address, command, within_s, secured=Secured(context, expects or self._name))
+        """``by``: those that are kept; without it, on a connection of its own."""
+        send = ask if by is None else by.ask
+        return await send(self.address, command, WITHIN_S, secured=Secured(context, expects or self._name))
 
     async def _answer(self, command: AnyCommand) -> AnyReply:
         self.took.append(command)
@@ -82,8 +88,8 @@ class Listening:
 
 
 @asynccontextmanager
-async def listening(folder: Path, name: PeerName = LISTENS) -> AsyncIterator[Listening]:
-    found = Listening(folder, name)
+async def listening(folder: Path, made: Callable[[Path], Listening] = Listening) -> AsyncIterator[Listening]:
+    found = made(folder)
     # Port 0 is no address that anybody is given, and the way for a test to get a free one.
     await found.server.listen(TcpAddress("127.0.0.1", 0), IdentityFile(found.path))
     try:

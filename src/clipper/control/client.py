@@ -1,16 +1,26 @@
-"""Sends one command to a worker over its control channel."""
+"""Sends commands to workers over their control channels."""
 
 import asyncio
 from typing import TypeVar
 
-from clipper.control.address import ControlAddress, UnixAddress
+from clipper.control.address import ControlAddress, TcpAddress, UnixAddress
 from clipper.control.identity import Secured, check_peer
-from clipper.control.messages import Command, Framer, decode_reply, encode
+from clipper.control.messages import Command, CommandRefused, Framer, decode_reply, encode
 from clipper.errors import ProtocolViolation
 
 R = TypeVar("R")
 
 _READ_BYTES = 64 * 1024
+# Kept for one worker over TCP: a supervisor has two commands under way at most times. 64 peers with two each are half
+# of what a worker takes.
+MAX_FREE = 2
+# Shorter than the time for which a worker bears silence, so that no command is sent on a connection that ends.
+FREE_S = 10.0
+# Certificates are looked at when a connection is made. A worker ends one after twice this time.
+LIFE_S = 1800.0
+
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def ask(
@@ -20,7 +30,7 @@ async def ask(
     message: bytes | None = None,
     secured: Secured | None = None,
 ) -> R:
-    """Send a command and return its reply. Each command has its own connection, so a slow reply holds up no other.
+    """Send a command on a connection of its own, and return its reply.
 
     Args:
         message: the command encoded, if that was done before, as for several workers.
@@ -33,27 +43,105 @@ async def ask(
         ProtocolViolation: the answer is not the command's reply, or another worker than expected has that address.
     """
     async with asyncio.timeout(timeout_s):
-        reader, writer = await _connect(address, secured)
+        streams = await _connect(address, secured)
         try:
-            if secured is not None:
-                check_peer(writer.get_extra_info("ssl_object"), secured.expects)
-            writer.write(encode(command) if message is None else message)
-            return decode_reply(await _read_message(reader), command)
+            return await _exchange(streams, command, message)
         finally:
-            writer.transport.abort()
+            streams[1].transport.abort()
 
 
-async def _connect(
-    address: ControlAddress, secured: Secured | None
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+class Connections:
+    """Asks workers as ``ask`` does, and keeps connections over TCP for the next command.
+
+    A handshake of TLS takes both ends a millisecond and more, a command on a connection that is there a tenth of that.
+    Over a unix socket each command has its own. Nobody waits for a connection that another command uses: a slow reply
+    holds up no other.
+    """
+
+    def __init__(self) -> None:
+        # Free ones, each with when it was made and what drops it.
+        self._free: dict[tuple[TcpAddress, Secured], list[tuple[Streams, float, asyncio.TimerHandle]]] = {}
+
+    async def ask(
+        self,
+        address: ControlAddress,
+        command: Command[R],
+        timeout_s: float,
+        message: bytes | None = None,
+        secured: Secured | None = None,
+    ) -> R:
+        """See ``ask``."""
+        if isinstance(address, UnixAddress) or secured is None:
+            return await ask(address, command, timeout_s, message, secured)
+        key = address, secured
+        async with asyncio.timeout(timeout_s):
+            streams, made_s = self._take(key) or (await _connect(address, secured), asyncio.get_running_loop().time())
+            try:
+                reply = await _exchange(streams, command, message)
+            except CommandRefused:
+                self._keep(key, streams, made_s)
+                raise
+            except BaseException:
+                streams[1].transport.abort()
+                raise
+        self._keep(key, streams, made_s)
+        return reply
+
+    def close(self) -> None:
+        """Close all that are free."""
+        for kept in self._free.values():
+            for streams, _, timer in kept:
+                timer.cancel()
+                streams[1].transport.abort()
+        self._free.clear()
+
+    def _take(self, key: tuple[TcpAddress, Secured]) -> tuple[Streams, float] | None:
+        while kept := self._free.get(key):
+            streams, made_s, timer = kept.pop()
+            timer.cancel()
+            if not kept:
+                del self._free[key]
+            if not streams[0].at_eof() and not streams[1].transport.is_closing():
+                return streams, made_s
+            streams[1].transport.abort()
+        return None
+
+    def _keep(self, key: tuple[TcpAddress, Secured], streams: Streams, made_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        if len(self._free.get(key, ())) >= MAX_FREE or loop.time() - made_s > LIFE_S:
+            streams[1].transport.abort()
+            return
+        self._free.setdefault(key, []).append((streams, made_s, loop.call_later(FREE_S, self._drop_oldest, key)))
+
+    def _drop_oldest(self, key: tuple[TcpAddress, Secured]) -> None:
+        kept = self._free[key]
+        streams, _, _ = kept.pop(0)
+        streams[1].transport.abort()
+        if not kept:
+            del self._free[key]
+
+
+async def _exchange(streams: Streams, command: Command[R], message: bytes | None) -> R:
+    reader, writer = streams
+    writer.write(encode(command) if message is None else message)
+    return decode_reply(await _read_message(reader), command)
+
+
+async def _connect(address: ControlAddress, secured: Secured | None) -> Streams:
     if isinstance(address, UnixAddress):
         return await asyncio.open_unix_connection(address.path)
     if secured is None:
         raise PermissionError(f"{address} asks for a certificate, and this process has none: start it on that node")
     try:
-        return await asyncio.open_connection(address.host, address.port, ssl=secured.context)
+        reader, writer = await asyncio.open_connection(address.host, address.port, ssl=secured.context)
     except UnicodeError as error:  # a name that DNS cannot have
         raise OSError(f"{address}: {error}") from error
+    try:
+        check_peer(writer.get_extra_info("ssl_object"), secured.expects)
+    except ProtocolViolation:
+        writer.transport.abort()
+        raise
+    return reader, writer
 
 
 async def _read_message(reader: asyncio.StreamReader) -> bytes:

@@ -28,8 +28,11 @@ MAX_CONNECTIONS = 256
 # Strangers can hold no more of them, and those that keep the server waiting longest are dropped for new ones. With
 # their time limit, ``tls.handshakes`` bounds what they cost.
 MAX_HANDSHAKES = 64
-# Who dials sends its command at once, and goes on sending; who is answered reads.
+# Who dials sends its command at once, and goes on sending; who is answered reads. It may keep its connection for the
+# next command, for a shorter time than this.
 SILENCE_S = 15.0
+# Certificates are looked at when a connection is made, so it is made anew now and then.
+LIFE_S = 3600.0
 # Of messages from other workers that have not come whole. A supervisor's are not counted, so that no worker can keep it
 # from being heard.
 MAX_PARTIAL_BYTES = 128 * 1024 * 1024
@@ -126,13 +129,15 @@ class ControlServer:
         """Answer who dials over TCP, from when the connection is accepted: its handshake may never be done."""
         self._connections += 1
         framer, caller = Framer(), None
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + LIFE_S
         who = "{}:{}".format(*writer.get_extra_info("peername") or ("?", "?"))
         try:
             if self._connections > MAX_CONNECTIONS:
                 # It counts as a handshake that failed, since those fill no log.
                 handshakes.fail(cast(TlsTransport, writer.transport), f"there are {MAX_CONNECTIONS} connections")
                 return
-            while True:
+            while loop.time() < end_s:
                 async with asyncio.timeout(SILENCE_S):
                     data = await reader.read(READ_BYTES)
                 tls: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
@@ -143,7 +148,7 @@ class ControlServer:
                     who = f"{caller} at {who}"
                 await self._take(framer, data, writer, caller)
         except TimeoutError:
-            if caller is not None or writer.get_extra_info("ssl_object") is not None:
+            if len(framer):
                 log.warning(
                     "control channel: %(address)s was silent for %(wait_s)g s", {"address": who, "wait_s": SILENCE_S}
                 )

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from itertools import chain
 from typing import TypeVar
 
-from clipper.control.client import ask
+from clipper.control.client import Connections
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.identity import IdentityFile, PeerName
 from clipper.control.messages import Command, GetStatistics, Observe
@@ -42,6 +42,7 @@ class FeedbackRouter:
         """``identity``: what this worker shows to those that listen on TCP."""
         self._instance = instance
         self._identity = identity
+        self._connections = Connections()
         self._peers: dict[int, Peer] = {}
         self._under_way = 0
         self._slices = Slices(lambda: self._under_way < MAX_UNDER_WAY)
@@ -84,6 +85,10 @@ class FeedbackRouter:
                 await asyncio.sleep(0)  # awaiting a future that is done does not yield
         return outcomes
 
+    def close(self) -> None:
+        """Close the connections to peers."""
+        self._connections.close()
+
     async def statistics_of_peers(self) -> list[WorkerStatistics]:
         """Return the statistics of the other workers that can be reached."""
 
@@ -99,7 +104,7 @@ class FeedbackRouter:
     async def _ask(self, peer: Peer, command: Command[R], timeout_s: float) -> R:
         expects = PeerName("worker", peer.instance)
         secured = None if self._identity is None else self._identity.secured(expects)
-        return await ask(peer.address, command, timeout_s, secured=secured)
+        return await self._connections.ask(peer.address, command, timeout_s, secured=secured)
 
     def _begin_all(
         self, learner: Learner, pieces: Sequence[Feedback], begun: "list[asyncio.Future[bool] | Outcome]"

@@ -346,6 +346,7 @@ class Worker:
         left = await self._server.drain(timeout_s)
         if self._synchronizing is not None:
             self._synchronizing.cancel()
+        self._router.close()
         self._predictor.close()
         await self._store.close()
         if self._decisions is not None:

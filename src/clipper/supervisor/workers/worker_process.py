@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from clipper.control.address import ControlAddress, TcpAddress, UnixAddress
-from clipper.control.client import ask
+from clipper.control.client import Connections
 from clipper.control.difference import EPOCH_BITS
 from clipper.control.identity import Secured
 from clipper.control.messages import (
@@ -146,6 +146,7 @@ class WorkerProcess:
         self._messages = messages or ApplyMessages()
         self._first_epoch = epoch
         self._credentials = credentials
+        self._connections = Connections()
         self._knows_ramps = True
         self._channel = CHANNEL_VERSION
         self._draining: asyncio.Task[None] | None = None
@@ -252,7 +253,7 @@ class WorkerProcess:
         secured = None
         if self._credentials is not None and isinstance(self.control, TcpAddress):
             secured = self._credentials.secured(self._epoch, self.instance)
-        return await ask(self.control, command, timeout_s, message, secured)
+        return await self._connections.ask(self.control, command, timeout_s, message, secured)
 
     async def drain(self) -> None:
         """Let it answer its open queries, then end it. ``run`` must have been cancelled."""
@@ -278,6 +279,7 @@ class WorkerProcess:
     def _clean_up(self) -> None:
         self.process = self.applied = self._sent = None
         self.found_generation = 0
+        self._connections.close()
         self._processes.forget(self.name)
         if isinstance(self.control, UnixAddress):
             Path(self.control.path).unlink(missing_ok=True)

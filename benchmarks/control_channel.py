@@ -1,0 +1,140 @@
+"""``python -m benchmarks.control_channel``: what it takes to tell a worker something, over a unix socket and over TLS.
+
+The worker's end is a process of its own, on uvloop as a worker is, and answers at once: what it takes a worker to apply
+what it is told is the same either way. Told are the difference of a promotion, some 0.7 KB, and a snapshot of 1 MB.
+"""
+
+import argparse
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import uvloop
+
+from clipper.control.address import ControlAddress, TcpAddress, UnixAddress, parse_address
+from clipper.control.authority import Authority, make_authority
+from clipper.control.client import Connections, ask
+from clipper.control.difference import EPOCH_BITS, Difference
+from clipper.control.identity import IdentityFile, PeerName, Secured, write_identity
+from clipper.control.messages import AnyCommand, AnyReply, Applied, Apply, ApplyDifference, encode
+from clipper.control.server import ControlServer
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, Snapshot, VersionSnapshot
+from clipper.tls.mutual import make_contexts
+
+EPOCH, WORKER = 3, PeerName("worker", 7)
+GENERATION = (EPOCH << EPOCH_BITS) + 1
+# Rounds of both in turn, so that a machine that changes its speed changes it for both.
+ROUNDS = 7
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How the worker is dialled. ``keeps``: on a connection that is kept, as supervisors do."""
+
+    address: ControlAddress
+    secured: Secured | None = None
+    keeps: bool = False
+
+
+def promotion() -> ApplyDifference:
+    """A version of five replicas becomes current."""
+    replicas = tuple(ReplicaAddress(f"m:2#{number}.g9", f"unix:/run/clipper/c{number}.sock") for number in range(5))
+    versions = tuple(VersionSnapshot(name, "float64[784]", replicas=replicas) for name in ("1", "2"))
+    return ApplyDifference(Difference(GENERATION, GENERATION, models=(ModelSnapshot("m", "2", versions),)))
+
+
+def whole() -> Apply:
+    applications = tuple(ApplicationSnapshot(f"application-{number}", "float64[784]", 20.0) for number in range(3500))
+    return Apply(Snapshot(GENERATION, applications))
+
+
+async def serve(address: ControlAddress, identity: IdentityFile | None) -> None:
+    async def answer(_: AnyCommand) -> AnyReply:
+        return Applied(GENERATION, {}, ())
+
+    await ControlServer(answer).listen(address, identity)
+    print("listens", flush=True)
+    await asyncio.get_running_loop().create_future()
+
+
+def processor_s(pid: int) -> float:
+    """User and system time of a process, in ticks of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+async def push(end: "End", command: Apply | ApplyDifference, times: int) -> None:
+    message, kept = encode(command), Connections()
+    send = kept.ask if end.keeps else ask
+    for _ in range(times):
+        await send(end.address, command, 10, message, end.secured)
+    kept.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.control_channel")
+    parser.add_argument("--listen", help="be the worker, at this address")
+    parser.add_argument("--identity", type=Path)
+    parser.add_argument("--times", type=int, default=200, help="pushes in each round")
+    arguments = parser.parse_args()
+    if arguments.listen:
+        identity = IdentityFile(arguments.identity) if arguments.identity else None
+        uvloop.run(serve(parse_address(arguments.listen), identity))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        now, path = datetime.now(UTC), Path(folder) / "identity.pem"
+        authority = Authority(make_authority(now))
+        write_identity(path, authority.issue(WORKER, now))
+        context = make_contexts(authority.issue(PeerName("supervisor", EPOCH), now)).dialling
+        secured = Secured(context, WORKER)
+        ends = {
+            "unix": End(UnixAddress(f"{folder}/w.sock")),
+            "TLS, kept": End(TcpAddress("127.0.0.1", free_port()), secured, keeps=True),
+            "TLS, new": End(TcpAddress("127.0.0.1", free_port()), secured),
+        }
+        workers = {}
+        try:
+            for name, end in ends.items():
+                options = ["--listen", str(end.address), *(["--identity", str(path)] if end.secured else [])]
+                command = [sys.executable, "-m", "benchmarks.control_channel", *options]
+                workers[name] = subprocess.Popen(command, stdout=subprocess.PIPE)
+                assert workers[name].stdout.readline() == b"listens\n"  # type: ignore[union-attr]
+            measure(ends, workers, arguments.times)
+        finally:
+            for worker in workers.values():
+                worker.kill()
+                worker.wait()
+
+
+def measure(ends: dict[str, End], workers: "dict[str, subprocess.Popen[bytes]]", times: int) -> None:
+    print("microseconds of processor time for each push: of the supervisor, of the worker")
+    for what, command, count in (("promotion", promotion(), times), ("whole snapshot", whole(), max(1, times // 10))):
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ends}
+        for _ in range(ROUNDS):
+            for name, end in ends.items():
+                began_s, worker_s = time.process_time(), processor_s(workers[name].pid)
+                asyncio.run(push(end, command, count))
+                own_s = time.process_time() - began_s
+                taken[name].append((own_s / count * 1e6, (processor_s(workers[name].pid) - worker_s) / count * 1e6))
+        for name, rounds in taken.items():
+            own_us, worker_us = (median(values) for values in zip(*rounds))
+            print(f"{what:15} {len(encode(command)):8} bytes  {name:9} {own_us:7.0f} {worker_us:7.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
