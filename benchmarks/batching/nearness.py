@@ -14,8 +14,8 @@ from benchmarks.batching.simulation import goodput
 NAMES = ("3ms 4 replicas", "3ms 4 replicas, bursts", "40ms 4 replicas", "40ms 4 replicas, bursts")
 LOADS = (0.1, 0.2, 0.5, 0.7, 0.9, 1.1, 1.5)
 FAR = (2, 3)
-SEEDS = (7, 8, 9)
-QUERIES = 3000
+SEEDS = (7, 8)
+QUERIES = 2000
 
 
 @dataclass(frozen=True, slots=True)
