@@ -181,8 +181,9 @@ class Scheduler:
         if self.queue.length != 1 or self._flow.has_short_batches:
             return False
         for replica in self.replicas.values():
-            is_busy = replica.in_flight or replica.last_size != 1 or replica.times.one_row_s >= SHORT_S
-            if is_busy and not (self._is_mixed and replica.is_far):
+            if replica.in_flight or replica.last_size != 1 or replica.times.one_row_s >= SHORT_S:
+                if self._is_mixed and replica.is_far:
+                    continue
                 return False
         return True
 
