@@ -80,7 +80,9 @@ def test_a_change_elsewhere_reaches_what_is_in_memory(tmp_path: Path) -> None:
         await synchronizer.follow()
         increments = {"observations": 1.0, "1000@0/a/loss": 1.0}
         changes = {EVERYONE: increments, "ada": increments, "not in memory": increments}
-        await desk.store.commit([Observation("one", "app-id", changes), Observation("other", "other-id", changes)])
+        elsewhere = SqliteStore(tmp_path / "selection.sqlite3")
+        await elsewhere.commit([Observation("one", "app-id", changes), Observation("other", "other-id", changes)])
+        await elsewhere.close()
         await synchronizer.follow()
         assert numbers(application, None)["a", "loss"] == pytest.approx(1.0, abs=0.01)
         assert application.contexts.totals("not in memory") is None
@@ -95,7 +97,9 @@ def test_a_state_is_read_again_between_commits_only(tmp_path: Path) -> None:
         application = await desk.application(Selection("exp3"))
         synchronizer = follower(desk, application)
         await synchronizer.follow()
-        await desk.store.commit([Observation("one", "app-id", {EVERYONE: {"observations": 1.0, "1000@0/a/loss": 1.0}})])
+        elsewhere = SqliteStore(tmp_path / "selection.sqlite3")
+        await elsewhere.commit([Observation("one", "app-id", {EVERYONE: {"observations": 1.0, "1000@0/a/loss": 1.0}})])
+        await elsewhere.close()
         async with desk.surroundings.committer.between_batches:
             following = asyncio.ensure_future(synchronizer.follow())
             await asyncio.sleep(0.1)  # a reading takes a millisecond; one that waits takes for ever
@@ -191,3 +195,39 @@ def test_contexts_beyond_the_bound_go_also_from_the_memory_of_others(tmp_path: P
         await there.surroundings.store.close()
 
     run(tmp_path, TWO, scenario, cache=True)
+
+
+def test_what_counts_for_nothing_any_more_goes_also_where_nobody_else_writes(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("exp3", half_life=1))
+        synchronizer = follower(desk, application)
+        await synchronizer.follow()
+        await desk.answer(application)
+        for number in range(150):
+            assert await desk.observe(application, Feedback(f"f-{number}", row=ROW, label=b"1"))
+            if number % 50 == 49:
+                await synchronizer.follow()
+        epochs = {key.partition("/")[0] for key in await desk.store.load("app-id", EVERYONE)}
+        assert "1@0" not in epochs and {"1@96", "1@128"} <= epochs
+
+    run(tmp_path, TWO, scenario, cache=True)
+
+
+def test_one_that_is_garbage_does_not_stop_the_others(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("exp3"))
+        for context in ("ada", "bob"):
+            await desk.answer(application, context=context)
+        synchronizer = follower(desk, application)
+        await synchronizer.follow()
+        elsewhere = SqliteStore(tmp_path / "selection.sqlite3")
+        right, wrong = {"observations": 1.0, "1000@0/a/loss": 1.0}, {"nonsense": 1.0}
+        await elsewhere.commit([Observation("one", "app-id", {"ada": wrong, "bob": right})])
+        await elsewhere.close()
+        for _ in range(2):
+            await synchronizer.follow()
+        assert numbers(application, "bob")["a", "loss"] > 0
+        assert numbers(application, "ada").get(("a", "loss"), 0.0) == 0
+        assert application.contexts.to_reload() == ["ada"]
+
+    run(tmp_path, TWO, scenario)

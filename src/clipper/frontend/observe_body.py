@@ -1,7 +1,6 @@
 """The body of an observe call: one observation or several."""
 
 from collections.abc import Generator
-from uuid import uuid4
 
 import msgspec
 from msgspec import Raw, Struct, UnsetType
@@ -175,18 +174,17 @@ def _feedback(
     return Feedback(name, query_id, row if query_id is None else None, context, label, body.reward, features)
 
 
-def feedback_id(given: str | None, query_id: int | None) -> str:
-    """Return the feedback's id: the one that its sender gave, or else a new one.
+def feedback_id(given: str | None, query_id: int | None) -> str | None:
+    """Return the feedback's id: the one that its sender gave, or else that of its query.
 
-    Feedback on an input without an id gets a new one, since the same thing may well happen twice. A query has one
-    outcome, so its id is made of the query's.
+    A query has one outcome. Feedback on an input without an id has none, since the same thing may well happen twice.
 
     Raises:
         MalformedRequest: the given one is too long.
     """
     if given is not None and len(given) > MAX_ID_LENGTH:
         raise MalformedRequest(f"id has {len(given)} characters: expected at most {MAX_ID_LENGTH}")
-    return given or (f"input-{uuid4().hex}" if query_id is None else f"query-{query_id}")
+    return given or (None if query_id is None else f"query-{query_id}")
 
 
 def _not_one(error: Exception) -> MalformedRequest:

@@ -278,6 +278,8 @@ class Contexts:
             ledger.add(entries)
             if context is not None:
                 self._count(self._states[context])
+            if ledger.has_stale():
+                self._uncertain.add(name)
 
     def _ledger(self, context: str | None) -> Ledger | None:
         if context is None:

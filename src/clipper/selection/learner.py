@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from uuid import uuid4
 
 from clipper.control.feedback import Feedback
 from clipper.errors import InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
@@ -197,7 +196,7 @@ class Learner:
         if not increments:
             return
         entries = contexts.begin(None, increments)
-        observation = Observation(f"misses-{uuid4().hex}", application.snapshot.id, {EVERYONE: entries}, 0.0)
+        observation = Observation(None, application.snapshot.id, {EVERYONE: entries}, 0.0)
         committed = committer.submit(observation)
 
         def remember(committed: "asyncio.Future[bool]") -> None:

@@ -66,12 +66,7 @@ def own(*observations: dict[str, Any], features: int | None = None) -> list[Feed
 
 def nameless(found: Any) -> list[Feedback]:
     """Without the ids that feedback on inputs gets."""
-    return [
-        msgspec.structs.replace(
-            each, id="input" if each.id.startswith("input-") else each.id, label=_parsed(each.label)
-        )
-        for each in found
-    ]
+    return [msgspec.structs.replace(each, label=_parsed(each.label)) for each in found]
 
 
 def _parsed(label: bytes | None) -> Any:

@@ -209,6 +209,11 @@ class Ledger:
             for number in (*self._sums.get(epoch, ()), *self._arrays.get(epoch, ()))
         ]
 
+    def has_stale(self) -> bool:
+        """Return whether ``stale`` returns any."""
+        # An epoch is stale in the second one after it: there are at least three then.
+        return len(self._sums) + len(self._arrays) > 2 and bool(self._stale_epochs())
+
     def drop_stale(self) -> None:
         """Forget stale keys here: a state holds two epochs, however long it lives."""
         for epoch in self._stale_epochs():

@@ -8,15 +8,17 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from time import monotonic, sleep, time
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipper.errors import StoreUnavailable
 from clipper.selection.stores.gathered_reads import READ_AT_ONCE, GatheredReads, Read, State
+from clipper.selection.stores.own_changes import OwnChanges
 from clipper.selection.stores.sqlite_schema import SCHEMA, SCHEMA_VERSION
 from clipper.selection.stores.store import EVERYONE, EVICT_CHUNK, FLOAT, TOLD_FOR_S, Amount, Observation
 
@@ -24,6 +26,10 @@ T = TypeVar("T")
 
 # Another worker's transaction takes milliseconds; if it takes longer, something is wrong with the disk.
 BUSY_TIMEOUT_S = 2.0
+# Rows of one statement.
+INSERTED_TOGETHER = 50
+# Pages of the file that a worker holds; SQLite's own 2 MB are few beside the millions of contexts that a file may have.
+CACHE_KIB = 16 * 1024
 # If two make a new file a WAL file at once, one fails without waiting; it tries again after this.
 OPEN_AGAIN_S = 0.01
 
@@ -37,10 +43,12 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         # One thread: a sqlite3 connection belongs to one thread at a time, and writers would only wait for each other.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="selection-store")
+        # Used on that thread alone.
+        self._own = OwnChanges()
         self._reads = GatheredReads(lambda states: self._run(lambda database: _load(database, states)))
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
-        return await self._run(lambda database: _commit(database, observations, self._wall_clock_s()))
+        return await self._run(lambda database: _commit(database, observations, self._wall_clock_s(), self._own))
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
         return await self._reads.load(application, context)
@@ -49,7 +57,7 @@ class SqliteStore:
         return await self._reads.load_many(application, contexts)
 
     async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
-        return await self._run(lambda database: _changes(database, cursor))
+        return await self._run(lambda database: _changes(database, cursor, self._own))
 
     async def forget(self, application: str, context: str, names: Sequence[str]) -> None:
         rows = [(application, context, name) for name in names]
@@ -120,6 +128,7 @@ def _open(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = WAL")
         # An acknowledged observation survives a power failure, not only a kill.
         database.execute("PRAGMA synchronous = FULL")
+        database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         (found,) = database.execute("PRAGMA user_version").fetchone()
         if found > SCHEMA_VERSION:
             raise StoreUnavailable(
@@ -134,21 +143,43 @@ def _open(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _commit(database: sqlite3.Connection, observations: Sequence[Observation], now_s: float) -> list[bool]:
+def _commit(
+    database: sqlite3.Connection, observations: Sequence[Observation], now_s: float, own: OwnChanges
+) -> list[bool]:
     with _transaction(database):
-        are_new = [_is_new(database, each, now_s) for each in observations]
+        are_new = _note_ids(database, observations, now_s)
         fresh = [each for each, is_new in zip(observations, are_new) if is_new]
-        if fresh:
-            _add(database, fresh)
+        revision, others = _add(database, fresh, own) if fresh else (-1, [])
+    if fresh:
+        own.commit(revision, others)
     return are_new
 
 
-def _is_new(database: sqlite3.Connection, observation: Observation, now_s: float) -> bool:
-    row = (observation.application, observation.id, now_s + observation.keep_s)
-    return database.execute("INSERT OR IGNORE INTO seen_until VALUES (?, ?, ?)", row).rowcount == 1
+def _note_ids(database: sqlite3.Connection, observations: Sequence[Observation], now_s: float) -> list[bool]:
+    """Store the ids that are not known; return which observations are new."""
+    until_s: dict[tuple[str, str], float] = {}
+    are_first: list[bool] = []
+    for each in observations:
+        key = each.application, each.id or ""
+        are_first.append(each.id is None or key not in until_s)
+        if each.id is not None:
+            until_s.setdefault(key, now_s + each.keep_s)
+    known: set[tuple[str, str]] = set()
+    for application, ids in _by_application(until_s).items():
+        where = "WHERE application = ? AND id IN"
+        known |= {
+            (application, id_) for (id_,) in _select(database, f"SELECT id FROM seen_until {where}", application, ids)
+        }
+    rows = [(*key, until) for key, until in until_s.items() if key not in known]
+    _insert(database, "INSERT INTO seen_until VALUES {rows}", rows)
+    return [
+        is_first and (each.id is None or (each.application, each.id) not in known)
+        for each, is_first in zip(observations, are_first)
+    ]
 
 
-def _add(database: sqlite3.Connection, observations: Iterable[Observation]) -> None:
+def _add(database: sqlite3.Connection, observations: Iterable[Observation], own: OwnChanges) -> tuple[int, list[State]]:
+    """Return the revision, and the states that others changed before it: see ``OwnChanges.commit``."""
     sums: dict[tuple[str, str, str], float] = {}
     arrays: dict[tuple[str, str, str], NDArray[np.float64]] = {}
     for observation in observations:
@@ -159,19 +190,61 @@ def _add(database: sqlite3.Connection, observations: Iterable[Observation]) -> N
                     sums[key] = sums.get(key, 0.0) + amount
                 else:
                     arrays[key] = arrays[key] + amount if key in arrays else amount
-    database.executemany(
-        "INSERT INTO sums VALUES (?, ?, ?, ?) "
+    _insert(
+        database,
+        "INSERT INTO sums VALUES {rows} "
         "ON CONFLICT (application, context, name) DO UPDATE SET amount = amount + excluded.amount",
         [(*key, amount) for key, amount in sums.items()],
     )
     for key, amounts in arrays.items():
         _add_array(database, key, amounts)
-    revision = database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0]
-    database.executemany(
-        "INSERT INTO changes VALUES (?, ?, ?) "
+    revision = int(database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0])
+    states = {key[:2] for key in sums}
+    others: list[State] = []
+    if own.followed >= 0:
+        for application, contexts in _by_application(states).items():
+            last = "SELECT context, revision FROM changes WHERE application = ? AND context IN"
+            for context, changed in _select(database, last, application, contexts):
+                if changed > own.followed and changed not in own.revisions:
+                    others.append((application, context))
+    _insert(
+        database,
+        "INSERT INTO changes VALUES {rows} "
         "ON CONFLICT (application, context) DO UPDATE SET revision = excluded.revision",
-        [(*state, revision) for state in {key[:2] for key in sums}],
+        [(*state, revision) for state in states],
     )
+    return revision, others
+
+
+def _by_application(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for application, name in keys:
+        found.setdefault(application, []).append(name)
+    return found
+
+
+def _select(
+    database: sqlite3.Connection, query: str, application: str, names: Sequence[str]
+) -> Iterator[tuple[Any, ...]]:
+    """Run a query that ends in ``IN``, for some names at a time."""
+    for start in range(0, len(names), READ_AT_ONCE):
+        some = names[start : start + READ_AT_ONCE]
+        # Few statements of different lengths, since each is prepared once and kept. A name counts once in a list.
+        length = 1 if len(some) == 1 else READ_AT_ONCE
+        padded = [*some, *some[-1:] * (length - len(some))]
+        yield from database.execute(f"{query} ({', '.join('?' * length)})", (application, *padded))
+
+
+def _insert(database: sqlite3.Connection, statement: str, rows: Sequence[tuple[str | float, ...]]) -> None:
+    """Insert rows, many in one statement: after each statement this thread may wait for the interpreter."""
+    if not rows:
+        return
+    row = f"({', '.join('?' * len(rows[0]))})"
+    many = len(rows) - len(rows) % INSERTED_TOGETHER
+    together = statement.format(rows=", ".join([row] * INSERTED_TOGETHER))
+    for start in range(0, many, INSERTED_TOGETHER):
+        database.execute(together, list(chain.from_iterable(rows[start : start + INSERTED_TOGETHER])))
+    database.executemany(statement.format(rows=row), rows[many:])
 
 
 def _add_array(database: sqlite3.Connection, key: tuple[str, str, str], amounts: NDArray[np.float64]) -> None:
@@ -186,28 +259,31 @@ def _load(database: sqlite3.Connection, states: Sequence[State]) -> list[Read]:
     """Read both tables at one moment."""
     found: dict[State, dict[str, Amount]] = {state: {} for state in states}
     with _transaction(database, "DEFERRED"):
-        for application in {application for application, _ in found}:
-            contexts = [context for each, context in found if each == application]
-            # Few statements of different lengths, since each is prepared once and kept.
-            contexts += contexts[-1:] * ((1 if len(contexts) == 1 else READ_AT_ONCE) - len(contexts))
-            where = f"WHERE application = ? AND context IN ({', '.join('?' * len(contexts))})"
-            row = application, *contexts
-            for context, name, amount in database.execute(f"SELECT context, name, amount FROM sums {where}", row):
+        for application, contexts in _by_application(found).items():
+            where = "WHERE application = ? AND context IN"
+            for context, name, amount in _select(
+                database, f"SELECT context, name, amount FROM sums {where}", application, contexts
+            ):
                 found[application, context][name] = amount
-            for context, name, packed in database.execute(f"SELECT context, name, amounts FROM arrays {where}", row):
+            for context, name, packed in _select(
+                database, f"SELECT context, name, amounts FROM arrays {where}", application, contexts
+            ):
                 found[application, context][name] = np.frombuffer(packed, FLOAT)
     return [found[state] for state in states]
 
 
-def _changes(database: sqlite3.Connection, cursor: int) -> tuple[int, list[tuple[str, str]]]:
+def _changes(database: sqlite3.Connection, cursor: int, own: OwnChanges) -> tuple[int, list[State]]:
     last = int(database.execute("SELECT last FROM revision").fetchone()[0])
-    if cursor in (-1, last):
-        return last, []
-    query = (
-        "SELECT application, context FROM changes WHERE revision > ?1 AND revision <= ?2 "
-        "UNION SELECT application, context FROM forgotten WHERE revision > ?1 AND revision <= ?2"
-    )
-    return last, list(database.execute(query, (cursor, last)))
+    known, changed = own.known(cursor)
+    own.follow(last)
+    if cursor not in (-1, last):
+        query = (
+            "SELECT application, context, revision FROM changes WHERE revision > ?1 AND revision <= ?2 "
+            "UNION ALL SELECT application, context, revision FROM forgotten WHERE revision > ?1 AND revision <= ?2"
+        )
+        found = database.execute(query, (cursor, last))
+        changed |= {(application, context) for application, context, revision in found if revision not in known}
+    return last, list(changed)
 
 
 def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: float) -> int:

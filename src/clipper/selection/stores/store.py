@@ -37,14 +37,14 @@ class Observation:
     """One piece of feedback, scored.
 
     Attributes:
-        id: names the feedback: feedback that is sent twice has one id, and counts once.
+        id: names the feedback: feedback that is sent twice has one id, and counts once. None if it is sent only once.
         application: the application's id; a new application of the same name has another.
         increments: what to add, by context and number.
         keep_s: how long its id is kept at least. It is stored with the id, since others who share the store, and expire
             ids, know neither the application nor how long its feedback may come.
     """
 
-    id: str
+    id: str | None
     application: str
     increments: Mapping[str, Mapping[str, Amount]]
     keep_s: float = MIN_KEEP_S
@@ -71,7 +71,8 @@ class Store(Protocol):
     async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
         """Return the states, as (application, context), that have changed since ``cursor``, and the next cursor.
 
-        A cursor of -1 only asks for the present cursor.
+        States that only this process has changed may be left out: whoever commits knows what changes. A cursor of -1
+        only asks for the present cursor.
         """
         ...
 

@@ -1,0 +1,81 @@
+import asyncio
+import sqlite3
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+
+import pytest
+from kept_states import observation, opened, run
+
+from clipper.errors import StoreUnavailable
+from clipper.selection.stores.sqlite import SCHEMA_VERSION, SqliteStore
+from clipper.selection.stores.store import EVERYONE, Observation, Store
+
+
+def test_a_file_of_a_newer_clipper_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "selection.sqlite3"
+
+    async def use() -> dict[str, float]:
+        async with opened(lambda: SqliteStore(path)) as store:
+            await store.commit([Observation("one", "a", {"": {"x": 1.0}})])
+            return await store.load("a", "")
+
+    asyncio.run(use())
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(StoreUnavailable, match=rf"schema version {SCHEMA_VERSION + 1}.*run the Clipper that wrote it"):
+        asyncio.run(use())
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT amount FROM sums").fetchall() == [(1.0,)]
+        database.execute("PRAGMA user_version = 0")  # as one from before versions were noted
+    asyncio.run(use())
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+
+
+def test_workers_that_open_a_new_file_at_once_all_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipper.selection.stores.sqlite.BUSY_TIMEOUT_S", 60.0)
+
+    async def open_all(path: Path) -> list[dict[str, float]]:
+        async with AsyncExitStack() as stack:
+            stores = [await stack.enter_async_context(opened(lambda: SqliteStore(path))) for _ in range(4)]
+            return await asyncio.gather(*(store.load("app-1", EVERYONE) for store in stores))
+
+    for number in range(40):
+        assert asyncio.run(open_all(tmp_path / f"{number}.sqlite3")) == [{}] * 4
+
+
+def test_a_broken_file_is_reported_and_used_again_once_it_is_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "selection.sqlite3"
+    path.write_bytes(b"this is not a database" * 100)
+
+    async def use() -> list[bool]:
+        async with opened(lambda: SqliteStore(path)) as store:
+            with pytest.raises(StoreUnavailable, match="not a database"):
+                await store.commit([observation("a", x=1.0)])
+            path.unlink()
+            return await store.commit([observation("a", x=1.0)])
+
+    assert asyncio.run(use()) == [True]
+
+
+def test_a_file_of_before_counts_were_kept_is_counted_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "selection.sqlite3"
+
+    def make_store() -> Store:
+        return SqliteStore(path)
+
+    run(make_store, [observation(f"{number}", f"c{number}", x=1.0) for number in range(5)])
+    with closing(sqlite3.connect(path)) as database:
+        for trigger in ("context_added", "context_deleted", "id_added", "id_deleted"):
+            database.execute(f"DROP TRIGGER {trigger}")
+        database.execute("DROP TABLE counted")
+        database.execute("PRAGMA user_version = 2")
+        database.execute("DELETE FROM changes WHERE context = 'c0'")
+        database.commit()
+
+    async def counted() -> list[int]:
+        async with opened(make_store) as store:
+            evicted = await store.evict("app-1", 2)
+            return [evicted, (await store.contexts("app-1", 0))[0], await store.evict_ids("app-1", 2)]
+
+    assert asyncio.run(counted()) == [2, 2, 3]
