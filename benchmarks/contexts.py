@@ -1,21 +1,23 @@
-"""``python -m benchmarks.contexts``: a server whose store knows millions of contexts, beside one of a thousand.
+"""``python -m benchmarks.contexts``: a server whose store knows ever more contexts, up to ten million.
 
 Each context has what one context has learned in fact, copied in the store itself, since to learn ten million would take
-an hour. Then two applications of one server are asked in turn, each query in a context drawn at random, while feedback
-comes at a steady rate: ``few`` has a thousand contexts, ``many`` has all of them.
+an hour. Then the server is asked at a steady rate, each query in a context drawn at random, while feedback in contexts
+drawn at random comes at several rates.
 """
 
 import argparse
 import asyncio
 import json
 import random
+import re
 import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -32,7 +34,6 @@ from clipper.errors import ClipperError
 from clipper.selection.stores.redis import PREFIX
 
 WORKERS = 4
-FEW = 1_000
 # What is learned from, before it is copied.
 PATTERN, TAUGHT = "pattern", 50
 MODELS = {"low": 0.4, "high": 0.6}
@@ -43,35 +44,65 @@ AT_ONCE = 500
 ASKING, OBSERVING = 4, 8
 QUERIES_PER_S = 400
 ROW = [0.5] * 8
-# Commands to Redis on their way at once.
-PIPELINED = 20_000
+# Contexts that a script of Redis copies at once.
+COPIED_AT_ONCE = 5_000
+# ARGV: prefix, application, context to copy, first and last number of a copy.
+COPY = """
+local prefix, application = ARGV[1], ARGV[2]
+local sums = redis.call('HGETALL', prefix .. 'sums:' .. application .. '/' .. ARGV[3])
+for number = tonumber(ARGV[4]), tonumber(ARGV[5]) do
+  local context = string.format('u%08d', number)
+  local state = application .. '/' .. context
+  local revision = redis.call('INCR', prefix .. 'revision')
+  redis.call('HSET', prefix .. 'sums:' .. state, unpack(sums))
+  redis.call('ZADD', prefix .. 'contexts:' .. application, revision, context)
+  redis.call('ZADD', prefix .. 'changes', revision, state)
+end
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one application did for some seconds.
+    """What the server did for some seconds.
 
     Attributes:
-        p50_ms, p99_ms: of its queries.
+        contexts: that its store knew.
+        asked_per_s: pieces of feedback that were sent, as far as their answers came in time.
         observed_per_s: pieces of feedback that were acknowledged.
-        worker_us: processor time of all workers, in microseconds for each piece of feedback, queries included.
+        refused: pieces that were answered with an error, by code.
+        p50_ms, p99_ms: of its queries.
+        loop_s, other_s: processor time of all workers a second, of their event loops and of their other threads.
+        store_s: processor time of Redis a second.
+        workers_mb: what the workers hold in memory together.
     """
 
+    store: str
+    contexts: int
+    asked_per_s: int
     queries_per_s: float
     p50_ms: float
     p99_ms: float
     observed_per_s: float
-    worker_us: float
+    refused: dict[str, int]
+    loop_s: float
+    other_s: float
+    store_s: float
+    workers_mb: float
+    store_mb: float
+    disk_mb: float
 
 
 def main() -> int:
     end_in_order_at_sigterm()
     parser = argparse.ArgumentParser(prog="contexts", description=__doc__)
-    parser.add_argument("--contexts", type=int, default=10_000_000)
+    parser.add_argument("--contexts", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
     parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES))
-    parser.add_argument("--rate", type=int, default=10_000, help="pieces of feedback a second")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument(
+        "--rates", type=int, nargs="+", default=[0, 1_000, 3_000, 10_000], help="pieces of feedback a second"
+    )
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=10.0, help="of a round")
+    parser.add_argument("--results", type=Path, help="a file that keeps what is measured, with what it had before")
     arguments = parser.parse_args()
     for name in arguments.stores:
         with TemporaryDirectory(prefix="clipper-contexts-") as folder, STORES[name](Path(folder)) as store:
@@ -87,24 +118,33 @@ class SqliteFile:
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
 
-    def copy(self, pattern: str, number: int) -> None:
-        """Give as many contexts as that what the context ``pattern`` of the same application has learned."""
+    def copy(self, pattern: str, first: int, last: int) -> None:
+        """Give contexts ``first`` to ``last`` what the context ``pattern`` of the same application has learned."""
         with self._opened() as database:
             (application,) = database.execute(
                 "SELECT application FROM changes WHERE context = ?", (pattern,)
             ).fetchone()
-            last = database.execute("SELECT max(last) FROM revision").fetchone()[0]
-            names = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?1)"
+            revision = database.execute("SELECT max(last) FROM revision").fetchone()[0]
+            names = "WITH RECURSIVE n (i) AS (VALUES (?1) UNION ALL SELECT i + 1 FROM n WHERE i < ?2)"
             database.execute("PRAGMA synchronous = OFF")
+            database.execute("PRAGMA cache_size = -1000000")
             database.execute(
-                f"{names} INSERT INTO sums SELECT ?2, printf('u%08d', i), name, amount FROM n, (SELECT name, amount "
-                "FROM sums WHERE application = ?2 AND context = ?3)",
-                (number, application, pattern),
+                f"{names} INSERT INTO sums SELECT ?3, printf('u%08d', i), name, amount FROM n, (SELECT name, amount "
+                "FROM sums WHERE application = ?3 AND context = ?4)",
+                (first, last, application, pattern),
             )
             database.execute(
-                f"{names} INSERT INTO changes SELECT ?2, printf('u%08d', i), ?3 + i FROM n", (number, application, last)
+                f"{names} INSERT INTO changes SELECT ?3, printf('u%08d', i), ?4 + i FROM n",
+                (first, last, application, revision),
             )
-            database.execute("UPDATE revision SET last = last + ?", (number,))
+            database.execute("UPDATE revision SET last = last + ?", (last,))
+        with self._opened() as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    processor_s = 0.0
+
+    def disk_megabytes(self) -> float:
+        return self.megabytes()
 
     def megabytes(self) -> float:
         return sum(path.stat().st_size for path in self.home.glob("selection.sqlite3*")) / 1e6
@@ -126,21 +166,26 @@ class RedisServer:
         # Any: redis-py declares its results for both kinds of decoding and of waiting at once.
         self._client: Any = redis.Redis(port=port)
 
-    def copy(self, pattern: str, number: int) -> None:
+    def copy(self, pattern: str, first: int, last: int) -> None:
         """As ``SqliteFile.copy``."""
         (key,) = self._client.keys(f"{PREFIX}sums:*/{pattern}")
         application = key.decode().removeprefix(f"{PREFIX}sums:").removesuffix(f"/{pattern}")
-        sums = self._client.hgetall(key)
-        last = int(self._client.get(f"{PREFIX}revision") or 0)
-        for start in range(1, number + 1, PIPELINED):
-            names = {f"u{place:08d}": last + place for place in range(start, min(start + PIPELINED, number + 1))}
-            pipe = self._client.pipeline(transaction=False)
-            for name in names:
-                pipe.hset(f"{PREFIX}sums:{application}/{name}", mapping=sums)
-            pipe.zadd(f"{PREFIX}contexts:{application}", names)
-            pipe.zadd(f"{PREFIX}changes", {f"{application}/{name}": revision for name, revision in names.items()})
-            pipe.execute()
-        self._client.incrby(f"{PREFIX}revision", number)
+        # What a file would grow by meanwhile is written at once in the end.
+        self._client.config_set("appendonly", "no")
+        script = self._client.register_script(COPY)
+        for start in range(first, last + 1, COPIED_AT_ONCE):
+            script(args=[PREFIX, application, pattern, start, min(start + COPIED_AT_ONCE - 1, last)])
+        self._client.config_set("appendonly", "yes")
+        while any(self._client.info("persistence")[f"aof_rewrite_{what}"] for what in ("in_progress", "scheduled")):
+            time.sleep(0.2)
+
+    @property
+    def processor_s(self) -> float:
+        usage = self._client.info("cpu")
+        return float(usage["used_cpu_sys"] + usage["used_cpu_user"])
+
+    def disk_megabytes(self) -> float:
+        return sum(path.stat().st_size for path in self.home.parent.glob("appendonlydir/*")) / 1e6
 
     def megabytes(self) -> float:
         return float(self._client.info("memory")["used_memory"]) / 1e6
@@ -155,6 +200,8 @@ def sqlite_file(folder: Path) -> Iterator[SqliteFile]:
 def redis_server(folder: Path) -> Iterator[RedisServer]:
     port = servers.free_port()
     options = ["--port", f"{port}", "--dir", str(folder), "--save", "", "--appendonly", "yes"]
+    # A rewrite takes a core for a minute, whenever it comes.
+    options += ["--auto-aof-rewrite-percentage", "0"]
     with subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL) as process:
         try:
             servers.wait_until(lambda: servers.listens(port), f"redis-server on port {port}")
@@ -171,42 +218,48 @@ STORES: dict[str, Callable[[Path], AbstractContextManager[SqliteFile | RedisServ
 
 def measure(name: str, store: SqliteFile | RedisServer, arguments: argparse.Namespace) -> None:
     server = servers.ClipperServer(store.home)
-    started = ("--workers", f"{WORKERS}", "--max-contexts", f"{2 * arguments.contexts}", *store.options)
+    started = ("--workers", f"{WORKERS}", "--max-contexts", f"{2 * max(arguments.contexts)}", *store.options)
     server.start(*started)
     try:
         with Clipper.connect(home=server.home) as clipper:
             for model, factor in MODELS.items():
                 clipper.deploy(model, lambda rows, factor=factor: [factor] * len(rows), input_type="float64[8]")
-            for application in ("few", "many"):
-                clipper.create_application(
-                    application, model=list(MODELS), policy="exp3", slo_ms=SLO_MS, default_output=-1, loss="absolute"
-                )
-                told_ = [{"input": ROW, "label": 0.4, "context": f"{PATTERN}-{application}"}] * TAUGHT
-                assert not any(isinstance(each, ClipperError) for each in clipper.observe_batch(application, told_))
-        server.stop()
-        for application, number in (("few", FEW), ("many", arguments.contexts)):
+            clipper.create_application(
+                "many", model=list(MODELS), policy="exp3", slo_ms=SLO_MS, default_output=-1, loss="absolute"
+            )
+            told_ = [{"input": ROW, "label": 0.4, "context": PATTERN}] * TAUGHT
+            assert not any(isinstance(each, ClipperError) for each in clipper.observe_batch("many", told_))
+        known = 0
+        for contexts in arguments.contexts:
+            server.stop()
             began_s = time.monotonic()
-            store.copy(f"{PATTERN}-{application}", number)
-            print(f"{name}: {number:,} contexts in {time.monotonic() - began_s:.0f} s; {store.megabytes():,.0f} MB")
-        server.start(*started)
-        done: dict[str, list[Round]] = {"few": [], "many": []}
-        for _ in range(arguments.rounds):
-            for application, number in (("few", FEW), ("many", arguments.contexts)):
-                done[application].append(asyncio.run(round_of(server, application, number, arguments)))
-        for application, rounds in done.items():
-            print(f"{name}, {application}: {told(rounds)}; {memory(server)}; store {store.megabytes():,.0f} MB")
+            store.copy(PATTERN, known + 1, contexts)
+            known = contexts
+            print(f"{name}: {contexts:,} contexts after {time.monotonic() - began_s:.0f} s more", flush=True)
+            server.start(*started)
+            for _ in range(arguments.rounds):
+                for rate in arguments.rates:
+                    measured = asyncio.run(round_of(name, server, store, contexts, rate, arguments.seconds))
+                    print(told(measured), flush=True)
+                    if arguments.results is not None:
+                        keep(arguments.results, measured)
     finally:
         server.stop()
-    sys.stdout.flush()
+
+
+def keep(path: Path, measured: Round) -> None:
+    kept = json.loads(path.read_text()) if path.exists() else []
+    path.write_text(json.dumps([*kept, asdict(measured)], indent=1) + "\n")
 
 
 async def round_of(
-    server: servers.ClipperServer, application: str, contexts: int, arguments: argparse.Namespace
+    name: str, server: servers.ClipperServer, store: SqliteFile | RedisServer, contexts: int, rate: int, seconds: float
 ) -> Round:
     """Ask and observe at the rates that are asked for; what the server does not keep up with is left out."""
     url = urlsplit(server.query_url)
     chance = random.Random()
     latencies_s: list[float] = []
+    refused: Counter[str] = Counter()
     observed = 0
     began_s = time.perf_counter()
 
@@ -214,63 +267,75 @@ async def round_of(
         return {"input": ROW, "context": f"u{chance.randint(1, contexts):08d}"}
 
     async def repeat(
-        path: str, make_body: Callable[[], object], period_s: float, note: Callable[[float], None]
+        path: str, make_body: Callable[[], object], period_s: float, note: Callable[[float, bytes], None]
     ) -> None:
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
         due_s = began_s + chance.random() * period_s
-        while due_s < began_s + arguments.seconds:
+        while due_s < began_s + seconds:
             await asyncio.sleep(due_s - time.perf_counter())
             sent_s = time.perf_counter()
             writer.write(post(path, json.dumps(make_body()).encode()))
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             body = await reader.readexactly(int(head.partition(b"content-length:")[2].split()[0]))
-            assert head.startswith(b"http/1.1 200") and b'"error"' not in body, body[:300]
-            note(time.perf_counter() - sent_s)
+            assert head.startswith(b"http/1.1 200"), body[:300]
+            note(time.perf_counter() - sent_s, body)
             due_s = max(due_s + period_s, time.perf_counter())
         writer.close()
 
-    def note_observed(latency_s: float) -> None:
+    def note_query(latency_s: float, _: bytes) -> None:
+        latencies_s.append(latency_s)
+
+    def note_observed(_: float, body: bytes) -> None:
         nonlocal observed
-        observed += AT_ONCE
+        errors = Counter(re.findall(rb'"error":"(\w+)"', body))
+        refused.update({code.decode(): count for code, count in errors.items()})
+        observed += AT_ONCE - errors.total()
 
     def told() -> object:
         return {"observations": [{**somebody(), "label": 0.4} for _ in range(AT_ONCE)]}
 
     pids = [worker["pid"] for worker in server.run("status")["workers"]]
-    before_ns = sum(servers.processor_ns(pid) for pid in pids)
-    queries = [
-        repeat(f"/{application}/predict", somebody, ASKING / QUERIES_PER_S, latencies_s.append) for _ in range(ASKING)
-    ]
+
+    def used_s() -> tuple[float, float, float]:
+        loops_s = sum(servers.processor_ns(pid) for pid in pids) / 1e9
+        tasks = [path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+        return loops_s, sum(int(path.read_text().split()[0]) for path in tasks) / 1e9 - loops_s, store.processor_s
+
+    before_s = used_s()
+    queries = [repeat("/many/predict", somebody, ASKING / QUERIES_PER_S, note_query) for _ in range(ASKING)]
     feedback = [
-        repeat(f"/{application}/observe", told, OBSERVING * AT_ONCE / arguments.rate, note_observed)
-        for _ in range(OBSERVING)
+        repeat("/many/observe", told, OBSERVING * AT_ONCE / rate, note_observed)
+        for _ in range(OBSERVING if rate else 0)
     ]
     await asyncio.gather(*queries, *feedback)
-    took_ns = sum(servers.processor_ns(pid) for pid in pids) - before_ns
+    took_s = time.perf_counter() - began_s
+    loop_s, other_s, store_s = ((after - before) / took_s for before, after in zip(before_s, used_s()))
     return Round(
-        len(latencies_s) / arguments.seconds,
+        name,
+        contexts,
+        rate,
+        len(latencies_s) / took_s,
         median(latencies_s) * 1e3,
         quantiles(latencies_s, n=100)[-1] * 1e3,
-        observed / arguments.seconds,
-        took_ns / 1e3 / observed,
+        observed / took_s,
+        dict(refused),
+        loop_s,
+        other_s,
+        store_s,
+        sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1e6 for pid in pids),
+        store.megabytes(),
+        store.disk_megabytes(),
     )
 
 
-def told(rounds: Sequence[Round]) -> str:
-    def middle(of: Callable[[Round], float]) -> float:
-        return median(map(of, rounds))
-
+def told(measured: Round) -> str:
     return (
-        f"{middle(lambda each: each.queries_per_s):,.0f} queries/s, p50 {middle(lambda each: each.p50_ms):.1f} ms, "
-        f"p99 {middle(lambda each: each.p99_ms):.1f} ms; {middle(lambda each: each.observed_per_s):,.0f} pieces of "
-        f"feedback/s, {middle(lambda each: each.worker_us):.0f} us each"
+        f"{measured.store}, {measured.contexts:,} contexts, {measured.asked_per_s:,}/s asked: "
+        f"{measured.queries_per_s:.0f} queries/s, p50 {measured.p50_ms:.1f}, p99 {measured.p99_ms:.1f} ms; "
+        f"{measured.observed_per_s:,.0f} observed/s, refused {measured.refused or 'none'}; cores: loops "
+        f"{measured.loop_s:.2f}, threads {measured.other_s:.2f}, Redis {measured.store_s:.2f}; workers "
+        f"{measured.workers_mb:.0f} MB, store {measured.store_mb:,.0f} MB, on disk {measured.disk_mb:,.0f} MB"
     )
-
-
-def memory(server: servers.ClipperServer) -> str:
-    pids = [worker["pid"] for worker in server.run("status")["workers"]]
-    sizes_mb = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1e6 for pid in pids]
-    return f"workers of {min(sizes_mb):.0f} to {max(sizes_mb):.0f} MB"
 
 
 if __name__ == "__main__":
