@@ -1,10 +1,11 @@
 """The registry in Redis, for several supervisors of which one leads: the extra ``clipper-serving[redis]``.
 
-Redis has to keep an append-only file, as for the selection store: a change is acknowledged once WAITAOF reports it on
-disk. Every call is bounded by ``TIMEOUT_S``. While the last request was not answered, changes are refused at once, so
-that the supervisor's event loop does not wait for a Redis that is away.
+A change is acknowledged once Redis has it on disk, and every call is bounded: see ``durable_redis``. While the last
+request was not answered, changes are refused at once, so that the supervisor's event loop does not wait for a Redis
+that is away.
 """
 
+import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,10 +13,9 @@ from typing import Any
 
 import msgspec
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
+from clipper import durable_redis
 from clipper.errors import NotLeader, RegistryUnavailable, TooLarge
 from clipper.lease.lease import Lease, Terms
 from clipper.registry import redis_scripts
@@ -40,15 +40,15 @@ from clipper.registry.store import (
 
 # All keys begin with this, so that Clipper can share a Redis with others.
 PREFIX = "clipper:registry:"
-# Redis answers in well under a millisecond. With ``appendfsync everysec`` it writes to its disk within some more than a
-# second.
-TIMEOUT_S = 2.5
-DISK_TIMEOUT_S = 2.0
+# Addresses and names are shorter.
+MAX_TEXT_BYTES = 1000
 # Redis may have this many on their way to its disk, which may write once a second.
 SYNC_EVERY_PIECES = 8
 # A piece that is uploaded goes after this, unless its artifact is complete by then.
 PIECE_EXPIRY_S = 3600
 
+# A whole number that fits into 64 bits.
+_NUMBER = re.compile(rb"[0-9]{1,18}")
 # The hash of each kind of record.
 _HASHES: dict[type[Record], str] = {
     ApplicationRecord: "applications",
@@ -69,19 +69,14 @@ class RedisRegistry:
         Raises:
             ValueError: the address is malformed.
         """
-        scheme, _, rest = url.partition("://")
-        self.shown_address = f"{scheme}://{rest.rpartition('@')[2]}"
+        self.shown_address = durable_redis.shown(url)
         self.id = ""
         self.lease: Lease | None = None
         self.doubt: str | None = None
         self._holder = holder
         self._terms = terms or Terms()
         self._now_s = now_s
-        # A second try within a call would make it last longer. Whoever calls tries again, or says why not.
-        # Any: redis-py declares its results for both kinds of waiting at once.
-        self._client: Any = redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
-        )
+        self._client: Any = durable_redis.open_client(url)
         self._scripts: dict[str, Any] = {
             name: self._client.register_script(getattr(redis_scripts, name))
             for name in ("ACQUIRE", "RENEW", "WRITE", "RESERVE", "RELEASE", "COMPLETE", "REMOVE", "KEEP")
@@ -92,12 +87,14 @@ class RedisRegistry:
         duration_ms = round(self._terms.duration_s * 1000)
         try:
             with self._client.client() as connection:
+                if why := durable_redis.why_it_evicts(connection.info("memory")):
+                    raise RegistryUnavailable(f"the registry {self.shown_address} cannot be used: {why}")
                 holder = self._holder
                 known = [PREFIX, SCHEMA_VERSION, duration_ms, holder.id, holder.address, secrets.token_hex(8)]
                 reply = self._scripts["ACQUIRE"](args=[*known, int(takes)], client=connection)
                 if reply[0] == b"newer":
                     raise RegistryUnavailable(
-                        f"registry {self.shown_address} has schema version {int(reply[1])}, this Clipper knows "
+                        f"registry {self.shown_address} has schema version {_text(reply[1])}, this Clipper knows "
                         f"{SCHEMA_VERSION}: run the Clipper that wrote it, or a newer one"
                     )
                 if reply[0] == b"led":
@@ -111,7 +108,7 @@ class RedisRegistry:
             return Away(self._away(str(error)))
         except RedisError as error:
             raise RegistryUnavailable(self._away(str(error))) from error
-        self.id = reply[2].decode()
+        self.id = _text(reply[2])
         self.lease = Lease(self._terms, int(reply[1]), asked_at_s)
         return self.lease
 
@@ -123,7 +120,7 @@ class RedisRegistry:
                 _sync(connection)
         except RedisError as error:
             return Away(self._away(str(error)))
-        return _leader(reply) if reply[0] == b"led" else Renewed(reply[1].decode(errors="replace") or None)
+        return _leader(reply) if reply[0] == b"led" else Renewed(_text(reply[1]) or None)
 
     def release(self) -> None:
         if self.lease is not None:
@@ -142,7 +139,7 @@ class RedisRegistry:
             read_records("application", ApplicationRecord, applications, unreadable),
             read_records("model", ModelRecord, models, unreadable),
             read_records("version", VersionRecord, versions, unreadable),
-            tuple(sorted(id_.decode() for id_ in to_forget)),
+            tuple(sorted(map(_text, to_forget))),
             read_records("token", TokenRecord, tokens, unreadable),
             read_records("key", KeyRecord, keys, unreadable),
             tuple(unreadable),
@@ -152,7 +149,7 @@ class RedisRegistry:
         reply = self._change("WRITE", [part for change in changes for part in _operation(change)])
         if reply[0] == b"no model":
             raise RegistryUnavailable(
-                f"registry {self.shown_address}: nothing was changed: there is no model {reply[1].decode()!r} for a "
+                f"registry {self.shown_address}: nothing was changed: there is no model {_text(reply[1])!r} for a "
                 "version of it"
             )
 
@@ -165,7 +162,8 @@ class RedisRegistry:
     def artifact_sizes(self) -> dict[str, int]:
         with self._explained():
             sizes = self._client.hgetall(PREFIX + "artifacts")
-        return {digest.decode(): int(size) for digest, size in sizes.items()}
+        # What is no size was not written by Clipper, and no version has such an artifact.
+        return {_text(digest): int(size) for digest, size in sizes.items() if _NUMBER.fullmatch(size)}
 
     def admit_artifact(self, size_bytes: int) -> None:
         if size_bytes > MAX_ARTIFACT_BYTES:
@@ -260,19 +258,26 @@ class RedisRegistry:
 
 def _sync(connection: Any) -> None:
     """Wait until the disk has what this connection wrote."""
-    synced, _ = connection.execute_command("WAITAOF", 1, 0, round(DISK_TIMEOUT_S * 1000))
-    if not synced:
-        raise redis.TimeoutError(f"Redis did not write to disk within {DISK_TIMEOUT_S:g} s")
+    durable_redis.check_on_disk(connection.execute_command(*durable_redis.disk_wait()))
 
 
 def _leader(reply: list[bytes]) -> Leader:
     _, epoch, address, since, ready = reply
-    return Leader(int(epoch), address.decode(errors="replace"), float(since), ready == b"1")
+    numbers = (int(text) if _NUMBER.fullmatch(text) else 0 for text in (epoch, since))
+    return Leader(next(numbers), _text(address), float(next(numbers)), ready == b"1")
+
+
+def _text(found: bytes) -> str:
+    """What is in Redis for people to read, whoever wrote it."""
+    return found[:MAX_TEXT_BYTES].decode(errors="replace")
 
 
 def _led(leader: Leader) -> str:
     if leader.epoch == 0:
-        return "the registry has no leader on record: its Redis has lost what it stored"
+        return (
+            "the registry has no leader on record: its Redis has lost what it stored, or somebody else has written "
+            "there"
+        )
     return f"another server leads this cluster now, with epoch {leader.epoch}: {leader.address}"
 
 

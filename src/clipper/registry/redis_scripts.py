@@ -11,11 +11,12 @@ address of the last who asked in vain.
 
 # ARGV: prefix, known schema version, duration in ms, holder, address, a random id for a new registry, whether to take
 # the lease.
+# An epoch is above all before, also if somebody else has removed the counter.
 # A registry of an older schema is copied, so that an operator can go back to a Clipper of that version.
 ACQUIRE = """
 local prefix, known, holder = ARGV[1], tonumber(ARGV[2]), ARGV[4]
 local schema = tonumber(redis.call('GET', prefix .. 'schema') or 0)
-if schema > known then return {'newer', tostring(schema)} end
+if schema > known then return {'newer', redis.call('GET', prefix .. 'schema')} end
 local lease = redis.call('HMGET', prefix .. 'lease', 'epoch', 'address', 'since', 'ready', 'holder')
 if ARGV[7] == '0' or (redis.call('EXISTS', prefix .. 'held') == 1 and lease[5] ~= holder) then
   redis.call('SET', prefix .. 'standby', ARGV[5], 'PX', ARGV[3])
@@ -30,10 +31,15 @@ end
 redis.call('SET', prefix .. 'schema', known)
 redis.call('SETNX', prefix .. 'id', ARGV[6])
 local epoch = redis.call('HINCRBY', prefix .. 'counters', 'supervisor', 1)
-redis.call('HSET', prefix .. 'lease', 'epoch', epoch, 'holder', holder, 'address', ARGV[5],
+local before = tonumber(lease[1] or 0)
+if before and before >= epoch and before < 2 ^ 52 then
+  epoch = math.floor(before) + 1
+  redis.call('HSET', prefix .. 'counters', 'supervisor', string.format('%d', epoch))
+end
+redis.call('HSET', prefix .. 'lease', 'epoch', string.format('%d', epoch), 'holder', holder, 'address', ARGV[5],
   'since', redis.call('TIME')[1], 'ready', '0')
-redis.call('SET', prefix .. 'held', epoch, 'PX', ARGV[3])
-return {'leads', tostring(epoch), redis.call('GET', prefix .. 'id')}
+redis.call('SET', prefix .. 'held', string.format('%d', epoch), 'PX', ARGV[3])
+return {'leads', string.format('%d', epoch), redis.call('GET', prefix .. 'id')}
 """
 
 # ARGV: prefix, epoch, duration in ms, and what a script adds. Every change renews the lease, so that a supervisor that

@@ -228,7 +228,7 @@ def _select(
 ) -> Iterator[tuple[Any, ...]]:
     """Run a query that ends in ``IN``, for some names at a time."""
     for start in range(0, len(names), READ_AT_ONCE):
-        some = names[start : start + READ_AT_ONCE]
+        some = list(names[start : start + READ_AT_ONCE])
         # Few statements of different lengths, since each is prepared once and kept. A name counts once in a list.
         length = 1 if len(some) == 1 else READ_AT_ONCE
         padded = [*some, *some[-1:] * (length - len(some))]

@@ -1,0 +1,73 @@
+"""Clients of a Redis that has to keep what it is told: the extra ``clipper-serving[redis]``.
+
+Redis must keep an append-only file: something counts as stored once WAITAOF reports it on disk. With ``appendfsync
+everysec`` that takes up to a second; with ``always``, as long as the disk does. And it must not evict keys to make room
+for others.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+# Redis answers in well under a millisecond. With ``appendfsync everysec`` it writes to its disk within some more than a
+# second.
+TIMEOUT_S = 2.5
+DISK_TIMEOUT_S = 2.0
+
+
+def open_client(url: str) -> Any:
+    """Return a client that tries once: a second try within a call would make it last longer.
+
+    Any: redis-py declares its results for both kinds of waiting at once.
+
+    Raises:
+        ValueError: the address is malformed.
+    """
+    return redis.Redis.from_url(
+        url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+    )
+
+
+def open_async_client(url: str) -> Any:
+    """Return a client for an event loop, which may send a command again after an error.
+
+    Raises:
+        ValueError: the address is malformed.
+    """
+    return redis.asyncio.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+
+
+def shown(url: str) -> str:
+    """Return an address without name and password: messages go to logs."""
+    scheme, slashes, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else url
+
+
+def disk_wait() -> tuple[str, int, int, int]:
+    """Return the command that waits until the disk has what its own connection wrote; see ``check_on_disk``."""
+    return "WAITAOF", 1, 0, round(DISK_TIMEOUT_S * 1000)
+
+
+def check_on_disk(reply: tuple[int, int]) -> None:
+    """Check the answer to ``disk_wait``.
+
+    Raises:
+        redis.TimeoutError: the disk has not everything.
+    """
+    if not reply[0]:
+        raise redis.TimeoutError(f"Redis did not write to disk within {DISK_TIMEOUT_S:g} s")
+
+
+def why_it_evicts(memory: Mapping[str, Any]) -> str | None:
+    """Return why this Redis may drop keys, from its ``INFO memory``; None if it does not."""
+    policy, bound = str(memory.get("maxmemory_policy", "noeviction")), int(memory.get("maxmemory", 0))
+    if policy == "noeviction" or not bound:
+        return None
+    return (
+        f"it removes keys once it holds {bound} bytes (maxmemory-policy {policy}), whatever they are: set "
+        "maxmemory-policy noeviction"
+    )
