@@ -3,7 +3,8 @@
 import pytest
 
 from clipper.cli import replica as replica_commands
-from clipper.cli.server import status_rows
+from clipper.cli.output import Output
+from clipper.cli.server import print_running, status_rows
 from clipper.management.schemas import LeaseStatus, Replica, Status
 from clipper.supervisor.operations.operations import by_node
 
@@ -54,3 +55,13 @@ def test_who_leads_is_shown_on_each_server_that_shares_a_registry() -> None:
     assert str(leader_row(role="standby", **known)).startswith("http://a:1338, since 197")
     assert leader_row(role="standby", registry="redis://h/0") == "not known; this server is a standby of redis://h/0"
     assert "leader" not in dict(status_rows(Status("1", 1, "h", "q", "m", 1.0, True, (), (), 1, 1, {})))
+
+
+def test_a_server_whose_registry_is_away_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
+    away = ("this server is a standby, and who leads is not known: Connection refused",)
+    lease = LeaseStatus("standby", "redis://h/0")
+    print_running(
+        Output(as_json=False), Status("1", 1, "h", "q", "m", 1.0, False, away, (), 0, 0, {}, lease=lease), "runs"
+    )
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "it waits for the registry redis://h/0" in said and "Connection refused" in said

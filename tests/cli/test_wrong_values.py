@@ -52,6 +52,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--run-as": ("nobody-by-this-name", "no:such:user"),
     "serve --name": ("A b", "", "../x"),
     "--resources": ("yes", "", "ssd=", "ssd=-1", "ssd=nan"),
+    "--registry": ("yes", "", "mongodb://h", "redis://h:port", "sqlite:FILE"),
     "--html": ("FOLDER", "FOLDER/none/page.html"),
     "export --output": ("FOLDER", "FOLDER/none/log.jsonl"),
     "--home": ("FILE",),
@@ -62,7 +63,7 @@ WRONG: dict[str, tuple[str, ...]] = {
 }
 # Texts that mean something to the server or to people, and paths that whoever opens them checks.
 FREE = frozenset(
-    "--url --query-url --host --management-host --store --registry --placement --python --gpus --input-type "  # noqa: SIM905
+    "--url --query-url --host --management-host --store --placement --python --gpus --input-type "  # noqa: SIM905
     "--output --description --data "
     "--requirements --image --docker-base-image --docker-network --ray-address --ray-python --policy --loss --model "
     "--shadow --version --app --context --api-key --subject --replica --log --artifacts --inputs --name --json "

@@ -26,11 +26,12 @@ from clipper.control.statistics import (
     WorkerStatistics,
 )
 from clipper.management.learned import Newcomer
-from clipper.management.schemas import Application, Model, Replica, Status, Version, WorkerStatus
+from clipper.management.schemas import Application, LeaseStatus, Model, Replica, Status, Version, WorkerStatus
 from clipper.metrics.definitions import (
     APPLICATION,
     DECISION_LOG,
     DEPLOYED,
+    LEASE,
     LIMIT,
     LINK,
     NEWCOMER,
@@ -155,6 +156,26 @@ def samples(*workers: WorkerStatistics) -> dict[tuple[str, tuple[tuple[str, str]
 
 def value(name: str, *workers: WorkerStatistics, **labels: str) -> float:
     return samples(*workers)[name, tuple(sorted(labels.items()))]
+
+
+def test_who_leads() -> None:
+    def lease_of(lease: LeaseStatus | None) -> dict[str, float]:
+        text = render((), (), (), (), msgspec.structs.replace(STATUS, lease=lease)).decode()
+        read = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        found = {one.name: one.value for one in read if one.name.startswith("clipper_lease")}
+        assert all(one.labels == {"registry": "redis://h/0"} for one in read if one.name in found)
+        return found
+
+    assert lease_of(LeaseStatus("leader", "redis://h/0", 7, "m", 1e9, 0.5, "http://b", 3)) == {
+        "clipper_lease_leads": 1.0,
+        "clipper_lease_epoch": 7.0,
+        "clipper_lease_age_seconds": 0.5,
+        "clipper_lease_renewals_failed_total": 3.0,
+        "clipper_lease_standbys": 1.0,
+    }
+    standby = lease_of(LeaseStatus("standby", "redis://h/0", None))
+    assert standby["clipper_lease_leads"] == 0.0 and math.isnan(standby["clipper_lease_epoch"])
+    assert lease_of(None) == {}
 
 
 def test_newcomers() -> None:
@@ -295,7 +316,7 @@ def documented() -> dict[str, str]:
 
 def test_the_page_lists_every_metric_with_its_kind_and_labels() -> None:
     expected = {}
-    servers = (SERVER, WORKER_PROCESS, WORKER, LIMIT, DECISION_LOG, TELEMETRY)
+    servers = (SERVER, LEASE, WORKER_PROCESS, WORKER, LIMIT, DECISION_LOG, TELEMETRY)
     applications = (APPLICATION, SELECTION, SELECTED_MODEL, TEST, NEWCOMER)
     for group in (*servers, *applications, VERSION, DEPLOYED, LINK, REPLICA):
         for metric in group.metrics:

@@ -4,7 +4,15 @@ import pytest
 
 from clipper.errors import InvalidArgument
 from clipper.settings.replicas import ReplicaRange, read_replicas
-from clipper.settings.texts import checked_ports, read_endpoint, read_json, read_ports, read_resources, read_size
+from clipper.settings.texts import (
+    checked_ports,
+    read_endpoint,
+    read_json,
+    read_ports,
+    read_registry,
+    read_resources,
+    read_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -120,4 +128,18 @@ def test_texts_that_are_no_endpoint(text: str) -> None:
 def test_an_endpoint_has_no_credentials(text: str) -> None:
     with pytest.raises(InvalidArgument, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
         read_endpoint(text)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["redis://h", "rediss://user:p@h:6379/0", "unix:///run/redis.sock", "file:/etc/clipper/registry"]
+)
+def test_addresses_of_a_registry(text: str) -> None:
+    assert read_registry(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "yes", "redis:", "redis://", "http://h", "sqlite:x", "redis://:secret@h:port"])
+def test_texts_that_are_no_registry(text: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"^registry .*redis://HOST:PORT/DB") as caught:
+        read_registry(text)
     assert "secret" not in str(caught.value)

@@ -215,10 +215,11 @@ def test_two_that_start_at_once_are_one_leader_and_one_standby(servers: tuple[Se
 def test_a_registry_that_is_none_ends_the_start_with_what_to_do(tmp_path: Path) -> None:
     for address, cause in (
         ("mongodb://host", "expected redis://HOST:PORT/DB"),
-        ("redis://:secret@host:port", "registry 'redis://host:port' is malformed"),
+        ("yes", "argument --registry: registry 'yes' is not known"),
+        ("redis://:secret@host:port", "registry 'redis://host:port' is not known"),
     ):
         argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(tmp_path / "home"), "--registry", address]
         argv += ["--query-port", "0", "--management-port", "0", "--store", f"sqlite:{tmp_path / 'store'}"]
         ran = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-        assert ran.returncode == 1
+        assert ran.returncode == 2
         assert cause in ran.stderr.splitlines()[-1]

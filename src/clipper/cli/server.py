@@ -68,7 +68,7 @@ def start(
             become(server)
         with out.progress("starting the server"):
             now = _start(server)
-    _print_running(out, now, what)
+    print_running(out, now, what)
     if file is not None:
         with Clipper.connect(home=server.home, token=read_token(server.home)) as clipper:
             result = file.apply(clipper, out)
@@ -104,9 +104,18 @@ def _start(server: ServerStart) -> Status:
         raise
 
 
-def _print_running(out: Output, now: Status, what: str) -> None:
+def print_running(out: Output, now: Status, what: str) -> None:
+    if now.lease is not None and now.lease.role == "standby" and now.lease.leader is None:
+        text = (
+            f"Clipper {what} (pid {now.pid}), management at {now.management_url}. It answers no queries: it waits for "
+            f"the registry {now.lease.registry}, and leads or stands by as soon as that can be used"
+        )
+        out.done(now, text, "next: clipper status, clipper logs --server")
+        for problem in now.problems:
+            out.warn(problem)
+        return
     if now.lease is not None and now.lease.role == "standby":
-        leader = now.lease.leader or "not known yet"
+        leader = now.lease.leader
         text = (
             f"Clipper {what} (pid {now.pid}) as a standby, management at {now.management_url}; the leader is {leader}"
         )

@@ -290,6 +290,7 @@ class LeaseStatus(Struct, frozen=True):
             granted, in seconds since 1970. A standby that cannot ask the registry has None.
         renewed_s_ago: of the leader, the time since the registry has confirmed its lease.
         standby: of the leader, the management port of a server that stands by; None if none does.
+        renewals_failed: of the leader, the renewals of this lease that the registry did not confirm.
     """
 
     role: Literal["leader", "standby"]
@@ -299,6 +300,7 @@ class LeaseStatus(Struct, frozen=True):
     since: float | None = None
     renewed_s_ago: float | None = None
     standby: str | None = None
+    renewals_failed: int = 0
 
 
 class Status(Struct, frozen=True):

@@ -26,7 +26,7 @@ from clipper.control.statistics import (
     WorkerStatistics,
 )
 from clipper.management.learned import Newcomer
-from clipper.management.schemas import Replica, ReplicaState, Status, Version, WorkerStatus
+from clipper.management.schemas import LeaseStatus, Replica, ReplicaState, Status, Version, WorkerStatus
 
 Kind = Literal["counter", "gauge"]
 LINK_STATES = ("dialing", "linked", "draining", "lost")
@@ -89,6 +89,38 @@ SERVER: Group[Status] = Group(
             "clipper_client_ca_expiry_timestamp_seconds",
             "When the first certificate of --tls-client-ca expires, in seconds since 1970; NaN without it.",
             lambda s: math.nan if s.client_ca_expires_at is None else s.client_ca_expires_at,
+        ),
+    ),
+)
+
+# Of servers that share a registry; its address says which are of one cluster.
+LEASE: Group[LeaseStatus] = Group(
+    ("registry",),
+    (
+        Number("gauge", "clipper_lease_leads", "1 if this server leads its cluster.", lambda s: s.role == "leader"),
+        Number(
+            "gauge",
+            "clipper_lease_epoch",
+            "Number of the lease in force; a new one begins with each leader.",
+            lambda s: math.nan if s.epoch is None else s.epoch,
+        ),
+        Number(
+            "gauge",
+            "clipper_lease_age_seconds",
+            "Time since the registry has confirmed the lease.",
+            lambda s: math.nan if s.renewed_s_ago is None else s.renewed_s_ago,
+        ),
+        Number(
+            "counter",
+            "clipper_lease_renewals_failed",
+            "Renewals of this lease that the registry did not confirm.",
+            lambda s: s.renewals_failed,
+        ),
+        Number(
+            "gauge",
+            "clipper_lease_standbys",
+            "1 if a server stands by, 0 if none does.",
+            lambda s: s.standby is not None,
         ),
     ),
 )

@@ -15,6 +15,7 @@ from clipper.metrics.definitions import (
     APPLICATION,
     DECISION_LOG,
     DEPLOYED,
+    LEASE,
     LIMIT,
     LINK,
     NEWCOMER,
@@ -71,6 +72,8 @@ class ServerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         workers = [(str(worker.index), worker) for worker in self._workers]
         yield from _families(SERVER, [((), self._status)])
+        lease = self._status.lease
+        yield from _families(LEASE, [((lease.registry,), lease)] if lease is not None else [])
         yield from _families(WORKER_PROCESS, [((str(w.index),), w) for w in self._status.workers])
         yield from _families(WORKER, [((index,), worker) for index, worker in workers])
         yield from _families(DECISION_LOG, [((index,), w.decisions) for index, w in workers if w.decisions])

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from clipper.settings.fields import Setting
 from clipper.settings.telemetry import TelemetrySettings
-from clipper.settings.texts import checked_ports, read_grpc_port, read_host, read_origin, read_size
+from clipper.settings.texts import checked_ports, read_grpc_port, read_host, read_origin, read_registry, read_size
 from clipper.settings.version import ManagerName
 from clipper.types import REGISTRY_VARIABLE, STORE_VARIABLE
 
@@ -129,6 +129,7 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
             "file:PATH of a file with that text.",
             environment=REGISTRY_VARIABLE,
             default="a file in the home",
+            read=read_registry,
         ),
     ] = None
     max_contexts: Annotated[

@@ -191,6 +191,24 @@ def read_endpoint(text: str) -> str:
     return text.rstrip("/").removesuffix("/v1/traces")
 
 
+def read_registry(text: str) -> str:
+    """The address of a registry that several servers share, or of a file that has it."""
+    try:
+        url = urlsplit(text)
+        is_one = url.port is None or url.port > 0
+        is_one = is_one and url.scheme in ("redis", "rediss", "unix", "file") and bool(url.netloc + url.path)
+    except ValueError:
+        is_one = False
+    if not is_one:
+        scheme, slashes, rest = text.partition("://")
+        # The address may have a password.
+        shown = f"{scheme}{slashes}{rest.rpartition('@')[2]}"
+        raise InvalidArgument(
+            f"registry {shown!r:.100} is not known: expected redis://HOST:PORT/DB, or file:PATH of a file that has this"
+        )
+    return text
+
+
 def read_cost(text: str) -> float | Literal["auto"]:
     """A number, at least 0, or ``auto``."""
     if text == "auto":

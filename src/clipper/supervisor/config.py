@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from clipper.errors import InvalidArgument
 from clipper.extras import has_grpc, has_otel, why_no_manager
@@ -13,9 +13,11 @@ from clipper.hosts import is_loopback
 from clipper.run_as import RunAs, find_run_as
 from clipper.settings.fields import Described, settings_of
 from clipper.settings.server import GRPC_PORT, ServerSettings
-from clipper.settings.texts import read_endpoint, read_grpc_port, read_ports
+from clipper.settings.texts import read_endpoint, read_grpc_port, read_ports, read_registry
 from clipper.tls.material import TlsMode, TlsPaths
 from clipper.types import REGISTRY_VARIABLE, STORE_VARIABLE
+
+T = TypeVar("T")
 
 # Settings that come by the environment.
 ADDRESSES = {"store": STORE_VARIABLE, "registry": REGISTRY_VARIABLE}
@@ -122,10 +124,10 @@ def _reading(described: Described) -> dict[str, Any]:
     return {"type": Path if kind == (Path | None) else str}
 
 
-def _by(read: Callable[[str], object]) -> Callable[[str], object]:
+def _by(read: Callable[[str], T]) -> Callable[[str], T]:
     """``read`` as argparse takes it."""
 
-    def parse(text: str) -> object:
+    def parse(text: str) -> T:
         try:
             return read(text)
         except InvalidArgument as error:
@@ -150,6 +152,10 @@ def _store_address(store: str) -> str:
     return f"sqlite:{Path(path).expanduser().absolute()}" if scheme == "sqlite" and path else store
 
 
+def _registry_address(text: str) -> str:
+    return _by(read_registry)(_store_address(text))
+
+
 def _between(kind: type[int] | type[float], least: float, most: float | None) -> Callable[[str], float]:
     def parse(text: str) -> float:
         number = kind(text)
@@ -164,7 +170,7 @@ def _between(kind: type[int] | type[float], least: float, most: float | None) ->
 
 _READ_HERE: dict[str, Callable[[str], object]] = {
     "store": _store_address,
-    "registry": _store_address,
+    "registry": _registry_address,
     "run_as": _by(_run_as),
     "grpc_port": _by(read_grpc_port),
     "otlp_endpoint": _by(read_endpoint),

@@ -53,6 +53,7 @@ def test_while_the_registry_does_not_answer_there_is_a_problem_and_no_loss() -> 
         await until_async(leadership.problems)
         (problem,) = leadership.problems()
         assert "Connection refused" in problem and "changes are refused" in problem
+        assert leadership.status().renewals_failed > 0
         registry.answer = Renewed("http://there")
         await until_async(lambda: not leadership.problems())
         status = leadership.status()

@@ -35,6 +35,7 @@ class Leadership:
         self._since = since
         self.standby: str | None = None
         self._is_ready = False
+        self._renewals_failed = 0
         self.lost = asyncio.get_running_loop().create_task(self._keep())
 
     @property
@@ -70,6 +71,7 @@ class Leadership:
             since=self._since,
             renewed_s_ago=self._lease.age_s(clock_s()),
             standby=self.standby,
+            renewals_failed=self._renewals_failed,
         )
 
     async def release(self) -> None:
@@ -98,6 +100,7 @@ class Leadership:
                 if lease.silent_since_s is None:
                     log.error("%(error)s", {"error": answer.why})
                 lease.miss(asked_at_s, clock_s(), answer.why)
+                self._renewals_failed += 1
             else:
                 lease.lose(f"another server leads now, with epoch {answer.epoch}: {answer.address}")
         return lease.why_lost

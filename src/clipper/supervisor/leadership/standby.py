@@ -18,6 +18,7 @@ from clipper.errors import NotLeader, RegistryUnavailable
 from clipper.home import Place
 from clipper.lease.lease import Lease
 from clipper.management.schemas import LeaseStatus, Logs, Status, Stopping
+from clipper.metrics.exposition import render
 from clipper.registry.clock import clock_s
 from clipper.registry.shared import Away, Leader, SharedRegistry
 from clipper.supervisor.artifacts.shared import fetch_missing
@@ -160,6 +161,9 @@ class StandbyOperations:
                 since=leader.since if leader is not None else None,
             ),
         )
+
+    async def metrics(self) -> bytes:
+        return render((), (), (), (), await self.status())
 
     async def problems(self) -> list[str]:
         return [who_leads(self._standby)]

@@ -45,8 +45,16 @@ function Readiness({ status }) {
       ${" "}${status.problems.length > 0 ? `${counted(status.problems.length, "problem")}:` : "No problems."}
     </p>
     ${status.problems.length > 0 && html`<ul class="problems">${status.problems.map((text) => html`<li>${text}</li>`)}</ul>`}
+    ${status.lease && html`<p>${leaderOf(status.lease)}</p>`}
     <p class="quiet">Queries at ${status.query_url}${status.grpc_address ? `, gRPC at ${status.grpc_address}` : ""}.</p>
   </section>`;
+}
+
+function leaderOf(lease) {
+  if (lease.leader == null) return `Who leads is not known; this server is a standby of ${lease.registry}.`;
+  if (lease.role === "standby") return `The server at ${lease.leader} leads, with epoch ${lease.epoch}; this one is a standby.`;
+  const standby = lease.standby == null ? "no server stands by" : `the server at ${lease.standby} stands by`;
+  return `This server leads, with epoch ${lease.epoch}; ${standby}.`;
 }
 
 function ApplicationTable({ applications, series }) {
