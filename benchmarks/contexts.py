@@ -126,8 +126,10 @@ class SqliteFile:
             ).fetchone()
             revision = database.execute("SELECT max(last) FROM revision").fetchone()[0]
             names = "WITH RECURSIVE n (i) AS (VALUES (?1) UNION ALL SELECT i + 1 FROM n WHERE i < ?2)"
+            # What is copied is worth nothing if this fails, so it is written once.
+            database.execute("PRAGMA journal_mode = OFF")
             database.execute("PRAGMA synchronous = OFF")
-            database.execute("PRAGMA cache_size = -1000000")
+            database.execute("PRAGMA cache_size = -500000")
             database.execute(
                 f"{names} INSERT INTO sums SELECT ?3, printf('u%08d', i), name, amount FROM n, (SELECT name, amount "
                 "FROM sums WHERE application = ?3 AND context = ?4)",
@@ -138,9 +140,6 @@ class SqliteFile:
                 (first, last, application, revision),
             )
             database.execute("UPDATE revision SET last = last + ?", (last,))
-        with self._opened() as database:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
     processor_s = 0.0
 
     def disk_megabytes(self) -> float:

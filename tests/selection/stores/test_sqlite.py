@@ -79,3 +79,25 @@ def test_a_file_of_before_counts_were_kept_is_counted_when_it_is_opened(tmp_path
             return [evicted, (await store.contexts("app-1", 0))[0], await store.evict_ids("app-1", 2)]
 
     assert asyncio.run(counted()) == [2, 2, 3]
+
+
+def test_reads_do_not_wait_for_commits(tmp_path: Path) -> None:
+    """A commit takes as long as the disk, and the transactions of other workers that come first."""
+    path = tmp_path / "selection.sqlite3"
+
+    async def scenario() -> None:
+        async with opened(lambda: SqliteStore(path)) as store:
+            await store.commit([observation("before", "ada", x=1.0)])
+            cursor, _ = await store.changes(-1)
+            with closing(sqlite3.connect(path, isolation_level=None)) as another:
+                another.execute("BEGIN IMMEDIATE")
+                committing = asyncio.ensure_future(store.commit([observation("after", "ada", x=1.0)]))
+                assert await store.load("app-1", "ada") == {"x": 1.0}
+                assert await store.load_many("app-1", ["ada", "none"]) == [{"x": 1.0}, {}]
+                assert await store.contexts("app-1", 10) == (1, ["ada"])
+                assert await store.changes(cursor) == (cursor, [])
+                assert not committing.done()
+                another.execute("COMMIT")
+            assert await committing == [True]
+
+    asyncio.run(scenario())

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -86,12 +87,13 @@ def test_the_order_of_increments_does_not_matter(increments: list[tuple[str, int
 
 
 def _sums_of(increments: list[tuple[str, int]]) -> dict[str, float]:
-    async def add() -> dict[str, float]:
-        async with opened(lambda: SqliteStore(Path(":memory:"))) as store:
-            await store.commit([observation(str(i), **{name: float(n)}) for i, (name, n) in enumerate(increments)])
-            return await store.load("app-1", EVERYONE)
-
-    return asyncio.run(add())
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "selection.sqlite3"
+        run(
+            lambda: SqliteStore(path),
+            [observation(str(i), **{name: float(n)}) for i, (name, n) in enumerate(increments)],
+        )
+        return load(lambda: SqliteStore(path))
 
 
 def test_many_states_are_read_at_once(make_store: MakeStore) -> None:

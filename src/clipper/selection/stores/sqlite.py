@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from time import monotonic, sleep, time
@@ -24,31 +25,42 @@ from clipper.selection.stores.store import EVERYONE, EVICT_CHUNK, FLOAT, TOLD_FO
 
 T = TypeVar("T")
 
-# Another worker's transaction takes milliseconds; if it takes longer, something is wrong with the disk.
-BUSY_TIMEOUT_S = 2.0
+# Other workers' transactions come first, each of up to a thousand pieces of feedback; where there are millions of
+# contexts, one takes a slow disk half a second. If it takes longer, something is wrong with the disk.
+BUSY_TIMEOUT_S = 5.0
 # Rows of one statement.
 INSERTED_TOGETHER = 50
-# Pages of the file that a worker holds; SQLite's own 2 MB are few beside the millions of contexts that a file may have.
-CACHE_KIB = 16 * 1024
+# Pages of the file that a connection holds; SQLite's own 2 MB are few beside the millions of contexts that it may have.
+CACHE_KIB = 8 * 1024
 # If two make a new file a WAL file at once, one fails without waiting; it tries again after this.
 OPEN_AGAIN_S = 0.01
 
 
 class SqliteStore:
-    """See ``Store``. It opens the file when it is first used, and again after an error."""
+    """See ``Store``. It opens the file when it is first used, and again after an error.
+
+    Queries wait for reads, so these do not wait for commits, which take as long as the disk: each kind has a thread and
+    a connection of its own.
+    """
 
     def __init__(self, path: Path, wall_clock_s: Callable[[], float] = time) -> None:
-        self._path = path
         self._wall_clock_s = wall_clock_s
-        self._connection: sqlite3.Connection | None = None
-        # One thread: a sqlite3 connection belongs to one thread at a time, and writers would only wait for each other.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="selection-store")
-        # Used on that thread alone.
+        self._reading = _Connection(path, "selection-store-reads")
+        self._writing = _Connection(path, "selection-store-writes")
         self._own = OwnChanges()
-        self._reads = GatheredReads(lambda states: self._run(lambda database: _load(database, states)))
+        self._reads = GatheredReads(lambda states: self._reading.run(lambda database: _load(database, states)))
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
-        return await self._run(lambda database: _commit(database, observations, self._wall_clock_s(), self._own))
+        now_s, followed, known = self._wall_clock_s(), self._own.followed, frozenset(self._own.revisions)
+
+        def others(changed: Iterable[tuple[State, int]]) -> list[State]:
+            return [state for state, revision in changed if revision > followed and revision not in known]
+
+        work = partial(_commit, observations=observations, now_s=now_s, others=others if followed >= 0 else None)
+        are_new, revision, overlapped = await self._writing.run(work)
+        if revision is not None and followed >= 0:
+            self._own.commit(revision, overlapped)
+        return are_new
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
         return await self._reads.load(application, context)
@@ -56,59 +68,79 @@ class SqliteStore:
     async def load_many(self, application: str, contexts: Sequence[str]) -> list[Read]:
         return await self._reads.load_many(application, contexts)
 
-    async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
-        return await self._run(lambda database: _changes(database, cursor, self._own))
+    async def changes(self, cursor: int) -> tuple[int, list[State]]:
+        known, overlapped = self._own.known(cursor)
+        last, changed = await self._reading.run(lambda database: _changes(database, cursor))
+        self._own.follow(last)
+        return last, list(overlapped.union(state for state, revision in changed if revision not in known))
 
     async def forget(self, application: str, context: str, names: Sequence[str]) -> None:
         rows = [(application, context, name) for name in names]
-        await self._run(lambda database: _forget_names(database, rows))
+        await self._writing.run(lambda database: _forget_names(database, rows))
 
     async def expire(self) -> None:
         now_s = self._wall_clock_s()
-        while await self._run(lambda database: _expire(database, now_s)) == EVICT_CHUNK:
+        while await self._writing.run(lambda database: _expire(database, now_s)) == EVICT_CHUNK:
             pass  # a chunk at a time, so that others commit in between
 
     async def evict_ids(self, application: str, keep: int) -> int:
-        return await self._run(lambda database: _evict_ids(database, application, keep))
+        return await self._writing.run(lambda database: _evict_ids(database, application, keep))
 
     async def contexts(self, application: str, limit: int) -> tuple[int, list[str]]:
-        return await self._run(lambda database: _contexts(database, application, limit))
+        return await self._reading.run(lambda database: _contexts(database, application, limit))
 
     async def forget_context(self, application: str, context: str) -> bool:
         now_s = self._wall_clock_s()
-        return await self._run(lambda database: _forget(database, [(application, context)], now_s)) == 1
+        return await self._writing.run(lambda database: _forget(database, [(application, context)], now_s)) == 1
 
     async def evict(self, application: str, keep: int) -> int:
-        return await self._run(lambda database: _evict(database, application, keep, self._wall_clock_s()))
+        return await self._writing.run(lambda database: _evict(database, application, keep, self._wall_clock_s()))
 
     async def drop(self, application: str) -> None:
-        while await self._run(lambda database: _drop_some(database, application)):
+        while await self._writing.run(lambda database: _drop_some(database, application)):
             pass  # a chunk at a time, so that others commit in between
-        await self._run(lambda database: _drop_rest(database, application))
+        await self._writing.run(lambda database: _drop_rest(database, application))
 
     async def close(self) -> None:
         await self._reads.close()
+        for connection in (self._reading, self._writing):
+            await connection.close()
+
+
+class _Connection:
+    """A connection to the file and the thread that it belongs to."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._database: sqlite3.Connection | None = None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """
+        Raises:
+            StoreUnavailable: the file cannot be used.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._attempt, work)
+
+    async def close(self) -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._executor, self._disconnect)
         self._executor.shutdown()
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._attempt, work)
-
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            if self._connection is None:
-                self._connection = _connect(self._path)
-            return work(self._connection)
+            if self._database is None:
+                self._database = _connect(self._path)
+            return work(self._database)
         except sqlite3.Error as error:
             # The next use opens the file again, which may have been repaired or replaced.
             self._disconnect()
             raise StoreUnavailable(f"selection store {self._path} cannot be used: {error}") from error
 
     def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._database is not None:
+            self._database.close()
+            self._database = None
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -144,15 +176,16 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _commit(
-    database: sqlite3.Connection, observations: Sequence[Observation], now_s: float, own: OwnChanges
-) -> list[bool]:
+    database: sqlite3.Connection,
+    observations: Sequence[Observation],
+    now_s: float,
+    others: Callable[[Iterable[tuple[State, int]]], list[State]] | None,
+) -> tuple[list[bool], int | None, list[State]]:
+    """Return which are new, the revision if anything has changed, and what ``others`` takes of states' last changes."""
     with _transaction(database):
         are_new = _note_ids(database, observations, now_s)
         fresh = [each for each, is_new in zip(observations, are_new) if is_new]
-        revision, others = _add(database, fresh, own) if fresh else (-1, [])
-    if fresh:
-        own.commit(revision, others)
-    return are_new
+        return (are_new, *_add(database, fresh, others)) if fresh else (are_new, None, [])
 
 
 def _note_ids(database: sqlite3.Connection, observations: Sequence[Observation], now_s: float) -> list[bool]:
@@ -178,8 +211,12 @@ def _note_ids(database: sqlite3.Connection, observations: Sequence[Observation],
     ]
 
 
-def _add(database: sqlite3.Connection, observations: Iterable[Observation], own: OwnChanges) -> tuple[int, list[State]]:
-    """Return the revision, and the states that others changed before it: see ``OwnChanges.commit``."""
+def _add(
+    database: sqlite3.Connection,
+    observations: Iterable[Observation],
+    others: Callable[[Iterable[tuple[State, int]]], list[State]] | None,
+) -> tuple[int, list[State]]:
+    """Return the revision, and what ``others`` takes of the states' last changes before it."""
     sums: dict[tuple[str, str, str], float] = {}
     arrays: dict[tuple[str, str, str], NDArray[np.float64]] = {}
     for observation in observations:
@@ -200,20 +237,19 @@ def _add(database: sqlite3.Connection, observations: Iterable[Observation], own:
         _add_array(database, key, amounts)
     revision = int(database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0])
     states = {key[:2] for key in sums}
-    others: list[State] = []
-    if own.followed >= 0:
+    overlapped: list[State] = []
+    if others is not None:
         for application, contexts in _by_application(states).items():
             last = "SELECT context, revision FROM changes WHERE application = ? AND context IN"
-            for context, changed in _select(database, last, application, contexts):
-                if changed > own.followed and changed not in own.revisions:
-                    others.append((application, context))
+            found = _select(database, last, application, contexts)
+            overlapped += others(((application, context), changed) for context, changed in found)
     _insert(
         database,
         "INSERT INTO changes VALUES {rows} "
         "ON CONFLICT (application, context) DO UPDATE SET revision = excluded.revision",
         [(*state, revision) for state in states],
     )
-    return revision, others
+    return revision, overlapped
 
 
 def _by_application(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -272,18 +308,17 @@ def _load(database: sqlite3.Connection, states: Sequence[State]) -> list[Read]:
     return [found[state] for state in states]
 
 
-def _changes(database: sqlite3.Connection, cursor: int, own: OwnChanges) -> tuple[int, list[State]]:
+def _changes(database: sqlite3.Connection, cursor: int) -> tuple[int, list[tuple[State, int]]]:
+    """Return the latest revision, and the states that have changed since ``cursor``, with the revisions of that."""
     last = int(database.execute("SELECT last FROM revision").fetchone()[0])
-    known, changed = own.known(cursor)
-    own.follow(last)
-    if cursor not in (-1, last):
-        query = (
-            "SELECT application, context, revision FROM changes WHERE revision > ?1 AND revision <= ?2 "
-            "UNION ALL SELECT application, context, revision FROM forgotten WHERE revision > ?1 AND revision <= ?2"
-        )
-        found = database.execute(query, (cursor, last))
-        changed |= {(application, context) for application, context, revision in found if revision not in known}
-    return last, list(changed)
+    if cursor in (-1, last):
+        return last, []
+    query = (
+        "SELECT application, context, revision FROM changes WHERE revision > ?1 AND revision <= ?2 "
+        "UNION ALL SELECT application, context, revision FROM forgotten WHERE revision > ?1 AND revision <= ?2"
+    )
+    found = database.execute(query, (cursor, last))
+    return last, [((application, context), revision) for application, context, revision in found]
 
 
 def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: float) -> int:
