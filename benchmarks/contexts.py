@@ -140,6 +140,7 @@ class SqliteFile:
                 (first, last, application, revision),
             )
             database.execute("UPDATE revision SET last = last + ?", (last,))
+
     processor_s = 0.0
 
     def disk_megabytes(self) -> float:

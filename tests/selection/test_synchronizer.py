@@ -231,3 +231,28 @@ def test_one_that_is_garbage_does_not_stop_the_others(tmp_path: Path) -> None:
         assert application.contexts.to_reload() == ["ada"]
 
     run(tmp_path, TWO, scenario)
+
+
+def test_a_store_that_lost_what_it_held_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Workers and machines agree again then, also with those that start anew."""
+
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("exp3"))
+        synchronizer = follower(desk, application)
+        await synchronizer.follow()
+        await desk.answer(application, context="ada")
+        for number in range(3):
+            assert await desk.observe(application, Feedback(f"f-{number}", row=ROW, context="ada", label=b"1"))
+        await synchronizer.follow()
+        with sqlite3.connect(tmp_path / "selection.sqlite3") as database:
+            for table in ("sums", "changes", "seen_until"):
+                database.execute(f"DELETE FROM {table}")
+            database.execute("UPDATE revision SET last = 1")
+        await synchronizer.follow()
+        assert application.contexts.prior().number("", "observations") == 0
+        assert application.contexts.totals("ada") is not None and numbers(application, "ada") == numbers(
+            application, None
+        )
+        assert caplog.text.count("has lost what it held: it is at change 1, and was at 3") == 1
+
+    run(tmp_path, TWO, scenario, cache=True)

@@ -79,7 +79,14 @@ class Synchronizer:
             StoreUnavailable: the next call continues from the same place.
         """
         cursor, changed = await self._store.changes(-1 if self._cursor is None else self._cursor)
-        if self._cursor is None:
+        is_lost = self._cursor is not None and cursor < self._cursor
+        if is_lost:
+            log.error(
+                "the selection store has lost what it held: it is at change %(change)d, and was at %(before)d. What is "
+                "in it now counts",
+                {"change": cursor, "before": self._cursor},
+            )
+        if self._cursor is None or is_lost:
             # States that were read before there was a cursor may have changed in between.
             changed = [(each.snapshot.id, name) for each in self._applications() for name in each.contexts.names()]
         applications = {application.snapshot.id: application for application in self._applications()}

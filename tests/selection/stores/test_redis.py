@@ -1,13 +1,14 @@
 import asyncio
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kept_states import observation, opened, run
 
 from clipper.errors import StoreUnavailable
 from clipper.selection.stores.redis import RedisStore
-from clipper.selection.stores.store import EVERYONE, Amount
+from clipper.selection.stores.store import EVERYONE, Amount, Observation
 from redis_server import RedisServer
 
 
@@ -76,3 +77,57 @@ def test_arrays_of_another_size_cost_their_own_state_alone(redis_server: RedisSe
     subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
     well, ill = asyncio.run(scenario())
     assert well == {"x": 1.0} and isinstance(ill, StoreUnavailable)
+
+
+def set_(server: RedisServer, name: str, value: str) -> None:
+    subprocess.run(
+        ["redis-cli", "-p", str(server.port), "config", "set", name, value], check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def test_a_redis_without_room_refuses_feedback_whole_and_is_read(tmp_path: Path) -> None:
+    async def scenario(server: RedisServer) -> None:
+        async with opened(lambda: RedisStore(server.url)) as store:
+            await store.commit([observation("a", "ada", x=1.0)])
+            set_(server, "maxmemory", "1mb")
+            with pytest.raises(StoreUnavailable, match="maxmemory"):
+                await store.commit([observation("b", "ada", x=1.0)])
+            assert await store.load("app-1", "ada") == {"x": 1.0}
+            cursor, _ = await store.changes(-1)
+            set_(server, "maxmemory", "0")
+            assert await store.commit([observation("b", "ada", x=1.0)]) == [True]
+            assert await store.load("app-1", "ada") == {"x": 2.0}
+            assert (await store.changes(cursor))[0] == cursor + 1
+
+    with RedisServer(tmp_path) as server:
+        server.start()
+        asyncio.run(scenario(server))
+
+
+def test_a_redis_that_removes_keys_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with RedisServer(tmp_path) as server:
+        server.start("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+        run(lambda: RedisStore(server.url), [observation("a", x=1.0)], [observation("b", x=1.0)])
+    assert caplog.text.count("forgets what is learned") == 1 and "allkeys-lru" in caplog.text
+
+
+def test_a_commit_whose_answer_was_lost_is_answered_as_it_was(redis_server: RedisServer) -> None:
+    """The client sends it again, and Redis has made it."""
+
+    async def scenario() -> None:
+        async with opened(lambda: RedisStore(redis_server.url)) as store:
+            assert isinstance(store, RedisStore)
+            anonymous = Observation(None, "app-1", {"ada": {"x": 1.0}})
+            commit, answers = store._scripts["commit"], []
+
+            async def twice(**arguments: Any) -> Any:
+                answers.extend([await commit(**arguments), await commit(**arguments)])
+                return answers[-1]
+
+            store._scripts["commit"] = twice
+            assert await store.commit([observation("a", x=1.0), anonymous]) == [True, True]
+            assert answers[0] == answers[1]
+            assert (await store.load("app-1", "ada"), await store.load("app-1", EVERYONE)) == ({"x": 1.0}, {"x": 1.0})
+
+    subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
+    asyncio.run(scenario())

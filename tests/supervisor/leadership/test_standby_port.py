@@ -1,0 +1,62 @@
+"""The management port of a standby: whatever is called, it is answered, and says who leads."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from litestar.testing import TestClient
+
+from clipper.home import Place
+from clipper.management.app import create_app
+from clipper.registry.shared import Leader
+from clipper.supervisor.artifacts.store import Artifacts
+from clipper.supervisor.leadership.standby import Standby, StandbyOperations
+from clipper.supervisor.stop_requests import StopRequests
+from fuzz_management import Calling
+
+ATTEMPTS = 200
+
+
+def app_of_standby(folder: Path) -> Any:
+    registry: Any = SimpleNamespace(shown_address="redis://h/0")
+    stopping = StopRequests(0.0)
+    standby = Standby(registry, Artifacts(folder), lambda: asyncio.sleep(0), stopping)
+    standby.outcome = Leader(7, "http://other:1338", 1e9, is_ready=True)
+    operations: Any = StandbyOperations(standby, registry, folder, Place(1, "http://m", "http://q", 0.0), stopping)
+    return create_app(operations)
+
+
+def test_whatever_is_called_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TestClient(app_of_standby(tmp_path), raise_server_exceptions=False) as client:
+        server: Any = SimpleNamespace(
+            ask=client.request, token="right", place=SimpleNamespace(management_url=str(client.base_url))
+        )
+        answers: list[int] = []
+
+        def request(method: str, url: str, **named: Any) -> httpx.Response:
+            if named["headers"].get("Authorization") != "Bearer right":  # that is the gate's, whoever leads
+                refusal = {"error": "unauthorized", "cause": "no token"}
+                return httpx.Response(401, json=refusal, request=httpx.Request(method, url))
+            answer = client.request(method, url, **{name: named[name] for name in ("params", "content", "headers")})
+            answers.append(answer.status_code)
+            return answer
+
+        calling = Calling(server)
+        monkeypatch.setattr(httpx, "request", request)
+        for number in range(ATTEMPTS):
+            calling.attempt(number)
+        assert {200, 503} <= set(answers)
+
+
+def test_what_is_refused_says_who_leads(tmp_path: Path) -> None:
+    with TestClient(app_of_standby(tmp_path)) as client:
+        for path in ("/models", "/applications", "/tokens", "/events", "/series"):
+            refusal = client.get(path)
+            assert refusal.status_code == 503 and refusal.json()["error"] == "not_leader", path
+            assert "http://other:1338 leads, with epoch 7" in refusal.json()["cause"]
+        upload = client.put(f"/artifacts/{'ab' * 32}", content=b"x", headers={"Content-Type": "application/x-tar"})
+        assert upload.status_code == 503
+        assert client.get("/metrics").status_code == 200
