@@ -306,6 +306,7 @@ def test_the_oldest_arrival_is_over_all_lanes_and_background_rows_have_a_mean_le
     for row in (b"1", b"123"):
         queue.push_background(make_work(row))
     assert (queue.background, queue.background_row_bytes) == (2, 2.0)
+    assert queue.oldest_arrival_s() == 0.1, "as many as the others, and not one of them"
 
 
 def test_a_query_that_was_late_to_be_read_is_put_where_its_deadline_is() -> None:
