@@ -38,16 +38,14 @@ MODEL = ModelId("m", "1")
 class Queue:
     """Takes its turn by noting it. It waits, as long as it gains by that, as a scheduler does."""
 
-    def __init__(self, turns: Turns, *, gains: bool = True, max_wait_s: float = MAX_WAIT_S) -> None:
+    def __init__(self, *, gains: bool = True, max_wait_s: float = MAX_WAIT_S) -> None:
         self.turns = 0
-        self._flow = turns.flow
         self._gains = gains
         self._max_wait_s = max_wait_s
         self._since_s = turns_time()
 
-    def flow_wait_until_s(self, now_s: float, *, has_arrivals: bool) -> float:
-        waits = self._gains and (has_arrivals or self._flow.brings_more(now_s))
-        return self._since_s + self._max_wait_s if waits else 0.0
+    def flow_wait_until_s(self) -> float:
+        return self._since_s + self._max_wait_s if self._gains else 0.0
 
     def take_due_turn(self) -> None:
         self.turns += 1
@@ -67,7 +65,7 @@ async def keep_asking(turns: Turns, rounds: int) -> None:
 def test_a_query_that_comes_alone_goes_at_the_end_of_the_turn() -> None:
     async def scenario() -> None:
         turns = Turns()
-        queue = Queue(turns)
+        queue = Queue()
         ask(turns, queue)
         assert queue.turns == 0
         await turn_over(1)
@@ -83,7 +81,7 @@ def test_a_bug_in_one_queues_turn_does_not_cost_the_others_theirs(caplog: pytest
 
     async def scenario() -> None:
         turns = Turns()
-        broken, queue = Broken(turns, gains=False), Queue(turns, gains=False)
+        broken, queue = Broken(gains=False), Queue(gains=False)
         ask(turns, broken)
         ask(turns, queue)
         await turn_over(1)
@@ -97,7 +95,7 @@ def test_a_bug_in_one_queues_turn_does_not_cost_the_others_theirs(caplog: pytest
 def test_who_ends_the_turn_before_the_loop_polls_again_has_batches_given_out_once() -> None:
     async def scenario() -> None:
         turns = Turns()
-        queue = Queue(turns)
+        queue = Queue()
         turns.end()  # nothing waits
         ask(turns, queue)
         turns.end()
@@ -111,7 +109,7 @@ def test_who_ends_the_turn_before_the_loop_polls_again_has_batches_given_out_onc
 def test_while_queries_come_for_any_model_those_wait_that_gain_by_more() -> None:
     async def scenario() -> None:
         turns = Turns()
-        gains, does_not = Queue(turns), Queue(turns, gains=False)
+        gains, does_not = Queue(), Queue(gains=False)
         ask(turns, gains)
         ask(turns, does_not)
         await keep_asking(turns, 5)
@@ -126,7 +124,7 @@ def test_while_queries_come_for_any_model_those_wait_that_gain_by_more() -> None
 def test_nobody_waits_for_longer_than_the_bound_or_a_part_of_the_slo() -> None:
     async def scenario() -> None:
         turns = Turns()
-        patient, urgent = Queue(turns), Queue(turns, max_wait_s=0.0001)
+        patient, urgent = Queue(), Queue(max_wait_s=0.0001)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ShiftedLoop)
         ask(turns, patient)
@@ -155,7 +153,7 @@ def turns_time() -> float:
 def test_answers_that_will_bring_more_queries_are_waited_for() -> None:
     async def scenario() -> None:
         turns = Turns()
-        queue = Queue(turns)
+        queue = Queue()
         batches = [send(turns, MANY), send(turns, MANY)]
         ask(turns, queue)
         await turn_over()
@@ -175,14 +173,14 @@ def test_few_queries_long_batches_and_those_that_hang_are_not_waited_for() -> No
         for turns, rows, is_short in ((few, 1, True), (long, MANY, False), (hanging, MANY, True)):
             late = [send(turns, rows, is_short=is_short) for _ in range(2)]
             loop.advance(2 * MAX_OUT_S if turns is hanging else 0.0)
-            queue = Queue(turns)
+            queue = Queue()
             ask(turns, queue)
             await turn_over()
             assert queue.turns == 1
             for batch in late:
                 turns.ended(MODEL, batch)
         batches = [send(hanging, MANY), send(hanging, MANY)]
-        queue = Queue(hanging)
+        queue = Queue()
         ask(hanging, queue)
         await turn_over()
         assert queue.turns == 0, "those that hung are forgotten, and nothing else"
@@ -194,7 +192,7 @@ def test_few_queries_long_batches_and_those_that_hang_are_not_waited_for() -> No
 def test_answers_that_do_not_come_are_waited_for_no_longer_than_the_bound() -> None:
     async def scenario() -> None:
         turns = Turns()
-        queue = Queue(turns)
+        queue = Queue()
         loop = asyncio.get_running_loop()
         assert isinstance(loop, StillLoop)
         ask(turns, queue)
@@ -213,7 +211,7 @@ def test_turns_are_idle_while_nobody_waits() -> None:
     async def scenario() -> None:
         turns = Turns()
         assert turns.are_idle
-        ask(turns, Queue(turns))
+        ask(turns, Queue())
         assert not turns.are_idle
         await turn_over(1)
         assert turns.are_idle
@@ -228,9 +226,9 @@ def test_a_queue_that_waits_less_long_is_not_kept_by_the_timer_of_one_that_waits
         assert isinstance(loop, StillLoop)
         send(turns, MANY)
         send(turns, MANY)
-        ask(turns, Queue(turns))
+        ask(turns, Queue())
         await turn_over()
-        urgent = Queue(turns, max_wait_s=0.0001)
+        urgent = Queue(max_wait_s=0.0001)
         ask(turns, urgent)
         await turn_over()
         assert urgent.turns == 0

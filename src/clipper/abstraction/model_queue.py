@@ -21,7 +21,7 @@ from clipper.abstraction.counts import VersionCounts
 from clipper.abstraction.notices import FailureNotices
 from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
-from clipper.abstraction.work import Waiter, Work
+from clipper.abstraction.work import NOBODY, Waiter, Work
 from clipper.containers.protocol.messages import Results, Welcome
 from clipper.containers.protocol.typed import TypedResults
 from clipper.control.snapshot import ReplicaAddress, VersionSnapshot
@@ -57,7 +57,9 @@ class ModelQueue:
         self._table = cache.table() if snapshot.cache else None
         self._turns = turns
         self.unsettled = turns.unsettled
+        self._flow = turns.flow
         self._scheduler = Scheduler(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000, turns.flow)
+        self._queue = self._scheduler.queue
         self._links: dict[str, Replica] = {}
         self._loop = asyncio.get_running_loop()
         self._turn_is_due = False
@@ -96,7 +98,7 @@ class ModelQueue:
                 if found.lane or arrival_s < found.arrival_s + slo_s:
                     found.join(waiter)
                     if not is_background:
-                        self._scheduler.queue.hasten(found, slo_s, waiter.deadline_s)
+                        self._queue.hasten(found, slo_s, waiter.deadline_s)
                         if not self.is_served:
                             self._turns.unserved[self.model] = self._loop.time()
                     return None
@@ -110,13 +112,13 @@ class ModelQueue:
                 self._fail(work, "no_replica", f"{self.model} has no replica")
                 return None
         if is_background:
-            if not self._scheduler.queue.push_background(work):
+            if not self._queue.push_background(work):
                 self._refuse(work)
                 return None
         else:
             self._counts.arrivals += 1
-            self._turns.flow.arrivals += 1
-            if not self._scheduler.queue.push(work) and not self._push_for_expired(work, arrival_s):
+            self._flow.arrivals += 1
+            if not self._queue.push(work) and not self._push_for_expired(work, arrival_s):
                 return None
         if table is not None:
             table.begin(work)
@@ -165,7 +167,7 @@ class ModelQueue:
     @property
     def has_waiting(self) -> bool:
         """Whether queries wait for a replica."""
-        return self._scheduler.queue.length > 0
+        return self._queue.length > 0
 
     def set_slo(self, slo_s: float) -> None:
         """Set the smallest SLO of the applications that query this version: batches are sized for it."""
@@ -227,7 +229,7 @@ class ModelQueue:
 
     def lost(self, replica: Replica) -> None:
         """The connection broke: requeue the work that was in flight."""
-        self._scheduler.queue.push_back([work for work in self._lose(replica) if self._may_retry(work)])
+        self._queue.push_back([work for work in self._lose(replica) if self._may_retry(work)])
         if replica.is_draining:
             self._remove(replica)
         self._take_turn()
@@ -252,12 +254,12 @@ class ModelQueue:
     def _remove(self, replica: Replica) -> None:
         del self._links[replica.id]
         replica.close()
-        self._scheduler.queue.push_back(self._lose(replica))
+        self._queue.push_back(self._lose(replica))
         self._drop_unservable()
 
     def _drop_unservable(self) -> None:
         if not self._links and not self.wakes:
-            self._drop(self._scheduler.queue.clear(), "no_replica", f"{self.model} has no replica any more")
+            self._drop(self._queue.clear(), "no_replica", f"{self.model} has no replica any more")
 
     def _lose(self, replica: Replica) -> list[Work]:
         """Remove the replica from the scheduler. Return the work that it had in flight."""
@@ -274,8 +276,8 @@ class ModelQueue:
         self._turn_is_due = True
         self._turns.await_end(self)
 
-    def flow_wait_until_s(self, now_s: float, *, has_arrivals: bool) -> float:
-        return self._scheduler.flow_wait_until_s(now_s, has_arrivals=has_arrivals)
+    def flow_wait_until_s(self) -> float:
+        return self._scheduler.flow_wait_until_s()
 
     def take_due_turn(self) -> None:
         # A batch that came back in the meantime may have taken the turn already.
@@ -388,12 +390,10 @@ class ModelQueue:
         """Send the next batch before the answers of the last one are written, so that the replica does not idle."""
         if replica.is_draining and replica.state is not None and not replica.state.in_flight:
             self._remove(replica)
-        queue = self._scheduler.queue
-        if not queue.length and not queue.background:
+        if not self._queue.length and not self._queue.background:
             return
         # Clients whose answers are written now may query again, which would make a short batch larger.
-        now_s = self._loop.time()
-        if self._scheduler.flow_wait_until_s(now_s, has_arrivals=True) <= now_s:
+        if self._scheduler.flow_wait_until_s() <= self._loop.time():
             self._take_turn()
         elif not self._turn_is_due:
             self._await_turn()
@@ -405,7 +405,9 @@ class ModelQueue:
             self._table.fulfil(works)
         name = self.model.name
         for work, output in zip(works, outputs):
-            for waiter in work.dismiss():
+            # As dismiss() does, without a call for each query.
+            waiters, work.waiters = work.waiters, NOBODY
+            for waiter in waiters:
                 waiter.on_output(name, output)
 
     def _fail_output(self, work: Work, message: str) -> None:

@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 class Waiting(Protocol):
     """A queue with queries that no batch has taken yet."""
 
-    def flow_wait_until_s(self, now_s: float, *, has_arrivals: bool) -> float:
-        """Return until when it waits, at most, because a later batch, with more queries, is expected to be better than
-        one now; a past time if it does not wait. ``has_arrivals``: queries have come in this turn of the loop.
+    def flow_wait_until_s(self) -> float:
+        """Return until when it waits, at most, if more queries are expected, since a later batch with these would be
+        better than one now; a past time if it does not wait.
         """
 
     def take_due_turn(self) -> None:
@@ -100,11 +100,11 @@ class Turns:
         self._end_is_due = False
         has_arrivals, now_s = self.flow.arrivals > arrivals, self._loop.time()
         waiting, self._waiting = self._waiting, []
-        first_s = math.inf
+        are_expected, first_s = has_arrivals, math.inf
         for queue in waiting:
+            are_expected = are_expected or self.flow.brings_more(now_s)
             try:
-                until_s = queue.flow_wait_until_s(now_s, has_arrivals=has_arrivals)
-                if until_s > now_s:
+                if are_expected and (until_s := queue.flow_wait_until_s()) > now_s:
                     self._waiting.append(queue)
                     first_s = min(first_s, until_s)
                 else:

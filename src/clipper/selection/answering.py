@@ -169,7 +169,8 @@ class Answering:
         # The policy may combine by the input, even if the input is not kept.
         row = query.row
         if self.feedback_ttl_s:
-            if not self._may_need_input(query):
+            # Most policies never need it, which is asked without a call for each query.
+            if choice is not None and not (terms.selector.may_need_input and self._may_need_input(query)):
                 query.row = None
             self._joins.remember(query, now_s)
         if choice is None or output is None:
@@ -251,7 +252,7 @@ class Answering:
         outcomes, arms = self.outcomes, query.arms
         is_answered = query.output is not None
         if is_answered:
-            outcomes.answered()
+            outcomes.answers += 1
         # If the policy learns from all outputs, an output in time counts even if the query got no answer.
         counts_outputs = is_answered or self.terms.selector.policy.feedback == "all"
         for model in choice.models:

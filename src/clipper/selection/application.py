@@ -238,13 +238,16 @@ class Application:
         self._reads.wait(context, self.terms.budget_s * READ_SHARE, go_on)
 
     def _select_and_ask(self, query: Query, row: bytes, totals: Totals) -> None:
+        terms = self.terms
         try:
-            choice = self.select(totals, query.view())
+            # As select() does.
+            choice = terms.selector.select_beside(
+                terms.ramp, terms.models, totals, query.view(), self.surroundings.random
+            )
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self.answering.finish(query)
             return
-        terms = self.terms
         if query.note is not None:
             query.note.selected_s = self.answering.now_s()
         self._ask(query, row, choice, terms.targets, terms.arms)

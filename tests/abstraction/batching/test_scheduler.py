@@ -297,24 +297,23 @@ def test_a_single_query_goes_to_the_replica_that_is_fastest_for_it(other: Speed)
 
 def test_a_short_batch_waits_for_more_for_a_while_if_they_come() -> None:
     scheduler = make_scheduler(Speed(limit=100))
-    assert scheduler.flow_wait_until_s(10.0, has_arrivals=True) == 0.0
+    assert scheduler.flow_wait_until_s() == 0.0
     push(scheduler, 1, 10.0)
-    assert scheduler.flow_wait_until_s(10.0, has_arrivals=True) == 10.0 + MAX_SHORT_WAIT_S
-    assert scheduler.flow_wait_until_s(10.0, has_arrivals=False) == 0.0
+    assert scheduler.flow_wait_until_s() == 10.0 + MAX_SHORT_WAIT_S
     push(scheduler, ENOUGH - 2, 10.001)
-    assert scheduler.flow_wait_until_s(10.001, has_arrivals=True) == 10.0 + MAX_SHORT_WAIT_S
+    assert scheduler.flow_wait_until_s() == 10.0 + MAX_SHORT_WAIT_S
     push(scheduler, 1, 10.001)
-    assert scheduler.flow_wait_until_s(10.001, has_arrivals=True) == 0.0
+    assert scheduler.flow_wait_until_s() == 0.0
 
 
 def test_no_batch_waits_that_is_full_or_long() -> None:
     full, long = make_scheduler(SHORT), make_scheduler(LONG)
     push(full, SHORT.limit - 1)
-    assert full.flow_wait_until_s(0.0, has_arrivals=True) > 0.0
+    assert full.flow_wait_until_s() > 0.0
     push(full, 1)
     push(long, 1)
-    assert full.flow_wait_until_s(0.0, has_arrivals=True) == 0.0
-    assert long.flow_wait_until_s(0.0, has_arrivals=True) == 0.0
+    assert full.flow_wait_until_s() == 0.0
+    assert long.flow_wait_until_s() == 0.0
 
 
 def test_a_fixed_batch_is_allowed_from_the_first_on_and_else_it_grows() -> None:
@@ -370,6 +369,6 @@ def test_short_batches_wait_for_more_although_a_third_of_them_stall() -> None:
         replica.times.record(1 + number % 2, 0, 4 * SHORT_S if number % 3 == 2 else SHORT_S / 5)
     assert replica.times.mean_s(1) >= SHORT_S
     push(scheduler, 2)
-    assert scheduler.flow_wait_until_s(0.0, has_arrivals=True) > 0.0
+    assert scheduler.flow_wait_until_s() > 0.0
     (_, batch), *_ = scheduler.decide(0.0).batches
     assert batch.is_short

@@ -179,7 +179,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def set_slo(self, slo_s: float) -> None:
         self.scheduler.set_slo(slo_s)
         self.scheduler.is_quiet()
-        assert self.scheduler.flow_wait_until_s(self.now_s, has_arrivals=True) <= self.now_s + MAX_SHORT_WAIT_S
+        assert self.scheduler.flow_wait_until_s() <= self.now_s + MAX_SHORT_WAIT_S
 
     @invariant()
     def counts_are_exact(self) -> None:

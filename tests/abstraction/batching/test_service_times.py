@@ -33,9 +33,9 @@ def learned(
     return times
 
 
-def test_with_nothing_known_it_expects_nothing_and_one_row_is_most() -> None:
+def test_with_nothing_known_it_expects_nothing() -> None:
     times = ServiceTimes()
-    assert (times.is_known, times.mean_s(100), times.slow_s(100), times.most_rows()) == (False, 0.0, 0.0, 1)
+    assert (times.is_known, times.mean_s(100), times.slow_s(100), times.one_row_s, times.largest) == (False, 0, 0, 0, 0)
     assert times.ratios(7) == (1.0,) * len(QUANTILES)
 
 
@@ -141,11 +141,10 @@ def test_about_nine_of_ten_batches_are_within_the_slow_time(noise: float) -> Non
     assert 0.05 < above / 2000 < 0.2
 
 
-def test_a_batch_may_be_so_many_times_as_large_as_any_before() -> None:
+def test_the_largest_batch_is_remembered() -> None:
     times = learned([3])
-    assert times.most_rows() == 3 * MAX_GROWTH
     times.record(1, 0, 0.001)
-    assert times.most_rows() == 3 * MAX_GROWTH
+    assert times.largest == 3
 
 
 def test_rows_within_a_budget() -> None:
@@ -339,5 +338,5 @@ def test_stalls_move_the_mean_and_not_the_median() -> None:
     for number in range(300):
         times.record(1, 0, 0.004 if number % 3 == 2 else 0.0002)
     assert times.mean_s(1) > 0.001
-    assert times.median_s(1) == pytest.approx(0.0002, rel=0.2)
-    assert times.median_s(1) <= times.slow_s(1)
+    assert times.one_row_s == pytest.approx(0.0002, rel=0.2)
+    assert times.one_row_s <= times.slow_s(1)

@@ -44,7 +44,7 @@ class Simulation:
                 self.outcomes.missed(name, choice, ARMS)
             else:
                 self.outcomes.came(ARMS.key(name))
-                self.outcomes.answered()
+                self.outcomes.answers += 1
             if self.has_feedback(is_missed):
                 self._learn(name, choice, is_missed=is_missed)
             if len(self.asked) % 20 == 0:
@@ -109,7 +109,7 @@ def test_misses_are_made_up_for_once_and_few_at_a_time() -> None:
     outcomes = Outcomes()
     for _ in range(500):
         outcomes.came("fast:1")
-        outcomes.answered()
+        outcomes.answers += 1
         outcomes.told_of_answer()
         outcomes.missed("slow", SLOW, ARMS)
     times = []
@@ -121,7 +121,7 @@ def test_misses_are_made_up_for_once_and_few_at_a_time() -> None:
 def test_what_was_not_learned_is_made_up_for_again() -> None:
     outcomes = Outcomes()
     for _ in range(50):
-        outcomes.answered()
+        outcomes.answers += 1
         outcomes.told_of_answer()
         outcomes.missed("slow", SLOW, ARMS)
     made_up = outcomes.make_up()
@@ -134,7 +134,7 @@ def test_what_was_not_learned_is_made_up_for_again() -> None:
 def test_without_feedback_on_answers_nothing_is_made_up() -> None:
     outcomes = Outcomes()
     for _ in range(500):
-        outcomes.answered()
+        outcomes.answers += 1
         outcomes.missed("slow", SLOW, ARMS)
     assert outcomes.make_up() == []
 

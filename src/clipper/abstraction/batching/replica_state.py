@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from clipper.abstraction.batching.controller import Controller
 from clipper.abstraction.batching.flow import Batch
-from clipper.abstraction.batching.service_times import LEAST_S, ServiceTimes
+from clipper.abstraction.batching.service_times import LEAST_S, MAX_GROWTH, ServiceTimes
 
 # A batch that takes less than this is short. A second batch behind it hides a round trip of about 0.2 ms. A replica
 # that idles for this long loses less than a batch costs the worker and the container, so short batches may wait.
@@ -53,7 +53,7 @@ class ReplicaState:
         """The largest batch to send now, in rows."""
         if self.controller is not None:
             return self.controller.limit
-        most = self.times.most_rows()
+        most = self.times.largest * MAX_GROWTH or 1
         return most if most < self.max_batch else self.max_batch
 
     def batch_limit(self, slo_s: float) -> int:

@@ -187,18 +187,17 @@ class Scheduler:
                 return False
         return True
 
-    def flow_wait_until_s(self, now_s: float, *, has_arrivals: bool) -> float:
-        """Return until when a short batch of the queries that wait now is held back for more, at most; a past time if
-        it is not. ``has_arrivals``: some came in this turn of the loop.
+    def flow_wait_until_s(self) -> float:
+        """Return until when a short batch of the queries that wait now is held back at most, if more are expected; a
+        past time if it is not.
         """
-        queue = self.queue
-        waiting = queue.length
-        if not waiting or waiting >= ENOUGH or not (has_arrivals or self._flow.brings_more(now_s)):
+        waiting = self.queue.length
+        if not waiting or waiting >= ENOUGH:
             return 0.0
         for replica in self.replicas.values():
             if replica.times.one_row_s >= SHORT_S or waiting >= replica.limit:
                 return 0.0
-        return queue.oldest_arrival_s() + self._short_wait_s
+        return self.queue.oldest_arrival_s() + self._short_wait_s
 
     def decide(self, now_s: float) -> Decision:
         """Give idle replicas batches, those of this node first, and the fastest; then second batches to those whose
@@ -441,7 +440,7 @@ class Scheduler:
         size = len(works)
         size_bytes = sum([len(work.row) for work in works]) if self.queue.varies else 0
         expected_s = replica.times.mean_s(size, size_bytes)
-        is_short = replica.times.median_s(size, size_bytes) < SHORT_S
+        is_short = expected_s * replica.times.median_ratio(size) < SHORT_S
         was_full = replica.controller is not None and size >= replica.controller.limit
         batch = Batch(self._next_id, works, now_s, expected_s, size_bytes, was_full, is_short)
         replica.in_flight[batch.id] = batch

@@ -88,17 +88,13 @@ class ServiceTimes:
             found = known[min(known, key=lambda other: abs(other - size))] if known else (1.0,) * len(QUANTILES)
         return found
 
-    def median_s(self, rows: int, size_bytes: float = 0.0) -> float:
-        """Return the time that half of such batches stay within: a few stalls change it less than the mean."""
-        return self.mean_s(rows, size_bytes) * self.ratios(rows)[len(QUANTILES) // 2]
+    def median_ratio(self, rows: int) -> float:
+        """Return the ratio that half of such batches stay within: a few stalls change it less than the mean."""
+        return self.ratios(rows)[len(QUANTILES) // 2]
 
     def slow_s(self, rows: int, size_bytes: float = 0.0) -> float:
         """Return the time that nine of ten such batches stay within."""
         return self.mean_s(rows, size_bytes) * self.ratios(rows)[-1]
-
-    def most_rows(self) -> int:
-        """Return the largest batch to try, in rows."""
-        return max(1, self.largest * MAX_GROWTH)
 
     def most_bytes(self) -> float:
         """Return the bytes up to which the fit is used. A larger batch is assumed to be no slower, so it is tried."""
@@ -107,7 +103,7 @@ class ServiceTimes:
     def rows_within(self, budget_s: float, row_bytes: float = 0.0) -> float:
         """Return how many rows of ``row_bytes`` bytes are expected to fit into the budget; 0 if not even one does."""
         per_row_s = self.per_row_s + self.per_byte_s * row_bytes
-        spare_s = budget_s / self.ratios(max(1, self.largest))[len(QUANTILES) // 2] - self.fixed_s
+        spare_s = budget_s / self.median_ratio(max(1, self.largest)) - self.fixed_s
         # A budget for exactly one row is often the rounded sum of these two terms.
         if spare_s < per_row_s * (1 - 1e-9) or spare_s < 0:
             return 0.0
@@ -146,7 +142,7 @@ class ServiceTimes:
         self._is_sized = other._is_sized
         self.fixed_s, self.per_row_s, self.per_byte_s = other.fixed_s, other.per_row_s, other.per_byte_s
         self.is_known, self.largest, self.largest_bytes = other.is_known, other.largest, other.largest_bytes
-        self.one_row_s = self.median_s(1)
+        self.one_row_s = self.mean_s(1) * self.median_ratio(1)
 
     def _is_beyond(self, rows: int, ratio: float) -> bool:
         """Whether a batch took far more or far less than all others, in the same direction as those just before it."""
@@ -165,7 +161,7 @@ class ServiceTimes:
         self._add(rows, size_bytes, min(took_s, most_s), 1 / (expected_s * expected_s))
         self._fit()
         self._keep_ratio(rows, took_s / max(self.mean_s(rows, size_bytes), LEAST_S))
-        self.one_row_s = self.median_s(1)
+        self.one_row_s = self.mean_s(1) * self.median_ratio(1)
 
     def rescale(self, times: float) -> None:
         """Set a new speed, ``times`` the old service times: keep the fit's shape and replace its level."""
@@ -178,7 +174,7 @@ class ServiceTimes:
         self.per_byte_s *= times
         self._ratios.clear()
         self._quantiles.clear()
-        self.one_row_s = self.median_s(1)
+        self.one_row_s = self.mean_s(1) * self.median_ratio(1)
 
     def _add(self, rows: int, size_bytes: int, took_s: float, weight: float) -> None:
         n, m = float(rows), float(size_bytes)

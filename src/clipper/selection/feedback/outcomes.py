@@ -69,13 +69,17 @@ class MadeUp(msgspec.Struct, frozen=True):
 
 
 class Outcomes:
-    """Counts the outcomes for one application in one worker, which gets the feedback on its own queries."""
+    """Counts the outcomes for one application in one worker, which gets the feedback on its own queries.
+
+    Attributes:
+        answers: queries that got their models' answer; older ones count less. The query path increments it.
+    """
 
     def __init__(self) -> None:
         self._versions: dict[str, Version] = {}
         self._counted = 0
-        # Answers by a version: their number, and those with feedback.
-        self._answered = 0.0
+        self.answers = 0.0
+        # Of these, those with feedback.
         self._told = 0.0
         # Losses of the default, as far as labels show them.
         self._default_loss = 0.0
@@ -95,10 +99,6 @@ class Outcomes:
         version.missed += 1
         version.choice, version.arms, version.features = choice, arms, features
         version.see(was_in_time=False)
-
-    def answered(self) -> None:
-        """Count a query that got its models' answer."""
-        self._answered += 1
 
     def told_of_answer(self) -> None:
         """Count feedback on an answer."""
@@ -127,7 +127,7 @@ class Outcomes:
 
     def make_up(self) -> list[MadeUp]:
         """Return the misses without feedback to learn from now; from here on they count as learned from."""
-        share = min((self._told + 1) / (self._answered + 1), 1.0)
+        share = min((self._told + 1) / (self.answers + 1), 1.0)
         loss = self._default_loss / self._defaults_scored if self._defaults_scored else 1.0
         made_up = []
         for key, version in self._versions.items():
@@ -156,7 +156,7 @@ class Outcomes:
 
     def _fade(self) -> None:
         self._counted //= 2
-        self._answered /= 2
+        self.answers /= 2
         self._told /= 2
         self._default_loss /= 2
         self._defaults_scored /= 2
