@@ -45,7 +45,7 @@ def test_context(fields: dict[str, Any], context: str | None) -> None:
 
 
 def test_feedback_on_an_input_has_no_name_and_on_a_query_there_is_one() -> None:
-    assert read_one({"input": [1, 2], "label": 3}).id is None
+    assert read_one({"input": [1, 2], "label": 3}).id == ""
     assert read_one({"query_id": 7, "label": 3}).id == read_one({"query_id": 7, "label": 4}).id
 
 

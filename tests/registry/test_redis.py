@@ -346,7 +346,7 @@ def test_a_redis_without_room_refuses_changes_and_leads_on(own_server: RedisServ
 
 # What somebody else may put in place of each key.
 KEYS = ["schema", "id", "lease", "held", "standby", "applications", "models", "versions", "tokens", "keys", "to_forget",
-        "counters", "artifacts", f"artifact:{DIGEST}:0"]  # fmt: skip
+        "counters", "secrets", "artifacts", f"artifact:{DIGEST}:0"]  # fmt: skip
 SPOILERS: dict[str, Callable[[Redis, str], object]] = {
     "text": lambda client, key: client.set(key, b"\xff garbage"),
     "number": lambda client, key: client.set(key, "999999999999999999999999"),
@@ -382,6 +382,7 @@ def test_whatever_is_in_place_of_a_key_ends_in_an_answer(
         lambda: registry.put_piece(DIGEST, 0, b"x"),
         lambda: registry.write(Put(TOKEN)),
         lambda: registry.reserve("replica", 1),
+        lambda: registry.secret("x", b"made"),
         lambda: registry.complete_artifact(DIGEST, 1),
         lambda: registry.remove_artifact(DIGEST),
         registry.release,

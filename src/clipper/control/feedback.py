@@ -7,15 +7,15 @@ class Feedback(Struct, frozen=True):
     """Feedback on one query, or on one input.
 
     Attributes:
-        id: a name for the feedback, so that it counts once however often it is sent; None for feedback that has none,
-            and counts each time.
+        id: a name for the feedback, so that it counts once however often it is sent. Empty for feedback that has none,
+            and counts each time: it is on an input, and is not passed on.
         row: the input's raw buffer, if the feedback is on an input.
         label: JSON text of the right output; None if there is a reward instead.
         reward: in [0, 1], for the models that were selected.
         features: raw buffer of the float64 numbers that come with an input; a query has its own.
     """
 
-    id: str | None
+    id: str
     query_id: int | None = None
     row: bytes | None = None
     context: str | None = None

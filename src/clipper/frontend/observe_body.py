@@ -174,7 +174,7 @@ def _feedback(
     return Feedback(name, query_id, row if query_id is None else None, context, label, body.reward, features)
 
 
-def feedback_id(given: str | None, query_id: int | None) -> str | None:
+def feedback_id(given: str | None, query_id: int | None) -> str:
     """Return the feedback's id: the one that its sender gave, or else that of its query.
 
     A query has one outcome. Feedback on an input without an id has none, since the same thing may well happen twice.
@@ -184,7 +184,7 @@ def feedback_id(given: str | None, query_id: int | None) -> str | None:
     """
     if given is not None and len(given) > MAX_ID_LENGTH:
         raise MalformedRequest(f"id has {len(given)} characters: expected at most {MAX_ID_LENGTH}")
-    return given or (None if query_id is None else f"query-{query_id}")
+    return given or ("" if query_id is None else f"query-{query_id}")
 
 
 def _not_one(error: Exception) -> MalformedRequest:

@@ -141,7 +141,7 @@ class Learner:
         entries = {each: contexts.begin(each, lesson) for each, lesson in learned.lessons.items()}
         committed = committer.submit(
             Observation(
-                feedback.id,
+                feedback.id or None,
                 application.snapshot.id,
                 {EVERYONE if each is None else each: amounts for each, amounts in entries.items()},
                 max(MIN_KEEP_S, application.snapshot.selection.feedback_ttl_s),

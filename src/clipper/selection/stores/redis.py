@@ -153,8 +153,8 @@ class RedisStore:
         if not self._was_looked_at:
             if why := why_it_evicts(await self._client.info("memory")):
                 log.error(
-                    "selection store %(store)s forgets what is learned: %(reason)s",
-                    {"store": shown(self._url), "reason": why},
+                    "selection store %(address)s forgets what is learned: %(reason)s",
+                    {"address": shown(self._url), "reason": why},
                 )
             self._was_looked_at = True
         own = self._own
