@@ -6,7 +6,7 @@ A deployed version is ``starting`` until it is asked for twice. A version of the
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -134,7 +134,7 @@ class MemoryOperations:
             workers=(WorkerStatus(0, os.getpid(), self.worker_state, 0, 1, None),),
             applications=len(self.applications),
             models=len(self.versions),
-            replicas=self.replica_states or {"ready": len(await self.list_replicas())},
+            replicas=self.replica_states or {"ready": len(await self.list_replicas(None))},
             lease=self.lease,
         )
 
@@ -282,8 +282,8 @@ class MemoryOperations:
         self.applications[application] = msgspec.structs.replace(old, links=links)
         return self.applications[application]
 
-    async def list_models(self) -> list[Model]:
-        return [await self.get_model(name) for name in self.versions]
+    async def list_models(self, names: Sequence[str] | None) -> list[Model]:
+        return [await self.get_model(name) for name in self.versions if names is None or name in names]
 
     async def get_model(self, name: str) -> Model:
         versions = self._versions(name)
@@ -379,11 +379,12 @@ class MemoryOperations:
     async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> Logs:
         return _logs([each for each in ("supervisor", "worker-0") if name in (None, each)], lines, after)
 
-    async def list_replicas(self) -> list[Replica]:
-        return [replica for versions in self.versions.values() for v in versions.values() for replica in v.replicas]
+    async def list_replicas(self, models: Sequence[str] | None) -> list[Replica]:
+        versions = [each for of in self.versions.values() for each in of.values()]
+        return [one for each in versions for one in each.replicas if models is None or one.model in models]
 
     async def get_replica(self, replica_id: str) -> Replica:
-        for replica in await self.list_replicas():
+        for replica in await self.list_replicas(None):
             if replica.id == replica_id:
                 return replica
         raise NotFound(f"no replica {replica_id!r}")
@@ -420,8 +421,8 @@ class MemoryOperations:
 
     async def metrics(self) -> bytes:
         worker = WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))
-        applications, models = await self.list_applications(), await self.list_models()
-        return render([worker], applications, models, await self.list_replicas(), await self.status())
+        applications, models = await self.list_applications(), await self.list_models(None)
+        return render([worker], applications, models, await self.list_replicas(None), await self.status())
 
     async def problems(self) -> list[str]:
         return self.causes

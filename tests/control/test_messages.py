@@ -12,11 +12,13 @@ from clipper.control.messages import (
     AnyReply,
     Applied,
     Apply,
+    BatchLimits,
     Command,
     Demand,
     Drain,
     Draining,
     Framer,
+    GetBatchLimits,
     GetLoads,
     GetReadings,
     GetRecentInput,
@@ -111,6 +113,7 @@ def bodies(stream: bytes, cuts: list[int]) -> list[bytes]:
         Apply(Snapshot()),
         GetStatistics(),
         GetLoads((ModelId("digits", "2"),)),
+        GetBatchLimits((ModelId("digits", "2"),)),
         GetReadings({"digits": NO_MARK, "other": 7}, (("digits", "2", 9),)),
         Drain(),
         GetRecentInput("m"),
@@ -130,6 +133,7 @@ def test_commands_survive_the_way(command: AnyCommand) -> None:
             Readings((READING,), (VersionReading("digits", "2", 9, 4, 7, 0.5, 4, 0.25, 1, 0, 2, 8),)),
         ),
         (GetLoads(()), Loads((VersionLoad("digits", "2", 9, 1, 3, 0.25, 2, 0.5, 0.02, {"digits:2#0.g1": 400.0}),))),
+        (GetBatchLimits((ModelId("digits", "2"),)), BatchLimits({"digits:2#0.g1": 64})),
         (Drain(), Draining()),
         (GetRecentInput("m"), RecentInput("float64[1]", bytes(8))),
         (GetRecentInput("m"), RecentInput()),
@@ -173,6 +177,7 @@ def test_what_is_not_the_reply_to_a_command_is_a_violation(other: Drain | Statis
 def test_each_command_names_its_reply() -> None:
     """An entry in one union and not in the other would be refused by whoever gets it."""
     assert [command.reply_type() for command in get_args(AnyCommand)] == [
-        Applied, Applied, Statistics, Loads, Demand, Readings, Draining, Observed, PolicyDescription, RecentInput
+        Applied, Applied, Statistics, Loads, BatchLimits, Demand, Readings, Draining, Observed, PolicyDescription,
+        RecentInput,
     ]  # fmt: skip
     assert {command.reply_type() for command in get_args(AnyCommand)} == set(get_args(AnyReply))

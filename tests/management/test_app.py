@@ -106,10 +106,18 @@ def test_a_model_from_deployment_to_removal(api: Api) -> None:
     assert failure(call(api, "GET", "/models/digits"))[:2] == (404, "not_found")
 
 
+NAMED = (["svm", "nobody"], ["digits", "svm"], ["nobody"])
+
+
 def test_replicas(api: Api) -> None:
     deploy(api, replicas=2)
     assert [replica["id"] for replica in call(api, "GET", "/replicas").json()] == ["digits:1#1", "digits:1#2"]
     assert call(api, "GET", "/replicas/digits:1%232").json()["id"] == "digits:1#2"
+    deploy(api, "svm")
+    for path, field in (("/models?name", "name"), ("/replicas?model", "model")):
+        parameter = path.rpartition("?")[2]
+        named = {tuple(names): call(api, "GET", f"{path}={f'&{parameter}='.join(names)}").json() for names in NAMED}
+        assert [{one[field] for one in found} for found in named.values()] == [{"svm"}, {"digits", "svm"}, set()]
     assert failure(call(api, "GET", "/replicas/digits:1%239"))[:2] == (404, "not_found")
 
 

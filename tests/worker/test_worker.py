@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from clipper.control.messages import (
     MAX_MESSAGE_BYTES,
     Apply,
+    BatchLimits,
     Drain,
     Draining,
+    GetBatchLimits,
     GetLoads,
     GetReadings,
     GetStatistics,
@@ -181,6 +183,7 @@ def test_counts_are_those_of_what_was_asked() -> None:
             assert client.ask("/app/predict", b"{").status == 400
             statistics = worker.statistics()
             loads = worker.control.ask(GetLoads((ModelId("m", "1"), ModelId("m", "9"))))
+            limits = worker.control.ask(GetBatchLimits((ModelId("m", "1"), ModelId("m", "9"))))
         app, safe = statistics.applications
         assert (app.name, app.queries, app.defaults, app.errors) == ("app", 16, {}, {"model_error": 1})
         assert (safe.name, safe.queries, safe.defaults, safe.errors) == ("safe", 4, {"model_error": 1}, {})
@@ -198,6 +201,7 @@ def test_counts_are_those_of_what_was_asked() -> None:
         assert (replica.id, replica.state, replica.batch_limit) == (container.address.id, "linked", 4)
         assert (replica.in_flight, replica.last_error) == (0, None)
         assert replica.batches == sum(found.batch_size.counts)
+        assert limits == BatchLimits({container.address.id: 4})
         assert (statistics.cache.entries, statistics.cache.evictions) == (13, 0)
         assert (statistics.pid, statistics.index, statistics.connections) == (worker.pid, 0, 1)
         assert statistics.requests_refused == {"wrong_input": 1, "not_found": 1, "malformed_request": 1}

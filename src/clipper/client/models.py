@@ -151,8 +151,9 @@ class Models(Calls):
     def has_artifact(self, sha256: str) -> bool:
         return self._management.has(f"/artifacts/{part(sha256)}")
 
-    def models(self) -> list[Model]:
-        return self._ask(list[Model], "GET", "/models")
+    def models(self, names: list[str] | None = None) -> list[Model]:
+        """All, or those of these names that there are. No names mean all."""
+        return self._ask(list[Model], "GET", f"/models{query_string({'name': names})}")
 
     def model(self, name: str) -> Model:
         return self._ask(Model, "GET", f"/models/{part(name)}")
@@ -199,8 +200,9 @@ class Models(Calls):
         query = {"lines": lines, "name": name, "after": places(after)}
         return self._ask(Logs, "GET", f"/logs{query_string(query)}")
 
-    def replicas(self) -> list[Replica]:
-        return self._ask(list[Replica], "GET", "/replicas")
+    def replicas(self, models: list[str] | None = None) -> list[Replica]:
+        """All, or those of these models. No names mean all."""
+        return self._ask(list[Replica], "GET", f"/replicas{query_string({'model': models})}")
 
     def replica(self, replica_id: str) -> Replica:
         return self._ask(Replica, "GET", f"/replicas/{part(replica_id)}")

@@ -122,6 +122,18 @@ class GetLoads(Command[Loads], frozen=True, tag=True):
     versions: tuple[ModelId, ...]
 
 
+class BatchLimits(Struct, frozen=True, tag=True):
+    """By id, the largest batch allowed now of each linked replica of those versions that the worker has."""
+
+    replicas: dict[str, int]
+
+
+class GetBatchLimits(Command[BatchLimits], frozen=True, tag=True):
+    """Asks for the batch limits of these versions' replicas, which are a tenth of what their statistics are."""
+
+    versions: tuple[ModelId, ...]
+
+
 class Demand(Struct, frozen=True, tag=True):
     """The versions that were asked in the last seconds while they had no replica, and that get one if they are."""
 
@@ -277,6 +289,7 @@ AnyCommand = (
     | ApplyDifference
     | GetStatistics
     | GetLoads
+    | GetBatchLimits
     | GetDemand
     | GetReadings
     | Drain
@@ -284,7 +297,18 @@ AnyCommand = (
     | DescribePolicy
     | GetRecentInput
 )
-AnyReply = Applied | Statistics | Loads | Demand | Readings | Draining | Observed | PolicyDescription | RecentInput
+AnyReply = (
+    Applied
+    | Statistics
+    | Loads
+    | BatchLimits
+    | Demand
+    | Readings
+    | Draining
+    | Observed
+    | PolicyDescription
+    | RecentInput
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)

@@ -4,7 +4,7 @@ Routes turn HTTP into these calls and results into JSON; they hold no rules. The
 Every method runs on the supervisor's event loop and raises only ``ClipperError``s.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 from clipper.management.events import Events, Kind, Step
@@ -106,7 +106,8 @@ class Operations(Protocol):
 
     async def unlink(self, application: str, model: str) -> Application: ...
 
-    async def list_models(self) -> list[Model]: ...
+    async def list_models(self, names: Sequence[str] | None) -> list[Model]:
+        """All, or those of these names that there are, by name."""
 
     async def get_model(self, name: str) -> Model: ...
 
@@ -144,7 +145,8 @@ class Operations(Protocol):
     async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> Logs:
         """As ``logs``, of the server itself, its workers and their access and slow-query logs, or of one of these."""
 
-    async def list_replicas(self) -> list[Replica]: ...
+    async def list_replicas(self, models: Sequence[str] | None) -> list[Replica]:
+        """All, or those of these models."""
 
     async def get_replica(self, replica_id: str) -> Replica: ...
 

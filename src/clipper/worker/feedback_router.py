@@ -89,12 +89,12 @@ class FeedbackRouter:
         """Close the connections to peers."""
         self._connections.close()
 
-    async def statistics_of_peers(self) -> list[WorkerStatistics]:
-        """Return the statistics of the other workers that can be reached."""
+    async def statistics_of_peers(self, asked: GetStatistics) -> list[WorkerStatistics]:
+        """Return what the other workers that can be reached answer."""
 
         async def of(peer: Peer) -> WorkerStatistics | None:
             try:
-                return (await self._ask(peer, GetStatistics(), STATISTICS_TIMEOUT_S)).worker
+                return (await self._ask(peer, asked, STATISTICS_TIMEOUT_S)).worker
             except (OSError, ClipperError):
                 return None
 

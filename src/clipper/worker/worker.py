@@ -8,11 +8,12 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from random import Random
 from time import monotonic
 
+from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
 from clipper.control.difference import Difference
 from clipper.control.feedback import Outcome
@@ -24,10 +25,12 @@ from clipper.control.messages import (
     Applied,
     Apply,
     ApplyDifference,
+    BatchLimits,
     Demand,
     DescribePolicy,
     Drain,
     Draining,
+    GetBatchLimits,
     GetDemand,
     GetLoads,
     GetReadings,
@@ -72,7 +75,7 @@ from clipper.selection.trial import Trials
 from clipper.telemetry.open import open_exporter
 from clipper.telemetry.watch import Watch
 from clipper.tls.material import TlsMaterial, server_context
-from clipper.types import OTEL_PREFIX, STORE_VARIABLE
+from clipper.types import OTEL_PREFIX, STORE_VARIABLE, ModelId
 from clipper.worker.config import WorkerConfig
 from clipper.worker.feedback_router import FeedbackRouter
 
@@ -163,7 +166,7 @@ class Worker:
         self._inference = Inference(
             (),
             self._router,
-            self._statistics_of_all,
+            self._statistics_of,
             self._port.refused,
             work,
             most,
@@ -174,7 +177,7 @@ class Worker:
         self._services: Services | None = None
         if self._rpc is not None:
             self._services = Services(
-                (), self._router, self._statistics_of_all, self._port, most, self._clients, self._readiness
+                (), self._router, self._statistics_of, self._port, most, self._clients, self._readiness
             )
 
     def begin(self) -> None:
@@ -204,8 +207,10 @@ class Worker:
             case GetStatistics():
                 return Statistics(self.statistics(command))
             case GetLoads(versions):
-                queues = (self._predictor.find(id_.name, id_.version) for id_ in versions)
-                return Loads(tuple(queue.load() for queue in queues if queue is not None))
+                return Loads(tuple(queue.load() for queue in self._queues(versions)))
+            case GetBatchLimits(versions):
+                replicas = (one for queue in self._queues(versions) for one in queue.replica_statistics())
+                return BatchLimits({one.id: one.batch_limit for one in replicas if one.state == "linked"})
             case GetDemand():
                 return Demand(self._predictor.demanded())
             case GetReadings(marks, versions):
@@ -306,15 +311,17 @@ class Worker:
                     )
                     self._on_drain()
 
+    def _queues(self, versions: Iterable[ModelId]) -> list[ModelQueue]:
+        """Return the queues of those versions that there are here."""
+        found = (self._predictor.find(id_.name, id_.version) for id_ in versions)
+        return [queue for queue in found if queue is not None]
+
     def statistics(self, asked: GetStatistics = ALL) -> WorkerStatistics:
         all_applications = self._applications.values()
         applications: Iterable[Application] = all_applications
         if asked.applications is not None:
             applications = filter(None, map(self._applications.get, asked.applications))
-        if asked.versions is None:
-            queues = self._predictor.queues()
-        else:
-            queues = [q for id_ in asked.versions if (q := self._predictor.find(id_.name, id_.version)) is not None]
+        queues = self._predictor.queues() if asked.versions is None else self._queues(asked.versions)
         cache = self._predictor.cache.statistics()
         return WorkerStatistics(
             index=self._config.index,
@@ -404,9 +411,10 @@ class Worker:
             self._rpc.serve(self._services)
         return new
 
-    async def _statistics_of_all(self) -> list[WorkerStatistics]:
-        """Return the statistics of all workers that can be reached."""
-        return [self.statistics(), *await self._router.statistics_of_peers()]
+    async def _statistics_of(self, versions: Collection[ModelId]) -> list[WorkerStatistics]:
+        """Return the statistics of these versions, of all workers that can be reached."""
+        asked = GetStatistics((), tuple(versions))
+        return [self.statistics(asked), *await self._router.statistics_of_peers(asked)]
 
 
 def open_watch(config: WorkerConfig, random: Random) -> Watch | None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from clipper.control.messages import ModelDescription, PolicyDescription
 from clipper.control.statistics import (
@@ -21,7 +22,7 @@ from clipper.control.statistics import (
     WorkerStatistics,
 )
 from clipper.management.reports import Report
-from clipper.registry.records import ApplicationRecord, ModelRecord
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Put
 from clipper.selection.learning.ledger import Ledger
@@ -29,9 +30,11 @@ from clipper.selection.learning.tally import tally
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
 from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.reports import MAX_GROUPS, MAX_UNLINKED, ReportOperations
+from clipper.types import ModelId
 
 NOTHING = HistogramData((), 0.0)
 TOLD = PolicyDescription(
@@ -56,13 +59,23 @@ def worker(index: int) -> WorkerStatistics:
     return WorkerStatistics(index, 1, 1, 0, {}, (app, other), (version,), (), cache, uptime_s=60.0)
 
 
+def version(id_: str) -> VersionRecord:
+    model, _, name = id_.partition(":")
+    return VersionRecord(model, name, VersionSpec("0" * 64, "import", "m:f"), Batching(), True, 1, 0.0, "ready")
+
+
 class Workers:
     def __init__(self, description: PolicyDescription | None, statistics: Sequence[WorkerStatistics]) -> None:
         self._description = description
         self._statistics = statistics
+        self.asked: list[object] = []
 
-    async def statistics(self, *asked: object) -> Sequence[WorkerStatistics]:
-        return self._statistics
+    async def statistics(self, applications: Sequence[str], versions: Sequence[ModelId]) -> list[WorkerStatistics]:
+        self.asked.append((list(applications), sorted(map(str, versions))))
+        told = [
+            [one for one in each.versions if ModelId(one.model, one.version) in versions] for each in self._statistics
+        ]
+        return [replace(worker, versions=tuple(one)) for worker, one in zip(self._statistics, told)]
 
     async def describe_policy(self, application: str, context: str | None) -> PolicyDescription | None:
         return self._description
@@ -76,21 +89,24 @@ def report(
     **asked: Any,
 ) -> Report:
     """Of an application that has learned these losses, by version, in these contexts."""
-    return asyncio.run(_report(folder, learned, description, workers, asked))
+    told = Workers(description, [worker(index) for index in range(workers)])
+    return asyncio.run(_report(folder, learned, told, asked))
 
 
 async def _report(
     folder: Path,
     learned: dict[str, Sequence[dict[str, float]]],
-    description: PolicyDescription | None,
-    workers: int,
+    workers: Workers,
     asked: dict[str, Any],
 ) -> Report:
     store = SqliteStore(folder / "selection.sqlite3")
     with closing(SqliteRegistry(folder / "registry.sqlite3")) as registry:
         catalog = Catalog(registry)
         links = (Link("m"), Link("n"), Link("m", "1", True))
-        catalog.commit(Put(ModelRecord("m", "2", "1")), Put(ModelRecord("n", None, None)))
+        catalog.commit(
+            *(Put(ModelRecord(name, current)) for name, current in (("m", "2"), ("n", None), ("other", "1")))
+        )
+        catalog.commit(*map(Put, map(version, ("m:1", "m:2", "n:1", "other:1", "other:2"))))
         catalog.commit(Put(ApplicationRecord("app", "string", 20.0, id="app#1", links=links, selection=Selection())))
         ledger = Ledger()
         for context, pieces in learned.items():
@@ -99,8 +115,7 @@ async def _report(
                 for index, losses in enumerate(pieces)
             ]
             await store.commit(observations)
-        statistics = [worker(index) for index in range(workers)]
-        parts = SimpleNamespace(catalog=catalog, workers=Workers(description, statistics), store=store)
+        parts = SimpleNamespace(catalog=catalog, workers=workers, store=store)
         given: dict[str, Any] = {"confidence": None, "tolerance": None, "context": None, "by_context": False}
         try:
             return await ReportOperations(cast(Parts, parts)).report("app", **{**given, **asked})
@@ -118,6 +133,13 @@ def test_counts_are_over_all_workers_and_of_the_application(tmp_path: Path) -> N
     assert model.latency.p99_ms == pytest.approx(3 + 2 * 0.98)
     assert (unknown.model, unknown.version, unknown.scored, unknown.latency) == ("n", None, 0.0, None)
     assert found.groups[0].more_feedback is None and found.groups[0].more_s is None
+
+
+def test_workers_are_asked_for_what_a_report_compares(tmp_path: Path) -> None:
+    workers = Workers(TOLD, [worker(0)])
+    asyncio.run(_report(tmp_path, {EVERYONE: [{"other:2": 0.0, "m:7": 0.5}]}, workers, {}))
+    # Once, of the models that are linked and of what has feedback; m:7 is not there any more.
+    assert workers.asked == [(["app"], ["m:1", "m:2", "n:1", "other:2"])]
 
 
 def test_without_a_worker_models_are_those_of_the_registry(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from clipper.frontend.inference.requests import FEATURES, INPUT, OUTPUT
 from clipper.frontend.inference.tensors import DATATYPES, MAX_ROWS, batch_shape, datatype_of
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.outputs.output import Output, TypedOutput
-from clipper.types import InputType
+from clipper.types import InputType, ModelId
 
 PLATFORM = "clipper"
 # perf_analyzer takes every version in the statistics for a number, and crashes if one is not.
@@ -84,6 +84,11 @@ def index(versions: Mapping[str, Versions]) -> list[Json]:
         for name, of_name in versions.items()
         for version, ready in of_name.items()
     ]
+
+
+def asked_models(asked: Mapping[str, Versions]) -> set[ModelId]:
+    """Return whose statistics ``statistics`` needs."""
+    return {ModelId(each, name) for versions in asked.values() for name, models in versions.items() for each in models}
 
 
 def statistics(asked: Mapping[str, Versions], workers: Sequence[WorkerStatistics]) -> Json:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 import msgspec
 
@@ -25,10 +25,11 @@ from clipper.frontend.long_work import LongWork
 from clipper.frontend.readiness import Readiness
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.selection.application import Application
+from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
 
-StatisticsSource = Callable[[], Awaitable[Sequence[WorkerStatistics]]]
+StatisticsSource = Callable[[Collection[ModelId]], Awaitable[Sequence[WorkerStatistics]]]
 
 UNSUPPORTED = {
     "load": "loading and unloading models is not supported: use clipper deploy, clipper model rollback and clipper "
@@ -247,34 +248,37 @@ class StatisticsOf(_Small):
         def answer(workers: Sequence[WorkerStatistics]) -> None:
             exchange.answer(200, msgspec.json.encode(metadata.statistics(asked, workers)))
 
-        self._reader.ask(exchange, answer)
+        self._reader.ask(exchange, metadata.asked_models(asked), answer)
 
 
 class StatisticsReader:
-    """Asks all workers for their statistics. Requests that come meanwhile share the answer.
+    """Asks all workers for the statistics of versions. Requests that come meanwhile share the next answer.
 
-    Each request in progress waits at most once, which is the bound.
+    Each request in progress waits at most twice, which is the bound.
     """
 
     def __init__(self, source: StatisticsSource) -> None:
         self._source = source
-        self._waiting: list[tuple[Exchange, Callable[[Sequence[WorkerStatistics]], None]]] = []
+        self._waiting: list[tuple[Exchange, Collection[ModelId], Callable[[Sequence[WorkerStatistics]], None]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    def ask(self, exchange: Exchange, answer: Callable[[Sequence[WorkerStatistics]], None]) -> None:
-        self._waiting.append((exchange, answer))
+    def ask(
+        self, exchange: Exchange, versions: Collection[ModelId], answer: Callable[[Sequence[WorkerStatistics]], None]
+    ) -> None:
+        self._waiting.append((exchange, versions, answer))
         if self._task is None:
             self._task = asyncio.ensure_future(self._read())
 
     async def _read(self) -> None:
-        try:
-            workers = await self._source()
-        except Exception as error:  # every request must be answered
-            log.exception("failed to gather the workers' statistics")
-            waiting, self._waiting, self._task = self._waiting, [], None
-            for exchange, _ in waiting:
-                exchange.refuse(ClipperError.code, f"{type(error).__name__}: {error}")
-            return
-        waiting, self._waiting, self._task = self._waiting, [], None
-        for _, answer in waiting:
-            answer(workers)
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            try:
+                workers = await self._source(frozenset(one for _, versions, _ in waiting for one in versions))
+            except Exception as error:  # every request must be answered
+                log.exception("failed to gather the workers' statistics")
+                for exchange, _, _ in waiting:
+                    exchange.refuse(ClipperError.code, f"{type(error).__name__}: {error}")
+                continue
+            for _, _, answer in waiting:
+                answer(workers)
+        self._task = None

@@ -283,7 +283,9 @@ class Services:
 
         def begin(exchange: Exchange, arrived_s: float, is_late: bool) -> None:
             self._teller.ask(
-                exchange, lambda workers: exchange.respond(encode(method.reply, metadata.statistics(versions, workers)))
+                exchange,
+                metadata.asked_models(versions),
+                lambda workers: exchange.respond(encode(method.reply, metadata.statistics(versions, workers))),
             )
 
         call.ask(begin)

@@ -13,6 +13,7 @@ from clipper.management.schemas import MAX_LOG_LINES
 # The port is a Protocol, which the framework cannot check an instance against.
 Port = NamedDependency[SkipValidation[Operations]]
 Name = FromPath[str]
+Names = Annotated[list[str] | None, QueryParameter(description="only these; may be repeated; all if left out")]
 Lines = Annotated[int, QueryParameter(ge=1, le=MAX_LOG_LINES, description="how many lines of each log")]
 After = Annotated[
     list[str] | None,

@@ -3,7 +3,7 @@
 from litestar import Controller, delete, get, post
 from litestar.params import FromQuery, JSONBody
 
-from clipper.management.routes import After, Lines, Name, Port, read_places
+from clipper.management.routes import After, Lines, Name, Names, Port, read_places
 from clipper.management.schemas import Logs, Model, Rollback, Scale, Version
 from clipper.settings.version import Deployment
 
@@ -15,9 +15,9 @@ class Models(Controller):
     path = "/models"
     tags = ("models",)
 
-    @get(summary="List the models")
-    async def list_all(self, operations: Port) -> list[Model]:
-        return await operations.list_models()
+    @get(summary="List the models, or those named")
+    async def list_all(self, operations: Port, name: Names = None) -> list[Model]:
+        return await operations.list_models(name)
 
     @get("/{model:str}", summary="Show a model: its versions and their replicas")
     async def show(self, operations: Port, model: Name) -> Model:

@@ -2,7 +2,7 @@
 
 from litestar import Controller, get
 
-from clipper.management.routes import Name, Port
+from clipper.management.routes import Name, Names, Port
 from clipper.management.schemas import Replica
 
 
@@ -10,9 +10,9 @@ class Replicas(Controller):
     path = "/replicas"
     tags = ("replicas",)
 
-    @get(summary="List the replicas")
-    async def list_all(self, operations: Port) -> list[Replica]:
-        return await operations.list_replicas()
+    @get(summary="List the replicas, or those of the models named")
+    async def list_all(self, operations: Port, model: Names = None) -> list[Replica]:
+        return await operations.list_replicas(model)
 
     @get("/{replica:str}", summary="Show a replica, by its id with '#' written as %23")
     async def show(self, operations: Port, replica: Name) -> Replica:

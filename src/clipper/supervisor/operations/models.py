@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,14 @@ class ModelOperations:
         self._batch_limits = parts.workers.batch_limits
         self._views = Views(parts.catalog, parts.manager, parts.reconciler, parts.scaler)
 
-    async def list_models(self) -> list[Model]:
-        limits = await self._batch_limits()
-        return [self._views.model(name, limits) for name in sorted(self._catalog.models)]
+    async def list_models(self, names: Sequence[str] | None) -> list[Model]:
+        wanted = sorted(self._catalog.models if names is None else self._catalog.models.keys() & set(names))
+        limits = await self._batch_limits(self._versions_of(wanted))
+        return [self._views.model(name, limits) for name in wanted if name in self._catalog.models]
 
     async def get_model(self, name: str) -> Model:
         self._catalog.model(name)
-        versions = [record.id for record in self._catalog.versions_of(name)]
-        return self._views.model(name, await self._batch_limits(versions))
+        return self._views.model(name, await self._batch_limits(self._versions_of([name])))
 
     async def get_version(self, model: str, version: str) -> Version:
         self._catalog.version(model, version)
@@ -67,13 +67,17 @@ class ModelOperations:
         self._catalog.model(model)
         return {record.version: deployment_view(record) for record in self._catalog.versions_of(model)}
 
-    async def list_replicas(self) -> list[Replica]:
-        return self._views.replicas(await self._batch_limits())
+    async def list_replicas(self, models: Sequence[str] | None) -> list[Replica]:
+        # Not those of the catalog: replicas of a version that is gone still stop.
+        wanted = None if models is None else set(models)
+        slots = [one for one in self._manager.slots() if wanted is None or one.slot.model in wanted]
+        limits = await self._batch_limits(list({one.slot.model_id: None for one in slots}))
+        return [self._views.replica(one, limits) for one in slots]
 
     async def get_replica(self, replica_id: str) -> Replica:
-        for replica in await self.list_replicas():
-            if replica.id == replica_id:
-                return replica
+        for shown, slot in zip(self._views.replicas({}), self._manager.slots()):
+            if shown.id == replica_id:
+                return self._views.replica(slot, await self._batch_limits([slot.slot.model_id]))
         raise NotFound(f"replica {replica_id!r} does not exist: it may have been restarted under a new id")
 
     async def deploy(self, model: str, deployment: Deployment) -> Version:
@@ -172,6 +176,9 @@ class ModelOperations:
             if not paths:
                 raise NotFound(f"model {model!r} has no log of replica {replica!r}: expected e.g. {model}:1#1")
         return logs_of(paths, after, lines)
+
+    def _versions_of(self, models: Sequence[str]) -> list[ModelId]:
+        return [record.id for name in models for record in self._catalog.versions_of(name)]
 
     def _check(self, deployment: Deployment) -> None:
         """Raises RequestError if a value is not valid, or the artifact is not here."""

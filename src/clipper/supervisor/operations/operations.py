@@ -147,8 +147,8 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
     async def metrics(self) -> bytes:
         workers = await self._workers.statistics()
         status = await self._status(workers)
-        applications, models = await self.list_applications(), await self.list_models()
-        return render(workers, applications, models, await self.list_replicas(), status)
+        models = [self._views.model(name, {}) for name in sorted(self._catalog.models)]
+        return render(workers, await self.list_applications(), models, self._views.replicas({}), status)
 
     async def problems(self) -> list[str]:
         problems = []

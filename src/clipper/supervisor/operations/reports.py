@@ -28,6 +28,7 @@ from clipper.settings.application import link_names
 from clipper.supervisor.operations import rules
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.views import test_view
+from clipper.types import ModelId
 
 # A report has groups for this many contexts, as many as a page can show: of the latest contexts, each of which is read
 # from the store, those with most feedback.
@@ -66,13 +67,12 @@ class ReportOperations:
         if context is not None and by_context:
             raise InvalidArgument("a report of one context has no groups by context: give either context or by_context")
         asked = _asked(record, confidence, tolerance)
-        # Of all versions, since a report also compares those that are no longer linked.
-        statistics = await self._workers.statistics([name])
         contexts = [context]
         if by_context:
             contexts += await self._contexts_with_most(record.state_id)
-        counted = _Counted(name, statistics)
-        groups = [await self._group(record, each, asked, counted) for each in contexts]
+        states = [await self._state(record.state_id, each) for each in contexts]
+        counted = _Counted(name, await self._workers.statistics([name], self._versions(record, states)))
+        groups = [await self._group(record, each, state, asked, counted) for each, state in zip(contexts, states)]
         return Report(
             application=name,
             policy=record.selection.policy,
@@ -105,9 +105,8 @@ class ReportOperations:
         return _State({key: each for key, each in evidence.items() if each.count > 0}, min(ledger.clock, scored))
 
     async def _group(
-        self, record: ApplicationRecord, context: str | None, asked: BestArm, counted: "_Counted"
+        self, record: ApplicationRecord, context: str | None, state: _State, asked: BestArm, counted: "_Counted"
     ) -> ReportGroup:
-        state = await self._state(record.state_id, context)
         description = await self._workers.describe_policy(record.name, context)
         shown = self._linked(record) if description is None else description.models
         keys = {each.model: _key(each) for each in shown}
@@ -148,6 +147,12 @@ class ReportOperations:
             test=standing,
             problem=None if description is not None else "no query worker answers: see clipper status",
         )
+
+    def _versions(self, record: ApplicationRecord, states: Iterable[_State]) -> list[ModelId]:
+        """The versions that may be compared: of the models that are linked, and those that have feedback still."""
+        linked = {version.id for link in record.links for version in self._catalog.versions_of(link.model)}
+        with_feedback = {ModelId(*key.rsplit(":", 1)) for state in states for key in state.evidence if ":" in key}
+        return list(linked | (with_feedback & self._catalog.versions.keys()))
 
     def _linked(self, record: ApplicationRecord) -> tuple[ModelDescription, ...]:
         """The models by the registry, if no worker describes them."""

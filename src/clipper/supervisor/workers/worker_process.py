@@ -61,6 +61,8 @@ MAX_APPLYING = 4
 DIFFERENCES_SINCE = 2
 # Asks a worker for nothing: it answers in a turn of its loop, however many applications and models it serves.
 NOTHING = GetLoads(())
+# Its generation, without a megabyte of statistics.
+BASICS = GetStatistics((), ())
 # Query ids have this much room for the number of the worker's start; numbers repeat after a million starts.
 INSTANCES = 2**20
 
@@ -319,7 +321,7 @@ class WorkerProcess:
         deadline_s = loop.time() + START_TIMEOUT_S
         while loop.time() < deadline_s:
             try:
-                self.found_generation = (await self.ask(GetStatistics(), CHECK_TIMEOUT_S)).worker.generation
+                self.found_generation = (await self.ask(BASICS, CHECK_TIMEOUT_S)).worker.generation
                 return None
             except (TimeoutError, ProtocolViolation) as error:
                 return f"{self.name} listens but does not answer: {error!r}"

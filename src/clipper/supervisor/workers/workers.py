@@ -5,7 +5,13 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from clipper.control.messages import Command, DescribePolicy, GetStatistics, PolicyDescription
+from clipper.control.messages import (
+    Command,
+    DescribePolicy,
+    GetBatchLimits,
+    GetStatistics,
+    PolicyDescription,
+)
 from clipper.control.snapshot import Snapshot
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ProtocolViolation
@@ -21,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # Neither a scrape nor the start of a container waits longer for a slow worker.
 ANSWER_TIMEOUT_S = 1.0
+# Versions in one question: a worker takes milliseconds to answer it, and the supervisor to read the answer.
+VERSIONS_AT_ONCE = 200
 # Of workers of which one may know something: all at once might each answer an input of megabytes, and one after another
 # takes as many time limits as there are workers that are busy.
 ASKED_AT_ONCE = 8
@@ -174,16 +182,24 @@ class Workers:
         command = DescribePolicy(application, context)
         return await self.ask_until(command, lambda description: description.found, DESCRIBE_TIMEOUT_S)
 
-    async def batch_limits(self, versions: Collection[ModelId] | None = None) -> dict[str, int]:
-        """The smallest batch limit of each linked replica over the workers, by replica id.
-
-        ``versions``: those whose replicas are asked for; None means all.
-        """
+    async def batch_limits(self, versions: Sequence[ModelId]) -> dict[str, int]:
+        """The smallest batch limit of each linked replica of these versions over the workers, by replica id."""
         limits: dict[str, int] = {}
-        for worker in await self.statistics((), versions):
-            for replica in worker.replicas:
-                if replica.state == "linked":
-                    limits[replica.id] = min(replica.batch_limit, limits.get(replica.id, replica.batch_limit))
+        current = [
+            worker for worker in self._ready() if not worker.is_outdated
+        ]  # an older one may not know the command
+
+        async def ask(worker: WorkerProcess) -> None:
+            for first in range(0, len(versions), VERSIONS_AT_ONCE):
+                command = GetBatchLimits(tuple(versions[first : first + VERSIONS_AT_ONCE]))
+                reply = await _ask(worker, command, ANSWER_TIMEOUT_S)
+                if reply is None:
+                    return  # a worker that does not answer is waited for once
+                for id_, limit in reply.replicas.items():
+                    if limit < limits.get(id_, limit + 1):
+                        limits[id_] = limit
+
+        await asyncio.gather(*map(ask, current))
         return limits
 
     async def drain(self) -> None:
