@@ -43,7 +43,7 @@ from clipper.management.schemas import (
 )
 from clipper.management.series import Named, Series, SeriesOverview
 from clipper.manifest.plan import fingerprint
-from clipper.metrics.exposition import render
+from clipper.metrics.exposition import Scrape, render
 from clipper.settings.application import ApplicationChange, Configured, Link, NewApplication, Selection
 from clipper.settings.fields import shared
 from clipper.settings.replicas import ReplicaRange
@@ -419,10 +419,10 @@ class MemoryOperations:
             raise NotFound(f"no key {name!r}")
         del self.keys[name]
 
-    async def metrics(self) -> bytes:
+    async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
         worker = WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))
-        applications, models = await self.list_applications(), await self.list_models(None)
-        return render([worker], applications, models, await self.list_replicas(None), await self.status())
+        shown = await self.list_applications(), await self.list_models(models), await self.list_replicas(models)
+        return render(Scrape(await self.status(), [worker], *shown, by_worker=by_worker))
 
     async def problems(self) -> list[str]:
         return self.causes

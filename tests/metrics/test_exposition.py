@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -44,9 +45,10 @@ from clipper.metrics.definitions import (
     VERSION,
     WORKER,
     WORKER_PROCESS,
-    Number,
 )
-from clipper.metrics.exposition import newest, render, replica_name
+from clipper.metrics.exposition import Counted, Scrape, render
+from clipper.metrics.group import Number
+from clipper.metrics.totals import links
 from clipper.settings.application import Configured
 from clipper.settings.version import Batching, VersionState
 
@@ -140,6 +142,11 @@ def application(*newcomers: Newcomer) -> Application:
     )
 
 
+def own(worker: WorkerStatistics) -> Counted:
+    connections = tuple(links(worker.replicas).values())
+    return Counted(worker.index, worker.applications, worker.versions, connections, worker.limits)
+
+
 def samples(*workers: WorkerStatistics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     applications = (
         application(
@@ -147,7 +154,11 @@ def samples(*workers: WorkerStatistics) -> dict[tuple[str, tuple[tuple[str, str]
             Newcomer("digits", "3", None, 0.0, 0, 0, 200, None, None, "it lost more"),
         ),
     )
-    text = render(workers or (worker(),), applications, (model("ready", "sleeping"),), (replica(),), STATUS).decode()
+    workers = workers or (worker(),)
+    scrape = Scrape(
+        STATUS, workers, applications, (model("ready", "sleeping"),), (replica(),), tuple(map(own, workers)), True
+    )
+    text = render(scrape).decode()
     read = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     found = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in read}
     assert len(found) == len(read), "two samples share name and labels"
@@ -281,12 +292,6 @@ def test_a_replica_keeps_its_series_over_a_restart() -> None:
     assert value("clipper_replica_restarts_total", **own) == 2
 
 
-def test_replica_names() -> None:
-    assert replica_name("digits:2#1.g7") == "digits:2#1"
-    assert replica_name("digits:1.g5#12") == "digits:1.g5#12"
-    assert list(newest(worker().replicas)) == ["digits:2#1"]
-
-
 def test_workers_have_series_of_their_own() -> None:
     both = (worker(0), worker(1))
     assert value("clipper_worker_up", *both, worker="1") == 1
@@ -296,9 +301,26 @@ def test_workers_have_series_of_their_own() -> None:
 
 
 def test_a_worker_that_does_not_answer_has_no_series_but_its_state() -> None:
-    text = render((), (), (), (), STATUS).decode()
+    text = render(Scrape(STATUS)).decode()
     assert "clipper_worker_up{" not in text
     assert 'clipper_worker_ready{worker="0"} 1.0' in text
+
+
+def test_what_is_of_all_workers_together_has_no_label_of_a_worker() -> None:
+    text = render(Scrape(STATUS, (worker(),), counted=(replace(own(worker()), worker=None),))).decode()
+    assert 'clipper_queries_total{application="digits"} 100.0' in text
+    assert 'clipper_outputs_total{model="digits",version="2"} 90.0' in text
+    assert 'clipper_batches_total{model="digits",replica="digits:2#1",version="2"} 40.0' in text
+    assert 'clipper_limit_refused_total{name="web",of="key"} 8.0' in text
+    of_workers = set(re.findall(r'^(clipper_\w+)\{.*worker="', text, re.MULTILINE))
+    assert {"clipper_connections", "clipper_worker_ready", "clipper_decisions_written_total"} <= of_workers
+    assert not any(name.startswith(("clipper_quer", "clipper_batch", "clipper_selection")) for name in of_workers)
+
+
+def test_what_only_some_applications_count_says_nothing_of_the_server() -> None:
+    text = render(Scrape(counted=(own(worker()),), by_worker=True)).decode()
+    assert 'clipper_queries_total{application="digits",worker="0"} 100.0' in text
+    assert "\nclipper_ready " not in text and "clipper_worker_up{" not in text
 
 
 @given(st.text(max_size=30), st.text(max_size=30))

@@ -68,7 +68,7 @@ def test_a_test_ends_says_so_survives_a_restart_and_is_opened_by_a_newcomer(taug
         assert group.test is not None
         assert (group.test.winner, group.test.confidence, group.test.tolerance) == ("one", 0.95, 0.05)
         assert (group.best, group.more_feedback) == ("one", 0)
-        assert 'clipper_test_winner{application="app",model="one",worker="0"} 1.0' in clipper.metrics()
+        assert 'clipper_test_winner{application="app",model="one"} 1.0' in clipper.metrics()
         until(lambda: any("one is the best model" in event.text for event in clipper.history()))
         assert group.verdict in ("best", "as_good")
         for model in group.models:

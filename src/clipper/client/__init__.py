@@ -32,7 +32,7 @@ from clipper.client.access import (
 from clipper.client.applications import Applications
 from clipper.client.async_connections import MAX_CONNECTIONS
 from clipper.client.async_queries import AsyncQueries
-from clipper.client.calls import Calls, polls
+from clipper.client.calls import Calls, polls, query_string
 from clipper.client.http_api import HttpApi
 from clipper.client.keys import Keys
 from clipper.client.models import Models
@@ -131,9 +131,17 @@ class Clipper(Models, Applications, Queries, Tokens, Keys, Watching):
         """The latest events and decisions of the server, oldest first."""
         return self._ask(list[Step], "GET", "/history")
 
-    def metrics(self) -> str:
-        """The server's metrics in Prometheus' text format."""
-        return self._management.call("GET", "/metrics").decode()
+    def metrics(
+        self, *, by_worker: bool = False, applications: list[str] | None = None, models: list[str] | None = None
+    ) -> str:
+        """The server's metrics in Prometheus' text format.
+
+        Args:
+            by_worker: each worker's own numbers in place of their sums.
+            applications, models: the series of these alone.
+        """
+        query = {"by_worker": "true" if by_worker else None, "application": applications, "model": models}
+        return self._management.call("GET", f"/metrics{query_string(query)}").decode()
 
     def stop(self, *, wait: bool = True) -> Stopping:
         """Stop the server. It answers queries in flight first, and all queries for its drain delay, if it has one.

@@ -168,8 +168,15 @@ class Operations(Protocol):
     async def revoke_key(self, name: str) -> None:
         """Revoke a key. Returns once every worker refuses it."""
 
-    async def metrics(self) -> bytes:
-        """Prometheus text, with the numbers of each worker that answers within a second."""
+    async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
+        """Prometheus text, with sums over all workers.
+
+        Args:
+            by_worker: in place of sums, each worker's own numbers, with the label ``worker``.
+            applications, models: the series of these alone; None and None mean the whole server.
+
+        Raises ``InvalidArgument`` if these are too many series, and ``Overloaded`` if too many scrapes wait.
+        """
 
     async def problems(self) -> list[str]:
         """Why the server is not ready to answer queries; empty if it is."""

@@ -5,20 +5,17 @@ names the label whose values are its keys.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar, get_args
+from typing import get_args
 
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
-    LATENCY_BOUNDS_S,
     SIZE_BOUNDS,
     ApplicationStatistics,
     DecisionLogStatistics,
-    HistogramData,
     LimitStatistics,
     ModelSelectionStatistics,
-    ReplicaStatistics,
     SelectionStatistics,
     StandingStatistics,
     TelemetryStatistics,
@@ -27,42 +24,11 @@ from clipper.control.statistics import (
 )
 from clipper.management.learned import Newcomer
 from clipper.management.schemas import LeaseStatus, Replica, ReplicaState, Status, Version, WorkerStatus
+from clipper.metrics.group import Group, Histogram, Number
+from clipper.metrics.totals import Link
 
-Kind = Literal["counter", "gauge"]
 LINK_STATES = ("dialing", "linked", "draining", "lost")
 REPLICA_STATES: tuple[str, ...] = get_args(ReplicaState)
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Number(Generic[T]):
-    """A counter or gauge: one number, or one for each value of the label ``extra``."""
-
-    kind: Kind
-    name: str
-    help: str
-    read: Callable[[T], float | Mapping[str, float]]
-    extra: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram(Generic[T]):
-    name: str
-    help: str
-    read: Callable[[T], HistogramData]
-    bounds: tuple[float, ...] = LATENCY_BOUNDS_S
-
-
-Metric = Number[T] | Histogram[T]
-
-
-@dataclass(frozen=True, slots=True)
-class Group(Generic[T]):
-    """The metrics of one kind of thing, and the labels that identify such a thing."""
-
-    labels: tuple[str, ...]
-    metrics: tuple[Metric[T], ...]
 
 
 def _one_hot(states: tuple[str, ...], state: str) -> Mapping[str, float]:
@@ -233,15 +199,16 @@ TELEMETRY: Group[TelemetryStatistics] = Group(
 )
 
 LIMIT: Group[LimitStatistics] = Group(
-    ("of", "name", "worker"),
+    ("of", "name"),
     (
         Number("gauge", "clipper_limit_in_flight", "Queries let in and not yet answered.", lambda one: one.in_flight),
         Number("counter", "clipper_limit_refused", "Requests refused for the limit.", lambda one: one.refused),
     ),
+    is_summed=True,
 )
 
 APPLICATION: Group[ApplicationStatistics] = Group(
-    ("application", "worker"),
+    ("application",),
     (
         Number("counter", "clipper_queries", "Queries accepted.", lambda a: a.queries),
         Number(
@@ -251,6 +218,7 @@ APPLICATION: Group[ApplicationStatistics] = Group(
         Number("counter", "clipper_slo_misses", "Answers later than the SLO.", lambda a: a.slo_misses),
         Histogram("clipper_query_latency_seconds", "Time from a query's arrival to its answer.", lambda a: a.latency_s),
     ),
+    is_summed=True,
 )
 
 
@@ -266,7 +234,7 @@ def _regret(selection: SelectionStatistics) -> float:
 
 
 SELECTION: Group[SelectionStatistics] = Group(
-    ("application", "worker"),
+    ("application",),
     (
         Histogram(
             "clipper_selection_confidence",
@@ -319,6 +287,7 @@ SELECTION: Group[SelectionStatistics] = Group(
         ),
         Number("gauge", "clipper_selection_contexts", "Contexts whose state is in memory.", lambda s: s.contexts),
     ),
+    is_summed=True,
 )
 
 
@@ -331,13 +300,13 @@ class SelectedModel:
 
 
 SELECTED_MODEL: Group[SelectedModel] = Group(
-    ("application", "model", "worker"),
+    ("application", "model"),
     (
         Number("counter", "clipper_selection_selected", "Queries that asked the model.", lambda m: m.counts.selected),
         Number(
             "gauge",
             "clipper_selection_share",
-            "Share of the queries since the worker's start that asked the model.",
+            "Share of the counted queries that asked the model.",
             lambda m: m.counts.selected / m.queries if m.queries else 0.0,
         ),
         Number(
@@ -363,16 +332,17 @@ SELECTED_MODEL: Group[SelectedModel] = Group(
         Number(
             "gauge",
             "clipper_selection_mean_cost",
-            "Mean cost of the model for a query of the application, since the worker's start; NaN if no cost is set.",
+            "Mean cost of the model for a query of the application; NaN if no cost is set.",
             lambda m: (
                 math.nan if m.counts.cost is None or not m.queries else m.counts.cost * m.counts.selected / m.queries
             ),
         ),
     ),
+    is_summed=True,
 )
 
 TEST: Group[StandingStatistics] = Group(
-    ("application", "worker"),
+    ("application",),
     (
         Number(
             "gauge",
@@ -390,6 +360,7 @@ TEST: Group[StandingStatistics] = Group(
         ),
         Number("gauge", "clipper_test_scored", "Feedback that counts in the test.", lambda t: t.observations),
     ),
+    is_summed=True,
 )
 
 NEWCOMER: Group[Newcomer] = Group(
@@ -416,7 +387,7 @@ NEWCOMER: Group[Newcomer] = Group(
 )
 
 VERSION: Group[VersionStatistics] = Group(
-    ("model", "version", "worker"),
+    ("model", "version"),
     (
         Number("gauge", "clipper_queue_length", "Queries that wait for a replica.", lambda v: v.queue_length),
         Number("gauge", "clipper_queue_bytes", "Size of the inputs that wait.", lambda v: v.queue_bytes),
@@ -435,6 +406,7 @@ VERSION: Group[VersionStatistics] = Group(
             "counter", "clipper_cache_joins", "Queries that joined an equal one in flight.", lambda v: v.cache_joins
         ),
     ),
+    is_summed=True,
 )
 
 DEPLOYED: Group[Version] = Group(
@@ -449,20 +421,26 @@ DEPLOYED: Group[Version] = Group(
     ),
 )
 
-LINK: Group[ReplicaStatistics] = Group(
-    ("model", "version", "replica", "worker"),
+LINK: Group[Link] = Group(
+    ("model", "version", "replica"),
     (
-        Number("gauge", "clipper_batch_limit", "Largest batch allowed now.", lambda r: r.batch_limit),
+        Number(
+            "gauge",
+            "clipper_batch_limit",
+            "Largest batch allowed now, by the worker that allows least.",
+            lambda r: r.batch_limit or 0,
+        ),
         Number("gauge", "clipper_batches_in_flight", "Batches sent and not answered.", lambda r: r.in_flight),
         Number("counter", "clipper_batches", "Batches answered.", lambda r: r.batches),
         Number(
             "gauge",
             "clipper_link_state",
-            "1 for the state of the worker's connection to the replica.",
-            lambda r: _one_hot(LINK_STATES, r.state),
+            "Workers whose connection to the replica is in that state.",
+            lambda r: {**dict.fromkeys(LINK_STATES, 0), **r.states},
             "state",
         ),
     ),
+    is_summed=True,
 )
 
 REPLICA: Group[Replica] = Group(

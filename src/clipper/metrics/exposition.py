@@ -1,7 +1,7 @@
 """Fills the tables of ``definitions`` with the server's present values, as Prometheus text."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypeVar
 
@@ -9,7 +9,13 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from clipper.control.statistics import HistogramData, ReplicaStatistics, WorkerStatistics
+from clipper.control.statistics import (
+    ApplicationStatistics,
+    HistogramData,
+    LimitStatistics,
+    VersionStatistics,
+    WorkerStatistics,
+)
 from clipper.management.schemas import Application, Model, Replica, Status
 from clipper.metrics.definitions import (
     APPLICATION,
@@ -28,105 +34,99 @@ from clipper.metrics.definitions import (
     VERSION,
     WORKER,
     WORKER_PROCESS,
-    Group,
-    Histogram,
-    Number,
     SelectedModel,
 )
-
-# ``digits:2#1.g7``: replica 1 of digits:2, its seventh process.
-_PROCESS_ID = re.compile(r"(?P<replica>.+#\d+)\.g(?P<generation>\d+)")
+from clipper.metrics.group import Group, Histogram, Number
+from clipper.metrics.totals import Link, replica_name
 
 T = TypeVar("T")
 Rows = Iterable[tuple[tuple[str, ...], T]]
 
 
-def render(
-    workers: Iterable[WorkerStatistics],
-    applications: Iterable[Application],
-    models: Iterable[Model],
-    replicas: Iterable[Replica],
-    status: Status,
-) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What workers have counted: of all together, or of the worker of this index."""
+
+    worker: int | None = None
+    applications: Sequence[ApplicationStatistics] = ()
+    versions: Sequence[VersionStatistics] = ()
+    links: Sequence[Link] = ()
+    limits: Sequence[LimitStatistics] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """What one scrape shows.
+
+    Attributes:
+        status: None if only some applications or models were asked for.
+        workers: those that answered.
+        by_worker: whether ``counted`` is of each worker.
+    """
+
+    status: Status | None = None
+    workers: Sequence[WorkerStatistics] = ()
+    applications: Sequence[Application] = ()
+    models: Sequence[Model] = ()
+    replicas: Sequence[Replica] = ()
+    counted: Sequence[Counted] = ()
+    by_worker: bool = False
+
+
+def render(scrape: Scrape) -> bytes:
     """Return one scrape's exposition, with the content type ``prometheus_client.CONTENT_TYPE_LATEST``."""
-    return generate_latest(ServerCollector(tuple(workers), tuple(applications), tuple(models), tuple(replicas), status))
+    return generate_latest(ServerCollector(scrape))
 
 
 class ServerCollector(Collector):
     """The values of one scrape, as metric families of the client library."""
 
-    def __init__(
-        self,
-        workers: tuple[WorkerStatistics, ...],
-        applications: tuple[Application, ...],
-        models: tuple[Model, ...],
-        replicas: tuple[Replica, ...],
-        status: Status,
-    ) -> None:
-        self._workers = workers
-        self._applications = applications
-        self._models = models
-        self._replicas = replicas
-        self._status = status
+    def __init__(self, scrape: Scrape) -> None:
+        self._scrape = scrape
 
     def collect(self) -> Iterator[Metric]:
-        workers = [(str(worker.index), worker) for worker in self._workers]
-        yield from _families(SERVER, [((), self._status)])
-        lease = self._status.lease
-        yield from _families(LEASE, [((lease.registry,), lease)] if lease is not None else [])
-        yield from _families(WORKER_PROCESS, [((str(w.index),), w) for w in self._status.workers])
-        yield from _families(WORKER, [((index,), worker) for index, worker in workers])
-        yield from _families(DECISION_LOG, [((index,), w.decisions) for index, w in workers if w.decisions])
-        yield from _families(TELEMETRY, [((index,), w.telemetry) for index, w in workers if w.telemetry])
-        yield from _families(LIMIT, [((one.of, one.name, index), one) for index, w in workers for one in w.limits])
-        yield from _families(APPLICATION, [((a.name, index), a) for index, w in workers for a in w.applications])
-        selections = [(a, index, a.selection) for index, w in workers for a in w.applications if a.selection]
-        yield from _families(SELECTION, [((a.name, index), selection) for a, index, selection in selections])
-        yield from _families(
+        scrape = self._scrape
+        status, workers = scrape.status, [((str(worker.index),), worker) for worker in scrape.workers]
+        yield from self._families(SERVER, [] if status is None else [((), status)])
+        lease = None if status is None else status.lease
+        yield from self._families(LEASE, [] if lease is None else [((lease.registry,), lease)])
+        yield from self._families(WORKER_PROCESS, [((str(w.index),), w) for w in (status.workers if status else ())])
+        yield from self._families(WORKER, workers)
+        yield from self._families(DECISION_LOG, [(index, w.decisions) for index, w in workers if w.decisions])
+        yield from self._families(TELEMETRY, [(index, w.telemetry) for index, w in workers if w.telemetry])
+        counted = [((), each) if each.worker is None else ((str(each.worker),), each) for each in scrape.counted]
+        yield from self._families(LIMIT, [((one.of, one.name, *of), one) for of, c in counted for one in c.limits])
+        applications = [(of, one) for of, each in counted for one in each.applications]
+        yield from self._families(APPLICATION, [((one.name, *of), one) for of, one in applications])
+        selections = [(of, one, one.selection) for of, one in applications if one.selection]
+        yield from self._families(SELECTION, [((one.name, *of), selection) for of, one, selection in selections])
+        yield from self._families(
             SELECTED_MODEL,
             [
-                ((a.name, model, index), SelectedModel(a.queries, counts))
-                for a, index, selection in selections
+                ((one.name, model, *of), SelectedModel(one.queries, counts))
+                for of, one, selection in selections
                 for model, counts in selection.models.items()
             ],
         )
-        yield from _families(TEST, [((a.name, i), a.test) for i, w in workers for a in w.applications if a.test])
-        yield from _families(
-            NEWCOMER, [((a.name, n.model, n.version), n) for a in self._applications for n in a.newcomers]
+        yield from self._families(TEST, [((one.name, *of), one.test) for of, one in applications if one.test])
+        yield from self._families(
+            NEWCOMER, [((a.name, n.model, n.version), n) for a in scrape.applications for n in a.newcomers]
         )
-        yield from _families(VERSION, [((v.model, v.version, index), v) for index, w in workers for v in w.versions])
-        yield from _families(DEPLOYED, [((m.name, v.version), v) for m in self._models for v in m.versions])
-        yield from _families(
-            LINK,
-            [((r.model, r.version, name, i), r) for i, w in workers for name, r in newest(w.replicas).items()],
+        yield from self._families(
+            VERSION, [((v.model, v.version, *of), v) for of, each in counted for v in each.versions]
         )
-        replicas = {replica_name(r.id): r for r in self._replicas}
-        yield from _families(REPLICA, [((r.model, r.version, name), r) for name, r in replicas.items()])
+        yield from self._families(DEPLOYED, [((m.name, v.version), v) for m in scrape.models for v in m.versions])
+        yield from self._families(
+            LINK, [((one.model, one.version, one.name, *of), one) for of, each in counted for one in each.links]
+        )
+        replicas = {replica_name(r.id): r for r in scrape.replicas}
+        yield from self._families(REPLICA, [((r.model, r.version, name), r) for name, r in replicas.items()])
 
-
-def replica_name(replica_id: str) -> str:
-    """Return a replica's name without the number of its process, so that a restart does not begin new series."""
-    match = _PROCESS_ID.fullmatch(replica_id)
-    return match["replica"] if match else replica_id
-
-
-def newest(replicas: Iterable[ReplicaStatistics]) -> dict[str, ReplicaStatistics]:
-    """Return the newest process of each replica by name: a draining predecessor must not share its series."""
-    return {replica_name(replica.id): replica for replica in sorted(replicas, key=lambda r: _generation(r.id))}
-
-
-def _generation(replica_id: str) -> int:
-    match = _PROCESS_ID.fullmatch(replica_id)
-    return int(match["generation"]) if match else 0
-
-
-def _families(group: Group[T], rows: Rows[T]) -> Iterator[Metric]:
-    rows = list(rows)
-    for metric in group.metrics:
-        if isinstance(metric, Histogram):
-            yield _histogram(metric, group.labels, rows)
-        else:
-            yield _number(metric, group.labels, rows)
+    def _families(self, group: Group[T], rows: Rows[T]) -> Iterator[Metric]:
+        rows = list(rows)
+        labels = (*group.labels, "worker") if group.is_summed and self._scrape.by_worker else group.labels
+        for metric in group.metrics:
+            yield _histogram(metric, labels, rows) if isinstance(metric, Histogram) else _number(metric, labels, rows)
 
 
 def _histogram(metric: Histogram[T], labels: tuple[str, ...], rows: Rows[T]) -> Metric:

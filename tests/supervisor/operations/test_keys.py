@@ -177,7 +177,7 @@ def test_the_client_and_commands_show_a_key(closed: Server, monkeypatch: pytest.
 def test_a_key_is_told_once_and_nowhere_else(closed: Server) -> None:
     key = make_key(closed, "secret", max_per_second=1000)
     assert codes(closed, f"Authorization: Bearer {key}")[0] == 200
-    assert 'clipper_limit_in_flight{name="secret",of="key",worker="0"} 0.0' in closed.metrics
+    assert 'clipper_limit_in_flight{name="secret",of="key"} 0.0' in closed.metrics
     told = [closed.metrics, str(closed.call("GET", "/keys"))]
     for pid in (*processes_of(closed.home), closed.process.pid if closed.process else 0):
         told += [Path(f"/proc/{pid}/{what}").read_bytes().decode("latin-1") for what in ("cmdline", "environ")]
@@ -352,4 +352,4 @@ def test_a_key_has_limits_of_its_own(closed: Server) -> None:
         assert "key 'few' may send 0.01 queries a second" in answers[2].json["cause"]
         # Over all applications.
         assert ask(client, slow, "/other/predict").status == 429
-    assert 'clipper_limit_refused_total{name="few",of="key",worker="0"} 10.0' in closed.metrics
+    assert 'clipper_limit_refused_total{name="few",of="key"} 10.0' in closed.metrics

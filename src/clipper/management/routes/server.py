@@ -8,11 +8,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from clipper.errors import Unavailable
 from clipper.management.events import DEFAULT_EVENTS, MAX_EVENTS_AT_ONCE, Events, Kind, Step
-from clipper.management.routes import After, Lines, Port, read_places
+from clipper.management.routes import After, Lines, Names, Port, read_places
 from clipper.management.schemas import Health, Logs, Status, Stopping
 
 AfterEvent = Annotated[
     int | None, QueryParameter(ge=0, description="only events with higher ids; the latest if left out")
+]
+ByWorker = Annotated[
+    bool, QueryParameter(description="each worker's own numbers, with the label worker, and not their sum")
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_EVENTS_AT_ONCE, description="how many events at most")]
 
@@ -58,8 +61,10 @@ class Server(Controller):
         return await operations.server_logs(name, lines, read_places(after))
 
     @get("/metrics", summary="Prometheus text of all workers and containers", media_type="text/plain")
-    async def metrics(self, operations: Port) -> Response[bytes]:
-        return Response(await operations.metrics(), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(
+        self, operations: Port, by_worker: ByWorker = False, application: Names = None, model: Names = None
+    ) -> Response[bytes]:
+        return Response(await operations.metrics(by_worker, application, model), media_type=CONTENT_TYPE_LATEST)
 
     @post(
         "/stop",

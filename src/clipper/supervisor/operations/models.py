@@ -13,7 +13,7 @@ from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound,
 from clipper.management.schemas import MAX_LOG_LINES, Logs, Model, Replica, Version
 from clipper.managers import logs
 from clipper.managers.environments.provider import PREPARE_TIMEOUT_S
-from clipper.metrics.exposition import replica_name
+from clipper.metrics.totals import replica_name
 from clipper.registry.records import ModelRecord, VersionRecord
 from clipper.registry.store import DeleteModel, DeleteVersion, Put
 from clipper.rollout import newcomers, wanted

@@ -26,7 +26,6 @@ from clipper.management.schemas import (
     Token,
 )
 from clipper.managers.manager import SlotStatus
-from clipper.metrics.exposition import render
 from clipper.settings.application import Link
 from clipper.settings.fields import check_range
 from clipper.supervisor.operations.applications import ApplicationOperations
@@ -34,6 +33,7 @@ from clipper.supervisor.operations.models import ModelOperations, logs_of
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.queries import Queries
 from clipper.supervisor.operations.reports import ReportOperations
+from clipper.supervisor.operations.scrapes import Scrapes
 from clipper.supervisor.operations.series import SeriesOperations
 from clipper.supervisor.operations.views import worker_view
 from clipper.supervisor.stop_requests import StopRequests
@@ -59,12 +59,13 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._certificates = parts.certificates
         self._leadership = parts.leadership
         self._stopping = stopping
+        self._scrapes = Scrapes(parts, self._views, self._status)
         self._queries = Queries(place.query_url, Path(home) / CERTIFICATE_NAME)
 
     async def status(self) -> Status:
         return await self._status(await self._workers.statistics((), ()))
 
-    async def _status(self, workers: list[WorkerStatistics]) -> Status:
+    async def _status(self, workers: Sequence[WorkerStatistics]) -> Status:
         problems = await self.problems()
         replicas = self._views.replicas({})
         certificates = self._certificates
@@ -144,11 +145,8 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
     async def revoke_key(self, name: str) -> None:
         await self._keys.revoke(name)
 
-    async def metrics(self) -> bytes:
-        workers = await self._workers.statistics()
-        status = await self._status(workers)
-        models = [self._views.model(name, {}) for name in sorted(self._catalog.models)]
-        return render(workers, await self.list_applications(), models, self._views.replicas({}), status)
+    async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
+        return await self._scrapes.text(by_worker, applications, models)
 
     async def problems(self) -> list[str]:
         problems = []
@@ -212,7 +210,7 @@ def by_node(replicas: Sequence[Replica]) -> dict[str, dict[str, int]]:
     return {node: dict(states) for node, states in nodes.items()}
 
 
-def _problems_of_workers(statistics: list[WorkerStatistics]) -> list[str]:
+def _problems_of_workers(statistics: Sequence[WorkerStatistics]) -> list[str]:
     """The problems that workers report. Queries are answered all the same; those of a failing policy by the default."""
     problems = [
         f"worker {worker.index} cannot write the decision log: {worker.decisions.problem}"

@@ -87,6 +87,7 @@ class WorkerProcess:
         control: where its control channel listens; None before its first start.
         applied: its last reply to a snapshot; None before the first.
         found_generation: of the snapshot in force when it was first dialled; 0 if there was none, or before that.
+        is_adopted: another supervisor started its process.
         is_outdated: it runs with other code or settings than ours.
         is_spare: it is not started again once it has been renewed.
     """
@@ -120,6 +121,7 @@ class WorkerProcess:
         """
         self.index = index
         self.is_spare = is_spare
+        self.is_adopted = False
         self.is_outdated = False
         self.found_generation = 0
         self.phase: WorkerPhase = "starting"
@@ -165,7 +167,7 @@ class WorkerProcess:
 
     def adopt(self, record: ProcessRecord, note: WorkerNote) -> bool:
         """Take over a process that an earlier supervisor started, before ``run``; False if it is gone."""
-        self.process = self._processes.adopt(record)
+        self.process, self.is_adopted = self._processes.adopt(record), True
         self.instance, self.control = note.instance, note.address
         self._knows_ramps = note.knows_ramps
         self._channel = note.channel
@@ -287,7 +289,8 @@ class WorkerProcess:
             Path(self.control.path).unlink(missing_ok=True)
 
     def _launch(self) -> ManagedProcess:
-        self.instance, self.is_outdated = self._next_instance() % INSTANCES, False
+        self.instance = self._next_instance() % INSTANCES
+        self.is_adopted = self.is_outdated = False
         self._knows_ramps, self._channel = True, CHANNEL_VERSION
         control = self.control = UnixAddress(str(self._sockets / f"w{self.instance}.sock"))
         settings = msgspec.to_builtins(self._settings)

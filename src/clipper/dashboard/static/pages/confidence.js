@@ -1,4 +1,4 @@
-// How confident answers were, and how much the application lost because it had to learn. The values are since the workers' start, from the metrics.
+// How confident answers were, and how much the application lost because it had to learn. The values are from the metrics, since the server's start.
 
 import { html } from "../html.js";
 import { histogram, samplesOf, total } from "../metrics.js";
@@ -6,13 +6,13 @@ import { usePoll } from "../poll.js";
 import { counted, number, percent } from "../format.js";
 import { Calibration } from "./calibration.js";
 
-// The text has the whole server's metrics.
+// All workers are asked for it.
 const EVERY_MS = 10_000;
 
 /** @param {{api: import("../api.js").Api, application: any}} given */
 export function Confidence({ api, application }) {
   const { name } = application;
-  const metrics = usePoll(async () => samplesOf(await api.get("metrics"), name), [api, name], EVERY_MS);
+  const metrics = usePoll(async () => samplesOf(await api.get("metrics", { application: name }), name), [api, name], EVERY_MS);
   if (!metrics.value) return null;
   const regret = total(metrics.value, "clipper_selection_regret");
   const bins = histogram(metrics.value, "clipper_selection_confidence");
