@@ -116,8 +116,21 @@ class Fleet:
         """Seconds until each worker serves it."""
         began_s = time.monotonic()
         body = {"name": name, "input_type": INPUT_TYPE, "slo_ms": 100, "links": [{"model": model}]}
-        self.call("POST", "/applications", json=body)
+        answer = self._api.post("/applications", json=body)
+        if answer.status_code == 503:  # it is stored, and a worker has not taken it in time
+            while len({worker["generation"] for worker in self.call("GET", "/status")["workers"]}) > 1:
+                time.sleep(POLL_S)
+        elif answer.is_error:
+            raise RuntimeError(f"POST /applications: {answer.status_code} {answer.text}")
         return time.monotonic() - began_s
+
+    def read(self, path: str) -> tuple[float, float, int]:
+        """Seconds until an answer is there, processor time of the supervisor for it, and its bytes."""
+        before_s, began_s = self.cpu_s(), time.monotonic()
+        answer = self._api.get(path)
+        if answer.is_error:
+            raise RuntimeError(f"{path}: {answer.status_code} {answer.text}")
+        return time.monotonic() - began_s, self.cpu_s() - before_s, len(answer.content)
 
     def cpu_s(self) -> float:
         """Processor time of the supervisor so far."""

@@ -226,6 +226,28 @@ def test_the_whole_is_needed_where_no_base_is_known() -> None:
     assert changes.since(epoch + 1) is not None
 
 
+def test_who_is_a_thousand_generations_behind_is_told_of_each_part_once_and_has_the_newest() -> None:
+    parts = {f"app-{number}": application(f"app-{number}") for number in range(20)}
+    first = Snapshot(1, tuple(parts.values()), (model("m"),))
+    changes, late, newest = changes_of(first), Holding(), first
+    late.follow(late.difference_to(first))
+    for generation in range(2, 1002):
+        name = f"app-{generation % 20}"
+        if generation % 3:
+            parts[name] = application(name, float(generation))
+        else:
+            parts.pop(name, None)
+        newest = Snapshot(generation, tuple(parts.values()), (model("m", f"r{generation}"),))
+        changes.follow(newest)
+    difference = changes.since(1)
+    assert difference is not None and difference.models == newest.models
+    assert len(difference.applications) + len(difference.gone_applications) == 20
+    late.follow(difference)
+    assert sorted(late.snapshot().applications, key=lambda one: one.name) == sorted(
+        newest.applications, key=lambda one: one.name
+    )
+
+
 def test_names_that_are_gone_are_told_of_within_a_bound() -> None:
     whole = Snapshot(1, tuple(application(name) for name in NAMES))
     gone = [replace(whole, generation=2 + n, applications=whole.applications[n + 1 :]) for n in range(len(NAMES))]
