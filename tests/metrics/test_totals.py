@@ -16,7 +16,7 @@ def refused(number: int, in_flight: int = 0) -> LimitStatistics:
 
 
 def totals(**identities: object) -> "Totals[str, LimitStatistics]":
-    found: Totals[str, LimitStatistics] = Totals(lambda limit: limit.refused > 0)
+    found: Totals[str, LimitStatistics] = Totals(LimitStatistics, lambda limit: limit.refused > 0)
     found.keep_things(identities or {"a": 1})
     return found
 

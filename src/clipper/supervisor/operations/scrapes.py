@@ -52,10 +52,10 @@ class Scrapes:
         self._ramps = parts.ramps
         self._views = views
         self._status = status
-        self._applications: Totals[str, ApplicationStatistics] = Totals(application_has_counted)
-        self._versions: Totals[ModelId, VersionStatistics] = Totals(version_has_counted)
-        self._links: Totals[str, Link] = Totals(lambda link: link.batches > 0)
-        self._limits: Totals[tuple[str, str], LimitStatistics] = Totals(lambda limit: limit.refused > 0)
+        self._applications: Totals[str, ApplicationStatistics] = Totals(ApplicationStatistics, application_has_counted)
+        self._versions: Totals[ModelId, VersionStatistics] = Totals(VersionStatistics, version_has_counted)
+        self._links: Totals[str, Link] = Totals(Link, lambda link: link.batches > 0)
+        self._limits: Totals[tuple[str, str], LimitStatistics] = Totals(LimitStatistics, lambda one: one.refused > 0)
         self._turn = asyncio.Lock()
         self._waiting = 0
 
