@@ -1,10 +1,10 @@
 """Opens the registry that an address names."""
 
 from clipper.errors import InvalidArgument
-from clipper.registry.shared import Holder, SharedRegistry
+from clipper.registry.shared import Holder, Known, SharedRegistry
 
 
-def open_shared(address: str, holder: Holder) -> SharedRegistry:
+def open_shared(address: str, holder: Holder, known: Known | None = None) -> SharedRegistry:
     """Open ``redis://HOST:PORT/DB`` (or ``rediss://``, ``unix://``). Nothing is asked of it yet.
 
     Raises:
@@ -22,6 +22,6 @@ def open_shared(address: str, holder: Holder) -> SharedRegistry:
             "a registry in Redis needs the redis package: pip install 'clipper-serving[redis]'"
         ) from error
     try:
-        return RedisRegistry(address, holder)
+        return RedisRegistry(address, holder, known=known)
     except ValueError as error:
         raise InvalidArgument(f"registry {shown!r} is malformed: {error}; expected redis://HOST:PORT/DB") from error

@@ -22,7 +22,17 @@ from clipper.registry import redis_scripts
 from clipper.registry.clock import clock_s
 from clipper.registry.reading import read_records
 from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, Record, TokenRecord, VersionRecord
-from clipper.registry.shared import MAX_ARTIFACT_BYTES, MAX_ARTIFACTS_BYTES, PIECE_BYTES, Away, Holder, Leader, Renewed
+from clipper.registry.shared import (
+    MAX_ARTIFACT_BYTES,
+    MAX_ARTIFACTS_BYTES,
+    PIECE_BYTES,
+    REGISTRY_ID_NAME,
+    Away,
+    Holder,
+    Known,
+    Leader,
+    Renewed,
+)
 from clipper.registry.store import (
     SCHEMA_VERSION,
     Change,
@@ -63,9 +73,17 @@ class RedisRegistry:
     """See ``SharedRegistry``."""
 
     def __init__(
-        self, url: str, holder: Holder, terms: Terms | None = None, now_s: Callable[[], float] = clock_s
+        self,
+        url: str,
+        holder: Holder,
+        terms: Terms | None = None,
+        now_s: Callable[[], float] = clock_s,
+        known: Known | None = None,
     ) -> None:
         """
+        Args:
+            known: keeps the id of the registry at this address.
+
         Raises:
             ValueError: the address is malformed.
         """
@@ -76,6 +94,7 @@ class RedisRegistry:
         self._holder = holder
         self._terms = terms or Terms()
         self._now_s = now_s
+        self._known = known or Known()
         self._client: Any = durable_redis.open_client(url)
         self._scripts: dict[str, Any] = {
             name: self._client.register_script(getattr(redis_scripts, name))
@@ -91,13 +110,21 @@ class RedisRegistry:
                     raise RegistryUnavailable(f"the registry {self.shown_address} cannot be used: {why}")
                 holder = self._holder
                 known = [PREFIX, SCHEMA_VERSION, duration_ms, holder.id, holder.address, secrets.token_hex(8)]
-                reply = self._scripts["ACQUIRE"](args=[*known, int(takes)], client=connection)
+                expected = self._known.read(self.shown_address)
+                reply = self._scripts["ACQUIRE"](args=[*known, int(takes), expected], client=connection)
+                if reply[0] == b"another":
+                    return Away(
+                        f"the registry {self.shown_address} is not the one that this server has known: its Redis was "
+                        "emptied, or another one has its address. Give it back what it had stored; or, to begin anew, "
+                        f"stop this server and remove the file {REGISTRY_ID_NAME} of its home"
+                    )
                 if reply[0] == b"newer":
                     raise RegistryUnavailable(
                         f"registry {self.shown_address} has schema version {_text(reply[1])}, this Clipper knows "
                         f"{SCHEMA_VERSION}: run the Clipper that wrote it, or a newer one"
                     )
                 if reply[0] == b"led":
+                    self._known.write(self.shown_address, _text(reply.pop()))
                     return _leader(reply)
                 # An epoch that Redis forgot when it crashed would be given out twice.
                 _sync(connection)
@@ -109,6 +136,7 @@ class RedisRegistry:
         except RedisError as error:
             raise RegistryUnavailable(self._away(str(error))) from error
         self.id = _text(reply[2])
+        self._known.write(self.shown_address, self.id)
         self.lease = Lease(self._terms, int(reply[1]), asked_at_s)
         return self.lease
 

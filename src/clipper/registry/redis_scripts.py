@@ -10,17 +10,19 @@ address of the last who asked in vain.
 """
 
 # ARGV: prefix, known schema version, duration in ms, holder, address, a random id for a new registry, whether to take
-# the lease.
+# the lease, the id that the registry has to have or nothing.
 # An epoch is above all before, also if somebody else has removed the counter.
 # A registry of an older schema is copied, so that an operator can go back to a Clipper of that version.
 ACQUIRE = """
 local prefix, known, holder = ARGV[1], tonumber(ARGV[2]), ARGV[4]
 local schema = tonumber(redis.call('GET', prefix .. 'schema') or 0)
 if schema > known then return {'newer', redis.call('GET', prefix .. 'schema')} end
+local id = redis.call('GET', prefix .. 'id') or ''
+if ARGV[8] ~= '' and id ~= ARGV[8] then return {'another'} end
 local lease = redis.call('HMGET', prefix .. 'lease', 'epoch', 'address', 'since', 'ready', 'holder')
 if ARGV[7] == '0' or (redis.call('EXISTS', prefix .. 'held') == 1 and lease[5] ~= holder) then
   redis.call('SET', prefix .. 'standby', ARGV[5], 'PX', ARGV[3])
-  return {'led', lease[1] or '0', lease[2] or '', lease[3] or '0', lease[4] or '0'}
+  return {'led', lease[1] or '0', lease[2] or '', lease[3] or '0', lease[4] or '0', id}
 end
 if redis.call('GET', prefix .. 'standby') == ARGV[5] then redis.call('DEL', prefix .. 'standby') end
 if schema > 0 and schema < known then

@@ -1,11 +1,15 @@
 """The port to a registry that several supervisors share, of which one leads at a time."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from clipper.lease.lease import Lease
 from clipper.registry.store import Registry
 
+# The file of a home that has the address and the id of the registry that its server has known last.
+REGISTRY_ID_NAME = "registry.id"
 # An artifact is in memory and in the append-only file of the storage, so larger ones, and more of them, are refused.
 MAX_ARTIFACT_BYTES = 1024 * 1024 * 1024
 MAX_ARTIFACTS_BYTES = 4 * 1024 * 1024 * 1024
@@ -24,6 +28,39 @@ class Holder:
 
     id: str
     address: str
+
+
+class Known:
+    """Keeps which registry a server has known at an address: one that was emptied has lost all applications, and to
+    lead it would end them.
+
+    Args:
+        path: a file of the home; without one nothing is kept for the next start.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._kept: tuple[str, str] | None = None
+
+    def read(self, address: str) -> str:
+        """Return the id of the registry at this address; empty if it is not known."""
+        if self._kept is None:
+            try:
+                text = "" if self._path is None else self._path.read_text()
+            except (OSError, UnicodeDecodeError):
+                text = ""
+            kept, _, id_ = text.strip().rpartition(" ")
+            self._kept = kept, id_
+        return self._kept[1] if self._kept[0] == address else ""
+
+    def write(self, address: str, id_: str) -> None:
+        if not id_ or self.read(address) == id_:
+            return
+        self._kept = address, id_
+        if self._path is not None:
+            # Without it, the next start knows no registry, as on a first one.
+            with suppress(OSError):
+                self._path.write_text(f"{address} {id_}\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,9 +82,8 @@ class Synchronizer:
         is_lost = self._cursor is not None and cursor < self._cursor
         if is_lost:
             log.error(
-                "the selection store has lost what it held: it is at change %(change)d, and was at %(before)d. What is "
-                "in it now counts",
-                {"change": cursor, "before": self._cursor},
+                "the selection store has lost what it held, and what is in it now counts: %(reason)s",
+                {"reason": f"it is at change {cursor}, and was at {self._cursor}"},
             )
         if self._cursor is None or is_lost:
             # States that were read before there was a cursor may have changed in between.

@@ -25,7 +25,7 @@ from clipper.managers.manager import Manager
 from clipper.managers.open import open_launchers
 from clipper.processes.folder import ProcessFolder
 from clipper.registry.open import open_shared
-from clipper.registry.shared import Holder
+from clipper.registry.shared import REGISTRY_ID_NAME, Holder, Known
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Registry
 from clipper.rollout import wanted
@@ -132,7 +132,8 @@ class Supervisor:
                 self._home.id.unlink(missing_ok=True)
                 registry: Registry = stack.enter_context(contextlib.closing(SqliteRegistry(self._home.registry)))
             else:
-                shared = open_shared(self._config.registry, Holder(self._home.make_id(), port.address))
+                known = Known(self._home.root / REGISTRY_ID_NAME)
+                shared = open_shared(self._config.registry, Holder(self._home.make_id(), port.address), known)
                 registry = stack.enter_context(contextlib.closing(shared))
                 succession = Succession(
                     self._config, self._home, port, self._certificates, self._token_file, self._stopping

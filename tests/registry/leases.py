@@ -1,0 +1,16 @@
+"""Registries in Redis that ask for the lease, for the tests of it."""
+
+from collections.abc import Callable
+
+from clipper.lease.lease import Lease
+from clipper.registry.redis import RedisRegistry
+
+DIGEST = "ab" * 32
+
+Open = Callable[..., RedisRegistry]
+
+
+def led(registry: RedisRegistry) -> Lease:
+    outcome = registry.acquire()
+    assert isinstance(outcome, Lease)
+    return outcome

@@ -1,0 +1,166 @@
+"""A registry in a Redis that others use, too: what they write there, take away, and leave no room for."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from leases import DIGEST, Open, led
+from redis import Redis
+from registry_records import APPLICATION, TOKEN
+
+from clipper.errors import ClipperError, NotLeader, RegistryUnavailable
+from clipper.lease.lease import Lease
+from clipper.registry.redis import PREFIX, RedisRegistry
+from clipper.registry.shared import REGISTRY_ID_NAME, Away, Holder, Known, Leader, Renewed
+from clipper.registry.store import Put
+from redis_server import RedisServer
+
+
+def test_a_redis_that_drops_keys_is_no_registry(own_server: RedisServer, opened: Open) -> None:
+    command = ["redis-cli", "-p", str(own_server.port), "config", "set"]
+    for name, value in (("maxmemory", "100mb"), ("maxmemory-policy", "allkeys-lru")):
+        subprocess.run([*command, name, value], check=True, capture_output=True)
+    with pytest.raises(RegistryUnavailable, match=r"allkeys-lru.*noeviction"):
+        opened(own_server).acquire()
+
+
+def test_a_redis_without_room_refuses_changes_and_leads_on(own_server: RedisServer, opened: Open) -> None:
+    registry = opened(own_server)
+    lease = led(registry)
+    registry.write(Put(TOKEN))
+    command = ["redis-cli", "-p", str(own_server.port), "config", "set", "maxmemory"]
+    subprocess.run([*command, "1mb"], check=True, capture_output=True)
+    with pytest.raises(RegistryUnavailable, match=r"maxmemory"):
+        registry.write(Put(APPLICATION))
+    assert (registry.load().tokens, registry.load().applications) == ((TOKEN,), ())
+    assert registry.doubt is None and lease.why_lost is None
+    assert isinstance(registry.renew(is_ready=True), Away | Renewed)
+    subprocess.run([*command, "0"], check=True, capture_output=True)
+    assert isinstance(registry.renew(is_ready=True), Renewed)
+    registry.write(Put(APPLICATION))
+    assert registry.load().applications == (APPLICATION,)
+
+
+# What somebody else may put in place of each key.
+KEYS = ["schema", "id", "lease", "held", "standby", "applications", "models", "versions", "tokens", "keys", "to_forget",
+        "counters", "secrets", "artifacts", f"artifact:{DIGEST}:0"]  # fmt: skip
+SPOILERS: dict[str, Callable[[Redis, str], object]] = {
+    "text": lambda client, key: client.set(key, b"\xff garbage"),
+    "number": lambda client, key: client.set(key, "999999999999999999999999"),
+    "list": lambda client, key: client.rpush(key, "x"),
+    "hash": lambda client, key: client.hset(key, mapping={b"\xff": b"\xff", "epoch": "nan", "since": "yesterday"}),
+    "set": lambda client, key: client.sadd(key, b"\xff"),
+    "huge": lambda client, key: client.hset(key, "x" * 1_000_000, "y" * 1_000_000),
+    "nothing": lambda client, key: None,
+}
+
+
+@pytest.mark.parametrize("spoiler", SPOILERS)
+@pytest.mark.parametrize("key", KEYS)
+def test_whatever_is_in_place_of_a_key_ends_in_an_answer(
+    server: RedisServer, opened: Open, client: Redis, key: str, spoiler: str
+) -> None:
+    """It is an answer that the supervisor knows, whatever it is, and never a traceback."""
+    registry, other = opened(server, "a"), opened(server, "b")
+    led(registry)
+    registry.write(Put(APPLICATION))
+    registry.put_piece(DIGEST, 0, b"x")
+    registry.complete_artifact(DIGEST, 1)
+    client.delete(PREFIX + key)
+    SPOILERS[spoiler](client, PREFIX + key)
+    calls: list[Callable[[], object]] = [
+        other.acquire,
+        lambda: other.acquire(takes=False),
+        lambda: registry.renew(is_ready=True),
+        registry.load,
+        registry.artifact_sizes,
+        lambda: registry.admit_artifact(10),
+        lambda: registry.get_piece(DIGEST, 0),
+        lambda: registry.put_piece(DIGEST, 0, b"x"),
+        lambda: registry.write(Put(TOKEN)),
+        lambda: registry.reserve("replica", 1),
+        lambda: registry.secret("x", b"made"),
+        lambda: registry.complete_artifact(DIGEST, 1),
+        lambda: registry.remove_artifact(DIGEST),
+        registry.release,
+        lambda: opened(server, "c").acquire(),
+    ]
+    for call in calls:
+        with suppress(ClipperError):
+            call()
+
+
+def test_an_epoch_that_somebody_else_has_changed_ends_the_lease(
+    server: RedisServer, opened: Open, client: Redis
+) -> None:
+    for epoch in ("5", "-1", "1e3", "text"):
+        client.flushall()
+        registry = opened(server)
+        led(registry)
+        client.hset(PREFIX + "lease", "epoch", epoch)
+        assert not isinstance(registry.renew(is_ready=True), Renewed), epoch
+        with pytest.raises((NotLeader, RegistryUnavailable)):
+            registry.write(Put(TOKEN))
+        assert registry.load().tokens == ()
+
+
+def test_an_epoch_is_above_all_before_whoever_has_removed_the_counter(
+    server: RedisServer, opened: Open, client: Redis
+) -> None:
+    registry = opened(server)
+    led(registry)
+    client.delete(PREFIX + "counters")
+    assert led(registry).epoch == 2
+    client.hset(PREFIX + "lease", "epoch", "41")
+    assert led(registry).epoch == 42
+    assert led(registry).epoch == 43
+
+
+def test_a_redis_that_was_started_again_empty_is_not_written_to(tmp_path: Path, opened: Open) -> None:
+    with RedisServer(tmp_path) as server:
+        server.start()
+        registry = opened(server)
+        led(registry)
+        registry.write(Put(TOKEN))
+        server.kill()
+        shutil.rmtree(tmp_path / "appendonlydir")
+        server.start()
+        assert isinstance(outcome := registry.renew(is_ready=True), Leader) and outcome.epoch == 0
+        with pytest.raises(NotLeader, match="lost what it stored"):
+            registry.write(Put(APPLICATION))
+        # To lead it would end all applications.
+        assert isinstance(away := registry.acquire(), Away) and "was emptied" in away.why
+        assert registry.load().tokens == ()
+        fresh = opened(server, "fresh")
+        led(fresh)
+        assert isinstance(registry.acquire(), Away)
+
+
+def test_which_registry_was_known_is_kept_for_the_next_start(
+    server: RedisServer, opened: Open, client: Redis, tmp_path: Path
+) -> None:
+    path = tmp_path / REGISTRY_ID_NAME
+
+    def acquire(known: Known) -> object:
+        with closing(RedisRegistry(server.url, Holder("b", "http://b"), known=known)) as registry:
+            return registry.acquire()
+
+    leader = opened(server, "a")
+    led(leader)
+    # A standby knows it, too.
+    assert isinstance(acquire(Known(path)), Leader)
+    assert path.read_text() == f"{server.url} {leader.id}\n"
+    client.flushall()
+    assert isinstance(acquire(Known(path)), Away)
+    assert client.keys(PREFIX + "*") == []
+    path.write_text(f"redis://elsewhere/0 {leader.id}\n")
+    assert isinstance(acquire(Known(path)), Lease)
+    for garbage in (b"", b"\xff", b"one two three"):
+        path.write_bytes(garbage)
+        assert isinstance(acquire(Known(path)), Lease)
+    path.unlink()
+    path.mkdir()
+    assert isinstance(acquire(Known(path)), Lease)
