@@ -5,7 +5,6 @@ names the label whose values are its keys.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -29,11 +28,6 @@ from clipper.metrics.totals import Link
 
 LINK_STATES = ("dialing", "linked", "draining", "lost")
 REPLICA_STATES: tuple[str, ...] = get_args(ReplicaState)
-
-
-def _one_hot(states: tuple[str, ...], state: str) -> Mapping[str, float]:
-    """Return 1 for the present state and 0 for the others; an unknown state is added."""
-    return {**dict.fromkeys(states, 0.0), state: 1.0}
 
 
 SERVER: Group[Status] = Group(
@@ -450,7 +444,7 @@ REPLICA: Group[Replica] = Group(
             "gauge",
             "clipper_replica_state",
             "1 for the state of the replica's process.",
-            lambda r: _one_hot(REPLICA_STATES, r.state),
+            lambda r: {**dict.fromkeys(REPLICA_STATES, 0.0), r.state: 1.0},
             "state",
         ),
         Number("counter", "clipper_replica_restarts", "Times that the replica was restarted.", lambda r: r.restarts),

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from clipper.errors import NotLeader, RegistryUnavailable
 from clipper.home import Place
 from clipper.lease.lease import Lease
 from clipper.management.schemas import LeaseStatus, Logs, Status, Stopping
-from clipper.metrics.exposition import render
+from clipper.metrics.exposition import Scrape, render
 from clipper.registry.clock import clock_s
 from clipper.registry.shared import Away, Leader, SharedRegistry
 from clipper.supervisor.artifacts.shared import fetch_missing
@@ -162,8 +162,10 @@ class StandbyOperations:
             ),
         )
 
-    async def metrics(self) -> bytes:
-        return render((), (), (), (), await self.status())
+    async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
+        """A standby has no workers, applications or models: all scrapes get its own state."""
+        del by_worker, applications, models
+        return render(Scrape(await self.status()))
 
     async def problems(self) -> list[str]:
         return [who_leads(self._standby)]
