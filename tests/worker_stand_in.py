@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import cast
 
@@ -33,10 +33,11 @@ class StandIn:
 @asynccontextmanager
 async def listening(workers: Sequence[StandIn]) -> AsyncIterator[None]:
     """They answer meanwhile. What they do not answer at the end is given up."""
-    async with AsyncExitStack() as stack:
+    with ExitStack() as stack:
         for one in workers:
-            serve = ControlServer(one.answer)._serve
-            await stack.enter_async_context(await asyncio.start_unix_server(serve, one.address.path))
+            server = ControlServer(one.answer)
+            await server.listen(one.address)
+            stack.callback(server.close)
         try:
             yield
         finally:

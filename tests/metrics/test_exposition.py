@@ -171,7 +171,7 @@ def value(name: str, *workers: WorkerStatistics, **labels: str) -> float:
 
 def test_who_leads() -> None:
     def lease_of(lease: LeaseStatus | None) -> dict[str, float]:
-        text = render((), (), (), (), msgspec.structs.replace(STATUS, lease=lease)).decode()
+        text = render(Scrape(msgspec.structs.replace(STATUS, lease=lease))).decode()
         read = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         found = {one.name: one.value for one in read if one.name.startswith("clipper_lease")}
         assert all(one.labels == {"registry": "redis://h/0"} for one in read if one.name in found)

@@ -76,12 +76,7 @@ LEASE: Group[LeaseStatus] = Group(
             "Renewals of this lease that the registry did not confirm.",
             lambda s: s.renewals_failed,
         ),
-        Number(
-            "gauge",
-            "clipper_lease_standbys",
-            "1 if a server stands by, 0 if none does.",
-            lambda s: s.standby is not None,
-        ),
+        Number("gauge", "clipper_lease_standbys", "1 if a server stands by.", lambda s: s.standby is not None),
     ),
 )
 
