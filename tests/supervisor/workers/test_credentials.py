@@ -84,14 +84,32 @@ def test_a_certificate_is_made_for_each_epoch_and_anew_each_day() -> None:
 
 def test_who_leads_by_a_lease_speaks_for_no_later_epoch() -> None:
     credentials = SupervisorCredentials(authority(0), last_epoch=3)
-    credentials.secured(3, 7)
-    with pytest.raises(CommandRefused, match="a worker obeys epoch 3, and this server leads with epoch 3"):
-        credentials.secured(4, 7)
+    assert credentials.secured(4, 7).context is credentials.secured(3, 7).context
+    assert credentials.secured(2, 7).context is not credentials.secured(3, 7).context
 
 
-def keeper_of(worker: Listening, folder: Path, processes: ProcessFolder, epoch: int) -> WorkerProcess:
+def test_who_may_not_speak_for_its_epoch_is_answered_and_kills_nobody(processes: ProcessFolder, tmp_path: Path) -> None:
+    """As with a registry that was restored from before the workers' epoch."""
+
+    async def run() -> None:
+        async with listening(tmp_path) as worker:
+            keeper = keeper_of(worker, tmp_path, processes, epoch=3, last_epoch=3)
+            keeper.push(Snapshot((4 << EPOCH_BITS) + 1))
+            await until_async(lambda: keeper.last_error is not None)
+            assert keeper.last_error == "supervisor/3 may not speak for epoch 4"
+            assert await keeper.ask(GetLoads(()), 9) == Loads(())
+
+    asyncio.run(run())
+
+
+def keeper_of(
+    worker: Listening, folder: Path, processes: ProcessFolder, epoch: int, last_epoch: int | None = None
+) -> WorkerProcess:
     """A keeper whose worker is up, on TCP."""
-    settings, credentials = WorkerSettings("127.0.0.1", 1, 1000, "digest"), SupervisorCredentials(authority(0))
+    settings, credentials = (
+        WorkerSettings("127.0.0.1", 1, 1000, "digest"),
+        SupervisorCredentials(authority(0), last_epoch),
+    )
     keeper = WorkerProcess(
         0, settings, processes, (folder, folder), "sqlite:x", lambda: 1, lambda: None, epoch=epoch,
         credentials=credentials,

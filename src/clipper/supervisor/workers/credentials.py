@@ -7,7 +7,6 @@ from pathlib import Path
 
 from clipper.control.authority import Authority, make_authority
 from clipper.control.identity import PeerName, Secured
-from clipper.control.messages import CommandRefused
 from clipper.errors import InvalidArgument, Unavailable
 from clipper.registry.shared import SharedRegistry
 from clipper.tls.mutual import Contexts, make_contexts
@@ -43,14 +42,11 @@ class SupervisorCredentials:
     def secured(self, epoch: int, instance: int) -> Secured:
         """How the worker of this instance is dialled by the supervisor of this epoch.
 
-        Raises:
-            CommandRefused: it may not speak for this epoch.
+        For a later epoch than that of the lease there is no certificate. With that of the lease, workers go on to
+        answer, and refuse what is said for the later one.
         """
-        if self._last_epoch is not None and epoch > self._last_epoch:
-            raise CommandRefused(
-                f"a worker obeys epoch {epoch - 1}, and this server leads with epoch {self._last_epoch}: another "
-                "server leads, or the registry was restored; start this server again, each start takes the next epoch"
-            )
+        if self._last_epoch is not None:
+            epoch = min(epoch, self._last_epoch)
         now = self._now()
         if self._made is None or self._made[0] != epoch or now - self._made[1] > _RENEW_AFTER:
             material = self.authority.issue(PeerName("supervisor", epoch), now)

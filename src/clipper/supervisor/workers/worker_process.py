@@ -71,11 +71,7 @@ class Credentials(Protocol):
     """What a supervisor shows to workers that listen on TCP."""
 
     def secured(self, epoch: int, instance: int) -> Secured:
-        """How the worker of this instance is dialled by the supervisor of this epoch.
-
-        Raises:
-            CommandRefused: the supervisor may not speak for this epoch.
-        """
+        """How the worker of this instance is dialled by the supervisor of this epoch."""
 
 
 class WorkerProcess:
