@@ -135,6 +135,7 @@ def test_who_shows_nothing_or_what_another_authority_signed_is_not_heard(
 
     run(main())
     assert "TLS handshakes have failed" in caplog.text
+    assert "(on the control channel, from 127.0.0.1:" in caplog.text
 
 
 def test_who_dials_trusts_the_worker_of_that_name_alone(tmp_path: Path) -> None:

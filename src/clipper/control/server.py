@@ -16,7 +16,7 @@ from clipper.control.identity import IdentityFile, PeerName, certified_name
 from clipper.control.messages import AnyCommand, AnyReply, Framer, Refused, decode_command, encode
 from clipper.errors import ClipperError, Forbidden, InvalidArgument, ProtocolViolation
 from clipper.tcp import end_when_cut
-from clipper.tls.handshakes import Handshakes
+from clipper.tls.handshakes import Handshake, Handshakes
 from clipper.tls.transport import TlsTransport
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,14 @@ LIFE_S = 3600.0
 # from being heard.
 MAX_PARTIAL_BYTES = 128 * 1024 * 1024
 _SWEEP_EVERY_S = 1.0
+
+
+class ControlHandshakes(Handshakes):
+    """Those of the control channel. Who does not get through one is named by its address: it has no other name."""
+
+    def fail(self, handshake: Handshake, why: str) -> None:
+        peer = cast(TlsTransport, handshake).get_extra_info("peername") or ("?", "?")
+        super().fail(handshake, f"{why} (on the control channel, from {peer[0]}:{peer[1]})")
 
 
 class ControlServer:
@@ -91,7 +99,7 @@ class ControlServer:
 
     async def _listen_on_tcp(self, address: TcpAddress, identity: IdentityFile) -> None:
         loop = asyncio.get_running_loop()
-        handshakes = Handshakes(identity.contexts.listening, loop.call_soon, MAX_HANDSHAKES)
+        handshakes = ControlHandshakes(identity.contexts.listening, loop.call_soon, MAX_HANDSHAKES)
 
         def make_connection() -> asyncio.Protocol:
             reader = asyncio.StreamReader()
