@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from registry_records import APPLICATION, TOKEN
 
 from clipper.errors import ClipperError, NotLeader, RegistryUnavailable
 from clipper.lease.lease import Lease
+from clipper.registry import redis as redis_registry
 from clipper.registry.redis import PREFIX, RedisRegistry
 from clipper.registry.shared import REGISTRY_ID_NAME, Away, Holder, Known, Leader, Renewed
 from clipper.registry.store import Put
@@ -42,55 +43,6 @@ def test_a_redis_without_room_refuses_changes_and_leads_on(own_server: RedisServ
     assert isinstance(registry.renew(is_ready=True), Renewed)
     registry.write(Put(APPLICATION))
     assert registry.load().applications == (APPLICATION,)
-
-
-# What somebody else may put in place of each key.
-KEYS = ["schema", "id", "lease", "held", "standby", "applications", "models", "versions", "tokens", "keys", "to_forget",
-        "counters", "secrets", "artifacts", f"artifact:{DIGEST}:0"]  # fmt: skip
-SPOILERS: dict[str, Callable[[Redis, str], object]] = {
-    "text": lambda client, key: client.set(key, b"\xff garbage"),
-    "number": lambda client, key: client.set(key, "999999999999999999999999"),
-    "list": lambda client, key: client.rpush(key, "x"),
-    "hash": lambda client, key: client.hset(key, mapping={b"\xff": b"\xff", "epoch": "nan", "since": "yesterday"}),
-    "set": lambda client, key: client.sadd(key, b"\xff"),
-    "huge": lambda client, key: client.hset(key, "x" * 1_000_000, "y" * 1_000_000),
-    "nothing": lambda client, key: None,
-}
-
-
-@pytest.mark.parametrize("spoiler", SPOILERS)
-@pytest.mark.parametrize("key", KEYS)
-def test_whatever_is_in_place_of_a_key_ends_in_an_answer(
-    server: RedisServer, opened: Open, client: Redis, key: str, spoiler: str
-) -> None:
-    """It is an answer that the supervisor knows, whatever it is, and never a traceback."""
-    registry, other = opened(server, "a"), opened(server, "b")
-    led(registry)
-    registry.write(Put(APPLICATION))
-    registry.put_piece(DIGEST, 0, b"x")
-    registry.complete_artifact(DIGEST, 1)
-    client.delete(PREFIX + key)
-    SPOILERS[spoiler](client, PREFIX + key)
-    calls: list[Callable[[], object]] = [
-        other.acquire,
-        lambda: other.acquire(takes=False),
-        lambda: registry.renew(is_ready=True),
-        registry.load,
-        registry.artifact_sizes,
-        lambda: registry.admit_artifact(10),
-        lambda: registry.get_piece(DIGEST, 0),
-        lambda: registry.put_piece(DIGEST, 0, b"x"),
-        lambda: registry.write(Put(TOKEN)),
-        lambda: registry.reserve("replica", 1),
-        lambda: registry.secret("x", b"made"),
-        lambda: registry.complete_artifact(DIGEST, 1),
-        lambda: registry.remove_artifact(DIGEST),
-        registry.release,
-        lambda: opened(server, "c").acquire(),
-    ]
-    for call in calls:
-        with suppress(ClipperError):
-            call()
 
 
 def test_an_epoch_that_somebody_else_has_changed_ends_the_lease(
@@ -164,3 +116,64 @@ def test_which_registry_was_known_is_kept_for_the_next_start(
     path.unlink()
     path.mkdir()
     assert isinstance(acquire(Known(path)), Lease)
+
+
+# What somebody else may put in place of each key.
+KEYS = ["schema", "id", "lease", "held", "standby", "applications", "models", "versions", "tokens", "keys", "to_forget",
+        "counters", "secrets", "artifacts", f"artifact:{DIGEST}:0"]  # fmt: skip
+SPOILERS: dict[str, Callable[[Redis, str], object]] = {
+    "text": lambda client, key: client.set(key, b"\xff garbage"),
+    "number": lambda client, key: client.set(key, "999999999999999999999999"),
+    "list": lambda client, key: client.rpush(key, "x"),
+    "hash": lambda client, key: client.hset(key, mapping={b"\xff": b"\xff", "epoch": "nan", "since": "yesterday"}),
+    "set": lambda client, key: client.sadd(key, b"\xff"),
+    "huge": lambda client, key: client.hset(key, "x" * 1_000_000, "y" * 1_000_000),
+    "nothing": lambda client, key: None,
+}
+
+
+@pytest.fixture(scope="module")
+def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """It waits for no disk, and whoever asks it does not."""
+    with RedisServer(tmp_path_factory.mktemp("hasty")) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redis_registry, "_sync", lambda connection: None)
+        server.start("--appendonly", "no")
+        yield server
+
+
+@pytest.mark.parametrize("spoiler", SPOILERS)
+@pytest.mark.parametrize("key", KEYS)
+def test_whatever_is_in_place_of_a_key_ends_in_an_answer(
+    hasty_server: RedisServer, opened: Open, key: str, spoiler: str
+) -> None:
+    """It is an answer that the supervisor knows, whatever it is, and never a traceback."""
+    server, client = hasty_server, Redis(port=hasty_server.port)
+    client.flushall()
+    registry, other = opened(server, "a"), opened(server, "b")
+    led(registry)
+    registry.write(Put(APPLICATION))
+    registry.put_piece(DIGEST, 0, b"x")
+    registry.complete_artifact(DIGEST, 1)
+    client.delete(PREFIX + key)
+    SPOILERS[spoiler](client, PREFIX + key)
+    calls: list[Callable[[], object]] = [
+        other.acquire,
+        lambda: other.acquire(takes=False),
+        lambda: registry.renew(is_ready=True),
+        registry.load,
+        registry.artifact_sizes,
+        lambda: registry.admit_artifact(10),
+        lambda: registry.get_piece(DIGEST, 0),
+        lambda: registry.put_piece(DIGEST, 0, b"x"),
+        lambda: registry.write(Put(TOKEN)),
+        lambda: registry.reserve("replica", 1),
+        lambda: registry.secret("x", b"made"),
+        lambda: registry.complete_artifact(DIGEST, 1),
+        lambda: registry.remove_artifact(DIGEST),
+        registry.release,
+        lambda: opened(server, "c").acquire(),
+    ]
+    for call in calls:
+        with suppress(ClipperError):
+            call()
+    client.close()
