@@ -111,6 +111,27 @@ def test_a_redis_that_removes_keys_is_told_of_once(tmp_path: Path, caplog: pytes
     assert caplog.text.count("forgets what is learned") == 1 and "allkeys-lru" in caplog.text
 
 
+def test_what_somebody_else_has_put_in_place_of_a_sum_costs_no_other(redis_server: RedisServer) -> None:
+    """A script that fails midway is not undone: what it has added would be added again with the next attempt."""
+
+    async def scenario() -> None:
+        async with opened(lambda: RedisStore(redis_server.url)) as store:
+            for number, key in (("0", "clipper:selection:sums:app-1/ada"), ("1", "clipper:selection:sums:app-1/bob")):
+                value = ["hset", key, "x", "nonsense"] if number == "0" else ["set", key, "text"]
+                command = ["redis-cli", "-p", str(redis_server.port), *value]
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            told = [observation(name, name, x=1.0, y=2.0) for name in ("ada", "bob", "cyd")]
+            assert await store.commit(told) == [True] * 3
+            assert await store.commit([observation("much", "cyd", x=1.7e308), observation("more", "cyd", x=1.7e308)])
+            found = await store.load_many("app-1", ["ada", "bob", "cyd"])
+            assert found[0] == {"x": 1.0, "y": 2.0} and isinstance(found[1], StoreUnavailable)
+            assert found[2] == {"x": 1.0, "y": 2.0}
+            assert (await store.load("app-1", EVERYONE))["y"] == 6.0
+
+    subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
+    asyncio.run(scenario())
+
+
 def test_a_commit_whose_answer_was_lost_is_answered_as_it_was(redis_server: RedisServer) -> None:
     """The client sends it again, and Redis has made it."""
 

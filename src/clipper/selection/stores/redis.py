@@ -1,7 +1,7 @@
 """A store in Redis, for Clippers on several machines: the extra ``clipper-serving[redis]``.
 
-A state is a hash that HINCRBYFLOAT adds to, and its arrays, as packed doubles, are another hash. A script makes each
-batch of observations atomic. An observation is acknowledged once Redis has it on disk: see ``durable_redis``.
+A state is a hash of numbers, and its arrays, as packed doubles, are another hash. A script adds each batch of
+observations as a whole. An observation is acknowledged once Redis has it on disk: see ``durable_redis``.
 """
 
 import logging

@@ -6,6 +6,8 @@ BEFORE_ARRAYS = 6
 # ARGV: prefix, wall clock, name of the commit, observations as MessagePack, cursor that is followed, own revisions
 # since then, then arrays of little-endian doubles, which observations reference by context, name and index.
 # All that a batch adds to a number or an array is added at once.
+# A sum that somebody else has replaced by something else begins anew; a state that is no hash, or a sum that would
+# become infinite, stays as it is: a script that fails midway is not undone.
 # Doubles are packed and unpacked 200 at a time, since Lua's stack has room for some thousand.
 # It always writes something: WAITAOF waits for the writes of its own connection, and the first attempt at a batch may
 # have been on another one. What that one answered is kept for 30 s, and answered again.
@@ -34,6 +36,22 @@ local function pack(numbers)
     parts[#parts + 1] = struct.pack('<' .. string.rep('d', last - first + 1), unpack(numbers, first, last))
   end
   return table.concat(parts)
+end
+local function add_sums(key, increments)
+  local names = {}
+  for name in pairs(increments) do names[#names + 1] = name end
+  for first = 1, #names, 1000 do
+    local last = math.min(first + 999, #names)
+    local known, set = redis.pcall('HMGET', key, unpack(names, first, last)), {}
+    for place = first, known.err and 0 or last do
+      local total = (tonumber(known[place - first + 1] or 0) or 0) + increments[names[place]]
+      if total - total == 0 then
+        set[#set + 1] = names[place]
+        set[#set + 1] = string.format('%.17g', total)
+      end
+    end
+    if #set > 0 then redis.call('HSET', key, unpack(set)) end
+  end
 end
 for index, each in ipairs(cmsgpack.unpack(ARGV[4])) do
   local id, application, keep_s = each[1], each[2], each[3]
@@ -72,10 +90,7 @@ for application, contexts in pairs(sums) do
   redis.call('SADD', prefix .. 'applications', application)
   for context, increments in pairs(contexts) do
     local state = application .. '/' .. context
-    local key = prefix .. 'sums:' .. state
-    for name, amount in pairs(increments) do
-      redis.call('HINCRBYFLOAT', key, name, string.format('%.17g', amount))
-    end
+    add_sums(prefix .. 'sums:' .. state, increments)
     local before = tonumber(redis.call('ZSCORE', prefix .. 'changes', state) or -1)
     if before > followed and not own[before] then others[#others + 1] = state end
     redis.call('ZADD', prefix .. 'changes', revision, state)
