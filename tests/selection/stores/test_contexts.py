@@ -121,3 +121,26 @@ def test_what_others_change_is_told_and_what_only_this_worker_changed_is_not(mak
             assert {context for _, context in changed} == {"", "mine", "new", "theirs"}
 
     asyncio.run(scenario())
+
+
+def test_very_many_changes_are_told_in_pieces(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (stores.sqlite, stores.redis):
+        monkeypatch.setattr(module, "TOLD_AT_ONCE", 7)
+
+    async def scenario() -> list[list[str]]:
+        async with opened(make_store) as reader, opened(make_store) as writer:
+            cursor, _ = await reader.changes(-1)
+            for number in range(6):
+                await writer.commit([observation(f"{number}{one}", f"{number}{one}", x=1.0) for one in "ab"])
+            await writer.evict("app-1", 9)
+            told = []
+            for _ in range(5):
+                cursor, changed = await reader.changes(cursor)
+                told.append(sorted(context for _, context in changed))
+            return told
+
+    told = asyncio.run(scenario())
+    # Redis counts those that went by themselves.
+    assert all(len(each) < 2 * 7 for each in told) and len([each for each in told if each]) > 1 and told[-1] == []
+    contexts = [context for each in told for context in each if context]
+    assert sorted(contexts) == sorted(f"{number}{one}" for number in range(6) for one in "ab")

@@ -20,7 +20,7 @@ from clipper.errors import StoreUnavailable
 from clipper.selection.stores import redis_scripts
 from clipper.selection.stores.gathered_reads import GatheredReads, Read, State
 from clipper.selection.stores.own_changes import OwnChanges
-from clipper.selection.stores.store import EVICT_CHUNK, FLOAT, TOLD_FOR_S, Amount, Observation
+from clipper.selection.stores.store import EVICT_CHUNK, FLOAT, TOLD_AT_ONCE, TOLD_FOR_S, Amount, Observation
 
 T = TypeVar("T")
 
@@ -175,7 +175,7 @@ class RedisStore:
 
     async def _changes(self, cursor: int) -> tuple[int, list[State]]:
         known, overlapped = self._own.known(cursor)
-        arguments = [PREFIX, cursor, msgpack.encode(list(known))]
+        arguments = [PREFIX, cursor, msgpack.encode(list(known)), TOLD_AT_ONCE]
         last, changed = await self._scripts["changes"](args=arguments)
         self._own.follow(last)
         return last, list(overlapped.union(_states(changed)))

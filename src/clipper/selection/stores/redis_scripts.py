@@ -131,16 +131,23 @@ answer[1] = cmsgpack.pack(numbers)
 return answer
 """
 
-# ARGV: prefix, cursor, revisions that need not be told, as MessagePack. A byte that no text has divides the names.
+# ARGV: prefix, cursor, revisions that need not be told, as MessagePack, and how many states are told at once. What is
+# left is told the next time: all of a revision, or nothing of it. A byte that no text has divides the names.
 CHANGES = """
-local prefix, cursor, known, changed = ARGV[1], tonumber(ARGV[2]), {}, {}
+local prefix, cursor, most, known, changed = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), {}, {}
 local last = tonumber(redis.call('GET', prefix .. 'revision') or 0)
 if cursor ~= -1 and cursor ~= last then
   for _, each in ipairs(cmsgpack.unpack(ARGV[3])) do known[each] = true end
-  for _, key in ipairs({'changes', 'forgotten'}) do
-    local found = redis.call('ZRANGE', prefix .. key, '(' .. cursor, last, 'BYSCORE', 'WITHSCORES')
-    for at = 1, #found, 2 do
-      if not known[tonumber(found[at + 1])] then changed[#changed + 1] = found[at] end
+  local found = {}
+  for place, key in ipairs({'changes', 'forgotten'}) do
+    found[place] = redis.call(
+      'ZRANGE', prefix .. key, '(' .. cursor, last, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+    if #found[place] == 2 * most then last = tonumber(found[place][2 * most]) - 1 end
+  end
+  for place = 1, 2 do
+    for at = 1, #found[place], 2 do
+      local revision = tonumber(found[place][at + 1])
+      if revision <= last and not known[revision] then changed[#changed + 1] = found[place][at] end
     end
   end
 end

@@ -21,7 +21,15 @@ from clipper.errors import StoreUnavailable
 from clipper.selection.stores.gathered_reads import READ_AT_ONCE, GatheredReads, Read, State
 from clipper.selection.stores.own_changes import OwnChanges
 from clipper.selection.stores.sqlite_schema import SCHEMA, SCHEMA_VERSION
-from clipper.selection.stores.store import EVERYONE, EVICT_CHUNK, FLOAT, TOLD_FOR_S, Amount, Observation
+from clipper.selection.stores.store import (
+    EVERYONE,
+    EVICT_CHUNK,
+    FLOAT,
+    TOLD_AT_ONCE,
+    TOLD_FOR_S,
+    Amount,
+    Observation,
+)
 
 T = TypeVar("T")
 
@@ -309,16 +317,20 @@ def _load(database: sqlite3.Connection, states: Sequence[State]) -> list[Read]:
 
 
 def _changes(database: sqlite3.Connection, cursor: int) -> tuple[int, list[tuple[State, int]]]:
-    """Return the latest revision, and the states that have changed since ``cursor``, with the revisions of that."""
+    """Return the next cursor, and the states that have changed until then, with the revisions of that."""
     last = int(database.execute("SELECT last FROM revision").fetchone()[0])
     if cursor in (-1, last):
         return last, []
     query = (
         "SELECT application, context, revision FROM changes WHERE revision > ?1 AND revision <= ?2 "
-        "UNION ALL SELECT application, context, revision FROM forgotten WHERE revision > ?1 AND revision <= ?2"
+        "UNION ALL SELECT application, context, revision FROM forgotten WHERE revision > ?1 AND revision <= ?2 "
+        "ORDER BY revision LIMIT ?3"
     )
-    found = database.execute(query, (cursor, last))
-    return last, [((application, context), revision) for application, context, revision in found]
+    found = database.execute(query, (cursor, last, TOLD_AT_ONCE)).fetchall()
+    if len(found) == TOLD_AT_ONCE:
+        # All of a revision, or nothing of it: the rest is told the next time.
+        last = found[-1][2] - 1
+    return last, [((application, context), revision) for application, context, revision in found if revision <= last]
 
 
 def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: float) -> int:

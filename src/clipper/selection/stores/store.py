@@ -30,6 +30,9 @@ MAX_IDS = 1_000_000
 EVICT_CHUNK = 2000
 # Workers look for changes four times a second; one that has not done so for this long is replaced.
 TOLD_FOR_S = 60.0
+# Changes that a worker is told of at once: those of two seconds at 10,000 pieces of feedback a second. One that could
+# not look for longer gets the rest the next times. A commit changes at most a tenth of that.
+TOLD_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Store(Protocol):
         ...
 
     async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
-        """Return the states, as (application, context), that have changed since ``cursor``, and the next cursor.
+        """Return states, as (application, context), that have changed since ``cursor``, and the next cursor.
 
         States that only this process has changed may be left out: whoever commits knows what changes. A cursor of -1
         only asks for the present cursor.
