@@ -78,6 +78,8 @@ class StubTransport:
     def get_extra_info(self, name: str) -> "StubTransport":
         return self
 
+    def setsockopt(self, *option: int) -> None: ...
+
     def abort(self) -> None:
         self._loop.call_soon(self._connection.connection_lost, None)
 
