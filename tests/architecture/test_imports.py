@@ -72,10 +72,11 @@ ALLOWED: dict[str, frozenset[str]] = {
         "managers.reconcile": "",
         "processes": "run_as",
         "rollout": "managers.reconcile registry selection.policies control.difference control.snapshot settings",
-        "managers": "managers.reconcile processes run_as containers.protocol control.snapshot settings tls",
+        "managers": "managers.reconcile processes run_as containers.protocol control.address control.snapshot settings "
+        "tls",
         "managers.environments": "managers processes run_as trees settings",
         # Nobody else knows these: a manager is one folder, and one row of the table in managers.open.
-        "managers.local": "managers managers.environments processes run_as control.snapshot settings",
+        "managers.local": "managers managers.environments processes run_as control.address control.snapshot settings",
         "managers.docker": "managers processes control.snapshot settings",
         # On a node, a container is a process of its machine.
         "managers.ray": "build extras managers managers.environments managers.local processes run_as control.snapshot "

@@ -13,9 +13,10 @@ from world import records_of
 
 from clipper.control.messages import CHANNEL_VERSION
 from clipper.managers.launcher import ContainerNote
+from clipper.managers.local.worker_host import LocalWorkerHost
 from clipper.processes.folder import ProcessFolder
 from clipper.processes.proc import start_time
-from clipper.processes.process import ProcessRecord
+from clipper.processes.process import ManagedProcess, ProcessRecord
 from clipper.registry.records import ModelRecord, VersionRecord
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.config import Config
@@ -86,19 +87,17 @@ def test_a_worker_that_is_taken_over_is_replaced_if_it_runs_with_other_code_or_s
     settings = takeover.worker_settings(config(home), home, PORT, "d")
 
     def make(index: int) -> WorkerProcess:
-        folders = (home.run, home.logs)
-        return WorkerProcess(
-            index, settings, processes, folders, "", lambda: 7, lambda: None, "0.1.0", is_spare=index == 1
-        )
+        host = LocalWorkerHost(processes, home.run, home.logs)
+        return WorkerProcess(index, settings, host, "", lambda: 7, lambda: None, "0.1.0", is_spare=index == 1)
 
     processes = ProcessFolder(home.run, {}, home.python_path)
 
     async def adopt() -> list[WorkerProcess]:
         workers = Workers([make(0)], lambda: make(1))
-        takeover.take_over_workers([left(home, **given)], workers, settings)
+        await takeover.take_over_workers([left(home, **given)], workers, settings)
         adopted = [worker for worker in workers if worker.process is not None]
         for worker in adopted:
-            assert worker.process is not None
+            assert isinstance(worker.process, ManagedProcess)
             worker.process.release()
         return adopted
 

@@ -4,7 +4,9 @@ from clipper.managers.docker.open import open_docker
 from clipper.managers.facilities import Facilities
 from clipper.managers.launcher import Launcher
 from clipper.managers.local.launcher import LocalLauncher
+from clipper.managers.local.worker_host import LocalWorkerHost
 from clipper.managers.ray.open import open_ray
+from clipper.managers.worker_host import WorkerHost
 from clipper.settings.version import ManagerName
 
 # Managers whose containers run elsewhere than on the server's machine: the servers of a cluster share them.
@@ -23,3 +25,8 @@ def open_launchers(facilities: Facilities) -> dict[ManagerName, Launcher]:
         "ray": open_ray(facilities),
     }
     return {name: launcher for name, launcher in opened.items() if launcher is not None}
+
+
+def open_worker_host(facilities: Facilities) -> WorkerHost:
+    """Where query workers run."""
+    return LocalWorkerHost(facilities.processes, facilities.sockets, facilities.logs)

@@ -22,7 +22,7 @@ from clipper.home import Place
 from clipper.managers.command import RUNTIME_PARTS
 from clipper.managers.logs import LogKeeper
 from clipper.managers.manager import Manager
-from clipper.managers.open import open_launchers
+from clipper.managers.open import open_launchers, open_worker_host
 from clipper.processes.folder import ProcessFolder
 from clipper.registry.open import open_shared
 from clipper.registry.shared import REGISTRY_ID_NAME, Holder, Known
@@ -183,7 +183,7 @@ class Supervisor:
         parts = self._make_parts(catalog, registry, store, events, processes, settings, instances, starts, leadership)
         takeover.pass_over(records, instances)
         replicas = await takeover.take_over_containers(catalog, parts.manager, starts)
-        takeover.take_over_workers(records, parts.workers, settings)
+        await takeover.take_over_workers(records, parts.workers, settings)
         takeover.end_the_rest(processes, home, replicas, parts.workers)
         parts.artifacts.remove_unfinished()
         # Until then workers keep their snapshot: our first one must have every replica that theirs has.
@@ -229,13 +229,14 @@ class Supervisor:
         messages = ApplyMessages()
         # Workers compare epochs, so they refuse what an earlier leader of theirs still sends.
         epoch = registry.reserve("supervisor", 1) if leadership is None else leadership.epoch
+        facilities, copies = facilities_of(self._config, home, processes), None
+        host = open_worker_host(facilities)
 
         def make_worker(index: int) -> WorkerProcess:
             return WorkerProcess(
                 index,
                 settings,
-                processes,
-                (home.sockets, home.logs),
+                host,
                 self._store_address,
                 instances,
                 wake,
@@ -252,7 +253,6 @@ class Supervisor:
         if self._certificates is not None:
             workers.secure(self._certificates.material)
         samples = Samples(catalog, workers)
-        facilities, copies = facilities_of(self._config, home, processes), None
         if leadership is not None:
             copies = SharedArtifacts(leadership.registry)
             used = {version.spec.manager for version in catalog.versions.values()}

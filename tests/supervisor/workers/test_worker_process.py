@@ -30,9 +30,10 @@ from clipper.control.snapshot import (
     Snapshot,
     VersionSnapshot,
 )
+from clipper.managers.local.worker_host import LocalWorkerHost
 from clipper.processes.folder import ProcessFolder
 from clipper.processes.proc import start_time
-from clipper.processes.process import ProcessRecord
+from clipper.processes.process import ManagedProcess, ProcessRecord
 from clipper.settings.application import Link, Selection
 from clipper.supervisor.folders import open_home
 from clipper.supervisor.workers import worker_process
@@ -64,8 +65,8 @@ def with_worker(
     instances = iter(range(1, 100))
 
     async def run() -> None:
-        folders = (path / "run", path / "logs")
-        worker = WorkerProcess(0, settings, processes, folders, store, lambda: next(instances), lambda: None)
+        host = LocalWorkerHost(processes, path / "run", path / "logs")
+        worker = WorkerProcess(0, settings, host, store, lambda: next(instances), lambda: None)
         keeping = asyncio.create_task(worker.run())
         try:
             await test(worker)
@@ -191,9 +192,15 @@ def test_a_worker_from_before_there_were_ramps_asks_what_newcomers_are_compared_
         note = worker_note(record)
         assert note is not None and note.knows_ramps
         adopter = WorkerProcess(
-            0, note.settings, processes, (tmp_path, tmp_path), "", lambda: 9, lambda: None, is_spare=True
+            0,
+            note.settings,
+            LocalWorkerHost(processes, tmp_path, tmp_path),
+            "",
+            lambda: 9,
+            lambda: None,
+            is_spare=True,
         )
-        assert adopter.adopt(record, replace(note, knows_ramps=knows_ramps))
+        assert await adopter.adopt(record, replace(note, knows_ramps=knows_ramps))
         keeping = asyncio.create_task(adopter.run())
         adopter.push(Snapshot(1, (app,), (model,)))
         await until_async(lambda: has_applied(adopter, 1))
@@ -201,7 +208,7 @@ def test_a_worker_from_before_there_were_ramps_asks_what_newcomers_are_compared_
         assert [each.version for each in description.models] == asked
         keeping.cancel()
         await asyncio.wait([keeping])
-        assert adopter.process is not None
+        assert isinstance(adopter.process, ManagedProcess)
         adopter.process.release()
 
     with_worker(tmp_path, processes, test)
@@ -227,7 +234,7 @@ class ScriptedWorker:
 def keeper_of(path: Path, processes: ProcessFolder, scripted: Path) -> WorkerProcess:
     """A keeper whose worker is up already, and listens there."""
     settings = WorkerSettings("127.0.0.1", 1, 1000, "digest")
-    worker = WorkerProcess(0, settings, processes, (path, path), "sqlite:x", lambda: 1, lambda: None)
+    worker = WorkerProcess(0, settings, LocalWorkerHost(processes, path, path), "sqlite:x", lambda: 1, lambda: None)
     worker.control, worker.phase = UnixAddress(str(scripted)), "ready"
     return worker
 
@@ -261,13 +268,13 @@ def test_one_of_before_differences_gets_whole_snapshots(processes: ProcessFolder
         note = WorkerNote(
             0, 1, str(tmp_path / "w.sock"), WorkerSettings("127.0.0.1", 1, 1, "d"), channel=1, knows_ramps=True
         )
-        assert worker.adopt(process, note)
+        assert await worker.adopt(process, note)
         for generation in (1, 2):
             worker.push(Snapshot(generation))
             await until_async(lambda: has_applied(worker, generation))  # noqa: B023
         assert scripted.told == [Apply(Snapshot(1)), Apply(Snapshot(2))]
         listener.close()
-        assert worker.process is not None
+        assert isinstance(worker.process, ManagedProcess)
         worker.process.release()
 
     asyncio.run(run())

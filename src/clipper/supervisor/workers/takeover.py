@@ -97,10 +97,10 @@ async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbe
     return adopted
 
 
-def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: WorkerSettings) -> None:
+async def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: WorkerSettings) -> None:
     """Adopt the workers that can stand beside workers with these settings."""
     for record in records:
-        workers.adopt(record, settings)
+        await workers.adopt(record, settings)
 
 
 def end_workers(records: list[ProcessRecord], processes: ProcessFolder) -> None:

@@ -2,14 +2,12 @@
 
 import asyncio
 import logging
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from clipper.control.address import ControlAddress, TcpAddress, UnixAddress
+from clipper.control.address import ControlAddress, TcpAddress
 from clipper.control.client import Connections
 from clipper.control.difference import EPOCH_BITS
 from clipper.control.identity import Secured
@@ -27,9 +25,9 @@ from clipper.control.messages import (
 from clipper.control.snapshot import Snapshot
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.reconcile.backoff import NO_DEATHS
-from clipper.processes.folder import ProcessFolder
+from clipper.managers.worker_host import RunningWorker, WorkerHost, WorkerStart
 from clipper.processes.proc import is_own_shortage
-from clipper.processes.process import ManagedProcess, ProcessRecord
+from clipper.processes.process import ProcessRecord
 from clipper.rollout.facts import WorkerPhase
 from clipper.rollout.newcomers import without_ramps
 from clipper.supervisor.workers.apply_messages import ApplyMessage, ApplyMessages
@@ -92,8 +90,7 @@ class WorkerProcess:
         self,
         index: int,
         settings: WorkerSettings,
-        processes: ProcessFolder,
-        folders: tuple[Path, Path],
+        host: WorkerHost,
         store: str,
         next_instance: Callable[[], int],
         on_change: Callable[[], None],
@@ -107,7 +104,7 @@ class WorkerProcess:
     ) -> None:
         """
         Args:
-            folders: for its sockets and its log.
+            host: where it runs.
             store: the selection store's address.
             build: ``build_id()`` of the code that it is started with.
             environment: further variables that it needs.
@@ -121,15 +118,14 @@ class WorkerProcess:
         self.is_outdated = False
         self.found_generation = 0
         self.phase: WorkerPhase = "starting"
-        self.process: ManagedProcess | None = None
+        self.process: RunningWorker | None = None
         self.applied: Applied | None = None
         self.restarts = 0
         self.last_error: str | None = None
         self.instance = 0
         self.control: ControlAddress | None = None
         self._settings = settings
-        self._processes = processes
-        self._sockets, self._logs = folders
+        self._host = host
         self._store = store
         self._next_instance = next_instance
         self._on_change = on_change
@@ -161,9 +157,9 @@ class WorkerProcess:
         told = 0 if self._snapshot is None else self._snapshot.generation >> EPOCH_BITS
         return max(self._first_epoch, told)
 
-    def adopt(self, record: ProcessRecord, note: WorkerNote) -> bool:
+    async def adopt(self, record: ProcessRecord, note: WorkerNote) -> bool:
         """Take over a process that an earlier supervisor started, before ``run``; False if it is gone."""
-        self.process, self.is_adopted = self._processes.adopt(record), True
+        self.process, self.is_adopted = await self._host.adopt(record), True
         self.instance, self.control = note.instance, note.address
         self._knows_ramps = note.knows_ramps
         self._channel = note.channel
@@ -181,7 +177,7 @@ class WorkerProcess:
             ready_at_s = None
             try:
                 self._killed_because = None
-                self.process = self.process or self._launch()
+                self.process = self.process or await self._launch()
                 trouble = await self._dial(self.process)
                 if trouble is None:
                     ready_at_s = loop.time()
@@ -203,7 +199,7 @@ class WorkerProcess:
             # If the process lived on, it would share the port with its successor.
             while self.process is not None and not self.process.exited.is_set():
                 await self.process.stop(grace_s=0)
-            self._clean_up()
+            await self._clean_up()
             if self._draining is not None:
                 log.info("%(worker)s has drained", {"worker": self.name})
                 self._draining, self.last_error, self.phase = None, None, "starting"
@@ -262,9 +258,9 @@ class WorkerProcess:
             await self._draining
         elif self.process is not None:
             await self._drain(self.process)
-        self._clean_up()
+        await self._clean_up()
 
-    async def _drain(self, process: ManagedProcess) -> None:
+    async def _drain(self, process: RunningWorker) -> None:
         try:
             await self.ask(Drain(self._epoch), CHECK_TIMEOUT_S)
         except (OSError, ProtocolViolation):
@@ -276,45 +272,35 @@ class WorkerProcess:
             )
         await process.stop(grace_s=0)
 
-    def _clean_up(self) -> None:
+    async def _clean_up(self) -> None:
         self.process = self.applied = self._sent = None
         self.found_generation = 0
         self._connections.close()
-        self._processes.forget(self.name)
-        if isinstance(self.control, UnixAddress):
-            Path(self.control.path).unlink(missing_ok=True)
+        await self._host.clean_up(self.name, self.control)
 
-    def _launch(self) -> ManagedProcess:
+    async def _launch(self) -> RunningWorker:
         self.instance = self._next_instance() % INSTANCES
         self.is_adopted = self.is_outdated = False
         self._knows_ramps, self._channel = True, CHANNEL_VERSION
-        control = self.control = UnixAddress(str(self._sockets / f"w{self.instance}.sock"))
         settings = msgspec.to_builtins(self._settings)
         # The store's address goes by the environment; ``knows_keys`` is for the next supervisor alone.
         del settings["store_digest"], settings["knows_keys"]
-        own = {"index": self.index, "instance": self.instance, "control": str(control)}
+        own = {"index": self.index, "instance": self.instance}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
-        config = msgspec.json.encode({**own, **settings, **bounds}).decode()
-        return self._processes.launch(
-            self.name,
-            [sys.executable, "-m", "clipper.worker", "--config", config],
-            log_path=self._logs / f"{self.name}.log",
-            cwd=self._sockets,
-            environment={STORE_VARIABLE: self._store, **self._environment},
-            extra=msgspec.to_builtins(
-                WorkerNote(
-                    self.index,
-                    self.instance,
-                    control.wire,
-                    self._settings,
-                    self._build,
-                    CHANNEL_VERSION,
-                    knows_ramps=True,
-                )
-            ),
+        note = WorkerNote(self.index, self.instance, "", self._settings, self._build, CHANNEL_VERSION, knows_ramps=True)
+        started = await self._host.start(
+            WorkerStart(
+                self.name,
+                self.instance,
+                {**own, **settings, **bounds},
+                {STORE_VARIABLE: self._store, **self._environment},
+                msgspec.to_builtins(note),
+            )
         )
+        self.control = started.control
+        return started.process
 
-    async def _dial(self, process: ManagedProcess) -> str | None:
+    async def _dial(self, process: RunningWorker) -> str | None:
         """Wait until it answers on its control channel; return None, or why it does not."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + START_TIMEOUT_S
@@ -331,7 +317,7 @@ class WorkerProcess:
                     return f"{self.name} {process.how_it_ended} before it was ready: its log says why"
         return f"{self.name} was not ready within {START_TIMEOUT_S:g} s"
 
-    async def _watch(self, process: ManagedProcess) -> str:
+    async def _watch(self, process: RunningWorker) -> str:
         """Wait until it is gone or hangs; return which."""
         while not await process.has_exited_within(CHECK_EVERY_S):
             try:
@@ -346,11 +332,11 @@ class WorkerProcess:
         return f"{self.name} {process.how_it_ended}"
 
     def _tells_nothing(self, error: Exception) -> bool:
-        """Whether we could not ask: we lack descriptors, or the home is away, such as one that was unmounted.
+        """Whether we could not ask: we lack descriptors, or what its host's workers are reached by is away.
 
         A worker in its place could not be asked either, and could not even be started.
         """
-        return is_own_shortage(error) or (isinstance(error, FileNotFoundError) and not self._sockets.exists())
+        return is_own_shortage(error) or (isinstance(error, FileNotFoundError) and self._host.is_away)
 
     def _begin_to_apply(self) -> None:
         # The worker got a higher generation from another registry; the rollout will push one above that.

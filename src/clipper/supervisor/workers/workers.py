@@ -57,16 +57,16 @@ class Workers:
         """The target number of workers, without the spare."""
         return len(self._workers)
 
-    def adopt(self, record: ProcessRecord, settings: WorkerSettings) -> bool:
+    async def adopt(self, record: ProcessRecord, settings: WorkerSettings) -> bool:
         """Take over a worker of an earlier supervisor, if it has a place and can stay until it is replaced."""
         note = worker_note(record)
         if note is None or not note.goes_on(settings, len(self._workers)):
             return False
         if note.index < len(self._workers):
-            return self._workers[note.index].adopt(record, note)
+            return await self._workers[note.index].adopt(record, note)
         # It is one too many, as after a start with fewer workers: it is drained when it is not needed.
         spare = self._make_spare()
-        is_adopted = spare.adopt(record, note)
+        is_adopted = await spare.adopt(record, note)
         self._spare = spare if is_adopted else None
         return is_adopted
 

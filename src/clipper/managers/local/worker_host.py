@@ -1,0 +1,42 @@
+"""Query workers as processes of this machine."""
+
+from pathlib import Path
+
+from clipper.control.address import ControlAddress, UnixAddress
+from clipper.managers.worker_host import StartedWorker, WorkerStart, worker_argv
+from clipper.processes.folder import ProcessFolder
+from clipper.processes.process import ManagedProcess, ProcessRecord
+
+
+class LocalWorkerHost:
+    """A ``WorkerHost`` whose workers listen for us on unix sockets."""
+
+    def __init__(self, processes: ProcessFolder, sockets: Path, logs: Path) -> None:
+        self._processes = processes
+        self._sockets = sockets
+        self._logs = logs
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the home is away, such as one that was unmounted."""
+        return not self._sockets.exists()
+
+    async def start(self, start: WorkerStart) -> StartedWorker:
+        control = UnixAddress(str(self._sockets / f"w{start.instance}.sock"))
+        process = self._processes.launch(
+            start.name,
+            worker_argv(start.config, control),
+            log_path=self._logs / f"{start.name}.log",
+            cwd=self._sockets,
+            environment=start.environment,
+            extra={**start.note, "control": control.wire},
+        )
+        return StartedWorker(process, control)
+
+    async def adopt(self, record: ProcessRecord) -> ManagedProcess | None:
+        return self._processes.adopt(record)
+
+    async def clean_up(self, name: str, control: ControlAddress | None) -> None:
+        self._processes.forget(name)
+        if isinstance(control, UnixAddress):
+            Path(control.path).unlink(missing_ok=True)
