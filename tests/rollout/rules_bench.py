@@ -78,7 +78,7 @@ class Bench:
 
 
 def bench(*records: Any, slots: tuple[SlotFacts, ...] = (), workers: tuple[WorkerFacts, ...] = (worker(),)) -> Bench:
-    return Bench(Rollout(EPOCH, workers=len(workers)), records_of(*records), slots, workers)
+    return Bench(Rollout(EPOCH), records_of(*records), slots, workers)
 
 
 def noted(instructions: list[Instruction]) -> VersionRecord:

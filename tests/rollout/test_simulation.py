@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
+from nodes_world import NODES, PER_NODE, NodesWorld
 from world import BAD, GOOD, WORKERS, FakeWorker, Records, World
 
 from clipper.control.snapshot import VersionSnapshot
@@ -24,14 +25,18 @@ models = st.sampled_from(["m", "m", "n"])
 # What happens to few happens to the same ones again, which is where it gets difficult.
 ids = st.sampled_from([ModelId("m", "1"), ModelId("m", "1"), ModelId("m", "2"), ModelId("m", "3"), ModelId("n", "1")])
 workers = st.integers(0, WORKERS)
+nodes = st.integers(0, len(NODES) - 1)
 
 
 class Operations(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = self.make_world()
         self.backup: tuple[Records, int] | None = None
         self.world.advance(0.0)
+
+    def make_world(self) -> World:
+        return World()
 
     # Operators
 
@@ -259,7 +264,7 @@ class Operations(RuleBasedStateMachine):
         facts = world.facts()
         assert all(worker.phase == "ready" and worker.build == world.build for worker in world.workers), world.workers
         assert all(worker.settings == world.settings for worker in world.workers), "one runs with other settings"
-        assert len(world.workers) == WORKERS
+        assert len(world.workers) == (len(NODES) * PER_NODE if isinstance(world, NodesWorld) else WORKERS)
         told = {worker.serves.models for worker in world.workers}
         assert len(told) == 1, "workers serve by different snapshots"
         for id_, record in world.records.versions.items():
@@ -298,3 +303,54 @@ def versions_of(worker: FakeWorker, id_: ModelId) -> list[VersionSnapshot]:
 
 TestOperations = Operations.TestCase
 TestOperations.settings = settings(max_examples=EXAMPLES, stateful_step_count=50)
+
+
+class OnNodes(Operations):
+    """Workers on the nodes of a cluster."""
+
+    def make_world(self) -> NodesWorld:
+        return NodesWorld()
+
+    @property
+    def on_nodes(self) -> NodesWorld:
+        assert isinstance(self.world, NodesWorld)
+        return self.world
+
+    @rule(number=nodes)
+    def lose_node(self, number: int) -> None:
+        self.on_nodes.lose_node(number)
+
+    @rule(number=nodes)
+    def join_node(self, number: int) -> None:
+        self.on_nodes.nodes[number].is_up = True
+
+    @rule()
+    def follow_nodes(self) -> None:
+        self.on_nodes.follow_nodes()
+        self.world.look()
+
+    @rule(position=workers)
+    def cut(self, position: int) -> None:
+        if position < len(self.world.workers):
+            self.on_nodes.cut(position)
+
+    @rule(position=workers)
+    def heal(self, position: int) -> None:
+        if position < len(self.world.workers):
+            self.on_nodes.heal(position)
+
+    @rule(position=workers, id_=ids, seconds=st.sampled_from([0.5, 3.0]))
+    def deploy_while_a_worker_is_lost(self, position: int, id_: ModelId, seconds: float) -> None:
+        """It counts again only once it serves by what came meanwhile, which each commit is held against."""
+        self.world.settle(5.0)
+        position = min(position, len(self.world.workers) - 1)
+        self.on_nodes.cut(position)
+        self.world.advance(self.world.now_s + 16.0)
+        self.world.deploy(id_.name, id_.version, "good", "a", current=True, replicas=2)
+        World.settle(self.world, seconds)
+        self.on_nodes.heal(position)
+        self.world.look()
+
+
+TestOnNodes = OnNodes.TestCase
+TestOnNodes.settings = settings(max_examples=EXAMPLES // 3, stateful_step_count=50)

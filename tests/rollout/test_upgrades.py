@@ -1,5 +1,7 @@
 """The rules that replace workers and replicas of other code: facts, and what is done about them."""
 
+from dataclasses import replace as replaced
+
 from msgspec.structs import replace
 from rules_bench import CURRENT, SPEC, STARTING, Bench, bench, dead, linked_start, slot, version, worker
 
@@ -82,6 +84,27 @@ def test_workers_of_old_code_are_replaced_one_at_a_time_and_before_replicas() ->
     one.workers = (worker(0), worker(1), worker(2, is_spare=True))
     one.told()
     assert one.look() == [DrainWorker(2, "all workers are replaced")]
+
+
+def test_on_nodes_one_worker_of_all_is_replaced_at_a_time_without_a_spare() -> None:
+    old = (worker(0, is_outdated=True, node="a"), worker(1, is_outdated=True, node="b"))
+    lost = worker(2, phase="lost", peer=None, node="c")
+    one = bench(*CURRENT, slots=(slot(),), workers=(*old, lost))
+    newest = one.push().snapshot.generation
+    one.workers = (replaced(old[0], generation=newest), replaced(old[1]), lost)
+    assert not any(isinstance(each, DrainWorker) for each in one.look())
+    one.workers = (replaced(old[0], generation=newest), replaced(old[1], generation=newest), lost)
+    assert one.look() == [DrainWorker(0, "it runs with other code or settings")]
+    new = worker(0, generation=newest, node="a")
+    for first in (replaced(new, phase="starting"), replaced(new, phase="backing_off", peer=None)):
+        one.workers = (first, replaced(old[1], generation=newest), lost)
+        assert not any(isinstance(each, DrainWorker) for each in one.look())
+    one.workers = (new, replaced(old[1], generation=newest), lost)
+    newest = one.push().snapshot.generation
+    one.workers = (replaced(new, generation=newest), replaced(old[1], generation=newest), lost)
+    assert one.look() == [DrainWorker(1, "it runs with other code or settings")]
+    one.workers = (replaced(new, generation=newest), worker(1, generation=newest, node="b"), lost)
+    assert one.look() == []
 
 
 def test_workers_are_replaced_while_a_version_is_linked() -> None:

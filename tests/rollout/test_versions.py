@@ -173,7 +173,11 @@ def test_no_version_is_promoted_before_every_worker_serves_by_it(workers: tuple[
 @pytest.mark.parametrize("phase", ["backing_off", "crash_loop", "stopping"])
 def test_a_worker_that_is_down_keeps_nobody_waiting(phase: Any) -> None:
     one = linked_start()
-    one.workers = (*one.workers, worker(1, phase=phase, peer=None))
+    down = worker(1, phase=phase, peer=None)
+    one.workers = (*one.workers, down)
+    newest = one.push().snapshot
+    assert newest.workers == 2  # each has half of what is bounded over all
+    one.workers = (worker(0, generation=newest.generation), down)
     assert committed(one.look())
 
 

@@ -112,6 +112,9 @@ class FakeWorker:
     replies: deque[tuple[int, dict[str, str], tuple[str, ...]]] = field(default_factory=deque)
     hangs_since_s: float | None = None
     back_at_s: float = float("inf")
+    node: str = ""
+    # Since when the supervisor cannot reach it; clients can.
+    cut_since_s: float | None = None
 
     @property
     def has_process(self) -> bool:
@@ -119,7 +122,9 @@ class FakeWorker:
 
     @property
     def note(self) -> WorkerNote:
-        return WorkerNote(self.index, self.instance, f"w{self.instance}", self.settings, str(self.build))
+        return WorkerNote(
+            self.index, self.instance, f"w{self.instance}", self.settings, str(self.build), node=self.node
+        )
 
     @property
     def asks(self) -> set[str]:
@@ -153,7 +158,7 @@ class World:
         self.workers = [FakeWorker(index, self.build, index, self.settings, back_at_s=0.3) for index in range(WORKERS)]
         self.registry_fails = False
         self.can_commit_at_s = float("-inf")
-        self.rollout = Rollout(self.epoch, workers=WORKERS)
+        self.rollout = Rollout(self.epoch)
         self.story = Story()
         self.wake_at_s = 0.0
         # As the shell has it: what has not changed is the same object, or has the same number.
@@ -214,8 +219,9 @@ class World:
             one.found_generation,
             one.unlinked,
             one.undrained,
-            is_spare=one.index == WORKERS,
+            is_spare=not one.node and one.index == WORKERS,
             is_outdated=one.has_process and one.note.is_outdated(self.settings, str(self.build)),
+            node=one.node,
         )
 
     # What the supervisor does
@@ -357,15 +363,17 @@ class World:
     def _drain(self, index: int) -> None:
         (worker,) = (one for one in self.workers if one.index == index)
         newest = self.rollout.telling.generation
-        others = [one for one in self.workers if one is not worker]
+        others = [one for one in self.workers if one is not worker and one.phase != "lost"]
         assert all(one.phase == "ready" and one.serves.generation == newest for one in others)
-        assert len(others) >= WORKERS, "fewer workers are left than there are to be"
+        assert worker.node or len(others) >= WORKERS, "fewer workers are left than there are to be"
         worker.phase, worker.back_at_s = "draining", self.now_s + DRAIN_S
 
-    def _new_worker(self, index: int) -> FakeWorker:
+    def _new_worker(self, index: int, node: str = "") -> FakeWorker:
         self.instances += 1
-        newest = self.workers[0].newest
-        return FakeWorker(index, self.build, self.instances, self.settings, newest=newest, back_at_s=self.now_s + 0.3)
+        newest = self.workers[0].newest if self.workers else None
+        return FakeWorker(
+            index, self.build, self.instances, self.settings, newest=newest, back_at_s=self.now_s + 0.3, node=node
+        )
 
     # What happens by itself
 
@@ -398,10 +406,10 @@ class World:
     def _worker_is_due(self, position: int, worker: FakeWorker) -> None:
         worker.back_at_s = float("inf")
         match worker.phase:
-            case "draining" if worker.index == WORKERS:
+            case "draining" if worker.index == WORKERS and not worker.node:
                 self.workers.remove(worker)
             case "draining" | "backing_off":
-                self.workers[position] = self._new_worker(worker.index)
+                self.workers[position] = self._new_worker(worker.index, worker.node)
             case "starting":
                 self.dial(worker)
 
@@ -412,6 +420,8 @@ class World:
     def deliver(self, worker: FakeWorker) -> None:
         """It takes the next snapshot that it was sent, unless it hangs; and its answer is on the way."""
         if worker.hangs_since_s is not None or not worker.inbox or not worker.has_process:
+            return
+        if worker.cut_since_s is not None:
             return
         snapshot = worker.inbox.popleft()
         # There are always queries: each replica that it asks has a batch of it.
@@ -430,7 +440,7 @@ class World:
 
     def hear(self, worker: FakeWorker) -> None:
         """The supervisor gets its next answer."""
-        if worker.replies and worker.phase == "ready":
+        if worker.replies and worker.phase == "ready" and worker.cut_since_s is None:
             generation, unlinked, undrained = worker.replies.popleft()
             if worker.generation is None or generation >= worker.generation:
                 worker.generation, worker.unlinked, worker.undrained = generation, unlinked, undrained
@@ -446,6 +456,7 @@ class World:
                 "backing_off",
                 newest=worker.newest,
                 back_at_s=self.now_s + 1.0,
+                node=worker.node,
             )
 
     def restart(
@@ -467,7 +478,7 @@ class World:
             self.requests += max([one.promotion or 0 for one in open_], default=0)
         self.build += upgrade
         self.epoch = (self.epoch if epoch is None else epoch) + 1
-        self.rollout, self.pushed = Rollout(self.epoch, workers=WORKERS), []
+        self.rollout, self.pushed = Rollout(self.epoch), []
         self.can_commit_at_s, self.wake_at_s = float("-inf"), self.now_s
         for slot, one in list(self.slots.items()):
             if one.phase == "dead" or not wanted.goes_on(self.records, wanted.running(self.records), slot, one.spec):
@@ -482,7 +493,7 @@ class World:
         for position, worker in enumerate(self.workers):
             goes_on = worker.note.goes_on(self.settings, WORKERS)
             if not worker.has_process or worker.phase == "draining" or not goes_on:
-                self.workers[position] = self._new_worker(worker.index)
+                self.workers[position] = self._new_worker(worker.index, worker.node)
                 self.workers[position].newest = None
                 continue
             reached = (worker.settings.host, worker.settings.port, worker.settings.store_digest)
@@ -491,7 +502,7 @@ class World:
             worker.generation, worker.found_generation, worker.newest, worker.sent = None, 0, None, None
             worker.unlinked, worker.undrained = {}, ()
             worker.replies.clear()
-        self.workers = [one for one in self.workers if one.index < WORKERS or one.phase == "starting"]
+        self.workers = [one for one in self.workers if one.node or one.index < WORKERS or one.phase == "starting"]
 
     # What operators do
 

@@ -10,7 +10,7 @@ from clipper.managers.reconcile.plan import Phase, Slot
 from clipper.rollout.wanted import Records
 from clipper.settings.version import VersionSpec
 
-WorkerPhase = Literal["starting", "ready", "backing_off", "crash_loop", "stopping", "draining"]
+WorkerPhase = Literal["starting", "ready", "lost", "backing_off", "crash_loop", "stopping", "draining"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,10 @@ class SlotFacts:
 class WorkerFacts:
     """One query worker.
 
+    One that is ``lost`` cannot be reached, on a node that may be cut off. It may go on answering, by its last snapshot.
+    Nothing waits for it. Once it can be reached, all that waits for every worker waits for it again, so it gets the
+    newest snapshot before anything goes on.
+
     Attributes:
         peer: how other workers reach it; None if it has no process, or a process that is ending.
         generation: of the snapshot in force, as it last reported to us; None before its first report.
@@ -65,7 +69,8 @@ class WorkerFacts:
         unlinked: ids of the replicas that it could not dial, each with the reason.
         undrained: ids of the replicas out of service that still run one of its batches.
         is_spare: it stands in while others are replaced.
-        is_outdated: another Clipper's code than ours runs in it, or it runs with other settings.
+        is_outdated: another Clipper's code than ours runs in it, or it runs with other settings, and it can be replaced.
+        node: the address of its node in a cluster; empty if it runs on the server's machine.
     """
 
     index: int
@@ -78,6 +83,7 @@ class WorkerFacts:
     last_error: str | None = None
     is_spare: bool = False
     is_outdated: bool = False
+    node: str = ""
 
     @property
     def is_expected(self) -> bool:

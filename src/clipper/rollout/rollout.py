@@ -22,14 +22,13 @@ from clipper.types import ModelId
 class Rollout:
     """What a supervisor remembers between looks. It may be lost: the next supervisor starts from the facts alone."""
 
-    def __init__(self, epoch: int, *, needs_key: bool = False, workers: int = 1) -> None:
+    def __init__(self, epoch: int, *, needs_key: bool = False) -> None:
         """
         Args:
             epoch: one more than that of the supervisor before.
             needs_key: every application answers only who shows a key.
-            workers: how many there are to be.
         """
-        self.telling = Telling(epoch, needs_key=needs_key, workers=workers)
+        self.telling = Telling(epoch, needs_key=needs_key)
         self.versions = Versions()
         self.replicas = Replicas()
         self._view: View | None = None

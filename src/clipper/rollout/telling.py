@@ -28,13 +28,12 @@ class Telling:
         told_in: of each replica in it, the first snapshot of this supervisor that had it.
     """
 
-    def __init__(self, epoch: int, *, needs_key: bool, workers: int) -> None:
-        """``workers``: how many share what is bounded over all; ``needs_key``: as in a ``Snapshot``."""
+    def __init__(self, epoch: int, *, needs_key: bool) -> None:
+        """``needs_key``: as in a ``Snapshot``."""
         self.generation = epoch << EPOCH_BITS
         self.content: Content | None = None
         self.told_in: dict[str, int] = {}
         self._needs_key = needs_key
-        self._workers = workers
         self._pushed_at_s = float("-inf")
         self._contents = Contents()
         # What the last content was made of, and the content.
@@ -85,18 +84,19 @@ class Telling:
     def _content(self, view: View) -> Content:
         peers = tuple(worker.peer for worker in view.facts.workers if worker.peer is not None and worker.is_expected)
         facts, found = view.facts, self._found
+        workers = max(sum(not worker.is_spare for worker in facts.workers), 1)
         # Most looks find nothing new: then even a look at each part would take longer than all else.
         if (
             found is None
             or facts.revision is None
-            or (facts.revision, peers) != (self._revision, found.peers)
+            or (facts.revision, peers, workers) != (self._revision, found.peers, found.workers)
             or facts.applications is not found.applications
             or view.in_service is not self._in_service
         ):
             found = None
         if found is None:
             found = self._contents.make(
-                view.records, view.runs, facts.applications, view.in_service, peers, facts.fleet_revision
+                view.records, view.runs, facts.applications, view.in_service, peers, facts.fleet_revision, workers
             )
         self._revision, self._in_service, self._found = facts.revision, view.in_service, found
         return found
@@ -120,7 +120,7 @@ class Telling:
             for gone in former.values():
                 self._tell_no_more(gone)
         snapshot = Snapshot(
-            self.generation, new.applications, new.models, new.peers, new.keys, self._needs_key, self._workers
+            self.generation, new.applications, new.models, new.peers, new.keys, self._needs_key, new.workers
         )
         return Push(snapshot, why)
 
@@ -139,7 +139,7 @@ def _difference(before: Content, after: Content) -> str:
         name
         for name, is_new in (
             ("applications", before.applications != after.applications),
-            ("workers", before.peers != after.peers),
+            ("workers", (before.peers, before.workers) != (after.peers, after.workers)),
             ("keys", before.keys != after.keys),
         )
         if is_new

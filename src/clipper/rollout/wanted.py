@@ -50,12 +50,13 @@ class Records(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A snapshot without its generation."""
+    """A snapshot without its generation. ``workers``: as in a ``Snapshot``."""
 
     applications: tuple[ApplicationSnapshot, ...] = ()
     models: tuple[ModelSnapshot, ...] = ()
     peers: tuple[Peer, ...] = ()
     keys: tuple[KeySnapshot, ...] = ()
+    workers: int = 1
 
 
 def cancelled(records: Records, model: str) -> list[VersionRecord]:
@@ -125,6 +126,7 @@ class Contents:
         replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]],
         peers: tuple[Peer, ...],
         fleet_revision: int | None = None,
+        workers: int = 1,
     ) -> Content:
         """The content of a snapshot for workers.
 
@@ -134,6 +136,7 @@ class Contents:
             replicas: of each version, those that are in service.
             peers: the workers themselves.
             fleet_revision: see ``Facts``.
+            workers: how many share what is bounded over all.
         """
         is_same = fleet_revision is not None and fleet_revision == self._revision
         models = self._content.models
@@ -141,7 +144,7 @@ class Contents:
             models = self._all_models(records, runs, replicas)
         self._revision, self._runs, self._replicas = fleet_revision, runs, replicas
         self._keys = {name: self._key(key) for name, key in sorted(records.keys.items())}
-        self._content = Content(applications, models, peers, tuple(part for _, part in self._keys.values()))
+        self._content = Content(applications, models, peers, tuple(part for _, part in self._keys.values()), workers)
         return self._content
 
     def _all_models(

@@ -270,7 +270,7 @@ class Supervisor:
             self._config.log_format,
         )
         artifacts = Artifacts(home.artifacts, copies=copies)
-        rollout = Rollout(epoch, needs_key=self._config.api_keys, workers=self._config.workers)
+        rollout = Rollout(epoch, needs_key=self._config.api_keys)
         reconciler = Reconciler(rollout, catalog, manager, workers, artifacts.code_folder, events.record)
         selections = SelectionChecker(processes, home.scratch, self._config.models_user)
         forgetter = Forgetter(catalog, store)

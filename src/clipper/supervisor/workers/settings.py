@@ -72,6 +72,7 @@ class WorkerNote(Struct, frozen=True):
         build: ``build_id()`` of the Clipper that started it; empty if that Clipper did not note it yet.
         channel: its version of the control channel.
         knows_ramps: False if it was started before there were ramps.
+        node: the address of its node in a cluster; empty if it runs on the server's machine.
     """
 
     index: int
@@ -81,6 +82,7 @@ class WorkerNote(Struct, frozen=True):
     build: str = ""
     channel: int = 1
     knows_ramps: bool = False
+    node: str = ""
 
     @property
     def address(self) -> ControlAddress:
@@ -91,8 +93,11 @@ class WorkerNote(Struct, frozen=True):
         return parse_address(self.control)
 
     def goes_on(self, settings: WorkerSettings, workers: int) -> bool:
-        """Whether another supervisor goes on with it: in its place, or as the spare if it is one too many."""
-        return self.settings.can_stand_beside(settings) and self.index <= workers
+        """Whether another supervisor goes on with it: in its place, or as the spare if it is one too many.
+
+        On a node it is always in its place: which nodes there are shows later.
+        """
+        return self.settings.can_stand_beside(settings) and (bool(self.node) or self.index <= workers)
 
     def is_outdated(self, settings: WorkerSettings, build: str) -> bool:
         """Whether it has to be replaced, because it runs other code or with other settings."""
