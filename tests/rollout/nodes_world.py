@@ -32,7 +32,9 @@ class NodesWorld(World):
         self.workers = [one for one in self.workers if one.index in placed]
         known = {one.index for one in self.workers}
         self.workers += [self._new_worker(index, node) for index, node in placed.items() if index not in known]
-        if newest := max((one.newest for one in self.workers if one.newest), key=lambda one: one.generation, default=None):
+        if newest := max(
+            (one.newest for one in self.workers if one.newest), key=lambda one: one.generation, default=None
+        ):
             for one in self.workers:
                 one.newest = newest
         self.workers.sort(key=lambda one: one.index)
@@ -64,12 +66,12 @@ class NodesWorld(World):
     def advance(self, to_s: float) -> None:
         super().advance(to_s)
         for worker in self.workers:
-            if worker.phase == "ready" and worker.cut_since_s is not None:
-                # What a worker on a node that is cut off serves by is what it was told last.
-                if self.now_s - worker.cut_since_s > LOST_AFTER_S:
-                    self._notice(worker)
+            since_s = worker.cut_since_s
+            if worker.phase == "ready" and since_s is not None and self.now_s - since_s > LOST_AFTER_S:
+                self._notice(worker)
 
     def _notice(self, worker: FakeWorker) -> None:
+        # It goes on by what it was told last.
         worker.phase, worker.generation, worker.sent = "lost", None, None
         worker.unlinked, worker.undrained = {}, ()
         worker.inbox.clear()

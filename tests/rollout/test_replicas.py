@@ -44,7 +44,11 @@ def test_a_replica_is_stopped_only_when_no_worker_has_a_batch_there() -> None:
         (worker(0, generation=newest), worker(1)),
         (worker(0, generation=newest), worker(1, generation=newest - 1)),
         (worker(0, generation=newest), busy),
-        (worker(0, generation=newest), worker(1, generation=newest), worker(2, phase="draining", peer=None, is_spare=True)),
+        (
+            worker(0, generation=newest),
+            worker(1, generation=newest),
+            worker(2, phase="draining", peer=None, is_spare=True),
+        ),
     ):
         one.workers = workers
         assert not any(isinstance(each, Stop) for each in one.look())

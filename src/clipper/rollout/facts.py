@@ -69,7 +69,7 @@ class WorkerFacts:
         unlinked: ids of the replicas that it could not dial, each with the reason.
         undrained: ids of the replicas out of service that still run one of its batches.
         is_spare: it stands in while others are replaced.
-        is_outdated: another Clipper's code than ours runs in it, or it runs with other settings, and it can be replaced.
+        is_outdated: another Clipper's code than ours runs in it, or it runs with other settings.
         node: the address of its node in a cluster; empty if it runs on the server's machine.
     """
 

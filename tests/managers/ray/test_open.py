@@ -15,6 +15,7 @@ from clipper.settings.version import VersionSpec
 from manager_bench import Bench
 
 ACTOR, DRIVER = "clipper.managers.ray.actor", "clipper.managers.ray.driver"
+NODE_ACTOR = "clipper.managers.ray.node_actor"
 
 
 def importers_of(*names: str) -> set[str]:
@@ -26,8 +27,9 @@ def importers_of(*names: str) -> set[str]:
 
 
 def test_only_the_driver_and_what_it_sends_to_nodes_import_ray() -> None:
-    assert importers_of("ray") == {ACTOR, DRIVER}
+    assert importers_of("ray") == {ACTOR, NODE_ACTOR, DRIVER}
     assert importers_of(ACTOR) == {DRIVER}
+    assert importers_of(NODE_ACTOR) == {ACTOR}
     assert importers_of(DRIVER) == set()
     # The other library of the extra.
     assert importers_of("cryptography") == {"clipper.managers.ray.certificate"}

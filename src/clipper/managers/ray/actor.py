@@ -4,58 +4,43 @@ The container is a process of its own, started as the manager ``local`` starts i
 environment works as on one machine, and what the model does cannot hurt Ray's worker.
 """
 
-import asyncio
 import logging
 import os
-import sys
-import tempfile
-import threading
-import time
-from pathlib import Path
-from subprocess import PIPE, Popen
 from typing import Any
 
 import msgspec
 import ray
 from msgspec.structs import replace
 
-import clipper
 from clipper.build import build_id
 from clipper.errors import ClipperError, ContainerFailed
 from clipper.managers.command import RUNTIME_PARTS
-from clipper.managers.environments.builder import environments_root
 from clipper.managers.environments.provider import EnvironmentProvider
 from clipper.managers.facilities import Facilities
 from clipper.managers.launcher import ContainerNote
 from clipper.managers.local.container import LocalContainer
 from clipper.managers.local.launcher import LocalLauncher
 from clipper.managers.logs import LogKeeper, size_bytes
-from clipper.managers.ray.artifacts import NodeArtifacts
 from clipper.managers.ray.certificate import make_identity
 from clipper.managers.ray.front import TlsFront
-from clipper.managers.ray.messages import Description, Launched, LogPart, Noted, NotLaunched
+from clipper.managers.ray.messages import Launched, LogPart, Noted, NotLaunched
+from clipper.managers.ray.node_actor import NodeActor
 from clipper.managers.ray.ports import bind_in_range
 from clipper.managers.ray.watched import WatchedTasks
 from clipper.managers.shares import Shares
-from clipper.processes.folder import ProcessFolder
 
 log = logging.getLogger(__name__)
 
-# How often to look whether the node's raylet, which started this process, is there.
-LOOK_EVERY_S = 1.0
 # A part of a log that is passed on at once. The next part follows with the next call.
 LOG_PART_BYTES = 1024 * 1024
 
 
-class ReplicaActor:
-    """Ray runs its methods on one event loop. All take and return what JSON can say, except ``receive``."""
+class ReplicaActor(NodeActor):
+    """The actor of one container, which it starts and watches."""
 
     def __init__(self) -> None:
-        # A thread, because what Ray does at such an end may keep the event loop.
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-        node = ray.get_runtime_context().get_node_id()
-        self._description = Description(node, ray.util.get_node_ip_address(), build_id(RUNTIME_PARTS))
-        self._folder = Path(tempfile.mkdtemp(prefix="clipper-"))
+        super().__init__(build_id(RUNTIME_PARTS))
+        (self._folder / "scratch").mkdir()
         self._log_path = self._folder / "container.log"
         self._read_until = 0
         self._progress = ""
@@ -63,46 +48,20 @@ class ReplicaActor:
         self._container: LocalContainer | None = None
         self._launcher: LocalLauncher | None = None
         self._watched: WatchedTasks | None = None
-        for name in ("run", "scratch", "pythonpath"):
-            (self._folder / name).mkdir()
-        # Only Clipper is found there, whatever else this interpreter has.
-        (self._folder / "pythonpath" / "clipper").symlink_to(Path(clipper.__file__).parent)
-        self._processes = ProcessFolder(self._folder / "run", os.environ, self._folder / "pythonpath")
-        environments = environments_root(os.environ)
-        self._artifacts = NodeArtifacts(environments.parent / "artifacts")
         self._facilities = Facilities(
             home=self._folder,
             artifacts=self._artifacts.folder,
             scratch=self._folder / "scratch",
             sockets=self._folder / "run",
-            environments=environments,
+            environments=self._environments,
             processes=self._processes,
             logs=self._folder,
             environ=os.environ,
         )
-        # Ends with this process, however that ends, and then ends what this process leaves.
-        self._guard = Popen(
-            [sys.executable, "-m", "clipper.managers.ray.guard", str(self._folder)],
-            stdin=PIPE,
-            stdout=PIPE,
-            env={**os.environ, "PYTHONPATH": str(self._folder / "pythonpath")},
-            start_new_session=True,
-        )
-
-    async def describe(self) -> Any:
-        return msgspec.to_builtins(self._description)
 
     async def noted(self) -> Any:
         """What a later supervisor needs; None before the container is started."""
         return msgspec.to_builtins(self._noted)
-
-    async def has_artifact(self, digest: str) -> bool:
-        """Whether the node has it. If so, it stays for as long as this actor does."""
-        return await asyncio.to_thread(self._artifacts.keep, digest)
-
-    async def receive(self, digest: str, chunk: bytes) -> None:
-        """Take the next bytes of an artifact's tar; no bytes mean that it is complete."""
-        await asyncio.to_thread(self._artifacts.receive, digest, chunk)
 
     async def launch(self, note_text: str, token: str, ports: tuple[int, int]) -> Any:
         """Start the container; return ``Launched`` or ``NotLaunched``. Its front listens on a port of the range."""
@@ -148,13 +107,11 @@ class ReplicaActor:
             self._noted = replace(self._noted, note=msgspec.json.encode(replace(note, ready=True)).decode())
 
     async def clean_up(self) -> None:
-        """End what runs, and remove all that is left. The actor is of no use after that."""
         if self._watched is not None:
             self._watched.cancel()
         if self._container is not None:
             await self._container.stop(grace_s=0)
-        # It ends what is left, and removes the folder.
-        await asyncio.to_thread(self._guard.communicate)
+        await super().clean_up()
 
     async def _launch(self, note: ContainerNote, token: str, ports: tuple[int, int]) -> Launched:
         def on_progress(text: str) -> None:
@@ -186,14 +143,3 @@ class ReplicaActor:
             watched.start(what, run)
         address = f"tcp:{host}:{listener.getsockname()[1]}"
         return Launched(address, identity.certificate, container.pid, container.warning)
-
-
-def _end_with(raylet: int) -> None:
-    """End this process once the raylet that started it has ended; the guard then ends the container.
-
-    Ray means to do so by itself. But where a raylet has ended because its head was lost, some actors went on for ever:
-    unknown to the next cluster, with a container whose processors that cluster gives to others.
-    """
-    while os.getppid() == raylet:
-        time.sleep(LOOK_EVERY_S)
-    os._exit(1)

@@ -11,6 +11,7 @@ import msgspec
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import Unavailable
 from clipper.managers.launcher import ContainerNote
+from clipper.managers.ray.actors import CALL_TIMEOUT_S
 from clipper.managers.ray.connection import ActorGone, ActorUnreachable, Connection
 from clipper.managers.ray.messages import Call, Kill, LogPart, Method, Noted
 
@@ -18,8 +19,6 @@ log = logging.getLogger(__name__)
 
 # While an actor cannot be reached, pings show whether its container runs. Ray needs a moment to notice a death.
 ASK_AGAIN_S = 0.25
-# What an actor does at once. One that takes longer is in trouble, and is killed.
-CALL_TIMEOUT_S = 10.0
 
 
 class RayContainer:

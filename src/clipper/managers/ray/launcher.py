@@ -10,24 +10,20 @@ import secrets
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import msgspec
 
-from clipper.errors import ClipperError, ContainerFailed, InvalidArgument, Unavailable
+from clipper.errors import ContainerFailed, InvalidArgument, Unavailable
 from clipper.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable
+from clipper.managers.ray.actors import Actors
 from clipper.managers.ray.connection import ActorGone, Cluster, Connection
-from clipper.managers.ray.container import CALL_TIMEOUT_S, RayContainer
+from clipper.managers.ray.container import RayContainer
 from clipper.managers.ray.messages import (
-    Call,
     Create,
     Description,
-    Kill,
     Launched,
-    List,
     Noted,
     NotLaunched,
-    Ship,
 )
 from clipper.managers.ray.placement import check_placement, placement_of, room_of
 from clipper.run_as import RunAs
@@ -64,20 +60,13 @@ class RayLauncher:
             build: of the runtime, which each node has to have.
             run_as: the user that models shall run as.
         """
-        self._connection = Connection(cluster)
-        self._artifacts = artifacts
-        self._in_use = in_use
+        self._actors = Actors(Connection(cluster), artifacts, in_use)
         self._ports = ports
         self._build = build
         self._run_as = run_as
-        # All by the id of the container's note.
+        # By the id of the container's note, which is the name of its actor.
         self._containers: dict[str, RayContainer] = {}
-        self._starting: set[str] = set()
         self._left: dict[str, Noted] = {}
-        # Whether there may be actors of this home besides these: Ray was away when they should have been killed.
-        self._may_be_more = False
-        # One artifact is sent to one node once, also if several replicas that start wait for it.
-        self._deliveries: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     def check(self, asked: Runnable) -> None:
         if asked.loader == "image":
@@ -96,48 +85,39 @@ class RayLauncher:
         return LISTEN
 
     async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> RayContainer:
-        self._starting.add(note.id)
+        actors = self._actors
+        actors.use(note.id)
         try:
-            self._in_use.touch()
-            await self._remove_strays()
+            await actors.remove_strays()
             try:
                 noted = await self._start(note, on_progress)
             except BaseException as error:
-                await self._kill(note.id)
+                await actors.kill(note.id)
                 if isinstance(error, ActorGone):
                     raise Unavailable(f"its node was lost, or Ray could not start its actor: {error}") from error
                 raise
-            container = self._containers[note.id] = RayContainer(note, noted, self._connection, log_path, is_new=True)
-            return container
-        finally:
-            self._starting.remove(note.id)
-            self._close_if_idle()
+        except BaseException:
+            actors.drop(note.id)
+            raise
+        container = self._containers[note.id] = RayContainer(note, noted, actors.connection, log_path, is_new=True)
+        return container
 
     async def left(self) -> list[ContainerNote]:
-        if not self._in_use.exists():
-            return []
-        try:
-            for actor in await self._connection.ask(List):
-                if (noted := await self._noted(actor)) is not None:
-                    self._left[actor] = noted
-        except Unavailable as error:
-            log.info("containers that an earlier server left on Ray cannot be looked for: %(error)s", {"error": error})
-            self._may_be_more = True
-        self._close_if_idle()
+        self._left = await self._actors.left(Noted)
         return [msgspec.json.decode(noted.note, type=ContainerNote) for noted in self._left.values()]
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> RayContainer | None:
-        noted = self._left.pop(note.id)
-        container = self._containers[note.id] = RayContainer(note, noted, self._connection, log_path, is_new=False)
+        noted, connection = self._left.pop(note.id), self._actors.connection
+        container = self._containers[note.id] = RayContainer(note, noted, connection, log_path, is_new=False)
         return container
 
     async def clean_up(self, note: ContainerNote) -> None:
         container = self._containers.get(note.id)
         if container is not None:
             await container.save_log()
-            self._may_be_more |= not await container.remove()
+            is_removed = await container.remove()
             del self._containers[note.id]
-        self._close_if_idle()
+            self._actors.drop(note.id, may_run=not is_removed)
 
     async def prune(self, artifacts: Collection[str]) -> None:
         """Nodes remove artifacts that nobody uses any more: several homes may share a node."""
@@ -145,78 +125,32 @@ class RayLauncher:
     async def _start(self, note: ContainerNote, on_progress: OnProgress) -> Noted:
         placement = placement_of(note.spec)
         on_progress(f"waiting for room in the Ray cluster: {room_of(placement)}")
-        described = await self._connection.ask(lambda number: Create(number, note.id, placement))
+        described = await self._actors.connection.ask(lambda number: Create(number, note.id, placement))
         description = msgspec.convert(described, Description)
         if description.build != self._build:
             raise ContainerFailed(
                 f"the node at {description.host} has Clipper {description.build}, and the server {self._build}: "
                 "install the same version on every node"
             )
-        await self._deliver(note, description.node, on_progress)
+        await self._actors.deliver(
+            note.id, description.node, note.spec.artifact, lambda: on_progress("sending its artifact to its node")
+        )
         token = secrets.token_urlsafe()
         note_text = msgspec.json.encode(note).decode()
         answer = await self._with_progress(
-            note.id, self._call(note.id, "launch", note_text, token, self._ports), on_progress
+            note.id, self._actors.call(note.id, "launch", note_text, token, self._ports), on_progress
         )
         outcome = msgspec.convert(answer, Launched | NotLaunched)
         if isinstance(outcome, NotLaunched):
             raise ContainerFailed(outcome.reason, list(outcome.log_tail))
         return Noted(note_text, description.name, token, outcome)
 
-    async def _deliver(self, note: ContainerNote, node: str, on_progress: OnProgress) -> None:
-        digest = note.spec.artifact
-        lock = self._deliveries.setdefault((node, digest), asyncio.Lock())
-        async with lock:
-            if not await self._call(note.id, "has_artifact", digest):
-                on_progress("sending its artifact to its node")
-                folder = str(self._artifacts / digest)
-                await self._connection.ask(lambda number: Ship(number, note.id, digest, folder))
-
     async def _with_progress(self, actor: str, answer: Any, on_progress: OnProgress) -> Any:
         answering = asyncio.ensure_future(answer)
         try:
             while not (await asyncio.wait([answering], timeout=PROGRESS_EVERY_S))[0]:
-                if text := await self._call(actor, "progress"):
+                if text := await self._actors.call(actor, "progress"):
                     on_progress(text)
             return answering.result()
         finally:
             answering.cancel()
-
-    async def _noted(self, actor: str) -> Noted | None:
-        """What an actor notes; None, and the actor is killed, if it has no container or does not answer."""
-        try:
-            noted = await self._connection.ask(lambda number: Call(number, actor, "noted"), CALL_TIMEOUT_S)
-            if noted is not None:
-                return msgspec.convert(noted, Noted)
-        except (ActorGone, Unavailable, msgspec.ValidationError) as error:
-            log.warning("container %(replica)s cannot be taken over: %(error)s", {"replica": actor, "error": error})
-        await self._kill(actor)
-        return None
-
-    async def _kill(self, actor: str) -> None:
-        try:
-            await self._connection.ask(lambda number: Kill(number, actor))
-        except ClipperError as error:
-            log.error(
-                "actor %(replica)s cannot be killed now; the next start tries again: %(error)s",
-                {"replica": actor, "error": error},
-            )
-            self._may_be_more = True
-
-    async def _remove_strays(self) -> None:
-        """Kill actors of this home that we do not know: Ray was away, or an earlier supervisor was killed."""
-        actors = await self._connection.ask(List)
-        self._may_be_more = False
-        for actor in actors:
-            if actor not in self._starting | self._containers.keys() | self._left.keys():
-                log.info("killing actor %(replica)s, which an earlier start left", {"replica": actor})
-                await self._kill(actor)
-
-    async def _call(self, actor: str, method: Any, *arguments: Any) -> Any:
-        return await self._connection.ask(lambda number: Call(number, actor, method, list(arguments)))
-
-    def _close_if_idle(self) -> None:
-        if not (self._containers or self._starting or self._left):
-            self._connection.close()
-            if not self._may_be_more:
-                self._in_use.unlink(missing_ok=True)
