@@ -23,7 +23,7 @@ FINGERPRINT_LENGTH = 8
 # A version that is ready and has no replica, since nobody asks it, is shown as asleep.
 ShownState = VersionState | Literal["asleep"]
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
-WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping", "draining"]
+WorkerState = Literal["starting", "ready", "lost", "backing_off", "crash_loop", "stopping", "draining"]
 
 
 class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
