@@ -40,8 +40,12 @@ class RayCluster:
         """Ray's ids of the nodes that are up."""
         return list(self._ask("nodes"))
 
+    def node_at(self, host: str) -> str:
+        """Ray's id of the node that was added at an address."""
+        return str(self._ask("node at", host))
+
     def add(self, cpus: float, **options: Any) -> str:
-        """Add a node, with further options of Ray's nodes such as ``labels``; return its id."""
+        """Add a node, with further options of Ray's nodes such as ``labels`` or ``node_ip_address``; return its id."""
         return str(self._ask("add", cpus, options))
 
     def kill(self, node: str) -> None:
@@ -111,6 +115,9 @@ def main() -> None:
             what, *arguments = json.loads(line)
             if what == "nodes":
                 answer([node.node_id for node in nodes])
+            elif what == "node at":
+                (there,) = (node for node in nodes if node.node_ip_address == arguments[0])
+                answer(there.node_id)
             elif what == "add":
                 nodes.append(cluster.add_node(num_cpus=arguments[0], **options, **arguments[1]))
                 cluster.wait_for_nodes()

@@ -16,6 +16,11 @@ def has_ray() -> bool:
     return find_spec("ray") is not None
 
 
+def has_cryptography() -> bool:
+    """Whether the other library of the extra ``ray``, which signs certificates, is there; it is not imported."""
+    return find_spec("cryptography") is not None
+
+
 def has_docker() -> bool:
     """Whether the library of the extra ``docker`` is there; it is not imported."""
     return find_spec("docker") is not None

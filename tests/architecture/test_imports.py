@@ -79,8 +79,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "managers.local": "managers managers.environments processes run_as control.address control.snapshot settings",
         "managers.docker": "managers processes control.snapshot settings",
         # On a node, a container is a process of its machine.
-        "managers.ray": "build extras managers managers.environments managers.local processes run_as control.snapshot "
-        "settings tcp trees",
+        "managers.ray": "build extras managers managers.environments managers.local processes run_as control "
+        "control.address control.snapshot settings tcp tls trees",
         "managers.open": "managers managers.local managers.docker managers.ray settings",
         "dashboard": "",
         "management.events": "",
@@ -123,6 +123,7 @@ LAZY = {
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.images"),
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.launcher"),
     ("src/clipper/frontend/rpc/open.py", "clipper.frontend.rpc.server"),  # as above
+    ("src/clipper/supervisor/workers/open_credentials.py", "clipper.supervisor.workers.credentials"),
     ("src/clipper/runtime/__main__.py", "clipper.runtime.program"),  # numpy may be missing, which is told
     ("src/clipper/telemetry/open.py", "clipper.telemetry.otlp_sender"),  # as above
     ("src/clipper/cli/whatif.py", "clipper.decisions.evaluation.question"),  # no other command pays for numpy

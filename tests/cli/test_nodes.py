@@ -5,7 +5,7 @@ import pytest
 from clipper.cli import replica as replica_commands
 from clipper.cli.output import Output
 from clipper.cli.server import print_running, status_rows
-from clipper.management.schemas import LeaseStatus, Replica, Status
+from clipper.management.schemas import LeaseStatus, Replica, Status, WorkerStatus
 from clipper.supervisor.operations.operations import by_node
 
 
@@ -33,6 +33,18 @@ def test_each_node_and_its_replicas_are_shown() -> None:
     shown = dict(status_rows(status))
     assert shown["node 10.0.0.2 (ab)"] == "2 ready" and shown["node 10.0.0.3 (cd)"] == "1 starting"
     assert (shown["replicas"], shown["manager"]) == ("3 ready, 1 starting", "local")
+
+
+def test_workers_are_shown_with_their_nodes() -> None:
+    workers = (
+        WorkerStatus(0, 7, "ready", 0, 5, None, "10.0.0.2"),
+        WorkerStatus(1, 7, "lost", 1, 0, "cannot be reached", "10.0.0.3"),
+        WorkerStatus(2, 9, "ready", 0, 5, None),
+    )
+    shown = dict(status_rows(Status("1", 1, "h", "q", "m", 1.0, True, (), workers, 1, 1, {})))
+    assert shown["worker 0 on 10.0.0.2"] == "ready, pid 7, 0 restarts"
+    assert shown["worker 1 on 10.0.0.3"] == "lost, pid 7, 1 restarts, cannot be reached"
+    assert shown["worker 2"] == "ready, pid 9, 0 restarts"
 
 
 def leader_row(**lease: object) -> object:

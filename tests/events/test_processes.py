@@ -97,3 +97,21 @@ def test_a_worker_that_is_drained() -> None:
 def test_a_supervisor_starts() -> None:
     assert "taken over" not in started_event(7, 0, 0).message
     assert started_event(7, 2, 3).message.endswith("pid 7; it has taken over 2 workers and 3 replicas")
+
+
+def test_a_worker_that_is_lost_and_found() -> None:
+    up = replace(WORKER, node="10.0.0.2")
+    lost = replace(up, phase="lost", last_error="worker-0 cannot be reached: TimeoutError()")
+    found = follow(up, lost, lost, up)
+    assert [(one.kind, one.subject, one.message, one.level) for one in found] == [
+        (
+            "lost",
+            "worker 0",
+            "the worker, on the node 10.0.0.2, goes on by what it knows, and nothing waits for it: "
+            "worker-0 cannot be reached: TimeoutError()",
+            "warning",
+        ),
+        ("lost", "worker 0", "the worker, on the node 10.0.0.2, can be reached again", "info"),
+    ]
+    ended = follow(up, lost, replace(up, phase="backing_off", last_error="was lost with its node"))
+    assert [one.kind for one in ended] == ["lost", "restart"]

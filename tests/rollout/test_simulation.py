@@ -339,15 +339,19 @@ class OnNodes(Operations):
         if position < len(self.world.workers):
             self.on_nodes.heal(position)
 
-    @rule(position=workers, id_=ids, seconds=st.sampled_from([0.5, 3.0]))
+    @rule(position=workers, id_=ids, seconds=st.sampled_from([0.5, 3.0, 30.0]))
     def deploy_while_a_worker_is_lost(self, position: int, id_: ModelId, seconds: float) -> None:
-        """It counts again only once it serves by what came meanwhile, which each commit is held against."""
+        """Nothing waits for it. It counts again once it serves by what came meanwhile: commits are held against it."""
         self.world.settle(5.0)
         position = min(position, len(self.world.workers) - 1)
         self.on_nodes.cut(position)
         self.world.advance(self.world.now_s + 16.0)
+        before = self.world.records.versions.get(id_)
         self.world.deploy(id_.name, id_.version, "good", "a", current=True, replicas=2)
         World.settle(self.world, seconds)
+        assert self.world.workers[position].phase == "lost"
+        if before is None and seconds == 30.0:
+            assert self.world.records.versions[id_].state != "starting", "a worker that is lost is waited for"
         self.on_nodes.heal(position)
         self.world.look()
 

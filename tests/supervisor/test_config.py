@@ -176,3 +176,33 @@ def test_spans_without_their_extra(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     with pytest.raises(SystemExit):
         parse_command_line(["--home=h", "--otlp-endpoint=http://localhost:4318"])
     assert "pip install 'clipper-serving[otel]'" in capsys.readouterr().err
+
+
+ON_NODES = "--manager=ray --ray-python=/p --workers-per-node=2 "
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--workers-per-node=1", "--workers-per-node 1: nodes are those of a Ray cluster: expected --manager ray"),
+        (ON_NODES, "share what policies learn in Redis: give --store redis://HOST:PORT/DB"),
+        (f"{ON_NODES} --store=sqlite:s", "share what policies learn in Redis"),
+        (f"{ON_NODES} --store=unix:///s", "share what policies learn in Redis"),  # other machines do not reach it
+        (f"{ON_NODES} --store=redis://r --workers=2", "no worker runs on this machine then: leave out --workers"),
+        (f"{ON_NODES} --store=redis://r --host=0.0.0.0", "at its node's address in Ray: leave out --host"),
+        (f"{ON_NODES} --store=redis://r --query-port=0", "at one port: give --query-port and --grpc-port other than 0"),
+        (f"{ON_NODES} --store=redis://r --grpc-port=0", "at one port"),
+        ("--workers-per-node=65", "65 is out of range"),
+    ],
+)
+def test_workers_that_cannot_be_on_nodes(options: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_command_line(["--home=h", *options.split()])
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["--store=redis://r", "--store=rediss://r", "--registry=redis://r"])
+def test_workers_on_nodes(where: str) -> None:
+    config = parse_command_line(["--home=h", *ON_NODES.split(), where])
+    assert (config.workers_per_node, config.workers, config.query_port) == (2, 1, 1337)
+    assert parse_command_line(["--home=h"]).workers_per_node == 0

@@ -86,14 +86,14 @@ def test_a_worker_that_is_taken_over_is_replaced_if_it_runs_with_other_code_or_s
 ) -> None:
     settings = takeover.worker_settings(config(home), home, PORT, "d")
 
-    def make(index: int) -> WorkerProcess:
+    def make(index: int, node: str) -> WorkerProcess:
         host = LocalWorkerHost(processes, home.run, home.logs)
         return WorkerProcess(index, settings, host, "", lambda: 7, lambda: None, "0.1.0", is_spare=index == 1)
 
     processes = ProcessFolder(home.run, {}, home.python_path)
 
     async def adopt() -> list[WorkerProcess]:
-        workers = Workers([make(0)], lambda: make(1))
+        workers = Workers(make, 1)
         await takeover.take_over_workers([left(home, **given)], workers, settings)
         adopted = [worker for worker in workers if worker.process is not None]
         for worker in adopted:

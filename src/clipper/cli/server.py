@@ -210,7 +210,8 @@ def status_rows(now: Status) -> list[tuple[str, object]]:
         *(() if now.certificate_expires_at is None else (("certificate", f"until {day(now.certificate_expires_at)}"),)),
         *(() if now.client_ca_expires_at is None else (("client CA", f"until {day(now.client_ca_expires_at)}"),)),
         *(
-            (f"worker {worker.index}", f"{worker.state}, pid {worker.pid}, {worker.restarts} restarts"
+            (f"worker {worker.index}" + (f" on {worker.node}" if worker.node else ""),
+             f"{worker.state}, pid {worker.pid}, {worker.restarts} restarts"
              + (f", {worker.last_error}" if worker.last_error else ""))
             for worker in now.workers
         ),

@@ -10,6 +10,7 @@ Kind = Literal[
     "deployment",
     "guardrail",
     "key",
+    "lost",
     "ramp",
     "restart",
     "rollback",

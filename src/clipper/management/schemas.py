@@ -272,12 +272,15 @@ class CreatedKey(Key, frozen=True, kw_only=True):
 
 
 class WorkerStatus(Struct, frozen=True):
+    """A query worker. ``node``: the address of its node in a cluster; empty if it runs on the server's machine."""
+
     index: int
     pid: int | None
     state: WorkerState
     restarts: int
     generation: int
     last_error: str | None
+    node: str = ""
 
 
 class LeaseStatus(Struct, frozen=True):

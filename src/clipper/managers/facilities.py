@@ -33,6 +33,7 @@ class Facilities:
         ray_python: the interpreter that has Clipper and Ray; None is the server's own.
         cluster: the name of the registry that several homes share, of which one leads at a time; empty if no home does.
         may_act: whether this home leads now. What homes share, such as containers on Ray, is left alone while not.
+        has_workers_elsewhere: query workers run on the nodes of a cluster, and not on this machine.
         left_elsewhere: managers whose containers the leader of another home may have left to this one.
     """
 
@@ -54,4 +55,5 @@ class Facilities:
     ray_python: str | None = None
     cluster: str = ""
     may_act: Callable[[], bool] = lambda: True
+    has_workers_elsewhere: bool = False
     left_elsewhere: Collection[ManagerName] = ()

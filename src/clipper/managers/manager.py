@@ -59,6 +59,8 @@ class Manager:
         on_change: Callable[[], None],
         build: str = "",
         log_format: LogFormat = "text",
+        *,
+        has_workers_elsewhere: bool = False,
     ) -> None:
         """Nothing starts yet.
 
@@ -70,7 +72,9 @@ class Manager:
             on_change: called after a replica has come up or died.
             build: of the runtime that containers get from us.
             log_format: of what that runtime logs.
+            has_workers_elsewhere: query workers run on the nodes of a cluster, and not on this machine.
         """
+        self._has_workers_elsewhere = has_workers_elsewhere
         self._build = build
         self._log_format: LogFormat = log_format
         self._launchers = launchers
@@ -102,7 +106,7 @@ class Manager:
         """
         launcher = self._launchers.get(manager)
         if launcher is None:
-            raise InvalidArgument(_not_installed(manager))
+            raise InvalidArgument(self._why_not(manager))
         launcher.check(asked)
 
     def is_outdated(self, note: ContainerNote) -> bool:
@@ -258,10 +262,18 @@ class Manager:
         status.history = status.history.died(asyncio.get_running_loop().time(), death.uptime_s)
         self._has_changed(status.slot)
 
+    def _why_not(self, manager: ManagerName) -> str:
+        if self._has_workers_elsewhere and manager in ("local", "docker"):
+            return (
+                f"manager {manager!r} runs models on the server's machine, and query workers on the cluster's nodes "
+                "cannot reach them there: expected manager 'ray', or a server without --workers-per-node"
+            )
+        return f"manager {manager!r} is not installed where the server runs: pip install 'clipper-serving[{manager}]'"
+
     def _new_replica(self, slot: Slot, spec: VersionSpec) -> Replica:
         launcher = self._launchers.get(spec.manager)
         if launcher is None:
-            raise Unavailable(_not_installed(spec.manager))
+            raise Unavailable(self._why_not(spec.manager))
         number = self._next_number()
         address = launcher.choose_address(number)
         note = ContainerNote(
@@ -270,7 +282,3 @@ class Manager:
             log_format=self._log_format,
         )
         return Replica(note, launcher, self.log_path(slot))
-
-
-def _not_installed(manager: ManagerName) -> str:
-    return f"manager {manager!r} is not installed where the server runs: pip install 'clipper-serving[{manager}]'"

@@ -2,14 +2,19 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import Struct
 
 from clipper.control.address import ControlAddress
 from clipper.processes.process import ProcessRecord
+
+# Signs a worker's request for a certificate, in PEM. It takes the instance of the worker, which the certificate names,
+# and returns the certificate and the authority's.
+Sign = Callable[[bytes, int], tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,7 @@ class WorkerStart:
         config: its ``WorkerConfig``, without what the host decides: where its control channel listens.
         environment: further variables, which may hold secrets.
         note: what the host notes for the next supervisor, to which it adds ``control``.
+        node: the address of the node that it is to run on; empty means the host's only machine.
     """
 
     name: str
@@ -29,6 +35,7 @@ class WorkerStart:
     config: Mapping[str, Any]
     environment: Mapping[str, str]
     note: Mapping[str, Any]
+    node: str = ""
 
 
 class RunningWorker(Protocol):
@@ -80,8 +87,56 @@ class WorkerHost(Protocol):
     async def adopt(self, record: ProcessRecord) -> RunningWorker | None:
         """Go on with a worker that an earlier supervisor started; None if it is gone."""
 
-    async def clean_up(self, name: str, control: ControlAddress | None) -> None:
-        """Remove what a worker that has exited has left. ``control``: of its last start."""
+    async def sees(self, process: RunningWorker) -> bool:
+        """Whether the host can tell that a process runs. If so and the worker does not answer, it hangs; if not, the
+        worker may be well, and cannot be reached."""
+
+    async def provide(self, process: RunningWorker, folders: Iterable[str]) -> None:
+        """Let a worker have the code that its next snapshot names.
+
+        Args:
+            folders: of modules of users' own policies, as the snapshot has them.
+
+        Raises:
+            ClipperError, OSError: it cannot be had now.
+        """
+
+    async def clean_up(self, name: str, process: RunningWorker | None, control: ControlAddress | None) -> None:
+        """Remove what a worker that has exited has left. ``process``, ``control``: of its last start."""
+
+
+class ClusterNode(Struct, frozen=True):
+    """A node of the cluster.
+
+    Attributes:
+        address: of its machine; several nodes may have one.
+        is_up: the cluster has not lost it.
+        is_own: it is this machine's.
+    """
+
+    address: str
+    is_up: bool
+    is_own: bool
+
+
+class ClusterHost(WorkerHost, Protocol):
+    """Where workers run on the nodes of a cluster."""
+
+    async def nodes(self) -> list[ClusterNode]:
+        """The nodes that the cluster knows, also those that are lost.
+
+        Raises:
+            Unavailable: the cluster cannot be reached.
+        """
+
+    async def left(self) -> list[ProcessRecord]:
+        """The records of workers that an earlier supervisor left. Each must be adopted or ended."""
+
+    async def end(self, record: ProcessRecord) -> None:
+        """End a worker of ``left``, and remove what it leaves."""
+
+    def close(self) -> None:
+        """Look at the cluster no more. Workers go on."""
 
 
 def worker_argv(config: Mapping[str, Any], control: ControlAddress) -> list[str]:

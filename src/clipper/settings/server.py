@@ -90,6 +90,16 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
     ] = None
     management_port: Annotated[int, Setting("The port for management.", least=0, most=65535)] = 1338
     workers: Annotated[int, Setting("How many processes answer queries.", least=1, most=MAX_WORKERS)] = 1
+    workers_per_node: Annotated[
+        int,
+        Setting(
+            "How many processes answer queries on each node of the Ray cluster, instead of this machine. It needs "
+            "--manager ray and a --store in Redis.",
+            least=0,
+            most=MAX_WORKERS,
+            default="0: they run on this machine",
+        ),
+    ] = 0
     cache_bytes: Annotated[
         int,
         Setting(

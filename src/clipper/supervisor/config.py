@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from clipper.errors import InvalidArgument
-from clipper.extras import has_grpc, has_otel, why_no_manager
+from clipper.extras import has_cryptography, has_grpc, has_otel, why_no_manager
 from clipper.hosts import is_loopback
 from clipper.run_as import RunAs, find_run_as
 from clipper.settings.fields import Described, settings_of
@@ -21,6 +21,10 @@ T = TypeVar("T")
 
 # Settings that come by the environment.
 ADDRESSES = {"store": STORE_VARIABLE, "registry": REGISTRY_VARIABLE}
+
+
+# Stores that other machines can reach.
+REDIS_SCHEMES = ("redis://", "rediss://")
 
 
 class Config(ServerSettings, frozen=True):
@@ -101,11 +105,33 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         parser.error(f"--manager {config.manager}: {why}")
     if config.docker_transport == "tcp" and config.docker_network == "none":
         parser.error("--docker-transport tcp: nothing reaches a container in --docker-network none; choose another")
+    if why := _why_not_on_nodes(config):
+        parser.error(f"--workers-per-node {config.workers_per_node}: {why}")
     try:
         read_ports(config.ray_ports)
     except InvalidArgument as error:
         parser.error(f"--ray-ports: {error}")
     return config
+
+
+def _why_not_on_nodes(config: Config) -> str | None:
+    """Why workers cannot run on the nodes of a cluster by these settings; None if they can, or are not to."""
+    if not config.workers_per_node:
+        return None
+    if config.manager != "ray":
+        return f"nodes are those of a Ray cluster: expected --manager ray, not {config.manager}"
+    if not has_cryptography():
+        return "it needs the extra ray: pip install 'clipper-serving[ray]'"
+    if not (config.store_address or "").startswith(REDIS_SCHEMES):
+        return "workers on several machines share what policies learn in Redis: give --store redis://HOST:PORT/DB"
+    usual = ServerSettings()
+    if config.workers != usual.workers:
+        return "no worker runs on this machine then: leave out --workers"
+    if config.host != usual.host:
+        return "each worker listens at its node's address in Ray: leave out --host"
+    if 0 in (config.query_port, config.grpc_port):
+        return "clients and balancers find each node at one port: give --query-port and --grpc-port other than 0"
+    return None
 
 
 def _reading(described: Described) -> dict[str, Any]:

@@ -27,5 +27,6 @@ def facilities_of(config: Config, home: HomeFolders, processes: ProcessFolder) -
         docker_transport=config.docker_transport,
         ray_address=config.ray_address,
         ray_ports=read_ports(config.ray_ports),
+        has_workers_elsewhere=config.workers_per_node > 0,
         ray_python=None if config.ray_python is None else str(config.ray_python),
     )

@@ -63,6 +63,11 @@ class HomeFolders:
         return self.root / TOKEN_NAME
 
     @property
+    def control_authority(self) -> Path:
+        """The key of who signs for workers on nodes; there only if they are or were there."""
+        return self.root / "control-authority.pem"
+
+    @property
     def certificate(self) -> Path:
         return self.root / CERTIFICATE_NAME
 

@@ -14,16 +14,19 @@ from functools import partial
 from typing import Any, NoReturn
 
 from clipper.build import build_id
-from clipper.errors import Conflict, RegistryUnavailable
+from clipper.errors import RegistryUnavailable
 from clipper.events.file import EventFile
 from clipper.events.log import NewEvent
 from clipper.events.processes import started_event
 from clipper.home import Place
 from clipper.managers.command import RUNTIME_PARTS
+from clipper.managers.facilities import Facilities
 from clipper.managers.logs import LogKeeper
 from clipper.managers.manager import Manager
-from clipper.managers.open import open_launchers, open_worker_host
+from clipper.managers.open import open_cluster_host, open_launchers, open_worker_host
+from clipper.managers.worker_host import ClusterHost
 from clipper.processes.folder import ProcessFolder
+from clipper.processes.process import ProcessRecord
 from clipper.registry.open import open_shared
 from clipper.registry.shared import REGISTRY_ID_NAME, Holder, Known
 from clipper.registry.sqlite import SqliteRegistry
@@ -58,21 +61,22 @@ from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.selections import SelectionChecker
 from clipper.supervisor.operations.token_file import TokenFile
 from clipper.supervisor.operations.tokens import Tokens
+from clipper.supervisor.query_ports import QueryPorts, hold_ports
 from clipper.supervisor.reach import check_reach
 from clipper.supervisor.rollout.reconciler import Reconciler
 from clipper.supervisor.stop_requests import StopRequests
 from clipper.supervisor.workers import ports, takeover
 from clipper.supervisor.workers.apply_messages import ApplyMessages
+from clipper.supervisor.workers.nodes import NodeFollower, own_address
+from clipper.supervisor.workers.nodes import take_over as take_over_on_nodes
+from clipper.supervisor.workers.open_credentials import open_credentials
 from clipper.supervisor.workers.settings import WorkerSettings, store_digest
-from clipper.supervisor.workers.worker_process import INSTANCES, WorkerProcess
+from clipper.supervisor.workers.worker_process import INSTANCES, Credentials, WorkerProcess
 from clipper.supervisor.workers.workers import Workers
 from clipper.types import OTEL_PREFIX
 
 log = logging.getLogger(__name__)
 
-# Workers that were just killed release their port within moments.
-PORT_TIMEOUT_S = 1.0
-PORT_POLL_S = 0.05
 # A registry that failed just after it had granted the lease is asked again after this.
 START_AGAIN_S = 1.0
 # What runs besides ends in milliseconds. Another server leads by now, so nothing may hold this one up.
@@ -143,65 +147,78 @@ class Supervisor:
                     return
             events = stack.enter_context(contextlib.closing(EventKeeper(EventFile(self._home.events))))
             try:
-                parts, holders = await self._assemble(registry, store, events, leadership)
+                parts, queries = await self._assemble(registry, store, events, leadership)
             except RegistryUnavailable as error:
                 if leadership is None:
                     raise
                 log.error("this server cannot take over yet, and starts again: %(error)s", {"error": error})
                 await asyncio.sleep(START_AGAIN_S)
                 start_again(self._config)
-            for holder in holders:
+            for holder in queries.holders:
                 stack.enter_context(holder)
-            await self._serve(parts, port, *map(ports.port_of, holders))
+            await self._serve(parts, port, queries)
 
     async def _assemble(
         self, registry: Registry, store: Store, events: EventKeeper, leadership: Leadership | None
-    ) -> tuple[Parts, list[socket.socket]]:
-        """Assemble the parts and take over what runs; nothing new is started yet.
-
-        Returns the parts, and what holds the query port and, if there is one, that of gRPC.
-        """
+    ) -> tuple[Parts, QueryPorts]:
+        """Assemble the parts and take over what runs; nothing new is started yet."""
         home, catalog = self._home, Catalog(registry, events.record)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
-        records = processes.recorded()
-        left_port = takeover.left_query_port(records, self._config, home, self._store_digest)
-        if left_port is None:
-            takeover.end_workers(records, processes)
-        holders = [await self._hold_port(left_port, self._config.query_port, "--query-port")]
-        if (wanted_port := self._config.wanted_grpc_port) is not None:
-            left_grpc_port = takeover.left_grpc_port(records, self._config) if left_port else None
-            holders.append(await self._hold_port(left_grpc_port, wanted_port, "--grpc-port"))
-        settings = takeover.worker_settings(
-            self._config, home, ports.port_of(holders[0]), self._store_digest, *map(ports.port_of, holders[1:])
-        )
+        facilities = facilities_of(self._config, home, processes)
+        if leadership is not None:
+            used = {version.spec.manager for version in catalog.versions.values()}
+            facilities = replace(
+                facilities, cluster=leadership.registry.id, may_act=leadership.may_act, left_elsewhere=used
+            )
+        # Workers compare epochs, so they refuse what an earlier leader of theirs still sends.
+        epoch = registry.reserve("supervisor", 1) if leadership is None else leadership.epoch
+        credentials, sign = None, None
+        if self._config.workers_per_node:
+            shared = None if leadership is None else leadership.registry
+            credentials, sign = open_credentials(home.control_authority, shared, epoch)
+        cluster = open_cluster_host(facilities, sign)
+        if self._config.workers_per_node:
+            assert cluster is not None, "the command line says what is missing"
+            await takeover.end_all_left(processes, home, open_launchers(facilities, "here").values())
+            records: list[ProcessRecord] = []
+            queries = QueryPorts(
+                await own_address(cluster) or socket.gethostname(),
+                self._config.query_port,
+                self._config.wanted_grpc_port or 0,
+            )
+        else:
+            records = processes.recorded()
+            queries = await hold_ports(records, processes, self._config, home, self._store_digest)
+        settings = takeover.worker_settings(self._config, home, queries.port, self._store_digest, queries.grpc_port)
         # Query ids begin with them. Clippers that share a store or clients must not give out the same ids: feedback
         # would go to the wrong one.
         instances = Numbers(registry, "worker", skip=random.randrange(INSTANCES))
         starts = Numbers(registry, "replica")
         instances.reserve()
         starts.reserve()
-        parts = self._make_parts(catalog, registry, store, events, processes, settings, instances, starts, leadership)
+        parts = self._make_parts(
+            catalog,
+            registry,
+            store,
+            events,
+            facilities,
+            (cluster, credentials),
+            epoch,
+            settings,
+            (instances, starts),
+            leadership,
+        )
         takeover.pass_over(records, instances)
         replicas = await takeover.take_over_containers(catalog, parts.manager, starts)
         await takeover.take_over_workers(records, parts.workers, settings)
+        if cluster is not None:
+            on_nodes = settings if self._config.workers_per_node else None
+            await take_over_on_nodes(cluster, parts.workers, on_nodes, instances)
         takeover.end_the_rest(processes, home, replicas, parts.workers)
         parts.artifacts.remove_unfinished()
         # Until then workers keep their snapshot: our first one must have every replica that theirs has.
         await asyncio.gather(*(replica.settled.wait() for replica in replicas if replica.note.ready))
-        return parts, holders
-
-    async def _hold_port(self, left_port: int | None, wanted_port: int, option: str) -> socket.socket:
-        """Hold the port of the workers that are taken over; else the wanted port, which nobody else may have."""
-        config, loop = self._config, asyncio.get_running_loop()
-        deadline_s = loop.time() + PORT_TIMEOUT_S
-        port, check_free = left_port or wanted_port, left_port is None
-        while True:
-            try:
-                return ports.hold(config.host, port, option, check_free)
-            except Conflict:
-                if loop.time() > deadline_s:
-                    raise
-            await asyncio.sleep(PORT_POLL_S)
+        return parts, queries
 
     def _make_parts(
         self,
@@ -209,13 +226,15 @@ class Supervisor:
         registry: Registry,
         store: Store,
         events: EventKeeper,
-        processes: ProcessFolder,
+        facilities: Facilities,
+        on_nodes: tuple[ClusterHost | None, Credentials | None],
+        epoch: int,
         settings: WorkerSettings,
-        instances: Numbers,
-        starts: Numbers,
+        numbers: tuple[Numbers, Numbers],
         leadership: Leadership | None,
     ) -> Parts:
-        home = self._home
+        home, per_node, (cluster, credentials) = self._home, self._config.workers_per_node, on_nodes
+        instances, starts = numbers
         # The parts that the reconciler moves wake it when they change, so each has to know the other.
         reconciler: Reconciler
 
@@ -227,12 +246,9 @@ class Supervisor:
         otel = {name: value for name, value in os.environ.items() if name.startswith(OTEL_PREFIX)}
 
         messages = ApplyMessages()
-        # Workers compare epochs, so they refuse what an earlier leader of theirs still sends.
-        epoch = registry.reserve("supervisor", 1) if leadership is None else leadership.epoch
-        facilities, copies = facilities_of(self._config, home, processes), None
-        host = open_worker_host(facilities)
+        host = cluster if per_node and cluster is not None else open_worker_host(facilities)
 
-        def make_worker(index: int) -> WorkerProcess:
+        def make_worker(index: int, node: str) -> WorkerProcess:
             return WorkerProcess(
                 index,
                 settings,
@@ -244,23 +260,18 @@ class Supervisor:
                 otel,
                 messages,
                 epoch,
-                is_spare=index == self._config.workers,
+                credentials,
+                is_spare=not per_node and index == self._config.workers,
+                node=node,
             )
 
-        workers = Workers(
-            [make_worker(index) for index in range(self._config.workers)], lambda: make_worker(self._config.workers)
-        )
+        workers = Workers(make_worker, None if per_node else self._config.workers)
         if self._certificates is not None:
             workers.secure(self._certificates.material)
         samples = Samples(catalog, workers)
-        if leadership is not None:
-            copies = SharedArtifacts(leadership.registry)
-            used = {version.spec.manager for version in catalog.versions.values()}
-            facilities = replace(
-                facilities, cluster=leadership.registry.id, may_act=leadership.may_act, left_elsewhere=used
-            )
+        copies = None if leadership is None else SharedArtifacts(leadership.registry)
         manager = Manager(
-            open_launchers(facilities),
+            open_launchers(facilities, "elsewhere" if per_node else "everywhere"),
             home.logs,
             starts,
             lambda id_: wanted.batch_timeout_s(catalog, id_.name),
@@ -268,11 +279,13 @@ class Supervisor:
             wake,
             build_id(RUNTIME_PARTS),
             self._config.log_format,
+            has_workers_elsewhere=bool(per_node),
         )
         artifacts = Artifacts(home.artifacts, copies=copies)
         rollout = Rollout(epoch, needs_key=self._config.api_keys)
-        reconciler = Reconciler(rollout, catalog, manager, workers, artifacts.code_folder, events.record)
-        selections = SelectionChecker(processes, home.scratch, self._config.models_user)
+        code_folder = artifacts.code_folder_on_node if per_node else artifacts.code_folder
+        reconciler = Reconciler(rollout, catalog, manager, workers, code_folder, events.record)
+        selections = SelectionChecker(facilities.processes, home.scratch, self._config.models_user)
         forgetter = Forgetter(catalog, store)
         scaler = Scaler(catalog, manager, workers, wake, self._config.idle_after_s)
         tokens, keepers = Tokens(catalog, self._token_file), Keepers()
@@ -295,16 +308,17 @@ class Supervisor:
             self._certificates,
             leadership,
             self._config.manager,
+            NodeFollower(cluster, workers, per_node, wake) if per_node and cluster is not None else None,
         )
 
-    async def _serve(self, parts: Parts, port: ManagementPort, query_port: int, grpc_port: int = 0) -> None:
+    async def _serve(self, parts: Parts, port: ManagementPort, queries: QueryPorts) -> None:
         config, certificates, leadership = self._config, self._certificates, parts.leadership
         place = Place(
             os.getpid(),
             port.url,
-            ports.url(config.host, query_port, certificates is not None),
+            ports.url(queries.host, queries.port, certificates is not None),
             time.time(),
-            ports.address(config.host, grpc_port) if grpc_port else None,
+            ports.address(queries.host, queries.grpc_port) if queries.grpc_port else None,
         )
         operations = SupervisorOperations(parts, str(self._home.root), place, self._stopping)
         versions = VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version)
@@ -320,6 +334,8 @@ class Supervisor:
         keepers.start("following newcomers", parts.ramps.run)
         keepers.start("keeping events", parts.events.run)
         keepers.start("taking samples for the series", parts.sampling.run)
+        if parts.nodes is not None:
+            keepers.start("following the cluster's nodes", parts.nodes.run)
         ended_tests = EndedTests(parts.catalog, parts.workers, parts.reconciler.story, parts.events)
         keepers.start("reporting tests that have ended", ended_tests.run)
         # Images of versions that were removed while Docker was away.
@@ -379,7 +395,14 @@ class Supervisor:
     async def _end(self, parts: Parts) -> None:
         """Workers first: their open queries need the containers."""
         parts.reconciler.stop()
-        await parts.workers.drain()
+        has_standby = parts.leadership is not None and parts.leadership.standby is not None
+        if parts.nodes is not None and has_standby:
+            # The next leader goes on with them, as with what runs on Ray.
+            await parts.workers.let_go()
+        else:
+            await parts.workers.drain()
+        if parts.nodes is not None:
+            parts.nodes.close()
         if parts.leadership is not None and parts.leadership.standby is not None:
             # Without the lease, what runs on Ray is left alone, for the next leader.
             await parts.leadership.release()

@@ -28,6 +28,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         run: the home's runtime folder. Users' own policies are tried there, and noted while they are imported. If
             empty, they are tried in the system's temporary folder and not noted.
         run_as: the user that tries of policies run as; None is the worker's own user.
+        artifacts: the folder below which the code of users' own policies is. If empty, snapshots have whole paths.
         grpc_port: port of the gRPC API, which all workers share; 0 is none.
         allowed_origins: origins of web pages that may read answers; see ``Origins``.
         tls: whether clients use TLS. The certificate comes with each snapshot, since it may change.
@@ -58,5 +59,6 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     tls: TlsMode = "off"
     telemetry: TelemetrySettings = TelemetrySettings()
     logs: str = ""
+    artifacts: str = ""
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0

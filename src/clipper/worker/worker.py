@@ -76,6 +76,7 @@ from clipper.telemetry.open import open_exporter
 from clipper.telemetry.watch import Watch
 from clipper.tls.material import TlsMaterial, server_context
 from clipper.types import OTEL_PREFIX, STORE_VARIABLE, ModelId
+from clipper.worker.code_folders import located
 from clipper.worker.config import WorkerConfig
 from clipper.worker.feedback_router import FeedbackRouter
 
@@ -201,9 +202,9 @@ class Worker:
         """Carry out a command from the supervisor or from another worker."""
         match command:
             case Apply(snapshot, tls, is_stopping):
-                return await self._apply(snapshot, tls, is_stopping)
+                return await self._apply(located(snapshot, self._config.artifacts), tls, is_stopping)
             case ApplyDifference(difference, tls, is_stopping):
-                return await self._apply(difference, tls, is_stopping)
+                return await self._apply(located(difference, self._config.artifacts), tls, is_stopping)
             case GetStatistics():
                 return Statistics(self.statistics(command))
             case GetLoads(versions):

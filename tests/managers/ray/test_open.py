@@ -8,14 +8,15 @@ import pytest
 from source_tree import PACKAGE, imports, module_name
 
 from clipper.errors import InvalidArgument
-from clipper.managers.open import open_launchers
+from clipper.managers.manager import Manager
+from clipper.managers.open import open_cluster_host, open_launchers
 from clipper.managers.ray.open import open_ray
 from clipper.run_as import RunAs
 from clipper.settings.version import VersionSpec
 from manager_bench import Bench
 
 ACTOR, DRIVER = "clipper.managers.ray.actor", "clipper.managers.ray.driver"
-NODE_ACTOR = "clipper.managers.ray.node_actor"
+NODE_ACTOR, WORKER_ACTOR = "clipper.managers.ray.node_actor", "clipper.managers.ray.worker_actor"
 
 
 def importers_of(*names: str) -> set[str]:
@@ -27,12 +28,15 @@ def importers_of(*names: str) -> set[str]:
 
 
 def test_only_the_driver_and_what_it_sends_to_nodes_import_ray() -> None:
-    assert importers_of("ray") == {ACTOR, NODE_ACTOR, DRIVER}
-    assert importers_of(ACTOR) == {DRIVER}
-    assert importers_of(NODE_ACTOR) == {ACTOR}
+    assert importers_of("ray") == {ACTOR, NODE_ACTOR, WORKER_ACTOR, DRIVER}
+    assert importers_of(ACTOR) == importers_of(WORKER_ACTOR) == {DRIVER}
+    assert importers_of(NODE_ACTOR) == {ACTOR, WORKER_ACTOR}
     assert importers_of(DRIVER) == set()
     # The other library of the extra.
-    assert importers_of("cryptography") == {"clipper.managers.ray.certificate"}
+    authority, credentials = "clipper.control.authority", "clipper.supervisor.workers.credentials"
+    assert importers_of("cryptography") == {"clipper.managers.ray.certificate", authority}
+    assert importers_of(authority) == {WORKER_ACTOR, credentials}
+    assert importers_of(credentials) == {"clipper.supervisor.workers.open_credentials"}
     assert importers_of("clipper.managers.ray.certificate") == {ACTOR}
 
 
@@ -50,3 +54,33 @@ def test_without_its_extra_there_is_no_ray(tmp_path: Path) -> None:
     assert open_ray(facilities) is not None  # another Python is given, which may have it
     assert open_ray(replace(facilities, ray_python=None)) is None
     assert "ray" not in open_launchers(replace(facilities, ray_python=None))
+
+
+def test_where_query_workers_are_on_nodes_models_run_there_alone(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert {"local", "docker", "ray"} >= set(open_launchers(bench.facilities)) >= {"local", "ray"}
+    assert "ray" not in open_launchers(bench.facilities, "here")
+    launchers = open_launchers(bench.facilities, "elsewhere")
+    assert set(launchers) == {"ray"}
+    manager = Manager(
+        launchers, tmp_path, lambda: 1, lambda _: 1.0, bench.samples, lambda: None, has_workers_elsewhere=True
+    )
+    for name in ("local", "docker"):
+        with pytest.raises(InvalidArgument, match="cannot reach them there: expected manager 'ray'"):
+            manager.check(name, VersionSpec("a", "file", "model.joblib"))
+    manager.check("ray", VersionSpec("a", "file", "model.joblib", manager="ray"))
+
+
+def test_without_its_extra_there_are_no_workers_on_nodes(tmp_path: Path) -> None:
+    facilities = replace(Bench(tmp_path).facilities, ray_python=None)
+    assert open_cluster_host(facilities, None) is None
+
+
+def test_workers_of_another_home_are_looked_for_only_where_there_may_be_some(tmp_path: Path) -> None:
+    facilities = Bench(tmp_path).facilities
+    in_use = tmp_path / "ray-workers-in-use"
+    for shares, on_nodes in ((False, False), (False, True), (True, False)):
+        given = replace(facilities, cluster="c" if shares else "", has_workers_elsewhere=on_nodes)
+        assert open_cluster_host(given, None) is not None and not in_use.exists()
+    assert open_cluster_host(replace(facilities, cluster="c", has_workers_elsewhere=True), None) is not None
+    assert in_use.exists()

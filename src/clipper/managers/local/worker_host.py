@@ -1,9 +1,10 @@
 """Query workers as processes of this machine."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from clipper.control.address import ControlAddress, UnixAddress
-from clipper.managers.worker_host import StartedWorker, WorkerStart, worker_argv
+from clipper.managers.worker_host import RunningWorker, StartedWorker, WorkerStart, worker_argv
 from clipper.processes.folder import ProcessFolder
 from clipper.processes.process import ManagedProcess, ProcessRecord
 
@@ -36,7 +37,13 @@ class LocalWorkerHost:
     async def adopt(self, record: ProcessRecord) -> ManagedProcess | None:
         return self._processes.adopt(record)
 
-    async def clean_up(self, name: str, control: ControlAddress | None) -> None:
+    async def sees(self, process: RunningWorker) -> bool:
+        return True
+
+    async def provide(self, process: RunningWorker, folders: Iterable[str]) -> None:
+        """All code is on this machine."""
+
+    async def clean_up(self, name: str, process: RunningWorker | None, control: ControlAddress | None) -> None:
         self._processes.forget(name)
         if isinstance(control, UnixAddress):
             Path(control.path).unlink(missing_ok=True)

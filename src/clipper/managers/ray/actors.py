@@ -22,20 +22,22 @@ CALL_TIMEOUT_S = 10.0
 
 
 class Actors:
-    """Those that somebody uses are *known*. The connection is closed when there are none.
+    """Those that somebody uses are *known*.
 
     The cluster may come and go. While it cannot be reached nothing can be started, and what runs goes on.
     """
 
-    def __init__(self, connection: Connection, artifacts: Path, in_use: Path) -> None:
+    def __init__(self, connection: Connection, artifacts: Path, in_use: Path, *, closes_when_idle: bool = True) -> None:
         """
         Args:
             artifacts: the folder of unpacked artifacts, by their digests.
             in_use: a file that is there while actors of this home may run. Without it, nobody looks for any.
+            closes_when_idle: whether to close the connection while none is known.
         """
         self.connection = connection
         self._artifacts = artifacts
         self._in_use = in_use
+        self._closes_when_idle = closes_when_idle
         self._known: set[str] = set()
         # Whether there may be actors of this home besides these: Ray was away when they should have been killed.
         self._may_be_more = False
@@ -55,7 +57,8 @@ class Actors:
 
     def close_if_idle(self) -> None:
         if not self._known:
-            self.connection.close()
+            if self._closes_when_idle:
+                self.connection.close()
             if not self._may_be_more:
                 self._in_use.unlink(missing_ok=True)
 
@@ -70,7 +73,7 @@ class Actors:
     async def kill(self, actor: str) -> None:
         """End an actor, or note that it could not be ended now."""
         try:
-            await self.connection.ask(lambda number: Kill(number, actor))
+            await self.connection.ask(lambda number: Kill(number, actor), CALL_TIMEOUT_S)
         except ClipperError as error:
             log.error(
                 "actor %(replica)s cannot be killed now; the next start tries again: %(error)s",

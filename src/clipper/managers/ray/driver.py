@@ -30,7 +30,9 @@ from clipper.managers.ray.messages import (
     Failed,
     Gone,
     Kill,
+    Kind,
     List,
+    ListNodes,
     Placement,
     Refused,
     Reply,
@@ -38,6 +40,8 @@ from clipper.managers.ray.messages import (
     Ship,
     line,
 )
+from clipper.managers.ray.worker_actor import WorkerActor
+from clipper.managers.worker_host import ClusterNode
 
 # How many of an actor's methods run at once: it waits for the end of its container in one of them.
 CONCURRENCY = 16
@@ -55,7 +59,7 @@ class Driver:
     def __init__(self, namespace: str, reply: Callable[[Reply], None]) -> None:
         self._namespace = namespace
         self._reply = reply
-        self._actor_class = ray.remote(ReplicaActor)
+        self._actor_classes: dict[Kind, Any] = {"replica": ray.remote(ReplicaActor), "worker": ray.remote(WorkerActor)}
         self._handles: dict[str, Any] = {}
 
     async def handle(self, request: Request) -> None:
@@ -73,8 +77,8 @@ class Driver:
 
     async def _value(self, request: Request) -> Any:
         match request:
-            case Create(_, actor, placement):
-                return await self._create(actor, placement)
+            case Create(_, actor, placement, kind):
+                return await self._create(actor, placement, kind)
             case Call(_, actor, method, arguments):
                 return await getattr(self._handle(actor), method).remote(*arguments)
             case Ship(_, actor, digest, folder):
@@ -85,8 +89,13 @@ class Driver:
             case List():
                 named = list_named_actors(all_namespaces=True)
                 return [one["name"] for one in named if one["namespace"] == self._namespace]
+            case ListNodes():
+                own = ray.get_runtime_context().get_node_id()
+                found = await asyncio.to_thread(ray.nodes)
+                nodes = [ClusterNode(one["NodeManagerAddress"], one["Alive"], one["NodeID"] == own) for one in found]
+                return msgspec.to_builtins(nodes)
 
-    async def _create(self, actor: str, placement: Placement) -> Any:
+    async def _create(self, actor: str, placement: Placement, kind: Kind) -> Any:
         nodes = placement.nodes
         options = {
             "name": actor,
@@ -102,7 +111,7 @@ class Driver:
         }
         if nodes.labels:  # a Ray before 2.49 does not know the option
             options["label_selector"] = nodes.labels
-        handle = self._handles[actor] = self._actor_class.options(**options).remote()
+        handle = self._handles[actor] = self._actor_classes[kind].options(**options).remote()
         return await handle.describe.remote()
 
     def _handle(self, actor: str) -> Any:

@@ -5,8 +5,26 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-# The methods of a replica's actor that may be called.
-Method = Literal["noted", "has_artifact", "launch", "progress", "ended", "stop", "read_log", "note_ready", "clean_up"]
+from clipper.processes.process import ProcessRecord
+
+# The methods of actors that may be called: of a replica's and a worker's, and of one of these.
+Method = Literal[
+    "noted",
+    "has_artifact",
+    "launch",
+    "ended",
+    "stop",
+    "clean_up",
+    "progress",
+    "read_log",
+    "note_ready",
+    "terminate",
+    "is_up",
+    "request_identity",
+    "take_identity",
+]
+# What an actor runs.
+Kind = Literal["replica", "worker"]
 
 
 class Nodes(Struct, frozen=True):
@@ -44,6 +62,7 @@ class Create(Struct, frozen=True, tag="create"):
     number: int
     actor: str
     placement: Placement
+    kind: Kind = "replica"
 
 
 class Call(Struct, frozen=True, tag="call"):
@@ -77,7 +96,13 @@ class List(Struct, frozen=True, tag="list"):
     number: int
 
 
-Request = Create | Call | Ship | Kill | List
+class ListNodes(Struct, frozen=True, tag="list nodes"):
+    """The value has a ``ClusterNode`` of each node that Ray knows, also of nodes that are lost."""
+
+    number: int
+
+
+Request = Create | Call | Ship | Kill | List | ListNodes
 
 
 class Answer(Struct, frozen=True, tag="answer"):
@@ -141,6 +166,22 @@ class Launched(Struct, frozen=True, tag="launched"):
     certificate: str
     pid: int
     warning: str | None = None
+
+
+class WorkerLaunch(Struct, frozen=True):
+    """What a query worker is started with. The actor adds what its node decides; see ``WorkerStart`` for the rest."""
+
+    name: str
+    config: dict[str, Any]
+    environment: dict[str, str]
+    note: dict[str, Any]
+
+
+class WorkerLaunched(Struct, frozen=True, tag="worker launched"):
+    """A query worker that was started, and what a later supervisor needs. ``node``: Ray's id of its node."""
+
+    node: str
+    record: ProcessRecord
 
 
 class NotLaunched(Struct, frozen=True, tag="not launched"):

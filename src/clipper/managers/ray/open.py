@@ -11,6 +11,8 @@ from clipper.managers.facilities import Facilities
 from clipper.managers.launcher import Launcher
 from clipper.managers.ray.connection import Cluster
 from clipper.managers.ray.launcher import RayLauncher
+from clipper.managers.ray.worker_host import RayWorkerHost
+from clipper.managers.worker_host import ClusterHost, Sign
 
 # What is Clipper's own business on this machine. Ray's variables, such as those of its TLS, are passed on.
 _OURS = "CLIPPER_"
@@ -23,26 +25,42 @@ def open_ray(facilities: Facilities) -> Launcher | None:
     """
     if facilities.ray_python is None and not has_ray():
         return None
-    # Homes may share a cluster of Ray, also homes of several machines. Those that share a registry, too, take over
-    # each other's containers.
-    owner = facilities.cluster or f"{socket.gethostname()}:{facilities.home}"
     in_use = facilities.home / "ray-in-use"
     if "ray" in facilities.left_elsewhere:
         in_use.touch()
-    environ = {name: value for name, value in facilities.environ.items() if not name.startswith(_OURS)}
-    cluster = Cluster(
-        python=facilities.ray_python or sys.executable,
-        address=facilities.ray_address,
-        namespace=f"clipper-{hashlib.sha256(owner.encode()).hexdigest()[:16]}",
-        environ={**environ, "PYTHONPATH": str(facilities.processes.python_path), "PYTHONUNBUFFERED": "1"},
-        log_path=facilities.logs / "ray-driver.log",
-        may_act=facilities.may_act,
-    )
     return RayLauncher(
-        cluster,
+        _cluster(facilities),
         facilities.artifacts,
         in_use,
         facilities.ray_ports,
         build_id(RUNTIME_PARTS),
         facilities.run_as,
+    )
+
+
+def open_ray_host(facilities: Facilities, sign: Sign | None) -> ClusterHost | None:
+    """Where query workers run on the cluster's nodes; None as for ``open_ray``. ``sign``: see ``RayWorkerHost``."""
+    if facilities.ray_python is None and not has_ray():
+        return None
+    in_use = facilities.home / "ray-workers-in-use"
+    if facilities.cluster and facilities.has_workers_elsewhere:  # another home may have left workers there
+        in_use.touch()
+    # In a namespace of their own: who starts containers ends all others that are in theirs.
+    return RayWorkerHost(
+        _cluster(facilities, "-workers"), facilities.artifacts, in_use, facilities.ray_ports, build_id(), sign
+    )
+
+
+def _cluster(facilities: Facilities, suffix: str = "") -> Cluster:
+    # Homes may share a cluster of Ray, also homes of several machines. Those that share a registry, too, take over
+    # each other's containers and workers.
+    owner = facilities.cluster or f"{socket.gethostname()}:{facilities.home}"
+    environ = {name: value for name, value in facilities.environ.items() if not name.startswith(_OURS)}
+    return Cluster(
+        python=facilities.ray_python or sys.executable,
+        address=facilities.ray_address,
+        namespace=f"clipper-{hashlib.sha256(owner.encode()).hexdigest()[:16]}{suffix}",
+        environ={**environ, "PYTHONPATH": str(facilities.processes.python_path), "PYTHONUNBUFFERED": "1"},
+        log_path=facilities.logs / f"ray{suffix}-driver.log",
+        may_act=facilities.may_act,
     )

@@ -134,6 +134,10 @@ class Artifacts:
         """Where an artifact's modules are, if it has any."""
         return str(self._folder / _checked(digest) / "code")
 
+    def code_folder_on_node(self, digest: str) -> str:
+        """As ``code_folder``, below the folder that a worker on a node has of artifacts."""
+        return f"{_checked(digest)}/code"
+
     def remove(self, digest: str) -> None:
         remove_tree(self._folder / digest)  # what stays is used again, or costs some room
         if self._copies is not None:

@@ -58,6 +58,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._keepers = parts.keepers
         self._certificates = parts.certificates
         self._leadership = parts.leadership
+        self._nodes = parts.nodes
         self._stopping = stopping
         self._scrapes = Scrapes(parts, self._views, self._status)
         self._queries = Queries(place.query_url, Path(home) / CERTIFICATE_NAME)
@@ -83,6 +84,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *problems,
                 *self._problem_of_home(),
                 *(self._leadership.problems() if self._leadership is not None else ()),
+                *(self._nodes.problems() if self._nodes is not None else ()),
                 *self._catalog.problems(),
                 *self._keepers.problems(),
                 *self._ramps.problems(),

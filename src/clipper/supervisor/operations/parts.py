@@ -19,6 +19,7 @@ from clipper.supervisor.operations.keys import Keys
 from clipper.supervisor.operations.selections import SelectionChecker
 from clipper.supervisor.operations.tokens import Tokens
 from clipper.supervisor.rollout.reconciler import Reconciler
+from clipper.supervisor.workers.nodes import NodeFollower
 from clipper.supervisor.workers.workers import Workers
 
 
@@ -27,7 +28,7 @@ class Parts:
     """What operations look at and change.
 
     ``certificates`` is None without TLS, and ``leadership`` without a registry that several servers share.
-    ``default_manager`` is that of deployments that name none.
+    ``default_manager`` is that of deployments that name none. ``nodes`` is None if workers are on this machine.
     """
 
     catalog: Catalog
@@ -48,3 +49,4 @@ class Parts:
     certificates: Certificates | None = None
     leadership: Leadership | None = None
     default_manager: ManagerName = "local"
+    nodes: NodeFollower | None = None

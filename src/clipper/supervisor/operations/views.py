@@ -153,7 +153,7 @@ def deployment_view(record: VersionRecord) -> Deployment:
 def worker_view(worker: WorkerProcess) -> WorkerStatus:
     pid = worker.process.pid if worker.process else None
     generation = worker.applied.generation if worker.applied else 0
-    return WorkerStatus(worker.index, pid, worker.phase, worker.restarts, generation, worker.last_error)
+    return WorkerStatus(worker.index, pid, worker.phase, worker.restarts, generation, worker.last_error, worker.node)
 
 
 class Views:

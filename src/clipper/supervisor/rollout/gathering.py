@@ -84,4 +84,5 @@ def worker_facts(worker: WorkerProcess) -> WorkerFacts:
         last_error=worker.last_error,
         is_spare=worker.is_spare,
         is_outdated=worker.process is not None and worker.is_outdated,
+        node=worker.node,
     )

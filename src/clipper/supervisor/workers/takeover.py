@@ -28,9 +28,10 @@ log = logging.getLogger(__name__)
 def worker_settings(
     config: Config, home: HomeFolders, port: int, store_digest: str, grpc_port: int = 0
 ) -> WorkerSettings:
-    """The settings that workers are started with now."""
+    """The settings that workers are started with now. On a node, its actor knows the address and has the folders."""
+    on_node = config.workers_per_node > 0
     return WorkerSettings(
-        config.host,
+        "" if on_node else config.host,
         port,
         config.cache_bytes,
         store_digest,
@@ -38,15 +39,15 @@ def worker_settings(
         config.max_body_bytes,
         config.feedback_queries,
         knows_keys=True,
-        decisions=str(home.decisions),
+        decisions="" if on_node else str(home.decisions),
         decision_log_bytes=config.decision_log_bytes,
         tls=config.tls_mode,
-        run=str(home.run),
+        run="" if on_node else str(home.run),
         run_as=config.models_user,
         grpc_port=grpc_port,
         allowed_origins=config.allowed_origin,
         telemetry=TelemetrySettings(**shared(config, TelemetrySettings)),
-        logs=str(home.logs),
+        logs="" if on_node else str(home.logs),
     )
 
 

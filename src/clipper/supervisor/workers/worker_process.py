@@ -84,6 +84,7 @@ class WorkerProcess:
         is_adopted: another supervisor started its process.
         is_outdated: it runs with other code or settings than ours.
         is_spare: it is not started again once it has been renewed.
+        node: the address of its node in a cluster; empty if it runs on the server's machine.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class WorkerProcess:
         credentials: Credentials | None = None,
         *,
         is_spare: bool = False,
+        node: str = "",
     ) -> None:
         """
         Args:
@@ -113,6 +115,7 @@ class WorkerProcess:
             credentials: for workers that listen on TCP.
         """
         self.index = index
+        self.node = node
         self.is_spare = is_spare
         self.is_adopted = False
         self.is_outdated = False
@@ -251,6 +254,11 @@ class WorkerProcess:
             secured = self._credentials.secured(self._epoch, self.instance)
         return await self._connections.ask(self.control, command, timeout_s, message, secured)
 
+    async def leave(self) -> None:
+        """Let go of it: its node is lost, or no longer has a place for it. ``run`` must have been cancelled."""
+        self.phase = "stopping"
+        await self._clean_up()
+
     async def drain(self) -> None:
         """Let it answer its open queries, then end it. ``run`` must have been cancelled."""
         self.phase = "stopping"
@@ -273,10 +281,11 @@ class WorkerProcess:
         await process.stop(grace_s=0)
 
     async def _clean_up(self) -> None:
-        self.process = self.applied = self._sent = None
+        process, self.process = self.process, None
+        self.applied = self._sent = None
         self.found_generation = 0
         self._connections.close()
-        await self._host.clean_up(self.name, self.control)
+        await self._host.clean_up(self.name, process, self.control)
 
     async def _launch(self) -> RunningWorker:
         self.instance = self._next_instance() % INSTANCES
@@ -287,7 +296,16 @@ class WorkerProcess:
         del settings["store_digest"], settings["knows_keys"]
         own = {"index": self.index, "instance": self.instance}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
-        note = WorkerNote(self.index, self.instance, "", self._settings, self._build, CHANNEL_VERSION, knows_ramps=True)
+        note = WorkerNote(
+            self.index,
+            self.instance,
+            "",
+            self._settings,
+            self._build,
+            CHANNEL_VERSION,
+            knows_ramps=True,
+            node=self.node,
+        )
         started = await self._host.start(
             WorkerStart(
                 self.name,
@@ -295,6 +313,7 @@ class WorkerProcess:
                 {**own, **settings, **bounds},
                 {STORE_VARIABLE: self._store, **self._environment},
                 msgspec.to_builtins(note),
+                self.node,
             )
         )
         self.control = started.control
@@ -328,8 +347,29 @@ class WorkerProcess:
                         "whether %(worker)s answers is not known: %(error)s", {"worker": self.name, "error": error}
                     )
                 elif not await process.has_exited_within(EXIT_AFTER_LOSS_S):
-                    return f"{self.name} hung: {error!r}"
+                    if self.node:
+                        self._is_lost(error)
+                    if await self._host.sees(process):
+                        return f"{self.name} hung: {error!r}"
+            else:
+                self._is_found()
         return f"{self.name} {process.how_it_ended}"
+
+    def _is_lost(self, error: Exception) -> None:
+        """It cannot be reached, on a node that may be cut off. It may go on, so nothing waits for it any more."""
+        if self.phase == "ready":
+            log.warning("%(worker)s cannot be reached: %(error)r", {"worker": self.name, "error": error})
+            self.phase, self.applied, self._sent = "lost", None, None
+            self.last_error = f"{self.name} cannot be reached: {error!r}"
+            self._on_change()
+
+    def _is_found(self) -> None:
+        """It can be reached again. It counts as before, and gets the newest snapshot before anything goes on."""
+        if self.phase == "lost":
+            log.info("%(worker)s can be reached again", {"worker": self.name})
+            self.phase, self.last_error = "ready", None
+            self._begin_to_apply()
+            self._on_change()
 
     def _tells_nothing(self, error: Exception) -> bool:
         """Whether we could not ask: we lack descriptors, or what its host's workers are reached by is away.
@@ -360,17 +400,24 @@ class WorkerProcess:
         process = self.process
         message = self._message(snapshot, tls, is_stopping)
         try:
+            if process is not None:
+                command = message.command
+                told = command.snapshot if isinstance(command, Apply) else command.difference
+                codes = (application.selection.code for application in told.applications)
+                await self._host.provide(process, filter(None, codes))
             reply = await self.ask(message.command, APPLY_TIMEOUT_S, message.body)
         except CommandRefused as error:
             # It obeys a later epoch: what is wrong is with us, and another process in its place would not mend that.
             log.error("%(worker)s takes no snapshot from us: %(error)s", {"worker": self.name, "error": error})
             self.last_error = str(error)
             return
-        except (OSError, ProtocolViolation) as error:
+        except (OSError, ClipperError) as error:
             tells_nothing = self._tells_nothing(error)
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
                 return
-            if tells_nothing:
+            # It is no fault of the worker's that its host cannot provide it, or that it cannot be reached.
+            is_of_host = isinstance(error, ClipperError) and not isinstance(error, ProtocolViolation)
+            if tells_nothing or is_of_host or not await self._host.sees(process):
                 log.warning(
                     "%(worker)s could not be sent a snapshot, which is tried again: %(error)s",
                     {"worker": self.name, "error": error},
@@ -380,8 +427,8 @@ class WorkerProcess:
                 self._killed_because = f"{self.name} did not take a snapshot: {error!r}"
                 process.kill()
             return
-        if process is not self.process:
-            return  # the reply is from a process that has been replaced since
+        if process is not self.process or self.phase == "lost":
+            return  # the reply is from a process that has been replaced since, or gets the newest once it is found
         if reply.needs_whole and not message.is_whole:
             self.applied = reply
             self._sent = None  # the whole is sent next, since what is in force is no base

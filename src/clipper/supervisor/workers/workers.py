@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from clipper.control.messages import (
@@ -39,43 +39,67 @@ DESCRIBE_TIMEOUT_S = 5.0
 class Workers:
     """The workers of a server. Nobody waits for a worker that is down: once it is up, it gets the newest snapshot."""
 
-    def __init__(self, workers: Sequence[WorkerProcess], make_spare: Callable[[], WorkerProcess]) -> None:
-        """``make_spare`` makes a worker that stands in while others are replaced. Its index follows theirs."""
-        self._workers = workers
-        self._make_spare = make_spare
-        self._spare: WorkerProcess | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+    def __init__(self, make: Callable[[int, str], WorkerProcess], target: int | None) -> None:
+        """
+        Args:
+            make: makes the worker of an index, on a node. A spare has the index that follows the others', and stands in
+                while these are replaced.
+            target: how many there are to be on this machine; None if they are on the nodes of a cluster, as ``place``
+                says.
+        """
+        self._make = make
+        self._target = target
+        self._workers: dict[int, WorkerProcess] = {index: make(index, "") for index in range(target or 0)}
+        self._tasks: dict[WorkerProcess, asyncio.Task[None]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._has_started = self._has_drained = False
         self._snapshot: Snapshot | None = None
         self._tls: TlsMaterial | None = None
         self._is_stopping = False
 
     def __iter__(self) -> Iterator[WorkerProcess]:
-        """All workers, the spare last."""
-        return iter([*self._workers, *filter(None, [self._spare])])
+        """All workers in order, the spare last."""
+        return iter([self._workers[index] for index in sorted(self._workers)])
 
-    def __len__(self) -> int:
-        """The target number of workers, without the spare."""
-        return len(self._workers)
+    @property
+    def placed(self) -> dict[int, str]:
+        """The node of each worker, by its index."""
+        return {index: worker.node for index, worker in self._workers.items()}
 
     async def adopt(self, record: ProcessRecord, settings: WorkerSettings) -> bool:
         """Take over a worker of an earlier supervisor, if it has a place and can stay until it is replaced."""
         note = worker_note(record)
-        if note is None or not note.goes_on(settings, len(self._workers)):
+        if note is None or not note.goes_on(settings, 0 if self._target is None else self._target):
             return False
-        if note.index < len(self._workers):
-            return await self._workers[note.index].adopt(record, note)
-        # It is one too many, as after a start with fewer workers: it is drained when it is not needed.
-        spare = self._make_spare()
-        is_adopted = await spare.adopt(record, note)
-        self._spare = spare if is_adopted else None
-        return is_adopted
+        known = self._workers.get(note.index)
+        if known is not None:
+            return known.process is None and await known.adopt(record, note)
+        # It is on a node; or one too many, as after a start with fewer workers: it is drained when it is not needed.
+        worker = self._make(note.index, note.node)
+        if await worker.adopt(record, note):
+            self._workers[note.index] = worker
+            return True
+        return False
 
     def start(self) -> None:
         """Start the workers that were not adopted, and keep all running."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(worker.run()) for worker in self._workers]
-        if self._spare is not None:
-            self._tasks.append(loop.create_task(self._keep_spare(self._spare)))
+        self._has_started = True
+        for worker in self:
+            self._keep(worker)
+
+    def place(self, placed: Mapping[int, str]) -> None:
+        """Have a worker of each index on its node, and no others. Those that are there stay."""
+        if self._has_drained:
+            return
+        for index, worker in list(self._workers.items()):
+            if placed.get(index) != worker.node:
+                del self._workers[index]
+                task = asyncio.get_running_loop().create_task(self._leave(worker))
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
+        for index, node in placed.items():
+            if index not in self._workers:
+                self._add(index, node)
 
     def push(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -95,24 +119,45 @@ class Workers:
 
     def start_spare(self) -> None:
         """Start a worker that serves beside the others, by the same snapshot."""
-        self._spare = self._make_spare()
-        if self._tls is not None:
-            self._spare.secure(self._tls)
-        if self._is_stopping:
-            self._spare.announce_stop()
-        if self._snapshot is not None:
-            self._spare.push(self._snapshot)
-        self._tasks.append(asyncio.get_running_loop().create_task(self._keep_spare(self._spare)))
+        assert self._target is not None, "nobody stands in for workers on nodes"
+        self._add(self._target, "")
 
     def renew(self, index: int) -> None:
         """Let a worker answer its open queries and end. It is started again, unless it is the spare."""
-        for worker in self:
-            if worker.index == index:
-                worker.renew()
+        if index in self._workers:
+            self._workers[index].renew()
 
-    async def _keep_spare(self, spare: WorkerProcess) -> None:
-        await spare.run()
-        self._spare = None
+    def _add(self, index: int, node: str) -> None:
+        worker = self._workers[index] = self._make(index, node)
+        if self._tls is not None:
+            worker.secure(self._tls)
+        if self._is_stopping:
+            worker.announce_stop()
+        if self._snapshot is not None:
+            worker.push(self._snapshot)
+        if self._has_started:
+            self._keep(worker)
+
+    def _keep(self, worker: WorkerProcess) -> None:
+        task = self._tasks[worker] = asyncio.get_running_loop().create_task(worker.run())
+        task.add_done_callback(lambda _: self._has_ended(worker))
+
+    def _has_ended(self, worker: WorkerProcess) -> None:
+        # A spare that has drained; all others go on until they are told to end.
+        del self._tasks[worker]
+        if worker.is_spare and self._workers.get(worker.index) is worker and not self._has_drained:
+            del self._workers[worker.index]
+
+    async def _leave(self, worker: WorkerProcess) -> None:
+        await self._cancel([worker])
+        await worker.leave()
+
+    async def _cancel(self, workers: Iterable[WorkerProcess]) -> None:
+        tasks = [self._tasks[worker] for worker in workers if worker in self._tasks]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _ready(self) -> list[WorkerProcess]:
         return [worker for worker in self if worker.phase == "ready"]
@@ -204,11 +249,16 @@ class Workers:
 
     async def drain(self) -> None:
         """Stop all workers at once; returns when they are gone."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await asyncio.gather(*(worker.drain() for worker in self))
+        workers = list(self)
+        await self.let_go()
+        await asyncio.gather(*(worker.drain() for worker in workers))
+
+    async def let_go(self) -> None:
+        """Keep no worker running any more. Those that run go on."""
+        self._has_drained = True
+        await self._cancel(list(self))
+        if self._leaving:
+            await asyncio.wait(self._leaving)
 
 
 async def _ask(worker: WorkerProcess, command: Command[R], timeout_s: float) -> R | None:

@@ -1,0 +1,140 @@
+"""The actor of one query worker: it starts the worker on its node, and watches it.
+
+The worker is a process of its own, which answers queries and its control channel at the node's address. It goes on
+while no server is there.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import ray
+
+from clipper.build import build_id
+from clipper.control.address import TcpAddress
+from clipper.control.authority import make_request
+from clipper.control.identity import write_identity
+from clipper.errors import ClipperError
+from clipper.managers.logs import LogKeeper, tail
+from clipper.managers.ray.messages import NotLaunched, WorkerLaunch, WorkerLaunched
+from clipper.managers.ray.node_actor import NodeActor
+from clipper.managers.ray.ports import bind_in_range
+from clipper.managers.ray.watched import WatchedTasks
+from clipper.managers.worker_host import worker_argv
+from clipper.processes.process import ManagedProcess
+from clipper.tls.material import TlsMaterial
+
+log = logging.getLogger(__name__)
+
+
+class WorkerActor(NodeActor):
+    """The actor of one query worker."""
+
+    def __init__(self) -> None:
+        super().__init__(build_id())
+        (self._folder / "run" / "scratch").mkdir()
+        # What the node's workers of this home write for longer than they run.
+        self._kept: Path = self._cache / "workers" / ray.get_runtime_context().namespace
+        self._logs: Path = self._kept / "logs"
+        self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._identity = self._folder / "run" / "identity.pem"
+        self._key = b""
+        self._launched: WorkerLaunched | None = None
+        self._process: ManagedProcess | None = None
+        self._watched: WatchedTasks | None = None
+        self._killed_because = ""
+
+    async def noted(self) -> Any:
+        """What a later supervisor needs; None before the worker is started."""
+        return msgspec.to_builtins(self._launched)
+
+    async def request_identity(self) -> str:
+        """Make a key, which stays here, and return the request to sign a certificate for it, in PEM."""
+        self._key, request = make_request()
+        return request.decode()
+
+    async def take_identity(self, certificate: str, authority: str) -> None:
+        """Have the worker show this certificate from now on, which was signed for the last request."""
+        write_identity(self._identity, TlsMaterial(certificate.encode(), self._key, authority.encode()))
+
+    async def launch(self, text: str, ports: tuple[int, int]) -> Any:
+        """Start the worker, which has an identity; return ``WorkerLaunched`` or ``NotLaunched``.
+
+        Args:
+            text: a ``WorkerLaunch`` as JSON.
+            ports: its control channel listens on one of this range.
+        """
+        launch = msgspec.json.decode(text, type=WorkerLaunch)
+        host = self._description.host
+        try:
+            # Free now. If another process takes the port first, the worker ends, and the next start finds another.
+            with bind_in_range(host, ports) as bound:
+                control = TcpAddress(host, bound.getsockname()[1])
+            folders = {
+                "host": host,
+                "node": host,
+                "identity": str(self._identity),
+                "run": str(self._folder / "run"),
+                "logs": str(self._logs),
+                "decisions": str(self._kept / "decisions"),
+                "artifacts": str(self._artifacts.folder),
+            }
+            process = self._process = self._processes.launch(
+                launch.name,
+                worker_argv(launch.config | folders, control),
+                log_path=self._log_path(launch.name),
+                cwd=self._folder / "run",
+                environment=launch.environment,
+                extra=launch.note | {"control": control.wire},
+            )
+        except (ClipperError, OSError) as error:
+            return msgspec.to_builtins(NotLaunched(str(error)))
+        self._launched = WorkerLaunched(self._description.node, process.record)
+        self._watched = WatchedTasks(self._kill)
+        self._watched.start("bounding its log", LogKeeper(self._logs).run)
+        return msgspec.to_builtins(self._launched)
+
+    async def is_up(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None and not self._process.exited.is_set()
+
+    async def ended(self) -> str:
+        """Wait until the worker has ended; return how."""
+        assert self._process is not None
+        await self._process.exited.wait()
+        return self._how_it_ended()
+
+    async def terminate(self) -> None:
+        """Ask the worker to drain and end."""
+        if self._process is not None:
+            self._process.terminate()
+
+    async def stop(self, grace_s: float) -> str:
+        """End the worker; return how it ended, once it has."""
+        assert self._process is not None
+        await self._process.stop(grace_s)
+        return self._how_it_ended()
+
+    async def clean_up(self) -> None:
+        if self._watched is not None:
+            self._watched.cancel()
+        if self._process is not None:
+            await self._process.stop(grace_s=0)
+        await super().clean_up()
+
+    def _kill(self, reason: str) -> None:
+        self._killed_because = reason
+        if self._process is not None:
+            self._process.kill()
+
+    def _log_path(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def _how_it_ended(self) -> str:
+        """The rest of a sentence about it. Its log stays on the node, so its last line is told, too."""
+        assert self._process is not None
+        if self._killed_because:
+            return self._killed_because
+        last = tail(self._log_path(self._process.record.name), 1)
+        return self._process.how_it_ended + (f", and its last line is {last[0][:500]!r}" if last else "")

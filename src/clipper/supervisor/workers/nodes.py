@@ -1,0 +1,103 @@
+"""Has query workers on the nodes of a cluster that are up."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from clipper.errors import Unavailable
+from clipper.managers.worker_host import ClusterHost, ClusterNode
+from clipper.rollout.nodes import MAX_WORKERS_ON_NODES, place_workers
+from clipper.supervisor.catalog import Numbers
+from clipper.supervisor.workers.settings import WorkerSettings, worker_note
+from clipper.supervisor.workers.workers import Workers
+
+log = logging.getLogger(__name__)
+
+# A node that joins has workers some seconds later anyway: its actor and its worker have to start.
+LOOK_EVERY_S = 1.0
+
+
+class NodeFollower:
+    """Looks which nodes are up, and has the wanted number of workers on each."""
+
+    def __init__(self, host: ClusterHost, workers: Workers, per_node: int, on_change: Callable[[], None]) -> None:
+        self._host = host
+        self._workers = workers
+        self._per_node = per_node
+        self._on_change = on_change
+        self._trouble = "it was not asked yet"
+        self._lacking = 0
+        self._is_closed = False
+
+    async def run(self) -> None:
+        """Look again and again. While the cluster does not answer, workers stay where they are."""
+        while not self._is_closed:
+            await self.look()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def look(self) -> None:
+        try:
+            nodes = await self._host.nodes()
+        except Unavailable as error:
+            if not self._trouble:
+                log.warning("which nodes are up is not known: %(error)s", {"error": error})
+            self._trouble = str(error)
+            return
+        self._trouble = ""
+        before = self._workers.placed
+        addresses = addresses_of(nodes)
+        placed = place_workers(addresses, self._per_node, before)
+        self._lacking = len(addresses) * self._per_node - len(placed)
+        if placed != before:
+            log.info(
+                "%(count)d query workers on the nodes %(address)s",
+                {"count": len(placed), "address": ", ".join(sorted(addresses)) or "of which none is up"},
+            )
+            self._workers.place(placed)
+            self._on_change()
+
+    def close(self) -> None:
+        """Look no more. Workers that run go on."""
+        self._is_closed = True
+        self._host.close()
+
+    def problems(self) -> list[str]:
+        problems = [f"which nodes are up is not known: {self._trouble}"] if self._trouble else []
+        if self._lacking:
+            problems.append(
+                f"{self._lacking} query workers are not started: all nodes together have {MAX_WORKERS_ON_NODES} "
+                "at most; give a lower --workers-per-node"
+            )
+        return problems
+
+
+def addresses_of(nodes: list[ClusterNode]) -> set[str]:
+    """The addresses at which a node is up: nodes of one address share its ports, so they have workers as one."""
+    return {node.address for node in nodes if node.is_up}
+
+
+async def own_address(host: ClusterHost) -> str | None:
+    """The address of this machine in the cluster; None if the cluster does not say."""
+    try:
+        nodes = await host.nodes()
+    except Unavailable as error:
+        log.warning("this machine's address in the cluster is not known: %(error)s", {"error": error})
+        return None
+    return next((node.address for node in nodes if node.is_own and node.is_up), None)
+
+
+async def take_over(host: ClusterHost, workers: Workers, settings: WorkerSettings | None, instances: Numbers) -> None:
+    """Adopt the workers that an earlier supervisor left on nodes, and end the others.
+
+    ``settings``: those that workers are started with now; None if there are to be none on nodes.
+    """
+    unwanted = []
+    for record in await host.left():
+        note = worker_note(record)
+        if note is not None:
+            instances.pass_over(note.instance)
+        if settings is None or not await workers.adopt(record, settings):
+            unwanted.append(record)
+    await asyncio.gather(*map(host.end, unwanted))
+    if settings is None:
+        host.close()

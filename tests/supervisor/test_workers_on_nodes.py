@@ -1,0 +1,230 @@
+"""Query workers on the nodes of a real Ray cluster, behind a real server with a real Redis."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from live_server import Server
+
+from benchmarks.ray_cluster import RayCluster, running_cluster
+from benchmarks.real_models import environment
+from clipper.client import Clipper
+from clipper.processes.proc import start_time
+from manager_bench import RAY_PORTS
+from redis_server import RedisServer
+from waiting import TIMEOUT_S, until
+
+pytestmark = pytest.mark.scale
+
+# Of nodes besides the head's, which has the machine's own address.
+SECOND, THIRD = "127.0.0.2", "127.0.0.3"
+QUERY_PORT = 21337
+SUM = "def predict(inputs):\n    return [float(row.sum()) for row in inputs]\n"
+# Slow enough that at each moment every node has queries in flight.
+SLOW_SUM = f"import time\n{SUM}".replace("    return", "    time.sleep(0.05)\n    return")
+# A policy of the user's own: the first model, and it learns nothing.
+OWN_POLICY = """
+from clipper.selection.policies.single import Single
+class Mine(Single):
+    pass
+"""
+CLIENTS = 6
+
+
+class OnNodes:
+    """A server whose workers are on three nodes, each at an address of its own."""
+
+    def __init__(self, cluster: RayCluster, server: Server) -> None:
+        self.cluster = cluster
+        self.server = server
+        self.hosts = [cluster.host, SECOND, THIRD]
+
+    @property
+    def workers(self) -> dict[str, str]:
+        """The state of each worker, by its node."""
+        return {one["node"]: one["state"] for one in self.server.call("GET", "/status")["workers"]}
+
+    def pids(self) -> dict[str, int]:
+        return {one["node"]: one["pid"] for one in self.server.call("GET", "/status")["workers"]}
+
+    def until_ready(self, *hosts: str) -> None:
+        until(lambda: self.workers == dict.fromkeys(hosts, "ready"))
+
+
+def call(host: str, path: str, **body: Any) -> Any:
+    answer = httpx.post(f"http://{host}:{QUERY_PORT}/{path}", json=body, timeout=TIMEOUT_S)
+    return answer.json() | {"status": answer.status_code}
+
+
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator[OnNodes]:
+    """Three nodes, with a processor of Ray's each, and a server with a worker on each."""
+    (folder / "redis").mkdir()
+    with RedisServer(folder / "redis") as redis, running_cluster(environment("ray-workers"), 1) as cluster:
+        redis.start()
+        for host in (SECOND, THIRD):
+            cluster.add(1, node_ip_address=host)
+        ports = "-".join(map(str, RAY_PORTS))
+        of_ray = ("--manager", "ray", "--ray-address", cluster.address, "--ray-python", str(cluster.python))
+        of_workers = ("--workers-per-node", "1", "--store", redis.url, "--query-port", str(QUERY_PORT))
+        server = Server(folder / "home", *of_ray, "--ray-ports", ports, *of_workers, *options).start()
+        try:
+            yield OnNodes(cluster, server)
+            assert server.stop() == 0
+        finally:
+            server.clean_up()
+
+
+def deploy(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, code: str = SUM, **fields: Any) -> None:
+    (folder / "sums.py").write_text(code)
+    monkeypatch.chdir(folder)
+    with Clipper.connect(home=server.home) as clipper:
+        clipper.deploy("sum", "sums:predict", input_type="float64[2]", cache=False, **fields)
+        clipper.create_application("sums", model="sum", slo_ms=20_000)
+
+
+class Load:
+    """Clients that each ask one query after another, on any node, as behind a balancer: one that cannot be reached is
+    left for another."""
+
+    def __init__(self, hosts: list[str]) -> None:
+        self._hosts = hosts
+        self._stopped = threading.Event()
+        self.answers: list[tuple[float, Any]] = []
+        self.moved = 0
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(CLIENTS)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, number: int) -> None:
+        row, at = float(number), number
+        while not self._stopped.is_set():
+            row += CLIENTS
+            for _ in self._hosts:
+                try:
+                    self.answers.append(
+                        (row + 1, call(self._hosts[at % len(self._hosts)], "sums/predict", input=[row, 1]))
+                    )
+                    break
+                except httpx.TransportError:
+                    at += 1
+                    self.moved += 1
+            else:
+                self.answers.append((row + 1, {"output": None, "nobody": "answers"}))
+
+    def stop(self) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wrong(self) -> list[Any]:
+        return [(expected, answer) for expected, answer in self.answers if answer.get("output") != expected]
+
+
+def test_each_node_answers_and_one_that_is_lost_costs_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path) as nodes:
+        began = time.monotonic()
+        nodes.until_ready(*nodes.hosts)
+        print(f"workers of {len(nodes.hosts)} nodes are ready after {time.monotonic() - began:.1f} s")
+        server = nodes.server
+        assert server.place.query_url == f"http://{nodes.cluster.host}:{QUERY_PORT}"
+        deploy(server, tmp_path, monkeypatch, SLOW_SUM, replicas=2)
+        # At once: the deployment has reached all.
+        for number, host in enumerate(nodes.hosts):
+            assert call(host, "sums/predict", input=[number, 1])["output"] == number + 1
+            ready = httpx.get(f"http://{host}:{QUERY_PORT}/health/ready", timeout=TIMEOUT_S)
+            assert ready.status_code == 200
+        # What runs on the server's machine cannot be reached from nodes.
+        local = {"artifact": server.upload(SUM), "loader": "import", "target": "my_model:predict", "manager": "local"}
+        refused = server.ask("POST", "/models/other/versions", msgspec.json.encode(local))
+        assert refused.status_code == 400 and "--workers-per-node" in refused.text, refused.text
+
+        load = Load(nodes.hosts)
+        try:
+            until(lambda: len(load.answers) > 4 * CLIENTS)
+            lost = nodes.cluster.node_at(THIRD)
+            worker = nodes.pids()[THIRD]
+            nodes.cluster.kill(lost)
+            so_far, killed_at = len(load.answers), time.monotonic()
+            nodes.until_ready(*nodes.hosts[:2])
+            print(f"the lost node's worker is given up after {time.monotonic() - killed_at:.1f} s")
+            until(lambda: start_time(worker) is None)
+            until(lambda: len(load.answers) > so_far + 4 * CLIENTS)
+            nodes.cluster.add(1, node_ip_address=THIRD)
+            joined_at = time.monotonic()
+            nodes.until_ready(*nodes.hosts)
+            print(f"the worker of a node that has joined is ready after {time.monotonic() - joined_at:.1f} s")
+            assert call(THIRD, "sums/predict", input=[5, 1])["output"] == 6.0
+        finally:
+            load.stop()
+        print(
+            f"{len(load.answers)} queries, {load.moved} times a client went to another node, wrong: {load.wrong()[:5]}"
+        )
+        assert load.wrong() == []
+        assert load.moved > 0
+
+
+def test_feedback_and_own_policies_reach_every_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(tmp_path) as nodes:
+        nodes.until_ready(*nodes.hosts)
+        deploy(nodes.server, tmp_path, monkeypatch)
+        (tmp_path / "mine.py").write_text(OWN_POLICY)
+        with Clipper.connect(home=nodes.server.home) as clipper:
+            clipper.create_application("learns", model="sum", slo_ms=20_000, policy="thompson")
+            clipper.create_application("own", model="sum", slo_ms=20_000, policy="mine:Mine")
+        for host in nodes.hosts:
+            assert call(host, "own/predict", input=[1, 2])["output"] == 3.0
+        # Feedback on a query that another node has answered.
+        for number, host in enumerate(nodes.hosts):
+            answer = call(host, "learns/predict", input=[number, 2])
+            other = nodes.hosts[(number + 1) % 3]
+            learned = call(other, "learns/observe", query_id=answer["query_id"], label=number + 2)
+            assert learned["status"] == 200, learned
+
+
+def test_the_server_is_killed_and_the_next_goes_on_with_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path) as nodes:
+        nodes.until_ready(*nodes.hosts)
+        server = nodes.server
+        deploy(server, tmp_path, monkeypatch)
+        before = nodes.pids()
+        server.kill()
+        for host in nodes.hosts:
+            assert call(host, "sums/predict", input=[1, 2])["output"] == 3.0
+        server.start()
+        nodes.until_ready(*nodes.hosts)
+        assert nodes.pids() == before
+        # Without nodes, all workers are on the server's machine, and none is left elsewhere.
+        server.kill()
+        server.start("--manager", "local", "--store", f"sqlite:{tmp_path / 's'}")
+        until(lambda: [pid for pid in before.values() if start_time(pid) is not None] == [])
+        assert [one["node"] for one in server.call("GET", "/status")["workers"]] == [""]
+
+
+def test_the_head_is_lost_and_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ray's own minute, in which nodes wait for their head.
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+    with running(tmp_path) as nodes:
+        nodes.until_ready(*nodes.hosts)
+        deploy(nodes.server, tmp_path, monkeypatch)
+        before = nodes.pids()
+        nodes.cluster.kill_head()
+        # Without their head, the nodes end with all that runs there.
+        until(lambda: [pid for pid in before.values() if start_time(pid) is not None] == [])
+        nodes.cluster.start_head()
+        for host in (SECOND, THIRD):
+            nodes.cluster.add(1, node_ip_address=host)
+        # Nobody tells the server.
+        nodes.until_ready(*nodes.hosts)
+        for host in nodes.hosts:
+            until(lambda: call(host, "sums/predict", input=[1, 4]).get("output") == 5.0)  # noqa: B023

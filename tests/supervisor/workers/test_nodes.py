@@ -1,0 +1,274 @@
+"""Workers on the nodes of a cluster: which there are, and what becomes of those that cannot be reached."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from stub_host import StubHost, StubWorker
+
+from clipper.control.snapshot import ApplicationSnapshot, Snapshot
+from clipper.processes.process import ProcessRecord
+from clipper.registry.sqlite import SqliteRegistry
+from clipper.settings.application import Selection
+from clipper.supervisor.catalog import Numbers
+from clipper.supervisor.rollout.gathering import worker_facts
+from clipper.supervisor.workers import worker_process
+from clipper.supervisor.workers.nodes import NodeFollower, addresses_of, own_address, take_over
+from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
+from clipper.supervisor.workers.worker_process import WorkerProcess
+from clipper.supervisor.workers.workers import Workers
+from waiting import until_async
+
+SETTINGS = WorkerSettings("", 1337, 1000, "digest")
+A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
+
+
+class Cluster:
+    """A stub cluster with the supervisor's workers on it."""
+
+    def __init__(self, folder: Path, *up: str, per_node: int = 1) -> None:
+        self.host = StubHost(folder, *up)
+        self.instances = 0
+        self.changes = 0
+        self.workers = Workers(self._make, None)
+        self.follower = NodeFollower(self.host, self.workers, per_node, self._note)
+        self.workers.start()
+
+    def _make(self, index: int, node: str) -> WorkerProcess:
+        return WorkerProcess(index, SETTINGS, self.host, "redis://x", self._next, self._note, "b1", node=node)
+
+    def _next(self) -> int:
+        self.instances += 1
+        return self.instances
+
+    def _note(self) -> None:
+        self.changes += 1
+
+    def phases(self) -> dict[str, str]:
+        return {f"{worker.name} on {worker.node}": worker.phase for worker in self.workers}
+
+    def generations(self) -> list[int | None]:
+        return [worker_facts(worker).generation for worker in self.workers]
+
+    def on(self, node: str) -> StubWorker:
+        (found,) = (one for (where, _), one in self.host.running.items() if where == node)
+        return found
+
+
+@pytest.fixture
+def on_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a test on a cluster with these nodes, and drains its workers."""
+    monkeypatch.setattr(worker_process, "CHECK_EVERY_S", 0.02)
+    monkeypatch.setattr(worker_process, "EXIT_AFTER_LOSS_S", 0.01)
+
+    def run(test: Callable[[Cluster], Awaitable[None]], *up: str, per_node: int = 1) -> None:
+        async def main() -> None:
+            cluster = Cluster(tmp_path, *up, per_node=per_node)
+            await test(cluster)
+            await cluster.workers.drain()
+            assert cluster.host.running == {}
+
+        asyncio.run(main())
+
+    return run
+
+
+OnCluster = Callable[..., None]
+
+
+def test_each_node_has_its_workers_as_nodes_come_and_go(on_cluster: OnCluster) -> None:
+    async def test(cluster: Cluster) -> None:
+        host, follower = cluster.host, cluster.follower
+        cluster.workers.push(Snapshot(1))
+        await follower.look()
+        await until_async(lambda: cluster.generations() == [1] * 4)
+        assert host.names() == [f"worker-0 on {A}", f"worker-1 on {B}", f"worker-2 on {A}", f"worker-3 on {B}"]
+        host.up = [A, B, C]
+        await follower.look()
+        # One that comes later gets what the others have.
+        await until_async(lambda: cluster.generations() == [1] * 6)
+        changes = cluster.changes
+        await follower.look()
+        assert cluster.changes == changes  # nothing is new
+        host.up = [B, C]
+        await follower.look()
+        assert sorted(worker.index for worker in cluster.workers) == [1, 3, 4, 5]
+        await until_async(lambda: not any(node == A for node, _ in host.running))
+        # What comes in its place goes by the same names.
+        host.up = [B, C, "10.0.0.4"]
+        await follower.look()
+        await until_async(lambda: cluster.generations() == [1] * 6)
+        assert sorted(name for node, name in host.running if node == "10.0.0.4") == ["worker-0", "worker-2"]
+
+    on_cluster(test, A, B, per_node=2)
+
+
+def test_while_the_cluster_does_not_answer_workers_stay_where_they_are(on_cluster: OnCluster) -> None:
+    async def test(cluster: Cluster) -> None:
+        assert cluster.follower.problems() == ["which nodes are up is not known: it was not asked yet"]
+        await cluster.follower.look()
+        assert cluster.follower.problems() == []
+        assert await own_address(cluster.host) == A
+        cluster.host.cluster_is_away = True
+        await cluster.follower.look()
+        assert [worker.node for worker in cluster.workers] == [A, B]
+        assert cluster.follower.problems() == ["which nodes are up is not known: Ray: no answer within 10 s"]
+        assert await own_address(cluster.host) is None
+        cluster.host.cluster_is_away = False
+        cluster.host.up = [A, A, B]
+        assert addresses_of(await cluster.host.nodes()) == {A, B}  # nodes of one machine share its ports
+        await cluster.follower.look()
+        assert cluster.follower.problems() == []
+
+    on_cluster(test, A, B)
+
+
+def test_one_that_cannot_be_reached_is_lost_and_gets_the_newest_when_it_is_found(on_cluster: OnCluster) -> None:
+    async def test(cluster: Cluster) -> None:
+        cluster.workers.push(Snapshot(1))
+        await cluster.follower.look()
+        await until_async(lambda: cluster.generations() == [1, 1])
+        worker, cluster.host.seen = cluster.on(A), False
+        worker.cut()
+        await until_async(lambda: cluster.phases() == {f"worker-0 on {A}": "lost", f"worker-1 on {B}": "ready"})
+        lost = worker_facts(next(iter(cluster.workers)))
+        assert lost.generation is None and not lost.is_expected and lost.node == A
+        assert lost.last_error is not None and "worker-0 cannot be reached" in lost.last_error
+        cluster.workers.push(Snapshot(2))
+        await until_async(lambda: cluster.generations() == [None, 2])
+        assert worker.generation == 1 and not worker.exited.is_set()  # it goes on by what it has
+        worker.heal()
+        await until_async(lambda: cluster.generations() == [2, 2])
+        assert worker.told[-1] == (2, True)  # whole: what it has by now was not known
+        assert cluster.phases() == {f"worker-0 on {A}": "ready", f"worker-1 on {B}": "ready"}
+        assert [worker.restarts for worker in cluster.workers] == [0, 0]
+        assert [worker.last_error for worker in cluster.workers] == [None, None]
+
+    on_cluster(test, A, B)
+
+
+def test_one_that_does_not_answer_and_is_seen_to_run_hangs_and_is_replaced(on_cluster: OnCluster) -> None:
+    async def test(cluster: Cluster) -> None:
+        cluster.workers.push(Snapshot(1))
+        await cluster.follower.look()
+        await until_async(lambda: cluster.generations() == [1])
+        hung = cluster.on(A)
+        hung.cut()
+        await until_async(hung.exited.is_set)
+        await until_async(lambda: cluster.generations() == [1])
+        (worker,) = cluster.workers
+        assert worker.restarts == 1 and cluster.on(A) is not hung
+
+    on_cluster(test, A)
+
+
+def test_one_that_dies_is_started_again_on_its_node(on_cluster: OnCluster) -> None:
+    async def test(cluster: Cluster) -> None:
+        cluster.workers.push(Snapshot(1))
+        await cluster.follower.look()
+        await until_async(lambda: cluster.generations() == [1, 1])
+        dead = cluster.on(B)
+        dead.end("was lost with its node or its actor: gone")
+        await until_async(lambda: cluster.phases()[f"worker-1 on {B}"] == "backing_off")
+        assert [worker.last_error for worker in cluster.workers] == [
+            None,
+            "worker-1 was lost with its node or its actor: gone",
+        ]
+        await until_async(lambda: cluster.generations() == [1, 1])
+        assert cluster.on(B) is not dead
+        assert cluster.on(B).start.instance == 3
+
+    on_cluster(test, A, B)
+
+
+def test_code_of_users_policies_is_there_before_the_snapshot_that_names_it(on_cluster: OnCluster) -> None:
+    async def test(cluster: Cluster) -> None:
+        own = ApplicationSnapshot("own", "float64[1]", 20.0, selection=Selection("p:P", code="d1/code"))
+        other = ApplicationSnapshot("other", "float64[1]", 20.0)
+        cluster.workers.push(Snapshot(1, (other,)))
+        await cluster.follower.look()
+        await until_async(lambda: cluster.generations() == [1])
+        cluster.host.lacks = "sending the artifact failed"
+        tries = len(cluster.on(A).told)
+        cluster.workers.push(Snapshot(2, (own, other)))
+        await asyncio.sleep(0)
+        cluster.host.lacks = ""
+        await until_async(lambda: cluster.generations() == [2])
+        assert cluster.host.provided[-1] == ["d1/code"]
+        assert len(cluster.on(A).told) == tries + 1
+        (worker,) = cluster.workers
+        assert worker.restarts == 0
+
+    on_cluster(test, A)
+
+
+def test_a_server_that_stops_leaves_what_the_next_leader_goes_on_with(on_cluster: OnCluster) -> None:
+    async def test(cluster: Cluster) -> None:
+        await cluster.follower.look()
+        await until_async(lambda: set(cluster.phases().values()) == {"ready"})
+        await cluster.workers.let_go()
+        assert not cluster.on(A).exited.is_set()
+        cluster.host.up = []
+        await cluster.follower.look()
+        assert not cluster.on(A).exited.is_set()  # it decides about none any more
+
+    on_cluster(test, A)
+
+
+def left(cluster: Cluster, settings: WorkerSettings = SETTINGS, build: str = "b1") -> ProcessRecord:
+    """The record of the worker that runs on A."""
+    worker = cluster.on(A)
+    note = WorkerNote(0, worker.start.instance, str(worker.path), settings, build, 2, knows_ramps=True, node=A)
+    return ProcessRecord("worker-0", worker.pid, 1, (), {**worker.start.note, **_fields(note)})
+
+
+def _fields(note: WorkerNote) -> dict[str, object]:
+    import msgspec
+
+    found: dict[str, object] = msgspec.to_builtins(note)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("settings", "build", "wanted", "is_adopted", "is_outdated"),
+    [
+        (SETTINGS, "b1", True, True, False),
+        (SETTINGS, "b0", True, True, True),
+        (replace(SETTINGS, cache_bytes=1), "b1", True, True, True),
+        (replace(SETTINGS, port=1400), "b1", True, False, False),
+        (SETTINGS, "b1", False, False, False),  # the server has its workers on its own machine now
+    ],
+)
+def test_the_next_server_goes_on_with_workers_or_ends_them(
+    on_cluster: OnCluster,
+    tmp_path: Path,
+    settings: WorkerSettings,
+    build: str,
+    wanted: bool,
+    is_adopted: bool,
+    is_outdated: bool,
+) -> None:
+    async def test(cluster: Cluster) -> None:
+        cluster.workers.push(Snapshot(1))
+        await cluster.follower.look()
+        await until_async(lambda: cluster.generations() == [1])
+        await cluster.workers.let_go()
+        worker, cluster.host.records = cluster.on(A), [left(cluster, settings, build)]
+        cluster.workers = Workers(cluster._make, None)
+        registry = SqliteRegistry(tmp_path / "registry.sqlite3")
+        await take_over(cluster.host, cluster.workers, SETTINGS if wanted else None, Numbers(registry, "worker"))
+        registry.close()
+        assert cluster.host.ended == ([] if is_adopted else ["worker-0"])
+        facts = [worker_facts(one) for one in cluster.workers]
+        assert [(one.index, one.node, one.is_outdated) for one in facts] == [(0, A, is_outdated)] * is_adopted
+        cluster.workers.start()
+        cluster.workers.push(Snapshot(2))
+        if is_adopted:
+            await until_async(lambda: worker.generation == 2)
+        else:
+            worker.end("was ended")
+            cluster.host.running.clear()
+
+    on_cluster(test, A)
