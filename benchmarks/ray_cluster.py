@@ -8,11 +8,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# Ray ends a node that it empties after that, whatever runs there.
+DRAINS_WITHIN_S = 600.0
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
 
@@ -51,6 +54,10 @@ class RayCluster:
     def kill(self, node: str) -> None:
         """Kill a node's raylet, as by SIGKILL."""
         self._ask("kill", node)
+
+    def drain(self, node: str) -> None:
+        """Have Ray empty a node: it places nothing there any more, and ends the node once nothing runs there."""
+        self._ask("drain", node)
 
     def kill_head(self) -> None:
         """Kill the head with its raylet and the cluster's state. The other nodes are left to themselves."""
@@ -127,6 +134,13 @@ def main() -> None:
                 nodes.remove(lost)
                 cluster.remove_node(lost, allow_graceful=False)
                 answer(None)
+            elif what == "drain":
+                from ray._raylet import GcsClient
+                from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+                reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+                deadline_ms = int((time.time() + DRAINS_WITHIN_S) * 1000)
+                answer(GcsClient(address=cluster.address).drain_node(arguments[0], reason, "a test", deadline_ms))
             elif what == "kill head":
                 cluster.remove_node(cluster.head_node, allow_graceful=False)
                 answer(None)

@@ -29,6 +29,12 @@ def test_workers_stay_where_they_are_and_what_is_missing_gets_the_lowest_numbers
     assert place_workers(nodes, per_node, found) == found
 
 
+def test_workers_of_a_node_that_is_left_stay_and_it_gets_no_new_ones() -> None:
+    placed = {0: "a", 1: "b", 2: "b"}
+    assert place_workers(("a", "c"), 1, placed, leaving=("b",)) == {0: "a", 1: "b", 2: "b", 3: "c"}
+    assert place_workers(("a", "b"), 3, {0: "a"}, leaving=("b",)) == {0: "a", 1: "a", 2: "a"}
+
+
 def test_every_node_gets_a_worker_before_any_gets_two_if_there_are_not_enough_for_all() -> None:
     nodes = [f"10.0.{number // 250}.{number % 250}" for number in range(200)]
     found = place_workers(nodes, 2, {})

@@ -38,6 +38,18 @@ def test_a_replica_of_old_code_is_replaced_once_another_stands_in() -> None:
     assert one.look() == [Retire(Slot("m", "1", 2), "it is no longer needed")]
 
 
+def test_a_replica_whose_node_is_being_emptied_moves_once_another_stands_in() -> None:
+    moves = slot(has_to_move=True)
+    one = upgrading(moves)
+    assert one.look() == [Start(Slot("m", "1", 2), SPEC, "it stands in while others are replaced")]
+    one.slots = (moves, slot(2))
+    one.told()
+    assert one.look() == [Retire(Slot("m", "1", 1), "its node is being emptied")]
+    # With no room elsewhere it stays where it is.
+    other = upgrading(moves, dead(2, history=History((100.0,), 1)))
+    assert not any(isinstance(each, Retire) for each in other.look())
+
+
 def test_a_version_that_needs_no_new_replicas_keeps_no_other_waiting() -> None:
     model = ModelRecord("m", current="1", previous="2")
     one = bench(model, CURRENT[1], version("2", state="ready"), slots=(slot(), slot(1, "2", is_outdated=True)))

@@ -35,6 +35,7 @@ class StubWorker:
         self.path = path
         self.told: list[tuple[int, bool]] = []
         self.generation = 0
+        self.is_stopping = False
         self._how_it_ended = "exited"
         self._control = ControlServer(self.answer)
 
@@ -58,9 +59,11 @@ class StubWorker:
 
     async def answer(self, command: AnyCommand) -> AnyReply:
         match command:
-            case Apply(snapshot):
+            case Apply(snapshot, _, is_stopping):
+                self.is_stopping = is_stopping
                 return self._serve_by(snapshot.generation, True)
-            case ApplyDifference(difference):
+            case ApplyDifference(difference, _, is_stopping):
+                self.is_stopping = is_stopping
                 return self._serve_by(difference.generation, False)
             case GetLoads():
                 return Loads(())
@@ -72,7 +75,7 @@ class StubWorker:
         raise AssertionError(command)
 
     def end(self, how: str) -> None:
-        self._how_it_ended = how
+        self._how_it_ended = self._how_it_ended if self.exited.is_set() else how
         self.exited.set()
         if self._control._listener is not None:
             self._control._listener.close()
@@ -104,7 +107,7 @@ class StubHost:
     """A ``ClusterHost``.
 
     Attributes:
-        up: addresses of nodes.
+        up: addresses of nodes; ``draining``: of those among them that are emptied.
         cluster_is_away: the cluster does not answer.
         running: by node and the worker's name.
         seen: whether it knows what processes do.
@@ -113,6 +116,7 @@ class StubHost:
 
     def __init__(self, folder: Path, *up: str) -> None:
         self.up = list(up)
+        self.draining: list[str] = []
         self.cluster_is_away = False
         self.running: dict[tuple[str, str], StubWorker] = {}
         self.seen = True
@@ -132,7 +136,9 @@ class StubHost:
     async def nodes(self) -> list[ClusterNode]:
         if self.cluster_is_away:
             raise Unavailable("Ray: no answer within 10 s")
-        nodes = [ClusterNode(address, True, number == 0) for number, address in enumerate(self.up)]
+        nodes = [
+            ClusterNode(address, True, number == 0, address in self.draining) for number, address in enumerate(self.up)
+        ]
         return [*nodes, ClusterNode("10.9.9.9", False, False)]
 
     async def start(self, start: WorkerStart) -> StartedWorker:

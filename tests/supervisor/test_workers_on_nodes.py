@@ -118,6 +118,10 @@ class Load:
             else:
                 self.answers.append((row + 1, {"output": None, "nobody": "answers"}))
 
+    def leave(self, host: str) -> None:
+        """Send nothing more there."""
+        self._hosts = [one for one in self._hosts if one != host]
+
     def stop(self) -> None:
         self._stopped.set()
         for thread in self._threads:
@@ -209,6 +213,34 @@ def test_the_server_is_killed_and_the_next_goes_on_with_the_workers(
         server.start("--manager", "local", "--store", f"sqlite:{tmp_path / 's'}")
         until(lambda: [pid for pid in before.values() if start_time(pid) is not None] == [])
         assert [one["node"] for one in server.call("GET", "/status")["workers"]] == [""]
+
+
+def test_a_node_that_ray_empties_is_left_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(tmp_path, "--drain-delay", "3") as nodes:
+        nodes.until_ready(*nodes.hosts)
+        deploy(nodes.server, tmp_path, monkeypatch, SLOW_SUM, replicas=3, cpus=0.3)
+        assert any(node.startswith(f"{THIRD} ") for node in nodes.server.call("GET", "/status")["nodes"])
+        load = Load(nodes.hosts)
+        try:
+            until(lambda: len(load.answers) > 4 * CLIENTS)
+            nodes.cluster.drain(nodes.cluster.node_at(THIRD))
+            began = time.monotonic()
+            until(lambda: httpx.get(f"http://{THIRD}:{QUERY_PORT}/health/ready", timeout=TIMEOUT_S).status_code == 503)
+            # A balancer leaves it, and who is there is answered.
+            assert call(THIRD, "sums/predict", input=[5, 1])["output"] == 6.0
+            load.leave(THIRD)
+            nodes.until_ready(*nodes.hosts[:2])
+            print(f"the workers of a node that is emptied are gone after {time.monotonic() - began:.1f} s")
+            until(
+                lambda: not any(node.startswith(f"{THIRD} ") for node in nodes.server.call("GET", "/status")["nodes"])
+            )
+            print(f"its replicas are elsewhere after {time.monotonic() - began:.1f} s")
+            so_far = len(load.answers)
+            until(lambda: len(load.answers) > so_far + 4 * CLIENTS)
+        finally:
+            load.stop()
+        print(f"{len(load.answers)} queries, wrong: {load.wrong()[:5]}")
+        assert load.wrong() == [] and load.moved == 0
 
 
 def test_the_head_is_lost_and_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

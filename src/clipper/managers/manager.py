@@ -87,6 +87,7 @@ class Manager:
         # The same, of each version: with thousands of replicas, few of what is asked is about all.
         self._by_version: dict[ModelId, dict[Slot, SlotStatus]] = {}
         self._touched: set[Slot] = set()
+        self._emptied: frozenset[str] = frozenset()
 
     def slots(self, model_id: ModelId | None = None) -> list[SlotStatus]:
         """Every slot, or those of one version, in order."""
@@ -113,6 +114,17 @@ class Manager:
         """Whether a container runs another Clipper's code or other settings than those that are started now."""
         is_ours = note.spec.loader in RUNTIME_LOADERS
         return is_ours and (note.build, note.log_format) != (self._build, self._log_format)
+
+    def has_to_move(self, replica: Replica) -> bool:
+        """Whether it is on a node that is being emptied."""
+        return (replica.node or "").partition(" ")[0] in self._emptied
+
+    def empty(self, nodes: Collection[str]) -> None:
+        """Have replicas moved away from the nodes at these addresses, and from no others. Nothing is placed there."""
+        if nodes != self._emptied:
+            self._emptied = frozenset(nodes)
+            self._touched |= self._slots.keys()
+            self._on_change()
 
     def keepers(self) -> dict[str, Keeper]:
         """The tasks of all managers that run as long as the server, by what they do."""

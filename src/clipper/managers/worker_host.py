@@ -112,11 +112,13 @@ class ClusterNode(Struct, frozen=True):
         address: of its machine; several nodes may have one.
         is_up: the cluster has not lost it.
         is_own: it is this machine's.
+        is_draining: the cluster empties it, and ends it after a while or once nothing runs there.
     """
 
     address: str
     is_up: bool
     is_own: bool
+    is_draining: bool = False
 
 
 class ClusterHost(WorkerHost, Protocol):

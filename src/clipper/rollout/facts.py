@@ -34,6 +34,7 @@ class SlotFacts:
         start_failure: set while the slot is dead because its last start failed.
         last_error: how the last process ended, or why it could not be started.
         is_outdated: the process runs another Clipper's code than ours, or with other settings.
+        has_to_move: it is on a node of a cluster that is being emptied.
     """
 
     slot: Slot
@@ -48,6 +49,7 @@ class SlotFacts:
     last_error: str | None = None
     history: History = NO_DEATHS
     is_outdated: bool = False
+    has_to_move: bool = False
 
     @property
     def lives(self) -> bool:

@@ -66,7 +66,7 @@ class Replicas:
         if telling.all_know(view.facts):
             instructions += [Retire(slot, "it is no longer needed") for slot in plan.retire]
             instructions += [
-                Retire(slot, "it runs another Clipper's code or other settings")
+                Retire(slot, _why_renewed(dead[slot]))
                 for slot in renewing.values()
                 if slot is not None and slot not in plan.retire
             ]
@@ -82,8 +82,8 @@ class Replicas:
             What to do, or when the next one is overdue.
         """
         undrained = {id_ for worker in view.facts.workers for id_ in worker.undrained}
-        # A draining worker finishes its batches and reports nothing any more.
-        is_draining = any(worker.phase == "draining" for worker in view.facts.workers)
+        # A worker that drains finishes its batches and reports nothing any more.
+        is_draining = any(worker.phase in ("draining", "stopping") for worker in view.facts.workers)
         instructions: list[Instruction] = []
         wake_at_s = float("inf")
         for one in view.leaving:
@@ -102,7 +102,8 @@ class Replicas:
         return instructions, wake_at_s
 
     def _renewed(self, view: View) -> dict[ModelId, Slot | None]:
-        """Versions in which replicas of other code or settings are replaced now: one at a time, over all versions.
+        """Versions in which replicas are replaced now, since they are of other code or settings, or on nodes that are
+        being emptied: one at a time, over all versions.
 
         Such a version has one slot more. While all of them are ready the first old replica gives its slot back, and a
         new one comes up in it. So there are never fewer than wanted, and where a new one does not come up the old ones
@@ -119,7 +120,7 @@ class Replicas:
         for id_, wanted in sorted(view.runs.items(), key=lambda item: str(item[0])):
             slots = view.slots_of.get(id_, [])
             own = [one for one in slots if one.slot.index <= wanted]
-            old = [one for one in own if one.is_outdated and one.lives]
+            old = [one for one in own if (one.is_outdated or one.has_to_move) and one.lives]
             is_whole = not old and sum(one.phase == "ready" for one in own) == wanted
             if view.records.versions[id_].state != "ready" or is_whole or not (old or id_ in self.renewing):
                 continue
@@ -135,6 +136,10 @@ class Replicas:
     def waits(self) -> bool:
         """Whether a replica has left service and is not stopped yet."""
         return any(not one.is_stopped for one in self.retired.values())
+
+
+def _why_renewed(one: SlotFacts) -> str:
+    return "it runs another Clipper's code or other settings" if one.is_outdated else "its node is being emptied"
 
 
 def _why_started(before: SlotFacts | None, slot: Slot, view: View) -> str:

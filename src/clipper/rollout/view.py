@@ -150,8 +150,8 @@ class View:
 
     @cached_property
     def has_outdated(self) -> bool:
-        """Whether a process runs another Clipper's code."""
-        return any(one.is_outdated for one in self.facts.slots)
+        """Whether a process runs another Clipper's code, or where it cannot stay."""
+        return any(one.is_outdated or one.has_to_move for one in self.facts.slots)
 
     def lacks(self, record: VersionRecord) -> int:
         """How many replicas a version lacks to its target."""

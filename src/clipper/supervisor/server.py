@@ -288,6 +288,9 @@ class Supervisor:
         selections = SelectionChecker(facilities.processes, home.scratch, self._config.models_user)
         forgetter = Forgetter(catalog, store)
         scaler = Scaler(catalog, manager, workers, wake, self._config.idle_after_s)
+        nodes = None
+        if per_node and cluster is not None:
+            nodes = NodeFollower(cluster, workers, per_node, self._config.drain_delay_s, wake, manager.empty)
         tokens, keepers = Tokens(catalog, self._token_file), Keepers()
         return Parts(
             catalog,
@@ -308,7 +311,7 @@ class Supervisor:
             self._certificates,
             leadership,
             self._config.manager,
-            NodeFollower(cluster, workers, per_node, wake) if per_node and cluster is not None else None,
+            nodes,
         )
 
     async def _serve(self, parts: Parts, port: ManagementPort, queries: QueryPorts) -> None:

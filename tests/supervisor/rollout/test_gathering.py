@@ -17,7 +17,7 @@ from clipper.supervisor.rollout.gathering import LOOK_AT_ALL_S, SlotGathering
 SPEC = VersionSpec("a", "import", "m:f")
 
 
-def replica(phase: str) -> Any:
+def replica(phase: str, node: str | None = None) -> Any:
     address = ReplicaAddress("r", "unix:r")
     note = ContainerNote("m", "1", 1, 1, "unix:r", SPEC)
     return SimpleNamespace(
@@ -26,6 +26,7 @@ def replica(phase: str) -> Any:
         welcome=None,
         warning=None,
         address=address,
+        node=node,
         retire=lambda: None,
         begin_to_stop=lambda: None,
     )
@@ -67,3 +68,19 @@ def test_a_change_that_nobody_told_of_is_seen_later(manager: Manager) -> None:
     found = gathering.facts(LOOK_AT_ALL_S)
     assert found[0].phase == "starting" and found[1:] == first[1:]
     assert all(now is then for now, then in zip(found[1:], first[1:]))
+
+
+def test_replicas_on_nodes_that_are_being_emptied_have_to_move(tmp_path: Path) -> None:
+    changes: list[None] = []
+    manager = Manager({}, tmp_path, lambda: 1, lambda _: 30.0, cast(SampleSource, None), lambda: changes.append(None))
+    # One node's address begins like another's.
+    for index, node in enumerate((None, "10.0.0.1 (ab)", "10.0.0.12 (cd)"), 1):
+        manager._add(SlotStatus(Slot("m", "1", index), SPEC, replica("ready", node)))
+    gathering = SlotGathering(manager)
+    assert [one.has_to_move for one in gathering.facts(0.0)] == [False] * 3
+    manager.empty({"10.0.0.1"})
+    assert [one.has_to_move for one in gathering.facts(0.1)] == [False, True, False] and len(changes) == 1
+    manager.empty({"10.0.0.1"})
+    assert len(changes) == 1
+    manager.empty(set())
+    assert [one.has_to_move for one in gathering.facts(0.2)] == [False] * 3 and len(changes) == 2

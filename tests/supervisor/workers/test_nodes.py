@@ -1,7 +1,7 @@
 """Workers on the nodes of a cluster: which there are, and what becomes of those that cannot be reached."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,8 @@ class Cluster:
         self.instances = 0
         self.changes = 0
         self.workers = Workers(self._make, None)
-        self.follower = NodeFollower(self.host, self.workers, per_node, self._note)
+        self.emptied: list[set[str]] = []
+        self.follower = NodeFollower(self.host, self.workers, per_node, 3600.0, self._note, self._empty)
         self.workers.start()
 
     def _make(self, index: int, node: str) -> WorkerProcess:
@@ -42,6 +43,10 @@ class Cluster:
     def _next(self) -> int:
         self.instances += 1
         return self.instances
+
+    def _empty(self, nodes: Collection[str]) -> None:
+        if [set(nodes)] != self.emptied[-1:]:
+            self.emptied.append(set(nodes))
 
     def _note(self) -> None:
         self.changes += 1
@@ -101,6 +106,38 @@ def test_each_node_has_its_workers_as_nodes_come_and_go(on_cluster: OnCluster) -
         await follower.look()
         await until_async(lambda: cluster.generations() == [1] * 6)
         assert sorted(name for node, name in host.running if node == "10.0.0.4") == ["worker-0", "worker-2"]
+
+    on_cluster(test, A, B, per_node=2)
+
+
+def test_a_node_that_is_emptied_says_so_and_drains_its_workers_before_its_replicas_move(on_cluster: OnCluster) -> None:
+    async def test(cluster: Cluster) -> None:
+        host, follower = cluster.host, cluster.follower
+        cluster.workers.push(Snapshot(1))
+        await follower.look()
+        await until_async(lambda: cluster.generations() == [1] * 4)
+        host.draining = [B]
+        await follower.look()
+        # They are told again, with that they are to say so.
+        told = [one for _, one in sorted(host.running.items())]
+        await until_async(lambda: [one.is_stopping for one in told] == [False, False, True, True])
+        assert cluster.phases() == {f"worker-{index} on {node}": "ready" for index, node in enumerate([A, B, A, B])}
+        assert not any(cluster.emptied)
+        leaving = [one for (node, _), one in host.running.items() if node == B]
+        host.up = [A, B, C]
+        await follower.look()
+        # Nobody gets the numbers of those that are there.
+        assert [worker.index for worker in cluster.workers if worker.node == C] == [4, 5]
+        follower._drain_delay_s = 0.0
+        await follower.look()
+        assert not any(cluster.emptied)
+        await until_async(lambda: {worker.node for worker in cluster.workers} == {A, C})
+        assert [one.how_it_ended for one in leaving] == ["drained"] * 2
+        await follower.look()
+        assert cluster.emptied[-1] == {B}
+        host.up, host.draining = [A, C], []
+        await follower.look()
+        assert cluster.emptied[-1] == set()
 
     on_cluster(test, A, B, per_node=2)
 

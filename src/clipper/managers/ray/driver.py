@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 import ray
+import ray._private.state
 from ray.exceptions import ActorDiedError, RayActorError
 from ray.util import list_named_actors
 
@@ -90,10 +91,7 @@ class Driver:
                 named = list_named_actors(all_namespaces=True)
                 return [one["name"] for one in named if one["namespace"] == self._namespace]
             case ListNodes():
-                own = ray.get_runtime_context().get_node_id()
-                found = await asyncio.to_thread(ray.nodes)
-                nodes = [ClusterNode(one["NodeManagerAddress"], one["Alive"], one["NodeID"] == own) for one in found]
-                return msgspec.to_builtins(nodes)
+                return msgspec.to_builtins(await asyncio.to_thread(_nodes))
 
     async def _create(self, actor: str, placement: Placement, kind: Kind) -> Any:
         nodes = placement.nodes
@@ -190,6 +188,17 @@ def _node_resource(address: str) -> dict[str, float]:
     Ray's ids of nodes change with each start. So a replica waits for its node to come back, and finds it.
     """
     return {f"node:{address}": NODE_SHARE} if address else {}
+
+
+def _nodes() -> list[ClusterNode]:
+    own = ray.get_runtime_context().get_node_id()
+    # It is no part of Ray's public interface, and Ray Serve uses it, too. A Ray that lacks it says of no node that it
+    # drains.
+    draining = getattr(ray._private.state.state, "get_draining_nodes", dict)()
+    return [
+        ClusterNode(one["NodeManagerAddress"], one["Alive"], one["NodeID"] == own, one["NodeID"] in draining)
+        for one in ray.nodes()
+    ]
 
 
 def _pack(folder: str, target: Any) -> None:

@@ -1,9 +1,6 @@
 """Turns slots and workers into the rollout's facts."""
 
-from collections.abc import Callable
-
 from clipper.control.snapshot import Peer
-from clipper.managers.launcher import ContainerNote
 from clipper.managers.manager import Manager, SlotStatus
 from clipper.managers.reconcile.plan import Slot
 from clipper.rollout.facts import Failure, SlotFacts, WorkerFacts
@@ -34,7 +31,7 @@ class SlotGathering:
         has_changed, in_order = False, True
         for slot, status in touched.items():
             before = self._known.get(slot)
-            now = None if status is None else slot_facts(status, self._manager.is_outdated)
+            now = None if status is None else slot_facts(status, self._manager)
             if now == before:
                 continue
             has_changed = True
@@ -50,8 +47,7 @@ class SlotGathering:
         return self._facts
 
 
-def slot_facts(status: SlotStatus, is_outdated: Callable[[ContainerNote], bool]) -> SlotFacts:
-    """``is_outdated`` is the manager's."""
+def slot_facts(status: SlotStatus, manager: Manager) -> SlotFacts:
     replica, death = status.replica, status.start_failure
     welcome = None if replica is None else replica.welcome
     return SlotFacts(
@@ -66,7 +62,8 @@ def slot_facts(status: SlotStatus, is_outdated: Callable[[ContainerNote], bool])
         start_failure=None if death is None else Failure(death.reason, death.log_tail),
         last_error=status.last_error,
         history=status.history,
-        is_outdated=replica is not None and is_outdated(replica.note),
+        is_outdated=replica is not None and manager.is_outdated(replica.note),
+        has_to_move=replica is not None and manager.has_to_move(replica),
     )
 
 

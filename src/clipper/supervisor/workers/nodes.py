@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from clipper.errors import Unavailable
 from clipper.managers.worker_host import ClusterHost, ClusterNode
@@ -20,11 +20,30 @@ LOOK_EVERY_S = 1.0
 class NodeFollower:
     """Looks which nodes are up, and has the wanted number of workers on each."""
 
-    def __init__(self, host: ClusterHost, workers: Workers, per_node: int, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        host: ClusterHost,
+        workers: Workers,
+        per_node: int,
+        drain_delay_s: float,
+        on_change: Callable[[], None],
+        empty: Callable[[Collection[str]], None],
+    ) -> None:
+        """
+        Args:
+            drain_delay_s: for how long the workers of a node that the cluster empties say that they are not ready,
+                before they drain.
+            on_change: called when there are other workers.
+            empty: has replicas moved away from nodes, by their addresses.
+        """
         self._host = host
         self._workers = workers
         self._per_node = per_node
+        self._drain_delay_s = drain_delay_s
         self._on_change = on_change
+        self._empty = empty
+        # Since when nodes that the cluster empties are known to be such.
+        self._draining: dict[str, float] = {}
         self._trouble = "it was not asked yet"
         self._lacking = 0
         self._is_closed = False
@@ -44,17 +63,23 @@ class NodeFollower:
             self._trouble = str(error)
             return
         self._trouble = ""
+        up, now_s = addresses_of(nodes), asyncio.get_running_loop().time()
+        draining = up - addresses_of([node for node in nodes if not node.is_draining])
+        self._draining = {node: self._draining.get(node, now_s) for node in sorted(draining)}
+        staying = {node for node, since_s in self._draining.items() if now_s - since_s < self._drain_delay_s}
+        self._workers.announce_leaving(staying)
         before = self._workers.placed
-        addresses = addresses_of(nodes)
-        placed = place_workers(addresses, self._per_node, before)
-        self._lacking = len(addresses) * self._per_node - len(placed)
+        placed = place_workers(up - draining, self._per_node, before, staying)
+        self._lacking = len(up - draining) * self._per_node - sum(node not in staying for node in placed.values())
         if placed != before:
             log.info(
-                "%(count)d query workers on the nodes %(address)s",
-                {"count": len(placed), "address": ", ".join(sorted(addresses)) or "of which none is up"},
+                "%(count)d query workers are to be on the nodes %(address)s",
+                {"count": len(placed), "address": ", ".join(sorted(set(placed.values()))) or "of which none is up"},
             )
-            self._workers.place(placed)
+            self._workers.place(placed, up)
             self._on_change()
+        # Workers first: their open queries need replicas, and no others may have room yet.
+        self._empty(draining - set(self._workers.placed.values()))
 
     def close(self) -> None:
         """Look no more. Workers that run go on."""

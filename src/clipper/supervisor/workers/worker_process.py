@@ -255,7 +255,7 @@ class WorkerProcess:
         return await self._connections.ask(self.control, command, timeout_s, message, secured)
 
     async def leave(self) -> None:
-        """Let go of it: its node is lost, or no longer has a place for it. ``run`` must have been cancelled."""
+        """Let go of it: its node is lost. ``run`` must have been cancelled."""
         self.phase = "stopping"
         await self._clean_up()
 

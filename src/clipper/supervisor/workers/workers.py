@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from clipper.control.messages import (
@@ -51,7 +51,7 @@ class Workers:
         self._target = target
         self._workers: dict[int, WorkerProcess] = {index: make(index, "") for index in range(target or 0)}
         self._tasks: dict[WorkerProcess, asyncio.Task[None]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[WorkerProcess, asyncio.Task[None]] = {}
         self._has_started = self._has_drained = False
         self._snapshot: Snapshot | None = None
         self._tls: TlsMaterial | None = None
@@ -87,19 +87,30 @@ class Workers:
         for worker in self:
             self._keep(worker)
 
-    def place(self, placed: Mapping[int, str]) -> None:
-        """Have a worker of each index on its node, and no others. Those that are there stay."""
+    def place(self, placed: Mapping[int, str], up: Collection[str]) -> None:
+        """Have a worker of each index on its node, and no others. Those that are there stay.
+
+        ``up``: the nodes that are up. A worker there drains before it ends, and keeps its index until then; one of a
+        node that is lost is dropped.
+        """
         if self._has_drained:
             return
         for index, worker in list(self._workers.items()):
-            if placed.get(index) != worker.node:
-                del self._workers[index]
-                task = asyncio.get_running_loop().create_task(self._leave(worker))
-                self._leaving.add(task)
-                task.add_done_callback(self._leaving.discard)
+            if placed.get(index) != worker.node and worker not in self._leaving:
+                end = worker.drain if worker.node in up else worker.leave
+                task = self._leaving[worker] = asyncio.get_running_loop().create_task(self._leave(worker, end))
+                task.add_done_callback(lambda _, worker=worker: self._leaving.pop(worker))  # type: ignore[misc]
+                if worker.node not in up:
+                    del self._workers[index]
         for index, node in placed.items():
             if index not in self._workers:
                 self._add(index, node)
+
+    def announce_leaving(self, nodes: Collection[str]) -> None:
+        """Let the workers of these nodes say that they are not ready, and answer queries all the same."""
+        for worker in self:
+            if worker.node in nodes:
+                worker.announce_stop()
 
     def push(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -148,9 +159,11 @@ class Workers:
         if worker.is_spare and self._workers.get(worker.index) is worker and not self._has_drained:
             del self._workers[worker.index]
 
-    async def _leave(self, worker: WorkerProcess) -> None:
+    async def _leave(self, worker: WorkerProcess, end: Callable[[], Awaitable[None]]) -> None:
         await self._cancel([worker])
-        await worker.leave()
+        await end()
+        if self._workers.get(worker.index) is worker:
+            del self._workers[worker.index]
 
     async def _cancel(self, workers: Iterable[WorkerProcess]) -> None:
         tasks = [self._tasks[worker] for worker in workers if worker in self._tasks]
@@ -249,16 +262,15 @@ class Workers:
 
     async def drain(self) -> None:
         """Stop all workers at once; returns when they are gone."""
-        workers = list(self)
         await self.let_go()
-        await asyncio.gather(*(worker.drain() for worker in workers))
+        await asyncio.gather(*(worker.drain() for worker in self))
 
     async def let_go(self) -> None:
         """Keep no worker running any more. Those that run go on."""
         self._has_drained = True
         await self._cancel(list(self))
         if self._leaving:
-            await asyncio.wait(self._leaving)
+            await asyncio.wait(self._leaving.values())
 
 
 async def _ask(worker: WorkerProcess, command: Command[R], timeout_s: float) -> R | None:
