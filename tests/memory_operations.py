@@ -71,6 +71,7 @@ class MemoryOperations:
         self.home = ""
         self.pid = os.getpid()
         self.worker_state: WorkerState = "ready"
+        self.further_workers: tuple[WorkerStatus, ...] = ()
         self.causes: list[str] = []
         self.replica_states: dict[str, int] = {}
         self.lease: LeaseStatus | None = None
@@ -131,7 +132,7 @@ class MemoryOperations:
             ready=not self.causes,
             stopping=self.stopping,
             problems=tuple(self.causes),
-            workers=(WorkerStatus(0, os.getpid(), self.worker_state, 0, 1, None),),
+            workers=(WorkerStatus(0, os.getpid(), self.worker_state, 0, 1, None), *self.further_workers),
             applications=len(self.applications),
             models=len(self.versions),
             replicas=self.replica_states or {"ready": len(await self.list_replicas(None))},

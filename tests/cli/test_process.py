@@ -14,7 +14,7 @@ from clipper.cli import process as processes
 from clipper.cli.process import ServerStart, StartingServer, checked_start, settled, spawn, wait_until_gone
 from clipper.errors import Conflict, DeadlineExceeded, Unavailable
 from clipper.home import lock_home
-from clipper.management.schemas import LeaseStatus
+from clipper.management.schemas import LeaseStatus, WorkerStatus
 from clipper.supervisor.config import Config, parse_command_line
 from conftest import Api
 
@@ -88,6 +88,19 @@ def test_workers_that_cannot_start_end_the_wait(server: StartingServer, api: Api
     with pytest.raises(Unavailable, match="worker 0 dies each time it starts") as caught:
         server.wait_until_ready()
     assert "ImportError: no uvloop" in str(caught.value)
+
+
+def test_a_worker_that_cannot_start_on_its_node_ends_the_wait_if_no_other_answers(
+    server: StartingServer, api: Api
+) -> None:
+    api.operations.causes = ["no worker is ready"]
+    taken = WorkerStatus(1, None, "crash_loop", 5, 0, "its last line is 'cannot listen on 10.0.0.2:1337'", "10.0.0.2")
+    api.operations.further_workers = (taken,)
+    api.operations.worker_state = "starting"
+    with pytest.raises(Unavailable, match=r"worker 1 on 10\.0\.0\.2 dies .*: its last line is 'cannot listen on 10\.0"):
+        server.wait_until_ready()
+    api.operations.causes, api.operations.worker_state = [], "ready"
+    assert server.wait_until_ready().workers[1] == taken
 
 
 def test_a_server_that_ended_shows_what_it_wrote_in_this_run(server: StartingServer) -> None:

@@ -222,6 +222,13 @@ class StartingServer:
 
     def _check_workers(self, now: Status) -> None:
         for worker in now.workers:
+            if worker.state == "crash_loop" and worker.node:
+                if _answers(now):
+                    continue  # the other nodes do, and the status says what is wrong with this one
+                # Its log is on its node.
+                raise Unavailable(
+                    f"worker {worker.index} on {worker.node} dies each time it starts: {worker.last_error}"
+                )
             if worker.state == "crash_loop":
                 log = self.log.with_name(f"worker-{worker.index}.log")
                 raise Unavailable(f"worker {worker.index} dies each time it starts; {_last_lines(log)}")
