@@ -26,6 +26,11 @@ from clipper.processes.process import ProcessRecord
 
 # For the open queries of one that is not gone on with. A worker drains within ten seconds.
 END_GRACE_S = 11.0
+# For Ray to start an actor: longer means that it cannot, as on a node that it empties. What waits for workers that come
+# up waits no longer for this one then.
+PLACE_TIMEOUT_S = 60.0
+# For a process to be started. That it answers is waited for by its control channel.
+LAUNCH_TIMEOUT_S = 30.0
 
 
 class RayWorkerHost:
@@ -120,7 +125,9 @@ class RayWorkerHost:
     async def _start(self, actor: str, start: WorkerStart) -> StartedWorker:
         # It takes no processor of Ray's: what a worker needs is there as it is for the server's other processes.
         placement = Placement(cpus=0.0, nodes=Nodes(address=start.node))
-        described = await self._actors.connection.ask(lambda number: Create(number, actor, placement, "worker"))
+        described = await self._actors.connection.ask(
+            lambda number: Create(number, actor, placement, "worker"), PLACE_TIMEOUT_S
+        )
         description = msgspec.convert(described, Description)
         if description.build != self._build:
             raise ContainerFailed(
@@ -129,7 +136,9 @@ class RayWorkerHost:
             )
         await self._identify(actor, start.instance)
         launch = WorkerLaunch(start.name, dict(start.config), dict(start.environment), dict(start.note))
-        answer = await self._actors.call(actor, "launch", msgspec.json.encode(launch).decode(), self._ports)
+        answer = await self._actors.call(
+            actor, "launch", msgspec.json.encode(launch).decode(), self._ports, within_s=LAUNCH_TIMEOUT_S
+        )
         outcome = msgspec.convert(answer, WorkerLaunched | NotLaunched)
         if isinstance(outcome, NotLaunched):
             raise ContainerFailed(outcome.reason, list(outcome.log_tail))

@@ -44,6 +44,8 @@ class NodeFollower:
         self._empty = empty
         # Since when nodes that the cluster empties are known to be such.
         self._draining: dict[str, float] = {}
+        # As it was at the last look: a worker that drains goes by itself.
+        self._placed: dict[int, str] = {}
         self._trouble = "it was not asked yet"
         self._lacking = 0
         self._is_closed = False
@@ -72,14 +74,15 @@ class NodeFollower:
         placed = place_workers(up - draining, self._per_node, before, staying)
         self._lacking = len(up - draining) * self._per_node - sum(node not in staying for node in placed.values())
         if placed != before:
-            log.info(
-                "%(count)d query workers are to be on the nodes %(address)s",
-                {"count": len(placed), "address": ", ".join(sorted(set(placed.values()))) or "of which none is up"},
-            )
             self._workers.place(placed, up)
+        now = self._workers.placed
+        if now != self._placed:
+            nodes_with = ", ".join(sorted(set(now.values()))) or "of which none is up"
+            log.info("%(count)d query workers on the nodes %(address)s", {"count": len(now), "address": nodes_with})
+            self._placed = now
             self._on_change()
         # Workers first: their open queries need replicas, and no others may have room yet.
-        self._empty(draining - set(self._workers.placed.values()))
+        self._empty(draining - set(now.values()))
 
     def close(self) -> None:
         """Look no more. Workers that run go on."""
