@@ -343,7 +343,8 @@ class Supervisor:
         keepers.start("reporting tests that have ended", ended_tests.run)
         # Images of versions that were removed while Docker was away.
         keepers.start("removing images that nobody uses", lambda: parts.manager.prune(parts.catalog.artifacts()))
-        parts.events.record([started_event(os.getpid(), len(parts.workers.pids()), len(parts.manager.slots()))])
+        taken_over = sum(worker.process is not None for worker in parts.workers)
+        parts.events.record([started_event(os.getpid(), taken_over, len(parts.manager.slots()))])
         parts.workers.start()
         parts.reconciler.start()
         api, serving = await port.serve(operations, parts.tokens.role_of)

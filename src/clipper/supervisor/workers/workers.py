@@ -180,8 +180,8 @@ class Workers:
         return [worker.instance for worker in self._ready() if not worker.is_outdated]
 
     def pids(self) -> dict[int, int]:
-        """The process of each worker that has one, by the worker's index."""
-        return {worker.index: worker.process.pid for worker in self if worker.process is not None}
+        """The process of each worker that has one on this machine, by the worker's index."""
+        return {one.index: one.process.pid for one in self if one.process is not None and not one.node}
 
     @property
     def any_ready(self) -> bool:
