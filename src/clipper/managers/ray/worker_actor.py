@@ -36,8 +36,7 @@ class WorkerActor(NodeActor):
         (self._folder / "run" / "scratch").mkdir()
         # What the node's workers of this home write for longer than they run.
         self._kept: Path = self._cache / "workers" / ray.get_runtime_context().namespace
-        self._logs: Path = self._kept / "logs"
-        self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._log_path = Path()
         self._identity = self._folder / "run" / "identity.pem"
         self._key = b""
         self._launched: WorkerLaunched | None = None
@@ -67,7 +66,12 @@ class WorkerActor(NodeActor):
         """
         launch = msgspec.json.decode(text, type=WorkerLaunch)
         host = self._description.host
+        # A folder for each, since each actor bounds what is in its worker's.
+        logs = self._kept / "logs" / launch.name
+        self._log_path = logs / f"{launch.name}.log"
         try:
+            for folder in (self._kept, logs):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Free now. If another process takes the port first, the worker ends, and the next start finds another.
             with bind_in_range(host, ports) as bound:
                 control = TcpAddress(host, bound.getsockname()[1])
@@ -76,14 +80,14 @@ class WorkerActor(NodeActor):
                 "node": host,
                 "identity": str(self._identity),
                 "run": str(self._folder / "run"),
-                "logs": str(self._logs),
+                "logs": str(logs),
                 "decisions": str(self._kept / "decisions"),
                 "artifacts": str(self._artifacts.folder),
             }
             process = self._process = self._processes.launch(
                 launch.name,
                 worker_argv(launch.config | folders, control),
-                log_path=self._log_path(launch.name),
+                log_path=self._log_path,
                 cwd=self._folder / "run",
                 environment=launch.environment,
                 extra=launch.note | {"control": control.wire},
@@ -92,7 +96,7 @@ class WorkerActor(NodeActor):
             return msgspec.to_builtins(NotLaunched(str(error)))
         self._launched = WorkerLaunched(self._description.node, process.record)
         self._watched = WatchedTasks(self._kill)
-        self._watched.start("bounding its log", LogKeeper(self._logs).run)
+        self._watched.start("bounding its log", LogKeeper(logs).run)
         return msgspec.to_builtins(self._launched)
 
     async def is_up(self) -> bool:
@@ -128,13 +132,10 @@ class WorkerActor(NodeActor):
         if self._process is not None:
             self._process.kill()
 
-    def _log_path(self, name: str) -> Path:
-        return self._logs / f"{name}.log"
-
     def _how_it_ended(self) -> str:
         """The rest of a sentence about it. Its log stays on the node, so its last line is told, too."""
         assert self._process is not None
         if self._killed_because:
             return self._killed_because
-        last = tail(self._log_path(self._process.record.name), 1)
+        last = tail(self._log_path, 1)
         return self._process.how_it_ended + (f", and its last line is {last[0][:500]!r}" if last else "")
