@@ -13,7 +13,7 @@ import sys
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -194,7 +194,7 @@ def _nodes() -> list[ClusterNode]:
     own = ray.get_runtime_context().get_node_id()
     # It is no part of Ray's public interface, and Ray Serve uses it, too. A Ray that lacks it says of no node that it
     # drains.
-    draining = getattr(ray._private.state.state, "get_draining_nodes", dict)()
+    draining: Collection[str] = getattr(ray._private.state.state, "get_draining_nodes", dict)()
     return [
         ClusterNode(one["NodeManagerAddress"], one["Alive"], one["NodeID"] == own, one["NodeID"] in draining)
         for one in ray.nodes()

@@ -78,7 +78,9 @@ class Scrapes:
         is_whole = applications is None and models is None
         names = self._names(None if is_whole else applications or ())
         slots = self._slots(None if is_whole else models or ())
-        self._check_size(len(names), len(slots), sum(map(len, slots.values())), len(self._workers) if by_worker else 1)
+        self._check_size(
+            len(names), len(slots), sum(map(len, slots.values())), len(list(self._workers)) if by_worker else 1
+        )
         self._keep()
         basics = {instance: reply.worker for instance, reply in await self._workers.ask_all(GetStatistics((), ()))}
         found = _Found(by_worker, {worker.instance: worker for worker in self._workers})
