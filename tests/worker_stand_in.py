@@ -9,7 +9,7 @@ from typing import cast
 from clipper.control.address import UnixAddress
 from clipper.control.messages import AnyCommand, AnyReply
 from clipper.control.server import ControlServer
-from clipper.processes.folder import ProcessFolder
+from clipper.managers.worker_host import WorkerHost
 from clipper.supervisor.workers.settings import WorkerSettings
 from clipper.supervisor.workers.worker_process import WorkerProcess
 
@@ -20,8 +20,8 @@ class StandIn:
     """``process`` is what the supervisor knows of it: that it is up, and where it listens."""
 
     def __init__(self, folder: Path, index: int) -> None:
-        unused = cast(ProcessFolder, None)
-        self.process = WorkerProcess(index, _SETTINGS, unused, (folder, folder), "", lambda: 1, lambda: None)
+        unused = cast(WorkerHost, None)
+        self.process = WorkerProcess(index, _SETTINGS, unused, "", lambda: 1, lambda: None)
         self.process.phase, self.process.instance = "ready", index + 1
         self.address = UnixAddress(str(folder / f"{index}.sock"))
         self.process.control = self.address

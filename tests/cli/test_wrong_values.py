@@ -26,7 +26,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("--slo-ms", "--prior-weight", "--inherit", "--feedback-ttl-s", "--log-decisions"), LARGE),
     **dict.fromkeys(("--cost-weight", "--max-batch", "--batch-delay-ms", "--start-timeout", "--cpus"), LARGE),
     **dict.fromkeys(("--query-port", "--management-port", "--workers", "--access-log", "--slow-query-ms"), LARGE),
-    **dict.fromkeys(("--idle-after",), LARGE),
+    **dict.fromkeys(("--idle-after", "--workers-per-node"), LARGE),
     **dict.fromkeys(("--trace-share", "--drain-delay", "--limit", "--lines", "--connections", "--reward"), LARGE),
     **dict.fromkeys(("--max-contexts", "--feedback-queries", "--keep-versions", "--width"), (*NUMBER, "-1", "0")),
     **dict.fromkeys(("--rate",), (*NUMBER, "-1", "0")),

@@ -66,7 +66,7 @@ class Server:
         self.catalog = catalog
         ramps = SimpleNamespace(evidence=lambda *_: None, ended=lambda record: ())
         manager = SimpleNamespace(slots=lambda *_: [])
-        workers = Workers([one.process for one in counting], lambda: counting[0].process)
+        workers = Workers(lambda index, _: counting[index].process, len(counting))
         parts = SimpleNamespace(catalog=catalog, manager=manager, workers=workers, ramps=ramps)
         self.scrapes = Scrapes(cast(Parts, parts), cast(Views, None), self.status)
 

@@ -35,7 +35,7 @@ class Lying(Answering):
 def limits(*answering: Answering) -> dict[str, int]:
     async def ask() -> dict[str, int]:
         async with listening(answering):
-            workers = Workers([one.process for one in answering], lambda: answering[0].process)
+            workers = Workers(lambda index, _: answering[index].process, len(answering))
             return await workers.batch_limits(VERSIONS)
 
     return asyncio.run(ask())
