@@ -101,7 +101,14 @@ class Fleet:
 
     def deploy(self, model: str, version: str, digest: str, replicas: int) -> float:
         """Seconds until each worker serves by the version's replicas, and it is current."""
-        body = {"version": version, "artifact": digest, "loader": "import", "target": "stub:predict"}
+        # Where the machine is busy with other work, a stub waits long for its turn.
+        body = {
+            "version": version,
+            "artifact": digest,
+            "loader": "import",
+            "target": "stub:predict",
+            "start_timeout_s": 600,
+        }
         began_s = time.monotonic()
         self.call("POST", f"/models/{model}/versions", json=body | {"replicas": replicas, "input_type": INPUT_TYPE})
         while True:

@@ -27,7 +27,9 @@ def snapshot(size: Size) -> Snapshot:
     return Snapshot(
         1,
         tuple(
-            ApplicationSnapshot(f"app-{number}", INPUT_TYPE, 200.0, "0", Selection("single"), (Link(name),))
+            ApplicationSnapshot(
+                f"app-{number}", INPUT_TYPE, 200.0, "0", Selection("single"), (Link(name),), id=f"app-{number}#1"
+            )
             for number, name in enumerate(names)
         ),
         tuple(

@@ -211,6 +211,8 @@ class Contexts:
     def to_reload(self) -> list[str]:
         """Return the names of states that must be read again even if nobody has changed them."""
         unread = [] if self.is_loaded else [EVERYONE]
+        if not self._uncertain:  # as nearly always, and it is asked four times a second
+            return unread
         self._uncertain = set(self.held(self._uncertain))
         return unread + [name for name in self._uncertain if name != EVERYONE or self.is_loaded]
 

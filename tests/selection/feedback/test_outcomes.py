@@ -118,6 +118,14 @@ def test_misses_are_made_up_for_once_and_few_at_a_time() -> None:
     assert max(times) == MAX_MADE_UP and sum(times) == 500
 
 
+def test_without_a_miss_there_is_nothing_to_make_up() -> None:
+    outcomes = Outcomes()
+    outcomes.came("fast:1")
+    assert not outcomes.have_misses and outcomes.make_up() == []
+    outcomes.missed("slow", SLOW, ARMS)
+    assert outcomes.have_misses
+
+
 def test_what_was_not_learned_is_made_up_for_again() -> None:
     outcomes = Outcomes()
     for _ in range(50):

@@ -73,9 +73,11 @@ class Outcomes:
 
     Attributes:
         answers: queries that got their models' answer; older ones count less. The query path increments it.
+        have_misses: whether there was a miss: without one there is nothing to make up.
     """
 
     def __init__(self) -> None:
+        self.have_misses = False
         self._versions: dict[str, Version] = {}
         self._counted = 0
         self.answers = 0.0
@@ -95,6 +97,7 @@ class Outcomes:
 
     def missed(self, name: str, choice: Choice, arms: Arms, features: bytes | None = None) -> None:
         """Count a version's miss."""
+        self.have_misses = True
         version = self._version(arms.key(name))
         version.missed += 1
         version.choice, version.arms, version.features = choice, arms, features
