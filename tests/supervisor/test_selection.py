@@ -112,16 +112,23 @@ def test_feedback_reaches_the_worker_that_answered_whichever_gets_it(server: Ser
     assert instances(more) == instances(ids)
 
 
+def queries(server: Server) -> float:
+    """Of all workers together."""
+    return float(server.metrics.partition('clipper_queries_total{application="app"} ')[2].partition("\n")[0])
+
+
 def test_what_was_learned_survives_the_death_of_a_worker(server: Server) -> None:
     with_application(server, "--workers", "2", policy="exp4", **NEVER_FORGETS)
     teach(server, 2, 50)
     before = until_learned(server, 50)
     old = instances(from_both_workers(server))
+    counted = queries(server)
     for pid in server.worker_pids:
         os.kill(pid, signal.SIGKILL)
     until(lambda: len(server.worker_pids) == 2 and server.call("GET", "/status")["workers"][0]["restarts"] == 1)
     until(lambda: all(worker["state"] == "ready" for worker in server.call("GET", "/status")["workers"]))
     after = until_learned(server, 50)
+    assert queries(server) == counted > 0, "what the dead had counted stays in the sum"
     assert {name: model["scored"] for name, model in after["models"].items()} == dict.fromkeys(MODELS, 50)
     assert after["models"]["two"]["share"] == pytest.approx(before["models"]["two"]["share"])
     # Feedback finds the new workers; that on queries of the dead ones is refused, and not lost in silence.
