@@ -11,6 +11,7 @@ from clipper.managers.launcher import ContainerNote, Keeper, Launcher, Runnable,
 from clipper.managers.reconcile.backoff import NO_DEATHS, History
 from clipper.managers.reconcile.plan import Phase, Slot
 from clipper.managers.replica import ADOPTION_TIMEOUT_S, Death, Replica
+from clipper.managers.starts import PER_CORE, Starts
 from clipper.managers.warm_up import SampleSource
 from clipper.settings.telemetry import LogFormat
 from clipper.settings.version import ManagerName, VersionSpec
@@ -61,6 +62,8 @@ class Manager:
         log_format: LogFormat = "text",
         *,
         has_workers_elsewhere: bool = False,
+        elsewhere: Collection[ManagerName] = (),
+        cores: int = 2,
     ) -> None:
         """Nothing starts yet.
 
@@ -73,8 +76,12 @@ class Manager:
             build: of the runtime that containers get from us.
             log_format: of what that runtime logs.
             has_workers_elsewhere: query workers run on the nodes of a cluster, and not on this machine.
+            elsewhere: the managers whose containers run on other machines.
+            cores: of this machine, which containers share that start at once.
         """
         self._has_workers_elsewhere = has_workers_elsewhere
+        self._elsewhere = elsewhere
+        self._starts = Starts(PER_CORE * cores)
         self._build = build
         self._log_format: LogFormat = log_format
         self._launchers = launchers
@@ -293,4 +300,5 @@ class Manager:
             build=self._build,
             log_format=self._log_format,
         )
-        return Replica(note, launcher, self.log_path(slot))
+        starts = None if spec.manager in self._elsewhere else self._starts
+        return Replica(note, launcher, self.log_path(slot), starts=starts)

@@ -15,6 +15,7 @@ from clipper.managers.bring_up import EXIT_AFTER_LOSS_S, BringUp
 from clipper.managers.launcher import Container, ContainerNote, Launcher
 from clipper.managers.probe import Probe
 from clipper.managers.reconcile.plan import Phase
+from clipper.managers.starts import Starts
 from clipper.managers.warm_up import SampleSource
 
 log = logging.getLogger(__name__)
@@ -57,9 +58,18 @@ class Replica:
     """
 
     def __init__(
-        self, note: ContainerNote, launcher: Launcher, log_path: Path, container: Container | None = None
+        self,
+        note: ContainerNote,
+        launcher: Launcher,
+        log_path: Path,
+        container: Container | None = None,
+        starts: Starts | None = None,
     ) -> None:
-        """``container``: one that runs already; without it, ``live`` launches one."""
+        """
+        Args:
+            container: one that runs already; without it, ``live`` launches one.
+            starts: among which it waits for its turn to start; None if it waits for none.
+        """
         self.note = note
         self.phase: Phase = "starting"
         self.welcome: Welcome | None = None
@@ -67,6 +77,8 @@ class Replica:
         self.progress: str | None = None
         self._launcher = launcher
         self._container = container
+        self._starts = starts
+        self._end_start: Callable[[], None] = lambda: None
         self._log_path = log_path
         self._log_start_bytes = logs.size_bytes(log_path)
         self._bring_up: BringUp | None = None
@@ -121,6 +133,7 @@ class Replica:
                     self.welcome = probe.welcome
                     ready_at_s = asyncio.get_running_loop().time()
                     self.settled.set()
+                    self._end_start()
                     if self.phase == "starting":
                         self.phase = "ready"
                     container.note_ready()
@@ -136,6 +149,7 @@ class Replica:
             rows = 0 if self._bring_up is None else self._bring_up.warm_up_rows
             return Death(str(error), 0.0, tuple(error.log_tail), rows)
         finally:
+            self._end_start()
             await self._launcher.clean_up(self.note)
             self.settled.set()
 
@@ -161,8 +175,14 @@ class Replica:
         def on_progress(text: str) -> None:
             self.progress = text
 
-        launch = self._launcher.launch(self.note, self._log_path, on_progress)
-        self._launching = asyncio.get_running_loop().create_task(launch)
+        async def launch() -> Container:
+            if self._starts is not None:
+                if self._starts.is_full:
+                    on_progress("waiting while others start")
+                self._end_start = await self._starts.begin()
+            return await self._launcher.launch(self.note, self._log_path, on_progress)
+
+        self._launching = asyncio.get_running_loop().create_task(launch())
         try:
             container = await self._launching
         except (ClipperError, OSError) as error:

@@ -23,9 +23,10 @@ from clipper.managers.command import RUNTIME_PARTS
 from clipper.managers.facilities import Facilities
 from clipper.managers.logs import LogKeeper
 from clipper.managers.manager import Manager
-from clipper.managers.open import open_cluster_host, open_launchers, open_worker_host
+from clipper.managers.open import ELSEWHERE, open_cluster_host, open_launchers, open_worker_host
 from clipper.managers.worker_host import ClusterHost
 from clipper.processes.folder import ProcessFolder
+from clipper.processes.limits import machine_cores
 from clipper.processes.process import ProcessRecord
 from clipper.registry.open import open_shared
 from clipper.registry.shared import REGISTRY_ID_NAME, Holder, Known
@@ -280,6 +281,8 @@ class Supervisor:
             build_id(RUNTIME_PARTS),
             self._config.log_format,
             has_workers_elsewhere=bool(per_node),
+            elsewhere=ELSEWHERE,
+            cores=len(machine_cores()),
         )
         artifacts = Artifacts(home.artifacts, copies=copies)
         rollout = Rollout(epoch, needs_key=self._config.api_keys)
