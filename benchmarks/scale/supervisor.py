@@ -113,6 +113,6 @@ if __name__ == "__main__":
     worker_process.APPLY_TIMEOUT_S = worker_process.CHECK_TIMEOUT_S = 300.0
     HostedProcesses.hosts = [dialled(path) for path in hosts]
     # By name, since they are what the module has imported.
-    server.__dict__["open_launchers"] = lambda facilities: {"local": StubLauncher(stubs)}
+    server.__dict__["open_launchers"] = lambda facilities, where: {"local": StubLauncher(stubs)}
     server.__dict__["ProcessFolder"] = HostedProcesses
     sys.exit(program.main())
