@@ -83,6 +83,9 @@ class Fleet:
             base_url=place["management_url"], headers={"Authorization": f"Bearer {token}"}, timeout=60.0
         )
 
+    def close(self) -> None:
+        self._api.close()
+
     def call(self, method: str, path: str, **arguments: Any) -> Any:
         answer = self._api.request(method, path, **arguments)
         if answer.is_error:
@@ -168,7 +171,7 @@ def fleet(folder: Path, size: Size) -> Iterator[tuple[Fleet, str]]:
         arguments = [stubs, *hosts, "--", *options]
         supervisor = stack.enter_context(process(folder, "supervisor", *arguments))
         await_path(home / "supervisor.json")
-        running = Fleet(home, supervisor, host_pids)
+        running = stack.enter_context(closing(Fleet(home, supervisor, host_pids)))
         running.call("PUT", f"/artifacts/{digest}", content=packed, headers={"Content-Type": "application/x-tar"})
         running.wait_until_up(size)
         yield running, digest
