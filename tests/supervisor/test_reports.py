@@ -76,7 +76,7 @@ def test_a_test_ends_says_so_survives_a_restart_and_is_opened_by_a_newcomer(taug
             assert (model.version, model.is_linked, model.is_shadow) == ("1", True, False)
             assert model.asked > 0 and model.latency is not None and model.latency.p99_ms > 0
         worse = group.models[1].worse_by
-        assert worse is not None and 0 < worse.low <= 0.3 <= worse.high
+        assert worse is not None and -group.test.tolerance < worse.low <= 0.3 <= worse.high
 
     taught.kill_everything()
     taught.start("--workers", "2")
