@@ -157,7 +157,7 @@ def test_a_model_is_another_user_that_gets_to_what_is_its_own_and_to_nothing_els
 @pytest.mark.scale
 def test_a_forked_model_is_that_user_too_and_does_not_get_to_what_it_was_forked_from(server: Server) -> None:
     assert NOBODY is not None
-    server.start("--start-method", "forkserver")
+    server.start(*server.options, "--start-method", "forkserver")
     assert server.deploy("other", answering("one"), input_type="string")["state"] == "ready"
     assert server.deploy("m", LOOKS, input_type="string", cache=False)["state"] == "ready"
     server.call("POST", "/applications", {**APP, "input_type": "string"})
