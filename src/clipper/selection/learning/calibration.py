@@ -159,7 +159,7 @@ class Curve:
         share = (threshold - low) / (high - low)
         q = self._from[place - 1] + share * (self._from[place] - self._from[place - 1])
         # Not _log_odds: q may be beyond the range of the bins.
-        odds = math.log(q / (1.0 - q)) if q < 1.0 else math.inf
+        odds = math.log(q / (1.0 - q)) if q < 1.0 else _CERTAIN
         return _probability((odds - self._b) / self._a)
 
     def _platt(self, log_odds: float) -> float:
@@ -187,6 +187,8 @@ def _starts(basis: Basis) -> tuple[tuple[By, str], tuple[By, str]]:
     return ("raw", f"{CALIBRATION}{basis}."), ("answered", f"{CALIBRATION}{basis}.answered.")
 
 
+# From these log-odds on a probability is 1 when rounded.
+_CERTAIN = 53 * math.log(2.0)
 _LEAST, _MOST = _probability(_FIRST - _WIDTH), _probability(_LAST + _WIDTH)
 
 # Names of each bin's sums: number of answers, their confidences, and how right they were.
