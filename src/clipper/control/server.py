@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -77,11 +78,18 @@ class ControlServer:
             await self._listen_on_tcp(address, identity)
             return
         Path(address.path).unlink(missing_ok=True)
-        before = os.umask(0o177)
+        bound = socket.socket(socket.AF_UNIX)
         try:
-            self._listener = await asyncio.start_unix_server(self._serve_own, address.path)
-        finally:
-            os.umask(before)
+            # Nothing is awaited meanwhile: the mask is the whole process's.
+            before = os.umask(0o177)
+            try:
+                bound.bind(address.path)
+            finally:
+                os.umask(before)
+            self._listener = await asyncio.start_unix_server(self._serve_own, sock=bound)
+        except BaseException:
+            bound.close()
+            raise
 
     @property
     def port(self) -> int:

@@ -150,13 +150,14 @@ class Workers:
             self._keep(worker)
 
     def _keep(self, worker: WorkerProcess) -> None:
-        task = self._tasks[worker] = asyncio.get_running_loop().create_task(worker.run())
-        task.add_done_callback(lambda _: self._has_ended(worker))
+        task = self._tasks[worker] = asyncio.get_running_loop().create_task(self._run(worker))
+        task.add_done_callback(lambda _: self._tasks.pop(worker))
 
-    def _has_ended(self, worker: WorkerProcess) -> None:
-        # A spare that has drained; all others go on until they are told to end.
-        del self._tasks[worker]
-        if worker.is_spare and self._workers.get(worker.index) is worker and not self._has_drained:
+    async def _run(self, worker: WorkerProcess) -> None:
+        await worker.run()
+        # A spare has drained; all others go on until they are told to end. It is gone in the step in which it wakes the
+        # rollout, which would look too early otherwise, and wait for it to go.
+        if self._workers.get(worker.index) is worker and not self._has_drained:
             del self._workers[worker.index]
 
     async def _leave(self, worker: WorkerProcess, end: Callable[[], Awaitable[None]]) -> None:
