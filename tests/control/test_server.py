@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import ssl
 import struct
 from collections.abc import Coroutine
@@ -71,6 +72,23 @@ def test_a_supervisor_is_answered_also_to_what_takes_many_records(tmp_path: Path
             assert worker.took == [Apply(SNAPSHOT), many, Drain(3)]
 
     run(main())
+
+
+def test_sockets_made_at_once_are_their_users_alone_and_leave_the_mask_as_it_was(tmp_path: Path) -> None:
+    async def main() -> None:
+        workers = [Listening(tmp_path) for _ in range(3)]
+        paths = [tmp_path / f"w{number}.sock" for number in range(3)]
+        await asyncio.gather(*(worker.server.listen(UnixAddress(str(path))) for worker, path in zip(workers, paths)))
+        assert [path.stat().st_mode & 0o777 for path in paths] == [0o600] * 3
+        for worker in workers:
+            worker.server.close()
+
+    before = os.umask(0o022)
+    try:
+        run(main())
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
 
 
 def test_over_a_unix_socket_an_old_epoch_drains_nobody_either(tmp_path: Path) -> None:

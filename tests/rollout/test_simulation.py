@@ -345,6 +345,8 @@ class OnNodes(Operations):
         self.world.settle(5.0)
         position = min(position, len(self.world.workers) - 1)
         self.on_nodes.cut(position)
+        if self.world.workers[position].cut_since_s is None:
+            return  # it is being replaced
         self.world.advance(self.world.now_s + 16.0)
         before = self.world.records.versions.get(id_)
         self.world.deploy(id_.name, id_.version, "good", "a", current=True, replicas=2)

@@ -635,7 +635,8 @@ class World:
                 learner = newcomers.stopped(learner, one, "it lost more")
                 if model.current == one.version:
                     self.records.models[one.model] = replace(model, current=one.before, previous=one.version)
-                    self.asked.pop(ModelId(one.model, one.version), None)
+                    # Nobody has asked for what is current now, and what was asked for before it is over.
+                    self.asked = {id_: number for id_, number in self.asked.items() if id_.name != one.model}
         if learner is not None:
             self.records.applications["learner"] = learner
 
