@@ -105,6 +105,11 @@ def test_what_cannot_be_summed() -> None:
     assert found.selection is not None and found.selection.models["m"].cost == 3.0, "each measures it for itself"
     assert found.selection.calibration_error == 0.5 and found.selection.contexts == 15
     assert found.test == late, "who knows most of the one test over all workers"
+    more = StandingStatistics(None, 0.9, 0.1, 410.0)
+    for tests in ((late, more), (more, late)):
+        assert total([application(None, None, test) for test in tests]).test == late, (
+            "others will hear that it has ended"
+        )
     ended = counted(found)
     assert ended.selection is not None and (ended.test, ended.selection.contexts) == (None, 0)
     assert (ended.selection.models["m"].cost, ended.selection.models["m"].selected) == (None, 3)

@@ -22,8 +22,9 @@ def _smallest(values: Sequence[float | None]) -> float | None:
 
 
 def _furthest(values: Sequence[Any]) -> Any:
-    """Of what each worker knows of one test over all of them."""
-    return max((value for value in values if value is not None), key=lambda test: test.observations, default=None)
+    """Of what each worker knows of one test over all of them. One that has ended stays so: others hear of it soon."""
+    known = [value for value in values if value is not None]
+    return max(known, key=lambda test: (test.winner is not None, test.observations), default=None)
 
 
 # Of these fields by name. All workers learn one calibration and one cost, or measure about the same.
