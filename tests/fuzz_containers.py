@@ -106,6 +106,9 @@ class Lying:
         until(lambda: system.apply(applications, [honest, lying]).unlinked == {})
         for number in range(30):  # so that all is there that is ever needed
             self.attempt(number)
+        # The store is written to for the first time some seconds after the start, over a connection of its own.
+        with self.worker.connect() as client:
+            assert client.ask("/honest/observe", {"input": [1.0, 2.0], "label": 3}).status == 200
         self._descriptors, self._resident_bytes = self._held()
 
     def attempt(self, number: int) -> None:
