@@ -56,7 +56,7 @@ format: setup
 ALONE := $(shell grep -rl --include=test_*.py 'mark\.alone' tests)
 
 # pytest comes last: its closing line is the last line of a run. What has to run by itself does so first; most of the
-# rest waits for processes, so that three at a time use two cores up (tests/conftest.py says which tests stay together). PYTEST="tests/frontend -x" picks tests.
+# rest waits for processes, so that two at a time take half as long (tests/conftest.py says which tests stay together). PYTEST="tests/frontend -x" picks tests.
 ifdef PYTEST
 test: check
 	$(PY) -m pytest $(PYTEST)
@@ -65,7 +65,7 @@ test: setup
 	@$(MAKE) --no-print-directory -j 2 check compiled-form
 	$(PY) -m pytest -m alone $(ALONE)
 	@$(MAKE) --no-print-directory compiled
-	$(PY) -m pytest -m "not alone" -n 3 --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
 endif
 
 # What takes too long for every change: a whole cluster of Ray, and servers that wait for a lease to end.
