@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
-PICTURE = Path(__file__).parents[2] / "docs" / "scale.svg"
+from benchmarks.scale.measured import Measured
 
 
-def draw(measured: Sequence[Any], path: Path) -> None:
-    """``measured``: see ``benchmarks.scale.__main__.Measured``."""
+def draw(measured: Sequence[Measured], path: Path) -> None:
     models = [one.models for one in measured]
     picture = Figure(figsize=(11, 3.4), layout="tight")
     changes, processor, memory = picture.subplots(1, 3)
@@ -25,7 +23,8 @@ def draw(measured: Sequence[Any], path: Path) -> None:
     memory.set_ylabel("memory, MB")
     for axes in (changes, processor, memory):
         axes.set_xscale("log")
-        axes.set_xticks(models, models)
+        axes.set_xticks(models, [f"{one:,}" for one in models])
+        axes.minorticks_off()
         axes.set_xlabel("models, of five replicas each")
         axes.set_ylim(bottom=0)
         axes.grid(color="0.9")

@@ -1,26 +1,32 @@
-"""The server of ``make scale``, small: what stands for parts of the supervisor and of workers still fits them."""
+"""``make scale``, small: what stands for parts of the supervisor and of workers still fits them; its table is saved."""
 
 import asyncio
+import json
 from pathlib import Path
 
 from benchmarks.scale import stubs
-from benchmarks.scale.fleet import Size, fleet, model_name
+from benchmarks.scale.__main__ import READS, Effort, Saved, main
+from benchmarks.scale.page import BEGIN, END
 from clipper.containers import link
 from clipper.containers.link import ReplicaLink
 from clipper.containers.protocol.messages import Welcome
 from clipper.types import ModelId
 from waiting import until_async
 
+SMALL = Effort(settle_s=0.0, rest_s=0.1, applications=1, deployments=1, reads=1)
 
-def test_a_server_of_stubs_takes_changes_and_says_what_is_asked(tmp_path: Path) -> None:
-    with fleet(tmp_path, Size(2, 4, 3)) as (running, digest):
-        assert running.create_application("new", model_name(1)) > 0
-        assert running.deploy(model_name(0), "next", digest, 2) > 0
-        replicas = running.call("GET", "/replicas", params={"model": model_name(0)})
-        limits = [one["batch_limit"] for one in replicas if one["state"] == "ready"]
-        assert len(limits) >= 2 and all(limits)
-        _, _, size = running.read("/metrics")
-        assert size > 10_000
+
+def test_a_server_of_stubs_takes_changes_and_its_numbers_are_saved(tmp_path: Path) -> None:
+    saved = Saved(tmp_path / "results.json", tmp_path / "page.md", tmp_path / "picture.svg")
+    saved.page.write_text(f"before\n\n{BEGIN}of the run before\n{END}\nafter\n")
+    assert main([2], 3, SMALL, query_rounds=0, saved=saved) == 0
+    page = saved.page.read_text()
+    assert page.startswith("before\n") and page.endswith("\nafter\n") and "the run before" not in page
+    assert "![" in page and "(picture.svg)" in page and "| beside 2 models |" in page
+    assert saved.picture.read_text().startswith("<?xml")
+    (size,) = json.loads(saved.results.read_text())["sizes"]
+    assert (size["models"], size["replicas"], size["workers"]) == (2, 10, 3)
+    assert set(size["reads"]) == set(READS) and size["reads"]["/metrics"][2] > 10_000
 
 
 class Listener:
