@@ -15,6 +15,7 @@ import msgspec
 from clipper.control.snapshot import ReplicaAddress
 from clipper.managers.launcher import Container, ContainerNote, Keeper, OnProgress, Runnable
 from clipper.processes.folder import ProcessFolder
+from clipper.settings.version import VersionSpec
 from clipper.supervisor import __main__ as program
 from clipper.supervisor import server
 from clipper.supervisor.workers import worker_process
@@ -80,6 +81,8 @@ class StubLauncher:
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> Container | None:
         return None
+
+    def expect(self, asleep: Mapping[str, VersionSpec]) -> None: ...
 
     async def clean_up(self, note: ContainerNote) -> None: ...
 

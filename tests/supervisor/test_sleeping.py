@@ -58,13 +58,23 @@ def test_a_model_that_nobody_asks_sleeps_and_wakes_with_the_first_query(server: 
 
 
 def test_one_that_slept_is_forked_as_it_wakes(server: Server) -> None:
-    server.start("--idle-after", "1", "--start-method", "forkserver")
+    options = ("--idle-after", "1", "--start-method", "forkserver")
+    server.start(*options)
     for model in ("m", "n"):
         server.deploy(model, answering(model), input_type="float64[2]", replicas=RANGE)
     application = {**APP, "slo_ms": 50, "waking_slo_ms": 20_000, "default_output": "asleep"}
     server.call("POST", "/applications", application)
     until(lambda: server.call("GET", "/replicas") == [])
     assert server.predict("app", [1, 2])["output"] == "m"
+    (pid,) = server.ready_pids("m")
+    assert parent_of(parent_of(pid) or 0) == server.place.pid
+    # So is the first that wakes under the next supervisor, whose fork server is warm before it is asked.
+    until(lambda: server.call("GET", "/replicas") == [])
+    server.kill()
+    before = server.log.count("is warm after")
+    server.start(*options)
+    until(lambda: server.log.count("is warm after") > before)
+    assert server.predict("app", [2, 2])["output"] == "m"
     (pid,) = server.ready_pids("m")
     assert parent_of(parent_of(pid) or 0) == server.place.pid
     assert server.stop() == 0

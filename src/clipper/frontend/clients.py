@@ -206,12 +206,15 @@ class Clients:
         return self._limits.get(self._ids.get(application, ""))
 
     def statistics(self) -> tuple[LimitStatistics, ...]:
-        keys = [("key", key.name, key.limit) for key in self._keys.values()]
-        applications = [("application", name, self.limit_of(name)) for name in self._ids]
+        # Not of all that there is, since few have limits, and this is asked each second.
         return tuple(
-            LimitStatistics(kind, name, limit.in_flight, limit.refused)
-            for kind, name, limit in (*keys, *applications)
-            if limit is not None
+            LimitStatistics(
+                "key" if isinstance(one, KeySnapshot) else "application",
+                one.name,
+                self._limits[id_].in_flight,
+                self._limits[id_].refused,
+            )
+            for id_, one in self._limited.items()
         )
 
     def _limit(self, id_: str, one: KeySnapshot | ApplicationSnapshot) -> Limit | None:

@@ -183,6 +183,12 @@ class Launcher(Protocol):
     async def adopt(self, note: ContainerNote, log_path: Path) -> Container | None:
         """Take over one of ``left``; None if it is gone, or cannot be taken over now."""
 
+    def expect(self, asleep: Mapping[str, VersionSpec]) -> None:
+        """Be told, before its keepers run, what the next queries may have it start: versions that sleep.
+
+        ``asleep``: by the names of their containers.
+        """
+
     async def clean_up(self, note: ContainerNote) -> None:
         """Remove what a container that is gone leaves behind, except its log."""
 

@@ -188,6 +188,12 @@ class Manager:
         self._watch(status, replica, ADOPTION_TIMEOUT_S if note.ready else note.spec.start_timeout_s)
         return replica
 
+    def expect(self, asleep: Mapping[ModelId, VersionSpec]) -> None:
+        """Tell the managers which versions sleep, after a start of the server: the next query may wake any of them."""
+        for name, launcher in self._launchers.items():
+            own = {slot_name(Slot(id_.name, id_.version, 1)): spec for id_, spec in asleep.items() if spec.manager == name}
+            launcher.expect(own)
+
     async def end_left(self, note: ContainerNote) -> None:
         """Kill a container that an earlier supervisor started."""
         launcher = self._launchers[note.spec.manager]

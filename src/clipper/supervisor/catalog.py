@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from clipper.errors import Conflict, NotFound, RegistryUnavailable
 from clipper.events.changes import events_of
@@ -160,9 +160,15 @@ class Catalog:
 
     def note(self, record: VersionRecord, why: str = "") -> None:
         """Record what happened to a version. It has happened, so it is in force even if it cannot be stored yet."""
-        events = events_of(self, [Put(record)], why)
-        self._put_version(record)
-        self._unsaved[record.id] = record
+        self.note_all([(record, why)])
+
+    def note_all(self, noted: Iterable[tuple[VersionRecord, str]]) -> None:
+        """Record what happened to several versions, each with its reason, in one step: a commit waits for the disk."""
+        noted = list(noted)
+        events = [event for record, why in noted for event in events_of(self, [Put(record)], why)]
+        for record, _ in noted:
+            self._put_version(record)
+            self._unsaved[record.id] = record
         self.save_notes()
         self._record(events)
 

@@ -211,6 +211,8 @@ class Supervisor:
         )
         takeover.pass_over(records, instances)
         replicas = await takeover.take_over_containers(catalog, parts.manager, starts)
+        asleep = (catalog.versions[id_] for id_, target in catalog.running().items() if target == 0)
+        parts.manager.expect({version.id: version.spec for version in asleep})
         await takeover.take_over_workers(records, parts.workers, settings)
         if cluster is not None:
             on_nodes = settings if self._config.workers_per_node else None

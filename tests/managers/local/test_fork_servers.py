@@ -400,6 +400,41 @@ def test_one_alone_begins_by_itself_and_so_does_one_with_little_memory(
     run(test(), bench)
 
 
+def test_what_was_there_before_the_server_s_start_is_reason_enough_for_one(bench: Bench) -> None:
+    async def test() -> None:
+        direct = Direct(bench)
+        servers = ForkServers(bench.processes, bench.logs, fork_from=2)
+        asleep, alone, awake = (direct.warmth(*modules) for modules in ((), ("json",), ("csv",)))
+        for name, warmth, is_there in (
+            ("taken-over", asleep, True),
+            ("asleep", asleep, False),
+            ("alone", alone, False),
+            # Nobody waits for a fork server while all of its containers run.
+            ("first", awake, True),
+            ("second", awake, True),
+        ):
+            servers.note(name, warmth, is_there=is_there)
+        await servers.warm_up()
+        (pid,) = servers.pids()
+        request = Fork(("--nonsense",), {}, "/", "/nowhere")
+        forked = await servers.fork("asleep", asleep, request, direct.log_path, None, {})
+        assert forked is not None and parent_of(forked.pid) in (pid, None)
+        # One that has come meanwhile is not forgotten, and nothing is started twice.
+        servers.note("asleep", asleep, is_there=False)
+        await servers.warm_up()
+        assert servers.pids() == [pid]
+        await forked.has_exited_within(60)
+        await servers.end_all()
+        # With the start method spawn there are none.
+        servers = ForkServers(bench.processes, bench.logs, fork_from=None)
+        for name in ("one", "two"):
+            servers.note(name, asleep, is_there=False)
+        await servers.warm_up()
+        assert servers.pids() == []
+
+    run(test(), bench)
+
+
 def test_a_container_that_cannot_be_made_is_a_failure_and_leaves_no_process(bench: Bench) -> None:
     async def test() -> None:
         direct = Direct(bench)

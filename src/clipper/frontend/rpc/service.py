@@ -111,8 +111,8 @@ class Services:
             self._applications[application.name] = application
             self._infer[application.name] = ModelInfer(application, *made, self._known)
             self._observe[application.name] = Observe(application, self._taker, *made)
-        bounds = (endpoint.max_body_bytes for endpoint in self._observe.values())
-        self.most_message_bytes = max(self._max_body_bytes, max(bounds, default=0))
+            # It does not fall when one is gone: to look at all of a thousand takes as long as the rest.
+            self.most_message_bytes = max(self.most_message_bytes, self._observe[application.name].max_body_bytes)
 
     def health(self, service: str) -> str:
         """Of a service: whether it should be sent queries. Of the server as a whole, unless it is stopping: it lives.

@@ -27,6 +27,7 @@ from clipper.managers.docker.options import (
 )
 from clipper.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable, check_needs_no_cluster
 from clipper.managers.shares import parse_gpus
+from clipper.settings.version import VersionSpec
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,9 @@ class DockerLauncher:
             return None
         container = self._know(note, id_, state, token, DockerLog(id_, self._engine, log_path, is_new=False))
         return container if state.is_running else None
+
+    def expect(self, asleep: Mapping[str, VersionSpec]) -> None:
+        """Docker keeps the images of versions that sleep."""
 
     async def clean_up(self, note: ContainerNote) -> None:
         container = self._containers.get(note.id)

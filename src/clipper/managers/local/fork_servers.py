@@ -103,7 +103,7 @@ class ForkServers:
         others = sum(other == warmth for known, other in self._of_containers.items() if known != name)
         self._of_containers[name] = warmth
         self._gone_since_s.pop(name, None)
-        if self._fork_from is None or (others + 1 < self._fork_from and not self._has_server(warmth)):
+        if not self._is_shared(warmth, others + 1):
             return None
         server = await self._server(warmth)
         if server is None or (memory_bytes is not None and memory_bytes < LEAST_MEMORY_FACTOR * server.resident_bytes):
@@ -127,6 +127,19 @@ class ForkServers:
         except ContainerFailed:
             await child.reap()
             raise
+
+    def note(self, name: str, warmth: Warmth, *, is_there: bool) -> None:
+        """A container of this warmth was there before this server's start, and still is, or may come back."""
+        if name not in self._of_containers:
+            self._of_containers[name] = warmth
+            if not is_there:
+                self.forget(name)
+
+    async def warm_up(self) -> None:
+        """Start the fork servers of containers that may come back, one after another, since each takes a processor."""
+        for warmth in {self._of_containers[name]: None for name in self._gone_since_s}:
+            if self._is_shared(warmth, list(self._of_containers.values()).count(warmth)):
+                await self._server(warmth)
 
     def forget(self, name: str) -> None:
         """A container that was asked for is gone."""
@@ -166,9 +179,11 @@ class ForkServers:
     def _now_s() -> float:
         return asyncio.get_running_loop().time()
 
-    def _has_server(self, warmth: Warmth) -> bool:
+    def _is_shared(self, warmth: Warmth, containers: int) -> bool:
+        """Whether its containers are forked, of which there are so many, also among those that are gone."""
         known = self._known.get(warmth)
-        return known is not None and known.server is not None and known.server.lives
+        has_server = known is not None and known.server is not None and known.server.lives
+        return self._fork_from is not None and (has_server or containers >= self._fork_from)
 
     async def _server(self, warmth: Warmth) -> ForkServer | None:
         """The warm fork server of a warmth; None if there is none and can be none now."""

@@ -1,6 +1,7 @@
 """Containers as processes of this machine: started, taken over and cleaned up after."""
 
 import asyncio
+import logging
 import os
 import shutil
 from collections.abc import Collection, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from clipper.errors import InvalidArgument
+from clipper.errors import ContainerFailed, InvalidArgument
 from clipper.managers.command import container_argv
 from clipper.managers.environments.builder import environments_root
 from clipper.managers.environments.provider import EnvironmentProvider
@@ -25,7 +26,7 @@ from clipper.managers.launcher import (
 from clipper.managers.local.container import LocalContainer
 from clipper.managers.local.fork_messages import Fork
 from clipper.managers.local.fork_servers import FORK_FROM, ForkServers
-from clipper.managers.local.warmth import warmth_of
+from clipper.managers.local.warmth import Warmth, warmth_of
 from clipper.managers.shares import THREAD_VARIABLES, Shares, environment, parse_gpus
 from clipper.processes import limits
 from clipper.processes.enter import entering
@@ -34,7 +35,10 @@ from clipper.processes.proc import user_of
 from clipper.processes.process import ManagedProcess
 from clipper.processes.usage import UsageKeeper
 from clipper.run_as import RunAs
+from clipper.settings.version import VersionSpec
 from clipper.types import DATA_PER_MEMORY
+
+log = logging.getLogger(__name__)
 
 # The name of a folder for one container's socket, before its number. Those of containers in Docker begin with c.
 SOCKET_FOLDER = "m"
@@ -88,7 +92,10 @@ class LocalLauncher:
         self._token = token
         forks = facilities.start_method == "forkserver"
         self.forks = ForkServers(facilities.processes, facilities.logs, facilities.run_as, fork_from if forks else None)
+        self._is_forking = forks
         self._running: dict[str, LocalContainer] = {}
+        # What there was at this server's start, by containers' names: what was taken over, and what sleeps.
+        self._found: dict[str, VersionSpec] = {}
 
     @classmethod
     def open(cls, facilities: Facilities) -> "LocalLauncher":
@@ -111,6 +118,7 @@ class LocalLauncher:
         return {
             "holding replicas to their bounds": UsageKeeper(self.running).run,
             "ending fork servers that nobody uses": self.forks.run,
+            "warming up fork servers for models that sleep": self.warm_up,
         }
 
     def choose_address(self, number: int) -> str:
@@ -141,7 +149,7 @@ class LocalLauncher:
     async def _forked(self, start: _Start) -> ManagedProcess | None:
         """Fork a container from a process that has its libraries; None if it has to be started by itself."""
         note, argv = start.note, start.argv
-        warmth = warmth_of(note.spec, argv[0], start.variables, THREAD_VARIABLES)
+        warmth = _warmth(note.spec, argv[0])
         if warmth is None:
             return None
         request = Fork(
@@ -199,7 +207,25 @@ class LocalLauncher:
             note, process, self._processes, self._folder(note), socket_folder=self._socket_folder(note)
         )
         self._running[note.name] = container
+        self._found[note.name] = note.spec
         return container
+
+    def expect(self, asleep: Mapping[str, VersionSpec]) -> None:
+        self._found |= asleep
+
+    async def warm_up(self) -> None:
+        """Warm up fork servers for versions that sleep: else the first of each environment would wake slowly."""
+        found, self._found = self._found, {}
+        for name, spec in found.items() if self._is_forking else ():
+            try:
+                prepared = await self._environments.prepare(spec, lambda text: None)
+            except ContainerFailed as error:
+                log.info("%(process)s will not start: %(error)s", {"process": name, "error": error})
+                continue
+            if (warmth := _warmth(spec, prepared.python)) is not None:
+                self.forks.note(name, warmth, is_there=name in self._running)
+            await asyncio.sleep(0)  # there may be a thousand of them
+        await self.forks.warm_up()
 
     async def clean_up(self, note: ContainerNote) -> None:
         self._running.pop(note.name, None)
@@ -227,3 +253,7 @@ class LocalLauncher:
     def _folder(self, note: ContainerNote) -> Path:
         """The folder that it works in."""
         return self._scratch / note.name
+
+
+def _warmth(spec: VersionSpec, python: str) -> Warmth | None:
+    return warmth_of(spec, python, environment(spec.cpus, Share()), THREAD_VARIABLES)

@@ -27,6 +27,7 @@ from clipper.managers.ray.messages import (
 )
 from clipper.managers.ray.placement import check_placement, placement_of, room_of
 from clipper.run_as import RunAs
+from clipper.settings.version import VersionSpec
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,9 @@ class RayLauncher:
         noted, connection = self._left.pop(note.id), self._actors.connection
         container = self._containers[note.id] = RayContainer(note, noted, connection, log_path, is_new=False)
         return container
+
+    def expect(self, asleep: Mapping[str, VersionSpec]) -> None:
+        """Nodes keep the artifacts of versions that sleep."""
 
     async def clean_up(self, note: ContainerNote) -> None:
         container = self._containers.get(note.id)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec.structs import replace
 
@@ -11,8 +11,6 @@ from clipper.control.messages import GetDemand, GetLoads
 from clipper.control.statistics import VersionLoad
 from clipper.managers.manager import Manager
 from clipper.managers.reconcile.autoscale import Autoscaler, Target
-from clipper.managers.reconcile.waking import WAKING_PER_CORE, Wakings
-from clipper.processes.limits import machine_cores
 from clipper.registry.records import VersionRecord
 from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.catalog import Catalog
@@ -61,7 +59,6 @@ class Scaler:
         self._wake = wake
         self._idle_after_s = idle_after_s
         self._versions: dict[ModelId, ScaledVersion] = {}
-        self._wakings = Wakings(WAKING_PER_CORE * len(machine_cores()))
 
     def reason(self, id_: ModelId) -> str | None:
         """The reason for a version's target replica count; None if its load has not been looked at."""
@@ -89,16 +86,13 @@ class Scaler:
             return
         # A worker of an older Clipper does not know the command.
         asked = {instance: GetDemand() for instance in self._workers.instances()}
-        for _, reply in await self._workers.ask_each(asked):
-            self._wakings.ask(reply.versions)
-        if not self._wakings.are_due:
+        # In the order in which they were asked, in which they also start: see ``managers.starts``.
+        demanded = {id_: None for _, reply in await self._workers.ask_each(asked) for id_ in reply.versions}
+        if not demanded:
             return
         self._follow_catalog()  # it may have changed since the last look
-        asleep = {id_: version for id_, version in self._versions.items() if version.autoscaler.is_asleep}
-        ready = {id_ for id_ in self._wakings.waking if any(slot.phase == "ready" for slot in self._manager.slots(id_))}
         now_s = asyncio.get_running_loop().time()
-        for id_ in self._wakings.next(asleep, ready, now_s):
-            self._follow(id_, asleep[id_].autoscaler.wake(now_s))
+        self._follow({id_: one.autoscaler.wake(now_s) for id_ in demanded if (one := self._versions.get(id_))})
 
     async def _look(self) -> None:
         self._follow_catalog()
@@ -111,9 +105,8 @@ class Scaler:
             for load in reply.versions:
                 counted[ModelId(load.model, load.version)].append((instance, load))
         self._follow_catalog()  # it may have changed meanwhile
-        for id_ in awake:
-            if (known := self._versions.get(id_)) is not None:
-                self._plan(id_, known, counted[id_])
+        targets = {id_: self._planned(id_, one, counted[id_]) for id_ in awake if (one := self._versions.get(id_))}
+        self._follow({id_: target for id_, target in targets.items() if target is not None})
 
     def _follow_catalog(self) -> None:
         followed = {}
@@ -130,27 +123,30 @@ class Scaler:
     def _scaled(self, record: VersionRecord, scaling: ReplicaRange) -> ScaledVersion:
         return ScaledVersion(record, scaling, asyncio.get_running_loop().time(), self._idle_after_s)
 
-    def _plan(self, id_: ModelId, version: ScaledVersion, counted: list[tuple[int, VersionLoad]]) -> None:
+    def _planned(self, id_: ModelId, version: ScaledVersion, counted: list[tuple[int, VersionLoad]]) -> Target | None:
         now_s = asyncio.get_running_loop().time()
         slots = self._manager.slots(id_)
         version.starts.look({slot.replica.note.id: slot.phase for slot in slots if slot.replica}, now_s)
         load = version.meter.look(counted, now_s, sum(slot.phase == "ready" for slot in slots), version.starts.start_s)
-        if load is None:
-            return
-        self._follow(id_, version.autoscaler.plan(load))
+        return None if load is None else version.autoscaler.plan(load)
 
-    def _follow(self, id_: ModelId, wish: Target) -> None:
-        """Record a target that is new, and have it followed."""
-        record = self._catalog.versions[id_]
-        if wish.replicas != record.replicas_wanted:
+    def _follow(self, targets: Mapping[ModelId, Target]) -> None:
+        """Record the targets that are new, all at once, since hundreds may wake or fall asleep together."""
+        noted = []
+        for id_, target in targets.items():
+            record = self._catalog.versions[id_]
+            if target.replicas == record.replicas_wanted:
+                continue
             log.info(
                 "%(model)s:%(version)s: %(replicas)d replicas in place of %(replicas_before)d: %(reason)s",
                 {
                     **id_.log_fields,
-                    "replicas": wish.replicas,
+                    "replicas": target.replicas,
                     "replicas_before": record.replicas_wanted,
-                    "reason": wish.reason,
+                    "reason": target.reason,
                 },
             )
-            self._catalog.note(replace(record, replicas_wanted=wish.replicas), wish.reason)
+            noted.append((replace(record, replicas_wanted=target.replicas), target.reason))
+        if noted:
+            self._catalog.note_all(noted)
             self._wake()
