@@ -100,7 +100,8 @@ class Fleet:
             if status["replicas"].get("ready") == size.replicas and len(generations) == 1 and not status["problems"]:
                 return
             time.sleep(1.0)
-        raise RuntimeError(f"not all was up within {UP_WITHIN_S:g} s: {status}")
+        found = f"replicas: {status['replicas']}, workers' generations: {sorted(generations)}"
+        raise RuntimeError(f"not all was up within {UP_WITHIN_S:g} s; {found}, problems: {status['problems'][:3]}")
 
     def deploy(self, model: str, version: str, digest: str, replicas: int) -> float:
         """Seconds until each worker serves by the version's replicas, and it is current."""

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from world import FakeWorker, World
+from fake_processes import FakeWorker
+from world import World
 
 from clipper.rollout.nodes import place_workers
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from fake_records import Records, records_of
 from msgspec.structs import replace
-from world import Records, records_of
 
 from clipper.control.snapshot import ApplicationSnapshot, Peer, ReplicaAddress
 from clipper.managers.reconcile.plan import Slot

@@ -46,19 +46,19 @@ def test_every_node_gets_a_worker_before_any_gets_two_if_there_are_not_enough_fo
 def test_nothing_waits_for_a_worker_that_is_lost_and_all_waits_for_it_once_it_is_found() -> None:
     world = NodesWorld()
     world.settle(5.0)
-    world.deploy("m", "1", "good", "a", current=True, replicas=1)
+    world.operators.deploy("m", "1", "good", "a", current=True, replicas=1)
     world.settle(5.0)
     lost = world.workers[1]
     world.cut(1)
     world.advance(world.now_s + LOST_AFTER_S + 1)
     assert lost.phase == "lost"
     before = lost.serves
-    world.deploy("m", "2", "good", "a", current=True, replicas=1)
+    world.operators.deploy("m", "2", "good", "a", current=True, replicas=1)
     World.settle(world, 10.0)
     assert world.records.models["m"].current == "2" and world.records.versions[ModelId("m", "2")].state == "ready"
     assert lost.phase == "lost" and lost.serves is before  # it goes on by that
     world.heal(1)
-    world.deploy("m", "3", "good", "a", current=True, replicas=1)
+    world.operators.deploy("m", "3", "good", "a", current=True, replicas=1)
     for _ in range(10):
         world.look()
         for worker in world.workers:
@@ -77,7 +77,7 @@ def test_a_node_that_is_lost_keeps_nobody_waiting_and_the_next_one_takes_its_num
     world.lose_node(0)
     world.follow_nodes()
     assert [worker.index for worker in world.workers] == [1, 2, 4, 5]
-    world.deploy("m", "1", "good", "a", current=True, replicas=1)
+    world.operators.deploy("m", "1", "good", "a", current=True, replicas=1)
     World.settle(world, 10.0)
     assert world.records.models["m"].current == "1"
     assert {worker.serves.workers for worker in world.workers} == {4}

@@ -5,12 +5,14 @@
 
 import os
 
+from fake_processes import BAD, GOOD, WORKERS, FakeWorker
+from fake_records import Records
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 from nodes_world import NODES, PER_NODE, NodesWorld
-from world import BAD, GOOD, WORKERS, FakeWorker, Records, World
+from world import World
 
 from clipper.control.snapshot import VersionSnapshot
 from clipper.rollout.wanted import running
@@ -42,31 +44,33 @@ class Operations(RuleBasedStateMachine):
 
     @rule(id_=ids, does=st.sampled_from([*GOOD, *GOOD, *BAD]), artifact=st.sampled_from("ab"), current=st.booleans())
     def deploy(self, id_: ModelId, does: str, artifact: str, current: bool) -> None:
-        self.world.deploy(id_.name, id_.version, does, artifact, current=current, replicas=1 + (artifact == "b"))
+        self.world.operators.deploy(
+            id_.name, id_.version, does, artifact, current=current, replicas=1 + (artifact == "b")
+        )
 
     @rule(id_=ids)
     def rollback(self, id_: ModelId) -> None:
-        self.world.rollback(id_)
+        self.world.operators.rollback(id_)
 
     @rule(id_=ids, replicas=st.integers(1, 3))
     def scale(self, id_: ModelId, replicas: int) -> None:
-        self.world.scale(id_, replicas)
+        self.world.operators.scale(id_, replicas)
 
     @rule(id_=ids, most=st.integers(1, 3))
     def let_sleep(self, id_: ModelId, most: int) -> None:
-        self.world.let_sleep(id_, most=most)
+        self.world.operators.let_sleep(id_, most=most)
 
     @rule(id_=ids)
     def remove(self, id_: ModelId) -> None:
-        self.world.remove(id_)
+        self.world.operators.remove(id_)
 
     @rule(anew=st.booleans(), seconds=st.sampled_from([0.6, 3.0]))
     def remove_what_is_being_linked(self, anew: bool, seconds: float) -> None:
         """And deploy what is broken under its name, perhaps."""
         for id_ in list(self.world.rollout.versions.linking):
-            self.world.remove(id_)
+            self.world.operators.remove(id_)
             if anew:
-                self.world.deploy(id_.name, id_.version, "broken", "a", current=True, replicas=1)
+                self.world.operators.deploy(id_.name, id_.version, "broken", "a", current=True, replicas=1)
         self.world.settle(seconds)
 
     @rule(seconds=st.sampled_from([0.6, 3.0]))
@@ -79,60 +83,60 @@ class Operations(RuleBasedStateMachine):
     @rule(id_=ids, does=st.sampled_from([*GOOD, *BAD]), artifact=st.sampled_from("ab"))
     def deploy_anew(self, id_: ModelId, does: str, artifact: str) -> None:
         """Another version under the name of one that is removed, before anybody has looked."""
-        self.world.remove(id_)
-        self.world.deploy(id_.name, id_.version, does, artifact, current=True, replicas=1)
+        self.world.operators.remove(id_)
+        self.world.operators.deploy(id_.name, id_.version, does, artifact, current=True, replicas=1)
 
     @rule(model=models)
     def remove_model(self, model: str) -> None:
-        self.world.remove_model(model)
+        self.world.operators.remove_model(model)
 
     @rule(id_=ids)
     def pin(self, id_: ModelId) -> None:
-        self.world.pin(id_)
+        self.world.operators.pin(id_)
 
     @rule()
     def unpin(self) -> None:
-        self.world.unpin()
+        self.world.operators.unpin()
 
     @rule(model=models)
     def learn_by(self, model: str) -> None:
-        self.world.learn_by(model)
+        self.world.operators.learn_by(model)
 
     @rule()
     def end_learning(self) -> None:
-        self.world.end_learning()
+        self.world.operators.end_learning()
 
     @rule(is_good=st.booleans())
     def judge_newcomers(self, is_good: bool) -> None:
-        self.world.judge_newcomers(is_good=is_good)
+        self.world.operators.judge_newcomers(is_good=is_good)
 
     @rule(judged=st.sampled_from([None, True, False]))
     def deploy_over_what_is_ramped(self, judged: bool | None) -> None:
-        self.world.learn_by("m")
+        self.world.operators.learn_by("m")
         for version in "123":
-            self.world.deploy("m", version, "good", "a", current=True, replicas=1)
+            self.world.operators.deploy("m", version, "good", "a", current=True, replicas=1)
             self.world.settle(5.0)
             if judged is not None:
-                self.world.judge_newcomers(is_good=judged)
+                self.world.operators.judge_newcomers(is_good=judged)
 
     @rule(waits_s=st.sampled_from([0.1, 2.0]))
     def deploy_and_think_better_of_it(self, waits_s: float) -> None:
         """What is current is rolled back to while its successor starts."""
-        self.world.deploy("m", "1", "good", "a", current=True, replicas=1)
+        self.world.operators.deploy("m", "1", "good", "a", current=True, replicas=1)
         self.world.settle(3.0)
-        self.world.remove(ModelId("m", "9"))
-        self.world.deploy("m", "9", "slow", "a", current=True, replicas=1)
+        self.world.operators.remove(ModelId("m", "9"))
+        self.world.operators.deploy("m", "9", "slow", "a", current=True, replicas=1)
         self.world.settle(waits_s)
         current = self.world.records.models["m"].current
         if current is not None:
-            self.world.rollback(ModelId("m", current))
+            self.world.operators.rollback(ModelId("m", current))
         self.world.settle(15.0)
 
     @rule(id_=ids, sleeps_s=st.sampled_from([0.0, 0.3, 5.0]), wakes_s=st.sampled_from([0.0, 0.6, 9.0]))
     def sleep_and_wake(self, id_: ModelId, sleeps_s: float, wakes_s: float) -> None:
         """And whatever comes next finds it asleep, awake, or between these."""
-        self.world.let_sleep(id_, most=2)
-        self.world.fall_asleep(id_)
+        self.world.operators.let_sleep(id_, most=2)
+        self.world.operators.fall_asleep(id_)
         self.world.settle(sleeps_s)
         self.world.ask_sleeper(id_)
         self.world.settle(wakes_s)
@@ -141,7 +145,7 @@ class Operations(RuleBasedStateMachine):
 
     @rule(id_=ids)
     def fall_asleep(self, id_: ModelId) -> None:
-        self.world.fall_asleep(id_)
+        self.world.operators.fall_asleep(id_)
 
     @rule(id_=ids)
     def ask_sleeper(self, id_: ModelId) -> None:
@@ -187,7 +191,7 @@ class Operations(RuleBasedStateMachine):
 
     @rule(id_=ids, replicas=st.integers(1, 2), seconds=st.sampled_from([0.5, 3.0, 12.0]))
     def upgrade_what_serves(self, id_: ModelId, replicas: int, seconds: float) -> None:
-        self.world.deploy(id_.name, id_.version, "good", "a", current=True, replicas=replicas)
+        self.world.operators.deploy(id_.name, id_.version, "good", "a", current=True, replicas=replicas)
         self.world.settle(5.0)
         self.world.restart(upgrade=True)
         self.world.settle(seconds)
@@ -195,15 +199,15 @@ class Operations(RuleBasedStateMachine):
     @rule(id_=ids)
     def scale_down_while_a_worker_drains(self, id_: ModelId) -> None:
         """What drains still has batches of its own at the replicas, and reports nothing."""
-        self.world.deploy(id_.name, id_.version, "good", "a", current=True, replicas=2)
-        self.world.scale(id_, 2)
+        self.world.operators.deploy(id_.name, id_.version, "good", "a", current=True, replicas=2)
+        self.world.operators.scale(id_, 2)
         self.world.settle(5.0)
         self.world.restart(upgrade=True)
         for _ in range(60):
             self.world.settle(0.1)
             if any(worker.phase == "draining" for worker in self.world.workers):
                 break
-        self.world.scale(id_, 1)
+        self.world.operators.scale(id_, 1)
         self.world.settle(2.5)
 
     @rule()
@@ -287,7 +291,7 @@ class Operations(RuleBasedStateMachine):
 
     def check_last_wishes(self) -> None:
         """What was asked for last is current, if it is still there and can run."""
-        for (name, version), number in self.world.last_asked():
+        for (name, version), number in self.world.operators.last_asked():
             record = self.world.records.versions[ModelId(name, version)]
             model = self.world.records.models[name]
             assert record.state in ("ready", "failed") or record.spec.target in BAD, record
@@ -349,7 +353,7 @@ class OnNodes(Operations):
             return  # it is being replaced
         self.world.advance(self.world.now_s + 16.0)
         before = self.world.records.versions.get(id_)
-        self.world.deploy(id_.name, id_.version, "good", "a", current=True, replicas=2)
+        self.world.operators.deploy(id_.name, id_.version, "good", "a", current=True, replicas=2)
         World.settle(self.world, seconds)
         assert self.world.workers[position].phase == "lost"
         if before is None and seconds == 30.0:

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from world import Records
+from fake_records import Records
 
 from clipper.control.snapshot import Snapshot
 from clipper.managers.reconcile.plan import Slot

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from fake_records import Records, records_of
 from msgspec.structs import replace as changed
-from world import Records, records_of
 
 from clipper.control.snapshot import Peer, ReplicaAddress
 from clipper.managers.reconcile.plan import Slot

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from fake_records import records_of
 from msgspec.structs import replace
 from rules_bench import (
     CURRENT,
@@ -21,7 +22,6 @@ from rules_bench import (
     version,
     worker,
 )
-from world import records_of
 
 from clipper.control.snapshot import Newcomer
 from clipper.managers.reconcile.backoff import History

@@ -3,10 +3,10 @@
 from dataclasses import replace as replace_facts
 from typing import Any
 
+from fake_records import Records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from world import Records
 
 from clipper.control.snapshot import ReplicaAddress
 from clipper.managers.reconcile.plan import Slot

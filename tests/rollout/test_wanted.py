@@ -1,8 +1,8 @@
 """What follows from the records: which versions run, how long a batch may, what fits."""
 
 import pytest
+from fake_records import records_of
 from msgspec.structs import replace
-from world import records_of
 
 from clipper.control.snapshot import Newcomer
 from clipper.errors import InvalidArgument

@@ -4,18 +4,30 @@ Whatever the rollout has done is held against the world as it really is, not as 
 whether a replica has a batch, which request came last.
 """
 
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-
+from fake_operators import Operators
+from fake_processes import (
+    BATCH_S,
+    CRASH_AFTER_S,
+    DRAIN_S,
+    HANG_S,
+    SLOW_START_S,
+    START_S,
+    START_TIMEOUT_S,
+    STOP_S,
+    UNDIALABLE_S,
+    WORKERS,
+    FakeSlot,
+    FakeWorker,
+)
+from fake_records import Records
 from msgspec.structs import replace
 
 from clipper.control.snapshot import Peer, ReplicaAddress, Snapshot
-from clipper.managers.reconcile.backoff import NO_DEATHS, History
-from clipper.managers.reconcile.plan import Phase, Slot
-from clipper.registry.records import ApplicationRecord, EndedRamp, KeyRecord, ModelRecord, VersionRecord
-from clipper.rollout import newcomers, wanted
-from clipper.rollout.facts import Facts, Failure, SlotFacts, WorkerFacts, WorkerPhase
+from clipper.managers.reconcile.backoff import NO_DEATHS
+from clipper.managers.reconcile.plan import Slot
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.rollout import wanted
+from clipper.rollout.facts import Facts, SlotFacts, WorkerFacts
 from clipper.rollout.instructions import (
     Commit,
     DrainWorker,
@@ -32,123 +44,15 @@ from clipper.rollout.instructions import (
 from clipper.rollout.rollout import Rollout
 from clipper.rollout.story import Story
 from clipper.rollout.validate import validate
-from clipper.settings.application import Link, Selection
-from clipper.settings.replicas import ReplicaRange
-from clipper.settings.version import Batching, VersionSpec
-from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
+from clipper.settings.version import VersionSpec
+from clipper.supervisor.workers.settings import WorkerSettings
 from clipper.types import ModelId
-
-START_S, SLOW_START_S, START_TIMEOUT_S, STOP_S, UNDIALABLE_S, HANG_S = 0.5, 8.0, 60.0, 0.2, 20.0, 15.0
-CRASH_AFTER_S = 3.0
-BATCH_S = 1.0
-# A worker that drains goes on with what it has, longer than another takes for a batch.
-DRAIN_S = 3.0
-# What a container does, by its version's target.
-GOOD = ("good", "slow", "undialable")
-BAD = ("broken", "hangs", "crashes", "deaf")
-WORKERS = 2
-
-
-@dataclass
-class Records:
-    applications: dict[str, ApplicationRecord] = field(default_factory=dict)
-    models: dict[str, ModelRecord] = field(default_factory=dict)
-    versions: dict[ModelId, VersionRecord] = field(default_factory=dict)
-    keys: dict[str, KeyRecord] = field(default_factory=dict)
-
-    def versions_of(self, model: str) -> list[VersionRecord]:
-        found = (record for record in self.versions.values() if record.model == model)
-        return sorted(found, key=lambda record: (record.created_at, record.version))
-
-    def linking(self, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
-        for application in self.applications.values():
-            yield from ((application, link.version) for link in application.links if link.model == model)
-
-    def copy(self) -> "Records":
-        return Records(dict(self.applications), dict(self.models), dict(self.versions), dict(self.keys))
-
-
-@dataclass
-class FakeSlot:
-    slot: Slot
-    spec: VersionSpec
-    phase: Phase = "dead"
-    id: str = ""
-    build: int = 0
-    due_s: float = float("inf")
-    dialable_at_s: float = 0.0
-    start_failure: Failure | None = None
-    last_error: str | None = None
-    history: History = NO_DEATHS
-    retired_at_s: float = 0.0
-    up_s: float = 0.0
-
-    def die(self, now_s: float, reason: str) -> None:
-        was_ready = self.phase == "ready"
-        self.start_failure = None if was_ready else Failure(reason)
-        self.history = self.history.died(now_s, now_s - self.up_s if was_ready else 0.0)
-        self.phase, self.id, self.due_s, self.last_error = "dead", "", float("inf"), reason
-
-
-@dataclass
-class FakeWorker:
-    """``serves`` is what it really serves by; ``generation`` what the supervisor has heard of that."""
-
-    index: int
-    build: int
-    instance: int
-    settings: WorkerSettings
-    phase: WorkerPhase = "starting"
-    serves: Snapshot = field(default_factory=Snapshot)
-    # Until when it has a batch, by the replica's id.
-    busy: dict[str, float] = field(default_factory=dict)
-    inbox: deque[Snapshot] = field(default_factory=deque)
-    newest: Snapshot | None = None
-    sent: Snapshot | None = None
-    generation: int | None = None
-    found_generation: int = 0
-    unlinked: dict[str, str] = field(default_factory=dict)
-    undrained: tuple[str, ...] = ()
-    replies: deque[tuple[int, dict[str, str], tuple[str, ...]]] = field(default_factory=deque)
-    hangs_since_s: float | None = None
-    back_at_s: float = float("inf")
-    node: str = ""
-    # Since when the supervisor cannot reach it; clients can.
-    cut_since_s: float | None = None
-
-    @property
-    def has_process(self) -> bool:
-        return self.phase in ("starting", "ready", "draining")
-
-    @property
-    def note(self) -> WorkerNote:
-        return WorkerNote(
-            self.index, self.instance, f"w{self.instance}", self.settings, str(self.build), node=self.node
-        )
-
-    @property
-    def asks(self) -> set[str]:
-        """Ids of the replicas that it sends batches to."""
-        models = self.serves.models
-        return {replica.id for model in models for one in model.versions for replica in one.replicas}
-
-    def push(self, snapshot: Snapshot) -> None:
-        self.newest = snapshot
-        self.send()
-
-    def send(self) -> None:
-        newest = self.newest
-        if self.phase != "ready" or newest is None or newest is self.sent or len(self.inbox) == 4:
-            return
-        if newest.generation > self.found_generation:
-            self.inbox.append(newest)
-            self.sent = newest
 
 
 class World:
     def __init__(self) -> None:
         self.now_s = 0.0
-        self.records = Records()
+        self.operators = Operators(Records())
         self.epoch = 1
         self.build = 1
         self.slots: dict[Slot, FakeSlot] = {}
@@ -165,11 +69,11 @@ class World:
         self.revision = self.fleet_revision = 0
         self._records_told = Records()
         self._slots_told: tuple[SlotFacts, ...] = ()
-        # Requests that a version be current, by their numbers: the latest that was met, and the latest of each version.
-        self.requests = 0
-        self.met: dict[str, int] = {}
-        self.asked: dict[ModelId, int] = {}
         self.pushed: list[int] = []
+
+    @property
+    def records(self) -> Records:
+        return self.operators.records
 
     # What the supervisor knows
 
@@ -292,12 +196,10 @@ class World:
                 case ApplicationRecord() as application:
                     self.records.applications[application.name] = application
         if before.promotion is not None:
-            number = self.asked[before.id]
             model = self.records.models[before.model]
             assert model.current == before.version
             assert model == model_before or model.previous not in unproven, f"{model.previous} is still ramped"
-            assert number >= self.met.get(before.model, 0), f"{before.id} was asked for before the one that is current"
-            self.met[before.model] = number
+            self.operators.note_current(before.id)
 
     def _check_can_be_ready(self, record: VersionRecord) -> None:
         ready = {one.id for one in self.slots.values() if one.phase == "ready" and one.slot.model_id == record.id}
@@ -374,6 +276,24 @@ class World:
         return FakeWorker(
             index, self.build, self.instances, self.settings, newest=newest, back_at_s=self.now_s + 0.3, node=node
         )
+
+    # What clients do
+
+    def ask_sleeper(self, id_: ModelId) -> None:
+        """A query comes to a worker. If it serves the version as one that is asleep, the scaler hears of it."""
+        record = self.records.versions.get(id_)
+        if record is None or record.replicas_wanted or record.state != "ready" or record.promotion is not None:
+            return
+        told = [
+            one
+            for worker in self.workers
+            if worker.has_process
+            for model in worker.serves.models
+            for one in model.versions
+            if (model.name, one.version) == (id_.name, id_.version)
+        ]
+        if any(one.wakes and not one.replicas for one in told):
+            self.records.versions[id_] = replace(record, replicas_wanted=1)
 
     # What happens by itself
 
@@ -470,12 +390,7 @@ class World:
         """The supervisor is killed, and another takes over: its own messages may still be under way."""
         self.settings = settings or self.settings
         if records is not None:
-            self.records = records
-            self.met.clear()
-            # By the order that is stored; of what is current already nothing is open.
-            open_ = [one for one in records.versions.values() if one.promotion is not None]
-            self.asked = {one.id: self.requests + (one.promotion or 0) for one in open_}
-            self.requests += max([one.promotion or 0 for one in open_], default=0)
+            self.operators.restore(records)
         self.build += upgrade
         self.epoch = (self.epoch if epoch is None else epoch) + 1
         self.rollout, self.pushed = Rollout(self.epoch), []
@@ -504,162 +419,6 @@ class World:
             worker.replies.clear()
         self.workers = [one for one in self.workers if one.node or one.index < WORKERS or one.phase == "starting"]
 
-    # What operators do
-
-    def deploy(self, model: str, version: str, target: str, artifact: str, *, current: bool, replicas: int) -> None:
-        id_ = ModelId(model, version)
-        before = self.records.versions.get(id_)
-        if before is not None and before.state != "failed":
-            return
-        self.records.models.setdefault(model, ModelRecord(model))
-        self.requests += 1
-        promotion = self._next_promotion(model) if current else None
-        self.records.versions[id_] = VersionRecord(
-            model,
-            version,
-            VersionSpec(artifact, "import", target),
-            Batching(),
-            True,
-            replicas,
-            created_at=float(self.requests),
-            kept=not current,
-            promotion=promotion,
-            is_new=True,
-        )
-        self.asked.pop(id_, None)
-        if current:
-            self.asked[id_] = self.requests
-
-    def rollback(self, id_: ModelId) -> None:
-        record = self.records.versions.get(id_)
-        if record is None:
-            return
-        self.requests += 1
-        self.asked[id_] = self.requests
-        if self.records.models[id_.name].current == id_.version:
-            self.met[id_.name] = self.requests
-            for waiting in wanted.cancelled(self.records, id_.name):
-                self.records.versions[waiting.id] = waiting
-            return
-        state = "starting" if record.state == "failed" else record.state
-        promotion = self._next_promotion(id_.name)
-        # One that is asleep wakes first.
-        wanted_ = max(record.replicas_wanted, 1)
-        self.records.versions[id_] = replace(
-            record, promotion=promotion, state=state, replicas_wanted=wanted_, last_error=None
-        )
-
-    def let_sleep(self, id_: ModelId, *, most: int) -> None:
-        """From now on it may have no replica; until nobody asks it, it has as many as it has."""
-        record = self.records.versions.get(id_)
-        if record is not None:
-            scaling = ReplicaRange(0, most)
-            self.records.versions[id_] = replace(
-                record, scaling=scaling, replicas_wanted=min(record.replicas_wanted, most)
-            )
-
-    def fall_asleep(self, id_: ModelId) -> None:
-        """Nobody has asked it: as the scaler decides, which leaves those alone that are to become current."""
-        record = self.records.versions.get(id_)
-        if record is not None and record.scaling and record.state == "ready" and record.promotion is None:
-            self.records.versions[id_] = replace(record, replicas_wanted=0)
-
-    def ask_sleeper(self, id_: ModelId) -> None:
-        """A query comes to a worker. If it serves the version as one that is asleep, the scaler hears of it."""
-        record = self.records.versions.get(id_)
-        if record is None or record.replicas_wanted or record.state != "ready" or record.promotion is not None:
-            return
-        told = [
-            one
-            for worker in self.workers
-            if worker.has_process
-            for model in worker.serves.models
-            for one in model.versions
-            if (model.name, one.version) == (id_.name, id_.version)
-        ]
-        if any(one.wakes and not one.replicas for one in told):
-            self.records.versions[id_] = replace(record, replicas_wanted=1)
-
-    def scale(self, id_: ModelId, replicas: int) -> None:
-        if id_ in self.records.versions:
-            self.records.versions[id_] = replace(self.records.versions[id_], replicas_wanted=replicas, scaling=None)
-
-    def remove(self, id_: ModelId) -> None:
-        record = self.records.versions.get(id_)
-        if record is None or self._is_pinned(id_) or self.records.models[id_.name].current == id_.version:
-            return
-        model = self.records.models[id_.name]
-        if model.previous == id_.version:
-            self.records.models[id_.name] = replace(model, previous=None)
-        del self.records.versions[id_]
-        self.asked.pop(id_, None)
-        self._end_ramps()
-
-    def remove_model(self, model: str) -> None:
-        if model in self.records.models and not any(self.records.linking(model)):
-            del self.records.models[model]
-            self.met.pop(model, None)
-            self.asked = {id_: number for id_, number in self.asked.items() if id_.name != model}
-            self.records.versions = {i: one for i, one in self.records.versions.items() if i.name != model}
-
-    def pin(self, id_: ModelId) -> None:
-        if id_ in self.records.versions:
-            application = ApplicationRecord("app", "float64[2]", 20.0, links=(Link(id_.name, id_.version),))
-            self.records.applications["app"] = application
-
-    def unpin(self) -> None:
-        self.records.applications.pop("app", None)
-
-    def learn_by(self, model: str) -> None:
-        """An application follows a model by a policy that learns, so that what is deployed is ramped."""
-        if model in self.records.models:
-            selection = Selection("thompson")
-            application = ApplicationRecord("learner", "float64[2]", 20.0, selection=selection, links=(Link(model),))
-            self.records.applications["learner"] = application
-
-    def end_learning(self) -> None:
-        self.records.applications.pop("learner", None)
-
-    def judge_newcomers(self, *, is_good: bool) -> None:
-        """As feedback says: it is through, or it is stopped, and its model rolled back where that is possible."""
-        learner = self.records.applications.get("learner")
-        for one in () if learner is None else learner.newcomers:
-            if one.stopped is not None:
-                continue
-            assert learner is not None
-            model = self.records.models[one.model]
-            if is_good:
-                ended = EndedRamp(one.model, one.version, 0.0, 200, 3800, 0.1, 0.1)
-                learner = newcomers.through(learner, one, ended)
-            elif one.before and self.records.versions[ModelId(one.model, one.before)].state == "ready":
-                learner = newcomers.stopped(learner, one, "it lost more")
-                if model.current == one.version:
-                    self.records.models[one.model] = replace(model, current=one.before, previous=one.version)
-                    # Nobody has asked for what is current now, and what was asked for before it is over.
-                    self.asked = {id_: number for id_, number in self.asked.items() if id_.name != one.model}
-        if learner is not None:
-            self.records.applications["learner"] = learner
-
-    def _end_ramps(self) -> None:
-        current = {model.name: model.current for model in self.records.models.values()}
-        for name, application in self.records.applications.items():
-            changed = newcomers.after_other_change(application, current.get, self.records.versions.__contains__)
-            self.records.applications[name] = changed
-
-    def last_asked(self) -> list[tuple[tuple[str, str], int]]:
-        """Of each model, the version that was last asked to be current, if it exists; and the number of the request."""
-        last: dict[str, tuple[int, ModelId]] = {}
-        for id_, number in self.asked.items():
-            last[id_.name] = max(last.get(id_.name, (0, id_)), (number, id_), key=lambda one: one[0])
-        return [((id_.name, id_.version), number) for number, id_ in last.values() if id_ in self.records.versions]
-
-    def _is_pinned(self, id_: ModelId) -> bool:
-        return any(pin == id_.version for _, pin in self.records.linking(id_.name))
-
-    def _next_promotion(self, model: str) -> int:
-        promotions = [one.promotion or 0 for one in self.records.versions.values() if one.model == model]
-        return max(promotions, default=0) + 1
-
     # In the end
 
     def settle(self, for_s: float) -> None:
@@ -680,16 +439,3 @@ class World:
                 due_s = [one.due_s for one in self.slots.values()] + [one.back_at_s for one in self.workers]
                 self.advance(min(end_s, max(self.now_s + 0.001, min([self.wake_at_s, *due_s]))))
                 self.look()
-
-
-def records_of(*records: ApplicationRecord | ModelRecord | VersionRecord) -> Records:
-    found = Records()
-    for record in records:
-        match record:
-            case ApplicationRecord():
-                found.applications[record.name] = record
-            case ModelRecord():
-                found.models[record.name] = record
-            case VersionRecord():
-                found.versions[record.id] = record
-    return found

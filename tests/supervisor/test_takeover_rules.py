@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from fake_records import records_of
 from msgspec.structs import replace
-from world import records_of
 
 from clipper.control.messages import CHANNEL_VERSION
 from clipper.managers.launcher import ContainerNote
