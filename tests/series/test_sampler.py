@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from random import Random
 
 import msgspec
 from hypothesis import given
@@ -88,6 +89,45 @@ def test_what_is_asked_for_are_the_marks_of_the_last_readings() -> None:
     run(sampler, {7: said(5, rows=3)})
     assert sampler.marks(7, facts()) == ({"app": 5}, (("m", "2", 3),))
     assert sampler.marks(8, facts()) == ({"app": NO_MARK}, (("m", "2", NO_MARK),))
+
+
+def test_a_worker_with_nothing_new_to_say_is_asked_as_before() -> None:
+    sampler = Sampler(0.0)
+    run(sampler, {7: said(5)})
+    first = sampler.marks(7, facts())
+    run(sampler, {7: NOTHING}, first=1)
+    # The very same, however often the facts are made anew: nothing is put together for it.
+    assert sampler.marks(7, facts()) is first
+    run(sampler, {7: said(6)}, first=2)
+    assert sampler.marks(7, facts())[0] == {"app": 6} and first[0] == {"app": 5}
+
+
+def test_what_is_kept_of_a_question_is_what_would_be_asked_anew() -> None:
+    """Whatever workers say, and whatever comes and goes."""
+    random, sampler = Random(5), Sampler(0.0)
+    for step in range(300):
+        names, versions = random.sample("abc", random.randrange(4)), random.sample("12", random.randrange(3))
+        now = Facts(
+            tuple(ApplicationFacts(name, f"{name}#1", 20.0) for name in sorted(names)),
+            (ModelFacts("m", "1", {version: Replicas(1, 1) for version in sorted(versions)}),),
+            frozenset({7, 8}),
+            (),
+        )
+        for _ in range(random.randrange(3)):
+            answers = {
+                instance: Answer(
+                    tuple(replace_name(said(step).applications[0], name) for name in names if random.random() < 0.3),
+                    tuple(
+                        said(rows=step, version=version).versions[0] for version in versions if random.random() < 0.3
+                    ),
+                )
+                for instance in random.sample([7, 8], random.randrange(3))
+            }
+            kept = [sampler.marks(instance, now) for instance in (7, 8)]
+            sampler._facts, sampler._asked = None, ((), (("never", "asked"),))
+            assert kept == [sampler.marks(instance, now) for instance in (7, 8)]
+            sampler.take(step * STEP_S + 0.01, now, answers)
+            sampler.forget_former({name: f"{name}#{random.choice('12')}" for name in names})
 
 
 def test_workers_are_summed() -> None:

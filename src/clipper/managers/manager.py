@@ -191,7 +191,9 @@ class Manager:
     def expect(self, asleep: Mapping[ModelId, VersionSpec]) -> None:
         """Tell the managers which versions sleep, after a start of the server: the next query may wake any of them."""
         for name, launcher in self._launchers.items():
-            own = {slot_name(Slot(id_.name, id_.version, 1)): spec for id_, spec in asleep.items() if spec.manager == name}
+            own = {
+                slot_name(Slot(id_.name, id_.version, 1)): spec for id_, spec in asleep.items() if spec.manager == name
+            }
             launcher.expect(own)
 
     async def end_left(self, note: ContainerNote) -> None:

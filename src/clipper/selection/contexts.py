@@ -208,11 +208,14 @@ class Contexts:
         """Return those of the names whose states are in memory."""
         return [name for name in names if name == EVERYONE or name in self._states]
 
+    @property
+    def has_to_reload(self) -> bool:
+        """Whether there may be any ``to_reload``: of a thousand applications this is asked four times a second."""
+        return not self.is_loaded or bool(self._uncertain)
+
     def to_reload(self) -> list[str]:
         """Return the names of states that must be read again even if nobody has changed them."""
         unread = [] if self.is_loaded else [EVERYONE]
-        if not self._uncertain:  # as nearly always, and it is asked four times a second
-            return unread
         self._uncertain = set(self.held(self._uncertain))
         return unread + [name for name in self._uncertain if name != EVERYONE or self.is_loaded]
 
