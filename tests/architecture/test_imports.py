@@ -79,8 +79,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "managers.local": "managers managers.environments processes run_as control.address control.snapshot settings",
         "managers.docker": "managers processes control.snapshot settings",
         # On a node, a container is a process of its machine.
-        "managers.ray": "build extras managers managers.environments managers.local processes run_as control "
-        "control.address control.snapshot settings tcp tls trees",
+        "managers.ray": "build extras managers managers.environments managers.local managers.reconcile processes "
+        "run_as control control.address control.snapshot settings tcp tls trees",
         "managers.open": "managers managers.local managers.docker managers.ray settings",
         "dashboard": "",
         "management.events": "",
@@ -180,6 +180,7 @@ PURE = (
     "clipper.managers.docker.dockerfile",
     "clipper.managers.ray.messages",
     "clipper.managers.ray.placement",
+    "clipper.managers.ray.revival",
     "clipper.managers.reconcile",
     "clipper.managers.environments.output",
     "clipper.managers.environments.pip_settings",

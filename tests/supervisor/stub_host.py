@@ -111,6 +111,7 @@ class StubHost:
         cluster_is_away: the cluster does not answer.
         running: by node and the worker's name.
         seen: whether it knows what processes do.
+        regained: what it has started again by itself, by the worker's name.
         provided: the folders that workers were to have, in order; ``lacks`` says why they cannot have them.
     """
 
@@ -122,6 +123,7 @@ class StubHost:
         self.seen = True
         self.provided: list[list[str]] = []
         self.lacks = ""
+        self.regained: dict[str, ProcessRecord] = {}
         self.records: list[ProcessRecord] = []
         self.ended: list[str] = []
         self._folder = folder
@@ -156,6 +158,9 @@ class StubHost:
 
     async def end(self, record: ProcessRecord) -> None:
         self.ended.append(record.name)
+
+    async def regain(self, name: str) -> ProcessRecord | None:
+        return self.regained.pop(name, None)
 
     async def sees(self, process: RunningWorker) -> bool:
         return self.seen

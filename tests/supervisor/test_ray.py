@@ -244,22 +244,23 @@ def test_another_server_of_the_cluster_takes_over_what_runs_on_ray(
     with RedisServer(tmp_path / "redis") as redis, running_cluster(environment("ray"), 2, 2) as cluster:
         redis.start()
         shared = ("--registry", redis.url)
-        with (
-            running_server(tmp_path / "first", cluster, *shared) as first,
-            running_server(tmp_path / "second", cluster, *shared) as second,
-        ):
-            deploy(first, tmp_path, monkeypatch, replicas=2)
-            replicas = {replica["id"]: replica["pid"] for replica in first.call("GET", "/replicas")}
-            actors = [actor_of(pid) for pid in replicas.values()]
-            first.kill()
-            killed_at = time.monotonic()
-            until(lambda: second.call("GET", "/status")["lease"]["role"] == "leader")
-            print(f"another leads {time.monotonic() - killed_at:.2f} s after SIGKILL")
-            assert {replica["id"]: replica["pid"] for replica in second.call("GET", "/replicas")} == replicas
-            until(lambda: second.call("GET", "/status")["ready"])
-            assert second.predict("sums", [1, 3])["output"] == 4.0
-            first.start()
-            until(lambda: first.worker_pids == [])
-            assert {replica["id"]: replica["pid"] for replica in second.call("GET", "/replicas")} == replicas
-            assert second.predict("sums", [1, 4])["output"] == 5.0
+        with running_server(tmp_path / "first", cluster, *shared) as first:
+            with running_server(tmp_path / "second", cluster, *shared) as second:
+                deploy(first, tmp_path, monkeypatch, replicas=2)
+                replicas = {replica["id"]: replica["pid"] for replica in first.call("GET", "/replicas")}
+                actors = [actor_of(pid) for pid in replicas.values()]
+                first.kill()
+                killed_at = time.monotonic()
+                until(lambda: second.call("GET", "/status")["lease"]["role"] == "leader")
+                print(f"another leads {time.monotonic() - killed_at:.2f} s after SIGKILL")
+                assert {replica["id"]: replica["pid"] for replica in second.call("GET", "/replicas")} == replicas
+                until(lambda: second.call("GET", "/status")["ready"])
+                assert second.predict("sums", [1, 3])["output"] == 4.0
+                first.start()
+                until(lambda: first.worker_pids == [])
+                assert {replica["id"]: replica["pid"] for replica in second.call("GET", "/replicas")} == replicas
+                assert second.predict("sums", [1, 4])["output"] == 5.0
+            # It has left them to the first, which ends them only if it leads when it is told to stop.
+            until(lambda: first.call("GET", "/status")["lease"]["role"] == "leader")
+            assert {replica["id"]: replica["pid"] for replica in first.call("GET", "/replicas")} == replicas
         until(lambda: [pid for pid in actors if start_time(pid) is not None] == [])

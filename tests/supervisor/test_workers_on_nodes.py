@@ -1,5 +1,7 @@
 """Query workers on the nodes of a real Ray cluster, behind a real server with a real Redis."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -262,3 +264,45 @@ def test_the_head_is_lost_and_started_anew(tmp_path: Path, monkeypatch: pytest.M
         nodes.until_ready(*nodes.hosts)
         for host in nodes.hosts:
             until(lambda: call(host, "sums/predict", input=[1, 4]).get("output") == 5.0)  # noqa: B023
+
+
+def test_what_dies_while_nobody_leads_is_started_again_and_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path) as nodes:
+        nodes.until_ready(*nodes.hosts)
+        server = nodes.server
+        deploy(server, tmp_path, monkeypatch)
+        (replica,) = server.call("GET", "/replicas")
+        before = nodes.pids()
+        server.kill()
+        for pid in (before[SECOND], replica["pid"]):
+            os.kill(pid, signal.SIGKILL)
+        killed_at = time.monotonic()
+        # Its clients are refused, and connect again; the others ask the same replica at the same address.
+        until(lambda: answers(SECOND, 3.0))
+        until(lambda: answers(THIRD, 3.0))
+        print(f"a worker and a replica that died without a server answer after {time.monotonic() - killed_at:.1f} s")
+        server.start()
+        nodes.until_ready(*nodes.hosts)
+        after = nodes.pids()
+        assert {host: pid for host, pid in after.items() if host != SECOND} == {
+            host: pid for host, pid in before.items() if host != SECOND
+        }
+        (again,) = server.call("GET", "/replicas")
+        assert (again["id"], again["state"]) == (replica["id"], "ready") and again["pid"] != replica["pid"]
+        # They are told what is new, and are started again as ever.
+        with Clipper.connect(home=server.home) as clipper:
+            clipper.create_application("more", model="sum", slo_ms=20_000)
+        for host in nodes.hosts:
+            assert call(host, "more/predict", input=[1, 3])["output"] == 4.0
+        os.kill(after[SECOND], signal.SIGKILL)
+        until(lambda: nodes.pids().get(SECOND) not in (None, after[SECOND]))
+        nodes.until_ready(*nodes.hosts)
+
+
+def answers(host: str, expected: float) -> bool:
+    try:
+        return bool(call(host, "sums/predict", input=[1, expected - 1]).get("output") == expected)
+    except httpx.TransportError:
+        return False

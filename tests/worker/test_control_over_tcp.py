@@ -1,49 +1,16 @@
 """Real workers whose control channels are on TCP: a supervisor tells them, and one passes feedback on to the other."""
 
-import asyncio
-import json
-import socket
 from collections.abc import Iterator
 
 import pytest
+from remote_worker import RemoteWorker
 
-from clipper.control.address import TcpAddress
-from clipper.control.client import ask
 from clipper.control.difference import EPOCH_BITS
-from clipper.control.identity import PeerName, Secured, write_identity
-from clipper.control.messages import Apply, Command, CommandRefused, Drain, Draining, GetStatistics, R
+from clipper.control.identity import PeerName
+from clipper.control.messages import Apply, CommandRefused, Drain, Draining, GetStatistics
 from clipper.control.snapshot import Peer, Snapshot
-from control_channel import LEADS, NOW, authority, contexts
-from serving import TIMEOUT_S, Client, Process, Serving, application, model, serving, version
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-class RemoteWorker(Process):
-    def __init__(self, system: Serving, instance: int) -> None:
-        self.name = PeerName("worker", instance)
-        self.port, self.address = free_port(), TcpAddress("127.0.0.1", free_port())
-        identity = system.folder / f"identity-{instance}.pem"
-        write_identity(identity, authority(0).issue(self.name, NOW))
-        config = {
-            "index": instance,
-            "instance": instance,
-            "host": "127.0.0.1",
-            "port": self.port,
-            "control": str(self.address),
-            "identity": str(identity),
-            "store": f"sqlite:{system.folder / 'selection.sqlite3'}",
-        }
-        super().__init__("clipper.worker", ["--config", json.dumps(config)], system.folder / f"remote-{instance}.log")
-        system.others.append(self)
-
-    def ask(self, command: Command[R], name: PeerName = LEADS) -> R:
-        secured = Secured(contexts(name).dialling, self.name)
-        return asyncio.run(ask(self.address, command, TIMEOUT_S, secured=secured))
+from control_channel import LEADS
+from serving import Client, application, model, serving, version
 
 
 @pytest.fixture

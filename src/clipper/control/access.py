@@ -16,8 +16,8 @@ class Access:
         heard: the latest epoch of a supervisor that this worker has obeyed; 0 before the first.
     """
 
-    def __init__(self) -> None:
-        self.heard = 0
+    def __init__(self, heard: int = 0) -> None:
+        self.heard = heard
 
     def admit(self, caller: PeerName | None, command: AnyCommand) -> None:
         """Check that a caller may send a command, and note the epoch for which it speaks.

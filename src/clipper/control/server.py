@@ -54,9 +54,10 @@ class ControlServer:
     Several supervisors may dial it, even at once: ``Access`` says whom it obeys.
     """
 
-    def __init__(self, answer: Callable[[AnyCommand], Awaitable[AnyReply]]) -> None:
+    def __init__(self, answer: Callable[[AnyCommand], Awaitable[AnyReply]], heard: int = 0) -> None:
+        """``heard``: the latest epoch that this worker obeyed before it was started again."""
         self._answer = answer
-        self._access = Access()
+        self._access = Access(heard)
         self._listener: asyncio.Server | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._connections = 0

@@ -87,6 +87,14 @@ class WorkerHost(Protocol):
     async def adopt(self, record: ProcessRecord) -> RunningWorker | None:
         """Go on with a worker that an earlier supervisor started; None if it is gone."""
 
+    async def regain(self, name: str) -> ProcessRecord | None:
+        """What the host has started again by itself after the worker of this name had died, and could not be told that
+        nobody wants it. It must be adopted.
+
+        Raises:
+            Unavailable: it has not yet, and no other can be started meanwhile.
+        """
+
     async def sees(self, process: RunningWorker) -> bool:
         """Whether the host can tell that a process runs. If so and the worker does not answer, it hangs; if not, the
         worker may be well, and cannot be reached."""

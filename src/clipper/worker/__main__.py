@@ -19,6 +19,7 @@ from clipper.malloc import keep_large_pieces_apart
 from clipper.open_files import raise_limit
 from clipper.worker.config import WorkerConfig
 from clipper.worker.descriptors import most_connections
+from clipper.worker.kept import KeptSnapshot, epoch_of
 from clipper.worker.worker import Worker
 
 log = logging.getLogger("clipper.worker")
@@ -52,14 +53,21 @@ async def _run(config: WorkerConfig, max_connections: int) -> int:
         return 1
     # All of Clipper is imported. Users' own policies are in artifacts that nobody writes to, but root's Python would.
     sys.dont_write_bytecode = True
-    control = ControlServer(worker.answer)
-    await control.listen(parse_address(config.control), identity)
     loop = asyncio.get_running_loop()
+    kept = KeptSnapshot(Path(config.kept), worker.answer) if config.kept else None
+    before = None if kept is None else kept.read()
+    control = ControlServer(worker.answer if kept is None else kept.answer, epoch_of(before))
+    await control.listen(parse_address(config.control), identity)
+    keeping = None if kept is None else loop.create_task(kept.run())
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     # ^C in a terminal signals the whole process group; only the supervisor decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log.info("%(worker)s answers on %(address)s", {"worker": name, "address": address})
+    if kept is not None and before is not None:
+        await kept.serve(before)
     await stop.wait()
+    if keeping is not None:
+        keeping.cancel()
     left = await worker.drain()
     log.info("%(worker)s has drained; %(count)d requests were given up", {"worker": name, "count": left})
     return 0

@@ -34,6 +34,8 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         tls: whether clients use TLS. The certificate comes with each snapshot, since it may change.
         telemetry: how it logs, and which spans it sends where.
         logs: folder of its access log and its slow-query log.
+        kept: the file in which it keeps what it serves by (``worker.kept``); if empty, it keeps nothing.
+        restart: how many times this instance was started before, on a node where no supervisor led.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for requests in progress.
     """
@@ -60,5 +62,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     telemetry: TelemetrySettings = TelemetrySettings()
     logs: str = ""
     artifacts: str = ""
+    kept: str = ""
+    restart: int = 0
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0

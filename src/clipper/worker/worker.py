@@ -143,7 +143,7 @@ class Worker:
         )
         self._surroundings = Surroundings(
             predictor=self._predictor,
-            ids=QueryIds(config.instance),
+            ids=QueryIds(config.instance, config.restart),
             random=random,
             store=self._store,
             committer=Committer(self._store),

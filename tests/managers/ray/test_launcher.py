@@ -78,7 +78,7 @@ def test_containers_outlive_the_driver(bench: Bench) -> None:
     async def test() -> None:
         bench.manager.start(SLOT, bench.model(f"print('still here')\n{SUM}"))
         pid = await bench.ready()
-        connection = container_of(bench.status.replica)._connection
+        connection = container_of(bench.status.replica)._actors.connection
         driver = connection._process
         assert driver is not None
         driver._process.kill()

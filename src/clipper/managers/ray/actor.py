@@ -1,7 +1,8 @@
 """The actor of one replica: it runs on a node of the cluster, and starts and watches the container there.
 
 The container is a process of its own, started as the manager ``local`` starts it. So each language, framework and
-environment works as on one machine, and what the model does cannot hurt Ray's worker.
+environment works as on one machine, and what the model does cannot hurt Ray's worker. If the container dies and no
+supervisor does anything about it, the actor starts it again (``revival.py``), behind the same front.
 """
 
 import logging
@@ -26,6 +27,7 @@ from clipper.managers.ray.front import TlsFront
 from clipper.managers.ray.messages import Launched, LogPart, Noted, NotLaunched
 from clipper.managers.ray.node_actor import NodeActor
 from clipper.managers.ray.ports import bind_in_range
+from clipper.managers.ray.reviver import Reviver
 from clipper.managers.ray.watched import WatchedTasks
 from clipper.managers.shares import Shares
 
@@ -48,6 +50,9 @@ class ReplicaActor(NodeActor):
         self._container: LocalContainer | None = None
         self._launcher: LocalLauncher | None = None
         self._watched: WatchedTasks | None = None
+        self._reviver: Reviver | None = None
+        # The note of the container as it is started here.
+        self._here: ContainerNote | None = None
         self._facilities = Facilities(
             home=self._folder,
             artifacts=self._artifacts.folder,
@@ -73,22 +78,28 @@ class ReplicaActor(NodeActor):
         except (ClipperError, OSError) as error:
             return msgspec.to_builtins(NotLaunched(str(error)))
         self._noted = Noted(note_text, self._description.name, token, launched)
+        self._reviver = Reviver(self._has_died, self._start_again)
         return msgspec.to_builtins(launched)
 
     async def progress(self) -> str:
         return self._progress
 
+    async def is_up(self) -> bool:
+        """Whether the container runs."""
+        return self._container is not None and not self._container.exited.is_set()
+
     async def ended(self) -> str:
-        """Wait until the container has ended; return how."""
-        assert self._container is not None
-        await self._container.exited.wait()
-        return self._container.how_it_ended
+        """Wait until the container has ended that runs now; return how."""
+        container = self._running
+        await container.exited.wait()
+        return container.how_it_ended
 
     async def stop(self, grace_s: float) -> str:
         """End the container; return how it ended, once it has."""
-        assert self._container is not None
-        await self._container.stop(grace_s)
-        return self._container.how_it_ended
+        self._let_end()
+        container = self._running
+        await container.stop(grace_s)
+        return container.how_it_ended
 
     async def read_log(self, offset: int | None) -> Any:
         """What it has written since ``offset``; None means since what was read last."""
@@ -107,18 +118,21 @@ class ReplicaActor(NodeActor):
             self._noted = replace(self._noted, note=msgspec.json.encode(replace(note, ready=True)).decode())
 
     async def clean_up(self) -> None:
+        self._let_end()
         if self._watched is not None:
             self._watched.cancel()
         if self._container is not None:
             await self._container.stop(grace_s=0)
         await super().clean_up()
 
-    async def _launch(self, note: ContainerNote, token: str, ports: tuple[int, int]) -> Launched:
-        def on_progress(text: str) -> None:
-            self._progress = text
+    @property
+    def _running(self) -> LocalContainer:
+        assert self._container is not None, "it was launched"
+        return self._container
 
+    async def _launch(self, note: ContainerNote, token: str, ports: tuple[int, int]) -> Launched:
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
-        self._launcher = LocalLauncher(
+        launcher = self._launcher = LocalLauncher(
             self._facilities,
             EnvironmentProvider(self._processes, self._facilities.artifacts, self._facilities.environments),
             # Ray has chosen the GPUs, and counts processors without binding anybody to one.
@@ -128,18 +142,47 @@ class ReplicaActor(NodeActor):
         path = self._folder / "run" / "s"
         host = self._description.host
         listener = bind_in_range(host, ports)
+        self._here = replace(
+            note, listen=f"unix:{path}", spec=replace(note.spec, gpus=str(len(gpus)) if gpus else None)
+        )
         try:
-            here = replace(note, listen=f"unix:{path}", spec=replace(note.spec, gpus=str(len(gpus)) if gpus else None))
-            container = await self._launcher.launch(here, self._log_path, on_progress)
-            self._container = container
+            container = self._container = await launcher.launch(self._here, self._log_path, self._on_progress)
         except BaseException:
             listener.close()
             raise
         identity = make_identity()
-        watched = self._watched = WatchedTasks(container.kill)
+        watched = self._watched = WatchedTasks(self._kill)
         watched.start("its TLS front", TlsFront(listener, identity.context, path).run)
         watched.start("bounding its log", LogKeeper(self._folder).run)
-        for what, run in self._launcher.keepers().items():
+        for what, run in launcher.keepers().items():
             watched.start(what, run)
         address = f"tcp:{host}:{listener.getsockname()[1]}"
         return Launched(address, identity.certificate, container.pid, container.warning)
+
+    def _on_progress(self, text: str) -> None:
+        self._progress = text
+
+    async def _start_again(self) -> None:
+        assert self._launcher is not None and self._here is not None and self._noted is not None
+        await self._launcher.clean_up(self._here)
+        container = self._container = await self._launcher.launch(self._here, self._log_path, self._on_progress)
+        # Nobody has seen it ready.
+        note = msgspec.json.decode(self._noted.note, type=ContainerNote)
+        launched = replace(self._noted.launched, pid=container.pid)
+        self._noted = replace(
+            self._noted, note=msgspec.json.encode(replace(note, ready=False)).decode(), launched=launched
+        )
+        log.warning("started %(replica)s again, since no supervisor did", note.log_fields)
+
+    async def _has_died(self) -> None:
+        await self._running.exited.wait()
+
+    def _let_end(self) -> None:
+        """What ends from now on is not started again."""
+        if self._reviver is not None:
+            self._reviver.end()
+
+    def _kill(self, reason: str) -> None:
+        """The container cannot go on with what is beside it."""
+        self._let_end()
+        self._running.kill(reason)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -19,6 +19,21 @@ N = TypeVar("N")
 
 # What an actor does at once. One that takes longer is in trouble, and is killed.
 CALL_TIMEOUT_S = 10.0
+# How long to wait for an actor to start again what has ended, while this server may do nothing: its first pauses, and a
+# start. After that the caller asks again later, by its own rules.
+REVIVAL_TIMEOUT_S = 20.0
+LOOK_EVERY_S = 0.5
+# How long an actor is spared that could not be ended, once others are ended: its slot is started again by then.
+SPARED_FOR_S = 60.0
+
+
+class Removable(Protocol):
+    """As an ``ActorProcess``."""
+
+    actor: str
+    has_died: bool
+
+    async def remove(self) -> bool: ...
 
 
 class Actors:
@@ -41,6 +56,10 @@ class Actors:
         self._known: set[str] = set()
         # Whether there may be actors of this home besides these: Ray was away when they should have been killed.
         self._may_be_more = False
+        # Those that could not be ended when what they ran had ended, by the names of their slots; and until when those
+        # are spared.
+        self._unended: dict[str, str] = {}
+        self._spared_until_s: dict[str, float] = {}
         # One artifact is sent to one node once, also if several actors that start wait for it.
         self._deliveries: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -49,10 +68,9 @@ class Actors:
         self._known.add(actor)
         self._in_use.touch()
 
-    def drop(self, actor: str, *, may_run: bool = False) -> None:
-        """Nobody uses it any more. ``may_run``: it could not be killed."""
+    def drop(self, actor: str) -> None:
+        """Nobody uses it any more."""
         self._known.discard(actor)
-        self._may_be_more |= may_run
         self.close_if_idle()
 
     def close_if_idle(self) -> None:
@@ -70,8 +88,8 @@ class Actors:
         """
         return await self.connection.ask(lambda number: Call(number, actor, method, list(arguments)), within_s)
 
-    async def kill(self, actor: str) -> None:
-        """End an actor, or note that it could not be ended now."""
+    async def kill(self, actor: str) -> bool:
+        """End an actor, or note that it could not be ended now; return whether it is."""
         try:
             await self.connection.ask(lambda number: Kill(number, actor), CALL_TIMEOUT_S)
         except ClipperError as error:
@@ -80,11 +98,55 @@ class Actors:
                 {"replica": actor, "error": error},
             )
             self._may_be_more = True
+            return False
+        return True
+
+    async def end(self, name: str, process: "Removable") -> None:
+        """Remove what has ended. If it has died and its actor cannot be told now, ``regain`` may find it again.
+
+        ``name``: of its slot.
+        """
+        if await process.remove() or not process.has_died:
+            self.drop(process.actor)
+        else:
+            self._unended[name] = process.actor
+
+    async def regain(self, name: str, noted: type[N]) -> tuple[str, N] | None:
+        """What the actor of a slot has started again by itself, since nobody could end it: its name and its note.
+
+        Raises:
+            Unavailable: it has not, and this server may not start another now.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + REVIVAL_TIMEOUT_S
+        while (actor := self._unended.get(name)) is not None:
+            try:
+                is_up = await self.call(actor, "is_up", within_s=CALL_TIMEOUT_S)
+                note = await self.call(actor, "noted", within_s=CALL_TIMEOUT_S) if is_up else None
+            except ActorGone:
+                self._forget(name)
+                continue
+            if note is not None:
+                del self._unended[name]
+                self._spared_until_s.pop(actor, None)
+                log.info("going on with %(replica)s, which its actor has started again", {"replica": actor})
+                return actor, msgspec.convert(note, noted)
+            if self.connection.may_act and await self.kill(actor):
+                self._forget(name)
+            elif loop.time() > give_up_s:
+                raise Unavailable(f"its actor {actor} has not started it again, and this server may not do so now")
+            else:
+                await asyncio.sleep(LOOK_EVERY_S)
+        return None
 
     async def remove_strays(self) -> None:
         """Kill actors of this home that nobody knows: Ray was away, or an earlier supervisor was killed."""
         actors = await self.connection.ask(List)
         self._may_be_more = False
+        now_s = asyncio.get_running_loop().time()
+        for name, actor in list(self._unended.items()):
+            if now_s > self._spared_until_s.setdefault(actor, now_s + SPARED_FOR_S):
+                self._forget(name)
         for actor in actors:
             if actor not in self._known:
                 log.info("killing actor %(replica)s, which an earlier start left", {"replica": actor})
@@ -117,6 +179,12 @@ class Actors:
                 on_sending()
                 folder = str(self._artifacts / digest)
                 await self.connection.ask(lambda number: Ship(number, actor, digest, folder))
+
+    def _forget(self, name: str) -> None:
+        """The actor of this slot is gone, or is no more spared."""
+        actor = self._unended.pop(name)
+        self._spared_until_s.pop(actor, None)
+        self.drop(actor)
 
     async def _noted(self, actor: str, noted: type[N]) -> N | None:
         try:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from clipper.errors import Unavailable
-from clipper.managers.ray.messages import Answer, Connected, Failed, Gone, Refused, Reply, Request, line
+from clipper.managers.ray.messages import READS, Answer, Call, Connected, Failed, Gone, Refused, Reply, Request, line
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,11 @@ class Connection:
         self._failure, self._retry_at_s = "", 0.0
         self._numbers = itertools.count(1)
 
+    @property
+    def may_act(self) -> bool:
+        """Whether this server may do more than look."""
+        return self._cluster.may_act()
+
     async def ask(self, make: Callable[[int], Request], within_s: float | None = None) -> Any:
         """Have a request carried out; return the value of its answer.
 
@@ -76,10 +81,10 @@ class Connection:
             ActorGone: the request's actor has ended.
             Unavailable: the cluster cannot be reached, refuses, or does not answer in time.
         """
-        if not self._cluster.may_act():
+        request = make(next(self._numbers))
+        if not self.may_act and not (isinstance(request, Call) and request.method in READS):
             raise Unavailable("whether this server still leads is not known, so it leaves what runs on Ray alone")
         process = await self._connected()
-        request = make(next(self._numbers))
         try:
             async with asyncio.timeout(within_s):
                 reply = await process.ask(request)

@@ -87,6 +87,14 @@ class RayLauncher:
 
     async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> RayContainer:
         actors = self._actors
+        if (regained := await actors.regain(note.name, Noted)) is not None:
+            actor, noted = regained
+            before = msgspec.json.decode(noted.note, type=ContainerNote)
+            if (before.spec, before.build) == (note.spec, note.build):
+                container = self._containers[note.id] = RayContainer(note, noted, actors, actor, log_path, is_new=False)
+                return container
+            await actors.kill(actor)
+            actors.drop(actor)
         actors.use(note.id)
         try:
             await actors.remove_strays()
@@ -100,7 +108,7 @@ class RayLauncher:
         except BaseException:
             actors.drop(note.id)
             raise
-        container = self._containers[note.id] = RayContainer(note, noted, actors.connection, log_path, is_new=True)
+        container = self._containers[note.id] = RayContainer(note, noted, actors, note.id, log_path, is_new=True)
         return container
 
     async def left(self) -> list[ContainerNote]:
@@ -108,8 +116,8 @@ class RayLauncher:
         return [msgspec.json.decode(noted.note, type=ContainerNote) for noted in self._left.values()]
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> RayContainer | None:
-        noted, connection = self._left.pop(note.id), self._actors.connection
-        container = self._containers[note.id] = RayContainer(note, noted, connection, log_path, is_new=False)
+        noted, actors = self._left.pop(note.id), self._actors
+        container = self._containers[note.id] = RayContainer(note, noted, actors, note.id, log_path, is_new=False)
         return container
 
     def expect(self, asleep: Mapping[str, VersionSpec]) -> None:
@@ -119,9 +127,8 @@ class RayLauncher:
         container = self._containers.get(note.id)
         if container is not None:
             await container.save_log()
-            is_removed = await container.remove()
             del self._containers[note.id]
-            self._actors.drop(note.id, may_run=not is_removed)
+            await self._actors.end(note.name, container)
 
     async def prune(self, artifacts: Collection[str]) -> None:
         """Nodes remove artifacts that nobody uses any more: several homes may share a node."""

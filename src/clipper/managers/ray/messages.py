@@ -23,6 +23,8 @@ Method = Literal[
     "request_identity",
     "take_identity",
 ]
+# Those that change nothing, so that a server may call them that does not know whether it still leads.
+READS: frozenset[Method] = frozenset(("noted", "ended", "is_up", "progress", "read_log"))
 # What an actor runs.
 Kind = Literal["replica", "worker"]
 

@@ -1,7 +1,8 @@
 """The actor of one query worker: it starts the worker on its node, and watches it.
 
 The worker is a process of its own, which answers queries and its control channel at the node's address. It goes on
-while no server is there.
+while no server is there. If it dies then, the actor starts it again (``revival.py``) at the same address, and it serves
+by the snapshot that it had (``worker.kept``).
 """
 
 import logging
@@ -20,6 +21,7 @@ from clipper.managers.logs import LogKeeper, tail
 from clipper.managers.ray.messages import NotLaunched, WorkerLaunch, WorkerLaunched
 from clipper.managers.ray.node_actor import NodeActor
 from clipper.managers.ray.ports import bind_in_range
+from clipper.managers.ray.reviver import Reviver
 from clipper.managers.ray.watched import WatchedTasks
 from clipper.managers.worker_host import worker_argv
 from clipper.processes.process import ManagedProcess
@@ -42,6 +44,8 @@ class WorkerActor(NodeActor):
         self._launched: WorkerLaunched | None = None
         self._process: ManagedProcess | None = None
         self._watched: WatchedTasks | None = None
+        self._reviver: Reviver | None = None
+        self._restarts = 0
         self._killed_because = ""
 
     async def noted(self) -> Any:
@@ -65,38 +69,23 @@ class WorkerActor(NodeActor):
             ports: its control channel listens on one of this range.
         """
         launch = msgspec.json.decode(text, type=WorkerLaunch)
-        host = self._description.host
-        # A folder for each, since each actor bounds what is in its worker's.
-        logs = self._kept / "logs" / launch.name
-        self._log_path = logs / f"{launch.name}.log"
         try:
-            for folder in (self._kept, logs):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Free now. If another process takes the port first, the worker ends, and the next start finds another.
-            with bind_in_range(host, ports) as bound:
-                control = TcpAddress(host, bound.getsockname()[1])
-            folders = {
-                "host": host,
-                "node": host,
-                "identity": str(self._identity),
-                "run": str(self._folder / "run"),
-                "logs": str(logs),
-                "decisions": str(self._kept / "decisions"),
-                "artifacts": str(self._artifacts.folder),
-            }
-            process = self._process = self._processes.launch(
-                launch.name,
-                worker_argv(launch.config | folders, control),
-                log_path=self._log_path,
-                cwd=self._folder / "run",
-                environment=launch.environment,
-                extra=launch.note | {"control": control.wire},
-            )
+            with bind_in_range(self._description.host, ports) as bound:
+                control = TcpAddress(self._description.host, bound.getsockname()[1])
+            self._start(launch, control)
         except (ClipperError, OSError) as error:
             return msgspec.to_builtins(NotLaunched(str(error)))
-        self._launched = WorkerLaunched(self._description.node, process.record)
-        self._watched = WatchedTasks(self._kill)
-        self._watched.start("bounding its log", LogKeeper(logs).run)
+
+        async def start_again() -> None:
+            self._restarts += 1
+            self._start(launch, control)
+            log.warning(
+                "started %(worker)s again, pid %(pid)d, since no supervisor did",
+                {"worker": launch.name, "pid": self._running.pid},
+            )
+
+        self._reviver = Reviver(self._has_died, start_again)
         return msgspec.to_builtins(self._launched)
 
     async def is_up(self) -> bool:
@@ -104,38 +93,92 @@ class WorkerActor(NodeActor):
         return self._process is not None and not self._process.exited.is_set()
 
     async def ended(self) -> str:
-        """Wait until the worker has ended; return how."""
-        assert self._process is not None
-        await self._process.exited.wait()
-        return self._how_it_ended()
+        """Wait until the worker has ended that runs now; return how."""
+        process = self._running
+        await process.exited.wait()
+        return self._how_it_ended(process)
 
     async def terminate(self) -> None:
         """Ask the worker to drain and end."""
+        self._let_end()
         if self._process is not None:
             self._process.terminate()
 
     async def stop(self, grace_s: float) -> str:
         """End the worker; return how it ended, once it has."""
-        assert self._process is not None
-        await self._process.stop(grace_s)
-        return self._how_it_ended()
+        self._let_end()
+        process = self._running
+        await process.stop(grace_s)
+        return self._how_it_ended(process)
 
     async def clean_up(self) -> None:
+        self._let_end()
         if self._watched is not None:
             self._watched.cancel()
         if self._process is not None:
             await self._process.stop(grace_s=0)
         await super().clean_up()
 
+    @property
+    def _running(self) -> ManagedProcess:
+        assert self._process is not None, "it was launched"
+        return self._process
+
+    def _start(self, launch: WorkerLaunch, control: TcpAddress) -> None:
+        """
+        Raises:
+            ClipperError, OSError: it cannot be started.
+        """
+        # A folder for each, since each actor bounds what is in its worker's.
+        logs = self._kept / "logs" / launch.name
+        self._log_path = logs / f"{launch.name}.log"
+        for folder in (self._kept, logs):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        of_node = {
+            "host": control.host,
+            "node": control.host,
+            "identity": str(self._identity),
+            "run": str(self._folder / "run"),
+            "logs": str(logs),
+            "decisions": str(self._kept / "decisions"),
+            "artifacts": str(self._artifacts.folder),
+            "kept": str(self._folder / "run" / "kept.snapshot"),
+            "restart": self._restarts,
+        }
+        self._killed_because = ""
+        process = self._process = self._processes.launch(
+            launch.name,
+            worker_argv(launch.config | of_node, control),
+            log_path=self._log_path,
+            cwd=self._folder / "run",
+            environment=launch.environment,
+            extra=launch.note | {"control": control.wire},
+        )
+        self._launched = WorkerLaunched(self._description.node, process.record)
+        if self._watched is None:
+            self._watched = WatchedTasks(self._kill)
+            self._watched.start("bounding its log", LogKeeper(logs).run)
+
+    async def _has_died(self) -> None:
+        process = self._running
+        await process.exited.wait()
+        if process.exit_code == 0:  # it has drained, as it was told
+            self._let_end()
+
+    def _let_end(self) -> None:
+        """What ends from now on is not started again."""
+        if self._reviver is not None:
+            self._reviver.end()
+
     def _kill(self, reason: str) -> None:
+        self._let_end()
         self._killed_because = reason
         if self._process is not None:
             self._process.kill()
 
-    def _how_it_ended(self) -> str:
+    def _how_it_ended(self, process: ManagedProcess) -> str:
         """The rest of a sentence about it. Its log stays on the node, so its last line is told, too."""
-        assert self._process is not None
         if self._killed_because:
             return self._killed_because
         last = tail(self._log_path, 1)
-        return self._process.how_it_ended + (f", and its last line is {last[0][:500]!r}" if last else "")
+        return process.how_it_ended + (f", and its last line is {last[0][:500]!r}" if last else "")

@@ -86,6 +86,14 @@ class RayWorkerHost:
             actors.drop(actor)
             raise
 
+    async def regain(self, name: str) -> ProcessRecord | None:
+        regained = await self._actors.regain(name, WorkerLaunched)
+        if regained is None:
+            return None
+        actor, launched = regained
+        self._left[actor] = launched
+        return launched.record
+
     async def adopt(self, record: ProcessRecord) -> RayWorker:
         actor = next(actor for actor, left in self._left.items() if left.record == record)
         # How old its certificate is, and who signed it, is not known.
@@ -98,7 +106,7 @@ class RayWorkerHost:
     async def end(self, record: ProcessRecord) -> None:
         worker = await self.adopt(record)
         await worker.stop(END_GRACE_S)
-        await worker.remove()
+        await self._actors.end(record.name, worker)
 
     async def sees(self, process: RunningWorker) -> bool:
         return await _own(process).is_seen()
@@ -117,7 +125,7 @@ class RayWorkerHost:
         if process is not None:
             worker = _own(process)
             self._provided.pop(worker.actor, None)
-            await worker.remove()
+            await self._actors.end(name, worker)
 
     def close(self) -> None:
         self._actors.connection.close()

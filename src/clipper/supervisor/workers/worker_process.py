@@ -18,7 +18,6 @@ from clipper.control.messages import (
     Command,
     CommandRefused,
     Drain,
-    GetLoads,
     GetStatistics,
     encode,
 )
@@ -31,7 +30,7 @@ from clipper.processes.process import ProcessRecord
 from clipper.rollout.facts import WorkerPhase
 from clipper.rollout.newcomers import without_ramps
 from clipper.supervisor.workers.apply_messages import ApplyMessage, ApplyMessages
-from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
+from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings, worker_note
 from clipper.tls.material import TlsMaterial
 from clipper.types import STORE_VARIABLE
 
@@ -57,9 +56,7 @@ DRAIN_MARGIN_S = 1.0
 MAX_APPLYING = 4
 # Workers of this version of the control channel, and of later ones, take differences.
 DIFFERENCES_SINCE = 2
-# Asks a worker for nothing: it answers in a turn of its loop, however many applications and models it serves.
-NOTHING = GetLoads(())
-# Its generation, without a megabyte of statistics.
+# Its generation, without a megabyte of statistics: it answers in a turn of its loop, however many models it serves.
 BASICS = GetStatistics((), ())
 # Query ids have this much room for the number of the worker's start; numbers repeat after a million starts.
 INSTANCES = 2**20
@@ -180,7 +177,7 @@ class WorkerProcess:
             ready_at_s = None
             try:
                 self._killed_because = None
-                self.process = self.process or await self._launch()
+                self.process = self.process or await self._regained() or await self._launch()
                 trouble = await self._dial(self.process)
                 if trouble is None:
                     ready_at_s = loop.time()
@@ -287,6 +284,12 @@ class WorkerProcess:
         self._connections.close()
         await self._host.clean_up(self.name, process, self.control)
 
+    async def _regained(self) -> RunningWorker | None:
+        """What its host has started again by itself; None if that is nothing."""
+        if (record := await self._host.regain(self.name)) and (note := worker_note(record)):
+            await self.adopt(record, note)
+        return self.process
+
     async def _launch(self) -> RunningWorker:
         self.instance = self._next_instance() % INSTANCES
         self.is_adopted = self.is_outdated = False
@@ -340,7 +343,7 @@ class WorkerProcess:
         """Wait until it is gone or hangs; return which."""
         while not await process.has_exited_within(CHECK_EVERY_S):
             try:
-                await self.ask(NOTHING, CHECK_TIMEOUT_S)
+                found = await self.ask(BASICS, CHECK_TIMEOUT_S)
             except (OSError, ProtocolViolation) as error:
                 if self._tells_nothing(error):
                     log.warning(
@@ -352,7 +355,7 @@ class WorkerProcess:
                     if await self._host.sees(process):
                         return f"{self.name} hung: {error!r}"
             else:
-                self._is_found()
+                self._is_found(found.worker.generation)
         return f"{self.name} {process.how_it_ended}"
 
     def _is_lost(self, error: Exception) -> None:
@@ -363,11 +366,12 @@ class WorkerProcess:
             self.last_error = f"{self.name} cannot be reached: {error!r}"
             self._on_change()
 
-    def _is_found(self) -> None:
-        """It can be reached again. It counts as before, and gets the newest snapshot before anything goes on."""
-        if self.phase == "lost":
+    def _is_found(self, generation: int) -> None:
+        """It answers. One that was lost, or that its host has started again, gets the newest snapshot before all."""
+        is_behind = self.applied is not None and generation < self.applied.generation
+        if self.phase == "lost" or (self.phase == "ready" and is_behind):
             log.info("%(worker)s can be reached again", {"worker": self.name})
-            self.phase, self.last_error = "ready", None
+            self.phase, self.last_error, self.applied, self._sent = "ready", None, None, None
             self._begin_to_apply()
             self._on_change()
 

@@ -1,0 +1,103 @@
+"""What a worker serves by, kept in a file of its node: by this it serves again if it is started where no supervisor is.
+
+A supervisor would send it the newest snapshot at its start. Without one, what it had is right, since only a supervisor
+changes anything.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from clipper.control.difference import EPOCH_BITS, Holding
+from clipper.control.messages import (
+    AnyCommand,
+    AnyReply,
+    Applied,
+    Apply,
+    ApplyDifference,
+    Framer,
+    decode_command,
+    encode,
+)
+from clipper.errors import ProtocolViolation
+
+log = logging.getLogger(__name__)
+
+# Of thousands of models it is megabytes. A change that is not written yet when the worker dies is lost with it only if
+# no supervisor is left that knows it.
+WRITE_EVERY_S = 1.0
+
+
+class KeptSnapshot:
+    """Stands before a worker's ``answer``, and keeps what the worker has applied."""
+
+    def __init__(self, path: Path, answer: Callable[[AnyCommand], Awaitable[AnyReply]]) -> None:
+        self._path = path
+        self._answer = answer
+        # As it was sent: the code of users' own policies is located anew.
+        self._held = Holding()
+        self._newest: Apply | None = None
+        self._has_changed = asyncio.Event()
+
+    def read(self) -> Apply | None:
+        """What was kept; None if that is nothing, or cannot be used."""
+        try:
+            commands = [decode_command(body) for body in Framer().feed(self._path.read_bytes())]
+        except FileNotFoundError:
+            return None
+        except (OSError, ProtocolViolation) as error:
+            log.error("what this worker served by cannot be read: %(error)s", {"error": error})
+            return None
+        return next((command for command in commands if isinstance(command, Apply)), None)
+
+    async def answer(self, command: AnyCommand) -> AnyReply:
+        reply = await self._answer(command)
+        if isinstance(command, Apply | ApplyDifference) and isinstance(reply, Applied):
+            if isinstance(command, Apply):
+                difference = self._held.difference_to(command.snapshot)
+            else:
+                difference = command.difference
+            # If a newer one is in force, its own reply is taken.
+            if not reply.needs_whole and reply.generation == difference.generation and self._held.takes(difference):
+                self._held.follow(difference)
+                before = None if self._newest is None else self._newest.tls
+                self._newest = Apply(self._held.snapshot(), command.tls or before, command.is_stopping)
+                self._has_changed.set()
+        return reply
+
+    async def serve(self, kept: Apply) -> None:
+        """Let the worker serve by what it had, unless a supervisor has been quicker."""
+        epoch = epoch_of(kept)
+        try:
+            await self.answer(kept)
+        except Exception:  # any: it must not end in a crash loop by what only a supervisor can replace
+            log.exception("what this worker served by, of epoch %(epoch)d, cannot be applied", {"epoch": epoch})
+        else:
+            log.info("serves again by what it served by, of epoch %(epoch)d", {"epoch": epoch})
+
+    async def run(self) -> None:
+        """Write what has changed, until cancelled."""
+        while True:
+            await self._has_changed.wait()
+            self._has_changed.clear()
+            try:
+                await asyncio.to_thread(self._write)
+            except OSError as error:
+                log.error("what this worker serves by cannot be kept: %(error)s", {"error": error})
+            await asyncio.sleep(WRITE_EVERY_S)
+
+    def _write(self) -> None:
+        assert self._newest is not None
+        temporary = self._path.with_name(f"{self._path.name}.tmp")
+        temporary.unlink(missing_ok=True)
+        # It may hold the key of the query port's certificate.
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(encode(self._newest))
+        temporary.replace(self._path)
+
+
+def epoch_of(kept: Apply | None) -> int:
+    """The epoch of the supervisor that it is of; 0 if there is none."""
+    return 0 if kept is None else kept.snapshot.generation >> EPOCH_BITS

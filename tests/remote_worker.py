@@ -1,0 +1,44 @@
+"""A real worker whose control channel is on TCP."""
+
+import asyncio
+import json
+import socket
+
+from clipper.control.address import TcpAddress
+from clipper.control.client import ask
+from clipper.control.identity import PeerName, Secured, write_identity
+from clipper.control.messages import Command, R
+from control_channel import LEADS, NOW, authority, contexts
+from serving import TIMEOUT_S, Process, Serving
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class RemoteWorker(Process):
+    """``at``: another's ports are its own, too. ``config``: what it has besides."""
+
+    def __init__(self, system: Serving, instance: int, at: "RemoteWorker | None" = None, **config: object) -> None:
+        self.name = PeerName("worker", instance)
+        self.port = free_port() if at is None else at.port
+        self.address = TcpAddress("127.0.0.1", free_port()) if at is None else at.address
+        identity = system.folder / f"identity-{instance}.pem"
+        write_identity(identity, authority(0).issue(self.name, NOW))
+        config |= {
+            "index": instance,
+            "instance": instance,
+            "host": "127.0.0.1",
+            "port": self.port,
+            "control": str(self.address),
+            "identity": str(identity),
+            "store": f"sqlite:{system.folder / 'selection.sqlite3'}",
+        }
+        super().__init__("clipper.worker", ["--config", json.dumps(config)], system.folder / f"remote-{instance}.log")
+        system.others.append(self)
+
+    def ask(self, command: Command[R], name: PeerName = LEADS) -> R:
+        secured = Secured(contexts(name).dialling, self.name)
+        return asyncio.run(ask(self.address, command, TIMEOUT_S, secured=secured))
