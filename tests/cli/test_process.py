@@ -12,7 +12,7 @@ import typer
 
 from clipper.cli import process as processes
 from clipper.cli.process import ServerStart, StartingServer, checked_start, settled, spawn, wait_until_gone
-from clipper.errors import Conflict, DeadlineExceeded, Unavailable
+from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, Unavailable
 from clipper.home import lock_home
 from clipper.management.schemas import LeaseStatus, WorkerStatus
 from clipper.supervisor.config import Config, parse_command_line
@@ -181,3 +181,12 @@ def test_a_port_for_grpc_without_its_extra_is_refused(tmp_path: Path, monkeypatc
     assert checked_start(tmp_path, settings | {"grpc_port": "off"}).argv()[-2:] == ["--grpc-port", "off"]
     monkeypatch.setattr("clipper.cli.process.has_grpc", lambda: True)
     assert checked_start(tmp_path, settings | {"grpc_port": 1339}).argv()[-2:] == ["--grpc-port", "1339"]
+
+
+def test_options_that_the_server_refuses_are_told_in_its_words_alone(tmp_path: Path) -> None:
+    starting = spawn(ServerStart(tmp_path / "home", {"workers_per_node": 2}))
+    with pytest.raises(InvalidArgument) as refused:
+        starting.wait_until_ready()
+    assert str(refused.value) == (
+        "--workers-per-node 2: nodes are those of a Ray cluster: expected --manager ray, not local"
+    )

@@ -25,6 +25,8 @@ from clipper.types import REGISTRY_VARIABLE, STORE_VARIABLE
 # The supervisor opens its registry and starts its workers in about a second; a slow machine may take longer.
 READY_TIMEOUT_S = 60.0
 _POLL_S = 0.02
+# With which the server ends if its options are wrong.
+_WRONG_USAGE = 2
 _LOG_LINES = 20
 # The last lines of a log are expected within these bytes.
 _LOG_TAIL_BYTES = 64 * 1024
@@ -214,9 +216,12 @@ class StartingServer:
     def check_alive(self, when: str) -> None:
         """
         Raises:
+            InvalidArgument: it has refused its options; the message is its own.
             Unavailable: the process has ended; the message has the last lines of its log.
         """
         status = self.process.poll()
+        if status == _WRONG_USAGE and (told := _tail(self.log, self.log_start)):
+            raise InvalidArgument(told[-1].removeprefix("clipper: "))
         if status is not None:
             raise Unavailable(f"the server ended with status {status} {when}; {_last_lines(self.log, self.log_start)}")
 

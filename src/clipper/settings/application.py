@@ -225,7 +225,8 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     waking_slo_ms: Annotated[
         float | None,
         Setting(
-            "The same for queries that have to wait until a model is awake; none means the same time.",
+            "The same for queries that have to wait until a model is awake: longer, or shorter to have the default at "
+            "once; none means the same time.",
             least=0,
             above=True,
             most=MAX_SLO_MS,

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from clipper.errors import InvalidArgument
 from clipper.extras import has_cryptography, has_grpc, has_otel, why_no_manager
@@ -69,9 +69,16 @@ class Config(ServerSettings, frozen=True):
         return None if self.run_as is None else find_run_as(self.run_as)
 
 
+class _Parser(argparse.ArgumentParser):
+    """``clipper start`` passes its options on. What is wrong with them is told without the usage of this program."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"clipper: {message}\n")
+
+
 def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
-    """Read the command line, or ``arguments``. Exits with code 2 if it is wrong."""
-    parser = argparse.ArgumentParser(
+    """Read the command line, or ``arguments``. If it is wrong, says why in one line and exits with code 2."""
+    parser = _Parser(
         prog="python -m clipper.supervisor", description="Run a Clipper server.", argument_default=argparse.SUPPRESS
     )
     parser.add_argument("--home", type=Path, required=True, help="the folder of registry, artifacts, sockets and logs")
