@@ -39,7 +39,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _END_OF_TIMES_S = 221_845_392_000
 # Between the copy of the registry and that of an artifact, the artifact may be removed with its version.
 TRIES = 3
-# Query ids begin with the number of a worker's start, which is below this: see ``worker_process.INSTANCES``.
+# Query ids begin with the number of a worker's start, which is below this: see ``supervisor.workers.settings``.
 INSTANCES = 2**20
 
 

@@ -8,8 +8,8 @@ from rules_bench import CURRENT, EPOCH, STOP, bench, committed, leaving, linked_
 from clipper.control.snapshot import ApplicationSnapshot, Peer
 from clipper.registry.records import KeyRecord, ModelRecord
 from clipper.rollout.facts import Facts
-from clipper.rollout.instructions import WakeAt
-from clipper.rollout.telling import ASK_AGAIN_S
+from clipper.rollout.instructions import TakeEpochAbove, WakeAt
+from clipper.rollout.telling import ASK_AGAIN_S, Telling
 
 
 def test_a_snapshot_says_what_has_changed() -> None:
@@ -53,6 +53,25 @@ def test_a_worker_that_is_ahead_is_overtaken(fields: Any) -> None:
     assert push.snapshot.generation == (10 << 32) + 1
     assert one.look() == [WakeAt(100.0 + ASK_AGAIN_S)]  # its answer to that is waited for
     assert committed(one.applied().look())
+
+
+@pytest.mark.parametrize("fields", [{"found_generation": (9 << 32) + 5}, {"generation": (9 << 32) + 5}])
+def test_where_epochs_are_of_leases_a_later_lease_is_asked_for_once(fields: Any) -> None:
+    """Redis was restored from an older copy: workers refuse what is said for any epoch but that of a lease."""
+    one = linked_start()
+    one.rollout.telling = Telling(EPOCH, needs_key=False, is_leased=True)
+    one.workers = (worker(0), worker(1, **fields))
+    (asked,) = one.look()
+    assert isinstance(asked, TakeEpochAbove) and asked.epoch == 9
+    for later_s in (0.0, 10.0):
+        one.now_s = 100.0 + later_s
+        assert one.look() == [WakeAt(one.now_s + ASK_AGAIN_S)]
+    # Nothing is told meanwhile, also if the worker goes, or another is further still.
+    one.workers = (worker(0),)
+    assert one.look() == [WakeAt(one.now_s + ASK_AGAIN_S)]
+    one.workers = (worker(0), worker(1, found_generation=12 << 32))
+    (again,) = one.look()
+    assert isinstance(again, TakeEpochAbove) and again.epoch == 12
 
 
 def test_a_worker_that_was_found_in_this_epoch_is_overtaken_too() -> None:

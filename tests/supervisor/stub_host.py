@@ -111,7 +111,7 @@ class StubHost:
         cluster_is_away: the cluster does not answer.
         running: by node and the worker's name.
         seen: whether it knows what processes do.
-        regained: what it has started again by itself, by the worker's name.
+        regained: what it has started again by itself, by the worker's name; ``stands_in`` is that worker.
         provided: the folders that workers were to have, in order; ``lacks`` says why they cannot have them.
     """
 
@@ -124,6 +124,7 @@ class StubHost:
         self.provided: list[list[str]] = []
         self.lacks = ""
         self.regained: dict[str, ProcessRecord] = {}
+        self.stands_in: StubWorker | None = None
         self.records: list[ProcessRecord] = []
         self.ended: list[str] = []
         self._folder = folder
@@ -150,6 +151,11 @@ class StubHost:
         return StartedWorker(worker, UnixAddress(str(worker.path)))
 
     async def adopt(self, record: ProcessRecord) -> RunningWorker | None:
+        if self.stands_in is not None:
+            worker, self.stands_in = self.stands_in, None
+            await worker.listen()
+            self.running[worker.start.node, worker.start.name] = worker
+            return worker
         (found,) = (one for (_, name), one in self.running.items() if name == record.name)
         return found
 

@@ -21,7 +21,6 @@ from clipper.control.messages import (
 )
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
 from clipper.tls.material import TlsMaterial
-from clipper.worker import kept
 from clipper.worker.kept import KeptSnapshot, epoch_of
 from control_channel import LEADS
 from remote_worker import RemoteWorker
@@ -62,8 +61,7 @@ def keeping(tmp_path: Path, *commands: AnyCommand, answering: Answering | None =
     return KeptSnapshot(path, Answering()).read()
 
 
-def test_differences_are_kept_as_the_whole_that_they_lead_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "WRITE_EVERY_S", 0.0)
+def test_differences_are_kept_as_the_whole_that_they_lead_to(tmp_path: Path) -> None:
     found = keeping(
         tmp_path,
         Apply(Snapshot(7, (ONE,)), TLS),

@@ -63,6 +63,10 @@ class Known:
                 self._path.write_text(f"{address} {id_}\n")
 
 
+# The counter of epochs, among those of ``Registry.reserve``.
+EPOCHS = "supervisor"
+
+
 @dataclass(frozen=True, slots=True)
 class Leader:
     """The supervisor that has the lease.

@@ -84,10 +84,18 @@ class DrainWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeEpochAbove:
+    """Lead by a later epoch than this one, which workers obey."""
+
+    epoch: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class WakeAt:
     """Look again then, if nothing happens before."""
 
     at_s: float
 
 
-Instruction = Note | Commit | Push | Start | Retire | Stop | Forget | StartSpare | DrainWorker | WakeAt
+Instruction = Note | Commit | Push | Start | Retire | Stop | Forget | StartSpare | DrainWorker | TakeEpochAbove | WakeAt

@@ -22,13 +22,14 @@ from clipper.types import ModelId
 class Rollout:
     """What a supervisor remembers between looks. It may be lost: the next supervisor starts from the facts alone."""
 
-    def __init__(self, epoch: int, *, needs_key: bool = False) -> None:
+    def __init__(self, epoch: int, *, needs_key: bool = False, is_leased: bool = False) -> None:
         """
         Args:
             epoch: one more than that of the supervisor before.
             needs_key: every application answers only who shows a key.
+            is_leased: the epoch is that of a lease, and only another lease has another.
         """
-        self.telling = Telling(epoch, needs_key=needs_key)
+        self.telling = Telling(epoch, needs_key=needs_key, is_leased=is_leased)
         self.versions = Versions()
         self.replicas = Replicas()
         self._view: View | None = None

@@ -17,6 +17,7 @@ from clipper.rollout.instructions import (
     Start,
     StartSpare,
     Stop,
+    TakeEpochAbove,
     WakeAt,
 )
 
@@ -101,5 +102,7 @@ def _described(one: Instruction) -> tuple[str, str] | None:
             return "workers", f"get a spare: {why}"
         case DrainWorker(index, why):
             return f"worker-{index}", f"is drained: {why}"
+        case TakeEpochAbove(epoch, why):
+            return "workers", f"obey epoch {epoch}, which is left behind: {why}"
         case WakeAt():
             return None

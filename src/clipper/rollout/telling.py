@@ -3,7 +3,8 @@
 A snapshot's *generation* has its supervisor's *epoch* in the upper bits and a count below them. A worker never goes
 back to a lower generation, so a late message of a supervisor that was killed changes nothing. The registry counts
 epochs. If it was restored from a backup, or created anew, workers that still run may have a higher epoch. Their
-generation shows that, and then the supervisor takes an epoch above theirs.
+generation shows that, and then the supervisor takes an epoch above theirs. Where it has its epoch by a lease, it asks
+for another lease.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from clipper.control.difference import EPOCH_BITS
 from clipper.control.snapshot import ModelSnapshot, ReplicaAddress, Snapshot
 from clipper.rollout.facts import Facts, WorkerFacts
-from clipper.rollout.instructions import Instruction, Push
+from clipper.rollout.instructions import Instruction, Push, TakeEpochAbove, WakeAt
 from clipper.rollout.view import View
 from clipper.rollout.wanted import Content, Contents
 from clipper.types import ModelId
@@ -28,12 +29,19 @@ class Telling:
         told_in: of each replica in it, the first snapshot of this supervisor that had it.
     """
 
-    def __init__(self, epoch: int, *, needs_key: bool) -> None:
-        """``needs_key``: as in a ``Snapshot``."""
+    def __init__(self, epoch: int, *, needs_key: bool, is_leased: bool = False) -> None:
+        """
+        Args:
+            needs_key: as in a ``Snapshot``.
+            is_leased: as for ``Rollout``.
+        """
         self.generation = epoch << EPOCH_BITS
         self.content: Content | None = None
         self.told_in: dict[str, int] = {}
         self._needs_key = needs_key
+        self._is_leased = is_leased
+        # The epoch above which one was asked for.
+        self._asked_above: int | None = None
         self._pushed_at_s = float("-inf")
         self._contents = Contents()
         # What the last content was made of, and the content.
@@ -55,7 +63,10 @@ class Telling:
 
     def tell(self, view: View) -> list[Instruction]:
         """Push a snapshot if the newest one is out of date: this comes before all that depends on what workers know."""
-        if (ahead := self._ahead(view.facts)) is not None:
+        ahead = self._ahead(view.facts)
+        if self._is_leased and (ahead is not None or self._asked_above is not None):
+            return self._ask_above(view.now_s, ahead)
+        if ahead is not None:
             self.generation = ((ahead >> EPOCH_BITS) + 1) << EPOCH_BITS
             return [self._push(view, self._content(view), "a worker is ahead: its snapshot is of another registry")]
         now = self._content(view)
@@ -73,6 +84,14 @@ class Telling:
         if self.content is None or view.now_s < due_s or not self.all_know(view.facts):
             return [], due_s if due_s > view.now_s else view.now_s + ASK_AGAIN_S
         return [self._push(view, self.content, "to ask what was linked and drained since")], due_s
+
+    def _ask_above(self, now_s: float, ahead: int | None) -> list[Instruction]:
+        """Ask for a lease of a later epoch. Nothing is told by this one any more, since workers would not obey it."""
+        epoch = None if ahead is None else ahead >> EPOCH_BITS
+        if epoch is None or epoch <= (self._asked_above or 0):
+            return [WakeAt(now_s + ASK_AGAIN_S)]
+        self._asked_above = epoch
+        return [TakeEpochAbove(epoch, "a worker is ahead: Redis may have been restored from an older copy")]
 
     def _ahead(self, facts: Facts) -> int | None:
         """The highest generation in force that is not ours; None if there is none."""

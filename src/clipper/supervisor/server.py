@@ -29,7 +29,7 @@ from clipper.processes.folder import ProcessFolder
 from clipper.processes.limits import machine_cores
 from clipper.processes.process import ProcessRecord
 from clipper.registry.open import open_shared
-from clipper.registry.shared import REGISTRY_ID_NAME, Holder, Known
+from clipper.registry.shared import EPOCHS, REGISTRY_ID_NAME, Holder, Known
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Registry
 from clipper.rollout import wanted
@@ -71,8 +71,8 @@ from clipper.supervisor.workers.apply_messages import ApplyMessages
 from clipper.supervisor.workers.nodes import NodeFollower, own_address
 from clipper.supervisor.workers.nodes import take_over as take_over_on_nodes
 from clipper.supervisor.workers.open_credentials import open_credentials
-from clipper.supervisor.workers.settings import WorkerSettings, store_digest
-from clipper.supervisor.workers.worker_process import INSTANCES, Credentials, WorkerProcess
+from clipper.supervisor.workers.settings import INSTANCES, WorkerSettings, store_digest
+from clipper.supervisor.workers.worker_process import Credentials, WorkerProcess
 from clipper.supervisor.workers.workers import Workers
 from clipper.types import OTEL_PREFIX
 
@@ -172,7 +172,7 @@ class Supervisor:
                 facilities, cluster=leadership.registry.id, may_act=leadership.may_act, left_elsewhere=used
             )
         # Workers compare epochs, so they refuse what an earlier leader of theirs still sends.
-        epoch = registry.reserve("supervisor", 1) if leadership is None else leadership.epoch
+        epoch = registry.reserve(EPOCHS, 1) if leadership is None else leadership.epoch
         credentials, sign = None, None
         if self._config.workers_per_node:
             shared = None if leadership is None else leadership.registry
@@ -287,9 +287,17 @@ class Supervisor:
             cores=len(machine_cores()),
         )
         artifacts = Artifacts(home.artifacts, copies=copies)
-        rollout = Rollout(epoch, needs_key=self._config.api_keys)
+        rollout = Rollout(epoch, needs_key=self._config.api_keys, is_leased=leadership is not None)
         code_folder = artifacts.code_folder_on_node if per_node else artifacts.code_folder
-        reconciler = Reconciler(rollout, catalog, manager, workers, code_folder, events.record)
+        reconciler = Reconciler(
+            rollout,
+            catalog,
+            manager,
+            workers,
+            code_folder,
+            events.record,
+            (lambda _: None) if leadership is None else leadership.take_epoch_above,
+        )
         selections = SelectionChecker(facilities.processes, home.scratch, self._config.models_user)
         forgetter = Forgetter(catalog, store)
         scaler = Scaler(catalog, manager, workers, wake, self._config.idle_after_s)

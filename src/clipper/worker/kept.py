@@ -25,9 +25,9 @@ from clipper.errors import ProtocolViolation
 
 log = logging.getLogger(__name__)
 
-# Of thousands of models it is megabytes. A change that is not written yet when the worker dies is lost with it only if
-# no supervisor is left that knows it.
-WRITE_EVERY_S = 1.0
+# What it takes to write bounds how often that is done: of thousands of models it is megabytes. A change that is not
+# written yet when the worker dies is lost with it only if no supervisor is left that knows it.
+PAUSE_PER_WRITE = 10.0
 
 
 class KeptSnapshot:
@@ -82,11 +82,12 @@ class KeptSnapshot:
         while True:
             await self._has_changed.wait()
             self._has_changed.clear()
+            began_s = asyncio.get_running_loop().time()
             try:
                 await asyncio.to_thread(self._write)
             except OSError as error:
                 log.error("what this worker serves by cannot be kept: %(error)s", {"error": error})
-            await asyncio.sleep(WRITE_EVERY_S)
+            await asyncio.sleep(PAUSE_PER_WRITE * (asyncio.get_running_loop().time() - began_s))
 
     def _write(self) -> None:
         assert self._newest is not None

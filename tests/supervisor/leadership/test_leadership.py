@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from clipper.errors import RegistryUnavailable
+from clipper.errors import NotLeader, RegistryUnavailable
 from clipper.lease.lease import Lease, Terms
 from clipper.registry.clock import clock_s
 from clipper.registry.shared import Away, Leader, Renewed
@@ -26,6 +26,14 @@ class ScriptedRegistry:
         self.answer = answer
         self.told: list[bool] = []
         self.released = 0
+        self.reserved: list[tuple[str, int]] = []
+        self.refuses: list[Exception] = []
+
+    def reserve(self, counter: str, count: int) -> int:
+        if self.refuses:
+            raise self.refuses.pop()
+        self.reserved.append((counter, count))
+        return 1
 
     def renew(self, is_ready: bool) -> Renewed | Leader | Away:
         self.told.append(is_ready)
@@ -113,5 +121,31 @@ def test_a_lease_that_is_given_back_is_not_renewed_and_allows_nothing() -> None:
         assert not leadership.may_act()
         await until_async(leadership.lost.done)
         assert registry.released == 1
+
+    run(registry, steps)
+
+
+def test_an_epoch_that_redis_has_forgotten_is_passed_over_and_the_lease_given_up() -> None:
+    registry = ScriptedRegistry(Renewed(None))
+    registry.refuses = [RegistryUnavailable("it is away")]
+
+    async def steps(leadership: Leadership) -> None:
+        leadership.take_epoch_above(12)
+        assert "workers obey epoch 12" in await leadership.lost
+        # The next one counts from 12.
+        assert registry.reserved == [("supervisor", 5)]
+        assert not leadership.may_act()
+
+    run(registry, steps)
+
+
+def test_who_does_not_lead_any_more_takes_no_epoch() -> None:
+    registry = ScriptedRegistry(Renewed(None))
+    registry.refuses = [NotLeader("another leads")]
+
+    async def steps(leadership: Leadership) -> None:
+        leadership.take_epoch_above(12)
+        assert await leadership.lost == "another leads"
+        assert registry.reserved == []
 
     run(registry, steps)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 from stub_host import StubHost, StubWorker
@@ -308,5 +309,42 @@ def test_the_next_server_goes_on_with_workers_or_ends_them(
         else:
             worker.end("was ended")
             cluster.host.running.clear()
+
+    on_cluster(test, A)
+
+
+def test_what_its_host_has_started_again_is_gone_on_with_and_told_the_newest(on_cluster: OnCluster) -> None:
+    async def test(cluster: Cluster) -> None:
+        host, follower = cluster.host, cluster.follower
+        cluster.workers.push(Snapshot(5))
+        await follower.look()
+        await until_async(lambda: cluster.generations() == [5])
+        before = cluster.on(A)
+        # Nobody could end it, so its actor has started it again, with what it had kept.
+        note = WorkerNote(0, before.start.instance, str(before.path), SETTINGS, "b1", node=A)
+        record = ProcessRecord("worker-0", 7, 1, (), msgspec.to_builtins(note))
+        host.regained["worker-0"] = record
+        again = StubWorker(before.start, before.path)
+        again.generation = 4
+        host.stands_in = again
+        before.end("was killed")
+        await until_async(lambda: again.told == [(5, True)])
+        await until_async(lambda: cluster.generations() == [5])
+        (worker,) = cluster.workers
+        # What it had is ours, so no epoch is taken for it.
+        assert (worker.instance, worker.found_generation, host.regained) == (before.start.instance, 0, {})
+
+    on_cluster(test, A)
+
+
+def test_one_that_was_started_again_unseen_is_told_the_newest(on_cluster: OnCluster) -> None:
+    async def test(cluster: Cluster) -> None:
+        cluster.workers.push(Snapshot(5))
+        await cluster.follower.look()
+        await until_async(lambda: cluster.generations() == [5])
+        one = cluster.on(A)
+        one.generation = 4
+        await until_async(lambda: one.told[-1] == (5, True) and len(one.told) == 2)
+        await until_async(lambda: cluster.generations() == [5])
 
     on_cluster(test, A)

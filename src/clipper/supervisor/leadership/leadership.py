@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from clipper.errors import RegistryUnavailable
+from clipper.errors import NotLeader, RegistryUnavailable
 from clipper.lease.lease import Lease
 from clipper.management.schemas import LeaseStatus
 from clipper.registry.clock import clock_s
-from clipper.registry.shared import Away, Renewed, SharedRegistry
+from clipper.registry.shared import EPOCHS, Away, Renewed, SharedRegistry
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Leadership:
         self.standby: str | None = None
         self._is_ready = False
         self._renewals_failed = 0
+        self._raising: asyncio.Task[None] | None = None
         self.lost = asyncio.get_running_loop().create_task(self._keep())
 
     @property
@@ -45,6 +46,10 @@ class Leadership:
     def may_act(self) -> bool:
         """Whether certainly nobody else leads, so that what all supervisors share may be changed."""
         return self._lease.may_act(clock_s())
+
+    def take_epoch_above(self, epoch: int) -> None:
+        """Give up this lease for one of an epoch above ``epoch``, which workers obey: Redis has forgotten of it."""
+        self._raising = asyncio.get_running_loop().create_task(self._raise_epoch(epoch))
 
     async def tell_when_ready(self, problems: Callable[[], Awaitable[list[str]]]) -> None:
         """Wait until ``problems`` returns none, and tell standbys that queries are answered, from then on."""
@@ -82,6 +87,19 @@ class Leadership:
             await asyncio.to_thread(self.registry.release)
         except RegistryUnavailable as error:
             log.warning("the lease could not be given back, and ends by itself: %(error)s", {"error": error})
+
+    async def _raise_epoch(self, epoch: int) -> None:
+        while self._lease.why_lost is None:
+            try:
+                # The count of epochs stands at that of this lease, and the next lease gets the next one.
+                self.registry.reserve(EPOCHS, epoch - self._lease.epoch)
+            except NotLeader as error:
+                self._lease.lose(str(error))
+            except RegistryUnavailable as error:
+                log.error("no later epoch can be taken now: %(error)s", {"error": error})
+                await asyncio.sleep(READY_POLL_S)
+            else:
+                self._lease.lose(f"workers obey epoch {epoch}, and this server takes the lease again with a later one")
 
     async def _keep(self) -> str:
         lease = self._lease

@@ -26,6 +26,7 @@ from clipper.rollout.instructions import (
     Start,
     StartSpare,
     Stop,
+    TakeEpochAbove,
     WakeAt,
 )
 from clipper.rollout.rollout import Rollout
@@ -63,15 +64,18 @@ class Reconciler:
         workers: Workers,
         code_folder: Callable[[str], str],
         record: Callable[[Sequence[NewEvent]], None] = lambda _: None,
+        take_epoch_above: Callable[[int], None] = lambda _: None,
     ) -> None:
         """
         Args:
             code_folder: from an artifact's digest to where its modules are.
             record: gets the events of processes.
+            take_epoch_above: begins a lease of an epoch above that one.
         """
         self.story = Story()
         self._process_events = ProcessEvents()
         self._record = record
+        self._take_epoch_above = take_epoch_above
         self._rollout = rollout
         self._catalog = catalog
         self._manager = manager
@@ -233,6 +237,9 @@ class Reconciler:
             case DrainWorker(index, why):
                 log.info("%(worker)s is drained: %(reason)s", {"worker": f"worker-{index}", "reason": why})
                 self._workers.renew(index)
+            case TakeEpochAbove(epoch, why):
+                log.warning("workers obey epoch %(epoch)d: %(reason)s", {"epoch": epoch, "reason": why})
+                self._take_epoch_above(epoch)
             case WakeAt(at_s):
                 self.wake(at_s - self._loop.time())
 

@@ -14,6 +14,9 @@ from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_BOD
 from clipper.settings.telemetry import TelemetrySettings
 from clipper.tls.material import TlsMode
 
+# Query ids have this much room for the number of the worker's start; numbers repeat after a million starts.
+INSTANCES = 2**20
+
 
 class WorkerSettings(Struct, frozen=True):
     """What all workers of a server have in common.

@@ -30,7 +30,7 @@ from clipper.processes.process import ProcessRecord
 from clipper.rollout.facts import WorkerPhase
 from clipper.rollout.newcomers import without_ramps
 from clipper.supervisor.workers.apply_messages import ApplyMessage, ApplyMessages
-from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings, worker_note
+from clipper.supervisor.workers.settings import INSTANCES, WorkerNote, WorkerSettings, worker_note
 from clipper.tls.material import TlsMaterial
 from clipper.types import STORE_VARIABLE
 
@@ -58,8 +58,6 @@ MAX_APPLYING = 4
 DIFFERENCES_SINCE = 2
 # Its generation, without a megabyte of statistics: it answers in a turn of its loop, however many models it serves.
 BASICS = GetStatistics((), ())
-# Query ids have this much room for the number of the worker's start; numbers repeat after a million starts.
-INSTANCES = 2**20
 
 
 class Credentials(Protocol):
@@ -130,6 +128,8 @@ class WorkerProcess:
         self._next_instance = next_instance
         self._on_change = on_change
         self._history = NO_DEATHS
+        # The instance that has last served by a snapshot of ours. Started again by its host, it is not ahead of us.
+        self._told = -1
         self._snapshot: Snapshot | None = None
         self._tls: TlsMaterial | None = None
         self._is_stopping = False
@@ -299,16 +299,8 @@ class WorkerProcess:
         del settings["store_digest"], settings["knows_keys"]
         own = {"index": self.index, "instance": self.instance}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
-        note = WorkerNote(
-            self.index,
-            self.instance,
-            "",
-            self._settings,
-            self._build,
-            CHANNEL_VERSION,
-            knows_ramps=True,
-            node=self.node,
-        )
+        of_code = (self._build, CHANNEL_VERSION)
+        note = WorkerNote(self.index, self.instance, "", self._settings, *of_code, knows_ramps=True, node=self.node)
         started = await self._host.start(
             WorkerStart(
                 self.name,
@@ -328,7 +320,8 @@ class WorkerProcess:
         deadline_s = loop.time() + START_TIMEOUT_S
         while loop.time() < deadline_s:
             try:
-                self.found_generation = (await self.ask(BASICS, CHECK_TIMEOUT_S)).worker.generation
+                found = (await self.ask(BASICS, CHECK_TIMEOUT_S)).worker.generation
+                self.found_generation = 0 if self._told == self.instance else found
                 return None
             except (TimeoutError, ProtocolViolation) as error:
                 return f"{self.name} listens but does not answer: {error!r}"
@@ -437,7 +430,7 @@ class WorkerProcess:
             self.applied = reply
             self._sent = None  # the whole is sent next, since what is in force is no base
         elif self.applied is None or reply.generation >= self.applied.generation:
-            self.applied = reply
+            self.applied, self._told = reply, self.instance
             self._on_change()
 
     def _message(self, snapshot: Snapshot, tls: TlsMaterial | None, is_stopping: bool) -> ApplyMessage:
