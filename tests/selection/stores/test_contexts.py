@@ -1,17 +1,20 @@
 """Which contexts both stores keep, and what they say of changes."""
 
 import asyncio
+import sqlite3
 import subprocess
-from functools import partial
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis
 from kept_states import MakeStore, load, observation, opened, run
 
 from clipper.selection import stores
-from clipper.selection.stores.redis import RedisStore
+from clipper.selection.stores.gathered_reads import State
+from clipper.selection.stores.redis import PREFIX, UPGRADED_AFTER_S, RedisStore
 from clipper.selection.stores.sqlite import SqliteStore
-from clipper.selection.stores.store import EVERYONE, TOLD_FOR_S, Store
+from clipper.selection.stores.store import EVERYONE, TOLD_FOR_S
 from redis_server import RedisServer
 
 
@@ -63,22 +66,39 @@ def test_very_many_contexts_go_in_pieces(make_store: MakeStore, monkeypatch: pyt
     assert asyncio.run(evict()) == [10, 10, 2, 0]
 
 
-def test_those_that_went_are_told_of_for_a_while_only(tmp_path: Path, redis_server: RedisServer) -> None:
-    async def scenario(store: Store, clock: list[float]) -> list[tuple[str, str]]:
-        for context in ("a", "b"):
-            await store.commit([observation(context, context, x=1.0)])
-        cursor, _ = await store.changes(-1)
-        await store.evict("app-1", 1)
-        clock[0] += TOLD_FOR_S + 1
-        await store.evict("app-1", 1)
-        _, changed = await store.changes(cursor)
-        await store.close()
-        return changed
-
-    for make in (partial(SqliteStore, tmp_path / "timed.sqlite3"), partial(RedisStore, redis_server.url)):
-        subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
+def test_what_was_told_is_kept_for_a_while_only(tmp_path: Path) -> None:
+    async def scenario() -> list[list[State]]:
         clock = [1000.0]
-        assert asyncio.run(scenario(make(wall_clock_s=lambda: clock[0]), clock)) == []  # noqa: B023  # it is over then
+        async with opened(lambda: SqliteStore(tmp_path / "timed.sqlite3", lambda: clock[0])) as store:
+            for context in ("a", "b"):
+                await store.commit([observation(context, context, x=1.0)])
+            cursor, _ = await store.changes(-1)
+            await store.evict("app-1", 1)
+            found = []
+            for later_s in (TOLD_FOR_S - 1, 2.0):
+                clock[0] += later_s
+                await store.evict("app-1", 1)
+                await store.expire()
+                found.append((await store.changes(cursor))[1])
+            return found
+
+    assert asyncio.run(scenario()) == [[("app-1", "a")], []]
+
+
+def test_what_was_told_is_kept_for_a_while_only_in_redis(redis_server: RedisServer) -> None:
+    async def scenario() -> None:
+        async with opened(lambda: RedisStore(redis_server.url)) as store:
+            await store.commit([observation(context, context, x=1.0) for context in "abc"])
+            await store.evict("app-1", 2)
+            await store.forget_context("app-1", "b")
+
+    redis = ["redis-cli", "-p", str(redis_server.port)]
+    subprocess.run([*redis, "flushall"], check=True, stdout=subprocess.DEVNULL)
+    asyncio.run(scenario())
+    for revision in range(1, 4):
+        key = [f"clipper:selection:change:{revision}"]
+        left_s = int(subprocess.run([*redis, "ttl", *key], check=True, capture_output=True, text=True).stdout)
+        assert 0 < left_s <= TOLD_FOR_S
 
 
 def test_contexts_are_listed_by_their_last_feedback_and_forgotten_one_by_one(make_store: MakeStore) -> None:
@@ -140,7 +160,108 @@ def test_very_many_changes_are_told_in_pieces(make_store: MakeStore, monkeypatch
             return told
 
     told = asyncio.run(scenario())
-    # Redis counts those that went by themselves.
     assert all(len(each) < 2 * 7 for each in told) and len([each for each in told if each]) > 1 and told[-1] == []
-    contexts = [context for each in told for context in each if context]
-    assert sorted(contexts) == sorted(f"{number}{one}" for number in range(6) for one in "ab")
+    contexts = {context for each in told for context in each if context}
+    assert contexts == {f"{number}{one}" for number in range(6) for one in "ab"}
+
+
+class EarlierClipper:
+    """Commits, forgets and follows as workers did that followed states by their last revisions."""
+
+    def __init__(self, path: Path, port: int) -> None:
+        self._path, self._port = path, port
+
+    def commit(self, kind: str, *contexts: str) -> None:
+        if kind == "sqlite":
+            with closing(sqlite3.connect(self._path)) as database, database:
+                (revision,) = database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()
+                for context in contexts:
+                    changed = "INSERT INTO changes VALUES ('app-1', ?, ?) ON CONFLICT DO UPDATE SET revision = ?"
+                    database.execute(changed, (context, revision, revision))
+            return
+        client = redis.Redis(port=self._port, decode_responses=True)
+        revision = client.incr(PREFIX + "revision")
+        client.sadd(PREFIX + "applications", "app-1")
+        for context in contexts:
+            client.zadd(PREFIX + "changes", {f"app-1/{context}": revision})
+            if context:
+                client.zadd(PREFIX + "contexts:app-1", {context: revision})
+
+    def forget(self, kind: str, context: str) -> None:
+        if kind == "sqlite":
+            with closing(sqlite3.connect(self._path)) as database, database:
+                (revision,) = database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()
+                database.execute("DELETE FROM changes WHERE context = ?", (context,))
+                database.execute("INSERT INTO forgotten VALUES ('app-1', ?, ?, 0)", (context, revision))
+            return
+        client = redis.Redis(port=self._port, decode_responses=True)
+        client.zrem(PREFIX + "contexts:app-1", context)
+        client.zadd(PREFIX + "forgotten", {f"app-1/{context}": client.incr(PREFIX + "revision")})
+
+    def changed_since(self, kind: str, cursor: int) -> set[str]:
+        if kind == "sqlite":
+            with closing(sqlite3.connect(self._path)) as database:
+                query = "SELECT context FROM {} WHERE revision > ?"
+                found = [database.execute(query.format(table), (cursor,)) for table in ("changes", "forgotten")]
+                return {context for rows in found for (context,) in rows}
+        client = redis.Redis(port=self._port, decode_responses=True)
+        keys = (PREFIX + "changes", PREFIX + "forgotten")
+        return {state.split("/")[1] for key in keys for state in client.zrangebyscore(key, f"({cursor}", "inf")}
+
+
+@pytest.fixture
+def earlier(tmp_path: Path, redis_server: RedisServer) -> EarlierClipper:
+    return EarlierClipper(tmp_path / "selection.sqlite3", redis_server.port)
+
+
+@pytest.mark.parametrize("make_store", ["sqlite", "redis"], indirect=True)
+def test_workers_of_an_earlier_clipper_are_heard_and_hear(
+    make_store: MakeStore, earlier: EarlierClipper, request: pytest.FixtureRequest
+) -> None:
+    """They share the store while a server is upgraded."""
+    kind = request.node.callspec.params["make_store"]
+
+    async def scenario() -> None:
+        async with opened(make_store) as here, opened(make_store) as there:
+            await there.commit([observation("1", "old", x=1.0)])
+            earlier.commit(kind, "", "old")
+            cursor, _ = await here.changes(-1)
+            await there.commit([observation("2", "new", x=1.0)])
+            earlier.commit(kind, "", "theirs")
+            earlier.forget(kind, "old")
+            await here.commit([observation("3", "mine", x=1.0)])
+            await there.forget_context("app-1", "new")
+            told: set[str] = set()
+            last = cursor
+            for _ in range(4):
+                last, changed = await here.changes(last)
+                told |= {context for application, context in changed if application == "app-1"}
+            assert {"", "new", "theirs", "old"} <= told
+            assert last == cursor + 5 and (await here.changes(last)) == (last, [])
+            assert {"", "new", "theirs", "mine"} <= earlier.changed_since(kind, cursor)
+
+    asyncio.run(scenario())
+
+
+def test_what_earlier_clippers_follow_by_goes_some_time_after_the_last_of_them(redis_server: RedisServer) -> None:
+    clock = [1000.0]
+    earlier = EarlierClipper(Path(), redis_server.port)
+
+    async def scenario() -> list[set[str]]:
+        found = []
+        async with opened(lambda: RedisStore(redis_server.url, lambda: clock[0])) as store:
+            cursor, _ = await store.changes(-1)
+            for later_s in (0.0, UPGRADED_AFTER_S - 1, UPGRADED_AFTER_S - 1, 2.0):
+                clock[0] += later_s
+                await store.expire()
+                await store.commit([observation(f"{clock[0]}", "mine", x=1.0)])
+                found.append(earlier.changed_since("redis", cursor))
+                if len(found) == 2:
+                    earlier.commit("redis", "theirs")
+                for _ in range(2):  # up to that revision, and past it
+                    cursor, _ = await store.changes(cursor)
+        return found
+
+    subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
+    earlier.commit("redis", "theirs")
+    assert asyncio.run(scenario()) == [{"", "mine"}, {"", "mine"}, {"", "mine"}, set()]

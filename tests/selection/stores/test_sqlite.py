@@ -81,6 +81,29 @@ def test_a_file_of_before_counts_were_kept_is_counted_when_it_is_opened(tmp_path
     assert asyncio.run(counted()) == [2, 2, 3]
 
 
+def test_a_file_whose_changes_had_an_index_of_their_own_loses_it_and_its_changes_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "selection.sqlite3"
+
+    def make_store() -> Store:
+        return SqliteStore(path)
+
+    run(make_store, [observation(f"{number}", f"c{number}", x=1.0) for number in range(3)])
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE INDEX changes_by_revision ON changes (revision)")
+        database.execute("DROP TABLE told")
+        database.execute("PRAGMA user_version = 3")
+
+    async def changed() -> tuple[int, list[tuple[str, str]]]:
+        async with opened(make_store) as store:
+            return await store.changes(0)
+
+    last, told = asyncio.run(changed())
+    assert last == 1 and sorted(told) == [("app-1", ""), *(("app-1", f"c{number}") for number in range(3))]
+    with closing(sqlite3.connect(path)) as database:
+        indexes = [name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")]
+        assert "changes_of_application" in indexes and "changes_by_revision" not in indexes
+
+
 def test_reads_do_not_wait_for_commits(tmp_path: Path) -> None:
     """A commit takes as long as the disk, and the transactions of other workers that come first."""
     path = tmp_path / "selection.sqlite3"

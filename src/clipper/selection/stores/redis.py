@@ -31,9 +31,15 @@ PREFIX = "clipper:selection:"
 # Keys in one step of a scan, so that Redis serves others in between.
 SCAN_CHUNK = 1000
 
-# What the scripts answer. A commit answers whether each observation was new, its revision or -1, and which states
-# others changed before it: see ``OwnChanges.commit``.
-_COMMITTED = msgpack.Decoder(tuple[list[int], int, list[str]])
+# How long all revisions must have been those of this Clipper, before it forgets what earlier ones follow changes by.
+# While a server is upgraded, workers of both share the store.
+UPGRADED_AFTER_S = 600.0
+
+# Most observations have no arrays, which are sent apart.
+_IS_NUMBER = frozenset({float})
+
+# What the scripts answer. A commit answers whether each observation was new, and its revision or -1.
+_COMMITTED = msgpack.Decoder(tuple[list[int], int])
 _NUMBERS = msgpack.Decoder(list[dict[str, float] | list[tuple[str, float]] | bool])
 
 
@@ -45,6 +51,8 @@ class RedisStore:
         self._wall_clock_s = wall_clock_s
         self._own = OwnChanges()
         self._was_looked_at = False
+        # When a revision was last seen that may be of an earlier Clipper.
+        self._earlier_s = wall_clock_s()
         self._client: Any = open_async_client(url)
         self._reads = GatheredReads(lambda states: self._attempt(self._read(states)))
         self._scripts: dict[str, Any] = {
@@ -62,6 +70,9 @@ class RedisStore:
         batch: list[tuple[Any, ...]] = []
         packed: list[bytes] = []
         for each in observations:
+            if all(_IS_NUMBER.issuperset(map(type, amounts.values())) for amounts in each.increments.values()):
+                batch.append((each.id or "", each.application, each.keep_s, each.increments, ()))
+                continue
             arrays: list[tuple[str, str, int]] = []
             numbers: dict[str, dict[str, float]] = {}
             for context, increments in each.increments.items():
@@ -102,12 +113,12 @@ class RedisStore:
         ]
 
     async def forget_context(self, application: str, context: str) -> bool:
-        arguments: list[str | int | float] = [PREFIX, self._wall_clock_s(), application, context]
+        arguments: list[str | int | float] = [PREFIX, self._wall_clock_s(), application, int(TOLD_FOR_S), context]
         return bool(await self._attempt(self._scripts["forget"](args=arguments)))
 
     async def evict(self, application: str, keep: int) -> int:
-        now_s = self._wall_clock_s()
-        arguments: list[str | int | float] = [PREFIX, now_s, application, keep, EVICT_CHUNK, now_s - TOLD_FOR_S]
+        bounds = [int(TOLD_FOR_S), keep, EVICT_CHUNK]
+        arguments: list[str | int | float] = [PREFIX, self._wall_clock_s(), application, *bounds]
         return int(await self._attempt(self._scripts["evict"](args=arguments)))
 
     async def drop(self, application: str) -> None:
@@ -157,30 +168,32 @@ class RedisStore:
                     {"address": shown(self._url), "reason": why},
                 )
             self._was_looked_at = True
-        own = self._own
-        known = [own.followed, msgpack.encode(list(own.revisions))]
-        arguments = [PREFIX, self._wall_clock_s(), secrets.token_hex(8), batch, *known, *arrays]
+        arguments = [PREFIX, self._wall_clock_s(), secrets.token_hex(8), batch, int(TOLD_FOR_S), *arrays]
         # WAITAOF refers to the writes of its own connection.
         async with self._client.client() as connection:
             answer = await self._scripts["commit"](args=arguments, client=connection)
-            are_new, revision, others = _COMMITTED.decode(answer)
+            are_new, revision = _COMMITTED.decode(answer)
             if revision >= 0:
-                own.commit(revision, map(_state, others))
+                self._own.commit(revision)
             try:
                 check_on_disk(await connection.execute_command(*disk_wait()))
             except BaseException:
-                own.distrust()
+                self._own.distrust()
                 raise
         return [bool(is_new) for is_new in are_new]
 
     async def _changes(self, cursor: int) -> tuple[int, list[State]]:
-        known, overlapped = self._own.known(cursor)
-        arguments = [PREFIX, cursor, msgpack.encode(list(known)), TOLD_AT_ONCE]
-        last, changed = await self._scripts["changes"](args=arguments)
+        bounds = [TOLD_AT_ONCE, redis_scripts.REVISIONS_AT_ONCE]
+        arguments = [PREFIX, cursor, msgpack.encode(list(self._own.known(cursor))), *bounds]
+        last, changed, is_of_this = await self._scripts["changes"](args=arguments)
+        if not is_of_this:
+            self._earlier_s = self._wall_clock_s()
         self._own.follow(last)
-        return last, list(overlapped.union(_states(changed)))
+        return last, _states(changed)
 
     async def _expire(self, now_s: float) -> None:
+        if now_s - self._earlier_s > UPGRADED_AFTER_S:
+            await self._client.unlink(*(PREFIX + name for name in ("changes", "forgotten", "forgotten_at")))
         for application in await self._client.smembers(PREFIX + "applications"):
             seen = f"{PREFIX}seen:{application.decode(errors='replace')}"
             # By name and not by rank: several workers do this at once.
@@ -197,18 +210,14 @@ class RedisStore:
         async for key in self._client.scan_iter(match=f"{PREFIX}sums:{_escaped(application)}/*", count=SCAN_CHUNK):
             state = key.decode(errors="replace").removeprefix(PREFIX + "sums:")
             await self._client.delete(key, f"{PREFIX}arrays:{state}")
-            await self._client.zrem(PREFIX + "changes", state)
         await self._client.delete(f"{PREFIX}seen:{application}", f"{PREFIX}contexts:{application}")
         await self._client.srem(PREFIX + "applications", application)
 
 
-def _state(name: str) -> State:
-    application, _, context = name.partition("/")
-    return application, context
-
-
 def _states(names: bytes) -> list[State]:
-    return [_state(name.decode(errors="replace")) for name in names.split(b"\xff")] if names else []
+    """Return what the names stand for, each once."""
+    split = (name.decode(errors="replace").partition("/") for name in names.split(b"\xff"))
+    return list(dict.fromkeys((application, context) for application, _, context in split)) if names else []
 
 
 def _escaped(text: str) -> str:

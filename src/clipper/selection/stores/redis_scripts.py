@@ -1,10 +1,20 @@
-"""The scripts of the store in Redis. Redis runs each as a whole, and nothing in between."""
+"""The scripts of the store in Redis. Redis runs each as a whole, and nothing in between.
+
+Each change has a revision, and a key with the names of the states that it changed, divided by a byte that no text has.
+Redis removes that key after a while. So to tell of changes takes nothing that grows with the number of contexts.
+
+``changes``, ``forgotten`` and ``forgotten_at`` are of earlier Clippers, which follow states by their last revisions.
+They are written while there is a ``changes``: an earlier Clipper that commits makes one.
+"""
 
 # Number of arguments of a commit before the first array.
-BEFORE_ARRAYS = 6
+BEFORE_ARRAYS = 5
+# Revisions that a worker looks at in one step: some milliseconds. There are a hundred of them, or some, in the time
+# between two looks.
+REVISIONS_AT_ONCE = 2000
 
-# ARGV: prefix, wall clock, name of the commit, observations as MessagePack, cursor that is followed, own revisions
-# since then, then arrays of little-endian doubles, which observations reference by context, name and index.
+# ARGV: prefix, wall clock, name of the commit, observations as MessagePack, how long others are told, then arrays of
+# little-endian doubles, which observations reference by context, name and index.
 # All that a batch adds to a number or an array is added at once.
 # A sum that somebody else has replaced by something else begins anew; a state that is no hash, or a sum that would
 # become infinite, stays as it is: a script that fails midway is not undone.
@@ -12,7 +22,7 @@ BEFORE_ARRAYS = 6
 # It always writes something: WAITAOF waits for the writes of its own connection, and the first attempt at a batch may
 # have been on another one. What that one answered is kept for 30 s, and answered again.
 COMMIT = """
-local prefix, now_s, commit = ARGV[1], ARGV[2], ARGV[1] .. 'commit:' .. ARGV[3]
+local prefix, now_s, commit, told_for_s = ARGV[1], ARGV[2], ARGV[1] .. 'commit:' .. ARGV[3], ARGV[5]
 local known = redis.call('GET', commit)
 if known then
   redis.call('SET', prefix .. 'last_commit', now_s)
@@ -82,19 +92,28 @@ for index, each in ipairs(cmsgpack.unpack(ARGV[4])) do
     end
   end
 end
-local own, others = {}, {}
-for _, each in ipairs(cmsgpack.unpack(ARGV[6])) do own[each] = true end
-local followed = tonumber(ARGV[5])
+local changed = {}
 for application, contexts in pairs(sums) do
   revision = revision or redis.call('INCR', prefix .. 'revision')
   redis.call('SADD', prefix .. 'applications', application)
+  local scored = {}
   for context, increments in pairs(contexts) do
     local state = application .. '/' .. context
     add_sums(prefix .. 'sums:' .. state, increments)
-    local before = tonumber(redis.call('ZSCORE', prefix .. 'changes', state) or -1)
-    if before > followed and not own[before] then others[#others + 1] = state end
-    redis.call('ZADD', prefix .. 'changes', revision, state)
-    if context ~= '' then redis.call('ZADD', prefix .. 'contexts:' .. application, revision, context) end
+    changed[#changed + 1] = state
+    if context ~= '' then
+      scored[#scored + 1] = revision
+      scored[#scored + 1] = context
+    end
+  end
+  for first = 1, #scored, 2000 do
+    redis.call('ZADD', prefix .. 'contexts:' .. application, unpack(scored, first, math.min(first + 1999, #scored)))
+  end
+end
+if revision then
+  redis.call('SET', prefix .. 'change:' .. revision, table.concat(changed, '\\255'), 'EX', told_for_s)
+  if redis.call('EXISTS', prefix .. 'changes') == 1 then
+    for _, state in ipairs(changed) do redis.call('ZADD', prefix .. 'changes', revision, state) end
   end
 end
 for key, arrays in pairs(totals) do
@@ -104,26 +123,28 @@ for key, arrays in pairs(totals) do
     redis.call('HSET', key, name, pack(numbers))
   end
 end
-local answer = cmsgpack.pack({are_new, revision or -1, others})
+local answer = cmsgpack.pack({are_new, revision or -1})
 redis.call('SET', commit, answer, 'EX', 30)
 return answer
 """
 
 # ARGV: prefix, states. Numbers as MessagePack, with false for a state that is none; then the places of states with
-# arrays, each followed by these.
+# arrays, each followed by these. Few states have arrays, so one command says whether any does.
 READ = """
-local prefix, numbers, answer = ARGV[1], {}, {''}
-for place = 2, #ARGV do
-  local sums = redis.pcall('HGETALL', prefix .. 'sums:' .. ARGV[place])
-  local arrays = redis.pcall('HGETALL', prefix .. 'arrays:' .. ARGV[place])
+local prefix, numbers, answer, keys = ARGV[1], {}, {''}, {}
+for place = 2, #ARGV do keys[place - 1] = prefix .. 'arrays:' .. ARGV[place] end
+local have_arrays = redis.call('EXISTS', unpack(keys)) > 0
+for place, key in ipairs(keys) do
+  local sums = redis.pcall('HGETALL', prefix .. 'sums:' .. ARGV[place + 1])
+  local arrays = have_arrays and redis.pcall('HGETALL', key) or {}
   local found = not (sums.err or arrays.err) and {}
   for at = 1, found and #sums or 0, 2 do
     local number = tonumber(sums[at + 1])
     if number and found then found[sums[at]] = number else found = false end
   end
-  numbers[place - 1] = found
+  numbers[place] = found
   if found and #arrays > 0 then
-    answer[#answer + 1] = place - 2
+    answer[#answer + 1] = place - 1
     answer[#answer + 1] = arrays
   end
 end
@@ -131,58 +152,77 @@ answer[1] = cmsgpack.pack(numbers)
 return answer
 """
 
-# ARGV: prefix, cursor, revisions that need not be told, as MessagePack, and how many states are told at once. What is
-# left is told the next time: all of a revision, or nothing of it. A byte that no text has divides the names.
+# ARGV: prefix, cursor, revisions that need not be told, as MessagePack, how many states and how many revisions are told
+# at once. What is left is told the next time: all of a revision, or nothing of it. If a revision has no key any more,
+# or an earlier Clipper has made it, contexts are found by their last revisions, and each application's own state is
+# told as well.
 CHANGES = """
-local prefix, cursor, most, known, changed = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), {}, {}
-local last = tonumber(redis.call('GET', prefix .. 'revision') or 0)
-if cursor ~= -1 and cursor ~= last then
-  for _, each in ipairs(cmsgpack.unpack(ARGV[3])) do known[each] = true end
-  local found = {}
-  for place, key in ipairs({'changes', 'forgotten'}) do
-    found[place] = redis.call(
-      'ZRANGE', prefix .. key, '(' .. cursor, last, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
-    if #found[place] == 2 * most then last = tonumber(found[place][2 * most]) - 1 end
+local prefix, cursor, most, own, told, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), {}, {}, 0
+local newest = tonumber(redis.call('GET', prefix .. 'revision') or 0)
+if cursor == -1 or cursor >= newest then return {newest, '', 1} end
+for _, each in ipairs(cmsgpack.unpack(ARGV[3])) do own[each] = true end
+local last, end_ = cursor, math.min(newest, cursor + tonumber(ARGV[5]))
+while last < end_ and count < most do
+  if not own[last + 1] then
+    local states = redis.call('GET', prefix .. 'change:' .. last + 1)
+    if not states then break end
+    told[#told + 1] = states
+    count = count + 1 + select(2, string.gsub(states, '\\255', ''))
   end
-  for place = 1, 2 do
-    for at = 1, #found[place], 2 do
-      local revision = tonumber(found[place][at + 1])
-      if revision <= last and not known[revision] then changed[#changed + 1] = found[place][at] end
+  last = last + 1
+end
+if last > cursor then return {last, table.concat(told, '\\255'), 1} end
+last = newest
+local found, before = {}, {}
+local function find(key, prefix_of_state)
+  local states = redis.call('ZRANGE', prefix .. key, '(' .. cursor, last, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+  if #states == 2 * most then last = tonumber(states[2 * most]) - 1 end
+  found[#found + 1], before[#before + 1] = states, prefix_of_state
+end
+for _, application in ipairs(redis.call('SMEMBERS', prefix .. 'applications')) do
+  find('contexts:' .. application, application .. '/')
+  told[#told + 1] = application .. '/'
+end
+find('forgotten', '')
+for place, states in ipairs(found) do
+  for at = 1, #states, 2 do
+    if tonumber(states[at + 1]) <= last then told[#told + 1] = before[place] .. states[at] end
+  end
+end
+return {last, table.concat(told, '\\255'), 0}
+"""
+
+# What EVICT and FORGET_CONTEXT begin with. ARGV: prefix, wall clock, application, how long others are told.
+_FORGET = """
+local prefix, now_s, application, told_for_s = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local contexts_key = prefix .. 'contexts:' .. application
+local function forget(contexts)
+  local revision, changed, count = redis.call('INCR', prefix .. 'revision'), {}, 0
+  local is_followed_by_state = redis.call('EXISTS', prefix .. 'changes') == 1
+  for _, context in ipairs(contexts) do
+    local state = application .. '/' .. context
+    changed[#changed + 1] = state
+    redis.call('DEL', prefix .. 'sums:' .. state, prefix .. 'arrays:' .. state)
+    count = count + redis.call('ZREM', contexts_key, context)
+    if is_followed_by_state then
+      redis.call('ZREM', prefix .. 'changes', state)
+      redis.call('ZADD', prefix .. 'forgotten', revision, state)
+      redis.call('ZADD', prefix .. 'forgotten_at', now_s, state)
     end
   end
+  redis.call('SET', prefix .. 'change:' .. revision, table.concat(changed, '\\255'), 'EX', told_for_s)
+  return count
 end
-return {last, table.concat(changed, '\\255')}
 """
 
-# ARGV: prefix, wall clock, application, contexts to keep, bound of this call, time until which others have been told.
-EVICT = """
-local prefix, now_s, application = ARGV[1], ARGV[2], ARGV[3]
-local told = redis.call('ZRANGE', prefix .. 'forgotten_at', '-inf', '(' .. ARGV[6], 'BYSCORE', 'LIMIT', 0, ARGV[5])
-for _, state in ipairs(told) do
-  redis.call('ZREM', prefix .. 'forgotten', state)
-  redis.call('ZREM', prefix .. 'forgotten_at', state)
-end
-local contexts = prefix .. 'contexts:' .. application
-local over = math.min(redis.call('ZCARD', contexts) - tonumber(ARGV[4]), tonumber(ARGV[5]))
+# ARGV, further: contexts to keep, bound of this call.
+EVICT = f"""{_FORGET}
+local over = math.min(redis.call('ZCARD', contexts_key) - tonumber(ARGV[5]), tonumber(ARGV[6]))
 if over <= 0 then return 0 end
-local revision = redis.call('INCR', prefix .. 'revision')
-for _, context in ipairs(redis.call('ZRANGE', contexts, 0, over - 1)) do
-  local state = application .. '/' .. context
-  redis.call('DEL', prefix .. 'sums:' .. state, prefix .. 'arrays:' .. state)
-  redis.call('ZREM', prefix .. 'changes', state)
-  redis.call('ZREM', contexts, context)
-  redis.call('ZADD', prefix .. 'forgotten', revision, state)
-  redis.call('ZADD', prefix .. 'forgotten_at', now_s, state)
-end
-return over
+return forget(redis.call('ZRANGE', contexts_key, 0, over - 1))
 """
 
-# ARGV: prefix, wall clock, application, context.
-FORGET_CONTEXT = """
-local prefix, state = ARGV[1], ARGV[3] .. '/' .. ARGV[4]
-redis.call('DEL', prefix .. 'sums:' .. state, prefix .. 'arrays:' .. state)
-redis.call('ZREM', prefix .. 'changes', state)
-redis.call('ZADD', prefix .. 'forgotten', redis.call('INCR', prefix .. 'revision'), state)
-redis.call('ZADD', prefix .. 'forgotten_at', ARGV[2], state)
-return redis.call('ZREM', prefix .. 'contexts:' .. ARGV[3], ARGV[4])
+# ARGV, further: context.
+FORGET_CONTEXT = f"""{_FORGET}
+return forget({{ARGV[5]}})
 """

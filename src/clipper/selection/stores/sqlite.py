@@ -5,7 +5,7 @@ Each batch of observations is one transaction, on a thread, so that the event lo
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +15,7 @@ from time import monotonic, sleep, time
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from msgspec import msgpack
 from numpy.typing import NDArray
 
 from clipper.errors import StoreUnavailable
@@ -43,6 +44,8 @@ CACHE_KIB = 8 * 1024
 # If two make a new file a WAL file at once, one fails without waiting; it tries again after this.
 OPEN_AGAIN_S = 0.01
 
+_STATES = msgpack.Decoder(list[tuple[str, str]])
+
 
 class SqliteStore:
     """See ``Store``. It opens the file when it is first used, and again after an error.
@@ -59,15 +62,10 @@ class SqliteStore:
         self._reads = GatheredReads(lambda states: self._reading.run(lambda database: _load(database, states)))
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
-        now_s, followed, known = self._wall_clock_s(), self._own.followed, frozenset(self._own.revisions)
-
-        def others(changed: Iterable[tuple[State, int]]) -> list[State]:
-            return [state for state, revision in changed if revision > followed and revision not in known]
-
-        work = partial(_commit, observations=observations, now_s=now_s, others=others if followed >= 0 else None)
-        are_new, revision, overlapped = await self._writing.run(work)
-        if revision is not None and followed >= 0:
-            self._own.commit(revision, overlapped)
+        work = partial(_commit, observations=observations, now_s=self._wall_clock_s())
+        are_new, revision = await self._writing.run(work)
+        if revision is not None:
+            self._own.commit(revision)
         return are_new
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
@@ -77,10 +75,10 @@ class SqliteStore:
         return await self._reads.load_many(application, contexts)
 
     async def changes(self, cursor: int) -> tuple[int, list[State]]:
-        known, overlapped = self._own.known(cursor)
-        last, changed = await self._reading.run(lambda database: _changes(database, cursor))
+        own = self._own.known(cursor)
+        last, changed = await self._reading.run(lambda database: _changes(database, cursor, own))
         self._own.follow(last)
-        return last, list(overlapped.union(state for state, revision in changed if revision not in known))
+        return last, changed
 
     async def forget(self, application: str, context: str, names: Sequence[str]) -> None:
         rows = [(application, context, name) for name in names]
@@ -184,16 +182,13 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _commit(
-    database: sqlite3.Connection,
-    observations: Sequence[Observation],
-    now_s: float,
-    others: Callable[[Iterable[tuple[State, int]]], list[State]] | None,
-) -> tuple[list[bool], int | None, list[State]]:
-    """Return which are new, the revision if anything has changed, and what ``others`` takes of states' last changes."""
+    database: sqlite3.Connection, observations: Sequence[Observation], now_s: float
+) -> tuple[list[bool], int | None]:
+    """Return which are new, and the revision if anything has changed."""
     with _transaction(database):
         are_new = _note_ids(database, observations, now_s)
         fresh = [each for each, is_new in zip(observations, are_new) if is_new]
-        return (are_new, *_add(database, fresh, others)) if fresh else (are_new, None, [])
+        return are_new, _add(database, fresh, now_s) if fresh else None
 
 
 def _note_ids(database: sqlite3.Connection, observations: Sequence[Observation], now_s: float) -> list[bool]:
@@ -219,12 +214,8 @@ def _note_ids(database: sqlite3.Connection, observations: Sequence[Observation],
     ]
 
 
-def _add(
-    database: sqlite3.Connection,
-    observations: Iterable[Observation],
-    others: Callable[[Iterable[tuple[State, int]]], list[State]] | None,
-) -> tuple[int, list[State]]:
-    """Return the revision, and what ``others`` takes of the states' last changes before it."""
+def _add(database: sqlite3.Connection, observations: Iterable[Observation], now_s: float) -> int:
+    """Return the revision."""
     sums: dict[tuple[str, str, str], float] = {}
     arrays: dict[tuple[str, str, str], NDArray[np.float64]] = {}
     for observation in observations:
@@ -243,21 +234,22 @@ def _add(
     )
     for key, amounts in arrays.items():
         _add_array(database, key, amounts)
-    revision = int(database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0])
     states = {key[:2] for key in sums}
-    overlapped: list[State] = []
-    if others is not None:
-        for application, contexts in _by_application(states).items():
-            last = "SELECT context, revision FROM changes WHERE application = ? AND context IN"
-            found = _select(database, last, application, contexts)
-            overlapped += others(((application, context), changed) for context, changed in found)
+    revision = _tell(database, states, now_s)
     _insert(
         database,
         "INSERT INTO changes VALUES {rows} "
         "ON CONFLICT (application, context) DO UPDATE SET revision = excluded.revision",
         [(*state, revision) for state in states],
     )
-    return revision, overlapped
+    return revision
+
+
+def _tell(database: sqlite3.Connection, states: Iterable[State], now_s: float) -> int:
+    """Have others told of a change of these states; return its revision."""
+    revision = int(database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0])
+    database.execute("INSERT INTO told VALUES (?, ?, ?)", (revision, now_s, msgpack.encode(list(states))))
+    return revision
 
 
 def _by_application(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -316,13 +308,30 @@ def _load(database: sqlite3.Connection, states: Sequence[State]) -> list[Read]:
     return [found[state] for state in states]
 
 
-def _changes(database: sqlite3.Connection, cursor: int) -> tuple[int, list[tuple[State, int]]]:
-    """Return the next cursor, and the states that have changed until then, with the revisions of that."""
-    last = int(database.execute("SELECT last FROM revision").fetchone()[0])
-    if cursor in (-1, last):
-        return last, []
+def _changes(database: sqlite3.Connection, cursor: int, own: Set[int]) -> tuple[int, list[State]]:
+    """Return the next cursor, and the states that other revisions than ``own`` have changed until then."""
+    newest = int(database.execute("SELECT last FROM revision").fetchone()[0])
+    if cursor == -1 or cursor >= newest:
+        return newest, []
+    last, told = cursor, dict[State, None]()
+    found = database.execute("SELECT revision, states FROM told WHERE revision > ? ORDER BY revision", (cursor,))
+    for revision, states in found:
+        if revision != last + 1 or revision > newest or len(told) >= TOLD_AT_ONCE:
+            break
+        last = revision
+        if revision not in own:
+            told.update(dict.fromkeys(_STATES.decode(states)))
+    return (last, list(told)) if last > cursor else _changes_of_earlier(database, cursor, newest)
+
+
+def _changes_of_earlier(database: sqlite3.Connection, cursor: int, last: int) -> tuple[int, list[State]]:
+    """The same, where a revision is not in ``told``: an earlier Clipper has made it, or all have been told."""
     query = (
-        "SELECT application, context, revision FROM changes WHERE revision > ?1 AND revision <= ?2 "
+        "WITH RECURSIVE each (application) AS (SELECT min(application) FROM changes UNION ALL "
+        "SELECT (SELECT min(application) FROM changes WHERE application > each.application) FROM each "
+        "WHERE application NOT NULL) "
+        "SELECT changes.application, context, revision FROM each CROSS JOIN changes INDEXED BY changes_of_application "
+        "ON changes.application = each.application WHERE revision > ?1 AND revision <= ?2 "
         "UNION ALL SELECT application, context, revision FROM forgotten WHERE revision > ?1 AND revision <= ?2 "
         "ORDER BY revision LIMIT ?3"
     )
@@ -330,7 +339,7 @@ def _changes(database: sqlite3.Connection, cursor: int) -> tuple[int, list[tuple
     if len(found) == TOLD_AT_ONCE:
         # All of a revision, or nothing of it: the rest is told the next time.
         last = found[-1][2] - 1
-    return last, [((application, context), revision) for application, context, revision in found if revision <= last]
+    return last, [(application, context) for application, context, revision in found if revision <= last]
 
 
 def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: float) -> int:
@@ -348,6 +357,7 @@ def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: flo
 
 
 def _expire(database: sqlite3.Connection, now_s: float) -> int:
+    database.execute("DELETE FROM told WHERE at_s < ?", (now_s - TOLD_FOR_S,))
     over = (
         "DELETE FROM seen_until WHERE (application, id) IN (SELECT application, id FROM seen_until "
         "INDEXED BY seen_until_by_time WHERE until_s < ? LIMIT ?)"
@@ -372,7 +382,7 @@ def _forget(database: sqlite3.Connection, states: Sequence[tuple[str, str]], now
         database.executemany("DELETE FROM sums WHERE application = ? AND context = ?", states)
         database.executemany("DELETE FROM arrays WHERE application = ? AND context = ?", states)
         gone = database.executemany("DELETE FROM changes WHERE application = ? AND context = ?", states).rowcount
-        revision = database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0]
+        revision = _tell(database, states, now_s)
         told = [(*state, revision, now_s) for state in states]
         database.executemany("REPLACE INTO forgotten VALUES (?, ?, ?, ?)", told)
     return gone

@@ -2,8 +2,12 @@
 
 # Version of the tables, in ``PRAGMA user_version``; 0 is from before there were versions. During an upgrade, workers of
 # two Clippers may share the file, so a new version may only add to what the previous one uses.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
+# ``told`` has the states that each change has changed, for a while: so to tell of changes takes nothing that grows with
+# the number of contexts, where an index by revision had two random pages changed by each. Earlier Clippers follow
+# ``changes`` and ``forgotten``, and do not write ``told``.
+#
 # ``counted`` has the numbers of contexts and of ids, since to count ten million rows takes a second. Triggers keep it,
 # so that a worker of the version before, which does not know of it, keeps it as well. One transaction: what another
 # worker adds meanwhile is counted once.
@@ -21,7 +25,7 @@ CREATE TABLE IF NOT EXISTS changes (
     application TEXT, context TEXT, revision INTEGER NOT NULL,
     PRIMARY KEY (application, context)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS changes_by_revision ON changes (revision);
+DROP INDEX IF EXISTS changes_by_revision;
 CREATE INDEX IF NOT EXISTS changes_of_application ON changes (application, revision);
 CREATE TABLE IF NOT EXISTS forgotten (
     application TEXT, context TEXT, revision INTEGER NOT NULL, at_s REAL NOT NULL,
@@ -31,6 +35,7 @@ CREATE INDEX IF NOT EXISTS forgotten_by_revision ON forgotten (revision);
 CREATE INDEX IF NOT EXISTS forgotten_by_time ON forgotten (at_s);
 CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
 INSERT OR IGNORE INTO revision VALUES (0, 0);
+CREATE TABLE IF NOT EXISTS told (revision INTEGER PRIMARY KEY, at_s REAL NOT NULL, states BLOB NOT NULL);
 DROP TABLE IF EXISTS seen;
 CREATE TABLE IF NOT EXISTS seen_until (
     application TEXT, id TEXT, until_s REAL NOT NULL,
