@@ -33,7 +33,8 @@ class Committer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: deque[tuple[Observation, asyncio.Future[bool]]] = deque()
+        # Each with the size of its arrays.
+        self._waiting: deque[tuple[Observation, asyncio.Future[bool], int]] = deque()
         self._waiting_arrays_bytes = 0
         self._task: asyncio.Task[None] | None = None
         self.written: set[str] = set()
@@ -50,9 +51,10 @@ class Committer:
         self.check_room()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
-        self._waiting.append((observation, future))
+        arrays_bytes = _arrays_bytes(observation)
+        self._waiting.append((observation, future, arrays_bytes))
         self.written.add(observation.application)
-        self._waiting_arrays_bytes += _arrays_bytes(observation)
+        self._waiting_arrays_bytes += arrays_bytes
         if self._task is None:
             self._task = loop.create_task(self._write())
         return future
@@ -78,8 +80,8 @@ class Committer:
             while self._waiting:
                 async with self.between_batches:
                     batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
-                    self._waiting_arrays_bytes -= sum(_arrays_bytes(observation) for observation, _ in batch)
-                    await self._write_batch(batch)
+                    self._waiting_arrays_bytes -= sum(arrays_bytes for _, _, arrays_bytes in batch)
+                    await self._write_batch([(observation, future) for observation, future, _ in batch])
                     # Let the waiters run, which add these observations to memory, before anybody reads the store.
                     await asyncio.sleep(0)
         finally:

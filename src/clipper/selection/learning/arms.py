@@ -52,7 +52,7 @@ class Arms:
         ramps: for names of newcomers, the numbers of their ramps.
     """
 
-    __slots__ = ("_keys", "_models", "_origins", "_owners", "costs", "ramps")
+    __slots__ = ("_keys", "_models", "_names", "_origins", "_owners", "costs", "ramps")
 
     def __init__(
         self,
@@ -66,6 +66,10 @@ class Arms:
         self._keys = {name: each[0][0] for name, each in origins.items()}
         self._owners = {key for each in origins.values() for key, _ in each}
         self._models = {key.partition(":")[0] for key in self._owners}
+        # If each version stands behind one link and inherits nothing, the links' names by versions.
+        self._names = {key: name for name, key in self._keys.items()}
+        if any(len(each) > 1 or each[0][1] != 1.0 for each in origins.values()) or len(self._names) < len(origins):
+            self._names = {}
 
     def key(self, name: str) -> str:
         """Return the state's name for the version behind ``name``."""
@@ -85,7 +89,15 @@ class Arms:
         Versions without a link, such as one that a query named, are left out if others of their model are linked.
         Numbers that a user's policy keeps under names of its own stay.
         """
+        arrays = self._view_arrays(totals.arrays) if totals.arrays.parts else None
         numbers: dict[tuple[str, str], float] = {}
+        if self._names:
+            for (key, number), amount in totals.numbers.items():
+                name = self._names.get(key)
+                if name is not None or key.partition(":")[0] not in self._models:
+                    place = key if name is None else name, number
+                    numbers[place] = numbers.get(place, 0.0) + amount
+            return Totals(numbers, None, self.costs, arrays)
         by_key: dict[str, list[tuple[str, float]]] = {}
         for (key, number), amount in totals.numbers.items():
             if key in self._owners:
@@ -101,7 +113,6 @@ class Arms:
             for key, weight in origins:
                 for number, amount in by_key.get(key, ()):
                     numbers[name, number] = numbers.get((name, number), 0.0) + weight * amount
-        arrays = self._view_arrays(totals.arrays) if totals.arrays.parts else None
         return Totals(numbers, of_versions, self.costs, arrays)
 
     def _view_arrays(self, arrays: Arrays) -> Arrays:

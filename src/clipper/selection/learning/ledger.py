@@ -121,16 +121,17 @@ class Ledger:
         check_half_life(half_life)
         self.half_life = half_life
         self.clock = 0.0
-        # By epoch and by ``MODEL/NAME``, so that keys are parsed once for each epoch and name, not for each increment.
-        self._sums: dict[str, dict[str, float]] = {}
-        self._arrays: dict[str, dict[str, NDArray[np.float64]]] = {}
+        # By key, all but the clock. A key is parsed when it is new here, and when it is read.
+        self._sums: dict[str, float] = {}
+        self._arrays: dict[str, NDArray[np.float64]] = {}
+        self._epochs: set[str] = set()
         self._memo_of_arrays: dict[Any, Any] = {}
         self._totals: Totals | None = None
         self.add(sums or {})
 
     def __len__(self) -> int:
         """Return the count of numbers, without arrays."""
-        return sum(map(len, self._sums.values()))
+        return len(self._sums)
 
     def entries(self, increments: Increments, observations: int = 1, ahead: int = 0) -> dict[str, Amount]:
         """Return what to add to this state, here and in the store, for some observations.
@@ -162,29 +163,29 @@ class Ledger:
         Raises:
             InvalidArgument: a key is not a state's; the keys before it have been added.
         """
+        sums = self._sums
         for key, amount in entries.items():
             if isinstance(amount, np.ndarray):
                 self._add_array(key, amount)
+            elif key in sums:
+                sums[key] += amount
             elif key == CLOCK:
                 self.clock += amount
             else:
-                epoch, _, number = key.partition("/")
-                sums = self._sums.get(epoch)
-                if sums is None or number not in sums:
-                    _check_key(key)
-                    sums = self._sums.setdefault(epoch, {})
-                sums[number] = sums.get(number, 0.0) + amount
+                epoch, _ = _parse_key(key)
+                self._epochs.add(epoch)
+                sums[key] = amount
         self._totals = None
 
     def _add_array(self, key: str, amount: NDArray[np.float64]) -> None:
-        epoch, _, number = key.partition("/")
-        known = self._arrays.get(epoch, {}).get(number)
+        known = self._arrays.get(key)
         if known is None:
-            _check_key(key, amount)
-            self._arrays.setdefault(epoch, {})[number] = amount
+            epoch, _ = _parse_key_of_array(key, len(amount))
+            self._epochs.add(epoch)
+            self._arrays[key] = amount
         else:
             # A new array: whoever holds the old one can tell that it is old.
-            self._arrays[epoch][number] = known + amount
+            self._arrays[key] = known + amount
 
     def totals(self) -> Totals:
         """Return the present numbers; the same object until something is added, so that its memo stays valid."""
@@ -194,31 +195,24 @@ class Ledger:
 
     def sums(self) -> dict[str, Amount]:
         """Return all sums by key. A ``Ledger`` made of them, with any half-life, has learned the same."""
-        keyed: dict[str, Amount] = {CLOCK: self.clock}
-        for epoch, sums in self._sums.items():
-            keyed.update((f"{epoch}/{number}", amount) for number, amount in sums.items())
-        for epoch, arrays in self._arrays.items():
-            keyed.update((f"{epoch}/{number}", amount) for number, amount in arrays.items())
-        return keyed
+        return {CLOCK: self.clock, **self._sums, **self._arrays}
 
     def stale(self) -> list[str]:
         """Return the keys that no longer count and may be deleted in the store."""
-        return [
-            f"{epoch}/{number}"
-            for epoch in self._stale_epochs()
-            for number in (*self._sums.get(epoch, ()), *self._arrays.get(epoch, ()))
-        ]
+        stale = self._stale_epochs()
+        return [key for key in (*self._sums, *self._arrays) if key.partition("/")[0] in stale] if stale else []
 
     def has_stale(self) -> bool:
         """Return whether ``stale`` returns any."""
         # An epoch is stale in the second one after it: there are at least three then.
-        return len(self._sums) + len(self._arrays) > 2 and bool(self._stale_epochs())
+        return len(self._epochs) > 2 and bool(self._stale_epochs())
 
     def drop_stale(self) -> None:
         """Forget stale keys here: a state holds two epochs, however long it lives."""
-        for epoch in self._stale_epochs():
-            self._sums.pop(epoch, None)
-            self._arrays.pop(epoch, None)
+        for key in self.stale():
+            self._sums.pop(key, None)
+            self._arrays.pop(key, None)
+        self._epochs -= self._stale_epochs()
 
     def encode(self) -> bytes:
         """Return the sums as JSON text."""
@@ -239,24 +233,22 @@ class Ledger:
             raise InvalidArgument(f"not a learned state: expected a JSON object of numbers: {error}") from error
 
     def _faded(self) -> dict[tuple[str, str], float]:
+        fades = {epoch: Epoch.parse(epoch).fade(self.clock) for epoch in self._epochs}
         numbers: dict[tuple[str, str], float] = {}
-        for epoch, sums in self._sums.items():
-            fade = Epoch.parse(epoch).fade(self.clock)
-            for text, amount in sums.items():
-                number = _parse_number(text)
-                numbers[number] = numbers.get(number, 0.0) + amount * fade
+        for key, amount in self._sums.items():
+            epoch, number = _parse_key(key)
+            numbers[number] = numbers.get(number, 0.0) + amount * fades[epoch]
         return numbers
 
     def _parts(self) -> ArrayParts:
         parts: dict[tuple[str, str, int], list[Part]] = {}
-        for epoch, arrays in self._arrays.items():
-            fade = Epoch.parse(epoch).fade(self.clock)
-            for text, amounts in arrays.items():
-                parts.setdefault((*_parse_number(text.rpartition("/")[0]), len(amounts)), []).append((amounts, fade))
+        for key, amounts in self._arrays.items():
+            epoch, number = _parse_key_of_array(key, len(amounts))
+            parts.setdefault((*number, len(amounts)), []).append((amounts, Epoch.parse(epoch).fade(self.clock)))
         return parts
 
-    def _stale_epochs(self) -> list[str]:
-        return [epoch for epoch in {**self._sums, **self._arrays} if Epoch.parse(epoch).is_stale(self.clock)]
+    def _stale_epochs(self) -> set[str]:
+        return {epoch for epoch in self._epochs if Epoch.parse(epoch).is_stale(self.clock)}
 
 
 def fading(name: str, half_life: int | None) -> str:
@@ -287,22 +279,22 @@ def check_half_life(half_life: int | None) -> None:
         raise InvalidArgument(f"half_life is {half_life!r}: expected a whole number of observations, or none")
 
 
-# Enough for the numbers that a worker uses at a time; others are parsed again.
+# Enough for the keys that a worker uses at a time; others are parsed again.
 @lru_cache(maxsize=16384)
-def _parse_number(text: str) -> tuple[str, str]:
-    model, name = text.split("/")
-    return model, name
-
-
-def _check_key(key: str, array: NDArray[np.float64] | None = None) -> None:
+def _parse_key(key: str, expected: str = "HALF_LIFE@START/MODEL/NAME") -> tuple[str, tuple[str, str]]:
+    """Return the epoch's name, and the model with the number's name."""
     epoch, _, number = key.partition("/")
     try:
         Epoch.parse(epoch)
-        if array is not None:
-            number, _, size = number.rpartition("/")
-            if size != str(len(array)):
-                raise ValueError(size)
-        _parse_number(number)
+        model, name = number.split("/")
     except ValueError:
-        expected = "HALF_LIFE@START/MODEL/NAME" + ("" if array is None else f"/{len(array)}")
         raise InvalidArgument(f"{key!r} is not the key of a learned state: expected {expected}") from None
+    return epoch, (model, name)
+
+
+def _parse_key_of_array(key: str, size: int) -> tuple[str, tuple[str, str]]:
+    number, _, stated = key.rpartition("/")
+    expected = f"HALF_LIFE@START/MODEL/NAME/{size}"
+    if stated != str(size):
+        raise InvalidArgument(f"{key!r} is not the key of a learned state: expected {expected}")
+    return _parse_key(number, expected)

@@ -101,7 +101,7 @@ class Totals:
         self.application: Totals | None = None
         self.prior_weight = self.prior_most = 0.0
         self._mean_loss: float | None = None
-        self._to_mix: list[tuple[tuple[str, str], float]] | None = None
+        self._to_mix: list[tuple[tuple[str, str], float, float]] | None = None
         self.memo: dict[Any, Any] = {}
 
     def number(self, model: str, name: str) -> float:
@@ -154,12 +154,12 @@ class Totals:
         return self._mean_loss
 
     @property
-    def to_mix(self) -> list[tuple[tuple[str, str], float]]:
-        """Return the numbers that are mixed into a context's: all except the evidence, which is each state's own, and
-        those of calibration, which are the application's."""
+    def to_mix(self) -> list[tuple[tuple[str, str], float, float]]:
+        """Return the numbers that are mixed into a context's, with the number of scores that each is of: all except the
+        evidence, which is each state's own, and those of calibration, which are the application's."""
         if self._to_mix is None:
             self._to_mix = [
-                ((model, name), amount)
+                ((model, name), amount, self._counted(model, name))
                 for (model, name), amount in self._numbers.items()
                 if name not in _EVIDENCE and not name.startswith(CALIBRATION)
             ]
@@ -182,7 +182,8 @@ class Totals:
         if self.observations <= 0:
             return prior
         most = weight * (1 + FEW / self.observations)
-        mixed = {key: amount * prior.share_of(key, most) for key, amount in prior.to_mix}
+        # A model counts as scored at most so often.
+        mixed = {key: amount * (most / counted) if counted > most else amount for key, amount, counted in prior.to_mix}
         for key, amount in self._numbers.items():
             mixed[key] = mixed.get(key, 0.0) + amount
         totals = Totals(mixed, costs=self.costs, arrays=prior.arrays)
@@ -191,14 +192,14 @@ class Totals:
         return totals
 
     def share_of(self, key: tuple[str, str], most: float) -> float:
-        """Return the factor by which a model counts as scored at most ``most`` times; at most 1.
-
-        A number with a half-life of its own uses the count with the same half-life.
-        """
-        model, name = key
-        _, mark, half_life = name.partition("~")
-        counted = self.number(model, f"{SCORED}{mark}{half_life}") or self.number(model, SCORED) or self.observations
+        """Return the factor by which a model's number counts as of at most ``most`` scores; at most 1."""
+        counted = self._counted(*key)
         return most / counted if counted > most else 1.0
+
+    def _counted(self, model: str, name: str) -> float:
+        """Return how often a model was scored; for a number with a half-life of its own, by the same half-life."""
+        _, mark, half_life = name.partition("~")
+        return self.number(model, f"{SCORED}{mark}{half_life}") or self.number(model, SCORED) or self.observations
 
     def _sum(self, wanted: str) -> float:
         return math.fsum(amount for (_, name), amount in self._numbers.items() if name == wanted)
