@@ -144,7 +144,7 @@ def test_what_others_change_is_told_and_what_only_this_worker_changed_is_not(mak
 
 
 def test_very_many_changes_are_told_in_pieces(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (stores.sqlite, stores.redis):
+    for module in (stores.sqlite_changes, stores.redis):
         monkeypatch.setattr(module, "TOLD_AT_ONCE", 7)
 
     async def scenario() -> list[list[str]]:

@@ -124,3 +124,28 @@ def test_reads_do_not_wait_for_commits(tmp_path: Path) -> None:
             assert await committing == [True]
 
     asyncio.run(scenario())
+
+
+def test_the_write_ahead_log_has_a_bound_though_somebody_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipper.selection.stores.sqlite.LOG_BYTES", 200_000)
+    monkeypatch.setattr("clipper.selection.stores.sqlite.LOG_WAIT_S", 0.001)
+    path, log = tmp_path / "selection.sqlite3", tmp_path / "selection.sqlite3-wal"
+
+    async def scenario() -> tuple[int, int]:
+        async with opened(lambda: SqliteStore(path)) as store:
+            await store.commit([observation("first", x=1.0)])
+            with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM sums").fetchone()
+                for number in range(30):
+                    await store.commit([observation(f"a{number}", f"a{number}", x=1.0)])
+                read_bytes = log.stat().st_size
+            for number in range(30):
+                await store.commit([observation(f"b{number}", f"b{number}", x=1.0)])
+            assert len(await store.load("app-1", "b29")) == 1
+            return read_bytes, log.stat().st_size
+
+    while_read_bytes, after_bytes = asyncio.run(scenario())
+    assert while_read_bytes > 400_000 > after_bytes

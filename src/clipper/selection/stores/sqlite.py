@@ -5,7 +5,7 @@ Each batch of observations is one transaction, on a thread, so that the event lo
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -15,18 +15,17 @@ from time import monotonic, sleep, time
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from msgspec import msgpack
 from numpy.typing import NDArray
 
 from clipper.errors import StoreUnavailable
 from clipper.selection.stores.gathered_reads import READ_AT_ONCE, GatheredReads, Read, State
 from clipper.selection.stores.own_changes import OwnChanges
+from clipper.selection.stores.sqlite_changes import changes, tell
 from clipper.selection.stores.sqlite_schema import SCHEMA, SCHEMA_VERSION
 from clipper.selection.stores.store import (
     EVERYONE,
     EVICT_CHUNK,
     FLOAT,
-    TOLD_AT_ONCE,
     TOLD_FOR_S,
     Amount,
     Observation,
@@ -41,10 +40,13 @@ BUSY_TIMEOUT_S = 5.0
 INSERTED_TOGETHER = 50
 # Pages of the file that a connection holds; SQLite's own 2 MB are few beside the millions of contexts that it may have.
 CACHE_KIB = 8 * 1024
+# SQLite begins its write-ahead log anew when a commit finds all of it copied to the file. While several workers commit,
+# none does, and the log would grow by 16 KB for each piece of feedback. So after each 64 MB one makes the others wait,
+# but not for long: somebody may be reading the file for a backup.
+LOG_BYTES = 64 * 1024 * 1024
+LOG_WAIT_S = 0.5
 # If two make a new file a WAL file at once, one fails without waiting; it tries again after this.
 OPEN_AGAIN_S = 0.01
-
-_STATES = msgpack.Decoder(list[tuple[str, str]])
 
 
 class SqliteStore:
@@ -58,6 +60,8 @@ class SqliteStore:
         self._wall_clock_s = wall_clock_s
         self._reading = _Connection(path, "selection-store-reads")
         self._writing = _Connection(path, "selection-store-writes")
+        self._log = path.with_name(f"{path.name}-wal")
+        self._log_bound_bytes = LOG_BYTES
         self._own = OwnChanges()
         self._reads = GatheredReads(lambda states: self._reading.run(lambda database: _load(database, states)))
 
@@ -66,6 +70,9 @@ class SqliteStore:
         are_new, revision = await self._writing.run(work)
         if revision is not None:
             self._own.commit(revision)
+        if self._log_bytes() > self._log_bound_bytes:
+            await self._writing.run(_begin_log_anew)
+            self._log_bound_bytes = self._log_bytes() + LOG_BYTES
         return are_new
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
@@ -76,7 +83,7 @@ class SqliteStore:
 
     async def changes(self, cursor: int) -> tuple[int, list[State]]:
         own = self._own.known(cursor)
-        last, changed = await self._reading.run(lambda database: _changes(database, cursor, own))
+        last, changed = await self._reading.run(lambda database: changes(database, cursor, own))
         self._own.follow(last)
         return last, changed
 
@@ -111,6 +118,9 @@ class SqliteStore:
         await self._reads.close()
         for connection in (self._reading, self._writing):
             await connection.close()
+
+    def _log_bytes(self) -> int:
+        return self._log.stat().st_size if self._log.exists() else 0
 
 
 class _Connection:
@@ -181,6 +191,13 @@ def _open(path: Path) -> sqlite3.Connection:
     return database
 
 
+def _begin_log_anew(database: sqlite3.Connection) -> None:
+    """Copy the write-ahead log to the file and empty it, unless somebody reads it for longer than ``LOG_WAIT_S``."""
+    database.execute(f"PRAGMA busy_timeout = {LOG_WAIT_S * 1000:.0f}")
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    database.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
+
+
 def _commit(
     database: sqlite3.Connection, observations: Sequence[Observation], now_s: float
 ) -> tuple[list[bool], int | None]:
@@ -235,20 +252,13 @@ def _add(database: sqlite3.Connection, observations: Iterable[Observation], now_
     for key, amounts in arrays.items():
         _add_array(database, key, amounts)
     states = {key[:2] for key in sums}
-    revision = _tell(database, states, now_s)
+    revision = tell(database, states, now_s)
     _insert(
         database,
         "INSERT INTO changes VALUES {rows} "
         "ON CONFLICT (application, context) DO UPDATE SET revision = excluded.revision",
         [(*state, revision) for state in states],
     )
-    return revision
-
-
-def _tell(database: sqlite3.Connection, states: Iterable[State], now_s: float) -> int:
-    """Have others told of a change of these states; return its revision."""
-    revision = int(database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0])
-    database.execute("INSERT INTO told VALUES (?, ?, ?)", (revision, now_s, msgpack.encode(list(states))))
     return revision
 
 
@@ -308,40 +318,6 @@ def _load(database: sqlite3.Connection, states: Sequence[State]) -> list[Read]:
     return [found[state] for state in states]
 
 
-def _changes(database: sqlite3.Connection, cursor: int, own: Set[int]) -> tuple[int, list[State]]:
-    """Return the next cursor, and the states that other revisions than ``own`` have changed until then."""
-    newest = int(database.execute("SELECT last FROM revision").fetchone()[0])
-    if cursor == -1 or cursor >= newest:
-        return newest, []
-    last, told = cursor, dict[State, None]()
-    found = database.execute("SELECT revision, states FROM told WHERE revision > ? ORDER BY revision", (cursor,))
-    for revision, states in found:
-        if revision != last + 1 or revision > newest or len(told) >= TOLD_AT_ONCE:
-            break
-        last = revision
-        if revision not in own:
-            told.update(dict.fromkeys(_STATES.decode(states)))
-    return (last, list(told)) if last > cursor else _changes_of_earlier(database, cursor, newest)
-
-
-def _changes_of_earlier(database: sqlite3.Connection, cursor: int, last: int) -> tuple[int, list[State]]:
-    """The same, where a revision is not in ``told``: an earlier Clipper has made it, or all have been told."""
-    query = (
-        "WITH RECURSIVE each (application) AS (SELECT min(application) FROM changes UNION ALL "
-        "SELECT (SELECT min(application) FROM changes WHERE application > each.application) FROM each "
-        "WHERE application NOT NULL) "
-        "SELECT changes.application, context, revision FROM each CROSS JOIN changes INDEXED BY changes_of_application "
-        "ON changes.application = each.application WHERE revision > ?1 AND revision <= ?2 "
-        "UNION ALL SELECT application, context, revision FROM forgotten WHERE revision > ?1 AND revision <= ?2 "
-        "ORDER BY revision LIMIT ?3"
-    )
-    found = database.execute(query, (cursor, last, TOLD_AT_ONCE)).fetchall()
-    if len(found) == TOLD_AT_ONCE:
-        # All of a revision, or nothing of it: the rest is told the next time.
-        last = found[-1][2] - 1
-    return last, [(application, context) for application, context, revision in found if revision <= last]
-
-
 def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: float) -> int:
     database.execute("DELETE FROM forgotten WHERE at_s < ?", (now_s - TOLD_FOR_S,))
     over = _count(database, application, "contexts") - keep
@@ -382,7 +358,7 @@ def _forget(database: sqlite3.Connection, states: Sequence[tuple[str, str]], now
         database.executemany("DELETE FROM sums WHERE application = ? AND context = ?", states)
         database.executemany("DELETE FROM arrays WHERE application = ? AND context = ?", states)
         gone = database.executemany("DELETE FROM changes WHERE application = ? AND context = ?", states).rowcount
-        revision = _tell(database, states, now_s)
+        revision = tell(database, states, now_s)
         told = [(*state, revision, now_s) for state in states]
         database.executemany("REPLACE INTO forgotten VALUES (?, ?, ?, ?)", told)
     return gone
