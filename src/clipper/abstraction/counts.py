@@ -8,10 +8,13 @@ from clipper.types import ModelId
 
 
 class VersionCounts:
-    """The query path increments these counters, so they are plain attributes."""
+    """The query path increments these counters, so they are plain attributes.
+
+    Attributes:
+        turned_away: predictions that found the queue full; the queue counts those that it accepts.
+    """
 
     __slots__ = (
-        "arrivals",
         "batch_latency_s",
         "batch_size",
         "expired",
@@ -19,10 +22,11 @@ class VersionCounts:
         "outputs",
         "queue_wait_s",
         "rejected",
+        "turned_away",
     )
 
     def __init__(self) -> None:
-        self.arrivals = self.outputs = self.model_errors = self.rejected = self.expired = 0
+        self.turned_away = self.outputs = self.model_errors = self.rejected = self.expired = 0
         self.queue_wait_s = Histogram(LATENCY_BOUNDS_S)
         self.batch_size = Histogram(SIZE_BOUNDS)
         self.batch_latency_s = Histogram(LATENCY_BOUNDS_S)
@@ -50,7 +54,7 @@ class VersionCounts:
         return VersionLoad(
             model=model.name,
             version=model.version,
-            arrivals=self.arrivals,
+            arrivals=scheduler.queue.arrivals + self.turned_away,
             late=self.rejected + self.expired,
             batches_sent=sum(self.queue_wait_s.counts),
             wait_s=self.queue_wait_s.sum,

@@ -15,7 +15,7 @@ from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO, make_con
 from clipper.abstraction.batching.flow import Batch
 from clipper.abstraction.batching.replica_state import ReplicaState
 from clipper.abstraction.batching.scheduler import Scheduler
-from clipper.abstraction.cache.clock import ClockCache
+from clipper.abstraction.cache.clock import HASHED_BYTES, ClockCache
 from clipper.abstraction.compute_time import ComputeTime
 from clipper.abstraction.counts import VersionCounts
 from clipper.abstraction.notices import FailureNotices
@@ -50,7 +50,7 @@ class ModelQueue:
     """Evaluates inputs on one version. All methods run on the worker's event loop."""
 
     def __init__(self, model: ModelId, snapshot: VersionSnapshot, cache: ClockCache, turns: Turns, node: str) -> None:
-        self.model, self.node = model, node
+        self.model, self.name, self.node = model, model.name, node
         self.snapshot = snapshot
         self.input_type = InputType.parse(snapshot.input_type)
         self._dtype, self._dimensions = self.input_type.dtype, self.input_type.leading_dimensions
@@ -90,7 +90,8 @@ class ModelQueue:
         table = self._table
         key: bytes | int = row
         if table is not None:
-            key = table.key_of(row)
+            if len(row) >= HASHED_BYTES:  # shorter ones are their own keys
+                key = table.key_of(row)
             found = table.find(row, key)
             if found is not None:
                 if found.output is not None:
@@ -116,7 +117,6 @@ class ModelQueue:
                 self._refuse(work)
                 return None
         else:
-            self._counts.arrivals += 1
             self._flow.arrivals += 1
             if not self._queue.push(work) and not self._push_for_expired(work, arrival_s):
                 return None
@@ -135,6 +135,7 @@ class ModelQueue:
         if expired:
             self._time_out(expired)
         if not accepted:
+            self._counts.turned_away += 1
             self._refuse(work)
         return accepted
 
@@ -403,7 +404,7 @@ class ModelQueue:
         self._counts.outputs += len(works)
         if self._table is not None:
             self._table.fulfil(works)
-        name = self.model.name
+        name = self.name
         for work, output in zip(works, outputs):
             # As dismiss() does, without a call for each query.
             waiters, work.waiters = work.waiters, NOBODY

@@ -20,7 +20,7 @@ from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head, path_of
 from clipper.frontend.held import Held
-from clipper.frontend.limits import LARGE_ANSWER_BYTES
+from clipper.frontend.limits import LARGE_ANSWER_BYTES, MAX_PIPELINED
 from clipper.frontend.port import Port
 
 log = logging.getLogger(__name__)
@@ -109,50 +109,44 @@ class Connection:
     # -- requests --------------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
-        if not self._in_message:
-            data = self._take_known(data)
-            if not data:
+        """Handle the requests with known heads at the front of ``data``, and parse the rest."""
+        port, held, pending, taken = self._port, self._held, self._pending, 0
+        while not self._in_message:
+            end = data.find(b"\r\n\r\n") + 4
+            head, note = data[:end], None
+            known = port.plain_heads.get(head)
+            if known is None:
+                known, note = port.recognise(head, held.arrived_s, self.transport)
+                if known is None:
+                    break
+            endpoint, size = known
+            stop = end + size
+            if len(data) < stop:
+                break
+            self._last_sweep = port.sweeps
+            exchange = Exchange(self)
+            exchange.note = note
+            pending.append(exchange)
+            try:
+                endpoint.handle(exchange, data[end:stop], held.arrived_s, held.is_late)
+            except Exception:  # noqa: BLE001  a bug: see _answer_bug
+                self._answer_bug(exchange)
+            if len(data) == stop:
+                if len(pending) > MAX_PIPELINED:
+                    self._adjust_reading()
                 return
+            data = data[stop:]
+            taken += 1
+            if taken >= MAX_PIPELINED:
+                # There may be thousands, and other connections wait.
+                self._hold(data)
+                return
+            if self._is_behind:
+                break
         if self._is_behind:
             self._hold(data)
         else:
             self._feed(data)
-
-    def _take_known(self, data: bytes) -> bytes:
-        """Handle the requests with known heads at the front of ``data``; return the rest."""
-        port = self._port
-        taken = 0
-        while data:
-            end = data.find(b"\r\n\r\n") + 4
-            known, note = port.plain_heads.get(data[:end]), None
-            if known is None:
-                known, note = port.recognise(data[:end], self._held.arrived_s, self.transport)
-                if known is None:
-                    return data
-            endpoint, size = known
-            stop = end + size
-            if len(data) < stop:
-                return data
-            self._last_sweep = port.sweeps
-            exchange = Exchange(self)
-            exchange.note = note
-            self._pending.append(exchange)
-            try:
-                endpoint.handle(exchange, data[end:stop], self._held.arrived_s, self._held.is_late)
-            except Exception:  # noqa: BLE001  a bug: see _answer_bug
-                self._answer_bug(exchange)
-            data = data[stop:]
-            if data:
-                taken += 1
-                if taken >= limits.MAX_PIPELINED:
-                    # There may be thousands, and other connections wait.
-                    self._hold(data)
-                    return b""
-                if self._is_behind:
-                    return data
-        if len(self._pending) > limits.MAX_PIPELINED:
-            self._adjust_reading()
-        return data
 
     def _feed(self, data: bytes) -> None:
         started_here = not self._in_message
@@ -393,7 +387,7 @@ class Connection:
     @property
     def _is_behind(self) -> bool:
         """Whether the client must read answers before more of its input is handled."""
-        return self._writing_paused or len(self._pending) > limits.MAX_PIPELINED
+        return self._writing_paused or len(self._pending) > MAX_PIPELINED
 
     def _hold(self, data: bytes) -> None:
         self._held.set(data)

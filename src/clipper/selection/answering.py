@@ -62,6 +62,13 @@ class Answering:
         self.terms = terms
         self.feedback_ttl_s = terms.feedback_ttl_s
         self.input_type = terms.input_type
+        # What each query would otherwise find out anew.
+        selector = terms.selector
+        self._slo_s = terms.slo_s
+        self._may_keep_inputs = selector.may_need_input
+        self._believes_one = selector.believes_one
+        self._learns = selector.policy.learns
+        self._is_recorded = terms.decisions is not None or self._watch is not None
 
     def totals(self, context: str | None) -> Totals | None:
         """Return the totals that the policy uses in a context; None if its state must be read first."""
@@ -71,24 +78,6 @@ class Answering:
         return self.contexts.prior() if context is None else self.contexts.totals(context)
 
     # -- what models say ---------------------------------------------------------------------------------
-
-    def output_came(self, query: Query, model: str, output: Output) -> None:
-        """Take the output of a selected model. The query may be answered already."""
-        if query.first_model is None:
-            query.first_model, query.first_output = model, output
-        elif query.more_outputs is None:
-            query.more_outputs = {model: output}
-        else:
-            query.more_outputs[model] = output
-        query.missing -= 1
-        if query.done:
-            self._keep_late(query, model, output)
-            return
-        query.in_time += 1
-        if not query.missing:
-            self.complete(query)
-        elif query.is_asked:
-            self.consider_leaving(query)
 
     def failed(self, query: Query, model: str, code: str, message: str) -> None:
         """Take the failure of a selected model."""
@@ -140,7 +129,7 @@ class Answering:
         query.is_settled = is_settled
         self.complete(query)
 
-    def _keep_late(self, query: Query, model: str, output: Output) -> None:
+    def keep_late(self, query: Query, model: str, output: Output) -> None:
         """Keep an output that came after the answer: feedback still uses it."""
         if self.now_s() <= query.deadline_s:
             query.in_time += 1
@@ -160,36 +149,39 @@ class Answering:
         query.asker = None
         if asker is None:
             return
-        now_s, terms = self.now_s(), self.terms
+        now_s = self.now_s()
         latency_s = now_s - query.arrival_s
         self.counts.latency_s.record(latency_s)
-        if latency_s > terms.slo_s:
+        if latency_s > self._slo_s:
             self.counts.slo_misses += 1
         choice, output = query.choice, query.first_output
         # The policy may combine by the input, even if the input is not kept.
         row = query.row
         if self.feedback_ttl_s:
             # Most policies never need it, which is asked without a call for each query.
-            if choice is not None and not (terms.selector.may_need_input and self._may_need_input(query)):
+            if choice is not None and not (self._may_keep_inputs and self._may_need_input(query)):
                 query.row = None
             self._joins.remember(query, now_s)
         if choice is None or output is None:
             self.answer_without(query, asker)
-        elif len(choice.models) == 1 and terms.selector.believes_one:
+        elif self._believes_one and len(choice.models) == 1:
             query.output = output
             asker.on_prediction(query.id, output, 1.0)
         else:
             self._answer_combined(query, choice, row, asker)
-        if terms.decisions is not None:
-            terms.decisions.add(query, latency_s)
-        watch = self._watch
-        if watch is not None and (query.note is not None or latency_s > watch.slow_s):
-            self._tell(watch, query, now_s)
+        if self._is_recorded:
+            self._record(query, latency_s, now_s)
         # With one model there is nothing to select, so the policy needs no outcomes.
-        if choice is not None and choice is not terms.only_choice and terms.selector.policy.learns:
+        if self._learns and choice is not None and choice is not self.terms.only_choice:
             self._count_outcome(query, choice, is_over=now_s >= query.deadline_s - TIMER_EARLY_S)
 
-    def _tell(self, watch: Watch, query: Query, now_s: float) -> None:
+    def _record(self, query: Query, latency_s: float, now_s: float) -> None:
+        """Tell the decision log and the watch, if there are any."""
+        if self.terms.decisions is not None:
+            self.terms.decisions.add(query, latency_s)
+        watch = self._watch
+        if watch is None or (query.note is None and latency_s <= watch.slow_s):
+            return
         note, query.note = query.note, None  # a query is kept for feedback, and its note is not
         models = query.choice.models if query.choice is not None else ()
         slo_s, reason = self.terms.slo_s, query.reason or ""

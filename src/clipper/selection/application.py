@@ -49,6 +49,7 @@ class Application:
         self.name = snapshot.name
         self.snapshot = snapshot
         self.surroundings = surroundings
+        self._take_id = surroundings.ids.take
         self.counts = ApplicationCounts()
         self.outcomes = Outcomes()
         self.forecasts = Forecasts()
@@ -154,7 +155,7 @@ class Application:
         if terms.features_are_input:
             features = terms.features_of(row)
         deadline_s = arrival_s + (terms.budget_s if timeout_s is None else min(terms.budget_s, timeout_s))
-        query_id = self.surroundings.ids.take()
+        query_id = self._take_id()
         query = Query(self.answering, asker, query_id, row, context, arrival_s, deadline_s, version, features)
         if request is not None and (watch := self.surroundings.watch) is not None:
             query.note = watch.begin(request, self.name, query_id, deadline_s)
@@ -257,13 +258,12 @@ class Application:
     def _ask(
         self, query: Query, row: bytes, choice: Choice, targets: Mapping[str, ModelQueue | None], arms: Arms
     ) -> None:
-        models = choice.models
+        models, terms = choice.models, self.terms
+        slo_s = terms.slo_s
         query.choice = choice
         query.arms = arms
-        query.missing = len(models)
-        terms = self.terms
-        slo_s = terms.slo_s
-        if len(models) > 1:
+        query.missing = asked = len(models)
+        if asked > 1:
             query.deadline_s -= terms.joint_margin_s
             slo_s -= terms.joint_margin_s
         self.counts.selected[models] += 1
@@ -272,13 +272,13 @@ class Application:
             if target is None:
                 query.on_failure(model, "no_replica", terms.why_not_asked(model))
                 continue
-            waiter = query if model == target.model.name else Named(query, model)
+            waiter = query if model == target.name else Named(query, model)
             output = target.predict(row, waiter, query.arrival_s, slo_s)
             if output is not None:
                 if query.note is not None:
                     query.note.cache_hits += 1
-                self.answering.output_came(query, model, output)
-        if query.missing and len(models) > 1 and not query.done:
+                query.on_output(model, output)
+        if asked > 1 and query.missing and not query.done:
             query.is_asked = True
             self.answering.consider_leaving(query)
 

@@ -32,7 +32,8 @@ class Deadlines:
 
     def wait(self, query: Query) -> None:
         waiting = self._waiting
-        while waiting and waiting[0].done:
+        # One for each that comes keeps it short; what is left of a rush leaves at its deadline.
+        if waiting and waiting[0].done:
             waiting.popleft()
         if waiting and waiting[-1].deadline_s > query.deadline_s:
             # The query waited before the worker took it in, and later queries did not.

@@ -1,5 +1,6 @@
 """One query of an application: who asked it, which models were asked, and their outputs."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -30,7 +31,7 @@ class Asker(Protocol):
 
 
 class Owner(Protocol):
-    """Takes outputs and failures for a query: see ``answering.Answering``, where a query's state changes.
+    """What a query tells of its outputs and failures: ``answering.Answering``, which decides when it is answered.
 
     Attributes:
         name: the application's name.
@@ -42,7 +43,13 @@ class Owner(Protocol):
     feedback_ttl_s: float
     input_type: InputType
 
-    def output_came(self, query: "Query", model: str, output: Output) -> None: ...
+    @property
+    def complete(self) -> Callable[["Query"], None]:
+        """Called once all models that were asked have answered or failed."""
+
+    def consider_leaving(self, query: "Query") -> None: ...
+
+    def keep_late(self, query: "Query", model: str, output: Output) -> None: ...
 
     def failed(self, query: "Query", model: str, code: str, message: str) -> None: ...
 
@@ -143,7 +150,22 @@ class Query(msgspec.Struct, gc=False, eq=False):
         return tuple(model for model in self.choice.models if model not in in_time)
 
     def on_output(self, model: str, output: Output) -> None:
-        self.owner.output_came(self, model, output)
+        """Take the output of a selected model. The query may be answered already."""
+        if self.first_model is None:
+            self.first_model, self.first_output = model, output
+        elif self.more_outputs is None:
+            self.more_outputs = {model: output}
+        else:
+            self.more_outputs[model] = output
+        self.missing -= 1
+        if self.done:
+            self.owner.keep_late(self, model, output)
+            return
+        self.in_time += 1
+        if not self.missing:
+            self.owner.complete(self)
+        elif self.is_asked:
+            self.owner.consider_leaving(self)
 
     def on_failure(self, model: str, code: str, message: str) -> None:
         self.owner.failed(self, model, code, message)

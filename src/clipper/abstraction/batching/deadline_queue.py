@@ -95,9 +95,9 @@ class DeadlineQueue:
     def push(self, work: Work) -> bool:
         """Add new work. Return False if the queue is full."""
         size = len(work.row)
-        if self.length >= self._max_length or self.size_bytes + size > self._max_bytes:
+        length, size_bytes = self.length + 1, self.size_bytes + size
+        if length > self._max_length or size_bytes > self._max_bytes:
             return False
-        self.arrivals += 1
         lane = self._last
         if size != self._row_bytes or lane.slo_s != work.slo_s:
             self._note_length(size)
@@ -110,8 +110,8 @@ class DeadlineQueue:
             works.append(work)
         work.lane = lane.id
         lane.size_bytes += size
-        self.length += 1
-        self.size_bytes += size
+        self.arrivals += 1
+        self.length, self.size_bytes = length, size_bytes
         return True
 
     def push_background(self, work: Work) -> bool:
@@ -293,15 +293,19 @@ class DeadlineQueue:
         """Take from a single lane whose rows have one length. Most batches do, so this takes few instructions a row."""
         works, batch = lane.works, taken.batch
         before = len(works)
-        while works and limit:
-            work = works.popleft()
-            work.lane = 0
-            # The check of the first waiter spares a call in the usual case of one waiter.
-            if work.waiters[0].done and not work.is_wanted:
-                taken.dropped.append(work)
+        while works and len(batch) < limit:
+            if len(works) <= limit - len(batch):
+                left = list(works)
+                works.clear()
             else:
-                batch.append(work)
-                limit -= 1
+                left = [works.popleft() for _ in range(limit - len(batch))]
+            for work in left:
+                work.lane = 0
+                # The check of the first waiter spares a call in the usual case of one waiter.
+                if work.waiters[0].done and not work.is_wanted:
+                    taken.dropped.append(work)
+                else:
+                    batch.append(work)
         count = before - len(works)
         size_bytes = count * (self._row_bytes or 0)
         self.length -= count
