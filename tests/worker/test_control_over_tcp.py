@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from remote_worker import RemoteWorker
 
 from clipper.control.difference import EPOCH_BITS
 from clipper.control.identity import PeerName
 from clipper.control.messages import Apply, CommandRefused, Drain, Draining, GetStatistics
 from clipper.control.snapshot import Peer, Snapshot
 from control_channel import LEADS
+from remote_worker import RemoteWorker
 from serving import Client, application, model, serving, version
 
 

@@ -1,7 +1,6 @@
 """One version of a model in a query worker: an input is looked up in the cache, queued, and sent to a replica.
 
-This is the shell around ``batching.Scheduler`` and ``cache.CacheTable``: it turns their decisions into frames and
-callbacks.
+The shell around ``batching.Scheduler`` and ``cache.CacheTable``: it turns their decisions into frames and callbacks.
 """
 
 import asyncio
