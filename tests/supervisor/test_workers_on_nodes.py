@@ -5,20 +5,24 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+import redis
 from live_server import Server
 
-from benchmarks.ray_cluster import RayCluster, running_cluster
+from benchmarks.ray_cluster import RayCluster, actor_of, running_cluster
 from benchmarks.real_models import environment
 from clipper.client import Clipper
+from clipper.lease.lease import DURATION_S
 from clipper.processes.proc import start_time
+from clipper.registry.redis import PREFIX
 from manager_bench import RAY_PORTS
+from own_network import cut, has_own_networks, heal, own_network
 from redis_server import RedisServer
 from waiting import TIMEOUT_S, until
 
@@ -42,9 +46,10 @@ CLIENTS = 6
 class OnNodes:
     """A server whose workers are on three nodes, each at an address of its own."""
 
-    def __init__(self, cluster: RayCluster, server: Server) -> None:
+    def __init__(self, cluster: RayCluster, server: Server, redis: RedisServer) -> None:
         self.cluster = cluster
         self.server = server
+        self.redis = redis
         self.hosts = [cluster.host, SECOND, THIRD]
 
     @property
@@ -65,19 +70,23 @@ def call(host: str, path: str, **body: Any) -> Any:
 
 
 @contextmanager
-def running(folder: Path, *options: str) -> Iterator[OnNodes]:
-    """Three nodes, with a processor of Ray's each, and a server with a worker on each."""
+def running(folder: Path, *options: str, is_shared: bool = False) -> Iterator[OnNodes]:
+    """Three nodes, with a processor of Ray's each, and a server with a worker on each.
+
+    ``is_shared``: the registry is in Redis, under a lease.
+    """
     (folder / "redis").mkdir()
-    with RedisServer(folder / "redis") as redis, running_cluster(environment("ray-workers"), 1) as cluster:
-        redis.start()
+    with RedisServer(folder / "redis") as store, running_cluster(environment("ray-workers"), 1) as cluster:
+        store.start()
         for host in (SECOND, THIRD):
             cluster.add(1, node_ip_address=host)
         ports = "-".join(map(str, RAY_PORTS))
         of_ray = ("--manager", "ray", "--ray-address", cluster.address, "--ray-python", str(cluster.python))
-        of_workers = ("--workers-per-node", "1", "--store", redis.url, "--query-port", str(QUERY_PORT))
-        server = Server(folder / "home", *of_ray, "--ray-ports", ports, *of_workers, *options).start()
+        of_workers = ("--workers-per-node", "1", "--store", store.url, "--query-port", str(QUERY_PORT))
+        shared = ("--registry", store.url) if is_shared else ()
+        server = Server(folder / "home", *shared, *of_ray, "--ray-ports", ports, *of_workers, *options).start()
         try:
-            yield OnNodes(cluster, server)
+            yield OnNodes(cluster, server, store)
             assert server.stop() == 0
         finally:
             server.clean_up()
@@ -148,6 +157,13 @@ def test_each_node_answers_and_one_that_is_lost_costs_no_answer(
             assert call(host, "sums/predict", input=[number, 1])["output"] == number + 1
             ready = httpx.get(f"http://{host}:{QUERY_PORT}/health/ready", timeout=TIMEOUT_S)
             assert ready.status_code == 200
+        # Logs come from where they are written.
+        with Clipper.connect(home=server.home) as clipper:
+            logs = clipper.server_logs()
+            for index, host in ((one["index"], one["node"]) for one in server.call("GET", "/status")["workers"]):
+                assert any(f"answers on {host}:{QUERY_PORT}" in line for line in logs.lines[f"worker-{index}"]), logs
+            assert clipper.server_logs("worker-1").lines.keys() == {"worker-1"}
+            assert clipper.server_logs("worker-1", after=logs).lines == {"worker-1": ()}
         # What runs on the server's machine cannot be reached from nodes.
         local = {"artifact": server.upload(SUM), "loader": "import", "target": "my_model:predict", "manager": "local"}
         refused = server.ask("POST", "/models/other/versions", msgspec.json.encode(local))
@@ -306,3 +322,115 @@ def answers(host: str, expected: float) -> bool:
         return bool(call(host, "sums/predict", input=[1, expected - 1]).get("output") == expected)
     except httpx.TransportError:
         return False
+
+
+def test_while_redis_is_down_what_dies_is_started_again_and_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, is_shared=True) as nodes:
+        nodes.until_ready(*nodes.hosts)
+        server = nodes.server
+        deploy(server, tmp_path, monkeypatch)
+        (replica,) = server.call("GET", "/replicas")
+        before = nodes.pids()
+        nodes.redis.kill()
+        # From when the lease may have ended, this server leaves alone what runs on Ray.
+        until(lambda: "changes are refused" in " ".join(server.call("GET", "/status")["problems"]))
+        away_at = time.monotonic()
+        until(lambda: time.monotonic() > away_at + DURATION_S)
+        for pid in (before[SECOND], replica["pid"]):
+            os.kill(pid, signal.SIGKILL)
+        killed_at = time.monotonic()
+        for host in (SECOND, THIRD):
+            until(lambda: answers(host, 3.0))  # noqa: B023
+        print(f"a worker and a replica that died without Redis answer after {time.monotonic() - killed_at:.1f} s")
+        until(lambda: [one["state"] for one in server.call("GET", "/replicas")] == ["ready"])
+        nodes.until_ready(*nodes.hosts)
+        found = nodes.pids()
+        assert found[SECOND] != before[SECOND] and found[THIRD] == before[THIRD]
+        nodes.redis.start()
+        until(lambda: server.call("GET", "/status")["problems"] == [])
+        with Clipper.connect(home=server.home) as clipper:
+            clipper.create_application("more", model="sum", slo_ms=20_000)
+        for host in nodes.hosts:
+            assert call(host, "more/predict", input=[1, 3])["output"] == 4.0
+        assert nodes.pids() == found
+
+
+def test_a_redis_that_was_restored_from_an_older_copy_costs_one_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, is_shared=True) as nodes:
+        server = nodes.server
+        for _ in range(4):  # each start is an epoch
+            nodes.until_ready(*nodes.hosts)
+            server.kill()
+            server.start()
+        nodes.until_ready(*nodes.hosts)
+        deploy(server, tmp_path, monkeypatch)
+        before = nodes.pids()
+        assert server.call("GET", "/status")["lease"]["epoch"] == 5
+        server.kill()
+        with redis.Redis(port=nodes.redis.port) as client:
+            client.hset(PREFIX + "counters", "supervisor", 1)
+            client.hset(PREFIX + "lease", "epoch", 1)
+        server.start()
+        until(lambda: server.call("GET", "/status")["lease"]["epoch"] == 6)
+        nodes.until_ready(*nodes.hosts)
+        with Clipper.connect(home=server.home) as clipper:
+            clipper.create_application("more", model="sum", slo_ms=20_000)
+        for host in nodes.hosts:
+            assert call(host, "more/predict", input=[1, 3])["output"] == 4.0
+        assert nodes.pids() == before
+
+
+@pytest.mark.skipif(not has_own_networks(), reason="making a network takes root, ip and iptables")
+def test_the_network_between_the_server_and_a_worker_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with own_network(), running(tmp_path) as nodes:
+        nodes.until_ready(*nodes.hosts)
+        server = nodes.server
+        deploy(server, tmp_path, monkeypatch)
+        before = nodes.pids()
+        # Neither the worker nor its actor can be reached, as where the machine is cut off. Nothing is reset.
+        cut(*listening_on(before[SECOND]) - {QUERY_PORT}, *listening_on(actor_of(before[SECOND])))
+        cut_at = time.monotonic()
+        with Clipper.connect(home=server.home) as clipper:
+            clipper.create_application("more", model="sum", slo_ms=20_000)
+        print(f"an application is created {time.monotonic() - cut_at:.1f} s after the cut")
+        # Documented: it counts as lost after 10 s without an answer.
+        until(lambda: nodes.workers[SECOND] == "lost")
+        print(f"the worker is given up {time.monotonic() - cut_at:.1f} s after the cut")
+        for host in (nodes.hosts[0], THIRD):
+            assert call(host, "more/predict", input=[1, 3])["output"] == 4.0
+        # It goes on by what it knew.
+        assert call(SECOND, "sums/predict", input=[1, 4])["output"] == 5.0
+        assert call(SECOND, "more/predict", input=[1, 3])["status"] == 404
+        with Clipper.connect(home=server.home) as clipper:
+            began = time.monotonic()
+            clipper.create_application("further", model="sum", slo_ms=20_000)
+            print(f"with a lost worker an application takes {time.monotonic() - began:.2f} s")
+        heal()
+        healed_at = time.monotonic()
+        nodes.until_ready(*nodes.hosts)
+        for name in ("more", "further"):
+            until(lambda: call(SECOND, f"{name}/predict", input=[1, 3]).get("output") == 4.0)  # noqa: B023
+        print(
+            f"the worker is found again, and knows all, {time.monotonic() - healed_at:.1f} s after the network is back"
+        )
+        # Nobody took its place meanwhile.
+        assert nodes.pids() == before
+
+
+def listening_on(pid: int) -> set[int]:
+    """The ports that a process listens on."""
+    inodes = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # it was closed meanwhile
+            inodes.add(path.readlink().name)
+    found = set()
+    for family in ("tcp", "tcp6"):
+        sockets = [line.split() for line in Path(f"/proc/{pid}/net/{family}").read_text().splitlines()[1:]]
+        found |= {
+            int(one[1].rpartition(":")[2], 16) for one in sockets if one[3] == "0A" and f"socket:[{one[9]}]" in inodes
+        }
+    return found

@@ -58,6 +58,8 @@ def tail(path: Path, lines: int, since_bytes: int = 0) -> tuple[str, ...]:
 # A place in a log: how many bytes are before it, and the last of them as hex. By these it is found again in ``.1``.
 _PLACE = re.compile(r"([0-9]{1,18})\.((?:[0-9a-f]{2}){0,64})")
 _PLACE_BYTES = 64
+# The beginning of a log.
+FIRST_PLACE = "0."
 # What stands for the lines that were cut away before anyone read them.
 LOST = "... lines are missing here: the log was cut"
 

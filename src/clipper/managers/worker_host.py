@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from clipper.control.address import ControlAddress
+from clipper.managers.logs import Lines
 from clipper.processes.process import ProcessRecord
 
 # Signs a worker's request for a certificate, in PEM. It takes the instance of the worker, which the certificate names,
@@ -137,6 +138,18 @@ class ClusterHost(WorkerHost, Protocol):
 
         Raises:
             Unavailable: the cluster cannot be reached.
+        """
+
+    async def logs(
+        self, process: RunningWorker, name: str | None, places: Mapping[str, str], lines: int
+    ) -> dict[str, tuple[Lines, str]]:
+        """What a worker has written on its node, by the log's name, as ``logs_after`` returns it.
+
+        Args:
+            name: of the only log that is wanted; None means all of the worker's.
+
+        Raises:
+            Unavailable: it cannot be had now.
         """
 
     async def left(self) -> list[ProcessRecord]:

@@ -348,3 +348,23 @@ def test_one_that_was_started_again_unseen_is_told_the_newest(on_cluster: OnClus
         await until_async(lambda: cluster.generations() == [5])
 
     on_cluster(test, A)
+
+
+def test_logs_come_from_each_node_and_one_that_cannot_be_asked_says_so(on_cluster: OnCluster) -> None:
+    async def test(cluster: Cluster) -> None:
+        await cluster.follower.look()
+        await until_async(lambda: len(cluster.host.running) == 2)
+        logs = cluster.follower.logs
+        found = await logs(None, {}, 3)
+        assert found == {
+            f"{kind}-{index}": ((f"{kind}-{index} 3",), "7.") for kind in ("access", "worker") for index in (0, 1)
+        }
+        assert await logs("access-1", {}, 3) == {"access-1": (("access-1 3",), "7.")}
+        assert await logs("supervisor", {}, 3) == {} == await logs("worker-2", {}, 3)
+        cluster.host.cluster_is_away = True
+        told = await logs(None, {"worker-1": "5."}, 3)
+        assert told["worker-0"] == ((f"its log on {A} cannot be read now: Ray: no answer within 5 s",), "0.")
+        # Who follows is told once, and goes on later from where it was.
+        assert told["worker-1"] == ((), "5.")
+
+    on_cluster(test, A, B)

@@ -22,9 +22,10 @@ Method = Literal[
     "is_up",
     "request_identity",
     "take_identity",
+    "read_logs",
 ]
 # Those that change nothing, so that a server may call them that does not know whether it still leads.
-READS: frozenset[Method] = frozenset(("noted", "ended", "is_up", "progress", "read_log"))
+READS: frozenset[Method] = frozenset(("noted", "ended", "is_up", "progress", "read_log", "read_logs"))
 # What an actor runs.
 Kind = Literal["replica", "worker"]
 

@@ -5,6 +5,7 @@ while no server is there. If it dies then, the actor starts it again (``revival.
 by the snapshot that it had (``worker.kept``).
 """
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from clipper.control.address import TcpAddress
 from clipper.control.authority import make_request
 from clipper.control.identity import write_identity
 from clipper.errors import ClipperError
-from clipper.managers.logs import LogKeeper, tail
+from clipper.managers.logs import LogKeeper, logs_after, tail
 from clipper.managers.ray.messages import NotLaunched, WorkerLaunch, WorkerLaunched
 from clipper.managers.ray.node_actor import NodeActor
 from clipper.managers.ray.ports import bind_in_range
@@ -97,6 +98,14 @@ class WorkerActor(NodeActor):
         process = self._running
         await process.exited.wait()
         return self._how_it_ended(process)
+
+    async def read_logs(self, name: str | None, places: dict[str, str], lines: int) -> Any:
+        """What the worker has written, by the log's name, as ``logs_after`` returns it. ``name``: of the only one."""
+        if self._launched is None:
+            return {}
+        folder = self._log_path.parent
+        paths = {path.stem: path for path in folder.glob("*.log") if name in (None, path.stem)}
+        return await asyncio.to_thread(logs_after, paths, places, lines)
 
     async def terminate(self) -> None:
         """Ask the worker to drain and end."""

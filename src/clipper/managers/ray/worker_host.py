@@ -1,6 +1,6 @@
 """Query workers on the nodes of a Ray cluster: each is a process that a detached actor starts (``worker_actor.py``)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import msgspec
 
 from clipper.control.address import ControlAddress, parse_address
 from clipper.errors import ContainerFailed, Unavailable
+from clipper.managers.logs import Lines
 from clipper.managers.ray.actors import CALL_TIMEOUT_S, Actors
 from clipper.managers.ray.connection import ActorGone, Cluster, Connection
 from clipper.managers.ray.messages import (
@@ -31,6 +32,8 @@ END_GRACE_S = 11.0
 PLACE_TIMEOUT_S = 60.0
 # For a process to be started. That it answers is waited for by its control channel.
 LAUNCH_TIMEOUT_S = 30.0
+# Who asks for logs waits for those of all nodes.
+LOGS_TIMEOUT_S = 5.0
 
 
 class RayWorkerHost:
@@ -110,6 +113,16 @@ class RayWorkerHost:
 
     async def sees(self, process: RunningWorker) -> bool:
         return await _own(process).is_seen()
+
+    async def logs(
+        self, process: RunningWorker, name: str | None, places: Mapping[str, str], lines: int
+    ) -> dict[str, tuple[Lines, str]]:
+        actor = _own(process).actor
+        try:
+            found = await self._actors.call(actor, "read_logs", name, dict(places), lines, within_s=LOGS_TIMEOUT_S)
+        except ActorGone as error:
+            raise Unavailable(f"its actor is gone: {error}") from error
+        return msgspec.convert(found, dict[str, tuple[Lines, str]])
 
     async def provide(self, process: RunningWorker, folders: Iterable[str]) -> None:
         worker = _own(process)

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -297,9 +298,14 @@ def _sample_text(sample: Any) -> str | None:
     return msgspec.json.encode(sample).decode()
 
 
-def logs_of(paths: Mapping[str, Path], after: Mapping[str, str], lines: int) -> Logs:
-    """What ``Operations.logs`` answers for these logs."""
-    found = logs.logs_after(paths, after, lines)
+def logs_of(
+    paths: Mapping[str, Path],
+    after: Mapping[str, str],
+    lines: int,
+    others: Mapping[str, tuple[logs.Lines, str]] = MappingProxyType({}),
+) -> Logs:
+    """What ``Operations.logs`` answers for these logs. ``others``: those that were read elsewhere."""
+    found = {**logs.logs_after(paths, after, lines), **others}
     return Logs({name: each for name, (each, _) in found.items()}, {name: place for name, (_, place) in found.items()})
 
 

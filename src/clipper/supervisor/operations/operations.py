@@ -114,11 +114,13 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         check_range("lines", lines, 1, MAX_LOG_LINES)
         # Containers' logs are there, too; their names have an @.
         paths = {path.stem: path for path in sorted(self._logs.glob("*.log")) if "@" not in path.stem}
+        on_nodes = {} if self._nodes is None else await self._nodes.logs(name, after, lines)
         if name is not None:
-            if name not in paths:
-                raise NotFound(f"the server has no log {name!r:.100}: expected one of {', '.join(paths)}")
-            paths = {name: paths[name]}
-        return logs_of(paths, after, lines)
+            if name not in paths and name not in on_nodes:
+                known = [*paths, *(worker.name for worker in self._workers if worker.node)]
+                raise NotFound(f"the server has no log {name!r:.100}: expected one of {', '.join(known)}")
+            paths = {one: path for one, path in paths.items() if one == name}
+        return logs_of({one: path for one, path in paths.items() if one not in on_nodes}, after, lines, on_nodes)
 
     async def has_artifact(self, digest: str) -> bool:
         return self._artifacts.renew(digest)

@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from clipper.errors import Unavailable
-from clipper.managers.worker_host import ClusterHost, ClusterNode
+from clipper.managers.logs import FIRST_PLACE, Lines
+from clipper.managers.worker_host import ClusterHost, ClusterNode, RunningWorker
 from clipper.rollout.nodes import MAX_WORKERS_ON_NODES, place_workers
 from clipper.supervisor.catalog import Numbers
 from clipper.supervisor.workers.settings import WorkerSettings, worker_note
-from clipper.supervisor.workers.workers import Workers
+from clipper.supervisor.workers.worker_process import WorkerProcess
+from clipper.supervisor.workers.workers import ASKED_AT_ONCE, Workers
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +85,30 @@ class NodeFollower:
             self._on_change()
         # Workers first: their open queries need replicas, and no others may have room yet.
         self._empty(draining - set(now.values()))
+
+    async def logs(self, name: str | None, places: Mapping[str, str], lines: int) -> dict[str, tuple[Lines, str]]:
+        """What workers have written on their nodes, by the log's name, as ``logs_after`` returns it.
+
+        Of one that cannot be asked there is a line that says so.
+
+        Args:
+            name: of the only log that is wanted, such as ``access-3``; None means all.
+        """
+        room = asyncio.Semaphore(ASKED_AT_ONCE)
+
+        async def read(worker: WorkerProcess, process: RunningWorker) -> dict[str, tuple[Lines, str]]:
+            try:
+                async with room:
+                    return await self._host.logs(process, name, places, lines)
+            except Unavailable as error:
+                told = () if worker.name in places else (f"its log on {worker.node} cannot be read now: {error}",)
+                return {worker.name: (told, places.get(worker.name, FIRST_PLACE))}
+
+        found: dict[str, tuple[Lines, str]] = {}
+        asked = [one for one in self._workers if name is None or name.endswith(f"-{one.index}")]
+        for logs in await asyncio.gather(*(read(one, one.process) for one in asked if one.process is not None)):
+            found |= logs
+        return found
 
     def close(self) -> None:
         """Look no more. Workers that run go on."""
