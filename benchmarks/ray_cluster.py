@@ -16,6 +16,8 @@ from typing import Any
 
 # Ray ends a node that it empties after that, whatever runs there.
 DRAINS_WITHIN_S = 600.0
+# Ray gives a node 30 s to start, which a busy machine exceeds.
+START_WITHIN_S = "150"
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
 
@@ -25,7 +27,12 @@ class RayCluster:
     def __init__(self, python: Path, cpus: tuple[float, ...]) -> None:
         self.python = python
         source = Path(__file__).parents[1] / "src"
-        environ = {**os.environ, "PYTHONPATH": str(source), "RAY_USAGE_STATS_ENABLED": "0"}
+        environ = {
+            **os.environ,
+            "PYTHONPATH": str(source),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": START_WITHIN_S,
+        }
         command = [str(python), "-I", __file__, str(source), *map(str, cpus)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
         self.address: str = self._answer()

@@ -11,7 +11,7 @@ import typer
 
 from clipper import __version__
 from clipper.build import form
-from clipper.cli import app, key, log, model, replica, token
+from clipper.cli import app, cluster, key, log, model, replica, token
 from clipper.cli.apply import apply, export
 from clipper.cli.backup import backup, restore
 from clipper.cli.dashboard import dashboard
@@ -79,6 +79,7 @@ for _noun, _commands in (
     ("token", token.commands),
     ("log", log.commands),
     ("key", key.commands),
+    ("cluster", cluster.commands),
 ):
     cli.add_typer(_commands, name=_noun)
 

@@ -14,7 +14,19 @@ from typing import Any
 import msgspec
 
 from clipper.errors import Unavailable
-from clipper.managers.ray.messages import READS, Answer, Call, Connected, Failed, Gone, Refused, Reply, Request, line
+from clipper.managers.ray.messages import (
+    READS,
+    WORKERS_SUFFIX,
+    Answer,
+    Call,
+    Connected,
+    Failed,
+    Gone,
+    Refused,
+    Reply,
+    Request,
+    line,
+)
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +152,9 @@ class Connection:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if process.connected.done():
+                # As clipper cluster list names it.
+                owner = cluster.namespace.removesuffix(WORKERS_SUFFIX)
+                log.info("connected to Ray at %(address)s", {"address": f"{cluster.address}, as the owner {owner}"})
                 return process
             reason = process.ended.result()
         except TimeoutError:

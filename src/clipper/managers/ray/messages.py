@@ -30,6 +30,20 @@ READS: frozenset[Method] = frozenset(("noted", "ended", "is_up", "progress", "re
 Kind = Literal["replica", "worker"]
 
 
+# The namespaces of an owner's actors: a home's, or that of the servers that share a registry.
+OWNER_PREFIX = "clipper-"
+WORKERS_SUFFIX = "-workers"
+
+
+class Owner(Struct, frozen=True):
+    """What an owner has on a cluster. ``models``: names of some of its replicas' models."""
+
+    owner: str
+    replicas: int
+    workers: int
+    models: tuple[str, ...] = ()
+
+
 class Nodes(Struct, frozen=True):
     """How Ray chooses a node.
 

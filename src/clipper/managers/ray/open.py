@@ -1,8 +1,10 @@
 """Whether Ray can be used here, and the launcher if so. Nothing of Ray is imported: its driver is another process."""
 
 import hashlib
+import logging
 import socket
 import sys
+from pathlib import Path
 
 from clipper.build import build_id
 from clipper.extras import has_ray
@@ -11,8 +13,11 @@ from clipper.managers.facilities import Facilities
 from clipper.managers.launcher import Launcher
 from clipper.managers.ray.connection import Cluster
 from clipper.managers.ray.launcher import RayLauncher
+from clipper.managers.ray.messages import OWNER_PREFIX, WORKERS_SUFFIX
 from clipper.managers.ray.worker_host import RayWorkerHost
 from clipper.managers.worker_host import ClusterHost, Sign
+
+log = logging.getLogger(__name__)
 
 # What is Clipper's own business on this machine. Ray's variables, such as those of its TLS, are passed on.
 _OURS = "CLIPPER_"
@@ -23,9 +28,9 @@ def open_ray(facilities: Facilities) -> Launcher | None:
 
     The cluster need not run yet.
     """
-    if facilities.ray_python is None and not has_ray():
-        return None
     in_use = facilities.home / "ray-in-use"
+    if not _has_ray(facilities, in_use):
+        return None
     if "ray" in facilities.left_elsewhere:
         in_use.touch()
     return RayLauncher(
@@ -40,15 +45,27 @@ def open_ray(facilities: Facilities) -> Launcher | None:
 
 def open_ray_host(facilities: Facilities, sign: Sign | None) -> ClusterHost | None:
     """Where query workers run on the cluster's nodes; None as for ``open_ray``. ``sign``: see ``RayWorkerHost``."""
-    if facilities.ray_python is None and not has_ray():
-        return None
     in_use = facilities.home / "ray-workers-in-use"
+    if not _has_ray(facilities, in_use):
+        return None
     if facilities.cluster and facilities.has_workers_elsewhere:  # another home may have left workers there
         in_use.touch()
     # In a namespace of their own: who starts containers ends all others that are in theirs.
     return RayWorkerHost(
-        _cluster(facilities, "-workers"), facilities.artifacts, in_use, facilities.ray_ports, build_id(), sign
+        _cluster(facilities, WORKERS_SUFFIX), facilities.artifacts, in_use, facilities.ray_ports, build_id(), sign
     )
+
+
+def _has_ray(facilities: Facilities, in_use: Path) -> bool:
+    if facilities.ray_python is not None or has_ray():
+        return True
+    if in_use.exists():
+        log.warning(
+            "an earlier server of this home may have left containers or query workers on Ray, which this one cannot "
+            "reach: start it with --ray-python or with the extra ray, or see clipper cluster list (%(file)s)",
+            {"file": in_use},
+        )
+    return False
 
 
 def _cluster(facilities: Facilities, suffix: str = "") -> Cluster:
@@ -59,7 +76,7 @@ def _cluster(facilities: Facilities, suffix: str = "") -> Cluster:
     return Cluster(
         python=facilities.ray_python or sys.executable,
         address=facilities.ray_address,
-        namespace=f"clipper-{hashlib.sha256(owner.encode()).hexdigest()[:16]}{suffix}",
+        namespace=f"{OWNER_PREFIX}{hashlib.sha256(owner.encode()).hexdigest()[:16]}{suffix}",
         environ={**environ, "PYTHONPATH": str(facilities.processes.python_path), "PYTHONUNBUFFERED": "1"},
         log_path=facilities.logs / f"ray{suffix}-driver.log",
         may_act=facilities.may_act,
