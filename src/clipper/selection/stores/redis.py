@@ -35,8 +35,8 @@ SCAN_CHUNK = 1000
 # While a server is upgraded, workers of both share the store.
 UPGRADED_AFTER_S = 600.0
 
-# Most observations have no arrays, which are sent apart.
-_IS_NUMBER = frozenset({float})
+# Types of the amounts of an observation without arrays, which are sent apart.
+_NUMBERS_ALONE = frozenset({float})
 
 # What the scripts answer. A commit answers whether each observation was new, and its revision or -1.
 _COMMITTED = msgpack.Decoder(tuple[list[int], int])
@@ -69,22 +69,25 @@ class RedisStore:
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
         batch: list[tuple[Any, ...]] = []
         packed: list[bytes] = []
+        # Most observations add to the same few sets of names, which are sent once.
+        sets_of_names: dict[tuple[str, ...], int] = {}
         for each in observations:
-            if all(_IS_NUMBER.issuperset(map(type, amounts.values())) for amounts in each.increments.values()):
-                batch.append((each.id or "", each.application, each.keep_s, each.increments, ()))
-                continue
             arrays: list[tuple[str, str, int]] = []
-            numbers: dict[str, dict[str, float]] = {}
+            sums: list[tuple[str, int, list[Amount]]] = []
             for context, increments in each.increments.items():
-                of_context = numbers[context] = {}
-                for name, amount in increments.items():
-                    if isinstance(amount, np.ndarray):
-                        packed.append(amount.astype(FLOAT).tobytes())
-                        arrays.append((context, name, redis_scripts.BEFORE_ARRAYS + len(packed)))
-                    else:
-                        of_context[name] = amount
-            batch.append((each.id or "", each.application, each.keep_s, numbers, arrays))
-        return await self._attempt(self._commit(msgpack.encode(batch), packed))
+                amounts = increments
+                if not _NUMBERS_ALONE.issuperset(map(type, increments.values())):
+                    amounts = {}
+                    for name, amount in increments.items():
+                        if isinstance(amount, np.ndarray):
+                            packed.append(amount.astype(FLOAT).tobytes())
+                            arrays.append((context, name, redis_scripts.BEFORE_ARRAYS + len(packed)))
+                        else:
+                            amounts[name] = float(amount)
+                names = sets_of_names.setdefault(tuple(amounts), len(sets_of_names) + 1)
+                sums.append((context, names, list(amounts.values())))
+            batch.append((each.id or "", each.application, each.keep_s, sums, arrays))
+        return await self._attempt(self._commit(msgpack.encode((list(sets_of_names), batch)), packed))
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
         return await self._reads.load(application, context)

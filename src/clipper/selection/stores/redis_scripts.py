@@ -13,9 +13,10 @@ BEFORE_ARRAYS = 5
 # between two looks.
 REVISIONS_AT_ONCE = 2000
 
-# ARGV: prefix, wall clock, name of the commit, observations as MessagePack, how long others are told, then arrays of
-# little-endian doubles, which observations reference by context, name and index.
-# All that a batch adds to a number or an array is added at once.
+# ARGV: prefix, wall clock, name of the commit, sets of names and observations as MessagePack, how long others are told,
+# then arrays of little-endian doubles, which observations reference by context, name and index. For each context an
+# observation has the number of a set of names, and the amounts in its order.
+# All that a batch adds to an array, or to the numbers of one set of names, is added at once.
 # A sum that somebody else has replaced by something else begins anew; a state that is no hash, or a sum that would
 # become infinite, stays as it is: a script that fails midway is not undone.
 # Doubles are packed and unpacked 200 at a time, since Lua's stack has room for some thousand.
@@ -47,14 +48,12 @@ local function pack(numbers)
   end
   return table.concat(parts)
 end
-local function add_sums(key, increments)
-  local names = {}
-  for name in pairs(increments) do names[#names + 1] = name end
+local function add_sums(key, names, amounts)
   for first = 1, #names, 1000 do
     local last = math.min(first + 999, #names)
     local known, set = redis.pcall('HMGET', key, unpack(names, first, last)), {}
     for place = first, known.err and 0 or last do
-      local total = (tonumber(known[place - first + 1] or 0) or 0) + increments[names[place]]
+      local total = (tonumber(known[place - first + 1] or 0) or 0) + amounts[place]
       if total - total == 0 then
         set[#set + 1] = names[place]
         set[#set + 1] = string.format('%.17g', total)
@@ -63,7 +62,8 @@ local function add_sums(key, increments)
     if #set > 0 then redis.call('HSET', key, unpack(set)) end
   end
 end
-for index, each in ipairs(cmsgpack.unpack(ARGV[4])) do
+local sets_of_names, batch = unpack(cmsgpack.unpack(ARGV[4]))
+for index, each in ipairs(batch) do
   local id, application, keep_s = each[1], each[2], each[3]
   are_new[index] = 1
   if id ~= '' then
@@ -82,12 +82,15 @@ for index, each in ipairs(cmsgpack.unpack(ARGV[4])) do
       totals[key][array[2]] = totals[key][array[2]] or {}
       add(totals[key][array[2]], ARGV[array[3]])
     end
-    for context, increments in pairs(each[4]) do
-      local state = of_application[context]
-      if not state then
-        of_application[context] = increments
+    for _, added in ipairs(each[4]) do
+      local context, names, amounts = unpack(added)
+      local of_context = of_application[context] or {}
+      of_application[context] = of_context
+      local known = of_context[names]
+      if not known then
+        of_context[names] = amounts
       else
-        for name, amount in pairs(increments) do state[name] = (state[name] or 0) + amount end
+        for place, amount in ipairs(amounts) do known[place] = known[place] + amount end
       end
     end
   end
@@ -97,9 +100,9 @@ for application, contexts in pairs(sums) do
   revision = revision or redis.call('INCR', prefix .. 'revision')
   redis.call('SADD', prefix .. 'applications', application)
   local scored = {}
-  for context, increments in pairs(contexts) do
+  for context, of_context in pairs(contexts) do
     local state = application .. '/' .. context
-    add_sums(prefix .. 'sums:' .. state, increments)
+    for names, amounts in pairs(of_context) do add_sums(prefix .. 'sums:' .. state, sets_of_names[names], amounts) end
     changed[#changed + 1] = state
     if context ~= '' then
       scored[#scored + 1] = revision
