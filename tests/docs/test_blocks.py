@@ -90,7 +90,7 @@ NOT_CHECKED = {
 # Programs of others that pages call, whose options are theirs.
 OTHERS = set(
     "autoload build/vectors cat cd cmake compinit cp curl docker export g++ grep grpcurl jar javac jq kill "  # noqa: SIM905
-    "kubectl make mkdir perf perf_analyzer pip promtool python python3 ray rm sdk/java/build.sh sh source sudo "
+    "kubectl make mkdir perf perf_analyzer pip promtool python python3 ray rm rsync sdk/java/build.sh sh source sudo "
     "systemctl useradd".split()
 )
 # Where a page leaves out what is long.
