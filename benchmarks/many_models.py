@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -24,6 +25,9 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks import servers
 from benchmarks.footprint import resident_mb
 from clipper import Clipper
+from clipper.managers.launcher import slot_name
+from clipper.managers.reconcile.plan import Slot
+from clipper.processes.proc import start_time
 from clipper.settings.replicas import ReplicaRange
 
 MODELS = 200
@@ -48,6 +52,21 @@ ASLEEP_AFTER_S = 2.0
 ALL_ASLEEP_WITHIN_S = 900.0
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The start of one model.
+
+    Attributes:
+        deployed_s: from the call that deploys it to the version's being ready, known to all workers.
+        process_s: from the start of its process to its being ready, to a hundredth of a second.
+        process_cpu_s: processor time of its process by then.
+    """
+
+    deployed_s: float
+    process_s: float
+    process_cpu_s: float
+
+
 def main(models: int, options: Sequence[str]) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="clipper-many-") as folder, servers.clipper(*options, *AWAKE) as server:
         files = list(_made(Path(folder), models))
@@ -61,7 +80,7 @@ def main(models: int, options: Sequence[str]) -> dict[str, object]:
             for file in rest[-AHEAD - 1 :]:
                 _until_ready(clipper, file.stem)
             all_s = time.perf_counter() - began_s
-            starts_s = [_start_s(clipper, file) for file in files[models - SAMPLE :]]
+            starts = [_start(clipper, server, file) for file in files[models - SAMPLE :]]
             idle = _idle_percent(server)
             before = _memory(clipper)
             for file in files[-SAMPLE:]:
@@ -91,7 +110,9 @@ def main(models: int, options: Sequence[str]) -> dict[str, object]:
             "models": models,
             "options": list(options),
             "deployed_in_s": round(all_s, 1),
-            "start_s": _spread(sorted(starts_s)),
+            "start_s": _spread(sorted(one.deployed_s for one in starts)),
+            "start_of_process_s": _spread(sorted(one.process_s for one in starts)),
+            "start_of_process_cpu_s": _spread(sorted(one.process_cpu_s for one in starts)),
             "private_mb": _spread(private),
             "pss_mb": _spread(shared),
             "pss_of_all_mb": round(sum(shared)),
@@ -116,12 +137,19 @@ def _made(folder: Path, models: int) -> Iterable[Path]:
         yield path
 
 
-def _start_s(clipper: Clipper, file: Path) -> float:
-    """From the call that deploys it to the version's being ready, known to all workers."""
+def _start(clipper: Clipper, server: servers.ClipperServer, file: Path) -> Start:
     began_s = time.perf_counter()
     clipper.deploy(file.stem, file, wait=False, replicas=MAY_SLEEP)
     _until_ready(clipper, file.stem)
-    return time.perf_counter() - began_s
+    deployed_s = time.perf_counter() - began_s
+    (replica,) = clipper.replicas([file.stem])
+    assert replica.pid is not None
+    cpu_s = servers.processor_ns(replica.pid) / 1e9
+    booted_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    started_s = booted_s + (start_time(replica.pid) or 0) / os.sysconf("SC_CLK_TCK")
+    # Its record is written anew once it is ready.
+    record = server.home / "run" / f"{slot_name(Slot(file.stem, '1', 1))}.json"
+    return Start(deployed_s, record.stat().st_mtime - started_s, cpu_s)
 
 
 def _until_ready(clipper: Clipper, name: str) -> None:

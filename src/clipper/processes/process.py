@@ -75,6 +75,11 @@ class ManagedProcess:
         return self.record.pid
 
     @property
+    def is_ending(self) -> bool:
+        """Whether it has exited, and what it forked is being ended, if that is not done."""
+        return self._ending is not None
+
+    @property
     def how_it_ended(self) -> str:
         """The rest of a sentence about it."""
         if self.exit_code is None:

@@ -21,8 +21,10 @@ import os
 import signal
 import socket
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from clipper.runtime import __main__ as container_program
 from clipper.runtime import forked
@@ -62,14 +64,20 @@ def main() -> int:
         gc.freeze()
         _send(channel, {"type": "Warm", "resident_bytes": _resident_bytes()})
         is_container = _serve(channel, texts)
-    if not is_container:
-        return 0
-    code = container_program.main()
-    # Not by Python's own end, which takes all objects apart: it would write to all memory that is shared, in all
-    # containers at once when a server stops.
+    if is_container:
+        end(container_program.main())
+    return 0
+
+
+def end(code: int) -> NoReturn:
+    """End a container as Python would, except that objects are not taken apart: that would write to all memory that is
+    shared, in all containers at once when a server stops."""
+    # A model may have threads that have something left to write.
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with suppress(Exception):  # the model may have closed it, or put something else in its place
+            stream.flush()
     os._exit(code)
 
 

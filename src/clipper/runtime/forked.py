@@ -145,6 +145,10 @@ def _forget_inherited_state() -> None:
     # Python's own generator seeds itself anew in a forked process; numpy's does not.
     numpy: Any = sys.modules["numpy"]
     numpy.random.seed()
+    # The secret by which processes that a model starts know each other is made when this is imported.
+    processes: Any = sys.modules.get("multiprocessing.process")
+    if processes is not None:
+        processes.current_process().authkey = os.urandom(32)
     tempfile: Any = sys.modules.get("tempfile")
     if tempfile is not None:
         tempfile.tempdir = None

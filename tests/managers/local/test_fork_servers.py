@@ -52,9 +52,10 @@ async def ready(bench: Bench, slot: Slot) -> int:
 
 
 TELLS = """
-import json, os, random, resource, sys, tempfile, threading
+import json, multiprocessing, os, random, resource, sys, tempfile, threading
 import numpy
 here = {
+    "authkey": multiprocessing.current_process().authkey.hex(),
     "random": random.random(), "numpy": numpy.random.random(), "temporary": tempfile.gettempdir(), "path": sys.path[1],
     "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0], "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
     "tmpdir": os.environ["TMPDIR"], "threads": threading.active_count(), "argv": sys.argv[1:3],
@@ -75,7 +76,8 @@ def told(bench: Bench, slot: Slot) -> dict[str, Any]:
 def test_what_a_forked_container_has_of_its_own(bench: Bench) -> None:
     async def test() -> None:
         cores = sorted(os.sched_getaffinity(0))
-        spec = bench.model(TELLS + SUM, cpus=0.5)
+        # It imports multiprocessing, so the fork server has.
+        spec = bench.model(TELLS + SUM, cpus=0.5, needs=("joblib",))
         for slot in (SLOT, OTHER):
             bench.manager.start(slot, spec)
         ready_pids = [await ready(bench, slot) for slot in (SLOT, OTHER)]
@@ -98,12 +100,34 @@ def test_what_a_forked_container_has_of_its_own(bench: Bench) -> None:
             # Nothing of the fork server's is left open: its socket least of all.
             assert {name for name in here["descriptors"] if not name.startswith("/")} == set()
         first, second = told(bench, SLOT), told(bench, OTHER)
-        assert first["random"] != second["random"] and first["numpy"] != second["numpy"]
+        assert all(first[name] != second[name] for name in ("authkey", "random", "numpy"))
         assert os.sched_getaffinity(ready_pids[0]) != os.sched_getaffinity(ready_pids[1]) or len(cores) == 1
         await bench.manager.stop_all()
         await forks(bench).end_all()
         assert start_time(server) is None
         bench.leaves_nothing()
+
+    run(test(), bench)
+
+
+LATE = """
+import atexit, sys, threading
+def late():
+    threading.main_thread().join()
+    print("the thread has written", file=sys.stderr, flush=True)
+threading.Thread(target=late).start()
+atexit.register(print, "what was registered has run", file=sys.stderr, flush=True)
+sys.stdout = object()
+"""
+
+
+def test_what_a_model_does_at_its_end_is_waited_for(bench: Bench) -> None:
+    async def test() -> None:
+        bench.manager.start(SLOT, bench.model(LATE + SUM))
+        await bench.ready()
+        log_path = bench.manager.log_path(SLOT)
+        await bench.manager.stop_all()
+        assert list(tail(log_path, 2)) == ["the thread has written", "what was registered has run"]
 
     run(test(), bench)
 
@@ -424,6 +448,13 @@ def test_what_was_there_before_the_server_s_start_is_reason_enough_for_one(bench
         await servers.warm_up()
         assert servers.pids() == [pid]
         await forked.has_exited_within(60)
+        # One that has ended is missed before somebody wakes.
+        servers.forget("asleep")
+        os.kill(pid, signal.SIGKILL)
+        await until_async(lambda: servers.pids() == [])
+        await servers.warm_up()
+        (other,) = servers.pids()
+        assert other != pid
         await servers.end_all()
         # With the start method spawn there are none.
         servers = ForkServers(bench.processes, bench.logs, fork_from=None)

@@ -64,8 +64,10 @@ class LocalContainer:
     async def has_exited_within(self, seconds: float) -> bool:
         if await self._process.has_exited_within(seconds):
             return True
-        # Its connection breaks before its exit is known, and the kernel is slow where a model has forked without end.
-        return self._killed_because is not None and await self._process.has_exited_within(KILL_TIMEOUT_S)
+        # Its connection breaks before its exit is known, and it takes a while until nothing of it runs: on a busy
+        # machine, or where a model has forked without end.
+        is_ending = self._killed_because is not None or self._process.is_ending
+        return is_ending and await self._process.has_exited_within(KILL_TIMEOUT_S)
 
     async def stop(self, grace_s: float) -> None:
         await self._process.stop(grace_s)

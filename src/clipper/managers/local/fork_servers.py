@@ -98,8 +98,7 @@ class ForkServers:
         Raises:
             ContainerFailed: the process cannot be forked, or cannot be made the container.
         """
-        for gone in [gone for gone, since_s in self._gone_since_s.items() if since_s + IDLE_S < self._now_s()]:
-            del self._gone_since_s[gone], self._of_containers[gone]
+        self._drop_long_gone()
         others = sum(other == warmth for known, other in self._of_containers.items() if known != name)
         self._of_containers[name] = warmth
         self._gone_since_s.pop(name, None)
@@ -137,6 +136,7 @@ class ForkServers:
 
     async def warm_up(self) -> None:
         """Start the fork servers of containers that may come back, one after another, since each takes a processor."""
+        self._drop_long_gone()
         for warmth in {self._of_containers[name]: None for name in self._gone_since_s}:
             if self._is_shared(warmth, list(self._of_containers.values()).count(warmth)):
                 await self._server(warmth)
@@ -147,11 +147,12 @@ class ForkServers:
             self._gone_since_s[name] = self._now_s()
 
     async def run(self) -> None:
-        """End those that nobody uses, until cancelled; then end all."""
+        """End those that nobody uses, and warm up those that are missing, until cancelled; then end all."""
         try:
             while True:
                 await asyncio.sleep(LOOK_EVERY_S)
                 await self.end_idle(self._now_s())
+                await self.warm_up()
         finally:
             await self.end_all()
 
@@ -193,6 +194,7 @@ class ForkServers:
             self._drop_old()
         if known.server is not None and not known.server.lives:
             known.deaths.append(self._now_s())
+            known.server.kill()  # which closes its socket
             known.server = None
         if known.server is None and known.starting is None and self._may_start(warmth, known):
             known.starting = asyncio.get_running_loop().create_task(self._start(warmth, known))
@@ -234,6 +236,10 @@ class ForkServers:
             log.info(
                 "containers of %(runtime)s share no memory: %(reason)s", {"runtime": _named(warmth), "reason": why}
             )
+
+    def _drop_long_gone(self) -> None:
+        for gone in [gone for gone, since_s in self._gone_since_s.items() if since_s + IDLE_S < self._now_s()]:
+            del self._gone_since_s[gone], self._of_containers[gone]
 
     def _drop_old(self) -> None:
         """Forget warmths that were asked for longest ago and have no fork server, beyond a number."""
