@@ -132,6 +132,68 @@ def test_what_a_model_does_at_its_end_is_waited_for(bench: Bench) -> None:
     run(test(), bench)
 
 
+SPOILS = """
+import json, locale, os, random, signal, sys, threading
+os.chdir("/")
+os.umask(0o000)
+os.environ["TMPDIR"] = "/"
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+locale.setlocale(locale.LC_ALL, "C")
+sys.setrecursionlimit(100_000)
+random.seed(1)
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+json.spoilt = True
+os.closerange(0, 21)
+if os.fork() == 0:
+    signal.pause()
+"""
+SEES = """
+import json, locale, os, signal, sys
+print("tells", json.dumps({
+    "folder": os.getcwd(), "umask": os.umask(0o022), "tmpdir": os.environ["TMPDIR"], "spoilt": hasattr(json, "spoilt"),
+    "ignored": signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN, "recursion": sys.getrecursionlimit(),
+    "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, ())), "locale": locale.setlocale(locale.LC_ALL),
+    "open": [os.path.exists(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)],
+}))
+"""
+
+
+def test_what_one_does_to_itself_is_not_seen_by_the_next(bench: Bench) -> None:
+    async def test() -> None:
+        seen = []
+        # Before the other is there, and after.
+        for slot in (SLOT, OTHER):
+            bench.manager.start(slot, bench.model(SEES + SUM))
+            await ready(bench, slot)
+            seen.append(told(bench, slot))
+            if slot == SLOT:
+                spoilt = Slot("sum", "1", 3)
+                bench.manager.start(spoilt, bench.model(SPOILS + SUM))
+                # It goes on as well as it would have if it had been started by itself.
+                await ready(bench, spoilt)
+        assert [one.pop("folder") for one in seen] == [one.pop("tmpdir") for one in seen]
+        assert seen[0] == seen[1] and seen[1]["open"] == [True] * 3 and not seen[1]["spoilt"]
+        await bench.manager.stop_all()
+        bench.leaves_nothing()
+
+    run(test(), bench)
+
+
+def test_one_that_takes_more_than_its_bound_at_once_says_so(bench: Bench) -> None:
+    async def test() -> None:
+        # Large enough for it to be forked.
+        bench.manager.start(SLOT, bench.model("kept = bytearray(8 << 30)\n" + SUM, memory_bytes=700 << 20))
+        assert "does not fit into the container's memory: raise --memory" in await bench.until_dead()
+        (server,) = forks(bench).pids()
+        # The bound is the container's own.
+        bench.manager.start(OTHER, bench.model(SUM))
+        assert parent_of(await ready(bench, OTHER)) == server
+        await bench.manager.stop_all()
+
+    run(test(), bench)
+
+
 def test_how_one_ends_is_known(bench: Bench) -> None:
     async def test() -> None:
         bench.manager.start(SLOT, bench.model("import os; os._exit(9)"))
