@@ -64,6 +64,13 @@ def test_without_a_waking_slo_or_beside_one_that_is_awake_it_is_as_ever(tmp_path
         desk.predictor.apply(Snapshot(3, (), (replace(asleep, versions=(version,)), awake)))
         both = await desk.application(Selection("ensemble"), slo_ms=SLO_S * 1000, waking_slo_ms=WAKING_SLO_S * 1000)
         assert not both.terms.is_waking and both.terms.slo_s == SLO_S
+        # Who waits when the worker ends is answered, and who comes after that waits as ever.
+        waking = await desk.application(Selection(), linked="a", slo_ms=50.0, waking_slo_ms=WAKING_SLO_S * 1000)
+        waiting, _ = desk.ask(waking)
+        waking.end_waits()
+        later, _ = desk.ask(waking, b"l" * 8)
+        await until_async(lambda: waiting.answer)
+        assert waiting.answer[0] == "default" and not later.answer and waking.in_flight == 1
         # Who waits when the application goes is answered.
         waking = await desk.application(Selection(), linked="a", slo_ms=50.0, waking_slo_ms=WAKING_SLO_S * 1000)
         waiting, _ = desk.ask(waking)

@@ -4,6 +4,7 @@ import socket
 import stat
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -339,6 +340,25 @@ def test_drain_answers_then_ends_with_0() -> None:
         worker = system.start_worker()
         assert worker.control.ask(Drain()) == Draining()
         assert worker.wait() == 0
+        assert "0 requests were given up" in worker.log
+
+
+def test_who_still_waits_when_a_worker_ends_is_answered() -> None:
+    """Nobody waits for a replica that cannot come any more, and nobody for longer than open requests have."""
+    with serving() as system:
+        worker = system.start_worker(drain_timeout_s=2.0)
+        slow = application("slow", slo_ms=100_000.0, default_output='"late"')
+        asleep = application("asleep", "n", waking_slo_ms=100_000.0, default_output='"sleeps"')
+        system.apply([slow, asleep], [model(version()), model(version(wakes=True), name="n")])
+        with worker.connect() as first, worker.connect() as second, ThreadPoolExecutor(2) as threads:
+            waiting = [
+                threads.submit(client.ask, f"/{name}/predict", {"input": [1, 2]})
+                for client, name in ((first, "slow"), (second, "asleep"))
+            ]
+            until(lambda: all(worker.application(name).queries == 1 for name in ("slow", "asleep")))
+            worker.control.ask(Drain())
+            outputs = [each.result().json["output"] for each in waiting]
+        assert outputs == ["late", "sleeps"] and worker.wait() == 0
         assert "0 requests were given up" in worker.log
 
 

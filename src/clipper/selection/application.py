@@ -195,6 +195,11 @@ class Application:
             query.failure = query.failure or ("unavailable", f"application {self.name} was removed or changed")
             self.answering.finish(query)
 
+    def end_waits(self) -> None:
+        """Answer the queries that wait, soon, as at their deadlines."""
+        for deadlines in (self._deadlines, self._waking_deadlines):
+            deadlines.bring_forward(0.0)
+
     @property
     def in_flight(self) -> int:
         return len(self._deadlines) + len(self._waking_deadlines)

@@ -89,6 +89,8 @@ READ_AT_ONCE = 50
 # because of it. Young objects are still collected, since a cycle on an error path must not stay for ever. They are few
 # at a time, so that a pass over nothing but cycles does not hold the loop: 50,000 took up to 90 ms.
 GC_THRESHOLDS = (10_000, 250, 100)
+# After this share of the time that open requests have, who still waits gets what there is, or the default.
+ANSWERED_SHARE = 0.9
 # For how long a thread may go on when another one waits for the interpreter.
 SWITCH_INTERVAL_S = 0.0005
 
@@ -351,7 +353,13 @@ class Worker:
         timeout_s = self._config.drain_timeout_s
         if self._rpc is not None:
             self._rpc.drain()
+        for application in self._applications.values():
+            # No snapshot comes any more, and so no replica of a model that sleeps.
+            if application.terms.is_waking:
+                application.end_waits()
+        ending = asyncio.get_running_loop().call_later(timeout_s * ANSWERED_SHARE, self._end_waits)
         left = await self._server.drain(timeout_s)
+        ending.cancel()
         if self._synchronizing is not None:
             self._synchronizing.cancel()
         self._router.close()
@@ -362,6 +370,10 @@ class Worker:
         if self._watch is not None:
             await self._watch.close()
         return left
+
+    def _end_waits(self) -> None:
+        for application in self._applications.values():
+            application.end_waits()
 
     def _follow_code(self, name: str) -> None:
         application = self._applications.get(name)
