@@ -113,3 +113,16 @@ def test_what_cannot_be_summed() -> None:
     ended = counted(found)
     assert ended.selection is not None and (ended.test, ended.selection.contexts) == (None, 0)
     assert (ended.selection.models["m"].cost, ended.selection.models["m"].selected) == (None, 3)
+
+
+class Odd(msgspec.Struct, frozen=True):
+    number: int | None = None
+    text: str | None = None
+    part: HistogramData | None = None
+
+
+def test_what_some_workers_do_not_tell_is_summed_over_the_others() -> None:
+    data = HistogramData((1, 2), 3.0)
+    found = total([Odd(), Odd(2, "a", data), Odd(3), Odd(None, "b", data)])
+    assert found == Odd(5, "a", HistogramData((2, 4), 6.0))
+    assert total([Odd(), Odd()]) == Odd()

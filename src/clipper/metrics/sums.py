@@ -55,18 +55,18 @@ def total(parts: Sequence[S]) -> S:
 
 
 def _sum(values: Sequence[Any]) -> Any:
-    first = values[0]
-    if isinstance(first, int | float):
-        return sum(values)
-    if isinstance(first, tuple):
-        return tuple(map(sum, zip(*values)))
-    if isinstance(first, dict):
-        keys = {key: None for value in values for key in value}
-        return {key: _sum([value[key] for value in values if key in value]) for key in keys}
     known = [value for value in values if value is not None]
-    if known and isinstance(known[0], Struct):
-        return total(known)
-    return known[0] if known else None
+    if not known:
+        return None
+    first = known[0]
+    if isinstance(first, int | float):
+        return sum(known)
+    if isinstance(first, tuple):
+        return tuple(map(sum, zip(*known)))
+    if isinstance(first, dict):
+        keys = {key: None for value in known for key in value}
+        return {key: _sum([value[key] for value in known if key in value]) for key in keys}
+    return total(known) if isinstance(first, Struct) else first
 
 
 def counted(one: S) -> S:
