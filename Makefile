@@ -107,7 +107,7 @@ flood: setup
 
 EXAMPLES ?= 5000
 rollout: setup
-	@ROLLOUT_EXAMPLES=$(EXAMPLES) $(PY) -m pytest tests/rollout/test_simulation.py --hypothesis-seed=$$(date +%s)
+	@ROLLOUT_EXAMPLES=$(EXAMPLES) $(PY) -m pytest tests/rollout/test_simulation.py --timeout 0 --hypothesis-seed=$$(date +%s)
 
 image:
 	@sh scripts/image.sh
