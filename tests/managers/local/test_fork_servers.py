@@ -354,6 +354,18 @@ def test_a_library_whose_import_hangs_is_waited_for_once(bench: Bench, monkeypat
     run(test(), bench)
 
 
+@pytest.mark.scale
+def test_a_library_whose_import_computes_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        direct = Direct(bench)
+        computes = "import time\nend_s = time.monotonic() + 5.0\nwhile time.monotonic() < end_s:\n    pass\n"
+        (bench.path / "pythonpath" / "computes.py").write_text(computes)
+        monkeypatch.setattr(fork_server, "WARM_TIMEOUT_S", 4.0)
+        assert await direct.fork(direct.warmth("computes")) is not None
+
+    run(test(), bench)
+
+
 KILLS_ITS_PARENT = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
 
 

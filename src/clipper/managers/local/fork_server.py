@@ -22,16 +22,20 @@ from clipper.managers.local.fork_messages import (
     Warm,
 )
 from clipper.managers.local.warmth import Warmth
+from clipper.managers.start_time import StartTime
 from clipper.processes import limits
 from clipper.processes.enter import entering
 from clipper.processes.folder import ProcessFolder
-from clipper.processes.proc import parent_of, user_of
+from clipper.processes.proc import parent_of, session_computed_s, user_of
 from clipper.processes.process import ManagedProcess, kill_group
 from clipper.run_as import RunAs
 from clipper.types import MAX_FORK_MESSAGE_BYTES, ROOM_VARIABLE
 
-# To import libraries, also the first time after the machine's start, when they have to come from the disk.
+# To import libraries, also the first time after the machine's start, when they have to come from the disk. It may take
+# twice as long while it computes.
 WARM_TIMEOUT_S = 60.0
+# How often it is looked at meanwhile.
+LOOK_S = 0.5
 # To fork takes milliseconds. A fork server that takes longer than this does not answer any more.
 ANSWER_TIMEOUT_S = 10.0
 # Room for the command line and the variables of a container, which are some hundred bytes each. Where they need more,
@@ -127,7 +131,7 @@ class ForkServer:
             Unavailable: it has gone, or was ended because it took too long.
         """
         async with self._lock:
-            reply = await self._reply(WARM_TIMEOUT_S)
+            reply = await self._warm_reply()
         if isinstance(reply, Warm):
             self.resident_bytes = reply.resident_bytes
             return None
@@ -204,6 +208,22 @@ class ForkServer:
             with suppress(OSError):  # one that has gone does not answer
                 socket.send_fds(self._channel, [message], descriptors)
             return await self._reply(ANSWER_TIMEOUT_S)
+
+    async def _warm_reply(self) -> Reply:
+        """The first reply. On a busy machine an import goes on after its time, as long as it computes."""
+        loop = asyncio.get_running_loop()
+        time = StartTime(loop.time(), WARM_TIMEOUT_S)
+        replying = loop.create_task(self._reply(time.last_s - loop.time()))
+        try:
+            while not (await asyncio.wait([replying], timeout=LOOK_S))[0]:
+                now_s = loop.time()
+                if time.has_to_look(now_s) and time.is_over(now_s, session_computed_s(self.pid)):
+                    raise Unavailable(f"it is not warm after {WARM_TIMEOUT_S:g} s, and does not compute")
+            return replying.result()
+        finally:
+            if not replying.done():
+                replying.cancel()
+                await asyncio.wait([replying])
 
     async def _reply(self, timeout_s: float) -> Reply:
         """The reply to the last request. Called with the lock held.
