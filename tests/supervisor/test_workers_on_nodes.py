@@ -1,5 +1,6 @@
 """Query workers on the nodes of a real Ray cluster, behind a real server with a real Redis."""
 
+import json
 import os
 import signal
 import threading
@@ -15,8 +16,10 @@ import pytest
 import redis
 from live_server import Server
 
+import clipper
 from benchmarks.ray_cluster import RayCluster, actor_of, running_cluster
 from benchmarks.real_models import environment
+from clipper.cli.cluster import clean, list_all
 from clipper.client import Clipper
 from clipper.errors import ClipperError
 from clipper.lease.lease import DURATION_S
@@ -96,9 +99,9 @@ def running(folder: Path, *options: str, is_shared: bool = False) -> Iterator[On
 def deploy(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, code: str = SUM, **fields: Any) -> None:
     (folder / "sums.py").write_text(code)
     monkeypatch.chdir(folder)
-    with Clipper.connect(home=server.home) as clipper:
-        clipper.deploy("sum", "sums:predict", input_type="float64[2]", cache=False, **fields)
-        clipper.create_application("sums", model="sum", slo_ms=20_000)
+    with Clipper.connect(home=server.home) as client:
+        client.deploy("sum", "sums:predict", input_type="float64[2]", cache=False, **fields)
+        client.create_application("sums", model="sum", slo_ms=20_000)
 
 
 class Load:
@@ -159,12 +162,12 @@ def test_each_node_answers_and_one_that_is_lost_costs_no_answer(
             ready = httpx.get(f"http://{host}:{QUERY_PORT}/health/ready", timeout=TIMEOUT_S)
             assert ready.status_code == 200
         # Logs come from where they are written.
-        with Clipper.connect(home=server.home) as clipper:
-            logs = clipper.server_logs()
+        with Clipper.connect(home=server.home) as client:
+            logs = client.server_logs()
             for index, host in ((one["index"], one["node"]) for one in server.call("GET", "/status")["workers"]):
                 assert any(f"answers on {host}:{QUERY_PORT}" in line for line in logs.lines[f"worker-{index}"]), logs
-            assert clipper.server_logs("worker-1").lines.keys() == {"worker-1"}
-            assert clipper.server_logs("worker-1", after=logs).lines == {"worker-1": ()}
+            assert client.server_logs("worker-1").lines.keys() == {"worker-1"}
+            assert client.server_logs("worker-1", after=logs).lines == {"worker-1": ()}
         # What runs on the server's machine cannot be reached from nodes.
         local = {"artifact": server.upload(SUM), "loader": "import", "target": "my_model:predict", "manager": "local"}
         refused = server.ask("POST", "/models/other/versions", msgspec.json.encode(local))
@@ -200,9 +203,9 @@ def test_feedback_and_own_policies_reach_every_node(tmp_path: Path, monkeypatch:
         nodes.until_ready(*nodes.hosts)
         deploy(nodes.server, tmp_path, monkeypatch)
         (tmp_path / "mine.py").write_text(OWN_POLICY)
-        with Clipper.connect(home=nodes.server.home) as clipper:
-            clipper.create_application("learns", model="sum", slo_ms=20_000, policy="thompson")
-            clipper.create_application("own", model="sum", slo_ms=20_000, policy="mine:Mine")
+        with Clipper.connect(home=nodes.server.home) as client:
+            client.create_application("learns", model="sum", slo_ms=20_000, policy="thompson")
+            client.create_application("own", model="sum", slo_ms=20_000, policy="mine:Mine")
         # Each worker tries it in a process first, which takes a while on a busy machine.
         for host in nodes.hosts:
             until(lambda: call(host, "own/predict", input=[1, 2]).get("output") == 3.0)  # noqa: B023
@@ -309,8 +312,8 @@ def test_what_dies_while_nobody_leads_is_started_again_and_gone_on_with(
         (again,) = server.call("GET", "/replicas")
         assert (again["id"], again["state"]) == (replica["id"], "ready") and again["pid"] != replica["pid"]
         # They are told what is new, and are started again as ever.
-        with Clipper.connect(home=server.home) as clipper:
-            clipper.create_application("more", model="sum", slo_ms=20_000)
+        with Clipper.connect(home=server.home) as client:
+            client.create_application("more", model="sum", slo_ms=20_000)
         for host in nodes.hosts:
             assert call(host, "more/predict", input=[1, 3])["output"] == 4.0
         os.kill(after[SECOND], signal.SIGKILL)
@@ -351,8 +354,8 @@ def test_while_redis_is_down_what_dies_is_started_again_and_found(
         assert found[SECOND] != before[SECOND] and found[THIRD] == before[THIRD]
         nodes.redis.start()
         until(lambda: server.call("GET", "/status")["problems"] == [])
-        with Clipper.connect(home=server.home) as clipper:
-            clipper.create_application("more", model="sum", slo_ms=20_000)
+        with Clipper.connect(home=server.home) as client:
+            client.create_application("more", model="sum", slo_ms=20_000)
         for host in nodes.hosts:
             assert call(host, "more/predict", input=[1, 3])["output"] == 4.0
         assert nodes.pids() == found
@@ -378,11 +381,38 @@ def test_a_redis_that_was_restored_from_an_older_copy_costs_one_start(
         server.start()
         until(lambda: epoch_of(server) == 6)
         nodes.until_ready(*nodes.hosts)
-        with Clipper.connect(home=server.home) as clipper:
-            clipper.create_application("more", model="sum", slo_ms=20_000)
+        with Clipper.connect(home=server.home) as client:
+            client.create_application("more", model="sum", slo_ms=20_000)
         for host in nodes.hosts:
             assert call(host, "more/predict", input=[1, 3])["output"] == 4.0
         assert nodes.pids() == before
+
+
+def test_what_a_server_has_left_is_listed_and_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(tmp_path) as nodes:
+        nodes.until_ready(*nodes.hosts)
+        server = nodes.server
+        deploy(server, tmp_path, monkeypatch)
+        (replica,) = server.call("GET", "/replicas")
+        left = [replica["pid"], *nodes.pids().values()]
+        server.kill()
+        monkeypatch.setenv("PYTHONPATH", str(Path(clipper.__file__).parents[1]))
+        cluster, python = nodes.cluster.address, nodes.cluster.python
+        capsys.readouterr()
+        list_all(cluster, python, as_json=True)
+        (owner,) = json.loads(capsys.readouterr().out)
+        assert owner == {"owner": owner["owner"], "replicas": 1, "workers": 3, "models": ["sum"]}
+        # As the server's log says.
+        assert f"as the owner {owner['owner']}" in server.log
+        clean(owner["owner"], True, cluster, python)
+        until(lambda: [pid for pid in left if start_time(pid) is not None] == [])
+        capsys.readouterr()
+        list_all(cluster, python, as_json=True)
+        assert json.loads(capsys.readouterr().out) == []
+        server.start()
+        nodes.until_ready(*nodes.hosts)
 
 
 @pytest.mark.skipif(not has_own_networks(), reason="making a network takes root, ip and iptables")
@@ -395,8 +425,8 @@ def test_the_network_between_the_server_and_a_worker_is_cut(tmp_path: Path, monk
         # Neither the worker nor its actor can be reached, as where the machine is cut off. Nothing is reset.
         cut(*listening_on(before[SECOND]) - {QUERY_PORT}, *listening_on(actor_of(before[SECOND])))
         cut_at = time.monotonic()
-        with Clipper.connect(home=server.home) as clipper:
-            clipper.create_application("more", model="sum", slo_ms=20_000)
+        with Clipper.connect(home=server.home) as client:
+            client.create_application("more", model="sum", slo_ms=20_000)
         print(f"an application is created {time.monotonic() - cut_at:.1f} s after the cut")
         # Documented: it counts as lost after 10 s without an answer.
         until(lambda: nodes.workers[SECOND] == "lost")
@@ -406,9 +436,9 @@ def test_the_network_between_the_server_and_a_worker_is_cut(tmp_path: Path, monk
         # It goes on by what it knew.
         assert call(SECOND, "sums/predict", input=[1, 4])["output"] == 5.0
         assert call(SECOND, "more/predict", input=[1, 3])["status"] == 404
-        with Clipper.connect(home=server.home) as clipper:
+        with Clipper.connect(home=server.home) as client:
             began = time.monotonic()
-            clipper.create_application("further", model="sum", slo_ms=20_000)
+            client.create_application("further", model="sum", slo_ms=20_000)
             print(f"with a lost worker an application takes {time.monotonic() - began:.2f} s")
         heal()
         healed_at = time.monotonic()
