@@ -175,7 +175,7 @@ class StubHost:
     async def end(self, record: ProcessRecord) -> None:
         self.ended.append(record.name)
 
-    async def regain(self, name: str) -> ProcessRecord | None:
+    async def regain(self, name: str, node: str) -> ProcessRecord | None:
         return self.regained.pop(name, None)
 
     async def sees(self, process: RunningWorker) -> bool:

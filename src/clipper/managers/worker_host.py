@@ -88,9 +88,9 @@ class WorkerHost(Protocol):
     async def adopt(self, record: ProcessRecord) -> RunningWorker | None:
         """Go on with a worker that an earlier supervisor started; None if it is gone."""
 
-    async def regain(self, name: str) -> ProcessRecord | None:
-        """What the host has started again by itself after the worker of this name had died, and could not be told that
-        nobody wants it. It must be adopted.
+    async def regain(self, name: str, node: str) -> ProcessRecord | None:
+        """What the host has started again on this node after the worker of this name had died, since it could not be
+        told that nobody wants it. It must be adopted.
 
         Raises:
             Unavailable: it has not yet, and no other can be started meanwhile.

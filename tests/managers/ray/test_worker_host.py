@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from clipper.control.address import TcpAddress
 from clipper.control.authority import Authority, make_authority
 from clipper.control.identity import PeerName
-from clipper.errors import ContainerFailed
+from clipper.errors import ContainerFailed, Unavailable
 from clipper.managers.ray.connection import Cluster
 from clipper.managers.ray.worker_host import RayWorkerHost
 from clipper.managers.worker_host import ClusterNode, WorkerStart
@@ -41,7 +41,9 @@ class Bench:
         # As a driver is started: -m MODULE ADDRESS NAMESPACE.
         python.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{SCRIPTED}" "{folder}" "$@"\n')
         python.chmod(0o755)
-        self.cluster = Cluster(str(python), "auto", "n", {"PYTHONPATH": ":".join(sys.path)}, folder / "driver.log")
+        self.may_act = True
+        environ = {"PYTHONPATH": ":".join(sys.path)}
+        self.cluster = Cluster(str(python), "auto", "n", environ, folder / "driver.log", lambda: self.may_act)
 
     def host(self, build: str = "b1") -> RayWorkerHost:
         return RayWorkerHost(
@@ -141,6 +143,54 @@ def test_the_next_server_finds_workers_renews_their_certificates_and_kills_what_
         await host.start(start(1, 3, "10.0.0.3"))
         assert bench.actors.keys() == {"worker-0.g1", "worker-1.g3"}
         assert not adopted.exited.is_set()
+        host.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("node", ["10.0.0.2", "10.0.0.3"])
+def test_what_its_actor_started_again_while_this_server_might_not_act_is_found(bench: Bench, node: str) -> None:
+    async def test() -> None:
+        host = bench.host()
+        started = await host.start(start(0, 1, "10.0.0.2"))
+        bench.may_act = False
+        (bench.folder / "worker-0.g1.ended").touch()
+        await started.process.exited.wait()
+        await host.clean_up("worker-0", started.process, started.control)
+        assert bench.actors.keys() == {"worker-0.g1"}
+        with pytest.raises(Unavailable, match="leaves what runs on Ray alone"):
+            await host.start(start(1, 2, "10.0.0.2"))
+        # It looks, and may do no more.
+        finding = asyncio.ensure_future(host.regain("worker-0", node))
+        await asyncio.sleep(0)
+        (bench.folder / "worker-0.g1.ended").unlink()
+        bench.may_act = True
+        record = await finding
+        if node != "10.0.0.2":  # the server has another there by now
+            assert record is None and bench.actors == {}
+        else:
+            assert record is not None and record.extra["instance"] == 1
+            again = await host.adopt(record)
+            # Nobody takes it for one that was left.
+            await host.start(start(1, 3, "10.0.0.3"))
+            assert bench.actors.keys() == {"worker-0.g1", "worker-1.g3"} and not again.exited.is_set()
+            assert await host.regain("worker-0", node) is None
+        host.close()
+
+    run(test)
+
+
+def test_one_that_its_actor_has_not_started_again_is_ended_by_who_may(bench: Bench) -> None:
+    async def test() -> None:
+        host = bench.host()
+        started = await host.start(start(0, 1, "10.0.0.2"))
+        bench.may_act = False
+        (bench.folder / "worker-0.g1.ended").touch()
+        await started.process.exited.wait()
+        await host.clean_up("worker-0", started.process, started.control)
+        bench.may_act = True
+        assert await host.regain("worker-0", "10.0.0.2") is None
+        assert bench.actors == {}
         host.close()
 
     run(test)

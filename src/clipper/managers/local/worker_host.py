@@ -37,7 +37,7 @@ class LocalWorkerHost:
     async def adopt(self, record: ProcessRecord) -> ManagedProcess | None:
         return self._processes.adopt(record)
 
-    async def regain(self, name: str) -> None:
+    async def regain(self, name: str, node: str) -> None:
         """Only a supervisor starts workers on its machine."""
 
     async def sees(self, process: RunningWorker) -> bool:

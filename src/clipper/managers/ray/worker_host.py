@@ -89,11 +89,15 @@ class RayWorkerHost:
             actors.drop(actor)
             raise
 
-    async def regain(self, name: str) -> ProcessRecord | None:
+    async def regain(self, name: str, node: str) -> ProcessRecord | None:
         regained = await self._actors.regain(name, WorkerLaunched)
         if regained is None:
             return None
         actor, launched = regained
+        if launched.record.extra.get("node") != node:  # its node was lost, and is back
+            await self._actors.kill(actor)
+            self._actors.drop(actor)
+            return None
         self._left[actor] = launched
         return launched.record
 

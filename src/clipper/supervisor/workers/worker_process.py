@@ -286,7 +286,7 @@ class WorkerProcess:
 
     async def _regained(self) -> RunningWorker | None:
         """What its host has started again by itself; None if that is nothing."""
-        if (record := await self._host.regain(self.name)) and (note := worker_note(record)):
+        if (record := await self._host.regain(self.name, self.node)) and (note := worker_note(record)):
             await self.adopt(record, note)
         return self.process
 
