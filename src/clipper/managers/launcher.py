@@ -152,7 +152,10 @@ class Launcher(Protocol):
         """
 
     def keepers(self) -> Mapping[str, Keeper]:
-        """Tasks that run as long as the server, by what they do, such as ``holding replicas to their bounds``."""
+        """Tasks that run as long as the server, by what they do, such as ``holding replicas to their bounds``.
+
+        One may return when it has done what there is to do, except on a node of a cluster, where an end is a failure.
+        """
 
     def choose_address(self, number: int) -> str:
         """Choose the address that the container with this number has to listen on. ``clean_up`` gives it back.

@@ -3,12 +3,15 @@
 import asyncio
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clipper.managers.environments.provider import EnvironmentProvider
 from clipper.managers.launcher import slot_name
+from clipper.managers.local.launcher import LocalLauncher
 from clipper.managers.logs import tail
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.warm_up import Sample
@@ -169,5 +172,20 @@ def test_that_a_model_fails_on_a_row_that_was_made_up_says_nothing_against_it(wa
         else:
             await until_async(lambda: warming.status.phase == "ready")
             await warming.manager.stop_all()
+
+    run(test())
+
+
+def test_where_nothing_is_forked_all_keepers_go_on(bench: Bench) -> None:
+    """The actor of a replica on a node takes one that returns for one that has failed, and kills its container."""
+
+    async def test() -> None:
+        facilities = replace(bench.facilities, start_method="spawn")
+        launcher = LocalLauncher(facilities, EnvironmentProvider(bench.processes, bench.path, bench.path))
+        keepers = [asyncio.ensure_future(run()) for run in launcher.keepers().values()]
+        done, going_on = await asyncio.wait(keepers, timeout=0.1)
+        for keeper in going_on:
+            keeper.cancel()
+        assert keepers and not done
 
     run(test())

@@ -115,8 +115,10 @@ class LocalLauncher:
             parse_gpus(asked.gpus)
 
     def keepers(self) -> Mapping[str, Keeper]:
-        return {
-            "holding replicas to their bounds": UsageKeeper(self.running).run,
+        bounds: dict[str, Keeper] = {"holding replicas to their bounds": UsageKeeper(self.running).run}
+        if not self._is_forking:
+            return bounds
+        return bounds | {
             "ending fork servers that nobody uses": self.forks.run,
             "warming up fork servers for models that sleep": self.warm_up,
         }
