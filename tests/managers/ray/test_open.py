@@ -16,6 +16,7 @@ from clipper.settings.version import VersionSpec
 from manager_bench import Bench
 
 ACTOR, DRIVER = "clipper.managers.ray.actor", "clipper.managers.ray.driver"
+LEFT = "clipper.managers.ray.left"
 NODE_ACTOR, WORKER_ACTOR = "clipper.managers.ray.node_actor", "clipper.managers.ray.worker_actor"
 
 
@@ -27,11 +28,11 @@ def importers_of(*names: str) -> set[str]:
     }
 
 
-def test_only_the_driver_and_what_it_sends_to_nodes_import_ray() -> None:
-    assert importers_of("ray") == {ACTOR, NODE_ACTOR, WORKER_ACTOR, DRIVER}
+def test_only_programs_of_their_own_and_what_they_send_to_nodes_import_ray() -> None:
+    assert importers_of("ray") == {ACTOR, NODE_ACTOR, WORKER_ACTOR, DRIVER, LEFT}
     assert importers_of(ACTOR) == importers_of(WORKER_ACTOR) == {DRIVER}
     assert importers_of(NODE_ACTOR) == {ACTOR, WORKER_ACTOR}
-    assert importers_of(DRIVER) == set()
+    assert importers_of(DRIVER) == importers_of(LEFT) == set()
     # The other library of the extra.
     authority, credentials = "clipper.control.authority", "clipper.supervisor.workers.credentials"
     assert importers_of("cryptography") == {"clipper.managers.ray.certificate", authority}
@@ -48,12 +49,17 @@ def test_it_does_not_run_models_as_the_nodes_own_user_where_another_is_wanted(tm
         launcher.check(VersionSpec("a", "file", "model.joblib"))
 
 
-def test_without_its_extra_there_is_no_ray(tmp_path: Path) -> None:
+def test_without_its_extra_there_is_no_ray(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert find_spec("ray") is None, "the tests' own environment has it, so this test says nothing"
     facilities = Bench(tmp_path).facilities
     assert open_ray(facilities) is not None  # another Python is given, which may have it
     assert open_ray(replace(facilities, ray_python=None)) is None
     assert "ray" not in open_launchers(replace(facilities, ray_python=None))
+    assert "earlier server" not in caplog.text
+    # What may be left there cannot be found, so it is told.
+    (facilities.home / "ray-in-use").touch()
+    assert open_ray(replace(facilities, ray_python=None)) is None
+    assert "an earlier server of this home may have left" in caplog.text
 
 
 def test_where_query_workers_are_on_nodes_models_run_there_alone(tmp_path: Path) -> None:
