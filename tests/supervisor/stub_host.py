@@ -1,7 +1,7 @@
 """A cluster whose nodes are in this process: of each worker there is only the control channel, which answers."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,7 @@ class StubHost:
         running: by node and the worker's name.
         seen: whether it knows what processes do.
         regained: what it has started again by itself, by the worker's name; ``stands_in`` is that worker.
+        on_look: called when it is next asked what a process does.
         provided: the folders that workers were to have, in order; ``lacks`` says why they cannot have them.
     """
 
@@ -126,6 +127,7 @@ class StubHost:
         self.lacks = ""
         self.regained: dict[str, ProcessRecord] = {}
         self.stands_in: StubWorker | None = None
+        self.on_look: Callable[[], None] | None = None
         self.records: list[ProcessRecord] = []
         self.ended: list[str] = []
         self._folder = folder
@@ -179,6 +181,9 @@ class StubHost:
         return self.regained.pop(name, None)
 
     async def sees(self, process: RunningWorker) -> bool:
+        if self.on_look is not None:
+            on_look, self.on_look = self.on_look, None
+            on_look()
         return self.seen
 
     async def provide(self, process: RunningWorker, folders: Iterable[str]) -> None:

@@ -368,3 +368,20 @@ def test_logs_come_from_each_node_and_one_that_cannot_be_asked_says_so(on_cluste
         assert told["worker-1"] == ((), "5.")
 
     on_cluster(test, A, B)
+
+
+def test_one_that_can_be_reached_again_by_the_time_its_actor_answers_does_not_hang(on_cluster: OnCluster) -> None:
+    async def test(cluster: Cluster) -> None:
+        cluster.workers.push(Snapshot(1))
+        await cluster.follower.look()
+        await until_async(lambda: cluster.generations() == [1])
+        one = cluster.on(A)
+        # The network is back between the question that was in vain and the one to its actor.
+        cluster.host.on_look = one.heal
+        one.cut()
+        await until_async(lambda: cluster.host.on_look is None)
+        await until_async(lambda: cluster.phases() == {f"worker-0 on {A}": "ready"})
+        await until_async(lambda: cluster.generations() == [1])
+        assert cluster.on(A) is one and not one.exited.is_set()
+
+    on_cluster(test, A)

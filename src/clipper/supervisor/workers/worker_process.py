@@ -336,7 +336,7 @@ class WorkerProcess:
         """Wait until it is gone or hangs; return which."""
         while not await process.has_exited_within(CHECK_EVERY_S):
             try:
-                found = await self.ask(BASICS, CHECK_TIMEOUT_S)
+                await self._check()
             except (OSError, ProtocolViolation) as error:
                 if self._tells_nothing(error):
                     log.warning(
@@ -345,11 +345,25 @@ class WorkerProcess:
                 elif not await process.has_exited_within(EXIT_AFTER_LOSS_S):
                     if self.node:
                         self._is_lost(error)
-                    if await self._host.sees(process):
+                    if await self._hangs(process):
                         return f"{self.name} hung: {error!r}"
-            else:
-                self._is_found(found.worker.generation)
         return f"{self.name} {process.how_it_ended}"
+
+    async def _check(self) -> None:
+        self._is_found((await self.ask(BASICS, CHECK_TIMEOUT_S)).worker.generation)
+
+    async def _hangs(self, process: RunningWorker) -> bool:
+        """Whether one that did not answer runs, as its host can tell, and does not answer. On a node it is asked once
+        more: the network may be back, which was cut when it was asked."""
+        if not await self._host.sees(process):
+            return False
+        if not self.node:
+            return True
+        try:
+            await self._check()
+        except (OSError, ProtocolViolation):
+            return True
+        return False
 
     def _is_lost(self, error: Exception) -> None:
         """It cannot be reached, on a node that may be cut off. It may go on, so nothing waits for it any more."""
@@ -414,7 +428,7 @@ class WorkerProcess:
                 return
             # It is no fault of the worker's that its host cannot provide it, or that it cannot be reached.
             is_of_host = isinstance(error, ClipperError) and not isinstance(error, ProtocolViolation)
-            if tells_nothing or is_of_host or not await self._host.sees(process):
+            if tells_nothing or is_of_host or not await self._hangs(process):
                 log.warning(
                     "%(worker)s could not be sent a snapshot, which is tried again: %(error)s",
                     {"worker": self.name, "error": error},
