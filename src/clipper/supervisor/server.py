@@ -71,8 +71,8 @@ from clipper.supervisor.workers.apply_messages import ApplyMessages
 from clipper.supervisor.workers.nodes import NodeFollower, own_address
 from clipper.supervisor.workers.nodes import take_over as take_over_on_nodes
 from clipper.supervisor.workers.open_credentials import open_credentials
-from clipper.supervisor.workers.settings import INSTANCES, WorkerSettings, store_digest
-from clipper.supervisor.workers.worker_process import Credentials, WorkerProcess
+from clipper.supervisor.workers.settings import INSTANCES, Credentials, WorkerSettings, store_digest
+from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import Workers
 from clipper.types import OTEL_PREFIX
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from clipper.control.identity import PeerName
 from clipper.managers.worker_host import Sign
 from clipper.registry.shared import SharedRegistry
-from clipper.supervisor.workers.worker_process import Credentials
+from clipper.supervisor.workers.settings import Credentials
 
 
 def open_credentials(path: Path, registry: SharedRegistry | None, epoch: int) -> tuple[Credentials, Sign]:

@@ -1,11 +1,13 @@
 """What query workers are started with, and what is noted of them for the next supervisor."""
 
 import hashlib
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
 from clipper.control.address import ControlAddress, parse_address
+from clipper.control.identity import Secured
 from clipper.control.messages import CHANNEL_VERSION
 from clipper.errors import InvalidArgument
 from clipper.processes.process import ProcessRecord
@@ -16,6 +18,13 @@ from clipper.tls.material import TlsMode
 
 # Query ids have this much room for the number of the worker's start; numbers repeat after a million starts.
 INSTANCES = 2**20
+
+
+class Credentials(Protocol):
+    """What a supervisor shows to workers that listen on TCP."""
+
+    def secured(self, epoch: int, instance: int) -> Secured:
+        """How the worker of this instance is dialled by the supervisor of this epoch."""
 
 
 class WorkerSettings(Struct, frozen=True):

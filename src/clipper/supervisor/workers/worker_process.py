@@ -3,14 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from clipper.control.address import ControlAddress, TcpAddress
 from clipper.control.client import Connections
 from clipper.control.difference import EPOCH_BITS
-from clipper.control.identity import Secured
 from clipper.control.messages import (
     CHANNEL_VERSION,
     Applied,
@@ -30,7 +29,7 @@ from clipper.processes.process import ProcessRecord
 from clipper.rollout.facts import WorkerPhase
 from clipper.rollout.newcomers import without_ramps
 from clipper.supervisor.workers.apply_messages import ApplyMessage, ApplyMessages
-from clipper.supervisor.workers.settings import INSTANCES, WorkerNote, WorkerSettings, worker_note
+from clipper.supervisor.workers.settings import INSTANCES, Credentials, WorkerNote, WorkerSettings, worker_note
 from clipper.tls.material import TlsMaterial
 from clipper.types import STORE_VARIABLE
 
@@ -58,13 +57,6 @@ MAX_APPLYING = 4
 DIFFERENCES_SINCE = 2
 # Its generation, without a megabyte of statistics: it answers in a turn of its loop, however many models it serves.
 BASICS = GetStatistics((), ())
-
-
-class Credentials(Protocol):
-    """What a supervisor shows to workers that listen on TCP."""
-
-    def secured(self, epoch: int, instance: int) -> Secured:
-        """How the worker of this instance is dialled by the supervisor of this epoch."""
 
 
 class WorkerProcess:
@@ -355,10 +347,8 @@ class WorkerProcess:
     async def _hangs(self, process: RunningWorker) -> bool:
         """Whether one that did not answer runs, as its host can tell, and does not answer. On a node it is asked once
         more: the network may be back, which was cut when it was asked."""
-        if not await self._host.sees(process):
-            return False
-        if not self.node:
-            return True
+        if not (self.node and await self._host.sees(process)):
+            return not self.node
         try:
             await self._check()
         except (OSError, ProtocolViolation):
