@@ -40,10 +40,12 @@ BUSY_TIMEOUT_S = 5.0
 INSERTED_TOGETHER = 50
 # Pages of the file that a connection holds; SQLite's own 2 MB are few beside the millions of contexts that it may have.
 CACHE_KIB = 8 * 1024
-# SQLite begins its write-ahead log anew when a commit finds all of it copied to the file. While several workers commit,
-# none does, and the log would grow by 16 KB for each piece of feedback. So after each 64 MB one makes the others wait,
+# The write-ahead log is copied to the file when it is this long: a page that many pieces of feedback have changed by
+# then is written once. SQLite begins the log anew when a commit finds all of it copied. While several workers commit,
+# none does, and the log would grow by 12 KB for each piece. So one makes the others wait while it copies what is left,
 # but not for long: somebody may be reading the file for a backup.
 LOG_BYTES = 64 * 1024 * 1024
+PAGE_BYTES = 4096
 LOG_WAIT_S = 0.5
 # If two make a new file a WAL file at once, one fails without waiting; it tries again after this.
 OPEN_AGAIN_S = 0.01
@@ -177,6 +179,7 @@ def _open(path: Path) -> sqlite3.Connection:
         # An acknowledged observation survives a power failure, not only a kill.
         database.execute("PRAGMA synchronous = FULL")
         database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        database.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // PAGE_BYTES}")
         (found,) = database.execute("PRAGMA user_version").fetchone()
         if found > SCHEMA_VERSION:
             raise StoreUnavailable(
