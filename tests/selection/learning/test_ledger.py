@@ -137,6 +137,7 @@ def test_numbers_seen_before_their_clock_are_not_blown_up() -> None:
     assert ledger.totals().number("a", "loss") == 5.0
 
 
+@pytest.mark.pure  # the compiled form refuses what is no int by itself
 @pytest.mark.parametrize("half_life", [0, -1, 0.5, 1.5, True, "10", math.inf, math.nan])
 def test_a_half_life_is_a_whole_number_from_one_on(half_life) -> None:
     with pytest.raises(InvalidArgument, match="half_life is"):
