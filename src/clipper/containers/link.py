@@ -89,7 +89,8 @@ class ReplicaLink:
 
         ``trace``: None if it is not traced. A container of an older version is not told.
         """
-        transport = cast(asyncio.WriteTransport, self._transport)
+        transport = self._transport
+        assert transport is not None
         frame = messages.encode_predict(batch_id, dtype, dimensions, rows)
         if trace is not None and self._version >= 3:
             frame = messages.add_trace(frame, write_trace(trace))
@@ -215,8 +216,9 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            for kind, frame_id, body in self._splitter.feed(data):
-                self._receive(kind, frame_id, body)
+            splitter = self._splitter.feed(data)
+            while splitter.rest and (frame := splitter.take()) is not None:
+                self._receive(*frame)
         except ProtocolViolation as error:
             log.error(
                 "closing the connection to the container at %(address)s: %(error)s",

@@ -125,7 +125,8 @@ class Connection:
                 break
             self._last_sweep = port.sweeps
             exchange = Exchange(self)
-            exchange.note = note
+            if note is not None:
+                exchange.note = note
             pending.append(exchange)
             try:
                 endpoint.handle(exchange, data[end:stop], held.arrived_s, held.is_late)

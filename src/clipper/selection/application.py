@@ -14,7 +14,6 @@ from clipper.selection.contexts import Contexts
 from clipper.selection.counts import ApplicationCounts
 from clipper.selection.deadlines import Deadlines
 from clipper.selection.feedback.outcomes import Outcomes
-from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.guardrail import Forecasts
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import Choice, QueryView
@@ -156,12 +155,14 @@ class Application:
             features = terms.features_of(row)
         deadline_s = arrival_s + (terms.budget_s if timeout_s is None else min(terms.budget_s, timeout_s))
         query_id = self._take_id()
-        query = Query(self.answering, asker, query_id, row, context, arrival_s, deadline_s, version, features)
+        query = Query(
+            self.answering, asker, query_id, row, context, arrival_s, deadline_s, version, features, choice, arms
+        )
         if request is not None and (watch := self.surroundings.watch) is not None:
             query.note = watch.begin(request, self.name, query_id, deadline_s)
         self.counts.queries += 1
         if choice is not None:
-            self._ask(query, row, choice, targets, arms)
+            self._ask(query, row, choice, targets)
             if terms.shadows and version is None:
                 self._ask_shadows(query, row)
         elif terms.models:
@@ -256,17 +257,14 @@ class Application:
             return
         if query.note is not None:
             query.note.selected_s = self.answering.now_s()
-        self._ask(query, row, choice, terms.targets, terms.arms)
+        query.choice, query.arms = choice, terms.arms
+        self._ask(query, row, choice, terms.targets)
         if terms.shadows:
             self._ask_shadows(query, row)
 
-    def _ask(
-        self, query: Query, row: bytes, choice: Choice, targets: Mapping[str, ModelQueue | None], arms: Arms
-    ) -> None:
+    def _ask(self, query: Query, row: bytes, choice: Choice, targets: Mapping[str, ModelQueue | None]) -> None:
         models, terms = choice.models, self.terms
         slo_s = terms.slo_s
-        query.choice = choice
-        query.arms = arms
         query.missing = asked = len(models)
         if asked > 1:
             query.deadline_s -= terms.joint_margin_s

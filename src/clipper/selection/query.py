@@ -66,7 +66,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
         first_model, first_output: the first selected model that answered, and its output.
         more_outputs: the other outputs by model, including late ones. Most queries have none.
         missing: number of selected models that have neither answered nor failed.
-        in_time: number of outputs that came by the deadline; outputs are kept in the order of their arrival.
+        late: number of outputs that came after the deadline; outputs are kept in the order of their arrival.
         choice: the policy's selection; None if there is none yet, or the policy failed.
         arms: the versions behind the asked models.
         shadow_outputs: outputs of the shadow models; None while there are none.
@@ -93,14 +93,14 @@ class Query(msgspec.Struct, gc=False, eq=False):
     deadline_s: float
     pinned: str | None = None
     features: bytes | None = None
+    choice: Choice | None = None
+    arms: Arms = NO_ARMS
     first_model: str | None = None
     first_output: Output | None = None
     more_outputs: dict[str, Output] | None = None
     missing: int = 0
-    in_time: int = 0
+    late: int = 0
     done: bool = False
-    choice: Choice | None = None
-    arms: Arms = NO_ARMS
     shadow_outputs: dict[str, Output] | None = None
     output: Output | None = None
     lost: set[str] | None = None
@@ -122,6 +122,11 @@ class Query(msgspec.Struct, gc=False, eq=False):
     def raw_confidence(self) -> float | None:
         """The models' raw confidence, if ``confidence`` is derived from it."""
         return None if self.said is None else self.said.confidence
+
+    @property
+    def in_time(self) -> int:
+        """Number of outputs that came by the deadline."""
+        return len(self.outputs) - self.late
 
     @property
     def outputs(self) -> dict[str, bytes]:
@@ -161,7 +166,6 @@ class Query(msgspec.Struct, gc=False, eq=False):
         if self.done:
             self.owner.keep_late(self, model, output)
             return
-        self.in_time += 1
         if not self.missing:
             self.owner.complete(self)
         elif self.is_asked:

@@ -13,12 +13,14 @@ class ArrivalRate:
 
     Attributes:
         per_s: queries a second; 0 until two readings.
+        due_s: when it is worth to look again.
     """
 
-    __slots__ = ("_arrivals", "_looked_s", "_seen", "_span_s", "per_s")
+    __slots__ = ("_arrivals", "_looked_s", "_seen", "_span_s", "due_s", "per_s")
 
     def __init__(self) -> None:
         self.per_s = 0.0
+        self.due_s = -math.inf
         self._looked_s: float | None = None
         self._seen = 0
         self._arrivals = self._span_s = 0.0
@@ -27,10 +29,12 @@ class ArrivalRate:
         """Update the rate. ``arrivals`` is the total number of queries so far."""
         if self._looked_s is None:
             self._looked_s, self._seen = now_s, arrivals
+            self.due_s = now_s + LEAST_SLOS * slo_s
             return
         passed_s = now_s - self._looked_s
         if passed_s <= LEAST_SLOS * slo_s:
             return
+        self.due_s = now_s + LEAST_SLOS * slo_s
         kept = math.exp(-passed_s / (SPAN_SLOS * slo_s))
         self._arrivals = self._arrivals * kept + (arrivals - self._seen)
         self._span_s = self._span_s * kept + passed_s

@@ -77,4 +77,6 @@ class Flow:
     def _forget_old(self, now_s: float) -> None:
         out = self._out
         while out and (not out[0].is_expected or out[0].sent_s < now_s - MAX_OUT_S):
-            self.ended(out.popleft())
+            batch = out.popleft()
+            if batch.is_expected:
+                self.ended(batch)

@@ -77,8 +77,8 @@ class Scheduler:
         self._next_id = 0
         self._rate = ArrivalRate()
         self._returns = Returns()
-        # Whether some replicas are on this worker's node and some are not.
-        self._is_mixed = False
+        # Whether some replicas drain; and whether some of the others are on this worker's node and some are not.
+        self._are_draining = self._is_mixed = False
         self.set_slo(1.0)
 
     # -- replicas --------------------------------------------------------------------------------------
@@ -108,27 +108,29 @@ class Scheduler:
         if is_fixed:
             times.largest = max_batch
         replica = self.replicas[replica_id] = ReplicaState(replica_id, max_batch, controller, times, is_far)
-        self._look_at_nodes()
+        self._look_at_replicas()
         return replica
 
     def drain_replica(self, replica_id: str) -> None:
         """Send it no more work; its batches in flight are still awaited."""
         self.replicas[replica_id].is_draining = True
-        self._look_at_nodes()
+        self._look_at_replicas()
 
     def resume_replica(self, replica_id: str) -> None:
         """Stop draining: send it work again."""
         self.replicas[replica_id].is_draining = False
-        self._look_at_nodes()
+        self._look_at_replicas()
 
     def lose_replica(self, replica_id: str) -> list[Work]:
         """Remove a replica. Return its work in flight, most urgent first, to be pushed back or failed."""
         replica = self.replicas.pop(replica_id)
-        self._look_at_nodes()
+        self._look_at_replicas()
         return [work for batch in replica.in_flight.values() for work in batch.works if work.waiters is not NOBODY]
 
-    def _look_at_nodes(self) -> None:
-        self._is_mixed = len({replica.is_far for replica in self.replicas.values() if not replica.is_draining}) > 1
+    def _look_at_replicas(self) -> None:
+        working = [replica for replica in self.replicas.values() if not replica.is_draining]
+        self._are_draining = len(working) < len(self.replicas)
+        self._is_mixed = len({replica.is_far for replica in working}) > 1
 
     def set_slo(self, slo_s: float) -> None:
         """Set the smallest SLO of the applications that query this version: for controllers and short waits."""
@@ -155,14 +157,14 @@ class Scheduler:
         # A batch that was sent behind another one began when that one ended.
         began_s = batch.sent_s if batch.sent_s > replica.last_done_s else replica.last_done_s
         service_s = now_s - began_s
-        size = len(batch.works)
-        if size and replica.times.is_known and 2 * service_s < batch.expected_s > self._main_slo_s(self.queue.lanes()):
+        size, times = len(batch.works), replica.times
+        if 2 * service_s < batch.expected_s > self._main_slo_s(self.queue.lanes()) and size and times.is_known:
             # The replica was so slow that it is only probed now and then: one fast batch is enough to believe it again.
-            replica.times.rescale(service_s / batch.expected_s)
+            times.rescale(service_s / batch.expected_s)
         replica.batches += 1
         follows_slow, replica.last_was_slow = replica.last_was_slow, service_s >= SHORT_S
         if replica.batches < LEARNED_BATCHES or follows_slow or not replica.batches % LEARNED_EVERY:
-            replica.times.record(size, batch.size_bytes, service_s)
+            times.record(size, batch.size_bytes, service_s)
             replica.capacity_per_s = 0.0
         replica.last_done_s, replica.last_size, replica.last_left = now_s, size, self.queue.length
         if replica.controller is not None:
@@ -208,7 +210,9 @@ class Scheduler:
             if queue.background:
                 self._send_background(now_s, decision)
             return decision
-        replicas = [replica for replica in self.replicas.values() if not replica.is_draining]
+        replicas = list(self.replicas.values())
+        if self._are_draining:
+            replicas = [replica for replica in replicas if not replica.is_draining]
         if not replicas:
             decision.late = queue.expire(now_s)
             if len(decision.late) >= MAX_DUE:
@@ -249,8 +253,9 @@ class Scheduler:
         """Send a replica its next batch, if any. Return False if it waits and the others must leave it the queue."""
         queue, times, limit = self.queue, replica.times, replica.limit
         lanes, waiting = queue.lanes(), queue.length
-        self._rate.look(queue.arrivals, now_s, self._main_slo_s(lanes))
-        size = min(waiting, limit)
+        if now_s >= self._rate.due_s:
+            self._rate.look(queue.arrivals, now_s, self._main_slo_s(lanes))
+        size = waiting if waiting < limit else limit
         row_bytes = sum([lane.size_bytes for lane in lanes]) / waiting if queue.varies else 0.0
         first_due_s = lanes[0].works[0].due_s if len(lanes) == 1 else min(lane.works[0].due_s for lane in lanes)
         if first_due_s < now_s:
@@ -263,7 +268,7 @@ class Scheduler:
                 return False
             return not queue.length or self._give(replica, replicas, now_s, decision)
         wait_s = replica.rest_s(now_s) if replica.in_flight else 0.0
-        slow_s = wait_s + times.slow_s(size, size * row_bytes)
+        slow_s = wait_s + times.outlook(size, size * row_bytes)[2]
         if waiting < limit and (self._delay_s or self._returns.are_believed):
             # No wait may make the most urgent query late.
             until_s = min(self._delayed_until_s(replica, waiting, limit, now_s), first_due_s - slow_s - TIMER_LATE_S)
@@ -274,7 +279,8 @@ class Scheduler:
             self._send(replica, queue.take(0, size, lanes), now_s, decision)
             return True
         if replica.controller is None:
-            needed_per_s = self._needed_per_s(replica, replicas, lanes)
+            is_alone = len(replicas) == 1 and replica.capacity_per_s
+            needed_per_s = self._rate.per_s if is_alone else self._needed_per_s(replica, replicas, lanes)
             if now_s + slow_s <= first_due_s:
                 # All are in time if they leave now. Decide whether they leave now, and how many go to this replica.
                 if size < limit and needed_per_s > NEAR_CAPACITY * replica.capacity_per_s:
@@ -285,7 +291,7 @@ class Scheduler:
                 if len(replicas) > 1:
                     size = replica.share(replicas, size, row_bytes)
                 taken = queue.take(0, size, lanes)
-                if queue.background and not queue.length:
+                if not queue.length and queue.background:
                     self._ride_along(replica, taken, first_due_s, now_s, decision)
                 self._send(replica, taken, now_s, decision)
                 return True
@@ -329,8 +335,6 @@ class Scheduler:
 
     def _needed_per_s(self, replica: ReplicaState, replicas: list[ReplicaState], lanes: list[Lane]) -> float:
         """Return this replica's share of the arrival rate, in proportion to its capacity."""
-        if len(replicas) == 1 and replica.capacity_per_s:
-            return self._rate.per_s
         slo_s = self._main_slo_s(lanes)
         for each in replicas:
             if not each.capacity_per_s:
@@ -439,9 +443,8 @@ class Scheduler:
         self._next_id += 1
         size = len(works)
         size_bytes = sum([len(work.row) for work in works]) if self.queue.varies else 0
-        expected_s = replica.times.mean_s(size, size_bytes)
-        is_short = expected_s * replica.times.median_ratio(size) < SHORT_S
+        expected_s, median_s, _ = replica.times.outlook(size, size_bytes)
         was_full = replica.controller is not None and size >= replica.controller.limit
-        batch = Batch(self._next_id, works, now_s, expected_s, size_bytes, was_full, is_short)
+        batch = Batch(self._next_id, works, now_s, expected_s, size_bytes, was_full, median_s < SHORT_S)
         replica.in_flight[batch.id] = batch
         decision.batches.append((replica, batch))

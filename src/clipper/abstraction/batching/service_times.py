@@ -47,6 +47,7 @@ class ServiceTimes:
 
     __slots__ = (
         "_is_sized",
+        "_outlooks",
         "_quantiles",
         "_ratios",
         "_run",
@@ -67,6 +68,8 @@ class ServiceTimes:
         self._sums = [0.0] * 9
         self._ratios: dict[int, deque[float]] = {}
         self._quantiles: dict[int, tuple[float, ...]] = {}
+        # By rows, until something is learned: most batches have one of a few sizes.
+        self._outlooks: dict[int, tuple[float, float, float]] = {}
         # Batches that may show a change of speed and are not learned yet: rows, bytes, seconds.
         self._run: list[tuple[int, int, float]] = []
         self.fixed_s = self.per_row_s = self.per_byte_s = self.one_row_s = 0.0
@@ -91,6 +94,16 @@ class ServiceTimes:
     def median_ratio(self, rows: int) -> float:
         """Return the ratio that half of such batches stay within: a few stalls change it less than the mean."""
         return self.ratios(rows)[len(QUANTILES) // 2]
+
+    def outlook(self, rows: int, size_bytes: float = 0.0) -> tuple[float, float, float]:
+        """Return the fitted time of a batch, the time that half of such batches stay within, and ``slow_s``."""
+        found = None if size_bytes else self._outlooks.get(rows)
+        if found is None:
+            mean_s, ratios = self.mean_s(rows, size_bytes), self.ratios(rows)
+            found = mean_s, mean_s * ratios[len(QUANTILES) // 2], mean_s * ratios[-1]
+            if not size_bytes:
+                self._outlooks[rows] = found
+        return found
 
     def slow_s(self, rows: int, size_bytes: float = 0.0) -> float:
         """Return the time that nine of ten such batches stay within."""
@@ -142,7 +155,7 @@ class ServiceTimes:
         self._is_sized = other._is_sized
         self.fixed_s, self.per_row_s, self.per_byte_s = other.fixed_s, other.per_row_s, other.per_byte_s
         self.is_known, self.largest, self.largest_bytes = other.is_known, other.largest, other.largest_bytes
-        self.one_row_s = self.mean_s(1) * self.median_ratio(1)
+        self._look_again()
 
     def _is_beyond(self, rows: int, ratio: float) -> bool:
         """Whether a batch took far more or far less than all others, in the same direction as those just before it."""
@@ -161,7 +174,7 @@ class ServiceTimes:
         self._add(rows, size_bytes, min(took_s, most_s), 1 / (expected_s * expected_s))
         self._fit()
         self._keep_ratio(rows, took_s / max(self.mean_s(rows, size_bytes), LEAST_S))
-        self.one_row_s = self.mean_s(1) * self.median_ratio(1)
+        self._look_again()
 
     def rescale(self, times: float) -> None:
         """Set a new speed, ``times`` the old service times: keep the fit's shape and replace its level."""
@@ -174,7 +187,11 @@ class ServiceTimes:
         self.per_byte_s *= times
         self._ratios.clear()
         self._quantiles.clear()
-        self.one_row_s = self.mean_s(1) * self.median_ratio(1)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        self._outlooks.clear()
+        self.one_row_s = self.outlook(1)[1]
 
     def _add(self, rows: int, size_bytes: int, took_s: float, weight: float) -> None:
         n, m = float(rows), float(size_bytes)

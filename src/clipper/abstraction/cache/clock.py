@@ -62,7 +62,8 @@ class ClockCache:
         for work in works:
             if work.table is None:
                 continue
-            size = _size_bytes(work)
+            # As _size_bytes() does, without a call for each.
+            size = len(work.row) + len(work.output or b"") + ENTRY_OVERHEAD_BYTES
             if size * MAX_ENTRY_SHARE > self.capacity_bytes:
                 work.table.forget(work)
             else:

@@ -61,27 +61,28 @@ class Splitter:
 
     Attributes:
         max_body_bytes: the largest accepted body; may change between frames, e.g. once the peer is authenticated.
+        rest: what ``take`` has to look at, after bytes that were taken already; empty once all is taken.
     """
 
-    __slots__ = ("_data", "_start", "max_body_bytes")
+    __slots__ = ("_start", "max_body_bytes", "rest")
 
     def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self.max_body_bytes = max_body_bytes
         # The bytes before _start belong to frames that were taken already.
-        self._data: bytes | bytearray = b""
+        self.rest: bytes | bytearray = b""
         self._start = 0
 
     def feed(self, data: bytes) -> "Splitter":
         """Add bytes from the stream; return self, to iterate over."""
-        if self._start == len(self._data):
-            self._data, self._start = data, 0
+        if self._start == len(self.rest):
+            self.rest, self._start = data, 0
             return self
-        if self._start or not isinstance(self._data, bytearray):
+        if self._start or not isinstance(self.rest, bytearray):
             # Bodies that were taken may still refer to the old buffer, so it must not change.
-            self._data = bytearray(memoryview(self._data)[self._start :])
+            self.rest = bytearray(memoryview(self.rest)[self._start :])
             self._start = 0
         # Extend in place, so that a frame that comes in many reads is copied only once.
-        self._data += data
+        self.rest += data
         return self
 
     def __iter__(self) -> Iterator[Frame]:
@@ -93,7 +94,7 @@ class Splitter:
         Raises:
             ProtocolViolation: a header is not valid. The rest of the stream is unreadable: close the connection.
         """
-        data = self._data
+        data = self.rest
         body = self._start + HEADER_BYTES
         if len(data) < body:
             return None
@@ -111,7 +112,7 @@ class Splitter:
         self._start = end
         if end == len(data):
             # Nothing is left: drop the buffer, so that only the body keeps it alive.
-            self._data, self._start = b"", 0
+            self.rest, self._start = b"", 0
         if size <= _COPIED_BYTES:
             return kind, frame_id, bytes(data[body:end])
         return kind, frame_id, memoryview(data)[body:end]

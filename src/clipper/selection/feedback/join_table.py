@@ -44,6 +44,8 @@ class JoinTable:
         self._last_over: dict[float, int] = {}
         self._by_id: dict[int, Query] = {}
         self._order: deque[Query] = deque()
+        # The oldest query has not expired before this.
+        self._next_over_s = 0.0
         self.size_bytes = 0
         self.evicted = 0
 
@@ -56,12 +58,12 @@ class JoinTable:
         order = self._order
         order.append(query)
         self.size_bytes += _size_bytes(query)
-        oldest = order[0]
-        if oldest.arrival_s + oldest.owner.feedback_ttl_s <= now_s:
+        if now_s >= self._next_over_s:
             # Two for each new one, so that expired queries become fewer even while more arrive.
-            self._forget_oldest()
-            if order and _is_over(order[0], now_s):
-                self._forget_oldest()
+            for _ in range(2):
+                if order and _over_s(order[0]) <= now_s:
+                    self._forget_oldest()
+            self._next_over_s = _over_s(order[0]) if order else 0.0
         if self.size_bytes > self._max_bytes or len(order) > self.max_queries:
             self._evict()
 
@@ -74,10 +76,10 @@ class JoinTable:
 
     def find(self, query_id: int, now_s: float) -> Query | None:
         """Return the query with this id, if it is still kept and has not expired."""
-        while self._order and _is_over(self._order[0], now_s):
+        while self._order and _over_s(self._order[0]) <= now_s:
             self._forget_oldest()
         query = self._by_id.get(query_id)
-        return None if query is None or _is_over(query, now_s) else query
+        return None if query is None or _over_s(query) <= now_s else query
 
     def why_not(self, query_id: int, ttl_s: float) -> Literal["over", "evicted", "unanswered"]:
         """Return why a query of an application with this time to live is not found."""
@@ -112,8 +114,8 @@ class JoinTable:
         self._last_over[ttl_s] = max(self._last_over.get(ttl_s, -1), query.id)
 
 
-def _is_over(query: Query, now_s: float) -> bool:
-    return query.arrival_s + query.owner.feedback_ttl_s <= now_s
+def _over_s(query: Query) -> float:
+    return query.arrival_s + query.owner.feedback_ttl_s
 
 
 def _size_bytes(query: Query) -> int:

@@ -89,7 +89,11 @@ class Outcomes:
 
     def came(self, key: str) -> None:
         """Count a version's answer by the deadline."""
-        version = self._version(key)
+        version = self._versions.get(key)
+        if version is None or self._counted + 1 >= WINDOW:
+            version = self._version(key)
+        else:
+            self._counted += 1
         version.in_time += 1
         # Most versions are always in time, so that nothing changes.
         if version.recent < 1.0 or version.seen < RECENT:
