@@ -94,3 +94,17 @@ class Listener:
             self._server.close()
         if self._socket is not None:
             self._socket.close()
+
+
+def bind_shared(host: str, port: int) -> socket.socket:
+    """Return a bound TCP socket. Other workers may bind its port, too; the kernel spreads connections over them."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener

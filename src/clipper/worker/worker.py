@@ -52,7 +52,7 @@ from clipper.frontend.cross_origin import Origins
 from clipper.frontend.endpoints import make_endpoints, paths_of
 from clipper.frontend.inference.service import Inference
 from clipper.frontend.limits import MAX_CONNECTIONS
-from clipper.frontend.listener import Listener
+from clipper.frontend.listener import Listener, bind_shared
 from clipper.frontend.other_paths import OtherPaths
 from clipper.frontend.port import Port
 from clipper.frontend.readiness import Readiness
@@ -444,17 +444,3 @@ def open_watch(config: WorkerConfig, random: Random) -> Watch | None:
     if exporter is None and not settings.access_log and settings.slow_query_ms is None:
         return None
     return Watch(settings, Path(config.logs), config.index, exporter, random)
-
-
-def bind_shared(host: str, port: int) -> socket.socket:
-    """Return a bound TCP socket. Other workers may bind its port, too; the kernel spreads connections over them."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        listener.bind((host, port))
-    except OSError:
-        listener.close()
-        raise
-    return listener
