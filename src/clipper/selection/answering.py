@@ -1,7 +1,8 @@
 """The life of a query after its models are asked: outputs and failures arrive, and the query is answered.
 
-All changes to a query from then on are made here. ``Application`` starts queries and asks models, ``Stages`` may ask
-further ones, and ``Deadlines`` calls when time is up; each path ends in ``Answering.finish``.
+A query takes outputs by itself; all other changes to it from then on are made here. ``Application`` starts queries and
+asks models, ``Stages`` may ask further ones, and ``Deadlines`` calls when time is up; each path ends in
+``Answering.finish``.
 """
 
 import asyncio
