@@ -32,8 +32,9 @@ MAX_IN_FLIGHT = 500
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 300),
+    # For how long one try to connect may take, whatever its name says: a worker may have to wait for a processor.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
 )
 
 
