@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,8 @@ def _processor() -> str:
 
 
 def _first_line(command: list[str]) -> str:
-    """The first line that a command prints; it may exit as it likes, as ``wrk -v`` does."""
+    """The first line that a command prints; it may exit as it likes, as ``wrk -v`` does. Few benchmarks need wrk."""
+    if shutil.which(command[0]) is None:
+        return "not installed"
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     return (done.stdout or done.stderr).partition("\n")[0].strip()

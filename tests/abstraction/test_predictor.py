@@ -7,7 +7,7 @@ import pytest
 
 from clipper.abstraction.predictor import DEMAND_S, Predictor
 from clipper.control.difference import Difference
-from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, Snapshot, VersionSnapshot
 from clipper.settings.application import Link
 from clipper.settings.version import Batching
 from clipper.types import InputType, ModelId
@@ -254,6 +254,27 @@ def test_a_version_that_a_difference_lets_sleep_is_demanded_once_it_is_asked(
         predictor.apply(told(4, wakes=True))
         fleet.ask(b"b" * 8)
         predictor.apply(Difference(4, 5, gone_models=("digits",)))
+        assert predictor.demanded() == ()
+
+    run(scenario)
+
+
+def test_who_was_answered_does_not_wake_a_version_that_soon_sleeps_again(run: Callable[[Scenario], None]) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        def told(generation: int, *replicas: ReplicaAddress) -> Difference:
+            version = VersionSnapshot("1", "doubles", replicas=replicas, wakes=True)
+            return Difference(1, generation, models=(ModelSnapshot("digits", "1", (version,)),))
+
+        predictor = fleet.predictor
+        container = await fleet.start("1")
+        await fleet.apply("1", {"1": []})
+        predictor.apply(told(2))
+        waiting = fleet.ask(b"a" * 8)
+        assert predictor.demanded() == (ModelId("digits", "1"),)
+        predictor.apply(told(3, container.replica))
+        await answer(container, b"1")
+        await until_async(lambda: waiting.done)
+        predictor.apply(told(4))
         assert predictor.demanded() == ()
 
     run(scenario)

@@ -117,11 +117,12 @@ UNREACHABLE = "--home h --docker-transport tcp --docker-network none"
         "--home h --ray-ports 80-90",
     ],
 )
-def test_wrong_usage_exits_with_2(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_told_in_one_line_and_exits_with_2(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         parse_command_line(wrong.split())
     assert exit_info.value.code == 2
-    assert "usage" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith("clipper: ") and told.count("\n") == 1
 
 
 def test_logs_and_traces() -> None:

@@ -64,15 +64,13 @@ class ModelQueue:
         self._turn_is_due = False
         self._wake = Alarm(self._loop, self._take_turn)
         self._notices = FailureNotices(model.name, self._loop)
-        # The latest input that was answered. Whoever reuses it must not get an input that kills containers.
-        self.recent_row: bytes | None = None
+        self.recent_row: bytes | None = None  # the latest answered: nobody is to reuse one that kills containers
         self.recent_output: Output | None = None
         self.output_type: InputType | None = None  # None if the container does not declare it
         self.compute_time = ComputeTime()
         self._counts = VersionCounts()
         self.wakes = snapshot.wakes
-        # Whether a replica is in service: linked, or still being dialled. One that drains is not.
-        self.is_served = False
+        self.is_served = False  # whether a replica is in service: linked or being dialled, and not draining
 
     # -- queries ---------------------------------------------------------------------------------------
 
@@ -195,6 +193,8 @@ class ModelQueue:
         for replica_id in [known for known in self._links if known not in wanted]:
             self._drain(self._links[replica_id])
         self.is_served = bool(wanted)
+        if wanted:  # who asked while it slept is answered now: once it sleeps again, that must not wake it
+            self._turns.unserved.pop(self.model, None)
         self._drop_unservable()  # what has waited in vain for a version that will not wake any more
 
     def replicas(self) -> list[Replica]:

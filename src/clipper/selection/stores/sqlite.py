@@ -72,9 +72,12 @@ class SqliteStore:
         are_new, revision = await self._writing.run(work)
         if revision is not None:
             self._own.commit(revision)
-        if self._log_bytes() > self._log_bound_bytes:
+        log_bytes = self._log_bytes()
+        if log_bytes > self._log_bound_bytes:
             await self._writing.run(_begin_log_anew)
-            self._log_bound_bytes = self._log_bytes() + LOG_BYTES
+            log_bytes = self._log_bytes()
+            self._log_bound_bytes = log_bytes + LOG_BYTES
+        self._log_bound_bytes = min(self._log_bound_bytes, log_bytes + LOG_BYTES)
         return are_new
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
@@ -180,6 +183,8 @@ def _open(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous = FULL")
         database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         database.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // PAGE_BYTES}")
+        # A log that somebody's reading has made longer is cut once it can begin anew.
+        database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         (found,) = database.execute("PRAGMA user_version").fetchone()
         if found > SCHEMA_VERSION:
             raise StoreUnavailable(
