@@ -71,6 +71,7 @@ class Round:
         p50_ms, p99_ms: of its queries.
         loop_s, other_s: processor time of all workers a second, of their event loops and of their other threads.
         store_s: processor time of Redis a second.
+        clients_s: processor time of this program a second.
         workers_mb: what the workers hold in memory together.
     """
 
@@ -85,6 +86,7 @@ class Round:
     loop_s: float
     other_s: float
     store_s: float
+    clients_s: float
     workers_mb: float
     store_mb: float
     disk_mb: float
@@ -300,10 +302,11 @@ async def round_of(
 
     pids = [worker["pid"] for worker in server.run("status")["workers"]]
 
-    def used_s() -> tuple[float, float, float]:
+    def used_s() -> tuple[float, float, float, float]:
         loops_s = sum(servers.processor_ns(pid) for pid in pids) / 1e9
         tasks = [path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
-        return loops_s, sum(int(path.read_text().split()[0]) for path in tasks) / 1e9 - loops_s, store.processor_s
+        all_s = sum(int(path.read_text().split()[0]) for path in tasks) / 1e9
+        return loops_s, all_s - loops_s, store.processor_s, time.process_time()
 
     before_s = used_s()
     queries = [repeat("/many/predict", somebody, ASKING / QUERIES_PER_S, note_query) for _ in range(ASKING)]
@@ -313,7 +316,7 @@ async def round_of(
     ]
     await asyncio.gather(*queries, *feedback)
     took_s = time.perf_counter() - began_s
-    loop_s, other_s, store_s = ((after - before) / took_s for before, after in zip(before_s, used_s()))
+    loop_s, other_s, store_s, clients_s = ((after - before) / took_s for before, after in zip(before_s, used_s()))
     return Round(
         name,
         contexts,
@@ -326,6 +329,7 @@ async def round_of(
         loop_s,
         other_s,
         store_s,
+        clients_s,
         sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1e6 for pid in pids),
         store.megabytes(),
         store.disk_megabytes(),
@@ -337,8 +341,9 @@ def told(measured: Round) -> str:
         f"{measured.store}, {measured.contexts:,} contexts, {measured.asked_per_s:,}/s asked: "
         f"{measured.queries_per_s:.0f} queries/s, p50 {measured.p50_ms:.1f}, p99 {measured.p99_ms:.1f} ms; "
         f"{measured.observed_per_s:,.0f} observed/s, refused {measured.refused or 'none'}; cores: loops "
-        f"{measured.loop_s:.2f}, threads {measured.other_s:.2f}, Redis {measured.store_s:.2f}; workers "
-        f"{measured.workers_mb:.0f} MB, store {measured.store_mb:,.0f} MB, on disk {measured.disk_mb:,.0f} MB"
+        f"{measured.loop_s:.2f}, threads {measured.other_s:.2f}, Redis {measured.store_s:.2f}, clients "
+        f"{measured.clients_s:.2f}; workers {measured.workers_mb:.0f} MB, store {measured.store_mb:,.0f} MB, on disk "
+        f"{measured.disk_mb:,.0f} MB"
     )
 
 

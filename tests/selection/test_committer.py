@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,21 +7,24 @@ import pytest
 
 from clipper.errors import Overloaded, StoreUnavailable
 from clipper.selection import committer as committer_module
-from clipper.selection.committer import MAX_BATCH, Committer
+from clipper.selection.committer import Committer
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
 from event_loops import run_clean, turn_over
+from waiting import until_async
 
 
 class Store(SqliteStore):
-    """The real one; keeps each batch, waits while it is ``held``, and raises ``error`` if there is one."""
+    """The real one; keeps each batch, waits while it or its disk is ``held``, and raises ``error`` if there is one."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.batches: list[list[str]] = []
         self.error: Exception | None = None
-        self.held = asyncio.Event()
+        self.sync_error: Exception | None = None
+        self.held, self.sync_held = asyncio.Event(), asyncio.Event()
         self.held.set()
+        self.sync_held.set()
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
         self.batches.append([each.id for each in observations])
@@ -29,6 +32,15 @@ class Store(SqliteStore):
         if self.error is not None:
             raise self.error
         return await super().commit(observations)
+
+    async def sync(self) -> None:
+        await self.sync_held.wait()
+        if self.sync_error is not None:
+            raise self.sync_error
+
+
+def submit(committer: Committer, one: Observation, applied: Callable[[bool], None] = bool) -> "asyncio.Future[bool]":
+    return committer.submit(one, applied)
 
 
 def observation(name: object) -> Observation:
@@ -40,13 +52,13 @@ def test_what_comes_while_the_store_is_busy_goes_together_in_order(tmp_path: Pat
         store = Store(tmp_path / "s.sqlite3")
         committer = Committer(store)
         store.held.clear()
-        first = committer.submit(observation("first"))
+        first = submit(committer, observation("first"))
         await turn_over()
-        others = [committer.submit(observation(number)) for number in range(MAX_BATCH + 1)]
+        others = [submit(committer, observation(number)) for number in range(Store.commit_at_once + 1)]
         store.held.set()
-        assert await asyncio.gather(first, *others) == [True] * (MAX_BATCH + 2)
-        names = [str(number) for number in range(MAX_BATCH + 1)]
-        assert store.batches == [["first"], names[:MAX_BATCH], names[MAX_BATCH:]]
+        assert await asyncio.gather(first, *others) == [True] * (Store.commit_at_once + 2)
+        names = [str(number) for number in range(Store.commit_at_once + 1)]
+        assert store.batches == [["first"], names[: Store.commit_at_once], names[Store.commit_at_once :]]
         await store.close()
 
     run_clean(scenario())
@@ -56,7 +68,7 @@ def test_what_is_acknowledged_is_in_the_store_and_counts_once(tmp_path: Path) ->
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
         committer = Committer(store)
-        are_new = await asyncio.gather(*(committer.submit(observation(number % 3)) for number in range(9)))
+        are_new = await asyncio.gather(*(submit(committer, observation(number % 3)) for number in range(9)))
         assert are_new == [True] * 3 + [False] * 6
         assert (await SqliteStore(tmp_path / "s.sqlite3").load("app", EVERYONE))["observations"] == 3.0
         await store.close()
@@ -70,11 +82,11 @@ def test_too_many_are_refused_and_the_others_are_written(tmp_path: Path, monkeyp
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
         committer = Committer(store)
-        taken = [committer.submit(observation(number)) for number in range(5)]
+        taken = [submit(committer, observation(number)) for number in range(5)]
         with pytest.raises(Overloaded):
-            committer.submit(observation("more"))
+            submit(committer, observation("more"))
         assert all(await asyncio.gather(*taken))
-        assert await committer.submit(observation("more"))
+        assert await submit(committer, observation("more"))
         await store.close()
 
     run_clean(scenario())
@@ -87,11 +99,11 @@ def test_a_batch_that_fails_is_told_to_all_and_the_next_is_written(tmp_path: Pat
         committer = Committer(store)
         store.error = error
         failed = await asyncio.gather(
-            *(committer.submit(observation(number)) for number in range(3)), return_exceptions=True
+            *(submit(committer, observation(number)) for number in range(3)), return_exceptions=True
         )
         assert [type(each) for each in failed] == [StoreUnavailable] * 3
         store.error = None
-        assert await asyncio.gather(*(committer.submit(observation(number)) for number in range(3))) == [True] * 3
+        assert await asyncio.gather(*(submit(committer, observation(number)) for number in range(3))) == [True] * 3
         await store.close()
 
     run_clean(scenario())
@@ -102,7 +114,7 @@ def test_who_holds_the_store_still_keeps_batches_out(tmp_path: Path) -> None:
         store = Store(tmp_path / "s.sqlite3")
         committer = Committer(store)
         async with committer.between_batches:
-            future = committer.submit(observation("one"))
+            future = submit(committer, observation("one"))
             await turn_over(20)
             assert store.batches == [] and not future.done()
         assert await future
@@ -120,15 +132,89 @@ def test_arrays_that_wait_have_a_bound_of_their_own(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(committer_module, "MAX_WAITING_ARRAYS_BYTES", 3 * 800)
         store.held.clear()
         large = {EVERYONE: {"observations": 1.0, "1@0/m/s/100": np.ones(100)}}
-        writing = committer.submit(Observation("0", "app", large))
+        writing = submit(committer, Observation("0", "app", large))
         await turn_over()
-        waiting = [committer.submit(Observation(str(number), "app", large)) for number in range(1, 4)]
+        waiting = [submit(committer, Observation(str(number), "app", large)) for number in range(1, 4)]
         with pytest.raises(Overloaded, match="3 observations wait"):
-            committer.submit(observation("small"))
+            submit(committer, observation("small"))
         store.held.set()
         assert await asyncio.gather(writing, *waiting) == [True] * 4
-        assert await committer.submit(observation("small"))
+        assert await submit(committer, observation("small"))
         assert np.array_equal((await store.load("app", EVERYONE))["1@0/m/s/100"], [4.0] * 100)
+        await store.close()
+
+    run_clean(scenario())
+
+
+def test_batches_are_applied_while_the_disk_is_waited_for_and_acknowledged_together(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        committer = Committer(store)
+        store.sync_held.clear()
+        applied: list[bool] = []
+        futures = []
+        for name in ("one", "two", "one", "three"):
+            futures.append(submit(committer, observation(name), applied.append))
+            await until_async(lambda: len(applied) == len(futures))
+        # What is applied can be read; nothing of it is acknowledged.
+        assert applied == [True, True, False, True]
+        assert (await store.load("app", EVERYONE))["observations"] == 3.0
+        assert not any(future.done() for future in futures)
+        store.sync_held.set()
+        assert await asyncio.gather(*futures) == [True, True, False, True]
+        await store.close()
+
+    run_clean(scenario())
+
+
+def test_what_may_not_be_on_disk_is_not_acknowledged_and_stays_in_memory(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        committer = Committer(store)
+        store.sync_error = StoreUnavailable("the disk is slow")
+        applied: list[bool] = []
+        with pytest.raises(StoreUnavailable, match="the disk is slow"):
+            await submit(committer, observation("one"), applied.append)
+        assert applied == [True]
+        store.sync_error = None
+        # Sent again, it is there already.
+        assert await submit(committer, observation("one"), applied.append) is False
+        assert applied == [True, False]
+        await store.close()
+
+    run_clean(scenario())
+
+
+def test_what_waits_for_the_disk_takes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer_module, "MAX_WAITING", 3)
+
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        committer = Committer(store)
+        store.sync_held.clear()
+        taken, applied = [], []
+        for number in range(4):  # the first is waited for already
+            taken.append(submit(committer, observation(number), applied.append))
+            await until_async(lambda: len(applied) == len(taken))
+        with pytest.raises(Overloaded, match="3 observations wait"):
+            submit(committer, observation("more"))
+        store.sync_held.set()
+        assert await asyncio.gather(*taken) == [True] * 4
+        await store.close()
+
+    run_clean(scenario())
+
+
+def test_a_piece_that_memory_does_not_take_costs_no_other(tmp_path: Path) -> None:
+    def fails(was_added: bool) -> None:
+        raise KeyError(was_added)
+
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        committer = Committer(store)
+        applied: list[bool] = []
+        pieces = submit(committer, observation("one"), fails), submit(committer, observation("two"), applied.append)
+        assert await asyncio.gather(*pieces) == [True, True] and applied == [True]
         await store.close()
 
     run_clean(scenario())

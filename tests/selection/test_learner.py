@@ -341,7 +341,7 @@ class Failing:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
-        if name == "close":
+        if name in ("close", "commit_at_once"):
             return method
 
         async def attempt(*arguments: Any) -> Any:

@@ -1,8 +1,16 @@
-"""Group commit: observations that arrive while the store is busy are written together in its next batch."""
+"""Group commit: observations that arrive while the store is busy are written together in its next batch.
+
+An observation goes two steps. It is *applied* once the store has it and whoever reads the store sees it; then it is
+added to memory, too. It is *durable* once it would survive a kill of every process; then it is acknowledged. Batches
+are applied one after another, and none waits for an earlier one to be durable: a Redis that writes its file once a
+second would otherwise take one batch a second.
+"""
 
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,16 +19,25 @@ from clipper.selection.stores.store import EVERYONE, Observation, Store
 
 log = logging.getLogger(__name__)
 
-# One transaction: some milliseconds of work, during which other workers wait.
-MAX_BATCH = 1000
-# Futures that are completed in one turn of the loop; for each, its observation is added to memory.
+# Observations that are added to memory, or acknowledged, in one turn of the loop.
 MAX_TOLD = 100
-# At 50,000 observations a second, 0.2 s of them. If more wait, the store does not keep up, and an error is better.
+# At 10,000 observations a second, a second of them, in which Redis writes its file. If more wait, the store does not
+# keep up, and an error is better.
 MAX_WAITING = 10_000
-
-
 # Bound of waiting arrays: some hundred times the size of all other waiting observations.
 MAX_WAITING_ARRAYS_BYTES = 64 * 1024 * 1024
+
+# While the disk is waited for, a batch gathers for this share of the latest such wait, since an acknowledgement takes
+# as long anyway; but not for longer than this, since until then other workers do not know of it.
+GATHER_SHARE, MAX_GATHER_S = 0.1, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    observation: Observation
+    applied: Callable[[bool], None]
+    durable: "asyncio.Future[bool]"
+    arrays_bytes: int
 
 
 class Committer:
@@ -28,36 +45,42 @@ class Committer:
 
     Attributes:
         written: ids of the applications that observations came for, until somebody takes them out.
-        between_batches: held while a batch is written. Whoever holds it reads states that no commit is changing.
+        between_batches: held while a batch is applied. Whoever holds it reads states that no commit is changing.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        # Each with the size of its arrays.
-        self._waiting: deque[tuple[Observation, asyncio.Future[bool], int]] = deque()
+        self._waiting: deque[_Piece] = deque()
         self._waiting_arrays_bytes = 0
-        self._task: asyncio.Task[None] | None = None
+        # What is applied and not known to be durable: whether it was new, and who waits.
+        self._applied: list[tuple[bool, asyncio.Future[bool]]] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._syncing: asyncio.Task[None] | None = None
+        self._sync_s = 0.0
         self.written: set[str] = set()
         self.between_batches = asyncio.Lock()
 
-    def submit(self, observation: Observation) -> "asyncio.Future[bool]":
+    def submit(self, observation: Observation, applied: Callable[[bool], None]) -> "asyncio.Future[bool]":
         """Return a future that is done once the observation is durable; its result is whether the observation is new.
 
-        It fails with ``StoreUnavailable`` if the store cannot be written; then nothing was added.
+        It fails with ``StoreUnavailable`` if the store cannot be written. Nothing was added then; or, if the store
+        took it and does not say that it is on disk, it may be there or not.
+
+        Args:
+            applied: called before that, and while ``between_batches`` is held, with whether the store was added to.
 
         Raises:
             Overloaded: too many observations are waiting.
         """
         self.check_room()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[bool] = loop.create_future()
-        arrays_bytes = _arrays_bytes(observation)
-        self._waiting.append((observation, future, arrays_bytes))
+        piece = _Piece(observation, applied, loop.create_future(), _arrays_bytes(observation))
+        self._waiting.append(piece)
         self.written.add(observation.application)
-        self._waiting_arrays_bytes += arrays_bytes
-        if self._task is None:
-            self._task = loop.create_task(self._write())
-        return future
+        self._waiting_arrays_bytes += piece.arrays_bytes
+        if self._writing is None:
+            self._writing = loop.create_task(self._write())
+        return piece.durable
 
     def check_room(self) -> None:
         """Check that ``submit`` has room.
@@ -67,49 +90,89 @@ class Committer:
         """
         if not self.has_room:
             raise Overloaded(
-                f"{len(self._waiting)} observations wait for the selection store, which does not keep up: "
-                "try again in a moment"
+                f"{len(self._waiting) + len(self._applied)} observations wait for the selection store, which does not "
+                "keep up: try again in a moment"
             )
 
     @property
     def has_room(self) -> bool:
-        return len(self._waiting) < MAX_WAITING and self._waiting_arrays_bytes < MAX_WAITING_ARRAYS_BYTES
+        return (
+            len(self._waiting) + len(self._applied) < MAX_WAITING
+            and self._waiting_arrays_bytes < MAX_WAITING_ARRAYS_BYTES
+        )
 
     async def _write(self) -> None:
         try:
             while self._waiting:
+                if self._syncing is not None and len(self._waiting) < self._store.commit_at_once:
+                    await asyncio.sleep(min(GATHER_SHARE * self._sync_s, MAX_GATHER_S))
                 async with self.between_batches:
-                    batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
-                    self._waiting_arrays_bytes -= sum(arrays_bytes for _, _, arrays_bytes in batch)
-                    await self._write_batch([(observation, future) for observation, future, _ in batch])
-                    # Let the waiters run, which add these observations to memory, before anybody reads the store.
-                    await asyncio.sleep(0)
+                    batch = [
+                        self._waiting.popleft() for _ in range(min(len(self._waiting), self._store.commit_at_once))
+                    ]
+                    self._waiting_arrays_bytes -= sum(piece.arrays_bytes for piece in batch)
+                    await self._apply(batch)
         finally:
-            self._task = None
+            self._writing = None
 
-    async def _write_batch(self, batch: "list[tuple[Observation, asyncio.Future[bool]]]") -> None:
+    async def _apply(self, batch: list[_Piece]) -> None:
         try:
-            are_new = await self._store.commit([observation for observation, _ in batch])
-        except ClipperError as error:
-            _fail(batch, error)
-        except Exception as error:  # the waiters must get an answer, and the next batch must be written
-            log.exception("failed to write a batch of %(count)d observations", {"count": len(batch)})
-            _fail(batch, StoreUnavailable(f"selection store failed: {type(error).__name__}: {error}"))
-        else:
-            for index, ((_, future), is_new) in enumerate(zip(batch, are_new)):
-                if not future.done():
-                    future.set_result(is_new)
-                if index % MAX_TOLD == MAX_TOLD - 1:
-                    await asyncio.sleep(0)
+            are_new = await self._store.commit([piece.observation for piece in batch])
+        except Exception as error:  # noqa: BLE001  # who waits must get an answer, and the next batch must go
+            why = _unavailable(error)
+            for piece in batch:
+                _tell(piece.applied, False)
+                if not piece.durable.done():
+                    piece.durable.set_exception(why)
+            return
+        for index, (piece, is_new) in enumerate(zip(batch, are_new)):
+            _tell(piece.applied, is_new)
+            self._applied.append((is_new, piece.durable))
+            if index % MAX_TOLD == MAX_TOLD - 1:
+                await asyncio.sleep(0)
+        if self._syncing is None:
+            self._syncing = asyncio.get_running_loop().create_task(self._sync())
+
+    async def _sync(self) -> None:
+        """Acknowledge what is applied, all of it at once, until nothing is left."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._applied:
+                applied, self._applied = self._applied, []
+                began_s, why = loop.time(), None
+                try:
+                    await self._store.sync()
+                except Exception as error:  # noqa: BLE001  # as above
+                    why = _unavailable(error)
+                self._sync_s = loop.time() - began_s
+                for index, (is_new, durable) in enumerate(applied):
+                    if durable.done():
+                        continue
+                    if why is None:
+                        durable.set_result(is_new)
+                    else:
+                        durable.set_exception(why)
+                    if index % MAX_TOLD == MAX_TOLD - 1:
+                        await asyncio.sleep(0)
+        finally:
+            self._syncing = None
+
+
+def _unavailable(error: Exception) -> ClipperError:
+    if isinstance(error, ClipperError):
+        return error
+    log.error("the selection store failed", exc_info=error)
+    return StoreUnavailable(f"selection store failed: {type(error).__name__}: {error}")
+
+
+def _tell(applied: Callable[[bool], None], was_added: bool) -> None:
+    try:
+        applied(was_added)
+    except Exception:  # a bug of ours: the others of the batch must be told
+        log.exception("an observation could not be added to memory")
 
 
 def _arrays_bytes(observation: Observation) -> int:
     """Return the size of its arrays. Only the application's own state has arrays, contexts have none."""
     common = observation.increments.get(EVERYONE, {})
     return sum(amount.nbytes for amount in common.values() if isinstance(amount, np.ndarray))
-
-
-def _fail(batch: "list[tuple[Observation, asyncio.Future[bool]]]", error: ClipperError) -> None:
-    for _, future in batch:
-        if not future.done():
-            future.set_exception(error)

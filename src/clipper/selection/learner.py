@@ -139,21 +139,24 @@ class Learner:
             application.counts.fail_policy(str(error))
             raise
         entries = {each: contexts.begin(each, lesson) for each, lesson in learned.lessons.items()}
+
+        def remember(was_added: bool) -> None:
+            for each, amounts in entries.items():
+                contexts.end(each, amounts, was_added=was_added)
+
         committed = committer.submit(
             Observation(
                 feedback.id or None,
                 application.snapshot.id,
                 {EVERYONE if each is None else each: amounts for each, amounts in entries.items()},
                 max(MIN_KEEP_S, application.snapshot.selection.feedback_ttl_s),
-            )
+            ),
+            remember,
         )
 
-        def remember(committed: "asyncio.Future[bool]") -> None:
+        def acknowledge(committed: "asyncio.Future[bool]") -> None:
             is_durable = not committed.cancelled() and committed.exception() is None
-            was_added = is_durable and committed.result()
-            for each, amounts in entries.items():
-                contexts.end(each, amounts, was_added=was_added)
-            if not was_added:
+            if not (is_durable and committed.result()):
                 application.counts.feedback["duplicate" if is_durable else "failed"] += 1
                 return
             application.counts.learn(learned.losses_shown, learned.answer_loss, learned.reason)
@@ -162,7 +165,7 @@ class Learner:
             if decisions is not None and query is not None:
                 decisions.judge(query.id, feedback.label, feedback.reward, learned.losses, learned.answer_loss)
 
-        committed.add_done_callback(remember)
+        committed.add_done_callback(acknowledge)
         return committed
 
     def make_up(self) -> None:
@@ -196,16 +199,15 @@ class Learner:
         if not increments:
             return
         entries = contexts.begin(None, increments)
-        observation = Observation(None, application.snapshot.id, {EVERYONE: entries}, 0.0)
-        committed = committer.submit(observation)
 
-        def remember(committed: "asyncio.Future[bool]") -> None:
-            was_added = not committed.cancelled() and committed.exception() is None
+        def remember(was_added: bool) -> None:
             contexts.end(None, entries, was_added=was_added)
             if not was_added:
                 outcomes.take_back(made_up)
 
-        committed.add_done_callback(remember)
+        observation = Observation(None, application.snapshot.id, {EVERYONE: entries}, 0.0)
+        committed = committer.submit(observation, remember)
+        committed.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody waits for it
 
     def _tell_outcome(self, feedback: Feedback, query: Query | None, no_answer_loss: float) -> None:
         outcomes = self._application.outcomes

@@ -23,6 +23,7 @@ async def write():
     store = RedisStore(sys.argv[1]) if sys.argv[1].startswith("redis:") else SqliteStore(Path(sys.argv[1]))
     for number in range(100_000):
         await store.commit([Observation(f"{number}", "app-1", {"": {"x": 1.0}})])
+        await store.sync()
         print(number + 1, flush=True)
 
 asyncio.run(write())

@@ -26,9 +26,32 @@ def test_a_store_that_is_down_says_so_and_recovers_by_itself(tmp_path: Path) -> 
 
 
 def test_a_redis_that_keeps_nothing_on_disk_is_refused(tmp_path: Path) -> None:
+    async def scenario(server: RedisServer) -> None:
+        async with opened(lambda: RedisStore(server.url)) as store:
+            await store.commit([observation("a", x=1.0)])
+            await store.sync()
+
     with RedisServer(tmp_path) as server, pytest.raises(StoreUnavailable, match="appendonly"):
         server.start("--appendonly", "no")
-        run(lambda: RedisStore(server.url), [observation("a", x=1.0)])
+        asyncio.run(scenario(server))
+
+
+def test_what_redis_has_lost_before_it_was_on_disk_is_not_acknowledged(redis_server: RedisServer) -> None:
+    async def scenario() -> None:
+        async with opened(lambda: RedisStore(redis_server.url)) as store:
+            await store.commit([observation("a", x=1.0)])
+            await store.sync()
+            await store.commit([observation("b", x=1.0)])
+            # As one that was started again from a file that lacks its last second.
+            command = ["redis-cli", "-p", str(redis_server.port), "flushall"]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            await store.commit([observation("c", x=1.0)])
+            with pytest.raises(StoreUnavailable, match="has lost"):
+                await store.sync()
+            await store.sync()  # nothing is left to wait for
+            assert await store.commit([observation("c", x=1.0)]) == [False]
+
+    asyncio.run(scenario())
 
 
 def test_a_key_of_another_kind_costs_its_own_state_alone(redis_server: RedisServer) -> None:

@@ -92,11 +92,14 @@ class Arms:
         arrays = self._view_arrays(totals.arrays) if totals.arrays.parts else None
         numbers: dict[tuple[str, str], float] = {}
         if self._names:
-            for (key, number), amount in totals.numbers.items():
-                name = self._names.get(key)
-                if name is not None or key.partition(":")[0] not in self._models:
-                    place = key if name is None else name, number
-                    numbers[place] = numbers.get(place, 0.0) + amount
+            names, models = self._names, self._models
+            for place, amount in totals.numbers.items():
+                name = names.get(place[0])
+                if name is not None:
+                    place = name, place[1]  # noqa: PLW2901  # a learned state is viewed for each piece of feedback
+                elif place[0].partition(":")[0] in models:
+                    continue
+                numbers[place] = numbers[place] + amount if place in numbers else amount
             return Totals(numbers, None, self.costs, arrays)
         by_key: dict[str, list[tuple[str, float]]] = {}
         for (key, number), amount in totals.numbers.items():

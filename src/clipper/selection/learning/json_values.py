@@ -51,6 +51,8 @@ class Array:
 def parse_array(text: bytes) -> Array | None:
     """Return the numbers in ``text``; None if it is something else, ragged, empty or beyond the range of a double."""
     value = decode(text)
+    if type(value) is float:  # as most labels and outputs of feedback are
+        return Array((), (value,))
     shape = _shape(value)
     if shape is None or len(shape) > MAX_DIMENSIONS:
         return None

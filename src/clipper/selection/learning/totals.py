@@ -149,8 +149,14 @@ class Totals:
     def mean_loss(self) -> float:
         """The mean loss over all scored outputs of all models; 0 if there were none."""
         if self._mean_loss is None:
-            scored = self._sum(SCORED)
-            self._mean_loss = self._sum(LOSS) / scored if scored > 0 else 0.0
+            losses, scored = [], []
+            for (_, name), amount in self._numbers.items():
+                if name == LOSS:
+                    losses.append(amount)
+                elif name == SCORED:
+                    scored.append(amount)
+            count = math.fsum(scored)
+            self._mean_loss = math.fsum(losses) / count if count > 0 else 0.0
         return self._mean_loss
 
     @property
@@ -200,6 +206,3 @@ class Totals:
         """Return how often a model was scored; for a number with a half-life of its own, by the same half-life."""
         _, mark, half_life = name.partition("~")
         return self.number(model, f"{SCORED}{mark}{half_life}") or self.number(model, SCORED) or self.observations
-
-    def _sum(self, wanted: str) -> float:
-        return math.fsum(amount for (_, name), amount in self._numbers.items() if name == wanted)

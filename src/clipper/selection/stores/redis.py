@@ -1,7 +1,7 @@
 """A store in Redis, for Clippers on several machines: the extra ``clipper-serving[redis]``.
 
-A state is a hash of numbers, and its arrays, as packed doubles, are another hash. A script adds each batch of
-observations as a whole. An observation is acknowledged once Redis has it on disk: see ``durable_redis``.
+A state is a hash of numbers, and its arrays, as packed doubles, are another hash. A script adds some observations as a
+whole. An observation is acknowledged once Redis has it on disk: see ``durable_redis``.
 """
 
 import logging
@@ -46,6 +46,9 @@ _NUMBERS = msgpack.Decoder(list[dict[str, float] | list[tuple[str, float]] | boo
 class RedisStore:
     """See ``Store``. An application's id must not contain '/'; a context may."""
 
+    # While a script of some milliseconds runs, Redis reads nothing for queries.
+    commit_at_once = 200
+
     def __init__(self, url: str, wall_clock_s: Callable[[], float] = time) -> None:
         self._url = url
         self._wall_clock_s = wall_clock_s
@@ -55,10 +58,13 @@ class RedisStore:
         self._earlier_s = wall_clock_s()
         self._client: Any = open_async_client(url)
         self._reads = GatheredReads(lambda states: self._attempt(self._read(states)))
+        # The names of commits that may not be on disk yet.
+        self._unsynced: list[str] = []
         self._scripts: dict[str, Any] = {
             name: self._client.register_script(text)
             for name, text in {
                 "commit": redis_scripts.COMMIT,
+                "written": redis_scripts.WRITTEN,
                 "read": redis_scripts.READ,
                 "changes": redis_scripts.CHANGES,
                 "evict": redis_scripts.EVICT,
@@ -67,6 +73,21 @@ class RedisStore:
         }
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
+        return await self._attempt(self._commit(observations))
+
+    async def sync(self) -> None:
+        unsynced, self._unsynced = self._unsynced, []
+        if unsynced:
+            await self._attempt(self._sync(unsynced))
+
+    async def _commit(self, observations: Sequence[Observation]) -> list[bool]:
+        if not self._was_looked_at:
+            if why := why_it_evicts(await self._client.info("memory")):
+                log.error(
+                    "selection store %(address)s forgets what is learned: %(reason)s",
+                    {"address": shown(self._url), "reason": why},
+                )
+            self._was_looked_at = True
         batch: list[tuple[Any, ...]] = []
         packed: list[bytes] = []
         # Most observations add to the same few sets of names, which are sent once.
@@ -87,7 +108,26 @@ class RedisStore:
                 names = sets_of_names.setdefault(tuple(amounts), len(sets_of_names) + 1)
                 sums.append((context, names, list(amounts.values())))
             batch.append((each.id or "", each.application, each.keep_s, sums, arrays))
-        return await self._attempt(self._commit(msgpack.encode((list(sets_of_names), batch)), packed))
+        name, encoded = secrets.token_hex(8), msgpack.encode((list(sets_of_names), batch))
+        arguments = [PREFIX, self._wall_clock_s(), name, encoded, int(TOLD_FOR_S), *packed]
+        are_new, revision = _COMMITTED.decode(await self._scripts["commit"](args=arguments))
+        self._unsynced.append(name)
+        if revision >= 0:
+            self._own.commit(revision)
+        return [bool(is_new) for is_new in are_new]
+
+    async def _sync(self, names: Sequence[str]) -> None:
+        # Redis writes its file in order, and WAITAOF waits for the writes of its own connection: so that one writes.
+        # If the connection breaks, both are sent again.
+        pipeline = self._client.pipeline(transaction=False)
+        await self._scripts["written"](args=[PREFIX, self._wall_clock_s(), *names], client=pipeline)
+        pipeline.execute_command(*disk_wait())
+        known, written = await pipeline.execute()
+        if known < len(names):
+            raise StoreUnavailable(
+                f"selection store {shown(self._url)} has lost what it was told last: it was started again, or replaced"
+            )
+        check_on_disk(written)
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
         return await self._reads.load(application, context)
@@ -162,28 +202,6 @@ class RedisStore:
             return await work
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"selection store {shown(self._url)} cannot be used: {error}") from error
-
-    async def _commit(self, batch: bytes, arrays: Sequence[bytes]) -> list[bool]:
-        if not self._was_looked_at:
-            if why := why_it_evicts(await self._client.info("memory")):
-                log.error(
-                    "selection store %(address)s forgets what is learned: %(reason)s",
-                    {"address": shown(self._url), "reason": why},
-                )
-            self._was_looked_at = True
-        arguments = [PREFIX, self._wall_clock_s(), secrets.token_hex(8), batch, int(TOLD_FOR_S), *arrays]
-        # WAITAOF refers to the writes of its own connection.
-        async with self._client.client() as connection:
-            answer = await self._scripts["commit"](args=arguments, client=connection)
-            are_new, revision = _COMMITTED.decode(answer)
-            if revision >= 0:
-                self._own.commit(revision)
-            try:
-                check_on_disk(await connection.execute_command(*disk_wait()))
-            except BaseException:
-                self._own.distrust()
-                raise
-        return [bool(is_new) for is_new in are_new]
 
     async def _changes(self, cursor: int) -> tuple[int, list[State]]:
         bounds = [TOLD_AT_ONCE, redis_scripts.REVISIONS_AT_ONCE]

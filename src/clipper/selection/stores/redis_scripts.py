@@ -20,15 +20,12 @@ REVISIONS_AT_ONCE = 2000
 # A sum that somebody else has replaced by something else begins anew; a state that is no hash, or a sum that would
 # become infinite, stays as it is: a script that fails midway is not undone.
 # Doubles are packed and unpacked 200 at a time, since Lua's stack has room for some thousand.
-# It always writes something: WAITAOF waits for the writes of its own connection, and the first attempt at a batch may
-# have been on another one. What that one answered is kept for 30 s, and answered again.
+# A batch is sent again if the answer to it was lost. What was answered is kept for 30 s, and answered again; WRITTEN
+# looks for it, too.
 COMMIT = """
 local prefix, now_s, commit, told_for_s = ARGV[1], ARGV[2], ARGV[1] .. 'commit:' .. ARGV[3], ARGV[5]
 local known = redis.call('GET', commit)
-if known then
-  redis.call('SET', prefix .. 'last_commit', now_s)
-  return known
-end
+if known then return known end
 local are_new, revision, sums, totals = {}, nil, {}, {}
 local function add(numbers, packed)
   local count = #packed / 8
@@ -129,6 +126,15 @@ end
 local answer = cmsgpack.pack({are_new, revision or -1})
 redis.call('SET', commit, answer, 'EX', 30)
 return answer
+"""
+
+# ARGV: prefix, wall clock, names of commits. How many of them this Redis knows of: one that was started again may have
+# lost some. It always writes something, for WAITAOF.
+WRITTEN = """
+local known = 0
+redis.call('SET', ARGV[1] .. 'last_commit', ARGV[2])
+for place = 3, #ARGV do known = known + redis.call('EXISTS', ARGV[1] .. 'commit:' .. ARGV[place]) end
+return known
 """
 
 # ARGV: prefix, states. Numbers as MessagePack, with false for a state that is none; then the places of states with

@@ -58,6 +58,9 @@ class SqliteStore:
     a connection of its own.
     """
 
+    # One transaction: some tens of milliseconds, of which the disk takes most, during which other workers wait.
+    commit_at_once = 1000
+
     def __init__(self, path: Path, wall_clock_s: Callable[[], float] = time) -> None:
         self._wall_clock_s = wall_clock_s
         self._reading = _Connection(path, "selection-store-reads")
@@ -79,6 +82,9 @@ class SqliteStore:
             self._log_bound_bytes = log_bytes + LOG_BYTES
         self._log_bound_bytes = min(self._log_bound_bytes, log_bytes + LOG_BYTES)
         return are_new
+
+    async def sync(self) -> None:
+        """Nothing is to be waited for: each commit has waited for the disk."""
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
         return await self._reads.load(application, context)

@@ -54,12 +54,30 @@ class Observation:
 
 
 class Store(Protocol):
-    """Every method raises ``StoreUnavailable`` if the store cannot do it now; it may be called again later."""
+    """Every method raises ``StoreUnavailable`` if the store cannot do it now; it may be called again later.
+
+    Attributes:
+        commit_at_once: the most observations that one commit is to have.
+    """
+
+    @property
+    def commit_at_once(self) -> int: ...
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
-        """Add all increments at once and durably: when this returns, they survive a kill of every process.
+        """Add all increments: when this returns, whoever reads the store sees them.
 
         Return which observations were new; others are not added again.
+
+        Raises:
+            StoreUnavailable: none was added; or all were, the answer was lost, and ``changes`` reports their states.
+        """
+        ...
+
+    async def sync(self) -> None:
+        """Wait until what this process has committed before survives a kill of every process.
+
+        Raises:
+            StoreUnavailable: of all that was committed since the last ``sync``, some may get lost.
         """
         ...
 
