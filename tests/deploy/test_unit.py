@@ -173,6 +173,7 @@ def test_the_unit_serves_heals_reloads_and_stays_stopped(machine: Machine) -> No
     # Started again it has what it had, and systemd stops it as well.
     machine.run("systemctl start clipper")
     until(machine.is_serving)
-    until(lambda: '"output":7.0' in machine.predict("[1, 6]"))
+    machine.run("until curl -fsS localhost:1337/health/ready; do sleep 0.1; done")
+    assert '"output":7.0' in machine.predict("[1, 6]")
     machine.run("systemctl stop clipper")
     assert (machine.shows("Result"), machine.shows("ActiveState")) == ("success", "inactive")
