@@ -7,7 +7,7 @@ import pytest
 
 from clipper.errors import Overloaded, StoreUnavailable
 from clipper.selection import committer as committer_module
-from clipper.selection.committer import Committer
+from clipper.selection.committer import MAX_SYNCS, Committer
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
 from event_loops import run_clean, turn_over
@@ -21,6 +21,7 @@ class Store(SqliteStore):
         super().__init__(path)
         self.batches: list[list[str]] = []
         self.error: Exception | None = None
+        self.syncs = 0
         self.sync_error: Exception | None = None
         self.held, self.sync_held = asyncio.Event(), asyncio.Event()
         self.held.set()
@@ -34,6 +35,7 @@ class Store(SqliteStore):
         return await super().commit(observations)
 
     async def sync(self) -> None:
+        self.syncs += 1
         await self.sync_held.wait()
         if self.sync_error is not None:
             raise self.sync_error
@@ -186,17 +188,17 @@ def test_what_may_not_be_on_disk_is_not_acknowledged_and_stays_in_memory(tmp_pat
 
 
 def test_what_waits_for_the_disk_takes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committer_module, "MAX_WAITING", 3)
+    monkeypatch.setattr(committer_module, "MAX_WAITING", 4)
 
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
         committer = Committer(store)
         store.sync_held.clear()
         taken, applied = [], []
-        for number in range(4):  # the first is waited for already
+        for number in range(4):
             taken.append(submit(committer, observation(number), applied.append))
             await until_async(lambda: len(applied) == len(taken))
-        with pytest.raises(Overloaded, match="3 observations wait"):
+        with pytest.raises(Overloaded, match="4 observations wait"):
             submit(committer, observation("more"))
         store.sync_held.set()
         assert await asyncio.gather(*taken) == [True] * 4
@@ -215,6 +217,25 @@ def test_a_piece_that_memory_does_not_take_costs_no_other(tmp_path: Path) -> Non
         applied: list[bool] = []
         pieces = submit(committer, observation("one"), fails), submit(committer, observation("two"), applied.append)
         assert await asyncio.gather(*pieces) == [True, True] and applied == [True]
+        await store.close()
+
+    run_clean(scenario())
+
+
+def test_waits_for_the_disk_begin_while_others_last_and_are_bounded(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        committer = Committer(store)
+        store.sync_held.clear()
+        taken, applied = [], []
+        for number in range(MAX_SYNCS + 2):
+            taken.append(submit(committer, observation(number), applied.append))
+            await until_async(lambda: len(applied) == len(taken))
+            await until_async(lambda: store.syncs == min(len(taken), MAX_SYNCS))
+        store.sync_held.set()
+        assert await asyncio.gather(*taken) == [True] * (MAX_SYNCS + 2)
+        # What came later than the last of them was waited for once more.
+        assert store.syncs == MAX_SYNCS + 1
         await store.close()
 
     run_clean(scenario())

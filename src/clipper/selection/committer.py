@@ -27,9 +27,13 @@ MAX_WAITING = 10_000
 # Bound of waiting arrays: some hundred times the size of all other waiting observations.
 MAX_WAITING_ARRAYS_BYTES = 64 * 1024 * 1024
 
-# While the disk is waited for, a batch gathers for this share of the latest such wait, since an acknowledgement takes
-# as long anyway; but not for longer than this, since until then other workers do not know of it.
-GATHER_SHARE, MAX_GATHER_S = 0.1, 0.05
+# While the disk is waited for, what comes gathers for this share of the longest such wait of late, since an
+# acknowledgement takes as long anyway; but not for longer than this, since until then other workers do not know of it.
+GATHER_SHARE, MAX_GATHER_S = 0.1, 0.1
+# Waits for the disk at once: one that begins while another lasts may end with it. With Redis each has a connection.
+MAX_SYNCS = 10
+# By this the longest wait counts less with each further one.
+WAIT_KEPT = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,14 @@ class Committer:
         self._store = store
         self._waiting: deque[_Piece] = deque()
         self._waiting_arrays_bytes = 0
-        # What is applied and not known to be durable: whether it was new, and who waits.
+        # What is applied, and no wait for the disk covers it yet: whether it was new, and who waits.
         self._applied: list[tuple[bool, asyncio.Future[bool]]] = []
+        # What is applied and not acknowledged.
+        self._undurable = 0
         self._writing: asyncio.Task[None] | None = None
-        self._syncing: asyncio.Task[None] | None = None
+        # The loop only keeps weak references to tasks.
+        self._syncs: set[asyncio.Task[None]] = set()
+        self._is_gathering = False
         self._sync_s = 0.0
         self.written: set[str] = set()
         self.between_batches = asyncio.Lock()
@@ -90,22 +98,21 @@ class Committer:
         """
         if not self.has_room:
             raise Overloaded(
-                f"{len(self._waiting) + len(self._applied)} observations wait for the selection store, which does not "
+                f"{len(self._waiting) + self._undurable} observations wait for the selection store, which does not "
                 "keep up: try again in a moment"
             )
 
     @property
     def has_room(self) -> bool:
         return (
-            len(self._waiting) + len(self._applied) < MAX_WAITING
-            and self._waiting_arrays_bytes < MAX_WAITING_ARRAYS_BYTES
+            len(self._waiting) + self._undurable < MAX_WAITING and self._waiting_arrays_bytes < MAX_WAITING_ARRAYS_BYTES
         )
 
     async def _write(self) -> None:
         try:
             while self._waiting:
-                if self._syncing is not None and len(self._waiting) < self._store.commit_at_once:
-                    await asyncio.sleep(min(GATHER_SHARE * self._sync_s, MAX_GATHER_S))
+                if self._syncs and len(self._waiting) < self._store.commit_at_once:
+                    await asyncio.sleep(self._gather_s)
                 async with self.between_batches:
                     batch = [
                         self._waiting.popleft() for _ in range(min(len(self._waiting), self._store.commit_at_once))
@@ -128,34 +135,48 @@ class Committer:
         for index, (piece, is_new) in enumerate(zip(batch, are_new)):
             _tell(piece.applied, is_new)
             self._applied.append((is_new, piece.durable))
+            self._undurable += 1
             if index % MAX_TOLD == MAX_TOLD - 1:
                 await asyncio.sleep(0)
-        if self._syncing is None:
-            self._syncing = asyncio.get_running_loop().create_task(self._sync())
+        self._begin_sync()
+
+    @property
+    def _gather_s(self) -> float:
+        return min(GATHER_SHARE * self._sync_s, MAX_GATHER_S)
+
+    def _begin_sync(self) -> None:
+        if self._applied and not self._is_gathering and len(self._syncs) < MAX_SYNCS:
+            self._is_gathering = True
+            task = asyncio.get_running_loop().create_task(self._sync())
+            self._syncs.add(task)
+            task.add_done_callback(self._end_sync)
+
+    def _end_sync(self, task: asyncio.Task[None]) -> None:
+        self._syncs.discard(task)
+        self._begin_sync()
 
     async def _sync(self) -> None:
-        """Acknowledge what is applied, all of it at once, until nothing is left."""
-        loop = asyncio.get_running_loop()
+        """Acknowledge all that is applied."""
+        if len(self._syncs) > 1:
+            await asyncio.sleep(self._gather_s)
+        self._is_gathering = False
+        applied, self._applied = self._applied, []
+        began_s, why = asyncio.get_running_loop().time(), None
         try:
-            while self._applied:
-                applied, self._applied = self._applied, []
-                began_s, why = loop.time(), None
-                try:
-                    await self._store.sync()
-                except Exception as error:  # noqa: BLE001  # as above
-                    why = _unavailable(error)
-                self._sync_s = loop.time() - began_s
-                for index, (is_new, durable) in enumerate(applied):
-                    if durable.done():
-                        continue
-                    if why is None:
-                        durable.set_result(is_new)
-                    else:
-                        durable.set_exception(why)
-                    if index % MAX_TOLD == MAX_TOLD - 1:
-                        await asyncio.sleep(0)
-        finally:
-            self._syncing = None
+            await self._store.sync()
+        except Exception as error:  # noqa: BLE001  # as above
+            why = _unavailable(error)
+        self._sync_s = max(asyncio.get_running_loop().time() - began_s, WAIT_KEPT * self._sync_s)
+        for index, (is_new, durable) in enumerate(applied):
+            self._undurable -= 1
+            if durable.done():
+                continue
+            if why is None:
+                durable.set_result(is_new)
+            else:
+                durable.set_exception(why)
+            if index % MAX_TOLD == MAX_TOLD - 1:
+                await asyncio.sleep(0)
 
 
 def _unavailable(error: Exception) -> ClipperError:
