@@ -372,6 +372,30 @@ def test_store_that_is_down_is_told_and_nothing_is_learned_until_it_is_back(tmp_
     run(tmp_path, FOUR, scenario, store=store, cache=True)
 
 
+def test_what_the_store_may_have_lost_is_read_again(tmp_path: Path) -> None:
+    class Losing(SqliteStore):
+        """It forgets a context before it is on disk."""
+
+        async def sync(self) -> None:
+            await self.forget_context("app-id", "ada")
+            raise StoreUnavailable("the store was started again")
+
+    store = Losing(tmp_path / "selection.sqlite3")
+
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("exp3"))
+        asking = await desk.answer(application, context="ada")
+        with pytest.raises(StoreUnavailable):
+            await desk.observe(application, on_query(asking.query_id, b"1"))
+        contexts = application.contexts
+        assert set(contexts.to_reload()) == {EVERYONE, "ada"}
+        await contexts.reload(contexts.to_reload())
+        totals = contexts.totals("ada")
+        assert totals is not None and totals.own is None and not contexts.has_to_reload
+
+    run(tmp_path, FOUR, scenario, store=store, cache=True)
+
+
 def test_state_that_could_not_be_read_at_the_start_is_not_added_to_before_it_is(tmp_path: Path) -> None:
     store: Any = Failing(SqliteStore(tmp_path / "selection.sqlite3"))
 

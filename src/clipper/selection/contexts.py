@@ -286,6 +286,10 @@ class Contexts:
             if ledger.has_stale():
                 self._uncertain.add(name)
 
+    def doubt(self, contexts: Iterable[str | None]) -> None:
+        """Have states read again: the store may have lost what was added to them, or have what it did not confirm."""
+        self._uncertain.update(self.held(map(_name, contexts)))
+
     def _ledger(self, context: str | None) -> Ledger | None:
         if context is None:
             return self._everyone.ledger

@@ -156,6 +156,8 @@ class Learner:
 
         def acknowledge(committed: "asyncio.Future[bool]") -> None:
             is_durable = not committed.cancelled() and committed.exception() is None
+            if not (is_durable or committed.cancelled()):
+                contexts.doubt(entries)
             if not (is_durable and committed.result()):
                 application.counts.feedback["duplicate" if is_durable else "failed"] += 1
                 return
