@@ -239,3 +239,43 @@ def test_waits_for_the_disk_begin_while_others_last_and_are_bounded(tmp_path: Pa
         await store.close()
 
     run_clean(scenario())
+
+
+def test_what_is_acknowledged_was_waited_for_whenever_a_wait_begins(tmp_path: Path) -> None:
+    """Also where memory is still told of the rest of a batch."""
+
+    class Later(Store):
+        """As Redis: a wait for the disk is for what no earlier one is for."""
+
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            self.unsynced: list[str] = []
+            self.on_disk: set[str] = set()
+
+        async def commit(self, observations: Sequence[Observation]) -> list[bool]:
+            self.unsynced += [str(each.id) for each in observations]
+            return [True] * len(observations)
+
+        async def sync(self) -> None:
+            names, self.unsynced = self.unsynced, []
+            if names:
+                await turn_over(40)
+                self.on_disk.update(names)
+
+    async def scenario() -> None:
+        store, told, early = Later(tmp_path / "s.sqlite3"), set(), []
+        committer = Committer(store)
+
+        def send(name: str) -> "asyncio.Future[bool]":
+            future = submit(committer, observation(name), lambda _: told.add(name))
+            future.add_done_callback(lambda _: None if name in store.on_disk & told else early.append(name))
+            return future
+
+        futures = []
+        for turn in range(60):
+            futures += [send(f"{turn}-{number}") for number in range(3 if turn % 3 else 450)]
+            await turn_over(turn % 7)
+        assert all(await asyncio.gather(*futures)) and not early
+        await store.close()
+
+    run_clean(scenario())

@@ -132,13 +132,14 @@ class Committer:
                 if not piece.durable.done():
                     piece.durable.set_exception(why)
             return
+        # In the step in which the store has them: a wait for the disk that begins later is for all of them.
+        self._applied += [(is_new, piece.durable) for piece, is_new in zip(batch, are_new)]
+        self._undurable += len(batch)
+        self._begin_sync()
         for index, (piece, is_new) in enumerate(zip(batch, are_new)):
             _tell(piece.applied, is_new)
-            self._applied.append((is_new, piece.durable))
-            self._undurable += 1
             if index % MAX_TOLD == MAX_TOLD - 1:
                 await asyncio.sleep(0)
-        self._begin_sync()
 
     @property
     def _gather_s(self) -> float:
@@ -167,6 +168,8 @@ class Committer:
         except Exception as error:  # noqa: BLE001  # as above
             why = _unavailable(error)
         self._sync_s = max(asyncio.get_running_loop().time() - began_s, WAIT_KEPT * self._sync_s)
+        async with self.between_batches:
+            pass  # all of them have been added to memory
         for index, (is_new, durable) in enumerate(applied):
             self._undurable -= 1
             if durable.done():
