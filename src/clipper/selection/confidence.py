@@ -12,7 +12,7 @@ from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.calibration import BASES, Basis, Curve, bins, expected_error, lesson
 from clipper.selection.learning.losses import Log, Loss, ZeroOne
 from clipper.selection.learning.probabilities import read_claim
-from clipper.selection.learning.tally import Increments
+from clipper.selection.learning.tally import Keyed
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import Choice, Combined
 from clipper.settings.application import Selection
@@ -104,7 +104,7 @@ class Confidences:
             return None
         return self._curve(SEVERAL, "agreement").least_raw(threshold) if self.calibrates else threshold
 
-    def taught(self, feedback: Feedback, said: Said, arms: Arms, query: "Answered | None" = None) -> Increments:
+    def taught(self, feedback: Feedback, said: Said, arms: Arms, query: "Answered | None" = None) -> Keyed:
         """Return what feedback adds to the application's state, by version and name.
 
         Args:

@@ -17,7 +17,7 @@ import numpy as np
 from clipper.errors import InvalidArgument, StoreUnavailable
 from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import Amount, Increments
+from clipper.selection.learning.tally import Amount, Keyed
 from clipper.selection.learning.totals import Totals
 from clipper.selection.stores.gathered_reads import READ_AT_ONCE
 from clipper.selection.stores.store import EVERYONE, Store
@@ -251,7 +251,7 @@ class Contexts:
 
     # -- learning ----------------------------------------------------------------------------------------
 
-    def begin(self, context: str | None, increments: Increments) -> dict[str, Amount]:
+    def begin(self, context: str | None, increments: Keyed) -> dict[str, Amount]:
         """Return what to add to the store for one observation. Call ``end`` once the store has answered.
 
         Observations in progress count as made, so that each of many at once has its own place in time.

@@ -14,6 +14,7 @@ from clipper.selection.application import Application
 from clipper.selection.asked import Asked, AskedByName
 from clipper.selection.feedback.scoring import lesson, shown_of_newcomers
 from clipper.selection.learning.tally import Amount
+from clipper.selection.learning.totals import Key
 from clipper.selection.lessons import Joined, join, learn, missing_models
 from clipper.selection.policies.policy import JudgedQuery, Totals
 from clipper.selection.query import Query
@@ -183,7 +184,7 @@ class Learner:
         if policy.feedback == "all" or not policy.learns or not contexts.is_loaded or not committer.has_room:
             return
         made_up = outcomes.make_up()
-        increments: dict[tuple[str, str], Amount] = {}
+        increments: dict[Key, Amount] = {}
         try:
             for each in made_up:
                 seen = JudgedQuery(packed_features=each.features)

@@ -8,7 +8,7 @@ from clipper.errors import NotFound
 from clipper.selection.application import Application
 from clipper.selection.feedback.outcomes import mixed
 from clipper.selection.feedback.scoring import default_loss, lesson, loss_of_answer, score, shown_of_newcomers
-from clipper.selection.learning.tally import Increments
+from clipper.selection.learning.tally import Keyed
 from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, Totals
 from clipper.selection.query import Query
 
@@ -54,7 +54,7 @@ class Learned:
     answer_loss: float | None
     reason: str
     no_answer_loss: float
-    lessons: dict[str | None, Increments]
+    lessons: dict[str | None, Keyed]
 
 
 def join(
@@ -147,7 +147,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> Learned:
     states: dict[str | None, Totals] = {None: prior}
     if joined.context is not None:
         states[joined.context] = joined.totals
-    lessons: dict[str | None, Increments] = {
+    lessons: dict[str | None, Keyed] = {
         each: arms.keyed(lesson(policy, choice, losses, totals, judged, missed, is_reward=is_reward))
         for each, totals in states.items()
     }

@@ -23,6 +23,7 @@ from clipper.decisions.evaluation.samples import Sample
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import Amount, tally
+from clipper.selection.learning.totals import Key
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, QueryView, Totals
 
 # With fewer effective queries than this, normal approximations of intervals are too narrow.
@@ -162,7 +163,7 @@ class Learner(Target):
             (self._everyone, self._everyone.totals()),
             *([(self._contexts[context], self._totals(context))] if context in self._contexts else []),
         ):
-            increments: dict[tuple[str, str], Amount] = {**tally(choice.models, losses)}
+            increments: dict[Key, Amount] = {**tally(choice.models, losses)}
             for key, amount in self._policy.observe(choice, losses, totals, query).items():
                 # As in ``Contexts``, only the application's state has arrays.
                 if ledger is self._everyone or not isinstance(amount, np.ndarray):

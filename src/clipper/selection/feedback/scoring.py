@@ -9,7 +9,8 @@ from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.guardrail import Forecasts
 from clipper.selection.learning.losses import Loss, loss_of_reward
-from clipper.selection.learning.tally import NONE_MISSED, Amount, Increments, tally
+from clipper.selection.learning.tally import NONE_MISSED, Amount, Keyed, tally
+from clipper.selection.learning.totals import Key
 from clipper.selection.policies.combine import behind
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, Totals
 
@@ -100,7 +101,7 @@ def lesson(
     missed: Mapping[str, float] = NONE_MISSED,
     *,
     is_reward: bool = False,
-) -> Increments:
+) -> Keyed:
     """Return the increments to a state: those for every policy, and this policy's own.
 
     Args:
@@ -117,7 +118,7 @@ def lesson(
     else:
         # If all models are asked for every query, preferring a cheap one saves nothing.
         counts = tally(choice.models, losses, missed)
-    increments: dict[tuple[str, str], Amount] = {**counts}
+    increments: dict[Key, Amount] = {**counts}
     try:
         # A user's class need not be a subclass, and may lack the method.
         observe = getattr(policy, "observe_reward", policy.observe) if is_reward else policy.observe
@@ -134,7 +135,7 @@ def lesson(
 
 def shown_of_newcomers(
     arms: Arms, arms_now: Arms, forecasts: Forecasts, asked: Collection[str], loss: float, times: int = 1
-) -> Increments:
+) -> Keyed:
     """Return what answers add to the evidence on the newcomers of their time; nothing for ramps that have ended.
 
     Args:
@@ -142,7 +143,7 @@ def shown_of_newcomers(
         asked: the models that made the answers.
         loss: loss of each answer.
     """
-    shown: dict[tuple[str, str], float] = {}
+    shown: dict[Key, float] = {}
     part = [name for name in arms.ramps if name in asked]
     # An answer with another newcomer's part in it says nothing.
     for name in part or arms.ramps:

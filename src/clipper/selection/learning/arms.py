@@ -12,14 +12,17 @@ predecessor, such as all that were deployed by then, and fade like all numbers.
 from collections.abc import Mapping, Sequence
 
 from clipper.selection.learning.costs import NO_COSTS, Costs
-from clipper.selection.learning.tally import Amount, Increments
-from clipper.selection.learning.totals import Arrays, Part, Totals
+from clipper.selection.learning.tally import Amount, Keyed
+from clipper.selection.learning.totals import Arrays, Key, Numbers, Part, Totals
 
 # A version whose learned numbers count, and by how much.
 Origin = tuple[str, float]
 
 # Predecessors that count less are left out: by default a state knows 1,443 observations, so this is about one.
 MIN_WEIGHT = 0.001
+
+# Keys that an application's arms remember the places of: more than the numbers of most applications' own states.
+MAX_PLACES = 4096
 
 
 def lineage(model: str, version: str, predecessors: Mapping[str, str | None], inherit: float) -> tuple[Origin, ...]:
@@ -52,7 +55,7 @@ class Arms:
         ramps: for names of newcomers, the numbers of their ramps.
     """
 
-    __slots__ = ("_keys", "_models", "_names", "_origins", "_owners", "costs", "ramps")
+    __slots__ = ("_keyed", "_keys", "_models", "_names", "_origins", "_owners", "_places", "costs", "ramps")
 
     def __init__(
         self,
@@ -70,16 +73,25 @@ class Arms:
         self._names = {key: name for name, key in self._keys.items()}
         if any(len(each) > 1 or each[0][1] != 1.0 for each in origins.values()) or len(self._names) < len(origins):
             self._names = {}
+        # What keys are mapped to, by the key: each piece of feedback maps the same few dozen, to and fro.
+        self._places: dict[Key, Key | None] = {}
+        self._keyed: dict[Key, Key] = {}
 
     def key(self, name: str) -> str:
         """Return the state's name for the version behind ``name``."""
         return self._keys.get(name, name)
 
-    def keyed(self, increments: Increments) -> dict[tuple[str, str], Amount]:
+    def keyed(self, increments: Keyed) -> dict[Key, Amount]:
         """Return a policy's increments by the state's names for the versions."""
-        keyed: dict[tuple[str, str], Amount] = {}
-        for (name, number), amount in increments.items():
-            key = self.key(name), number
+        keyed: dict[Key, Amount] = {}
+        for place, amount in increments.items():
+            key = self._keyed.get(place)
+            if key is None:
+                name, number = place
+                key = self.key(name), number
+                if len(self._keyed) >= MAX_PLACES:
+                    self._keyed.clear()
+                self._keyed[place] = key
             keyed[key] = keyed.get(key, 0.0) + amount
         return keyed
 
@@ -90,33 +102,42 @@ class Arms:
         Numbers that a user's policy keeps under names of its own stay.
         """
         arrays = self._view_arrays(totals.arrays) if totals.arrays.parts else None
-        numbers: dict[tuple[str, str], float] = {}
+        numbers: Numbers = {}
         if self._names:
-            names, models = self._names, self._models
-            for place, amount in totals.numbers.items():
-                name = names.get(place[0])
-                if name is not None:
-                    place = name, place[1]  # noqa: PLW2901  # a learned state is viewed for each piece of feedback
-                elif place[0].partition(":")[0] in models:
-                    continue
-                numbers[place] = numbers[place] + amount if place in numbers else amount
+            places = self._places
+            for key, amount in totals.numbers.items():
+                if key not in places:
+                    if len(places) >= MAX_PLACES:
+                        places.clear()
+                    places[key] = self._place(key)
+                place = places[key]
+                if place is not None:
+                    numbers[place] = numbers[place] + amount if place in numbers else amount
             return Totals(numbers, None, self.costs, arrays)
         by_key: dict[str, list[tuple[str, float]]] = {}
-        for (key, number), amount in totals.numbers.items():
-            if key in self._owners:
-                by_key.setdefault(key, []).append((number, amount))
-            elif key.partition(":")[0] not in self._models:
-                numbers[key, number] = amount
-        of_versions: dict[tuple[str, str], float] | None = None
-        if any(key in by_key for origins in self._origins.values() for key, _ in origins[1:]):
+        for key, amount in totals.numbers.items():
+            version, number = key
+            if version in self._owners:
+                by_key.setdefault(version, []).append((number, amount))
+            elif version.partition(":")[0] not in self._models:
+                numbers[key] = amount
+        of_versions: Numbers | None = None
+        if any(version in by_key for origins in self._origins.values() for version, _ in origins[1:]):
             of_versions = dict(numbers)
             for name, origins in self._origins.items():
                 of_versions.update(((name, number), amount) for number, amount in by_key.get(origins[0][0], ()))
         for name, origins in self._origins.items():
-            for key, weight in origins:
-                for number, amount in by_key.get(key, ()):
+            for version, weight in origins:
+                for number, amount in by_key.get(version, ()):
                     numbers[name, number] = numbers.get((name, number), 0.0) + weight * amount
         return Totals(numbers, of_versions, self.costs, arrays)
+
+    def _place(self, key: Key) -> Key | None:
+        """Return a number's key by the link's name, if each version stands behind one; None if it is left out."""
+        model, number = key
+        if model in self._names:
+            return self._names[model], number
+        return None if model.partition(":")[0] in self._models else key
 
     def _view_arrays(self, arrays: Arrays) -> Arrays:
         parts: dict[tuple[str, str, int], list[Part]] = {}

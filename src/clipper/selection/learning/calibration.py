@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from clipper.selection.learning.totals import CALIBRATION, Numbers
+from clipper.selection.learning.totals import CALIBRATION, Key, Numbers
 
 # The source of a raw confidence: the share of agreeing models, or the probability that the answer itself states.
 Basis = Literal["agreement", "probability"]
@@ -71,7 +71,7 @@ def bin_of(confidence: float) -> int:
     return int(min(max((_log_odds(confidence) - _FIRST) // _WIDTH + 1, 0), BINS - 1))
 
 
-def lesson(model: str, basis: Basis, raw: float, answered: float, right: float) -> dict[tuple[str, str], float]:
+def lesson(model: str, basis: Basis, raw: float, answered: float, right: float) -> dict[Key, float]:
     """Return what feedback on an answer adds to a state, by model and name.
 
     Args:
@@ -80,7 +80,7 @@ def lesson(model: str, basis: Basis, raw: float, answered: float, right: float) 
         raw, answered: the raw confidence, and the calibrated one, both from 0 to 1.
         right: how right the answer was, from 0 to 1.
     """
-    sums: dict[tuple[str, str], float] = {}
+    sums: dict[Key, float] = {}
     by: tuple[tuple[By, float], ...] = (("raw", raw), ("answered", answered))
     for each, confidence in by:
         answers, confidences, rights = _NAMES[basis, each][bin_of(confidence)]

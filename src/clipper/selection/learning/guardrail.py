@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clipper.selection.learning.ledger import Epoch, fading
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.totals import Key, Totals
 
 # After this much feedback a mean loss is known to 0.035. No policy knows it much better: a state with the default
 # half-life knows it to 0.03.
@@ -103,7 +103,7 @@ class Forecasts:
 
     def observed(
         self, name: str, ramp: int, loss: float, *, is_own: bool, times: int = 1
-    ) -> dict[tuple[str, str], float]:
+    ) -> dict[Key, float]:
         """Return what an answer with feedback adds to the evidence on one newcomer.
 
         Args:

@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.parameters import check_number
-from clipper.selection.learning.tally import Amount, Increments
-from clipper.selection.learning.totals import OBSERVATIONS, ArrayParts, Arrays, Part, Totals
+from clipper.selection.learning.tally import Amount, Keyed
+from clipper.selection.learning.totals import OBSERVATIONS, ArrayParts, Arrays, Key, Numbers, Part, Totals
 
 DEFAULT_HALF_LIFE = 1000
 
@@ -133,7 +133,7 @@ class Ledger:
         """Return the count of numbers, without arrays."""
         return len(self._sums)
 
-    def entries(self, increments: Increments, observations: int = 1, ahead: int = 0) -> dict[str, Amount]:
+    def entries(self, increments: Keyed, observations: int = 1, ahead: int = 0) -> dict[str, Amount]:
         """Return what to add to this state, here and in the store, for some observations.
 
         Args:
@@ -232,9 +232,9 @@ class Ledger:
         except msgspec.MsgspecError as error:
             raise InvalidArgument(f"not a learned state: expected a JSON object of numbers: {error}") from error
 
-    def _faded(self) -> dict[tuple[str, str], float]:
+    def _faded(self) -> Numbers:
         fades = {epoch: Epoch.parse(epoch).fade(self.clock) for epoch in self._epochs}
-        numbers: dict[tuple[str, str], float] = {}
+        numbers: Numbers = {}
         for key, amount in self._sums.items():
             epoch, number = _parse_key(key)
             numbers[number] = numbers.get(number, 0.0) + amount * fades[epoch]
@@ -244,7 +244,8 @@ class Ledger:
         parts: dict[tuple[str, str, int], list[Part]] = {}
         for key, amounts in self._arrays.items():
             epoch, number = _parse_key_of_array(key, len(amounts))
-            parts.setdefault((*number, len(amounts)), []).append((amounts, Epoch.parse(epoch).fade(self.clock)))
+            model, name = number
+            parts.setdefault((model, name, len(amounts)), []).append((amounts, Epoch.parse(epoch).fade(self.clock)))
         return parts
 
     def _stale_epochs(self) -> set[str]:
@@ -281,8 +282,8 @@ def check_half_life(half_life: int | None) -> None:
 
 # Enough for the keys that a worker uses at a time; others are parsed again.
 @lru_cache(maxsize=16384)
-def _parse_key(key: str, expected: str = "HALF_LIFE@START/MODEL/NAME") -> tuple[str, tuple[str, str]]:
-    """Return the epoch's name, and the model with the number's name."""
+def _parse_key(key: str, expected: str = "HALF_LIFE@START/MODEL/NAME") -> tuple[str, Key]:
+    """Return the epoch's name, and the number's key."""
     epoch, _, number = key.partition("/")
     try:
         Epoch.parse(epoch)
@@ -292,7 +293,7 @@ def _parse_key(key: str, expected: str = "HALF_LIFE@START/MODEL/NAME") -> tuple[
     return epoch, (model, name)
 
 
-def _parse_key_of_array(key: str, size: int) -> tuple[str, tuple[str, str]]:
+def _parse_key_of_array(key: str, size: int) -> tuple[str, Key]:
     number, _, stated = key.rpartition("/")
     expected = f"HALF_LIFE@START/MODEL/NAME/{size}"
     if stated != str(size):

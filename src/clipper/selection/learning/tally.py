@@ -16,12 +16,15 @@ from clipper.selection.learning.totals import (
     PLAIN_SCORED,
     PULLS,
     SCORED,
+    Key,
 )
 
 # A value in a state, or an increment to it, by model and name: a number, or float64 of shape (n,).
 Amount = float | NDArray[np.float64]
-# What to add, by model and name.
+# What a policy adds, by model and name.
 Increments = Mapping[tuple[str, str], Amount]
+# What is added, by the same.
+Keyed = Mapping[Key, Amount]
 
 NONE_MISSED: Mapping[str, float] = MappingProxyType({})
 
@@ -31,7 +34,7 @@ def tally(
     losses: Mapping[str, float],
     missed: Mapping[str, float] = NONE_MISSED,
     plain: Mapping[str, float] | None = None,
-) -> dict[tuple[str, str], float]:
+) -> dict[Key, float]:
     """Count one observation.
 
     Args:
@@ -45,7 +48,7 @@ def tally(
         ``scored`` and ``loss`` of each model in ``losses``, also without fading and without costs; ``pulls`` and
         ``missed`` of the selected ones; ``plain_scored`` and ``plain_loss`` of each in ``plain``.
     """
-    counts: dict[tuple[str, str], float] = {}
+    counts: dict[Key, float] = {}
     for model, loss in (plain or {}).items():
         counts[model, PLAIN_SCORED] = 1.0
         counts[model, PLAIN_LOSS] = loss

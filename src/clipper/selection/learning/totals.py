@@ -11,8 +11,10 @@ from clipper.selection.learning.confidence_sequences import Evidence
 from clipper.selection.learning.costs import NO_COSTS, Costs
 from clipper.selection.learning.parameters import check_number
 
-# By model and name. The model is "" for numbers of the application as a whole.
-Numbers = Mapping[tuple[str, str], float]
+# The key of a number: its model, "" for numbers of the application as a whole, and its name. The compiled form makes a
+# new tuple of a ``tuple[str, str]`` for each dictionary that it puts it into; this one stays the same object.
+Key = tuple[str, ...]
+Numbers = dict[Key, float]
 
 # A sum of arrays, and how much of it counts now.
 Part = tuple[NDArray[np.float64], float]
@@ -101,7 +103,7 @@ class Totals:
         self.application: Totals | None = None
         self.prior_weight = self.prior_most = 0.0
         self._mean_loss: float | None = None
-        self._to_mix: list[tuple[tuple[str, str], float, float]] | None = None
+        self._to_mix: list[tuple[Key, float, float]] | None = None
         self.memo: dict[Any, Any] = {}
 
     def number(self, model: str, name: str) -> float:
@@ -160,14 +162,14 @@ class Totals:
         return self._mean_loss
 
     @property
-    def to_mix(self) -> list[tuple[tuple[str, str], float, float]]:
+    def to_mix(self) -> list[tuple[Key, float, float]]:
         """Return the numbers that are mixed into a context's, with the number of scores that each is of: all except the
         evidence, which is each state's own, and those of calibration, which are the application's."""
         if self._to_mix is None:
             self._to_mix = [
-                ((model, name), amount, self._counted(model, name))
-                for (model, name), amount in self._numbers.items()
-                if name not in _EVIDENCE and not name.startswith(CALIBRATION)
+                (key, amount, self._counted(*key))
+                for key, amount in self._numbers.items()
+                if key[1] not in _EVIDENCE and not key[1].startswith(CALIBRATION)
             ]
         return self._to_mix
 
@@ -197,7 +199,7 @@ class Totals:
         totals.prior_weight, totals.prior_most = weight, most
         return totals
 
-    def share_of(self, key: tuple[str, str], most: float) -> float:
+    def share_of(self, key: Key, most: float) -> float:
         """Return the factor by which a model's number counts as of at most ``most`` scores; at most 1."""
         counted = self._counted(*key)
         return most / counted if counted > most else 1.0
