@@ -44,6 +44,20 @@ class _Piece:
     arrays_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Pieces that the store has.
+
+    Attributes:
+        are_new: of each, whether it was added.
+        told: set once all have been added to memory.
+    """
+
+    pieces: list[_Piece]
+    are_new: list[bool]
+    told: asyncio.Event
+
+
 class Committer:
     """Writes observations to the store, in the order in which they came.
 
@@ -56,9 +70,9 @@ class Committer:
         self._store = store
         self._waiting: deque[_Piece] = deque()
         self._waiting_arrays_bytes = 0
-        # What is applied, and no wait for the disk covers it yet: whether it was new, and who waits.
-        self._applied: list[tuple[bool, asyncio.Future[bool]]] = []
-        # What is applied and not acknowledged.
+        # What is applied, and no wait for the disk covers it yet.
+        self._applied: list[_Batch] = []
+        # Pieces that are applied and not acknowledged.
         self._undurable = 0
         self._writing: asyncio.Task[None] | None = None
         # The loop only keeps weak references to tasks.
@@ -114,32 +128,34 @@ class Committer:
                 if self._syncs and len(self._waiting) < self._store.commit_at_once:
                     await asyncio.sleep(self._gather_s)
                 async with self.between_batches:
-                    batch = [
+                    pieces = [
                         self._waiting.popleft() for _ in range(min(len(self._waiting), self._store.commit_at_once))
                     ]
-                    self._waiting_arrays_bytes -= sum(piece.arrays_bytes for piece in batch)
-                    await self._apply(batch)
+                    self._waiting_arrays_bytes -= sum(piece.arrays_bytes for piece in pieces)
+                    await self._apply(pieces)
         finally:
             self._writing = None
 
-    async def _apply(self, batch: list[_Piece]) -> None:
+    async def _apply(self, pieces: list[_Piece]) -> None:
         try:
-            are_new = await self._store.commit([piece.observation for piece in batch])
+            are_new = await self._store.commit([piece.observation for piece in pieces])
         except Exception as error:  # noqa: BLE001  # who waits must get an answer, and the next batch must go
             why = _unavailable(error)
-            for piece in batch:
+            for piece in pieces:
                 _tell(piece.applied, False)
                 if not piece.durable.done():
                     piece.durable.set_exception(why)
             return
         # In the step in which the store has them: a wait for the disk that begins later is for all of them.
-        self._applied += [(is_new, piece.durable) for piece, is_new in zip(batch, are_new)]
-        self._undurable += len(batch)
+        batch = _Batch(pieces, are_new, asyncio.Event())
+        self._applied.append(batch)
+        self._undurable += len(pieces)
         self._begin_sync()
-        for index, (piece, is_new) in enumerate(zip(batch, are_new)):
+        for index, (piece, is_new) in enumerate(zip(pieces, are_new)):
             _tell(piece.applied, is_new)
             if index % MAX_TOLD == MAX_TOLD - 1:
                 await asyncio.sleep(0)
+        batch.told.set()
 
     @property
     def _gather_s(self) -> float:
@@ -168,18 +184,18 @@ class Committer:
         except Exception as error:  # noqa: BLE001  # as above
             why = _unavailable(error)
         self._sync_s = max(asyncio.get_running_loop().time() - began_s, WAIT_KEPT * self._sync_s)
-        async with self.between_batches:
-            pass  # all of them have been added to memory
-        for index, (is_new, durable) in enumerate(applied):
-            self._undurable -= 1
-            if durable.done():
-                continue
-            if why is None:
-                durable.set_result(is_new)
-            else:
-                durable.set_exception(why)
-            if index % MAX_TOLD == MAX_TOLD - 1:
-                await asyncio.sleep(0)
+        for batch in applied:
+            await batch.told.wait()
+            for index, (piece, is_new) in enumerate(zip(batch.pieces, batch.are_new)):
+                self._undurable -= 1
+                if piece.durable.done():
+                    continue
+                if why is None:
+                    piece.durable.set_result(is_new)
+                else:
+                    piece.durable.set_exception(why)
+                if index % MAX_TOLD == MAX_TOLD - 1:
+                    await asyncio.sleep(0)
 
 
 def _unavailable(error: Exception) -> ClipperError:

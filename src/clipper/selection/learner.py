@@ -6,6 +6,7 @@ Models whose output is needed but unknown are asked as background work, so that 
 import asyncio
 from collections.abc import Collection, Coroutine, Sequence
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import replace
 
 from clipper.control.feedback import Feedback
@@ -15,7 +16,7 @@ from clipper.selection.asked import Asked, AskedByName
 from clipper.selection.feedback.scoring import lesson, shown_of_newcomers
 from clipper.selection.learning.tally import Amount
 from clipper.selection.learning.totals import Key
-from clipper.selection.lessons import Joined, join, learn, missing_models
+from clipper.selection.lessons import Joined, Learned, join, learn, missing_models
 from clipper.selection.policies.policy import JudgedQuery, Totals
 from clipper.selection.query import Query
 from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S, Observation
@@ -25,6 +26,9 @@ ASK_TIMEOUT_S = 5.0
 # Pieces of feedback in a worker that models are asked for at once: a small part of a queue's bound, so that predictions
 # have room. Further pieces wait.
 MAX_ASKING = 1000
+
+# What is called back needs no context variables: without this each piece of feedback would keep a copy of them.
+_NO_VARIABLES = Context()
 
 
 class Learner:
@@ -130,8 +134,8 @@ class Learner:
                 asked.on_output(model, output)
 
     def _commit(self, joined: Joined) -> "asyncio.Future[bool]":
-        """Commit the lessons, and add them to memory once they are durable."""
-        application, feedback, query = self._application, joined.feedback, joined.query
+        """Commit the lessons, and add them to memory once the store has them."""
+        application, feedback = self._application, joined.feedback
         contexts, committer = application.contexts, application.surroundings.committer
         committer.check_room()
         try:
@@ -140,11 +144,8 @@ class Learner:
             application.counts.fail_policy(str(error))
             raise
         entries = {each: contexts.begin(each, lesson) for each, lesson in learned.lessons.items()}
-
-        def remember(was_added: bool) -> None:
-            for each, amounts in entries.items():
-                contexts.end(each, amounts, was_added=was_added)
-
+        learned.lessons.clear()  # they are in the entries, and what follows waits for the disk
+        commit = _Commit(application, feedback, joined.query, learned, entries)
         committed = committer.submit(
             Observation(
                 feedback.id or None,
@@ -152,23 +153,9 @@ class Learner:
                 {EVERYONE if each is None else each: amounts for each, amounts in entries.items()},
                 max(MIN_KEEP_S, application.snapshot.selection.feedback_ttl_s),
             ),
-            remember,
+            commit.remember,
         )
-
-        def acknowledge(committed: "asyncio.Future[bool]") -> None:
-            is_durable = not committed.cancelled() and committed.exception() is None
-            if not (is_durable or committed.cancelled()):
-                contexts.doubt(entries)
-            if not (is_durable and committed.result()):
-                application.counts.feedback["duplicate" if is_durable else "failed"] += 1
-                return
-            application.counts.learn(learned.losses_shown, learned.answer_loss, learned.reason)
-            self._tell_outcome(feedback, query, learned.no_answer_loss)
-            decisions = application.terms.decisions
-            if decisions is not None and query is not None:
-                decisions.judge(query.id, feedback.label, feedback.reward, learned.losses, learned.answer_loss)
-
-        committed.add_done_callback(acknowledge)
+        committed.add_done_callback(commit.acknowledge, context=_NO_VARIABLES)
         return committed
 
     def make_up(self) -> None:
@@ -211,19 +198,6 @@ class Learner:
         observation = Observation(None, application.snapshot.id, {EVERYONE: entries}, 0.0)
         committed = committer.submit(observation, remember)
         committed.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody waits for it
-
-    def _tell_outcome(self, feedback: Feedback, query: Query | None, no_answer_loss: float) -> None:
-        outcomes = self._application.outcomes
-        if feedback.label is not None and self._application.terms.default is not None:
-            outcomes.told_of_default(no_answer_loss)
-        if query is None or query.choice is None:
-            return
-        missed: Collection[str] = query.choice.models
-        if query.output is not None:
-            outcomes.told_of_answer()
-            missed = query.missed(self._loop.time()) if len(missed) > 1 else ()
-        for model in missed:
-            outcomes.told_of_miss(query.arms.key(model))
 
     def _find(self, feedback: Feedback) -> Query | None:
         if feedback.query_id is None:
@@ -273,3 +247,60 @@ class Learner:
                 "(--feedback-queries), or fewer if their outputs are large"
             )
         return "unknown", "it has not been answered, or its client disconnected first"
+
+
+class _Commit:
+    """A piece of feedback on its way to the store, to memory and to whoever sent it.
+
+    Attributes:
+        entries: what is added, by context.
+    """
+
+    __slots__ = ("application", "entries", "feedback", "learned", "query")
+
+    def __init__(
+        self,
+        application: Application,
+        feedback: Feedback,
+        query: Query | None,
+        learned: Learned,
+        entries: dict[str | None, dict[str, Amount]],
+    ) -> None:
+        self.application = application
+        self.feedback = feedback
+        self.query = query
+        self.learned = learned
+        self.entries = entries
+
+    def remember(self, was_added: bool) -> None:
+        """The store has it, or does not: add it to memory, too."""
+        for context, amounts in self.entries.items():
+            self.application.contexts.end(context, amounts, was_added=was_added)
+
+    def acknowledge(self, committed: "asyncio.Future[bool]") -> None:
+        """The disk has it, or does not: count it."""
+        application, feedback, query, learned = self.application, self.feedback, self.query, self.learned
+        is_durable = not committed.cancelled() and committed.exception() is None
+        if not (is_durable or committed.cancelled()):
+            application.contexts.doubt(self.entries)
+        if not (is_durable and committed.result()):
+            application.counts.feedback["duplicate" if is_durable else "failed"] += 1
+            return
+        application.counts.learn(learned.losses_shown, learned.answer_loss, learned.reason)
+        self._tell_outcome()
+        decisions = application.terms.decisions
+        if decisions is not None and query is not None:
+            decisions.judge(query.id, feedback.label, feedback.reward, learned.losses, learned.answer_loss)
+
+    def _tell_outcome(self) -> None:
+        outcomes, query = self.application.outcomes, self.query
+        if self.feedback.label is not None and self.application.terms.default is not None:
+            outcomes.told_of_default(self.learned.no_answer_loss)
+        if query is None or query.choice is None:
+            return
+        missed: Collection[str] = query.choice.models
+        if query.output is not None:
+            outcomes.told_of_answer()
+            missed = query.missed(asyncio.get_running_loop().time()) if len(missed) > 1 else ()
+        for model in missed:
+            outcomes.told_of_miss(query.arms.key(model))

@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from contextvars import Context
 from itertools import chain
 from typing import TypeVar
 
@@ -47,6 +48,8 @@ class FeedbackRouter:
         self._under_way = 0
         self._slices = Slices(lambda: self._under_way < MAX_UNDER_WAY)
         self._preparing = asyncio.Semaphore(MAX_PREPARING)
+        # Else each piece of feedback would keep a copy of the context variables.
+        self._no_variables = Context()
 
     def follow(self, peers: Iterable[Peer]) -> None:
         """Set the workers of the current snapshot."""
@@ -116,7 +119,7 @@ class FeedbackRouter:
                 begun.append(Outcome(error=error.code, cause=str(error)))
             else:
                 self._under_way += 1
-                future.add_done_callback(self._leave)
+                future.add_done_callback(self._leave, context=self._no_variables)
                 begun.append(future)
             yield
 

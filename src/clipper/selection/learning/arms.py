@@ -17,12 +17,14 @@ from clipper.selection.learning.totals import Arrays, Key, Numbers, Part, Totals
 
 # A version whose learned numbers count, and by how much.
 Origin = tuple[str, float]
+# Where a number counts: under which key, by how much, and whether it is a predecessor's.
+_Place = tuple[Key, float, bool]
 
 # Predecessors that count less are left out: by default a state knows 1,443 observations, so this is about one.
 MIN_WEIGHT = 0.001
 
-# Keys that an application's arms remember the places of: more than the numbers of most applications' own states.
-MAX_PLACES = 4096
+# Keys whose places are remembered, for a moment: more than the numbers of most applications' own states.
+MAX_PLACES = 16_384
 
 
 def lineage(model: str, version: str, predecessors: Mapping[str, str | None], inherit: float) -> tuple[Origin, ...]:
@@ -55,7 +57,7 @@ class Arms:
         ramps: for names of newcomers, the numbers of their ramps.
     """
 
-    __slots__ = ("_keyed", "_keys", "_models", "_names", "_origins", "_owners", "_places", "costs", "ramps")
+    __slots__ = ("_keyed", "_keys", "_links", "_models", "_origins", "_places", "costs", "ramps")
 
     def __init__(
         self,
@@ -67,14 +69,14 @@ class Arms:
         self.costs = costs
         self.ramps = ramps or {}
         self._keys = {name: each[0][0] for name, each in origins.items()}
-        self._owners = {key for each in origins.values() for key, _ in each}
-        self._models = {key.partition(":")[0] for key in self._owners}
-        # If each version stands behind one link and inherits nothing, the links' names by versions.
-        self._names = {key: name for name, key in self._keys.items()}
-        if any(len(each) > 1 or each[0][1] != 1.0 for each in origins.values()) or len(self._names) < len(origins):
-            self._names = {}
-        # What keys are mapped to, by the key: each piece of feedback maps the same few dozen, to and fro.
-        self._places: dict[Key, Key | None] = {}
+        self._models = {key.partition(":")[0] for each in origins.values() for key, _ in each}
+        # By version, the links that have its numbers.
+        self._links: dict[str, list[tuple[str, float, bool]]] = {}
+        for name, each in origins.items():
+            for rank, (version, weight) in enumerate(each):
+                self._links.setdefault(version, []).append((name, weight, rank > 0))
+        # What keys are mapped to: each piece of feedback maps the same few dozen, to and fro.
+        self._places: dict[Key, list[_Place]] = {}
         self._keyed: dict[Key, Key] = {}
 
     def key(self, name: str) -> str:
@@ -103,47 +105,39 @@ class Arms:
         """
         arrays = self._view_arrays(totals.arrays) if totals.arrays.parts else None
         numbers: Numbers = {}
-        if self._names:
-            places = self._places
-            for key, amount in totals.numbers.items():
-                if key not in places:
-                    if len(places) >= MAX_PLACES:
-                        places.clear()
-                    places[key] = self._place(key)
-                place = places[key]
-                if place is not None:
-                    numbers[place] = numbers[place] + amount if place in numbers else amount
-            return Totals(numbers, None, self.costs, arrays)
-        by_key: dict[str, list[tuple[str, float]]] = {}
+        inherits = False
         for key, amount in totals.numbers.items():
-            version, number = key
-            if version in self._owners:
-                by_key.setdefault(version, []).append((number, amount))
-            elif version.partition(":")[0] not in self._models:
-                numbers[key] = amount
-        of_versions: Numbers | None = None
-        if any(version in by_key for origins in self._origins.values() for version, _ in origins[1:]):
-            of_versions = dict(numbers)
-            for name, origins in self._origins.items():
-                of_versions.update(((name, number), amount) for number, amount in by_key.get(origins[0][0], ()))
-        for name, origins in self._origins.items():
-            for version, weight in origins:
-                for number, amount in by_key.get(version, ()):
-                    numbers[name, number] = numbers.get((name, number), 0.0) + weight * amount
+            for place, weight, is_inherited in self._places_of(key):
+                numbers[place] = numbers.get(place, 0.0) + weight * amount
+                inherits = inherits or is_inherited
+        if not inherits:
+            return Totals(numbers, None, self.costs, arrays)
+        of_versions: Numbers = {}
+        for key, amount in totals.numbers.items():
+            for place, _, is_inherited in self._places_of(key):
+                if not is_inherited:
+                    of_versions[place] = of_versions.get(place, 0.0) + amount
         return Totals(numbers, of_versions, self.costs, arrays)
 
-    def _place(self, key: Key) -> Key | None:
-        """Return a number's key by the link's name, if each version stands behind one; None if it is left out."""
-        model, number = key
-        if model in self._names:
-            return self._names[model], number
-        return None if model.partition(":")[0] in self._models else key
+    def _places_of(self, key: Key) -> list[_Place]:
+        """Return where a state's number counts."""
+        places = self._places.get(key)
+        if places is None:
+            version, number = key
+            links = self._links.get(version)
+            places = [((name, number), weight, is_inherited) for name, weight, is_inherited in links or ()]
+            if links is None and version.partition(":")[0] not in self._models:
+                places = [(key, 1.0, False)]
+            if len(self._places) >= MAX_PLACES:
+                self._places.clear()
+            self._places[key] = places
+        return places
 
     def _view_arrays(self, arrays: Arrays) -> Arrays:
         parts: dict[tuple[str, str, int], list[Part]] = {}
         by_key: dict[str, list[tuple[str, int, Sequence[Part]]]] = {}
         for (key, name, size), each in arrays.parts.items():
-            if key in self._owners:
+            if key in self._links:
                 by_key.setdefault(key, []).append((name, size, each))
             elif key.partition(":")[0] not in self._models:
                 parts[key, name, size] = list(each)

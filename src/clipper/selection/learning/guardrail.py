@@ -101,9 +101,7 @@ class Forecasts:
         """Forget all other ramps."""
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] in ramps}
 
-    def observed(
-        self, name: str, ramp: int, loss: float, *, is_own: bool, times: int = 1
-    ) -> dict[Key, float]:
+    def observed(self, name: str, ramp: int, loss: float, *, is_own: bool, times: int = 1) -> dict[Key, float]:
         """Return what an answer with feedback adds to the evidence on one newcomer.
 
         Args:
