@@ -74,8 +74,8 @@ test-scale: setup
 
 # The compiled form is tested by the tests of what is compiled, without the longest simulations, and by tests of whole servers.
 COMPILED := tests/test_build.py tests/abstraction tests/selection/test_application.py tests/selection/test_memory.py \
-	tests/selection/test_contexts.py tests/selection/test_committer.py \
-	tests/selection/learning/test_arms.py tests/selection/learning/test_ledger.py \
+	tests/selection/test_contexts.py tests/selection/test_committer.py tests/selection/test_learner.py \
+	tests/selection/learning tests/selection/feedback tests/selection/policies/test_distribution.py \
 	tests/selection/test_stages.py tests/selection/test_waiting.py tests/frontend/test_connection.py \
 	tests/frontend/test_connection_fuzz.py tests/frontend/test_connection_limits.py tests/frontend/test_cross_origin.py \
 	tests/frontend/test_door.py \

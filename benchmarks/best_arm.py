@@ -21,7 +21,7 @@ from clipper.selection.learning.confidence_sequences import (
     log_capital_below,
 )
 from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.totals import Numbers, Totals
 from clipper.selection.policies.best_arm import BestArm
 from clipper.selection.policies.policy import QueryView
 
@@ -65,7 +65,7 @@ def play(game: Game, shares: str, seed: int) -> Result:
     """One test to its end, its models asked by ``best_arm``, or in ``equal`` shares."""
     policy, random = BestArm(game.confidence, game.tolerance), Random(seed)
     models = tuple(MODELS[: len(game.means)])
-    numbers: dict[tuple[str, str], float] = {}
+    numbers: Numbers = {}
     totals, waiting, feedback = Totals(), list[str](), 0
     while True:
         choice = policy.select(models, totals, QueryView(), random)

@@ -84,8 +84,8 @@ def test_a_weight_of_zero_is_no_prior() -> None:
 
 
 def test_the_weight_is_checked() -> None:
-    with pytest.raises(InvalidArgument, match="prior_weight is -1: expected a number at least 0"):
-        Totals().with_prior(Totals(), -1)
+    with pytest.raises(InvalidArgument, match=r"prior_weight is -1\.0: expected a number at least 0"):
+        Totals().with_prior(Totals(), -1.0)
 
 
 def test_evidence_is_of_all_losses_and_never_mixed() -> None:

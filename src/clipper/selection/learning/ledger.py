@@ -103,6 +103,10 @@ class Epoch:
 
 
 _NEVER_BEGAN = str(Epoch.at(0.0, None))
+_SEEN: Key = ("", OBSERVATIONS)
+
+# Enough for the keys that a worker uses at a time; others are parsed, or made, again.
+MAX_KEYS = 16_384
 
 
 class Ledger:
@@ -144,17 +148,18 @@ class Ledger:
         clock = self.clock + ahead
         now = Epoch.at(clock, self.half_life)
         scale, epoch = now.scale(clock), str(now)
-        entries: dict[str, Amount] = {f"{epoch}//{OBSERVATIONS}": observations * scale, CLOCK: float(observations)}
-        for (model, name), amount in increments.items():
-            size = f"/{len(amount)}" if isinstance(amount, np.ndarray) else ""
-            fades, half_life = _half_life_of(name)
+        entries: dict[str, Amount] = {_text(epoch, _SEEN): observations * scale, CLOCK: float(observations)}
+        for key, amount in increments.items():
+            fades, half_life = _half_life_of(key[1])
             if fades and half_life is None:  # this is so for every policy's counts, and is computed in advance
-                entries[f"{_NEVER_BEGAN}/{model}/{name}"] = amount
+                began, factor = _NEVER_BEGAN, 1.0
             elif fades:
                 own = Epoch.at(clock, half_life)
-                entries[f"{own}/{model}/{name}{size}"] = amount * own.scale(clock)
+                began, factor = str(own), own.scale(clock)
             else:
-                entries[f"{epoch}/{model}/{name}{size}"] = amount * scale
+                began, factor = epoch, scale
+            text = _text(began, key)
+            entries[f"{text}/{len(amount)}" if isinstance(amount, np.ndarray) else text] = amount * factor
         return entries
 
     def add(self, entries: Mapping[str, Amount]) -> None:
@@ -172,15 +177,15 @@ class Ledger:
             elif key == CLOCK:
                 self.clock += amount
             else:
-                epoch, _ = _parse_key(key)
+                text, epoch, _ = _parse_key(key)
                 self._epochs.add(epoch)
-                sums[key] = amount
+                sums[text] = amount
         self._totals = None
 
     def _add_array(self, key: str, amount: NDArray[np.float64]) -> None:
         known = self._arrays.get(key)
         if known is None:
-            epoch, _ = _parse_key_of_array(key, len(amount))
+            epoch = _parse_key_of_array(key, len(amount))[0]
             self._epochs.add(epoch)
             self._arrays[key] = amount
         else:
@@ -236,7 +241,7 @@ class Ledger:
         fades = {epoch: Epoch.parse(epoch).fade(self.clock) for epoch in self._epochs}
         numbers: Numbers = {}
         for key, amount in self._sums.items():
-            epoch, number = _parse_key(key)
+            _, epoch, number = _parse_key(key)
             numbers[number] = numbers.get(number, 0.0) + amount * fades[epoch]
         return numbers
 
@@ -250,6 +255,22 @@ class Ledger:
 
     def _stale_epochs(self) -> set[str]:
         return {epoch for epoch in self._epochs if Epoch.parse(epoch).is_stale(self.clock)}
+
+
+# By epoch and key, the text of a number's key; see ``_parse_key``.
+_texts: dict[str, dict[Key, str]] = {}
+
+
+def _text(epoch: str, key: Key) -> str:
+    """Return the key of a number in a store, without the size of an array."""
+    of_epoch = _texts.get(epoch)
+    text = None if of_epoch is None else of_epoch.get(key)
+    if text is None:
+        if sum(map(len, _texts.values())) >= MAX_KEYS:
+            _texts.clear()
+        model, name = key
+        text = _texts.setdefault(epoch, {})[key] = _parse_key(f"{epoch}/{model}/{name}")[0]
+    return text
 
 
 def fading(name: str, half_life: int | None) -> str:
@@ -280,17 +301,19 @@ def check_half_life(half_life: int | None) -> None:
         raise InvalidArgument(f"half_life is {half_life!r}: expected a whole number of observations, or none")
 
 
-# Enough for the keys that a worker uses at a time; others are parsed again.
-@lru_cache(maxsize=16384)
-def _parse_key(key: str, expected: str = "HALF_LIFE@START/MODEL/NAME") -> tuple[str, Key]:
-    """Return the epoch's name, and the number's key."""
+@lru_cache(maxsize=MAX_KEYS)
+def _parse_key(key: str, expected: str = "HALF_LIFE@START/MODEL/NAME") -> tuple[str, str, Key]:
+    """Return the text, the epoch's name, and the number's key.
+
+    The text is the same object for all states. What is added by it then need be neither hashed nor compared.
+    """
     epoch, _, number = key.partition("/")
     try:
         Epoch.parse(epoch)
         model, name = number.split("/")
     except ValueError:
         raise InvalidArgument(f"{key!r} is not the key of a learned state: expected {expected}") from None
-    return epoch, (model, name)
+    return key, epoch, (model, name)
 
 
 def _parse_key_of_array(key: str, size: int) -> tuple[str, Key]:
@@ -298,4 +321,5 @@ def _parse_key_of_array(key: str, size: int) -> tuple[str, Key]:
     expected = f"HALF_LIFE@START/MODEL/NAME/{size}"
     if stated != str(size):
         raise InvalidArgument(f"{key!r} is not the key of a learned state: expected {expected}")
-    return _parse_key(number, expected)
+    _, epoch, key_of_number = _parse_key(number, expected)
+    return epoch, key_of_number
