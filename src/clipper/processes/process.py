@@ -130,11 +130,7 @@ class ManagedProcess:
 
     async def has_exited_within(self, seconds: float) -> bool:
         """Wait for its exit, no longer than that; return whether it has exited."""
-        # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the exit.
-        with contextlib.suppress(TimeoutError):  # the event decides, not which of the two came first
-            async with asyncio.timeout(seconds):
-                await self.exited.wait()
-        return self.exited.is_set()
+        return await is_set_within(self.exited, seconds)
 
     def _signal(self, number: signal.Signals) -> None:
         # Through the pidfd, a signal cannot hit another process that has got the pid since.
@@ -166,3 +162,12 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return  # nothing is left in it, or only the leader, which waits to be reaped
+
+
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event, no longer than that; return whether it is set."""
+    # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
+    with contextlib.suppress(TimeoutError):  # the event decides, not which of the two came first
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()

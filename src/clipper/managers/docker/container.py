@@ -1,7 +1,6 @@
 """One container in Docker, and its log."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ClipperError, NotFound
 from clipper.managers.docker.engine import Engine, State
 from clipper.managers.docker.log_lines import line_time, lines_after, nanoseconds
+from clipper.processes.process import is_set_within
 
 log = logging.getLogger(__name__)
 
@@ -102,11 +102,7 @@ class DockerContainer:
         self.exited.set()
 
     async def has_exited_within(self, seconds: float) -> bool:
-        # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the exit.
-        with contextlib.suppress(TimeoutError):  # the event decides, not which of the two came first
-            async with asyncio.timeout(seconds):
-                await self.exited.wait()
-        return self.exited.is_set()
+        return await is_set_within(self.exited, seconds)
 
     async def stop(self, grace_s: float) -> None:
         if self.exited.is_set():

@@ -9,6 +9,7 @@ from clipper.errors import ClipperError, Unavailable
 from clipper.managers.ray.actors import CALL_TIMEOUT_S, Actors
 from clipper.managers.ray.connection import ActorGone, ActorUnreachable
 from clipper.managers.ray.messages import Method
+from clipper.processes.process import is_set_within
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,7 @@ class ActorProcess:
         return self._pid
 
     async def has_exited_within(self, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):  # the event decides, not which of the two came first
-            async with asyncio.timeout(seconds):
-                await self.exited.wait()
-        return self.exited.is_set()
+        return await is_set_within(self.exited, seconds)
 
     async def stop(self, grace_s: float) -> None:
         if self.exited.is_set():
