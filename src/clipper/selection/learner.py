@@ -27,9 +27,6 @@ ASK_TIMEOUT_S = 5.0
 # have room. Further pieces wait.
 MAX_ASKING = 1000
 
-# What is called back needs no context variables: without this each piece of feedback would keep a copy of them.
-_NO_VARIABLES = Context()
-
 
 class Learner:
     """Learns from an application's feedback."""
@@ -37,6 +34,8 @@ class Learner:
     def __init__(self, application: Application) -> None:
         self._application = application
         self._loop = asyncio.get_running_loop()
+        # What is called back needs no context variables: without this each piece of feedback would keep a copy of them.
+        self._no_variables = Context()
 
     def missing_contexts(self, feedback: Sequence[Feedback]) -> list[str]:
         """Return the contexts that feedback is on, as far as they are not in memory."""
@@ -155,7 +154,7 @@ class Learner:
             ),
             commit.remember,
         )
-        committed.add_done_callback(commit.acknowledge, context=_NO_VARIABLES)
+        committed.add_done_callback(commit.acknowledge, context=self._no_variables)
         return committed
 
     def make_up(self) -> None:
