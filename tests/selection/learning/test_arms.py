@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clipper.selection.learning.arms import Arms, lineage
+from clipper.selection.learning.arms import MAX_PLACES, Arms, lineage
 from clipper.selection.learning.totals import Arrays, Totals
 
 # From a store of before versions were told apart, and from now.
@@ -115,3 +115,12 @@ def test_arms_are_equal_with_the_same_versions_and_ramps() -> None:
     assert Arms(origins) != origins
     assert Arms(origins, ramps={"m": 1}).with_key("m", "m:3") == Arms({"m": (("m:3", 1.0),)})
     assert (Arms(origins).key("m"), Arms(origins).key("other")) == ("m:2", "other")
+
+
+def test_more_keys_than_are_remembered_have_their_places_all_the_same() -> None:
+    arms = Arms({"m": lineage("m", "2", PREDECESSORS, 0.5)})
+    taught = {("m", f"n{number}"): float(number) for number in range(MAX_PLACES + 10)}
+    for _ in range(2):
+        keyed = arms.keyed(taught)
+        assert keyed == {("m:2", name): amount for (_, name), amount in taught.items()}
+        assert arms.view(Totals({key: float(amount) for key, amount in keyed.items()})).numbers == taught

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.errors import InvalidArgument
-from clipper.selection.learning.ledger import EPOCH_HALF_LIVES, Epoch, Ledger, fading
+from clipper.selection.learning.ledger import EPOCH_HALF_LIVES, MAX_KEYS, Epoch, Ledger, fading
 
 HALF_LIFE = 10
 HORIZON = 1 / (1 - 2 ** (-1 / HALF_LIFE))
@@ -232,3 +232,13 @@ def test_its_length_is_of_numbers_alone() -> None:
     ledger = Ledger(10)
     ledger.add(ledger.entries({("a", "loss"): 1.0, ("a", "weights"): np.zeros(2)}))
     assert len(ledger) == 2  # the loss, and the observations
+
+
+def test_more_keys_than_are_remembered_are_right_all_the_same() -> None:
+    ledger = Ledger(HALF_LIFE)
+    taught = {("m", f"n{number}"): float(number) for number in range(MAX_KEYS + 10)}
+    for _ in range(2):
+        ledger.add(ledger.entries(taught))
+    totals = ledger.totals()
+    assert len(ledger) == len(taught) + 1
+    assert all(totals.number(*key) == pytest.approx(amount * (2**-0.2 + 2**-0.1)) for key, amount in taught.items())

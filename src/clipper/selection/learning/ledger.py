@@ -148,7 +148,7 @@ class Ledger:
         clock = self.clock + ahead
         now = Epoch.at(clock, self.half_life)
         scale, epoch = now.scale(clock), str(now)
-        entries: dict[str, Amount] = {_text(epoch, _SEEN): observations * scale, CLOCK: float(observations)}
+        entries: dict[str, Amount] = {_TEXTS.of(epoch, _SEEN): observations * scale, CLOCK: float(observations)}
         for key, amount in increments.items():
             fades, half_life = _half_life_of(key[1])
             if fades and half_life is None:  # this is so for every policy's counts, and is computed in advance
@@ -158,7 +158,7 @@ class Ledger:
                 began, factor = str(own), own.scale(clock)
             else:
                 began, factor = epoch, scale
-            text = _text(began, key)
+            text = _TEXTS.of(began, key)
             entries[f"{text}/{len(amount)}" if isinstance(amount, np.ndarray) else text] = amount * factor
         return entries
 
@@ -257,20 +257,28 @@ class Ledger:
         return {epoch for epoch in self._epochs if Epoch.parse(epoch).is_stale(self.clock)}
 
 
-# By epoch and key, the text of a number's key; see ``_parse_key``.
-_texts: dict[str, dict[Key, str]] = {}
+class _Texts:
+    """The keys of numbers in a store, each made once: see ``_parse_key``."""
+
+    def __init__(self) -> None:
+        self._by_epoch: dict[str, dict[Key, str]] = {}
+        self._count = 0
+
+    def of(self, epoch: str, key: Key) -> str:
+        """Return the text of a key, for an array without its size."""
+        of_epoch = self._by_epoch.get(epoch)
+        text = None if of_epoch is None else of_epoch.get(key)
+        if text is None:
+            if self._count >= MAX_KEYS:
+                self._by_epoch.clear()
+                self._count = 0
+            model, name = key
+            text = self._by_epoch.setdefault(epoch, {})[key] = _parse_key(f"{epoch}/{model}/{name}")[0]
+            self._count += 1
+        return text
 
 
-def _text(epoch: str, key: Key) -> str:
-    """Return the key of a number in a store, without the size of an array."""
-    of_epoch = _texts.get(epoch)
-    text = None if of_epoch is None else of_epoch.get(key)
-    if text is None:
-        if sum(map(len, _texts.values())) >= MAX_KEYS:
-            _texts.clear()
-        model, name = key
-        text = _texts.setdefault(epoch, {})[key] = _parse_key(f"{epoch}/{model}/{name}")[0]
-    return text
+_TEXTS = _Texts()
 
 
 def fading(name: str, half_life: int | None) -> str:
