@@ -269,3 +269,26 @@ def test_an_offer_of_another_protocol_is_ignored(running: Running, at_once_bytes
 def test_a_tunnel_is_refused(running: Running, method: bytes) -> None:
     answer = running.answer(running.connect(method + b" localhost:22 HTTP/1.1\r\n" + AUTHORIZED + b"\r\nSSH-2.0"))
     assert answer.startswith(b"HTTP/1.1 400")
+
+
+def test_who_has_just_connected_is_answered_when_the_server_stops(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "FIRST_REQUEST_S", 60.0)
+    quick = running.connect()
+    until(lambda: running.connections == 1)
+    running.server.should_exit = True
+    until(lambda: not any(each.is_serving() for each in running.server.servers))
+    quick.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n" + AUTHORIZED + b"\r\n")
+    assert running.answer(quick).startswith(b"HTTP/1.1 200")
+
+
+def test_who_has_connected_and_says_nothing_does_not_hold_up_a_stop(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "FIRST_REQUEST_S", 0.05)
+    silent = running.connect()
+    until(lambda: running.connections == 1)
+    running.server.should_exit = True
+    assert running.answer(silent) == b""
+    until(lambda: running.connections == 0)

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -15,6 +17,7 @@ import pytest
 from live_server import APP, Server, answering, with_application
 
 from clipper.errors import Unavailable
+from clipper.home import read_place
 from clipper.processes.proc import parent_of, pids
 from redis_server import RedisServer
 from tcp_proxy import TcpProxy
@@ -75,9 +78,21 @@ def test_a_leader_that_stops_hands_over_and_its_standby_has_everything(servers: 
     assert second.ask("GET", "/health/live").status_code == 200
     assert second.ask("GET", "/health/ready").status_code == 503
 
-    assert first.stop() == 0
-    until(lambda: leads(second))
-    until(lambda: answers(second))
+    has_taken_over = Event()
+
+    def find() -> None:
+        while not has_taken_over.is_set():
+            read_place(second.home)
+
+    with ThreadPoolExecutor(1) as thread:
+        finding = thread.submit(find)
+        try:
+            assert first.stop() == 0
+            until(lambda: leads(second))
+            until(lambda: answers(second))
+        finally:
+            has_taken_over.set()
+        finding.result()  # at each moment it was where it had been
     assert lease_of(second)["epoch"] == 2
     assert second.stop() == 0
 

@@ -40,6 +40,9 @@ BODY_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 30.0
 # For answers to operators under way when the server stops.
 GRACE_S = 2
+# Who has connected no longer ago than this, when it stops, may still send a request. Another server may go on with the
+# port, as a standby that leads does, and its clients should not notice.
+FIRST_REQUEST_S = 0.25
 # uvicorn calls ``on_tick`` ten times a second; a look at all connections takes microseconds.
 _TICKS_A_SWEEP = 2
 
@@ -92,6 +95,14 @@ class Connection(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The server stops: end as soon as what is under way is answered."""
+        left_s = FIRST_REQUEST_S - (time.monotonic() - self._head_since_s)
+        if self.cycle is None and left_s > 0:
+            self.loop.call_later(left_s, super().shutdown)
+        else:
+            super().shutdown()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle

@@ -61,11 +61,16 @@ class Succession:
         if (lease := await standby.ask()) is not None:
             leadership = Leadership(registry, lease, self._port.address, time.time())
         else:
-            async with self._standing_by(standby, registry):
-                if (lease := await standby.wait()) is None:
-                    return None
-                # It is renewed from now on, also while the calls under way are answered.
-                leadership = Leadership(registry, lease, self._port.address, time.time())
+            try:
+                async with self._standing_by(standby, registry):
+                    if (lease := await standby.wait()) is None:
+                        return None
+                    # It is renewed from now on, also while the calls under way are answered.
+                    leadership = Leadership(registry, lease, self._port.address, time.time())
+            finally:
+                # A server that goes on to lead is found where it is, and whoever calls it waits until it answers.
+                if lease is None:
+                    self._home.place.unlink(missing_ok=True)
         log.info("this server leads, with epoch %(epoch)d", {"epoch": lease.epoch})
         await fetch_missing(registry, artifacts)
         return leadership
@@ -88,7 +93,6 @@ class Succession:
             api.should_exit = True
             await serving
             await keepers.stop()
-            self._home.place.unlink(missing_ok=True)
 
     def _role_of(self, token: str | None) -> Role | None:
         """Other tokens are in the registry, which only the leader reads."""
