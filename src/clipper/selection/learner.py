@@ -16,7 +16,7 @@ from clipper.selection.asked import Asked, AskedByName
 from clipper.selection.feedback.scoring import lesson, shown_of_newcomers
 from clipper.selection.learning.tally import Amount
 from clipper.selection.learning.totals import Key
-from clipper.selection.lessons import Joined, Learned, join, learn, missing_models
+from clipper.selection.lessons import Joined, Scored, join, learn, missing_models
 from clipper.selection.policies.policy import JudgedQuery, Totals
 from clipper.selection.query import Query
 from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S, Observation
@@ -138,13 +138,13 @@ class Learner:
         contexts, committer = application.contexts, application.surroundings.committer
         committer.check_room()
         try:
-            learned = learn(application, joined, self._loop.time())
+            scored, lessons = learn(application, joined, self._loop.time())
         except PolicyFailed as error:
             application.counts.fail_policy(str(error))
             raise
-        entries = {each: contexts.begin(each, lesson) for each, lesson in learned.lessons.items()}
-        learned.lessons.clear()  # they are in the entries, and what follows waits for the disk
-        commit = _Commit(application, feedback, joined.query, learned, entries)
+        entries = {each: contexts.begin(each, lesson) for each, lesson in lessons.items()}
+        # It waits for the disk, so it holds no more than it needs.
+        commit = _Commit(application, feedback, joined.query, scored, entries)
         committed = committer.submit(
             Observation(
                 feedback.id or None,
@@ -255,20 +255,20 @@ class _Commit:
         entries: what is added, by context.
     """
 
-    __slots__ = ("application", "entries", "feedback", "learned", "query")
+    __slots__ = ("application", "entries", "feedback", "query", "scored")
 
     def __init__(
         self,
         application: Application,
         feedback: Feedback,
         query: Query | None,
-        learned: Learned,
+        scored: Scored,
         entries: dict[str | None, dict[str, Amount]],
     ) -> None:
         self.application = application
         self.feedback = feedback
         self.query = query
-        self.learned = learned
+        self.scored = scored
         self.entries = entries
 
     def remember(self, was_added: bool) -> None:
@@ -278,23 +278,23 @@ class _Commit:
 
     def acknowledge(self, committed: "asyncio.Future[bool]") -> None:
         """The disk has it, or does not: count it."""
-        application, feedback, query, learned = self.application, self.feedback, self.query, self.learned
+        application, feedback, query, scored = self.application, self.feedback, self.query, self.scored
         is_durable = not committed.cancelled() and committed.exception() is None
         if not (is_durable or committed.cancelled()):
             application.contexts.doubt(self.entries)
         if not (is_durable and committed.result()):
             application.counts.feedback["duplicate" if is_durable else "failed"] += 1
             return
-        application.counts.learn(learned.losses_shown, learned.answer_loss, learned.reason)
+        application.counts.learn(scored.losses_shown, scored.answer_loss, scored.reason)
         self._tell_outcome()
         decisions = application.terms.decisions
         if decisions is not None and query is not None:
-            decisions.judge(query.id, feedback.label, feedback.reward, learned.losses, learned.answer_loss)
+            decisions.judge(query.id, feedback.label, feedback.reward, scored.losses, scored.answer_loss)
 
     def _tell_outcome(self) -> None:
         outcomes, query = self.application.outcomes, self.query
         if self.feedback.label is not None and self.application.terms.default is not None:
-            outcomes.told_of_default(self.learned.no_answer_loss)
+            outcomes.told_of_default(self.scored.no_answer_loss)
         if query is None or query.choice is None:
             return
         missed: Collection[str] = query.choice.models

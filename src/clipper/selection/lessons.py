@@ -37,8 +37,8 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
-    """The lessons of one piece of feedback.
+class Scored:
+    """How wrong models and the answer were, by one piece of feedback.
 
     Attributes:
         losses: by model, under the name by which the policy chose it.
@@ -46,7 +46,6 @@ class Learned:
         answer_loss: loss of the user's answer; None if the feedback does not say.
         reason: cause of that loss: ``wrong`` for the models' output, or the error code behind another answer.
         no_answer_loss: loss of what the user gets if no model answers.
-        lessons: increments by context.
     """
 
     losses: dict[str, float]
@@ -54,7 +53,6 @@ class Learned:
     answer_loss: float | None
     reason: str
     no_answer_loss: float
-    lessons: dict[str | None, Keyed]
 
 
 def join(
@@ -102,8 +100,8 @@ def missing_models(application: Application, joined: Joined, now_s: float) -> Se
     return [model for model in needed if model not in joined.outputs]
 
 
-def learn(application: Application, joined: Joined, now_s: float) -> Learned:
-    """Compute what the feedback teaches.
+def learn(application: Application, joined: Joined, now_s: float) -> tuple[Scored, dict[str | None, Keyed]]:
+    """Compute what the feedback teaches: losses, and increments by context.
 
     Raises:
         InvalidArgument: the label or reward cannot be scored.
@@ -159,7 +157,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> Learned:
         # By the links' names; by version for versions without a link, such as one that a query named.
     names = {name: name if terms.arms.key(name) == arms.key(name) else arms.key(name) for name in losses}
     losses_shown = {names[name]: each for name, each in losses.items()}
-    return Learned(losses, losses_shown, answer_loss, reason, no_answer, lessons)
+    return Scored(losses, losses_shown, answer_loss, reason, no_answer), lessons
 
 
 def _judged(
