@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -276,6 +277,25 @@ def test_what_is_acknowledged_was_waited_for_whenever_a_wait_begins(tmp_path: Pa
             futures += [send(f"{turn}-{number}") for number in range(3 if turn % 3 else 450)]
             await turn_over(turn % 7)
         assert all(await asyncio.gather(*futures)) and not early
+        await store.close()
+
+    run_clean(scenario())
+
+
+def test_what_is_applied_keeps_no_arrays_while_the_disk_is_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        committer = Committer(store)
+        store.sync_held.clear()
+        array = np.ones(1000)
+        known = ref(array)
+        told: list[bool] = []
+        durable = committer.submit(Observation("one", "app", {EVERYONE: {"never@0/a/x/1000": array}}), told.append)
+        del array
+        await until_async(lambda: told and known() is None)
+        assert not durable.done()
+        store.sync_held.set()
+        assert await durable
         await store.close()
 
     run_clean(scenario())

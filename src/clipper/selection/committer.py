@@ -46,14 +46,15 @@ class _Piece:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Pieces that the store has.
+    """Pieces that the store has. What they add is not kept: arrays would be many while the disk is waited for.
 
     Attributes:
+        durable: of each, the future.
         are_new: of each, whether it was added.
         told: set once all have been added to memory.
     """
 
-    pieces: list[_Piece]
+    durable: "list[asyncio.Future[bool]]"
     are_new: list[bool]
     told: asyncio.Event
 
@@ -147,7 +148,7 @@ class Committer:
                     piece.durable.set_exception(why)
             return
         # In the step in which the store has them: a wait for the disk that begins later is for all of them.
-        batch = _Batch(pieces, are_new, asyncio.Event())
+        batch = _Batch([piece.durable for piece in pieces], are_new, asyncio.Event())
         self._applied.append(batch)
         self._undurable += len(pieces)
         self._begin_sync()
@@ -186,14 +187,14 @@ class Committer:
         self._sync_s = max(asyncio.get_running_loop().time() - began_s, WAIT_KEPT * self._sync_s)
         for batch in applied:
             await batch.told.wait()
-            for index, (piece, is_new) in enumerate(zip(batch.pieces, batch.are_new)):
+            for index, (durable, is_new) in enumerate(zip(batch.durable, batch.are_new)):
                 self._undurable -= 1
-                if piece.durable.done():
+                if durable.done():
                     continue
                 if why is None:
-                    piece.durable.set_result(is_new)
+                    durable.set_result(is_new)
                 else:
-                    piece.durable.set_exception(why)
+                    durable.set_exception(why)
                 if index % MAX_TOLD == MAX_TOLD - 1:
                     await asyncio.sleep(0)
 

@@ -252,10 +252,11 @@ class _Commit:
     """A piece of feedback on its way to the store, to memory and to whoever sent it.
 
     Attributes:
-        entries: what is added, by context.
+        entries: what is added, by context, until memory has it.
+        contexts: those that it is added to.
     """
 
-    __slots__ = ("application", "entries", "feedback", "query", "scored")
+    __slots__ = ("application", "contexts", "entries", "feedback", "query", "scored")
 
     def __init__(
         self,
@@ -270,18 +271,20 @@ class _Commit:
         self.query = query
         self.scored = scored
         self.entries = entries
+        self.contexts = tuple(entries)
 
     def remember(self, was_added: bool) -> None:
         """The store has it, or does not: add it to memory, too."""
         for context, amounts in self.entries.items():
             self.application.contexts.end(context, amounts, was_added=was_added)
+        self.entries = {}
 
     def acknowledge(self, committed: "asyncio.Future[bool]") -> None:
         """The disk has it, or does not: count it."""
         application, feedback, query, scored = self.application, self.feedback, self.query, self.scored
         is_durable = not committed.cancelled() and committed.exception() is None
         if not (is_durable or committed.cancelled()):
-            application.contexts.doubt(self.entries)
+            application.contexts.doubt(self.contexts)
         if not (is_durable and committed.result()):
             application.counts.feedback["duplicate" if is_durable else "failed"] += 1
             return
