@@ -205,7 +205,7 @@ def sqlite_file(folder: Path) -> Iterator[SqliteFile]:
 @contextmanager
 def redis_server(folder: Path) -> Iterator[RedisServer]:
     port = servers.free_port()
-    options = ["--port", f"{port}", "--dir", str(folder), "--save", "", "--appendonly", "yes"]
+    options = ["--bind", "127.0.0.1", "--port", f"{port}", "--dir", str(folder), "--save", "", "--appendonly", "yes"]
     # A rewrite takes a core for a minute, whenever it comes.
     options += ["--auto-aof-rewrite-percentage", "0"]
     with subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL) as process:

@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from types import TracebackType
 
+from clipper.supervisor.workers.ports import port_of
+from ports import keep_port
 from waiting import until
 
 START_TIMEOUT_S = 60.0
@@ -15,15 +17,14 @@ START_TIMEOUT_S = 60.0
 class RedisServer:
     """A real redis-server of this test's own, with an append-only file; killed at the block's end, if it runs.
 
-    Its port is kept for it, whether it runs or not: a socket that does not listen shares it.
+    Its port is kept for it, whether it runs or not.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._holder = socket.socket()
-        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._holder.bind(("127.0.0.1", 0))
-        self.port: int = self._holder.getsockname()[1]
+        self._log = folder / "redis.log"
+        self._holder = keep_port()
+        self.port = port_of(self._holder)
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "RedisServer":
@@ -44,6 +45,8 @@ class RedisServer:
         program = shutil.which("redis-server")
         assert program, "redis-server is not installed: scripts/setup.sh does it"
         arguments = [
+            "--bind",
+            "127.0.0.1",
             "--port",
             str(self.port),
             "--dir",
@@ -53,18 +56,14 @@ class RedisServer:
             "--appendfsync",
             "always",
         ]
-        self.process = subprocess.Popen([program, *arguments, *options], stdout=subprocess.DEVNULL)
-        self._wait_until_loaded()
+        with self._log.open("ab") as log:
+            process = self.process = subprocess.Popen([program, *arguments, *options], stdout=log)
+        until(self._answers, failed=lambda: process.poll() is not None and self._log.read_text())
 
     def kill(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
-
-    def _wait_until_loaded(self) -> None:
-        process = self.process
-        assert process is not None
-        until(self._answers, failed=lambda: process.poll() is not None and f"redis-server ended: {process.returncode}")
 
     def _answers(self) -> bool:
         try:

@@ -2,20 +2,15 @@
 
 import asyncio
 import json
-import socket
 
 from clipper.control.address import TcpAddress
 from clipper.control.client import ask
 from clipper.control.identity import PeerName, Secured, write_identity
 from clipper.control.messages import Command, R
+from clipper.supervisor.workers.ports import port_of
 from control_channel import LEADS, NOW, authority, contexts
+from ports import keep_port
 from serving import TIMEOUT_S, Process, Serving
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class RemoteWorker(Process):
@@ -23,8 +18,9 @@ class RemoteWorker(Process):
 
     def __init__(self, system: Serving, instance: int, at: "RemoteWorker | None" = None, **config: object) -> None:
         self.name = PeerName("worker", instance)
-        self.port = free_port() if at is None else at.port
-        self.address = TcpAddress("127.0.0.1", free_port()) if at is None else at.address
+        self._held = (keep_port(), keep_port()) if at is None else at._held
+        self.port = port_of(self._held[0])
+        self.address = TcpAddress("127.0.0.1", port_of(self._held[1]))
         identity = system.folder / f"identity-{instance}.pem"
         write_identity(identity, authority(0).issue(self.name, NOW))
         config |= {
@@ -38,6 +34,11 @@ class RemoteWorker(Process):
         }
         super().__init__("clipper.worker", ["--config", json.dumps(config)], system.folder / f"remote-{instance}.log")
         system.others.append(self)
+
+    def stop(self) -> None:
+        super().stop()
+        for held in self._held:
+            held.close()
 
     def ask(self, command: Command[R], name: PeerName = LEADS) -> R:
         secured = Secured(contexts(name).dialling, self.name)

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -112,15 +111,6 @@ def running(program: Path, *options: str, listen: str | None = None, token: str 
     with started(program, *options, listen=listen, token=token) as container:
         container.wait_until_listening()
         yield container
-
-
-@contextmanager
-def free_port(host: str) -> Iterator[int]:
-    """A port that nobody else is given: it is bound here, and a program may listen on it all the same."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind((host, 0))
-        yield held.getsockname()[1]
 
 
 def missing_tools() -> list[str]:

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from caller import Caller, Refused, aligned_with_other_bytes
 from fuzzing import fuzz
-from programs import Programs, free_port, running, started
+from programs import Programs, running, started
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, Kind, header
+from clipper.supervisor.workers.ports import port_of
 from clipper.types import DType, InputType
+from ports import keep_port
 from waiting import until
 
 ROWS = [[20.0, 2.0], [30.0, 4.0], [50.0, 6.0]]
@@ -339,8 +341,8 @@ def test_what_is_no_socket_is_left_alone(programs: Programs, tmp_path: Path, mon
 
 def test_tcp_asks_for_the_token(programs: Programs) -> None:
     with (
-        free_port("127.0.0.1") as port,
-        running(programs.sum, listen=f"tcp:127.0.0.1:{port}", token="s3cret") as container,
+        keep_port() as held,
+        running(programs.sum, listen=f"tcp:127.0.0.1:{port_of(held)}", token="s3cret") as container,
     ):
         for wrong in ("", "s3cre", "s3cret!", "S3cret"):
             caller = Caller(container.address)
@@ -349,9 +351,9 @@ def test_tcp_asks_for_the_token(programs: Programs) -> None:
         with container.caller(token="s3cret") as caller:
             assert [float(output) for output in caller.predict(ROWS).outputs] == [22.0, 34.0, 56.0]
     with (
-        free_port("::1") as port,
-        running(programs.sum, listen=f"tcp:[::1]:{port}", token="t"),
-        Caller(f"tcp:::1:{port}").socket,
+        keep_port("::1") as held,
+        running(programs.sum, listen=f"tcp:[::1]:{port_of(held)}", token="t"),
+        Caller(f"tcp:::1:{port_of(held)}").socket,
     ):
         pass
 

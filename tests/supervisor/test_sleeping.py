@@ -9,8 +9,9 @@ import httpx
 import pytest
 from live_server import APP, TIMEOUT_S, Server, answering, processes_of
 
-from benchmarks.servers import free_port
 from clipper.processes.proc import parent_of
+from clipper.supervisor.workers.ports import port_of
+from ports import keep_port
 from waiting import until
 
 RANGE = {"min": 0, "max": 2}
@@ -122,7 +123,8 @@ def test_queries_to_many_that_sleep_are_all_answered_in_time(server: Server) -> 
 @pytest.mark.scale
 def test_one_that_sleeps_and_wakes_in_the_midst_of_changes(server: Server) -> None:
     """Whatever is done to it: who asks is answered, and in the end it is as was asked for."""
-    random, port = Random(7), free_port()
+    random, held = Random(7), keep_port()
+    port = port_of(held)
     options = ("--idle-after", "1", "--start-method", "forkserver", f"--query-port={port}")
     server.start(*options)
     server.deploy("m", answering("1"), version="1", input_type="float64[2]", replicas=RANGE)
@@ -154,7 +156,7 @@ def test_one_that_sleeps_and_wakes_in_the_midst_of_changes(server: Server) -> No
                 server.kill()
                 server.start(*options)
 
-    with ThreadPoolExecutor(1) as thread:
+    with held, ThreadPoolExecutor(1) as thread:
         asking = thread.submit(ask)
         try:
             for version in range(2, 10):
