@@ -1,20 +1,22 @@
 """Connections over TCP that are kept for the next command."""
 
 import asyncio
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from clipper.control import client as client_module
 from clipper.control.address import UnixAddress
-from clipper.control.client import FREE_S, LIFE_S, MAX_FREE, Connections
+from clipper.control.client import FREE_S, LIFE_S, MAX_FREE, Connections, ask
 from clipper.control.identity import PeerName
-from clipper.control.messages import AnyCommand, AnyReply, CommandRefused, Drain, GetLoads, Loads
+from clipper.control.messages import AnyCommand, AnyReply, CommandRefused, Drain, Framer, GetLoads, Loads, encode
 from clipper.control.server import LIFE_S as SERVER_LIFE_S
 from clipper.control.server import MAX_CONNECTIONS, SILENCE_S
 from clipper.errors import ProtocolViolation
 from control_channel import LEADS, OTHER, Listening, contexts, listening
-from event_loops import ShiftedLoop, run_clean
+from event_loops import ShiftedLoop, run_clean, turn_over
 from waiting import until_async
 
 SUPERVISOR, WORKER = contexts(LEADS).dialling, contexts(OTHER).dialling
@@ -129,5 +131,36 @@ def test_over_a_unix_socket_each_command_has_its_own(tmp_path: Path) -> None:
         assert await kept.ask(address, GetLoads(()), 9) == Loads(())
         assert not kept._free
         worker.server.close()
+
+    run_clean(main())
+
+
+def test_a_worker_that_has_not_accepted_all_who_dial_yet_is_waited_for(tmp_path: Path) -> None:
+    """Its unix socket has no room for more. It was taken for a worker that hangs, and replaced."""
+    path = tmp_path / "s"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        framer = Framer()
+        while data := await reader.read(1000):
+            for _ in framer.feed(data):
+                writer.write(encode(Loads(())))
+        writer.close()
+
+    async def main() -> None:
+        with socket.socket(socket.AF_UNIX) as bound, ExitStack() as stack:
+            bound.bind(str(path))
+            bound.listen(1)
+            with pytest.raises(BlockingIOError):
+                while True:
+                    dialling = stack.enter_context(socket.socket(socket.AF_UNIX))
+                    dialling.setblocking(False)
+                    dialling.connect(str(path))
+            with pytest.raises(TimeoutError):
+                await ask(UnixAddress(str(path)), GetLoads(()), 0.1)
+            asked = asyncio.create_task(ask(UnixAddress(str(path)), GetLoads(()), 60.0))
+            await turn_over()
+            stack.close()
+            async with await asyncio.start_unix_server(serve, sock=bound):
+                assert await asked == Loads(())
 
     run_clean(main())

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from clipper.control.snapshot import ApplicationSnapshot
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE
 from clipper.settings.application import Link, Selection
-from serving import Serving, application, model, serving, version
+from serving import Client, Serving, application, model, post, serving, version
 from waiting import until
 
 CONSTANT = "def predict(inputs):\n    return [{}] * len(inputs)\n"
@@ -245,6 +246,26 @@ def test_what_was_acknowledged_survives_a_kill_and_a_dead_worker_is_told() -> No
         for dead in (worker, other):
             dead.control.close()
         system.workers.clear()
+
+
+def test_feedback_that_comes_by_the_piece_at_the_wrong_worker_is_passed_on_however_much_it_is() -> None:
+    """Each piece had a connection to the other worker, which has room for a hundred that it has not accepted yet."""
+    with serving() as system:
+        one, other = system.start_worker(), system.start_worker()
+        container = system.start_container(CONSTANT.format(1), "r")
+        system.apply([learner("app", "exp3", "r")], [model(version(container, cache=True), name="r")])
+        with ExitStack() as stack:
+            by_instance: dict[int, list[Client]] = {one.instance: [], other.instance: []}
+            while not by_instance[other.instance] or len(by_instance[one.instance]) < 8:
+                client = stack.enter_context(one.connect())  # one of both takes it
+                by_instance[client.ask("/app/predict", {"input": [1]}).json["query_id"] >> 33].append(client)
+            (asking, *_), sending = by_instance[other.instance], by_instance[one.instance][:8]
+            ids = [asking.ask("/app/predict", {"input": [1]}).json["query_id"] for _ in range(400)]
+            for number, client in enumerate(sending):
+                client.send(b"".join(post("/app/observe", {"query_id": each, "label": 1}) for each in ids[number::8]))
+            answers = [client.read() for client in sending for _ in range(50)]
+        assert [answer.status for answer in answers] == [200] * 400, answers
+        assert observations(system, "app") == 400
 
 
 def _answers_alone(system: Serving) -> bool:

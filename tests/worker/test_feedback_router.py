@@ -10,7 +10,7 @@ from selectors import SelectorKey
 import pytest
 
 from clipper.control.feedback import Feedback, Outcome
-from clipper.control.messages import AnyReply, Draining, Framer, Observe, Observed, decode_command, encode
+from clipper.control.messages import AnyReply, Draining, Framer, Observe, Observed, ObservePart, decode_command, encode
 from clipper.control.snapshot import Peer
 from clipper.errors import Overloaded, StoreUnavailable
 from clipper.selection.learner import Learner
@@ -92,6 +92,39 @@ def test_peer_that_answers_something_else_is_no_success(tmp_path: Path) -> None:
         for _ in range(2):
             outcomes = await router.observe(application, [on_query(first_id(THERE), b"1")])
             assert [each.error for each in outcomes] == ["unavailable"]
+        await peer.stop()
+
+    run(tmp_path, ONE, scenario)
+
+
+def test_what_a_peer_has_passed_on_is_learned_by_application_and_told_in_order(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("single"))
+        asked = [(await desk.answer(application)).query_id for _ in range(3)]
+        router = FeedbackRouter(HERE)
+        parts = [
+            ObservePart("known", (on_query(asked[0], b"1"), on_query(first_id(HERE) + 10**6, b"1"))),
+            ObservePart("other", (on_query(asked[1], b"1"),)),
+            ObservePart("known", (on_query(asked[2], b"1"),)),
+        ]
+        outcomes = await router.observe_parts({"known": application}.get, parts)
+        assert [each.error for each in outcomes] == [None, "not_found", "not_found", None]
+        assert "'other' is not known" in outcomes[2].cause
+
+    run(tmp_path, ONE, scenario, cache=True)
+
+
+def test_a_peer_that_listens_elsewhere_now_is_found_there(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("single"))
+        router = FeedbackRouter(HERE)
+        router.follow([Peer(THERE, str(tmp_path / "before"))])
+        (lost,) = await router.observe(application, [on_query(first_id(THERE), b"1")])
+        peer = PeerWorker(tmp_path / "now", lambda command: Observed((Outcome(),) * len(command.feedback)))
+        await peer.start()
+        router.follow([Peer(THERE, str(peer.path))])
+        (told,) = await router.observe(application, [on_query(first_id(THERE), b"1")])
+        assert (lost.error, told.error) == ("unavailable", None)
         await peer.stop()
 
     run(tmp_path, ONE, scenario)

@@ -1,6 +1,7 @@
 """Sends commands to workers over their control channels."""
 
 import asyncio
+import socket
 from typing import TypeVar
 
 from clipper.control.address import ControlAddress, TcpAddress, UnixAddress
@@ -11,6 +12,8 @@ from clipper.errors import ProtocolViolation
 R = TypeVar("R")
 
 _READ_BYTES = 64 * 1024
+# A unix socket, unlike TCP, does not wait until there is room among those that wait to be accepted.
+_DIAL_AGAIN_S = 0.01
 # Kept for one worker over TCP: a supervisor has two commands under way at most times. 64 peers with two each are half
 # of what a worker takes.
 MAX_FREE = 2
@@ -129,7 +132,7 @@ async def _exchange(streams: Streams, command: Command[R], message: bytes | None
 
 async def _connect(address: ControlAddress, secured: Secured | None) -> Streams:
     if isinstance(address, UnixAddress):
-        return await asyncio.open_unix_connection(address.path)
+        return await _dial_on_this_machine(address.path)
     if secured is None:
         raise PermissionError(f"{address} asks for a certificate, and this process has none: start it on that node")
     try:
@@ -142,6 +145,22 @@ async def _connect(address: ControlAddress, secured: Secured | None) -> Streams:
         writer.transport.abort()
         raise
     return reader, writer
+
+
+async def _dial_on_this_machine(path: str) -> Streams:
+    while True:
+        # Done by hand: asyncio takes a socket that cannot be connected yet for one that is.
+        dialling = socket.socket(socket.AF_UNIX)
+        dialling.setblocking(False)
+        try:
+            dialling.connect(path)
+            return await asyncio.open_unix_connection(sock=dialling)
+        except BlockingIOError:  # more wait to be accepted than may; the worker is there
+            dialling.close()
+        except BaseException:
+            dialling.close()
+            raise
+        await asyncio.sleep(_DIAL_AGAIN_S)
 
 
 async def _read_message(reader: asyncio.StreamReader) -> bytes:

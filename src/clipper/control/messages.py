@@ -188,11 +188,24 @@ class Observed(Struct, frozen=True, tag=True):
     outcomes: tuple[Outcome, ...]
 
 
-class Observe(Command[Observed], frozen=True, tag=True):
-    """Feedback on queries that this worker answered, from a worker to which it was sent."""
+class ObservePart(Struct, frozen=True):
+    """Feedback on one application."""
 
     application: str
     feedback: tuple[Feedback, ...]
+
+
+class Observe(Command[Observed], frozen=True, tag=True):
+    """Feedback on queries that this worker answered, from a worker to which it was sent.
+
+    Attributes:
+        others: more of it, on any application; outcomes come in the order of all. An older worker does not know of it,
+            and answers fewer outcomes.
+    """
+
+    application: str
+    feedback: tuple[Feedback, ...]
+    others: tuple[ObservePart, ...] = ()
 
 
 class ModelDescription(Struct, frozen=True):

@@ -2,22 +2,24 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from contextvars import Context
+from functools import partial
 from itertools import chain
 from typing import TypeVar
 
 from clipper.control.client import Connections
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.identity import IdentityFile, PeerName
-from clipper.control.messages import Command, GetStatistics, Observe
+from clipper.control.messages import Command, GetStatistics, Observe, Observed, ObservePart
 from clipper.control.snapshot import Peer
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
 from clipper.selection.application import Application
 from clipper.selection.learner import ASK_TIMEOUT_S, Learner
 from clipper.selection.query_ids import QueryIds
+from clipper.worker.forwarder import Forwarder
 from clipper.worker.slices import Slices
 
 R = TypeVar("R")
@@ -28,10 +30,11 @@ FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0
 STATISTICS_TIMEOUT_S = 2.0
 # Pieces of feedback in progress: four transactions of the store, each piece with at most a task. Others wait in order.
 MAX_UNDER_WAY = 4000
-# Pieces of a list whose contexts are read together, and the lists that may do so at once: together a part of the
-# contexts that a worker holds in memory, so that none goes again before its feedback is learned.
+# Pieces of a list whose contexts are read together, and the lists that are begun at once: together a part of the
+# contexts that a worker holds in memory, so that none goes again before its feedback is learned. Others wait in order:
+# if all were begun at once, all would be learned as late as the last.
 BEGUN_TOGETHER = 500
-MAX_PREPARING = 4
+MAX_BEGINNING = 4
 # Outcomes that are collected in one turn of the loop.
 ENDED_PER_STEP = 500
 
@@ -45,15 +48,20 @@ class FeedbackRouter:
         self._identity = identity
         self._connections = Connections()
         self._peers: dict[int, Peer] = {}
+        self._forwarders: dict[int, Forwarder] = {}
         self._under_way = 0
         self._slices = Slices(lambda: self._under_way < MAX_UNDER_WAY)
-        self._preparing = asyncio.Semaphore(MAX_PREPARING)
+        self._beginning = asyncio.Semaphore(MAX_BEGINNING)
         # Else each piece of feedback would keep a copy of the context variables.
         self._no_variables = Context()
 
     def follow(self, peers: Iterable[Peer]) -> None:
         """Set the workers of the current snapshot."""
+        before = self._peers
         self._peers = {peer.instance: peer for peer in peers if peer.instance != self._instance}
+        # One whose peer has gone, or listens elsewhere, passes on what it has, in vain.
+        kept = {instance for instance, peer in self._peers.items() if before.get(instance) == peer}
+        self._forwarders = {instance: each for instance, each in self._forwarders.items() if instance in kept}
 
     async def observe(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
         """Learn from feedback, here or at a peer. Return one outcome for each piece, in order."""
@@ -76,9 +84,8 @@ class FeedbackRouter:
         for start in range(0, len(feedback), BEGUN_TOGETHER):
             pieces = feedback[start : start + BEGUN_TOGETHER]
             # One by itself waits only for its own context, if at all.
-            missing = learner.missing_contexts(pieces) if len(pieces) > 1 else ()
-            async with self._preparing if missing else nullcontext():
-                await learner.read(missing)
+            async with self._beginning if len(pieces) > 1 else nullcontext():
+                await learner.read(learner.missing_contexts(pieces) if len(pieces) > 1 else ())
                 # Begin many before waiting for the first, so that they are committed together.
                 await self._slices.do(self._begin_all(learner, pieces, begun))
         outcomes: list[Outcome] = []
@@ -87,6 +94,27 @@ class FeedbackRouter:
             if index % ENDED_PER_STEP == ENDED_PER_STEP - 1:
                 await asyncio.sleep(0)  # awaiting a future that is done does not yield
         return outcomes
+
+    async def observe_parts(
+        self, find: Callable[[str], Application | None], parts: Sequence[ObservePart]
+    ) -> tuple[Outcome, ...]:
+        """Learn from what a peer has passed on. Return one outcome for each piece, in order.
+
+        Args:
+            find: returns the application of a name; None if it is not known.
+        """
+        feedback: dict[str, list[Feedback]] = defaultdict(list)
+        for part in parts:
+            feedback[part.application] += part.feedback
+
+        async def learn(name: str) -> list[Outcome]:
+            if (application := find(name)) is None:
+                unknown = Outcome(error="not_found", cause=f"application {name!r} is not known")
+                return [unknown] * len(feedback[name])
+            return await self.observe_here(application, feedback[name])
+
+        learned = dict(zip(feedback, map(iter, await asyncio.gather(*map(learn, feedback)))))
+        return tuple(next(learned[part.application]) for part in parts for _ in part.feedback)
 
     def close(self) -> None:
         """Close the connections to peers."""
@@ -141,16 +169,12 @@ class FeedbackRouter:
     ) -> Sequence[Outcome]:
         if instance == self._instance:
             return await self.observe_here(application, group)
-        try:
-            reply = await self._ask(self._peers[instance], Observe(application.name, tuple(group)), FORWARD_TIMEOUT_S)
-        except (OSError, ClipperError) as error:
-            cause = f"the worker that answered the query cannot be reached: {error!r}"
-            return [Outcome(error="unavailable", cause=cause)] * len(group)
-        if len(reply.outcomes) != len(group):
-            given = len(reply.outcomes)
-            cause = f"the worker that answered the query sent {given} outcomes for {len(group)} pieces of feedback"
-            return [Outcome(error="unavailable", cause=cause)] * len(group)
-        return reply.outcomes
+        if (forwarder := self._forwarders.get(instance)) is None:
+            forwarder = self._forwarders[instance] = Forwarder(partial(self._pass_on, self._peers[instance]))
+        return await forwarder.forward(application.name, group)
+
+    async def _pass_on(self, peer: Peer, feedback: Observe) -> Observed:
+        return await self._ask(peer, feedback, FORWARD_TIMEOUT_S)
 
 
 async def _end(future: "asyncio.Future[bool]") -> Outcome:

@@ -16,7 +16,6 @@ from time import monotonic
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
 from clipper.control.difference import Difference
-from clipper.control.feedback import Outcome
 from clipper.control.identity import IdentityFile
 from clipper.control.messages import (
     MAX_RECENT_INPUT_BYTES,
@@ -39,6 +38,7 @@ from clipper.control.messages import (
     Loads,
     Observe,
     Observed,
+    ObservePart,
     PolicyDescription,
     Readings,
     RecentInput,
@@ -218,12 +218,9 @@ class Worker:
                 return Demand(self._predictor.demanded())
             case GetReadings(marks, versions):
                 return await self._readings(marks, versions)
-            case Observe(name, feedback):
-                known = self._applications.get(name)
-                if known is None:
-                    unknown = Outcome(error="not_found", cause=f"application {name!r} is not known")
-                    return Observed((unknown,) * len(feedback))
-                return Observed(tuple(await self._router.observe_here(known, feedback)))
+            case Observe(name, feedback, others):
+                parts = [ObservePart(name, feedback), *others]
+                return Observed(await self._router.observe_parts(self._applications.get, parts))
             case DescribePolicy(name, context):
                 known = self._applications.get(name)
                 return PolicyDescription(found=False) if known is None else await describe(known, context)
