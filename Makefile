@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test test-scale compiled compiled-form wheel mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
+.PHONY: help setup check format test test-scale compiled compiled-form wheel mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -16,6 +16,7 @@ help:
 	@echo "make against COMMIT=abc123  compare the processor time of a query with that of another commit"
 	@echo "make workers  what one and two query workers answer on one and two cores; WORKERS=\"--cores 4 --workers 1 2 4\" measures others"
 	@echo "make contexts  queries and feedback in ten million contexts, in SQLite and in Redis; CONTEXTS=\"--contexts 100000 --stores redis\""
+	@echo "make feedback  more feedback than can be learned, from clients that do not wait; FEEDBACK=\"--stores redis --at-once 0 --rates 2000\""
 	@echo "make peers   measure other servers of models, each beside Clipper; PEERS=\"mosec ray\" TASKS=svm ROUNDS=8 picks some"
 	@echo "make peers-rpc  what gRPC and REST cost Clipper, PyTriton and MLServer; TASK=sum ROUNDS=6 SAVE=1"
 	@echo "make conformance  send the same calls to MLServer and Triton as to Clipper, and compare the answers; SAVE=1 puts them into docs/open-inference.md"
@@ -160,6 +161,11 @@ contexts:
 	@sh scripts/setup.sh bench
 	@command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server
 	@$(PY) -m benchmarks.contexts $(CONTEXTS)
+
+feedback:
+	@sh scripts/setup.sh bench
+	@command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server
+	@$(PY) -m benchmarks.open_feedback $(FEEDBACK)
 
 workers:
 	@sh scripts/setup.sh bench

@@ -228,13 +228,7 @@ def measure(name: str, store: SqliteFile | RedisServer, arguments: argparse.Name
     server.start(*started)
     try:
         with Clipper.connect(home=server.home) as clipper:
-            for model, factor in MODELS.items():
-                clipper.deploy(model, lambda rows, factor=factor: [factor] * len(rows), input_type="float64[8]")
-            clipper.create_application(
-                "many", model=list(MODELS), policy="exp3", slo_ms=SLO_MS, default_output=-1, loss="absolute"
-            )
-            told_ = [{"input": ROW, "label": 0.4, "context": PATTERN}] * TAUGHT
-            assert not any(isinstance(each, ClipperError) for each in clipper.observe_batch("many", told_))
+            teach(clipper)
         known = 0
         for contexts in arguments.contexts:
             server.stop()
@@ -251,6 +245,17 @@ def measure(name: str, store: SqliteFile | RedisServer, arguments: argparse.Name
                         keep(arguments.results, measured)
     finally:
         server.stop()
+
+
+def teach(clipper: Clipper) -> None:
+    """Make the application ``many``, and teach it in the context that is copied."""
+    for model, factor in MODELS.items():
+        clipper.deploy(model, lambda rows, factor=factor: [factor] * len(rows), input_type="float64[8]")
+    clipper.create_application(
+        "many", model=list(MODELS), policy="exp3", slo_ms=SLO_MS, default_output=-1, loss="absolute"
+    )
+    told_ = [{"input": ROW, "label": 0.4, "context": PATTERN}] * TAUGHT
+    assert not any(isinstance(each, ClipperError) for each in clipper.observe_batch("many", told_))
 
 
 def keep(path: Path, measured: Round) -> None:

@@ -9,7 +9,8 @@ from clipper.errors import WrongInput
 from clipper.frontend import limits
 from clipper.frontend.budget import Budget
 from clipper.frontend.exchange import Exchange
-from clipper.frontend.long_work import LongWork
+from clipper.frontend.feedback_line import MAX_WAIT_S
+from clipper.frontend.long_work import LongWork, Unlearned
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 
 
@@ -30,7 +31,8 @@ class Turns:
         self.due: deque[Callable[[], None]] = deque()
         self.budget = Budget()
         self.refused: dict[str, int] = {}
-        self.work = LongWork(self.due.append, self.budget, self.refused)
+        self.now_s = 0.0
+        self.work = LongWork(self.due.append, lambda: self.now_s, self.budget, self.refused)
         self.done: list[str] = []
 
     def take(self) -> None:
@@ -123,31 +125,70 @@ def test_bug_costs_one_request(turns: Turns, caplog: pytest.LogCaptureFixture) -
     assert "failed to handle a request" in caplog.text
 
 
-def test_large_lists_of_feedback_wait_unread_until_less_is_to_be_learned(
-    turns: Turns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "MAX_UNLEARNED", 10)
-    turns.work.count_unlearned(10)
-    unread = [turns.begin(name, LARGE, pieces=5) for name in ("gone", "first", "second")]
-    turns.begin("query", LARGE)
-    turns.begin("short", SMALL, pieces=5)
+def fill(turns: Turns, body_bytes: int) -> Unlearned:
+    """As much feedback as is learned from at once."""
+    return turns.work.take(body_bytes, limits.MAX_UNLEARNED)
+
+
+@pytest.mark.parametrize(("size_bytes", "other_bytes"), [(LARGE, SMALL), (SMALL, LARGE)])
+def test_feedback_waits_unread_until_less_is_to_be_learned(turns: Turns, size_bytes: int, other_bytes: int) -> None:
+    unlearned = fill(turns, size_bytes)
+    unread = [turns.begin(name, size_bytes, pieces=5) for name in ("gone", "first", "second")]
+    turns.begin("query", size_bytes)
+    turns.begin("other", other_bytes, pieces=5)
     for _ in range(10):
         turns.take()
-    assert set(turns.done) == {"query", "short"}
+    assert set(turns.done) == {"query", "other"}
+    assert not turns.work.takes_feedback(size_bytes) and turns.work.takes_feedback(other_bytes)
     unread[0].cancel()
-    turns.work.count_unlearned(-1)
-    # While a list is read it counts for as many pieces as it may turn out to be.
+    turns.work.learned(unlearned)
     for _ in range(10):
         turns.take()
     assert turns.done[-6:] == ["first"] * 3 + ["second"] * 3
     assert "gone" not in turns.done and turns.budget.held_bytes == 0
+    assert turns.work.takes_feedback(size_bytes)
 
 
-def test_lists_whose_client_leaves_unread_are_forgotten_at_once(turns: Turns) -> None:
-    turns.work.count_unlearned(limits.MAX_UNLEARNED)
+def test_while_feedback_is_read_it_counts_for_as_many_pieces_as_it_may_be(turns: Turns) -> None:
+    exchanges = [turns.begin(name, LARGE, pieces=limits.MAX_UNLEARNED) for name in ("a", "b", "c")]
+    while turns.due:
+        turns.take()
+        assert len({name for name in "abc" if 0 < turns.done.count(name) < 3}) <= 1
+    assert all(exchange.response is not None for exchange in exchanges)
+    assert turns.done == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+
+
+def test_feedback_that_has_waited_for_too_long_is_refused(turns: Turns) -> None:
+    fill(turns, LARGE)
+    early = turns.begin("early", LARGE, pieces=5)
+    turns.now_s = 20.0
+    late = turns.begin("late", LARGE, pieces=5)
+    turns.now_s = MAX_WAIT_S + 1.0
+    turns.work.refuse_overdue()
+    assert early.response is not None and b"503" in early.response and b'"overloaded"' in early.response
+    assert turns.refused == {"overloaded": 1}
+    assert late.response is None and turns.budget.held_bytes == LARGE + limits.HELD_BYTES_PER_REQUEST
+    while turns.due:
+        turns.take()
+    assert turns.done == []
+
+
+def test_feedback_whose_client_leaves_unread_is_forgotten_at_once(turns: Turns) -> None:
+    unlearned = fill(turns, LARGE)
     for _ in range(3):
         for exchange in [turns.begin("list", LARGE, pieces=5) for _ in range(10)]:
             exchange.cancel()
     assert turns.budget.held_bytes == 0 and not turns.due
-    turns.work.count_unlearned(-limits.MAX_UNLEARNED)
+    turns.work.learned(unlearned)
     assert not turns.due and not turns.done
+
+
+def test_feedback_whose_client_leaves_while_it_is_read_makes_room(turns: Turns) -> None:
+    left = turns.begin("left", LARGE, steps=100, pieces=limits.MAX_UNLEARNED)
+    turns.begin("next", LARGE, pieces=5)
+    turns.take()
+    assert set(turns.done) == {"left"}
+    left.cancel()
+    while turns.due:
+        turns.take()
+    assert turns.done[-3:] == ["next"] * 3 and turns.budget.held_bytes == 0

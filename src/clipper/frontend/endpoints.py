@@ -175,7 +175,9 @@ class Observe:
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         try:
             single = None
-            if isinstance(body, bytes) and len(body) <= limits.DIRECT_BODY_BYTES:
+            size_bytes = len(body)
+            is_taken = size_bytes <= limits.DIRECT_BODY_BYTES and self._work.takes_feedback(size_bytes)
+            if is_taken and isinstance(body, bytes):
                 single = self.reader.read_single(body)
         except ClipperError as error:
             self.refuse(exchange, error)
@@ -219,7 +221,7 @@ class Observe:
             )
             return
         budget.held_bytes += held_bytes
-        self._work.count_unlearned(len(items))
+        unlearned = self._work.take(body_bytes, len(items))
         # The feedback is learned even if the client disconnects, and counts as in flight until then.
         exchange.started = None
         task = asyncio.ensure_future(self._observe(exchange, items, is_list))
@@ -227,7 +229,7 @@ class Observe:
         def end(task: "asyncio.Task[None]") -> None:
             budget.held_bytes -= held_bytes
             self._tasks.discard(task)
-            self._work.count_unlearned(-len(items))
+            self._work.learned(unlearned)
 
         self._tasks.add(task)
         task.add_done_callback(end)

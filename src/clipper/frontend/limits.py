@@ -15,8 +15,9 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 HELD_BYTES_PER_REQUEST = 4 * 1024
 # A piece of feedback that was read takes this much in addition to its text, until it is learned.
 HELD_BYTES_PER_FEEDBACK = 512
-# While this many pieces of feedback are being read or learned, further lists wait: some seconds of work for the store.
-MAX_UNLEARNED = 20_000
+# While this many pieces of feedback are being read or learned, further ones wait, unread: two seconds of work for most
+# stores, and twice what a worker is learning from at once. Those of lists over 32 KiB and all others count apart.
+MAX_UNLEARNED = 8_000
 # A body up to this size is read at once, which takes a millisecond at worst; a longer one is read in steps.
 DIRECT_BODY_BYTES = 16 * 1024
 # Long work may hold the loop for this long before other events get their turn.

@@ -2,13 +2,15 @@
 
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Generator, MutableMapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from clipper.frontend import limits
 from clipper.frontend.budget import Budget
 from clipper.frontend.exchange import Exchange
+from clipper.frontend.feedback_line import MAX_WAIT_S, FeedbackLine
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 
 T = TypeVar("T")
@@ -32,13 +34,24 @@ def done(steps: Generator[None, None, T]) -> T:
 class Job:
     """A request's long work; its exchange's ``started``."""
 
-    __slots__ = ("_work", "exchange", "has_ended", "held_bytes", "pieces", "steps")
+    __slots__ = ("_work", "exchange", "has_ended", "held_bytes", "is_large", "line", "pieces", "steps")
 
-    def __init__(self, work: "LongWork", exchange: Exchange, steps: Steps, held_bytes: int, pieces: int) -> None:
+    def __init__(
+        self,
+        work: "LongWork",
+        exchange: Exchange,
+        steps: Steps,
+        held_bytes: int,
+        is_large: bool,
+        line: "FeedbackLine[Job] | None",
+        pieces: int,
+    ) -> None:
         self._work = work
         self.exchange = exchange
         self.steps = steps
         self.held_bytes = held_bytes
+        self.is_large = is_large
+        self.line = line
         self.pieces = pieces
         self.has_ended = False
 
@@ -47,27 +60,42 @@ class Job:
         self._work.drop(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Unlearned:
+    """Feedback that was read and is not learned yet."""
+
+    line: "FeedbackLine[Job]"
+    pieces: int
+    taken_s: float
+
+
 class LongWork:
     """Does jobs for a slice of time in each turn of the loop, however many there are.
 
     Jobs on large bodies run one after another, since each may take several times its body's memory. Small jobs take
     turns with them, so that they do not wait for the large ones.
 
-    Feedback that was read takes ten times the memory of its text. So a large list waits, unread, while too many pieces
-    are still to be learned.
+    Feedback waits, unread, while as much as can be learned soon is still to be learned: see ``FeedbackLine``. What was
+    read takes ten times the memory of its text. Large lists have a line of their own, so that small ones do not wait
+    until one of them is learned.
     """
 
     def __init__(
-        self, call_soon: Callable[[Callable[[], None]], Any], budget: Budget, refused: MutableMapping[str, int]
+        self,
+        call_soon: Callable[[Callable[[], None]], Any],
+        now_s: Callable[[], float],
+        budget: Budget,
+        refused: MutableMapping[str, int],
     ) -> None:
         """``refused`` counts refused requests by error code."""
         self._call_soon = call_soon
+        self._now_s = now_s
         self._refused = refused
         self.budget = budget
         self._small: deque[Job] = deque()
         self._large: deque[Job] = deque()
-        self._unread: OrderedDict[Job, None] = OrderedDict()
-        self._unlearned = 0
+        self._small_feedback: FeedbackLine[Job] = FeedbackLine()
+        self._large_feedback: FeedbackLine[Job] = FeedbackLine()
         self._end_s = 0.0
         self._is_due = False
         self._is_larges_turn = False
@@ -85,42 +113,73 @@ class LongWork:
         """
         held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST
         if not self.budget.has_room(held_bytes):
-            self._refused["overloaded"] = self._refused.get("overloaded", 0) + 1
-            exchange.refuse(
-                "overloaded", "requests that are being read take up all memory for them: try again in a moment"
-            )
+            self._refuse(exchange, "requests that are being read take up all memory for them: try again in a moment")
             return
         self.budget.held_bytes += held_bytes
-        job = Job(self, exchange, steps, held_bytes, pieces)
+        line = self._line(body_bytes) if pieces else None
+        job = Job(self, exchange, steps, held_bytes, body_bytes > SHORT_TEXT_BYTES, line, pieces)
         exchange.started = job
-        if body_bytes <= SHORT_TEXT_BYTES:
-            self._enqueue(job, self._small)
-        elif pieces and self._unlearned >= limits.MAX_UNLEARNED:
-            self._unread[job] = None
+        if line is not None and not line.has_room:
+            line.wait(job, self._now_s())
         else:
-            self._enqueue(job, self._large)
+            self._enqueue(job)
 
-    def count_unlearned(self, pieces: int) -> None:
-        """Change the number of pieces of feedback that are still to be learned."""
-        self._unlearned += pieces
-        while self._unread and self._unlearned < limits.MAX_UNLEARNED:
-            job, _ = self._unread.popitem(last=False)
-            self._enqueue(job, self._large)
+    def takes_feedback(self, body_bytes: int) -> bool:
+        """Whether feedback in a body of this size is learned from now. Else it has to ``begin``, and waits."""
+        return self._line(body_bytes).has_room
+
+    def take(self, body_bytes: int, pieces: int) -> Unlearned:
+        """Feedback that was read from a body of this size is learned from now on."""
+        taken = Unlearned(self._line(body_bytes), pieces, self._now_s())
+        taken.line.take(pieces, taken.taken_s)
+        return taken
+
+    def learned(self, taken: Unlearned) -> None:
+        """It is learned."""
+        now_s = self._now_s()
+        taken.line.learned(taken.pieces, taken.taken_s, now_s)
+        self._let_in(taken.line, now_s)
+
+    def refuse_overdue(self) -> None:
+        """Refuse feedback that has waited for too long."""
+        for line in (self._small_feedback, self._large_feedback):
+            for job in line.overdue(self._now_s()):
+                self._end(job)
+                self._refuse(
+                    job.exchange,
+                    f"more feedback has come than this worker learns from, and this waited for {MAX_WAIT_S:g} s: send "
+                    "it again later, or less of it at once",
+                )
 
     def drop(self, job: Job) -> None:
         """Stop a job. A job that has begun leaves its queue when its turn comes."""
-        if not job.has_ended:
-            job.has_ended = True
-            self.budget.held_bytes -= job.held_bytes
-            job.steps.close()
-            if job in self._unread:
-                del self._unread[job]
-            else:
-                self.count_unlearned(-job.pieces)
+        if job.has_ended:
+            return
+        self._end(job)
+        if job.line is not None and not job.line.leave(job):
+            job.line.give_back(job.pieces)
+            self._let_in(job.line, self._now_s())
 
-    def _enqueue(self, job: Job, queue: deque[Job]) -> None:
-        self._unlearned += job.pieces
-        queue.append(job)
+    def _end(self, job: Job) -> None:
+        job.has_ended = True
+        self.budget.held_bytes -= job.held_bytes
+        job.steps.close()
+
+    def _refuse(self, exchange: Exchange, cause: str) -> None:
+        self._refused["overloaded"] = self._refused.get("overloaded", 0) + 1
+        exchange.refuse("overloaded", cause)
+
+    def _line(self, body_bytes: int) -> FeedbackLine[Job]:
+        return self._large_feedback if body_bytes > SHORT_TEXT_BYTES else self._small_feedback
+
+    def _let_in(self, line: FeedbackLine[Job], now_s: float) -> None:
+        while (job := line.next(now_s)) is not None:
+            self._enqueue(job)
+
+    def _enqueue(self, job: Job) -> None:
+        if job.line is not None:
+            job.line.take(job.pieces, self._now_s())
+        (self._large if job.is_large else self._small).append(job)
         if not self._is_due:
             self._work(time.perf_counter() + limits.SLICE_S)
 

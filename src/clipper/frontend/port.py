@@ -108,8 +108,8 @@ class Port:
         self.plain_heads = {} if watch is not None and watch.most else self.known_heads
         self.budget = Budget()
         self.refused: Counter[str] = Counter()
-        self.work = LongWork(loop.call_soon, self.budget, self.refused)
         self.now_s = loop.time
+        self.work = LongWork(loop.call_soon, self.now_s, self.budget, self.refused)
         self.give_out = give_out
         self.door = Door(loop.call_soon, self.now_s, give_out)
         self.freed_large_body = False

@@ -79,6 +79,7 @@ class QueryServer:
             connection.sweep(port.sweeps)
         for listener in self._listeners:
             listener.sweep()
+        port.work.refuse_overdue()
         if port.freed_large_body:
             port.freed_large_body = False
             give_back_freed()

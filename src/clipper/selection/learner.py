@@ -245,7 +245,7 @@ class Learner:
                 f"the query was evicted, since many came after it: this worker keeps {max_queries} for feedback "
                 "(--feedback-queries), or fewer if their outputs are large"
             )
-        return "unknown", "it has not been answered, or its client disconnected first"
+        return "unknown", "it has not been answered, or was shed unread as overloaded, or its client disconnected first"
 
 
 class _Commit:
