@@ -179,7 +179,7 @@ def measure(name: str, server: servers.ClipperServer, contexts: int, arguments: 
             kind = f"in lists of {at_once}" if at_once else "by the piece, on queries"
             print(
                 f"{name}, {contexts:,} contexts, {rate:,}/s {kind}, patience {arguments.patience:g} s: "
-                f"{one.acknowledged / arguments.seconds:,.0f}/s acknowledged after {shown(one.waits_s)}; "
+                f"{one.acknowledged / took_s:,.0f}/s acknowledged after {shown(one.waits_s)}; "
                 f"queries {shown(one.latencies_s)}; others {dict(one.others) or 'none'}; "
                 f"workers' loops {loops:.2f} cores",
                 flush=True,

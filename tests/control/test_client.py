@@ -15,6 +15,7 @@ from clipper.control.messages import AnyCommand, AnyReply, CommandRefused, Drain
 from clipper.control.server import LIFE_S as SERVER_LIFE_S
 from clipper.control.server import MAX_CONNECTIONS, SILENCE_S
 from clipper.errors import ProtocolViolation
+from clipper.worker.forwarder import MAX_ASKING_COMMANDS, MAX_COMMANDS
 from control_channel import LEADS, OTHER, Listening, contexts, listening
 from event_loops import ShiftedLoop, run_clean, turn_over
 from waiting import until_async
@@ -38,6 +39,7 @@ def test_bounds_of_both_ends_fit() -> None:
     assert FREE_S < SILENCE_S
     assert LIFE_S < SERVER_LIFE_S
     assert 64 * MAX_FREE <= MAX_CONNECTIONS / 2
+    assert 64 * (MAX_COMMANDS + MAX_ASKING_COMMANDS) <= MAX_CONNECTIONS * 3 / 4
 
 
 def test_one_connection_carries_one_command_after_another(tmp_path: Path) -> None:

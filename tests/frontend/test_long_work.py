@@ -10,7 +10,7 @@ from clipper.frontend import limits
 from clipper.frontend.budget import Budget
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.feedback_line import MAX_WAIT_S
-from clipper.frontend.long_work import LongWork, Unlearned
+from clipper.frontend.long_work import FeedbackLines, LongWork, Unlearned
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 
 
@@ -33,15 +33,19 @@ class Turns:
         self.refused: dict[str, int] = {}
         self.now_s = 0.0
         self.work = LongWork(self.due.append, lambda: self.now_s, self.budget, self.refused)
+        self.lines = FeedbackLines()
         self.done: list[str] = []
 
     def take(self) -> None:
         for _ in range(len(self.due)):
             self.due.popleft()()
 
-    def begin(self, name: str, body_bytes: int, steps: int = 3, pieces: int = 0) -> Exchange:
+    def begin(
+        self, name: str, body_bytes: int, steps: int = 3, pieces: int = 0, lines: FeedbackLines | None = None
+    ) -> Exchange:
         exchange = Exchange(Line())
-        self.work.begin(exchange, body_bytes, self._steps(exchange, name, steps), pieces)
+        line = (lines or self.lines).of(body_bytes) if pieces else None
+        self.work.begin(exchange, body_bytes, self._steps(exchange, name, steps), line, pieces)
         return exchange
 
     def _steps(self, exchange: Exchange, name: str, steps: int) -> Generator[None, None, None]:
@@ -127,7 +131,7 @@ def test_bug_costs_one_request(turns: Turns, caplog: pytest.LogCaptureFixture) -
 
 def fill(turns: Turns, body_bytes: int) -> Unlearned:
     """As much feedback as is learned from at once."""
-    return turns.work.take(body_bytes, limits.MAX_UNLEARNED)
+    return turns.work.take(turns.lines.of(body_bytes), limits.MAX_UNLEARNED)
 
 
 @pytest.mark.parametrize(("size_bytes", "other_bytes"), [(LARGE, SMALL), (SMALL, LARGE)])
@@ -138,15 +142,18 @@ def test_feedback_waits_unread_until_less_is_to_be_learned(turns: Turns, size_by
     turns.begin("other", other_bytes, pieces=5)
     for _ in range(10):
         turns.take()
-    assert set(turns.done) == {"query", "other"}
-    assert not turns.work.takes_feedback(size_bytes) and turns.work.takes_feedback(other_bytes)
+    turns.begin("of another application", size_bytes, pieces=5, lines=FeedbackLines())
+    for _ in range(10):
+        turns.take()
+    assert set(turns.done) == {"query", "other", "of another application"}
+    assert not turns.lines.of(size_bytes).has_room and turns.lines.of(other_bytes).has_room
     unread[0].cancel()
     turns.work.learned(unlearned)
     for _ in range(10):
         turns.take()
     assert turns.done[-6:] == ["first"] * 3 + ["second"] * 3
     assert "gone" not in turns.done and turns.budget.held_bytes == 0
-    assert turns.work.takes_feedback(size_bytes)
+    assert turns.lines.of(size_bytes).has_room
 
 
 def test_while_feedback_is_read_it_counts_for_as_many_pieces_as_it_may_be(turns: Turns) -> None:

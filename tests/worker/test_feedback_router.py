@@ -114,6 +114,31 @@ def test_what_a_peer_has_passed_on_is_learned_by_application_and_told_in_order(t
     run(tmp_path, ONE, scenario, cache=True)
 
 
+def test_what_waits_at_a_peer_for_models_that_it_asks_holds_up_no_other_application(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        asks, quick = [await desk.application(Selection(policy)) for policy in ("ensemble", "single")]
+        router = FeedbackRouter(HERE)
+        router.follow([Peer(THERE, str(tmp_path / "p.sock"))])
+        may_answer = asyncio.Event()
+
+        async def pass_on(_: Peer, command: Observe) -> Observed:
+            if command.feedback[0].label != b"1":
+                await may_answer.wait()
+            return Observed((Outcome(),) * sum(len(part.feedback) for part in (command, *command.others)))
+
+        router._pass_on = pass_on  # type: ignore[method-assign]
+        held = []
+        for number in range(5):
+            held.append(asyncio.create_task(router.observe(asks, [on_query(first_id(THERE) + number, b"2")])))
+            await asyncio.sleep(0)
+        assert await router.observe(quick, [on_query(first_id(THERE) + 9, b"1")]) == [Outcome()]
+        assert not any(each.done() for each in held)
+        may_answer.set()
+        assert await asyncio.gather(*held) == [[Outcome()]] * 5
+
+    run(tmp_path, ONE, scenario)
+
+
 def test_a_peer_that_listens_elsewhere_now_is_found_there(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("single"))

@@ -32,7 +32,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Observe, asyncio.Future[Observed]]] = []
-        self.forwarder = Forwarder(self._ask)
+        self.forwarder = Forwarder(self._ask, MAX_COMMANDS)
 
     async def _ask(self, command: Observe) -> Observed:
         self.asked.append((command, asyncio.get_running_loop().create_future()))

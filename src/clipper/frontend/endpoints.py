@@ -13,7 +13,7 @@ from clipper.frontend.budget import Budget
 from clipper.frontend.clients import Guarded
 from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange, Gather, Part
-from clipper.frontend.long_work import LongWork, Steps
+from clipper.frontend.long_work import FeedbackLines, LongWork, Steps
 from clipper.frontend.observe_body import MAX_OBSERVATIONS, MIN_OBSERVATION_BYTES, ObserveReader
 from clipper.frontend.predict_body import BodyReader
 from clipper.frontend.predict_request import Request
@@ -169,6 +169,7 @@ class Observe:
         self._refused = refused
         self._work = work
         self.reader = ObserveReader(make_reader(application.terms.input_type), application.terms.features_size)
+        self._lines = FeedbackLines()
         # The loop only keeps weak references to tasks. Their number is bounded by the requests in progress.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -176,7 +177,7 @@ class Observe:
         try:
             single = None
             size_bytes = len(body)
-            is_taken = size_bytes <= limits.DIRECT_BODY_BYTES and self._work.takes_feedback(size_bytes)
+            is_taken = size_bytes <= limits.DIRECT_BODY_BYTES and self._lines.of(size_bytes).has_room
             if is_taken and isinstance(body, bytes):
                 single = self.reader.read_single(body)
         except ClipperError as error:
@@ -198,7 +199,8 @@ class Observe:
             pieces: the most pieces of feedback that it may hold.
             arrived_s: when it was read, on the loop's clock.
         """
-        self._work.begin(exchange, body_bytes, self._read_in_steps(exchange, reading, body_bytes, arrived_s), pieces)
+        steps = self._read_in_steps(exchange, reading, body_bytes, arrived_s)
+        self._work.begin(exchange, body_bytes, steps, self._lines.of(body_bytes), pieces)
 
     def _read_in_steps(self, exchange: Exchange, reading: Reading, body_bytes: int, arrived_s: float) -> Steps:
         try:
@@ -221,7 +223,7 @@ class Observe:
             )
             return
         budget.held_bytes += held_bytes
-        unlearned = self._work.take(body_bytes, len(items))
+        unlearned = self._work.take(self._lines.of(body_bytes), len(items))
         # The feedback is learned even if the client disconnects, and counts as in flight until then.
         exchange.started = None
         task = asyncio.ensure_future(self._observe(exchange, items, is_list))

@@ -1,4 +1,4 @@
-"""How much feedback a worker learns from at once, and which request is read next when more has come.
+"""How much of an application's feedback a worker learns from at once, and what is read next when more has come.
 
 A client that has waited for as long as it will sends the same feedback again. So what is let in has to be learned soon,
 or a worker that gets more than it can learn spends itself on feedback whose senders have left: none of them would be
@@ -57,6 +57,10 @@ class FeedbackLine(Generic[T]):
     @property
     def has_room(self) -> bool:
         return self.unlearned < self._bound
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     def wait(self, request: T, now_s: float) -> None:
         self._waiting[request] = now_s

@@ -69,6 +69,22 @@ class Unlearned:
     taken_s: float
 
 
+class FeedbackLines:
+    """The lines of one application's feedback: nobody else waits because much of it comes, or it takes long.
+
+    Lists with a body over ``SHORT_TEXT_BYTES`` have one of their own, so that others do not wait until one is learned.
+    """
+
+    __slots__ = ("_large", "_small")
+
+    def __init__(self) -> None:
+        self._small: FeedbackLine[Job] = FeedbackLine()
+        self._large: FeedbackLine[Job] = FeedbackLine()
+
+    def of(self, body_bytes: int) -> FeedbackLine[Job]:
+        return self._large if body_bytes > SHORT_TEXT_BYTES else self._small
+
+
 class LongWork:
     """Does jobs for a slice of time in each turn of the loop, however many there are.
 
@@ -76,8 +92,7 @@ class LongWork:
     turns with them, so that they do not wait for the large ones.
 
     Feedback waits, unread, while as much as can be learned soon is still to be learned: see ``FeedbackLine``. What was
-    read takes ten times the memory of its text. Large lists have a line of their own, so that small ones do not wait
-    until one of them is learned.
+    read takes ten times the memory of its text.
     """
 
     def __init__(
@@ -94,13 +109,20 @@ class LongWork:
         self.budget = budget
         self._small: deque[Job] = deque()
         self._large: deque[Job] = deque()
-        self._small_feedback: FeedbackLine[Job] = FeedbackLine()
-        self._large_feedback: FeedbackLine[Job] = FeedbackLine()
+        # Those in which somebody may wait.
+        self._lines: set[FeedbackLine[Job]] = set()
         self._end_s = 0.0
         self._is_due = False
         self._is_larges_turn = False
 
-    def begin(self, exchange: Exchange, body_bytes: int, steps: Steps, pieces: int = 0) -> None:
+    def begin(
+        self,
+        exchange: Exchange,
+        body_bytes: int,
+        steps: Steps,
+        line: FeedbackLine[Job] | None = None,
+        pieces: int = 0,
+    ) -> None:
         """Start a request's work: do a first slice now if this turn has time for it, and the rest in later turns.
 
         If the budget has no room, the request is refused.
@@ -109,6 +131,7 @@ class LongWork:
             exchange: the request.
             body_bytes: size of its body.
             steps: answers the exchange, or starts what answers it.
+            line: in which it waits, if it brings feedback.
             pieces: the most pieces of feedback that the body may hold.
         """
         held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST
@@ -116,22 +139,18 @@ class LongWork:
             self._refuse(exchange, "requests that are being read take up all memory for them: try again in a moment")
             return
         self.budget.held_bytes += held_bytes
-        line = self._line(body_bytes) if pieces else None
         job = Job(self, exchange, steps, held_bytes, body_bytes > SHORT_TEXT_BYTES, line, pieces)
         exchange.started = job
         if line is not None and not line.has_room:
             line.wait(job, self._now_s())
+            self._lines.add(line)
         else:
             self._enqueue(job)
 
-    def takes_feedback(self, body_bytes: int) -> bool:
-        """Whether feedback in a body of this size is learned from now. Else it has to ``begin``, and waits."""
-        return self._line(body_bytes).has_room
-
-    def take(self, body_bytes: int, pieces: int) -> Unlearned:
-        """Feedback that was read from a body of this size is learned from now on."""
-        taken = Unlearned(self._line(body_bytes), pieces, self._now_s())
-        taken.line.take(pieces, taken.taken_s)
+    def take(self, line: FeedbackLine[Job], pieces: int) -> Unlearned:
+        """Feedback that was read is learned from now on."""
+        taken = Unlearned(line, pieces, self._now_s())
+        line.take(pieces, taken.taken_s)
         return taken
 
     def learned(self, taken: Unlearned) -> None:
@@ -142,7 +161,7 @@ class LongWork:
 
     def refuse_overdue(self) -> None:
         """Refuse feedback that has waited for too long."""
-        for line in (self._small_feedback, self._large_feedback):
+        for line in list(self._lines):
             for job in line.overdue(self._now_s()):
                 self._end(job)
                 self._refuse(
@@ -150,6 +169,8 @@ class LongWork:
                     f"more feedback has come than this worker learns from, and this waited for {MAX_WAIT_S:g} s: send "
                     "it again later, or less of it at once",
                 )
+            if not line.waiting:
+                self._lines.discard(line)
 
     def drop(self, job: Job) -> None:
         """Stop a job. A job that has begun leaves its queue when its turn comes."""
@@ -168,9 +189,6 @@ class LongWork:
     def _refuse(self, exchange: Exchange, cause: str) -> None:
         self._refused["overloaded"] = self._refused.get("overloaded", 0) + 1
         exchange.refuse("overloaded", cause)
-
-    def _line(self, body_bytes: int) -> FeedbackLine[Job]:
-        return self._large_feedback if body_bytes > SHORT_TEXT_BYTES else self._small_feedback
 
     def _let_in(self, line: FeedbackLine[Job], now_s: float) -> None:
         while (job := line.next(now_s)) is not None:

@@ -19,7 +19,7 @@ from clipper.errors import ClipperError
 from clipper.selection.application import Application
 from clipper.selection.learner import ASK_TIMEOUT_S, Learner
 from clipper.selection.query_ids import QueryIds
-from clipper.worker.forwarder import Forwarder
+from clipper.worker.forwarder import MAX_ASKING_COMMANDS, MAX_COMMANDS, Forwarder
 from clipper.worker.slices import Slices
 
 R = TypeVar("R")
@@ -48,7 +48,8 @@ class FeedbackRouter:
         self._identity = identity
         self._connections = Connections()
         self._peers: dict[int, Peer] = {}
-        self._forwarders: dict[int, Forwarder] = {}
+        # By peer, and by whether models may have to be asked first, which takes up to ``ASK_TIMEOUT_S``.
+        self._forwarders: dict[tuple[int, bool], Forwarder] = {}
         self._under_way = 0
         self._slices = Slices(lambda: self._under_way < MAX_UNDER_WAY)
         self._beginning = asyncio.Semaphore(MAX_BEGINNING)
@@ -61,7 +62,7 @@ class FeedbackRouter:
         self._peers = {peer.instance: peer for peer in peers if peer.instance != self._instance}
         # One whose peer has gone, or listens elsewhere, passes on what it has, in vain.
         kept = {instance for instance, peer in self._peers.items() if before.get(instance) == peer}
-        self._forwarders = {instance: each for instance, each in self._forwarders.items() if instance in kept}
+        self._forwarders = {key: each for key, each in self._forwarders.items() if key[0] in kept}
 
     async def observe(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
         """Learn from feedback, here or at a peer. Return one outcome for each piece, in order."""
@@ -169,8 +170,10 @@ class FeedbackRouter:
     ) -> Sequence[Outcome]:
         if instance == self._instance:
             return await self.observe_here(application, group)
-        if (forwarder := self._forwarders.get(instance)) is None:
-            forwarder = self._forwarders[instance] = Forwarder(partial(self._pass_on, self._peers[instance]))
+        key = instance, application.terms.selector.policy.feedback == "all"
+        if (forwarder := self._forwarders.get(key)) is None:
+            pass_on = partial(self._pass_on, self._peers[instance])
+            forwarder = self._forwarders[key] = Forwarder(pass_on, MAX_ASKING_COMMANDS if key[1] else MAX_COMMANDS)
         return await forwarder.forward(application.name, group)
 
     async def _pass_on(self, peer: Peer, feedback: Observe) -> Observed:

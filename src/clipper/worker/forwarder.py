@@ -10,9 +10,11 @@ from clipper.control.feedback import Feedback, Outcome
 from clipper.control.messages import Observe, Observed, ObservePart
 from clipper.errors import ClipperError
 
-# Commands to one worker at once, each with a connection and, on both ends, a descriptor. A store that acknowledges once
-# a second would otherwise have as many under way as pieces come in a second.
+# Commands under way, each with a connection and, on both ends, a descriptor. A store that acknowledges once a second
+# would otherwise have as many under way as pieces come in a second.
 MAX_COMMANDS = 2
+# The same of feedback for which models may have to be asked.
+MAX_ASKING_COMMANDS = 1
 # With so many pieces, or so much in their labels, a command is full. A worker learns from that in some tenths of a
 # second, and it is far below the bound of a message.
 FULL_PIECES = 2_000
@@ -28,13 +30,16 @@ class _Waiting:
 class Forwarder:
     """Passes feedback on to one worker.
 
+    All pieces of a command are told when the last is learned, so what may take longer has a forwarder of its own.
+
     A first piece goes at once. While one command is under way, the next begins after half of the time that the latest
     took, so that replies come evenly. A list that comes in one piece stays together.
     """
 
-    def __init__(self, ask: Callable[[Observe], Awaitable[Observed]]) -> None:
+    def __init__(self, ask: Callable[[Observe], Awaitable[Observed]], max_commands: int) -> None:
         """``ask`` sends a command, and raises OSError or ClipperError."""
         self._ask = ask
+        self._max_commands = max_commands
         self._waiting: deque[_Waiting] = deque()
         # The loop only keeps weak references to tasks.
         self._commands: set[asyncio.Task[None]] = set()
@@ -49,7 +54,7 @@ class Forwarder:
         return await outcomes
 
     def _begin(self) -> None:
-        if self._waiting and not self._is_gathering and len(self._commands) < MAX_COMMANDS:
+        if self._waiting and not self._is_gathering and len(self._commands) < self._max_commands:
             self._is_gathering = True
             command = asyncio.get_running_loop().create_task(self._pass_on())
             self._commands.add(command)
@@ -61,7 +66,7 @@ class Forwarder:
 
     async def _pass_on(self) -> None:
         if len(self._commands) > 1:
-            await asyncio.sleep(self._reply_s / MAX_COMMANDS)
+            await asyncio.sleep(self._reply_s / self._max_commands)
         self._is_gathering = False
         sent: list[_Waiting] = []
         pieces = size_bytes = 0
