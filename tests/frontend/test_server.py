@@ -10,7 +10,9 @@ import pytest
 import uvloop
 from fake_transport import Echo, Later
 
-from clipper.frontend import limits
+from clipper.frontend import feedback_line, limits, responses
+from clipper.frontend.exchange import Exchange
+from clipper.frontend.long_work import FeedbackLines
 from clipper.frontend.port import Port
 from clipper.frontend.server import QueryServer
 from serving import post
@@ -72,6 +74,33 @@ def test_request_that_does_not_end_is_answered_and_closed(start: bytes) -> None:
         answer = await reader.read()
         assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
         assert server.port.sweeps > limits.REQUEST_TIMEOUT_SWEEPS
+
+    serve(test, sweep_s=0.005)
+
+
+class Unread:
+    """Waits in the line of an application whose feedback is never learned."""
+
+    methods, slo_s, max_body_bytes = ("POST",), float("inf"), 1000
+    error_json = staticmethod(responses.error_json)
+
+    def __init__(self, port: Port) -> None:
+        self._work, self._line = port.work, FeedbackLines().of(1)
+        self._line.take(limits.MAX_UNLEARNED, 0.0)
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        self._work.begin(exchange, len(body), (step for step in ()), self._line, 1)
+
+
+def test_feedback_that_waits_unread_is_refused_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feedback_line, "MAX_WAIT_S", 0.02)
+
+    async def test(server: QueryServer, connect: Connect) -> None:
+        server.port.serve({b"/unread/observe": Unread(server.port)})
+        reader, writer = await connect()
+        writer.write(post("/unread/observe", b"hi"))
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 503 ")
+        assert server.port.refused["overloaded"] == 1
 
     serve(test, sweep_s=0.005)
 

@@ -18,8 +18,9 @@ T = TypeVar("T", bound=Hashable)
 TARGET_S = 2.0
 # Over this time, at least, learning is measured: a few transactions of the store.
 MEASURED_S = 1.0
-# A slow store still gets transactions of a size that pays.
-MIN_UNLEARNED = 500
+# A slow store still gets transactions of a size that pays. Dozens of applications, each with so many under way, are
+# learned from in seconds, too.
+MIN_UNLEARNED = 200
 # While learning is fast enough and requests wait, more is let in by this share each time.
 GROWTH = 0.25
 # Requests come in their order until one has waited for this long. Then more has come than can be learned, and the
