@@ -63,7 +63,7 @@ def test_it_forgets_what_an_earlier_supervisor_left_and_what_comes(catalog: Cata
 def test_a_store_that_is_down_is_tried_again(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("clipper.selection.stores.sqlite.BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("clipper.selection.stores.sqlite_transactions.BUSY_TIMEOUT_S", 0.01)
     path = tmp_path / "selection.sqlite3"
 
     async def test(forgetter: Forgetter, store: SqliteStore) -> None:

@@ -7,7 +7,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,6 +21,7 @@ from clipper.selection.stores.gathered_reads import READ_AT_ONCE, GatheredReads,
 from clipper.selection.stores.own_changes import OwnChanges
 from clipper.selection.stores.sqlite_changes import changes, tell
 from clipper.selection.stores.sqlite_schema import SCHEMA, SCHEMA_VERSION
+from clipper.selection.stores.sqlite_transactions import BUSY_TIMEOUT_S, is_busy, transaction
 from clipper.selection.stores.store import (
     EVERYONE,
     EVICT_CHUNK,
@@ -33,9 +33,6 @@ from clipper.selection.stores.store import (
 
 T = TypeVar("T")
 
-# Other workers' transactions come first, each of up to a thousand pieces of feedback; where there are millions of
-# contexts, one takes a slow disk half a second. If it takes longer, something is wrong with the disk.
-BUSY_TIMEOUT_S = 5.0
 # Rows of one statement.
 INSERTED_TOGETHER = 50
 # Pages of the file that a connection holds; SQLite's own 2 MB are few beside the millions of contexts that it may have.
@@ -176,7 +173,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         try:
             return _open(path)
         except sqlite3.Error as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > give_up_s:
+            if not is_busy(error) or monotonic() > give_up_s:
                 raise
         sleep(OPEN_AGAIN_S)
 
@@ -216,7 +213,7 @@ def _commit(
     database: sqlite3.Connection, observations: Sequence[Observation], now_s: float
 ) -> tuple[list[bool], int | None]:
     """Return which are new, and the revision if anything has changed."""
-    with _transaction(database):
+    with transaction(database):
         are_new = _note_ids(database, observations, now_s)
         fresh = [each for each, is_new in zip(observations, are_new) if is_new]
         return are_new, _add(database, fresh, now_s) if fresh else None
@@ -318,7 +315,7 @@ def _add_array(database: sqlite3.Connection, key: tuple[str, str, str], amounts:
 def _load(database: sqlite3.Connection, states: Sequence[State]) -> list[Read]:
     """Read both tables at one moment."""
     found: dict[State, dict[str, Amount]] = {state: {} for state in states}
-    with _transaction(database, "DEFERRED"):
+    with transaction(database, "DEFERRED"):
         for application, contexts in _by_application(found).items():
             where = "WHERE application = ? AND context IN"
             for context, name, amount in _select(
@@ -368,7 +365,7 @@ def _evict_ids(database: sqlite3.Connection, application: str, keep: int) -> int
 
 def _forget(database: sqlite3.Connection, states: Sequence[tuple[str, str]], now_s: float) -> int:
     """Forget states. Whatever was added to one in the meantime is forgotten with it."""
-    with _transaction(database):
+    with transaction(database):
         database.executemany("DELETE FROM sums WHERE application = ? AND context = ?", states)
         database.executemany("DELETE FROM arrays WHERE application = ? AND context = ?", states)
         gone = database.executemany("DELETE FROM changes WHERE application = ? AND context = ?", states).rowcount
@@ -393,28 +390,15 @@ def _count(database: sqlite3.Connection, application: str, kind: Literal["contex
     return 0 if found is None else int(found[0])
 
 
-@contextmanager
-def _transaction(database: sqlite3.Connection, kind: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE") -> Iterator[None]:
-    """Do everything in the block, or nothing."""
-    database.execute(f"BEGIN {kind}")
-    try:
-        yield
-        database.execute("COMMIT")
-    except sqlite3.Error:
-        if database.in_transaction:
-            database.execute("ROLLBACK")
-        raise
-
-
 def _forget_names(database: sqlite3.Connection, rows: Sequence[tuple[str, str, str]]) -> None:
-    with _transaction(database):
+    with transaction(database):
         for table in ("sums", "arrays"):
             database.executemany(f"DELETE FROM {table} WHERE application = ? AND context = ? AND name = ?", rows)
 
 
 def _drop_some(database: sqlite3.Connection, application: str) -> int:
     """Forget a chunk of what a removed application has many of; return the number of rows of it."""
-    with _transaction(database):
+    with transaction(database):
         some = "SELECT context FROM changes WHERE application = ? AND context != ? LIMIT ?"
         found = database.execute(some, (application, EVERYONE, EVICT_CHUNK))
         states = [(application, context) for (context,) in found]
