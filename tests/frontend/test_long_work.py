@@ -180,6 +180,39 @@ def test_feedback_that_has_waited_for_too_long_is_refused(turns: Turns) -> None:
     assert turns.done == []
 
 
+def test_unread_feedback_leaves_room_for_the_requests_of_others(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_UNREAD_BYTES", 3 * (LARGE + limits.HELD_BYTES_PER_REQUEST))
+    unlearned = fill(turns, LARGE)
+
+    def waiting(count: int) -> list[Exchange]:
+        return [turns.begin("list", LARGE, steps=1, pieces=5) for _ in range(count)]
+
+    # However the room is given back: to who leaves, to who is let in, to who has waited for too long.
+    for end in ("leave", "learned", "overdue"):
+        kept, refused = waiting(3), waiting(1)[0]
+        assert refused.response is not None and b"waits unread" in refused.response
+        assert all(exchange.response is None for exchange in kept)
+        query = turns.begin("query", LARGE, steps=1)
+        match end:
+            case "leave":
+                for exchange in kept:
+                    exchange.cancel()
+            case "learned":
+                turns.work.learned(unlearned)
+                while turns.due:
+                    turns.take()
+                assert all(exchange.response is not None for exchange in kept)
+                unlearned = fill(turns, LARGE)
+            case "overdue":
+                turns.now_s += MAX_WAIT_S + 1.0
+                turns.work.refuse_overdue()
+        while turns.due:
+            turns.take()
+        assert query.response is not None and query.response.startswith(b"HTTP/1.1 200 ")
+        assert turns.budget.held_bytes == 0
+    assert all(exchange.response is None for exchange in waiting(3))
+
+
 def test_feedback_whose_client_leaves_unread_is_forgotten_at_once(turns: Turns) -> None:
     unlearned = fill(turns, LARGE)
     for _ in range(3):

@@ -11,6 +11,8 @@ BODY_BYTES_PER_NUMBER = 32
 # Memory that requests hold in a worker: bodies that arrive or wait to be read, feedback that is not learned yet, and
 # answers that clients have not read. It is a quarter of a small machine, and room for many of the largest bodies.
 MAX_HELD_BYTES = 256 * 1024 * 1024
+# Of that, feedback that waits unread may hold half: there is room for others' requests, however much of it comes.
+MAX_UNREAD_BYTES = MAX_HELD_BYTES // 2
 # A waiting request holds this much in addition to its body.
 HELD_BYTES_PER_REQUEST = 4 * 1024
 # A piece of feedback that was read takes this much in addition to its text, until it is learned.

@@ -111,6 +111,7 @@ class LongWork:
         self._large: deque[Job] = deque()
         # Those in which somebody may wait.
         self._lines: set[FeedbackLine[Job]] = set()
+        self._unread_bytes = 0
         self._end_s = 0.0
         self._is_due = False
         self._is_larges_turn = False
@@ -138,12 +139,17 @@ class LongWork:
         if not self.budget.has_room(held_bytes):
             self._refuse(exchange, "requests that are being read take up all memory for them: try again in a moment")
             return
+        waits = line is not None and not line.has_room
+        if waits and self._unread_bytes + held_bytes > limits.MAX_UNREAD_BYTES:
+            self._refuse(exchange, "feedback that waits unread takes up all memory for it: try again in a moment")
+            return
         self.budget.held_bytes += held_bytes
         job = Job(self, exchange, steps, held_bytes, body_bytes > SHORT_TEXT_BYTES, line, pieces)
         exchange.started = job
-        if line is not None and not line.has_room:
+        if line is not None and waits:
             line.wait(job, self._now_s())
             self._lines.add(line)
+            self._unread_bytes += held_bytes
         else:
             self._enqueue(job)
 
@@ -163,6 +169,7 @@ class LongWork:
         """Refuse feedback that has waited for too long."""
         for line in list(self._lines):
             for job in line.overdue(self._now_s()):
+                self._unread_bytes -= job.held_bytes
                 self._end(job)
                 self._refuse(
                     job.exchange,
@@ -177,7 +184,11 @@ class LongWork:
         if job.has_ended:
             return
         self._end(job)
-        if job.line is not None and not job.line.leave(job):
+        if job.line is None:
+            return
+        if job.line.leave(job):
+            self._unread_bytes -= job.held_bytes
+        else:
             job.line.give_back(job.pieces)
             self._let_in(job.line, self._now_s())
 
@@ -192,6 +203,7 @@ class LongWork:
 
     def _let_in(self, line: FeedbackLine[Job], now_s: float) -> None:
         while (job := line.next(now_s)) is not None:
+            self._unread_bytes -= job.held_bytes
             self._enqueue(job)
 
     def _enqueue(self, job: Job) -> None:
