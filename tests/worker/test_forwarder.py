@@ -143,6 +143,21 @@ def test_who_cannot_be_reached_costs_what_was_sent_and_nothing_later(error: Exce
     run(scenario)
 
 
+def test_a_bug_costs_what_was_sent_and_leaves_nobody_waiting() -> None:
+    async def scenario(peer: Peer) -> None:
+        lost = [peer.send(piece(1)), peer.send(piece(2))]
+        await peer.commands(1)
+        peer.asked[0][1].set_exception(ZeroDivisionError())
+        found = await asyncio.gather(*lost, return_exceptions=True)
+        assert [type(each) for each in found] == [ZeroDivisionError] * 2
+        kept = peer.send(piece(3))
+        await peer.commands(2)
+        peer.answer(1)
+        assert [each.error for each in await kept] == [None]
+
+    run(scenario)
+
+
 def test_an_older_worker_that_knows_of_one_part_only_is_no_success() -> None:
     async def scenario(peer: Peer) -> None:
         sent = [peer.send(piece(1)), peer.send(piece(2))]

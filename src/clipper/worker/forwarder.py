@@ -81,6 +81,11 @@ class Forwarder:
             outcomes = (await self._ask(Observe(first.application, first.feedback, tuple(others)))).outcomes
         except (OSError, ClipperError) as error:
             outcomes = _unavailable(f"cannot be reached: {error!r}", pieces)
+        except Exception as error:  # noqa: BLE001  # a bug of ours: whoever waits gets it, and logs it
+            for each in sent:
+                if not each.outcomes.done():
+                    each.outcomes.set_exception(error)
+            return
         if len(outcomes) != pieces:
             outcomes = _unavailable(f"sent {len(outcomes)} outcomes for {pieces} pieces of feedback", pieces)
         self._reply_s = loop.time() - began_s
