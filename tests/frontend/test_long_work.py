@@ -1,5 +1,6 @@
 """Work in pieces: in whose turn it is done, what it may hold, and how it ends."""
 
+import gc
 from collections import deque
 from collections.abc import Callable, Generator
 
@@ -154,6 +155,15 @@ def test_feedback_waits_unread_until_less_is_to_be_learned(turns: Turns, size_by
     assert turns.done[-6:] == ["first"] * 3 + ["second"] * 3
     assert "gone" not in turns.done and turns.budget.held_bytes == 0
     assert turns.lines.of(size_bytes).has_room
+
+
+def test_an_endpoint_that_takes_anothers_place_has_its_lines(turns: Turns) -> None:
+    before = turns.work.lines_of("a")
+    assert turns.work.lines_of("a") is before and turns.work.lines_of("b") is not before
+    before.of(SMALL).take(5, 0.0)
+    del before
+    gc.collect()
+    assert turns.work.lines_of("a").of(SMALL).unlearned == 0, "the application had gone"
 
 
 def test_while_feedback_is_read_it_counts_for_as_many_pieces_as_it_may_be(turns: Turns) -> None:

@@ -13,7 +13,7 @@ from clipper.frontend.budget import Budget
 from clipper.frontend.clients import Guarded
 from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange, Gather, Part
-from clipper.frontend.long_work import FeedbackLines, LongWork, Steps
+from clipper.frontend.long_work import LongWork, Steps
 from clipper.frontend.observe_body import MAX_OBSERVATIONS, MIN_OBSERVATION_BYTES, ObserveReader
 from clipper.frontend.predict_body import BodyReader
 from clipper.frontend.predict_request import Request
@@ -169,7 +169,7 @@ class Observe:
         self._refused = refused
         self._work = work
         self.reader = ObserveReader(make_reader(application.terms.input_type), application.terms.features_size)
-        self._lines = FeedbackLines()
+        self._lines = work.lines_of(application.name)
         # The loop only keeps weak references to tasks. Their number is bounded by the requests in progress.
         self._tasks: set[asyncio.Task[None]] = set()
 

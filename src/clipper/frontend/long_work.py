@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from clipper.frontend import limits
 from clipper.frontend.budget import Budget
@@ -75,7 +76,7 @@ class FeedbackLines:
     Lists with a body over ``SHORT_TEXT_BYTES`` have one of their own, so that others do not wait until one is learned.
     """
 
-    __slots__ = ("_large", "_small")
+    __slots__ = ("__weakref__", "_large", "_small")
 
     def __init__(self) -> None:
         self._small: FeedbackLine[Job] = FeedbackLine()
@@ -109,12 +110,21 @@ class LongWork:
         self.budget = budget
         self._small: deque[Job] = deque()
         self._large: deque[Job] = deque()
+        # As long as an endpoint has them: one that takes another's place goes on with what was measured.
+        self._of_applications: WeakValueDictionary[str, FeedbackLines] = WeakValueDictionary()
         # Those in which somebody may wait.
         self._lines: set[FeedbackLine[Job]] = set()
         self._unread_bytes = 0
         self._end_s = 0.0
         self._is_due = False
         self._is_larges_turn = False
+
+    def lines_of(self, application: str) -> FeedbackLines:
+        """Return the lines of an application's feedback, by its name."""
+        lines = self._of_applications.get(application)
+        if lines is None:
+            lines = self._of_applications[application] = FeedbackLines()
+        return lines
 
     def begin(
         self,
