@@ -48,6 +48,7 @@ from clipper.settings.application import ApplicationChange, Configured, Link, Ne
 from clipper.settings.fields import shared
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Deployment
+from clipper.supervisor.operations.views import condition_of
 from clipper.types import check_name
 
 LOG_TAIL = ("Traceback (most recent call last):", "ModuleNotFoundError: No module named 'left_pad'")
@@ -465,7 +466,11 @@ class MemoryOperations:
         return versions[version]
 
     def _shown(self, version: Version) -> Version:
-        return msgspec.structs.replace(version, current=self.current.get(version.model) == version.version)
+        return msgspec.structs.replace(
+            version,
+            current=self.current.get(version.model) == version.version,
+            condition=condition_of(version.state, [replica.state for replica in version.replicas]),
+        )
 
     def _settle(self, version: Version) -> Version:
         if version.model == "broken":

@@ -55,6 +55,7 @@ def test_a_version_whose_replicas_all_crash_is_not_called_ready(run: Run, api: A
     shown = run("model", "show", "digits").out
     assert "crash_loop" in shown and " ready " not in shown
     assert shown.count("it exited with 3") == 1
+    assert "crash_loop" in (listed := run("model", "list").out) and "0/1" in listed
     assert run("replica", "list").out.splitlines()[-1] == "digits:1#1: it exited with 3"
 
 

@@ -2,6 +2,8 @@
 
 import time
 
+import msgspec
+
 from clipper.management.schemas import Application, Replica, Version
 from clipper.settings.application import Configured, Link
 from clipper.settings.version import Batching
@@ -28,6 +30,20 @@ def populate(operations: MemoryOperations, count: int) -> None:
             half_life=1000,
             default_output=None,
         )
+
+
+def crash(operations: MemoryOperations, model: str, version: str, ready: int) -> None:
+    """Have one replica of a version crash each time it starts, beside ``ready`` others."""
+    found = operations.versions[model][version]
+    replicas = [
+        msgspec.structs.replace(found.replicas[0], id=f"{model}:{version}#{number}") for number in range(ready + 1)
+    ]
+    crashing = msgspec.structs.replace(
+        replicas[0], state="crash_loop", pid=None, restarts=7, last_error="its process exited with code 7"
+    )
+    operations.versions[model][version] = msgspec.structs.replace(
+        found, replicas=(crashing, *replicas[1:]), replicas_wanted=ready + 1
+    )
 
 
 def _version(model: str, version: str, number: int) -> Version:

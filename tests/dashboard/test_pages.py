@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from browser import Screen, chromium
 from playwright.sync_api import Browser, expect
-from populated import HOSTILE, populate
+from populated import HOSTILE, crash, populate
 
 from clipper.management.learned import EndedRamp, Newcomer
 from conftest import READ_TOKEN, TOKEN, Api
@@ -127,6 +127,25 @@ def test_how_far_ramps_are_and_how_often_answers_are_right(screen: Screen, api: 
     expect(page.get_by_role("img", name="Expected calibration error 0.033 as answered")).to_be_visible()
     expect(page.get_by_role("region", name="Calibration of svm, probability").locator("tbody tr")).to_have_count(2)
     assert screen.violations() == [] and not screen.is_too_wide
+
+
+def test_a_version_is_shown_by_what_its_replicas_leave_of_it(screen: Screen, api: Api) -> None:
+    populate(api.operations, 4)
+    crash(api.operations, "model-0002", "2", ready=0)
+    crash(api.operations, "model-0003", "2", ready=2)
+    screen.log_in(TOKEN)
+    rows = screen.page.get_by_role("region", name="Models").locator("tbody tr")
+    # Below the one whose newest version failed, above the one that is well.
+    for row, (state, ready) in {1: ("crash loop", "0 of 1"), 2: ("degraded", "2 of 3")}.items():
+        expect(rows.nth(row).locator(".state")).to_have_text(state)
+        expect(rows.nth(row).locator(".state")).to_have_class("state bad")
+        expect(rows.nth(row).locator("strong.bad")).to_contain_text(ready)
+    expect(rows.nth(3).locator(".state")).to_have_class("state good")
+    screen.go("models/model-0002")
+    current = screen.page.get_by_role("region", name="Versions").locator("tbody tr", has_text="current")
+    expect(current.locator(".state")).to_have_text("crash loop")
+    expect(current).to_contain_text("0 of 1")
+    assert screen.violations() == []
 
 
 def test_what_strangers_wrote_stays_text(screen: Screen, api: Api) -> None:

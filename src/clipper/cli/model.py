@@ -8,7 +8,7 @@ from clipper.cli.names import ModelName
 from clipper.cli.options import AsJson, Home, OfVersion, Url, parse_replicas
 from clipper.cli.output import Output
 from clipper.client import Clipper
-from clipper.management.schemas import Version
+from clipper.management.schemas import Model, Version
 
 commands = typer.Typer(no_args_is_help=True, help="Models and their versions.")
 
@@ -25,18 +25,10 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
     """List the models."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.models()
-    rows = [
-        (
-            one.name,
-            one.current,
-            one.previous,
-            len(one.versions),
-            sum(version.ready_replicas for version in one.versions),
-        )
-        for one in found
-    ]
-    columns = ("name", "current", "previous", "versions", "replicas ready")
-    Output(as_json).table(found, columns, rows, "no models; next: clipper deploy NAME MODEL")
+    columns = ("name", "current", "state", "replicas ready", "previous", "versions")
+    Output(as_json).table(
+        found, columns, [_model_row(one) for one in found], "no models; next: clipper deploy NAME MODEL"
+    )
 
 
 @commands.command()
@@ -108,12 +100,20 @@ def _scaling(version: Version) -> str:
     return f"{version.scaling}: {version.scaling_reason}" if version.scaling_reason else str(version.scaling)
 
 
+def _model_row(model: Model) -> tuple[object, ...]:
+    """With the state and the replicas of the version that queries go to."""
+    current = next((version for version in model.versions if version.current), None)
+    state = None if current is None else current.condition or current.state
+    ready = None if current is None else f"{current.ready_replicas}/{current.replicas_wanted}"
+    return model.name, model.current, state, ready, model.previous, len(model.versions)
+
+
 def _row(version: Version) -> tuple[object, ...]:
     limits = [replica.batch_limit for replica in version.replicas if replica.batch_limit is not None]
     return (
         version.version,
         "yes" if version.current else "",
-        _state(version),
+        version.condition or version.state,
         f"{version.ready_replicas}/{version.replicas_wanted}",
         _scaling(version),
         ", ".join(map(str, limits)),
@@ -121,13 +121,6 @@ def _row(version: Version) -> tuple[object, ...]:
         version.input_type,
         version.runtime,
     )
-
-
-def _state(version: Version) -> str:
-    """Its own, or that of its replicas if it was ready once and none of them comes up any more."""
-    if version.state == "ready" and not version.ready_replicas:
-        return next((replica.state for replica in version.replicas if replica.state == "crash_loop"), version.state)
-    return version.state
 
 
 def _errors(version: Version) -> list[str]:

@@ -143,7 +143,11 @@ class Version(Struct, frozen=True):
     """A version as it is.
 
     Attributes:
-        state: ``asleep`` if it has no replica because nobody asks it, and gets one with the next query.
+        state: that of its deployment. ``asleep`` if it has no replica because nobody asks it, and gets one with the
+            next query. A version that was ready once stays ``ready`` when its replicas crash: see ``condition``.
+        condition: what it can do now, for readers: ``state``, but of a version that is ready or starting and has no
+            ready replica the state of its replicas, such as ``crash_loop``; ``degraded`` if only some replicas are
+            ready and another one crashes. Empty from a server that does not know the field.
         current: whether it is the model's current one.
         input_type: None until a container has said it.
         progress: the step before its containers can start, such as ``installing 12 packages``.
@@ -170,6 +174,7 @@ class Version(Struct, frozen=True):
     scaling: ReplicaRange | None = None
     scaling_reason: str | None = None
     description: str | None = None
+    condition: str = ""
 
     @property
     def ready_replicas(self) -> int:

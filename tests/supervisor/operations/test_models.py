@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from live_server import Server, answering, processes_of, with_application
 
+from clipper.management.schemas import ReplicaState, ShownState
+from clipper.supervisor.operations.views import condition_of
 from waiting import until
 
 
@@ -227,8 +229,47 @@ def test_a_crash_loop_is_visible_and_the_rest_unharmed(server: Server) -> None:
 
     replica = until(in_a_crash_loop)
     assert replica["restarts"] == 4 and "exited with code 7" in replica["last_error"]
-    assert server.call("GET", "/models/dies/versions/1")["state"] == "ready"
+    version = server.call("GET", "/models/dies/versions/1")
+    assert (version["state"], version["condition"]) == ("ready", "crash_loop")
     assert server.predict("app", [1, 2])["output"] == "one"
+
+
+def test_a_version_of_which_some_replicas_crash_is_degraded_and_a_problem(server: Server) -> None:
+    server.start()
+    first = server.home.parent / "first"
+    code = f"import os\ntry: os.close(os.open({str(first)!r}, os.O_CREAT | os.O_EXCL))\nexcept OSError: os._exit(7)\n"
+    server.deploy("m", code + answering("one"), input_type="float64[2]")
+    server.call("POST", "/models/m/scale", {"replicas": 2})
+    until(lambda: server.call("GET", "/models/m/versions/1")["condition"] == "degraded")
+    problem = "m:1: 1 of its 2 replicas crash each time they start"
+    until(lambda: any(problem in one for one in server.call("GET", "/status")["problems"]))
+    assert server.call("GET", "/status")["ready"]
+
+
+@pytest.mark.parametrize(
+    ("state", "replicas", "condition"),
+    [
+        ("ready", ["ready", "ready"], "ready"),
+        ("ready", ["ready", "starting"], "ready"),
+        ("ready", ["ready", "stopping"], "ready"),
+        ("ready", ["ready", "crash_loop"], "degraded"),
+        ("ready", ["backing_off", "ready"], "degraded"),
+        ("ready", ["crash_loop"], "crash_loop"),
+        ("ready", ["starting", "backing_off", "crash_loop"], "crash_loop"),
+        ("ready", ["starting", "backing_off"], "backing_off"),
+        ("ready", ["starting"], "starting"),
+        ("ready", [], "starting"),
+        ("starting", ["ready", "starting"], "starting"),
+        ("starting", ["crash_loop"], "crash_loop"),
+        ("asleep", [], "asleep"),
+        ("sleeping", ["stopping"], "sleeping"),
+        ("failed", ["stopping"], "failed"),
+    ],
+)
+def test_a_versions_condition_is_what_its_replicas_leave_of_its_state(
+    state: ShownState, replicas: list[ReplicaState], condition: str
+) -> None:
+    assert condition_of(state, replicas) == condition
 
 
 def test_deleting(server: Server) -> None:

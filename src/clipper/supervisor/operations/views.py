@@ -179,10 +179,12 @@ class Views:
             state = "starting"
         shown: ShownState = "asleep" if state == "ready" and record.replicas_wanted == 0 else state
         slots = self._manager.slots(record.id)
+        replicas = tuple(self.replica(slot, limits) for slot in slots)
         return Version(
             **(shared(record.spec, Version) | shared(record, Version) | {"state": shown}),
             current=self._catalog.model(record.model).current == record.version,
-            replicas=tuple(self.replica(slot, limits) for slot in slots),
+            replicas=replicas,
+            condition=condition_of(shown, [replica.state for replica in replicas]),
             progress=next((one.replica.progress for one in slots if one.replica and one.replica.progress), None),
             scaling_reason=self._scaler.reason(record.id) if record.scaling else None,
         )
@@ -205,6 +207,16 @@ class Views:
             log=str(self._manager.log_path(status.slot)),
             node=status.replica.node if status.replica else None,
         )
+
+
+def condition_of(state: ShownState, replicas: Sequence[ReplicaState]) -> str:
+    """What a version can do now, by its state and those of its replicas: the ``condition`` of ``Version``."""
+    if state not in ("ready", "starting"):
+        return state
+    crashing = next((one for one in ("crash_loop", "backing_off") if one in replicas), None)
+    if "ready" not in replicas:
+        return crashing or "starting"
+    return "degraded" if crashing and state == "ready" else state
 
 
 def _replica_state(status: SlotStatus) -> ReplicaState:

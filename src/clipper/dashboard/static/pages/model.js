@@ -4,7 +4,7 @@ import { html } from "../html.js";
 import { path } from "../api.js";
 import { usePoll } from "../poll.js";
 import { counted, day } from "../format.js";
-import { State, Waiting } from "../parts/notices.js";
+import { ReadyReplicas, State, Waiting } from "../parts/notices.js";
 import { Table } from "../parts/table.js";
 import { link } from "../router.js";
 import { Rollback, Scale } from "./model_actions.js";
@@ -66,8 +66,8 @@ export function Model({ api, mayAct, route }) {
 function VersionTable({ versions }) {
   const columns = [
     { name: "version", cell: (one) => html`${one.version}${one.current && html` <strong>current</strong>`}` },
-    { name: "state", cell: (one) => html`<${State} of=${one.state} />${one.progress ? ` ${one.progress}` : ""}` },
-    { name: "replicas ready", isNumber: true, cell: (one) => `${one.replicas.filter((replica) => replica.state === "ready").length} of ${one.replicas_wanted}` },
+    { name: "state", cell: (one) => html`<${State} of=${one.condition} />${one.progress ? ` ${one.progress}` : ""}` },
+    { name: "replicas ready", isNumber: true, cell: (one) => html`<${ReadyReplicas} of=${one} />` },
     { name: "input", cell: (one) => one.input_type ?? "not known yet" },
     { name: "batching", cell: (one) => one.batching.policy },
     { name: "cache", cell: (one) => (one.cache ? "on" : "off") },

@@ -3,7 +3,7 @@
 import { html } from "../html.js";
 import { usePoll } from "../poll.js";
 import { counted, duration, latest, megabytes, milliseconds, number, percent } from "../format.js";
-import { Limited, State, Waiting } from "../parts/notices.js";
+import { isBad, Limited, ReadyReplicas, State, Waiting } from "../parts/notices.js";
 import { Sparkline } from "../parts/sparkline.js";
 import { Table } from "../parts/table.js";
 import { link } from "../router.js";
@@ -85,7 +85,7 @@ function ModelTable({ models, series }) {
   const rows = models.map((model) => {
     const current = model.versions.find((version) => version.current);
     const newest = model.versions.at(-1);
-    return { name: model.name, current, newest, isBroken: isBroken(current) || newest?.state === "failed" };
+    return { name: model.name, current, newest, isBroken: [current, newest].some((version) => version !== undefined && isBad(version.condition)) };
   });
   rows.sort((one, other) => other.isBroken - one.isBroken || one.name.localeCompare(other.name));
   const columns = [
@@ -94,7 +94,7 @@ function ModelTable({ models, series }) {
     { name: "state", cell: ({ current, newest }) => html`<${ModelState} current=${current} newest=${newest} />` },
     {
       name: "replicas ready", isNumber: true,
-      cell: ({ current }) => current && html`<${Limited} text=${`${readyOf(current)} of ${current.replicas_wanted}`} isOver=${isBroken(current)} why="not all are ready" />`,
+      cell: ({ current }) => current && html`<${ReadyReplicas} of=${current} />`,
     },
     { name: "queries/s", isNumber: true, cell: ({ name }) => number(latest(series[name]?.rate)) },
     { name: "logs", cell: ({ name }) => html`<a href=${link("models", name, "logs")} aria-label="Logs of ${name}">Logs</a>` },
@@ -103,19 +103,11 @@ function ModelTable({ models, series }) {
     empty=${html`There are no models. <code>clipper deploy NAME MODEL</code> deploys one.`} />`;
 }
 
-function readyOf(version) {
-  return version.replicas.filter((replica) => replica.state === "ready").length;
-}
-
-function isBroken(version) {
-  return version !== undefined && (version.state === "failed" || readyOf(version) < version.replicas_wanted);
-}
-
 function ModelState({ current, newest }) {
-  const isNewer = newest !== undefined && newest.version !== current?.version && ["failed", "starting"].includes(newest.state);
+  const isNewer = newest !== undefined && newest.version !== current?.version && newest.state !== "sleeping" && newest.condition !== "ready";
   return html`
-    ${current && html`<${State} of=${current.replicas.find((replica) => replica.state === "crash_loop")?.state ?? current.state} />`}
-    ${isNewer && html`${current && "; "}version ${newest.version} <${State} of=${newest.state} />`}
+    ${current && html`<${State} of=${current.condition} />`}
+    ${isNewer && html`${current && "; "}version ${newest.version} <${State} of=${newest.condition} />`}
   `;
 }
 

@@ -3,13 +3,27 @@
 import { html } from "../html.js";
 
 const MOODS = {
-  ready: "good", live: "good", starting: "busy", draining: "busy", stopping: "busy", backing_off: "bad", crash_loop: "bad",
-  failed: "bad",
+  ready: "good", live: "good", starting: "busy", draining: "busy", stopping: "busy", degraded: "bad", backing_off: "bad",
+  crash_loop: "bad", lost: "bad", failed: "bad",
 };
 
 /** A state as a word; its colour only repeats what the word says. */
 export function State({ of }) {
   return html`<span class="state ${MOODS[of] ?? ""}">${of.replaceAll("_", " ")}</span>`;
+}
+
+/** @param {string} state */
+export function isBad(state) {
+  return MOODS[state] === "bad";
+}
+
+/**
+ * How many of a version's replicas are ready.
+ * @param {{of: any}} given a version
+ */
+export function ReadyReplicas({ of: { condition, replicas, replicas_wanted: wanted } }) {
+  const ready = replicas.filter((replica) => replica.state === "ready").length;
+  return html`<${Limited} text="${ready} of ${wanted}" isOver=${isBad(condition) && ready < wanted} why="not all are ready" />`;
 }
 
 /** A value, marked and named as too high where it is. */
