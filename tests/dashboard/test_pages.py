@@ -112,18 +112,24 @@ def test_how_far_ramps_are_and_how_often_answers_are_right(screen: Screen, api: 
     expect(page.get_by_text("clipper app update app-0000 --calibrate")).to_be_visible()
     ramped = Newcomer("model-0000", "3", "1", 0.05, 30, 700, 200, 0.25, 0.125, None)
     waiting = msgspec.structs.replace(ramped, version="4", feedback=260)
-    stopped = msgspec.structs.replace(ramped, version="5", stopped=HOSTILE)
+    stopped = msgspec.structs.replace(ramped, version="5", feedback=240, mean_loss=0.404, stopped=HOSTILE)
+    unknown = msgspec.structs.replace(ramped, version="6", feedback=0, mean_loss=None, stopped="it lost more")
     ended = EndedRamp("model-0000", "2", 1_700_000_000.0, 200, 3800, 0.25, 0.125)
     api.operations.applications["app-0000"] = msgspec.structs.replace(
         api.operations.applications["app-0000"],
-        newcomers=(ramped, waiting, stopped),
+        newcomers=(ramped, waiting, stopped, unknown),
         ended_ramps=(ended,),
         calibrate=True,
     )
     rows = page.get_by_role("region", name="Newcomers").locator("tbody tr")
-    expect(rows).to_have_count(4)
-    for row, text in enumerate(("15 % of the feedback", "waits, since", f"stopped: {HOSTILE}", "ended 2023-11-1")):
+    expect(rows).to_have_count(5)
+    states = ("15 % of the feedback", "waits, since", f"stopped: {HOSTILE}", "stopped: it lost more", "ended 2023-11-1")
+    for row, text in enumerate(states):
         expect(rows.nth(row)).to_contain_text(text)
+    # Each by the counts beside its mean loss, of which one that was stopped by an older Clipper has none.
+    counts = ("30 of 200 answers", "260 of 200 answers", "240 answers", "–", "200 answers")
+    for row, text in enumerate(counts):
+        expect(rows.nth(row).locator("td.number").nth(1)).to_have_text(text)
     expect(page.get_by_role("img", name="Expected calibration error 0.033 as answered")).to_be_visible()
     expect(page.get_by_role("region", name="Calibration of svm, probability").locator("tbody tr")).to_have_count(2)
     assert screen.violations() == [] and not screen.is_too_wide

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Newcomer
+from clipper.control.snapshot import NO_OUTCOME, Newcomer, RampOutcome
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Put
@@ -106,8 +106,7 @@ def test_one_that_is_through_here_goes_on_being_ramped_there(catalog: Catalog, t
         await show(store, "one#1", 0.0, 0.0)
         await ramps.look()
         assert newcomers(catalog, "one") == () and newcomers(catalog, "two") == (DEPLOYED,)
-        evidence = ramps.evidence(catalog.applications["two"], DEPLOYED)
-        assert evidence is not None and evidence.newcomer.count == 0
+        assert ramps.outcome(catalog.applications["two"], DEPLOYED) == NO_OUTCOME
         assert catalog.models["m"].current == "2" and ramps.problems() == []
 
     judging(catalog, tmp_path, test)
@@ -129,9 +128,10 @@ def test_a_newcomer_that_an_operator_has_ended_is_let_go(catalog: Catalog, tmp_p
     async def test(ramps: Ramps, store: SqliteStore) -> None:
         await show(store, "one#1", 1.0, 0.0, times=3)
         await ramps.look()
+        assert ramps.outcome(catalog.applications["one"], DEPLOYED) == RampOutcome(3, 3, 1.0, 0.0)
         catalog.commit(Put(replace(catalog.applications["one"], newcomers=())))
         await ramps.look()
-        assert ramps.evidence(catalog.applications["one"], DEPLOYED) is None
+        assert ramps.outcome(catalog.applications["one"], DEPLOYED) == NO_OUTCOME
         assert not any("ramp" in name for name in await store.load("one#1", EVERYONE))
 
     judging(catalog, tmp_path, test)

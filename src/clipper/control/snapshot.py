@@ -54,6 +54,21 @@ class ModelSnapshot(Struct, frozen=True):
     versions: tuple[VersionSnapshot, ...]
 
 
+class RampOutcome(Struct, frozen=True):
+    """What feedback said of a newcomer: how many of its answers and of the other answers had some, and their losses.
+
+    A mean loss of no answers is None.
+    """
+
+    feedback: int = 0
+    rest_feedback: int = 0
+    mean_loss: float | None = None
+    rest_mean_loss: float | None = None
+
+
+NO_OUTCOME = RampOutcome()
+
+
 class Newcomer(Struct, frozen=True):
     """A version that is new to an application: ramped, or stopped because it did harm. See docs/policies.md.
 
@@ -62,6 +77,7 @@ class Newcomer(Struct, frozen=True):
         before: the version that its link asked before and still asks; None if the newcomer has a link of its own.
         promoted: whether a deployment made it its model's current version.
         stopped: why it is not asked any more; None while it is ramped.
+        outcome: what feedback had said of it when it was stopped.
     """
 
     ramp: int
@@ -70,6 +86,7 @@ class Newcomer(Struct, frozen=True):
     before: str | None = None
     promoted: bool = False
     stopped: str | None = None
+    outcome: RampOutcome = NO_OUTCOME
 
     @property
     def name(self) -> str:

@@ -24,7 +24,8 @@ class Newcomer(Struct, frozen=True):
     Attributes:
         before: the version that its link asked before and still asks; None if the newcomer has a link of its own.
         share: of the queries that it gets.
-        feedback, rest_feedback: answers with feedback that it had a part in, and other answers with feedback since.
+        feedback, rest_feedback: answers with feedback that it had a part in, and other answers with feedback since;
+            of one that was stopped, until then.
         enough_feedback: how many of its own answers need feedback before it is let through.
         mean_loss, rest_mean_loss: of these answers; None while there are none.
         stopped: why it is not asked any more; None while it is ramped.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from msgspec.structs import replace
 
-from clipper.control.snapshot import ApplicationSnapshot, Newcomer, Snapshot
+from clipper.control.snapshot import NO_OUTCOME, ApplicationSnapshot, Newcomer, RampOutcome, Snapshot
 from clipper.registry.records import ApplicationRecord, EndedRamp, ModelRecord, VersionRecord
 from clipper.selection.policies.by_name import POLICIES
 from clipper.settings.application import Link, Selection
@@ -111,7 +111,9 @@ def ended_ramps(
     return tuple(filter(is_of_now, record.ended_ramps))
 
 
-def stopped(record: ApplicationRecord, newcomer: Newcomer, why: str) -> ApplicationRecord:
+def stopped(
+    record: ApplicationRecord, newcomer: Newcomer, why: str, outcome: RampOutcome = NO_OUTCOME
+) -> ApplicationRecord:
     """The newcomer gets no more queries. A link that was changed to it goes back to the version before.
 
     If it was promoted, the caller has to roll its model back.
@@ -122,7 +124,8 @@ def stopped(record: ApplicationRecord, newcomer: Newcomer, why: str) -> Applicat
         is_its = link.model == newcomer.model and not link.shadow and leads
         return replace(link, version=newcomer.before) if is_its and newcomer.before is not None else link
 
-    newcomers = tuple(replace(one, stopped=why) if one == newcomer else one for one in record.newcomers)
+    over = replace(newcomer, stopped=why, outcome=outcome)
+    newcomers = tuple(over if one == newcomer else one for one in record.newcomers)
     return replace(record, newcomers=newcomers, links=tuple(map(back, record.links)))
 
 

@@ -87,6 +87,11 @@ def test_a_bad_deployment_is_rolled_back_and_said_so(live: Server) -> None:
     assert live.predict("other", ROW)["output"] == 1, "the model is rolled back for all that follow it"
     (problem,) = [each for each in live.call("GET", "/status")["problems"] if "was stopped" in each]
     assert problem.startswith("application 'app': m:2 was stopped: ") and "max_loss_increase" in problem
+    # The counts beside it are those that it was stopped by.
+    (stopped,) = application(live)["newcomers"]
+    told = f"{stopped['feedback']} of its answers with feedback lost {stopped['mean_loss']:.3f} on average, "
+    assert f"{told}{stopped['rest_feedback']} others {stopped['rest_mean_loss']:.3f}" in stopped["stopped"]
+    assert stopped["feedback"] > 0 and stopped["mean_loss"] == 1.0
     assert live.call("GET", "/status")["ready"]
     assert 'clipper_newcomer_stopped{application="app",model="m",version="2"} 1.0' in live.metrics
     assert "application app: m:2 was stopped" in live.log
@@ -97,6 +102,7 @@ def test_a_bad_deployment_is_rolled_back_and_said_so(live: Server) -> None:
     live.kill()
     live.start()
     assert newcomers(live) == [("2", "1", True), ("1", None, False)]
+    assert application(live)["newcomers"][0] == stopped
     assert current(live) == "1" and answers(live, 5) == {1: 5}
     live.call("DELETE", "/applications/app/links/o")
     assert deploy(live, "m", THREES) == "3"

@@ -6,9 +6,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
-from clipper.control.snapshot import Newcomer
+from clipper.control.snapshot import NO_OUTCOME, Newcomer, RampOutcome
 from clipper.errors import ClipperError
 from clipper.registry.records import ApplicationRecord, EndedRamp
 from clipper.registry.store import Put
@@ -47,9 +47,12 @@ class Ramps:
         # By application, why its newcomers cannot be looked at.
         self._failures: dict[str, str] = {}
 
-    def evidence(self, record: ApplicationRecord, newcomer: Newcomer) -> RampLosses | None:
-        """Its feedback at the last look; None before the first."""
-        return self._evidence.get((record.state_id, newcomer.name, newcomer.ramp))
+    def outcome(self, record: ApplicationRecord, newcomer: Newcomer) -> RampOutcome:
+        """What feedback said of it at the last look, or when it was stopped."""
+        if newcomer.stopped is not None:
+            return newcomer.outcome
+        evidence = self._evidence.get((record.state_id, newcomer.name, newcomer.ramp))
+        return NO_OUTCOME if evidence is None else outcome_of(evidence)
 
     def ended(self, record: ApplicationRecord) -> tuple[EndedRamp, ...]:
         """The ended ramps of the versions that answer now."""
@@ -116,17 +119,9 @@ class Ramps:
         record = self._catalog.applications.get(name)
         if record is None or newcomer not in record.newcomers:
             return
+        outcome = outcome_of(evidence)
         if verdict == "through":
-            own, rest = evidence.newcomer, evidence.rest
-            ended = EndedRamp(
-                newcomer.model,
-                newcomer.version,
-                time.time(),
-                round(own.count),
-                round(rest.count),
-                own.mean if own.count else None,
-                rest.mean if rest.count else None,
-            )
+            ended = EndedRamp(newcomer.model, newcomer.version, time.time(), *astuple(outcome))
             self._catalog.commit(
                 Put(newcomers.through(record, newcomer, ended)), why=f"it is through: {shown(evidence)}"
             )
@@ -143,7 +138,7 @@ class Ramps:
                 f"{shown(evidence)}; these differ by more than max_loss_increase, {allowed:g}, allows (the chance that "
                 f"this is an error is at most {FALSE_ALARMS:.0%})"
             )
-            self._catalog.commit(Put(newcomers.stopped(record, newcomer, why)), *changes)
+            self._catalog.commit(Put(newcomers.stopped(record, newcomer, why, outcome)), *changes)
             log.warning(
                 "application %(application)s: %(model)s was stopped: %(reason)s",
                 {"application": name, "model": newcomer.name, "reason": why},
@@ -172,6 +167,16 @@ class Ramps:
         )
         changed = [Put(other) for other in others if other is not self._catalog.applications[other.name]]
         return [Put(back), *changed]
+
+
+def outcome_of(evidence: RampLosses) -> RampOutcome:
+    own, rest = evidence.newcomer, evidence.rest
+    return RampOutcome(
+        round(own.count),
+        round(rest.count),
+        own.mean if own.count else None,
+        rest.mean if rest.count else None,
+    )
 
 
 def shown(evidence: RampLosses) -> str:

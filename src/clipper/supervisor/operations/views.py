@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import asdict
 
 from clipper.control import snapshot
 from clipper.control.messages import PolicyDescription
@@ -23,7 +24,7 @@ from clipper.management.schemas import (
 )
 from clipper.managers.manager import Manager, SlotStatus
 from clipper.registry.records import ApplicationRecord, VersionRecord
-from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK, NO_LOSSES, RampLosses
+from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK
 from clipper.settings.application import Configured, Selection
 from clipper.settings.fields import shared
 from clipper.settings.version import Deployment
@@ -51,7 +52,7 @@ def application_view(
         "default_output": UNSET if record.default_output is None else msgspec.json.decode(record.default_output),
         "id": record.state_id,
         "newcomers": tuple(
-            _newcomer_view(newcomer, 0.0 if newcomer.stopped else share, ramps.evidence(record, newcomer))
+            _newcomer_view(newcomer, 0.0 if newcomer.stopped else share, ramps.outcome(record, newcomer))
             for newcomer in record.newcomers
         ),
         "ended_ramps": msgspec.convert(ramps.ended(record), tuple[EndedRamp, ...], from_attributes=True),
@@ -63,19 +64,15 @@ def application_view(
     )
 
 
-def _newcomer_view(newcomer: snapshot.Newcomer, share: float, evidence: RampLosses | None) -> Newcomer:
-    own, rest = (evidence.newcomer, evidence.rest) if evidence else (NO_LOSSES, NO_LOSSES)
+def _newcomer_view(newcomer: snapshot.Newcomer, share: float, outcome: snapshot.RampOutcome) -> Newcomer:
     return Newcomer(
         model=newcomer.model,
         version=newcomer.version,
         before=newcomer.before,
         share=share,
-        feedback=round(own.count),
-        rest_feedback=round(rest.count),
         enough_feedback=ENOUGH_FEEDBACK,
-        mean_loss=own.mean if own.count else None,
-        rest_mean_loss=rest.mean if rest.count else None,
         stopped=newcomer.stopped,
+        **asdict(outcome),
     )
 
 

@@ -113,12 +113,18 @@ function Newcomers({ application: { newcomers, ended_ramps: ended } }) {
   const columns = [
     { name: "version", cell: (one) => html`<a href=${link("models", one.model)}>${one.model}:${one.version}</a>` },
     { name: "share", isNumber: true, cell: (one) => ("ended_at" in one ? "–" : percent(one.share)) },
-    { name: "feedback", isNumber: true, cell: (one) => ("ended_at" in one ? counted(one.feedback, "answer") : `${one.feedback} of ${counted(one.enough_feedback, "answer")}`) },
+    { name: "feedback", isNumber: true, cell: feedbackText },
     { name: "mean loss", isNumber: true, cell: (one) => number(one.mean_loss) },
     { name: "mean loss of the rest", isNumber: true, cell: (one) => number(one.rest_mean_loss) },
     { name: "ramp", cell: (one) => html`<${RampState} newcomer=${one} />` },
   ];
   return html`<${Table} title="Newcomers" columns=${columns} rows=${[...newcomers, ...ended]} keyOf=${(one) => `${one.model}:${one.version}`} empty="" />`;
+}
+
+/** Of a ramp that is over there is nothing to wait for. One that an older version of Clipper stopped has no counts. */
+function feedbackText(one) {
+  if (one.stopped && one.mean_loss === null) return "–";
+  return one.stopped || "ended_at" in one ? counted(one.feedback, "answer") : `${one.feedback} of ${counted(one.enough_feedback, "answer")}`;
 }
 
 /** How far a ramp is, or how it ended. */
