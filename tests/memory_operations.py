@@ -93,6 +93,8 @@ class MemoryOperations:
         self.keys: dict[str, Key] = {}
         self.events_log = EventLog()
         self.observed: list[dict[str, object]] = []
+        # The series of an application, where a test wants others than a few queries.
+        self.recorded: dict[str, Named] = {}
         self.asked: list[tuple[str, Call, bytes, str | None]] = []
 
     async def history(self) -> list[Step]:
@@ -109,12 +111,13 @@ class MemoryOperations:
 
     async def series_overview(self) -> SeriesOverview:
         rate: Named = {"rate": (None, 2.5)}
-        applications, models = dict.fromkeys(self.applications, rate), dict.fromkeys(self.versions, rate)
+        applications: dict[str, Named] = {name: self.recorded.get(name, rate) for name in self.applications}
+        models = dict.fromkeys(self.versions, rate)
         return SeriesOverview(2.0, 1e9, applications, models, {"0": {"cpu_share": (0.25,)}}, 0)
 
     async def application_series(self, name: str, seconds: int) -> Series:
         await self.get_application(name)
-        return Series(2.0, 1e9, {"rate": (None, float("nan"), 2.5)[: seconds // 2]})
+        return Series(2.0, 1e9, self.recorded.get(name, {"rate": (None, float("nan"), 2.5)[: seconds // 2]}))
 
     async def model_series(self, name: str, seconds: int) -> Series:
         await self.get_model(name)

@@ -34,17 +34,31 @@ def test_the_last_half_minute_weighs_shares_by_queries(screen: Screen) -> None:
     assert recent["rate"] == pytest.approx(40 / 14)
     assert recent["p99_ms"] == 7.0
     assert recent["late_share"] == pytest.approx((0.1 * 30 + 0.5 * 10) / 40)
-    assert recent["default_share"] is None
+    assert recent["default_share"] is None and recent["asked_default_share"] is None
     assert set(call(screen, "pages/recent.js", "recentOf", None).values()) == {None}
     assert call(screen, "pages/recent.js", "smoothed", [None, 1.0, None, 3.0]) == [None, 1.0, None, 2.0]
 
 
 def test_applications_that_break_their_objective_come_first(screen: Screen) -> None:
-    quiet = {"rate": None, "p99_ms": None, "late_share": None, "default_share": None}
+    quiet = {"rate": None, "p99_ms": None, "late_share": None, "default_share": None, "asked_default_share": None}
     states = [quiet, {**quiet, "late_share": 0.01}, {**quiet, "p99_ms": 21.0}, {**quiet, "late_share": 0.5}]
+    # A default that the threshold of confidence asks for is no trouble, and any other is.
+    states += [{**quiet, "default_share": 0.3, "asked_default_share": asked} for asked in (0.295, 0.25, None)]
     found = [call(screen, "pages/trouble.js", "troubleOf", {"recent": one, "slo_ms": 20.0}) for one in states]
-    assert found == [0, 0, 1, 1]
+    assert found == [0, 0, 1, 1, 0, 1, 1]
     assert call(screen, "pages/trouble.js", "troubleOf", {"recent": quiet, "slo_ms": 20, "problem": "it hangs"}) == 1
+
+
+def test_an_empty_chart_says_why(screen: Screen) -> None:
+    def why(left_out: bool, **series: list[float | None]) -> Any:
+        given = {"series": series, "left_out": left_out}
+        return call(screen, "pages/series.js", "whyEmpty", given, "No feedback came in this time.")
+
+    assert why(False, rate=[0.0, None], mean_loss=[None, None]) == "No feedback came in this time."
+    assert why(True, rate=[0.0]) == "No feedback came in this time."
+    assert why(True, rate=[None]).startswith("This is not recorded")
+    for nothing in ({}, {"rate": []}, {"rate": [None, None]}):
+        assert why(False, **nothing).startswith("There are no values of this time")
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,40 @@ def test_a_version_is_shown_by_what_its_replicas_leave_of_it(screen: Screen, api
     assert screen.violations() == []
 
 
+def test_defaults_that_a_threshold_asks_for_are_not_red(screen: Screen, api: Api) -> None:
+    populate(api.operations, 3)
+    rate = {"rate": [10.0], "late_share": [0.0]}
+    api.operations.recorded = {
+        "app-0001": {**rate, "default_share": [0.25], "default_share.low_confidence": [0.25]},
+        "app-0002": {**rate, "default_share": [0.5], "default_share.low_confidence": [0.3]},
+    }
+    screen.log_in(TOKEN)
+    table = screen.page.get_by_role("region", name="Applications")
+    rows = table.locator("tbody tr")
+    expect(rows.first).to_contain_text("app-0002")
+    expect(rows.first.locator("strong.bad")).to_contain_text("50 %")
+    expect(rows.first).to_contain_text("30 % low confidence")
+    expect(table.locator("tr", has_text="app-0001")).to_contain_text("25 % low confidence")
+    expect(table.locator("strong.bad")).to_have_count(1)
+    assert screen.violations() == []
+
+
+def test_charts_without_values_say_why(screen: Screen, api: Api) -> None:
+    populate(api.operations, 1)
+    api.operations.recorded = {"app-0000": {"rate": [0.0, 0.0], "slo_ms": [20.0, 20.0], "p99_ms": [None, None]}}
+    screen.log_in(TOKEN, APP)
+    charts = screen.page.locator(".chart")
+    said = {"Latency": "No query was answered", "Defaults by reason": "No query got the default", "Loss": "No feedback"}
+    for title, why in said.items():
+        expect(charts.filter(has_text=title)).to_contain_text(why)
+    expect(screen.page.get_by_role("img", name="Queries: queries is 0 per second")).to_be_visible()
+    assert screen.violations() == []
+    # Rows were counted, and no look-up in the cache.
+    api.operations.recorded = {}
+    screen.go(MODEL)
+    expect(charts.filter(has_text="Cache hits")).to_contain_text("No query looked")
+
+
 def test_what_strangers_wrote_stays_text(screen: Screen, api: Api) -> None:
     populate(api.operations, 1)
     api.operations.causes = [HOSTILE, "x" * 2000]

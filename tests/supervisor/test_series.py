@@ -6,6 +6,7 @@ from typing import Any
 
 from live_server import APP, Server
 
+from clipper.series.values import OF_OVERVIEW
 from waiting import until
 
 ROW = [1.0, 2.0]
@@ -45,7 +46,7 @@ def test_series_show_what_was_asked_and_begin_anew_after_a_restart(shared: Serve
     assert is_counted(model["rate"])
     assert model["replicas_ready"][-1] == model["replicas_wanted"][-1] == 1
     all_ = overview(shared)
-    assert set(all_["applications"]["app"]) == {"rate", "p99_ms", "late_share", "default_share"}
+    assert set(all_["applications"]["app"]) == set(OF_OVERVIEW["application"])
     assert set(all_["models"]["m"]) == {"rate", "replicas_ready"}
     assert all_["workers"]["0"]["rss_bytes"][-1] > 1e6 and all_["left_out"] == 0
     assert shared.call("GET", "/series/applications/nobody", status=404)["error"] == "not_found"

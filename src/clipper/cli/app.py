@@ -124,7 +124,7 @@ def policy(
     with Clipper.connect(url, home) as clipper:
         found = clipper.policy(name, context)
     out = Output(as_json)
-    columns = ["model", "share", "", "mean loss", "pulls", "scored"]
+    columns = ["model", "chosen now", "", "mean loss", "pulls", "scored"]
     # Most applications have neither costs nor thresholds.
     columns += ["cost"] * any(model.cost is not None for model in found.models)
     columns += ["goes on below"] * any(model.threshold is not None for model in found.models)

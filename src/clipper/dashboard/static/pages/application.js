@@ -17,6 +17,7 @@ import { Weights } from "./weights.js";
 // A report reads the selection store.
 const REPORT_EVERY_MS = 5_000;
 const SHARE = "share, mean over 30 s";
+const NO_QUERY = "No query was answered in this time.";
 
 /** @param {import("../main.js").Seen} seen */
 export function Application({ api, mayAct, route }) {
@@ -75,12 +76,15 @@ function linkText({ model, version, shadow }) {
 function chartsOf(application) {
   const slo = ({ length }) => ({ name: "SLO", values: Array(length).fill(application.slo_ms), isDashed: true });
   return [
-    { title: "Latency", unit: "ms", lines: (of) => [...of.one("p50_ms", "p50"), ...of.one("p99_ms", "p99"), slo(of)] },
-    { title: "Queries", unit: "per second", lines: (of) => of.one("rate", "queries") },
-    { title: "Late answers", unit: SHARE, lines: (of) => of.one("late_share", "late").map(smooth) },
-    { title: "Defaults by reason", unit: SHARE, lines: (of) => of.each("default_share.").map(smooth) },
-    { title: "Who answers", unit: SHARE, lines: (of) => of.each("answer_share.").map(smooth) },
-    { title: "Loss of each model", unit: "mean over 30 s", lines: (of) => of.each("mean_loss.").map(smooth) },
+    { title: "Latency", unit: "ms", lines: (of) => [...of.one("p50_ms", "p50"), ...of.one("p99_ms", "p99"), slo(of)], nothing: NO_QUERY },
+    { title: "Queries", unit: "per second", lines: (of) => of.one("rate", "queries"), nothing: NO_QUERY },
+    { title: "Late answers", unit: SHARE, lines: (of) => of.one("late_share", "late").map(smooth), nothing: NO_QUERY },
+    {
+      title: "Defaults by reason", unit: SHARE, lines: (of) => of.each("default_share.").map(smooth),
+      nothing: "No query got the default in this time.",
+    },
+    { title: "Models that answered", unit: SHARE, lines: (of) => of.each("answer_share.").map(smooth), nothing: "No model answered a query in this time." },
+    { title: "Loss of each model", unit: "mean over 30 s", lines: (of) => of.each("mean_loss.").map(smooth), nothing: "No feedback came in this time." },
   ];
 }
 

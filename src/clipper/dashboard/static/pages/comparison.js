@@ -11,11 +11,12 @@ export function Comparison({ report }) {
   const columns = [
     { name: "model", cell: (one) => html`<a href=${link("models", one.model.split(":")[0])}>${one.model}</a>${one.is_shadow ? " (shadow)" : ""}${one.is_linked ? "" : " (not linked)"}` },
     { name: "version", cell: (one) => one.version ?? "none" },
-    { name: "share of queries", isNumber: true, cell: (one) => (one.is_shadow ? "–" : percent(one.share)) },
+    { name: "chosen now", isNumber: true, cell: (one) => (one.is_shadow ? "–" : percent(one.share)) },
     { name: "mean loss", isNumber: true, cell: (one) => number(one.mean_loss) },
     { name: "surely between", isNumber: true, cell: ({ interval, scored }) => (scored ? `${number(interval.low)} and ${number(interval.high)}` : "–") },
     { name: "feedback", isNumber: true, cell: (one) => Math.round(one.scored).toLocaleString("en") },
     { name: "asked", isNumber: true, cell: (one) => one.asked.toLocaleString("en") },
+    { name: "answered", isNumber: true, cell: (one) => (one.is_shadow || !report.queries ? "–" : percent((one.asked - one.missing) / report.queries)) },
     { name: "not in time", isNumber: true, cell: (one) => (one.asked ? percent(one.missing / one.asked) : "–") },
     { name: "p99 of a batch", isNumber: true, cell: (one) => milliseconds(one.latency?.p99_ms) },
   ];
@@ -23,6 +24,8 @@ export function Comparison({ report }) {
     ${all.problem && html`<p class="notice busy">${all.problem}</p>`}
     <p>${verdictOf(all, report)}</p>
     <${Table} title="Models" columns=${columns} rows=${all.models} keyOf=${(one) => `${one.model} ${one.version}`} empty="It has no models." />
+    <p class="quiet">“Chosen now” is the share of the next queries without a context that the policy gives a model; a context may have learned another one.
+      “Answered” is the share of the queries since the workers started that had an output of the model.</p>
   `;
 }
 

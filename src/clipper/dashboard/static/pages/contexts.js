@@ -30,7 +30,7 @@ function Learned({ api, name, context }) {
   if (!learned.value) return html`<${Waiting} error=${learned.error} />`;
   const columns = [
     { name: "model", cell: (one) => one.model + (one.shadow ? " (shadow)" : "") },
-    { name: "share of queries", isNumber: true, cell: (one) => percent(one.share) },
+    { name: "chosen now", isNumber: true, cell: (one) => percent(one.share) },
     { name: "mean loss", isNumber: true, cell: (one) => number(one.mean_loss) },
     { name: "asked", isNumber: true, cell: (one) => number(one.pulls) },
     { name: "feedback", isNumber: true, cell: (one) => number(one.scored) },

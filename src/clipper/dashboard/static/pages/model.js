@@ -10,20 +10,25 @@ import { link } from "../router.js";
 import { Rollback, Scale } from "./model_actions.js";
 import { Series } from "./series.js";
 
+const NO_BATCH = "The model was sent no query in this time.";
+
 const CHARTS = [
-  { title: "Queries", unit: "per second", lines: (of) => of.one("rate", "queries") },
+  { title: "Queries", unit: "per second", lines: (of) => of.one("rate", "queries"), nothing: NO_BATCH },
   {
     title: "Batches", unit: "queries",
     lines: (of) => [...of.one("batch_size", "mean size"), ...of.one("batch_limit", "limit").map(dashed)],
+    nothing: NO_BATCH,
   },
   {
     title: "Where the time goes", unit: "ms",
     lines: (of) => [...of.one("queue_wait_ms", "wait in the queue"), ...of.one("batch_latency_ms", "compute")],
+    nothing: NO_BATCH,
   },
-  { title: "Cache hits", unit: "share", lines: (of) => of.one("cache_hit_share", "hits") },
+  { title: "Cache hits", unit: "share", lines: (of) => of.one("cache_hit_share", "hits"), nothing: "No query looked for its output in the cache in this time." },
   {
     title: "Replicas", unit: "",
     lines: (of) => [...of.one("replicas_ready", "ready"), ...of.one("replicas_wanted", "target").map(dashed)],
+    nothing: "No replica ran in this time.",
   },
 ];
 

@@ -8,7 +8,7 @@ import { Sparkline } from "../parts/sparkline.js";
 import { Table } from "../parts/table.js";
 import { link } from "../router.js";
 import { recentOf } from "./recent.js";
-import { isOverSlo, TOO_MANY, troubleOf } from "./trouble.js";
+import { failedShareOf, isOverSlo, TOO_MANY, troubleOf } from "./trouble.js";
 
 /** @param {import("../main.js").Seen} seen */
 export function Overview({ api, status }) {
@@ -60,8 +60,7 @@ function leaderOf(lease) {
 function ApplicationTable({ applications, series }) {
   const rows = applications.map((one) => ({ ...one, recent: recentOf(series[one.name]) }));
   rows.sort((one, other) => troubleOf(other) - troubleOf(one) || one.name.localeCompare(other.name));
-  const share = (name) => ({ recent }) =>
-    html`<${Limited} text=${percent(recent[name])} isOver=${recent[name] > TOO_MANY} why="more than ${percent(TOO_MANY)}" />`;
+  const limited = (share, judged = share) => html`<${Limited} text=${percent(share)} isOver=${judged > TOO_MANY} why="more than ${percent(TOO_MANY)}" />`;
   const columns = [
     { name: "name", cell: (one) => html`<a href=${link("applications", one.name)}>${one.name}</a>` },
     { name: "policy", cell: (one) => one.policy.name },
@@ -72,8 +71,12 @@ function ApplicationTable({ applications, series }) {
       cell: (one) => html`<${Limited} text=${milliseconds(one.recent.p99_ms)} isOver=${isOverSlo(one)} why="over the SLO" />`,
     },
     { name: "SLO", isNumber: true, cell: (one) => milliseconds(one.slo_ms) },
-    { name: "late", isNumber: true, cell: share("late_share") },
-    { name: "defaults", isNumber: true, cell: share("default_share") },
+    { name: "late", isNumber: true, cell: ({ recent }) => limited(recent.late_share) },
+    {
+      name: "defaults", isNumber: true,
+      cell: ({ recent }) => html`${limited(recent.default_share, failedShareOf(recent))}${
+        recent.asked_default_share > 0 && html`<div class="quiet">${percent(recent.asked_default_share)} low confidence</div>`}`,
+    },
     { name: "try", cell: (one) => html`<a href=${link("applications", one.name, "try")} aria-label="Try ${one.name}">Try it</a>` },
   ];
   return html`<${Table} title="Applications" columns=${columns} rows=${rows} keyOf=${(one) => one.name}

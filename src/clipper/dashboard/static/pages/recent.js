@@ -3,7 +3,8 @@
 const VALUES = 15;
 
 /**
- * @typedef {{rate: number | null, p99_ms: number | null, late_share: number | null, default_share: number | null}} Recent
+ * @typedef {{rate: number | null, p99_ms: number | null, late_share: number | null, default_share: number | null,
+ *   asked_default_share: number | null}} Recent asked_default_share: the defaults that the application's threshold of confidence asks for
  * @param {Record<string, (number | null)[]> | undefined} series the latest value last
  * @returns {Recent} the mean rate, the median p99, and the shares of all queries
  */
@@ -15,6 +16,7 @@ export function recentOf(series) {
     p99_ms: median(last("p99_ms").filter(isKnown)),
     late_share: shareOf(last("late_share"), rates),
     default_share: shareOf(last("default_share"), rates),
+    asked_default_share: shareOf(last("default_share.low_confidence"), rates),
   };
 }
 

@@ -5,7 +5,7 @@ import { Events } from "../events.js";
 import { usePoll } from "../poll.js";
 import { path } from "../api.js";
 import { clock } from "../format.js";
-import { Chart } from "../parts/chart.js";
+import { Chart, EmptyChart } from "../parts/chart.js";
 import { Waiting } from "../parts/notices.js";
 
 const SPANS = [[300, "5 minutes"], [900, "15 minutes"], [3600, "1 hour"]];
@@ -13,8 +13,8 @@ const MARKED = 200;
 const EVENTS_EVERY_MS = 5_000;
 
 /**
- * @typedef {{title: string, unit: string, lines: (of: Recorded) => import("../parts/chart.js").Line[]}} Drawn
- *   a chart; it is left out if it has no lines
+ * @typedef {{title: string, unit: string, lines: (of: Recorded) => import("../parts/chart.js").Line[], nothing: string}} Drawn
+ *   a chart, and what it says of a time in which none of its lines has a value
  * @typedef {{length: number, one: (key: string, name: string) => import("../parts/chart.js").Line[],
  *   each: (prefix: string) => import("../parts/chart.js").Line[]}} Recorded the series, as lines to choose from
  * @param {object} given
@@ -44,9 +44,13 @@ export function Series({ api, kind, name, charts, concerns }) {
     </p>
     ${isLeftOut && html`<p class="notice busy">Not all series of ${name} are recorded: the server has too many applications and models.</p>`}
     <div class="charts">
-      ${charts.map(({ title, unit, lines }) => {
+      ${charts.map(({ title, unit, lines, nothing }) => {
         const found = lines(recorded);
-        return found.length > 0 && html`<${Chart} key=${title} title=${title} unit=${unit} lines=${found} endS=${endS} stepS=${stepS} marks=${marks} />`;
+        const key = `${title} ${seconds}`;
+        // A target or a bound alone says nothing of what happened.
+        return found.some((line) => !line.isDashed && hasValues(line.values))
+          ? html`<${Chart} key=${key} title=${title} unit=${unit} lines=${found} endS=${endS} stepS=${stepS} marks=${marks} />`
+          : html`<${EmptyChart} key=${key} title=${title} unit=${unit} why=${whyEmpty(series.value, nothing)} />`;
       })}
     </div>
     ${seen.length > 0 &&
@@ -55,6 +59,19 @@ export function Series({ api, kind, name, charts, concerns }) {
       <ul>${seen.map((mark) => html`<li>${clock(mark.timeS)} ${mark.text}</li>`)}</ul>
     </details>`}
   `;
+}
+
+/** Why a chart of these series is empty: of a time of which nothing is known, nothing can be said to have happened. */
+export function whyEmpty({ series, left_out: isLeftOut }, nothing) {
+  if (hasValues(series.rate)) return nothing;
+  return isLeftOut
+    ? "This is not recorded: the server has too many applications and models."
+    : "There are no values of this time: the server had just started, or a query worker did not answer it.";
+}
+
+/** @param {(number | null)[] | undefined} values */
+function hasValues(values) {
+  return values?.some((value) => value !== null) ?? false;
 }
 
 /** @returns {Recorded} */

@@ -9,10 +9,18 @@ export function isOverSlo({ recent, slo_ms }) {
 }
 
 /**
+ * The share of defaults that nobody asked for, since a threshold of confidence asks for others.
+ * @param {import("./recent.js").Recent} recent
+ */
+export function failedShareOf({ default_share: all, asked_default_share: asked }) {
+  return Math.max((all ?? 0) - (asked ?? 0), 0);
+}
+
+/**
  * How many things are wrong, to sort by: a number that changes seldom, so that rows do not move while one aims at them.
  * @param {any} application as above
  */
 export function troubleOf(application) {
-  const { late_share: late, default_share: defaults } = application.recent;
-  return [Boolean(application.problem), isOverSlo(application), late > TOO_MANY, defaults > TOO_MANY].filter(Boolean).length;
+  const { recent } = application;
+  return [Boolean(application.problem), isOverSlo(application), recent.late_share > TOO_MANY, failedShareOf(recent) > TOO_MANY].filter(Boolean).length;
 }

@@ -52,6 +52,17 @@ export function Chart({ title, unit, lines, endS, stepS, marks = [] }) {
   </figure>`;
 }
 
+/**
+ * A chart without a value, which says why.
+ * @param {{title: string, unit: string, why: string}} given
+ */
+export function EmptyChart({ title, unit, why }) {
+  return html`<figure class="chart">
+    <figcaption>${title}${unit && `, ${unit}`}</figcaption>
+    <p class="empty quiet">${why}</p>
+  </figure>`;
+}
+
 /** What the chart says, in words. */
 function summary(lines, unit) {
   const texts = lines.map((line) => {
