@@ -176,7 +176,7 @@ def test_a_home_in_use_is_left_alone(home: Path, tmp_path: Path) -> None:
     with Popen([sys.executable, "-c", "input()"], stdin=-1) as worker:
         record = ProcessRecord("worker-0", worker.pid, start_time(worker.pid) or 0, (), {})
         (home / "run" / "worker-0.json").write_bytes(msgspec.json.encode(record))
-        with pytest.raises(Conflict, match=r"worker-0.*still runs.*clipper start and clipper stop"):
+        with pytest.raises(Conflict, match=r"worker-0.*still runs.*run clipper stop"):
             restore(home, file)
         worker.kill()
     restore(home, file)

@@ -25,8 +25,7 @@ from msgspec import Struct
 from clipper import __version__
 from clipper.errors import ClipperError, Conflict, InvalidArgument, Unavailable
 from clipper.home import ARTIFACTS_NAME, ID_NAME, REGISTRY_NAME, RUN_NAME, SELECTION_NAME, TOKEN_NAME, lock_home
-from clipper.processes.proc import start_time
-from clipper.processes.process import ProcessRecord
+from clipper.processes.folder import running
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.selection.stores.sqlite_schema import SCHEMA_VERSION
 from clipper.trees import remove_tree, seal_tree
@@ -181,16 +180,11 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def _check_nothing_runs(home: Path) -> None:
     """Check that no worker runs: it would go on writing what it learns, and giving out query ids."""
-    for path in (home / RUN_NAME).glob("*.json"):
-        try:
-            record = msgspec.json.decode(path.read_bytes(), type=ProcessRecord)
-        except (OSError, msgspec.MsgspecError):
-            continue  # not a record of a process
-        if start_time(record.pid) == record.start_time:
-            raise Conflict(
-                f"{record.name} (pid {record.pid}) of {home} still runs, though its server does not: "
-                "run clipper start and clipper stop before you restore"
-            )
+    for record in running(home / RUN_NAME):
+        raise Conflict(
+            f"{record.name} (pid {record.pid}) of {home} still runs, though its server does not: "
+            "run clipper stop before you restore"
+        )
 
 
 def _read(source: Path, folder: Path) -> Backup:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,9 @@ SELECTION_NAME = "selection.sqlite3"
 ARTIFACTS_NAME = "artifacts"
 RUN_NAME = "run"
 _LOCK_NAME = "supervisor.lock"
+# Commands that look whether the home is taken share its lock for microseconds. Whoever takes it tries for so long.
+_LOOKED_AT_S = 0.25
+_LOOK_AGAIN_S = 0.01
 # The folder of the decision log.
 DECISIONS_NAME = "decisions"
 # The file of events.
@@ -37,6 +41,22 @@ class Place(Struct, frozen=True):
     query_url: str
     started_at: float
     grpc_address: str | None = None
+
+
+class Orphan(Struct, frozen=True):
+    """What runs in a home although its supervisor is gone.
+
+    Attributes:
+        name: ``worker 0``, or a replica as ``m:1#0``.
+        runs: what runs it: ``local``, which is a process of this machine, ``docker`` or ``ray``.
+        pid: None if it is no process of this machine that is known.
+        address: HOST:PORT where a worker answers queries; None for a replica.
+    """
+
+    name: str
+    runs: str
+    pid: int | None = None
+    address: str | None = None
 
 
 def find_home(home: Path | str | None = None) -> Path:
@@ -90,15 +110,50 @@ def lock_home(root: Path) -> int:
         Conflict: a supervisor has it, or another command.
     """
     descriptor = os.open(lock_path(root), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 20).decode() or "unknown"
+    if not _is_taken_within(descriptor, _LOOKED_AT_S):
         os.close(descriptor)
         raise Conflict(
-            f"a Clipper server (pid {holder}) already runs in {root}: stop it with clipper stop, "
-            "or choose another home with --home"
-        ) from None
+            f"a Clipper server (pid {lock_holder(root) or 'unknown'}) already runs in {root}: stop it with "
+            "clipper stop, or choose another home with --home"
+        )
     os.ftruncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())
     return descriptor
+
+
+def is_locked(root: Path) -> bool:
+    """Whether a supervisor has the home, whether it answers or not.
+
+    Raises:
+        Unavailable: the home belongs to another user.
+    """
+    try:
+        with lock_path(root).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise Unavailable(f"{root} cannot be looked at: {error}; run this as the server's user") from error
+    return False
+
+
+def lock_holder(root: Path) -> int | None:
+    """The process id of whoever has the home, or had it last; None if that is not known."""
+    try:
+        return int(lock_path(root).read_bytes()[:20])
+    except (OSError, ValueError):
+        return None
+
+
+def _is_taken_within(descriptor: int, seconds: float) -> bool:
+    deadline_s = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline_s:
+                return False
+        time.sleep(_LOOK_AGAIN_S)

@@ -1,6 +1,5 @@
 """Starts the server's process, waits for it, and watches it until it is gone."""
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import typer
 from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
 from clipper.extras import has_grpc, has_otel, why_no_manager
-from clipper.home import lock_path, read_token
+from clipper.home import is_locked, read_token
 from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
 from clipper.run_as import find_run_as
@@ -41,7 +40,7 @@ class ServerStart:
     home: Path
     settings: Mapping[str, Any]
 
-    def argv(self) -> list[str]:
+    def argv(self, program: str = "clipper.supervisor") -> list[str]:
         arguments = ["--home", str(self.home)]
         for name, value in self.settings.items():
             flag = "--" + name.replace("_", "-")
@@ -50,7 +49,7 @@ class ServerStart:
             elif name not in _ADDRESSES:
                 for each in value if isinstance(value, tuple) else (value,):
                     arguments += [flag, str(each)]
-        return [sys.executable, "-m", "clipper.supervisor", *arguments]
+        return [sys.executable, "-m", program, *arguments]
 
     def environment(self) -> dict[str, str]:
         """Addresses are in the environment, because they may have passwords: others can read a command line."""
@@ -115,7 +114,7 @@ def settled(home: Path) -> Status | None:
     for _ in _polls(STOP_TIMEOUT_S):
         now = running(home)
         if now is None:
-            if not _is_locked(lock_path(home)):
+            if not is_locked(home):
                 return None
         elif not now.stopping:
             return now
@@ -259,7 +258,7 @@ def wait_until_gone(home: Path, pid: int, drain_delay_s: float = 0.0) -> None:
     """
     timeout_s = drain_delay_s + STOP_TIMEOUT_S
     for _ in _polls(timeout_s):
-        if not _is_locked(lock_path(home)) and not _is_alive(pid):
+        if not is_locked(home) and not _is_alive(pid):
             return
     raise DeadlineExceeded(_still_there(home, timeout_s))
 
@@ -275,17 +274,6 @@ def _is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return status.rpartition(")")[2].split()[0] not in "ZX"
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def _last_lines(log: Path, start: int = 0) -> str:

@@ -8,18 +8,21 @@ from urllib.parse import urlsplit
 
 import typer
 
+from clipper.cli import orphans
 from clipper.cli.options import AsJson, Home, Url
 from clipper.cli.output import Output
 from clipper.cli.process import ServerStart, become, checked_start, settled, spawn, wait_until_gone
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
-from clipper.errors import Conflict
+from clipper.errors import Conflict, DeadlineExceeded, Unauthorized, Unavailable
 from clipper.extras import has_grpc
 from clipper.home import find_home, read_token
 from clipper.management.schemas import LeaseStatus, Status
 from clipper.settings.server import ServerSettings
 from clipper.tls.expiry import day
 
+# The server of a home does not answer, or another one has its port.
+_NO_ANSWER = (Unavailable, DeadlineExceeded, Unauthorized)
 _NEXT = "next: clipper deploy NAME MODEL, clipper app create NAME --model NAME"
 
 
@@ -139,11 +142,20 @@ def _grpc(now: Status) -> str:
 def stop(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
     """Stop the server: queries in flight are answered first."""
     out = Output(as_json)
-    with Clipper.connect(url, home) as clipper, out.progress("draining"):
-        pid = clipper.status().pid
-        stopping = clipper.stop()
-        if url is None:
-            wait_until_gone(find_home(home), pid, stopping.drain_delay_s)
+    try:
+        with Clipper.connect(url, home) as clipper, out.progress("draining"):
+            pid = clipper.status().pid
+            stopping = clipper.stop()
+            if url is None:
+                wait_until_gone(find_home(home), pid, stopping.drain_delay_s)
+    except _NO_ANSWER as error:
+        start = ServerStart(find_home(home), {})
+        if url is not None:
+            raise
+        if not orphans.look(start):
+            raise orphans.explained(start.home, error) from error
+        with out.progress("draining what the supervisor left"):
+            orphans.end(start)
     out.done({"stopped": True}, "Clipper has stopped; its models and applications are kept", "next: clipper start")
 
 
@@ -160,17 +172,26 @@ def status(
 ) -> None:
     """Show the server's processes, addresses and counts, or each step of its latest history."""
     out = Output(as_json)
-    with Clipper.connect(url, home) as clipper:
-        if history:
-            events = clipper.history()
-            times = [datetime.fromtimestamp(event.at).astimezone() for event in events]
-            rows = [
-                (at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3], event.subject, event.text)
-                for at, event in zip(times, events)
-            ]
-            out.table(events, ("when", "what", "happened"), rows, "nothing has happened yet")
-            return
-        now = clipper.status()
+    try:
+        with Clipper.connect(url, home) as clipper:
+            if history:
+                events = clipper.history()
+                times = [datetime.fromtimestamp(event.at).astimezone() for event in events]
+                rows = [
+                    (at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3], event.subject, event.text)
+                    for at, event in zip(times, events)
+                ]
+                out.table(events, ("when", "what", "happened"), rows, "nothing has happened yet")
+                return
+            now = clipper.status()
+    except _NO_ANSWER as error:
+        start = ServerStart(find_home(home), {})
+        if url is not None:
+            raise
+        if not (left := orphans.look(start)):
+            raise orphans.explained(start.home, error) from error
+        out.table({"ready": False, "orphans": left}, ("what", "pid", "where"), orphans.rows(left), "")
+        raise Unavailable(orphans.told(start.home, left)) from error
     out.table(now, ("what", "value"), status_rows(now), "")
 
 

@@ -177,6 +177,14 @@ class Launcher(Protocol):
             Unavailable, OSError: no container of this kind can be started now.
         """
 
+    async def seen(self) -> list[tuple[ContainerNote, int | None]]:
+        """The containers of the home that run now, and their process ids, if those are known here.
+
+        Read-only: a supervisor may be taking them over meanwhile.
+
+        A cluster is not asked: that takes long, and ``clipper cluster list`` does it.
+        """
+
     async def left(self) -> list[ContainerNote]:
         """The containers that an earlier supervisor started; some may be gone. Called before anything is launched.
 

@@ -25,6 +25,19 @@ log = logging.getLogger(__name__)
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
+def running(run: Path) -> list[ProcessRecord]:
+    """The records in a run folder whose processes run. Read-only: a supervisor may be taking them over meanwhile."""
+    found = []
+    for path in sorted(run.glob("*.json")):
+        try:
+            record = msgspec.json.decode(path.read_bytes(), type=ProcessRecord)
+        except (OSError, msgspec.MsgspecError):
+            continue  # it was just removed, or is not a record of a process
+        if start_time(record.pid) == record.start_time:
+            found.append(record)
+    return found
+
+
 class ProcessFolder:
     """The processes whose records are in one run folder.
 
@@ -129,6 +142,9 @@ class ProcessFolder:
                 )
                 path.unlink(missing_ok=True)
         return records
+
+    def running(self) -> list[ProcessRecord]:
+        return running(self._run)
 
     def adopt(self, record: ProcessRecord) -> ManagedProcess | None:
         """Take over the process of a record; None if it is gone."""

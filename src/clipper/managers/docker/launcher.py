@@ -80,6 +80,14 @@ class DockerLauncher:
             await (await starting).stop(grace_s=0)
             raise
 
+    async def seen(self) -> list[tuple[ContainerNote, int | None]]:
+        try:
+            found = await self._engine.containers(self._label)
+        except ClipperError as error:
+            log.info("containers in Docker cannot be looked for: %(error)s", {"error": error})
+            return []
+        return [(note, None) for one in found if one.is_running and (note := noted(one.labels))]
+
     async def left(self) -> list[ContainerNote]:
         try:
             found = await self._engine.containers(self._label)

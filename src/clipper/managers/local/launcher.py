@@ -188,6 +188,10 @@ class LocalLauncher:
                 raise
         return process
 
+    async def seen(self) -> list[tuple[ContainerNote, int | None]]:
+        records = self._processes.running()
+        return [(note, record.pid) for record in records if (note := container_note(record.extra))]
+
     async def left(self) -> list[ContainerNote]:
         notes = [note for record in self._processes.recorded() if (note := container_note(record.extra))]
         kept = {self._socket_folder(note) for note in notes}

@@ -111,6 +111,9 @@ class RayLauncher:
         container = self._containers[note.id] = RayContainer(note, noted, actors, note.id, log_path, is_new=True)
         return container
 
+    async def seen(self) -> list[tuple[ContainerNote, int | None]]:
+        return []
+
     async def left(self) -> list[ContainerNote]:
         self._left = await self._actors.left(Noted)
         return [msgspec.json.decode(noted.note, type=ContainerNote) for noted in self._left.values()]

@@ -126,11 +126,12 @@ async def end_all_left(processes: ProcessFolder, home: HomeFolders, launchers: I
     await asyncio.gather(*(process.stop(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S) for process in running))
     ended = len(running)
     for launcher in launchers:
-        for note in await launcher.left():
-            container = await launcher.adopt(note, home.logs / f"{slot_name(note.slot)}.log")
-            if container is not None:
-                await container.stop(grace_s=0)
-                ended += 1
+        notes = await launcher.left()
+        found = [await launcher.adopt(note, home.logs / f"{slot_name(note.slot)}.log") for note in notes]
+        containers = [container for container in found if container is not None]
+        await asyncio.gather(*(container.stop(grace_s=0) for container in containers))
+        ended += len(containers)
+        for note in notes:
             await launcher.clean_up(note)
     processes.sweep(keep=())
     home.remove_stale(set(), set())

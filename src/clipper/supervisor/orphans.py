@@ -1,0 +1,80 @@
+"""``python -m clipper.supervisor.orphans``: what runs in a home whose supervisor is gone.
+
+Prints a list of ``Orphan`` as JSON: what runs, or with ``--end`` what ran and was ended. The other options are those of
+``clipper.supervisor``. Exit codes are as there.
+"""
+
+import asyncio
+import os
+import sys
+
+import msgspec
+
+from clipper.errors import ClipperError
+from clipper.home import Orphan, lock_home
+from clipper.managers.open import open_cluster_host, open_launchers
+from clipper.processes.folder import ProcessFolder, running
+from clipper.supervisor.config import Config, parse_command_line
+from clipper.supervisor.facilities import facilities_of
+from clipper.supervisor.folders import HomeFolders, open_home
+from clipper.supervisor.workers import ports, takeover
+from clipper.supervisor.workers.settings import worker_note
+
+END = "--end"
+
+
+async def look(config: Config, home: HomeFolders) -> list[Orphan]:
+    """What runs for the home. Read-only: a supervisor may be taking it over meanwhile."""
+    found = [
+        Orphan(f"worker {note.index}", "local", record.pid, ports.address(note.settings.host, note.settings.port))
+        for record in running(home.run)
+        if (note := worker_note(record)) is not None
+    ]
+    processes = ProcessFolder(home.run, os.environ, home.python_path)
+    for name, launcher in open_launchers(facilities_of(config, home, processes)).items():
+        found += [Orphan(str(note.slot), name, pid) for note, pid in await launcher.seen()]
+    return found
+
+
+async def end(config: Config, home: HomeFolders) -> list[Orphan]:
+    """Let workers answer their open queries, and end all that runs for the home, which has to be locked.
+
+    What runs on a cluster for servers that share a registry is left: another of them may go on with it.
+    """
+    found = await look(config, home)
+    processes = ProcessFolder(home.run, os.environ, home.python_path)
+    facilities = facilities_of(config, home, processes)
+    if config.registry is None and (cluster := open_cluster_host(facilities, None)) is not None:
+        try:
+            for record in await cluster.left():
+                await cluster.end(record)
+        finally:
+            cluster.close()
+    launchers = open_launchers(facilities, "everywhere" if config.registry is None else "here")
+    await takeover.end_all_left(processes, home, launchers.values())
+    home.remove_sockets_folder()
+    home.place.unlink(missing_ok=True)
+    return found
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    ends = END in arguments
+    config = parse_command_line([one for one in arguments if one != END])
+    try:
+        home = open_home(config.home)
+        if ends:
+            lock = lock_home(home.root)
+            found = asyncio.run(end(config, home))
+            os.close(lock)
+        else:
+            found = asyncio.run(look(config, home))
+    except (ClipperError, OSError) as error:
+        sys.stderr.write(f"clipper: {error}\n")
+        return 1
+    sys.stdout.buffer.write(msgspec.json.encode(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
