@@ -8,9 +8,12 @@ from benchmarks.batching.profiles import LOADS, profiles
 from benchmarks.batching.rules import searched
 from benchmarks.batching.scheduled import Scheduled
 from benchmarks.batching.simulation import goodput
+from clipper.settings.version import BatchingPolicy
 
 QUERIES = 3000
 SEED = 7
+# The paper's two rules, and Clipper's variations of them.
+CONTROLLERS: tuple[BatchingPolicy, ...] = ("aimd", "quantile", "aimd_damped", "quantile_refit")
 RESULTS = Path(__file__).parent / "results" / "cells.json"
 
 
@@ -30,9 +33,9 @@ def cells() -> list[tuple[str, float]]:
     return [(name, load) for name in profiles() for load in LOADS]
 
 
-def measure_ours(name: str, load: float) -> float:
+def measure_ours(name: str, load: float, policy: BatchingPolicy = "goodput") -> float:
     profile = profiles()[name]
-    return goodput(Scheduled(profile), profile, load, SEED, QUERIES)
+    return goodput(Scheduled(profile, policy), profile, load, SEED, QUERIES)
 
 
 def measure_rule(name: str, load: float, rule: str) -> float:
@@ -44,8 +47,7 @@ def measure(cell: tuple[str, float]) -> Cell:
     name, load = cell
     profile = profiles()[name]
     rules = {rule: measure_rule(name, load, rule) for rule in searched(profile)}
-    for policy in ("aimd", "quantile"):
-        rules[policy] = goodput(Scheduled(profile, policy), profile, load, SEED, QUERIES)
+    rules |= {policy: measure_ours(name, load, policy) for policy in CONTROLLERS}
     ranked = dict(sorted(rules.items(), key=lambda item: -item[1]))
     return Cell(name, load, ranked)
 

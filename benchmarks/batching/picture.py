@@ -21,7 +21,7 @@ SHOWN = (
     "slow rows, 20 ms",
     "texts",
 )
-RULES = {"eager, margin 1.0": "C1", "aimd": "C2", "quantile": "C3"}
+RULES = {"eager, margin 1.0": "C1", "aimd": "C2", "quantile": "C3", "aimd_damped": "C4", "quantile_refit": "C5"}
 COLUMNS = 4
 
 

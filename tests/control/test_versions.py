@@ -37,11 +37,18 @@ def breaks(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         found += [
             f"{name}.{field} was {shape}, and is {fields.get(field)}"
             for field, shape in struct.get("properties", {}).items()
-            if _types(fields.get(field)) != _types(shape)
+            if not _understood(_types(shape), _types(fields.get(field)))
         ]
         added = fields.keys() - struct.get("properties", {}).keys()
         found += [f"{name}.{field} is new and has no default" for field in added & {*now[name].get("required", ())}]
     return found
+
+
+def _understood(before: Any, now: Any) -> bool:
+    """Whether they are alike. A choice may have more values: one that is added goes only to who is told to use it."""
+    if isinstance(before, dict) and isinstance(now, dict) and {*before} == {*now} == {"enum"}:
+        return {*before["enum"]} <= {*now["enum"]}
+    return bool(before == now)
 
 
 def _types(shape: Any) -> Any:
@@ -58,6 +65,8 @@ def test_messages_of_adjacent_versions_are_understood(version: int) -> None:
 def test_what_breaks_is_found() -> None:
     now = {"A": {"properties": {"x": {"type": "integer"}, "y": {"type": "string"}}, "required": ["x", "y"]}}
     assert breaks(now, now) == []
+    few, more = ({"A": {"properties": {"x": {"enum": values}}}} for values in (["a"], ["a", "b"]))
+    assert (breaks(few, more), len(breaks(more, few))) == ([], 1)
     assert breaks(
         {"A": {"properties": {"x": {"type": "string"}}}, "B": {"properties": {"z": {}}}, "C": {}}, now | {"B": {}}
     ) == [

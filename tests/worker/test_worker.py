@@ -26,7 +26,7 @@ from clipper.control.messages import (
 )
 from clipper.control.snapshot import ReplicaAddress, Snapshot
 from clipper.control.statistics import NO_MARK
-from clipper.settings.version import Batching
+from clipper.settings.version import Batching, BatchingPolicy
 from clipper.types import ModelId
 from serving import SUM, TIMEOUT_S, ControlClient, Serving, application, model, serving, version, with_address
 from waiting import until
@@ -160,6 +160,21 @@ def test_readings_of_many_let_queries_through(system: Serving) -> None:
     client = ControlClient(system.worker.control_path)
     assert len(client.ask(GetReadings({one.name: NO_MARK for one in many}, ())).applications) == len(many)
     client.close()
+    apply(system)
+
+
+@pytest.mark.parametrize(
+    ("policy", "limit"),
+    [("aimd", 3), ("quantile", 3), ("aimd_damped", 2), ("quantile_refit", 2), ("fixed", 64), ("none", 1)],
+)
+def test_each_batching_policy_serves_by_its_own_rule(system: Serving, policy: BatchingPolicy, limit: int) -> None:
+    """The first query is a full batch at a limit of 1: the paper's rules add two rows, their variations double."""
+    container = system.start_container(SUM, policy)
+    batching = Batching(policy, 64)
+    system.apply([application("app", policy)], [model(version(container, batching=batching), name=policy)])
+    with system.worker.connect() as client:
+        assert [client.ask("/app/predict", {"input": [n]}).json["output"] for n in range(3)] == [0, 1, 2]
+    assert [*system.worker.control.ask(GetBatchLimits((ModelId(policy, "1"),))).replicas.values()] == [limit]
     apply(system)
 
 

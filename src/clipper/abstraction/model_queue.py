@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from clipper.abstraction.alarm import Alarm
-from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO, make_controller
+from clipper.abstraction.batching.controller import make_controller
 from clipper.abstraction.batching.flow import Batch
 from clipper.abstraction.batching.replica_state import ReplicaState
 from clipper.abstraction.batching.scheduler import Scheduler
@@ -221,7 +221,7 @@ class ModelQueue:
         self.output_type = welcome.output_type or self.output_type
         if max_batch is not None and max_batch < batching.max_batch:
             batching = msgspec.structs.replace(batching, max_batch=max_batch)
-        controller = make_controller(batching, self._scheduler.slo_s * BATCH_SHARE_OF_SLO)
+        controller = make_controller(batching, self._scheduler.slo_s)
         most = 1 if batching.policy == "none" else batching.max_batch
         fixed, far = batching.policy in ("fixed", "none"), replica.is_far
         replica.state = self._scheduler.add_replica(replica.id, most, controller, is_fixed=fixed, is_far=far)

@@ -12,7 +12,7 @@ from clipper.types import Framework, Loader
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ManagerName = Literal["local", "docker", "ray"]
-BatchingPolicy = Literal["goodput", "aimd", "quantile", "fixed", "none"]
+BatchingPolicy = Literal["goodput", "aimd", "quantile", "aimd_damped", "quantile_refit", "fixed", "none"]
 
 # A batch that waits longer than this for others would miss any objective that batching is for.
 MAX_DELAY_MS = 10_000.0

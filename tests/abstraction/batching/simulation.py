@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO, make_controller
+from clipper.abstraction.batching.controller import make_controller
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.work import NOBODY
@@ -110,7 +110,7 @@ class Simulation:
         self._rng = random.Random(seed)
         count = len(models_at(0.0))
         for number in range(count):
-            controller = make_controller(Batching(policy, max_batch=max_batch), SLO_S * BATCH_SHARE_OF_SLO)
+            controller = make_controller(Batching(policy, max_batch=max_batch), SLO_S)
             self.scheduler.add_replica(str(number), max_batch, controller, is_fixed=policy == "fixed")
         self.scheduler.set_slo(SLO_S)
         self._free_at_s = [0.0] * count

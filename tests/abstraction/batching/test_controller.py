@@ -7,13 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.abstraction.batching.aimd import Aimd
+from clipper.abstraction.batching.aimd_damped import DampedAimd
 from clipper.abstraction.batching.controller import Controller, make_controller
 from clipper.abstraction.batching.quantile import Quantile
+from clipper.abstraction.batching.quantile_refit import RefittedQuantile
 from clipper.errors import InvalidArgument
 from clipper.settings.version import Batching, BatchingPolicy
 
 BUDGET_S = 0.006
-ADAPTIVE: tuple[BatchingPolicy, ...] = ("aimd", "quantile")
+# Clipper's variations do what the paper's own rules do not.
+VARIATIONS: tuple[BatchingPolicy, ...] = ("aimd_damped", "quantile_refit")
+ADAPTIVE: tuple[BatchingPolicy, ...] = ("aimd", "quantile", *VARIATIONS)
 
 sizes = st.integers(1, 5000)
 services_s = st.floats(0.0, 10.0, allow_nan=False)
@@ -29,13 +33,15 @@ def saturate(controller: Controller, fixed_s: float, per_row_s: float, count: in
 def make(policy: BatchingPolicy, budget_s: float = BUDGET_S, max_batch: int = Batching().max_batch) -> Controller:
     controller = make_controller(Batching(policy, max_batch=max_batch), budget_s)
     assert controller is not None
+    controller.set_budget(budget_s)
     return controller
 
 
-@pytest.mark.parametrize(("policy", "kind"), [("aimd", Aimd), ("quantile", Quantile)])
+@pytest.mark.parametrize(("policy", "kind"), [*zip(ADAPTIVE, (Aimd, Quantile, DampedAimd, RefittedQuantile))])
 def test_the_policy_says_which_controller(policy: BatchingPolicy, kind: type) -> None:
     controller = make(policy)
     assert type(controller) is kind
+    assert controller.share_of_slo == (0.3 if policy in VARIATIONS else 1.0)
     assert controller.limit == 1
 
 
@@ -44,12 +50,10 @@ def test_where_deadlines_or_settings_say_how_large_a_batch_is_there_is_none(poli
     assert make_controller(Batching(policy), BUDGET_S) is None
 
 
-@pytest.mark.parametrize(
-    ("max_batch", "budget_s"), [(0, 0.006), (-1, 0.006), (64, 0.0), (64, -1.0), (64, float("nan"))]
-)
-def test_settings_that_cannot_work_are_refused(max_batch: int, budget_s: float) -> None:
+@pytest.mark.parametrize(("max_batch", "slo_s"), [(0, 0.006), (-1, 0.006), (64, 0.0), (64, -1.0), (64, float("nan"))])
+def test_settings_that_cannot_work_are_refused(max_batch: int, slo_s: float) -> None:
     with pytest.raises(InvalidArgument, match="expected"):
-        make_controller(Batching("aimd", max_batch=max_batch), budget_s)
+        make_controller(Batching("aimd", max_batch=max_batch), slo_s)
 
 
 @pytest.mark.parametrize("policy", ADAPTIVE)
@@ -103,7 +107,7 @@ def test_one_slow_batch_hardly_moves_the_limit(policy: BatchingPolicy, grown_by:
     assert controller.limit >= 0.9 * grown
 
 
-@pytest.mark.parametrize("policy", ADAPTIVE)
+@pytest.mark.parametrize("policy", VARIATIONS)
 @given(fixed_s=st.floats(0.0, 0.003), per_row_s=st.floats(2e-6, 0.004), budget_s=st.floats(0.0045, 0.05))
 @settings(max_examples=60, deadline=None)
 def test_it_comes_near_the_largest_batch_within_the_budget(
@@ -115,7 +119,7 @@ def test_it_comes_near_the_largest_batch_within_the_budget(
     assert 0.8 * ideal - 1 <= controller.limit <= 1.25 * ideal + 1
 
 
-@pytest.mark.parametrize("policy", ADAPTIVE)
+@pytest.mark.parametrize("policy", VARIATIONS)
 def test_a_smaller_budget_is_followed(policy: BatchingPolicy) -> None:
     controller = make(policy, 0.03)
     saturate(controller, 0.0002, 20e-6, 500)
@@ -128,7 +132,7 @@ def test_a_smaller_budget_is_followed(policy: BatchingPolicy) -> None:
     assert controller.limit > 1000
 
 
-@pytest.mark.parametrize("policy", ADAPTIVE)
+@pytest.mark.parametrize("policy", VARIATIONS)
 @pytest.mark.parametrize(("fixed_s", "per_row_s"), [(0.0059, 10e-6), (0.008, 50e-6), (0.1, 1e-6), (0.05, 0.0)])
 def test_where_no_limit_meets_the_budget_it_does_not_sink_to_one(
     policy: BatchingPolicy, fixed_s: float, per_row_s: float

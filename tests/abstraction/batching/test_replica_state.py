@@ -3,7 +3,7 @@
 import pytest
 from scheduling import LONG, SHORT, Speed, teach
 
-from clipper.abstraction.batching.aimd import Aimd
+from clipper.abstraction.batching.aimd_damped import DampedAimd
 from clipper.abstraction.batching.flow import Batch
 from clipper.abstraction.batching.replica_state import AHEAD_BELOW_S, SHORT_S, ReplicaState
 from clipper.abstraction.batching.service_times import MAX_GROWTH, ServiceTimes
@@ -43,7 +43,7 @@ def test_what_it_answers_a_second_is_in_batches_of_half_the_slo() -> None:
 
 def test_a_controller_sets_the_limit() -> None:
     replica = known(LONG)
-    replica.controller = Aimd(0.006, 64)
+    replica.controller = DampedAimd(0.006, 64)
     replica.controller.limit = 7
     assert (replica.limit, replica.batch_limit(0.1)) == (7, 7)
 

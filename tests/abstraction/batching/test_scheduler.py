@@ -5,7 +5,7 @@ import itertools
 import pytest
 from scheduling import HOPELESS, LONG, SHORT, Speed, finish_all, is_empty, make_scheduler, push, sizes, teach
 
-from clipper.abstraction.batching.aimd import Aimd
+from clipper.abstraction.batching.aimd_damped import DampedAimd
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.replica_state import AHEAD_BELOW_S, ROUND_TRIP_S, SHORT_S
 from clipper.abstraction.batching.scheduler import ENOUGH, MAX_SHORT_WAIT_S, Scheduler
@@ -125,7 +125,7 @@ def test_a_replica_that_hangs_is_bound_no_more_than_what_it_has() -> None:
 
 def test_a_batch_is_full_if_the_limit_is_what_kept_it_from_being_larger() -> None:
     scheduler = make_scheduler(SHORT)
-    controller = scheduler.replicas["0"].controller = Aimd(0.006, SHORT.limit)
+    controller = scheduler.replicas["0"].controller = DampedAimd(0.006, SHORT.limit)
     controller.limit = SHORT.limit
     push(scheduler, 7)
     (replica, first), (_, second) = scheduler.decide(0.0).batches

@@ -1,16 +1,15 @@
-"""The scheduler under the paper's controllers, which say how large a batch may be."""
+"""The scheduler under controllers, which say how large a batch may be."""
 
 from scheduling import LONG, SLO_S, push, teach
 
-from clipper.abstraction.batching.aimd import Aimd
-from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO
+from clipper.abstraction.batching.aimd_damped import DampedAimd
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.scheduler import Scheduler
 
 
 def test_a_controller_hears_of_its_batches_and_sets_the_limit() -> None:
     scheduler = Scheduler(1000, 1 << 20, 0.0, Flow())
-    controller = Aimd(SLO_S * BATCH_SHARE_OF_SLO, 64)
+    controller = DampedAimd(SLO_S * DampedAimd.share_of_slo, 64)
     replica = scheduler.add_replica("0", 64, controller)
     for expected in (1, 2, 4, 8):
         assert replica.limit == replica.batch_limit(SLO_S) == expected
@@ -25,7 +24,7 @@ def test_a_controller_hears_of_its_batches_and_sets_the_limit() -> None:
 
 def test_with_a_controller_only_those_that_cannot_be_met_are_left_out() -> None:
     scheduler = Scheduler(1000, 1 << 20, 0.0, Flow())
-    controller = Aimd(SLO_S * BATCH_SHARE_OF_SLO, 4)
+    controller = DampedAimd(SLO_S * DampedAimd.share_of_slo, 4)
     controller.limit = 4
     teach(scheduler.add_replica("0", 4, controller), LONG)
     stale, met = push(scheduler, 2, 0.0), push(scheduler, 6, 0.5)
@@ -36,8 +35,8 @@ def test_with_a_controller_only_those_that_cannot_be_met_are_left_out() -> None:
 
 def test_the_slo_sets_each_controllers_budget() -> None:
     scheduler = Scheduler(1000, 1 << 20, 0.0, Flow())
-    controllers = [Aimd(1.0, 64), Aimd(1.0, 64)]
+    controllers = [DampedAimd(1.0, 64), DampedAimd(1.0, 64)]
     for number, controller in enumerate(controllers):
         scheduler.add_replica(str(number), 64, controller)
     scheduler.set_slo(0.02)
-    assert [controller._budget_s for controller in controllers] == [0.02 * BATCH_SHARE_OF_SLO] * 2
+    assert [controller._budget_s for controller in controllers] == [0.02 * DampedAimd.share_of_slo] * 2

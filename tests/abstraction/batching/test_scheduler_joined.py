@@ -3,7 +3,7 @@
 import pytest
 from scheduling import Speed, make_scheduler, push
 
-from clipper.abstraction.batching.aimd import Aimd
+from clipper.abstraction.batching.aimd_damped import DampedAimd
 from works import Waiting, make_work
 
 
@@ -43,7 +43,7 @@ def test_what_was_joined_is_not_kept_at_the_cost_of_one_that_can_be_met() -> Non
 def test_hastened_work_that_is_late_is_counted_once(has_controller: bool) -> None:
     scheduler = make_scheduler(Speed(0.01, 0.001, 64))
     if has_controller:
-        scheduler.replicas["0"].controller = Aimd(0.3, 64)
+        scheduler.replicas["0"].controller = DampedAimd(0.3, 64)
     hastened = make_work(b"x", 0.0, 1.0)
     scheduler.push(hastened, 0.0)
     fresh = push(scheduler, 1, 0.01, 1.0)

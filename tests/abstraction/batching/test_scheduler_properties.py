@@ -79,7 +79,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(
         speed=st.sampled_from(SPEEDS),
-        policy=st.sampled_from(["goodput", "goodput", "fixed", "aimd", "quantile"]),
+        policy=st.sampled_from(["goodput", "goodput", "fixed", "aimd", "quantile", "aimd_damped", "quantile_refit"]),
         is_far=st.booleans(),
     )
     def link_replica(self, speed: Speed | None, policy: BatchingPolicy, is_far: bool) -> None:

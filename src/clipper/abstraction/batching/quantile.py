@@ -1,208 +1,78 @@
-"""The batch limit from a quantile regression of service time on batch size.
+"""The paper's second rule for the batch limit: a quantile regression of a batch's time on its size, against the SLO.
 
-After Crankshaw et al., "Clipper: A Low-Latency Online Prediction Serving System", NSDI 2017, section 4.3: fit the
-99th percentile of a batch's time as ``α × size + β``, then ``limit = (budget - β) / α``. The paper fits once. Here the
-fit follows the replica, since machines change speed, and it is of another percentile: see ``_SHARE_ABOVE``.
+Crankshaw et al., "Clipper: A Low-Latency Online Prediction Serving System", NSDI 2017, section 4.3.1: fit the 99th
+percentile of a batch's time as ``α × size + β``, then ``limit = (SLO - β) / α``. As in its authors' prototype, the
+samples are the first ``SAMPLES`` batches under AIMD, without the very first one, and the line then stays as it is.
+``quantile_refit.py`` is Clipper's variation.
 """
 
-import math
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from clipper.abstraction.batching.service_line import FIXED_TIMES, LEAST_SPREAD
+from clipper.abstraction.batching.aimd import Aimd
 
 Array = npt.NDArray[np.float64]
 
-# Number of kept samples. Fewer make the line unsteady; more make the fit slow: this many take 0.3 ms.
-_WINDOW = 1024
-
-# Batches between fits: 0.2 s of them at an SLO of 20 ms, so a fit costs 10 µs for each batch.
-_FIT_EVERY = 32
-# Batches before the first fit. The next fits follow each time that the number of samples has doubled.
-_FIRST_FIT = 6
-
-# Share of the batches that may take longer than the line says: the line is the 90th percentile. The paper's is the 99th
-# percentile of one batch, against the whole SLO. Here the budget is 0.3 of the SLO, and a query waits for up to three
-# batches; all three exceed their 90th percentile for one query in a thousand. In the simulation the 90th percentile
-# meets the SLO wherever the 99th does, with a tenth of the samples. With the 99th, at 20 % noise or 3 % outliers, the
-# limit wandered between a tenth and twice of the right one, and up to three quarters of the throughput was lost.
-_SHARE_ABOVE = 0.1
-
-# This many standard deviations of the expected number of samples above the line count as chance. It keeps two outliers
-# among the first ten samples from setting the limit.
-_CHANCE = 1.5
+SAMPLES = 1000
+# Of the 99th percentile.
+_SHARE_ABOVE = 0.01
 
 # Bisections of the interval of slopes: the result is exact to a ten-thousandth of the largest possible slope.
 _HALVINGS = 14
 
-# This many batches in a row far above the line, or below nearly all samples, mean that the speed has changed. By chance
-# that happens at most once in 10^6 batches and costs little: the next fits rest on fewer samples for a second.
-_CHANGE_RUN = 6
-# "Far above" is above the line by this factor; "below nearly all" is below the 5th percentile by the other factor.
-# The window absorbs smaller changes.
-_HIGH_MARGIN = 1.25
-_LOW_PERCENTILE = 0.05
-_LOW_MARGIN = 0.9
-
-# The limit may exceed the largest size in a fit by this factor.
-_MAX_GROWTH = 2
-# While all sizes were alike, the limit grows by this factor to see other sizes: the spread that ``LEAST_SPREAD`` needs.
-_PROBE = 1.25
-# Fits without growth before the limit grows against the line: see ``aimd._HOLD``.
-_HOLD = 16
-
-# A coarse clock may read 0; a line through 0 has no ratios.
-_LEAST_S = 1e-9
-
 
 class Quantile:
-    """``limit`` is the batch size whose high quantile of service time equals the budget.
+    """``limit`` is that of ``Aimd`` for ``SAMPLES`` batches, and then what the line through them allows."""
 
-    It starts as ``Aimd`` does: it doubles with each full batch that took at most half of the budget, which is safe for
-    any affine service time. Then the line decides. Growth beyond the sizes seen is bounded, so batches of the new size
-    soon check each fit. A change of speed drops the samples from before it.
-    """
+    __slots__ = ("_aimd", "_budget_s", "_line", "_max_batch", "_samples", "limit")
 
-    __slots__ = (
-        "_above_run",
-        "_below_run",
-        "_budget_s",
-        "_count",
-        "_fitted_sizes",
-        "_fixed_s",
-        "_held",
-        "_high_per_row_s",
-        "_high_s",
-        "_is_exploring",
-        "_low_share",
-        "_max_batch",
-        "_next_fit",
-        "_services_s",
-        "_sizes",
-        "_slowest_s",
-        "_was_full",
-        "limit",
-    )
+    share_of_slo: ClassVar[float] = 1.0
 
     def __init__(self, budget_s: float, max_batch: int) -> None:
         self.limit = 1
-        self._max_batch = max_batch
-        self._budget_s = budget_s
-        self._sizes: Array = np.zeros(_WINDOW)
-        self._services_s: Array = np.zeros(_WINDOW)
-        self._count = self._above_run = self._below_run = 0
-        self._slowest_s = 0.0
-        self._forget()
-        self._is_exploring = True
+        self._budget_s, self._max_batch = budget_s, max_batch
+        self._aimd = Aimd(budget_s, max_batch)
+        self._samples: list[tuple[int, float]] = []
+        self._line: tuple[float, float] | None = None
 
     def record(self, size: int, service_s: float, was_full: bool) -> None:
-        service_s = max(service_s, _LEAST_S)
-        self._sizes[self._count % _WINDOW] = size
-        self._services_s[self._count % _WINDOW] = service_s
-        self._count += 1
-        is_at_limit = was_full and size >= self.limit
-        self._was_full |= is_at_limit
-        self._slowest_s = max(self._slowest_s, service_s)
-        if self._is_exploring:
-            self._explore(service_s, is_at_limit)
+        if self._line is not None:
             return
-        self._look_for_change(size, service_s)
-        if self._count >= self._next_fit:
-            self._fit()
+        self._aimd.record(size, service_s, was_full)
+        self.limit = self._aimd.limit
+        self._samples.append((size, service_s))
+        if len(self._samples) == SAMPLES:
+            sizes, services_s = np.array(self._samples[1:], np.float64).T
+            self._line = fit_line(sizes, services_s, int(_SHARE_ABOVE * len(sizes)))
+            self._samples.clear()
+            self.set_budget(self._budget_s)
 
     def set_budget(self, budget_s: float) -> None:
-        if budget_s != self._budget_s:
-            self._budget_s = budget_s
-            self._next_fit = self._count + 1
-
-    def _explore(self, service_s: float, is_at_limit: bool) -> None:
-        if service_s > self._budget_s or (is_at_limit and 2 * service_s > self._budget_s):
-            self._is_exploring = False
-            self._next_fit = max(self._count + 1, _FIRST_FIT)
-        elif is_at_limit:
-            self.limit = min(2 * self.limit, self._max_batch)
-
-    def _look_for_change(self, size: int, service_s: float) -> None:
-        smallest, largest = self._fitted_sizes
-        if not smallest <= size <= _PROBE * largest:
-            return  # the line says little about sizes outside its fit
-        high_s = self._high_s + self._high_per_row_s * size
-        self._above_run = self._above_run + 1 if service_s > high_s * _HIGH_MARGIN else 0
-        self._below_run = self._below_run + 1 if size <= largest and service_s < high_s * self._low_share else 0
-        if self._above_run == _CHANGE_RUN:
-            self._forget()
-        elif self._below_run == _CHANGE_RUN:
-            self._forget()
-            self._is_exploring = True
-
-    def _forget(self) -> None:
-        """Drop the line and all samples except those that showed the change; fit again once there are enough."""
-        kept = np.arange(self._count - min(self._count, _CHANGE_RUN), self._count) % _WINDOW
-        self._sizes[: len(kept)] = self._sizes[kept]
-        self._services_s[: len(kept)] = self._services_s[kept]
-        self._count = len(kept)
-        self._next_fit = _FIRST_FIT
-        self._fixed_s: float | None = None
-        self._high_s = self._high_per_row_s = self._low_share = 0.0
-        self._fitted_sizes = 0, 0
-        self._held = 0
-        self._above_run = self._below_run = 0
-        self._was_full = False
-
-    def _fit(self) -> None:
-        count = min(self._count, _WINDOW)
-        sizes, services_s = self._sizes[:count], self._services_s[:count]
-        self._next_fit = self._count + min(count, _FIT_EVERY)
-        if sizes.std() >= LEAST_SPREAD * sizes.mean():
-            self._high_s, self._high_per_row_s = fit_line(sizes, services_s)
-            self._fixed_s = self._high_s
-        else:
-            self._high_s, self._high_per_row_s = fit_slope(sizes, services_s, self._fixed_s or 0.0)
-        shares = services_s / (self._high_s + self._high_per_row_s * sizes)
-        self._low_share = _LOW_MARGIN * _ranked(shares, int(_LOW_PERCENTILE * count))
-        self._fitted_sizes = int(sizes.min()), int(sizes.max())
-        self._follow()
-        self._was_full = False
-        self._slowest_s = 0.0
-
-    def _follow(self) -> None:
-        """Set the limit from the line: up only after a full batch since the last fit, down only after a miss."""
-        # The same as ``ServiceLine.target_s``, for the quantile.
-        target_s = max(self._budget_s, FIXED_TIMES * self._high_s)
-        ideal = self._ideal(target_s)
-        self._held += self._was_full
-        if ideal > self.limit and self._was_full:
-            self.limit = max(self.limit, min(ideal, _MAX_GROWTH * self._fitted_sizes[1]))
-            self._held = 0
-        elif ideal < self.limit and self._slowest_s > target_s:
-            self.limit = max(1, ideal)
-
-    def _ideal(self, target_s: float) -> int:
-        """Return the size at which the line meets the target, or a probe above the limit if the slope is unknown."""
-        ideal = float(self._max_batch)
-        if self._high_per_row_s > 0:
-            ideal = min(ideal, (target_s - self._high_s) / self._high_per_row_s)
-        if (self._fixed_s is None or self._held >= _HOLD) and (ideal >= self.limit or self.limit == 1):
-            ideal = min(max(ideal, self.limit + 1, self.limit * _PROBE), self._max_batch)
-        return int(ideal)
+        self._budget_s = budget_s
+        self._aimd.set_budget(budget_s)
+        if self._line is not None:
+            fixed_s, per_row_s = self._line
+            rows = (budget_s - fixed_s) / per_row_s if per_row_s > 0 else float(self._max_batch)
+            self.limit = round(min(max(rows, 1.0), self._max_batch))
 
 
-def fit_line(sizes: Array, services_s: Array) -> tuple[float, float]:
-    """Fit the high quantile of service time as a line over batch size: intercept β and slope α, both at least 0.
+def fit_line(sizes: Array, services_s: Array, above: int) -> tuple[float, float]:
+    """Fit a quantile of service time as a line over batch size: intercept β and slope α, both at least 0.
 
     Minimises the pinball loss Σ ρ(service - β - α × size), ρ(r) = r × (τ - [r < 0]) (Koenker and Bassett, "Regression
     Quantiles", 1978). For a given α the best β is the τ-quantile of ``service - α × size``, and the remaining loss is
-    convex in α: bisect on the sign of its slope, from 0 to the α at which β is 0. τ is 0.9, less what chance explains.
+    convex in α: bisect on the sign of its slope, from 0 to the α at which β is 0.
 
     Args:
         sizes: rows of each batch, (samples,), at least 1.
         services_s: service time of each batch in seconds, (samples,).
+        above: how many samples may lie above the line, less than all: τ is 1 - above / samples.
     """
-    above = _samples_above(len(sizes))
     rank = len(sizes) - 1 - above
     balance = above / len(sizes) * float(sizes.sum())
-    low_s, high_s = 0.0, _ranked(services_s / sizes, rank)
+    low_s, high_s = 0.0, ranked(services_s / sizes, rank)
     intercept_s = slope_s = 0.0
     for _ in range(_HALVINGS):
         slope_s = (low_s + high_s) / 2
@@ -216,18 +86,6 @@ def fit_line(sizes: Array, services_s: Array) -> tuple[float, float]:
     return max(intercept_s, 0.0), slope_s
 
 
-def fit_slope(sizes: Array, services_s: Array, fixed_s: float) -> tuple[float, float]:
-    """Fit the line if all sizes are alike: keep the given intercept as far as it fits, and meet the high quantile."""
-    rank = len(sizes) - 1 - _samples_above(len(sizes))
-    intercept_s = min(fixed_s, _ranked(services_s, rank))
-    return intercept_s, _ranked((services_s - intercept_s) / sizes, rank)
-
-
-def _ranked(values: Array, rank: int) -> float:
+def ranked(values: Array, rank: int) -> float:
+    """Return the value that has so many smaller ones."""
     return float(np.partition(values, rank)[rank])
-
-
-def _samples_above(samples: int) -> int:
-    """Return how many samples may lie above the line: a tenth plus what chance explains, and at least one."""
-    expected = _SHARE_ABOVE * samples
-    return min(max(1, int(expected + _CHANCE * math.sqrt(expected) + 0.5)), samples - 1)

@@ -7,7 +7,7 @@ their service times, the time. Decisions out: batches, drops, and when to decide
 from bisect import bisect_left
 
 from clipper.abstraction.batching.arrival_rate import ArrivalRate
-from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO, Controller
+from clipper.abstraction.batching.controller import Controller
 from clipper.abstraction.batching.deadline_queue import MAX_DUE, DeadlineQueue, Lane, Taken
 from clipper.abstraction.batching.decision import Decision, wake_at
 from clipper.abstraction.batching.flow import Batch, Flow
@@ -56,7 +56,7 @@ BACKGROUND_SHARE = 0.8
 # Background rows that may ride along with a batch of predictions, as a share of its size.
 RIDE_SHARE = 0.25
 
-# Under the paper's controllers the service time takes at most this share of the SLO in deciding who is late. So a
+# Under a controller the service time takes at most this share of the SLO in deciding who is late. So a
 # version whose every batch takes longer than the SLO still gets fresh queries, and its recovery is noticed.
 MAX_RESERVED_SHARE = 0.8
 
@@ -138,7 +138,7 @@ class Scheduler:
         self._short_wait_s = min(MAX_SHORT_WAIT_S, slo_s * MAX_SHORT_WAIT_SHARE)
         for replica in self.replicas.values():
             if replica.controller is not None:
-                replica.controller.set_budget(slo_s * BATCH_SHARE_OF_SLO)
+                replica.controller.set_budget(slo_s * replica.controller.share_of_slo)
 
     # -- queries ---------------------------------------------------------------------------------------
 
@@ -297,7 +297,7 @@ class Scheduler:
                 return True
             choice, lanes = self._choose(replica, lanes, wait_s, now_s, needed_per_s, limit)
         else:
-            # The paper's controllers only know the limit: send the oldest queries that can still be in time.
+            # A controller only knows the limit: send the oldest queries that can still be in time.
             due_s = now_s + wait_s + min(times.mean_s(size), MAX_RESERVED_SHARE * self.slo_s)
             late = sum(bisect_left(lane.works, due_s, key=lambda work: work.due_s) for lane in lanes)
             choice = Choice(late, min(limit, waiting - late), float(waiting - late), 0.0, True)
