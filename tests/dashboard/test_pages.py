@@ -8,6 +8,7 @@ from browser import Screen, chromium
 from playwright.sync_api import Browser, expect
 from populated import HOSTILE, crash, populate
 
+from clipper.events.log import NewEvent
 from clipper.management.learned import EndedRamp, Newcomer
 from conftest import READ_TOKEN, TOKEN, Api
 from waiting import until
@@ -100,6 +101,36 @@ def test_dark_and_on_a_phone(browser: Browser, api: Api, width: int, theme: str)
         screen.go(where)
         assert screen.violations() == [], where
         assert not screen.is_too_wide, where
+    assert screen.faults == []
+    screen.context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_name_or_message_of_any_length_is_on_the_screen(browser: Browser, api: Api, width: int) -> None:
+    populate(api.operations, 2)
+    crash(api.operations, "model-0001", "2", ready=0)
+    long = "n" * 63
+    api.operations.applications[long] = msgspec.structs.replace(api.operations.applications["app-0000"], name=long)
+    api.operations.versions[long] = api.operations.versions["model-0000"]
+    api.operations.current[long] = "1"
+    message = f"version 2 has failed: {'e' * 200} and {HOSTILE}"
+    api.operations.happen(
+        NewEvent("deployment", f"model {long}", message, "2", "error"), NewEvent("rollback", f"application {long}", "m")
+    )
+    screen = Screen(browser, api.url, width)
+    screen.log_in(TOKEN)
+    # Where a reader has to scroll sideways for the reason of a fault, it is not read.
+    beyond = (
+        "cells => cells.filter(cell => cell.getBoundingClientRect().right > innerWidth).map(cell => cell.innerText)"
+    )
+    for where in ("", "events", APP, "models/model-0001", f"models/{long}"):
+        screen.go(where)
+        cells = screen.page.locator("tbody th, tbody td")
+        expect(cells.first).to_be_visible()
+        assert cells.evaluate_all(beyond) == [], where
+        assert not screen.is_too_wide and screen.violations() == [], where
+    screen.go("events")
+    expect(screen.page.get_by_text(message)).to_be_visible()
     assert screen.faults == []
     screen.context.close()
 

@@ -46,6 +46,11 @@ class SlotStatus:
     def phase(self) -> Phase:
         return self.replica.phase if self.replica else "dead"
 
+    @property
+    def is_looping(self) -> bool:
+        """Whether it is in a crash loop: also while it is tried again, until it is ready."""
+        return self.history.crash_loop and self.phase not in ("ready", "stopping")
+
 
 class Manager:
     """Starts, watches and stops containers. The reconciler decides which; everything runs on one event loop."""

@@ -91,7 +91,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *self._events.problems(),
                 *(certificates.problems(time.time()) if certificates is not None else ()),
                 *self._reconciler.outdated(),
-                *_problems_of_replicas(replicas),
+                *_problems_of_replicas(self._manager.slots()),
                 *_problems_of_workers(workers),
             ),
             workers=tuple(map(worker_view, self._workers)),
@@ -215,15 +215,15 @@ def by_node(replicas: Sequence[Replica]) -> dict[str, dict[str, int]]:
     return {node: dict(states) for node, states in nodes.items()}
 
 
-def _problems_of_replicas(replicas: Sequence[Replica]) -> list[str]:
+def _problems_of_replicas(slots: Sequence[SlotStatus]) -> list[str]:
     """Versions of which some replicas crash. One of which all crash is a problem of the applications that ask it."""
-    by_version: defaultdict[ModelId, list[Replica]] = defaultdict(list)
-    for replica in replicas:
-        by_version[ModelId(replica.model, replica.version)].append(replica)
+    by_version: defaultdict[ModelId, list[SlotStatus]] = defaultdict(list)
+    for slot in slots:
+        by_version[ModelId(slot.slot.model, slot.slot.version)].append(slot)
     problems = []
     for id_, those in by_version.items():
-        crashing = [one for one in those if one.state == "crash_loop"]
-        if crashing and any(one.state == "ready" for one in those):
+        crashing = [one for one in those if one.is_looping]
+        if crashing and any(one.phase == "ready" for one in those):
             why = f": {crashing[0].last_error}" if crashing[0].last_error else ""
             problems.append(f"{id_}: {len(crashing)} of its {len(those)} replicas crash each time they start{why}")
     return problems

@@ -176,12 +176,12 @@ class Views:
             state = "starting"
         shown: ShownState = "asleep" if state == "ready" and record.replicas_wanted == 0 else state
         slots = self._manager.slots(record.id)
-        replicas = tuple(self.replica(slot, limits) for slot in slots)
+        states = ["crash_loop" if slot.is_looping else _replica_state(slot) for slot in slots]
         return Version(
             **(shared(record.spec, Version) | shared(record, Version) | {"state": shown}),
             current=self._catalog.model(record.model).current == record.version,
-            replicas=replicas,
-            condition=condition_of(shown, [replica.state for replica in replicas]),
+            replicas=tuple(self.replica(slot, limits) for slot in slots),
+            condition=condition_of(shown, states),
             progress=next((one.replica.progress for one in slots if one.replica and one.replica.progress), None),
             scaling_reason=self._scaler.reason(record.id) if record.scaling else None,
         )
@@ -207,7 +207,10 @@ class Views:
 
 
 def condition_of(state: ShownState, replicas: Sequence[ReplicaState]) -> str:
-    """What a version can do now, by its state and those of its replicas: the ``condition`` of ``Version``."""
+    """What a version can do now, by its state and those of its replicas: the ``condition`` of ``Version``.
+
+    A replica in a crash loop has that state also while it is tried again.
+    """
     if state not in ("ready", "starting"):
         return state
     crashing = next((one for one in ("crash_loop", "backing_off") if one in replicas), None)

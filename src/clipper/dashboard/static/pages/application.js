@@ -120,7 +120,7 @@ function Newcomers({ application: { newcomers, ended_ramps: ended } }) {
     { name: "feedback", isNumber: true, cell: feedbackText },
     { name: "mean loss", isNumber: true, cell: (one) => number(one.mean_loss) },
     { name: "mean loss of the rest", isNumber: true, cell: (one) => number(one.rest_mean_loss) },
-    { name: "ramp", cell: (one) => html`<${RampState} newcomer=${one} />` },
+    { name: "ramp", isText: true, cell: (one) => html`<${RampState} newcomer=${one} />` },
   ];
   return html`<${Table} title="Newcomers" columns=${columns} rows=${[...newcomers, ...ended]} keyOf=${(one) => `${one.model}:${one.version}`} empty="" />`;
 }

@@ -9,6 +9,7 @@ import { Table } from "../parts/table.js";
 import { link } from "../router.js";
 
 const SHOWN = 1_000;
+const LEVELS = { warning: "busy", error: "bad" };
 
 /** @param {import("../main.js").Seen} seen */
 export function Events({ api }) {
@@ -21,9 +22,9 @@ export function Events({ api }) {
   const columns = [
     { name: "when", isShort: true, cell: (event) => day(event.time_s) },
     { name: "kind", cell: (event) => event.kind.replaceAll("_", " ") },
-    { name: "of", cell: (event) => html`<${Subject} event=${event} />` },
-    { name: "level", cell: (event) => (event.level === "info" ? "info" : html`<strong class="bad">${event.level}</strong>`) },
-    { name: "what happened", cell: (event) => event.message },
+    { name: "of", isText: true, cell: (event) => html`<${Subject} event=${event} />` },
+    { name: "level", cell: (event) => (event.level === "info" ? "info" : html`<strong class="state ${LEVELS[event.level]}">${event.level}</strong>`) },
+    { name: "what happened", isText: true, cell: (event) => event.message },
   ];
   return html`
     <p class="choice">

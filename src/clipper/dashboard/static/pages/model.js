@@ -77,7 +77,7 @@ function VersionTable({ versions }) {
     { name: "batching", cell: (one) => one.batching.policy },
     { name: "cache", cell: (one) => (one.cache ? "on" : "off") },
     { name: "deployed", isShort: true, cell: (one) => day(one.created_at) },
-    { name: "about it", cell: (one) => html`${one.description ?? ""}${[one.last_error, one.warning].filter(Boolean).map((text) => html`<div class="bad">${text}</div>`)}` },
+    { name: "about it", isText: true, cell: (one) => html`${one.description ?? ""}${[one.last_error, one.warning].filter(Boolean).map((text) => html`<div class="bad">${text}</div>`)}` },
   ];
   return html`<${Table} title="Versions" columns=${columns} rows=${versions} keyOf=${(one) => one.version} empty="It has no versions." />`;
 }
@@ -89,7 +89,7 @@ function ReplicaTable({ replicas }) {
     { name: "pid", isNumber: true, cell: (one) => one.pid ?? "–" },
     { name: "restarts", isNumber: true, cell: (one) => one.restarts },
     { name: "batch limit", isNumber: true, cell: (one) => one.batch_limit ?? "–" },
-    { name: "last error", cell: (one) => one.last_error ?? "–" },
+    { name: "last error", isText: true, cell: (one) => one.last_error ?? "–" },
   ];
   return html`<${Table} title="Replicas" columns=${columns} rows=${replicas} keyOf=${(one) => one.id} empty="No replica runs." />`;
 }

@@ -122,7 +122,7 @@ function WorkerTable({ workers, series }) {
     { name: "processor", isNumber: true, cell: ({ index }) => percent(latest(series[index]?.cpu_share)) },
     { name: "memory", isNumber: true, cell: ({ index }) => megabytes(latest(series[index]?.rss_bytes)) },
     { name: "restarts", isNumber: true, cell: (worker) => worker.restarts },
-    { name: "last error", cell: (worker) => worker.last_error ?? "–" },
+    { name: "last error", isText: true, cell: (worker) => worker.last_error ?? "–" },
   ];
   return html`<${Table} title="Query workers" columns=${columns} rows=${workers} keyOf=${(worker) => String(worker.index)} empty="There are no workers." />`;
 }

@@ -1,4 +1,5 @@
-// Tables: with a search and a bound on the rows shown, so that a thousand models stay a page one can read.
+// Tables: with a search and a bound on the rows shown, so that a thousand models stay a page one can read. On a phone
+// style.css shows each row as a paragraph with the columns' names in it, so that nothing is beyond the screen's edge.
 
 import { html, useState } from "../html.js";
 import { counted } from "../format.js";
@@ -8,8 +9,8 @@ const SHOWN = 100;
 const SEARCHED_FROM = 20;
 
 /**
- * @typedef {{name: string, cell: (row: any) => any, isNumber?: boolean, isShort?: boolean}} Column cell: what the column shows
- *   of a row; isShort: on one line
+ * @typedef {{name: string, cell: (row: any) => any, isNumber?: boolean, isShort?: boolean, isText?: boolean}} Column
+ *   cell: what the column shows of a row; isShort: on one line; isText: of any length
  * @param {object} given
  * @param {string} given.title names the table for who cannot see it
  * @param {Column[]} given.columns the first is each row's heading
@@ -48,11 +49,11 @@ function Row({ row, columns }) {
   const [first, ...others] = columns;
   return html`<tr>
     <th scope="row" class=${classOf(first)}>${first.cell(row)}</th>
-    ${others.map((column) => html`<td class=${classOf(column)}>${column.cell(row)}</td>`)}
+    ${others.map((column) => html`<td class=${classOf(column)} data-label=${column.name}>${column.cell(row)}</td>`)}
   </tr>`;
 }
 
 /** @param {Column} column */
-function classOf({ isNumber, isShort }) {
-  return isNumber ? "number" : isShort ? "short" : "";
+function classOf({ isNumber, isShort, isText }) {
+  return isNumber ? "number" : isShort ? "short" : isText ? "text" : "";
 }
