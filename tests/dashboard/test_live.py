@@ -58,7 +58,7 @@ def test_a_real_server_that_goes_and_comes_back(server: Server) -> None:
         server.start("--management-port", str(port))
         until(lambda: not page.get_by_text("The server has not answered since").is_visible())
         screen.go("", "Overview")
-        expect(page.get_by_text("Ready: queries are answered")).to_be_visible()
+        expect(page.get_by_text("Ready to take queries")).to_be_visible()
         # The token was replaced meanwhile.
         (server.home / "token").write_text("n" * 40)
         expect(page.get_by_label("Token")).to_be_visible()

@@ -139,6 +139,8 @@ def test_how_far_ramps_are_and_how_often_answers_are_right(screen: Screen, api: 
     populate(api.operations, 1)
     screen.log_in(TOKEN, APP)
     page = screen.page
+    asked = page.get_by_role("region", name="Versions that it asks").locator("tbody tr")
+    expect(asked).to_have_text("model-00001, the current oneready1 of 1–")
     assert "Newcomers" not in screen.text
     expect(page.get_by_text("clipper app update app-0000 --calibrate")).to_be_visible()
     ramped = Newcomer("model-0000", "3", "1", 0.05, 30, 700, 200, 0.25, 0.125, None)
@@ -183,6 +185,10 @@ def test_a_version_is_shown_by_what_its_replicas_leave_of_it(screen: Screen, api
     expect(current.locator(".state")).to_have_text("crash loop")
     expect(current).to_contain_text("0 of 1")
     assert screen.violations() == []
+    # The application that asks it says why it gets no answer.
+    screen.go("applications/app-0002")
+    asked = screen.page.get_by_role("region", name="Versions that it asks").locator("tbody tr")
+    expect(asked).to_contain_text("crash loop0 of 1 (not all are ready)its process exited with code 7")
 
 
 def test_defaults_that_a_threshold_asks_for_are_not_red(screen: Screen, api: Api) -> None:

@@ -17,7 +17,10 @@ export class ApiError extends Error {
   }
 }
 
-/** The API of the server that this page is from. */
+/**
+ * The API of the server that this page is from.
+ * @typedef {Record<string, string | number | string[]>} Query parameters; one with several values is given several times
+ */
 export class Api {
   /** @param {string} token */
   constructor(token) {
@@ -26,7 +29,7 @@ export class Api {
 
   /**
    * @param {string} path after the API's root, e.g. "models/digits"
-   * @param {Record<string, string | number>} [query]
+   * @param {Query} [query]
    * @returns {Promise<any>}
    */
   get(path, query) {
@@ -37,13 +40,15 @@ export class Api {
    * Call the API and return what it answers, read as JSON if it is that.
    * @param {string} method
    * @param {string} path
-   * @param {{query?: Record<string, string | number>, body?: any, headers?: Record<string, string>}} [parts]
+   * @param {{query?: Query, body?: any, headers?: Record<string, string>}} [parts]
    * @returns {Promise<any>}
    * @throws {ApiError}
    */
   async call(method, path, { query = {}, body, headers = {} } = {}) {
     const url = new URL(`../${path}`, document.baseURI);
-    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, String(value));
+    for (const [name, values] of Object.entries(query)) {
+      for (const value of [values].flat()) url.searchParams.append(name, String(value));
+    }
     const sent = { Authorization: `Bearer ${this.token}`, ...headers };
     if (Object.values(sent).some((value) => !/^[\x20-\x7e]*$/.test(value))) {
       throw new ApiError(400, "malformed_request", "a token or key has only letters, digits and ._~+/=-");

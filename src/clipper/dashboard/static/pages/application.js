@@ -4,7 +4,7 @@ import { html } from "../html.js";
 import { path } from "../api.js";
 import { usePoll } from "../poll.js";
 import { counted, day, milliseconds, number, percent } from "../format.js";
-import { Waiting } from "../parts/notices.js";
+import { isBad, ReadyReplicas, State, Waiting } from "../parts/notices.js";
 import { Table } from "../parts/table.js";
 import { link } from "../router.js";
 import { Comparison } from "./comparison.js";
@@ -26,10 +26,12 @@ export function Application({ api, mayAct, route }) {
   const report = usePoll(() => api.get(path("applications", name, "report")), [api, name], REPORT_EVERY_MS);
   const one = application.value;
   if (!one) return html`<${Waiting} error=${application.error} />`;
-  const subjects = ["server", `application ${name}`, ...one.links.map((linked) => `model ${linked.model}`)];
+  const linked = one.links.map(({ model }) => model);
+  const subjects = ["server", `application ${name}`, ...linked.map((model) => `model ${model}`)];
   return html`
     ${one.problem && html`<p role="alert" class="notice bad">${one.problem}</p>`}
     <${Facts} application=${one} />
+    ${linked.length > 0 && html`<${Links} key=${linked.join("\n")} api=${api} links=${one.links} names=${linked} />`}
     <p class="buttons">
       <a class="button" href=${link("applications", name, "try")}>Try it</a>
       ${mayAct && one.policy.name === "weighted" && html`<${Weights} api=${api} application=${one} onDone=${application.again} />`}
@@ -64,13 +66,33 @@ function Facts({ application: one }) {
     ["policy", one.policy.name + parameters],
     ["loss", one.loss.name],
     ["default output", "default_output" in one ? JSON.stringify(one.default_output) : "none: such queries get an error"],
-    ["models", one.links.map(linkText).join(", ") || "none"],
+    ...(one.links.length ? [] : [["models", "none: every query gets the default or an error"]]),
   ];
   return html`<dl class="facts">${facts.map(([name, text]) => html`<div><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>`;
 }
 
-function linkText({ model, version, shadow }) {
-  return `${model}${version ? `, pinned to ${version}` : ""}${shadow ? " (shadow)" : ""}`;
+/** The versions that it asks, and what they can do now. */
+function Links({ api, links, names }) {
+  const models = usePoll(() => api.get("models", { name: names }), [api]);
+  if (!models.value) return html`<${Waiting} error=${models.error} />`;
+  const rows = links.map((linked) => {
+    const model = models.value.find(({ name }) => name === linked.model);
+    const wanted = linked.version ?? model?.current;
+    return { ...linked, found: model?.versions.find(({ version }) => version === wanted) };
+  });
+  const columns = [
+    { name: "model", cell: ({ model, shadow }) => html`<a href=${link("models", model)}>${model}</a>${shadow ? " (shadow)" : ""}` },
+    { name: "version", cell: ({ version, found }) => (version ? `pinned to ${version}` : found ? `${found.version}, the current one` : "none is current") },
+    { name: "state", cell: ({ found }) => found && html`<${State} of=${found.condition} />` },
+    { name: "replicas ready", isNumber: true, cell: ({ found }) => found && html`<${ReadyReplicas} of=${found} />` },
+    { name: "last error", isText: true, cell: ({ found }) => (found && errorOf(found)) || "–" },
+  ];
+  return html`<${Table} title="Versions that it asks" columns=${columns} rows=${rows} keyOf=${({ model, version }) => `${model}:${version ?? ""}`} empty="" />`;
+}
+
+/** Why a version cannot do all that it should. */
+function errorOf({ condition, last_error: own, replicas }) {
+  return isBad(condition) && (own ?? replicas.find((replica) => replica.state !== "ready" && replica.last_error)?.last_error);
 }
 
 function chartsOf(application) {

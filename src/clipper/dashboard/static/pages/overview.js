@@ -2,7 +2,7 @@
 
 import { html } from "../html.js";
 import { usePoll } from "../poll.js";
-import { counted, duration, latest, megabytes, milliseconds, number, percent } from "../format.js";
+import { counted, day, duration, latest, megabytes, milliseconds, number, percent } from "../format.js";
 import { isBad, Limited, ReadyReplicas, State, Waiting } from "../parts/notices.js";
 import { Sparkline } from "../parts/sparkline.js";
 import { Table } from "../parts/table.js";
@@ -38,7 +38,7 @@ export function Overview({ api, status }) {
 }
 
 function Readiness({ status }) {
-  const verdict = status.ready ? "Ready: queries are answered" : "Not ready";
+  const verdict = status.ready ? "Ready to take queries" : "Not ready";
   return html`<section aria-label="State of the server">
     <p role="status" class="notice ${status.ready ? (status.problems.length ? "busy" : "good") : "bad"}">
       <strong>${verdict}.</strong> Up for ${duration(status.uptime_s)}.
@@ -46,7 +46,8 @@ function Readiness({ status }) {
     </p>
     ${status.problems.length > 0 && html`<ul class="problems">${status.problems.map((text) => html`<li>${text}</li>`)}</ul>`}
     ${status.lease && html`<p>${leaderOf(status.lease)}</p>`}
-    <p class="quiet">Queries at ${status.query_url}${status.grpc_address ? `, gRPC at ${status.grpc_address}` : ""}.</p>
+    <p class="quiet">Queries at ${status.query_url}${status.grpc_address ? `, gRPC at ${status.grpc_address}` : ""}.
+      ${status.certificate_expires_at && ` Its certificate is valid until ${day(status.certificate_expires_at)}.`}</p>
   </section>`;
 }
 
