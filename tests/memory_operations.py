@@ -351,13 +351,14 @@ class MemoryOperations:
             raise Conflict(f"version {model}:{version} is current")
         del self.versions[model][version]
 
-    async def rollback(self, model: str, version: str | None) -> Model:
+    async def rollback(self, model: str, version: str | None, allow_stopped: bool) -> Model:
         to = version or self.previous.get(model)
         if to is None:
             raise Conflict(f"model {model!r} has no previous version")
         if model == "broken":
             raise ContainerFailed("broken:1 cannot start: its process exited with 1", list(LOG_TAIL))
-        self._version(model, to)
+        if (why := self._version(model, to).stopped) and not allow_stopped:
+            raise Conflict(f"version {to!r} of model {model!r} was stopped ({why})")
         self.previous[model], self.current[model] = self.current[model], to
         return await self.get_model(model)
 

@@ -2,6 +2,7 @@
 
 import sys
 
+import msgspec
 import pytest
 from in_process import Run
 
@@ -42,6 +43,19 @@ def test_observe(run: Run, api: Api) -> None:
     assert (unknown.status, unknown.out) == (1, "") and "query 404 is not known" in unknown.err
 
 
+def test_a_rollback_to_a_stopped_version_says_why_it_was_and_asks(run: Run, api: Api, model: str) -> None:
+    run("deploy", "digits", model)
+    run("deploy", "digits", model)
+    versions, why = api.operations.versions["digits"], "application 'app': it lost more"
+    versions["1"] = msgspec.structs.replace(versions["1"], stopped=why)
+    assert f"version 1 was stopped: {why}" in run("model", "show", "digits").out
+    refused = run("model", "rollback", "digits", "--to", "1")
+    assert refused.status == 1 and f"warning: digits:1 was stopped ({why})" in refused.err and "--yes" in refused.err
+    assert api.operations.current["digits"] == "2"
+    done = run("model", "rollback", "digits", "--to", "1", "--yes")
+    assert why in done.err and "digits:1 is current" in done.out
+
+
 def test_models_and_replicas(run: Run, model: str) -> None:
     run("deploy", "digits", model)
     run("deploy", "digits", model)
@@ -50,6 +64,7 @@ def test_models_and_replicas(run: Run, model: str) -> None:
     assert "digits:1 is current" in rolled.out
     assert "goes back to 2" in rolled.out
     assert run("model", "rollback", "digits", "--version", "2", "--json").json["current"] == "2"
+    assert run("model", "rollback", "digits", "--to", "2", "--json").json["current"] == "2"
     ranged = run("model", "scale", "digits", "1..4").out
     assert "digits:2 has 1 replicas ready; its load decides, within 1..4" in ranged
     shown = run("model", "show", "digits", "--json").json["versions"][1]

@@ -119,7 +119,7 @@ def test_a_version_is_shown_with_its_description(run: Run, model: str) -> None:
 
 def test_a_version_that_is_not_current_says_how_to_make_it_so(run: Run, model: str) -> None:
     result = run("deploy", "digits", model, "--keep-current")
-    assert "clipper model rollback digits --version 1" in result.out
+    assert "clipper model rollback digits --to 1" in result.out
 
 
 def test_a_container_that_cannot_start_shows_its_last_lines(run: Run, model: str) -> None:

@@ -287,6 +287,25 @@ def test_an_admin_rolls_back_scales_and_changes_weights(screen: Screen, api: Api
     until(lambda: api.operations.applications["app-0001"].policy.parameters == {"weights": {"model-0001": 5}})
 
 
+def test_a_stopped_version_is_not_proposed_and_says_why(screen: Screen, api: Api) -> None:
+    populate(api.operations, 2)
+    versions, why = api.operations.versions["model-0001"], "application 'app-0001': it lost more"
+    versions["1"] = msgspec.structs.replace(versions["1"], stopped=why)
+    api.operations.previous["model-0001"] = None
+    screen.log_in(TOKEN, "models/model-0001")
+    page, dialog = screen.page, screen.page.get_by_role("dialog")
+    expect(page.get_by_role("region", name="Versions")).to_contain_text(f"was stopped: {why}")
+    page.get_by_role("button", name="Roll back …").click()
+    expect(dialog.get_by_label("To version")).to_have_value("")
+    expect(dialog).to_contain_text("No earlier version is sound.")
+    expect(dialog.get_by_role("button", name="Roll back")).to_be_disabled()
+    dialog.get_by_label("To version").select_option("1")
+    expect(dialog.get_by_role("alert")).to_have_text(f"Version 1 was stopped: {why}")
+    assert screen.violations() == []
+    dialog.get_by_role("button", name="Roll back").click()
+    until(lambda: api.operations.current["model-0001"] == "1")
+
+
 def test_a_refused_action_says_why(screen: Screen, api: Api) -> None:
     populate(api.operations, 2)
     api.operations.versions["broken"] = api.operations.versions["model-0001"]

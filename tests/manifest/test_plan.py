@@ -155,7 +155,7 @@ def with_version(actual: Actual, name: str, **fields: Any) -> Actual:
 
 
 def replace_version(version: ActualVersion, fields: Mapping[str, Any]) -> ActualVersion:
-    return ActualVersion(fields.get("state", version.state), version.deployment)
+    return ActualVersion(fields.get("state", version.state), version.deployment, fields.get("stopped"))
 
 
 def test_an_equal_version_that_still_starts_is_waited_for() -> None:
@@ -168,6 +168,17 @@ def test_an_equal_version_that_failed_is_deployed_again() -> None:
     wanted = read(BASE)
     failed = with_version(World(BASE).server.actual, "1", state="failed", current=None)
     assert kinds(plan(wanted, pack(wanted), failed)) == [Deploy]
+
+
+def test_a_file_does_not_go_back_to_a_version_that_was_stopped() -> None:
+    wanted, there = read(BASE), World(BASE).server.actual
+    other = with_version(there, "1", stopped="application 'app': it lost more", current=None)
+    found = plan(wanted, pack(wanted), other)
+    (obstacle,) = found.obstacles
+    assert "it lost more" in obstacle.reason and "rollback m --to 1" in obstacle.reason
+    assert not any(isinstance(step, MakeCurrent) for step in found.steps)
+    chosen = with_version(there, "1", stopped="application 'app': it lost more")
+    assert not plan(wanted, pack(wanted), chosen).obstacles, "an operator has chosen it nevertheless"
 
 
 NAMED = """

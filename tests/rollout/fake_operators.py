@@ -4,7 +4,7 @@ from fake_records import Records
 from msgspec.structs import replace
 
 from clipper.registry.records import ApplicationRecord, EndedRamp, ModelRecord, VersionRecord
-from clipper.rollout import newcomers, wanted
+from clipper.rollout import newcomers, rollbacks, wanted
 from clipper.settings.application import Link, Selection
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec
@@ -81,8 +81,18 @@ class Operators:
         # One that is asleep wakes first.
         wanted_ = max(record.replicas_wanted, 1)
         self.records.versions[id_] = replace(
-            record, promotion=promotion, state=state, replicas_wanted=wanted_, last_error=None
+            record, promotion=promotion, state=state, replicas_wanted=wanted_, last_error=None, is_new=False
         )
+
+    def rollback_to_previous(self, model: str) -> None:
+        """As an operator who names no version. It is refused where there is none to return to."""
+        known = self.records.models.get(model)
+        version = None if known is None else rollbacks.target(self.records, known)
+        if known is not None and version is not None:
+            record = self.records.versions[ModelId(model, version)]
+            assert version != known.current, f"a rollback of {model} changes nothing"
+            assert record.stopped is None and record.state != "failed", f"a rollback returns to {record}"
+            self.rollback(record.id)
 
     def let_sleep(self, id_: ModelId, *, most: int) -> None:
         """From now on it may have no replica; until nobody asks it, it has as many as it has."""
@@ -146,18 +156,17 @@ class Operators:
             if one.stopped is not None:
                 continue
             assert learner is not None
-            model = self.records.models[one.model]
+            was = self.records.models[one.model].current
             if is_good:
                 ended = EndedRamp(one.model, one.version, 0.0, 200, 3800, 0.1, 0.1)
-                learner = newcomers.through(learner, one, ended)
-            elif one.before and self.records.versions[ModelId(one.model, one.before)].state == "ready":
-                learner = newcomers.stopped(learner, one, "it lost more")
-                if model.current == one.version:
-                    self.records.models[one.model] = replace(model, current=one.before, previous=one.version)
-                    # Nobody has asked for what is current now, and what was asked for before it is over.
-                    self.asked = {id_: number for id_, number in self.asked.items() if id_.name != one.model}
-        if learner is not None:
-            self.records.applications["learner"] = learner
+                changes = rollbacks.let_through(self.records, learner, one, ended)
+            else:
+                changes = rollbacks.stop(self.records, learner, one, "it lost more") or []
+            self.records.put(changes)
+            if self.records.models[one.model].current != was:
+                # Nobody has asked for what is current now, and what was asked for before it is over.
+                self.asked = {id_: number for id_, number in self.asked.items() if id_.name != one.model}
+            learner = self.records.applications["learner"]
 
     def _end_ramps(self) -> None:
         current = {model.name: model.current for model in self.records.models.values()}

@@ -1,9 +1,10 @@
 """What should exist, in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
+from clipper.registry.store import Put
 from clipper.types import ModelId
 
 
@@ -22,18 +23,21 @@ class Records:
         for application in self.applications.values():
             yield from ((application, link.version) for link in application.links if link.model == model)
 
+    def put(self, changes: Iterable[Put]) -> None:
+        for change in changes:
+            match change.record:
+                case ApplicationRecord() as application:
+                    self.applications[application.name] = application
+                case ModelRecord() as model:
+                    self.models[model.name] = model
+                case VersionRecord() as version:
+                    self.versions[version.id] = version
+
     def copy(self) -> "Records":
         return Records(dict(self.applications), dict(self.models), dict(self.versions), dict(self.keys))
 
 
 def records_of(*records: ApplicationRecord | ModelRecord | VersionRecord) -> Records:
     found = Records()
-    for record in records:
-        match record:
-            case ApplicationRecord():
-                found.applications[record.name] = record
-            case ModelRecord():
-                found.models[record.name] = record
-            case VersionRecord():
-                found.versions[record.id] = record
+    found.put(map(Put, records))
     return found

@@ -52,6 +52,11 @@ class Operations(RuleBasedStateMachine):
     def rollback(self, id_: ModelId) -> None:
         self.world.operators.rollback(id_)
 
+    @rule(model=models, seconds=st.sampled_from([0.0, 0.6, 5.0]))
+    def rollback_to_previous(self, model: str, seconds: float) -> None:
+        self.world.operators.rollback_to_previous(model)
+        self.world.settle(seconds)
+
     @rule(id_=ids, replicas=st.integers(1, 3))
     def scale(self, id_: ModelId, replicas: int) -> None:
         self.world.operators.scale(id_, replicas)

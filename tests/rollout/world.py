@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from clipper.control.snapshot import Peer, ReplicaAddress, Snapshot
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.registry.records import VersionRecord
 from clipper.rollout import wanted
 from clipper.rollout.facts import Facts, SlotFacts, WorkerFacts
 from clipper.rollout.instructions import (
@@ -187,14 +187,7 @@ class World:
             for newcomer in application.newcomers
             if newcomer.model == before.model and newcomer.promoted
         }
-        for change in one.changes:
-            match change.record:
-                case VersionRecord() as version:
-                    self.records.versions[version.id] = version
-                case ModelRecord() as model:
-                    self.records.models[model.name] = model
-                case ApplicationRecord() as application:
-                    self.records.applications[application.name] = application
+        self.records.put(one.changes)
         if before.promotion is not None:
             model = self.records.models[before.model]
             assert model.current == before.version

@@ -125,10 +125,10 @@ def ask_model(clipper: Clipper, name: str) -> ActualModel:
 
 def _actual(model: Model, deployments: Mapping[str, Deployment]) -> ActualModel:
     """A version that was made or deleted between the two calls is left out."""
-    states = {version.version: version.state for version in model.versions}
+    shown = {version.version: version for version in model.versions}
     versions = {
-        version: ActualVersion(states[version], deployment)
+        version: ActualVersion(shown[version].state, deployment, shown[version].stopped)
         for version, deployment in deployments.items()
-        if version in states
+        if version in shown
     }
     return ActualModel(model.current if model.current in versions else None, versions)

@@ -81,7 +81,7 @@ def _summary(made: Version) -> str:
 
 def _next_step(made: Version, linked: bool) -> str:
     if not made.current:
-        return f"next: clipper model rollback {made.model} --version {made.version} sends queries to it"
+        return f"next: clipper model rollback {made.model} --to {made.version} sends queries to it"
     if not linked:
         return f"next: clipper app create {made.model} --model {made.model}"
     return f"next: clipper model show {made.model}; clipper model rollback {made.model} undoes this"

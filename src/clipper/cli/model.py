@@ -1,5 +1,6 @@
 """``clipper model``: models, their versions and replicas."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ from clipper.cli.names import ModelName
 from clipper.cli.options import AsJson, Home, OfVersion, Url, parse_replicas
 from clipper.cli.output import Output
 from clipper.client import Clipper
+from clipper.errors import Conflict
 from clipper.management.schemas import Model, Version
 
 commands = typer.Typer(no_args_is_help=True, help="Models and their versions.")
@@ -43,18 +45,27 @@ def show(name: ModelName, home: Home = None, url: Url = None, as_json: AsJson = 
             out.note(f"version {version.version}: {version.description}")
         if version.warning:
             out.note(f"warning: version {version.version}: {version.warning}")
+        if version.stopped:
+            out.note(f"version {version.version} was stopped: {version.stopped}")
         for error in _errors(version):
             out.note(f"version {version.version}: {error}")
 
 
 @commands.command()
 def rollback(
-    name: ModelName, version: OfVersion = None, home: Home = None, url: Url = None, as_json: AsJson = False
+    name: ModelName,
+    to: Annotated[str | None, typer.Option("--to", "--version", help="The version to make current.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, even if the version was stopped.")] = False,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Make the previous version, or --version, current."""
+    """Make the previous version, or --to, current. Asks first if a guardrail stopped that version."""
     out = Output(as_json)
-    with Clipper.connect(url, home) as clipper, out.progress(f"rolling {name} back"):
-        now = clipper.rollback(name, version)
+    with Clipper.connect(url, home) as clipper:
+        allow_stopped = to is not None and _confirms(clipper.version(name, to), out, yes=yes)
+        with out.progress(f"rolling {name} back"):
+            now = clipper.rollback(name, to, allow_stopped=allow_stopped)
     step = f"next: clipper model rollback {name} goes back to {now.previous}" if now.previous else ""
     out.done(now, f"{name}:{now.current} is current: queries go to it", step)
 
@@ -92,6 +103,23 @@ def delete(
     with Clipper.connect(url, home) as clipper, out.progress(f"removing {what}"):
         clipper.delete_model(name, version)
     out.done({"deleted": what}, f"{what} is removed", "next: clipper model list")
+
+
+def _confirms(version: Version, out: Output, *, yes: bool) -> bool:
+    """Warn of a version that was stopped or has failed. Return whether it was stopped and is to answer nevertheless.
+
+    Raises:
+        Conflict: nobody can be asked.
+    """
+    name = f"{version.model}:{version.version}"
+    if version.state == "failed":
+        out.warn(f"{name} has failed ({version.last_error}): it becomes current only if it starts this time")
+    if version.stopped is None or version.current:
+        return False
+    out.warn(f"{name} was stopped ({version.stopped})")
+    if not yes and not sys.stdin.isatty():
+        raise Conflict(f"{name} was stopped: deploy a mended version, or add --yes to let this one answer nevertheless")
+    return yes or typer.confirm("Let it answer nevertheless?", abort=True)
 
 
 def _scaling(version: Version) -> str:

@@ -117,7 +117,7 @@ class Models(Calls):
             if now.state == "sleeping":
                 raise Conflict(
                     f"{model}:{version} does not run: a rollback or a later deployment took its place; "
-                    f"clipper model rollback {model} --version {version} starts it again"
+                    f"clipper model rollback {model} --to {version} starts it again"
                 )
             for replica in now.replicas:
                 if replica.state == "crash_loop":
@@ -170,10 +170,16 @@ class Models(Calls):
         path = f"/models/{part(name)}"
         self._management.call("DELETE", path if version is None else f"{path}/versions/{part(version)}")
 
-    def rollback(self, name: str, version: str | None = None) -> Model:
-        """Make the previous version, or the given one, current. Returns once every worker serves it."""
+    def rollback(self, name: str, version: str | None = None, *, allow_stopped: bool = False) -> Model:
+        """Make the previous version, or the given one, current. Returns once every worker serves it.
+
+        Args:
+            allow_stopped: go to ``version`` even if a guardrail stopped it: see ``Version.stopped``.
+        """
         # A sleeping version has to start first, and its environment may have to be built again.
-        return self._ask(Model, "POST", f"/models/{part(name)}/rollback", Rollback(version), PREPARE_TIMEOUT_S)
+        return self._ask(
+            Model, "POST", f"/models/{part(name)}/rollback", Rollback(version, allow_stopped), PREPARE_TIMEOUT_S
+        )
 
     def scale(self, name: str, replicas: int | ReplicaRange, version: str | None = None) -> Version:
         """Set how many replicas a version has, or let its load decide within a range.

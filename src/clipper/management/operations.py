@@ -131,8 +131,13 @@ class Operations(Protocol):
     async def delete_version(self, model: str, version: str) -> None:
         """Remove a version. Raises ``Conflict`` while it is current or pinned."""
 
-    async def rollback(self, model: str, version: str | None) -> Model:
-        """Returns once every worker serves it, or when its start failed (``ContainerFailed``)."""
+    async def rollback(self, model: str, version: str | None, allow_stopped: bool) -> Model:
+        """Make a version current: the previous one, or the given one. Return once every worker serves it.
+
+        Raises:
+            Conflict: there is no previous version, or the given one was stopped and ``allow_stopped`` is False.
+            ContainerFailed: it cannot be started.
+        """
 
     async def scale(self, model: str, replicas: int | ReplicaRange, version: str | None) -> Version:
         """A range lets the version's load decide. Returns at once; poll the version for its replicas' states."""

@@ -154,6 +154,8 @@ class Version(Struct, frozen=True):
         warning: a mismatch between the model and the packages that it runs with.
         scaling: the range in which the load decides ``replicas_wanted``; None if it is a fixed number.
         scaling_reason: why the scaler chose the number; None if it has not looked yet.
+        stopped: why a guardrail stopped it, or that its replicas did not stay up: no rollback returns to it unless it
+            names it. None if neither, or if a later version was deployed over it since.
     """
 
     model: str
@@ -175,6 +177,7 @@ class Version(Struct, frozen=True):
     scaling_reason: str | None = None
     description: str | None = None
     condition: str = ""
+    stopped: str | None = None
 
     @property
     def ready_replicas(self) -> int:
@@ -182,6 +185,8 @@ class Version(Struct, frozen=True):
 
 
 class Model(Struct, frozen=True):
+    """``previous`` is the version that a rollback returns to; None if there is none."""
+
     name: str
     current: str | None
     previous: str | None
@@ -195,8 +200,14 @@ class Contexts(Struct, frozen=True):
     contexts: tuple[str, ...]
 
 
-class Rollback(Struct, frozen=True, forbid_unknown_fields=True):
+class Rollback(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``version`` is the one to make current; None means the model's previous one.
+
+    A version that was ``stopped`` becomes current only with ``allow_stopped``.
+    """
+
     version: str | None = None
+    allow_stopped: bool = False
 
 
 class Scale(Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,10 +9,14 @@ from clipper.settings.version import Deployment, ManagerName
 
 @dataclass(frozen=True, slots=True)
 class ActualVersion:
-    """``deployment`` would make the version again. Its ``make_current`` is False if it runs without being current."""
+    """``deployment`` would make the version again. Its ``make_current`` is False if it runs without being current.
+
+    ``stopped``: why a guardrail stopped it, as the API's ``Version`` has it.
+    """
 
     state: ShownState
     deployment: Deployment
+    stopped: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,13 @@ def _version_steps(
         reason = f"version {name} exists and is another ({changed}): a version does not change, so give it a new name"
         obstacles.append(Obstacle(subject, reason, model))
         return
+    if is_current and actual.current != name and there.stopped is not None:
+        reason = (
+            f"it describes version {name}, which was stopped ({there.stopped}): describe another, or say that it is "
+        )
+        reason += f"to answer nevertheless: clipper model rollback {model} --to {name}"
+        obstacles.append(Obstacle(subject, reason, model))
+        return
     if is_current and actual.current != name:
         old = UNSET if actual.current is None else actual.current
         yield MakeCurrent(

@@ -67,7 +67,11 @@ class ApplicationRecord(Struct, frozen=True):
 
 
 class ModelRecord(Struct, frozen=True):
-    """``current`` is None until a first version is ready; ``previous`` is the version that a rollback returns to."""
+    """``current`` is None until a first version is ready; ``previous`` was current before it, and runs for a rollback.
+
+    ``previous`` is never the current version, nor one that was stopped. If it has failed since, a rollback returns to
+    another: see ``rollout/rollbacks.py``.
+    """
 
     name: str
     current: str | None = None
@@ -90,6 +94,8 @@ class VersionRecord(Struct, frozen=True):
         predecessor: the version that was current when this one was deployed; None if there was none, or in an old
             record.
         is_new: it was deployed and has not become current since, nor been rolled back to, so it may be ramped.
+        stopped: why a guardrail stopped it, or that its replicas did not stay up when another version took its place;
+            None if neither, or if a later version was deployed over it since.
         warm_up_rows: bound of the rows of a warm-up batch, because more killed a replica; 0 means no warm-up, None no
             bound.
     """
@@ -113,6 +119,7 @@ class VersionRecord(Struct, frozen=True):
     warm_up_rows: int | None = None
     predecessor: str | None = None
     is_new: bool = False
+    stopped: str | None = None
 
     @property
     def id(self) -> ModelId:

@@ -3,6 +3,7 @@
 from clipper.rollout.facts import Facts
 from clipper.rollout.rollout import Rollout
 from clipper.rollout.view import View
+from clipper.types import ModelId
 
 
 def validate(rollout: Rollout, facts: Facts) -> None:
@@ -33,5 +34,8 @@ def validate(rollout: Rollout, facts: Facts) -> None:
     leaving = {one.id for one in facts.slots if one.phase == "stopping"}
     assert leaving == set(rollout.replicas.retired), "a replica is leaving that nobody would stop"
     for model in view.records.models.values():
+        assert model.previous is None or model.previous != model.current, f"a rollback of {model.name} changes nothing"
+        previous = view.records.versions.get(ModelId(model.name, model.previous or ""))
+        assert previous is None or previous.stopped is None, f"a rollback returns to {previous.id}, which was stopped"
         waiting = [one.promotion for one in view.records.versions.values() if one.model == model.name and one.promotion]
         assert len(waiting) == len(set(waiting)), f"two versions of {model.name} are to become current at once"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from clipper.errors import InvalidArgument
-from clipper.registry.records import VersionRecord
+from clipper.registry.records import ModelRecord, VersionRecord
 from clipper.registry.store import Put
-from clipper.rollout import newcomers
+from clipper.rollout import newcomers, rollbacks
 from clipper.rollout.facts import SlotFacts
 from clipper.rollout.instructions import Commit, Instruction, Note
 from clipper.rollout.telling import Telling
@@ -171,9 +171,8 @@ def _ready(view: View, record: VersionRecord) -> Commit:
     if record.promotion is None:
         return Commit(record.id, (Put(ready),), "it is ready")
     model = view.records.models[record.model]
-    if model.current != record.version:
-        back = newcomers.proven(view.records.applications.values(), model)
-        model = replace(model, current=record.version, previous=back)
+    replaced = _replaced(view, model, record)
+    model = rollbacks.after(view.records, model, record.version, replaced)
     # The latest request wins, even if an older one is ready later: so older requests end here.
     overtaken = [
         Put(replace(other, promotion=None))
@@ -181,8 +180,21 @@ def _ready(view: View, record: VersionRecord) -> Commit:
         if other.promotion is not None and other.promotion < record.promotion
     ]
     promoted = Put(replace(ready, kept=False, is_new=False))
-    changes = (promoted, Put(model), *overtaken, *_ramped(view, record))
+    judged = [] if replaced is None else [Put(replaced)]
+    changes = (promoted, Put(model), *overtaken, *judged, *_ramped(view, record))
     return Commit(record.id, changes, "it is ready and current")
+
+
+def _replaced(view: View, model: ModelRecord, by: VersionRecord) -> VersionRecord | None:
+    """The version that another one replaces, if it is judged by that; else None."""
+    replaced = view.records.versions.get(ModelId(model.name, model.current or ""))
+    if replaced is None or replaced.version == by.version:
+        return None
+    crashing = [slot for slot in view.slots_of.get(replaced.id, ()) if slot.history.crash_loop]
+    if crashing and not view.in_service.get(replaced.id):
+        return replace(replaced, stopped=f"its replicas did not stay up: {crashing[0].last_error}")
+    # An operator chose it although it had been stopped, and builds on it.
+    return replace(replaced, stopped=None) if by.is_new and replaced.stopped is not None else None
 
 
 def _ramped(view: View, record: VersionRecord) -> list[Put]:

@@ -96,6 +96,15 @@ def test_a_bad_deployment_is_rolled_back_and_said_so(live: Server) -> None:
     assert 'clipper_newcomer_stopped{application="app",model="m",version="2"} 1.0' in live.metrics
     assert "application app: m:2 was stopped" in live.log
 
+    # A rollback does not return to it, whichever way it is asked for; who names it is told why it was stopped.
+    model = live.call("GET", "/models/m")
+    assert model["previous"] is None and model["versions"][1]["stopped"].startswith("application 'app': ")
+    refused = live.call("POST", "/models/m/rollback", {}, status=409)["cause"]
+    assert "no version to return to" in refused and "version 2 was stopped (application 'app': " in refused
+    refused = live.call("POST", "/models/m/rollback", {"version": "2"}, status=409)["cause"]
+    assert "was stopped (application 'app': " in refused and "allow_stopped" in refused
+    assert current(live) == "1"
+
     # It holds until somebody does something about it, and so does a ramp, also where the server is another one.
     assert deploy(live, "o", ONES) == "1"
     live.call("PUT", "/applications/app/links/o", {})
@@ -110,6 +119,35 @@ def test_a_bad_deployment_is_rolled_back_and_said_so(live: Server) -> None:
     live.call("POST", "/models/m/rollback", {"version": "1"})
     assert newcomers(live) == [] and answers(live, 5) == {1: 5}
     assert not [each for each in live.call("GET", "/status")["problems"] if "was stopped" in each]
+
+
+def test_a_rollback_during_a_ramp_has_nothing_to_undo(live: Server) -> None:
+    assert deploy(live, "m", TWOS) == "2"
+    model = live.call("POST", "/models/m/rollback", {})
+    assert (model["current"], model["previous"]) == ("1", None)
+    assert newcomers(live) == [] and answers(live, 5) == {1: 5}
+    refused = live.call("POST", "/models/m/rollback", {}, status=409)["cause"]
+    assert "no version to return to" in refused and "version 2 is " in refused and "name one" in refused
+    # Who names it may have it, and what was before it is the one to return to then.
+    model = live.call("POST", "/models/m/rollback", {"version": "2"})
+    assert (model["current"], model["previous"]) == ("2", "1")
+
+
+def test_who_names_a_stopped_version_may_have_it(live: Server) -> None:
+    deploy(live, "m", TWOS)
+    teach(live, 1, 60)
+    until(lambda: current(live) == "1")
+    model = live.call("POST", "/models/m/rollback", {"version": "2", "allow_stopped": True})
+    assert (model["current"], model["previous"], newcomers(live)) == ("2", "1", [])
+    assert answers(live, 5) == {2: 5}
+    # It stays one that no rollback returns to, until a version is deployed over it.
+    model = live.call("POST", "/models/m/rollback", {})
+    assert (model["current"], model["previous"]) == ("1", None)
+    live.call("POST", "/models/m/rollback", {"version": "2", "allow_stopped": True})
+    live.call("PATCH", "/applications/app", {"ramp": None})
+    deploy(live, "m", THREES)
+    model = live.call("GET", "/models/m")
+    assert (model["current"], model["previous"], model["versions"][1]["stopped"]) == ("3", "2", None)
 
 
 def test_a_good_deployment_takes_over(live: Server) -> None:

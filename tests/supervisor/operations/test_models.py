@@ -234,6 +234,21 @@ def test_a_crash_loop_is_visible_and_the_rest_unharmed(server: Server) -> None:
     assert server.predict("app", [1, 2])["output"] == "one"
 
 
+def test_no_rollback_returns_to_a_version_whose_replicas_did_not_stay_up(server: Server) -> None:
+    with_application(server)
+    gate = server.home.parent / "gate"
+    code = f"import os, threading, time\ndef die():\n    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+    code += "    os._exit(7)\nthreading.Thread(target=die, daemon=True).start()\n"
+    server.deploy("m", code + answering("two"), input_type="float64[2]")
+    gate.touch()
+    until(lambda: server.call("GET", "/models/m/versions/2")["condition"] == "crash_loop")
+    model = server.call("POST", "/models/m/rollback", {})
+    assert (model["current"], model["previous"]) == ("1", None)
+    assert "did not stay up" in model["versions"][1]["stopped"]
+    refused = server.call("POST", "/models/m/rollback", {}, status=409)["cause"]
+    assert "did not stay up" in refused and "exited with code 7" in refused
+
+
 def test_a_version_of_which_some_replicas_crash_is_degraded_and_a_problem(server: Server) -> None:
     server.start()
     first = server.home.parent / "first"

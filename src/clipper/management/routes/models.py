@@ -29,7 +29,7 @@ class Models(Controller):
 
     @post("/{model:str}/rollback", status_code=200, summary="Make the previous, or the given, version current")
     async def rollback(self, operations: Port, model: Name, data: JSONBody[Rollback]) -> Model:
-        return await operations.rollback(model, data.version)
+        return await operations.rollback(model, data.version, data.allow_stopped)
 
     @post("/{model:str}/scale", status_code=202, summary="Set how many replicas a version has, or may have")
     async def scale(self, operations: Port, model: Name, data: JSONBody[Scale]) -> Version:

@@ -6,18 +6,16 @@ import logging
 import time
 from collections.abc import Callable
 
-from msgspec.structs import astuple, replace
+from msgspec.structs import astuple
 
 from clipper.control.snapshot import NO_OUTCOME, Newcomer, RampOutcome
 from clipper.errors import ClipperError
 from clipper.registry.records import ApplicationRecord, EndedRamp
-from clipper.registry.store import Put
-from clipper.rollout import newcomers
+from clipper.rollout import newcomers, rollbacks
 from clipper.selection.learning.guardrail import FALSE_ALARMS, RampLosses, Verdict, judge, keys_of, ramp_losses
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.stores.store import EVERYONE, Store
 from clipper.supervisor.catalog import Catalog
-from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
 
@@ -122,51 +120,27 @@ class Ramps:
         outcome = outcome_of(evidence)
         if verdict == "through":
             ended = EndedRamp(newcomer.model, newcomer.version, time.time(), *astuple(outcome))
-            self._catalog.commit(
-                Put(newcomers.through(record, newcomer, ended)), why=f"it is through: {shown(evidence)}"
-            )
+            changes = rollbacks.let_through(self._catalog, record, newcomer, ended)
+            self._catalog.commit(*changes, why=f"it is through: {shown(evidence)}")
             log.info(
                 "application %(application)s: %(model)s is through: %(reason)s",
                 {"application": name, "model": newcomer.name, "reason": shown(evidence)},
             )
         else:
-            changes = self._rollback(record, newcomer)
-            if changes is None:
-                return
             allowed = record.selection.max_loss_increase
             why = (
                 f"{shown(evidence)}; these differ by more than max_loss_increase, {allowed:g}, allows (the chance that "
                 f"this is an error is at most {FALSE_ALARMS:.0%})"
             )
-            self._catalog.commit(Put(newcomers.stopped(record, newcomer, why, outcome)), *changes)
+            stopping = rollbacks.stop(self._catalog, record, newcomer, why, outcome)
+            if stopping is None:
+                return
+            self._catalog.commit(*stopping)
             log.warning(
                 "application %(application)s: %(model)s was stopped: %(reason)s",
                 {"application": name, "model": newcomer.name, "reason": why},
             )
         self._wake()
-
-    def _rollback(self, record: ApplicationRecord, newcomer: Newcomer) -> list[Put] | None:
-        """The changes for all applications that follow the model; None if the version before does not run now."""
-        model = self._catalog.models.get(newcomer.model)
-        if not newcomer.promoted or newcomer.before is None or model is None or model.current != newcomer.version:
-            return []
-        before = self._catalog.versions.get(ModelId(newcomer.model, newcomer.before))
-        if before is None or before.state != "ready":
-            return None
-        back = replace(model, current=newcomer.before, previous=newcomer.version)
-
-        def current(name: str) -> str | None:
-            return newcomer.before if name == newcomer.model else self._catalog.current(name)
-
-        others = (
-            newcomers.after_promotion(
-                other, model.name, newcomer.before, newcomer.version, is_new=False, current=current
-            )
-            for other in self._catalog.applications.values()
-            if other.name != record.name
-        )
-        changed = [Put(other) for other in others if other is not self._catalog.applications[other.name]]
-        return [Put(back), *changed]
 
 
 def outcome_of(evidence: RampLosses) -> RampOutcome:

@@ -17,7 +17,7 @@ from clipper.managers.environments.provider import PREPARE_TIMEOUT_S
 from clipper.metrics.totals import replica_name
 from clipper.registry.records import ModelRecord, VersionRecord
 from clipper.registry.store import DeleteModel, DeleteVersion, Put
-from clipper.rollout import newcomers, wanted
+from clipper.rollout import newcomers, rollbacks, wanted
 from clipper.rollout.versions import LINK_TIMEOUT_S
 from clipper.settings.fields import check_range, check_ranges, shared
 from clipper.settings.replicas import ReplicaRange, check_replicas
@@ -96,12 +96,12 @@ class ModelOperations:
         self._reconciler.wake()
         return self._views.version(record, {})
 
-    async def rollback(self, model: str, version: str | None) -> Model:
+    async def rollback(self, model: str, version: str | None, allow_stopped: bool) -> Model:
         """Bounded by the version's own start timeout, and the time that its environment may take to be built.
 
         To the current version: what waits to take its place does so no more.
         """
-        target = self._rollback_target(model, version)
+        target = self._rollback_target(model, version, allow_stopped)
         if target.version == self._catalog.model(model).current:
             if waiting := wanted.cancelled(self._catalog, model):
                 self._catalog.commit(*map(Put, waiting))
@@ -244,16 +244,34 @@ class ModelOperations:
         known = self._catalog.models.get(model)
         return self._catalog.version(model, known.current).replicas_wanted if known and known.current else 0
 
-    def _rollback_target(self, model: str, version: str | None) -> VersionRecord:
+    def _rollback_target(self, model: str, version: str | None, allow_stopped: bool) -> VersionRecord:
         owner = self._catalog.model(model)
-        name = version or owner.previous
+        name = version or rollbacks.target(self._catalog, owner)
         if name is None:
-            raise Conflict(f"model {model!r} has no previous version: name the one to make current")
+            raise Conflict(f"model {model!r} has no version to return to{self._others(owner)}")
         target = self._catalog.version(model, name)
+        if target.stopped is not None and not allow_stopped and name != owner.current:
+            raise Conflict(
+                f"version {name!r} of model {model!r} was stopped ({target.stopped}): deploy a mended version, or say "
+                "that this one is to answer nevertheless: clipper model rollback --to asks, the API takes allow_stopped"
+            )
         for application, pinned in self._catalog.linking(model):
             if pinned is None:
                 wanted.check_fits(application, target)
         return target
+
+    def _others(self, owner: ModelRecord) -> str:
+        """Why a rollback returns to none of the other versions, and what to do."""
+        others = [
+            f"version {one.version} " + (f"was stopped ({one.stopped})" if one.stopped else f"is {one.state}")
+            for one in self._catalog.versions_of(owner.name)
+            if one.version != owner.current
+        ]
+        if not others:
+            return f": it has no version but {owner.current}, so deploy another" if owner.current else ": deploy one"
+        return (
+            f": none was current before {owner.current} and is sound; {', '.join(others)}; name one to make it current"
+        )
 
     async def _until_current(self, target: VersionRecord) -> None:
         def is_decided() -> bool:

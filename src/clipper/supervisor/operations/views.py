@@ -24,6 +24,7 @@ from clipper.management.schemas import (
 )
 from clipper.managers.manager import Manager, SlotStatus
 from clipper.registry.records import ApplicationRecord, VersionRecord
+from clipper.rollout import rollbacks
 from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK
 from clipper.settings.application import Configured, Selection
 from clipper.settings.fields import shared
@@ -168,7 +169,7 @@ class Views:
     def model(self, name: str, limits: Mapping[str, int]) -> Model:
         record = self._catalog.model(name)
         versions = tuple(self.version(version, limits) for version in self._catalog.versions_of(name))
-        return Model(name, record.current, record.previous, versions)
+        return Model(name, record.current, rollbacks.target(self._catalog, record), versions)
 
     def version(self, record: VersionRecord, limits: Mapping[str, int]) -> Version:
         state = record.state

@@ -77,7 +77,7 @@ function VersionTable({ versions }) {
     { name: "batching", cell: (one) => one.batching.policy },
     { name: "cache", cell: (one) => (one.cache ? "on" : "off") },
     { name: "deployed", isShort: true, cell: (one) => day(one.created_at) },
-    { name: "about it", isText: true, cell: (one) => html`${one.description ?? ""}${[one.last_error, one.warning].filter(Boolean).map((text) => html`<div class="bad">${text}</div>`)}` },
+    { name: "about it", isText: true, cell: (one) => html`${one.description ?? ""}${[one.stopped && `was stopped: ${one.stopped}`, one.last_error, one.warning].filter(Boolean).map((text) => html`<div class="bad">${text}</div>`)}` },
   ];
   return html`<${Table} title="Versions" columns=${columns} rows=${versions} keyOf=${(one) => one.version} empty="It has no versions." />`;
 }

@@ -8,19 +8,24 @@ import { Action } from "../parts/confirm.js";
 /** @param {{api: import("../api.js").Api, model: any, users: any[], onDone: () => void}} given users: applications */
 export function Rollback({ api, model, users, onDone }) {
   const others = model.versions.filter((version) => !version.current && version.state !== "failed").map((version) => version.version);
-  const usual = others.includes(model.previous) ? model.previous : others.at(-1);
+  const whyStopped = Object.fromEntries(model.versions.map((version) => [version.version, version.stopped]));
+  // None is proposed if none is sound, so that nobody returns to a bad version by two clicks.
+  const usual = others.includes(model.previous) ? model.previous : "";
   const [chosen, setChosen] = useState(null);
   if (others.length === 0) return null;
   const version = others.includes(chosen) ? chosen : usual;
+  const stopped = whyStopped[version];
   const isPinned = (one) => one.links.every((linked) => linked.model !== model.name || linked.version !== null);
   const follow = users.filter((one) => !isPinned(one)), pinned = users.filter(isPinned);
   const names = (some) => some.map((one) => one.name).join(", ");
-  const act = () => api.call("POST", path("models", model.name, "rollback"), { body: { version } });
-  return html`<${Action} name="Roll back" act=${act} onDone=${onDone}>
+  const act = () => api.call("POST", path("models", model.name, "rollback"), { body: stopped ? { version, allow_stopped: true } : { version } });
+  return html`<${Action} name="Roll back" act=${act} onDone=${onDone} isDisabled=${!version}>
     <p><label>To version <select value=${version} onChange=${(event) => setChosen(event.target.value)}>
-      ${others.toReversed().map((one) => html`<option value=${one}>${one}</option>`)}
+      ${!usual && html`<option value="">choose one</option>`}
+      ${others.toReversed().map((one) => html`<option value=${one}>${one}${whyStopped[one] ? ", was stopped" : ""}</option>`)}
     </select></label></p>
-    <p aria-live="polite">Version ${version} becomes current in place of ${model.current ?? "none"}, once its replicas are ready and every worker serves it. No query is dropped meanwhile.</p>
+    ${stopped && html`<p class="notice bad" role="alert">Version ${version} was stopped: ${stopped}</p>`}
+    <p aria-live="polite">${version ? html`Version ${version} becomes current in place of ${model.current ?? "none"}, once its replicas are ready and every worker serves it. No query is dropped meanwhile.` : "No earlier version is sound."}</p>
     <p>${follow.length ? `New queries of ${names(follow)} go to that version.` : "No application follows the current version."}
       ${pinned.length > 0 && ` ${names(pinned)} stay with the version that they pin.`}</p>
   </${Action}>`;
