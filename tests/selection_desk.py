@@ -17,6 +17,7 @@ from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.learner import MAX_ASKING, Learner
 from clipper.selection.query import Query
 from clipper.selection.query_ids import QueryIds
+from clipper.selection.source import NO_SOURCE, Source
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import Store
 from clipper.selection.surroundings import Surroundings
@@ -36,8 +37,10 @@ class Asking:
     def __init__(self) -> None:
         self.answer: tuple[Any, ...] = ()
         self.query_id = -1
+        self.source = NO_SOURCE
 
-    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
+    def on_prediction(self, query_id: int, output: bytes, confidence: float, source: Source) -> None:
+        self.source = source
         self._end(query_id, "prediction", output, confidence)
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:

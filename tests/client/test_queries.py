@@ -95,6 +95,14 @@ def test_arrays_and_lists_get_the_same_answers(client: Blocking, input_type: str
         assert [client.predict(name, each).output for each in array] == expected
 
 
+def test_a_prediction_says_which_model_and_version_gave_it(client: Blocking) -> None:
+    name = NAMES["float64"]
+    one, two = client.predict(name, [1.5]), client.predict(name, np.array([1.5]))
+    assert {(each.model, each.version, each.models) for each in (one, two)} == {(name, "1", ())}
+    default = client.predict("falls_back", [-5, 1])
+    assert (default.default, default.model, default.version) == (True, None, None)
+
+
 def test_nan_and_infinity_go_in_arrays_alone(client: Blocking) -> None:
     assert client.predict(NAMES["float64"], np.array([0.5])).output == [0.5]
     with pytest.raises(ModelFailed, match="NaN"):  # the model got it, and answered it

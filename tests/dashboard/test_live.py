@@ -38,7 +38,7 @@ def test_a_real_server_that_goes_and_comes_back(server: Server) -> None:
         expect(page.get_by_role("region", name="Output")).to_have_text('"one"')
         page.get_by_role("button", name="Send feedback").click()
         expect(page.get_by_text("The feedback is kept")).to_be_visible()
-        for key, why in (("€", "a token or key has only letters"), ("k" * 40, "a model answered")):
+        for key, why in (("€", "a token or key has only letters"), ("k" * 40, "Answered by m:1.")):
             page.get_by_label("Key").fill(key)
             page.get_by_role("button", name="Ask").click()
             expect(page.get_by_text(why)).to_be_visible()

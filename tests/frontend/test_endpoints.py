@@ -11,6 +11,7 @@ from clipper.frontend import limits
 from clipper.frontend.endpoints import FeedbackTaker, make_endpoints, most_body_bytes
 from clipper.frontend.port import Port
 from clipper.frontend.readiness import Readiness
+from clipper.selection.source import NO_SOURCE
 from clipper.types import InputType
 from serving import application, post, serving
 
@@ -76,7 +77,7 @@ def test_batch_leaves_nothing_behind_whenever_its_client_leaves(answered: int, t
                 break
             await asyncio.sleep(0)
         for number, asker in enumerate(application.askers[:answered]):
-            asker.on_prediction(number, b"1", 1.0)
+            asker.on_prediction(number, b"1", 1.0, NO_SOURCE)
         peer.leave()
         for _ in range(3):
             await asyncio.sleep(0)

@@ -12,6 +12,7 @@ from clipper.control.snapshot import KeySnapshot, Snapshot
 from clipper.frontend import openapi, responses
 from clipper.frontend.observe_body import ObserveBody
 from clipper.frontend.predict_request import PredictBody
+from clipper.selection.source import make_source
 from clipper.types import InputType
 from serving import Client, application, serving
 
@@ -41,7 +42,8 @@ def test_every_field_of_a_request_is_described(features_size: int | None) -> Non
 def test_every_field_of_an_answer_is_described() -> None:
     schemas = openapi.frame()["components"]["schemas"]
     answers = [
-        responses.prediction_json(1, b"1", 0.5),
+        responses.prediction_json(1, b"1", 0.5, make_source(["m:1"])),
+        responses.prediction_json(1, b"1", 0.5, make_source(["m:1", "n:2"])),
         responses.default_json(1, b"1", "timeout", "late"),
         responses.unsure_json(1, b"1", b"2", 0.1),
     ]

@@ -40,6 +40,7 @@ def system() -> Iterator[Serving]:
         raw = system.start_container(BYTES, "raw", input_type="bytes")
         applications = [
             application("sum"),
+            application("quiet", show_model=False),
             application("picky", "picky"),
             application("picky-default", "picky", default_output='"none"'),
             application("slow", "slow", slo_ms=50.0),
@@ -77,7 +78,47 @@ def ask(system: Serving, path: str, body: object) -> Any:
 def test_answer_has_output_id_and_confidence(system: Serving) -> None:
     with system.worker.connect() as client:
         answer = client.ask("/sum/predict", {"input": [1, 2.5]}).json
-    assert answer == {"query_id": answer["query_id"], "output": 3.5, "default": False, "confidence": 1.0}
+    expected = {"output": 3.5, "default": False, "confidence": 1.0, "model": "m", "version": "1"}
+    assert answer == {"query_id": answer["query_id"]} | expected
+
+
+@pytest.mark.parametrize(("more", "version"), [({}, "1"), ({"version": "2"}, "2"), ({"version": 1}, "1")])
+def test_answer_names_the_version_that_gave_it_from_the_cache_too(
+    system: Serving, more: dict[str, object], version: str
+) -> None:
+    for _ in range(2):
+        answer = ask(system, "/sum/predict", {"input": [9, 9]} | more)
+        assert (answer["model"], answer["version"]) == ("m", version)
+    batch = ask(system, "/sum/predict", {"input_batch": [[1], [2]]} | more)["batch_predictions"]
+    assert [(each["model"], each["version"]) for each in batch] == [("m", version)] * 2
+
+
+def test_default_names_no_model(system: Serving) -> None:
+    answer = ask(system, "/away-default/predict", {"input": [1]})
+    assert answer["default"] is True and not {"model", "version", "models"} & answer.keys()
+
+
+def test_application_may_keep_its_models_to_itself(system: Serving) -> None:
+    quiet = ask(system, "/quiet/predict", {"input": [1]})
+    assert quiet["output"] == 1 and not {"model", "version", "models"} & quiet.keys()
+    infer = {"inputs": [{"name": "input", "shape": [1, 1], "datatype": "FP64", "data": [1]}]}
+    reply = ask(system, "/v2/models/quiet/infer", infer)
+    assert "model_version" not in reply and reply["parameters"].keys() == {"query_id", "default", "confidence"}
+
+
+def test_infer_names_the_version_that_gave_the_answer(system: Serving) -> None:
+    def tensor(rows: int) -> dict[str, object]:
+        return {"name": "input", "shape": [rows, 1], "datatype": "FP64", "data": [3.5] * rows}
+
+    one = ask(system, "/v2/models/sum/infer", {"inputs": [tensor(1)]})
+    assert (one["model_name"], one["model_version"]) == ("sum", "1")
+    assert (one["parameters"]["model"], one["parameters"]["version"]) == ("m", "1")
+    three = ask(system, "/v2/models/sum/versions/2/infer", {"inputs": [tensor(3)], "outputs": [{"name": "models"}]})
+    assert three["model_version"] == three["parameters"]["version"] == "2"
+    assert three["outputs"] == [{"name": "models", "datatype": "BYTES", "shape": [3], "data": ["m:2"] * 3}]
+    default = ask(system, "/v2/models/away-default/infer", {"inputs": [tensor(1)]})
+    assert default["parameters"]["default"] is True
+    assert "model_version" not in default and "model" not in default["parameters"]
 
 
 def test_query_ids_are_unique_and_whole_in_any_json_reader(system: Serving) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from clipper.frontend.responses import answer, default_json, error_json, ok, prediction_json, unsure_json
 from clipper.load import answers
 from clipper.load.answers import BY_MODEL, Answer, AnswerReader, BadAnswer, Outcome, outcome_of
+from clipper.selection.source import make_source
 
 OUTPUTS = (b"1", b'"text"', b'{"default":true,"error":"x"}', b'"\\"default\\":true"', b"[1,2]")
 
@@ -71,8 +72,8 @@ def test_a_server_that_varies_its_heads_takes_no_memory(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_what_became_of_a_query(output: bytes) -> None:
-    assert outcome_of(200, prediction_json(7, output, 1.0)) is BY_MODEL
-    assert outcome_of(200, prediction_json(7, output, 0.5)) is BY_MODEL
+    assert outcome_of(200, prediction_json(7, output, 1.0, make_source(["m:1"]))) is BY_MODEL
+    assert outcome_of(200, prediction_json(7, output, 0.5, make_source(["m:1"]))) is BY_MODEL
     assert outcome_of(200, default_json(7, output, "timeout", 'of "default":false')) == Outcome(default="timeout")
     assert outcome_of(200, unsure_json(7, b"0", output, 0.1)) == Outcome(default="low_confidence")
     assert outcome_of(503, error_json("overloaded", "queue is full")) == Outcome(error="503 overloaded")

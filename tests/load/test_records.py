@@ -11,11 +11,12 @@ from clipper.frontend.responses import default_json, error_json, prediction_json
 from clipper.load.answers import Answer
 from clipper.load.records import Records
 from clipper.load.report import Run
+from clipper.selection.source import make_source
 
 SLO_S = 0.1
 BEGAN_S = 1000.0
 ANSWERS = {
-    "model": Answer(200, prediction_json(1, b"1", 1.0), False),
+    "model": Answer(200, prediction_json(1, b"1", 1.0, make_source(["m:1"])), False),
     "default": Answer(200, default_json(1, b"0", "timeout", "late"), False),
     "error": Answer(503, error_json("overloaded", "full"), False),
     "limited": Answer(429, error_json("too_many_requests", "10 queries a second"), False),

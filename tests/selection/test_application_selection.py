@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from clipper.control.feedback import Feedback
+from clipper.selection.answering import MAX_SOURCES
+from clipper.selection.source import NO_SOURCE
 from clipper.settings.application import Selection
 from event_loops import turn_over
 from selection_desk import ROW, SLO_S, Asking, Desk, on_query, own_policy, run
@@ -26,6 +28,7 @@ def test_stragglers_are_not_waited_for_beyond_the_deadline(tmp_path: Path) -> No
         assert not asking.answer
         desk.loop.advance(SLO_S)
         await until_async(lambda: asking.answer)
+        assert asking.source.json == b',"models":["a:1","b:1","c:1","d:1"]' and asking.source.version is None
         # Three of five agree; the missing one does not.
         assert asking.answer == ("prediction", b"1", pytest.approx(0.6))
         selection = application.statistics().selection
@@ -37,6 +40,32 @@ def test_stragglers_are_not_waited_for_beyond_the_deadline(tmp_path: Path) -> No
         assert again.answer == ("prediction", b"1", pytest.approx(0.6)) and len(desk.models.asked["e"]) == 1
 
     run(tmp_path, FIVE, scenario, cache=True)
+
+
+def test_an_answer_of_one_model_of_several_names_that_version(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(ENSEMBLE)
+        desk.models.held |= set("abde")
+        asking, _ = desk.ask(application)
+        await desk.serve_until(lambda: desk.models.asked["c"])
+        desk.loop.advance(SLO_S)
+        await until_async(lambda: asking.answer)
+        assert asking.source.json == b',"model":"c","version":"1"'
+        application.follow(desk.snapshot(ENSEMBLE, show_model=False))
+        desk.models.held.clear()
+        assert (await desk.answer(application)).source is NO_SOURCE
+
+    run(tmp_path, FIVE, scenario)
+
+
+def test_each_subset_of_models_that_answers_is_remembered_within_a_bound(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        answering = (await desk.application(ENSEMBLE)).answering
+        for number in range(MAX_SOURCES + 10):
+            answering._new_source(f"a:{number}", [f"a:{number}"])
+        assert len(answering._sources) == 10
+
+    run(tmp_path, FIVE, scenario)
 
 
 def test_model_that_fails_is_not_waited_for_and_does_not_agree(tmp_path: Path) -> None:

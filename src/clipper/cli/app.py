@@ -255,6 +255,7 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("features", app.features or "none"),
         ("cost weight", f"{app.cost_weight:g}"),
         ("asks for a key", "yes" if app.require_key else "only if the server does"),
+        ("answers name models", "yes" if app.show_model else "no"),
         ("queries in flight", app.max_in_flight or "no limit"),
         ("queries a second", "no limit" if app.max_per_second is None else f"{app.max_per_second:g}"),
         ("test", None if app.test is None else of_test(app.test)),

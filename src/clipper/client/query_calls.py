@@ -63,6 +63,9 @@ class Prediction(Struct, frozen=True):
         default_reason: an error code, e.g. ``timeout``; None without a default.
         default_explanation: the reason in words.
         low_confidence_output: with reason ``low_confidence``, the answer that the default replaced.
+        model, version: what gave the output; None for a default, for an output that was made from those of several
+            models, and if the application does not show its models.
+        models: of an output made from those of several models: each as ``MODEL:VERSION``, in the order of asking.
     """
 
     query_id: int
@@ -72,6 +75,9 @@ class Prediction(Struct, frozen=True):
     default_reason: str | None = None
     default_explanation: str | None = None
     low_confidence_output: Any = None
+    model: str | None = None
+    version: str | None = None
+    models: tuple[str, ...] = ()
 
 
 class Observed(Struct, frozen=True):

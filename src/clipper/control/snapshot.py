@@ -100,7 +100,8 @@ class ApplicationSnapshot(Struct, frozen=True):
     ``newcomers`` are those among its links' versions. ``id`` is the key of its learned state: a new application with an
     old name has another id. ``needs_key``: it answers only clients that send a key for it. ``max_in_flight`` and
     ``max_per_second`` limit its queries over all workers; None means no limit.
-    ``waking_slo_ms`` is the SLO while its models wake; None means ``slo_ms``.
+    ``waking_slo_ms`` is the SLO while its models wake; None means ``slo_ms``. ``show_model``: its answers say which
+    versions gave them.
     """
 
     name: str
@@ -115,6 +116,7 @@ class ApplicationSnapshot(Struct, frozen=True):
     max_per_second: float | None = None
     newcomers: tuple[Newcomer, ...] = ()
     waking_slo_ms: float | None = None
+    show_model: bool = True
 
 
 class KeySnapshot(Struct, frozen=True):

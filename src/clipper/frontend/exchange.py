@@ -11,6 +11,7 @@ from clipper.frontend.budget import Budget
 from clipper.frontend.client_limits import Limits
 from clipper.outputs.output import Output
 from clipper.selection.query import Query
+from clipper.selection.source import Source
 from clipper.telemetry.request_note import RequestNote
 
 
@@ -53,8 +54,8 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     error_json: Callable[[str, str], bytes] = responses.error_json
     note: RequestNote | None = None
 
-    def on_prediction(self, query_id: int, output: Output, confidence: float) -> None:
-        body = responses.prediction_json(query_id, output, confidence)
+    def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
+        body = responses.prediction_json(query_id, output, confidence, source)
         if self.closes:
             self.answer(200, body)
             return
@@ -178,8 +179,8 @@ class Part:
         self._gather = gather
         self._index = index
 
-    def on_prediction(self, query_id: int, output: Output, confidence: float) -> None:
-        self._gather.end_part(self._index, responses.prediction_json(query_id, output, confidence))
+    def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
+        self._gather.end_part(self._index, responses.prediction_json(query_id, output, confidence, source))
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         self._gather.end_part(self._index, responses.default_json(query_id, output, reason, explanation))

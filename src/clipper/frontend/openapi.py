@@ -42,6 +42,13 @@ _SCHEMAS: Json = {
             "output": _JSON | {"description": "The model's answer, or the application's default."},
             "default": {"type": "boolean", "description": "Whether the output is the application's default."},
             "confidence": {"type": "number", "minimum": 0, "maximum": 1},
+            "model": {"type": "string", "description": "The model that gave the output; absent for a default."},
+            "version": {"type": "string", "description": "The version of that model."},
+            "models": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "In place of model and version: all versions that the output was made from.",
+            },
             "default_reason": {
                 "type": "string",
                 "description": "The error code that the answer would have without a default.",

@@ -5,6 +5,7 @@ import msgspec
 from clipper.control.feedback import Outcome
 from clipper.frontend.statuses import REASONS, STATUSES
 from clipper.outputs.output import Output
+from clipper.selection.source import Source
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 # Heads by length of the body: a look-up takes a third of the time of formatting.
@@ -15,10 +16,13 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 RETRY_AFTER_S = 1
 
 
-def prediction_json(query_id: int, output: Output, confidence: float) -> bytes:
+def prediction_json(query_id: int, output: Output, confidence: float, source: Source) -> bytes:
+    text = bytes(output)
     if confidence == 1.0:
-        return b'{"query_id":%d,"output":%b,"default":false,"confidence":1.0}' % (query_id, bytes(output))
-    return b'{"query_id":%d,"output":%b,"default":false,"confidence":%r}' % (query_id, bytes(output), confidence)
+        return b'{"query_id":%d,"output":%b,"default":false,"confidence":1.0%b}' % (query_id, text, source.json)
+    return b'{"query_id":%d,"output":%b,"default":false,"confidence":%r%b}' % (
+        *(query_id, text, confidence, source.json),
+    )
 
 
 def default_json(query_id: int, output: bytes, reason: str, explanation: str) -> bytes:

@@ -42,6 +42,7 @@ class ApplicationRecord(Struct, frozen=True):
         ramps: how many ramps there have been.
         ended_ramps: the last version of each linked model that was let through.
         waking_slo_ms: the SLO while its models wake; None means ``slo_ms``.
+        show_model: its answers say which versions gave them.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ApplicationRecord(Struct, frozen=True):
     ramps: int = 0
     ended_ramps: tuple[EndedRamp, ...] = ()
     waking_slo_ms: float | None = None
+    show_model: bool = True
 
     @property
     def state_id(self) -> str:

@@ -7,7 +7,7 @@ asks models, ``Stages`` may ask further ones, and ``Deadlines`` calls when time 
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from clipper.control.statistics import LATENCY_BOUNDS_S
 from clipper.errors import PolicyFailed
@@ -19,6 +19,7 @@ from clipper.selection.feedback.join_table import SAID_BYTES, JoinTable, output_
 from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.policies.policy import Choice, QueryView, Totals
 from clipper.selection.query import Asker, Query
+from clipper.selection.source import NO_SOURCE, Source, make_source
 from clipper.selection.terms import Terms
 from clipper.telemetry.request_note import EndedQuery
 from clipper.telemetry.watch import Watch
@@ -27,6 +28,8 @@ from clipper.telemetry.watch import Watch
 # settled, it does not wait for one below the second.
 HARDLY_IN_TIME = 0.1
 USUALLY_IN_TIME = 0.5
+# Sources that are remembered: of a dozen models, most subsets that can answer in time.
+MAX_SOURCES = 1024
 
 
 class Answering:
@@ -58,6 +61,7 @@ class Answering:
         self._watch = watch
         self.now_s = asyncio.get_running_loop().time
         self.complete: Callable[[Query], None] = self.finish
+        self._sources: dict[str, Source] = {}
         self.follow(terms)
 
     def follow(self, terms: Terms) -> None:
@@ -71,6 +75,7 @@ class Answering:
         self._may_keep_inputs = selector.may_need_input
         self._believes_one = selector.believes_one
         self._learns = selector.policy.learns
+        self._sources.clear()
         self._is_recorded = terms.decisions is not None or self._watch is not None
 
     def totals(self, context: str | None) -> Totals | None:
@@ -173,7 +178,8 @@ class Answering:
             self.answer_without(query, asker)
         elif self._believes_one and len(choice.models) == 1:
             query.output = output
-            asker.on_prediction(query.id, output, 1.0)
+            key = query.arms.key(choice.models[0])
+            asker.on_prediction(query.id, output, 1.0, self._sources.get(key) or self._new_source(key, (key,)))
         else:
             self._answer_combined(query, choice, row, asker)
         if self._is_recorded:
@@ -244,7 +250,16 @@ class Answering:
             asker.on_unsure(query.id, terms.default or b"null", answer, confidence)
             return
         query.output = answer
-        asker.on_prediction(query.id, answer, confidence)
+        keys = [query.arms.key(model) for model in choice.models if model in outputs]
+        text = ",".join(keys)
+        asker.on_prediction(query.id, answer, confidence, self._sources.get(text) or self._new_source(text, keys))
+
+    def _new_source(self, text: str, keys: Sequence[str]) -> Source:
+        """Make and remember the source of answers by these versions."""
+        if len(self._sources) >= MAX_SOURCES:
+            self._sources.clear()
+        source = self._sources[text] = make_source(keys) if self.terms.shows_model else NO_SOURCE
+        return source
 
     def _count_outcome(self, query: Query, choice: Choice, *, is_over: bool) -> None:
         """Count which models answered in time. ``is_over``: the deadline has passed, so missing outputs are late."""

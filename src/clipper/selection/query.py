@@ -9,6 +9,7 @@ from clipper.outputs.output import Output
 from clipper.selection.confidence import Said
 from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.policies.policy import Choice, QueryView
+from clipper.selection.source import Source
 from clipper.telemetry.request_note import QueryNote
 from clipper.telemetry.trace_context import SpanContext
 from clipper.types import InputType
@@ -17,8 +18,8 @@ from clipper.types import InputType
 class Asker(Protocol):
     """Asks a query, and gets exactly one of these calls, on the event loop."""
 
-    def on_prediction(self, query_id: int, output: Output, confidence: float) -> None:
-        """Take the answer."""
+    def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
+        """Take the answer, and which versions gave it."""
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         """Take the application's default, and the reason for it."""

@@ -40,6 +40,7 @@ class Terms:
         budget_s: time from a query's arrival until its answer must be sent.
         joint_margin_s: how much earlier an answer of several models must be sent.
         default: JSON text of the default output; None if the application has none.
+        shows_model: whether answers say which versions gave them.
         wait: which models an answer waits for; see ``Selection.wait``.
         threshold: answers of less confidence are not believed.
         feedback_ttl_s: how long queries are kept for feedback.
@@ -76,6 +77,7 @@ class Terms:
         "ramp",
         "selector",
         "shadows",
+        "shows_model",
         "slo_s",
         "targets",
         "threshold",
@@ -116,6 +118,7 @@ class Terms:
             self.budget_s -= self.joint_margin_s
             self.joint_margin_s = 0.0
         self.default = None if snapshot.default_output is None else snapshot.default_output.encode()
+        self.shows_model = snapshot.show_model
         self.wait = selection.wait
         self.threshold = selection.confidence_threshold or 0.0
         self.feedback_ttl_s = selection.feedback_ttl_s

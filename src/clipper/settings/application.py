@@ -259,6 +259,7 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     require_key: Annotated[bool, Setting("Answer only clients that send a key, even if the server requires none.")] = (
         False
     )
+    show_model: Annotated[bool, Setting("Say in each answer which model and version gave it.")] = True
     max_in_flight: MaxInFlight = None
     max_per_second: MaxPerSecond = None
 
@@ -310,5 +311,6 @@ class ApplicationOptions(TypedDict, total=False):
     features: Features
     cost_weight: float
     require_key: bool
+    show_model: bool
     max_in_flight: int | None
     max_per_second: float | None

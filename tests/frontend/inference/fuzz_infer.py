@@ -21,6 +21,7 @@ from clipper.frontend.inference.service import Inference
 from clipper.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.frontend.port import Port
 from clipper.frontend.readiness import Readiness
+from clipper.selection.source import NO_SOURCE
 from clipper.types import InputType
 from serving import post
 
@@ -66,7 +67,7 @@ class Answering:
         if self._output is None:
             asker.on_no_prediction(1, "model_error", "it failed")
         else:
-            asker.on_prediction(1, self._output, 1.0)
+            asker.on_prediction(1, self._output, 1.0, NO_SOURCE)
         return self
 
     def cancel(self) -> None:

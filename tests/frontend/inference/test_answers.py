@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from steps import finish
 
 from clipper.frontend.inference.answers import Answer, column, encode, encode_usual, opening
-from clipper.frontend.inference.requests import AnswerForm
+from clipper.frontend.inference.requests import COLUMNS, AnswerForm
 from clipper.frontend.inference.tensors import DATATYPES
+from clipper.selection.source import NO_SOURCE, Source, make_source
 
 BINARY = AnswerForm((("output", True),))
 PLAIN = AnswerForm()
+ONE, TWO = make_source(["a:2"]), make_source(["a:2", "b:1"])
 
 
 def outputs_of(form: AnswerForm, outputs: list[bytes]) -> Any:
@@ -99,9 +101,11 @@ def test_any_json_is_said_in_both_forms(values: list[Any]) -> None:
 
 @pytest.mark.parametrize("output", [b"1.5", b"-7", b"1e-300", b"9223372036854775807"])
 @pytest.mark.parametrize("form", [PLAIN, BINARY])
-@pytest.mark.parametrize("version", [None, "2"])
-def test_the_usual_answer_is_what_any_other_is(output: bytes, form: AnswerForm, version: str | None) -> None:
-    answer = Answer(7, output, 0.5)
+@pytest.mark.parametrize(("version", "source"), [(None, NO_SOURCE), ("2", NO_SOURCE), ("2", ONE), (None, TWO)])
+def test_the_usual_answer_is_what_any_other_is(
+    output: bytes, form: AnswerForm, version: str | None, source: Source
+) -> None:
+    answer = Answer(7, output, 0.5, None, source)
     assert encode_usual(opening("m", version), answer, form) == finish(encode("m", version, [answer], form))
 
 
@@ -124,8 +128,8 @@ def test_what_came_of_one_query_is_in_the_parameters_and_of_several_in_columns()
     one = json.loads(finish(encode("m", "2", [Answer(7, b"1", 0.5, "timeout")], AnswerForm(id="i"))).body)
     assert one["parameters"] == {"query_id": 7, "default": True, "confidence": 0.5, "default_reason": "timeout"}
     assert (one["model_name"], one["model_version"], one["id"]) == ("m", "2", "i")
-    answers = [Answer(7, b"1", 0.5), Answer(8, b"2", 0.0, "timeout")]
-    form = AnswerForm(tuple((name, False) for name in ("query_id", "confidence", "default", "default_reason")))
+    answers = [Answer(7, b"1", 0.5, None, make_source(["a:1"])), Answer(8, b"2", 0.0, "timeout")]
+    form = AnswerForm(tuple((name, False) for name in COLUMNS))
     several = json.loads(finish(encode("m", None, answers, form)).body)
     assert several["parameters"] == {"default": True}
     assert {each["name"]: (each["datatype"], each["data"]) for each in several["outputs"]} == {
@@ -133,4 +137,26 @@ def test_what_came_of_one_query_is_in_the_parameters_and_of_several_in_columns()
         "confidence": ("FP64", [0.5, 0.0]),
         "default": ("BOOL", [False, True]),
         "default_reason": ("BYTES", ["", "timeout"]),
+        "models": ("BYTES", ["a:1", ""]),
     }
+
+
+@pytest.mark.parametrize(
+    ("sources", "version", "parameters"),
+    [
+        ([ONE], "2", {"model": "a", "version": "2"}),
+        ([TWO], None, {"models": "a:2,b:1"}),
+        ([ONE, make_source(["a:2"])], "2", {"model": "a", "version": "2"}),
+        ([ONE, make_source(["a:1"])], None, {}),
+        ([ONE, TWO], None, {}),
+        ([ONE, NO_SOURCE], None, {}),
+    ],
+)
+def test_an_answer_names_the_version_that_all_rows_are_from(
+    sources: list[Source], version: str | None, parameters: dict[str, str]
+) -> None:
+    answers = [Answer(number, b"1", 1.0, None, source) for number, source in enumerate(sources)]
+    reply = json.loads(finish(encode("m", None, answers, PLAIN)).body)
+    assert reply.get("model_version") == version
+    told = reply["parameters"]
+    assert {name: told[name] for name in ("model", "version", "models") if name in told} == parameters

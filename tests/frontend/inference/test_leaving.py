@@ -17,6 +17,7 @@ from clipper.frontend.inference.infer import Call
 from clipper.frontend.inference.service import Inference
 from clipper.frontend.port import Port
 from clipper.frontend.readiness import Readiness
+from clipper.selection.source import NO_SOURCE
 from clipper.types import InputType
 from serving import post
 
@@ -66,7 +67,7 @@ def test_batch_leaves_nothing_behind_whenever_its_client_leaves(answered: int, t
                 break
             await asyncio.sleep(0)
         for number, asker in enumerate(application.askers[:answered]):
-            asker.on_prediction(number, b"[1,2,3]", 1.0)
+            asker.on_prediction(number, b"[1,2,3]", 1.0, NO_SOURCE)
         peer.leave()
         for _ in range(3):
             await asyncio.sleep(0)
@@ -82,9 +83,9 @@ def test_a_row_that_fails_ends_the_others_and_is_the_answer() -> None:
         while len(application.askers) < 3:
             await asyncio.sleep(0)
         first, second, third = application.askers
-        first.on_prediction(1, b"1", 1.0)
+        first.on_prediction(1, b"1", 1.0, NO_SOURCE)
         second.on_no_prediction(2, "timeout", "late")
-        third.on_prediction(3, b"1", 1.0)
+        third.on_prediction(3, b"1", 1.0, NO_SOURCE)
         (answer,) = peer.responses
         assert (answer.status, answer.json) == (504, {"error": "late", "code": "timeout"})
         assert port.budget.held_bytes == 0
@@ -125,7 +126,7 @@ def test_what_json_says_is_remembered_only_where_it_holds_no_data() -> None:
             tensor = {"name": name, "shape": [1, 1], "datatype": "FP64", "parameters": {"binary_data_size": 8}}
             text = json.dumps({"inputs": [tensor]}).encode()
             peer.send(post("/v2/models/app/infer", text + bytes(8), Inference_Header_Content_Length=str(len(text))))
-            application.askers[-1].on_prediction(1, b"1", 1.0)
+            application.askers[-1].on_prediction(1, b"1", 1.0, NO_SOURCE)
         assert 0 < len(plans) <= 256
 
     with_slow(test)

@@ -25,6 +25,7 @@ from clipper.frontend.port import Port
 from clipper.frontend.readiness import Readiness
 from clipper.frontend.rpc.server import RpcServer
 from clipper.frontend.rpc.service import Services
+from clipper.selection.source import NO_SOURCE
 from clipper.types import InputType
 
 OWN = InputType.parse("float32[4]")
@@ -188,7 +189,7 @@ class Served:
         asked, waiting[:count] = waiting[:count], []
         for query in asked:  # others may be asked meanwhile
             if query.asker is not None:
-                query.asker.on_prediction(1, output, 1.0)
+                query.asker.on_prediction(1, output, 1.0, NO_SOURCE)
 
     def sweep(self, sweeps: int = 1) -> None:
         for _ in range(sweeps):

@@ -11,6 +11,7 @@ from mutations import mutated, random_edits
 from rpc_messages import INFER
 
 from clipper.frontend.rpc.service import METHODS, OBSERVE, WATCH
+from clipper.selection.source import NO_SOURCE
 
 PATHS = [INFER] * 8 + [method.path for method in METHODS.values()] + [OBSERVE.path, WATCH.path, "/x", ""]
 PATHS += [f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")]
@@ -51,9 +52,9 @@ def answer(later: Later, random: Random, count: int) -> None:
             case 0:
                 asker.on_no_prediction(1, random.choice(["timeout", "model_error", "no_replica"]), "wéll\n%")
             case 1:
-                asker.on_prediction(1, b'"%b"' % (b"x" * random.choice([10, 70_000, 3_000_000])), 1.0)
+                asker.on_prediction(1, b'"%b"' % (b"x" * random.choice([10, 70_000, 3_000_000])), 1.0, NO_SOURCE)
             case _:
-                asker.on_prediction(1, b"1.5", 1.0)
+                asker.on_prediction(1, b"1.5", 1.0, NO_SOURCE)
 
 
 def try_http2(number: int) -> None:

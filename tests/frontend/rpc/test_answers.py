@@ -1,5 +1,7 @@
 """Answers as messages, as protobuf reads them."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from rpc_messages import InferResponse
@@ -9,8 +11,9 @@ from clipper.frontend.exchange import Exchange
 from clipper.frontend.inference.answers import Answer
 from clipper.frontend.inference.requests import AnswerForm
 from clipper.frontend.long_work import done
-from clipper.frontend.rpc.answers import MAX_ARRAYS, MessageCodec
+from clipper.frontend.rpc.answers import MAX_ARRAYS, MAX_OPENINGS, MessageCodec
 from clipper.outputs.output import TypedOutput, read_outputs
+from clipper.selection.source import NO_SOURCE, make_source
 from clipper.types import DType
 
 NUMBERS = np.array([[1.1, -2.5], [3e9, 0.0]], np.float32)
@@ -51,8 +54,9 @@ def test_arrays_of_several_rows(is_raw: bool) -> None:
 def test_the_usual_array_is_the_message_that_any_is() -> None:
     exchange = Exchange(Nobody())  # type: ignore[arg-type]
     codec = MessageCodec("app")
-    for array in (NUMBERS[:1], NUMBERS[:1].reshape(1, 1, 2)):
-        for answer in answers(array):
+    sources = NO_SOURCE, make_source(["a:2"]), make_source(["a:2", "b:1"])
+    for array, source in product((NUMBERS[:1], NUMBERS[:1].reshape(1, 1, 2)), sources):
+        for answer in [each._replace(source=source) for each in answers(array)]:
             usual = codec.usual(exchange, None, answer, form(True))
             assert usual is not None
             whole = done(codec.encode(exchange, None, [answer], form(True)))
@@ -68,3 +72,13 @@ def test_a_model_that_varies_its_shape_fills_no_memory() -> None:
         usual = codec.usual(exchange, None, answer, form(True))
         assert usual is not None and list(InferResponse.FromString(usual).outputs[0].shape) == [1, length]
     assert len(codec._arrays) <= MAX_ARRAYS
+
+
+def test_openings_for_every_subset_of_an_ensemble_fill_no_memory() -> None:
+    exchange = Exchange(Nobody())  # type: ignore[arg-type]
+    codec = MessageCodec("app")
+    for number in range(MAX_OPENINGS + 10):
+        answer = Answer(1, b"1.5", 1.0, None, make_source([f"a:{number}"]))
+        usual = codec.usual(exchange, None, answer, form(True))
+        assert usual is not None and InferResponse.FromString(usual).model_version == str(number)
+    assert len(codec._openings) == 10

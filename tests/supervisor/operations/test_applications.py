@@ -48,6 +48,7 @@ SET: dict[str, Any] = {
     "loss": {"name": "absolute", "parameters": {"range": 2.0}},
     "half_life": None,
     "require_key": True,
+    "show_model": False,
     "max_in_flight": 7,
     "max_per_second": 9.5,
     "wait": "all",

@@ -12,6 +12,7 @@ from clipper.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.frontend.limits import DIRECT_BODY_BYTES
 from clipper.frontend.long_work import done
 from clipper.outputs.output import Output, TypedOutput
+from clipper.selection.source import NO_SOURCE, Source
 
 # Converting this many elements takes a tenth of a millisecond.
 PIECE = 2000
@@ -41,12 +42,14 @@ class Answer(NamedTuple):
         output: JSON text, or an array.
         confidence: 0 to 1.
         reason: the error code behind a default output; None if the output is not the default.
+        source: the versions that gave it.
     """
 
     query_id: int
     output: Output
     confidence: float
     reason: str | None = None
+    source: Source = NO_SOURCE
 
 
 def answer_bytes(answer: Answer, form: AnswerForm) -> int:
@@ -172,10 +175,11 @@ def encode_usual(opening: bytes, answer: Answer, form: AnswerForm) -> Encoded | 
     array = usual_array(answer, form)
     if array is not None:
         text = (
-            b'%b,"parameters":{"query_id":%d,"default":false,"confidence":%r},"outputs":[{"name":"output",'
+            b'%b,"parameters":{"query_id":%d,"default":false,"confidence":%r%b},"outputs":[{"name":"output",'
             b'"datatype":"%b","shape":[1%b],"parameters":{"binary_data_size":%d}}]}'
             % (
-                *(opening, answer.query_id, answer.confidence, datatype_of(array.form.dtype).name.encode()),
+                *(opening, answer.query_id, answer.confidence, answer.source.parameters_json),
+                datatype_of(array.form.dtype).name.encode(),
                 *(b"".join([b",%d" % length for length in array.form.shape]), len(array.data)),
             )
         )
@@ -187,8 +191,9 @@ def encode_usual(opening: bytes, answer: Answer, form: AnswerForm) -> Encoded | 
     is_binary = form.outputs[0][1]
     data = b'"parameters":{"binary_data_size":8}' if is_binary else b'"data":[%b]' % bytes(answer.output)
     text = (
-        b'%b,"parameters":{"query_id":%d,"default":false,"confidence":%r},"outputs":[{"name":"output",'
-        b'"datatype":"%b","shape":[1],%b}]}' % (opening, answer.query_id, answer.confidence, datatype, data)
+        b'%b,"parameters":{"query_id":%d,"default":false,"confidence":%r%b},"outputs":[{"name":"output",'
+        b'"datatype":"%b","shape":[1],%b}]}'
+        % (opening, answer.query_id, answer.confidence, answer.source.parameters_json, datatype, data)
     )
     return Encoded(text + pack(value), len(text)) if is_binary else Encoded(text, None)
 
@@ -208,6 +213,7 @@ def encode(
     asks for them by name, as outputs.
     """
     reply: dict[str, Any] = {"model_name": model}
+    version = version_of(version, answers)
     if version is not None:
         reply["model_version"] = version
     if form.id:
@@ -250,22 +256,31 @@ def _about(name: str, answers: Sequence[Answer]) -> Column:
             return Column("FP64", shape, [answer.confidence for answer in answers])
         case "default":
             return Column("BOOL", shape, [answer.reason is not None for answer in answers])
+        case "models":
+            return Column("BYTES", shape, [answer.source.text for answer in answers])
     return Column("BYTES", shape, [answer.reason or "" for answer in answers])
+
+
+def _common_source(answers: Sequence[Answer]) -> Source:
+    """Return the source of all rows; none if they differ."""
+    first = answers[0].source
+    return first if all(answer.source.text == first.text for answer in answers) else NO_SOURCE
+
+
+def version_of(asked: str | None, answers: Sequence[Answer]) -> str | None:
+    """Return the version that gave all rows, or that the request asked; None if several versions gave them."""
+    return _common_source(answers).version if asked is None else asked
 
 
 def parameters_of(answers: Sequence[Answer]) -> dict[str, object]:
     """Return the answer's parameters, whose values must be strings, numbers or booleans, so not one for each row."""
-    if len(answers) > 1:
-        return {"default": any(answer.reason is not None for answer in answers)}
-    (answer,) = answers
-    parameters: dict[str, object] = {
-        "query_id": answer.query_id,
-        "default": answer.reason is not None,
-        "confidence": answer.confidence,
-    }
-    if answer.reason is not None:
-        parameters["default_reason"] = answer.reason
-    return parameters
+    parameters: dict[str, object] = {"default": any(answer.reason is not None for answer in answers)}
+    if len(answers) == 1:
+        (answer,) = answers
+        parameters = {"query_id": answer.query_id, **parameters, "confidence": answer.confidence}
+        if answer.reason is not None:
+            parameters["default_reason"] = answer.reason
+    return {**parameters, **_common_source(answers).parameters}
 
 
 def _json(datatype: str, values: list[Any]) -> bytes:

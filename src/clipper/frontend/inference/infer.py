@@ -21,6 +21,7 @@ from clipper.frontend.responses import infer_answer
 from clipper.outputs.output import Output
 from clipper.selection.application import Application
 from clipper.selection.query import Asker, Query
+from clipper.selection.source import Source
 
 # Remembered JSON of requests with binary tensors. A client sends one or a few; a client that varies it fills this up.
 MAX_PLANS = 256
@@ -49,6 +50,7 @@ class HttpCodec:
         self._openings: dict[str | None, bytes] = {}
 
     def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
+        version = answer.source.version if version is None else version
         found = self._openings.get(version)
         if found is None:  # only running versions get here, so few are remembered
             found = self._openings[version] = opening(self._name, version)
@@ -270,8 +272,8 @@ class Reply(msgspec.Struct, gc=False, eq=False):
     version: str | None
     form: AnswerForm
 
-    def on_prediction(self, query_id: int, output: Output, confidence: float) -> None:
-        self._answer(Answer(query_id, output, confidence))
+    def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
+        self._answer(Answer(query_id, output, confidence, None, source))
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         self._answer(Answer(query_id, output, 0.0, reason))
@@ -349,8 +351,8 @@ class Part:
         self._gather = gather
         self._index = index
 
-    def on_prediction(self, query_id: int, output: Output, confidence: float) -> None:
-        self._gather.end_part(self._index, Answer(query_id, output, confidence))
+    def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
+        self._gather.end_part(self._index, Answer(query_id, output, confidence, None, source))
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         self._gather.end_part(self._index, Answer(query_id, output, 0.0, reason))

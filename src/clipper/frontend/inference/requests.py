@@ -23,7 +23,7 @@ from clipper.types import DType, InputType
 INPUT, FEATURES = "input", "features"
 OUTPUT = "output"
 # Further outputs that a request may ask for by name: one element for each row.
-COLUMNS = ("query_id", "confidence", "default", "default_reason")
+COLUMNS = ("query_id", "confidence", "default", "default_reason", "models")
 # Longer than any UUID. The id is repeated in the answer.
 MAX_ID_LENGTH = 200
 # A model's input and its features, and some more so that an error can name the unknown ones.

@@ -12,6 +12,7 @@ from clipper.frontend.inference.answers import (
     parameters_of,
     usual_array,
     usual_number,
+    version_of,
 )
 from clipper.frontend.inference.requests import OUTPUT, AnswerForm
 from clipper.frontend.inference.tensors import datatype_of
@@ -26,6 +27,8 @@ _NUMBERS = {field.name: field.number for field in RESPONSE.fields.values()}
 _CONTENTS = next(field.number for field in _OUTPUT_TENSOR.fields.values() if field.name == "contents")
 # Remembered types and shapes of arrays. A model has one or a few; one that varies them fills this up.
 MAX_ARRAYS = 64
+# Remembered beginnings of answers: an ensemble has one for each subset of its models that answers in time.
+MAX_OPENINGS = 1024
 _PACK_FLOAT, _PACK_INTEGER = struct.Struct("<d").pack, struct.Struct("<q").pack
 
 
@@ -50,7 +53,7 @@ class MessageCodec:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._openings: dict[str | None, bytes] = {}
+        self._openings: dict[tuple[str | None, str], bytes] = {}
         self._arrays: dict[tuple[str, tuple[int, ...]], bytes] = {}
 
     def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
@@ -61,9 +64,14 @@ class MessageCodec:
             output = _FLOAT + _PACK_FLOAT(value) if isinstance(value, float) else _INTEGER + _PACK_INTEGER(value)
         else:
             return None
-        opening = self._openings.get(version)
-        if opening is None:  # versions are those that run
-            opening = self._openings[version] = self._opening(version)
+        source = answer.source
+        opening = self._openings.get((version, source.text))
+        if opening is None:
+            if len(self._openings) >= MAX_OPENINGS:
+                self._openings.clear()
+            told = b"".join([_parameter(name, "string_param", value) for name, value in source.parameters.items()])
+            opening = self._opening(version_of(version, (answer,))) + told
+            self._openings[version, source.text] = opening
         query_id = b"\x0a\x08query_id\x12%b" % _sized(b"\x10" + varint(answer.query_id))
         return b"".join(
             (
@@ -82,7 +90,7 @@ class MessageCodec:
     ) -> Generator[None, None, bytes]:
         parameters = {name: {_choice(value): value} for name, value in parameters_of(answers).items()}
         head = {"id": form.id, "parameters": parameters}
-        parts = [self._opening(version), encode(RESPONSE, head)]
+        parts = [self._opening(version_of(version, answers)), encode(RESPONSE, head)]
         raw: list[bytes] = []
         for name, is_raw in form.outputs:
             found = yield from output_of(name, answers, is_binary=is_raw)

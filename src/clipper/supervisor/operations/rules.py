@@ -27,6 +27,7 @@ def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str],
         record.max_per_second,
         record.newcomers,
         record.waking_slo_ms,
+        record.show_model,
     )
 
 

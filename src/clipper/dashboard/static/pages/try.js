@@ -72,7 +72,7 @@ function Answer({ answer }) {
   return html`<section>
     <h2>Answer</h2>
     <pre tabindex="0" role="region" aria-label="Output">${JSON.stringify(answer.output, null, 1)}</pre>
-    <p>${answer.default ? html`<strong class="bad">This is the default output</strong>, because of ${answer.default_reason.replaceAll("_", " ")}: ${answer.default_explanation}` : "A model answered."}
+    <p>${answer.default ? html`<strong class="bad">This is the default output</strong>, because of ${answer.default_reason.replaceAll("_", " ")}: ${answer.default_explanation}.` : answeredBy(answer)}
       ${" "}Confidence ${percent(answer.confidence)}. It took ${milliseconds(answer.took)}, with the way through this page. Query ${answer.query_id}.</p>
     ${"low_confidence_output" in answer && html`<p>Without the threshold the answer would be <code>${JSON.stringify(answer.low_confidence_output)}</code>.</p>`}
   </section>`;
@@ -100,6 +100,13 @@ function Feedback({ api, name, headers, answer }) {
     </form>
     <p role="status">${read.problem || said}</p>
   </section>`;
+}
+
+/** Which versions the answer is from. An application need not tell. */
+function answeredBy({ model, version, models = model ? [`${model}:${version}`] : [] }) {
+  if (models.length === 0) return "A model answered.";
+  const links = models.map((each, index) => html`${index > 0 && ", "}<a href=${link("models", each.split(":")[0])}>${each}</a>`);
+  return html`Answered by ${links}.`;
 }
 
 /** What the input's field has: the text itself, or JSON. */
