@@ -74,7 +74,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "rollout": "managers.reconcile registry selection.policies control.difference control.snapshot settings",
         "managers": "managers.reconcile processes run_as containers.protocol control.address control.snapshot settings "
         "tls",
-        "managers.environments": "managers processes run_as trees settings",
+        "managers.environments": "managers packaging processes run_as trees settings",
         # Nobody else knows these: a manager is one folder, and one row of the table in managers.open.
         "managers.local": "managers managers.environments processes run_as control.address control.snapshot settings",
         "managers.docker": "managers processes control.snapshot settings",

@@ -1,12 +1,15 @@
 """Environments end to end: built for a version before it starts, by whichever supervisor there is."""
 
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sklearn
 from live_server import Server, processes_of
+from sklearn.linear_model import LinearRegression
 
 from clipper.client import Clipper
 from clipper.errors import ContainerFailed
@@ -58,6 +61,28 @@ def test_versions_of_one_library_serve_side_by_side_and_come_back(clipper: Clipp
     clipper.create_application("app", model="m", slo_ms=20_000)
     clipper.rollback("m", "1.0")
     assert clipper.predict("app", [1.0]).output == "1.0"
+
+
+def test_data_of_code_that_another_release_saved_is_told_and_nothing_is_built_for_it(
+    clipper: Clipper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "lazy.py").write_text(
+        "class Model:\n    def __init__(self, data): self.data = data\n"
+        "    def predict_batch(self, inputs): return [1] * len(inputs)\n"
+    )
+    here = sklearn.__version__.encode()
+    saved = pickle.dumps(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]))
+    (tmp_path / "older.pkl").write_bytes(saved.replace(bytes([len(here)]) + here, b"\x050.9.0"))
+    (tmp_path / "newer.pkl").write_bytes(saved)
+    monkeypatch.chdir(code)
+    told = {
+        name: clipper.deploy("m", "lazy:Model", data=tmp_path / f"{name}.pkl").warning for name in ("older", "newer")
+    }
+    assert told["newer"] is None and told["older"] is not None
+    assert f"saved with scikit-learn 0.9.0 but runs with {sklearn.__version__}" in told["older"]
+    assert not list((tmp_path / "cache").glob("environments/*")), "code runs where it ran before"
 
 
 def test_what_cannot_be_installed_fails_and_leaves_what_serves(clipper: Clipper) -> None:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from clipper.errors import InvalidArgument
 from clipper.packaging.artifact import Member
+from clipper.packaging.frameworks import recognise
 from clipper.packaging.pickles import PickleContents, look_into, xgboost_version
 from clipper.types import Framework
 
@@ -44,6 +46,15 @@ _FIRST_WITH_NUMPY_2 = (1, 4, 2)
 def needs_of(framework: Framework, path: Path) -> tuple[str, ...]:
     """The needs, besides numpy, of a model of ``framework`` at ``path``, a file or folder; sorted."""
     return tuple(sorted(set(_READERS[framework](path))))
+
+
+def needs_of_data(path: Path) -> tuple[str, ...]:
+    """The needs of a pickle or joblib file that code gets as its data; none of anything else."""
+    try:
+        framework = recognise(path)
+    except InvalidArgument:
+        return ()
+    return needs_of(framework, path) if framework in ("pickle", "joblib") else ()
 
 
 def needs_of_object(members: Iterable[Member]) -> tuple[str, ...]:

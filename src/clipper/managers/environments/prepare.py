@@ -21,6 +21,7 @@ from clipper.managers.environments.builder import build_environment
 from clipper.managers.environments.interpreters import find_interpreter, installed_packages
 from clipper.managers.environments.plan import Own, mismatch, plan_environment
 from clipper.managers.environments.recipe import Recipe
+from clipper.packaging.needs import needs_of_data
 from clipper.run_as import RunAs
 
 
@@ -30,6 +31,8 @@ class Request(Struct, frozen=True):
     Attributes:
         root: the folder that environments are in.
         run_as: the user that interpreters and builds run as.
+        data: the path of the data that code gets. What a pickle there was saved with is compared, and nothing is built
+            for it: the code may need other packages that only Clipper's own Python has.
     """
 
     root: str
@@ -37,6 +40,7 @@ class Request(Struct, frozen=True):
     python: str | None
     needs: tuple[str, ...]
     run_as: RunAs | None = None
+    data: str | None = None
 
 
 class Progress(Struct, frozen=True, tag=True):
@@ -81,7 +85,8 @@ def _prepare(request: Request) -> Prepared:
         recipe = Recipe(build.requirements, interpreter)
         root = Path(request.root)
         python = str(build_environment(recipe, root, lambda text: _reply(Progress(text)), run_as=request.run_as))
-    return Prepared(python, mismatch(request.needs, installed_packages(python, request.run_as)))
+    saved_with = () if request.data is None else needs_of_data(Path(request.data))
+    return Prepared(python, mismatch((*request.needs, *saved_with), installed_packages(python, request.run_as)))
 
 
 def _end_with(incoming: io.FileIO) -> None:

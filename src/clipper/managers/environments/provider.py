@@ -79,7 +79,9 @@ class EnvironmentProvider:
             requirements = None if path is None else path.read_text()
         except (OSError, ValueError) as error:
             raise ContainerFailed(f"its requirements cannot be read: {error}") from error
-        request = Request(str(self._root), requirements, spec.python, spec.needs, self._run_as)
+        is_code = spec.loader == "import" and spec.framework is None
+        data = str(self._artifacts / spec.artifact / spec.data) if is_code and spec.data is not None else None
+        request = Request(str(self._root), requirements, spec.python, spec.needs, self._run_as, data)
         known = self._known.get(request)
         if known is not None and Path(known.python).exists():
             return known
@@ -156,7 +158,7 @@ def _is_at_hand(request: Request) -> bool:
     if plan_environment(request.requirements, request.python, request.needs, Own(here, packages)) is not None:
         return False
     # Clipper's own Python has what is needed. What another one has must be asked.
-    return request.python is None or not request.needs
+    return request.data is None and (request.python is None or not request.needs)
 
 
 async def _replies(process: Process, request: Request, on_progress: OnProgress) -> Prepared:
