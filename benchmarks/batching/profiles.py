@@ -35,6 +35,8 @@ class Profile:
         stall_every_s, stall_s: a pause of the model's now and then.
         slow_times: it takes so many times as long for the middle third of the run.
         speeds: of each replica, as multiples of the time.
+        first_slos: what the first batch of each replica takes, in SLOs; 0 if it takes what others do.
+        left: the share of its SLO that a query has left when the scheduler gets it.
     """
 
     fixed_s: float
@@ -51,6 +53,8 @@ class Profile:
     speeds: tuple[float, ...] = (1.0,)
     slos: tuple[float, ...] = (1.0,)
     arrivals: Arrivals = "poisson"
+    first_slos: float = 0.0
+    left: float = 1.0
 
     def row_s(self, size_bytes: float) -> float:
         """What a row takes in the mean."""
@@ -101,7 +105,7 @@ class Profile:
                 return
             slo_s = self.slo_s * rng.choice(self.slos)
             size_bytes = int(10 ** rng.triangular(1, 4, 1.5)) if self.per_byte_s else 0
-            yield Query(now_s + slo_s, now_s, slo_s, size_bytes)
+            yield Query(now_s + slo_s * self.left, now_s, slo_s, size_bytes)
 
     def _rate(self, per_s: float, now_s: float, end_s: float) -> float:
         match self.arrivals:

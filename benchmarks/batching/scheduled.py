@@ -41,6 +41,7 @@ class Scheduled:
         scheduler: the one that decides.
         far: so many of the replicas, the last ones, are on other nodes.
         sent: queries that each replica was sent.
+        longest_silence_s: the longest time for which a replica had been sent nothing when a query was given up.
     """
 
     def __init__(self, profile: Profile, policy: BatchingPolicy = "goodput", far: int = 0) -> None:
@@ -54,7 +55,9 @@ class Scheduled:
             self.scheduler.add_replica(str(replica), MAX_BATCH, controller, is_far=is_far)
         self.far = far
         self.sent = [0] * len(profile.speeds)
+        self.longest_silence_s = 0.0
         self._sent = [deque[int]() for _ in profile.speeds]
+        self._asked_s = [0.0] * len(profile.speeds)
 
     def push(self, query: Query) -> None:
         row, due_s = bytes(query.size_bytes), query.due_s
@@ -67,9 +70,13 @@ class Scheduled:
         for state, batch in decision.batches:
             replica = int(state.id)
             self._sent[replica].append(batch.id)
+            self._asked_s[replica] = now_s
             self.sent[replica] += len(batch.works)
             clients = [waiter for work in batch.works for waiter in work.waiters]
             batches.append((replica, [client.query for client in clients if isinstance(client, Client)]))
+        if any(work.due_s >= now_s for work in (*decision.late, *decision.shed)):
+            silent_s = [now_s - self._asked_s[replica] for replica in idle]
+            self.longest_silence_s = max(self.longest_silence_s, *silent_s, 0.0)
         return batches, math.inf if decision.wake_s is None else decision.wake_s
 
     def finished(self, replica: int, now_s: float) -> None:

@@ -63,6 +63,9 @@ def goodput(rule: Rule, profile: Profile, load: float, seed: int, queries: int, 
         for replica, batch in batches:
             in_flight[replica] += 1
             began_s = max(now_s, free_s[replica])
-            free_s[replica] = began_s + profile.service_s(replica, batch, began_s, end_s, rng)
+            service_s = profile.service_s(replica, batch, began_s, end_s, rng)
+            if profile.first_slos and not free_s[replica]:
+                service_s = profile.first_slos * profile.slo_s
+            free_s[replica] = began_s + service_s
             heapq.heappush(ends, (free_s[replica], next(order), replica, batch))
         wake_s = wake_s if wake_s > now_s else math.inf

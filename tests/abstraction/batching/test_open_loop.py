@@ -5,12 +5,15 @@ for each cell by search: what they reach is in ``benchmarks/batching/results``; 
 again.
 """
 
+from dataclasses import replace
+
 import pytest
 
-from benchmarks.batching.cells import CONTROLLERS, QUERIES, SEED, Cell, cells, measure_ours, measure_rule, read
-from benchmarks.batching.profiles import profiles
+from benchmarks.batching.cells import CONTROLLERS, QUERIES, SEED, Cell, cells, measure_rule, read
+from benchmarks.batching.profiles import Profile, profiles
 from benchmarks.batching.scheduled import Scheduled
 from benchmarks.batching.simulation import goodput
+from clipper.abstraction.batching.probing import PROBE_EVERY_S, PROBE_TIMES
 
 # Those at the loads where rules differ; ``make batching`` looks at all of them.
 LOADS = (0.9, 1.5)
@@ -26,7 +29,30 @@ def cell_id(cell: Cell) -> str:
 @pytest.mark.parametrize("cell", CELLS, ids=cell_id)
 def test_nearly_as_many_are_in_time_as_by_the_best_rule(cell: Cell) -> None:
     floor = FLOOR if cell.load <= 1.0 else OVERLOAD_FLOOR
-    assert measure_ours(cell.profile, cell.load) >= SHORT.get((cell.profile, cell.load), floor) * cell.best
+    profile = profiles()[cell.profile]
+    scheduled = Scheduled(profile)
+    share = goodput(scheduled, profile, cell.load, SEED, QUERIES)
+    assert share >= SHORT.get((cell.profile, cell.load), floor) * cell.best
+    assert scheduled.longest_silence_s <= longest_silence_s(profile)
+
+
+def longest_silence_s(profile: Profile) -> float:
+    """For how long a replica may be sent nothing while queries are given up: a second, or ten of its own times."""
+    slowest_s = profile.mean_s(1) * max(profile.speeds) * profile.slow_times * (1 + 4 * profile.noise) + profile.stall_s
+    return max(PROBE_EVERY_S, PROBE_TIMES * max(slowest_s, profile.first_slos * profile.slo_s))
+
+
+@pytest.mark.parametrize("first_slos", [0.98, 0.995])
+@pytest.mark.parametrize("name", profiles())
+def test_one_slow_first_batch_silences_no_replica(name: str, first_slos: float) -> None:
+    """It takes so long that queries as slow as that are late, since the worker itself needs a part of their SLO."""
+    profile = replace(profiles()[name], left=0.97)
+    load, queries = 20.0 / profile.cap_per_s(), 200
+    cold = replace(profile, first_slos=first_slos)
+    scheduled = Scheduled(cold)
+    share = goodput(scheduled, cold, load, SEED, queries, warm_up=0.3)
+    assert share >= FLOOR * goodput(Scheduled(profile), profile, load, SEED, queries, warm_up=0.3)
+    assert scheduled.longest_silence_s <= longest_silence_s(cold)
 
 
 # What falls short, and of what: see docs/batching.md. Each has a floor of its own, so that it gets no worse.

@@ -5,7 +5,8 @@ import itertools
 from scheduling import HOPELESS, SLO_S, Speed, is_empty, make_scheduler, push, sizes
 
 from clipper.abstraction.batching.flow import Flow
-from clipper.abstraction.batching.scheduler import PROBE_EVERY_S, PROBE_TIMES, Scheduler
+from clipper.abstraction.batching.probing import PROBE_EVERY_S, PROBE_TIMES
+from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.work import NOBODY
 
 

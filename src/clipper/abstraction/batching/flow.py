@@ -26,6 +26,7 @@ class Batch(msgspec.Struct, eq=False):
         size_bytes: total length of its rows; 0 while all rows have one length.
         was_full: whether the replica's limit kept it from being larger.
         is_short: whether it takes so little time that a second batch behind it hides a round trip.
+        is_probe: whether it was sent to learn if the replica is as slow as believed, and not to be in time.
         is_expected: whether it is short, in flight, and not yet in flight for so long that it hangs.
         note: what is noted of it; None if none of its queries is traced.
     """
@@ -37,6 +38,7 @@ class Batch(msgspec.Struct, eq=False):
     size_bytes: int
     was_full: bool
     is_short: bool
+    is_probe: bool = False
     is_expected: bool = False
     note: BatchNote | None = None
 

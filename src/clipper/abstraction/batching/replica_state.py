@@ -29,7 +29,8 @@ class ReplicaState:
         last_size: rows of that batch.
         last_left: queries that were waiting at that moment.
         last_was_slow: whether that batch was not short.
-        probed_s: when the replica was last probed for being too slow.
+        asked_s: when it was last sent a batch.
+        probed_s: when it was last probed with rows that seem too long, or for being slower than another replica.
         capacity_per_s: cached ``rows_per_s``; 0 if it must be computed anew.
     """
 
@@ -45,6 +46,7 @@ class ReplicaState:
     last_size: int = 0
     last_left: int = 0
     last_was_slow: bool = False
+    asked_s: float = 0.0
     probed_s: float = 0.0
     capacity_per_s: float = 0.0
 

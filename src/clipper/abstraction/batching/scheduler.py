@@ -13,6 +13,7 @@ from clipper.abstraction.batching.decision import Decision, wake_at
 from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.batching.goodput import Choice, Outlook, choose
 from clipper.abstraction.batching.nearness import near_until_s
+from clipper.abstraction.batching.probing import alone_s, copy_of, fresh_s, probe_every_s, take_given_up, unasked
 from clipper.abstraction.batching.replica_state import SHORT_S, ReplicaState
 from clipper.abstraction.batching.returns import LEAST_FIXED_S, Returns
 from clipper.abstraction.batching.service_times import ServiceTimes
@@ -44,11 +45,6 @@ WORTH_LEAVING = 1.05
 SLOWER_TIMES = 1.2
 # A timer of the loop may be late by this much.
 TIMER_LATE_S = 0.001
-# A replica too slow for any query is probed at most this often: it gets a copy of a query.
-PROBE_EVERY_S = 1.0
-# The time between probes is also at least this many times the replica's time for one row: probes take a tenth of its
-# time at most.
-PROBE_TIMES = 10.0
 # If fewer predictions than this are expected during one batch, background work may use a replica more freely.
 QUIET_ARRIVALS = 0.05
 # A query that arrives while background work runs must be answerable within this share of its SLO.
@@ -158,7 +154,8 @@ class Scheduler:
         began_s = batch.sent_s if batch.sent_s > replica.last_done_s else replica.last_done_s
         service_s = now_s - began_s
         size, times = len(batch.works), replica.times
-        if 2 * service_s < batch.expected_s > self._main_slo_s(self.queue.lanes()) and size and times.is_known:
+        is_doubted = batch.is_probe or batch.expected_s > self._main_slo_s(self.queue.lanes())
+        if is_doubted and 2 * service_s < batch.expected_s and size and times.is_known:
             # The replica was so slow that it is only probed now and then: one fast batch is enough to believe it again.
             times.rescale(service_s / batch.expected_s)
         replica.batches += 1
@@ -220,19 +217,25 @@ class Scheduler:
             return decision
         if len(replicas) > 1:
             replicas.sort(key=lambda replica: replica.times.mean_s(1))
-        if not self._is_mixed:
+        if self._is_mixed:
+            self._fill_near_first(replicas, now_s, decision)
+        else:
             self._fill(replicas, replicas, now_s, decision)
-            return decision
+        if decision.late or decision.shed:
+            for replica in unasked(replicas, now_s):
+                self._send(replica, take_given_up(decision, now_s), now_s, decision, is_probe=True)
+        return decision
+
+    def _fill_near_first(self, replicas: list[ReplicaState], now_s: float, decision: Decision) -> None:
         near = [replica for replica in replicas if not replica.is_far]
-        if near_until_s(near, queue, now_s) > now_s:
+        if near_until_s(near, self.queue, now_s) > now_s:
             if not self._fill(near, near, now_s, decision):
-                return decision
-            until_s = near_until_s(near, queue, now_s)
+                return
+            until_s = near_until_s(near, self.queue, now_s)
             if until_s > now_s:
                 wake_at(decision, until_s)
-                return decision
+                return
         self._fill([*near, *(replica for replica in replicas if replica.is_far)], replicas, now_s, decision)
-        return decision
 
     def _fill(self, order: list[ReplicaState], replicas: list[ReplicaState], now_s: float, decision: Decision) -> bool:
         """Give batches to replicas in this order. Return False if the rest of the queue waits for one of them.
@@ -375,27 +378,20 @@ class Scheduler:
     ) -> None:
         """Nothing that waits would be in time on this replica: drop what is late on all, and maybe probe this one."""
         lanes = self.queue.lanes()
-        slo_s = max(lane.slo_s for lane in lanes)
-        alone_s, least_s = (
-            min(each.times.mean_s(1) * each.times.ratios(1)[0] for each in some) for some in ([replica], replicas)
-        )
-        if least_s >= slo_s:
+        left_s, least_s = fresh_s(lanes), alone_s(replicas)
+        if least_s >= left_s:
             # All replicas are too slow for any query, so a waiting query has nothing to lose.
-            taken = self.queue.take_newest(lanes)
-            self._send(replica, taken, now_s, decision)
+            self._send(replica, self.queue.take_newest(lanes), now_s, decision, is_probe=True)
             return
         decision.late += self.queue.take_due_before(now_s + least_s)
-        every_s = max(PROBE_EVERY_S, PROBE_TIMES * replica.times.mean_s(1))
-        if not self.queue.length or now_s < replica.probed_s + every_s:
+        if not self.queue.length or now_s < replica.probed_s + probe_every_s(replica):
             return
         replica.probed_s = now_s
-        if alone_s < slo_s:
-            # It is not slow for a single query: the waiting rows are too long. Try one, which has nothing to lose.
-            self._send(replica, self.queue.take_newest(self.queue.lanes()), now_s, decision)
-            return
-        row = self.queue.lanes()[0].works[-1].row
-        copy = Work(row, NOBODY, now_s, slo_s, now_s + slo_s, now_s + slo_s, row)
-        self._send(replica, Taken([copy], []), now_s, decision)
+        lanes = self.queue.lanes()
+        # If it is not slow for a single query, the waiting rows are too long. Try one, which has nothing to lose.
+        is_slow = alone_s([replica]) >= left_s
+        taken = copy_of(lanes[0].works[-1], now_s) if is_slow else self.queue.take_newest(lanes)
+        self._send(replica, taken, now_s, decision, is_probe=is_slow)
 
     def _send_background(self, now_s: float, decision: Decision) -> None:
         """No prediction waits: send background work from which a prediction that arrives meanwhile can recover."""
@@ -406,9 +402,10 @@ class Scheduler:
                 continue
             times, row_bytes = replica.times, self.queue.background_row_bytes
             spare_s = BACKGROUND_SHARE * self.slo_s - times.slow_s(1, row_bytes)
-            if self._rate.per_s * times.mean_s(1) < QUIET_ARRIVALS:
-                spare_s = max(spare_s, self.slo_s / 2, times.slow_s(1, row_bytes))
-            size = min(replica.limit, int(times.rows_within(spare_s, row_bytes)))
+            is_quiet = self._rate.per_s * times.mean_s(1) < QUIET_ARRIVALS
+            if is_quiet:
+                spare_s = max(spare_s, self.slo_s / 2)
+            size = max(min(replica.limit, int(times.rows_within(spare_s, row_bytes))), int(is_quiet))
             if size:
                 self._send(replica, self.queue.take_background(size), now_s, decision)
             else:
@@ -435,7 +432,9 @@ class Scheduler:
             (decision.late if work.due_s < met_s else decision.shed).append(work)
         taken.dropped = []
 
-    def _send(self, replica: ReplicaState, taken: Taken, now_s: float, decision: Decision) -> None:
+    def _send(
+        self, replica: ReplicaState, taken: Taken, now_s: float, decision: Decision, *, is_probe: bool = False
+    ) -> None:
         decision.late += taken.dropped
         works = taken.batch
         if not works:
@@ -445,6 +444,7 @@ class Scheduler:
         size_bytes = sum([len(work.row) for work in works]) if self.queue.varies else 0
         expected_s, median_s, _ = replica.times.outlook(size, size_bytes)
         was_full = replica.controller is not None and size >= replica.controller.limit
-        batch = Batch(self._next_id, works, now_s, expected_s, size_bytes, was_full, median_s < SHORT_S)
+        batch = Batch(self._next_id, works, now_s, expected_s, size_bytes, was_full, median_s < SHORT_S, is_probe)
+        replica.asked_s = now_s
         replica.in_flight[batch.id] = batch
         decision.batches.append((replica, batch))
