@@ -23,7 +23,7 @@ from xdist.scheduler.loadfile import LoadFileScheduling
 from benchmarks.ray_cluster import RayCluster, running_cluster
 from benchmarks.real_models import environment
 from clipper.errors import NotFound
-from clipper.management.access import Access, Hosts
+from clipper.management.access import Access, Holder, Hosts
 from clipper.management.app import create_app
 from clipper.management.dashboard import Dashboard
 from clipper.management.gate import Gate
@@ -111,7 +111,7 @@ def management() -> Iterator[tuple[str, CurrentOperations]]:
     app.register(_predict_route(current))
     app.register(_observe_route(current))
     served = Dashboard(app)
-    roles = {TOKEN: "admin", READ_TOKEN: "read"}
+    roles = {TOKEN: Holder("operator", "admin"), READ_TOKEN: Holder("reader", "read")}
     access = Access(Hosts("127.0.0.1"), roles.get, open_metrics=False, pages=served.paths)  # type: ignore[arg-type]
     gate = Gate(served, access)
 

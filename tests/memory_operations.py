@@ -104,10 +104,12 @@ class MemoryOperations:
         for event in new:
             self.events_log.add(event, 0.0, 1e9)
 
-    async def events(self, after: int | None, limit: int, kind: Kind | None, subject: str | None) -> Events:
+    async def events(
+        self, after: int | None, limit: int, kind: Kind | None, subject: str | None, who: str | None
+    ) -> Events:
         if self.raises is not None:
             raise self.raises
-        return self.events_log.find(after, limit, kind, subject)
+        return self.events_log.find(after, limit, kind, subject, who)
 
     async def series_overview(self) -> SeriesOverview:
         rate: Named = {"rate": (None, 2.5)}

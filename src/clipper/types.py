@@ -51,6 +51,25 @@ Loader = Literal["file", "import", "binary", "image"]
 # What a token of the management API is for: ``read`` may look at everything but tokens, ``admin`` may do all.
 Role = Literal["admin", "read"]
 
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a change.
+
+    Attributes:
+        name: the name of a token; ``OPERATOR`` for the server's own token, and ``CLIPPER`` for the server itself.
+        address: where the call came from; None if it came from no network.
+    """
+
+    name: str
+    address: str | None = None
+
+
+CLIPPER = Caller("clipper")
+OPERATOR = "operator"
+# No token may have these names, since events would not tell it from what they stand for.
+RESERVED_CALLERS = frozenset({CLIPPER.name, OPERATOR})
+
 # Longer than any user's or session's id; it goes into an answer as it came.
 MAX_CONTEXT_LENGTH = 1000
 

@@ -9,6 +9,7 @@ from in_process import Run
 from clipper.errors import Unavailable
 from clipper.events.log import NewEvent
 from clipper.registry.sqlite import SqliteRegistry
+from clipper.types import Caller
 from conftest import TOKEN, Api
 
 
@@ -67,16 +68,17 @@ def test_events_are_followed_while_the_server_is_started_again(
         if step == "end":
             raise KeyboardInterrupt
         if step in ("new", "back"):
-            api.operations.happen(NewEvent("key", f"key {step}", "the key is made"))
+            api.operations.happen(NewEvent("key", f"key {step}", "the key is made", by=Caller("ci", "10.0.0.7")))
 
     monkeypatch.setattr("clipper.cli.events.time", SimpleNamespace(sleep=pass_time))
     followed = run("events", "--follow")
     lines = followed.out.splitlines()
-    assert [line.rpartition("  ")[2] for line in lines] == [
+    assert [line.split("  ")[-2].strip() for line in lines] == [
         "server: the supervisor is started",
         "key new: the key is made",
         "key back: the key is made",
     ]
+    assert [line.rpartition("  ")[2] for line in lines] == ["(clipper)", "(ci from 10.0.0.7)", "(ci from 10.0.0.7)"]
     assert followed.err.count("waiting for it") == 1
 
 

@@ -40,7 +40,7 @@ def keys_of(section: str) -> set[str]:
 
 def test_the_tables_have_the_keys_that_lines_have() -> None:
     span = SpanContext(1, 2)
-    note = RequestNote(1.0, "r", "POST", "/a", "127.0.0.1", True, span, 0, "app", 2, 7)
+    note = RequestNote(1.0, "r", "POST", "/a", "127.0.0.1", True, span, 0, "app", 2, 7, "web")
     query = EndedQuery("app", 7, 1.0, 2.0, 0.1, ("m",), 2, "timeout", QueryNote(note, span))
     assert keys_of("The access log") == access_said(note, "200", 2.0, 1, 1)[1].keys()
     assert keys_of("The slow-query log") == slow_said(query, 1)[1].keys()

@@ -24,7 +24,7 @@ from clipper.registry.store import (
 from clipper.settings.application import Link, Selection
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec
-from clipper.types import ModelId
+from clipper.types import Caller, ModelId
 
 SPEC = VersionSpec(artifact="a" * 64, loader="file", target="model.joblib")
 ONE = VersionRecord("m", "1", SPEC, Batching(), True, 1, 1.0, state="ready")
@@ -72,6 +72,18 @@ def test_a_deployment_from_its_request_to_current() -> None:
         ("deployment", "version 2 is ready", "2", "info"),
         ("deployment", "version 2 is current, in place of version 1", "2", "info"),
     ]
+
+
+def test_a_version_becomes_current_in_the_name_of_who_asked_for_it() -> None:
+    asked = replace(TWO, promoted_by=Caller("ci", "10.0.0.7"))
+    known = before(ModelRecord("m", "1"), ONE, asked)
+    assert [one.by for one in events_of(known, [Put(ModelRecord("m", "2", "1"))])] == [asked.promoted_by]
+    back = replace(ONE, promotion=2, promoted_by=Caller("eve"))
+    known = before(ModelRecord("m", "2", "1"), back, TWO)
+    assert [one.by for one in events_of(known, [Put(ModelRecord("m", "1"))])] == [back.promoted_by]
+    # The guardrail goes back to it without a request.
+    known = before(ModelRecord("m", "2", "1"), replace(back, promotion=None), TWO)
+    assert [one.by for one in events_of(known, [Put(ModelRecord("m", "1"))])] == [None]
 
 
 def test_the_first_version() -> None:
@@ -143,8 +155,9 @@ def test_an_application_is_created_changed_and_deleted() -> None:
     ((kind, message, _, _),) = told(before(APP), Put(changed))
     assert kind == "application"
     assert message == (
-        "the application is changed: slo_ms 30.0 in place of 20.0; default_output; policy exp3 in place of single; "
-        "parameters {'gamma': 0.1} in place of {}; links m, n"
+        "the application is changed: slo_ms 30.0 in place of 20.0; default_output " + f'"{"x" * 38}…'
+        " in place of none; policy exp3 in place of single; parameters {'gamma': 0.1} in place of {}; "
+        "links m, n:2 in place of m"
     )
     assert told(before(APP), Put(replace(APP, ramps=3))) == []
     assert told(before(APP), Put(replace(APP, ended_ramps=(EndedRamp("m", "2", 1.0, 9, 9, 0.0, 0.0),)))) == []
@@ -155,7 +168,22 @@ def test_an_application_is_created_changed_and_deleted() -> None:
 
 def test_an_application_without_links() -> None:
     assert told(before(), Put(replace(APP, links=())))[0][1] == "the application is created: no model, policy single"
-    assert told(before(APP), Put(replace(APP, links=())))[0][1] == "the application is changed: links no model"
+    assert told(before(APP), Put(replace(APP, links=())))[0][1] == (
+        "the application is changed: links no model in place of m"
+    )
+
+
+def test_a_link_says_whether_it_answers() -> None:
+    shadow = replace(APP, links=(Link("m"), Link("n", "2", shadow=True, cost=2.5)))
+    assert told(before(), Put(shadow))[0][1] == ("the application is created: m, n:2 (shadow, cost 2.5), policy single")
+    answering = replace(APP, links=(Link("m"), Link("n", "2", cost=2.5)))
+    assert told(before(shadow), Put(answering))[0][1] == (
+        "the application is changed: links m, n:2 (cost 2.5) in place of m, n:2 (shadow, cost 2.5)"
+    )
+    many = replace(APP, links=tuple(Link("m", str(number)) for number in range(20)))
+    assert told(before(APP), Put(many))[0][1] == (
+        "the application is changed: links m:0, m:1, m:2, m:3, m:4, m:5, m:6, m:7, 12 more in place of m"
+    )
 
 
 def test_a_newcomer_from_its_ramp_to_the_guardrail() -> None:
@@ -176,9 +204,13 @@ def test_a_newcomer_from_its_ramp_to_the_guardrail() -> None:
     [
         (Put(KeyRecord("new", "digest", 1.0)), ("key", "the key is made")),
         (Put(KeyRecord("web", "other", 1.0)), ("key", "the key is replaced")),
+        (
+            Put(KeyRecord("web", "digest", 1.0, ("app",), 7)),
+            ("key", "the key is kept; applications ('app',) in place of (); max_in_flight 7 in place of none"),
+        ),
         (DeleteKey("web"), ("key", "the key is revoked")),
-        (Put(TokenRecord("ci", "read", "digest", 1.0)), ("token", "a token of the role read is made")),
-        (DeleteToken("ci"), ("token", "a token of the role admin is revoked")),
+        (Put(TokenRecord("ci", "read", "digest", 1.0)), ("token", "the token, of the role read, is made")),
+        (DeleteToken("ci"), ("token", "the token, of the role admin, is revoked")),
         (DeleteModel("m"), ("deployment", "the model is deleted, with all its versions")),
         (DeleteVersion(ModelId("m", "1")), ("deployment", "version 1 is deleted")),
     ],
@@ -188,5 +220,5 @@ def test_keys_tokens_and_removals(change: Change, expected: tuple[str, str]) -> 
     known.tokens["ci"] = TokenRecord("ci", "admin", "digest", 1.0)
     (event,) = events_of(known, [change])
     assert (event.kind, event.message) == expected
-    assert "digest" not in repr(event) and "ci" not in event.subject
+    assert "digest" not in repr(event)
     assert event.subject.split()[0] in ("key", "token", "model")

@@ -108,7 +108,7 @@ def test_numbers_that_do_not_count_up_are_no_events(path: Path) -> None:
 
 
 def test_unknown_fields_of_a_newer_clipper_are_left_out(path: Path) -> None:
-    path.write_bytes(b'{"id":1,"time_s":1e9,"kind":"server","subject":"server","message":"it is started","who":7}\n')
+    path.write_bytes(b'{"id":1,"time_s":1e9,"kind":"server","subject":"server","message":"it is started","mood":7}\n')
     file = EventFile(path)
     assert file.load() == [event(1)] and file.problem is None
     file.close()

@@ -28,7 +28,7 @@ def test_events_are_numbered_and_found_in_order() -> None:
     assert [one.id for one in log.find(first.next, 100).events] == [5, 6, 7, 8, 9, 10]
     found = log.find(9, 4)
     assert (found.events[0], found.next) == (
-        Event(10, 1e9 + 9, "restart", "model m9", "event 9", "1", "info"),
+        Event(10, 1e9 + 9, "restart", "model m9", "event 9", "1", "info", "clipper"),
         10,
     )
     # Of another log, as before a home was cleared: what comes next is found all the same.

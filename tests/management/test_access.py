@@ -3,10 +3,12 @@
 import pytest
 
 from clipper.errors import ClipperError, Forbidden, MalformedRequest, Unauthorized, UnsupportedMediaType
-from clipper.management.access import Access, Hosts, allowed_hosts
+from clipper.management.access import Access, Holder, Hosts, allowed_hosts
 
 ADMIN, READ = "a" * 40, "r" * 40
 LOCAL = Hosts("127.0.0.1")
+
+HOLDERS = {ADMIN: Holder("operator", "admin"), READ: Holder("grafana", "read")}
 
 
 def check(
@@ -15,8 +17,9 @@ def check(
     """A request as the CLI makes it, but for ``headers``; None leaves one out. Return the role of who asks."""
     given = {"host": "127.0.0.1:1338", "authorization": f"Bearer {ADMIN}", **headers}
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items() if value is not None]
-    access = Access(hosts, {ADMIN: "admin", READ: "read"}.get, open_metrics)  # type: ignore[arg-type]
-    return access.check(method, path, raw)
+    access = Access(hosts, HOLDERS.get, open_metrics)  # type: ignore[arg-type]
+    holder = access.check(method, path, raw)
+    return None if holder is None else holder.role
 
 
 def test_who_has_the_token_may_do_all() -> None:
@@ -49,7 +52,7 @@ def test_what_needs_no_token() -> None:
 
 
 def test_pages_need_no_token_and_what_lies_beside_them_does() -> None:
-    access = Access(LOCAL, {ADMIN: "admin"}.get, False, frozenset({"/", "/dashboard/"}))  # type: ignore[arg-type]
+    access = Access(LOCAL, HOLDERS.get, False, frozenset({"/", "/dashboard/"}))  # type: ignore[arg-type]
     for path in ("/", "/dashboard/"):
         access.check("GET", path, [(b"host", b"127.0.0.1:1338")])
         with pytest.raises(Forbidden):
@@ -154,7 +157,7 @@ def test_bodies_of_other_kinds_are_refused(method: str, path: str, headers: dict
 
 
 def test_a_header_that_comes_twice() -> None:
-    access = Access(LOCAL, {ADMIN: "admin"}.get, False)  # type: ignore[arg-type]
+    access = Access(LOCAL, HOLDERS.get, False)  # type: ignore[arg-type]
     for name in (b"host", b"origin", b"authorization", b"content-type"):
         twice = [(b"host", b"localhost"), (b"authorization", b"Bearer " + ADMIN.encode()), (name, b"x"), (name, b"x")]
         with pytest.raises(ClipperError) as refused:

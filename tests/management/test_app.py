@@ -14,6 +14,7 @@ from clipper.errors import ClipperError
 from clipper.events.log import NewEvent
 from clipper.management.routes.artifacts import MAX_ARTIFACT_BYTES
 from clipper.management.statuses import STATUSES
+from clipper.types import Caller
 from conftest import READ_TOKEN, TOKEN, Api
 from memory_operations import LOG_TAIL
 from waiting import until
@@ -280,7 +281,7 @@ def test_events(api: Api) -> None:
     assert call(api, "GET", "/events").json() == {"events": [], "next": 0}
     api.operations.happen(
         NewEvent("deployment", "model digits", "version 2 has failed: no", "2", "error"),
-        NewEvent("key", "key web", "the key is made"),
+        NewEvent("key", "key web", "the key is made", by=Caller("ci", "10.0.0.7")),
     )
     failed = {
         "id": 1,
@@ -290,10 +291,14 @@ def test_events(api: Api) -> None:
         "message": "version 2 has failed: no",
         "version": "2",
         "level": "error",
+        "who": "clipper",
+        "address": None,
     }
     assert call(api, "GET", "/events?limit=1&after=0").json() == {"events": [failed], "next": 1}
     found = call(api, "GET", "/events?subject=key%20web&kind=key").json()
     assert [one["id"] for one in found["events"]] == [2] and found["events"][0]["version"] is None
+    assert call(api, "GET", "/events?who=ci").json()["events"] == found["events"]
+    assert (found["events"][0]["who"], found["events"][0]["address"]) == ("ci", "10.0.0.7")
     assert call(api, "GET", "/events?after=2").json() == {"events": [], "next": 2}
     assert call(api, "GET", f"/events?after={10**30}").json() == {"events": [], "next": 2}
     for wrong in ("limit=0", "limit=1001", "after=-1", "after=x", "kind=nothing", "limit="):

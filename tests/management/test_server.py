@@ -13,7 +13,7 @@ import pytest
 
 from certificates import Authority
 from clipper.management import server as bounds
-from clipper.management.access import Access, Hosts
+from clipper.management.access import Access, Holder, Hosts
 from clipper.management.gate import Gate
 from clipper.management.server import MAX_HEAD_BYTES, MAX_PIPELINED, ManagementServer
 from clipper.tls.material import read_material, server_context
@@ -91,7 +91,7 @@ def running() -> Iterator[Running]:
 @contextlib.contextmanager
 def run(tls: ssl.SSLContext | None = None) -> Iterator[Running]:
     app = App()
-    gate = Gate(app, Access(Hosts("127.0.0.1"), {TOKEN: "admin"}.get, open_metrics=False))  # type: ignore[arg-type]
+    gate = Gate(app, Access(Hosts("127.0.0.1"), {TOKEN: Holder("operator", "admin")}.get, open_metrics=False))  # type: ignore[arg-type]
     server = ManagementServer(gate, MAX_CONNECTIONS * bounds.DESCRIPTORS_SHARE, tls)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -98,3 +98,26 @@ def test_a_file_that_cannot_be_written_stops_nothing(shared: Server) -> None:
     shared.call("DELETE", "/keys/web")
     assert '"the key is revoked"' in path.read_text().splitlines()[-1]
     assert not [one for one in shared.call("GET", "/status")["problems"] if "events" in one]
+
+
+def test_each_change_says_whose_it_was_and_from_where(shared: Server) -> None:
+    before = newest(shared)
+    token = shared.call("POST", "/tokens", {"name": "ci", "role": "admin"})["token"]
+    with Clipper.connect(shared.place.management_url, token=token) as clipper:
+        clipper.change_application("app", slo_ms=15_000)
+        shared.deploy("m", answering("three"), input_type="float64[2]", make_current=True)
+        clipper.rollback("m")
+        found = clipper.events(before, who="ci").events
+    assert [(one.kind, one.who, one.address) for one in found] == [
+        ("application", "ci", "127.0.0.1"),
+        ("rollback", "ci", "127.0.0.1"),
+    ]
+    whole = shared.call("GET", f"/events?after={before}")["events"]
+    by = {one["message"].partition(",")[0]: (one["who"], one["address"]) for one in whole}
+    assert by["the token"] == ("operator", "127.0.0.1")
+    deployed = [one for one in whole if one["kind"] == "deployment"]
+    assert [(one["message"].split()[3], one["who"]) for one in deployed] == [
+        ("deployed,", "operator"),
+        ("ready", "clipper"),
+        ("current,", "operator"),
+    ]

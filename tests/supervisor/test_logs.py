@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from live_server import Server, with_application
 
+from clipper.client import Clipper
 from otlp_receiver import otlp_receiver
 from waiting import until
 
@@ -106,3 +107,21 @@ def test_a_receiver_that_is_away_is_a_problem_of_a_server_that_is_ready(server: 
         assert 'clipper_spans_exported_total{worker="0"}' in server.metrics
         assert 'clipper_spans_dropped_total{reason="export_failed",worker="0"}' in server.metrics
         assert server.stop() == 0
+
+
+def test_access_lines_name_the_key_and_never_show_it(shared: Server) -> None:
+    key = shared.call("POST", "/keys", {"name": "web"})["key"]
+    shared.call("PATCH", "/applications/app", {"require_key": True})
+    path = shared.home / "logs" / "access-0.log"
+    before = len(path.read_text().splitlines())
+    with Clipper.connect(home=shared.home, api_key=key) as clipper:
+        for number in range(3):  # the first request's head is known to the next ones
+            clipper.predict("app", [number, 0])
+    shared.call("PATCH", "/applications/app", {"require_key": False})
+
+    def named() -> list[str]:
+        lines = map(json.loads, path.read_text().splitlines()[before:])
+        return [line.get("key") for line in lines if line["path"] == "/app/predict"]
+
+    until(lambda: named() == ["web"] * 3)
+    assert key not in path.read_text()

@@ -24,6 +24,10 @@ def events(
     subject: Annotated[
         str | None, typer.Option(help='Only events on this, e.g. "model digits", "application digits", server.')
     ] = None,
+    who: Annotated[
+        str | None,
+        typer.Option(help="Only changes by this token, by operator (the server's own token) or by clipper itself."),
+    ] = None,
     limit: Annotated[
         int, number(int, "--limit", "-n", help="How many of the latest events.", least=1, most=MAX_EVENTS_AT_ONCE)
     ] = 50,
@@ -37,24 +41,27 @@ def events(
     """Show what happened on the server, oldest first: deployments, rollbacks, restarts, scaling, changes."""
     out = Output(as_json)
     with Clipper.connect(url, home) as clipper:
-        found = clipper.events(limit=limit, kind=kind, subject=subject)
+        found = clipper.events(limit=limit, kind=kind, subject=subject, who=who)
         if not follow:
-            rows = [(_when(one), one.level, one.kind, one.subject, one.message) for one in found.events]
-            out.table(found, ("when", "level", "kind", "subject", "what happened"), rows, "nothing has happened yet")
+            rows = [(_when(one), one.level, one.kind, one.subject, one.message, _by(one)) for one in found.events]
+            columns = ("when", "level", "kind", "subject", "what happened", "who")
+            out.table(found, columns, rows, "nothing has happened yet")
             return
         for one in found.events:
             _write(out, one)
-        for one in _new(clipper, out, found.next, kind, subject):
+        for one in _new(clipper, out, found.next, kind, subject, who):
             _write(out, one)
 
 
-def _new(clipper: Clipper, out: Output, after: int, kind: Kind | None, subject: str | None) -> Iterator[Event]:
+def _new(
+    clipper: Clipper, out: Output, after: int, kind: Kind | None, subject: str | None, who: str | None
+) -> Iterator[Event]:
     """What happens from now on. Waits for a server that is away, since it may be started again."""
     is_away = False
     while True:
         time.sleep(FOLLOW_EVERY_S)
         try:
-            found = clipper.events(after, limit=MAX_EVENTS_AT_ONCE, kind=kind, subject=subject)
+            found = clipper.events(after, limit=MAX_EVENTS_AT_ONCE, kind=kind, subject=subject, who=who)
         except Unavailable as error:
             if not is_away:
                 out.warn(f"{error}; waiting for it")
@@ -69,8 +76,13 @@ def _write(out: Output, one: Event) -> None:
     if out.as_json:
         sys.stdout.write(msgspec.json.encode(one).decode() + "\n")
     else:
-        out.line(f"{_when(one)}  {one.level:<7}  {one.kind:<11}  {one.subject}: {one.message}")
+        by = f"  ({_by(one)})" if one.who else ""
+        out.line(f"{_when(one)}  {one.level:<7}  {one.kind:<11}  {one.subject}: {one.message}{by}")
     sys.stdout.flush()
+
+
+def _by(one: Event) -> str:
+    return one.who if one.address is None else f"{one.who} from {one.address}"
 
 
 def _when(one: Event) -> str:

@@ -15,6 +15,7 @@ class Watching(Calls):
         limit: int = DEFAULT_EVENTS,
         kind: Kind | None = None,
         subject: str | None = None,
+        who: str | None = None,
     ) -> Events:
         """What happened, oldest first, at most ``limit`` (1 to 1000) at once.
 
@@ -22,8 +23,9 @@ class Watching(Calls):
             after: the ``next`` of an earlier answer, for the events that came since; None asks for the latest.
             kind: only events of this kind.
             subject: only events on this, e.g. ``model digits``.
+            who: only changes by this caller: a token's name, ``operator`` or ``clipper``.
         """
-        parameters = {"after": after, "limit": limit, "kind": kind, "subject": subject}
+        parameters = {"after": after, "limit": limit, "kind": kind, "subject": subject, "who": who}
         return self._ask(Events, "GET", f"/events{query_string(parameters)}")
 
     def series(self) -> SeriesOverview:

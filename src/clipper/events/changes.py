@@ -1,6 +1,6 @@
 """Finds the events in changes of the registry."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -18,11 +18,12 @@ from clipper.registry.store import (
     Put,
 )
 from clipper.rollout.wanted import Records
-from clipper.settings.application import link_names
+from clipper.settings.application import Link, link_names
 from clipper.types import ModelId
 
-# A message leaves out a value that is longer than this.
+# A message shows this much of a value, and so many of the links.
 _SHOWN = 40
+_SHOWN_LINKS = 8
 
 
 class Before(Records, Protocol):
@@ -50,12 +51,9 @@ def _of_change(before: Before, change: Change, why: str) -> list[NewEvent]:
         case Put(ApplicationRecord() as application):
             return _of_application(before.applications.get(application.name), application, why)
         case Put(KeyRecord() as key):
-            return [
-                NewEvent("key", f"key {key.name}", f"the key is {'replaced' if key.name in before.keys else 'made'}")
-            ]
+            return [_of_key(before.keys.get(key.name), key)]
         case Put(TokenRecord() as token):
-            # Without its name, since only an admin may list tokens.
-            return [NewEvent("token", "token", f"a token of the role {token.role} is made")]
+            return [NewEvent("token", f"token {token.name}", f"the token, of the role {token.role}, is made")]
         case DeleteApplication(name):
             return [NewEvent("application", f"application {name}", "the application is deleted")]
         case DeleteModel(name):
@@ -65,9 +63,18 @@ def _of_change(before: Before, change: Change, why: str) -> list[NewEvent]:
         case DeleteKey(name):
             return [NewEvent("key", f"key {name}", "the key is revoked")]
         case DeleteToken(name):
-            return [NewEvent("token", "token", f"a token of the role {before.tokens[name].role} is revoked")]
+            text = f"the token, of the role {before.tokens[name].role}, is revoked"
+            return [NewEvent("token", f"token {name}", text)]
         case _:  # what deleted applications learned
             return []
+
+
+def _of_key(before: KeyRecord | None, now: KeyRecord) -> NewEvent:
+    if before is None:
+        return NewEvent("key", f"key {now.name}", "the key is made")
+    changed = _differences(before, now, leave_out=("digest", "created_at"))
+    how = "the key is replaced" if before.digest != now.digest else "the key is kept"
+    return NewEvent("key", f"key {now.name}", "; ".join([how, *changed]))
 
 
 def _of_version(before: VersionRecord | None, now: VersionRecord, why: str) -> list[NewEvent]:
@@ -107,28 +114,28 @@ def _of_model(before: Before, now: ModelRecord) -> list[NewEvent]:
     if now.current is None or now.current == old:
         return []
     subject, version = f"model {now.name}", before.versions.get(ModelId(now.name, now.current))
+    # It becomes current once it is ready, which is long after the call that asked for it.
+    by = None if version is None or version.promotion is None else version.promoted_by
     if old is None:
-        return [NewEvent("deployment", subject, f"version {now.current} is current", now.current)]
+        return [NewEvent("deployment", subject, f"version {now.current} is current", now.current, by=by)]
     if version is not None and version.is_new:
         text = f"version {now.current} is current, in place of version {old}"
-        return [NewEvent("deployment", subject, text, now.current)]
+        return [NewEvent("deployment", subject, text, now.current, by=by)]
     text = f"the model is rolled back to version {now.current} from version {old}"
-    return [NewEvent("rollback", subject, text, now.current, "warning")]
+    return [NewEvent("rollback", subject, text, now.current, "warning", by)]
 
 
 def _of_application(before: ApplicationRecord | None, now: ApplicationRecord, why: str) -> list[NewEvent]:
     subject = f"application {now.name}"
     if before is None:
-        models = ", ".join(link_names(now.links)) or "no model"
-        return [
-            NewEvent("application", subject, f"the application is created: {models}, policy {now.selection.policy}")
-        ]
+        text = f"the application is created: {_links(now.links)}, policy {now.selection.policy}"
+        return [NewEvent("application", subject, text)]
     changed = [
         *_differences(before, now, leave_out=("links", "selection", "newcomers", "ramps", "ended_ramps")),
         *_differences(before.selection, now.selection, leave_out=("code",)),
     ]
     if before.links != now.links:
-        changed.append(f"links {', '.join(link_names(now.links)) or 'no model'}")
+        changed.append(f"links {_links(now.links)} in place of {_links(before.links)}")
     events = (
         [] if not changed else [NewEvent("application", subject, f"the application is changed: {'; '.join(changed)}")]
     )
@@ -152,14 +159,33 @@ def _of_newcomers(subject: str, before: tuple[Newcomer, ...], now: tuple[Newcome
 
 
 def _differences(before: Struct, now: Struct, leave_out: tuple[str, ...]) -> list[str]:
-    """Which fields differ, with their values if these are short."""
+    """Which fields differ, from what and to what."""
     return [
-        f"{name} {_shown(old, new)}".rstrip()
+        f"{name} {_shown(new)} in place of {_shown(old)}"
         for name in type(now).__struct_fields__
         if name not in leave_out and (old := getattr(before, name)) != (new := getattr(now, name))
     ]
 
 
-def _shown(old: Any, new: Any) -> str:
-    text = f"{new} in place of {old}"
-    return text if len(text) <= 2 * _SHOWN and text.isprintable() else ""
+def _shown(value: Any) -> str:
+    words: dict[Any, str] = {None: "none", True: "yes", False: "no"}
+    text = words[value] if value is None or isinstance(value, bool) else str(value)
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _links(links: Sequence[Link]) -> str:
+    """Which models are linked, and which of them are shadows, which never answer."""
+    shown = [_link(name, link) for name, link in zip(link_names(links), links)]
+    more = [f"{len(shown) - _SHOWN_LINKS} more"] if len(shown) > _SHOWN_LINKS else []
+    return ", ".join(shown[:_SHOWN_LINKS] + more) or "no model"
+
+
+def _link(name: str, link: Link) -> str:
+    pinned = link.version is not None and ":" not in name
+    about = [
+        *(["shadow"] if link.shadow else []),
+        *([] if link.cost is None else [f"cost {link.cost}"]),
+    ]
+    shown = f"{name}:{link.version}" if pinned else name
+    return f"{shown} ({', '.join(about)})" if about else shown

@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from clipper.management.events import Event, Events, Kind, Level
+from clipper.types import CLIPPER, Caller
 
 # Some 300 bytes each. A deployment makes three.
 MAX_EVENTS = 10_000
@@ -23,13 +24,14 @@ MAX_WINDOWS = 4096
 
 
 class NewEvent(Struct, frozen=True):
-    """An event that has no number and time yet; see ``Event``."""
+    """An event that has no number and time yet; see ``Event``. ``by``: whose change it was, if that is known."""
 
     kind: Kind
     subject: str
     message: str
     version: str | None = None
     level: Level = "info"
+    by: Caller | None = None
 
 
 @dataclass(slots=True)
@@ -81,16 +83,23 @@ class EventLog:
                 break
             self._end(key, time_s)
 
-    def find(self, after: int | None, limit: int, kind: Kind | None = None, subject: str | None = None) -> Events:
+    def find(
+        self,
+        after: int | None,
+        limit: int,
+        kind: Kind | None = None,
+        subject: str | None = None,
+        who: str | None = None,
+    ) -> Events:
         """The first ``limit`` events after the one of that number; if ``after`` is None, the last ``limit`` of all."""
         events = self._events
         if after is None:
-            latest = (one for one in reversed(events) if _fits(one, kind, subject))
+            latest = (one for one in reversed(events) if _fits(one, kind, subject, who))
             found = [one for one, _ in zip(latest, range(limit))]
             return Events(tuple(reversed(found)), self.newest_id)
         found = []
         for one in islice(events, bisect_right(events, after, key=lambda one: one.id), None):
-            if _fits(one, kind, subject):
+            if _fits(one, kind, subject, who):
                 found.append(one)
                 if len(found) == limit:
                     return Events(tuple(found), found[-1].id)
@@ -107,8 +116,11 @@ class EventLog:
 
     def _append(self, new: NewEvent, time_s: float) -> None:
         message = new.message if len(new.message) <= MAX_MESSAGE else new.message[: MAX_MESSAGE - 1] + "…"
-        self._events.append(Event(self.newest_id + 1, time_s, new.kind, new.subject, message, new.version, new.level))
+        by, id_ = new.by or CLIPPER, self.newest_id + 1
+        self._events.append(
+            Event(id_, time_s, new.kind, new.subject, message, new.version, new.level, by.name, by.address)
+        )
 
 
-def _fits(event: Event, kind: Kind | None, subject: str | None) -> bool:
-    return kind in (None, event.kind) and subject in (None, event.subject)
+def _fits(event: Event, kind: Kind | None, subject: str | None, who: str | None) -> bool:
+    return kind in (None, event.kind) and subject in (None, event.subject) and who in (None, event.who)

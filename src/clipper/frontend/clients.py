@@ -23,28 +23,37 @@ _HOW = (
 
 
 class Limited:
-    """An endpoint with limits: requests over them are refused before their bodies are read."""
+    """An endpoint for the clients with one key, or with limits: requests over them are refused before their bodies are
+    read."""
 
-    def __init__(self, endpoint: Endpoint, limits: Limits, refused: Callable[[str], None]) -> None:
-        """``refused`` is called with the code of each refusal."""
+    def __init__(self, endpoint: Endpoint, key: str, limits: Limits | None, refused: Callable[[str], None]) -> None:
+        """
+        Args:
+            key: the name of the clients' key; empty if they need none.
+            refused: called with the code of each refusal.
+        """
         self.methods = endpoint.methods
         self.max_body_bytes = endpoint.max_body_bytes
         self.slo_s = endpoint.slo_s
         self.error_json = endpoint.error_json
         self._endpoint = endpoint
+        self._key = key
         self._limits = limits
         self._refused = refused
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.error_json = self.error_json
-        try:
-            self._limits.admit_one(arrived_s)
-        except ClipperError as error:
-            self._refused(error.code)
-            exchange.refuse_with(error)
-            return
-        exchange.limits = self._limits
-        exchange.admitted = 1
+        if exchange.note is not None:
+            exchange.note.key = self._key
+        if self._limits is not None:
+            try:
+                self._limits.admit_one(arrived_s)
+            except ClipperError as error:
+                self._refused(error.code)
+                exchange.refuse_with(error)
+                return
+            exchange.limits = self._limits
+            exchange.admitted = 1
         self._endpoint.handle(exchange, body, arrived_s, is_late)
 
 
@@ -66,15 +75,18 @@ class Guarded:
             Unauthorized: the key is missing or unknown.
             Forbidden: the key is for other applications.
         """
-        limits = []
+        limits, name = [], ""
         if self._needs_key:
             key = self._clients.find(self._application, authorizations)
+            name = key.name
             if key.limit is not None:
                 limits.append(key.limit)
         own = self._clients.limit_of(self._application)
         if own is not None:
             limits.append(own)
-        return Limited(self._endpoint, Limits(*limits), self._clients.count_refused) if limits else self._endpoint
+        if not limits and not name:
+            return self._endpoint
+        return Limited(self._endpoint, name, Limits(*limits) if limits else None, self._clients.count_refused)
 
 
 class _Key:

@@ -7,6 +7,7 @@ its role what they may do. A body has to be of a type that a page cannot send to
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from clipper.errors import Forbidden, MalformedRequest, Unauthorized, UnsupportedMediaType
 from clipper.hosts import address_of, is_every, is_loopback
@@ -22,6 +23,13 @@ _METRICS = "/metrics"
 _QUOTED = 100
 
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Holder(NamedTuple):
+    """Whose token a request shows: its name, and what it may do."""
+
+    name: str
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,35 +64,35 @@ class Access:
     def __init__(
         self,
         hosts: Hosts,
-        role_of: Callable[[str | None], Role | None],
+        holder_of: Callable[[str | None], Holder | None],
         open_metrics: bool,
         pages: frozenset[str] = frozenset(),
     ) -> None:
         """
         Args:
-            role_of: returns None if a token is unknown or missing.
+            holder_of: returns None if a token is unknown or missing; raises Unauthorized if it has expired.
             open_metrics: whether ``/metrics`` needs no token.
             pages: paths of files that a browser loads before it has a token to send.
         """
         self._hosts = hosts
-        self._role_of = role_of
+        self._holder_of = holder_of
         self._open = _OPEN | pages | ({_METRICS} if open_metrics else frozenset())
 
-    def check(self, method: str, path: str, headers: Headers) -> Role | None:
-        """Return the role of who asks; None where no token is needed.
+    def check(self, method: str, path: str, headers: Headers) -> Holder | None:
+        """Return whose token the request shows; None where no token is needed.
 
         Raises:
             Forbidden: the host, the origin or the token's role is not allowed.
-            Unauthorized: the token is missing or not known.
+            Unauthorized: the token is missing, not known or expired.
             UnsupportedMediaType: the body is of another type than the call takes.
             MalformedRequest: a header that may come once came twice.
         """
         host = _one(headers, b"host")
         self._check_host(host)
         _check_origin(_one(headers, b"origin"), host)
-        role = None if path in self._open else self._checked_role(method, path, _one(headers, b"authorization"))
+        holder = None if path in self._open else self._checked_holder(method, path, _one(headers, b"authorization"))
         _check_type(path, headers)
-        return role
+        return holder
 
     def _check_host(self, host: str | None) -> None:
         # A client without a Host header is not a browser, and still has to show its token.
@@ -95,25 +103,26 @@ class Access:
             "or start the server with --allowed-host and that name"
         )
 
-    def _checked_role(self, method: str, path: str, authorization: str | None) -> Role:
+    def _checked_holder(self, method: str, path: str, authorization: str | None) -> Holder:
         scheme, _, token = (authorization or "").partition(" ")
         is_shown = scheme.lower() == "bearer" and bool(token.strip())
-        role = self._role_of(token.strip() if is_shown else None)
+        holder = self._holder_of(token.strip() if is_shown else None)
         if not is_shown:
             raise Unauthorized(
                 "this call needs a token, as the header 'Authorization: Bearer TOKEN': the server's own is in the file "
                 "'token' of its home, and clipper token create makes others"
             )
-        if role is None:
+        if holder is None:
             raise Unauthorized(
                 "this server does not know the token: it may have been revoked; the server's own is in the file "
                 "'token' of its home"
             )
-        if role != "admin" and not _may_be_read(method, path):
+        if holder.role != "admin" and not _may_be_read(method, path):
             raise Forbidden(
-                f"a token of the role {role} may only read: {method} {path[:_QUOTED]} needs one of the role admin"
+                f"a token of the role {holder.role} may only read: {method} {path[:_QUOTED]} needs one of the role "
+                "admin"
             )
-        return role
+        return holder
 
 
 def _may_be_read(method: str, path: str) -> bool:

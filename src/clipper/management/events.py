@@ -32,8 +32,12 @@ class Event(Struct, frozen=True):
     Attributes:
         id: counts up.
         time_s: when, in seconds since 1970.
-        subject: ``application NAME``, ``model NAME``, ``worker INDEX``, ``key NAME``, ``token`` or ``server``.
+        subject: ``application NAME``, ``model NAME``, ``worker INDEX``, ``key NAME``, ``token NAME`` or
+            ``server``.
         version: of the model, if the event is about one.
+        who: whose change it was: the name of a token, ``operator`` for the server's own, ``clipper`` for what the
+            server decided itself or saw. Empty in events of earlier versions.
+        address: where that call came from; None if it came from nowhere.
     """
 
     id: int
@@ -43,6 +47,8 @@ class Event(Struct, frozen=True):
     message: str
     version: str | None = None
     level: Level = "info"
+    who: str = ""
+    address: str | None = None
 
 
 class Events(Struct, frozen=True):

@@ -6,11 +6,15 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from clipper.errors import ClipperError
 from clipper.management.access import Access
+from clipper.management.caller import CALLER
 from clipper.management.statuses import bare_answer
+from clipper.types import Caller
 
 
 class Gate:
-    """An ASGI application that passes on the requests that ``access`` allows, with the ``role`` in their state."""
+    """An ASGI application that passes on the requests that ``access`` allows, with the ``role`` in their state.
+
+    Events of what a request changes name its token."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -20,12 +24,15 @@ class Gate:
         request: Any = scope
         if request["type"] == "http":
             try:
-                role = self._access.check(request["method"], request["path"], request["headers"])
+                holder = self._access.check(request["method"], request["path"], request["headers"])
             except ClipperError as error:
                 status, headers, body = bare_answer(error)
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 sent = b"" if request["method"] == "HEAD" else body
                 await send({"type": "http.response.body", "body": sent, "more_body": False})
                 return
-            request["state"] = {**request.get("state", {}), "role": role}
+            request["state"] = {**request.get("state", {}), "role": holder.role if holder else None}
+            if holder is not None:
+                client = request.get("client")
+                CALLER.set(Caller(holder.name, client[0] if client else None))
         await self._app(scope, receive, send)

@@ -48,7 +48,9 @@ class Operations(Protocol):
     async def history(self) -> list[Step]:
         """The latest events and decisions since the server's start, oldest first."""
 
-    async def events(self, after: int | None, limit: int, kind: Kind | None, subject: str | None) -> Events:
+    async def events(
+        self, after: int | None, limit: int, kind: Kind | None, subject: str | None, who: str | None
+    ) -> Events:
         """The first ``limit`` events after the one of that number; the last ``limit`` if ``after`` is None."""
 
     async def series_overview(self) -> SeriesOverview: ...

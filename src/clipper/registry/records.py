@@ -6,7 +6,7 @@ from clipper.control.snapshot import Newcomer
 from clipper.settings.application import Link, Selection
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec, VersionState
-from clipper.types import ModelId, Role
+from clipper.types import Caller, ModelId, Role
 
 
 class EndedRamp(Struct, frozen=True):
@@ -90,6 +90,7 @@ class VersionRecord(Struct, frozen=True):
         runtime: free text from its containers.
         kept: runs although it is neither current nor previous (deployed with ``make_current: false``).
         promotion: order of the request to become current; the highest wins. None if not requested.
+        promoted_by: who made the last such request; None in an old record.
         created_at: seconds since the epoch.
         log_tail: of the container whose start failed, or of the installer, oldest line first.
         warning: a mismatch between the model and the packages that it runs with; None if they match.
@@ -121,6 +122,7 @@ class VersionRecord(Struct, frozen=True):
     warm_up_rows: int | None = None
     predecessor: str | None = None
     is_new: bool = False
+    promoted_by: Caller | None = None
     stopped: str | None = None
 
     @property

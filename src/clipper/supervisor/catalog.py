@@ -4,6 +4,8 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from clipper.errors import Conflict, NotFound, RegistryUnavailable
 from clipper.events.changes import events_of
 from clipper.events.log import NewEvent
@@ -21,7 +23,7 @@ from clipper.registry.store import (
     Registry,
 )
 from clipper.rollout import wanted
-from clipper.types import ModelId
+from clipper.types import CLIPPER, Caller, ModelId
 
 log = logging.getLogger(__name__)
 
@@ -146,14 +148,14 @@ class Catalog:
         """Those that versions run."""
         return {version.spec.artifact for version in self.versions.values()}
 
-    def commit(self, *changes: Change, why: str = "") -> None:
-        """Make an operator's changes, all or none. ``why`` is for events.
+    def commit(self, *changes: Change, why: str = "", by: Caller = CLIPPER) -> None:
+        """Make changes, all or none. Events say ``why``, and whose changes they are.
 
         Raises:
             RegistryUnavailable: none was made.
         """
         self._registry.write(*changes)
-        events = events_of(self, changes, why)
+        events = [event if event.by else replace(event, by=by) for event in events_of(self, changes, why)]
         for change in changes:
             self._apply(change)
         self._record(events)

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from clipper.management.access import Access, allowed_hosts
+from clipper.management.access import Access, Holder, allowed_hosts
 from clipper.management.app import create_app
 from clipper.management.dashboard import Dashboard
 from clipper.management.gate import Gate
@@ -13,7 +13,6 @@ from clipper.management.server import ManagementServer
 from clipper.supervisor.config import Config
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.supervisor.workers import ports
-from clipper.types import Role
 
 STARTED_POLL_S = 0.005
 
@@ -38,12 +37,12 @@ class ManagementPort:
         self.url, self.address = ports.url(*place), ports.url_for_others(*place)
 
     async def serve(
-        self, operations: Operations, role_of: Callable[[str | None], Role | None]
+        self, operations: Operations, holder_of: Callable[[str | None], Holder | None]
     ) -> tuple[ManagementServer, "asyncio.Task[None]"]:
         """Begin to answer; return what serves, and the task in which it does. Connections wait while nothing serves."""
         hosts = allowed_hosts(self._config.management_host, socket.gethostname(), self._config.allowed_host)
         app = Dashboard(create_app(operations))
-        access = Access(hosts, role_of, self._config.open_metrics, app.paths)
+        access = Access(hosts, holder_of, self._config.open_metrics, app.paths)
         certificates = self._certificates
         context = certificates.management_context() if certificates is not None else None
         api = ManagementServer(Gate(app, access), self._max_descriptors, context)

@@ -360,7 +360,7 @@ class Supervisor:
         parts.events.record([started_event(os.getpid(), taken_over, len(parts.manager.slots()))])
         parts.workers.start()
         parts.reconciler.start()
-        api, serving = await port.serve(operations, parts.tokens.role_of)
+        api, serving = await port.serve(operations, parts.tokens.holder_of)
         if certificates is not None:
             certificates.follow(parts.workers.secure)
             keepers.start("looking for new certificates", certificates.run)

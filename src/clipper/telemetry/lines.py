@@ -1,6 +1,6 @@
 """The lines of the access log and of the slow-query log, as text or as JSON objects.
 
-They never contain inputs, outputs, contexts, keys or a URL's query.
+They never contain inputs, outputs, contexts, keys (only their names) or a URL's query.
 """
 
 import json
@@ -27,6 +27,7 @@ def access_said(note: RequestNote, status: str, now_s: float, answer_bytes: int,
         "queries": note.queries if note.queries > 1 else None,
         "trace_id": _trace_id(note.span),
         "client": note.client,
+        "key": note.key,
         "method": note.method,
         "path": note.path,
         "status": status,

@@ -29,6 +29,7 @@ class RequestNote(msgspec.Struct, gc=False, eq=False):
         span, parent_id: the request's span, and the id of the caller's, 0 if there is none. None if it is not traced.
         application: whose query it asked; empty if it asked none.
         queries, query_id: number of the queries that it asked, and the first one's id.
+        key: the name of the key that it was let in by; empty if none was needed.
     """
 
     arrived_s: float
@@ -42,6 +43,7 @@ class RequestNote(msgspec.Struct, gc=False, eq=False):
     application: str = ""
     queries: int = 0
     query_id: int = 0
+    key: str = ""
 
 
 class QueryNote(msgspec.Struct, gc=False, eq=False):

@@ -51,8 +51,9 @@ class Server(Controller):
         limit: Limit = DEFAULT_EVENTS,
         kind: FromQuery[Kind | None] = None,
         subject: FromQuery[str | None] = None,
+        who: FromQuery[str | None] = None,
     ) -> Events:
-        return await operations.events(after, limit, kind, subject)
+        return await operations.events(after, limit, kind, subject, who)
 
     @get("/logs", summary="The last lines of the server's own logs and its workers'")
     async def logs(

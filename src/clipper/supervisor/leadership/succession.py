@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from clipper.home import Place
+from clipper.management.access import Holder
 from clipper.managers.open import ELSEWHERE, open_launchers
 from clipper.processes.folder import ProcessFolder
 from clipper.registry.shared import SharedRegistry
@@ -24,7 +25,7 @@ from clipper.supervisor.management_port import ManagementPort
 from clipper.supervisor.operations.token_file import TokenFile
 from clipper.supervisor.stop_requests import StopRequests
 from clipper.supervisor.workers import ports, takeover
-from clipper.types import Role
+from clipper.types import OPERATOR
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Succession:
         query_url = ports.url(self._config.host, self._config.query_port, self._config.tls is not None)
         place = Place(os.getpid(), self._port.url, query_url, time.time())
         operations: Any = StandbyOperations(standby, registry, self._home.root, place, self._stopping)
-        api, serving = await self._port.serve(operations, self._role_of)
+        api, serving = await self._port.serve(operations, self._holder_of)
         keepers = Keepers()
         if self._certificates is not None:
             keepers.start("looking for new certificates", self._certificates.run)
@@ -94,9 +95,9 @@ class Succession:
             await serving
             await keepers.stop()
 
-    def _role_of(self, token: str | None) -> Role | None:
+    def _holder_of(self, token: str | None) -> Holder | None:
         """Other tokens are in the registry, which only the leader reads."""
-        return "admin" if token is not None and self._token_file.matches(token) else None
+        return Holder(OPERATOR, "admin") if token is not None and self._token_file.matches(token) else None
 
     async def _end_left(self) -> None:
         processes = ProcessFolder(self._home.run, os.environ, self._home.python_path)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from clipper.control.statistics import ApplicationStatistics
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from clipper.management.caller import CALLER
 from clipper.management.schemas import Application, Contexts, LearnedPolicy, LinkChange
 from clipper.registry.records import ApplicationRecord
 from clipper.registry.store import DeleteApplication, ForgetLater, Put
@@ -100,7 +101,7 @@ class ApplicationOperations:
 
     async def delete_application(self, name: str) -> None:
         record = self._catalog.application(name)
-        self._catalog.commit(DeleteApplication(name), ForgetLater(record.state_id))
+        self._catalog.commit(DeleteApplication(name), ForgetLater(record.state_id), by=CALLER.get())
         try:
             await self._reach_workers(f"that application {name!r} is deleted")
         finally:
@@ -139,7 +140,7 @@ class ApplicationOperations:
     async def _store(self, record: ApplicationRecord) -> Application:
         self._check_links(record)
         self._reconciler.check_servable(record)
-        self._catalog.commit(Put(record))
+        self._catalog.commit(Put(record), by=CALLER.get())
         await self._reach_workers(f"application {record.name!r}")
         return application_view(record, self._ramps)
 

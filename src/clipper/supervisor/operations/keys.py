@@ -4,6 +4,7 @@ import secrets
 import time
 
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from clipper.management.caller import CALLER
 from clipper.management.schemas import FINGERPRINT_LENGTH, CreatedKey, Key, NewKey
 from clipper.registry.records import KeyRecord
 from clipper.registry.store import DeleteKey, Put
@@ -59,7 +60,7 @@ class Keys:
         if any(record.digest == digest and name != new.name for name, record in self._catalog.keys.items()):
             raise Conflict(f"key {new.name!r} is the same as another one: give each client a key of its own")
         record = KeyRecord(new.name, digest, time.time(), applications, new.max_in_flight, new.max_per_second)
-        self._catalog.commit(Put(record))
+        self._catalog.commit(Put(record), by=CALLER.get())
         # A worker that does not know it yet will know it later. An error would lose the key, which is shown only once.
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)
         return CreatedKey(**shared(_view(record), CreatedKey), key=key)
@@ -74,7 +75,7 @@ class Keys:
         """
         if name not in self._catalog.keys:
             raise NotFound(f"key {name!r} does not exist: clipper key list shows those that do")
-        self._catalog.commit(DeleteKey(name))
+        self._catalog.commit(DeleteKey(name), by=CALLER.get())
         if not await self._reconciler.reach_workers(REACH_TIMEOUT_S):
             raise Unavailable(
                 f"key {name!r} is revoked, but a worker has not confirmed it within {REACH_TIMEOUT_S:g} s: it "

@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound, Unavailable
+from clipper.management.caller import CALLER
 from clipper.management.schemas import MAX_LOG_LINES, Logs, Model, Replica, Version
 from clipper.managers import logs
 from clipper.managers.environments.provider import PREPARE_TIMEOUT_S
@@ -92,7 +93,7 @@ class ModelOperations:
         self._check(deployment)
         record = self._record(model, version, deployment)
         known = self._catalog.models.get(model)
-        self._catalog.commit(*([] if known else [Put(ModelRecord(model))]), Put(record))
+        self._catalog.commit(*([] if known else [Put(ModelRecord(model))]), Put(record), by=CALLER.get())
         self._reconciler.wake()
         return self._views.version(record, {})
 
@@ -104,7 +105,7 @@ class ModelOperations:
         target = self._rollback_target(model, version, allow_stopped)
         if target.version == self._catalog.model(model).current:
             if waiting := wanted.cancelled(self._catalog, model):
-                self._catalog.commit(*map(Put, waiting))
+                self._catalog.commit(*map(Put, waiting), by=CALLER.get())
                 self._reconciler.wake()
         else:
             promotion = rules.next_promotion(self._catalog.versions_of(model))
@@ -114,13 +115,14 @@ class ModelOperations:
             asked = replace(
                 target,
                 promotion=promotion,
+                promoted_by=CALLER.get(),
                 state=state,
                 replicas_wanted=replicas,
                 last_error=None,
                 log_tail=(),
                 is_new=False,
             )
-            self._catalog.commit(Put(asked))
+            self._catalog.commit(Put(asked), by=CALLER.get())
             await self._until_current(target)
         return await self.get_model(model)
 
@@ -129,7 +131,7 @@ class ModelOperations:
         check_replicas(replicas)
         scaling = replicas if isinstance(replicas, ReplicaRange) else None
         wanted = rules.within(replicas, record.replicas_wanted)
-        self._catalog.commit(Put(replace(record, replicas_wanted=wanted, scaling=scaling)))
+        self._catalog.commit(Put(replace(record, replicas_wanted=wanted, scaling=scaling)), by=CALLER.get())
         self._reconciler.wake()
         return self._views.version(self._catalog.versions[record.id], await self._batch_limits([record.id]))
 
@@ -139,7 +141,7 @@ class ModelOperations:
         if linking:
             raise Conflict(f"model {name!r} is linked by {', '.join(linking)}: unlink it there first")
         removed = self._catalog.versions_of(name)
-        self._catalog.commit(DeleteModel(name))
+        self._catalog.commit(DeleteModel(name), by=CALLER.get())
         await self._have_gone(removed)
 
     async def delete_version(self, model: str, version: str) -> None:
@@ -157,7 +159,7 @@ class ModelOperations:
             if (after := newcomers.after_other_change(application, self._catalog.current, left.__contains__))
             is not application
         ]
-        self._catalog.commit(*unnamed, *changed, DeleteVersion(record.id))
+        self._catalog.commit(*unnamed, *changed, DeleteVersion(record.id), by=CALLER.get())
         await self._have_gone([record])
 
     async def logs(
@@ -234,6 +236,7 @@ class ModelOperations:
             created_at=time.time(),
             kept=not deployment.make_current,
             promotion=promotion,
+            promoted_by=None if promotion is None else CALLER.get(),
             scaling=deployment.replicas if isinstance(deployment.replicas, ReplicaRange) else None,
             predecessor=known.current if known else None,
             is_new=True,

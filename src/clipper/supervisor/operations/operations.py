@@ -9,7 +9,9 @@ from pathlib import Path
 from clipper import __version__
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import NotFound
+from clipper.events.log import NewEvent
 from clipper.home import CERTIFICATE_NAME, Place, lock_path
+from clipper.management.caller import CALLER
 from clipper.management.events import Events, Kind, Step
 from clipper.management.operations import Call
 from clipper.management.schemas import (
@@ -108,8 +110,10 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
     async def history(self) -> list[Step]:
         return [Step(one.at, one.subject, one.text) for one in self._reconciler.story.events]
 
-    async def events(self, after: int | None, limit: int, kind: Kind | None, subject: str | None) -> Events:
-        return self._events.log.find(after, limit, kind, subject)
+    async def events(
+        self, after: int | None, limit: int, kind: Kind | None, subject: str | None, who: str | None
+    ) -> Events:
+        return self._events.log.find(after, limit, kind, subject, who)
 
     async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> Logs:
         check_range("lines", lines, 1, MAX_LOG_LINES)
@@ -175,6 +179,8 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         return problems
 
     async def stop(self) -> Stopping:
+        if not self._stopping.is_requested:
+            self._events.record([NewEvent("server", "server", "the server is told to stop", by=CALLER.get())])
         self._stopping.request()
         return Stopping(drain_delay_s=self._stopping.drain_delay_s)
 

@@ -3,13 +3,15 @@
 import hmac
 import time
 
-from clipper.errors import Conflict, NotFound
+from clipper.errors import Conflict, InvalidArgument, NotFound
+from clipper.management.access import Holder
+from clipper.management.caller import CALLER
 from clipper.management.schemas import CreatedToken, NewToken, Token
 from clipper.registry.records import TokenRecord
 from clipper.registry.store import DeleteToken, Put
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.operations.token_file import TokenFile, digest_of, new_token
-from clipper.types import Role, check_name
+from clipper.types import OPERATOR, RESERVED_CALLERS, check_name
 
 # One for each person and each program. Each call is compared with all of them.
 MAX_TOKENS = 100
@@ -24,18 +26,18 @@ class Tokens:
         self._file = file
         file.open()
 
-    def role_of(self, token: str | None) -> Role | None:
-        """The role of a token; None if it is not known. A replaced or removed token file is noticed here."""
+    def holder_of(self, token: str | None) -> Holder | None:
+        """The name and role of a token; None if it is not known. A replaced or removed token file is noticed here."""
         if token is None:
             self._file.again()
             return None
         # All are compared, each in a time that does not depend on how many characters match.
         asked = digest_of(token)
-        role: Role | None = "admin" if self._file.matches(token) else None
+        holder = Holder(OPERATOR, "admin") if self._file.matches(token) else None
         for record in self._catalog.tokens.values():
             if hmac.compare_digest(asked, record.digest):
-                role = record.role
-        return role
+                holder = Holder(record.name, record.role)
+        return holder
 
     def list_all(self) -> list[Token]:
         return [
@@ -50,13 +52,17 @@ class Tokens:
             RegistryUnavailable: the registry cannot be written.
         """
         check_name("token", new.name)
+        if new.name in RESERVED_CALLERS:
+            raise InvalidArgument(
+                f"token {new.name!r} cannot be told from what {new.name!r} stands for in events: choose another name"
+            )
         if new.name in self._catalog.tokens:
             raise Conflict(f"token {new.name!r} exists already: revoke it first, or choose another name")
         if len(self._catalog.tokens) >= MAX_TOKENS:
             raise Conflict(f"there are {MAX_TOKENS} tokens, the most that are allowed: revoke one first")
         token = new_token()
         record = TokenRecord(new.name, new.role, digest_of(token), time.time())
-        self._catalog.commit(Put(record))
+        self._catalog.commit(Put(record), by=CALLER.get())
         return CreatedToken(record.name, record.role, record.created_at, token)
 
     def revoke(self, name: str) -> None:
@@ -67,4 +73,4 @@ class Tokens:
         """
         if name not in self._catalog.tokens:
             raise NotFound(f"token {name!r} does not exist: clipper token list shows those that do")
-        self._catalog.commit(DeleteToken(name))
+        self._catalog.commit(DeleteToken(name), by=CALLER.get())

@@ -25,6 +25,7 @@ export function Events({ api }) {
     { name: "of", isText: true, cell: (event) => html`<${Subject} event=${event} />` },
     { name: "level", cell: (event) => (event.level === "info" ? "info" : html`<strong class="state ${LEVELS[event.level]}">${event.level}</strong>`) },
     { name: "what happened", isText: true, cell: (event) => event.message },
+    { name: "who", cell: (event) => (event.address ? `${event.who} from ${event.address}` : event.who) },
   ];
   return html`
     <p class="choice">
