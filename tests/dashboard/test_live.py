@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from browser import Screen, chromium
-from live_server import APP, Server
+from live_server import APP, Server, answering
 from playwright.sync_api import expect
 from populated import HOSTILE
 
@@ -64,3 +64,67 @@ def test_a_real_server_that_goes_and_comes_back(server: Server) -> None:
         expect(page.get_by_label("Token")).to_be_visible()
         expect(page.get_by_role("alert")).to_contain_text("does not know the token")
         assert [fault for fault in screen.faults if "ERR_" not in fault] == []
+
+
+def test_an_incident_as_an_operator_sees_it(server: Server) -> None:
+    """A model in a crash loop, a threshold that asks for defaults, a newcomer that was stopped, an idle application."""
+    server.start()
+    gate = server.home.parent / "gate"
+    die = f"def die():\n    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n    os._exit(7)\n"
+    threads = f"import os, threading, time\n{die}threading.Thread(target=die, daemon=True).start()\n"
+    server.deploy("dies", threads + answering("x"), input_type="float64[2]")
+    for model, answer in (("yes", "yes"), ("no", "no"), ("good", "right")):
+        server.deploy(model, answering(answer), input_type="float64[2]")
+    of = {"input_type": "float64[2]", "slo_ms": 20_000.0}
+    server.call("POST", "/applications", {**of, "name": "crashes", "links": [{"model": "dies"}]})
+    server.call("POST", "/applications", {**of, "name": "idle", "links": [{"model": "yes"}]})
+    two = [{"model": "yes"}, {"model": "no"}]
+    unsure = {"policy": "ensemble", "confidence_threshold": 0.9, "default_output": "ask somebody"}
+    server.call("POST", "/applications", {**of, "name": "unsure", "links": two, **unsure})
+    ramped = {"name": "ramped", "links": [{"model": "good"}], "policy": "exp3", "ramp": 0.5}
+    server.call("POST", "/applications", {**of, **ramped})
+    server.deploy("good", answering("wrong"))
+    gate.touch()
+    until(lambda: server.call("GET", "/models/dies/versions/1")["condition"] == "crash_loop")
+    row = [1.0, 2.0]
+    asked = [server.predict("ramped", row)["query_id"] for _ in range(60)]
+    told = [{"query_id": one, "label": "right"} for one in asked]
+    assert server.observe("ramped", observations=told).status_code == 200
+    until(lambda: server.call("GET", "/models/good")["current"] == "1")
+    with chromium() as browser:
+        screen = Screen(browser, server.place.management_url)
+        page = screen.page
+        screen.log_in(server.token)
+        dies = page.get_by_role("region", name="Models").locator("tbody tr").first
+        expect(dies).to_contain_text("dies")
+        expect(dies.locator(".state")).to_have_text("crash loop")
+        expect(dies).to_contain_text("0 of 1")
+
+        def asks_somebody() -> bool:
+            assert server.predict("unsure", row)["output"] == "ask somebody"
+            return page.get_by_text("100 % low confidence").is_visible()
+
+        until(asks_somebody)
+        assert (
+            page.get_by_role("region", name="Applications").locator("tr", has_text="unsure").locator(".bad").count()
+            == 0
+        )
+
+        screen.go("applications/crashes")
+        expect(page.get_by_role("region", name="Versions that it asks")).to_contain_text("exited with code 7")
+        screen.go("applications/idle")
+        expect(page.locator(".chart", has_text="Latency")).to_contain_text("No query was answered in this time.")
+        expect(page.locator(".chart", has_text="Loss of each model")).to_contain_text("No feedback came in this time.")
+
+        screen.go("applications/ramped")
+        newcomer = page.get_by_role("region", name="Newcomers").locator("tbody tr")
+        (stopped,) = server.call("GET", "/applications/ramped")["newcomers"]
+        expect(newcomer).to_contain_text(f"stopped: {stopped['feedback']} of its answers with feedback lost 1.000")
+        expect(newcomer.locator("td.number").nth(1)).to_have_text(f"{stopped['feedback']} answers")
+
+        phone = Screen(browser, server.place.management_url, 390)
+        phone.log_in(server.token, "events")
+        message = phone.page.locator("td", has_text="ends again and again")
+        message.scroll_into_view_if_needed()
+        expect(message).to_be_in_viewport(ratio=1)
+        assert not phone.is_too_wide and screen.faults == phone.faults == []
