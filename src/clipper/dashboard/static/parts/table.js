@@ -48,7 +48,7 @@ export function Table({ title, columns, rows, keyOf, empty }) {
 function Row({ row, columns }) {
   const [first, ...others] = columns;
   return html`<tr>
-    <th scope="row" class=${classOf(first)}>${first.cell(row)}</th>
+    <th scope="row" class=${classOf(first)} data-label=${first.name}>${first.cell(row)}</th>
     ${others.map((column) => html`<td class=${classOf(column)} data-label=${column.name}>${column.cell(row)}</td>`)}
   </tr>`;
 }
