@@ -9,7 +9,7 @@ import pytest
 
 from clipper.abstraction import model_queue as model_queue_module
 from clipper.abstraction.batching import scheduler as scheduler_module
-from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS
+from clipper.abstraction.counts import MAX_MESSAGE_CHARACTERS
 from clipper.abstraction.notices import MAX_NOTIFIED
 from clipper.containers.protocol.frames import HEADER_BYTES
 from clipper.containers.protocol.messages import decode_welcome, encode_welcome
@@ -209,6 +209,8 @@ def test_failures_of_rows_of_batches_and_of_counts(run: Callable[..., None]) -> 
         await until_async(lambda: rows[1].done)
         assert outputs(rows[0]) == ["1"]
         assert failure(rows[1]) == ("model_error", "x" * MAX_MESSAGE_CHARACTERS)
+        reading = bench.queue.reading()
+        assert (reading.model_errors, reading.last_error) == (1, "x" * MAX_MESSAGE_CHARACTERS)
         whole = bench.ask(b"w" * 8)
         await until_async(lambda: container.batches)
         container.take().fail("it raised")

@@ -85,15 +85,17 @@ ALLOWED: dict[str, frozenset[str]] = {
         "dashboard": "",
         "management.events": "",
         "management.learned": "",
-        "management.reports": "management.learned",
+        "management.recent": "",
+        "management.reports": "management.learned management.recent",
         "management.series": "",
-        "management.schemas": "management.learned settings",
+        "management.schemas": "management.learned management.recent settings",
         "metrics": "management.learned management.schemas control.statistics",
         "management": "dashboard hosts management.events management.reports management.schemas management.series "
         "settings tls",
         "supervisor": "build events extras log_format rollout managers.reconcile home hosts malloc open_files "
         "management management.events "
-        "management.learned management.reports management.schemas management.series metrics metrics.histogram "
+        "management.learned management.recent management.reports management.schemas management.series metrics "
+        "metrics.histogram "
         "managers managers.environments "
         "managers.open registry lease control control.address control.difference inputs "
         "processes series selection.trial selection.learning run_as settings selection.policies selection.stores "
@@ -109,7 +111,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "apply": "client home management.schemas manifest packaging settings",
         "load": "client.http_api pages tls",
         "cli": "apply backup build client dashboard decisions decisions.evaluation extras home hosts load manifest "
-        "packaging management.events management.learned management.reports management.schemas pages run_as settings "
+        "packaging management.events management.learned management.recent management.reports management.schemas pages "
+        "run_as settings "
         "tls",
     }.items()
 }

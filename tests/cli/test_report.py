@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from clipper.cli import report_summary as summary
 from clipper.cli.report_page import as_page
 from clipper.management.learned import Standing
+from clipper.management.recent import LastMinute
 from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
 
 
@@ -93,9 +94,13 @@ def test_rows_have_the_best_first_and_nothing_where_nothing_is_known() -> None:
 
 
 def test_notes_tell_of_what_is_no_model_s() -> None:
-    first, second = summary.notes(report(latency=Latency(1.0, 2.0, 3.0)))
+    recent = LastMinute(1060, 3, {"timeout": 3}, {"model_error": 40, "no_replica": 0}, {"timeout": "m did not answer"})
+    first, second, third, fourth = summary.notes(report(latency=Latency(1.0, 2.0, 3.0), last_minute=recent))
     assert "confidence 0.95 at all times at once" in first
-    assert "10 queries, 2 defaults (timeout 2), no errors, 1 later than 20 ms, p99 3 ms" in second
+    assert "10 queries, 2 defaults (timeout 2), no errors, 1 not within 20 ms, p99 3 ms" in second
+    assert third == "in the last minute: 1,060 queries, 40 errors (model_error 40), 3 defaults (timeout 3), 3 late"
+    assert fourth == "the last timeout: m did not answer"
+    assert summary.of_last_minute(LastMinute()) == "no queries"
 
 
 @pytest.mark.parametrize(

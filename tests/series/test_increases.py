@@ -31,7 +31,7 @@ applications = st.builds(
     count,
     loss,
 )
-versions = st.builds(VersionReading, st.just("m"), st.just("1"), *[count] * 9, st.integers(0, 3))
+versions = st.builds(VersionReading, st.just("m"), st.just("1"), *[count] * 9, st.integers(0, 3), count, count)
 
 
 def numbers(reading: ApplicationReading) -> list[float]:

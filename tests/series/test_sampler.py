@@ -83,6 +83,45 @@ def test_the_first_reading_is_where_counting_begins() -> None:
     assert [one is not None for one in values(sampler, "p99_ms")] == [False, True, False, True]
 
 
+def test_of_an_application_that_came_since_the_last_step_all_is_counted() -> None:
+    """Its first queries may fail, and nobody would see it."""
+    sampler, none = Sampler(0.0), facts(7, applications=())
+    sampler.take(0.01, none, {7: NOTHING})
+    # Pages that are asked for in between know it before the sampler does.
+    sampler.forget_former({"app": "app#1"})
+    sampler.take(STEP_S + 0.01, facts(7), {7: said(20)})
+    assert values(sampler, "rate") == [None, 10.0]
+    assert sampler.recent.answers("app").queries == 20
+    # From then on it is as any other: a worker that is new to the sampler begins with its first reading.
+    sampler.take(2 * STEP_S + 0.01, facts(7, 8), {7: said(20), 8: said(1000)})
+    assert sampler.recent.answers("app").queries == 20
+    # Of one made again under the name, a worker may still say what it counted of the one before.
+    again = facts(7, 8, applications=(ApplicationFacts("app", "app#2", 20.0),))
+    sampler.take(3 * STEP_S + 0.01, again, {7: said(30), 8: said(1001)})
+    assert sampler.recent.answers("app").queries == 0
+
+
+def test_of_what_a_worker_did_not_have_when_it_was_asked_all_is_counted() -> None:
+    """A version is asked nothing before an application links it, and then its first queries may fail."""
+    sampler = Sampler(0.0)
+    failed = VersionReading("m", "2", 6, 6, 6, 0.0, 6, 0.0, 0, 0, 0, 8, 0, 6, "boom")
+    run(sampler, {7: NOTHING, 8: NOTHING}, {7: Answer((), (failed,)), 8: NOTHING})
+    assert sampler.recent.rows(("m", "2")).failed == 6
+    # What nobody was asked for may have been counted at any time.
+    sampler = Sampler(0.0)
+    run(sampler, {7: Answer((), (failed,))}, {7: NOTHING})
+    assert sampler.recent.rows(("m", "2")).failed == 0
+
+
+def test_the_last_minute_goes_on_without_answers_of_workers() -> None:
+    sampler = Sampler(0.0)
+    run(sampler, {7: said(0)}, {7: said(10)})
+    assert sampler.recent.answers("app").queries == 10
+    for step in range(2, 40):
+        sampler.take(step * STEP_S + 0.01, facts(7), {})
+    assert sampler.recent.answers("app").queries == 0
+
+
 def test_what_is_asked_for_are_the_marks_of_the_last_readings() -> None:
     sampler = Sampler(0.0)
     assert sampler.marks(7, facts()) == ({"app": NO_MARK}, (("m", "2", NO_MARK),))

@@ -6,18 +6,23 @@ from clipper.control.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionLoa
 from clipper.metrics.histogram import Histogram
 from clipper.types import ModelId
 
+# A model's error is cut to this length in an answer; the container's log has the whole error.
+MAX_MESSAGE_CHARACTERS = 300
+
 
 class VersionCounts:
     """The query path increments these counters, so they are plain attributes.
 
     Attributes:
         turned_away: predictions that found the queue full; the queue counts those that it accepts.
+        last_error: the latest message of ``model_errors``; empty if there was none.
     """
 
     __slots__ = (
         "batch_latency_s",
         "batch_size",
         "expired",
+        "last_error",
         "model_errors",
         "outputs",
         "queue_wait_s",
@@ -27,9 +32,16 @@ class VersionCounts:
 
     def __init__(self) -> None:
         self.turned_away = self.outputs = self.model_errors = self.rejected = self.expired = 0
+        self.last_error = ""
         self.queue_wait_s = Histogram(LATENCY_BOUNDS_S)
         self.batch_size = Histogram(SIZE_BOUNDS)
         self.batch_latency_s = Histogram(LATENCY_BOUNDS_S)
+
+    def count_error(self, message: str) -> str:
+        """Count a row on which the model failed; return the message in the length in which it is told."""
+        self.model_errors += 1
+        self.last_error = message[:MAX_MESSAGE_CHARACTERS]
+        return self.last_error
 
     def statistics(self, model: ModelId, scheduler: Scheduler, table: CacheTable | None) -> VersionStatistics:
         return VersionStatistics(
@@ -72,7 +84,7 @@ class VersionCounts:
             model=model.name,
             version=model.version,
             # The limit has bits of its own, so that its change cannot cancel one of the counts.
-            mark=sent + answered + hits + joins + misses + limit * (1 << 40),
+            mark=sent + answered + hits + joins + misses + self.model_errors + limit * (1 << 40),
             batches_sent=sent,
             rows=int(self.batch_size.sum),
             wait_s=self.queue_wait_s.sum,
@@ -82,4 +94,7 @@ class VersionCounts:
             cache_joins=joins,
             cache_misses=misses,
             batch_limit=limit,
+            outputs=self.outputs,
+            model_errors=self.model_errors,
+            last_error=self.last_error,
         )

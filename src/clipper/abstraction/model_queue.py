@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 MAX_QUEUE_LENGTH = 16_384
 # The same bound for large inputs: a few hundred images fit.
 MAX_QUEUE_BYTES = 256 * 1024 * 1024
-# A model's error is cut to this length in an answer; the container's log has the whole error.
-MAX_MESSAGE_CHARACTERS = 300
 
 # So many numbers of arrays go into answers in one turn of the loop: a millisecond, if they become JSON.
 MAX_ELEMENTS = 16_384
@@ -411,8 +409,7 @@ class ModelQueue:
                 waiter.on_output(name, output)
 
     def _fail_output(self, work: Work, message: str) -> None:
-        self._counts.model_errors += 1
-        self._fail(work, "model_error", message[:MAX_MESSAGE_CHARACTERS])
+        self._fail(work, "model_error", self._counts.count_error(message))
 
     def _fail(self, work: Work, code: str, message: str) -> None:
         for waiter in self._forget(work):

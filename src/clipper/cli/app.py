@@ -20,7 +20,7 @@ from clipper.cli.options import (
     parse_parameters,
 )
 from clipper.cli.output import Output
-from clipper.cli.report_summary import of_test
+from clipper.cli.report_summary import explanations, of_last_minute, of_test
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
 from clipper.errors import InvalidArgument
@@ -97,8 +97,9 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
     """List the applications."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.applications()
+    rows = [(*_row(app), None if app.last_minute is None else of_last_minute(app.last_minute)) for app in found]
     Output(as_json).table(
-        found, _COLUMNS, [_row(app) for app in found], "no applications; next: clipper app create NAME --model MODEL"
+        found, (*_COLUMNS, "last minute"), rows, "no applications; next: clipper app create NAME --model MODEL"
     )
 
 
@@ -260,9 +261,16 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("queries a second", "no limit" if app.max_per_second is None else f"{app.max_per_second:g}"),
         ("test", None if app.test is None else of_test(app.test)),
         ("policy problem", app.problem),
+        *_last_minute(app),
         *((f"newcomer {one.model}:{one.version}", _newcomer_text(one)) for one in app.newcomers),
         *((f"ramp of {one.model}:{one.version}", _ended_text(one)) for one in app.ended_ramps),
     ]
+
+
+def _last_minute(app: Application) -> list[tuple[str, object]]:
+    if app.last_minute is None:
+        return []
+    return [("last minute", of_last_minute(app.last_minute)), *(("", text) for text in explanations(app.last_minute))]
 
 
 def _ramp_text(ramp: float, newcomers: Sequence[Newcomer]) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 
 from clipper.management.learned import Standing
+from clipper.management.recent import LastMinute
 from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 
 COLUMNS = (
@@ -96,11 +97,26 @@ def notes(report: Report) -> list[str]:
         "feedback comes whatever the loss is",
         f"policy {report.policy}, loss {report.loss}; since the workers started: {queries:,d} queries, "
         f"{_reasons('defaults', defaults, report.defaults)}, {_reasons('errors', errors, report.errors)}, "
-        f"{report.slo_misses:,d} later than {report.slo_ms:g} ms",
+        f"{report.slo_misses:,d} not within {report.slo_ms:g} ms",
     ]
     if report.latency is not None:
         found[1] += f", p99 {report.latency.p99_ms:.3g} ms"
-    return found
+    recent = report.last_minute
+    return found if recent is None else [*found, f"in the last minute: {of_last_minute(recent)}", *explanations(recent)]
+
+
+def of_last_minute(recent: LastMinute) -> str:
+    """As text, e.g. ``60 queries, 58 errors (model_error 58), 2 late``."""
+    parts = [f"{recent.queries:,d} queries" if recent.queries else "no queries"]
+    for what, by_reason in (("errors", recent.errors), ("defaults", recent.defaults)):
+        if total := sum(by_reason.values()):
+            parts.append(_reasons(what, total, by_reason))
+    return ", ".join([*parts, *([f"{recent.late:,d} late"] if recent.late else ())])
+
+
+def explanations(recent: LastMinute) -> list[str]:
+    """A line for each reason of an error or default in the last minute: its latest explanation."""
+    return [f"the last {reason}: {text}" for reason, text in sorted(recent.explanations.items())]
 
 
 def title(group: ReportGroup) -> str:

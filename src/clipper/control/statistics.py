@@ -77,8 +77,9 @@ class StandingStatistics(Struct, frozen=True):
 
 
 class ApplicationStatistics(Struct, frozen=True):
-    """``defaults`` and ``errors`` count by reason; ``errors`` are answers without any output. ``test`` is None if the
-    policy is not a test.
+    """``defaults`` and ``errors`` count by reason; ``errors`` are answers without any output. ``slo_misses`` are
+    answers later than the SLO, and those without an output because no model answered within it. ``test`` is None if
+    the policy is not a test.
     """
 
     name: str
@@ -165,6 +166,7 @@ class ApplicationReading(Struct, frozen=True, array_like=True):
             counts of its histograms.
         confidence_sum: of the confidences in ``confidence``.
         feedback: pieces, whatever came of them.
+        explanations: by reason, the explanation of the latest default or error. It may quote a client's input.
     """
 
     name: str
@@ -180,6 +182,7 @@ class ApplicationReading(Struct, frozen=True, array_like=True):
     feedback: int
     answers_scored: int
     answer_loss: float
+    explanations: dict[str, str] = {}
 
 
 class VersionReading(Struct, frozen=True, array_like=True):
@@ -191,6 +194,8 @@ class VersionReading(Struct, frozen=True, array_like=True):
         batches_answered: ``service_s`` is the sum of their times in the replica.
         cache_joins: look-ups that found an equal input in flight.
         batch_limit: the smallest of its linked replicas; 0 if none is linked.
+        outputs, model_errors: rows that it answered, and rows on which it failed.
+        last_error: the model's message of the latest failure. It may quote a client's input.
     """
 
     model: str
@@ -205,6 +210,9 @@ class VersionReading(Struct, frozen=True, array_like=True):
     cache_joins: int
     cache_misses: int
     batch_limit: int
+    outputs: int = 0
+    model_errors: int = 0
+    last_error: str = ""
 
 
 class LimitStatistics(Struct, frozen=True):

@@ -5,6 +5,7 @@ from typing import Literal
 from msgspec import Struct
 
 from clipper.management.learned import Standing
+from clipper.management.recent import LastMinute
 
 Verdict = Literal["best", "as_good", "open", "alone", "no_feedback"]
 
@@ -87,6 +88,7 @@ class Report(Struct, frozen=True):
     Attributes:
         time_s: when the report was made, in seconds since 1970.
         feedback_per_s: since the workers started, like all fields after it. ``defaults`` and ``errors`` are by reason.
+        last_minute: what came of the queries of the last minute alone; None from an older server.
     """
 
     application: str
@@ -103,3 +105,4 @@ class Report(Struct, frozen=True):
     slo_misses: int
     latency: Latency | None
     groups: tuple[ReportGroup, ...]
+    last_minute: LastMinute | None = None

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Standing
+from clipper.management.recent import LastMinute
 from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, MaxInFlight, MaxPerSecond
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, ManagerName, VersionState
@@ -48,6 +49,7 @@ class Application(ApplicationSettings, frozen=True):
         newcomers: versions that are new to it and get a share of the queries, or, once stopped, no queries.
         ended_ramps: for each of its models the last version that was let through, while it answers.
         test: the state of the policy ``best_arm``; None with other policies, or if no worker was asked.
+        last_minute: what came of its queries; None where an application was changed just now.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Application(ApplicationSettings, frozen=True):
     newcomers: tuple[Newcomer, ...] = ()
     ended_ramps: tuple[EndedRamp, ...] = ()
     test: Standing | None = None
+    last_minute: LastMinute | None = None
 
 
 class ConfidenceBin(Struct, frozen=True):

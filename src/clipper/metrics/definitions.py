@@ -204,7 +204,7 @@ APPLICATION: Group[ApplicationStatistics] = Group(
             "counter", "clipper_defaults", "Answers with the default output, by reason.", lambda a: a.defaults, "reason"
         ),
         Number("counter", "clipper_errors", "Answers without any output, by error code.", lambda a: a.errors, "reason"),
-        Number("counter", "clipper_slo_misses", "Answers later than the SLO.", lambda a: a.slo_misses),
+        Number("counter", "clipper_slo_misses", "Queries without an output within the SLO.", lambda a: a.slo_misses),
         Histogram("clipper_query_latency_seconds", "Time from a query's arrival to its answer.", lambda a: a.latency_s),
     ),
     is_summed=True,

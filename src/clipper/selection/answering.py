@@ -164,7 +164,8 @@ class Answering:
         latencies = self.counts.latency_s
         latencies.counts[bisect_left(LATENCY_BOUNDS_S, latency_s)] += 1
         latencies.sum += latency_s
-        if latency_s > self._slo_s:
+        is_late = latency_s > self._slo_s
+        if is_late:
             self.counts.slo_misses += 1
         choice, output = query.choice, query.first_output
         # The policy may combine by the input, even if the input is not kept.
@@ -176,6 +177,9 @@ class Answering:
             self._joins.remember(query, now_s)
         if choice is None or output is None:
             self.answer_without(query, asker)
+            # The default or error is sent just before the deadline, by which no model's answer came.
+            if query.reason == "timeout" and not is_late:
+                self.counts.slo_misses += 1
         elif self._believes_one and len(choice.models) == 1:
             query.output = output
             key = query.arms.key(choice.models[0])
@@ -213,6 +217,7 @@ class Answering:
                     reason, explanation = target.why_late()
                     break
         query.reason = reason
+        counts.explanations[reason] = explanation
         if choice is not None:
             counts.missing.update(model for model in choice.models if model not in query.outputs)
         if terms.default is not None:

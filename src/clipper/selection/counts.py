@@ -16,6 +16,8 @@ from clipper.metrics.histogram import Histogram
 
 # Sets of models that are counted separately. Clipper's own policies ask one model or all.
 MAX_SETS = 1000
+# Characters of an explanation that a reading has: a model's error is as long at most, and a user's policy may say more.
+MAX_EXPLANATION = 300
 
 
 class ApplicationCounts:
@@ -29,6 +31,7 @@ class ApplicationCounts:
         answers_scored, answer_loss: the same for the application's answers, including defaults and errors.
         answer_loss_by_reason: ``answer_loss`` by cause: ``wrong`` for the models' output, or the error code for which
             there was no output or it was not believed.
+        explanations: by reason, that of the latest default or error.
         feedback: by outcome: ``joined``, ``duplicate``, ``late``, ``evicted``, ``unknown``, ``failed``.
     """
 
@@ -36,6 +39,7 @@ class ApplicationCounts:
         self.queries = self.slo_misses = self.policy_errors = 0
         self.defaults: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        self.explanations: dict[str, str] = {}
         self.latency_s = Histogram(LATENCY_BOUNDS_S)
         self.confidence = Histogram(CONFIDENCE_BOUNDS)
         self.selected: Counter[tuple[str, ...]] = Counter()
@@ -114,6 +118,7 @@ class ApplicationCounts:
             feedback=sum(self.feedback.values()),
             answers_scored=self.answers_scored,
             answer_loss=self.answer_loss,
+            explanations={reason: text[:MAX_EXPLANATION] for reason, text in self.explanations.items()},
         )
 
     def _selection(

@@ -16,7 +16,7 @@ OfVersion = TypeVar("OfVersion", VersionReading, VersionLoad)
 _OF_BATCHES = ("batches_sent", "wait_s", "batches_answered", "service_s")
 # What is counted since the queue was made. The other fields are names, or what is so at present.
 _COUNTED: Mapping[type[Struct], tuple[str, ...]] = {
-    VersionReading: (*_OF_BATCHES, "rows", "cache_hits", "cache_joins", "cache_misses"),
+    VersionReading: (*_OF_BATCHES, "rows", "cache_hits", "cache_joins", "cache_misses", "outputs", "model_errors"),
     VersionLoad: (*_OF_BATCHES, "arrivals", "late"),
 }
 
@@ -42,6 +42,7 @@ def application_increase(before: ApplicationReading | None, now: ApplicationRead
         now.feedback - before.feedback,
         now.answers_scored - before.answers_scored,
         now.answer_loss - before.answer_loss,
+        now.explanations,
     )
     return now if _has_fallen(increase) or _lacks(now, before) else increase
 
@@ -90,6 +91,7 @@ def _plus(one: ApplicationReading, other: ApplicationReading) -> ApplicationRead
         one.feedback + other.feedback,
         one.answers_scored + other.answers_scored,
         one.answer_loss + other.answer_loss,
+        {**one.explanations, **other.explanations},
     )
 
 

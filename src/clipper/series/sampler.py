@@ -13,6 +13,7 @@ from clipper.series.increases import (
     sum_of_versions,
     version_increase,
 )
+from clipper.series.recent import Recent
 from clipper.series.ring import SeriesRing, Subject
 from clipper.series.values import OF_OVERVIEW, Losses, Replicas, application_values, version_values
 
@@ -93,11 +94,14 @@ _Marks = tuple[dict[str, int], tuple[tuple[str, str, int], ...]]
 class _Worker:
     """The last reading of everything from one worker, and how often in a row it has not answered.
 
-    ``question``: what was asked for when there was nothing newer than these readings, and their marks.
+    Attributes:
+        lacked: what it did not have when it was last asked.
+        question: what was asked for when there was nothing newer than these readings, and their marks.
     """
 
     applications: dict[str, ApplicationReading] = field(default_factory=dict)
     versions: dict[tuple[str, str], VersionReading] = field(default_factory=dict)
+    lacked: set[str | tuple[str, str]] = field(default_factory=set)
     missed: int = 0
     question: tuple[_Asked, _Marks] | None = None
 
@@ -117,16 +121,19 @@ class _Counted:
 class Sampler:
     """Turns readings into series. Time comes in: ``now_s`` of a clock that never goes back.
 
-    The first reading of anything is where its counting begins, since nobody knows over which time it was counted.
+    The first reading of anything is where its counting begins, since nobody knows over which time it was counted; but
+    what a worker did not have in an earlier step it has counted since then.
 
     Attributes:
         ring: all series, of an hour. A worker is the subject ``worker``, its index.
         latest: the latest points of those series that ``OF_OVERVIEW`` names, for which there is always room.
+        recent: what came of the queries of the last minute.
     """
 
     def __init__(self, now_s: float, points: int = POINTS, max_series: int = MAX_SERIES) -> None:
         self.ring = SeriesRing(points, max_series)
         self.latest = SeriesRing(LATEST_POINTS, MAX_LATEST_SERIES)
+        self.recent = Recent(now_s)
         self._began_s = now_s
         self._step = -1
         self._turn = 0
@@ -134,6 +141,8 @@ class Sampler:
         self._read_s: dict[Subject, float] = {}
         self._workers: dict[int, _Worker] = {}
         self._ids: dict[str, str] = {}
+        # The applications and versions of the last step.
+        self._seen: set[str | tuple[str, str]] | None = None
         self._subjects: set[Subject] = set()
         # What the workers are asked for by these facts.
         self._facts: Facts | None = None
@@ -188,7 +197,9 @@ class Sampler:
         self.ring.begin(step)
         self.latest.begin(step)
         self._forget_others(facts)
-        counted, turns = self._counted(facts.workers, answers), _turns(facts)
+        self._note_what_came(facts, now_s)
+        counted, turns = self._counted(facts, answers), _turns(facts)
+        self.recent.add(now_s, counted.applications if counted else {}, counted.versions if counted else {})
         for one in islice(facts.applications, self._turn % turns, MAX_FOLLOWED, turns):
             subject = Subject("application", one.name)
             values, is_busy = self._application(one, counted, now_s - self._read_s.get(subject, self._began_s))
@@ -214,13 +225,32 @@ class Sampler:
                 self.latest.drop(subject)
                 self._losses.pop(name, None)
                 self._read_s.pop(subject, None)
+                self.recent.applications.forget(name)
                 for worker in self._workers.values():
                     worker.applications.pop(name, None)
+                    worker.lacked.discard(name)
                     worker.question = None
         self._ids = dict(ids)
 
-    def _counted(self, expected: Collection[int], answers: Mapping[int, Answer]) -> _Counted | None:
+    def _note_what_came(self, facts: Facts, now_s: float) -> None:
+        """Note of what has come since the last step that no worker had it then.
+
+        Not of applications made again under their names: a worker may still have counted of the one before.
+        """
+        names = {one.name for one in facts.applications}
+        versions = {(one.name, version) for one in facts.models for version in one.versions}
+        if self._seen is not None:
+            came = (names | versions) - self._seen
+            for key in came:
+                subject = Subject("application", key) if isinstance(key, str) else Subject("model", key[0])
+                self._read_s.setdefault(subject, now_s - STEP_S)
+            for worker in self._workers.values():
+                worker.lacked |= came
+        self._seen = names | versions
+
+    def _counted(self, facts: Facts, answers: Mapping[int, Answer]) -> _Counted | None:
         """What all workers have counted since the last whole step; None if this step is not one."""
+        expected = facts.workers
         for gone in self._workers.keys() - expected:
             del self._workers[gone]
         late = [self._workers[one] for one in expected - answers.keys() if one in self._workers]
@@ -230,6 +260,8 @@ class Sampler:
             return None
         for instance in expected - answers.keys():
             self._workers.pop(instance, None)
+        names, keys = self._asked_of(facts)
+        asked_for: set[str | tuple[str, str]] = {*names, *keys}
         begun: set[str | tuple[str, str]] = set()
         applications: defaultdict[str, list[ApplicationReading]] = defaultdict(list)
         versions: defaultdict[tuple[str, str], list[VersionReading]] = defaultdict(list)
@@ -240,14 +272,17 @@ class Sampler:
                 worker.question = None
             begun.update(worker.applications, worker.versions)
             for one in answer.applications:
-                if (before := worker.applications.get(one.name)) is not None:
+                before = worker.applications.get(one.name)
+                if before is not None or one.name in worker.lacked:
                     applications[one.name].append(application_increase(before, one))
                 worker.applications[one.name] = one
             for version in answer.versions:
                 key = version.model, version.version
-                if (known := worker.versions.get(key)) is not None:
+                known = worker.versions.get(key)
+                if known is not None or key in worker.lacked:
                     versions[key].append(version_increase(known, version))
                 worker.versions[key] = version
+            worker.lacked = (worker.lacked | asked_for).difference(worker.applications, worker.versions)
         return _Counted(
             {name: asked for name, each in applications.items() if (asked := sum_of_applications(each))},
             {key: ran for key, each in versions.items() if (ran := sum_of_versions(each))},
@@ -322,7 +357,9 @@ class Sampler:
         """Drop what is known of applications, models and workers that no longer exist."""
         ids = {one.name: one.id for one in facts.applications}
         versions = {(one.name, version) for one in facts.models for version in one.versions}
+        keys = versions | ids.keys()
         for worker in self._workers.values():
+            worker.lacked &= keys
             for name in worker.applications.keys() - ids.keys():
                 del worker.applications[name]
             for key in worker.versions.keys() - versions:

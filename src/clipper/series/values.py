@@ -7,7 +7,7 @@ from clipper.control.statistics import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_S, Appl
 from clipper.metrics.histogram import quantile
 
 # Series that every application and every model has, also before they have a value.
-OF_APPLICATIONS = ("rate", "p50_ms", "p99_ms", "slo_ms", "late_share", "default_share")
+OF_APPLICATIONS = ("rate", "p50_ms", "p99_ms", "slo_ms", "late_share", "default_share", "error_share")
 OF_MODELS = (
     "rate",
     "batch_size",

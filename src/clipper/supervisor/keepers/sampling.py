@@ -1,4 +1,4 @@
-"""Takes samples for the series: asks workers what they have counted, and looks at what runs."""
+"""Takes samples for the series and for what is wrong: asks workers what they have counted, and looks at what runs."""
 
 import asyncio
 import os
@@ -8,6 +8,7 @@ from collections import Counter
 from clipper.control.messages import GetReadings
 from clipper.managers.manager import Manager
 from clipper.processes.proc import CPU_TICKS, RESIDENT_PAGES, stat_fields
+from clipper.series.health import Health
 from clipper.series.sampler import STEP_S, Answer, ApplicationFacts, Facts, ModelFacts, ProcessFacts, Sampler
 from clipper.series.values import Replicas
 from clipper.supervisor.catalog import Catalog
@@ -24,11 +25,13 @@ class Sampling:
 
     Attributes:
         sampler: has the series.
+        health: says which applications and versions are in trouble.
         taken_at_s: when the newest sample was taken, in seconds since 1970.
     """
 
     def __init__(self, catalog: Catalog, manager: Manager, workers: Workers) -> None:
         self.sampler = Sampler(asyncio.get_running_loop().time())
+        self.health = Health()
         self.taken_at_s = time.time()
         self._catalog = catalog
         self._manager = manager
@@ -45,6 +48,7 @@ class Sampling:
         replies = await self._workers.ask_each(questions, ANSWER_TIMEOUT_S)
         answers = {instance: Answer(reply.applications, reply.versions) for instance, reply in replies}
         self.sampler.take(asyncio.get_running_loop().time(), facts, answers)
+        self.health.look(self.sampler.recent)
         self.taken_at_s = time.time()
 
     def _facts(self) -> Facts:

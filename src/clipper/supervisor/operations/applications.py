@@ -43,15 +43,20 @@ class ApplicationOperations:
         self._forgetter = parts.forgetter
         self._store_of_learning = parts.store
         self._ramps = parts.ramps
+        self._recent = parts.sampling.sampler.recent
 
     async def list_applications(self) -> list[Application]:
-        return [application_view(record, self._ramps) for _, record in sorted(self._catalog.applications.items())]
+        return [
+            application_view(record, self._ramps, recent=self._recent.answers(name))
+            for name, record in sorted(self._catalog.applications.items())
+        ]
 
     async def get_application(self, name: str) -> Application:
         is_test = self._catalog.application(name).selection.policy == "best_arm"
         problem = _problem(await self._asked(name))
         description = await self._workers.describe_policy(name, None) if is_test else None
-        return application_view(self._catalog.application(name), self._ramps, problem, description)
+        recent = self._recent.answers(name)
+        return application_view(self._catalog.application(name), self._ramps, problem, description, recent)
 
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
         self._catalog.application(name)
@@ -102,6 +107,7 @@ class ApplicationOperations:
     async def delete_application(self, name: str) -> None:
         record = self._catalog.application(name)
         self._catalog.commit(DeleteApplication(name), ForgetLater(record.state_id), by=CALLER.get())
+        self._recent.applications.forget(name)
         try:
             await self._reach_workers(f"that application {name!r} is deleted")
         finally:

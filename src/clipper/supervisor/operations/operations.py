@@ -57,6 +57,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._place = place
         self._started_s = time.monotonic()
         self._events = parts.events
+        self._health = parts.sampling.health
         self._keepers = parts.keepers
         self._certificates = parts.certificates
         self._leadership = parts.leadership
@@ -87,6 +88,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *self._problem_of_home(),
                 *(self._leadership.problems() if self._leadership is not None else ()),
                 *(self._nodes.problems() if self._nodes is not None else ()),
+                *self._health.problems(),
                 *self._catalog.problems(),
                 *self._keepers.problems(),
                 *self._ramps.problems(),

@@ -27,7 +27,7 @@ from clipper.selection.stores.store import EVERYONE
 from clipper.settings.application import link_names
 from clipper.supervisor.operations import rules
 from clipper.supervisor.operations.parts import Parts
-from clipper.supervisor.operations.views import test_view
+from clipper.supervisor.operations.views import last_minute_view, test_view
 from clipper.types import ModelId
 
 # A report has groups for this many contexts, as many as a page can show: of the latest contexts, each of which is read
@@ -53,6 +53,7 @@ class ReportOperations:
         self._catalog = parts.catalog
         self._workers = parts.workers
         self._store_of_learning = parts.store
+        self._recent = parts.sampling.sampler.recent
 
     async def report(
         self,
@@ -88,6 +89,7 @@ class ReportOperations:
             slo_misses=sum(each.slo_misses for each in counted.applications),
             latency=_latency(each.latency_s for each in counted.applications),
             groups=tuple(groups),
+            last_minute=last_minute_view(self._recent.answers(name)),
         )
 
     async def _contexts_with_most(self, state_id: str) -> list[str]:

@@ -11,6 +11,7 @@ from clipper.control import snapshot
 from clipper.control.messages import PolicyDescription
 from clipper.control.statistics import ApplicationStatistics
 from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Standing
+from clipper.management.recent import LastMinute
 from clipper.management.schemas import (
     Application,
     LearnedPolicy,
@@ -26,6 +27,7 @@ from clipper.managers.manager import Manager, SlotStatus
 from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.rollout import rollbacks
 from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK
+from clipper.series.recent import Answers
 from clipper.settings.application import Configured, Selection
 from clipper.settings.fields import shared
 from clipper.settings.version import Deployment
@@ -41,8 +43,10 @@ def application_view(
     ramps: Ramps,
     problem: str | None = None,
     description: PolicyDescription | None = None,
+    recent: Answers | None = None,
 ) -> Application:
-    """``problem`` and ``description`` are those of its policy, if workers were asked for them."""
+    """``problem`` and ``description`` are those of its policy, if workers were asked for them; ``recent`` is what came
+    of its queries of the last minute, if that is to be shown."""
     selection = record.selection
     ramped = [newcomer for newcomer in record.newcomers if newcomer.stopped is None]
     share = (selection.ramp or 0.0) / len(ramped) if ramped else 0.0
@@ -62,7 +66,12 @@ def application_view(
         **values,
         problem=problem,
         test=None if description is None else test_view(description),
+        last_minute=None if recent is None else last_minute_view(recent),
     )
+
+
+def last_minute_view(recent: Answers) -> LastMinute:
+    return msgspec.convert(recent, LastMinute, from_attributes=True)
 
 
 def _newcomer_view(newcomer: snapshot.Newcomer, share: float, outcome: snapshot.RampOutcome) -> Newcomer:

@@ -1,0 +1,157 @@
+"""What came of the queries of the last minute, by application, and of the rows, by version."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from clipper.control.statistics import ApplicationReading, VersionReading
+
+RECENT_S = 60.0
+# An application asked for a default below its threshold of confidence; for any other default it did not.
+ASKED_FOR = "low_confidence"
+
+Version = tuple[str, str]
+K = TypeVar("K", bound=Hashable)
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What came of queries.
+
+    Attributes:
+        queries: that were asked. Some of the answers may be to earlier ones.
+        late: answers later than the SLO, and defaults and errors because no model answered within it.
+        defaults, errors: by reason; an error is an answer without any output.
+        explanations: by the reasons of both, the explanation of the latest.
+    """
+
+    queries: int = 0
+    late: int = 0
+    defaults: Mapping[str, int] = field(default_factory=dict)
+    errors: Mapping[str, int] = field(default_factory=dict)
+    explanations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> Counter[str]:
+        """By reason, the queries that failed: with an error, or with a default that the application did not ask for."""
+        failed = Counter(self.errors) + Counter(self.defaults)
+        del failed[ASKED_FOR]
+        return failed
+
+    @property
+    def late_outputs(self) -> int:
+        """How many answers of models were later than the SLO."""
+        return max(self.late - self.defaults.get("timeout", 0) - self.errors.get("timeout", 0), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What came of the rows that a version was sent; ``last_error`` is empty if it failed on none."""
+
+    outputs: int = 0
+    failed: int = 0
+    last_error: str = ""
+
+
+def answers_of(counted: ApplicationReading) -> Answers:
+    """What came of the queries of one step."""
+    defaults, errors = (
+        {reason: count for reason, count in counts.items() if count} for counts in (counted.defaults, counted.errors)
+    )
+    reasons = defaults.keys() | errors.keys()
+    return Answers(
+        counted.queries,
+        counted.slo_misses,
+        defaults,
+        errors,
+        {reason: text for reason, text in counted.explanations.items() if reason in reasons},
+    )
+
+
+def sum_of_answers(all_: Iterable[Answers]) -> Answers:
+    """The sum; explanations are those of the last that has one."""
+    queries = late = 0
+    defaults: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    explanations: dict[str, str] = {}
+    for one in all_:
+        queries, late = queries + one.queries, late + one.late
+        defaults.update(one.defaults)
+        errors.update(one.errors)
+        explanations.update(one.explanations)
+    return Answers(queries, late, dict(defaults), dict(errors), explanations)
+
+
+def rows_of(counted: VersionReading) -> Rows:
+    """What came of the rows of one step."""
+    return Rows(counted.outputs, counted.model_errors, counted.last_error if counted.model_errors else "")
+
+
+def sum_of_rows(all_: Iterable[Rows]) -> Rows:
+    """The sum; the error is that of the last that has one."""
+    found = list(all_)
+    last = next((one.last_error for one in reversed(found) if one.last_error), "")
+    return Rows(sum(one.outputs for one in found), sum(one.failed for one in found), last)
+
+
+class Window(Generic[K, S]):
+    """What was counted in the steps of the last minute, by what it was counted of."""
+
+    def __init__(self, total: Callable[[Iterable[S]], S]) -> None:
+        self._total = total
+        # At most a step every two seconds.
+        self._steps: dict[K, deque[tuple[float, S]]] = {}
+
+    def add(self, now_s: float, counted: Mapping[K, S]) -> None:
+        for key, one in counted.items():
+            self._steps.setdefault(key, deque()).append((now_s, one))
+        for key, steps in list(self._steps.items()):
+            while steps and steps[0][0] <= now_s - RECENT_S:
+                steps.popleft()
+            if not steps:
+                del self._steps[key]
+
+    def __iter__(self) -> Iterator[K]:
+        """What something was counted of."""
+        return iter(self._steps)
+
+    def since(self, key: K, start_s: float) -> S:
+        """The sum of the steps after ``start_s``, of those that are still there."""
+        return self._total(one for at_s, one in self._steps.get(key, ()) if at_s > start_s)
+
+    def forget(self, key: K) -> None:
+        self._steps.pop(key, None)
+
+
+class Recent:
+    """The last minute of all applications and versions that are followed.
+
+    Attributes:
+        taken_s: when the latest step was added.
+    """
+
+    def __init__(self, now_s: float) -> None:
+        self.taken_s = now_s
+        self.applications: Window[str, Answers] = Window(sum_of_answers)
+        self.versions: Window[Version, Rows] = Window(sum_of_rows)
+
+    def add(
+        self,
+        now_s: float,
+        applications: Mapping[str, ApplicationReading],
+        versions: Mapping[Version, VersionReading],
+    ) -> None:
+        """Add a step: what was counted in it over all workers, and nothing of what was not counted."""
+        self.taken_s = now_s
+        self.applications.add(now_s, {name: answers_of(one) for name, one in applications.items()})
+        self.versions.add(now_s, {key: rows_of(one) for key, one in versions.items()})
+
+    def answers(self, application: str) -> Answers:
+        """Of an application's queries of the last minute."""
+        return self.applications.since(application, self.taken_s - RECENT_S)
+
+    def rows(self, version: Version) -> Rows:
+        """Of a version's rows of the last minute."""
+        return self.versions.since(version, self.taken_s - RECENT_S)
