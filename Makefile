@@ -23,7 +23,7 @@ help:
 	@echo "make batching  search the rules that the batching is measured beside, again; PROFILES=\"'3ms 4 replicas'\" picks some"
 	@echo "make regret  what policies lose by having to learn, beside the best settings of textbook policies; POLICIES=\"exp3 ucb1\" picks some"
 	@echo "make calibration  how sure answers about real pictures are and how often right, before and after feedback"
-	@echo "make best-arm  how often the test that ends itself is wrong, and how much feedback it takes; RUNS=400"
+	@echo "make best-arm  how often the test that ends itself, and reports, are wrong, and how much feedback they take; RUNS=1000"
 	@echo "make paper   the paper's figures that are not of this commit again, on real data; FIGURES=\"ensembles failure\" picks some"
 	@echo "make paper-cluster  the paper's figure 6 on a Ray cluster of four nodes on this machine, and Ray Serve on the same nodes"
 	@echo "make fuzz    send the server what nobody should, from all sides, for SECONDS=60"
@@ -190,6 +190,7 @@ conformance:
 RUNS ?= 400
 best-arm: setup
 	@$(PY) -m benchmarks.best_arm $(RUNS)
+	@$(PY) -m benchmarks.verdicts $(RUNS)
 
 regret:
 	@sh scripts/setup.sh paper

@@ -77,10 +77,25 @@ def report(*groups: ReportGroup, **fields: Any) -> Report:
         ({"test": FOUND}, "Not known yet. svm:1 is ahead"),
         ({"verdict": "alone"}, "svm:1 is the only linked model"),
         ({"verdict": "no_feedback", "best": None}, "There is no feedback yet"),
+        ({"best": None, "estimator": "none", "compared": 0.0}, "Not known."),
+        ({"verdict": "best", "sureness": 0.996, "compared": 2000.0}, "sure, after 2,000 pieces of feedback."),
     ],
 )  # fmt: skip
 def test_the_conclusion_says_who_how_sure_and_how_long(fields: dict[str, Any], text: str) -> None:
     assert text in summary.conclusion(report(), group(**fields))
+
+
+WEIGHTED = {"estimator": "weighted", "compared": 2000.0, "basis": "compared over all queries alike"}
+
+
+def test_it_says_by_what_models_are_compared_if_that_is_not_all_feedback() -> None:
+    assert summary.basis(group()) is None
+    assert summary.basis(group(basis="compared by means", compared=2468.0)) is None
+    assert summary.basis(group(basis="compared by means; 2 are left out", compared=2466.0)) is not None
+    assert summary.basis(group(**WEIGHTED)) == "compared over all queries alike"
+    assert "<p>Compared over all queries alike.</p>" in as_page(report(group(**WEIGHTED)))
+    assert "if mean losses do not change" in summary.notes(report())[0]
+    assert "if feedback comes whatever" in summary.notes(report(group(**WEIGHTED)))[0], "these may change"
 
 
 def test_rows_have_the_best_first_and_nothing_where_nothing_is_known() -> None:

@@ -13,6 +13,8 @@ from three_models import ROW, with_application
 
 from clipper.cli.main import main
 from clipper.client import Clipper
+from clipper.selection.learning.comparison import PooledEvidence, compare
+from clipper.selection.learning.confidence_sequences import Evidence
 from waiting import until
 
 # How often each label is right: the models answer 1, 2 and 3, so that this is one minus their mean losses.
@@ -128,6 +130,43 @@ def test_the_command_tells_it_as_text_json_and_a_page(
     html = page.read_text()
     # Of all queries both charts. In the context a worker that had not seen the end may have asked another model.
     assert html.count("<svg") in (3, 4)
+
+
+def test_a_model_that_a_policy_asks_where_queries_are_hard_is_not_reported_as_worse(taught: Server) -> None:
+    """It loses 0.325 over all queries and the other 0.4. By the means of losses the other would be the best."""
+    losses = {"hard": {1: 0.4, 2: 0.8}, "easy": {1: 0.25, 2: 0.0}}
+    random, lost, told = Random(7), {1: 0.0, 2: 0.0}, {1: 0, 2: 0}
+    links = [{"model": "one"}, {"model": "two"}]
+    taught.call("POST", "/applications", {"name": "picks", "slo_ms": 20_000, "links": links, "policy": "exp3"})
+    for index in range(40):
+        observations = []
+        for _ in range(AT_ONCE // 2):
+            for context in losses:
+                answer = taught.predict("picks", ROW, context=context)
+                loss = float(random.random() < losses[context][answer["output"]])
+                lost[answer["output"]] += loss
+                told[answer["output"]] += 1
+                observations.append({"query_id": answer["query_id"], "reward": 1.0 - loss})
+        assert taught.observe("picks", observations=observations).status_code == 200, index
+    by_means = compare(
+        ("1", "2"),
+        PooledEvidence({str(model): Evidence(told[model], lost[model]) for model in told}, sum(told.values())),
+        0.95,
+        0.0,
+    )
+    assert (by_means.verdict, by_means.best) == ("best", "2"), "this is what must not be reported"
+    with Clipper.connect(home=taught.home) as clipper:
+        everything, *contexts = clipper.report("picks", by_context=True).groups
+    assert (everything.estimator, everything.compared, everything.verdict) == ("weighted", 1600.0, "open")
+    assert "one over the probability" in everything.basis
+    for model, mean in (("one", 0.325), ("two", 0.4)):
+        found = next(each for each in everything.models if each.model == model)
+        assert found.interval.low < mean < found.interval.high
+    # Within a context it is the policy's past alone that picks.
+    assert {(each.context, each.estimator, each.verdict, each.best) for each in contexts} == {
+        ("hard", "pooled", "best", "one"),
+        ("easy", "pooled", "best", "two"),
+    }
 
 
 @pytest.mark.parametrize(

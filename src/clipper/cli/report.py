@@ -64,6 +64,8 @@ def report(
         out.done(group, f"{summary.title(group)}: {summary.conclusion(found, group)}")
         if group.test is not None and group.test.winner is None:
             out.note(summary.of_test(group.test))
+        if (basis := summary.basis(group)) is not None:
+            out.note(basis)
         if group.problem is not None:
             out.warn(group.problem)
         out.table(group, summary.COLUMNS, summary.rows(group), "no models")

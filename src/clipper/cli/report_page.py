@@ -28,6 +28,8 @@ def _group(report: Report, group: ReportGroup) -> list[str]:
     if group.test is not None and group.test.winner is None:
         text = summary.of_test(group.test)
         parts.append(f"<p>{escape(text[:1].upper() + text[1:])}.</p>")
+    if (basis := summary.basis(group)) is not None:
+        parts.append(f"<p>{escape(basis[:1].upper() + basis[1:])}.</p>")
     if group.problem is not None:
         parts.append(f'<p class="warning">{escape(group.problem)}</p>')
     parts.append(table(summary.COLUMNS, [[cell or "" for cell in row] for row in summary.rows(group)]))

@@ -26,6 +26,7 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
 def conclusion(report: Report, group: ReportGroup) -> str:
     """Which model is better, how sure that is, and how long it takes until it is known."""
     names = {model.model: _name(model) for model in group.models}
+    compared = _count(group.feedback if group.compared is None else group.compared)
     best = names.get(group.best or "", group.best)
     if group.verdict == "no_feedback":
         return "There is no feedback yet, so nothing is known about the models."
@@ -34,16 +35,14 @@ def conclusion(report: Report, group: ReportGroup) -> str:
     if group.test is not None and group.test.winner is not None and group.verdict != "open":
         return f"The test is over: {of_test(group.test, names.get(group.test.winner))}."
     if group.verdict == "best":
-        return (
-            f"{best} is the best: this is {_percent(group.sureness)} sure, after {_count(group.feedback)} pieces of "
-            "feedback."
-        )
+        return f"{best} is the best: this is {_percent(group.sureness)} sure, after {compared} pieces of feedback."
     if group.verdict == "as_good":
         return (
             f"No model is better than {best} by more than {report.tolerance:g}: this is {_percent(report.confidence)} "
-            f"sure, after {_count(group.feedback)} pieces of feedback. It is {_percent(group.sureness)} sure that "
-            "it is the best."
+            f"sure, after {compared} pieces of feedback. It is {_percent(group.sureness)} sure that it is the best."
         )
+    if best is None:
+        return "Not known."
     text = f"Not known yet. {best} is ahead; it is {_percent(group.sureness)} sure that it is the best. "
     if group.more_feedback is None:
         return text + "How much feedback is needed cannot be said: some model has none, or is too much like it."
@@ -89,12 +88,20 @@ def rows(group: ReportGroup) -> list[Sequence[str | None]]:
     return found
 
 
+def basis(group: ReportGroup) -> str | None:
+    """What a comparison rests on, if it is not simply all feedback."""
+    is_plain = group.estimator == "pooled" and (group.compared is None or group.compared >= group.feedback - 0.5)
+    return None if is_plain or not group.basis else group.basis
+
+
 def notes(report: Report) -> list[str]:
     """What the intervals assume, and the numbers of the application as a whole."""
     queries, defaults, errors = report.queries, sum(report.defaults.values()), sum(report.errors.values())
+    estimators = {group.estimator for group in report.groups}
+    changes = "if mean losses do not change and" if "pooled" in estimators else "if"
     found = [
-        f"intervals hold with confidence {report.confidence:g} at all times at once, if mean losses do not change and "
-        "feedback comes whatever the loss is",
+        f"intervals hold with confidence {report.confidence:g} at all times at once, {changes} feedback comes whatever "
+        "the loss is",
         f"policy {report.policy}, loss {report.loss}; since the workers started: {queries:,d} queries, "
         f"{_reasons('defaults', defaults, report.defaults)}, {_reasons('errors', errors, report.errors)}, "
         f"{report.slo_misses:,d} not within {report.slo_ms:g} ms",

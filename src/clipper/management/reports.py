@@ -10,6 +10,10 @@ from clipper.management.recent import LastMinute
 Verdict = Literal["best", "as_good", "open", "alone", "no_feedback"]
 
 
+# By the means of all losses; by losses over the probabilities of choices; or what is needed is not known.
+Estimator = Literal["pooled", "weighted", "none"]
+
+
 class Bounds(Struct, frozen=True):
     low: float
     high: float
@@ -31,7 +35,8 @@ class ReportedModel(Struct, frozen=True):
         version: None if the model has no current version.
         share: of the queries that would ask it now; if several models answer together, its share of the answer.
         scored: how many pieces of feedback on it have ever come.
-        mean_loss: None without feedback. It is in ``interval`` with the report's confidence, at all times at once.
+        mean_loss: its estimate, on all queries that are compared; None if nothing is known of it. The mean is in
+            ``interval`` with the report's confidence, at all times at once.
         worse_by: an interval of its mean loss minus that of the best model; None for the best model, for one without
             feedback, and for one that is not linked.
         sureness: from 0 to 1, that the best model is better.
@@ -67,6 +72,10 @@ class ReportGroup(Struct, frozen=True):
             seconds that this takes at ``feedback_per_s``.
         test: of the application's policy, if that is a test and the group is all queries. Its finding is the verdict
             even if feedback that came since would leave the verdict open.
+        estimator: what models are compared by: ``pooled``, the means of all their losses; ``weighted``, losses over the
+            probabilities of choices, if these depend on what comes with a query; ``none`` if that is not known.
+        compared: how many pieces of feedback the comparison rests on.
+        basis: the estimator, and what feedback it leaves out, in words.
         problem: why the workers do not describe the policy; None if they do.
     """
 
@@ -79,6 +88,9 @@ class ReportGroup(Struct, frozen=True):
     more_s: float | None
     models: tuple[ReportedModel, ...]
     test: Standing | None = None
+    estimator: Estimator = "pooled"
+    compared: float | None = None
+    basis: str = ""
     problem: str | None = None
 
 

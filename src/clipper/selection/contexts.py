@@ -19,6 +19,7 @@ from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import Amount, Keyed
 from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.weighing import prefix_of, surplus
 from clipper.selection.stores.gathered_reads import READ_AT_ONCE
 from clipper.selection.stores.store import EVERYONE, Store
 
@@ -103,6 +104,8 @@ class Contexts:
     def follow_arms(self, arms: Arms) -> None:
         """Set the versions behind the links' names."""
         if arms != self.arms:
+            if arms.lineup != self.arms.lineup and self.is_loaded:
+                self._uncertain.add(EVERYONE)  # what an earlier lineup has left may be too much by now
             self.arms = arms
 
     def totals(self, context: str | None) -> Totals | None:
@@ -194,8 +197,11 @@ class Contexts:
             except StoreUnavailable:
                 continue
             self._keep(None if name == EVERYONE else name, ledger)
-            # A state keeps the sums of two epochs, or it would take ever longer to read.
-            if stale := ledger.stale():
+            # A state keeps the sums of two epochs, and of a few lineups, or it would take ever longer to read.
+            outdated = surplus(ledger.totals().numbers, self.arms.lineup) if name == EVERYONE else ()
+            surpluses = [key for lineup in outdated for key in ledger.keys_of(prefix_of(lineup))]
+            if stale := ledger.stale() + surpluses:
+                ledger.drop(surpluses)
                 ledger.drop_stale()
                 await self._store.forget(self._application, name, stale)
             self._uncertain.discard(name)

@@ -13,9 +13,11 @@ from clipper.control.feedback import Feedback
 from clipper.errors import InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
 from clipper.selection.application import Application
 from clipper.selection.asked import Asked, AskedByName
+from clipper.selection.feedback.picking import weights_of
 from clipper.selection.feedback.scoring import lesson, shown_of_newcomers
-from clipper.selection.learning.tally import Amount
-from clipper.selection.learning.totals import Key
+from clipper.selection.learning.tally import Amount, Keyed
+from clipper.selection.learning.totals import TELLS_PICKED, Key
+from clipper.selection.learning.weighing import has_begun, weighed
 from clipper.selection.lessons import Joined, Scored, join, learn, missing_models
 from clipper.selection.policies.policy import JudgedQuery, Totals
 from clipper.selection.query import Query
@@ -169,12 +171,17 @@ class Learner:
         committer = application.surroundings.committer
         if policy.feedback == "all" or not policy.learns or not contexts.is_loaded or not committer.has_room:
             return
-        made_up = outcomes.make_up()
+        made_up, prior = outcomes.make_up(), contexts.prior()
         increments: dict[Key, Amount] = {}
         try:
             for each in made_up:
-                seen = JudgedQuery(packed_features=each.features)
-                taught = lesson(policy, each.choice, {each.name: each.loss}, contexts.prior(), seen, {each.name: 1.0})
+                seen, losses = JudgedQuery(packed_features=each.features), {each.name: each.loss}
+                # Their contexts are not kept.
+                is_picked = terms.selector.goes_by == "query" or has_begun(prior, each.arms.lineup)
+                taught: Keyed = lesson(policy, each.choice, losses, prior, seen, {each.name: 1.0}, is_picked=is_picked)
+                if is_picked:
+                    weights = weights_of(each.choice, (), application.surroundings.random)
+                    taught = {**taught, **weighed(losses, weights, each.arms.lineup, each.arms.names, prior)}
                 for key, amount in each.arms.keyed(taught).items():
                     increments[key] = increments.get(key, 0.0) + each.times * amount
                 shown = shown_of_newcomers(
@@ -187,6 +194,8 @@ class Learner:
             return
         if not increments:
             return
+        if not prior.observations:
+            increments["", TELLS_PICKED] = 1.0
         entries = contexts.begin(None, increments)
 
         def remember(was_added: bool) -> None:

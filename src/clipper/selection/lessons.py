@@ -7,8 +7,12 @@ from clipper.control.feedback import Feedback
 from clipper.errors import NotFound
 from clipper.selection.application import Application
 from clipper.selection.feedback.outcomes import mixed
+from clipper.selection.feedback.picking import Picked, how_picked, weights_of
 from clipper.selection.feedback.scoring import default_loss, lesson, loss_of_answer, score, shown_of_newcomers
+from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.tally import Keyed
+from clipper.selection.learning.totals import TELLS_PICKED
+from clipper.selection.learning.weighing import has_begun, weighed
 from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, Totals
 from clipper.selection.query import Query
 
@@ -145,10 +149,18 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
     states: dict[str | None, Totals] = {None: prior}
     if joined.context is not None:
         states[joined.context] = joined.totals
-    lessons: dict[str | None, Keyed] = {
-        each: arms.keyed(lesson(policy, choice, losses, totals, judged, missed, is_reward=is_reward))
-        for each, totals in states.items()
-    }
+    picked = _picked(application, joined, is_reward=is_reward)
+    lessons: dict[str | None, Keyed] = {}
+    for each, totals in states.items():
+        is_picked = picked.among_all if each is None else picked.in_context
+        lessons[each] = arms.keyed(
+            lesson(policy, choice, losses, totals, judged, missed, is_reward=is_reward, is_picked=is_picked)
+        )
+    if picked.is_weighed or (not picked.among_all and _is_weighed_anyway(arms, prior, joined.context)):
+        weights = weights_of(choice, terms.shadows if query is not None else (), application.surroundings.random)
+        lessons[None] = {**lessons[None], **arms.keyed(weighed(losses, weights, arms.lineup, arms.names, prior))}
+    if not prior.observations:
+        lessons[None] = {**lessons[None], ("", TELLS_PICKED): 1.0}
     if confidences is not None and confidences.calibrates and said is not None:
         lessons[None] = {**lessons[None], **confidences.taught(feedback, said, arms, query)}
     if arms.ramps and would_lose is not None:
@@ -158,6 +170,35 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
     names = {name: name if terms.arms.key(name) == arms.key(name) else arms.key(name) for name in losses}
     losses_shown = {names[name]: each for name, each in losses.items()}
     return Scored(losses, losses_shown, answer_loss, reason, no_answer), lessons
+
+
+def _is_weighed_anyway(arms: Arms, totals: Totals, context: str | None) -> bool:
+    """Return whether losses are weighed also if what came with the query did not pick its models.
+
+    It is so if others of the lineup are; and if the application's means are from before these were told apart.
+    """
+    return has_begun(totals, arms.lineup) or (
+        context is not None and totals.observations > 0 and not totals.number("", TELLS_PICKED)
+    )
+
+
+def _picked(application: Application, joined: Joined, *, is_reward: bool) -> Picked:
+    """Return how the models of what the feedback is on were picked."""
+    selector, selection = application.terms.selector, application.snapshot.selection
+    policy, goes_by = selector.policy, selector.goes_by
+    if policy.feedback == "all":
+        goes_by = "nothing"
+    elif goes_by == "nothing" and policy.learns and not selection.prior_weight:
+        goes_by = "context"  # each context then has learned by itself
+    totals = joined.totals
+    return how_picked(
+        goes_by,
+        learns=policy.learns,
+        is_pinned=joined.query is not None and joined.query.pinned is not None,
+        has_context=joined.context is not None,
+        knows_context=totals is not application.contexts.prior() and (totals.own or totals).observations > 0,
+        is_partial=is_reward,
+    )
 
 
 def _judged(

@@ -27,6 +27,7 @@ class Selector:
         keeps_input: whether the policy also learns from the query's input.
         may_need_input: whether the input is kept, for that or to ask models whose output feedback needs.
         believes_one: whether the output of a single asked model is the answer, with confidence 1.
+        goes_by: see ``Policy.goes_by``; a user's own policy sees all of a query.
         makes_confidence: whether the confidence of answers is not simply the policy's.
     """
 
@@ -52,6 +53,7 @@ class Selector:
         self.no_totals = None if self.policy.learns and self._problem is None else Totals()
         # As above.
         self.keeps_input = bool(getattr(self.policy, "keeps_input", False))
+        self.goes_by = "query" if self._is_of_user else self.policy.goes_by
         self.may_need_input = self.keeps_input or self.policy.feedback == "all"
         self.makes_confidence = selection.calibrate or selection.confidence_from != "agreement"
         self.believes_one = type(self.policy).combine is Policy.combine and not self.makes_confidence

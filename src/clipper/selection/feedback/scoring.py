@@ -101,12 +101,14 @@ def lesson(
     missed: Mapping[str, float] = NONE_MISSED,
     *,
     is_reward: bool = False,
+    is_picked: bool = False,
 ) -> Keyed:
     """Return the increments to a state: those for every policy, and this policy's own.
 
     Args:
         missed: how much each selected model counts as not having answered by the deadline.
         is_reward: whether the losses are from a reward, which leaves out models with another output.
+        is_picked: see ``tally``.
 
     Raises:
         PolicyFailed: the user's own policy raised, or did not return increments.
@@ -114,10 +116,10 @@ def lesson(
     costs = totals.costs
     if costs.weight and policy.feedback == "selected":
         plain, losses = losses, {model: costs.priced(model, loss) for model, loss in losses.items()}
-        counts = tally(choice.models, losses, missed, plain)
+        counts = tally(choice.models, losses, missed, plain, is_picked=is_picked)
     else:
         # If all models are asked for every query, preferring a cheap one saves nothing.
-        counts = tally(choice.models, losses, missed)
+        counts = tally(choice.models, losses, missed, is_picked=is_picked)
     increments: dict[Key, Amount] = {**counts}
     try:
         # A user's class need not be a subclass, and may lack the method.

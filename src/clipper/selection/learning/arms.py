@@ -9,11 +9,12 @@ States from before versions were distinguished have numbers by model. They count
 predecessor, such as all that were deployed by then, and fade like all numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from clipper.selection.learning.costs import NO_COSTS, Costs
 from clipper.selection.learning.tally import Amount, Keyed
 from clipper.selection.learning.totals import Arrays, Key, Numbers, Part, Totals
+from clipper.selection.learning.weighing import lineup_id
 
 # A version whose learned numbers count, and by how much.
 Origin = tuple[str, float]
@@ -55,9 +56,12 @@ class Arms:
         origins: by link's name, as ``lineage`` returns them. A name that is not in it stands for itself.
         costs: by link's name.
         ramps: for names of newcomers, the numbers of their ramps.
+
+    Attributes:
+        lineup: names these versions in a state's weighed sums.
     """
 
-    __slots__ = ("_keyed", "_keys", "_links", "_models", "_origins", "_places", "costs", "ramps")
+    __slots__ = ("_keyed", "_keys", "_links", "_models", "_origins", "_places", "costs", "lineup", "ramps")
 
     def __init__(
         self,
@@ -69,6 +73,7 @@ class Arms:
         self.costs = costs
         self.ramps = ramps or {}
         self._keys = {name: each[0][0] for name, each in origins.items()}
+        self.lineup = lineup_id(self._keys.values())
         self._models = {key.partition(":")[0] for each in origins.values() for key, _ in each}
         # By version, the links that have its numbers.
         self._links: dict[str, list[tuple[str, float, bool]]] = {}
@@ -78,6 +83,11 @@ class Arms:
         # What keys are mapped to: each piece of feedback maps the same few dozen, to and fro.
         self._places: dict[Key, list[_Place]] = {}
         self._keyed: dict[Key, Key] = {}
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all versions that may be asked."""
+        return self._keys.keys()
 
     def key(self, name: str) -> str:
         """Return the state's name for the version behind ``name``."""

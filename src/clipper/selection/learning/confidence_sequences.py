@@ -55,6 +55,10 @@ _MOST_STEPS = 60
 # The square of a smaller mean is 0.
 _LEAST = 1e-150
 _GOLDEN = (math.sqrt(5) - 1) / 2
+# Bets on sums of what is at least -1 below its forecast, and the logarithms of their shares. Each bet is half the one
+# before, down to the best one for millions of amounts; shares sum to less than 1.
+_RATES = tuple((0.9 * 2.0**-step, 1.0 / ((step + 1) * (step + 2))) for step in range(16))
+MIXTURE = tuple((rate, math.log(share), -math.log1p(-rate) - rate) for rate, share in _RATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,8 @@ class Interval:
 def mean_interval(evidence: Evidence, error: float) -> Interval:
     """Return the interval of the mean loss. With probability 1 - ``error`` it holds the mean at all times at once."""
     limit, mean = -math.log(error), evidence.mean
-    low = _halve(0.0, mean, lambda m: log_capital_above(evidence, m) < limit)
-    high = _halve(1.0, mean, lambda m: log_capital_below(evidence, m) < limit)
+    low = bound_by_halving(0.0, mean, lambda m: log_capital_above(evidence, m) < limit)
+    high = bound_by_halving(1.0, mean, lambda m: log_capital_below(evidence, m) < limit)
     return Interval(low, high)
 
 
@@ -108,8 +112,8 @@ def difference_interval(first: Evidence, second: Evidence, error: float, *, are_
     def is_open(one: Evidence, other: Evidence, margin: float) -> bool:
         return log_capital_less(one, other, margin, are_together=are_together) < limit
 
-    high = _halve(1.0, between, lambda margin: is_open(first, second, margin))
-    low = _halve(1.0, -between, lambda margin: is_open(second, first, margin))
+    high = bound_by_halving(1.0, between, lambda margin: is_open(first, second, margin))
+    low = bound_by_halving(1.0, -between, lambda margin: is_open(second, first, margin))
     return Interval(-low, high)
 
 
@@ -182,6 +186,16 @@ def log_capital_below(evidence: Evidence, mean: float) -> float:
     return log_capital_above(Evidence(evidence.count, gains, evidence.spread), 1.0 - mean)
 
 
+def log_mixture(excess: float, squares: float) -> float:
+    """Return the logarithm of the mixed capital ``exp(l excess - (-ln(1 - l) - l) squares)`` over the bets l.
+
+    Args:
+        excess: sum of amounts less their assumed means.
+        squares: sum of ``(amount - forecast)^2``, with amounts never more than 1 below a forecast that was made before.
+    """
+    return _log_sum([share + rate * excess - cost * squares for rate, share, cost in MIXTURE])
+
+
 def _bernoulli(count: float, total: float, mean: float) -> float:
     total = min(max(total, 0.0), count)
     rest = count - total
@@ -231,7 +245,7 @@ def _likeliest(first: Evidence, second: Evidence, margin: float, low: float, hig
     return mean
 
 
-def _halve(outside: float, inside: float, holds: Callable[[float], bool]) -> float:
+def bound_by_halving(outside: float, inside: float, holds: Callable[[float], bool]) -> float:
     """Return the end towards ``outside`` of the range where ``holds`` is true, rounded outwards."""
     if holds(outside):
         return outside

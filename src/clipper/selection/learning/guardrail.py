@@ -27,6 +27,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from clipper.selection.learning.confidence_sequences import MIXTURE
 from clipper.selection.learning.ledger import Epoch, fading
 from clipper.selection.learning.totals import Key, Totals
 
@@ -37,10 +38,6 @@ ENOUGH_FEEDBACK = 200
 FALSE_ALARMS = 0.05
 # The newcomer's part of that probability. The rest has most of the feedback, so its bound is narrow anyway.
 _NEWCOMERS_PART = 0.8
-
-# Each l is half the one before, down to the best one for millions of answers; weights sum to less than 1.
-_GRID = tuple((0.9 * 2.0**-k, 1.0 / ((k + 1) * (k + 2))) for k in range(16))
-_TERMS = tuple((rate, math.log(weight), -math.log1p(-rate) - rate) for rate, weight in _GRID)
 
 # Bound of Newton's steps; about six are needed.
 _MOST_STEPS = 50
@@ -155,12 +152,12 @@ def bound(spread: float, false_alarms: float) -> float:
     wanted = -math.log(false_alarms)
     # Start where one term alone is enough. The root is below that, and since the mixture's logarithm is convex,
     # Newton's method comes down to the root without passing it.
-    reached = min((wanted - log_weight + psi * spread) / rate for rate, log_weight, psi in _TERMS)
+    reached = min((wanted - log_weight + psi * spread) / rate for rate, log_weight, psi in MIXTURE)
     for _ in range(_MOST_STEPS):
-        exponents = [log_weight + rate * reached - psi * spread for rate, log_weight, psi in _TERMS]
+        exponents = [log_weight + rate * reached - psi * spread for rate, log_weight, psi in MIXTURE]
         most = max(exponents)
         terms = [math.exp(each - most) for each in exponents]
-        slope = sum(term * rate for term, (rate, _, _) in zip(terms, _TERMS)) / sum(terms)
+        slope = sum(term * rate for term, (rate, _, _) in zip(terms, MIXTURE)) / sum(terms)
         step = (most + math.log(sum(terms)) - wanted) / slope
         reached -= step
         if step < 1e-9 * reached:

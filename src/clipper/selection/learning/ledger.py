@@ -24,7 +24,7 @@ that half-life, whatever the state's is (``fading``).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -212,11 +212,20 @@ class Ledger:
         # An epoch is stale in the second one after it: there are at least three then.
         return len(self._epochs) > 2 and bool(self._stale_epochs())
 
-    def drop_stale(self) -> None:
-        """Forget stale keys here: a state holds two epochs, however long it lives."""
-        for key in self.stale():
+    def keys_of(self, prefix: str) -> list[str]:
+        """Return the keys of all numbers whose names begin so."""
+        return [key for key in self._sums if _parse_key(key)[2][1].startswith(prefix)]
+
+    def drop(self, keys: Collection[str]) -> None:
+        """Forget some sums here."""
+        for key in keys:
             self._sums.pop(key, None)
             self._arrays.pop(key, None)
+        self._totals = None
+
+    def drop_stale(self) -> None:
+        """Forget stale keys here: a state holds two epochs, however long it lives."""
+        self.drop(self.stale())
         self._epochs -= self._stale_epochs()
 
     def encode(self) -> bytes:

@@ -12,6 +12,9 @@ from clipper.selection.learning.totals import (
     EVER_SPREAD,
     LOSS,
     MISSED,
+    PICKED_LOSS,
+    PICKED_SCORED,
+    PICKED_SPREAD,
     PLAIN_LOSS,
     PLAIN_SCORED,
     PULLS,
@@ -34,6 +37,8 @@ def tally(
     losses: Mapping[str, float],
     missed: Mapping[str, float] = NONE_MISSED,
     plain: Mapping[str, float] | None = None,
+    *,
+    is_picked: bool = False,
 ) -> dict[Key, float]:
     """Count one observation.
 
@@ -43,6 +48,7 @@ def tally(
             feedback or as shadows.
         missed: how much each selected model counts as not having answered by the deadline, up to 1.
         plain: the losses without costs, if ``losses`` include costs.
+        is_picked: whether the models were picked by what came with the query, so that means do not compare them.
 
     Returns:
         ``scored`` and ``loss`` of each model in ``losses``, also without fading and without costs; ``pulls`` and
@@ -60,6 +66,11 @@ def tally(
         counts[model, EVER_LOSS] = lost
         if 0.0 < lost < 1.0:
             counts[model, EVER_SPREAD] = lost * (1.0 - lost)
+        if is_picked:
+            counts[model, PICKED_SCORED] = 1.0
+            counts[model, PICKED_LOSS] = lost
+            if 0.0 < lost < 1.0:
+                counts[model, PICKED_SPREAD] = lost * (1.0 - lost)
         if model in selected:
             counts[model, PULLS] = 1.0
             if model in missed:

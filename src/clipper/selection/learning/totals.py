@@ -38,7 +38,17 @@ CALIBRATION = "confidence."
 EVER_SCORED = "scored~never"
 EVER_LOSS = "loss~never"
 EVER_SPREAD = "spread~never"
-_EVIDENCE = frozenset((EVER_SCORED, EVER_LOSS, EVER_SPREAD))
+# The same of feedback on queries whose models were chosen by what came with the query, which is in the former, too.
+# Means of such losses do not compare models; ``weighing`` keeps sums that do, under names that begin so.
+PICKED_SCORED = "picked_scored~never"
+PICKED_LOSS = "picked_loss~never"
+PICKED_SPREAD = "picked_spread~never"
+WEIGHED = "weighed."
+# Says that a state has told these apart since its first piece of feedback.
+TELLS_PICKED = "tells_picked~never"
+_EVIDENCE = frozenset((EVER_SCORED, EVER_LOSS, EVER_SPREAD, PICKED_SCORED, PICKED_LOSS, PICKED_SPREAD, TELLS_PICKED))
+# Beginnings of names of numbers that are the application's alone.
+_OF_APPLICATIONS = (CALIBRATION, WEIGHED)
 
 DEFAULT_PRIOR_WEIGHT = 10.0
 
@@ -126,8 +136,18 @@ class Totals:
         return self._of_versions.get((model, name), 0.0)
 
     def evidence(self, model: str) -> Evidence:
-        """Return all losses ever scored of the model's version, without its predecessors'."""
-        return Evidence(*(self.of_version(model, name) for name in (EVER_SCORED, EVER_LOSS, EVER_SPREAD)))
+        """Return all losses ever scored of the model's version, without its predecessors', on queries whose models were
+        not chosen by what came with the query."""
+        return Evidence(
+            *(
+                max(self.of_version(model, ever) - self.of_version(model, picked), 0.0)
+                for ever, picked in (
+                    (EVER_SCORED, PICKED_SCORED),
+                    (EVER_LOSS, PICKED_LOSS),
+                    (EVER_SPREAD, PICKED_SPREAD),
+                )
+            )
+        )
 
     @property
     def numbers(self) -> Numbers:
@@ -164,12 +184,12 @@ class Totals:
     @property
     def to_mix(self) -> list[tuple[Key, float, float]]:
         """Return the numbers that are mixed into a context's, with the number of scores that each is of: all except the
-        evidence, which is each state's own, and those of calibration, which are the application's."""
+        evidence, which is each state's own, and those that are the application's alone."""
         if self._to_mix is None:
             self._to_mix = [
                 (key, amount, self._counted(*key))
                 for key, amount in self._numbers.items()
-                if key[1] not in _EVIDENCE and not key[1].startswith(CALIBRATION)
+                if key[1] not in _EVIDENCE and not key[1].startswith(_OF_APPLICATIONS)
             ]
         return self._to_mix
 

@@ -84,6 +84,7 @@ class BestArm(Policy):
     """
 
     default_half_life = None
+    goes_by = "nothing"
 
     confidence: float = 0.95
     tolerance: float = 0.01

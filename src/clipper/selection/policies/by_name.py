@@ -103,6 +103,11 @@ def make_loss(name: str, parameters: Mapping[str, object] | None = None, code: s
     return UserLoss(function, name)
 
 
+def goes_by(policy: str) -> str:
+    """Return what a policy's choices may depend on: see ``Policy.goes_by``. A user's own policy sees all of a query."""
+    return POLICIES[policy].goes_by if policy in POLICIES else "query"
+
+
 def default_half_life(policy: str) -> int | None:
     """Return the policy's default half-life in observations, which suits the policy."""
     return POLICIES[policy].default_half_life if policy in POLICIES else DEFAULT_HALF_LIFE

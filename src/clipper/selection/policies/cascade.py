@@ -83,6 +83,7 @@ class Cascade(Policy):
     """
 
     default_half_life = 5_000
+    goes_by = "query"
 
     threshold: float | None = None
     explore: float = 0.02

@@ -68,6 +68,7 @@ class Ensemble(Policy):
     """
 
     feedback = "all"
+    goes_by = "nothing"
     default_half_life = 50
 
     answer: str = "vote"

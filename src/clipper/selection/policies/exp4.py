@@ -57,6 +57,7 @@ class Exp4(Policy):
     """
 
     feedback = "all"
+    goes_by = "nothing"
     default_half_life = 100
 
     eta: float = 0.35

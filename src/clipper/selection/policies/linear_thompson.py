@@ -44,6 +44,7 @@ class LinearThompson(Policy):
     """
 
     needs_features = True
+    goes_by = "query"
 
     exploration: float = 0.3
 

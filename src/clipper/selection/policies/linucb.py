@@ -30,6 +30,7 @@ class LinUcb(Policy):
     """
 
     needs_features = True
+    goes_by = "query"
 
     exploration: float = 0.5
 

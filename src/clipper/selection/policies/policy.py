@@ -77,7 +77,7 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
         beliefs: used if the probability has no closed form: the two parameters of the Beta distribution that was drawn
             from for each of the application's models, of which the highest draw was chosen. The share is then the
             probability that the choice was made so: 1, or less while there are newcomers.
-        among: the models that it was chosen among, if learning depends on them.
+        among: the models that it was chosen among, if learning depends on them, or there are beliefs.
         steps: the decisions of ``next``, if it reports them.
     """
 
@@ -113,6 +113,8 @@ class Policy(Protocol):
         keeps_input: whether ``observe`` reads the query's input, which is then kept until the query's feedback.
         needs_features: for Clipper's own: whether queries must bring features.
         default_half_life: for Clipper's own: the half-life in observations, if none is set.
+        goes_by: for Clipper's own: what a choice may depend on beside what was learned over all queries: ``nothing``,
+            also if it asks all models each time; the ``context`` and what was learned in it; or the ``query``.
     """
 
     feedback: Literal["selected", "all"] = "selected"
@@ -120,6 +122,7 @@ class Policy(Protocol):
     keeps_input: bool = False
     needs_features: bool = False
     default_half_life: int | None = DEFAULT_HALF_LIFE
+    goes_by: Literal["nothing", "context", "query"] = "context"
 
     @abstractmethod
     def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:

@@ -11,6 +11,7 @@ class Single(Policy):
     """Asks the model that was linked first. It learns nothing; the usual counts show how good the model is."""
 
     learns = False
+    goes_by = "nothing"
 
     def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         choice: Choice | None = totals.memo.get((self, models))

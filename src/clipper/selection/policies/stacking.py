@@ -97,6 +97,7 @@ class Stacking(Policy):
     """
 
     feedback = "all"
+    goes_by = "nothing"
     default_half_life = 100
 
     answer: str = "vote"

@@ -49,4 +49,4 @@ class Thompson(Policy):
             successes = max(totals.number(model, SCORED) - failures, 0.0)
             beliefs.append((self.prior + successes, self.prior + failures))
         held = tuple(beliefs)
-        return [(Choice((model,), (1.0,), held), *belief) for model, belief in zip(models, held)]
+        return [(Choice((model,), (1.0,), held, models), *belief) for model, belief in zip(models, held)]

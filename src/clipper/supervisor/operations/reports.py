@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from clipper.control.messages import ModelDescription
 from clipper.control.statistics import (
@@ -18,11 +17,13 @@ from clipper.errors import InvalidArgument
 from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
 from clipper.metrics.histogram import quantile
 from clipper.registry.records import ApplicationRecord
+from clipper.selection.learning.basis import basis_of
 from clipper.selection.learning.comparison import Compared, compare
-from clipper.selection.learning.confidence_sequences import Evidence, Interval, mean_interval
+from clipper.selection.learning.confidence_sequences import Interval, mean_interval
 from clipper.selection.learning.ledger import Ledger
+from clipper.selection.learning.totals import EVER_SCORED
 from clipper.selection.policies.best_arm import BestArm
-from clipper.selection.policies.by_name import make_policy
+from clipper.selection.policies.by_name import goes_by, make_policy
 from clipper.selection.stores.store import EVERYONE
 from clipper.settings.application import link_names
 from clipper.supervisor.operations import rules
@@ -36,14 +37,6 @@ MAX_GROUPS = 10
 MAX_LOOKED_AT = 200
 # Versions that are no longer linked: those with most feedback are shown.
 MAX_UNLINKED = 20
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """One state's evidence, by version, and how much feedback that is."""
-
-    evidence: dict[str, Evidence]
-    feedback: float
 
 
 class ReportOperations:
@@ -94,38 +87,44 @@ class ReportOperations:
 
     async def _contexts_with_most(self, state_id: str) -> list[str]:
         _, latest = await self._store_of_learning.contexts(state_id, MAX_LOOKED_AT)
-        feedback = {context: (await self._state(state_id, context)).feedback for context in latest}
+        feedback = {context: (await self._state(state_id, context)).clock for context in latest}
         return sorted(latest, key=lambda context: -feedback[context])[:MAX_GROUPS]
 
-    async def _state(self, state_id: str, context: str | None) -> _State:
+    async def _state(self, state_id: str, context: str | None) -> Ledger:
         sums = await self._store_of_learning.load(state_id, EVERYONE if context is None else context)
-        ledger = Ledger(None, sums)
-        totals = ledger.totals()
-        evidence = {key: totals.evidence(key) for key in {key for key, _ in totals.numbers} - {""}}
-        scored = sum(each.count for each in evidence.values())
-        # Each piece of feedback scores at least one model. The clock also counts feedback from before losses were kept.
-        return _State({key: each for key, each in evidence.items() if each.count > 0}, min(ledger.clock, scored))
+        return Ledger(None, sums)
 
     async def _group(
-        self, record: ApplicationRecord, context: str | None, state: _State, asked: BestArm, counted: "_Counted"
+        self, record: ApplicationRecord, context: str | None, state: Ledger, asked: BestArm, counted: "_Counted"
     ) -> ReportGroup:
         description = await self._workers.describe_policy(record.name, context)
         shown = self._linked(record) if description is None else description.models
         keys = {each.model: _key(each) for each in shown}
-        evidence = {each.model: state.evidence.get(keys[each.model], Evidence(0.0, 0.0)) for each in shown}
+        basis = basis_of(
+            state.totals(),
+            state.clock,
+            keys,
+            goes_by(record.selection.policy),
+            is_of_context=context is not None,
+            has_contexts=(await self._store_of_learning.contexts(record.state_id, 1))[0] > 0,
+        )
         # The comparison of all pairs takes a while: other requests are answered meanwhile.
-        comparison = await asyncio.to_thread(compare, evidence, state.feedback, asked.confidence, asked.tolerance)
+        comparison = await asyncio.to_thread(compare, list(keys), basis.evidence, asked.confidence, asked.tolerance)
         models = [
-            counted.model(each, keys[each.model], evidence[each.model], comparison.models[each.model]) for each in shown
+            counted.model(each, key, basis.scored.get(key, 0.0), comparison.models[each.model])
+            for each in shown
+            for key in (keys[each.model],)
         ]
-        unlinked = sorted(state.evidence.keys() - set(keys.values()), key=lambda key: -state.evidence[key].count)
+        unlinked = sorted(basis.scored.keys() - set(keys.values()), key=lambda key: -basis.scored[key])
         for key in unlinked[:MAX_UNLINKED]:
-            known = state.evidence[key]
-            compared = Compared(known.mean, mean_interval(known, 1 - asked.confidence))
-            models.append(counted.model(None, key, known, compared))
+            known = basis.pooled[key]
+            compared = Compared(known.mean if known.count else None, mean_interval(known, 1 - asked.confidence))
+            models.append(counted.model(None, key, basis.scored[key], compared))
         # It is over all queries, whatever context is asked for.
         standing = None if description is None or context is not None else test_view(description)
         verdict, best, more = comparison.verdict, comparison.best, comparison.more_feedback
+        if verdict == "no_feedback" and basis.feedback:
+            verdict = "open"
         is_found = (
             standing is not None
             and standing.winner is not None
@@ -138,7 +137,7 @@ class ReportOperations:
         rate = counted.feedback_per_s
         return ReportGroup(
             context=context,
-            feedback=state.feedback,
+            feedback=basis.feedback,
             verdict=verdict,
             best=best,
             sureness=comparison.sureness if best == comparison.best else 0.0,
@@ -147,13 +146,21 @@ class ReportOperations:
             more_s=more / rate if more is not None and rate > 0 and context is None else None,
             models=tuple(models),
             test=standing,
+            estimator=basis.estimator,
+            compared=basis.compared,
+            basis=basis.why,
             problem=None if description is not None else "no query worker answers: see clipper status",
         )
 
-    def _versions(self, record: ApplicationRecord, states: Iterable[_State]) -> list[ModelId]:
+    def _versions(self, record: ApplicationRecord, states: Iterable[Ledger]) -> list[ModelId]:
         """The versions that may be compared: of the models that are linked, and those that have feedback still."""
         linked = {version.id for link in record.links for version in self._catalog.versions_of(link.model)}
-        with_feedback = {ModelId(*key.rsplit(":", 1)) for state in states for key in state.evidence if ":" in key}
+        with_feedback = {
+            ModelId(*key.rsplit(":", 1))
+            for state in states
+            for key, name in state.totals().numbers
+            if name == EVER_SCORED and ":" in key
+        }
         return list(linked | (with_feedback & self._catalog.versions.keys()))
 
     def _linked(self, record: ApplicationRecord) -> tuple[ModelDescription, ...]:
@@ -187,11 +194,12 @@ class _Counted:
                         self.feedback_per_s += each.selection.feedback.get("joined", 0) / worker.uptime_s
         self.defaults, self.errors = dict(defaults), dict(errors)
 
-    def model(self, shown: ModelDescription | None, key: str, evidence: Evidence, compared: Compared) -> ReportedModel:
+    def model(self, shown: ModelDescription | None, key: str, scored: float, compared: Compared) -> ReportedModel:
         """
         Args:
             shown: None of a version that is not linked any more.
             key: what states and the workers call the version.
+            scored: number of pieces of feedback on it.
         """
         name = key if shown is None else shown.model
         counted = [
@@ -205,7 +213,7 @@ class _Counted:
             is_linked=shown is not None,
             is_shadow=shown is not None and shown.shadow,
             share=0.0 if shown is None else shown.share,
-            scored=evidence.count,
+            scored=scored,
             mean_loss=compared.mean,
             interval=_bounds(compared.interval),
             worse_by=None if compared.worse_by is None else _bounds(compared.worse_by),

@@ -23,6 +23,7 @@ export function Comparison({ report }) {
   return html`
     ${all.problem && html`<p class="notice busy">${all.problem}</p>`}
     <p>${verdictOf(all, report)}</p>
+    ${all.basis && html`<p class="quiet">Models are ${all.basis}.</p>`}
     <${Table} title="Models" columns=${columns} rows=${all.models} keyOf=${(one) => `${one.model} ${one.version}`} empty="It has no models." />
     <p class="quiet">“Chosen now” is the share of the next queries without a context that the policy gives a model; a context may have learned another one.
       “Answered” is the share of the queries since the workers started that had an output of the model.</p>

@@ -1,0 +1,103 @@
+"""Decides by which evidence an application's models are compared, and says so."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from clipper.selection.learning.comparison import ModelEvidence, PooledEvidence
+from clipper.selection.learning.confidence_sequences import NO_EVIDENCE, Evidence
+from clipper.selection.learning.totals import EVER_SCORED, PICKED_SCORED, TELLS_PICKED, Totals
+from clipper.selection.learning.weighing import WeighedEvidence, evidence_of
+
+# ``pooled``: by the means of all losses. ``weighted``: by losses over the probabilities of choices. ``none``: what is
+# needed is not known.
+Estimator = Literal["pooled", "weighted", "none"]
+
+# Of sums of many numbers.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """
+    Attributes:
+        feedback: the number of all pieces of feedback, compared or not.
+        scored: how often each version was scored, whatever picked it, by the state's names.
+        pooled: the losses of each version that nothing which came with a query had picked, by the state's names.
+        evidence: what the models are compared by.
+        why: a sentence on the estimator, and on the feedback that it leaves out.
+    """
+
+    feedback: float
+    scored: Mapping[str, float]
+    pooled: Mapping[str, Evidence]
+    estimator: Estimator
+    evidence: ModelEvidence
+    why: str
+
+    @property
+    def compared(self) -> float:
+        """The number of pieces of feedback that the comparison rests on."""
+        return min(self.evidence.feedback, self.feedback)
+
+
+def basis_of(
+    totals: Totals, clock: float, names: Mapping[str, str], goes_by: str, *, is_of_context: bool, has_contexts: bool
+) -> Basis:
+    """Return what is known of models by a state.
+
+    Args:
+        totals: the state's, by its names for versions, without fading.
+        clock: the number of pieces of feedback that the state has seen.
+        names: the models to compare, and the state's names for their versions.
+        goes_by: of the present policy: see ``Policy.goes_by``.
+        is_of_context: whether the state is a context's.
+        has_contexts: whether the application has learned in any context.
+    """
+    scored = {key: amount for (key, name), amount in totals.numbers.items() if name == EVER_SCORED and amount > 0}
+    every = sum(scored.values())
+    # Each piece of feedback scores at least one model. The clock also counts feedback from before losses were kept.
+    feedback, are_together = min(clock, every), every > clock * (1 + _ROUNDING)
+    pooled = {key: totals.evidence(key) for key in scored}
+
+    def basis(estimator: Estimator, evidence: ModelEvidence, why: str) -> Basis:
+        return Basis(feedback, scored, pooled, estimator, evidence, why)
+
+    weighed = WeighedEvidence(()) if is_of_context else evidence_of(totals.numbers, names)
+    if weighed.feedback > 0:
+        left_out = feedback - weighed.feedback
+        return basis(
+            "weighted",
+            weighed,
+            "compared over all queries alike: choices depend on what comes with a query, such as its context, so each "
+            "loss counts by one over the probability of its choice"
+            + (
+                f"; {left_out:,.0f} pieces of feedback are left out, for which that is not known"
+                if left_out >= 1
+                else ""
+            ),
+        )
+    if is_of_context and goes_by == "query":
+        return basis(
+            "none",
+            weighed,
+            "not compared: in a context, too, the policy chooses by what comes with a query; see the report on all "
+            "queries",
+        )
+    is_told = is_of_context or totals.number("", TELLS_PICKED) > 0 or not feedback
+    if not is_told and (has_contexts or goes_by == "query"):
+        return basis(
+            "none",
+            weighed,
+            f"not compared: the {feedback:,.0f} pieces of feedback so far came to an earlier version of Clipper, which "
+            "did not keep what it takes to compare models that are chosen by what comes with a query",
+        )
+    evidence = {model: pooled.get(key, NO_EVIDENCE) for model, key in names.items()}
+    compared = min(feedback, sum(each.count for each in evidence.values()))
+    picked = sum(totals.number(key, PICKED_SCORED) for key in names.values())
+    why = "compared by the means of all losses"
+    if picked >= 1:
+        why += (
+            f"; {picked:,.0f} are left out: queries named a version, or a context keeps its model after the first query"
+        )
+    return basis("pooled", PooledEvidence(evidence, compared, are_together), why)
