@@ -15,6 +15,8 @@ _DEFAULT = "~/.clipper"
 ID_NAME = "supervisor.id"
 # The file of the server's own token.
 TOKEN_NAME = "token"
+# The options of the server's last start.
+OPTIONS_NAME = "options.json"
 # What should exist, and what was learned.
 REGISTRY_NAME = "registry.sqlite3"
 SELECTION_NAME = "selection.sqlite3"
@@ -34,13 +36,20 @@ CERTIFICATE_NAME = "certificate.pem"
 
 
 class Place(Struct, frozen=True):
-    """The content of ``supervisor.json``. ``started_at`` is in seconds since 1970; ``grpc_address`` is HOST:PORT."""
+    """The content of ``supervisor.json``.
+
+    Attributes:
+        started_at: in seconds since 1970.
+        grpc_address: HOST:PORT.
+        started_by: as ``StartOptions.started_by``; empty if an older Clipper started it.
+    """
 
     pid: int
     management_url: str
     query_url: str
     started_at: float
     grpc_address: str | None = None
+    started_by: str = ""
 
 
 class Orphan(Struct, frozen=True):

@@ -24,6 +24,8 @@ Shape = tuple[int | None, ...]
 STORE_VARIABLE = "CLIPPER_STORE"
 # As above, of the registry that several supervisors share.
 REGISTRY_VARIABLE = "CLIPPER_REGISTRY"
+# The variable by which a command tells the server where its options come from, as ``StartOptions``.
+START_VARIABLE = "CLIPPER_START"
 # What OpenTelemetry's variables begin with. Some hold the key of a receiver.
 OTEL_PREFIX = "OTEL_"
 

@@ -22,6 +22,7 @@ def test_the_tables_of_the_page_are_what_the_commands_say() -> None:
 # They start one, or read and write its files.
 ASK_NO_SERVER = {
     "clipper start",
+    "clipper restart",
     "clipper serve",
     "clipper log export",
     "clipper app whatif",

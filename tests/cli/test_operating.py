@@ -101,8 +101,8 @@ def test_a_backup_and_its_return_say_what_they_did(bare: Run, tmp_path: Path) ->
     assert bare("restore", str(file), "--home", str(tmp_path / "new"), "--json").json["learned"] is False
 
 
-def test_the_management_port_is_opened_to_others_only_by_saying_so(run: Run) -> None:
-    refused = run("start", "--management-host", "0.0.0.0")
+def test_the_management_port_is_opened_to_others_only_by_saying_so(bare: Run, tmp_path: Path) -> None:
+    refused = bare("start", "--management-host", "0.0.0.0", "--home", str(tmp_path / "home"))
     assert refused.status == 2 and "--insecure" in refused.err
 
 

@@ -7,19 +7,14 @@ from pathlib import Path
 
 import httpx
 from commands import Command, succeed
+from live_server import processes_of
 
 from clipper.cli.process import running
 from clipper.home import lock_home, read_place
-from clipper.processes.marks import mark_of
-from clipper.processes.proc import pids
 from waiting import until
 
 FREE_PORTS = ["--query-port", "0", "--management-port", "0"]
 INPUT = {"input": [1, 2, 3, 4]}
-
-
-def left_running(home: Path) -> set[int]:
-    return {pid for pid in pids() if mark_of(pid).startswith(f"{home}/run/")}
 
 
 def killed(clipper: Command, home: Path) -> str:
@@ -44,12 +39,12 @@ def test_status_shows_what_a_dead_supervisor_left_and_stop_ends_it(clipper: Comm
     assert port in rows["worker 0"] and {"sum:1#1", "sum:1#2"} < rows.keys()
     assert "is gone, and 1 worker and 2 containers still run" in shown.stderr
     found = json.loads(clipper("status", "--json").stdout)
-    assert {orphan["pid"] for orphan in found["orphans"]} == left_running(home)
+    assert {orphan["pid"] for orphan in found["orphans"]} == set(processes_of(home))
     # Looking has ended nothing.
     assert httpx.post(url, json=INPUT, timeout=60).status_code == 200
 
     assert "stopped" in succeed(clipper("stop"))
-    assert left_running(home) == set()
+    assert set(processes_of(home)) == set()
     again = clipper("stop")
     assert again.returncode == 1 and f"no Clipper runs in {home}" in again.stderr
     assert "clipper start" in clipper("status").stderr
@@ -57,9 +52,9 @@ def test_status_shows_what_a_dead_supervisor_left_and_stop_ends_it(clipper: Comm
 
 def test_start_takes_over_what_a_dead_supervisor_left(clipper: Command, home: Path) -> None:
     url = killed(clipper, home)
-    before = left_running(home)
+    before = set(processes_of(home))
     succeed(clipper("start", *FREE_PORTS))
-    assert left_running(home) == before
+    assert set(processes_of(home)) == before
     assert httpx.post(url, json=INPUT, timeout=60).status_code == 200
 
 

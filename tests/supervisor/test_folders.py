@@ -10,6 +10,7 @@ import pytest
 import clipper
 from clipper.errors import Conflict, Unavailable
 from clipper.home import Place, lock_home, read_place
+from clipper.settings.start_options import StartOptions
 from clipper.supervisor.folders import MAX_SOCKET_PATH_BYTES, open_home
 
 
@@ -85,7 +86,7 @@ def test_a_lock_is_held_for_as_long_as_its_process_lives(tmp_path: Path) -> None
 def test_commands_find_the_place(tmp_path: Path) -> None:
     home = open_home(tmp_path)
     place = Place(1, "http://m", "http://q", 2.0)
-    home.write_place(place)
+    home.write_place(place, StartOptions())
     assert read_place(tmp_path) == place
 
 

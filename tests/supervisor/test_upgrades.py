@@ -4,7 +4,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import msgspec
 import pytest
 from live_server import APP, NO_TLS, Server, answering, processes_of, with_application
 
-import clipper
+from asking import Asking, older_clipper
 from clipper.backup import back_up, restore
 from clipper.build import build_id
 from clipper.managers.command import RUNTIME_PARTS
@@ -76,7 +75,7 @@ def test_workers_follow_a_registry_that_was_moved_away(server: Server) -> None:
 
 def test_a_backup_of_a_running_server_brings_all_of_it_back(server: Server, tmp_path: Path) -> None:
     with_application(server)
-    with Asking(server) as asking:
+    with Asking(f"{server.place.query_url}/app/predict", 2) as asking:
         back_up(server.home, tmp_path / "backup.tar")
     assert set(asking.answers) == {"one"}
     token = server.token
@@ -89,47 +88,6 @@ def test_a_backup_of_a_running_server_brings_all_of_it_back(server: Server, tmp_
     assert server.token == token
     assert [one["version"] for one in server.call("GET", "/models/m")["versions"]] == ["1"]
     assert server.predict("app", [7, 8])["output"] == "one"
-
-
-class Asking:
-    """Two clients that ask without a pause, one on a connection that it keeps and one on a new one each time."""
-
-    def __init__(self, server: Server) -> None:
-        self.url = f"{server.place.query_url}/app/predict"
-        self.answers: list[object] = []
-        self._is_over = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(kept,)) for kept in (True, False)]
-
-    def __enter__(self) -> "Asking":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        for thread in self._threads:
-            thread.join(60)
-
-    def _ask(self, kept: bool) -> None:
-        number = 0
-        with httpx.Client(verify=NO_TLS, timeout=30) as client:
-            while not self._is_over.wait(0.002):
-                number += 1
-                headers = {} if kept else {"Connection": "close"}
-                try:
-                    answer = client.post(self.url, json={"input": [number, float(kept)]}, headers=headers)
-                    self.answers.append(answer.json().get("output", answer.text))
-                except httpx.HTTPError as error:
-                    self.answers.append(repr(error))
-
-
-def older_clipper(folder: Path) -> Path:
-    """An install whose code is another, and whose processes say nothing of that, as before they did."""
-    package = Path(clipper.__file__).parent
-    shutil.copytree(package, folder / "clipper", ignore=shutil.ignore_patterns("__pycache__"))
-    init = folder / "clipper" / "__init__.py"
-    init.write_text(init.read_text().replace(f'"{clipper.__version__}"', '"0.0.9"'))
-    return folder
 
 
 def notes(home: Path) -> dict[str, str]:
@@ -152,7 +110,7 @@ def test_an_upgrade_replaces_workers_and_then_replicas_without_losing_a_query(
         for parts in ((".",), RUNTIME_PARTS)
     }
     monkeypatch.delenv("PYTHONPATH")
-    with Asking(server) as asking:
+    with Asking(f"{server.place.query_url}/app/predict", 2) as asking:
         server.kill()
         server.start()
         problems = server.call("GET", "/status")["problems"]
@@ -184,7 +142,7 @@ def test_a_restart_of_the_same_clipper_replaces_nothing(server: Server) -> None:
 def test_other_settings_come_into_force_one_worker_at_a_time(server: Server) -> None:
     with_application(server)
     before = server.worker_pids
-    with Asking(server) as asking:
+    with Asking(f"{server.place.query_url}/app/predict", 2) as asking:
         server.kill()
         server.start("--cache-bytes", "1000000")
         until(lambda: 'clipper_cache_capacity_bytes{worker="0"} 1e+06' in server.metrics)
@@ -197,7 +155,7 @@ def test_fewer_workers_are_asked_for_and_the_last_one_too_many_drains(server: Se
     server.with_options("--workers", "2")
     with_application(server)
     before = processes_of(server.home)
-    with Asking(server) as asking:
+    with Asking(f"{server.place.query_url}/app/predict", 2) as asking:
         server.kill()
         server.start("--workers", "1")
         until(lambda: "worker-1" not in processes_of(server.home).values())

@@ -24,7 +24,7 @@ from clipper.cli.output import write_error
 from clipper.cli.predict import predict
 from clipper.cli.report import report
 from clipper.cli.serve import serve
-from clipper.cli.server import start, status, stop
+from clipper.cli.server import restart, start, status, stop
 from clipper.cli.whatif import whatif
 from clipper.errors import ClipperError
 
@@ -54,6 +54,7 @@ def _root(
 _COMMANDS = (
     serve,
     start,
+    restart,
     stop,
     status,
     dashboard,

@@ -18,8 +18,12 @@ from clipper.home import is_locked, read_token
 from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
 from clipper.run_as import find_run_as
+from clipper.settings.server import ServerSettings
+from clipper.settings.start_options import StartOptions, encode
 from clipper.tls.material import TlsPaths, read_material
-from clipper.types import REGISTRY_VARIABLE, STORE_VARIABLE
+from clipper.types import REGISTRY_VARIABLE, START_VARIABLE, STORE_VARIABLE
+
+USUAL = ServerSettings()
 
 # The supervisor opens its registry and starts its workers in about a second; a slow machine may take longer.
 READY_TIMEOUT_S = 60.0
@@ -35,10 +39,17 @@ _ADDRESSES = {"store": STORE_VARIABLE, "registry": REGISTRY_VARIABLE}
 
 @dataclass(frozen=True, slots=True)
 class ServerStart:
-    """How a server is started: its home, an absolute path, and the ``ServerSettings`` that were given."""
+    """How a server is started.
+
+    Attributes:
+        home: an absolute path.
+        settings: the ``ServerSettings`` that were given, or are kept.
+        options: where each came from; None if nothing is to be kept of them.
+    """
 
     home: Path
     settings: Mapping[str, Any]
+    options: StartOptions | None = None
 
     def argv(self, program: str = "clipper.supervisor") -> list[str]:
         arguments = ["--home", str(self.home)]
@@ -54,11 +65,16 @@ class ServerStart:
     def environment(self) -> dict[str, str]:
         """Addresses are in the environment, because they may have passwords: others can read a command line."""
         given = {variable: self.settings.get(name) for name, variable in _ADDRESSES.items()}
+        if self.options is not None:
+            given[START_VARIABLE] = encode(self.options).decode()
         return {**os.environ, **{variable: address for variable, address in given.items() if address is not None}}
 
 
-def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
-    """Check the settings in the command, so that not only the server's log says what is wrong."""
+def checked_start(home: Path, settings: dict[str, Any], options: StartOptions | None = None) -> ServerStart:
+    """Check the settings in the command, so that not only the server's log says what is wrong.
+
+    ``options``: where they came from.
+    """
     certificate, key, client_ca = (settings.get(name) for name in ("tls_cert", "tls_key", "tls_client_ca"))
     if (certificate is None) != (key is None):
         raise typer.BadParameter(
@@ -68,7 +84,7 @@ def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
         raise typer.BadParameter("needs --tls-cert and --tls-key", param_hint="--tls-client-ca")
     if certificate is not None and key is not None:
         read_material(TlsPaths(certificate, key, client_ca))
-    elif not (settings.get("insecure") or is_loopback(settings["management_host"])):
+    elif not (settings.get("insecure") or is_loopback(settings.get("management_host", USUAL.management_host))):
         raise typer.BadParameter(
             "other machines can reach this address, and the network can read the traffic, including tokens: "
             "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or give --insecure",
@@ -88,9 +104,7 @@ def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
     has_run_as, has_ray_python = "run_as" in settings, "ray_python" in settings
     if why := why_no_manager(settings.get("manager", ""), has_run_as=has_run_as, has_ray_python=has_ray_python):
         raise typer.BadParameter(why, param_hint="--manager")
-    # The server may run in another folder, so paths are made absolute.
-    paths = {name: value.absolute() for name, value in settings.items() if isinstance(value, Path)}
-    return ServerStart(home, settings | paths)
+    return ServerStart(home, settings, options)
 
 
 def running(home: Path) -> Status | None:
@@ -240,6 +254,10 @@ class StartingServer:
 
 def _answers(now: Status) -> bool:
     return any(worker.state == "ready" for worker in now.workers)
+
+
+def answers_or_stands_by(now: Status) -> bool:
+    return _answers(now) or _stands_by(now)
 
 
 def _stands_by(now: Status) -> bool:

@@ -14,9 +14,10 @@ import typer
 from clipper.cli.examples import curl_line
 from clipper.cli.options import AsJson, DataPath, FrameworkName, Home, RequirementsPath
 from clipper.cli.output import Output, write_error
-from clipper.cli.process import ServerStart, StartingServer, checked_start, settled, spawn
+from clipper.cli.process import ServerStart, StartingServer, settled, spawn
 from clipper.cli.reload import Watch
 from clipper.cli.settings import Given, options_of, with_settings
+from clipper.cli.starting import find_start, given_options
 from clipper.client import Clipper
 from clipper.errors import ClipperError, Conflict, InvalidArgument, NotFound
 from clipper.home import CERTIFICATE_NAME, find_home, read_token
@@ -36,6 +37,7 @@ _WATCH_S = 0.2
     server=options_of(ServerSettings, panel="The server"),
 )
 def serve(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A model file or folder, or module:attribute with its code here.")],
     name: Annotated[
         str | None,
@@ -56,7 +58,8 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Start a server, deploy a model and create its application, in the foreground. ^C drains and stops."""
-    out, start = Output(as_json), checked_start(find_home(home), server)
+    out, root = Output(as_json), find_home(home)
+    start = find_start(out, root, given_options(context, server, None), "serve")
     chosen = _checked(name or name_of(model))
     if now := settled(start.home):
         raise Conflict(

@@ -3,24 +3,39 @@
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipper.cli import orphans
 from clipper.cli.options import AsJson, Home, Url
 from clipper.cli.output import Output
-from clipper.cli.process import ServerStart, become, checked_start, settled, spawn, wait_until_gone
+from clipper.cli.process import become, settled, wait_until_gone
+from clipper.cli.replacing import replaced, started
 from clipper.cli.settings import Given, options_of, with_settings
+from clipper.cli.starting import RESET, find_start, given_options, in_turn, kept_start, other_options
 from clipper.client import Clipper
 from clipper.errors import Conflict, DeadlineExceeded, Unauthorized, Unavailable
 from clipper.extras import has_grpc
 from clipper.home import find_home, read_token
-from clipper.management.schemas import LeaseStatus, Status
+from clipper.management.schemas import LeaseStatus, OptionStatus, Status
 from clipper.settings.server import ServerSettings
+from clipper.settings.start_options import StartedBy
 from clipper.tls.expiry import day
 
+if TYPE_CHECKING:
+    from clipper.cli.manifest_file import ManifestFile
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file with the server's settings, and the models, applications and keys to apply once it runs.",
+        metavar="FILE",
+        show_default="none",
+        readable=False,
+    ),
+]
+ResetOptions = Annotated[bool, typer.Option(RESET, help="Use no options of the last start, only those that are given.")]
 # The server of a home does not answer, or another one has its port.
 _NO_ANSWER = (Unavailable, DeadlineExceeded, Unauthorized)
 _NEXT = "next: clipper deploy NAME MODEL, clipper app create NAME --model NAME"
@@ -32,79 +47,86 @@ def start(
     home: Home = None,
     *,
     settings: Given,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="A file with the server's settings, and the models, applications and keys to apply once it runs.",
-            metavar="FILE",
-            show_default="none",
-            readable=False,
-        ),
-    ] = None,
+    config: Config = None,
     foreground: Annotated[
-        bool, typer.Option("--foreground", help="Run in the foreground, for a service manager.")
+        bool,
+        typer.Option(
+            "--foreground",
+            help="Run in the foreground, for a service manager, with the options that are given and no others.",
+        ),
     ] = False,
+    reset_options: ResetOptions = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start the server in the background."""
-    out = Output(as_json)
-    file = None
-    if config is not None:
-        # No other command pays for its libraries.
-        from clipper.cli.manifest_file import ManifestFile
-
-        file = ManifestFile(config)
-        # What the command line or the environment says comes before the file.
-        settings |= {name: value for name, value in file.server.items() if _is_default(context, name)}
-    server = checked_start(find_home(home), settings)
-    now = settled(server.home)
-    what = "is running" if now is None else "is running already"
-    if now is not None and (other := _other_ports(settings, now)):
-        raise Conflict(
-            f"Clipper is running already in {server.home}, and not with {other}: queries at {now.query_url}, "
-            f"management at {now.management_url}; stop it first (clipper stop), or give another --home"
-        )
-    if now is None:
-        if foreground:
-            if file is not None and not file.is_of_server_alone:
-                out.warn(f"the server takes only its settings from {config}: clipper apply {config} does the rest")
-            become(server)
-        with out.progress("starting the server"):
-            now = _start(server)
+    """Start the server in the background, with the options of its last start and those that are given."""
+    out, root = Output(as_json), find_home(home)
+    file = _file(config)
+    given = given_options(context, settings, None if file is None else file.server)
+    with in_turn(root):
+        now = settled(root)
+        if now is not None and (other := other_options(given, now)):
+            raise Conflict(
+                f"Clipper is running already in {root}, and not with {other}: queries at {now.query_url}, "
+                f"management at {now.management_url}; clipper restart with these options changes them, or give another "
+                "--home"
+            )
+        what = "is running" if now is None else "is running already"
+        if now is None:
+            by: StartedBy = "foreground" if foreground else "start"
+            server = find_start(out, root, given, by, reset=reset_options, has_file=file is not None)
+            if foreground:
+                if file is not None and not file.is_of_server_alone:
+                    out.warn(f"the server takes only its settings from {config}: clipper apply {config} does the rest")
+                become(server)
+            with out.progress("starting the server"):
+                now = started(server)
     print_running(out, now, what)
-    if file is not None:
-        with Clipper.connect(home=server.home, token=read_token(server.home)) as clipper:
-            result = file.apply(clipper, out)
-        out.line(result.text)
-        if not result.is_done:
-            raise typer.Exit(1)
+    _apply(out, root, file)
 
 
-def _is_default(context: typer.Context, name: str) -> bool:
-    """Whether neither the command line nor the environment gives a parameter."""
-    source = context.get_parameter_source(name)
-    return source is None or source.name.startswith("DEFAULT")
+@with_settings(settings=options_of(ServerSettings))
+def restart(
+    context: typer.Context,
+    home: Home = None,
+    *,
+    settings: Given,
+    config: Config = None,
+    reset_options: ResetOptions = False,
+    as_json: AsJson = False,
+) -> None:
+    """Replace the server by this version of Clipper, or change its options, while workers and models go on answering.
+
+    It has the options of its last start and those that are given. A server that does not run is started.
+    """
+    out, root = Output(as_json), find_home(home)
+    file = _file(config)
+    given = given_options(context, settings, None if file is None else file.server)
+    with in_turn(root):
+        now = replaced(out, root, given, reset=reset_options, has_file=file is not None)
+    print_running(out, now, "is running")
+    for problem in now.problems:
+        out.warn(problem)
+    _apply(out, root, file)
 
 
-def _other_ports(settings: Given, now: Status) -> str:
-    """The ports that were asked for and are not those of the running server, as options; empty if there are none."""
-    usual = ServerSettings()
-    urls = {"query_port": now.query_url, "management_port": now.management_url}
-    return " and ".join(
-        f"--{name.replace('_', '-')} {port}"
-        for name, url in urls.items()
-        if (port := settings[name]) not in (0, getattr(usual, name), urlsplit(url).port)
-    )
+def _file(config: Path | None) -> "ManifestFile | None":
+    if config is None:
+        return None
+    # No other command pays for its libraries.
+    from clipper.cli.manifest_file import ManifestFile
+
+    return ManifestFile(config)
 
 
-def _start(server: ServerStart) -> Status:
-    process = spawn(server)
-    try:
-        return process.wait_until_ready()
-    except BaseException:
-        # Also on ^C: a half-started server would block the next start.
-        process.stop()
-        raise
+def _apply(out: Output, home: Path, file: "ManifestFile | None") -> None:
+    """Apply the rest of a file to the server of a home."""
+    if file is None:
+        return
+    with Clipper.connect(home=home, token=read_token(home)) as clipper:
+        result = file.apply(clipper, out)
+    out.line(result.text)
+    if not result.is_done:
+        raise typer.Exit(1)
 
 
 def print_running(out: Output, now: Status, what: str) -> None:
@@ -149,7 +171,7 @@ def stop(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
             if url is None:
                 wait_until_gone(find_home(home), pid, stopping.drain_delay_s)
     except _NO_ANSWER as error:
-        start = ServerStart(find_home(home), {})
+        start = kept_start(find_home(home))
         if url is not None:
             raise
         if not orphans.look(start):
@@ -185,7 +207,7 @@ def status(
                 return
             now = clipper.status()
     except _NO_ANSWER as error:
-        start = ServerStart(find_home(home), {})
+        start = kept_start(find_home(home))
         if url is not None:
             raise
         if not (left := orphans.look(start)):
@@ -210,6 +232,37 @@ def _leader(lease: LeaseStatus) -> str:
     return f"this server, since {since}, epoch {lease.epoch}{age}; {standby}"
 
 
+# Options that are rows of their own, because they say who can reach the server and read what it sends.
+_ACCESS = ("api-keys", "tls-cert", "tls-key", "tls-client-ca", "host", "management-host")
+# Places that the status shows anyway.
+_PLACES = ("query-port", "grpc-port", "management-port")
+
+
+def _option_rows(options: Mapping[str, OptionStatus]) -> list[tuple[str, object]]:
+    """Who can reach the server, and each further option that is not the default, with where it came from."""
+    if not options:
+        return []  # a server of an older Clipper says nothing of them
+
+    def shown(name: str) -> str:
+        option = options[name]
+        return f"{'not shown' if option.value is None else option.value} ({option.source})"
+
+    keys = "required" if options["api-keys"].value == "yes" else "required by applications that say so"
+    tls = f"certificate {shown('tls-cert')}" if options["tls-cert"].source != "default" else "off (default)"
+    if options["tls-client-ca"].source != "default":
+        tls += f"; clients need one of {shown('tls-client-ca')}"
+    return [
+        ("API keys", f"{keys} ({options['api-keys'].source})"),
+        ("TLS", tls),
+        ("hosts", f"queries on {shown('host')}, management on {shown('management-host')}"),
+        *(
+            (f"--{name}", shown(name))
+            for name, option in options.items()
+            if option.source != "default" and name not in (*_ACCESS, *_PLACES)
+        ),
+    ]
+
+
 def status_rows(now: Status) -> list[tuple[str, object]]:
     """The rows of ``clipper status``: what, and its value."""
     return [
@@ -228,6 +281,7 @@ def status_rows(now: Status) -> list[tuple[str, object]]:
         ("replicas", _counts(now.replicas)),
         ("manager", now.manager),
         *((f"node {node}", _counts(there)) for node, there in sorted(now.nodes.items())),
+        *_option_rows(now.options),
         *(() if now.certificate_expires_at is None else (("certificate", f"until {day(now.certificate_expires_at)}"),)),
         *(() if now.client_ca_expires_at is None else (("client CA", f"until {day(now.client_ca_expires_at)}"),)),
         *(

@@ -102,7 +102,7 @@ def _read(option: Option, value: Any) -> Any:
 def _option(described: Described, to_change: bool, panel: str | None) -> Option:
     """The kind of option follows from the setting's type, unless the setting has a ``read`` of its own."""
     setting, default = described.setting, described.default
-    flag = "--" + (setting.option or described.keyword.replace("_", "-"))
+    flag = described.flag
     kinds = get_args(described.type) if get_origin(described.type) in (Union, UnionType) else (described.type,)
     kind = next(each for each in kinds if each is not NoneType)
     # An option that is not given is None, and the struct's default applies.

@@ -325,6 +325,17 @@ class LeaseStatus(Struct, frozen=True):
     renewals_failed: int = 0
 
 
+class OptionStatus(Struct, frozen=True):
+    """An option of the server: its value as text, None if it may hold a secret, and where it came from.
+
+    ``source`` is ``command line``, ``environment``, ``file`` (of --config), ``kept`` (of an earlier start) or
+    ``default``.
+    """
+
+    value: str | None
+    source: str
+
+
 class Status(Struct, frozen=True):
     """The server's status.
 
@@ -332,7 +343,7 @@ class Status(Struct, frozen=True):
     first expiring certificate of ``--tls-client-ca``; None without it. ``grpc_address`` is HOST:PORT; None if nothing
     listens there. ``stopping``: whether it was told to stop. ``nodes`` has the replicas on each node of a cluster, by
     their state. ``lease`` is None for a server whose registry is in its home.
-    their state. ``manager`` is that of deployments that name none.
+    their state. ``manager`` is that of deployments that name none. ``options`` are those of the server, by name.
     """
 
     version: str
@@ -354,6 +365,7 @@ class Status(Struct, frozen=True):
     nodes: dict[str, dict[str, int]] = {}
     lease: LeaseStatus | None = None
     manager: ManagerName = "local"
+    options: dict[str, OptionStatus] = {}
 
 
 class Health(Struct, frozen=True):

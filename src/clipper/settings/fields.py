@@ -67,6 +67,11 @@ class Described(NamedTuple):
     default: Any
     setting: Setting
 
+    @property
+    def flag(self) -> str:
+        """Its name on the command line, with dashes."""
+        return "--" + (self.setting.option or self.keyword.replace("_", "-"))
+
 
 def settings_of(kind: type[Struct]) -> Iterator[Described]:
     """The settings of a struct: its own, then inherited ones.

@@ -13,9 +13,10 @@ from clipper.hosts import is_loopback
 from clipper.run_as import RunAs, find_run_as
 from clipper.settings.fields import Described, settings_of
 from clipper.settings.server import GRPC_PORT, ServerSettings
+from clipper.settings.start_options import StartOptions, decode, start_options
 from clipper.settings.texts import read_endpoint, read_grpc_port, read_ports, read_registry
 from clipper.tls.material import TlsMode, TlsPaths
-from clipper.types import REGISTRY_VARIABLE, STORE_VARIABLE
+from clipper.types import REGISTRY_VARIABLE, START_VARIABLE, STORE_VARIABLE
 
 T = TypeVar("T")
 
@@ -28,9 +29,26 @@ REDIS_SCHEMES = ("redis://", "rediss://")
 
 
 class Config(ServerSettings, frozen=True):
-    """The settings that a server is started with. A ``registry`` of None is a file in the home."""
+    """The settings that a server is started with.
+
+    Attributes:
+        registry: None is a file in the home.
+        started: what the command that starts the server says of its options; None if there is no such command.
+    """
 
     home: Path
+    started: StartOptions | None = None
+
+    @property
+    def options(self) -> StartOptions:
+        """The options that were given or kept, and where each came from."""
+        if self.started is not None:
+            return self.started
+        usual = ServerSettings()
+        given = {name: getattr(self, name) for name in ServerSettings.__struct_fields__}
+        return start_options(
+            {name: value for name, value in given.items() if value != getattr(usual, name)}, {}, "foreground"
+        )
 
     @property
     def tls(self) -> TlsPaths | None:
@@ -90,7 +108,13 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
             parser.set_defaults(**{name: address})
     given = vars(parser.parse_args(arguments))
     lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-    config = Config(**given | lists)
+    started = None
+    if told := os.environ.get(START_VARIABLE):
+        try:
+            started = decode(told.encode())
+        except InvalidArgument as error:
+            parser.error(f"{START_VARIABLE} {error}")
+    config = Config(**given | lists, started=started)
     if (config.tls_cert is None) != (config.tls_key is None):
         parser.error("--tls-cert and --tls-key go together; they may name one file that holds both")
     if config.tls_client_ca is not None and config.tls is None:

@@ -19,6 +19,7 @@ from clipper.home import (
     DECISIONS_NAME,
     EVENTS_NAME,
     ID_NAME,
+    OPTIONS_NAME,
     REGISTRY_NAME,
     RUN_NAME,
     SELECTION_NAME,
@@ -26,6 +27,7 @@ from clipper.home import (
     Place,
 )
 from clipper.run_as import RunAs
+from clipper.settings.start_options import StartOptions, encode
 from clipper.trees import is_sealed, seal_tree
 
 # The kernel's bound on a unix socket's path.
@@ -116,11 +118,14 @@ class HomeFolders:
         self.id.write_text(name + "\n", "ascii")
         return name
 
-    def write_place(self, place: Place) -> None:
-        """Write where the server is, for commands. They see the whole file or no file."""
-        temporary = self.place.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.json.encode(place))
-        temporary.replace(self.place)
+    def write_place(self, place: Place, options: StartOptions) -> None:
+        """Write where the server is, for commands, and keep its options for the next start.
+
+        Commands see whole files. ``clipper serve`` runs a server of its own, whose options are not those of the home.
+        """
+        if options.started_by != "serve":
+            _write_privately(self.root / OPTIONS_NAME, encode(options))
+        _write_privately(self.place, msgspec.json.encode(place))
 
     def remove_stale(self, processes: set[str], sockets: set[str]) -> None:
         """Remove records, notes, scratch folders and sockets of processes that are gone; those named are kept."""
@@ -139,6 +144,14 @@ class HomeFolders:
     def remove_sockets_folder(self) -> None:
         if self.sockets != self.run:
             shutil.rmtree(self.sockets)
+
+
+def _write_privately(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.touch(mode=0o600)
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 def open_home(root: Path) -> HomeFolders:

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from clipper.build import build_id
 from clipper.errors import RegistryUnavailable
@@ -53,7 +53,7 @@ from clipper.supervisor.keepers.samples import Samples
 from clipper.supervisor.keepers.sampling import Sampling
 from clipper.supervisor.keepers.scaler import Scaler
 from clipper.supervisor.leadership.leadership import Leadership
-from clipper.supervisor.leadership.step_down import start_again
+from clipper.supervisor.leadership.step_down import HandOver, start_again, step_down
 from clipper.supervisor.leadership.succession import Succession
 from clipper.supervisor.management_port import ManagementPort
 from clipper.supervisor.operations.keys import Keys
@@ -62,6 +62,7 @@ from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.selections import SelectionChecker
 from clipper.supervisor.operations.token_file import TokenFile
 from clipper.supervisor.operations.tokens import Tokens
+from clipper.supervisor.operations.views import options_view
 from clipper.supervisor.query_ports import QueryPorts, hold_ports
 from clipper.supervisor.reach import check_reach
 from clipper.supervisor.rollout.reconciler import Reconciler
@@ -80,8 +81,6 @@ log = logging.getLogger(__name__)
 
 # A registry that failed just after it had granted the lease is asked again after this.
 START_AGAIN_S = 1.0
-# What runs besides ends in milliseconds. Another server leads by now, so nothing may hold this one up.
-STEP_DOWN_TIMEOUT_S = 2.0
 
 
 class Supervisor:
@@ -97,6 +96,7 @@ class Supervisor:
         self._token_file = TokenFile(home.token)
         self._certificates: Certificates | None = None
         self._stopping = StopRequests(config.drain_delay_s)
+        self._handing_over = HandOver(config, self._stopping)
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or ``POST /stop``; then drain and return, with nothing left running.
@@ -120,6 +120,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.request)
+        loop.add_signal_handler(signal.SIGUSR1, self._handing_over.request)
         if self._certificates is not None:
             loop.add_signal_handler(signal.SIGHUP, self._certificates.renew)
         else:
@@ -335,8 +336,10 @@ class Supervisor:
             ports.url(queries.host, queries.port, certificates is not None),
             time.time(),
             ports.address(queries.host, queries.grpc_port) if queries.grpc_port else None,
+            config.options.started_by,
         )
-        operations = SupervisorOperations(parts, str(self._home.root), place, self._stopping)
+        options = options_view(config.options)
+        operations = SupervisorOperations(parts, str(self._home.root), place, self._stopping, options)
         versions = VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version)
         keepers = parts.keepers
         keepers.start("bounding logs", LogKeeper(self._home.logs).run)
@@ -364,7 +367,7 @@ class Supervisor:
         if certificates is not None:
             certificates.follow(parts.workers.secure)
             keepers.start("looking for new certificates", certificates.run)
-        self._home.write_place(place)
+        self._home.write_place(place, config.options)
         if leadership is not None:
             keepers.start(
                 "telling standbys that queries are answered", partial(leadership.tell_when_ready, operations.problems)
@@ -387,9 +390,14 @@ class Supervisor:
 
         stop = asyncio.create_task(self._stopping.wait(announce_stop))
         ends: list[asyncio.Task[Any]] = [serving, stop, *([leadership.lost] if leadership is not None else [])]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        handing_over = asyncio.create_task(self._handing_over.wait())
+        await asyncio.wait([*ends, handing_over], return_when=asyncio.FIRST_COMPLETED)
+        if handing_over.done():
+            api.should_exit = True
+            await serving
+            await self._handing_over.leave(parts)
         if leadership is not None and leadership.lost.done() and not self._stopping.is_requested:
-            await self._step_down(parts, leadership.lost.result())
+            await step_down(parts, config, leadership.lost.result())
         log.info("stopping")
         parts.events.record([NewEvent("server", "server", "the server is stopped")])
         api.should_exit = True
@@ -399,15 +407,6 @@ class Supervisor:
         await keepers.stop()
         if leadership is not None:
             await leadership.release()
-
-    async def _step_down(self, parts: Parts, why: str) -> NoReturn:
-        log.warning("this server stops leading: %(reason)s", {"reason": why})
-        parts.reconciler.stop()
-        parts.events.record([NewEvent("server", "server", f"the server stops leading: {why}", level="warning")])
-        # Fork servers, which no later start takes over, end with what keeps them.
-        await parts.keepers.stop(STEP_DOWN_TIMEOUT_S)
-        parts.events.close()
-        start_again(self._config)
 
     async def _end(self, parts: Parts) -> None:
         """Workers first: their open queries need the containers."""

@@ -124,7 +124,7 @@ def test_every_call_but_a_few_is_refused_with_who_leads(clock: list[float], outc
     stopping = StopRequests(0.0)
     standby = Standby(registry, Artifacts(Path()), lambda: asyncio.sleep(0), stopping)
     standby.outcome = outcome
-    operations = StandbyOperations(standby, registry, Path(), Place(1, "http://m", "http://q", 0.0), stopping)
+    operations = StandbyOperations(standby, registry, Path(), Place(1, "http://m", "http://q", 0.0), stopping, {})
 
     async def run() -> None:
         status = await operations.status()

@@ -25,7 +25,7 @@ def app_of_standby(folder: Path) -> Any:
     stopping = StopRequests(0.0)
     standby = Standby(registry, Artifacts(folder), lambda: asyncio.sleep(0), stopping)
     standby.outcome = Leader(7, "http://other:1338", 1e9, is_ready=True)
-    operations: Any = StandbyOperations(standby, registry, folder, Place(1, "http://m", "http://q", 0.0), stopping)
+    operations: Any = StandbyOperations(standby, registry, folder, Place(1, "http://m", "http://q", 0.0), stopping, {})
     return create_app(operations)
 
 

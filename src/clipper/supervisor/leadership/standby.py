@@ -17,7 +17,7 @@ from clipper import __version__
 from clipper.errors import NotLeader, RegistryUnavailable
 from clipper.home import Place
 from clipper.lease.lease import Lease
-from clipper.management.schemas import LeaseStatus, Logs, Status, Stopping
+from clipper.management.schemas import LeaseStatus, Logs, OptionStatus, Status, Stopping
 from clipper.metrics.exposition import Scrape, render
 from clipper.registry.clock import clock_s
 from clipper.registry.shared import Away, Leader, SharedRegistry
@@ -118,13 +118,20 @@ class StandbyOperations:
     """
 
     def __init__(
-        self, standby: Standby, registry: SharedRegistry, home: Path, place: Place, stop: StopRequests
+        self,
+        standby: Standby,
+        registry: SharedRegistry,
+        home: Path,
+        place: Place,
+        stop: StopRequests,
+        options: dict[str, OptionStatus],
     ) -> None:
         self._standby = standby
         self._registry = registry
         self._home = home
         self._place = place
         self._stopping = stop
+        self._options = options
         self._started_s = time.monotonic()
 
     def __getattr__(self, name: str) -> Any:
@@ -160,6 +167,7 @@ class StandbyOperations:
                 leader=leader.address if leader is not None else None,
                 since=leader.since if leader is not None else None,
             ),
+            options=self._options,
         )
 
     async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:

@@ -1,14 +1,26 @@
-"""How a leader becomes a standby: its process starts again, with the same arguments.
+"""How a supervisor ends without ending what it runs, for the next start to go on with.
 
-Nothing that it had in memory survives, so nothing of it can act for a cluster that it no longer leads. Its workers and
-containers go on, as after a supervisor that was killed, and the new start decides what becomes of them.
+A leader that becomes a standby starts again in its own process, with the same arguments, and so does a server that is
+handed over while somebody else watches its process. Nothing that it had in memory survives, so nothing of it can act
+for a cluster that it no longer leads. Workers and containers go on, as after a supervisor that was killed, and the next
+start decides what becomes of them.
 """
 
+import asyncio
+import logging
 import os
 import sys
 from typing import NoReturn
 
+from clipper.events.log import NewEvent
 from clipper.supervisor.config import ADDRESSES, Config
+from clipper.supervisor.operations.parts import Parts
+from clipper.supervisor.stop_requests import StopRequests
+
+log = logging.getLogger(__name__)
+
+# What runs besides ends in milliseconds. Nothing may hold this server up: another one leads by now, or shall start.
+STEP_DOWN_TIMEOUT_S = 2.0
 
 
 def start_again(config: Config) -> NoReturn:
@@ -19,3 +31,56 @@ def start_again(config: Config) -> NoReturn:
         **{variable: address for variable, address in addresses.items() if address is not None},
     }
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+async def step_down(parts: Parts, config: Config, why: str) -> NoReturn:
+    log.warning("this server stops leading: %(reason)s", {"reason": why})
+    event = NewEvent("server", "server", f"the server stops leading: {why}", level="warning")
+    await _let_go(parts, event)
+    start_again(config)
+
+
+class HandOver:
+    """Hands a server over to the next start of its home, which may be of another version or with other options.
+
+    A server in the background ends, and the command that asks for this starts the next one. One whose process somebody
+    watches, such as a service manager, stays that process, and starts again in it.
+    """
+
+    def __init__(self, config: Config, stopping: StopRequests) -> None:
+        self._config = config
+        self._stopping = stopping
+        self._requested = asyncio.Event()
+        self._is_waited_for = False
+
+    def request(self) -> None:
+        """Hand over. A server that was told to stop goes on stopping; one that has yet to serve has nothing to end."""
+        if self._stopping.is_requested:
+            return
+        if not self._is_waited_for:
+            self._end()
+        self._requested.set()
+
+    async def wait(self) -> None:
+        """Return when the server has to be handed over."""
+        self._is_waited_for = True
+        await self._requested.wait()
+
+    async def leave(self, parts: Parts) -> NoReturn:
+        log.info("this server is handed over: what runs goes on")
+        await _let_go(parts, NewEvent("server", "server", "the server is handed over to its next start"))
+        self._end()
+
+    def _end(self) -> NoReturn:
+        if self._config.options.started_by != "start":
+            start_again(self._config)
+        # Not by the end of the event loop, which would cancel the tasks that watch what runs.
+        os._exit(0)
+
+
+async def _let_go(parts: Parts, event: NewEvent) -> None:
+    parts.reconciler.stop()
+    parts.events.record([event])
+    # Fork servers, which no later start takes over, end with what keeps them.
+    await parts.keepers.stop(STEP_DOWN_TIMEOUT_S)
+    parts.events.close()

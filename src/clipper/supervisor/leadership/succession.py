@@ -23,6 +23,7 @@ from clipper.supervisor.leadership.leadership import Leadership
 from clipper.supervisor.leadership.standby import Standby, StandbyOperations, reap_children, who_leads
 from clipper.supervisor.management_port import ManagementPort
 from clipper.supervisor.operations.token_file import TokenFile
+from clipper.supervisor.operations.views import options_view
 from clipper.supervisor.stop_requests import StopRequests
 from clipper.supervisor.workers import ports, takeover
 from clipper.types import OPERATOR
@@ -80,13 +81,15 @@ class Succession:
     async def _standing_by(self, standby: Standby, registry: SharedRegistry) -> AsyncIterator[None]:
         """Answer on the management port as a standby."""
         query_url = ports.url(self._config.host, self._config.query_port, self._config.tls is not None)
-        place = Place(os.getpid(), self._port.url, query_url, time.time())
-        operations: Any = StandbyOperations(standby, registry, self._home.root, place, self._stopping)
+        place = Place(os.getpid(), self._port.url, query_url, time.time(), started_by=self._config.options.started_by)
+        operations: Any = StandbyOperations(
+            standby, registry, self._home.root, place, self._stopping, options_view(self._config.options)
+        )
         api, serving = await self._port.serve(operations, self._holder_of)
         keepers = Keepers()
         if self._certificates is not None:
             keepers.start("looking for new certificates", self._certificates.run)
-        self._home.write_place(place)
+        self._home.write_place(place, self._config.options)
         log.info("%(reason)s", {"reason": who_leads(standby)})
         try:
             yield

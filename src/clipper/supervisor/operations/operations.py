@@ -22,6 +22,7 @@ from clipper.management.schemas import (
     Logs,
     NewKey,
     NewToken,
+    OptionStatus,
     Replica,
     Status,
     Stopping,
@@ -45,7 +46,9 @@ from clipper.types import ModelId
 class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperations, SeriesOperations):
     """See ``management.operations.Operations`` for each call."""
 
-    def __init__(self, parts: Parts, home: str, place: Place, stopping: StopRequests) -> None:
+    def __init__(
+        self, parts: Parts, home: str, place: Place, stopping: StopRequests, options: dict[str, OptionStatus]
+    ) -> None:
         ApplicationOperations.__init__(self, parts)
         ModelOperations.__init__(self, parts)
         ReportOperations.__init__(self, parts)
@@ -55,6 +58,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._home = home
         self._logs = Path(home) / "logs"
         self._place = place
+        self._options = options
         self._started_s = time.monotonic()
         self._events = parts.events
         self._health = parts.sampling.health
@@ -107,6 +111,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             certificate_expires_at=certificates.expires_at if certificates is not None else None,
             client_ca_expires_at=certificates.client_ca_expires_at if certificates is not None else None,
             lease=self._leadership.status() if self._leadership is not None else None,
+            options=self._options,
         )
 
     async def history(self) -> list[Step]:

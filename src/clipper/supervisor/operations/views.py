@@ -16,6 +16,7 @@ from clipper.management.schemas import (
     Application,
     LearnedPolicy,
     Model,
+    OptionStatus,
     Reliability,
     Replica,
     ReplicaState,
@@ -29,13 +30,28 @@ from clipper.rollout import rollbacks
 from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK
 from clipper.series.recent import Answers
 from clipper.settings.application import Configured, Selection
-from clipper.settings.fields import shared
+from clipper.settings.fields import settings_of, shared
+from clipper.settings.server import ServerSettings
+from clipper.settings.start_options import StartOptions, value_text
 from clipper.settings.version import Deployment
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.keepers.scaler import Scaler
 from clipper.supervisor.rollout.reconciler import Reconciler
 from clipper.supervisor.workers.worker_process import WorkerProcess
+
+
+def options_view(options: StartOptions) -> dict[str, OptionStatus]:
+    """All options of the server by their names, with their values and where each came from."""
+    found = {}
+    for described in settings_of(ServerSettings):
+        option = options.options.get(described.name)
+        if option is None:
+            value: str | None = described.setting.default or value_text(described.default)
+        else:
+            value = None if option.is_secret else value_text(option.value)
+        found[described.flag.removeprefix("--")] = OptionStatus(value, options.source(described.name))
+    return found
 
 
 def application_view(
