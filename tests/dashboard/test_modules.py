@@ -22,31 +22,44 @@ def call(screen: Screen, module: str, function: str, *arguments: Any) -> Any:
     return screen.page.evaluate(code, [module, function, list(arguments)])
 
 
-def test_the_last_half_minute_weighs_shares_by_queries(screen: Screen) -> None:
+def test_the_last_minute(screen: Screen) -> None:
     series = {
-        "rate": [1000.0, *[0.0] * 12, 30.0, None, 10.0],
-        "p99_ms": [*[None] * 13, 5.0, None, 7.0],
-        "late_share": [1.0, *[None] * 12, 0.1, None, 0.5],
-        "default_share": [None] * 16,
+        "rate": [1000.0, *[0.0] * 27, 30.0, None, 10.0],
+        "p99_ms": [1000.0, *[None] * 27, 5.0, None, 7.0],
     }
     recent = call(screen, "pages/recent.js", "recentOf", series)
     # The first value is older than that.
-    assert recent["rate"] == pytest.approx(40 / 14)
+    assert recent["rate"] == pytest.approx(40 / 29)
     assert recent["p99_ms"] == 7.0
-    assert recent["late_share"] == pytest.approx((0.1 * 30 + 0.5 * 10) / 40)
-    assert recent["default_share"] is None and recent["asked_default_share"] is None
     assert set(call(screen, "pages/recent.js", "recentOf", None).values()) == {None}
     assert call(screen, "pages/recent.js", "smoothed", [None, 1.0, None, 3.0]) == [None, 1.0, None, 2.0]
 
 
 def test_applications_that_break_their_objective_come_first(screen: Screen) -> None:
-    quiet = {"rate": None, "p99_ms": None, "late_share": None, "default_share": None, "asked_default_share": None}
-    states = [quiet, {**quiet, "late_share": 0.01}, {**quiet, "p99_ms": 21.0}, {**quiet, "late_share": 0.5}]
+    def trouble(p99_ms: float | None = None, problem: str | None = None, **shares: float | None) -> Any:
+        shares = {"late": None, "errors": None, "defaults": None, "asked_defaults": None, **shares}
+        given = {"recent": {"p99_ms": p99_ms}, "slo_ms": 20.0, "problem": problem, "shares": shares}
+        return call(screen, "pages/trouble.js", "troubleOf", given)
+
+    assert [trouble(), trouble(late=0.01), trouble(p99_ms=21.0), trouble(late=0.5), trouble(errors=0.5)] == [
+        0,
+        0,
+        1,
+        1,
+        1,
+    ]
     # A default that the threshold of confidence asks for is no trouble, and any other is.
-    states += [{**quiet, "default_share": 0.3, "asked_default_share": asked} for asked in (0.295, 0.25, None)]
-    found = [call(screen, "pages/trouble.js", "troubleOf", {"recent": one, "slo_ms": 20.0}) for one in states]
-    assert found == [0, 0, 1, 1, 0, 1, 1]
-    assert call(screen, "pages/trouble.js", "troubleOf", {"recent": quiet, "slo_ms": 20, "problem": "it hangs"}) == 1
+    assert [trouble(defaults=0.3, asked_defaults=asked) for asked in (0.295, 0.25, None)] == [0, 1, 1]
+    assert trouble(problem="it hangs") == 1
+
+
+def test_shares_of_the_last_minute_are_of_its_queries(screen: Screen) -> None:
+    counted = {"queries": 40, "late": 10, "errors": {"timeout": 8, "model_error": 2}, "defaults": {"low_confidence": 4}}
+    shares = {"late": 0.25, "errors": 0.25, "defaults": 0.1, "asked_defaults": 0.1}
+    assert call(screen, "pages/recent.js", "sharesOf", counted) == shares
+    # Its answers may be to queries of before.
+    assert call(screen, "pages/recent.js", "sharesOf", {**counted, "queries": 0, "late": 10})["late"] == 1
+    assert set(call(screen, "pages/recent.js", "sharesOf", None).values()) == {None}
 
 
 def test_an_empty_chart_says_why(screen: Screen) -> None:

@@ -10,6 +10,7 @@ from populated import HOSTILE, crash, populate
 
 from clipper.events.log import NewEvent
 from clipper.management.learned import EndedRamp, Newcomer
+from clipper.management.recent import LastMinute
 from conftest import READ_TOKEN, TOKEN, Api
 from waiting import until
 
@@ -191,13 +192,18 @@ def test_a_version_is_shown_by_what_its_replicas_leave_of_it(screen: Screen, api
     expect(asked).to_contain_text("crash loop0 of 1 (not all are ready)its process exited with code 7")
 
 
+def happened(api: Api, counts: dict[str, LastMinute]) -> None:
+    """Have these counts of the last minute, by application."""
+    for name, one in counts.items():
+        known = api.operations.applications[name]
+        api.operations.applications[name] = msgspec.structs.replace(known, last_minute=one)
+
+
 def test_defaults_that_a_threshold_asks_for_are_not_red(screen: Screen, api: Api) -> None:
     populate(api.operations, 3)
-    rate = {"rate": [10.0], "late_share": [0.0]}
-    api.operations.recorded = {
-        "app-0001": {**rate, "default_share": [0.25], "default_share.low_confidence": [0.25]},
-        "app-0002": {**rate, "default_share": [0.5], "default_share.low_confidence": [0.3]},
-    }
+    asked_for = {"app-0001": LastMinute(100, 0, {"low_confidence": 25})}
+    asked_for["app-0002"] = LastMinute(100, 0, {"low_confidence": 30, "timeout": 20})
+    happened(api, asked_for)
     screen.log_in(TOKEN)
     table = screen.page.get_by_role("region", name="Applications")
     rows = table.locator("tbody tr")
@@ -207,6 +213,23 @@ def test_defaults_that_a_threshold_asks_for_are_not_red(screen: Screen, api: Api
     expect(table.locator("tr", has_text="app-0001")).to_contain_text("25 % low confidence")
     expect(table.locator("strong.bad")).to_have_count(1)
     assert screen.violations() == []
+
+
+def test_an_application_that_fails_comes_first_and_says_why(screen: Screen, api: Api) -> None:
+    populate(api.operations, 3)
+    explained = {"model_error": f"ValueError: {HOSTILE}"}
+    counts = LastMinute(60, 2, {}, {"model_error": 58, "timeout": 2}, explained)
+    happened(api, {"app-0002": counts})
+    api.operations.recorded = {"app-0002": {"rate": [1.0, 1.0], "error_share.model_error": [0.5, 0.97]}}
+    screen.log_in(TOKEN)
+    row = screen.page.get_by_role("region", name="Applications").locator("tbody tr").first
+    expect(row).to_contain_text("app-0002")
+    expect(row.locator("strong.bad")).to_have_text(["3.3 % (more than 1.0 %)", "100 % (more than 1.0 %)"])
+    screen.go("applications/app-0002")
+    why = screen.page.get_by_role("region", name="Queries without a model's answer").locator("tbody tr")
+    expect(why).to_have_text([f"errormodel_error58 of 60ValueError: {HOSTILE}", "errortimeout2 of 60–"])
+    expect(screen.page.get_by_role("img", name="Errors by reason: model_error is 0.735")).to_be_visible()
+    assert screen.violations() == [] and not screen.is_too_wide
 
 
 def test_charts_without_values_say_why(screen: Screen, api: Api) -> None:

@@ -17,8 +17,7 @@ class SeriesOverview(Struct, frozen=True):
 
     Attributes:
         end_s: when the newest sample was taken, in seconds since 1970.
-        applications: ``rate``, ``p99_ms``, ``late_share``, ``default_share`` and ``default_share.low_confidence``: the
-            defaults that an application asked for by its threshold of confidence.
+        applications: ``rate``, ``p99_ms``, ``late_share`` and ``default_share``.
         models: ``rate`` and ``replicas_ready``.
         workers: ``cpu_share``, of one core, and ``rss_bytes``, by the worker's index.
         left_out: of how many applications and models the series of an hour are not all kept, because there are too

@@ -22,7 +22,7 @@ STEP_S = 2.0
 POINTS = 1800
 # 59 MB at most. A hundred applications of three models and as many models take 3,000.
 MAX_SERIES = 8192
-# Two minutes of the few series that an overview shows: seven for an application with a model, two for a worker.
+# Two minutes of the few series that an overview shows: six for an application with a model, two for a worker.
 LATEST_POINTS = 60
 MAX_LATEST_SERIES = 8192
 # How many applications, and how many models, are followed: the first ones.

@@ -18,7 +18,7 @@ OF_MODELS = (
     "replicas_wanted",
 )
 OF_OVERVIEW = {
-    "application": ("rate", "p99_ms", "late_share", "default_share", "default_share.low_confidence"),
+    "application": ("rate", "p99_ms", "late_share", "default_share"),
     "model": ("rate", "replicas_ready"),
     "worker": ("cpu_share", "rss_bytes"),
 }

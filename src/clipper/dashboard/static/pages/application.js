@@ -32,6 +32,7 @@ export function Application({ api, mayAct, route }) {
     ${one.problem && html`<p role="alert" class="notice bad">${one.problem}</p>`}
     <${Facts} application=${one} />
     ${linked.length > 0 && html`<${Links} key=${linked.join("\n")} api=${api} links=${one.links} names=${linked} />`}
+    <${LastMinute} recent=${one.last_minute} />
     <p class="buttons">
       <a class="button" href=${link("applications", name, "try")}>Try it</a>
       ${mayAct && one.policy.name === "weighted" && html`<${Weights} api=${api} application=${one} onDone=${application.again} />`}
@@ -95,6 +96,22 @@ function errorOf({ condition, last_error: own, replicas }) {
   return isBad(condition) && (own ?? replicas.find((replica) => replica.state !== "ready" && replica.last_error)?.last_error);
 }
 
+/** Why queries of the last minute got no model's answer; nothing if all did. */
+function LastMinute({ recent }) {
+  const rows = ["errors", "defaults"].flatMap((kind) =>
+    Object.entries(recent?.[kind] ?? {}).map(([reason, count]) => ({ kind: kind.slice(0, -1), reason, count })));
+  if (rows.length === 0) return null;
+  const columns = [
+    { name: "got", cell: (row) => row.kind },
+    { name: "reason", cell: (row) => row.reason },
+    { name: "queries", isNumber: true, cell: (row) => `${row.count} of ${Math.max(row.count, recent.queries)}` },
+    { name: "the last explanation", cell: (row) => recent.explanations[row.reason] ?? "–" },
+  ];
+  return html`<section><h2>Without a model's answer in the last minute</h2>
+    <${Table} title="Queries without a model's answer" columns=${columns} rows=${rows} keyOf=${(row) => `${row.kind} ${row.reason}`} empty="" />
+  </section>`;
+}
+
 function chartsOf(application) {
   const slo = ({ length }) => ({ name: "SLO", values: Array(length).fill(application.slo_ms), isDashed: true });
   return [
@@ -104,6 +121,10 @@ function chartsOf(application) {
     {
       title: "Defaults by reason", unit: SHARE, lines: (of) => of.each("default_share.").map(smooth),
       nothing: "No query got the default in this time.",
+    },
+    {
+      title: "Errors by reason", unit: SHARE, lines: (of) => of.each("error_share.").map(smooth),
+      nothing: "No query got an error in this time.",
     },
     { title: "Models that answered", unit: SHARE, lines: (of) => of.each("answer_share.").map(smooth), nothing: "No model answered a query in this time." },
     { title: "Loss of each model", unit: "mean over 30 s", lines: (of) => of.each("mean_loss.").map(smooth), nothing: "No feedback came in this time." },
@@ -119,7 +140,7 @@ function Outcomes({ report }) {
   const byReason = (kind, counts) => Object.entries(counts).map(([reason, count]) => ({ what: `${kind}: ${reason}`, count }));
   const rows = [
     { what: "queries", count: report.queries },
-    { what: "later than the SLO", count: report.slo_misses },
+    { what: "not within the SLO", count: report.slo_misses },
     ...byReason("default", report.defaults),
     ...byReason("error", report.errors),
   ];

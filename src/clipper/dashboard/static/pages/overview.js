@@ -7,7 +7,7 @@ import { isBad, Limited, ReadyReplicas, State, Waiting } from "../parts/notices.
 import { Sparkline } from "../parts/sparkline.js";
 import { Table } from "../parts/table.js";
 import { link } from "../router.js";
-import { recentOf } from "./recent.js";
+import { recentOf, sharesOf } from "./recent.js";
 import { failedShareOf, isOverSlo, TOO_MANY, troubleOf } from "./trouble.js";
 
 /** @param {import("../main.js").Seen} seen */
@@ -59,7 +59,7 @@ function leaderOf(lease) {
 }
 
 function ApplicationTable({ applications, series }) {
-  const rows = applications.map((one) => ({ ...one, recent: recentOf(series[one.name]) }));
+  const rows = applications.map((one) => ({ ...one, recent: recentOf(series[one.name]), shares: sharesOf(one.last_minute) }));
   rows.sort((one, other) => troubleOf(other) - troubleOf(one) || one.name.localeCompare(other.name));
   const limited = (share, judged = share) => html`<${Limited} text=${percent(share)} isOver=${judged > TOO_MANY} why="more than ${percent(TOO_MANY)}" />`;
   const columns = [
@@ -72,17 +72,18 @@ function ApplicationTable({ applications, series }) {
       cell: (one) => html`<${Limited} text=${milliseconds(one.recent.p99_ms)} isOver=${isOverSlo(one)} why="over the SLO" />`,
     },
     { name: "SLO", isNumber: true, cell: (one) => milliseconds(one.slo_ms) },
-    { name: "late", isNumber: true, cell: ({ recent }) => limited(recent.late_share) },
+    { name: "late", isNumber: true, cell: ({ shares }) => limited(shares.late) },
+    { name: "errors", isNumber: true, cell: ({ shares }) => limited(shares.errors) },
     {
       name: "defaults", isNumber: true,
-      cell: ({ recent }) => html`${limited(recent.default_share, failedShareOf(recent))}${
-        recent.asked_default_share > 0 && html`<div class="quiet">${percent(recent.asked_default_share)} low confidence</div>`}`,
+      cell: ({ shares }) => html`${limited(shares.defaults, failedShareOf(shares))}${
+        shares.asked_defaults > 0 && html`<div class="quiet">${percent(shares.asked_defaults)} low confidence</div>`}`,
     },
     { name: "try", cell: (one) => html`<a href=${link("applications", one.name, "try")} aria-label="Try ${one.name}">Try it</a>` },
   ];
   return html`<${Table} title="Applications" columns=${columns} rows=${rows} keyOf=${(one) => one.name}
     empty=${html`There are no applications. <code>clipper app create NAME --model MODEL</code> makes one.`} />
-  ${rows.length > 0 && html`<p class="quiet">Numbers are of the last 30 seconds.</p>`}`;
+  ${rows.length > 0 && html`<p class="quiet">Numbers are of the last minute. The page of an application has the reasons.</p>`}`;
 }
 
 function ModelTable({ models, series }) {

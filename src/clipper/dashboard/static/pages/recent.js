@@ -1,23 +1,32 @@
-// An application's last half minute: the server has a value for every two seconds, in which there are few queries.
+// An application's last minute: the server has a value for every two seconds, in which there are few queries.
 
-const VALUES = 15;
+const VALUES = 30;
+const SMOOTHED_VALUES = 15;
+// An application asks for the default below its threshold of confidence.
+const ASKED_FOR = "low_confidence";
 
 /**
- * @typedef {{rate: number | null, p99_ms: number | null, late_share: number | null, default_share: number | null,
- *   asked_default_share: number | null}} Recent asked_default_share: the defaults that the application's threshold of confidence asks for
+ * @typedef {{rate: number | null, p99_ms: number | null}} Recent
  * @param {Record<string, (number | null)[]> | undefined} series the latest value last
- * @returns {Recent} the mean rate, the median p99, and the shares of all queries
+ * @returns {Recent} the mean rate and the median p99
  */
 export function recentOf(series) {
-  const last = (name) => (series?.[name] ?? []).slice(-VALUES);
-  const rates = last("rate");
-  return {
-    rate: mean(rates.filter(isKnown)),
-    p99_ms: median(last("p99_ms").filter(isKnown)),
-    late_share: shareOf(last("late_share"), rates),
-    default_share: shareOf(last("default_share"), rates),
-    asked_default_share: shareOf(last("default_share.low_confidence"), rates),
-  };
+  const last = (name) => (series?.[name] ?? []).slice(-VALUES).filter(isKnown);
+  return { rate: mean(last("rate")), p99_ms: median(last("p99_ms")) };
+}
+
+/**
+ * @typedef {{late: number | null, errors: number | null, defaults: number | null, asked_defaults: number | null}} Shares
+ *   of the queries; asked_defaults are the defaults that the application's threshold of confidence asks for
+ * @param {any} lastMinute of an application, as the API counts it
+ * @returns {Shares} null where nobody asked
+ */
+export function sharesOf(lastMinute) {
+  const { queries, late, errors, defaults } = lastMinute ?? { queries: 0, late: 0, errors: {}, defaults: {} };
+  const total = (counts) => Object.values(counts).reduce((sum, count) => sum + count, 0);
+  // The answers of a minute may be to earlier queries.
+  const share = (count) => (Math.max(queries, count) > 0 ? count / Math.max(queries, count) : null);
+  return { late: share(late), errors: share(total(errors)), defaults: share(total(defaults)), asked_defaults: share(defaults[ASKED_FOR] ?? 0) };
 }
 
 /**
@@ -25,7 +34,7 @@ export function recentOf(series) {
  * @param {(number | null)[]} values
  */
 export function smoothed(values) {
-  return values.map((value, index) => (value === null ? null : mean(values.slice(Math.max(0, index - VALUES + 1), index + 1).filter(isKnown))));
+  return values.map((value, index) => (value === null ? null : mean(values.slice(Math.max(0, index - SMOOTHED_VALUES + 1), index + 1).filter(isKnown))));
 }
 
 function isKnown(value) {
@@ -38,15 +47,4 @@ function mean(values) {
 
 function median(values) {
   return values.length ? values.toSorted((one, other) => one - other)[Math.floor(values.length / 2)] : null;
-}
-
-/** Shares of intervals, as the share of all their queries. */
-function shareOf(shares, rates) {
-  let some = 0, all = 0;
-  shares.forEach((share, index) => {
-    if (!isKnown(share) || !isKnown(rates[index])) return;
-    some += share * rates[index];
-    all += rates[index];
-  });
-  return all > 0 ? some / all : null;
 }
