@@ -131,6 +131,21 @@ def test_miss_join_and_hit(run: Callable[..., None]) -> None:
     run(scenario)
 
 
+def test_counts_of_the_cache_stay_where_it_is_empty(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        asked = bench.ask(b"a" * 8)
+        await until_async(lambda: container.batches)
+        assert bench.queue.reading().cache_misses == 1
+        # What failed is not kept, so no entry is left.
+        container.take().fail("it raised")
+        await until_async(lambda: asked.done)
+        assert bench.queue.reading().cache_misses == bench.queue.statistics().cache_misses == 1
+
+    run(scenario)
+
+
 def test_work_of_the_background_is_done_and_a_prediction_that_joins_it_goes_first(run: Callable[..., None]) -> None:
     async def scenario(bench: Bench) -> None:
         container = await bench.start()

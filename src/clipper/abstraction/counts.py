@@ -53,9 +53,9 @@ class VersionCounts:
             model_errors=self.model_errors,
             rejected=self.rejected,
             expired=self.expired,
-            cache_hits=table.hits if table else 0,
-            cache_misses=table.misses if table else 0,
-            cache_joins=table.joins if table else 0,
+            cache_hits=table.hits if table is not None else 0,
+            cache_misses=table.misses if table is not None else 0,
+            cache_joins=table.joins if table is not None else 0,
             queue_wait_s=self.queue_wait_s.data(),
             batch_size=self.batch_size.data(),
             batch_latency_s=self.batch_latency_s.data(),
@@ -78,7 +78,7 @@ class VersionCounts:
 
     def reading(self, model: ModelId, scheduler: Scheduler, table: CacheTable | None) -> VersionReading:
         sent, answered = sum(self.queue_wait_s.counts), sum(self.batch_latency_s.counts)
-        hits, joins, misses = (table.hits, table.joins, table.misses) if table else (0, 0, 0)
+        hits, joins, misses = (table.hits, table.joins, table.misses) if table is not None else (0, 0, 0)
         limit = min((replica.batch_limit(scheduler.slo_s) for replica in scheduler.replicas.values()), default=0)
         return VersionReading(
             model=model.name,
