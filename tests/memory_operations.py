@@ -93,6 +93,8 @@ class MemoryOperations:
         self.keys: dict[str, Key] = {}
         self.events_log = EventLog()
         self.observed: list[dict[str, object]] = []
+        # What a report's comparison rests on.
+        self.basis = ""
         # The series of an application, where a test wants others than a few queries.
         self.recorded: dict[str, Named] = {}
         self.asked: list[tuple[str, Call, bytes, str | None]] = []
@@ -262,7 +264,7 @@ class MemoryOperations:
             ReportedModel(each.model, "1", True, each.shadow, 0.5, 100.0, 0.2, ends, ends, 0.5, 50.0, 9, 1, None)
             for each in found.links
         )
-        group = [ReportGroup(each, 100.0, "open", "m", 0.5, 50.0, 25.0, models) for each in contexts]
+        group = [ReportGroup(each, 100.0, "open", "m", 0.5, 50.0, 25.0, models, basis=self.basis) for each in contexts]
         limits = 0.95 if confidence is None else confidence, 0.01 if tolerance is None else tolerance
         head = found.policy.name, found.loss.name, *limits, 0.0, found.slo_ms, 2.0
         return Report(name, *head, 10, {}, {}, 0, None, tuple(group))

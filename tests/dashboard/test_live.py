@@ -95,6 +95,8 @@ def test_an_incident_as_an_operator_sees_it(server: Server) -> None:
         screen = Screen(browser, server.place.management_url)
         page = screen.page
         screen.log_in(server.token)
+        expect(page.get_by_text("Ready to take queries")).to_have_count(0)
+        expect(page.locator(".problems li", has_text="dies:1 has no replica that is ready")).to_be_visible()
         dies = page.get_by_role("region", name="Models").locator("tbody tr").first
         expect(dies).to_contain_text("dies")
         expect(dies.locator(".state")).to_have_text("crash loop")
@@ -121,6 +123,20 @@ def test_an_incident_as_an_operator_sees_it(server: Server) -> None:
         (stopped,) = server.call("GET", "/applications/ramped")["newcomers"]
         expect(newcomer).to_contain_text(f"stopped: {stopped['feedback']} of its answers with feedback lost 1.000")
         expect(newcomer.locator("td.number").nth(1)).to_have_text(f"{stopped['feedback']} answers")
+
+        screen.go("", "Overview")
+        good = page.get_by_role("region", name="Models").locator("tbody tr", has_text="good")
+        expect(good).to_contain_text("ready; version 2 stopped")
+
+        screen.go("events")
+        rows = page.get_by_role("region", name="Events").locator("tbody tr")
+        deployed = rows.filter(has_text="model good, version 2").filter(has_text="is deployed")
+        expect(deployed.locator("td").last).to_have_text("operator from 127.0.0.1")
+        page.get_by_label("Who").select_option("clipper")
+        expect(rows.filter(has_text="is deployed")).to_have_count(0)
+        expect(rows.filter(has_text="rolled back to version 1 from version 2").locator("td").last).to_have_text(
+            "clipper"
+        )
 
         phone = Screen(browser, server.place.management_url, 390)
         phone.log_in(server.token, "events")

@@ -232,6 +232,16 @@ def test_an_application_that_fails_comes_first_and_says_why(screen: Screen, api:
     assert screen.violations() == [] and not screen.is_too_wide
 
 
+def test_a_comparison_says_what_it_rests_on(screen: Screen, api: Api) -> None:
+    populate(api.operations, 1)
+    api.operations.basis = "compared over all queries alike: each loss counts by one over the probability of its choice"
+    screen.log_in(TOKEN, APP)
+    expect(screen.page.get_by_text(f"Models are {api.operations.basis}.")).to_be_visible()
+    models = screen.page.get_by_role("region", name="Models").locator("tbody tr")
+    # What the policy would do now, beside what was counted: 8 of 10 queries had its output.
+    expect(models).to_have_text("model-0000150 %0.20.1 and 0.3100980 %11 %–")
+
+
 def test_charts_without_values_say_why(screen: Screen, api: Api) -> None:
     populate(api.operations, 1)
     api.operations.recorded = {"app-0000": {"rate": [0.0, 0.0], "slo_ms": [20.0, 20.0], "p99_ms": [None, None]}}

@@ -1,6 +1,7 @@
 """The values of one step."""
 
 import pytest
+from msgspec.structs import replace
 
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
@@ -39,6 +40,21 @@ def counted(**changes: object) -> ApplicationReading:
         "answer_loss": 0.0,
     }
     return ApplicationReading(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_a_model_whose_queries_all_fail_answers_none() -> None:
+    # Two of them were asked just now, and will fail in the next step.
+    of_model = {"m": ModelReading(12, 10, 0, 0.0)}
+    failed = counted(queries=12, errors={"model_error": 10}, latency=latency(ms10=10), models=of_model)
+    assert application_values(failed, 2.0, None)["answer_share.m"] == 0.0
+    # Queries that a worker refuses unread have no latency, and take nothing from those that were answered.
+    refused = counted(queries=40, errors={"overloaded": 30}, latency=latency(ms10=10))
+    refused = replace(refused, models={"m": ModelReading(10, 0, 0, 0.0)})
+    assert application_values(refused, 2.0, None)["answer_share.m"] == 1.0
+    # A threshold of confidence asked for these defaults: the model had outputs.
+    unsure = counted(queries=10, defaults={"low_confidence": 10}, latency=latency(ms10=10))
+    unsure = replace(unsure, models={"m": ModelReading(10, 0, 0, 0.0)})
+    assert application_values(unsure, 2.0, None)["answer_share.m"] == 1.0
 
 
 def test_an_application_that_answered() -> None:
@@ -91,8 +107,9 @@ def test_what_has_no_value_is_left_out() -> None:
 
 def test_shares_stay_shares_though_a_query_is_asked_and_answered_in_other_steps() -> None:
     models = {"a": ModelReading(9, 0, 0, 0.0), "b": ModelReading(0, 3, 0, 0.0)}
-    values = application_values(counted(latency=latency(ms10=2), models=models, defaults={"timeout": 3}), 2.0, None)
+    values = application_values(counted(latency=latency(ms10=2), models=models), 2.0, None)
     assert (values["answer_share.a"], values["answer_share.b"]) == (1.0, 0.0)
+    values = application_values(counted(latency=latency(ms10=2), models=models, defaults={"timeout": 3}), 2.0, None)
     assert (values["default_share"], values["default_share.timeout"]) == (1.0, 1.0)
 
 

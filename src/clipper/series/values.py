@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from clipper.control.statistics import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_S, ApplicationReading, VersionReading
 from clipper.metrics.histogram import quantile
+from clipper.series.recent import answers_of
 
 # Series that every application and every model has, also before they have a value.
 OF_APPLICATIONS = ("rate", "p50_ms", "p99_ms", "slo_ms", "late_share", "default_share", "error_share")
@@ -88,9 +89,13 @@ def application_values(counted: ApplicationReading, interval_s: float, regret: f
         }
         values |= _shares("default_share", counted.defaults, answers)
         values |= _shares("error_share", counted.errors, answers)
+        # A query may be answered in a later step than the one in which it asked its models: those under way look like
+        # answers of theirs. So a model has no more answers than there were with an output.
+        failures = answers_of(counted).failures
+        # Those that a worker refuses unread are not among the answers.
+        most = max(answers - failures.total() + failures["overloaded"], 0)
         for model, each in counted.models.items():
-            # A query may be answered in a later step than the one in which it asked its models.
-            values[f"answer_share.{model}"] = min(max(each.selected - each.missing, 0) / answers, 1.0)
+            values[f"answer_share.{model}"] = min(max(each.selected - each.missing, 0), most) / answers
     for model, each in counted.models.items():
         if each.scored:
             values[f"mean_loss.{model}"] = each.loss / each.scored

@@ -16,16 +16,18 @@ export function Events({ api }) {
   const log = useMemo(() => new Log(api, SHOWN), [api]);
   const events = usePoll(() => log.read(), [log]);
   const [kind, setKind] = useState("");
+  const [who, setWho] = useState("");
   if (!events.value) return html`<${Waiting} error=${events.error} />`;
   const kinds = [...new Set(events.value.map((event) => event.kind))].sort();
-  const rows = events.value.filter((event) => kind === "" || event.kind === kind).reverse();
+  const everybody = [...new Set(events.value.map((event) => event.who).filter(Boolean))].sort();
+  const rows = events.value.filter((event) => (kind === "" || event.kind === kind) && (who === "" || event.who === who)).reverse();
   const columns = [
     { name: "when", isShort: true, cell: (event) => day(event.time_s) },
     { name: "kind", cell: (event) => event.kind.replaceAll("_", " ") },
     { name: "of", isText: true, cell: (event) => html`<${Subject} event=${event} />` },
     { name: "level", cell: (event) => (event.level === "info" ? "info" : html`<strong class="state ${LEVELS[event.level]}">${event.level}</strong>`) },
     { name: "what happened", isText: true, cell: (event) => event.message },
-    { name: "who", cell: (event) => (event.address ? `${event.who} from ${event.address}` : event.who) },
+    { name: "who", isText: true, cell: (event) => (event.address ? `${event.who} from ${event.address}` : event.who) },
   ];
   return html`
     <p class="choice">
@@ -33,9 +35,13 @@ export function Events({ api }) {
         <option value="">all</option>
         ${kinds.map((one) => html`<option value=${one}>${one.replaceAll("_", " ")}</option>`)}
       </select></label>
+      <label>Who <select value=${who} onChange=${(event) => setWho(event.target.value)}>
+        <option value="">all</option>
+        ${everybody.map((one) => html`<option value=${one}>${one}</option>`)}
+      </select></label>
       <span class="quiet">The latest ${counted(rows.length, "event")}, newest first.</span>
     </p>
-    <${Table} title="Events" columns=${columns} rows=${rows} keyOf=${(event) => `${event.id} ${event.kind} ${event.subject} ${event.message}`} empty="Nothing has happened yet." />
+    <${Table} title="Events" columns=${columns} rows=${rows} keyOf=${(event) => `${event.id} ${event.kind} ${event.subject} ${event.message} ${event.who}`} empty="Nothing has happened yet." />
   `;
 }
 

@@ -90,7 +90,7 @@ function ModelTable({ models, series }) {
   const rows = models.map((model) => {
     const current = model.versions.find((version) => version.current);
     const newest = model.versions.at(-1);
-    return { name: model.name, current, newest, isBroken: [current, newest].some((version) => version !== undefined && isBad(version.condition)) };
+    return { name: model.name, current, newest, isBroken: [current, newest].some((version) => version !== undefined && (version.stopped || isBad(version.condition))) };
   });
   rows.sort((one, other) => other.isBroken - one.isBroken || one.name.localeCompare(other.name));
   const columns = [
@@ -109,10 +109,11 @@ function ModelTable({ models, series }) {
 }
 
 function ModelState({ current, newest }) {
-  const isNewer = newest !== undefined && newest.version !== current?.version && newest.state !== "sleeping" && newest.condition !== "ready";
+  const other = newest?.stopped ? "stopped" : newest?.condition;
+  const isNewer = newest !== undefined && newest.version !== current?.version && !["sleeping", "ready"].includes(other);
   return html`
     ${current && html`<${State} of=${current.condition} />`}
-    ${isNewer && html`${current && "; "}version ${newest.version} <${State} of=${newest.condition} />`}
+    ${isNewer && html`${current && "; "}version ${newest.version} <${State} of=${other} />`}
   `;
 }
 

@@ -3,7 +3,7 @@
 const VALUES = 30;
 const SMOOTHED_VALUES = 15;
 // An application asks for the default below its threshold of confidence.
-const ASKED_FOR = "low_confidence";
+export const ASKED_FOR = "low_confidence";
 
 /**
  * @typedef {{rate: number | null, p99_ms: number | null}} Recent

@@ -8,6 +8,7 @@ import { Waiting } from "../parts/notices.js";
 import { link } from "../router.js";
 import { InputField } from "./input_field.js";
 import { exampleOf, readType, samples } from "./inputs.js";
+import { ASKED_FOR } from "./recent.js";
 
 /** @param {import("../main.js").Seen} seen */
 export function Try({ api, mayAct, status, route }) {
@@ -72,7 +73,7 @@ function Answer({ answer }) {
   return html`<section>
     <h2>Answer</h2>
     <pre tabindex="0" role="region" aria-label="Output">${JSON.stringify(answer.output, null, 1)}</pre>
-    <p>${answer.default ? html`<strong class="bad">This is the default output</strong>, because of ${answer.default_reason.replaceAll("_", " ")}: ${answer.default_explanation}.` : answeredBy(answer)}
+    <p>${answer.default ? html`<strong class=${answer.default_reason === ASKED_FOR ? "" : "bad"}>This is the default output</strong>, because of ${answer.default_reason.replaceAll("_", " ")}: ${answer.default_explanation}.` : answeredBy(answer)}
       ${" "}Confidence ${percent(answer.confidence)}. It took ${milliseconds(answer.took)}, with the way through this page. Query ${answer.query_id}.</p>
     ${"low_confidence_output" in answer && html`<p>Without the threshold the answer would be <code>${JSON.stringify(answer.low_confidence_output)}</code>.</p>`}
   </section>`;
