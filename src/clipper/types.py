@@ -26,6 +26,8 @@ STORE_VARIABLE = "CLIPPER_STORE"
 REGISTRY_VARIABLE = "CLIPPER_REGISTRY"
 # The variable by which a command tells the server where its options come from, as ``StartOptions``.
 START_VARIABLE = "CLIPPER_START"
+# The option of the server's process that names the reading end of a pipe: it stops once the other end is closed.
+STOPS_WITH = "--stops-with"
 # What OpenTelemetry's variables begin with. Some hold the key of a receiver.
 OTEL_PREFIX = "OTEL_"
 

@@ -14,11 +14,13 @@ import httpx
 import numpy as np
 import pytest
 from commands import CLIPPER, MODEL, Command, succeed
+from live_server import processes_of
 from sklearn.linear_model import LogisticRegression
 
 from clipper.cli.process import running
 from clipper.client import Clipper, Prediction
 from clipper.home import read_place
+from clipper.processes.proc import start_time
 from waiting import until
 
 SHOP = "https://shop.example"
@@ -162,6 +164,36 @@ def test_serve_until_it_is_interrupted(home: Path, folder: Path, stop_signal: si
     assert running(home) is None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_serve_in_the_background_of_a_script_is_stopped_by_sigint(home: Path, folder: Path) -> None:
+    """A shell without job control starts what is in the background with SIGINT ignored."""
+    command = [*CLIPPER, "serve", "model:Sum", "--home", str(home), "--slo-ms", "20000", *FREE_PORTS]
+    script = '"$@" & echo $!; wait $!; echo "ended with $?"'
+    with subprocess.Popen(["sh", "-c", script, "sh", *command], cwd=folder, stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        served = int(shell.stdout.readline())
+        assert any("curl" in text for text in shell.stdout)
+        os.kill(served, signal.SIGINT)
+        assert [line for line in shell.stdout if "ended" in line] == ["ended with 0\n"]
+    assert running(home) is None and not processes_of(home)
+
+
+def test_the_server_of_serve_stops_if_serve_is_killed(home: Path, folder: Path) -> None:
+    command = [*CLIPPER, "serve", "model:Sum", "--home", str(home), "--slo-ms", "20000", *FREE_PORTS]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as served, ExitStack() as stack:
+        stack.callback(served.kill)
+        assert served.stdout is not None
+        assert any("curl" in text for text in served.stdout)
+        # It watches no less after it has started again in its own process.
+        subprocess.run([*CLIPPER, "restart", "--home", str(home)], check=True, timeout=200, stdout=subprocess.DEVNULL)
+        pid = read_place(home).pid
+        served.kill()
+        served.wait(60)
+        until(lambda: not processes_of(home) and start_time(pid) is None)
+    log = (home / "logs" / "supervisor.log").read_text()
+    assert "the command that runs this server has ended" in log and log.rstrip().endswith("stopped")
+    assert not (home / "options.json").exists()
 
 
 def test_serve_again_what_was_edited(home: Path, folder: Path) -> None:

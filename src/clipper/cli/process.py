@@ -21,7 +21,7 @@ from clipper.run_as import find_run_as
 from clipper.settings.server import ServerSettings
 from clipper.settings.start_options import StartOptions, encode
 from clipper.tls.material import TlsPaths, read_material
-from clipper.types import REGISTRY_VARIABLE, START_VARIABLE, STORE_VARIABLE
+from clipper.types import REGISTRY_VARIABLE, START_VARIABLE, STOPS_WITH, STORE_VARIABLE
 
 USUAL = ServerSettings()
 
@@ -147,8 +147,11 @@ def become(start: ServerStart) -> None:
     os.execve(sys.executable, start.argv(), start.environment())
 
 
-def spawn(start: ServerStart) -> "StartingServer":
+def spawn(start: ServerStart, stops_with: int | None = None) -> "StartingServer":
     """Start the server in its own session, so that it outlives this command and its terminal.
+
+    Args:
+        stops_with: the reading end of a pipe. The server stops once nobody has the other end.
 
     Raises:
         Unavailable: the home's log cannot be written.
@@ -159,12 +162,16 @@ def spawn(start: ServerStart) -> "StartingServer":
         log.parent.mkdir(exist_ok=True)
         with log.open("ab") as file:
             log_start = file.tell()
+            argv = start.argv()
+            if stops_with is not None:
+                argv += [STOPS_WITH, str(stops_with)]
             process = subprocess.Popen(
-                start.argv(),
+                argv,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
+                pass_fds=() if stops_with is None else (stops_with,),
                 env=start.environment(),
             )
     except OSError as error:

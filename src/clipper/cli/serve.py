@@ -1,5 +1,6 @@
 """``clipper serve``: a server, a model and an application in one foreground command."""
 
+import os
 import re
 import signal
 import time
@@ -58,6 +59,9 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Start a server, deploy a model and create its application, in the foreground. ^C drains and stops."""
+    # Also SIGINT: a shell without job control starts its background jobs with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     out, root = Output(as_json), find_home(home)
     start = find_start(out, root, given_options(context, server, None), "serve")
     chosen = _checked(name or name_of(model))
@@ -135,16 +139,21 @@ def _checked(name: str) -> str:
 
 @contextmanager
 def _server(out: Output, start: ServerStart) -> Iterator[StartingServer]:
-    """A server that is drained and stopped when ^C, SIGTERM or an error ends the block."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server = spawn(start)
+    """A server that is drained and stopped when ^C, SIGTERM or an error ends the block, or this process is killed."""
+    reading, writing = os.pipe()
     try:
-        yield server
-    except KeyboardInterrupt:
-        pass
+        server = spawn(start, reading)
+        os.close(reading)
+        try:
+            yield server
+        except KeyboardInterrupt:
+            pass
+        finally:
+            with out.progress("draining"):
+                server.stop()
     finally:
-        with out.progress("draining"):
-            server.stop()
+        # Of whoever asks a second time while it drains, this is the second request.
+        os.close(writing)
 
 
 def _print_served(

@@ -16,7 +16,7 @@ from clipper.settings.server import GRPC_PORT, ServerSettings
 from clipper.settings.start_options import StartOptions, decode, start_options
 from clipper.settings.texts import read_endpoint, read_grpc_port, read_ports, read_registry
 from clipper.tls.material import TlsMode, TlsPaths
-from clipper.types import REGISTRY_VARIABLE, START_VARIABLE, STORE_VARIABLE
+from clipper.types import REGISTRY_VARIABLE, START_VARIABLE, STOPS_WITH, STORE_VARIABLE
 
 T = TypeVar("T")
 
@@ -33,10 +33,12 @@ class Config(ServerSettings, frozen=True):
 
     Attributes:
         registry: None is a file in the home.
+        stops_with: the reading end of a pipe, at whose end the server stops; None if it has none.
         started: what the command that starts the server says of its options; None if there is no such command.
     """
 
     home: Path
+    stops_with: int | None = None
     started: StartOptions | None = None
 
     @property
@@ -100,6 +102,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         prog="python -m clipper.supervisor", description="Run a Clipper server.", argument_default=argparse.SUPPRESS
     )
     parser.add_argument("--home", type=Path, required=True, help="the folder of registry, artifacts, sockets and logs")
+    parser.add_argument(STOPS_WITH, type=int, help="a descriptor, at whose end the server stops")
     for described in settings_of(ServerSettings):
         parser.add_argument("--" + described.name.replace("_", "-"), help=described.setting.help, **_reading(described))
     # Addresses may have passwords. Everybody on the machine can read command lines, so they do not come by one.

@@ -120,6 +120,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.request)
+        if self._config.stops_with is not None:
+            self._stopping.watch(self._config.stops_with)
         loop.add_signal_handler(signal.SIGUSR1, self._handing_over.request)
         if self._certificates is not None:
             loop.add_signal_handler(signal.SIGHUP, self._certificates.renew)

@@ -1,7 +1,10 @@
 """Requests to stop a server, by signal or by call, and the drain delay that the first one begins."""
 
 import asyncio
+import logging
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 
 class StopRequests:
@@ -18,6 +21,22 @@ class StopRequests:
     def request(self) -> None:
         """Begin to stop. A second request ends the delay: whoever asks twice does not want to wait."""
         (self._second if self._first.is_set() else self._first).set()
+
+    def watch(self, descriptor: int) -> None:
+        """Request a stop once nobody has the other end of a pipe, of which this is the reading end.
+
+        A command that watches the server has that end, and the system closes it however the command ends. The
+        descriptor stays open: a server that starts again in its process goes on with it.
+        """
+        loop = asyncio.get_running_loop()
+
+        def has_ended() -> None:
+            # Nothing is ever written to it, so it can be read only at its end.
+            loop.remove_reader(descriptor)
+            log.warning("the command that runs this server has ended, so the server stops")
+            self.request()
+
+        loop.add_reader(descriptor, has_ended)
 
     @property
     def is_requested(self) -> bool:
