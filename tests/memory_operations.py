@@ -434,7 +434,7 @@ class MemoryOperations:
         shown = await self.list_applications(), await self.list_models(models), await self.list_replicas(models)
         return render(Scrape(await self.status(), [worker], *shown, by_worker=by_worker))
 
-    async def problems(self) -> list[str]:
+    async def why_not_ready(self) -> list[str]:
         return self.causes
 
     async def stop(self) -> Stopping:

@@ -112,7 +112,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
                 rate = "rate(clipper_errors_total[1m]) > 0 and rate(clipper_errors_total[5m]) > 0"
                 recorded = prometheus.query("application:clipper_failures:ratio_rate5m > 0")
                 fires = 'ALERTS{alertname="ClipperErrorBudgetBurn", alertstate="firing"}'
-                waits = 'ALERTS{alertname="ClipperNotReady", alertstate="pending"}'
+                waits = 'ALERTS{alertname="ClipperApplicationDown", alertstate="pending"}'
                 return all(map(prometheus.query, (rate, fires, waits))) and len(recorded) == 2
 
             until(ask)
@@ -163,7 +163,7 @@ def test_the_failures_of_a_server_are_told(prometheus: Prometheus) -> None:
     assert shares == {"learns": 0, "defaults": 1, "fails": 1}
     firing = {one["metric"]["alertname"] for one in prometheus.query('ALERTS{alertstate="firing"}')}
     pending = {one["metric"]["alertname"] for one in prometheus.query('ALERTS{alertstate="pending"}')}
-    assert firing == {"ClipperErrorBudgetBurn"} and "ClipperNotReady" in pending
+    assert firing == {"ClipperErrorBudgetBurn"} and "ClipperApplicationDown" in pending
 
 
 def test_the_autoscalers_metric_is_what_its_rule_asks_for(prometheus: Prometheus) -> None:

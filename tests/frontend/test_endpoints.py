@@ -10,7 +10,6 @@ from fake_transport import Peer, run
 from clipper.frontend import limits
 from clipper.frontend.endpoints import FeedbackTaker, make_endpoints, most_body_bytes
 from clipper.frontend.port import Port
-from clipper.frontend.readiness import Readiness
 from clipper.selection.source import NO_SOURCE
 from clipper.types import InputType
 from serving import application, post, serving
@@ -69,7 +68,7 @@ class Slow:
 def test_batch_leaves_nothing_behind_whenever_its_client_leaves(answered: int, turns: int) -> None:
     async def test(port: Port) -> None:
         application: Any = Slow()
-        port.serve(make_endpoints([application], cast(FeedbackTaker, None), port.refused, port.work, Readiness([])))
+        port.serve(make_endpoints([application], cast(FeedbackTaker, None), port.refused, port.work))
         peer = Peer(port)
         peer.send(post("/slow/predict", {"input_batch": [[number] for number in range(3000)]}))
         for _ in range(turns):

@@ -197,8 +197,8 @@ class StartingServer:
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> Status:
         """Wait until the server answers queries, and return its status.
 
-        If a model cannot be started, or is not ready in time, the server still runs for the others. The returned
-        status then is not ready, and its problems say why. A standby answers no queries, and is returned at once.
+        If a model cannot be started, or is not ready in time, the server still runs for the others. The problems of the
+        returned status then say why. A standby answers no queries, and is returned at once.
 
         Raises:
             Unavailable: the server ended, or its workers cannot start; the message has the last lines of their logs.
@@ -211,7 +211,7 @@ class StartingServer:
             # A server with another pid ran here before and is about to end.
             if now is None or now.pid != self.process.pid:
                 continue
-            if now.ready or _stands_by(now) or (_answers(now) and _waits_in_vain(now)):
+            if _all_answer(now) or _stands_by(now) or (_answers(now) and _waits_in_vain(now)):
                 return now
             self._check_workers(now)
             problem, last = "; ".join(now.problems), now
@@ -261,6 +261,10 @@ class StartingServer:
 
 def _answers(now: Status) -> bool:
     return any(worker.state == "ready" for worker in now.workers)
+
+
+def _all_answer(now: Status) -> bool:
+    return now.ready and now.applications_ready in (None, now.applications)
 
 
 def answers_or_stands_by(now: Status) -> bool:

@@ -151,7 +151,7 @@ def print_running(out: Output, now: Status, what: str) -> None:
         f"management at {now.management_url}"
     )
     out.done(now, text, _NEXT)
-    if not now.ready:
+    if not now.ready or now.applications_ready not in (None, now.applications):
         out.warn(f"some models do not answer: {'; '.join(now.problems)}; see clipper replica list")
 
 
@@ -217,6 +217,11 @@ def status(
     out.table(now, ("what", "value"), status_rows(now), "")
 
 
+def _applications(now: Status) -> str:
+    ready = now.applications_ready
+    return str(now.applications) + ("" if ready in (None, now.applications) else f", of which {ready} can answer")
+
+
 def _counts(replicas: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(replicas.items())) or "none"
 
@@ -276,7 +281,7 @@ def status_rows(now: Status) -> list[tuple[str, object]]:
         ("ready", "yes" if now.ready else "no"),
         *(() if now.lease is None else (("leader", _leader(now.lease)),)),
         *(("problem", problem) for problem in now.problems),
-        ("applications", now.applications),
+        ("applications", _applications(now)),
         ("models", now.models),
         ("replicas", _counts(now.replicas)),
         ("manager", now.manager),

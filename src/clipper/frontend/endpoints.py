@@ -17,7 +17,6 @@ from clipper.frontend.long_work import LongWork, Steps
 from clipper.frontend.observe_body import MAX_OBSERVATIONS, MIN_OBSERVATION_BYTES, ObserveReader
 from clipper.frontend.predict_body import BodyReader
 from clipper.frontend.predict_request import Request
-from clipper.frontend.readiness import Readiness
 from clipper.frontend.repeats import MIN_BODY_BYTES, RepeatedBodies
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.inputs.reader import make_reader
@@ -278,25 +277,6 @@ class Health:
         exchange.answer(200, b'{"status":"live"}')
 
 
-class Ready:
-    """``GET /health/ready``: shows whether this server should be sent queries."""
-
-    methods = ("GET", "HEAD")
-    slo_s = float("inf")
-    max_body_bytes = SHORT_TEXT_BYTES
-    error_json = staticmethod(responses.error_json)
-
-    def __init__(self, readiness: Readiness) -> None:
-        self._readiness = readiness
-
-    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        why_not = self._readiness.why_not
-        if why_not is None:
-            exchange.answer(200, b'{"status":"ready"}')
-        else:
-            exchange.refuse("unavailable", why_not)
-
-
 def most_body_bytes(input_type: InputType, otherwise: int) -> int:
     """Return the bound of an application's bodies: ``otherwise``, or what one input of its type needs if that is
     more."""
@@ -312,7 +292,6 @@ def make_endpoints(
     taker: FeedbackTaker,
     refused: Counter[str],
     work: LongWork,
-    readiness: Readiness,
     max_body_bytes: int = limits.MAX_BODY_BYTES,
     guard: Callable[[Application, Endpoint], Endpoint | Guarded] = lambda _, endpoint: endpoint,
 ) -> dict[bytes, Endpoint | Guarded]:
@@ -323,11 +302,10 @@ def make_endpoints(
         taker: learns from feedback.
         refused: counts refused calls by error code.
         work: runs long work.
-        readiness: whether the server should be sent queries.
         max_body_bytes: see ``most_body_bytes``.
         guard: puts an application's keys and limits in front of an endpoint.
     """
-    endpoints: dict[bytes, Endpoint | Guarded] = {b"/health/live": Health(), b"/health/ready": Ready(readiness)}
+    endpoints: dict[bytes, Endpoint | Guarded] = {b"/health/live": Health()}
     for application in applications:
         predict = Predict(application, refused, work, max_body_bytes)
         observe = Observe(application, taker, refused, work, max_body_bytes)

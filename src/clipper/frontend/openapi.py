@@ -156,7 +156,15 @@ def frame() -> Json:
             "/health/live": {"get": {"summary": "Whether this worker answers.", "responses": _ok(None)}},
             "/health/ready": {
                 "get": {
-                    "summary": "Whether this server should be sent queries.",
+                    "summary": "Whether this server should be sent queries, of those applications if any are named.",
+                    "parameters": [
+                        {
+                            "name": "application",
+                            "in": "query",
+                            "required": False,
+                            "schema": {"type": "array", "items": {"type": "string"}},
+                        }
+                    ],
                     "responses": _ok(None)
                     | {"503": {"description": "It should not.", "content": _content(("Error",))}},
                 }

@@ -11,29 +11,38 @@ from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head
 from clipper.frontend.inference.service import Inference
 from clipper.frontend.long_work import LongWork, Steps
+from clipper.frontend.readiness import Readiness, named
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.selection.application import Application
 
-DESCRIPTION = b"/openapi.json"
+DESCRIPTION, READY = b"/openapi.json", b"/health/ready"
 
 
 class OtherPaths:
-    """The paths of the Open Inference Protocol, and the OpenAPI description."""
+    """The paths of the Open Inference Protocol, the OpenAPI description, and the readiness."""
 
     def __init__(
-        self, applications: Collection[Application], inference: Inference, work: LongWork, clients: Clients
+        self,
+        applications: Collection[Application],
+        inference: Inference,
+        work: LongWork,
+        clients: Clients,
+        readiness: Readiness,
     ) -> None:
         """``applications`` are those that the worker serves at the moment of each call."""
         self._applications = applications
         self._inference = inference
         self._work = work
         self._clients = clients
+        self._readiness = readiness
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
         """As ``Port.find``."""
         if path == DESCRIPTION:
             visible = self._clients.visible(self._applications, head.authorizations)
             return Description([self._described(each) for each in visible], self._work)
+        if path == READY:
+            return Ready(self._readiness.why_not(named(head.url)))
         return self._inference.find(path, head)
 
     def why_not_found(self, path: bytes) -> str | None:
@@ -48,6 +57,24 @@ class OtherPaths:
             application.terms.features_size,
             self._clients.needs_key(application),
         )
+
+
+class Ready:
+    """``GET /health/ready``: shows whether this server should be sent queries, or those of some applications."""
+
+    methods = ("GET", "HEAD")
+    slo_s = float("inf")
+    max_body_bytes = SHORT_TEXT_BYTES
+    error_json = staticmethod(responses.error_json)
+
+    def __init__(self, why_not: str | None) -> None:
+        self._why_not = why_not
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        if self._why_not is None:
+            exchange.answer(200, b'{"status":"ready"}')
+        else:
+            exchange.refuse("unavailable", self._why_not)
 
 
 class Description:

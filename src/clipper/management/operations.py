@@ -185,7 +185,7 @@ class Operations(Protocol):
         Raises ``InvalidArgument`` if these are too many series, and ``Overloaded`` if too many scrapes wait.
         """
 
-    async def problems(self) -> list[str]:
+    async def why_not_ready(self) -> list[str]:
         """Why the server is not ready to answer queries; empty if it is."""
 
     async def stop(self) -> Stopping:

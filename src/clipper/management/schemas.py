@@ -341,9 +341,10 @@ class Status(Struct, frozen=True):
 
     ``certificate_expires_at`` is in seconds since 1970; None without TLS. ``client_ca_expires_at`` is that of the
     first expiring certificate of ``--tls-client-ca``; None without it. ``grpc_address`` is HOST:PORT; None if nothing
-    listens there. ``stopping``: whether it was told to stop. ``nodes`` has the replicas on each node of a cluster, by
-    their state. ``lease`` is None for a server whose registry is in its home.
-    their state. ``manager`` is that of deployments that name none. ``options`` are those of the server, by name.
+    listens there. ``stopping``: whether it was told to stop. ``applications_ready``: how many can answer; None from an
+    older server. ``nodes`` has the replicas on each node of a cluster, by their state. ``lease`` is None for a server
+    whose registry is in its home. ``manager`` is that of deployments that name none. ``options`` are those of the
+    server, by name.
     """
 
     version: str
@@ -358,6 +359,7 @@ class Status(Struct, frozen=True):
     applications: int
     models: int
     replicas: dict[str, int]
+    applications_ready: int | None = None
     certificate_expires_at: float | None = None
     client_ca_expires_at: float | None = None
     grpc_address: str | None = None

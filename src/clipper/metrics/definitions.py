@@ -37,6 +37,7 @@ SERVER: Group[Status] = Group(
         Number("gauge", "clipper_ready", "1 if the server is ready for queries.", lambda s: s.ready),
         Number("gauge", "clipper_uptime_seconds", "Age of the supervisor.", lambda s: s.uptime_s),
         Number("gauge", "clipper_applications", "Number of applications.", lambda s: s.applications),
+        Number("gauge", "clipper_applications_ready", "Those that can answer.", lambda s: s.applications_ready or 0),
         Number("gauge", "clipper_models", "Number of models.", lambda s: s.models),
         Number(
             "gauge",

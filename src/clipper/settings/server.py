@@ -14,6 +14,7 @@ from clipper.types import REGISTRY_VARIABLE, STORE_VARIABLE
 Transport = Literal["unix", "tcp"]
 # How models of this machine are started: forked from processes that have their libraries in memory, or each by itself.
 StartMethod = Literal["forkserver", "spawn"]
+ReadyWhen = Literal["any", "all"]
 
 # Each worker is one event loop. For more cores than this, use several machines.
 MAX_WORKERS = 64
@@ -193,6 +194,14 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
             option="idle-after",
         ),
     ] = 600.0
+    # A balancer that leaves a server for one application takes all its others from their users, too.
+    ready_when: Annotated[
+        ReadyWhen,
+        Setting(
+            "Which applications have to be able to answer before health checks call the server ready; one application "
+            "can be asked for by /health/ready?application=NAME."
+        ),
+    ] = "any"
     drain_delay_s: Annotated[
         float,
         Setting(

@@ -341,7 +341,9 @@ class Supervisor:
             config.options.started_by,
         )
         options = options_view(config.options)
-        operations = SupervisorOperations(parts, str(self._home.root), place, self._stopping, options)
+        operations = SupervisorOperations(
+            parts, str(self._home.root), place, self._stopping, options, config.ready_when
+        )
         versions = VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version)
         keepers = parts.keepers
         keepers.start("bounding logs", LogKeeper(self._home.logs).run)

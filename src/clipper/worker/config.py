@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from clipper.frontend.limits import MAX_BODY_BYTES
 from clipper.run_as import RunAs
-from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_CONTEXTS
+from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_CONTEXTS, ReadyWhen
 from clipper.settings.telemetry import TelemetrySettings
 from clipper.tls.material import TlsMode
 
@@ -30,6 +30,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         run_as: the user that tries of policies run as; None is the worker's own user.
         artifacts: the folder below which the code of users' own policies is. If empty, snapshots have whole paths.
         grpc_port: port of the gRPC API, which all workers share; 0 is none.
+        ready_when: which applications have to be able to answer before the worker calls itself ready.
         allowed_origins: origins of web pages that may read answers; see ``Origins``.
         tls: whether clients use TLS. The certificate comes with each snapshot, since it may change.
         telemetry: how it logs, and which spans it sends where.
@@ -58,6 +59,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     run_as: RunAs | None = None
     grpc_port: int = 0
     allowed_origins: tuple[str, ...] = ()
+    ready_when: ReadyWhen = "any"
     tls: TlsMode = "off"
     telemetry: TelemetrySettings = TelemetrySettings()
     logs: str = ""

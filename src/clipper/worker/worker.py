@@ -157,7 +157,7 @@ class Worker:
         )
         self._router = FeedbackRouter(config.instance, identity)
         self._applications: dict[str, Application] = {}
-        self._readiness = Readiness(self._applications.values())
+        self._readiness = Readiness(self._applications.values(), config.ready_when == "all")
         self._synchronizer = Synchronizer(
             self._store, self._surroundings.committer, self._applications.values, config.max_contexts
         )
@@ -176,7 +176,7 @@ class Worker:
             self._clients,
             self._readiness,
         )
-        self._other_paths = OtherPaths(applications, self._inference, work, self._clients)
+        self._other_paths = OtherPaths(applications, self._inference, work, self._clients, self._readiness)
         self._services: Services | None = None
         if self._rpc is not None:
             self._services = Services(
@@ -412,9 +412,7 @@ class Worker:
             followed.append(known)
         port, most = self._port, self._config.max_body_bytes
         self._inference.follow(followed, gone)
-        endpoints = make_endpoints(
-            followed, self._router, port.refused, port.work, self._readiness, most, self._clients.guarded
-        )
+        endpoints = make_endpoints(followed, self._router, port.refused, port.work, most, self._clients.guarded)
         port.serve(endpoints, self._other_paths, [path for name in gone for path in paths_of(name)])
         if self._rpc is not None and self._services is not None:
             self._services.follow(followed, gone)

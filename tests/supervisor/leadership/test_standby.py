@@ -131,7 +131,7 @@ def test_every_call_but_a_few_is_refused_with_who_leads(clock: list[float], outc
         assert status.problems == (who_leads(standby),) and said in status.problems[0]
         assert status.lease is not None and status.lease.role == "standby"
         assert status.lease.leader == ("http://other:1338" if outcome is OTHER else None)
-        assert await operations.problems()
+        assert await operations.why_not_ready()
         assert b'clipper_lease_leads{registry="redis://h/0"} 0.0' in await operations.metrics(False, None, None)
         for call in (operations.list_models, operations.list_applications):
             with pytest.raises(NotLeader, match=r"standby|taking over"):

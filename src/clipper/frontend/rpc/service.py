@@ -115,7 +115,8 @@ class Services:
             self.most_message_bytes = max(self.most_message_bytes, self._observe[application.name].max_body_bytes)
 
     def health(self, service: str) -> str:
-        """Of a service: whether it should be sent queries. Of the server as a whole, unless it is stopping: it lives.
+        """Of a service, or of an application by its name: whether it should be sent queries. Of the server as a whole,
+        unless it is stopping: it lives.
 
         A balancer that names no service, as is usual, has to leave a server that is stopping, too.
 
@@ -124,9 +125,11 @@ class Services:
         """
         if not service:
             return "NOT_SERVING" if self._readiness.is_stopping else "SERVING"
-        if service not in SERVICES:
-            raise NotFound(f"service {service[:100]!r} is not known: expected one of {', '.join(SERVICES)}, or none")
-        return "SERVING" if self._readiness.is_ready else "NOT_SERVING"
+        if service not in SERVICES and service not in self._applications:
+            expected = f"{', '.join(SERVICES)}, an application, or none"
+            raise NotFound(f"service {service[:100]!r} is not known: expected one of {expected}")
+        why_not = self._readiness.why_not(() if service in SERVICES else (service,))
+        return "SERVING" if why_not is None else "NOT_SERVING"
 
     # -- queries -------------------------------------------------------------------------------------------
 

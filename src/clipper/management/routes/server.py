@@ -31,7 +31,7 @@ class Server(Controller):
     @get("/health/ready", security=[{}], summary="Whether queries are answered: 200, or 503; /status says why not")
     async def ready(self, operations: Port) -> Health:
         # This call needs no token, so it gives neither names nor errors.
-        if problems := await operations.problems():
+        if problems := await operations.why_not_ready():
             raise Unavailable(f"not ready for {len(problems)} reasons: clipper status, or GET /status, lists them")
         return Health("ready")
 

@@ -175,7 +175,7 @@ class StandbyOperations:
         del by_worker, applications, models
         return render(Scrape(await self.status()))
 
-    async def problems(self) -> list[str]:
+    async def why_not_ready(self) -> list[str]:
         return [who_leads(self._standby)]
 
     async def server_logs(self, name: str | None, lines: int, after: dict[str, str]) -> Logs:

@@ -4,6 +4,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from clipper import __version__
@@ -31,6 +32,7 @@ from clipper.management.schemas import (
 from clipper.managers.manager import SlotStatus
 from clipper.settings.application import Link
 from clipper.settings.fields import check_range
+from clipper.settings.server import ReadyWhen
 from clipper.supervisor.operations.applications import ApplicationOperations
 from clipper.supervisor.operations.models import ModelOperations, logs_of
 from clipper.supervisor.operations.parts import Parts
@@ -43,11 +45,25 @@ from clipper.supervisor.stop_requests import StopRequests
 from clipper.types import ModelId
 
 
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """An application of which a model cannot be asked; ``is_answered``: others can."""
+
+    text: str
+    is_answered: bool
+
+
 class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperations, SeriesOperations):
     """See ``management.operations.Operations`` for each call."""
 
     def __init__(
-        self, parts: Parts, home: str, place: Place, stopping: StopRequests, options: dict[str, OptionStatus]
+        self,
+        parts: Parts,
+        home: str,
+        place: Place,
+        stopping: StopRequests,
+        options: dict[str, OptionStatus],
+        ready_when: ReadyWhen = "any",
     ) -> None:
         ApplicationOperations.__init__(self, parts)
         ModelOperations.__init__(self, parts)
@@ -59,6 +75,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._logs = Path(home) / "logs"
         self._place = place
         self._options = options
+        self._needs_all = ready_when == "all"
         self._started_s = time.monotonic()
         self._events = parts.events
         self._health = parts.sampling.health
@@ -74,7 +91,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         return await self._status(await self._workers.statistics((), ()))
 
     async def _status(self, workers: Sequence[WorkerStatistics]) -> Status:
-        problems = await self.problems()
+        of_server, troubles = self._problems_of_server(), self._troubles()
         replicas = self._views.replicas({})
         certificates = self._certificates
         return Status(
@@ -85,10 +102,11 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             management_url=self._place.management_url,
             grpc_address=self._place.grpc_address,
             uptime_s=time.monotonic() - self._started_s,
-            ready=not problems,
+            ready=not self._why_not_ready(of_server, troubles),
             stopping=self._stopping.is_requested,
             problems=(
-                *problems,
+                *of_server,
+                *(trouble.text for trouble in troubles),
                 *self._problem_of_home(),
                 *(self._leadership.problems() if self._leadership is not None else ()),
                 *(self._nodes.problems() if self._nodes is not None else ()),
@@ -104,6 +122,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             ),
             workers=tuple(map(worker_view, self._workers)),
             applications=len(self._catalog.applications),
+            applications_ready=len(self._catalog.applications) - sum(not one.is_answered for one in troubles),
             models=len(self._catalog.models),
             replicas=dict(Counter(replica.state for replica in replicas)),
             manager=self._default_manager,
@@ -165,25 +184,43 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         return await self._scrapes.text(by_worker, applications, models)
 
     async def problems(self) -> list[str]:
+        """Why not every model of every application can be asked; empty if each can."""
+        return [*self._problems_of_server(), *(trouble.text for trouble in self._troubles())]
+
+    async def why_not_ready(self) -> list[str]:
+        return self._why_not_ready(self._problems_of_server(), self._troubles())
+
+    def _why_not_ready(self, of_server: list[str], troubles: Sequence["_Trouble"]) -> list[str]:
+        """As query workers judge it: ``frontend.readiness``."""
+        unanswered = [trouble.text for trouble in troubles if not trouble.is_answered]
+        counts = self._needs_all or len(unanswered) == len(self._catalog.applications)
+        return [*of_server, *(unanswered if counts else ())]
+
+    def _problems_of_server(self) -> list[str]:
         problems = []
         if self._stopping.is_requested:
             problems.append("the server is stopping: it answers queries until it drains, and balancers should leave it")
         if not self._workers.any_ready:
             errors = [worker.last_error for worker in self._workers if worker.last_error]
             problems.append(f"no query worker is ready{': ' + errors[0] if errors else ' yet'}")
-        problems += [
-            f"application {name!r} is not served: {why}; change it, or delete it"
-            for name, why in self._reconciler.left_out.items()
+        return problems
+
+    def _troubles(self) -> list["_Trouble"]:
+        """One for each application of which a model cannot be asked."""
+        left_out = self._reconciler.left_out
+        troubles = [
+            _Trouble(f"application {name!r} is not served: {why}; change it, or delete it", False)
+            for name, why in left_out.items()
         ]
         told = self._reconciler.told()
         for application in self._catalog.applications.values():
-            for link in application.links:
-                # A shadow answers nothing, so nobody misses it.
-                if link.shadow:
-                    continue
-                if trouble := self._trouble_with(link, told):
-                    problems.append(f"application {application.name!r}: {trouble}")
-        return problems
+            # A shadow answers nothing, so nobody misses it.
+            asked = [link for link in application.links if not link.shadow]
+            texts = [text for link in asked if (text := self._trouble_with(link, told))]
+            if texts and application.name not in left_out:
+                text = f"application {application.name!r}: {'; '.join(texts)}"
+                troubles.append(_Trouble(text, is_answered=len(texts) < len(asked)))
+        return troubles
 
     async def stop(self) -> Stopping:
         if not self._stopping.is_requested:

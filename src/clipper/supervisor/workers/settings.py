@@ -12,7 +12,7 @@ from clipper.control.messages import CHANNEL_VERSION
 from clipper.errors import InvalidArgument
 from clipper.processes.process import ProcessRecord
 from clipper.run_as import RunAs
-from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_BODY_BYTES, MAX_CONTEXTS
+from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_BODY_BYTES, MAX_CONTEXTS, ReadyWhen
 from clipper.settings.telemetry import TelemetrySettings
 from clipper.tls.material import TlsMode
 
@@ -39,7 +39,7 @@ class WorkerSettings(Struct, frozen=True):
         max_contexts: of each application in the store.
         decisions: the decision log's folder.
         knows_keys: False if a Clipper from before there were keys started the worker, which then answers anyone.
-        run, grpc_port, allowed_origins, telemetry, logs: see ``WorkerConfig``.
+        run, grpc_port, allowed_origins, telemetry, logs, ready_when: see ``WorkerConfig``.
     """
 
     host: str
@@ -59,6 +59,7 @@ class WorkerSettings(Struct, frozen=True):
     allowed_origins: tuple[str, ...] = ()
     telemetry: TelemetrySettings = TelemetrySettings()
     logs: str = ""
+    ready_when: ReadyWhen = "any"
 
     def can_stand_beside(self, other: "WorkerSettings") -> bool:
         """Whether workers of both may answer on one port, until those of one are replaced."""

@@ -48,6 +48,7 @@ def worker_settings(
         allowed_origins=config.allowed_origin,
         telemetry=TelemetrySettings(**shared(config, TelemetrySettings)),
         logs="" if on_node else str(home.logs),
+        ready_when=config.ready_when,
     )
 
 
