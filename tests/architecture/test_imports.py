@@ -51,7 +51,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "decisions": "control.statistics outputs",
         "decisions.evaluation": "decisions selection.learning selection.policies",
         "selection.learning": "",
-        "selection.policies": "selection.learning",
+        "selection.policies": "control.statistics selection.learning",
         "selection.stores": "durable_redis",
         "selection.check": "run_as selection.policies settings",
         "selection.trial": "processes run_as selection.check settings",

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, expect
 from populated import HOSTILE, crash, populate
 
 from clipper.events.log import NewEvent
-from clipper.management.learned import EndedRamp, Newcomer
+from clipper.management.learned import EndedRamp, Newcomer, Watched
 from clipper.management.recent import LastMinute
 from conftest import READ_TOKEN, TOKEN, Api
 from waiting import until
@@ -337,6 +337,20 @@ def test_a_stopped_version_is_not_proposed_and_says_why(screen: Screen, api: Api
     assert screen.violations() == []
     dialog.get_by_role("button", name="Roll back").click()
     until(lambda: api.operations.current["model-0001"] == "1")
+
+
+def test_a_watched_version_says_how_often_it_fails(screen: Screen, api: Api) -> None:
+    populate(api.operations, 2)
+    known = api.operations.applications["app-0001"]
+    watched = Watched("model-0001", "2", "1", 21, 200, 12, 3, 11, 0, "no weights")
+    api.operations.applications["app-0001"] = msgspec.structs.replace(known, watched=(watched,))
+    screen.log_in(TOKEN, "applications/app-0001")
+    expect(screen.page.get_by_text("is new and watched: 21 of 200 answers")).to_be_visible()
+    expect(
+        screen.page.get_by_text("3 of 12 compared queries to it failed or were late, 0 of 11 others")
+    ).to_be_visible()
+    expect(screen.page.get_by_text("its last error: no weights")).to_be_visible()
+    assert screen.violations() == []
 
 
 def test_a_refused_action_says_why(screen: Screen, api: Api) -> None:

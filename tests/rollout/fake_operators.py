@@ -3,7 +3,9 @@
 from fake_records import Records
 from msgspec.structs import replace
 
+from clipper.control.snapshot import Newcomer
 from clipper.registry.records import ApplicationRecord, EndedRamp, ModelRecord, VersionRecord
+from clipper.registry.store import Put
 from clipper.rollout import newcomers, rollbacks, wanted
 from clipper.settings.application import Link, Selection
 from clipper.settings.replicas import ReplicaRange
@@ -146,27 +148,38 @@ class Operators:
             application = ApplicationRecord("learner", "float64[2]", 20.0, selection=selection, links=(Link(model),))
             self.records.applications["learner"] = application
 
+    def follow(self, model: str) -> None:
+        """An application follows a model by a policy that does not learn, so that what is deployed is watched."""
+        if model in self.records.models:
+            application = ApplicationRecord("follower", "float64[2]", 20.0, links=(Link(model),))
+            self.records.applications["follower"] = application
+
     def end_learning(self) -> None:
         self.records.applications.pop("learner", None)
+        self.records.applications.pop("follower", None)
 
     def judge_newcomers(self, *, is_good: bool) -> None:
-        """As feedback says: it is through, or it is stopped, and its model rolled back where that is possible."""
-        learner = self.records.applications.get("learner")
-        for one in () if learner is None else learner.newcomers:
-            if one.stopped is not None:
-                continue
-            assert learner is not None
-            was = self.records.models[one.model].current
-            if is_good:
-                ended = EndedRamp(one.model, one.version, 0.0, 200, 3800, 0.1, 0.1)
-                changes = rollbacks.let_through(self.records, learner, one, ended)
-            else:
-                changes = rollbacks.stop(self.records, learner, one, "it lost more") or []
-            self.records.put(changes)
-            if self.records.models[one.model].current != was:
-                # Nobody has asked for what is current now, and what was asked for before it is over.
-                self.asked = {id_: number for id_, number in self.asked.items() if id_.name != one.model}
-            learner = self.records.applications["learner"]
+        """As feedback and failures say: it is through, or it is stopped, and its model rolled back where possible."""
+        for name in ("learner", "follower"):
+            known = self.records.applications.get(name)
+            for one in () if known is None else (*known.newcomers, *known.watched):
+                application = self.records.applications[name]
+                if one.stopped is None and one in (*application.newcomers, *application.watched):
+                    self._judge(application, one, is_good=is_good)
+
+    def _judge(self, application: ApplicationRecord, one: Newcomer, *, is_good: bool) -> None:
+        was = self.records.models[one.model].current
+        if is_good and one in application.watched:
+            changes = [Put(newcomers.unwatched(application, one))]
+        elif is_good:
+            ended = EndedRamp(one.model, one.version, 0.0, 200, 3800, 0.1, 0.1)
+            changes = rollbacks.let_through(self.records, application, one, ended)
+        else:
+            changes = rollbacks.stop(self.records, application, one, "it lost more") or []
+        self.records.put(changes)
+        if self.records.models[one.model].current != was:
+            # Nobody has asked for what is current now, and what was asked for before it is over.
+            self.asked = {id_: number for id_, number in self.asked.items() if id_.name != one.model}
 
     def _end_ramps(self) -> None:
         current = {model.name: model.current for model in self.records.models.values()}

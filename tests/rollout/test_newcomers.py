@@ -23,6 +23,7 @@ from clipper.rollout.newcomers import (
     proven,
     stopped,
     through,
+    unwatched,
     without_ramps,
 )
 from clipper.settings.application import Link, Selection
@@ -282,3 +283,56 @@ def test_of_a_model_with_several_links_only_the_newcomers_goes_back(promoted: bo
     links = (Link("a"), Link("a", "3"), Link("a", "2", shadow=True), Link("b"), Link("b", "2"))
     left = stopped(replace(record(*links), newcomers=(newcomer,)), newcomer, "it lost more").links
     assert left == ((Link("a") if promoted else Link("a", "1")), *links[1:])
+
+
+WEIGHTED = record(Link("a"), Link("b"), policy="weighted")
+EQUAL = replace(record(Link("a")), selection=Selection("ensemble", {"weighting": "equal"}))
+UNGUARDED = replace(record(Link("a"), policy="single"), selection=Selection("single", max_loss_increase=None))
+
+
+@pytest.mark.parametrize("before", [record(Link("a"), policy="single"), WEIGHTED, EQUAL])
+def test_where_nothing_learns_a_deployed_version_is_watched(before: ApplicationRecord) -> None:
+    made = promote(before, "2", "1")
+    assert made.watched == (Newcomer(1, "a", "2", "1", promoted=True),) and (made.newcomers, made.ramps) == ((), 1)
+    assert compared_with([made]) == {ModelId("a", "1")}, "what it is compared with goes on running"
+    assert promote(before, "2", "1", is_new=False).watched == (), "an operator wants it to answer"
+    assert proven([made], ModelRecord("a", current="2", previous="1")) == "2", "it answers all queries already"
+    third = promote(made, "3", "2")
+    assert [(one.version, one.before) for one in third.watched] == [("3", "2")]
+    assert unwatched(made, made.watched[0]).watched == ()
+
+
+@pytest.mark.parametrize("before", [record(Link("a")), UNGUARDED, record(Link("a"), policy="mine:Mine")])
+def test_what_is_ramped_or_not_guarded_is_not_watched(before: ApplicationRecord) -> None:
+    assert promote(before, "2", "1").watched == ()
+
+
+def test_a_link_is_watched_where_its_version_may_answer() -> None:
+    old = Link("a", "1")
+    changed = link(record(old, policy="single"), Link("a", "2"), old)
+    assert changed.watched == (Newcomer(1, "a", "2", "1"),)
+    assert stopped(changed, changed.watched[0], "it fails").links == (old,)
+    assert link(record(Link("b"), policy="weighted"), Link("a")).watched == (Newcomer(1, "a", "1"),)
+    assert link(record(Link("b"), policy="single"), Link("a")).watched == (), "single asks no link that is added"
+
+
+def test_a_watched_version_that_is_stopped_is_told_of_as_any_other() -> None:
+    made = promote(record(Link("a"), policy="single"), "2", "1")
+    bad = stopped(made, made.watched[0], "it fails")
+    assert bad.watched == () and bad.newcomers == (replace(made.watched[0], stopped="it fails"),)
+    exists = {ModelId("a", version) for version in "123"}.__contains__
+    assert after_other_change(bad, current, exists) == bad
+    assert promote(bad, "3", "1").newcomers == ()
+
+
+def test_a_watch_ends_with_what_it_is_about() -> None:
+    made = promote(record(Link("a"), policy="single"), "2", "1")
+
+    def then(model: str) -> str | None:
+        return "2" if model == "a" else current(model)
+
+    assert after_other_change(made, then, lambda _: True) == made
+    for version in ("1", "2"):
+        assert after_other_change(made, then, lambda id_, gone=version: id_.version != gone).watched == ()  # type: ignore[misc]
+    assert after_other_change(replace(made, links=()), then, lambda _: True).watched == ()
+    assert after_other_change(replace(made, selection=Selection("thompson")), then, lambda _: True).watched == ()

@@ -107,6 +107,10 @@ class Operations(RuleBasedStateMachine):
     def learn_by(self, model: str) -> None:
         self.world.operators.learn_by(model)
 
+    @rule(model=models)
+    def follow(self, model: str) -> None:
+        self.world.operators.follow(model)
+
     @rule()
     def end_learning(self) -> None:
         self.world.operators.end_learning()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from clipper.control.messages import GetReadings, Readings
 from clipper.control.snapshot import NO_OUTCOME, Newcomer, RampOutcome
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
@@ -49,12 +50,16 @@ def judging(catalog: Catalog, folder: Path, test: Callable[[Ramps, SqliteStore],
     async def run() -> None:
         store = SqliteStore(folder / "selection.sqlite3")
         try:
-            await test(Ramps(catalog, store, lambda: woken.append(True)), store)
+            await test(Ramps(catalog, store, lambda: woken.append(True), no_workers), store)
         finally:
             await store.close()
 
     asyncio.run(run())
     return woken
+
+
+async def no_workers(command: GetReadings) -> list[tuple[int, Readings]]:
+    return []
 
 
 async def show(store: SqliteStore, application: str, own: float, rest: float, times: int = 300) -> None:

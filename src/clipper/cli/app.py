@@ -24,7 +24,7 @@ from clipper.cli.report_summary import explanations, of_last_minute, of_test
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
 from clipper.errors import InvalidArgument
-from clipper.management.learned import EndedRamp, LearnedModel, Newcomer
+from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Watched
 from clipper.management.schemas import Application
 from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, NewApplication
 from clipper.settings.texts import read_cost
@@ -263,6 +263,7 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("policy problem", app.problem),
         *_last_minute(app),
         *((f"newcomer {one.model}:{one.version}", _newcomer_text(one)) for one in app.newcomers),
+        *((f"watched {one.model}:{one.version}", _watched_text(one)) for one in app.watched),
         *((f"ramp of {one.model}:{one.version}", _ended_text(one)) for one in app.ended_ramps),
     ]
 
@@ -292,6 +293,16 @@ def _newcomer_text(one: Newcomer) -> str:
 def _ended_text(one: EndedRamp) -> str:
     at = f"{datetime.fromtimestamp(one.ended_at).astimezone():%Y-%m-%d %H:%M:%S}"
     return f"ended {at}, since then the policy decides its share; {one.feedback} answers with feedback{_losses(one)}"
+
+
+def _watched_text(one: Watched) -> str:
+    text = f"{one.answers} of {one.enough_answers} answers"
+    if one.before is not None:
+        text += f", after {one.model}:{one.before}"
+    if one.compared:
+        text += f"; {one.failed} of {one.compared} that are compared failed or were late"
+        text += f", {one.rest_failed} of {one.rest_compared} others"
+    return text if one.last_error is None else f"{text}; its last error: {one.last_error}"
 
 
 def _losses(one: Newcomer | EndedRamp) -> str:

@@ -101,7 +101,7 @@ class ApplicationSnapshot(Struct, frozen=True):
     old name has another id. ``needs_key``: it answers only clients that send a key for it. ``max_in_flight`` and
     ``max_per_second`` limit its queries over all workers; None means no limit.
     ``waking_slo_ms`` is the SLO while its models wake; None means ``slo_ms``. ``show_model``: its answers say which
-    versions gave them.
+    versions gave them. ``watched`` are newcomers that answer all queries of their links, unless they fail.
     """
 
     name: str
@@ -117,6 +117,7 @@ class ApplicationSnapshot(Struct, frozen=True):
     newcomers: tuple[Newcomer, ...] = ()
     waking_slo_ms: float | None = None
     show_model: bool = True
+    watched: tuple[Newcomer, ...] = ()
 
 
 class KeySnapshot(Struct, frozen=True):

@@ -157,6 +157,23 @@ class ModelReading(Struct, frozen=True, array_like=True):
     loss: float
 
 
+class TrialReading(Struct, frozen=True, array_like=True):
+    """What a worker has counted of a newcomer: see ``selection.policies.trials``.
+
+    Attributes:
+        ramp: the newcomer's number.
+        answers: queries of its that have ended.
+        newcomer, rest: of the queries that are compared: their count, failures, and the spread of these.
+        last_error: of the newcomer; empty if there was none.
+    """
+
+    ramp: int
+    answers: int
+    newcomer: tuple[float, float, float]
+    rest: tuple[float, float, float]
+    last_error: str
+
+
 class ApplicationReading(Struct, frozen=True, array_like=True):
     """What a worker has counted of an application, in the short form that is read every few seconds.
 
@@ -167,6 +184,7 @@ class ApplicationReading(Struct, frozen=True, array_like=True):
         confidence_sum: of the confidences in ``confidence``.
         feedback: pieces, whatever came of them.
         explanations: by reason, the explanation of the latest default or error. It may quote a client's input.
+        trials: one for each newcomer.
     """
 
     name: str
@@ -183,6 +201,7 @@ class ApplicationReading(Struct, frozen=True, array_like=True):
     answers_scored: int
     answer_loss: float
     explanations: dict[str, str] = {}
+    trials: tuple[TrialReading, ...] = ()
 
 
 class VersionReading(Struct, frozen=True, array_like=True):

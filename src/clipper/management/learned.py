@@ -43,6 +43,30 @@ class Newcomer(Struct, frozen=True):
     stopped: str | None
 
 
+class Watched(Struct, frozen=True):
+    """A version that answers all queries of its link, and is stopped if it fails more than the version before.
+
+    Attributes:
+        before: the version that the link asked before; None if the version has a link of its own.
+        answers: queries that it has ended, with or without an output.
+        enough_answers: after so many it is watched no more, unless it fails more by then.
+        compared, failed: of these, those that are compared, and how many of them failed or were late.
+        rest_compared, rest_failed: the same of the version before, or of all others.
+        last_error: why one of its queries failed; None if none did.
+    """
+
+    model: str
+    version: str
+    before: str | None
+    answers: int
+    enough_answers: int
+    compared: int
+    failed: int
+    rest_compared: int
+    rest_failed: int
+    last_error: str | None
+
+
 class EndedRamp(Struct, frozen=True):
     """The ramp of a version that was let through: since then it has the share that the policy gives it.
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Standing
+from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Standing, Watched
 from clipper.management.recent import LastMinute
 from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, MaxInFlight, MaxPerSecond
 from clipper.settings.replicas import ReplicaRange
@@ -46,6 +46,7 @@ class Application(ApplicationSettings, frozen=True):
         id: the key of its learned state in the selection store.
         problem: the last problem of its own policy or loss in any worker; None if there is none, or if no worker was
             asked.
+        watched: new versions that answer all queries of their links, unless they fail more than the versions before.
         newcomers: versions that are new to it and get a share of the queries, or, once stopped, no queries.
         ended_ramps: for each of its models the last version that was let through, while it answers.
         test: the state of the policy ``best_arm``; None with other policies, or if no worker was asked.
@@ -61,6 +62,7 @@ class Application(ApplicationSettings, frozen=True):
     id: str = ""
     problem: str | None = None
     newcomers: tuple[Newcomer, ...] = ()
+    watched: tuple[Watched, ...] = ()
     ended_ramps: tuple[EndedRamp, ...] = ()
     test: Standing | None = None
     last_minute: LastMinute | None = None

@@ -39,7 +39,9 @@ class ApplicationRecord(Struct, frozen=True):
         require_key: it answers only clients that send a key for it.
         max_in_flight, max_per_second: limits on its queries; None means no limit.
         newcomers: versions of its links that are ramped, or that were stopped and that no operator has acted on since.
-        ramps: how many ramps there have been.
+        ramps: how many ramps and watches there have been.
+        watched: versions that were deployed or linked in place of others where the policy does not learn. They answer
+            all queries of their links, and are stopped if they fail more than the versions before.
         ended_ramps: the last version of each linked model that was let through.
         waking_slo_ms: the SLO while its models wake; None means ``slo_ms``.
         show_model: its answers say which versions gave them.
@@ -61,6 +63,7 @@ class ApplicationRecord(Struct, frozen=True):
     ended_ramps: tuple[EndedRamp, ...] = ()
     waking_slo_ms: float | None = None
     show_model: bool = True
+    watched: tuple[Newcomer, ...] = ()
 
     @property
     def state_id(self) -> str:

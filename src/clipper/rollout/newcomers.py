@@ -3,6 +3,9 @@
 A version is a newcomer if it comes beside, or replaces, a version that the application asks already: by a link that is
 added, a link that is changed to another version, or the deployment of a model that a link follows. A version that an
 operator rolls back to is not a newcomer: the operator wants it to answer.
+
+Where the policy learns, a newcomer is ramped: it gets a share of the queries. Else it is watched: it gets all queries
+of its link at once, and is only stopped if it fails more than the version before.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +28,13 @@ def is_ramped(selection: Selection) -> bool:
         return False  # equal votes need no feedback
     policy = POLICIES.get(selection.policy)
     return selection.ramp is not None and (policy is None or policy.learns)
+
+
+def is_watched(selection: Selection) -> bool:
+    """Whether new versions are watched: a user's own policy may learn, and no guardrail may be wanted."""
+    policy = POLICIES.get(selection.policy)
+    is_equal = selection.policy == "ensemble" and selection.parameters.get("weighting") == "equal"
+    return selection.max_loss_increase is not None and policy is not None and (is_equal or not policy.learns)
 
 
 def after_link(
@@ -79,10 +89,16 @@ def after_other_change(
             return True
         return not others if one.before is None else not exists(ModelId(one.model, one.before))
 
+    def goes_on(one: Newcomer) -> bool:
+        links = [link for link in record.links if link.model == one.model and not link.shadow]
+        is_asked = any((link.version or current(link.model)) == one.version for link in links)
+        is_compared = one.before is None or exists(ModelId(one.model, one.before))
+        return is_asked and is_compared and exists(ModelId(one.model, one.version)) and is_watched(record.selection)
+
     new = {(one.model, one.version) for one in record.newcomers}
     asked = [(link.model, link.version or current(link.model)) for link in record.links if not link.shadow]
     others = [target for target in asked if target[1] is not None and target not in new]
-    return _without(record, is_over)
+    return _without(record, lambda one: not goes_on(one) if one in record.watched else is_over(one))
 
 
 def through(record: ApplicationRecord, newcomer: Newcomer, ended: EndedRamp) -> ApplicationRecord:
@@ -90,6 +106,11 @@ def through(record: ApplicationRecord, newcomer: Newcomer, ended: EndedRamp) -> 
     linked = {link.model for link in record.links}
     kept = [one for one in record.ended_ramps if one.model in linked and one.model != ended.model]
     return replace(_without(record, lambda one: one == newcomer), ended_ramps=(*kept, ended))
+
+
+def unwatched(record: ApplicationRecord, newcomer: Newcomer) -> ApplicationRecord:
+    """The newcomer has answered enough queries."""
+    return _without(record, lambda one: one == newcomer)
 
 
 def ended_ramps(
@@ -125,8 +146,12 @@ def stopped(
         return replace(link, version=newcomer.before) if is_its and newcomer.before is not None else link
 
     over = replace(newcomer, stopped=why, outcome=outcome)
+    record = replace(record, links=tuple(map(back, record.links)))
+    if newcomer in record.watched:
+        record = _without(record, lambda one: one == newcomer)
+        return replace(record, newcomers=(*record.newcomers, over))
     newcomers = tuple(over if one == newcomer else one for one in record.newcomers)
-    return replace(record, newcomers=newcomers, links=tuple(map(back, record.links)))
+    return replace(record, newcomers=newcomers)
 
 
 def compared_with(records: Iterable[ApplicationRecord]) -> set[ModelId]:
@@ -134,7 +159,7 @@ def compared_with(records: Iterable[ApplicationRecord]) -> set[ModelId]:
     return {
         ModelId(one.model, one.before)
         for record in records
-        for one in record.newcomers
+        for one in (*record.newcomers, *record.watched)
         if one.before is not None and one.stopped is None
     }
 
@@ -201,10 +226,14 @@ def _beginning(
     ]
     if version is None or asked == version or ModelId(link.model, version) in others:
         return record
-    if not is_ramped(record.selection) or (asked is None and not others):
+    if asked is None and not others:
         return record
     newcomer = Newcomer(record.ramps + 1, link.model, version, asked, promoted)
-    return replace(record, newcomers=(*record.newcomers, newcomer), ramps=newcomer.ramp)
+    if is_ramped(record.selection):
+        return replace(record, newcomers=(*record.newcomers, newcomer), ramps=newcomer.ramp)
+    if is_watched(record.selection) and (asked is not None or record.selection.policy != "single"):
+        return replace(record, watched=(*record.watched, newcomer), ramps=newcomer.ramp)
+    return record  # ``single`` asks no link that is added
 
 
 def _incumbent(record: ApplicationRecord, model: str, version: str) -> str | None:
@@ -224,4 +253,7 @@ def _is_over(one: Newcomer) -> bool:
 
 def _without(record: ApplicationRecord, is_gone: Callable[[Newcomer], bool]) -> ApplicationRecord:
     left = tuple(one for one in record.newcomers if not is_gone(one))
-    return record if left == record.newcomers else replace(record, newcomers=left)
+    watched = tuple(one for one in record.watched if not is_gone(one))
+    if (left, watched) == (record.newcomers, record.watched):
+        return record
+    return replace(record, newcomers=left, watched=watched)

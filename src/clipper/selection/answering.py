@@ -18,6 +18,7 @@ from clipper.selection.deadlines import TIMER_EARLY_S
 from clipper.selection.feedback.join_table import SAID_BYTES, JoinTable, output_bytes
 from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.policies.policy import Choice, QueryView, Totals
+from clipper.selection.policies.trials import Trials
 from clipper.selection.query import Asker, Query
 from clipper.selection.source import NO_SOURCE, Source, make_source
 from clipper.selection.terms import Terms
@@ -52,6 +53,7 @@ class Answering:
         outcomes: Outcomes,
         joins: JoinTable,
         watch: Watch | None = None,
+        trials: Trials | None = None,
     ) -> None:
         self.name = name
         self.contexts = contexts
@@ -59,6 +61,7 @@ class Answering:
         self.outcomes = outcomes
         self._joins = joins
         self._watch = watch
+        self._trials = trials
         self.now_s = asyncio.get_running_loop().time
         self.complete: Callable[[Query], None] = self.finish
         self._sources: dict[str, Source] = {}
@@ -75,6 +78,7 @@ class Answering:
         self._may_keep_inputs = selector.may_need_input
         self._believes_one = selector.believes_one
         self._learns = selector.policy.learns
+        self._tries = bool(terms.tried)
         self._sources.clear()
         self._is_recorded = terms.decisions is not None or self._watch is not None
 
@@ -188,6 +192,8 @@ class Answering:
             self._answer_combined(query, choice, row, asker)
         if self._is_recorded:
             self._record(query, latency_s, now_s)
+        if self._tries and choice is not None and query.pinned is None:
+            self._count_trials(query, choice)
         # With one model there is nothing to select, so the policy needs no outcomes.
         if self._learns and choice is not None and choice is not self.terms.only_choice:
             self._count_outcome(query, choice, is_over=now_s >= query.deadline_s - TIMER_EARLY_S)
@@ -279,6 +285,18 @@ class Answering:
                 outcomes.came(arms.key(model))
             elif not query.missing or is_over or model in (query.lost or ()):
                 outcomes.missed(model, choice, arms, query.features)
+
+    def _count_trials(self, query: Query, choice: Choice) -> None:
+        """Count which models failed or are late, for newcomers on trial. Nobody knows of models not waited for."""
+        if self._trials is None or (query.is_settled and query.missing):
+            return
+        missing = [
+            model
+            for model in choice.models
+            if model != query.first_model and (query.more_outputs is None or model not in query.more_outputs)
+        ]
+        error = "" if not missing else query.failure[1] if query.failure else "it did not answer within the SLO"
+        self._trials.ended(query.id, choice.models, missing, error)
 
     def _may_need_input(self, query: Query) -> bool:
         """Whether feedback may need the input, which is most of a query's size: to ask a model, or for itself."""

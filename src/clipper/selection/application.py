@@ -17,6 +17,7 @@ from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.learning.guardrail import Forecasts
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import Choice, QueryView
+from clipper.selection.policies.trials import Trials
 from clipper.selection.query import Asker, Named, Query, Shadow
 from clipper.selection.selector import Selector
 from clipper.selection.stages import Stages
@@ -41,7 +42,7 @@ class Application:
         terms: what follows from the settings and the running versions.
         answering: answers queries after their models were asked.
         stages: lets the policy ask further models; None if the policy does not.
-        counts, outcomes, forecasts, contexts: what queries and feedback have left behind.
+        counts, outcomes, forecasts, trials, contexts: what queries and feedback have left behind.
     """
 
     def __init__(self, snapshot: ApplicationSnapshot, surroundings: Surroundings) -> None:
@@ -52,6 +53,7 @@ class Application:
         self.counts = ApplicationCounts()
         self.outcomes = Outcomes()
         self.forecasts = Forecasts()
+        self.trials = Trials()
         selection = snapshot.selection
         self.contexts = Contexts(snapshot.id, surroundings.store, selection.half_life, selection.prior_weight)
         self.stages: Stages | None = None
@@ -64,6 +66,7 @@ class Application:
             self.outcomes,
             surroundings.joins,
             surroundings.watch,
+            self.trials,
         )
         self._deadlines = Deadlines(self.answering.finish)
         # Of those who wait for a model to wake, also once it is awake. Each of the two is in order by itself.
@@ -108,6 +111,7 @@ class Application:
         self._deadlines_now = self._waking_deadlines if terms.is_waking else self._deadlines
         self._deadlines_now.bring_forward(terms.budget_s)
         self.forecasts.keep(terms.arms.ramps.values())
+        self.trials.follow(terms.tried, self.snapshot.selection.max_loss_increase)
         self.contexts.follow_arms(terms.arms)
         # Policies that ask only once pay nothing for stages.
         if terms.selector.goes_on:
@@ -257,6 +261,8 @@ class Application:
             return
         if query.note is not None:
             query.note.selected_s = self.answering.now_s()
+        if terms.is_watching:
+            choice = self.trials.assigned(query.id, choice, self.surroundings.random)
         query.choice, query.arms = choice, terms.arms
         self._ask(query, row, choice, terms.targets)
         if terms.shadows:

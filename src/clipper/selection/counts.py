@@ -11,6 +11,7 @@ from clipper.control.statistics import (
     ModelReading,
     ModelSelectionStatistics,
     SelectionStatistics,
+    TrialReading,
 )
 from clipper.metrics.histogram import Histogram
 
@@ -99,7 +100,7 @@ class ApplicationCounts:
         """Return a number that grows with each query, answer and piece of feedback."""
         return self.queries + sum(self.latency_s.counts) + sum(self.feedback.values())
 
-    def reading(self, name: str) -> ApplicationReading:
+    def reading(self, name: str, trials: tuple[TrialReading, ...] = ()) -> ApplicationReading:
         selected = self._selected()
         return ApplicationReading(
             name=name,
@@ -119,6 +120,7 @@ class ApplicationCounts:
             answers_scored=self.answers_scored,
             answer_loss=self.answer_loss,
             explanations={reason: text[:MAX_EXPLANATION] for reason, text in self.explanations.items()},
+            trials=trials,
         )
 
     def _selection(

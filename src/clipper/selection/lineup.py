@@ -1,14 +1,15 @@
 """Lines up the models that an application's queries may ask: its links' versions, under the policy's names for them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
-from clipper.control.snapshot import ApplicationSnapshot
+from clipper.control.snapshot import ApplicationSnapshot, Newcomer
 from clipper.selection.learning.arms import Arms, lineage
 from clipper.selection.learning.costs import Costs
 from clipper.selection.policies.ramp import Ramp
+from clipper.selection.policies.trials import Tried
 from clipper.settings.application import MAX_COST, Cost, link_names
 
 Find = Callable[[str, str | None], ModelQueue | None]
@@ -25,6 +26,7 @@ class Lineup:
         ramp: the newcomers' share of the queries; None without newcomers.
         arms: the versions behind the names.
         measured: the targets whose cost is measured.
+        tried: the newcomers on trial, by the names under which they are asked.
     """
 
     targets: Mapping[str, ModelQueue | None]
@@ -34,6 +36,7 @@ class Lineup:
     ramp: Ramp | None
     arms: Arms
     measured: Mapping[str, ModelQueue]
+    tried: Mapping[str, Tried]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
     A newcomer is ramped beside the version that it is compared with, while both run. If the version before it does not
     run, the newcomer takes its place. A stopped newcomer is not asked while anything else runs: an answer by it is
     still better than none.
+
+    A watched newcomer has its link's place, and the version before it has a name of its own, such as ``digits:1``.
 
     Args:
         snapshot: the application.
@@ -101,12 +106,17 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
 
     targets: dict[str, ModelQueue | None] = {}
     asked: dict[str, _Place] = {}
-    # Shadows come last, so that a version that answers is not asked as a shadow, too.
+    watched = _watched(snapshot, answering, runs)
+    # Shadows come last, so that a version that answers is not asked as a shadow, too; and then those that may share
+    # their queue with any other.
     for place in (*answering, *ramped, *shadows):
         target = find(place.model, place.version)
         # Two links may lead to one version, as when a pinned one becomes current; it is asked once.
         if place.name not in asked and (target is None or target not in targets.values()):
             targets[place.name], asked[place.name] = target, place
+    for other, _ in watched.values():
+        if other is not None and other.name not in asked:
+            targets[other.name], asked[other.name] = find(other.model, other.version), other
     origins = {
         name: lineage(place.model, place.version, predictor.predecessors(place.model), snapshot.selection.inherit)
         for name, place in asked.items()
@@ -126,4 +136,30 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
         Ramp({name: place.link for name, place in newcomers.items()}, share) if newcomers and share else None,
         Arms(origins, costs, {name: place.ramp for name, place in newcomers.items() if place.ramp is not None}),
         measured,
+        {name: Tried(place.ramp, place.link, is_watched=False) for name, place in newcomers.items() if place.ramp}
+        | {
+            name: Tried(one.ramp, None if place is None else place.name, is_watched=place is not None)
+            for name, (place, one) in watched.items()
+            if asked.get(name) in answering
+        },
     )
+
+
+def _watched(
+    snapshot: ApplicationSnapshot, answering: Sequence[_Place], runs: Callable[[_Place], bool]
+) -> dict[str, tuple[_Place | None, Newcomer]]:
+    """Return the watched newcomers by their names, each with the place of the version before it if there was one.
+
+    One whose version before does not run is not watched: it could not be rolled back.
+    """
+    known = {(each.model, each.version): each for each in snapshot.watched}
+    found: dict[str, tuple[_Place | None, Newcomer]] = {}
+    for place in answering:
+        newcomer = known.get((place.model, place.version or ""))
+        if newcomer is None:
+            continue
+        before = newcomer.before
+        other = None if before is None else _Place(f"{place.model}:{before}", place.model, before, place.cost)
+        if other is None or runs(other):
+            found[place.name] = other, newcomer
+    return found

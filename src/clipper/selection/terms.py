@@ -49,12 +49,15 @@ class Terms:
         targets: the queue for each link's name; None if no suitable version runs.
         models, newcomers, shadows, ramp: the names, and how newcomers are asked: see ``Lineup``.
         arms: the versions behind the names.
+        tried: the newcomers on trial: see ``Lineup``.
+        is_watching: whether a newcomer is watched, so that another version may be asked in its place.
         only_choice: the choice of every query that names no version; None if the policy must be asked.
         confidences: makes the answers' confidences; None if the policy's own are used.
         decisions: writes the decision log; None if the application has no log.
     """
 
     __slots__ = (
+        "_compared",
         "_links",
         "_measured",
         "_name",
@@ -70,6 +73,7 @@ class Terms:
         "feedback_ttl_s",
         "input_type",
         "is_waking",
+        "is_watching",
         "joint_margin_s",
         "models",
         "newcomers",
@@ -81,6 +85,7 @@ class Terms:
         "slo_s",
         "targets",
         "threshold",
+        "tried",
         "wait",
     )
 
@@ -126,11 +131,18 @@ class Terms:
         self.features_are_input = wanted == "input"
         self.features_size = wanted if isinstance(wanted, int) else None
 
-        self.only_choice = None if self.newcomers else selector.only_choice(self.models)
+        self.tried = lineup.tried
+        self.is_watching = any(one.is_watched for one in self.tried.values())
+        known = {*self.models, *self.newcomers, *self.shadows}
+        self._compared = tuple(
+            one.rest for one in self.tried.values() if one.is_watched and one.rest and one.rest not in known
+        )
+        self.only_choice = None if self.newcomers or self.is_watching else selector.only_choice(self.models)
         self.confidences = Confidences(selection, selector.loss, contexts) if selector.makes_confidence else None
         self.decisions: ApplicationDecisions | None = None
         if log is not None and selection.log_decisions:
-            models = self.models + self.newcomers  # a choice's beliefs are about the former, in this order
+            # A choice's beliefs are about the first, in this order.
+            models = self.models + self.newcomers + self._compared
             setting = Setting(snapshot.name, selection.policy, models, versions_of(models, self.targets), self.default)
             self.decisions = ApplicationDecisions(log, setting, selection.log_decisions)
 
@@ -180,7 +192,8 @@ class Terms:
             NotFound, WrongInput: as ``pinned``.
         """
         names: Mapping[str, ModelQueue | None] = self.targets if version is None else self.pinned(version)[1]
-        asked = [target for name, target in names.items() if target is not None and name not in self.shadows]
+        silent = (*self.shadows, *self._compared)
+        asked = [target for name, target in names.items() if target is not None and name not in silent]
         return [(target.output_type, target.recent_output) for target in asked]
 
     def versions(self) -> dict[str, dict[str, bool]]:

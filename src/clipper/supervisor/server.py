@@ -321,7 +321,7 @@ class Supervisor:
             store,
             tokens,
             Keys(catalog, reconciler),
-            Ramps(catalog, store, wake),
+            Ramps(catalog, store, wake, workers.ask_current),
             Sampling(catalog, manager, workers),
             events,
             self._certificates,

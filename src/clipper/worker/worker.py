@@ -238,7 +238,7 @@ class Worker:
         for done, (name, mark) in enumerate(marks.items(), 1):
             known = self._applications.get(name)
             if known is not None and known.counts.mark() != mark:
-                applications.append(known.counts.reading(name))
+                applications.append(known.counts.reading(name, known.trials.readings()))
             if done % READ_AT_ONCE == 0:
                 await asyncio.sleep(0)
         read: list[VersionReading] = []

@@ -37,7 +37,7 @@ ENOUGH_FEEDBACK = 200
 # Bound of the probability that a newcomer is ever stopped although it is not worse than allowed.
 FALSE_ALARMS = 0.05
 # The newcomer's part of that probability. The rest has most of the feedback, so its bound is narrow anyway.
-_NEWCOMERS_PART = 0.8
+NEWCOMERS_PART = 0.8
 
 # Bound of Newton's steps; about six are needed.
 _MOST_STEPS = 50
@@ -141,7 +141,7 @@ def judge(evidence: RampLosses, max_loss_increase: float | None) -> Verdict | No
     if max_loss_increase is None or not newcomer.count or not rest.count:
         return "through" if has_enough else None
     beyond = newcomer.mean - rest.mean - max_loss_increase
-    margin = newcomer.margin(FALSE_ALARMS * _NEWCOMERS_PART) + rest.margin(FALSE_ALARMS * (1 - _NEWCOMERS_PART))
+    margin = newcomer.margin(FALSE_ALARMS * NEWCOMERS_PART) + rest.margin(FALSE_ALARMS * (1 - NEWCOMERS_PART))
     if beyond > margin:
         return "stopped"
     return "through" if beyond < -margin or (has_enough and beyond <= 0) else None

@@ -1,19 +1,23 @@
-"""Judges newcomers by their feedback: decides, for all workers at once, which are through and which are stopped."""
+"""Judges newcomers by feedback and by failures: decides, for all workers at once, which are through or stopped."""
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec.structs import astuple
 
+from clipper.control.messages import GetReadings, Readings
 from clipper.control.snapshot import NO_OUTCOME, Newcomer, RampOutcome
+from clipper.control.statistics import NO_MARK, TrialReading
 from clipper.errors import ClipperError
 from clipper.registry.records import ApplicationRecord, EndedRamp
+from clipper.registry.store import Put
 from clipper.rollout import newcomers, rollbacks
 from clipper.selection.learning.guardrail import FALSE_ALARMS, RampLosses, Verdict, judge, keys_of, ramp_losses
 from clipper.selection.learning.ledger import Ledger
+from clipper.selection.policies.trials import Evidence, evidence_of, fails_more, is_over
 from clipper.selection.stores.store import EVERYONE, Store
 from clipper.supervisor.catalog import Catalog
 
@@ -28,6 +32,8 @@ RETRY_S = 2.0
 
 _Key = tuple[str, str, int]
 
+Ask = Callable[[GetReadings], Awaitable[Sequence[tuple[int, Readings]]]]
+
 
 class Ramps:
     """Works in one task; all that runs on the supervisor's event loop.
@@ -35,13 +41,20 @@ class Ramps:
     Its decisions are in the registry before workers get them, so they survive a restart.
     """
 
-    def __init__(self, catalog: Catalog, store: Store, wake: Callable[[], None]) -> None:
-        """``wake`` has the reconciler look at the catalog."""
+    def __init__(self, catalog: Catalog, store: Store, wake: Callable[[], None], ask: Ask) -> None:
+        """
+        Args:
+            wake: has the reconciler look at the catalog.
+            ask: asks every worker, and returns the replies by the workers' instances.
+        """
         self._catalog = catalog
         self._store = store
         self._wake = wake
+        self._ask = ask
         # By application, newcomer and ramp, of those that go on.
         self._evidence: dict[_Key, RampLosses] = {}
+        # By application and ramp, of those that go on, the last reading of each worker, also of one that has ended.
+        self._trials: dict[tuple[str, int], dict[int, TrialReading]] = {}
         # By application, why its newcomers cannot be looked at.
         self._failures: dict[str, str] = {}
 
@@ -76,6 +89,7 @@ class Ramps:
 
     async def look(self) -> None:
         """Judge all newcomers by what the store has of them now."""
+        await self._read_trials()
         failures: dict[str, str] = {}
         for record in list(self._catalog.applications.values()):
             try:
@@ -100,7 +114,39 @@ class Ramps:
                 await self._store.forget(state_id, EVERYONE, keys_of(name, ramp))
             del self._evidence[key]
 
+    async def _read_trials(self) -> None:
+        on_trial = {
+            record.name: {
+                (record.state_id, one.ramp) for one in (*record.newcomers, *record.watched) if not one.stopped
+            }
+            for record in self._catalog.applications.values()
+            if record.watched or any(one.stopped is None for one in record.newcomers)
+        }
+        kept = set().union(*on_trial.values())
+        self._trials = {key: readings for key, readings in self._trials.items() if key in kept}
+        if not on_trial:
+            return
+        states = {name: {ramp: (state_id, ramp) for state_id, ramp in keys} for name, keys in on_trial.items()}
+        for instance, reply in await self._ask(GetReadings(dict.fromkeys(on_trial, NO_MARK), ())):
+            for reading in reply.applications:
+                for trial in reading.trials:
+                    key = states.get(reading.name, {}).get(trial.ramp)
+                    if key is not None:
+                        self._trials.setdefault(key, {})[instance] = trial
+
+    def trial(self, record: ApplicationRecord, newcomer: Newcomer) -> Evidence:
+        """How often it failed by the last look, and what it is compared with."""
+        return evidence_of(self._trials.get((record.state_id, newcomer.ramp), {}).values())
+
     async def _look_at(self, record: ApplicationRecord) -> None:
+        allowed = record.selection.max_loss_increase
+        for newcomer in (*record.watched, *record.newcomers):
+            trial = self.trial(record, newcomer)
+            if newcomer.stopped is None and fails_more(trial.newcomer, trial.rest, allowed):
+                why = f"{shown_failures(trial)}; {because(allowed)}"
+                self._stop(record.name, newcomer, why, self.outcome(record, newcomer))
+            elif newcomer in record.watched and is_over(trial, allowed):
+                self._end_watch(record.name, newcomer)
         ramped = [newcomer for newcomer in record.newcomers if newcomer.stopped is None]
         if not ramped:
             return
@@ -127,20 +173,30 @@ class Ramps:
                 {"application": name, "model": newcomer.name, "reason": shown(evidence)},
             )
         else:
-            allowed = record.selection.max_loss_increase
-            why = (
-                f"{shown(evidence)}; these differ by more than max_loss_increase, {allowed:g}, allows (the chance that "
-                f"this is an error is at most {FALSE_ALARMS:.0%})"
-            )
-            stopping = rollbacks.stop(self._catalog, record, newcomer, why, outcome)
-            if stopping is None:
-                return
-            self._catalog.commit(*stopping)
-            log.warning(
-                "application %(application)s: %(model)s was stopped: %(reason)s",
-                {"application": name, "model": newcomer.name, "reason": why},
-            )
+            self._stop(name, newcomer, f"{shown(evidence)}; {because(record.selection.max_loss_increase)}", outcome)
+            return
         self._wake()
+
+    def _stop(self, name: str, newcomer: Newcomer, why: str, outcome: RampOutcome = NO_OUTCOME) -> None:
+        """Unless an operator has acted on it meanwhile, or the version before it does not run now."""
+        record = self._catalog.applications.get(name)
+        if record is None or newcomer not in (*record.newcomers, *record.watched):
+            return
+        changes = rollbacks.stop(self._catalog, record, newcomer, why, outcome)
+        if changes is None:
+            return
+        self._catalog.commit(*changes)
+        log.warning(
+            "application %(application)s: %(model)s was stopped: %(reason)s",
+            {"application": name, "model": newcomer.name, "reason": why},
+        )
+        self._wake()
+
+    def _end_watch(self, name: str, newcomer: Newcomer) -> None:
+        record = self._catalog.applications.get(name)
+        if record is not None and newcomer in record.watched:
+            self._catalog.commit(Put(newcomers.unwatched(record, newcomer)))
+            self._wake()
 
 
 def outcome_of(evidence: RampLosses) -> RampOutcome:
@@ -151,6 +207,21 @@ def outcome_of(evidence: RampLosses) -> RampOutcome:
         own.mean if own.count else None,
         rest.mean if rest.count else None,
     )
+
+
+def because(allowed: float | None) -> str:
+    """Why these numbers stop a newcomer."""
+    return (
+        f"these differ by more than max_loss_increase, {allowed:g}, allows (the chance that this is an error is at "
+        f"most {FALSE_ALARMS:.0%})"
+    )
+
+
+def shown_failures(trial: Evidence) -> str:
+    own, rest = trial.newcomer, trial.rest
+    of_rest = f"{rest.loss:.0f} of {rest.count:.0f} other queries" if rest.count else "no others were asked"
+    error = f" (its last error: {trial.last_error})" if trial.last_error else ""
+    return f"{own.loss:.0f} of {own.count:.0f} queries to it failed or were late{error}, {of_rest}"
 
 
 def shown(evidence: RampLosses) -> str:

@@ -28,6 +28,7 @@ def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str],
         record.newcomers,
         record.waking_slo_ms,
         record.show_model,
+        record.watched,
     )
 
 

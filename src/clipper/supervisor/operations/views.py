@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 from clipper.control import snapshot
 from clipper.control.messages import PolicyDescription
 from clipper.control.statistics import ApplicationStatistics
-from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Standing
+from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Standing, Watched
 from clipper.management.recent import LastMinute
 from clipper.management.schemas import (
     Application,
@@ -28,6 +28,7 @@ from clipper.managers.manager import Manager, SlotStatus
 from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.rollout import rollbacks
 from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK
+from clipper.selection.policies.trials import ENOUGH_ANSWERS, Evidence
 from clipper.series.recent import Answers
 from clipper.settings.application import Configured, Selection
 from clipper.settings.fields import settings_of, shared
@@ -76,6 +77,7 @@ def application_view(
             _newcomer_view(newcomer, 0.0 if newcomer.stopped else share, ramps.outcome(record, newcomer))
             for newcomer in record.newcomers
         ),
+        "watched": tuple(_watched_view(newcomer, ramps.trial(record, newcomer)) for newcomer in record.watched),
         "ended_ramps": msgspec.convert(ramps.ended(record), tuple[EndedRamp, ...], from_attributes=True),
     }
     return Application(
@@ -99,6 +101,22 @@ def _newcomer_view(newcomer: snapshot.Newcomer, share: float, outcome: snapshot.
         enough_feedback=ENOUGH_FEEDBACK,
         stopped=newcomer.stopped,
         **asdict(outcome),
+    )
+
+
+def _watched_view(newcomer: snapshot.Newcomer, trial: Evidence) -> Watched:
+    own, rest = trial.newcomer, trial.rest
+    return Watched(
+        newcomer.model,
+        newcomer.version,
+        newcomer.before,
+        trial.answers,
+        ENOUGH_ANSWERS,
+        round(own.count),
+        round(own.loss),
+        round(rest.count),
+        round(rest.loss),
+        trial.last_error or None,
     )
 
 

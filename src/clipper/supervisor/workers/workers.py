@@ -193,6 +193,10 @@ class Workers:
 
         return await self.ask_each({worker.instance: command for worker in self._ready()}, timeout_s)
 
+    async def ask_current(self, command: Command[R]) -> list[tuple[int, R]]:
+        """As ``ask_all``, of the workers that run our code: an older one may not know the command."""
+        return await self.ask_each(dict.fromkeys(self.instances(), command))
+
     async def ask_each(
         self, commands: Mapping[int, Command[R]], timeout_s: float = ANSWER_TIMEOUT_S
     ) -> list[tuple[int, R]]:

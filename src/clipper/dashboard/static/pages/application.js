@@ -47,6 +47,7 @@ export function Application({ api, mayAct, route }) {
       ${report.value ? html`<${Comparison} report=${report.value} />` : html`<${Waiting} error=${report.error} />`}
     </section>
     ${one.newcomers.length + one.ended_ramps.length > 0 && html`<section><h2>Newcomers</h2><${Newcomers} application=${one} /></section>`}
+    ${one.watched.map((each) => html`<p key=${each.version}><${Watched} version=${each} /></p>`)}
     <section>
       <h2>Answers since the workers started</h2>
       ${report.value && html`<${Outcomes} report=${report.value} />`}
@@ -166,6 +167,14 @@ function Newcomers({ application: { newcomers, ended_ramps: ended } }) {
     { name: "ramp", isText: true, cell: (one) => html`<${RampState} newcomer=${one} />` },
   ];
   return html`<${Table} title="Newcomers" columns=${columns} rows=${[...newcomers, ...ended]} keyOf=${(one) => `${one.model}:${one.version}`} empty="" />`;
+}
+
+/** A new version that answers already, and is stopped if it fails more than the one before. */
+function Watched({ version: one }) {
+  const of = html`<a href=${link("models", one.model)}>${one.model}:${one.version}</a>`;
+  const compared = `${one.failed} of ${one.compared} compared queries to it failed or were late, ${one.rest_failed} of ${one.rest_compared} others`;
+  return html`${of} is new and watched: ${one.answers} of ${counted(one.enough_answers, "answer")}${one.compared > 0 && html`; <strong class="bad">${compared}</strong>`}
+    ${one.last_error && `; its last error: ${one.last_error}`}`;
 }
 
 /** Of a ramp that is over there is nothing to wait for. One that an older version of Clipper stopped has no counts. */
