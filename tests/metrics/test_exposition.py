@@ -30,24 +30,18 @@ from clipper.management.learned import Newcomer
 from clipper.management.schemas import Application, LeaseStatus, Model, Replica, Status, Version, WorkerStatus
 from clipper.metrics.definitions import (
     APPLICATION,
-    DECISION_LOG,
     DEPLOYED,
-    LEASE,
-    LIMIT,
     LINK,
     NEWCOMER,
     REPLICA,
     SELECTED_MODEL,
     SELECTION,
-    SERVER,
-    TELEMETRY,
     TEST,
     VERSION,
-    WORKER,
-    WORKER_PROCESS,
 )
 from clipper.metrics.exposition import Counted, Scrape, render
 from clipper.metrics.group import Number
+from clipper.metrics.server_definitions import DECISION_LOG, LEASE, LIMIT, SERVER, TELEMETRY, WORKER, WORKER_PROCESS
 from clipper.metrics.totals import links
 from clipper.settings.application import Configured
 from clipper.settings.version import Batching, VersionState

@@ -96,17 +96,25 @@ def test_too_many_are_refused_and_the_others_are_written(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("disk full"), ValueError("cannot encode")])
-def test_a_batch_that_fails_is_told_to_all_and_the_next_is_written(tmp_path: Path, error: Exception) -> None:
+def test_a_batch_that_fails_is_told_to_all_and_the_next_is_written(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
         committer = Committer(store)
+        assert committer.problem is None
         store.error = error
         failed = await asyncio.gather(
             *(submit(committer, observation(number)) for number in range(3)), return_exceptions=True
         )
         assert [type(each) for each in failed] == [StoreUnavailable] * 3
+        assert str(error) in str(committer.problem)
+        with monkeypatch.context() as patch:  # nobody has tried again for long
+            patch.setattr(committer_module, "PROBLEM_S", -1.0)
+            assert committer.problem is None
         store.error = None
         assert await asyncio.gather(*(submit(committer, observation(number)) for number in range(3))) == [True] * 3
+        assert committer.problem is None
         await store.close()
 
     run_clean(scenario())
@@ -178,7 +186,7 @@ def test_what_may_not_be_on_disk_is_not_acknowledged_and_stays_in_memory(tmp_pat
         applied: list[bool] = []
         with pytest.raises(StoreUnavailable, match="the disk is slow"):
             await submit(committer, observation("one"), applied.append)
-        assert applied == [True]
+        assert applied == [True] and "the disk is slow" in str(committer.problem)
         store.sync_error = None
         # Sent again, it is there already.
         assert await submit(committer, observation("one"), applied.append) is False

@@ -307,6 +307,7 @@ class WorkerStatistics(Struct, frozen=True):
     Attributes:
         applications, versions, replicas: those that were asked for.
         policy_problems: of all applications whose policy was not made, why.
+        store_problem: why feedback could not be stored lately; None if it could, or if none came lately.
     """
 
     index: int
@@ -326,3 +327,4 @@ class WorkerStatistics(Struct, frozen=True):
     grpc_calls: int = 0
     grpc_calls_in_flight: int = 0
     policy_problems: dict[str, str] = {}
+    store_problem: str | None = None

@@ -338,6 +338,14 @@ class OptionStatus(Struct, frozen=True):
     source: str
 
 
+class DiskStatus(Struct, frozen=True):
+    """The disk of a folder that the server writes to. ``free_bytes``: what the server may still write there."""
+
+    path: str
+    free_bytes: int
+    size_bytes: int
+
+
 class Status(Struct, frozen=True):
     """The server's status.
 
@@ -370,6 +378,7 @@ class Status(Struct, frozen=True):
     lease: LeaseStatus | None = None
     manager: ManagerName = "local"
     options: dict[str, OptionStatus] = {}
+    disks: tuple[DiskStatus, ...] = ()
 
 
 class Health(Struct, frozen=True):

@@ -19,24 +19,18 @@ from clipper.control.statistics import (
 from clipper.management.schemas import Application, Model, Replica, Status
 from clipper.metrics.definitions import (
     APPLICATION,
-    DECISION_LOG,
     DEPLOYED,
-    LEASE,
-    LIMIT,
     LINK,
     NEWCOMER,
     REPLICA,
     SELECTED_MODEL,
     SELECTION,
-    SERVER,
-    TELEMETRY,
     TEST,
     VERSION,
-    WORKER,
-    WORKER_PROCESS,
     SelectedModel,
 )
 from clipper.metrics.group import Group, Histogram, Number
+from clipper.metrics.server_definitions import DECISION_LOG, LEASE, LIMIT, SERVER, TELEMETRY, WORKER, WORKER_PROCESS
 from clipper.metrics.totals import Link, replica_name
 
 T = TypeVar("T")

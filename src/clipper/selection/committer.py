@@ -32,6 +32,8 @@ MAX_WAITING_ARRAYS_BYTES = 64 * 1024 * 1024
 GATHER_SHARE, MAX_GATHER_S = 0.1, 0.1
 # Waits for the disk at once: one that begins while another lasts may end with it. With Redis each has a connection.
 MAX_SYNCS = 10
+# A failure is a problem for so long: whoever sends feedback tries again within that, or there is nobody who knows more.
+PROBLEM_S = 60.0
 # By this the longest wait counts less with each further one.
 WAIT_KEPT = 0.9
 
@@ -80,6 +82,8 @@ class Committer:
         self._syncs: set[asyncio.Task[None]] = set()
         self._is_gathering = False
         self._sync_s = 0.0
+        self._failed_s = 0.0
+        self._why_failed: str | None = None
         self.written: set[str] = set()
         self.between_batches = asyncio.Lock()
 
@@ -118,6 +122,17 @@ class Committer:
             )
 
     @property
+    def problem(self) -> str | None:
+        """Why the store could not be written; None if it could since, or if that is long ago."""
+        is_over = asyncio.get_running_loop().time() - self._failed_s > PROBLEM_S
+        return None if is_over else self._why_failed
+
+    def _failed(self, error: Exception) -> ClipperError:
+        why = _unavailable(error)
+        self._failed_s, self._why_failed = asyncio.get_running_loop().time(), str(why)
+        return why
+
+    @property
     def has_room(self) -> bool:
         return (
             len(self._waiting) + self._undurable < MAX_WAITING and self._waiting_arrays_bytes < MAX_WAITING_ARRAYS_BYTES
@@ -141,7 +156,7 @@ class Committer:
         try:
             are_new = await self._store.commit([piece.observation for piece in pieces])
         except Exception as error:  # noqa: BLE001  # who waits must get an answer, and the next batch must go
-            why = _unavailable(error)
+            why = self._failed(error)
             for piece in pieces:
                 _tell(piece.applied, False)
                 if not piece.durable.done():
@@ -183,7 +198,9 @@ class Committer:
         try:
             await self._store.sync()
         except Exception as error:  # noqa: BLE001  # as above
-            why = _unavailable(error)
+            why = self._failed(error)
+        else:
+            self._why_failed = None
         self._sync_s = max(asyncio.get_running_loop().time() - began_s, WAIT_KEPT * self._sync_s)
         for batch in applied:
             await batch.told.wait()

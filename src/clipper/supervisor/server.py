@@ -44,6 +44,7 @@ from clipper.supervisor.facilities import facilities_of
 from clipper.supervisor.folders import HomeFolders
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.supervisor.keepers.cleaner import ArtifactCleaner, VersionCleaner
+from clipper.supervisor.keepers.disks import Disks, folders_of
 from clipper.supervisor.keepers.ended_tests import EndedTests
 from clipper.supervisor.keepers.events import EventKeeper
 from clipper.supervisor.keepers.forgetter import Forgetter
@@ -324,6 +325,7 @@ class Supervisor:
             Ramps(catalog, store, wake, workers.ask_current),
             Sampling(catalog, manager, workers),
             events,
+            Disks(folders_of(home.root, self._store_address)),
             self._certificates,
             leadership,
             self._config.manager,
@@ -357,6 +359,7 @@ class Supervisor:
         keepers.start("following newcomers", parts.ramps.run)
         keepers.start("keeping events", parts.events.run)
         keepers.start("taking samples for the series", parts.sampling.run)
+        keepers.start("watching the disks", parts.disks.run)
         if parts.nodes is not None:
             keepers.start("following the cluster's nodes", parts.nodes.run)
         ended_tests = EndedTests(parts.catalog, parts.workers, parts.reconciler.story, parts.events)

@@ -340,6 +340,7 @@ class Worker:
             grpc_calls=self._rpc.counts.calls if self._rpc is not None else 0,
             grpc_calls_in_flight=self._rpc.counts.in_flight if self._rpc is not None else 0,
             uptime_s=monotonic() - self._started_s,
+            store_problem=self._surroundings.committer.problem,
             policy_problems={one.name: why for one in all_applications if (why := one.counts.why_no_policy)},
         )
 

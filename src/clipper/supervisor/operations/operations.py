@@ -19,6 +19,7 @@ from clipper.management.schemas import (
     MAX_LOG_LINES,
     CreatedKey,
     CreatedToken,
+    DiskStatus,
     Key,
     Logs,
     NewKey,
@@ -79,6 +80,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._started_s = time.monotonic()
         self._events = parts.events
         self._health = parts.sampling.health
+        self._disks = parts.disks.space
         self._keepers = parts.keepers
         self._certificates = parts.certificates
         self._leadership = parts.leadership
@@ -110,6 +112,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *self._problem_of_home(),
                 *(self._leadership.problems() if self._leadership is not None else ()),
                 *(self._nodes.problems() if self._nodes is not None else ()),
+                *self._disks.problems(),
                 *self._health.problems(),
                 *self._catalog.problems(),
                 *self._keepers.problems(),
@@ -131,6 +134,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             client_ca_expires_at=certificates.client_ca_expires_at if certificates is not None else None,
             lease=self._leadership.status() if self._leadership is not None else None,
             options=self._options,
+            disks=tuple(DiskStatus(disk.path, disk.free_bytes, disk.size_bytes) for disk in self._disks.facts),
         )
 
     async def history(self) -> list[Step]:
@@ -291,6 +295,11 @@ def _problems_of_workers(statistics: Sequence[WorkerStatistics]) -> list[str]:
         for worker in statistics
         if worker.telemetry is not None
         for problem in worker.telemetry.problems
+    ]
+    problems += [
+        f"worker {worker.index} refuses feedback, since it cannot be stored: {worker.store_problem}"
+        for worker in statistics
+        if worker.store_problem is not None
     ]
     return problems + [
         f"application {name!r}, in worker {worker.index}: {why}"

@@ -8,6 +8,7 @@ from clipper.settings.version import ManagerName
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.certificates import Certificates
+from clipper.supervisor.keepers.disks import Disks
 from clipper.supervisor.keepers.events import EventKeeper
 from clipper.supervisor.keepers.forgetter import Forgetter
 from clipper.supervisor.keepers.keepers import Keepers
@@ -46,6 +47,7 @@ class Parts:
     ramps: Ramps
     sampling: Sampling
     events: EventKeeper
+    disks: Disks
     certificates: Certificates | None = None
     leadership: Leadership | None = None
     default_manager: ManagerName = "local"
