@@ -74,7 +74,7 @@ def over_in_process(case: Case) -> Row:
                 lambda: max(loop.rows_per_s(rows) for rows in BATCHES),
             )
         # A network that is idle still has its memory, and some have threads that wake.
-        bench.server.run("app", "delete", case.name)
+        bench.server.run("app", "delete", case.name, "--yes")
         bench.server.run("model", "delete", case.name)
         return outcome(case, single, call_per_s, saturated, best)
 

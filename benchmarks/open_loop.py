@@ -167,7 +167,7 @@ def deploy(bench: Workbench, name: str, load: float, slo_ms: int, model: list[st
 
 def remove(bench: Workbench, application: str) -> None:
     """So that nothing of it runs beside the next."""
-    bench.server.run("app", "delete", application)
+    bench.server.run("app", "delete", application, "--yes")
     bench.server.run("model", "delete", application)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
@@ -405,8 +405,8 @@ class MemoryOperations:
     async def create_token(self, new: NewToken) -> CreatedToken:
         if new.name in self.tokens:
             raise Conflict(f"token {new.name!r} exists")
-        self.tokens[new.name] = Token(new.name, new.role, 1_700_000_000.0)
-        return CreatedToken(new.name, new.role, 1_700_000_000.0, f"clipper_of_{new.name}")
+        self.tokens[new.name] = Token(new.name, new.role, 1_700_000_000.0, new.expires_at)
+        return CreatedToken(new.name, new.role, 1_700_000_000.0, new.expires_at, token=f"clipper_of_{new.name}")
 
     async def revoke_token(self, name: str) -> None:
         if name not in self.tokens:
@@ -421,6 +421,7 @@ class MemoryOperations:
             raise Conflict(f"key {new.name!r} exists")
         key = new.key or f"clipperkey_{new.name}"
         facts = {"created_at": 1_700_000_000.0, "fingerprint": fingerprint(key)} | shared(new, Key)
+        facts["expires_at"] = None if isinstance(new.expires_at, UnsetType) else new.expires_at
         self.keys[new.name] = Key(**facts)
         return CreatedKey(**facts, key=key)
 

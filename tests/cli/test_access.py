@@ -1,6 +1,7 @@
 """Tokens, keys and the link to the dashboard."""
 
 import re
+import time
 
 import pytest
 from in_process import Run
@@ -18,6 +19,20 @@ def test_tokens(run: Run, api: Api) -> None:
     assert re.search(r"grafana +read +2023-11-14 22:13 UTC", listed) and "clipper_of" not in listed
     assert run("token", "revoke", "grafana").status == 0
     assert run("token", "revoke", "grafana").status == 1
+
+
+@pytest.mark.parametrize("kind", ["key", "token"])
+def test_one_that_expires_is_listed_with_the_time_that_is_left(run: Run, api: Api, kind: str) -> None:
+    before_s = time.time()
+    at_s = run(kind, "create", "guest", "--expires", "90d", "--json").json["expires_at"]
+    assert before_s + 90 * 86400 <= at_s <= time.time() + 90 * 86400
+    run(kind, "create", "me")
+    listed = run(kind, "list").out
+    assert re.search(r"guest .* in 90 days \(20", listed) and re.search(r"me .* never", listed)
+    for wrong in ("90", "-1d", "d", "1e9d", "2020-01-32"):
+        assert run(kind, "create", "wrong", f"--expires={wrong}").status == 2, wrong
+    dated = run(kind, "create", "dated", "--expires", "2999-01-31T12:00+00:00", "--json")
+    assert dated.json["expires_at"] == 32_474_779_200
 
 
 @pytest.mark.parametrize("kind", ["key", "token"])

@@ -1,8 +1,11 @@
 """``clipper app``: applications, what they learned, and reports on their models."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
+import pytest
+import typer
 from in_process import Run
 
 from clipper.management.learned import EndedRamp, Newcomer
@@ -22,8 +25,29 @@ def test_applications(run: Run, api: Api) -> None:
     assert run("app", "update", "digits", "--slo-ms", "30", "--json").json["slo_ms"] == 30
     assert "digits asks other:2" in run("app", "link", "digits", "other", "--version", "2").out
     assert run("app", "unlink", "digits", "other", "--json").json["links"] == []
-    assert run("app", "delete", "digits").status == 0
+    assert run("app", "delete", "digits", "--yes").status == 0
     assert "next: clipper app create" in run("app", "list").out
+
+
+def test_an_application_is_deleted_only_if_that_is_meant(run: Run, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("app", "create", "digits", "--model", "m")
+    api.operations.contexts = ["a", "b"]
+    refused = run("app", "delete", "digits")
+    assert refused.status == 1
+    assert "would forget what it has learned, also in 2 contexts" in refused.err and "add --yes" in refused.err
+    monkeypatch.setattr("clipper.cli.asking.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    asked: list[str] = []
+
+    def answer(question: str, *, abort: bool) -> None:
+        asked.append(question)
+        if len(asked) == 1:
+            raise typer.Abort
+
+    monkeypatch.setattr("clipper.cli.asking.typer.confirm", answer)
+    assert run("app", "delete", "digits").status != 0 and "digits" in api.operations.applications
+    assert run("app", "delete", "digits").status == 0 and "digits" not in api.operations.applications
+    assert asked == ["Remove application digits, and forget what it has learned, also in 2 contexts?"] * 2
+    assert run("app", "delete", "digits").status == 1
 
 
 def test_an_application_with_a_policy(run: Run, api: Api) -> None:

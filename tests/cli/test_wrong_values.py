@@ -40,7 +40,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("--default", "--sample", "--label", "--input"), JSON),
     **dict.fromkeys(("predict --features", "observe --features"), JSON),
     **dict.fromkeys(("--policy-parameter", "--loss-parameter"), NAMED),
-    **dict.fromkeys(("--since", "--until", "--duration"), TIME),
+    **dict.fromkeys(("--since", "--until", "--duration", "--expires"), TIME),
     "--replicas": ("yes", "", "0", "3..1", "1..", "-1", "1.5"),
     "--grpc-port": ("yes", "", "-1", "65536", "OFF"),
     "--ray-ports": ("yes", "", "21000", "9-8"),
@@ -66,7 +66,8 @@ FREE = frozenset(
     "--url --query-url --host --management-host --store --placement --python --gpus --input-type "  # noqa: SIM905
     "--output --description --data "
     "--requirements --image --docker-base-image --docker-network --ray-address --ray-python --policy --loss --model "
-    "--shadow --version --app --context --api-key --subject --replica --log --artifacts --inputs --name --json "
+    "--shadow --version --app --context --api-key --subject --who --to --replica --log --artifacts "
+    "--inputs --name --json "
     "--install-completion --show-completion".split()
 )
 # Options that a command wants besides, so that a value is what is wrong.

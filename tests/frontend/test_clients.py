@@ -155,3 +155,21 @@ def test_a_limit_that_is_removed_or_of_another_application_begins_anew() -> None
         assert clients.statistics() == ()
 
     run(test)
+
+
+def test_a_key_that_expires_is_refused_also_where_its_head_is_known() -> None:
+    async def test(port: Port) -> None:
+        now = [100.0]
+        clients = Clients(0, port.count_refused, port.now_s, lambda: now[0])
+        guard(port, clients)
+        clients.follow(
+            Snapshot(1, snapshot(1, {}).applications, keys=(KeySnapshot("a", digest("a"), expires_at=160.0),))
+        )
+        statuses = []
+        for now[0] in (100.0, 159.9, 160.0, 1e9, 159.0):
+            peer = Peer(port)
+            peer.send(post("/echo/predict", b"x", Authorization="Bearer a"))
+            statuses.append([response.status for response in peer.responses])
+        assert statuses == [[200], [200], [401], [401], [200]]
+
+    run(test)

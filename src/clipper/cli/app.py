@@ -9,6 +9,7 @@ import typer
 from msgspec import UNSET
 
 from clipper.cli import calibration, contexts
+from clipper.cli.asking import Yes, confirm
 from clipper.cli.names import ApplicationName, complete_models
 from clipper.cli.options import (
     AsJson,
@@ -173,9 +174,18 @@ def update(
 
 
 @commands.command()
-def delete(name: ApplicationName, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
-    """Remove an application. Its models stay."""
+def delete(
+    name: ApplicationName, yes: Yes = False, home: Home = None, url: Url = None, as_json: AsJson = False
+) -> None:
+    """Remove an application, with all that it has learned. Its models stay. Asks first."""
     with Clipper.connect(url, home) as clipper:
+        contexts = clipper.contexts(name, 1).count
+        learned = "what it has learned" + (f", also in {contexts} contexts" if contexts else "")
+        confirm(
+            f"Remove application {name}, and forget {learned}?",
+            f"removing application {name} would forget {learned}: make sure that nobody needs it",
+            yes=yes,
+        )
         clipper.delete_application(name)
     Output(as_json).done(
         {"deleted": name}, f"application {name} is removed; its models stay", "next: clipper model list"

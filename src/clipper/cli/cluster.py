@@ -9,6 +9,7 @@ import msgspec
 import typer
 from msgspec import Struct
 
+from clipper.cli.asking import Yes, confirm
 from clipper.cli.options import AsJson
 from clipper.cli.output import Output
 from clipper.errors import InvalidArgument, NotFound, Unavailable
@@ -46,7 +47,7 @@ def list_all(ray_address: Address = "auto", ray_python: Python = None, as_json: 
 @commands.command()
 def clean(
     owner: Annotated[str, typer.Argument(help="As clipper cluster list shows it.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     ray_address: Address = "auto",
     ray_python: Python = None,
     as_json: AsJson = False,
@@ -56,8 +57,11 @@ def clean(
     if known is None:
         raise NotFound(f"{owner!r:.100} has nothing on this cluster: expected an owner of clipper cluster list")
     what = f"{known.replicas} replicas and {known.workers} query workers of {owner}"
-    if not yes:
-        typer.confirm(f"End {what}? A server that uses them would lose open queries, and start others.", abort=True)
+    confirm(
+        f"End {what}? A server that uses them would lose open queries, and start others.",
+        f"{what} may be in use: make sure that no server of theirs runs",
+        yes=yes,
+    )
     _asked(ray_python, ray_address, owner)
     Output(as_json).done(known, f"ended {what}")
 

@@ -1,6 +1,5 @@
 """``clipper key``: who may call the query port."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -8,8 +7,10 @@ import typer
 from clipper.cli.options import AsJson, Home, Url
 from clipper.cli.output import Output
 from clipper.cli.settings import Given, options_of, with_settings
+from clipper.cli.times import Expires, until
 from clipper.client import Clipper
 from clipper.management.schemas import NewKey
+from clipper.tls.expiry import day
 
 commands = typer.Typer(no_args_is_help=True, help="Keys: who may call the query port, and how much.")
 
@@ -24,6 +25,7 @@ def create(
         list[str] | None,
         typer.Option("--app", help="An application that the key is for. May be repeated.", show_default="all"),
     ] = None,
+    expires: Expires = None,
     *,
     settings: Given,
     home: Home = None,
@@ -32,7 +34,7 @@ def create(
 ) -> None:
     """Make a key. It is shown only now."""
     with Clipper.connect(url, home) as clipper:
-        made = clipper.create_key(name, applications=app or (), **settings)
+        made = clipper.create_key(name, applications=app or (), expires_at=expires, **settings)
     step = (
         "keep it where nobody else reads it; clipper start --api-keys, or app update --require-key, makes it required"
     )
@@ -50,11 +52,12 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
             ", ".join(one.applications) or "all",
             one.max_in_flight,
             None if one.max_per_second is None else f"{one.max_per_second:g}",
-            f"{datetime.fromtimestamp(one.created_at, UTC):%Y-%m-%d %H:%M} UTC",
+            day(one.created_at),
+            until(one.expires_at),
         )
         for one in found
     ]
-    columns = ("name", "applications", "max in flight", "max per second", "made")
+    columns = ("name", "applications", "max in flight", "max per second", "made", "expires")
     Output(as_json).table(found, columns, rows, "no keys; next: clipper key create NAME")
 
 

@@ -1,8 +1,5 @@
 """``clipper log``: the decision log."""
 
-import re
-import time
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +7,7 @@ import typer
 
 from clipper.cli.options import AsJson, Home, output_file
 from clipper.cli.output import Output
+from clipper.cli.times import parse_past
 from clipper.decisions.export import export as write
 from clipper.decisions.joining import joined
 from clipper.decisions.reading import LogReader
@@ -20,37 +18,17 @@ commands = typer.Typer(
     no_args_is_help=True, help="The decision log: what was decided for queries, and what came of it."
 )
 
-_AGO = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def parse_time(text: str) -> float:
-    """Read ``2026-05-01T12:00``, local unless it has a time zone, or ``12h``, which is 12 hours ago.
-
-    Returns:
-        Seconds since 1970.
-    """
-    if ago := _AGO.fullmatch(text):
-        return time.time() - float(ago[1]) * _SECONDS[ago[2]]
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError) as error:
-        raise typer.BadParameter(
-            f"{text!r} is not a time: expected e.g. 2026-05-01T12:00, or 12h for 12 hours ago"
-        ) from error
-
-
 Since = Annotated[
     float | None,
     typer.Option(
         "--since",
         help="Queries from this time on, e.g. 2026-05-01T12:00, or 12h for 12 hours ago.",
-        parser=parse_time,
+        parser=parse_past,
         metavar="TIME",
     ),
 ]
 Until = Annotated[
-    float | None, typer.Option("--until", help="Queries before this time.", parser=parse_time, metavar="TIME")
+    float | None, typer.Option("--until", help="Queries before this time.", parser=parse_past, metavar="TIME")
 ]
 
 

@@ -1,15 +1,14 @@
 """``clipper model``: models, their versions and replicas."""
 
-import sys
 from typing import Annotated
 
 import typer
 
+from clipper.cli.asking import confirm
 from clipper.cli.names import ModelName
 from clipper.cli.options import AsJson, Home, OfVersion, Url, parse_replicas
 from clipper.cli.output import Output
 from clipper.client import Clipper
-from clipper.errors import Conflict
 from clipper.management.schemas import Model, Version
 
 commands = typer.Typer(no_args_is_help=True, help="Models and their versions.")
@@ -117,9 +116,8 @@ def _confirms(version: Version, out: Output, *, yes: bool) -> bool:
     if version.stopped is None or version.current:
         return False
     out.warn(f"{name} was stopped ({version.stopped})")
-    if not yes and not sys.stdin.isatty():
-        raise Conflict(f"{name} was stopped: deploy a mended version, or add --yes to let this one answer nevertheless")
-    return yes or typer.confirm("Let it answer nevertheless?", abort=True)
+    confirm("Let it answer nevertheless?", f"{name} was stopped: deploy a mended version", yes=yes)
+    return True
 
 
 def _scaling(version: Version) -> str:

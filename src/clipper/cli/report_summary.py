@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from clipper.management.learned import Standing
 from clipper.management.recent import LastMinute
 from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
+from clipper.tls.expiry import duration
 
 COLUMNS = (
     "model",
@@ -20,7 +21,6 @@ COLUMNS = (
     "batch p50 ms",
     "batch p99 ms",
 )
-_MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
 
 
 def conclusion(report: Report, group: ReportGroup) -> str:
@@ -136,14 +136,6 @@ def title(group: ReportGroup) -> str:
 def shown(model: ReportedModel) -> str:
     marks = [mark for mark, is_so in (("shadow", model.is_shadow), ("not linked", not model.is_linked)) if is_so]
     return _name(model) + (f" ({', '.join(marks)})" if marks else "")
-
-
-def duration(seconds: float) -> str:
-    """As text, e.g. ``40 minutes``, in the largest unit of which there are at least two."""
-    for unit_s, name in ((_DAY_S, "days"), (_HOUR_S, "hours"), (_MINUTE_S, "minutes")):
-        if seconds >= 2 * unit_s:
-            return f"{seconds / unit_s:,.0f} {name}"
-    return "1 second" if round(seconds) == 1 else f"{seconds:,.0f} seconds"
 
 
 def _order(model: ReportedModel) -> tuple[bool, bool, float]:

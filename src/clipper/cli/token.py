@@ -1,13 +1,14 @@
 """``clipper token``: who else may call the management API."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from clipper.cli.options import AsJson, Home, Url, one_of
 from clipper.cli.output import Output
+from clipper.cli.times import Expires, until
 from clipper.client import Clipper
+from clipper.tls.expiry import day
 from clipper.types import Role
 
 commands = typer.Typer(no_args_is_help=True, help="Tokens: who else may call the management API.")
@@ -19,13 +20,14 @@ Name = Annotated[str, typer.Argument(help="Who or what the token is for.")]
 def create(
     name: Name,
     role: Annotated[Role, one_of(Role, help="admin may change everything, read can only read.")] = "read",
+    expires: Expires = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a token. It is shown only now."""
     with Clipper.connect(url, home) as clipper:
-        made = clipper.create_token(name, role)
+        made = clipper.create_token(name, role, expires_at=expires)
     step = "keep it where nobody else reads it; commands read it from CLIPPER_TOKEN"
     Output(as_json).secret(made, made.token, step)
 
@@ -35,9 +37,9 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
     """List the tokens that were made."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.tokens()
-    rows = [(one.name, one.role, f"{datetime.fromtimestamp(one.created_at, UTC):%Y-%m-%d %H:%M} UTC") for one in found]
+    rows = [(one.name, one.role, day(one.created_at), until(one.expires_at)) for one in found]
     empty = "no tokens but the server's own; next: clipper token create NAME"
-    Output(as_json).table(found, ("name", "role", "made"), rows, empty)
+    Output(as_json).table(found, ("name", "role", "made", "expires"), rows, empty)
 
 
 @commands.command()

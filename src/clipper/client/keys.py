@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from msgspec import UNSET, UnsetType
+
 from clipper.client.calls import Calls, part
 from clipper.management.schemas import CreatedKey, Key, NewKey
 
@@ -18,6 +20,7 @@ class Keys(Calls):
         max_per_second: float | None = None,
         key: str | None = None,
         replace: bool = False,
+        expires_at: float | UnsetType | None = UNSET,
     ) -> CreatedKey:
         """Make a key. Only the answer contains it: the server keeps its digest.
 
@@ -27,8 +30,10 @@ class Keys(Calls):
             max_per_second: how many queries with it are let in each second.
             key: the key itself, 32 to 512 letters, digits or ._~+/=-; None means that the server makes one.
             replace: take the place of the key of that name, if there is one.
+            expires_at: when it is refused, in seconds since 1970; None means never. Without it a key that is
+                replaced by itself, such as to change its limits, expires when it would have.
         """
-        new = NewKey(name, tuple(applications), max_in_flight, max_per_second, key, replace)
+        new = NewKey(name, tuple(applications), max_in_flight, max_per_second, key, replace, expires_at)
         return self._ask(CreatedKey, "POST", "/keys", new)
 
     def keys(self) -> list[Key]:

@@ -8,9 +8,13 @@ from clipper.types import Role
 class Tokens(Calls):
     """A server's tokens, besides its own. All these calls need a token of the role ``admin``."""
 
-    def create_token(self, name: str, role: Role = "read") -> CreatedToken:
-        """Make a token. Only the answer contains it: the server keeps its digest."""
-        return self._ask(CreatedToken, "POST", "/tokens", NewToken(name, role))
+    def create_token(self, name: str, role: Role = "read", *, expires_at: float | None = None) -> CreatedToken:
+        """Make a token. Only the answer contains it: the server keeps its digest.
+
+        Args:
+            expires_at: when it is refused, in seconds since 1970; None means never.
+        """
+        return self._ask(CreatedToken, "POST", "/tokens", NewToken(name, role, expires_at))
 
     def tokens(self) -> list[Token]:
         return self._ask(list[Token], "GET", "/tokens")

@@ -126,6 +126,7 @@ class KeySnapshot(Struct, frozen=True):
     Attributes:
         applications: those that the key is for; empty means all.
         max_in_flight, max_per_second: limits on its queries, over all applications and workers; None means no limit.
+        expires_at: when workers refuse it, in seconds since 1970; None means never.
     """
 
     name: str
@@ -133,6 +134,7 @@ class KeySnapshot(Struct, frozen=True):
     applications: tuple[str, ...] = ()
     max_in_flight: int | None = None
     max_per_second: float | None = None
+    expires_at: float | None = None
 
 
 class Peer(Struct, frozen=True):

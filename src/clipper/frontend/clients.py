@@ -5,6 +5,7 @@ the endpoint it led to, and forgets that whenever keys or applications change.
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
@@ -16,6 +17,7 @@ from clipper.frontend.client_limits import Limit, Limits, share_in_flight, share
 from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange
 from clipper.selection.application import Application
+from clipper.tls.expiry import day
 
 _HOW = (
     "as the header 'Authorization: Bearer KEY'; clipper key create makes one, and commands take it from CLIPPER_API_KEY"
@@ -26,10 +28,12 @@ class Limited:
     """An endpoint for the clients with one key, or with limits: requests over them are refused before their bodies are
     read."""
 
-    def __init__(self, endpoint: Endpoint, key: str, limits: Limits | None, refused: Callable[[str], None]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, key: "_Key | None", limits: Limits | None, refused: Callable[[str], None]
+    ) -> None:
         """
         Args:
-            key: the name of the clients' key; empty if they need none.
+            key: the clients' key; None if they need none.
             refused: called with the code of each refusal.
         """
         self.methods = endpoint.methods
@@ -43,17 +47,21 @@ class Limited:
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.error_json = self.error_json
-        if exchange.note is not None:
-            exchange.note.key = self._key
-        if self._limits is not None:
-            try:
-                self._limits.admit_one(arrived_s)
-            except ClipperError as error:
-                self._refused(error.code)
-                exchange.refuse_with(error)
-                return
-            exchange.limits = self._limits
-            exchange.admitted = 1
+        key, limits = self._key, self._limits
+        try:
+            if key is not None:
+                if exchange.note is not None:
+                    exchange.note.key = key.name
+                # A known head is not looked up again, and time passes.
+                key.check_time()
+            if limits is not None:
+                limits.admit_one(arrived_s)
+                exchange.limits = limits
+                exchange.admitted = 1
+        except ClipperError as error:
+            self._refused(error.code)
+            exchange.refuse_with(error)
+            return
         self._endpoint.handle(exchange, body, arrived_s, is_late)
 
 
@@ -72,32 +80,51 @@ class Guarded:
 
         Raises:
             MalformedRequest: there is more than one such header.
-            Unauthorized: the key is missing or unknown.
+            Unauthorized: the key is missing, unknown or expired.
             Forbidden: the key is for other applications.
         """
-        limits, name = [], ""
+        limits, key = [], None
         if self._needs_key:
             key = self._clients.find(self._application, authorizations)
-            name = key.name
             if key.limit is not None:
                 limits.append(key.limit)
         own = self._clients.limit_of(self._application)
         if own is not None:
             limits.append(own)
-        if not limits and not name:
+        if not limits and key is None:
             return self._endpoint
-        return Limited(self._endpoint, name, Limits(*limits) if limits else None, self._clients.count_refused)
+        return Limited(self._endpoint, key, Limits(*limits) if limits else None, self._clients.count_refused)
 
 
 class _Key:
     """A valid key. ``limit`` is None if it has no limits."""
 
-    __slots__ = ("applications", "limit", "name")
+    __slots__ = ("_expires_at", "_time_s", "applications", "limit", "name")
 
-    def __init__(self, name: str, applications: frozenset[str], limit: Limit | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        applications: frozenset[str],
+        limit: Limit | None,
+        expires_at: float | None,
+        time_s: Callable[[], float],
+    ) -> None:
         self.name = name
         self.applications = applications
         self.limit = limit
+        self._expires_at = expires_at
+        self._time_s = time_s
+
+    def check_time(self) -> None:
+        """
+        Raises:
+            Unauthorized: the key has expired.
+        """
+        if self._expires_at is not None and self._time_s() >= self._expires_at:
+            raise Unauthorized(
+                f"key {self.name!r} expired on {day(self._expires_at)}: whoever runs this server makes another with "
+                "clipper key create"
+            )
 
 
 class Clients:
@@ -107,16 +134,24 @@ class Clients:
         generation: of the newest snapshot or difference that was followed.
     """
 
-    def __init__(self, index: int, refused: Callable[[str], None], now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        index: int,
+        refused: Callable[[str], None],
+        now_s: Callable[[], float],
+        time_s: Callable[[], float] = time.time,
+    ) -> None:
         """
         Args:
             index: the worker's index among all workers.
             refused: called with the code of each request over a limit.
             now_s: the clock.
+            time_s: what people call the time, in seconds since 1970, by which keys expire.
         """
         self.count_refused = refused
         self._index = index
         self._now_s = now_s
+        self._time_s = time_s
         self.generation = -1
         self._workers = 1
         self._all_need_key = False
@@ -155,7 +190,8 @@ class Clients:
             if self._digests.get(key.name) != key.digest:
                 self._forget_key(key.name)
             self._digests[key.name] = key.digest
-            self._keys[key.digest] = _Key(key.name, frozenset(key.applications), self._limit(key.digest, key))
+            limit = self._limit(key.digest, key)
+            self._keys[key.digest] = _Key(key.name, frozenset(key.applications), limit, key.expires_at, self._time_s)
         for application in told.applications:
             id_ = application.id or application.name
             if self._ids.get(application.name) != id_:
@@ -210,6 +246,7 @@ class Clients:
             raise Unauthorized(
                 "this server does not know the key: it may have been revoked; `clipper key list` shows the valid keys"
             )
+        key.check_time()
         if key.applications and application not in key.applications:
             raise Forbidden(f"key {key.name!r} is not for application {application!r}")
         return key

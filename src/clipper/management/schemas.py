@@ -7,7 +7,7 @@ to create or change an application, are in ``clipper.settings``.
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Standing, Watched
 from clipper.management.recent import LastMinute
@@ -233,21 +233,26 @@ class Logs(Struct, frozen=True):
 
 
 class NewToken(Struct, frozen=True, forbid_unknown_fields=True):
-    """``name`` says who or what the token is for; it is listed and revoked by this name."""
+    """``name`` says who or what the token is for; it is listed and revoked by this name.
+
+    ``expires_at``: when it is refused, in seconds since 1970; null means never.
+    """
 
     name: str
     role: Role = "read"
+    expires_at: float | None = None
 
 
 class Token(Struct, frozen=True):
-    """A token's record, without the token itself. ``created_at`` is in seconds since 1970."""
+    """A token's record, without the token itself. ``created_at`` and ``expires_at`` are in seconds since 1970."""
 
     name: str
     role: Role
     created_at: float
+    expires_at: float | None = None
 
 
-class CreatedToken(Token, frozen=True):
+class CreatedToken(Token, frozen=True, kw_only=True):
     """A new token. Only this answer contains ``token``, because the server keeps only its digest."""
 
     token: str
@@ -261,6 +266,8 @@ class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
         max_in_flight, max_per_second: limits on its queries, over all applications and workers; null means no limit.
         key: the key itself, 32 to 512 letters, digits or ._~+/=-; null means that the server makes one.
         replace: whether it takes the place of the key of that name, if there is one.
+        expires_at: when it is refused, in seconds since 1970; null means never. If it is absent, a key that
+            takes its own place expires when it would have.
     """
 
     name: str
@@ -269,10 +276,11 @@ class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
     max_per_second: MaxPerSecond = None
     key: str | None = None
     replace: bool = False
+    expires_at: float | UnsetType | None = UNSET
 
 
 class Key(Struct, frozen=True):
-    """A key's record, without the key itself. ``created_at`` is in seconds since 1970.
+    """A key's record, without the key itself. ``created_at`` and ``expires_at`` are in seconds since 1970.
 
     ``fingerprint`` is the beginning of the SHA-256 of the key, in hex: who has the key can tell that it is this one.
     It is shown to the role ``admin`` alone, and null to others.
@@ -284,6 +292,7 @@ class Key(Struct, frozen=True):
     max_in_flight: int | None
     max_per_second: float | None
     fingerprint: str | None = None
+    expires_at: float | None = None
 
 
 class CreatedKey(Key, frozen=True, kw_only=True):
@@ -372,6 +381,7 @@ class Status(Struct, frozen=True):
     applications_ready: int | None = None
     certificate_expires_at: float | None = None
     client_ca_expires_at: float | None = None
+    credential_expires_at: float | None = None
     grpc_address: str | None = None
     stopping: bool = False
     nodes: dict[str, dict[str, int]] = {}

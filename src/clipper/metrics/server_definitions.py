@@ -1,6 +1,7 @@
 """All metrics of a server, its workers and what it lets in, as ``definitions`` has those of what it serves."""
 
 import math
+from collections.abc import Callable
 
 from clipper.control.statistics import (
     DecisionLogStatistics,
@@ -10,6 +11,12 @@ from clipper.control.statistics import (
 )
 from clipper.management.schemas import LeaseStatus, Status, WorkerStatus
 from clipper.metrics.group import Group, Number
+
+
+def _expiry(name: str, what: str, at_s: Callable[[Status], float | None]) -> Number[Status]:
+    text = f"When {what} expires, in seconds since 1970; NaN if there is none."
+    return Number("gauge", f"clipper_{name}_expiry_timestamp_seconds", text, lambda s: at_s(s) or math.nan)
+
 
 SERVER: Group[Status] = Group(
     (),
@@ -34,18 +41,9 @@ SERVER: Group[Status] = Group(
             lambda s: {disk.path: disk.size_bytes for disk in s.disks},
             "path",
         ),
-        Number(
-            "gauge",
-            "clipper_certificate_expiry_timestamp_seconds",
-            "When the certificate of both ports expires, in seconds since 1970; NaN without TLS.",
-            lambda s: math.nan if s.certificate_expires_at is None else s.certificate_expires_at,
-        ),
-        Number(
-            "gauge",
-            "clipper_client_ca_expiry_timestamp_seconds",
-            "When the first certificate of --tls-client-ca expires, in seconds since 1970; NaN without it.",
-            lambda s: math.nan if s.client_ca_expires_at is None else s.client_ca_expires_at,
-        ),
+        _expiry("certificate", "the certificate of both ports", lambda s: s.certificate_expires_at),
+        _expiry("client_ca", "the first certificate of --tls-client-ca", lambda s: s.client_ca_expires_at),
+        _expiry("credential", "the next key or token", lambda s: s.credential_expires_at),
     ),
 )
 

@@ -134,12 +134,16 @@ class VersionRecord(Struct, frozen=True):
 
 
 class TokenRecord(Struct, frozen=True):
-    """A token of the management API. ``digest`` is its SHA-256, in hex: the token itself is not stored."""
+    """A token of the management API. ``digest`` is its SHA-256, in hex: the token itself is not stored.
+
+    ``expires_at``: when it is refused, in seconds since 1970; None means never.
+    """
 
     name: str
     role: Role
     digest: str
     created_at: float
+    expires_at: float | None = None
 
 
 class KeyRecord(Struct, frozen=True):
@@ -148,6 +152,7 @@ class KeyRecord(Struct, frozen=True):
     Attributes:
         applications: those that the key is for; empty means all.
         max_in_flight, max_per_second: limits on its queries; None means no limit.
+        expires_at: when it is refused, in seconds since 1970; None means never.
     """
 
     name: str
@@ -156,6 +161,7 @@ class KeyRecord(Struct, frozen=True):
     applications: tuple[str, ...] = ()
     max_in_flight: int | None = None
     max_per_second: float | None = None
+    expires_at: float | None = None
 
 
 Record = ApplicationRecord | ModelRecord | VersionRecord | TokenRecord | KeyRecord

@@ -180,7 +180,9 @@ class Contents:
         known = self._keys.get(key.name)
         if known is not None and known[0] is key:
             return known
-        return key, KeySnapshot(key.name, key.digest, key.applications, key.max_in_flight, key.max_per_second)
+        return key, KeySnapshot(
+            key.name, key.digest, key.applications, key.max_in_flight, key.max_per_second, key.expires_at
+        )
 
 
 def _version_snapshot(record: VersionRecord, replicas: tuple[ReplicaAddress, ...]) -> VersionSnapshot:

@@ -47,10 +47,18 @@ def expiry_problem(what: Expiring, expires_at_s: float | None, now_s: float) -> 
     if expires_at_s is None or expires_at_s - now_s > WARN_BEFORE_S:
         return None
     left_s = expires_at_s - now_s
-    when = f"expires in {left_s / 86400:.0f} days" if left_s > 2 * 86400 else f"expires in {left_s / 3600:.0f} hours"
+    when = f"expires in {duration(left_s)}"
     if left_s <= 0:
         when = f"has expired, and {what.consequence}"
     return f"{what.name} {when} ({day(expires_at_s)}): {what.remedy}; no restart is needed"
+
+
+def duration(seconds: float) -> str:
+    """As text, e.g. ``40 minutes``, in the largest unit of which there are at least two."""
+    for unit_s, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:,.0f} {name}"
+    return "1 second" if round(seconds) == 1 else f"{seconds:,.0f} seconds"
 
 
 def day(at_s: float) -> str:

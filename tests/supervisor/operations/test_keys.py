@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,6 +112,25 @@ def test_a_key_is_for_its_applications_only(closed: Server) -> None:
     with connect(closed) as client:
         client.send(post("/other/predict", ROW, Authorization=f"Bearer {key}") * 3)
         assert [client.read().status for _ in range(3)] == [200] * 3
+
+
+def test_a_key_expires_on_connections_that_are_open(closed: Server) -> None:
+    key = make_key(closed, "guest", expires_at=time.time() + 1e6)
+    with connect(closed) as client:
+        for _ in range(3):  # by then the head is known
+            assert ask(client, key).status == 200
+        # With the same secret it is the same key, whose time is kept if it is not given.
+        again = {"name": "guest", "key": key, "replace": True}
+        assert closed.call("POST", "/keys", {**again, "max_in_flight": 9})["expires_at"] > time.time() + 1e5
+        closed.call("POST", "/keys", {**again, "expires_at": time.time() + 0.5})
+        until(lambda: ask(client, key).status == 401)
+        cause = ask(client, key).json["cause"]
+    assert cause.startswith("key 'guest' expired on 20") and "clipper key create" in cause
+    problems = closed.call("GET", "/status")["problems"]
+    assert [line for line in problems if line.startswith("key 'guest' has expired")]
+    for wrong in (1, time.time() - 1, 1e300, "soon"):
+        closed.call("POST", "/keys", {"name": "wrong", "expires_at": wrong}, status=400)
+    closed.call("DELETE", "/keys/guest")
 
 
 def test_a_revoked_key_is_refused_on_connections_that_are_open(closed: Server) -> None:

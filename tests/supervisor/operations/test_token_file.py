@@ -2,14 +2,17 @@
 
 import os
 import stat
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from clipper.errors import Conflict, InvalidArgument, NotFound, Unauthorized, Unavailable
 from clipper.management.schemas import NewToken
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.operations import tokens as tokens_module
 from clipper.supervisor.operations.token_file import TokenFile
 from clipper.supervisor.operations.tokens import MAX_TOKENS, Tokens
 from clipper.types import Role
@@ -103,6 +106,20 @@ def test_tokens_are_known_by_their_digests_and_outlive_the_server(tmp_path: Path
     registry.close()
     at_rest = b"".join(path.read_bytes() for path in tmp_path.glob("registry*"))
     assert reader.token.encode() not in at_rest and other.token.encode() not in at_rest
+
+
+def test_a_token_that_has_expired_is_refused_with_its_name(
+    tmp_path: Path, registry: SqliteRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = Tokens(Catalog(registry), TokenFile(tmp_path / "token"))
+    made = tokens.create(NewToken("guest", "admin", time.time() + 3600))
+    assert role_of(tokens, made.token) == "admin" and tokens.list_all()[0].expires_at == made.expires_at
+    assert made.expires_at is not None
+    monkeypatch.setattr(tokens_module, "time", SimpleNamespace(time=lambda: made.expires_at))
+    with pytest.raises(Unauthorized, match="token 'guest' expired on 20"):
+        tokens.holder_of(made.token)
+    assert role_of(tokens, (tmp_path / "token").read_text().strip()) == "admin"
+    registry.close()
 
 
 def test_tokens_that_cannot_be_made_or_revoked(tmp_path: Path, registry: SqliteRegistry) -> None:

@@ -3,6 +3,8 @@
 import secrets
 import time
 
+from msgspec import UNSET, UnsetType
+
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from clipper.management.caller import CALLER
 from clipper.management.schemas import FINGERPRINT_LENGTH, CreatedKey, Key, NewKey
@@ -10,6 +12,7 @@ from clipper.registry.records import KeyRecord
 from clipper.registry.store import DeleteKey, Put
 from clipper.settings.fields import check_ranges, shared
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.operations.expiries import check_expiry
 from clipper.supervisor.operations.token_file import TOKEN, digest_of
 from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S, Reconciler
 from clipper.types import check_name
@@ -33,14 +36,15 @@ class Keys:
     async def create(self, new: NewKey) -> CreatedKey:
         """
         Raises:
-            InvalidArgument: the name, a limit or the given key is not valid.
+            InvalidArgument: the name, a limit, the expiry or the given key is not valid.
             NotFound: there is no such application.
             Conflict: the name is taken, the key is another name's, or there are as many as are allowed.
             RegistryUnavailable: the registry cannot be written.
         """
         check_name("key", new.name)
         check_ranges(new)
-        there = new.name in self._catalog.keys
+        before = self._catalog.keys.get(new.name)
+        there = before is not None
         if there and not new.replace:
             raise Conflict(f"key {new.name!r} exists already: revoke it first, or choose another name")
         if not there and len(self._catalog.keys) >= MAX_KEYS:
@@ -59,7 +63,14 @@ class Keys:
         digest = digest_of(key)
         if any(record.digest == digest and name != new.name for name, record in self._catalog.keys.items()):
             raise Conflict(f"key {new.name!r} is the same as another one: give each client a key of its own")
-        record = KeyRecord(new.name, digest, time.time(), applications, new.max_in_flight, new.max_per_second)
+        expires_at = None if isinstance(new.expires_at, UnsetType) else new.expires_at
+        if new.expires_at is UNSET and before is not None and before.digest == digest:
+            expires_at = before.expires_at
+        else:
+            check_expiry(expires_at)
+        record = KeyRecord(
+            new.name, digest, time.time(), applications, new.max_in_flight, new.max_per_second, expires_at
+        )
         self._catalog.commit(Put(record), by=CALLER.get())
         # A worker that does not know it yet will know it later. An error would lose the key, which is shown only once.
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)

@@ -35,6 +35,7 @@ from clipper.settings.application import Link
 from clipper.settings.fields import check_range
 from clipper.settings.server import ReadyWhen
 from clipper.supervisor.operations.applications import ApplicationOperations
+from clipper.supervisor.operations.expiries import expiry_problems, next_expiry
 from clipper.supervisor.operations.models import ModelOperations, logs_of
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.queries import Queries
@@ -119,6 +120,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *self._ramps.problems(),
                 *self._events.problems(),
                 *(certificates.problems(time.time()) if certificates is not None else ()),
+                *expiry_problems(self._catalog.keys.values(), self._catalog.tokens.values(), time.time()),
                 *self._reconciler.outdated(),
                 *_problems_of_replicas(self._manager.slots()),
                 *_problems_of_workers(workers),
@@ -132,6 +134,9 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             nodes=by_node(replicas),
             certificate_expires_at=certificates.expires_at if certificates is not None else None,
             client_ca_expires_at=certificates.client_ca_expires_at if certificates is not None else None,
+            credential_expires_at=next_expiry(
+                (*self._catalog.keys.values(), *self._catalog.tokens.values()), time.time()
+            ),
             lease=self._leadership.status() if self._leadership is not None else None,
             options=self._options,
             disks=tuple(DiskStatus(disk.path, disk.free_bytes, disk.size_bytes) for disk in self._disks.facts),

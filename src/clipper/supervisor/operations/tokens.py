@@ -3,14 +3,16 @@
 import hmac
 import time
 
-from clipper.errors import Conflict, InvalidArgument, NotFound
+from clipper.errors import Conflict, InvalidArgument, NotFound, Unauthorized
 from clipper.management.access import Holder
 from clipper.management.caller import CALLER
 from clipper.management.schemas import CreatedToken, NewToken, Token
 from clipper.registry.records import TokenRecord
 from clipper.registry.store import DeleteToken, Put
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.operations.expiries import check_expiry
 from clipper.supervisor.operations.token_file import TokenFile, digest_of, new_token
+from clipper.tls.expiry import day
 from clipper.types import OPERATOR, RESERVED_CALLERS, check_name
 
 # One for each person and each program. Each call is compared with all of them.
@@ -37,17 +39,23 @@ class Tokens:
         for record in self._catalog.tokens.values():
             if hmac.compare_digest(asked, record.digest):
                 holder = Holder(record.name, record.role)
+                if record.expires_at is not None and time.time() >= record.expires_at:
+                    raise Unauthorized(
+                        f"token {record.name!r} expired on {day(record.expires_at)}: whoever has one of the role admin "
+                        "makes another with clipper token create"
+                    )
         return holder
 
     def list_all(self) -> list[Token]:
         return [
-            Token(record.name, record.role, record.created_at) for _, record in sorted(self._catalog.tokens.items())
+            Token(record.name, record.role, record.created_at, record.expires_at)
+            for _, record in sorted(self._catalog.tokens.items())
         ]
 
     def create(self, new: NewToken) -> CreatedToken:
         """
         Raises:
-            InvalidArgument: the name is not valid.
+            InvalidArgument: the name is not valid, or the time has passed.
             Conflict: the name is taken, or there are as many as are allowed.
             RegistryUnavailable: the registry cannot be written.
         """
@@ -56,14 +64,15 @@ class Tokens:
             raise InvalidArgument(
                 f"token {new.name!r} cannot be told from what {new.name!r} stands for in events: choose another name"
             )
+        check_expiry(new.expires_at)
         if new.name in self._catalog.tokens:
             raise Conflict(f"token {new.name!r} exists already: revoke it first, or choose another name")
         if len(self._catalog.tokens) >= MAX_TOKENS:
             raise Conflict(f"there are {MAX_TOKENS} tokens, the most that are allowed: revoke one first")
         token = new_token()
-        record = TokenRecord(new.name, new.role, digest_of(token), time.time())
+        record = TokenRecord(new.name, new.role, digest_of(token), time.time(), new.expires_at)
         self._catalog.commit(Put(record), by=CALLER.get())
-        return CreatedToken(record.name, record.role, record.created_at, token)
+        return CreatedToken(record.name, record.role, record.created_at, record.expires_at, token=token)
 
     def revoke(self, name: str) -> None:
         """
