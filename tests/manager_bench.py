@@ -48,6 +48,9 @@ class OneSample:
     async def find(self, _id: ModelId, _type: InputType) -> Sample | None:
         return self._sample
 
+    def has_tried(self, _id: ModelId, failure: str | None) -> None:
+        """It knows all that it tries."""
+
     def has_killed(self, _id: ModelId, rows: int) -> bool:
         self.deaths.append(rows)
         return False

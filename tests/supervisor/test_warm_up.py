@@ -84,6 +84,24 @@ def test_a_model_file_is_warmed_up_with_zeros_of_the_type_that_it_states(shared:
     # That it fails on zeros, or dies of them, fails no deployment.
     assert deploy("refuses", "        raise ValueError('zeros')")["state"] == "ready"
     assert "failed on a row that Clipper made, which says nothing against it: ValueError: zeros" in shared.log
+    # But nobody knows of an input that it takes, which deploy, model show and status say until it answers one.
+    unknown = "no input that Clipper tried could be answered (last error: ValueError: zeros"
+    shown = shared.call("GET", "/models/refuses/versions/1")
+    assert shown["warning"].startswith(unknown) and "--sample INPUT" in shown["warning"]
+    assert any(text.startswith(f"refuses:1: {unknown}") for text in shared.call("GET", "/status")["problems"])
+    assert shared.call("GET", "/models/file/versions/1")["warning"] is None
+    picky = (
+        "        if not inputs[0].any():\n            raise ValueError('zeros')\n        return [7.0 for _ in inputs]"
+    )
+    assert deploy("picky", picky)["warning"].startswith(unknown)
+    with_application(shared, "picky")
+    assert shared.predict("picky", [8, 9])["output"] == 7.0
+    until(lambda: shared.call("GET", "/models/picky/versions/1")["warning"] is None)
+    # It stays so: the next start is warmed up with that.
+    (pid,) = shared.ready_pids("picky")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: shared.ready_pids("picky") not in ([], [pid]))
+    assert shared.call("GET", "/models/picky/versions/1")["warning"] is None
     assert deploy("dies", "        import os; os._exit(9)")["state"] == "ready"
     # What does not say what it takes is asked nothing.
     assert deploy("unsaid", tells, None)["state"] == "ready"

@@ -156,7 +156,8 @@ class Version(Struct, frozen=True):
         current: whether it is the model's current one.
         input_type: None until a container has said it.
         progress: the step before its containers can start, such as ``installing 12 packages``.
-        warning: a mismatch between the model and the packages that it runs with.
+        warning: a mismatch between the model and the packages that it runs with, or that it is not known to answer any
+            input.
         scaling: the range in which the load decides ``replicas_wanted``; None if it is a fixed number.
         scaling_reason: why the scaler chose the number; None if it has not looked yet.
         stopped: why a guardrail stopped it, or that its replicas did not stay up: no rollback returns to it unless it

@@ -74,8 +74,9 @@ class BringUp:
     async def warm_up(self, welcome: Welcome, samples: SampleSource) -> None:
         """Let it evaluate a sample, if there is one.
 
-        A failure on a sample that did not come with the deployment is only logged. If a sample kills the container,
-        ``warm_up_rows`` says so, and the next start sends fewer rows; if a made row takes too long, none.
+        A failure on a sample that did not come with the deployment is only logged, and noted if Clipper made the
+        sample. If a sample kills the container, ``warm_up_rows`` says so, and the next start sends fewer rows; if a
+        made row takes too long, none.
         """
         now_s, time = asyncio.get_running_loop().time(), self._time
         # A model that took long to load may take long to warm up, on the same busy machine.
@@ -95,7 +96,11 @@ class BringUp:
                 self.warm_up_rows = 1
                 raise await self._failed("did not finish its warm-up with rows that Clipper made in time") from None
             raise await self._failed(f"did not finish its warm-up {self._in_time}") from None
-        if sample is None or failure is None:
+        if sample is None:
+            return
+        if failure is None or sample.origin == "made":
+            samples.has_tried(self._note.slot.model_id, failure)
+        if failure is None:
             return
         if sample.origin == "given":
             self.warm_up_rows = 0

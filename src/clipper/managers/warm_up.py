@@ -54,6 +54,10 @@ class SampleSource(Protocol):
             RequestError: the sample that came with the deployment is not of the type.
         """
 
+    def has_tried(self, id_: ModelId, failure: str | None) -> None:
+        """Note that a sample was evaluated: that the version answered it, or the model's message if it failed on a row
+        that Clipper made."""
+
     def has_killed(self, id_: ModelId, rows: int) -> bool:
         """Note that a batch of ``rows`` killed a container; return whether the next start sends fewer."""
 

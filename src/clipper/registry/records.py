@@ -104,6 +104,8 @@ class VersionRecord(Struct, frozen=True):
             None if neither, or if a later version was deployed over it since.
         warm_up_rows: bound of the rows of a warm-up batch, because more killed a replica; 0 means no warm-up, None no
             bound.
+        unanswered: the model's message on the row that Clipper made to warm it up, as long as the version is not known
+            to have answered any input; else empty.
     """
 
     model: str
@@ -127,6 +129,17 @@ class VersionRecord(Struct, frozen=True):
     is_new: bool = False
     promoted_by: Caller | None = None
     stopped: str | None = None
+    unanswered: str = ""
+
+    @property
+    def unknown(self) -> str | None:
+        """What is not known of a version that is ready; None if it has answered an input, or none was tried."""
+        if not self.unanswered:
+            return None
+        return (
+            f"no input that Clipper tried could be answered (last error: {self.unanswered}); deploy it with "
+            "--sample INPUT to have it checked"
+        )
 
     @property
     def id(self) -> ModelId:

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 # Models that workers are asked about at once. Thousands of replicas may start together, as after a restart of the
 # machine, and a worker's control socket takes a hundred callers.
 MAX_ASKING = 8
+# Characters of a model's message that are kept with the version, as many as an answer has of one.
+MAX_UNANSWERED = 300
 
 
 class Samples:
@@ -51,6 +53,13 @@ class Samples:
             return Sample(row, "remembered", max_batch)
         made = None if record.spec.framework is None else made_row(input_type)
         return None if made is None else Sample(made, "made", max_batch)
+
+    def has_tried(self, id_: ModelId, failure: str | None) -> None:
+        """Record with the version whether it is known to answer any input."""
+        record = self._catalog.versions.get(id_)
+        unanswered = "" if failure is None else " ".join(failure.split())[:MAX_UNANSWERED]
+        if record is not None and record.unanswered != unanswered:
+            self._catalog.note(replace(record, unanswered=unanswered))
 
     def has_killed(self, id_: ModelId, rows: int) -> bool:
         """Record it with the version, so that no replica and no later supervisor tries as many rows again.

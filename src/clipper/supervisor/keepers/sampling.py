@@ -5,6 +5,8 @@ import os
 import time
 from collections import Counter
 
+from msgspec.structs import replace
+
 from clipper.control.messages import GetReadings
 from clipper.managers.manager import Manager
 from clipper.processes.proc import CPU_TICKS, RESIDENT_PAGES, stat_fields
@@ -13,6 +15,7 @@ from clipper.series.sampler import STEP_S, Answer, ApplicationFacts, Facts, Mode
 from clipper.series.values import Replicas
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.workers.workers import Workers
+from clipper.types import ModelId
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -49,7 +52,16 @@ class Sampling:
         answers = {instance: Answer(reply.applications, reply.versions) for instance, reply in replies}
         self.sampler.take(asyncio.get_running_loop().time(), facts, answers)
         self.health.look(self.sampler.recent)
+        self._note_answers()
         self.taken_at_s = time.time()
+
+    def _note_answers(self) -> None:
+        """Of versions that nobody knew to answer any input, record that they do."""
+        recent = self.sampler.recent
+        for name, version in list(recent.versions):
+            record = self._catalog.versions.get(ModelId(name, version))
+            if record is not None and record.unanswered and recent.rows((name, version)).outputs:
+                self._catalog.note(replace(record, unanswered=""))
 
     def _facts(self) -> Facts:
         catalog = self._catalog

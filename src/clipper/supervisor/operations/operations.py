@@ -123,6 +123,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *expiry_problems(self._catalog.keys.values(), self._catalog.tokens.values(), time.time()),
                 *self._reconciler.outdated(),
                 *_problems_of_replicas(self._manager.slots()),
+                *self._unknown_versions(),
                 *_problems_of_workers(workers),
             ),
             workers=tuple(map(worker_view, self._workers)),
@@ -245,6 +246,11 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             f"its home {self._home} is not there: queries are answered, but nothing can be changed, stored or started; "
             "put it back where it was"
         ]
+
+    def _unknown_versions(self) -> list[str]:
+        """Those that run, and of which nobody knows whether they can answer."""
+        records = (self._catalog.versions[id_] for id_ in self._catalog.running())
+        return [f"{one.id}: {one.unknown}" for one in records if one.state == "ready" and one.unknown is not None]
 
     def _trouble_with(self, link: Link, told: Callable[[str], bool]) -> str | None:
         version = link.version or self._catalog.model(link.model).current

@@ -220,9 +220,10 @@ class Views:
             state = "starting"
         shown: ShownState = "asleep" if state == "ready" and record.replicas_wanted == 0 else state
         slots = self._manager.slots(record.id)
+        warning = "; ".join(filter(None, (record.warning, record.unknown))) or None
         states = ["crash_loop" if slot.is_looping else _replica_state(slot) for slot in slots]
         return Version(
-            **(shared(record.spec, Version) | shared(record, Version) | {"state": shown}),
+            **(shared(record.spec, Version) | shared(record, Version) | {"state": shown, "warning": warning}),
             current=self._catalog.model(record.model).current == record.version,
             replicas=tuple(self.replica(slot, limits) for slot in slots),
             condition=condition_of(shown, states),
