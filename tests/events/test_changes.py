@@ -186,6 +186,14 @@ def test_a_link_says_whether_it_answers() -> None:
     )
 
 
+def test_a_watched_version_is_told_of_once_it_is_stopped() -> None:
+    newcomer = Newcomer(7, "m", "2", before="1", promoted=True)
+    watching = replace(APP, watched=(newcomer,), ramps=7)
+    assert told(before(APP), Put(watching)) == told(before(watching), Put(APP)) == []
+    stopped = replace(APP, newcomers=(replace(newcomer, stopped="it fails"),), ramps=7)
+    assert told(before(watching), Put(stopped)) == [("guardrail", "m:2 is stopped: it fails", "2", "warning")]
+
+
 def test_a_newcomer_from_its_ramp_to_the_guardrail() -> None:
     newcomer = Newcomer(7, "m", "2", before="1", promoted=True)
     ramped = replace(APP, newcomers=(newcomer,), ramps=7)

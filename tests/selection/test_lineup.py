@@ -17,6 +17,7 @@ from clipper.selection.description import describe
 from clipper.selection.learner import Learner
 from clipper.selection.learning.guardrail import RampLosses, ramp_losses
 from clipper.selection.policies.policy import QueryView
+from clipper.selection.policies.trials import FIRST_OPEN
 from clipper.settings.application import Link, Selection
 from clipper.settings.server import LEAST_LOG_BYTES
 from selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
@@ -199,5 +200,54 @@ def test_a_choice_of_one_that_is_left_is_still_learned(tmp_path: Path) -> None:
         application.follow(msgspec.structs.replace(application.snapshot, newcomers=()))
         await desk.observe(application, on_query(asking.query_id, b"1"))
         assert application.contexts.prior().number("m", "loss") == 1.0
+
+    run(tmp_path, TWO, scenario)
+
+
+def watching(application: Application) -> None:
+    snapshot = msgspec.structs.replace(application.snapshot, watched=(DEPLOYED,))
+    application.follow(snapshot)
+
+
+def test_a_watched_version_answers_all_queries_until_one_fails(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await with_versions(desk, Selection(), Link("m"))
+        watching(application)
+        assert (application.terms.models, application.terms.newcomers) == (("m",), ())
+        assert {(await desk.answer(application)).answer[1] for _ in range(20)} == {b"2"}
+        assert (await ask_version(desk, application, "1")).answer[1] == b"1"
+        (trial,) = application.trials.readings()
+        assert (trial.ramp, trial.answers) == (7, 20), "a query that names a version says nothing"
+        # It hangs: as many queries as may wait for it are late, and others go to the version before.
+        desk.models.held.add("b")
+        for number in range(40):
+            desk.ask(application, bytes([number]) * 8)
+        desk.loop.advance(SLO_S)
+        await until_async(lambda: application.in_flight == 0)
+        (trial,) = application.trials.readings()
+        assert trial.answers == 20 + FIRST_OPEN + 20 and trial.rest[0] == 0, "no chance sent the others elsewhere"
+        assert trial.last_error == "m:2 did not answer within the SLO"
+        for _ in range(40):
+            asking, query = desk.ask(application)
+            if query.choice is not None and query.choice.models == ("m:1",):
+                await desk.serve_until(lambda query=query: query.done)
+                assert asking.answer[1] == b"1"
+        desk.loop.advance(SLO_S)
+        await until_async(lambda: application.in_flight == 0)
+        (trial,) = application.trials.readings()
+        assert trial.rest[0] > 5 and trial.rest[1] == 0 and trial.newcomer[1] == trial.newcomer[0] > 5
+        desk.models.held.clear()
+
+    run(tmp_path, TWO, scenario)
+
+
+@pytest.mark.parametrize("without", ["1", "2"])
+def test_one_whose_version_before_is_gone_is_not_watched(tmp_path: Path, without: str) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await with_versions(desk, Selection(), Link("m"))
+        show(desk, "2", without=without)
+        watching(application)
+        assert application.terms.is_watching == (without == "2")
+        assert (application.terms.only_choice is None) == (without == "2")
 
     run(tmp_path, TWO, scenario)

@@ -131,7 +131,7 @@ def _of_application(before: ApplicationRecord | None, now: ApplicationRecord, wh
         text = f"the application is created: {_links(now.links)}, policy {now.selection.policy}"
         return [NewEvent("application", subject, text)]
     changed = [
-        *_differences(before, now, leave_out=("links", "selection", "newcomers", "ramps", "ended_ramps")),
+        *_differences(before, now, leave_out=("links", "selection", "newcomers", "watched", "ramps", "ended_ramps")),
         *_differences(before.selection, now.selection, leave_out=("code",)),
     ]
     if before.links != now.links:

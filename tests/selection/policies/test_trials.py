@@ -140,7 +140,7 @@ def test_a_comparison_ends_after_queries_without_a_failure() -> None:
         if is_newcomer:
             trial.ended(number, 0.0, "", ALLOWED, is_watched=True)
         else:
-            trial.rest_ended(0.0)
+            trial.rest_ended(number, 0.0, is_watched=True)
     assert all(trial.asks_newcomer(number, random)[0] for number in range(100, 110))
     reading = trial.reading(1)
     assert reading.newcomer[:2] == (asked.count(True), 0), "what began the comparison is not chance"
@@ -165,7 +165,7 @@ def losses(count: int, failed: int) -> Losses:
     """With the spread that forecasts by the mean so far leave, failures last."""
     trial = Trial()
     for number in range(count):
-        trial.rest_ended(float(number >= count - failed))
+        trial.rest_ended(number, float(number >= count - failed), is_watched=False)
     return Losses(*trial.reading(1).rest)
 
 

@@ -150,12 +150,12 @@ class Trial:
             share = SELDOM if self._is_closed else 0.5
         else:
             share = 1.0 if self._open < self._room else SELDOM
-        if share < 1.0 and random.random() >= share:
-            return False, 1.0 - share
         if is_compared:
             if len(self._drawn) >= MAX_OPEN:
                 self._drawn.clear()
             self._drawn.add(query_id)
+        if share < 1.0 and random.random() >= share:
+            return False, 1.0 - share
         self._open += 1
         return True, share
 
@@ -174,9 +174,11 @@ class Trial:
         if is_watched and (failure or self._is_closed):
             self._is_closed = fails_more(Losses(*self._newcomer.sums()), Losses(*self._rest.sums()), allowed)
 
-    def rest_ended(self, failure: float) -> None:
-        """Count a query of the version before, or of other models."""
-        self._rest.add(failure)
+    def rest_ended(self, query_id: int, failure: float, *, is_watched: bool) -> None:
+        """Count a query of the version before, or of other models, unless it was sent there for want of room."""
+        if not is_watched or query_id in self._drawn:
+            self._drawn.discard(query_id)
+            self._rest.add(failure)
 
     def reading(self, ramp: int) -> TrialReading:
         return TrialReading(ramp, self._answers, self._newcomer.sums(), self._rest.sums(), self._last_error)
@@ -230,9 +232,9 @@ class Trials:
                 failure = float(name in missing)
                 trial.ended(query_id, failure, error, self._allowed, is_watched=tried.is_watched)
             elif tried.rest is None:
-                trial.rest_ended(len(missing) / len(models))
+                trial.rest_ended(query_id, len(missing) / len(models), is_watched=False)
             elif tried.rest in models:
-                trial.rest_ended(float(tried.rest in missing))
+                trial.rest_ended(query_id, float(tried.rest in missing), is_watched=tried.is_watched)
 
     def readings(self) -> tuple[TrialReading, ...]:
         return tuple(trial.reading(ramp) for ramp, trial in self._trials.items())
