@@ -318,7 +318,8 @@ def _watched_text(one: Watched) -> str:
 def _losses(one: Newcomer | EndedRamp) -> str:
     if one.mean_loss is None or one.rest_mean_loss is None:
         return ""
-    return f", which lost {one.mean_loss:.3f} on average, the others {one.rest_mean_loss:.3f}"
+    compared = "which" if one.compared is None else f"of which {one.compared}, where the policy would ask it,"
+    return f", {compared} lost {one.mean_loss:.3f} on average, the others {one.rest_mean_loss:.3f}"
 
 
 def _link_text(link: Link) -> str:

@@ -57,13 +57,15 @@ class ModelSnapshot(Struct, frozen=True):
 class RampOutcome(Struct, frozen=True):
     """What feedback said of a newcomer: how many of its answers and of the other answers had some, and their losses.
 
-    A mean loss of no answers is None.
+    A mean loss of no answers is None. ``compared``: if the policy chooses by context, how many of its answers the means
+    are of: those to queries to which it matters. None is all.
     """
 
     feedback: int = 0
     rest_feedback: int = 0
     mean_loss: float | None = None
     rest_mean_loss: float | None = None
+    compared: int | None = None
 
 
 NO_OUTCOME = RampOutcome()

@@ -28,6 +28,8 @@ class Newcomer(Struct, frozen=True):
             of one that was stopped, until then.
         enough_feedback: how many of its own answers need feedback before it is let through.
         mean_loss, rest_mean_loss: of these answers; None while there are none.
+        compared: how many of its answers the means are of, if the policy chooses by context: those to queries for which
+            the policy would ask it, or asks ``before``. None is all.
         stopped: why it is not asked any more; None while it is ramped.
     """
 
@@ -41,6 +43,7 @@ class Newcomer(Struct, frozen=True):
     mean_loss: float | None
     rest_mean_loss: float | None
     stopped: str | None
+    compared: int | None = None
 
 
 class Watched(Struct, frozen=True):
@@ -74,6 +77,7 @@ class EndedRamp(Struct, frozen=True):
         ended_at: seconds since the epoch.
         feedback, rest_feedback: answers with feedback that it had a part in, and other answers with feedback meanwhile.
         mean_loss, rest_mean_loss: of these answers; None if there were none.
+        compared: how many of its answers the means are of: as of a newcomer.
     """
 
     model: str
@@ -83,6 +87,7 @@ class EndedRamp(Struct, frozen=True):
     rest_feedback: int
     mean_loss: float | None
     rest_mean_loss: float | None
+    compared: int | None = None
 
 
 class LearnedModel(Struct, frozen=True):

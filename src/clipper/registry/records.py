@@ -16,6 +16,7 @@ class EndedRamp(Struct, frozen=True):
         ended_at: seconds since the epoch.
         feedback, rest_feedback: answers with feedback that it had a part in, and other answers with feedback meanwhile.
         mean_loss, rest_mean_loss: of these answers; None if there were none.
+        compared: of its answers, those that the means are of: see ``RampOutcome``.
     """
 
     model: str
@@ -25,6 +26,7 @@ class EndedRamp(Struct, frozen=True):
     rest_feedback: int
     mean_loss: float | None
     rest_mean_loss: float | None
+    compared: int | None = None
 
 
 class ApplicationRecord(Struct, frozen=True):

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from clipper.control.feedback import Feedback
-from clipper.errors import NotFound
+from clipper.errors import NotFound, PolicyFailed
 from clipper.selection.application import Application
 from clipper.selection.feedback.outcomes import mixed
 from clipper.selection.feedback.picking import Picked, how_picked, weights_of
@@ -164,12 +164,30 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
     if confidences is not None and confidences.calibrates and said is not None:
         lessons[None] = {**lessons[None], **confidences.taught(feedback, said, arms, query)}
     if arms.ramps and would_lose is not None:
-        shown = shown_of_newcomers(arms, terms.arms, application.forecasts, choice.models, would_lose)
+        shown = shown_of_newcomers(
+            arms,
+            terms.arms,
+            application.forecasts,
+            choice.models,
+            would_lose,
+            matters=lambda name: not picked.among_all or _matters(application, name, joined.totals, judged),
+        )
         lessons[None] = {**lessons[None], **arms.keyed(shown)}
         # By the links' names; by version for versions without a link, such as one that a query named.
     names = {name: name if terms.arms.key(name) == arms.key(name) else arms.key(name) for name in losses}
     losses_shown = {names[name]: each for name, each in losses.items()}
     return Scored(losses, losses_shown, answer_loss, reason, no_answer), lessons
+
+
+def _matters(application: Application, name: str, totals: Totals, query: JudgedQuery) -> bool:
+    """Return whether a newcomer matters to a query: see ``guardrail``. It does if the user's own policy fails."""
+    terms, random = application.terms, application.surroundings.random
+    try:
+        return terms.ramp is None or terms.ramp.matters(
+            terms.models, name, lambda among: terms.selector.select(among, totals, query, random)
+        )
+    except PolicyFailed:
+        return True
 
 
 def _is_weighed_anyway(arms: Arms, totals: Totals, context: str | None) -> bool:

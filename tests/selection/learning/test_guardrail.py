@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from itertools import product
 from random import Random
 
 import pytest
@@ -26,8 +27,8 @@ class Seen:
     def __init__(self) -> None:
         self.ledger, self.forecasts = Ledger(), Forecasts()
 
-    def add(self, loss: float, *, is_own: bool, times: int = 1) -> None:
-        increments = self.forecasts.observed("m:2", 7, loss, is_own=is_own, times=times)
+    def add(self, loss: float, *, is_own: bool, times: int = 1, matters: bool = True) -> None:
+        increments = self.forecasts.observed("m:2", 7, loss, is_own=is_own, times=times, matters=matters)
         self.ledger.add(self.ledger.entries(increments))
 
     @property
@@ -62,10 +63,10 @@ def test_forecasts_are_of_ramps_that_go_on() -> None:
 
 def test_the_keys_of_a_ramp_are_all_that_it_left_in_a_store() -> None:
     seen = Seen()
-    for is_own in (True, False):
-        seen.add(1.0, is_own=is_own)
+    for is_own, matters in product((True, False), repeat=2):
+        seen.add(1.0, is_own=is_own, matters=matters)
     left = [key for key in seen.ledger.sums() if "ramp" in key]
-    assert sorted(left) == sorted(keys_of("m:2", 7)) and len(left) == 6
+    assert sorted(left) == sorted(keys_of("m:2", 7)) and len(left) == 12
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.3, 10.0, 400.0, 1e6])
@@ -114,6 +115,45 @@ def test_enough_feedback_lets_through_what_is_not_worse_than_allowed() -> None:
     # With nothing to be compared to, it is not worse.
     assert judge(RampLosses(Losses(200.0, 200.0, 0.3), NO_LOSSES), 0.05) == "through"
     assert judge(RampLosses(NO_LOSSES, rest), 0.05) is None
+
+
+def by_context(own: tuple[float, float], rest: tuple[float, float], aside: tuple[float, float]) -> RampLosses:
+    """Answers and mean losses where the newcomer matters, of it and of 1,000 others; and its answers elsewhere, beside
+    others that never err."""
+
+    def losses(count: float, mean: float) -> Losses:
+        return Losses(count, count * mean, count * mean * (1 - mean))
+
+    return RampLosses(losses(*own), losses(*rest), losses(*aside), losses(1000, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("own", "aside", "verdict"),
+    [
+        ((60, 0.05), (60, 0.8), "through"),  # certainly better where it will be asked
+        ((12, 0.05), (60, 0.8), None),  # not certain yet, but ahead: it is not stopped for being bad elsewhere
+        ((60, 0.95), (60, 0.0), "stopped"),  # harm where it will be asked
+        ((12, 0.45), (60, 0.8), "stopped"),  # bad everywhere
+        ((2, 0.0), (60, 0.8), "stopped"),  # it is asked there by chance alone
+        ((0, 0.0), (60, 0.8), "stopped"),
+        ((0, 0.0), (50, 0.8), None),  # the policy has not had the time to learn where it is good
+        ((0, 0.0), (200, 0.04), "through"),  # not worse than allowed anywhere
+        ((100, 0.35), (100, 0.02), "through"),  # enough feedback, not worse
+        ((100, 0.44), (100, 0.02), "through"),
+        ((100, 0.48), (100, 0.02), None),
+    ],
+)
+def test_by_context_it_counts_how_good_a_newcomer_is_where_it_matters(
+    own: tuple[float, float], aside: tuple[float, float], verdict: str | None
+) -> None:
+    assert judge(by_context(own, (1000, 0.4), aside), 0.05) == verdict
+
+
+def test_all_answers_are_compared_until_the_newcomer_matters_to_some() -> None:
+    evidence = by_context((0, 0.0), (1000, 0.4), (50, 0.3))
+    assert evidence.is_by_context and evidence.compared == evidence.everywhere
+    assert (evidence.everywhere.newcomer.count, evidence.everywhere.rest.count) == (50, 2000)
+    assert judge(evidence, None) is None and judge(by_context((1, 1.0), (9, 0.0), (199, 1.0)), None) == "through"
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(0.99, None), (1.01, "stopped")])

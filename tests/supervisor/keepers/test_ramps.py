@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -200,3 +201,42 @@ def test_what_is_compared_with_goes_on_running_and_its_removal_ends_the_ramp(liv
     assert {one["version"]: one["state"] for one in model["versions"]} == {"1": "ready", "2": "sleeping", "3": "ready"}
     live.call("DELETE", "/models/m/versions/1")
     assert newcomers(live) == [] and answers(live, 10) == {3: 10}
+
+
+def teach_by_context(server: Server, losses: dict[str, dict[int, float]], chance: Random, times: int) -> None:
+    """Ask so many queries of each context, and say by chance whether the answer was right."""
+    told = []
+    for context, loss_of in losses.items():
+        for _ in range(times):
+            answer = server.predict("app", ROW, context=context)
+            right = float(chance.random() >= loss_of[answer["output"]])
+            told.append({"query_id": answer["query_id"], "reward": right})
+    assert server.observe("app", observations=told).status_code == 200
+
+
+def test_one_that_is_the_best_in_one_context_is_let_through(live: Server) -> None:
+    """By its mean over both contexts it is twice as bad as the models that the policy asks in each of them."""
+    losses = {"x": {1: 0.4, 2: 0.6, 3: 0.05}, "y": {1: 0.3, 2: 0.0, 3: 0.8}}
+    chance = Random(5)
+    deploy(live, "o", TWOS)
+    deploy(live, "p", THREES)
+    live.call("PATCH", "/applications/app", {"ramp": None, "policy": "exp3"})
+    live.call("PUT", "/applications/app/links/o", {})
+    for _ in range(6):
+        teach_by_context(live, losses, chance, 25)
+    live.call("PATCH", "/applications/app", {"ramp": 0.3})
+    live.call("PUT", "/applications/app/links/p", {})
+    assert newcomers(live) == [("1", None, False)]
+
+    def is_judged() -> bool:
+        teach_by_context(live, losses, chance, 20)
+        return newcomers(live) != [("1", None, False)]
+
+    until(is_judged)
+    assert newcomers(live) == [], "it was stopped"
+    (ended,) = application(live)["ended_ramps"]
+    assert ended["compared"] < ended["feedback"] and ended["mean_loss"] < ended["rest_mean_loss"]
+    assert "where the policy would ask it" in live.log
+    for model in "op":
+        live.call("DELETE", f"/applications/app/links/{model}")
+        live.call("DELETE", f"/models/{model}")

@@ -1,6 +1,6 @@
 """Scores feedback, and computes what it teaches."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -136,7 +136,13 @@ def lesson(
 
 
 def shown_of_newcomers(
-    arms: Arms, arms_now: Arms, forecasts: Forecasts, asked: Collection[str], loss: float, times: int = 1
+    arms: Arms,
+    arms_now: Arms,
+    forecasts: Forecasts,
+    asked: Collection[str],
+    loss: float,
+    times: int = 1,
+    matters: Callable[[str], bool] = lambda name: True,
 ) -> Keyed:
     """Return what answers add to the evidence on the newcomers of their time; nothing for ramps that have ended.
 
@@ -144,13 +150,16 @@ def shown_of_newcomers(
         arms: those of the query.
         asked: the models that made the answers.
         loss: loss of each answer.
+        matters: whether a newcomer matters to their query: see ``guardrail``.
     """
     shown: dict[Key, float] = {}
     part = [name for name in arms.ramps if name in asked]
     # An answer with another newcomer's part in it says nothing.
     for name in part or arms.ramps:
         if arms_now.ramps.get(name) == arms.ramps[name]:
-            shown |= forecasts.observed(name, arms.ramps[name], loss, is_own=bool(part), times=times)
+            shown |= forecasts.observed(
+                name, arms.ramps[name], loss, is_own=bool(part), times=times, matters=matters(name)
+            )
     return shown
 
 

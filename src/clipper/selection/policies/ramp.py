@@ -52,13 +52,28 @@ class Ramp:
         each = self.share / len(self.newcomers)
         name = tuple(self.newcomers)[min(int(drawn / each), len(self.newcomers) - 1)]
         if is_joint:
-            place = self.newcomers[name]
-            # It also takes that place in the order, which decides ties.
-            among = tuple(name if model == place else model for model in models)
-            choice = select(among if name in among else (*models, name))
+            choice = select(self.after(models, name))
             if len(choice.models) > 1:
                 return choice
         return Choice((name,), (each,))
+
+    def after(self, models: tuple[str, ...], name: str) -> tuple[str, ...]:
+        """Return the models once a newcomer is through. It also takes its place in the order, which decides ties."""
+        place = self.newcomers[name]
+        among = tuple(name if model == place else model for model in models)
+        return among if name in among else (*models, name)
+
+    def matters(self, models: tuple[str, ...], name: str, select: Callable[[tuple[str, ...]], Choice]) -> bool:
+        """Return whether a newcomer matters to a query: whether the policy would ask it if it were through, or asks the
+        version that it comes after.
+
+        Args:
+            models, select: as in ``select``; the policy chooses by what it had learned before the query's feedback.
+        """
+        place = self.newcomers[name]
+        if name in select(self.after(models, name)).models:
+            return True
+        return place in models and place in select(models).models
 
 
 def _scaled(choice: Choice, probability: float) -> Choice:

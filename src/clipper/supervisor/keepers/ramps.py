@@ -200,12 +200,14 @@ class Ramps:
 
 
 def outcome_of(evidence: RampLosses) -> RampOutcome:
-    own, rest = evidence.newcomer, evidence.rest
+    everywhere, compared = evidence.everywhere, evidence.compared
+    own, rest = compared.newcomer, compared.rest
     return RampOutcome(
-        round(own.count),
-        round(rest.count),
+        round(everywhere.newcomer.count),
+        round(everywhere.rest.count),
         own.mean if own.count else None,
         rest.mean if rest.count else None,
+        round(own.count) if evidence.is_by_context and own.count < everywhere.newcomer.count else None,
     )
 
 
@@ -225,6 +227,13 @@ def shown_failures(trial: Evidence) -> str:
 
 
 def shown(evidence: RampLosses) -> str:
+    text = _shown(evidence.everywhere)
+    if evidence.is_by_context and evidence.matters_to_some:
+        text += f"; where the policy would ask it, {_shown(evidence)}"
+    return text
+
+
+def _shown(evidence: RampLosses) -> str:
     own, rest = evidence.newcomer, evidence.rest
     return (
         f"{own.count:.0f} of its answers with feedback lost {own.mean:.3f} on average, "
