@@ -32,6 +32,6 @@ class Waiting:
         self.heard.append(what)
 
 
-def make_work(row: bytes, arrival_s: float = 0.0, slo_s: float = 1.0) -> Work:
+def make_work(row: bytes, arrival_s: float = 0.0, slo_s: float = 1.0, source: str = "app") -> Work:
     deadline_s = arrival_s + slo_s
-    return Work(row, [Waiting(deadline_s)], arrival_s, slo_s, deadline_s, deadline_s, row)
+    return Work(row, [Waiting(deadline_s)], arrival_s, slo_s, deadline_s, deadline_s, row, source=source)

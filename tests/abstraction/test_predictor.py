@@ -53,7 +53,7 @@ class Fleet:
         assert queue is not None
         now_s = asyncio.get_running_loop().time()
         waiter = Waiting(now_s + 100.0)
-        output = queue.predict(row, waiter, now_s, 100.0)
+        output = queue.predict(row, waiter, now_s, 100.0, "app")
         if output is not None:
             waiter.on_output("digits", output)
         return waiter

@@ -47,8 +47,8 @@ class VersionCounts:
         return VersionStatistics(
             model=model.name,
             version=model.version,
-            queue_length=scheduler.queue.length,
-            queue_bytes=scheduler.queue.size_bytes,
+            queue_length=scheduler.queue.length + scheduler.suspects.length,
+            queue_bytes=scheduler.queue.size_bytes + scheduler.suspects.size_bytes,
             outputs=self.outputs,
             model_errors=self.model_errors,
             rejected=self.rejected,
@@ -66,7 +66,7 @@ class VersionCounts:
         return VersionLoad(
             model=model.name,
             version=model.version,
-            arrivals=scheduler.queue.arrivals + self.turned_away,
+            arrivals=scheduler.queue.arrivals + scheduler.suspects.arrivals + self.turned_away,
             late=self.rejected + self.expired,
             batches_sent=sum(self.queue_wait_s.counts),
             wait_s=self.queue_wait_s.sum,

@@ -5,7 +5,7 @@ The shell around ``batching.Scheduler`` and ``cache.CacheTable``: it turns their
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -25,7 +25,7 @@ from clipper.containers.protocol.messages import Results, Welcome
 from clipper.containers.protocol.typed import TypedResults
 from clipper.control.snapshot import ReplicaAddress, VersionSnapshot
 from clipper.control.statistics import ReplicaStatistics, VersionLoad, VersionReading, VersionStatistics
-from clipper.outputs.checks import NOT_JSON, check_json, check_utf8
+from clipper.outputs.checks import read_texts
 from clipper.outputs.output import Output, read_outputs
 from clipper.types import InputType, ModelId
 
@@ -41,6 +41,10 @@ MAX_ELEMENTS = 16_384
 
 # An input that was in flight each time when this many replicas died is assumed to have killed them.
 MAX_LOSSES = 2
+# An error of a batch with other applications' inputs may quote one of these.
+NOT_TOLD_APART = (
+    "the model failed for a batch with this input, and there was no time to try this input without the others"
+)
 
 
 class ModelQueue:
@@ -56,7 +60,7 @@ class ModelQueue:
         self.unsettled = turns.unsettled
         self._flow = turns.flow
         self._scheduler = Scheduler(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000, turns.flow)
-        self._queue = self._scheduler.queue
+        self._queue, self._suspects = self._scheduler.queue, self._scheduler.suspects
         self._links: dict[str, Replica] = {}
         self._loop = asyncio.get_running_loop()
         self._turn_is_due = False
@@ -73,13 +77,14 @@ class ModelQueue:
     # -- queries ---------------------------------------------------------------------------------------
 
     def predict(
-        self, row: bytes, waiter: Waiter, arrival_s: float, slo_s: float, *, is_background: bool = False
+        self, row: bytes, waiter: Waiter, arrival_s: float, slo_s: float, source: str, *, is_background: bool = False
     ) -> Output | None:
         """Return the output if the cache has it; else call ``waiter`` once the input has been evaluated or has failed.
 
         If the query cannot even be queued, ``waiter.on_failure`` is called before this method returns.
 
         Args:
+            source: the application.
             is_background: evaluate the input only if no other query becomes late by that.
         """
         table = self._table
@@ -94,26 +99,27 @@ class ModelQueue:
                 if found.lane or arrival_s < found.arrival_s + slo_s:
                     found.join(waiter)
                     if not is_background:
-                        self._queue.hasten(found, slo_s, waiter.deadline_s)
+                        self._suspects.queue_of(found.source).hasten(found, slo_s, waiter.deadline_s)
                         if not self.is_served:
                             self._turns.unserved[self.model] = self._loop.time()
                     return None
                 # The input has been in flight for longer than the SLO, so its replica hangs. Send it to another one.
                 table.forget(found)
-        work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s, waiter.deadline_s, key)
+        work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s, waiter.deadline_s, key, source=source)
+        is_suspect = self._suspects.meet(source)
         if not self.is_served:
             if self.wakes and not is_background:
                 self._turns.unserved[self.model] = self._loop.time()
             elif not self._links:
                 self._fail(work, "no_replica", f"{self.model} has no replica")
                 return None
-        if is_background:
+        if is_background and not is_suspect:
             if not self._queue.push_background(work):
                 self._refuse(work)
                 return None
         else:
             self._flow.arrivals += 1
-            if not self._queue.push(work) and not self._push_for_expired(work, arrival_s):
+            if (is_suspect or not self._queue.push(work)) and not self._push_for_expired(work, arrival_s):
                 return None
         if table is not None:
             table.begin(work)
@@ -125,7 +131,7 @@ class ModelQueue:
         return None
 
     def _push_for_expired(self, work: Work, now_s: float) -> bool:
-        """Push ``work`` onto a full queue in place of expired work. If no work has expired, fail ``work``."""
+        """Push ``work``, on a full queue in place of expired work. If no work has expired, fail ``work``."""
         accepted, expired = self._scheduler.push(work, now_s)
         if expired:
             self._time_out(expired)
@@ -163,7 +169,7 @@ class ModelQueue:
     @property
     def has_waiting(self) -> bool:
         """Whether queries wait for a replica."""
-        return self._queue.length > 0
+        return self._queue.length + self._suspects.length > 0
 
     def set_slo(self, slo_s: float) -> None:
         """Set the smallest SLO of the applications that query this version: batches are sized for it."""
@@ -227,7 +233,7 @@ class ModelQueue:
 
     def lost(self, replica: Replica) -> None:
         """The connection broke: requeue the work that was in flight."""
-        self._queue.push_back([work for work in self._lose(replica) if self._may_retry(work)])
+        self._scheduler.push_back([work for work in self._lose(replica) if self._may_retry(work)])
         if replica.is_draining:
             self._remove(replica)
         self._take_turn()
@@ -252,12 +258,13 @@ class ModelQueue:
     def _remove(self, replica: Replica) -> None:
         del self._links[replica.id]
         replica.close()
-        self._queue.push_back(self._lose(replica))
+        self._scheduler.push_back(self._lose(replica))
         self._drop_unservable()
 
     def _drop_unservable(self) -> None:
         if not self._links and not self.wakes:
-            self._drop(self._queue.clear(), "no_replica", f"{self.model} has no replica any more")
+            works = [*self._queue.clear(), *self._suspects.clear()]
+            self._drop(works, "no_replica", f"{self.model} has no replica any more")
 
     def _lose(self, replica: Replica) -> list[Work]:
         """Remove the replica from the scheduler. Return the work that it had in flight."""
@@ -304,73 +311,66 @@ class ModelQueue:
         self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, [work.row for work in works], trace)
 
     def receive_results(self, replica: Replica, batch_id: int, results: Results | TypedResults) -> None:
-        batch = self._finish(replica, batch_id, results.evaluation_us)
+        batch = self._finish(replica, batch_id, results.failures, results.evaluation_us)
         if batch is None:
             return
         self._go_on(replica)
-        works = batch.works
+        works, step = batch.works, len(batch.works)
+        outputs: Sequence[Output | None] = ()
         if results.rows != len(works):
-            for work in works:
-                self._fail_output(work, f"the container answered {results.rows} outputs for {len(works)} inputs")
-            return
-        if isinstance(results, TypedResults):
-            self._receive_typed(works, results)
-            return
-        outputs, failures = results.outputs, results.failures
-        if not failures:
-            try:
-                # One check of the joined outputs is faster than one each: nearly all outputs are ASCII.
-                check_utf8(b"\n".join(outputs))
-                for work, output in zip(works, outputs):
-                    check_json(output)
-                    work.output = output
-            except NOT_JSON:
-                pass  # rare: the loop below finds the outputs that are not valid
-            else:
-                self.recent_row, self.recent_output = works[0].row, outputs[0]
-                self._settle(works, outputs)
-                return
-        for row, (work, output) in enumerate(zip(works, outputs)):
-            if row in failures:
-                self._fail_output(work, failures[row])
-                continue
-            try:
-                check_utf8(output)
-                check_json(output)
-            except NOT_JSON as error:
-                work.output = None  # the joint check above may have set it
-                self._fail_output(work, f"the container's output is not JSON: {error}")
-            else:
-                work.output = output
-                self._settle([work], [output])
-
-    def _receive_typed(self, works: Sequence[Work], results: TypedResults) -> None:
-        outputs, failures = read_outputs(results)
-        for row, message in failures.items():
-            self._fail_output(works[row], message)
-        answered = [(work, output) for work, output in zip(works, outputs) if output is not None]
-        for work, output in answered:
+            message = f"the container answered {results.rows} outputs for {len(works)} inputs"
+            failures: Mapping[int, str] = dict.fromkeys(range(len(works)), message)
+        elif isinstance(results, TypedResults):
+            outputs, failures = read_outputs(results)
+            step = max(1, MAX_ELEMENTS // results.form.elements)
+        else:
+            outputs, failures = results.outputs, read_texts(results.outputs, results.failures)
+        if failures:
+            self._fail_rows(works, failures)
+            rows = [row for row in range(len(works)) if row not in failures]
+            works, outputs = [works[row] for row in rows], [outputs[row] for row in rows]
+        answered = [output for output in outputs if output is not None]
+        for work, output in zip(works, answered):
             work.output = output
         if answered:
-            self.recent_row, self.recent_output = answered[0][0].row, answered[0][1]
-            self._settle_in_turns(answered, max(1, MAX_ELEMENTS // results.form.elements))
+            self.recent_row, self.recent_output = works[0].row, answered[0]
+            self._settle_in_turns(works, answered, step)
 
-    def _settle_in_turns(self, answered: Sequence[tuple[Work, Output]], step: int) -> None:
-        self._settle([work for work, _ in answered[:step]], [output for _, output in answered[:step]])
-        if len(answered) > step:
-            self._loop.call_soon(self._settle_in_turns, answered[step:], step)
+    def _settle_in_turns(self, works: Sequence[Work], outputs: Sequence[Output], step: int) -> None:
+        self._settle(works[:step], outputs[:step])
+        if len(works) > step:
+            self._loop.call_soon(self._settle_in_turns, works[step:], outputs[step:], step)
 
     def receive_error(self, replica: Replica, batch_id: int, message: str) -> None:
-        batch = self._finish(replica, batch_id)
+        known = None if replica.state is None else replica.state.in_flight.get(batch_id)
+        rows = range(0 if known is None else len(known.works))
+        batch = self._finish(replica, batch_id, rows)
         if batch is not None:
             self._go_on(replica)
-            for work in batch.works:
-                self._fail_output(work, message)
+            self._fail_rows(batch.works, dict.fromkeys(rows, message))
 
-    def _finish(self, replica: Replica, batch_id: int, evaluation_us: int | None = None) -> Batch | None:
+    def _fail_rows(self, works: Sequence[Work], failures: Mapping[int, str]) -> None:
+        """Fail rows of an answered batch. Those whose error may be about another input are evaluated again, apart."""
+        self._suspects.blame(works, failures)
+        is_unclear, is_mixed = self._suspects.are_unclear(works, failures)
+        now_s = self._loop.time()
+        again: list[Work] = []
+        for row, message in failures.items():
+            work = works[row]
+            if is_unclear and work.due_s > now_s and work.is_wanted:
+                again.append(work)
+            else:
+                self._fail_output(work, NOT_TOLD_APART if is_mixed else message)
+        if again:
+            self._scheduler.push_back(again)
+            self._await_turn()
+
+    def _finish(
+        self, replica: Replica, batch_id: int, failed: Collection[int], evaluation_us: int | None = None
+    ) -> Batch | None:
         if replica.state is None:
             return None
-        finished = self._scheduler.finished(replica.state, batch_id, self._loop.time())
+        finished = self._scheduler.finished(replica.state, batch_id, self._loop.time(), failed)
         if finished is None:
             log.warning(
                 "%(replica)s answered batch %(batch_id)d, which it was not sent",
@@ -388,7 +388,7 @@ class ModelQueue:
         """Send the next batch before the answers of the last one are written, so that the replica does not idle."""
         if replica.is_draining and replica.state is not None and not replica.state.in_flight:
             self._remove(replica)
-        if not self._queue.length and not self._queue.background:
+        if not self._scheduler.has_work:
             return
         # Clients whose answers are written now may query again, which would make a short batch larger.
         if self._scheduler.flow_wait_until_s() <= self._loop.time():

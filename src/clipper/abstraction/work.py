@@ -55,6 +55,7 @@ class Work(msgspec.Struct, gc=False, eq=False):
         table: the cache table that holds it, or None.
         losses: how many replicas died while it was in flight.
         lane: id of the queue's lane that it is in; 0 if it is not queued.
+        source: the application that queried it first.
         is_background: no prediction waits for it, so it must not make any prediction late.
     """
 
@@ -70,6 +71,7 @@ class Work(msgspec.Struct, gc=False, eq=False):
     table: Table | None = None
     losses: int = 0
     lane: int = 0
+    source: str = ""
     is_background: bool = False
 
     def join(self, waiter: Waiter) -> None:

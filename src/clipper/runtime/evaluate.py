@@ -9,6 +9,7 @@ import logging
 import os
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,13 @@ from clipper.runtime.outputs import Encoded, encode_outputs
 
 log = logging.getLogger("clipper.runtime")
 
-# To find one bad input of n takes 2·log2(n) extra calls, so this finds two. With more bad inputs, good ones of the same
-# batch fail too: a model that always raises must not run a hundred times for each batch.
-EXTRA_CALLS_PER_HALVING = 4
-# A slow model must not keep the queue waiting for longer than most SLOs allow.
-MAX_EXTRA_S = 1.0
+# Each bad input of n takes up to 2·log2(n) extra calls to find. Their time is bounded, and not their number: other
+# queries wait for the model meanwhile, and most SLOs allow no more.
+MAX_EXTRA_S = 0.25
+# Inputs that were not told apart in that time. Another input's error may quote that input, so it is not passed on.
+NOT_ISOLATED = (
+    "the model raised for a batch with this input, and there was no time to try this input without the others"
+)
 # Enough to recognise an error. The whole traceback is in the container's log.
 MAX_MESSAGE_CHARACTERS = 1000
 # Outputs with their failures must fit into a frame. A batch with more than this is a mistake.
@@ -169,47 +172,46 @@ class _Bisection:
     read_inputs: Callable[[], Inputs]
     clock_s: Callable[[], float]
     rows: int
-    calls_left: int = field(init=False)
     until_s: float = field(init=False)
     parts: _Parts = field(init=False)
 
     def __post_init__(self) -> None:
-        self.calls_left = EXTRA_CALLS_PER_HALVING * (self.rows - 1).bit_length()
         self.until_s = self.clock_s() + MAX_EXTRA_S
         self.parts = _Parts(self.rows)
 
     def answer(self, message: str) -> Encoded:
-        """Answer a batch for which the model raised ``message``."""
-        self._halve(range(self.rows), message)
+        """Answer a batch for which the model raised ``message``.
+
+        The largest parts are tried first, so that most of the good inputs have outputs if the time does not suffice.
+        """
+        failed = deque([(range(self.rows), message)])
+        while failed:
+            rows, message = failed.popleft()
+            if len(rows) == 1:
+                self.parts.fail(rows, message)
+                continue
+            middle = len(rows) // 2
+            for half in (rows[:middle], rows[middle:]):
+                if self.clock_s() > self.until_s:
+                    self.parts.fail(half, NOT_ISOLATED)
+                elif (raised := self._try(half)) is not None:
+                    failed.append((half, raised))
         return self.parts.joined()
 
-    def _halve(self, rows: range, message: str) -> None:
-        if len(rows) == 1:
-            self._fail(rows, message)
-            return
-        middle = len(rows) // 2
-        self._try(rows[:middle], message)
-        self._try(rows[middle:], message)
-
-    def _try(self, rows: range, message: str) -> None:
-        if self.calls_left <= 0 or self.clock_s() > self.until_s:
-            self._fail(rows, f"{message} (raised for an input of the same batch, perhaps not for this one)")
-            return
-        self.calls_left -= 1
+    def _try(self, rows: range) -> str | None:
+        """Evaluate these rows. Return what the model raised; None if they are settled."""
         inputs = self.read_inputs()[rows.start : rows.stop]
         try:
             encoded = _encode(_call(self.predict_batch, inputs), len(rows))
         except KeyboardInterrupt:
             raise
         except ModelFailed as error:
-            self._fail(rows, str(error))
+            self.parts.fail(rows, str(error))
         except BaseException as error:  # noqa: BLE001  as in evaluate
-            self._halve(rows, describe(error))
+            return describe(error)
         else:
             self.parts.add(rows, encoded)
-
-    def _fail(self, rows: range, message: str) -> None:
-        self.parts.fail(rows, message)
+        return None
 
 
 def describe(error: BaseException) -> str:

@@ -282,7 +282,7 @@ class Application:
                 query.on_failure(model, "no_replica", terms.why_not_asked(model))
                 continue
             waiter = query if model == target.name else Named(query, model)
-            output = target.predict(row, waiter, query.arrival_s, slo_s)
+            output = target.predict(row, waiter, query.arrival_s, slo_s, self.name)
             if output is not None:
                 if query.note is not None:
                     query.note.cache_hits += 1
@@ -296,6 +296,7 @@ class Application:
         for model in terms.shadows:
             target = terms.targets[model]
             if target is not None:
-                output = target.predict(row, Shadow(query, model), query.arrival_s, terms.slo_s, is_background=True)
+                waiter = Shadow(query, model)
+                output = target.predict(row, waiter, query.arrival_s, terms.slo_s, self.name, is_background=True)
                 if output is not None:
                     self.answering.shadow_came(query, model, output)

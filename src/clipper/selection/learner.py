@@ -130,7 +130,8 @@ class Learner:
             if target is None:
                 asked.on_failure(model, "no_replica", "")
                 continue
-            output = target.predict(row, AskedByName(asked, model), now_s, ASK_TIMEOUT_S, is_background=True)
+            waiter, source = AskedByName(asked, model), self._application.name
+            output = target.predict(row, waiter, now_s, ASK_TIMEOUT_S, source, is_background=True)
             if output is not None:
                 asked.on_output(model, output)
 

@@ -163,7 +163,7 @@ class Stages:
                 continue
             asked.append(further)
             self.latencies.asked(further.key)
-            output = target.predict(row, further, now_s, terms.slo_s)
+            output = target.predict(row, further, now_s, terms.slo_s, answering.name)
             if output is not None:
                 # It came from the cache, which says nothing about the model's time.
                 further.is_over = True

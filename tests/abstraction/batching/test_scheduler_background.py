@@ -3,7 +3,8 @@
 import pytest
 from scheduling import LONG, SHORT, SLO_S, Speed, finish_all, make_scheduler, push, sizes
 
-from clipper.abstraction.batching.scheduler import BACKGROUND_SHARE, RIDE_SHARE, Scheduler
+from clipper.abstraction.batching.background import BACKGROUND_SHARE, RIDE_SHARE
+from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.work import Work
 from works import Waiting, make_work
 

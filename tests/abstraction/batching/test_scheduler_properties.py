@@ -10,6 +10,7 @@ from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.batching.goodput import IN_TIME
 from clipper.abstraction.batching.replica_state import ReplicaState
 from clipper.abstraction.batching.scheduler import MAX_IN_FLIGHT, MAX_SHORT_WAIT_S, Scheduler
+from clipper.abstraction.batching.suspects import MOST_ROWS
 from clipper.abstraction.work import NOBODY, Work
 from clipper.settings.version import Batching, BatchingPolicy
 from works import Waiting, make_work
@@ -45,7 +46,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert decision.wake_s is None or decision.wake_s > now_s
         for replica, batch in decision.batches:
             assert replica.id not in self.draining
-            assert 1 <= len(batch.works) <= limits[replica.id] <= replica.max_batch
+            assert 1 <= len(batch.works) <= max(limits[replica.id], MOST_ROWS * bool(batch.source))
+            assert limits[replica.id] <= replica.max_batch
+            sources = {work.source for work in batch.works}
+            assert sources == {batch.source} if batch.source else not sources & set(scheduler.suspects.by_name)
             assert batch.size_bytes in (0, sum(len(work.row) for work in batch.works))
             self.flying[replica.id].append(batch)
             asked = [work for work in batch.works if work.waiters is not NOBODY]
@@ -63,6 +67,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.nothing_waits_that_an_idle_replica_could_answer()
 
     def nothing_waits_that_an_idle_replica_could_answer(self) -> None:
+        idle = [each for each in self.scheduler.replicas.values() if not each.is_draining and not each.in_flight]
+        assert not idle or not self.scheduler.suspects.length or self.scheduler.queue.length
         for replica in self.scheduler.replicas.values():
             if replica.times.is_known and not replica.is_draining and not replica.in_flight:
                 for work in self.waiting:
@@ -75,7 +81,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert not work.lane
 
     def is_background(self, work: Work) -> bool:
-        return work.lane == self.scheduler.queue._background.id
+        is_apart = work.source in self.scheduler.suspects.by_name
+        return not is_apart and work.lane == self.scheduler.queue._background.id
 
     @rule(
         speed=st.sampled_from(SPEEDS),
@@ -98,16 +105,18 @@ class SchedulerMachine(RuleBasedStateMachine):
         slo_s=st.sampled_from(SLOS_S),
         size=st.sampled_from([0, 1, 40, 3000]),
         seconds=st.sampled_from([0.0, 0.0, 0.003, 0.05, 0.5]),
+        source=st.sampled_from(["a", "a", "b", "c"]),
     )
-    def receive_queries(self, count: int, slo_s: float, size: int, seconds: float) -> None:
+    def receive_queries(self, count: int, slo_s: float, size: int, seconds: float, source: str) -> None:
         self.now_s += seconds
+        self.scheduler.suspects.meet(source)
         for _ in range(count):
-            work = make_work(bytes(size), self.now_s, slo_s)
+            work = make_work(bytes(size), self.now_s, slo_s, source)
             accepted, expired = self.scheduler.push(work, self.now_s)
-            assert all(each.deadline_s <= self.now_s for each in expired)
+            assert all(one.done or one.deadline_s <= self.now_s for each in expired for one in each.waiters)
             self.leave(expired)
             full = len(self.waiting) >= MAX_LENGTH or sum(len(each.row) for each in self.waiting) + size > MAX_BYTES
-            assert accepted or full
+            assert accepted or full or source in self.scheduler.suspects.by_name
             if accepted:
                 self.waiting.append(work)
         self.decide()
@@ -115,8 +124,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 5), size=st.sampled_from([1, 40, 3000]))
     def receive_background(self, count: int, size: int) -> None:
         for _ in range(count):
-            work = make_work(bytes(size), self.now_s, 1.0)
-            if self.scheduler.queue.push_background(work):
+            work = make_work(bytes(size), self.now_s, 1.0, "background")
+            if self.scheduler.suspects.meet(work.source):
+                accepted, expired = self.scheduler.push(work, self.now_s)
+                self.leave(expired)
+            else:
+                accepted = self.scheduler.queue.push_background(work)
+            if accepted:
                 self.waiting.append(work)
         self.decide()
 
@@ -125,7 +139,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def join(self, data: st.DataObject, slo_s: float) -> None:
         work = data.draw(st.sampled_from(self.waiting))
         work.join(Waiting(self.now_s + slo_s))
-        self.scheduler.queue.hasten(work, slo_s, self.now_s + slo_s)
+        self.scheduler.suspects.queue_of(work.source).hasten(work, slo_s, self.now_s + slo_s)
         assert not self.is_background(work)
         self.decide()
 
@@ -135,14 +149,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         data.draw(st.sampled_from(self.waiting)).waiters[0].done = True
 
     @precondition(lambda self: any(self.flying.values()))
-    @rule(data=st.data(), seconds=st.sampled_from([0.0, 0.0002, 0.01, 0.3, 3.0]))
-    def finish_batch(self, data: st.DataObject, seconds: float) -> None:
+    @rule(data=st.data(), seconds=st.sampled_from([0.0, 0.0002, 0.01, 0.3, 3.0]), fails=st.sampled_from([0, 0, 1, 9]))
+    def finish_batch(self, data: st.DataObject, seconds: float, fails: int) -> None:
         self.now_s += seconds
         replica_id = data.draw(st.sampled_from(sorted(each for each, batches in self.flying.items() if batches)))
         batch = data.draw(st.sampled_from(self.flying[replica_id]))
         replica = self.scheduler.replicas[replica_id]
-        finished = self.scheduler.finished(replica, batch.id, self.now_s)
+        failed = range(min(fails, len(batch.works)))
+        finished = self.scheduler.finished(replica, batch.id, self.now_s, failed)
         assert finished is not None and finished[0] is batch and finished[1] >= 0
+        if len(self.scheduler.suspects.known) > 1:
+            assert {batch.works[row].source for row in failed} <= set(self.scheduler.suspects.by_name)
         assert self.scheduler.finished(replica, batch.id, self.now_s) is None
         self.flying[replica_id].remove(batch)
         self.decide()
@@ -166,7 +183,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         flown = [work for batch in self.flying.pop(replica_id) for work in batch.works]
         assert lost == [work for work in flown if work.waiters is not NOBODY]
         self.draining.discard(replica_id)
-        self.scheduler.queue.push_back(lost)
+        self.scheduler.push_back(lost)
         self.waiting += lost
         self.decide()
 
@@ -183,10 +200,14 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_exact(self) -> None:
-        queue = self.scheduler.queue
+        queue, suspects = self.scheduler.queue, self.scheduler.suspects
+        apart = [work for work in self.waiting if work.source in suspects.by_name]
+        assert (suspects.length, suspects.size_bytes) == (len(apart), sum(len(work.row) for work in apart))
         background = [work for work in self.waiting if self.is_background(work)]
-        assert (queue.length, queue.background) == (len(self.waiting) - len(background), len(background))
-        assert queue.size_bytes == sum(len(work.row) for work in self.waiting if not self.is_background(work))
+        others = len(self.waiting) - len(background) - len(apart)
+        assert (queue.length, queue.background) == (others, len(background))
+        size_bytes = sum(len(work.row) for work in self.waiting if not self.is_background(work))
+        assert queue.size_bytes + suspects.size_bytes == size_bytes
         assert all(work.lane for work in self.waiting)
         for lane in queue.lanes():
             assert lane.size_bytes == sum(len(work.row) for work in lane.works)

@@ -223,6 +223,17 @@ class DeadlineQueue:
             (taken.batch if work.is_wanted else taken.dropped).append(work)
         return taken
 
+    def take_of(self, source: str) -> list[Work]:
+        """Remove and return all work of one application, by deadline. Background work among it becomes ordinary."""
+        found: list[Work] = []
+        for lane in self._lanes_by_id.values():
+            found += [work for work in lane.works if work.source == source]
+            lane.works = deque([work for work in lane.works if work.source != source])
+        for work in found:
+            self._leave(work)
+            work.is_background = False
+        return sorted(found, key=_due_s)
+
     def clear(self) -> list[Work]:
         """Remove and return all work."""
         everything = [work for lane in self._lanes_by_id.values() for work in lane.works]

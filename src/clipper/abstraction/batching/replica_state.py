@@ -109,7 +109,8 @@ class ReplicaState:
                 better with their queries in it, unless the running batch is short.
         """
         running = next(iter(self.in_flight.values()))
-        if running.expected_s > AHEAD_BELOW_S or (will_ask_again and not running.is_short):
+        # A batch with bad rows takes longer than expected.
+        if running.source or running.expected_s > AHEAD_BELOW_S or (will_ask_again and not running.is_short):
             return False
         elapsed_s = now_s - max(running.sent_s, self.last_done_s)
         slow_s = running.expected_s * self.times.ratios(len(running.works))[-1]

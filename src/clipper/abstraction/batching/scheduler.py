@@ -5,8 +5,10 @@ their service times, the time. Decisions out: batches, drops, and when to decide
 """
 
 from bisect import bisect_left
+from collections.abc import Collection
 
 from clipper.abstraction.batching.arrival_rate import ArrivalRate
+from clipper.abstraction.batching.background import riders, rows_alone
 from clipper.abstraction.batching.controller import Controller
 from clipper.abstraction.batching.deadline_queue import MAX_DUE, DeadlineQueue, Lane, Taken
 from clipper.abstraction.batching.decision import Decision, wake_at
@@ -17,6 +19,8 @@ from clipper.abstraction.batching.probing import alone_s, copy_of, fresh_s, prob
 from clipper.abstraction.batching.replica_state import SHORT_S, ReplicaState
 from clipper.abstraction.batching.returns import LEAST_FIXED_S, Returns
 from clipper.abstraction.batching.service_times import ServiceTimes
+from clipper.abstraction.batching.small_batches import TIMER_LATE_S, until_larger_s
+from clipper.abstraction.batching.suspects import Suspects
 from clipper.abstraction.work import NOBODY, Work
 
 # Short batches come thousands of times a second: after the first 64, the scheduler learns from every eighth, and from
@@ -34,23 +38,10 @@ MAX_SHORT_WAIT_SHARE = 0.1
 # Near the replicas' capacity, a batch that would answer fewer queries a second than arrive waits for more, as long as
 # its deadlines allow. Below that load an idle replica is no loss, and a query leaves at once.
 NEAR_CAPACITY = 0.9
-WAITS_BELOW = 1.2
-# It stops waiting once it has this many times the queries that arrive during a batch's fixed time.
-WORTH_TIMES = 2.0
-# It also stops waiting if nothing has arrived for this many times the mean time between two queries.
-MAX_GAPS = 10.0
 # Long rows are left out of a batch if that multiplies the queries answered in time per second by at least this.
 WORTH_LEAVING = 1.05
 # A replica that is slower than the fastest one by this factor leaves queries that it cannot answer in time to it.
 SLOWER_TIMES = 1.2
-# A timer of the loop may be late by this much.
-TIMER_LATE_S = 0.001
-# If fewer predictions than this are expected during one batch, background work may use a replica more freely.
-QUIET_ARRIVALS = 0.05
-# A query that arrives while background work runs must be answerable within this share of its SLO.
-BACKGROUND_SHARE = 0.8
-# Background rows that may ride along with a batch of predictions, as a share of its size.
-RIDE_SHARE = 0.25
 
 # Under a controller the service time takes at most this share of the SLO in deciding who is late. So a
 # version whose every batch takes longer than the SLO still gets fresh queries, and its recovery is noticed.
@@ -67,6 +58,7 @@ class Scheduler:
 
     def __init__(self, max_length: int, max_bytes: int, delay_s: float, flow: Flow) -> None:
         self.queue = DeadlineQueue(max_length, max_bytes)
+        self.suspects = Suspects(self.queue, max_length, max_bytes)
         self.replicas: dict[str, ReplicaState] = {}
         self._delay_s = delay_s
         self._flow = flow
@@ -140,13 +132,29 @@ class Scheduler:
 
     def push(self, work: Work, now_s: float) -> tuple[bool, list[Work]]:
         """Queue new work. Return whether there was room, and the work that was expired to make room."""
-        if self.queue.push(work):
+        queue, source = self.queue, work.source
+        if queue.push(work) if source not in self.suspects.by_name else self.suspects.push(source, work):
             return True, []
-        expired = self.queue.expire(now_s)
-        return bool(expired) and self.queue.push(work), expired
+        expired = self.suspects.queue_of(source).expire(now_s)
+        return bool(expired) and self.push(work, now_s)[0], expired
 
-    def finished(self, replica: ReplicaState, batch_id: int, now_s: float) -> tuple[Batch, float] | None:
-        """Learn from a batch that came back. Return it with its service time in seconds, or None if it is unknown."""
+    def push_back(self, works: list[Work]) -> None:
+        """Queue work again whose replica was lost, or that failed beside another application's."""
+        for work in reversed(works):
+            self.suspects.queue_of(work.source).push_back([work])
+
+    @property
+    def has_work(self) -> bool:
+        return self.queue.length > 0 or self.queue.background > 0 or self.suspects.length > 0
+
+    def finished(
+        self, replica: ReplicaState, batch_id: int, now_s: float, failed: Collection[int] = ()
+    ) -> tuple[Batch, float] | None:
+        """Learn from a batch that came back. Return it with its service time in seconds, or None if it is unknown.
+
+        Args:
+            failed: rows for which the model failed.
+        """
         batch = replica.in_flight.pop(batch_id, None)
         if batch is None:
             return None
@@ -154,6 +162,13 @@ class Scheduler:
         began_s = batch.sent_s if batch.sent_s > replica.last_done_s else replica.last_done_s
         service_s = now_s - began_s
         size, times = len(batch.works), replica.times
+        if failed or self.suspects.by_name:
+            self.suspects.charge(batch.source, service_s)
+            self.suspects.judge(batch.works, failed)
+            if failed and size > 1:
+                # The model was called more than once, to find the bad rows: nothing is learned from that time.
+                replica.last_done_s, replica.last_size, replica.last_left = now_s, size, self.queue.length
+                return batch, service_s
         is_doubted = batch.is_probe or batch.expected_s > self._main_slo_s(self.queue.lanes())
         if is_doubted and 2 * service_s < batch.expected_s and size and times.is_known:
             # The replica was so slow that it is only probed now and then: one fast batch is enough to believe it again.
@@ -203,6 +218,8 @@ class Scheduler:
         first is nearly over. A replica of another node gets one if near ones would be too late (``nearness``)."""
         decision, queue = Decision([], [], []), self.queue
         self._returns.look(queue.arrivals, now_s)
+        if self.suspects.by_name:
+            self._send_suspects(now_s, decision)
         if not queue.length:
             if queue.background:
                 self._send_background(now_s, decision)
@@ -287,7 +304,9 @@ class Scheduler:
             if now_s + slow_s <= first_due_s:
                 # All are in time if they leave now. Decide whether they leave now, and how many go to this replica.
                 if size < limit and needed_per_s > NEAR_CAPACITY * replica.capacity_per_s:
-                    until_s = self._short_until_s(replica, size, row_bytes, needed_per_s, first_due_s)
+                    until_s = until_larger_s(
+                        replica.times, lanes, size, row_bytes, self._rate.per_s, needed_per_s, first_due_s
+                    )
                     if until_s > now_s:
                         wake_at(decision, until_s)
                         return False
@@ -295,7 +314,9 @@ class Scheduler:
                     size = replica.share(replicas, size, row_bytes)
                 taken = queue.take(0, size, lanes)
                 if not queue.length and queue.background:
-                    self._ride_along(replica, taken, first_due_s, now_s, decision)
+                    more = queue.take_background(riders(replica, taken.batch, queue, first_due_s, now_s))
+                    taken.batch += more.batch
+                    decision.late += more.dropped
                 self._send(replica, taken, now_s, decision)
                 return True
             choice, lanes = self._choose(replica, lanes, wait_s, now_s, needed_per_s, limit)
@@ -344,20 +365,6 @@ class Scheduler:
                 each.capacity_per_s = each.rows_per_s(slo_s)
         return self._rate.per_s * replica.capacity_per_s / sum(each.capacity_per_s for each in replicas)
 
-    def _short_until_s(
-        self, replica: ReplicaState, size: int, row_bytes: float, needed_per_s: float, first_due_s: float
-    ) -> float:
-        """Near capacity, return until when a batch of all that waits should wait for more; a past time if not."""
-        times = replica.times
-        if size >= WAITS_BELOW * needed_per_s * times.mean_s(size, size * row_bytes):
-            return 0.0
-        if size >= WORTH_TIMES * self._rate.per_s * times.fixed_s:
-            return 0.0  # arrivals during the wait would not make up for it
-        # The rate may come from clients that wait for this very answer, or from before a pause. Then nobody arrives,
-        # and the batch would wait in vain for a deadline that may be seconds away.
-        paused_s = max([lane.works[-1].arrival_s for lane in self.queue.lanes()]) + MAX_GAPS / self._rate.per_s
-        return min(paused_s, first_due_s - times.slow_s(size + 1, (size + 1) * row_bytes) - TIMER_LATE_S)
-
     def _delayed_until_s(self, replica: ReplicaState, waiting: int, limit: int, now_s: float) -> float:
         """Return until when a batch that is not full waits: for its configured delay, or for returning clients."""
         until_s = 0.0
@@ -400,31 +407,19 @@ class Scheduler:
         for replica in sorted(replicas, key=lambda one: one.is_far) if self._is_mixed else replicas:
             if replica.in_flight or replica.is_draining or not self.queue.background:
                 continue
-            times, row_bytes = replica.times, self.queue.background_row_bytes
-            spare_s = BACKGROUND_SHARE * self.slo_s - times.slow_s(1, row_bytes)
-            is_quiet = self._rate.per_s * times.mean_s(1) < QUIET_ARRIVALS
-            if is_quiet:
-                spare_s = max(spare_s, self.slo_s / 2)
-            size = max(min(replica.limit, int(times.rows_within(spare_s, row_bytes))), int(is_quiet))
+            size = rows_alone(replica, self.queue.background_row_bytes, self._rate.per_s, self.slo_s)
             if size:
                 self._send(replica, self.queue.take_background(size), now_s, decision)
             else:
                 wake_at(decision, now_s + self.slo_s)
 
-    def _ride_along(
-        self, replica: ReplicaState, taken: Taken, first_due_s: float, now_s: float, decision: Decision
-    ) -> None:
-        """Add background work to a batch of all waiting predictions, as far as it makes none of them late."""
-        size = len(taken.batch)
-        more = min(int(size * RIDE_SHARE), replica.limit - size)
-        size_bytes = 0.0
-        if self.queue.varies:
-            size_bytes = sum([len(work.row) for work in taken.batch]) + more * self.queue.background_row_bytes
-        slow_s = replica.times.slow_s(size + more, size_bytes)
-        if more > 0 and now_s + replica.rest_s(now_s) + slow_s <= first_due_s:
-            riders = self.queue.take_background(more)
-            taken.batch += riders.batch
-            decision.late += riders.dropped
+    def _send_suspects(self, now_s: float, decision: Decision) -> None:
+        """Send work of applications whose inputs failed, each in batches of its own, as far as it is their turn."""
+        suspects = self.suspects
+        decision.late += suspects.expire(now_s)
+        for replica in self.replicas.values():
+            while not replica.in_flight and not replica.is_draining and suspects.is_their_turn:
+                self._send(replica, suspects.take(replica.times.mean_s(1), self.slo_s), now_s, decision)
 
     def _sort_out(self, taken: Taken, met_s: float, decision: Decision) -> None:
         """Split dropped work into late and shed. Work due before ``met_s`` would be late even if it were sent alone."""
@@ -444,7 +439,10 @@ class Scheduler:
         size_bytes = sum([len(work.row) for work in works]) if self.queue.varies else 0
         expected_s, median_s, _ = replica.times.outlook(size, size_bytes)
         was_full = replica.controller is not None and size >= replica.controller.limit
-        batch = Batch(self._next_id, works, now_s, expected_s, size_bytes, was_full, median_s < SHORT_S, is_probe)
+        source = works[0].source if works[0].source in self.suspects.by_name else ""
+        batch = Batch(
+            self._next_id, works, now_s, expected_s, size_bytes, was_full, median_s < SHORT_S, is_probe, source
+        )
         replica.asked_s = now_s
         replica.in_flight[batch.id] = batch
         decision.batches.append((replica, batch))

@@ -1,0 +1,130 @@
+"""Applications whose inputs fail, apart from the others on the same version."""
+
+import heapq
+from math import inf
+
+import pytest
+
+from clipper.abstraction.batching.deadline_queue import DeadlineQueue
+from clipper.abstraction.batching.flow import Batch, Flow
+from clipper.abstraction.batching.scheduler import Scheduler
+from clipper.abstraction.batching.suspects import LEAST_CLEAN, MOST_ROWS, QUEUE_SHARE, Suspects
+from works import make_work
+
+
+def make_suspects(*names: str, max_length: int = 1000) -> Suspects:
+    suspects = Suspects(DeadlineQueue(max_length, 1 << 20), max_length, 1 << 20)
+    for name in names:
+        assert not suspects.meet(name)
+    return suspects
+
+
+def answer(suspects: Suspects, source: str, rows: int, *failed: int) -> None:
+    suspects.judge([make_work(b"", source=source) for _ in range(rows)], failed)
+
+
+def test_an_application_alone_is_never_apart() -> None:
+    suspects = make_suspects("x")
+    answer(suspects, "x", 8, 0, 1)
+    assert not suspects.meet("x")
+
+
+def test_what_waits_of_a_suspect_leaves_the_others_queue_and_comes_back_with_trust() -> None:
+    trusted = DeadlineQueue(1000, 1 << 20)
+    suspects = Suspects(trusted, 1000, 1 << 20)
+    for source in ("x", "y", "x"):
+        suspects.meet(source)
+        trusted.push(make_work(b"row", source=source))
+    answer(suspects, "x", 8, 3)
+    assert suspects.meet("x") and not suspects.meet("y")
+    assert (trusted.length, suspects.length, suspects.size_bytes) == (1, 2, 6)
+    answer(suspects, "x", LEAST_CLEAN - 1)
+    assert suspects.meet("x")
+    answer(suspects, "x", 1)
+    assert not suspects.meet("x") and (trusted.length, suspects.length) == (3, 0)
+
+
+def test_each_relapse_takes_twice_as_many_clean_rows() -> None:
+    suspects = make_suspects("x", "y")
+    for needed in (LEAST_CLEAN, 2 * LEAST_CLEAN, 4 * LEAST_CLEAN):
+        answer(suspects, "x", 1, 0)
+        answer(suspects, "x", needed - 1)
+        assert suspects.meet("x")
+        answer(suspects, "x", 1)
+        assert not suspects.meet("x")
+
+
+def test_batches_grow_while_they_are_clean_and_begin_at_one_row_after_a_failure() -> None:
+    suspects = make_suspects("x", "y")
+    answer(suspects, "x", 4, 1)
+    sizes = []
+    for _ in range(6):
+        for _ in range(30 - suspects.length):
+            suspects.push("x", make_work(b"", source="x"))
+        batch = suspects.take(0.0001, 1.0).batch
+        sizes.append(len(batch))
+        suspects.judge(batch, [])
+    assert sizes == [1, 2, 4, 8, MOST_ROWS, MOST_ROWS]
+    answer(suspects, "x", MOST_ROWS, 5)
+    assert len(suspects.take(0.0001, 1.0).batch) == 1
+
+
+@pytest.mark.parametrize(("one_row_s", "rows"), [(0.0, 1), (0.1, 1), (0.01, 3), (0.004, 6), (0.0001, MOST_ROWS)])
+def test_finding_all_bad_rows_of_a_batch_takes_a_quarter_of_the_slo(one_row_s: float, rows: int) -> None:
+    suspects = make_suspects("x", "y")
+    answer(suspects, "x", 1, 0)
+    answer(suspects, "x", 1), answer(suspects, "x", 2), answer(suspects, "x", 4), answer(suspects, "x", 8)
+    for _ in range(30):
+        suspects.push("x", make_work(b"", source="x"))
+    taken = len(suspects.take(one_row_s, 0.2).batch)
+    assert taken == rows and (rows == 1 or (2 * taken - 1) * one_row_s <= 0.2 / 4)
+
+
+def test_a_suspects_backlog_is_bounded() -> None:
+    suspects = make_suspects("x", "y", max_length=160)
+    answer(suspects, "x", 1, 0)
+    accepted = [suspects.push("x", make_work(b"", source="x")) for _ in range(12)]
+    assert accepted == [True] * (160 // QUEUE_SHARE) + [False] * (12 - 160 // QUEUE_SHARE)
+
+
+@pytest.mark.parametrize(("bad_at_once", "every_s"), [(10, 0.05), (1, 0.005), (100, 0.1), (200, 1.0)])
+@pytest.mark.parametrize("slo_s", [0.05, 0.1])
+def test_an_application_of_bad_inputs_delays_another_ones_query_by_one_batch(
+    bad_at_once: int, every_s: float, slo_s: float
+) -> None:
+    """A model of 4 ms, with halved batches. y asks 50 times a second beside 200 to 1,000 of x."""
+    row_s, until_s = 0.004, 20.0
+    scheduler = Scheduler(16_384, 1 << 30, 0.0, Flow())
+    scheduler.set_slo(slo_s)
+    replica = scheduler.add_replica("0", 1024)
+    for name in ("x", "y"):
+        scheduler.suspects.meet(name)
+    events: list[tuple[float, int, str, Batch | None]] = [(0.0, 0, "x", None), (0.003, 1, "y", None)]
+    order, asked, in_time, spent_s = 2, 0, 0, {"x": 0.0, "y": 0.0}
+    wake_s = inf
+    while min(events[0][0], wake_s) < until_s:
+        if wake_s < events[0][0]:
+            now_s, name, batch = wake_s, "", None
+        else:
+            now_s, _, name, batch = heapq.heappop(events)
+        if batch is not None:
+            failed = [row for row, work in enumerate(batch.works) if work.source == "x"]
+            assert scheduler.finished(replica, batch.id, now_s, failed) is not None
+            in_time += sum(work.source == "y" and now_s <= work.due_s for work in batch.works)
+        elif name:
+            count, gap_s = (bad_at_once, every_s) if name == "x" else (1, 0.02)
+            for _ in range(count):
+                work = make_work(b"", now_s, slo_s, name)
+                asked += name == "y"
+                scheduler.push(work, now_s)
+            heapq.heappush(events, (now_s + gap_s, order, name, None))
+            order += 1
+        decision = scheduler.decide(now_s)
+        wake_s = inf if decision.wake_s is None else decision.wake_s
+        for _, sent in decision.batches:
+            bad = sum(work.source == "x" for work in sent.works)
+            calls = 1 if len(sent.works) == 1 or not bad else min(2 * len(sent.works) - 1, 62)
+            spent_s["x" if bad else "y"] += calls * row_s
+            heapq.heappush(events, (now_s + calls * row_s, order, "", sent))
+            order += 1
+    assert in_time >= 0.97 * asked
