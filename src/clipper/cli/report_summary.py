@@ -10,7 +10,7 @@ from clipper.tls.expiry import duration
 
 COLUMNS = (
     "model",
-    "share",
+    "chosen now",
     "feedback",
     "mean loss",
     "interval",
