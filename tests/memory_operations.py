@@ -83,6 +83,7 @@ class MemoryOperations:
         self.upload_errors: list[str] = []
         self.applications: dict[str, Application] = {}
         self.contexts: list[str] = []
+        self.checked: list[Deployment] = []
         self.versions: dict[str, dict[str, Version]] = {}
         self.deployments: list[Deployment] = []
         self.made: dict[str, dict[str, Deployment]] = {}
@@ -173,6 +174,12 @@ class MemoryOperations:
         if name not in self.applications:
             raise NotFound(f"no application {name!r}")
         return self.applications[name]
+
+    async def check_application(self, new: NewApplication) -> None:
+        check_name("application", new.name)
+
+    async def check_deployment(self, deployment: Deployment) -> None:
+        self.checked.append(deployment)
 
     async def create_application(self, new: NewApplication) -> Application:
         check_name("application", new.name)

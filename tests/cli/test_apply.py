@@ -114,15 +114,38 @@ def test_what_is_exported_changes_nothing(clipper: Command, folder: Path, client
     assert key_names(client) == ["web"]
 
 
-def test_dry_run_and_diff_show_and_do_nothing(clipper: Command, client: Clipper, folder: Path) -> None:
-    before = client.models(), client.applications()
+def test_dry_run_and_diff_show_and_do_nothing(clipper: Command, folder: Path) -> None:
+    before = succeed(clipper("export"))
     changed = FILE.replace("slo_ms: 20000, default_output", "slo_ms: 10000, default_output")
     changed = changed.replace("data: offset.txt", "cpus: 1")
     told = succeed(apply(clipper, folder, changed, "--dry-run"))
     assert "application app: changes it (slo_ms)" in told and "nothing was done: 2 steps to do" in told
     told = succeed(apply(clipper, folder, changed, "--diff"))
     assert "  slo_ms: 20000.0 → 10000.0\n" in told and "  cpus: none → 1.0\n" in told
-    assert (client.models(), client.applications()) == before
+    assert succeed(clipper("export")) == before
+
+
+def test_a_dry_run_checks_as_the_server_would(clipper: Command, folder: Path) -> None:
+    before = succeed(clipper("export"))
+    lines = FILE.splitlines()
+    line = next(number for number, text in enumerate(lines, 1) if text.strip().startswith("app:"))
+    for new, why in (("policy: exp33", "exp33"), ("policy: linucb", "features"), ("loss: abs", "abs")):
+        wrong = FILE.replace("default_output: -1", f"default_output: -1, {new}")
+        assert wrong != FILE
+        for options in (("--dry-run",), ("--diff", "--exit-code"), ()):
+            refused = apply(clipper, folder, wrong, *options)
+            assert refused.returncode == 1, refused.stdout
+            assert f"other.yaml:{line}" in refused.stderr and why in refused.stderr
+    assert succeed(clipper("export")) == before
+
+
+def test_drift_has_a_status_of_its_own(clipper: Command, folder: Path) -> None:
+    assert apply(clipper, folder, FILE, "--dry-run", "--exit-code").returncode == 0
+    changed = FILE.replace("default_output: -1", "default_output: -2")
+    assert apply(clipper, folder, changed, "--dry-run", "--exit-code").returncode == 2
+    assert apply(clipper, folder, changed, "--diff", "--exit-code").returncode == 2
+    assert apply(clipper, folder, changed, "--dry-run").returncode == 0
+    assert apply(clipper, folder, changed, "--exit-code").returncode == 2
 
 
 @pytest.mark.usefixtures("as_it_was")

@@ -1,7 +1,7 @@
 """The facts that a plan is made from: what the file's models are, packed, and what the server has."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from clipper.manifest.document import Fault
 from clipper.manifest.manifest import Manifest, WantedApplication, WantedVersion
 from clipper.manifest.plan import Packed
 from clipper.packaging import Artifact, package, package_code
+from clipper.settings.application import Configured, NewApplication
 from clipper.settings.version import Deployment
 
 # Beside the file: the tars of artifacts that it names by their digests.
@@ -60,7 +61,10 @@ def _named_artifact(sha256: str, folder: Path, **fields: Any) -> AbstractContext
 
 
 def pack_all(wanted: Manifest, folder: Path, clipper: Clipper) -> tuple[Packed, list[Fault]]:
-    """Pack each model and each policy's code once, to know what it is; the packed files are removed again."""
+    """Pack each model and each policy's code once, to know what it is; the packed files are removed again.
+
+    The server checks each as it would when it is deployed or created, so that nothing is begun that cannot be done.
+    """
     faults: list[Fault] = []
     manager = clipper.status().manager
     versions: dict[str, dict[str, Any]] = {}
@@ -68,6 +72,8 @@ def pack_all(wanted: Manifest, folder: Path, clipper: Clipper) -> tuple[Packed, 
         try:
             with packed_version(version, folder) as artifact:
                 _check_is_there(artifact, clipper)
+                with suppress(NotFound):  # a server of before checks nothing
+                    clipper.check_deployment(artifact, version=version.name, **version.settings)
                 versions[version.path] = deployment_fields(artifact) | {"manager": manager}
         except ClipperError as error:
             faults.append(Fault(version.place, version.path, str(error)))
@@ -78,9 +84,21 @@ def pack_all(wanted: Manifest, folder: Path, clipper: Clipper) -> tuple[Packed, 
                 if code is not None:
                     _check_is_there(code, clipper)
                     codes[application.name] = code.digest
+                with suppress(NotFound):  # as above
+                    clipper.check_application(new_application(application, codes.get(application.name)))
         except ClipperError as error:
             faults.append(Fault(application.place, application.path, str(error)))
     return Packed(versions, codes), faults
+
+
+def new_application(wanted: WantedApplication, code: str | None) -> NewApplication:
+    """The application that a file says, as a server gets it."""
+    given = {name: value for name, value in wanted.settings.items() if name != "code"}
+    for kind in ("policy", "loss"):
+        parameters = given.pop(f"{kind}_parameters", {})
+        if kind in given:
+            given[kind] = Configured(given[kind], dict(parameters))
+    return NewApplication(name=wanted.name, links=wanted.links, code=code, **given)
 
 
 def deployment_fields(artifact: Artifact) -> dict[str, Any]:

@@ -19,6 +19,9 @@ def apply(
     diff: Annotated[
         bool, typer.Option("--diff", help="Show the old and new value of each setting, and do nothing.")
     ] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="With --dry-run or --diff: exit 2 if there is something to do.")
+    ] = False,
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete what the file does not name, of the sections that it has.")
     ] = False,
@@ -30,12 +33,16 @@ def apply(
     # No other command pays for its libraries.
     from clipper.cli.manifest_file import ManifestFile
 
+    if exit_code and not (dry_run or diff):
+        raise typer.BadParameter("tells of what would be done: add --dry-run or --diff", param_hint="'--exit-code'")
     out, wanted = Output(as_json), ManifestFile(file)
     with Clipper.connect(url, home) as clipper:
         result = wanted.apply(clipper, out, only_show=dry_run or diff, diff=diff, prune=prune)
     out.done(result.as_json, result.text)
     if not result.is_done:
         raise typer.Exit(1)
+    if exit_code and result.as_json["plan"]:
+        raise typer.Exit(2)
 
 
 def export(

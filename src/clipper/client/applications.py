@@ -62,6 +62,13 @@ class Applications(Calls):
         )
         return self._ask(Application, "POST", "/applications", new)
 
+    def check_application(self, new: NewApplication) -> None:
+        """Raise what creating the application, or changing one to it, would raise; nothing is changed.
+
+        Models that the server does not have yet do not count, nor does code that it does not have.
+        """
+        self._send("POST", "/checks/application", new)
+
     def applications(self) -> list[Application]:
         return self._ask(list[Application], "GET", "/applications")
 

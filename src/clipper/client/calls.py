@@ -54,8 +54,11 @@ class Calls:
     def _ask(
         self, kind: type[T], method: str, path: str, body: Struct | None = None, timeout_s: float = SETTLE_TIMEOUT_S
     ) -> T:
+        return msgspec.json.decode(self._send(method, path, body, timeout_s), type=kind)
+
+    def _send(self, method: str, path: str, body: Struct | None, timeout_s: float = SETTLE_TIMEOUT_S) -> bytes:
         content = None if body is None else msgspec.json.encode(body, enc_hook=to_list)
-        return msgspec.json.decode(self._management.call(method, path, content, timeout_s), type=kind)
+        return self._management.call(method, path, content, timeout_s)
 
     def _upload(self, artifact: Artifact, report: Callable[[str], None]) -> None:
         path = f"/artifacts/{artifact.digest}"

@@ -75,26 +75,17 @@ class Models(Calls):
         )
         with packed as artifact:
             self._upload(artifact, report)
-            options: dict[str, Any] = {**settings}
-            # On the wire the options of batching are one struct.
-            batching = {one.name: options.pop(one.keyword) for one in settings_of(Batching) if one.keyword in options}
-            deployment = Deployment(
-                artifact=artifact.digest,
-                loader=artifact.loader,
-                target=artifact.target,
-                data=artifact.data,
-                framework=artifact.framework,
-                requirements=artifact.requirements,
-                needs=artifact.needs,
-                batching=Batching(**batching),
-                **options,
-            )
+            deployment = _deployment(artifact, settings)
         made = self._ask(Version, "POST", f"/models/{part(name)}/versions", deployment)
         if not wait:
             return made
         report(f"starting {name}:{made.version}")
         timeout_s = MOST_START_TIMES * deployment.start_timeout_s + SETTLE_TIMEOUT_S
         return self.wait_until_ready(name, made.version, timeout_s, report)
+
+    def check_deployment(self, artifact: Artifact, **settings: Unpack[DeploymentOptions]) -> None:
+        """Raise what deploying the artifact would raise before it starts; nothing is sent or changed."""
+        self._send("POST", "/checks/deployment", _deployment(artifact, settings))
 
     def wait_until_ready(
         self,
@@ -217,6 +208,23 @@ class Models(Calls):
 def places(after: Logs | None) -> list[str]:
     """Where an earlier answer ends, as the parameter ``after``."""
     return [] if after is None else [f"{name}={place}" for name, place in after.places.items()]
+
+
+def _deployment(artifact: Artifact, settings: DeploymentOptions) -> Deployment:
+    options: dict[str, Any] = {**settings}
+    # On the wire the options of batching are one struct.
+    batching = {one.name: options.pop(one.keyword) for one in settings_of(Batching) if one.keyword in options}
+    return Deployment(
+        artifact=artifact.digest,
+        loader=artifact.loader,
+        target=artifact.target,
+        data=artifact.data,
+        framework=artifact.framework,
+        requirements=artifact.requirements,
+        needs=artifact.needs,
+        batching=Batching(**batching),
+        **options,
+    )
 
 
 def _because(version: Version) -> str:

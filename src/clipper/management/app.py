@@ -12,6 +12,7 @@ from clipper.management.description import Description
 from clipper.management.operations import Operations
 from clipper.management.routes.applications import Applications
 from clipper.management.routes.artifacts import Artifacts
+from clipper.management.routes.checks import Checks
 from clipper.management.routes.keys import Keys
 from clipper.management.routes.models import Models, Versions
 from clipper.management.routes.replicas import Replicas
@@ -30,7 +31,18 @@ def create_app(operations: Operations) -> Litestar:
     It does not check who calls: ``gate`` does.
     """
     return Litestar(
-        route_handlers=[Applications, Artifacts, Keys, Models, Versions, Replicas, SeriesOfLate, Server, Tokens],
+        route_handlers=[
+            Applications,
+            Artifacts,
+            Checks,
+            Keys,
+            Models,
+            Versions,
+            Replicas,
+            SeriesOfLate,
+            Server,
+            Tokens,
+        ],
         dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
         exception_handlers={
             ClipperError: clipper_error,

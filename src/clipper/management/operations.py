@@ -73,6 +73,12 @@ class Operations(Protocol):
     async def create_application(self, new: NewApplication) -> Application:
         """Returns once every worker serves it."""
 
+    async def check_application(self, new: NewApplication) -> None:
+        """Raise what creating it, or changing an application to it, would raise.
+
+        Models that are not there yet do not count, nor does code that was not uploaded: they may come before it.
+        """
+
     async def change_application(self, name: str, change: ApplicationChange) -> Application: ...
 
     async def delete_application(self, name: str) -> None:
@@ -121,6 +127,9 @@ class Operations(Protocol):
 
         It is shown as ``ready`` only once every worker serves it and, if that was requested, it is current.
         """
+
+    async def check_deployment(self, deployment: Deployment) -> None:
+        """Raise what ``deploy`` would raise. Its artifact counts only if it is there: it may come before it."""
 
     async def get_version(self, model: str, version: str) -> Version: ...
 

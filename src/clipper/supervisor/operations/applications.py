@@ -15,7 +15,7 @@ from clipper.registry.records import ApplicationRecord
 from clipper.registry.store import DeleteApplication, ForgetLater, Put
 from clipper.rollout import newcomers, wanted
 from clipper.selection.learning.parameters import check_number
-from clipper.settings.application import MAX_COST, ApplicationChange, Link, NewApplication
+from clipper.settings.application import MAX_COST, ApplicationChange, Link, NewApplication, Selection
 from clipper.settings.fields import check_ranges, given, shared
 from clipper.supervisor.operations import rules
 from clipper.supervisor.operations.parts import Parts
@@ -23,10 +23,12 @@ from clipper.supervisor.operations.selections import changed_selection, check_fe
 from clipper.supervisor.operations.views import application_view, policy_view
 from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S
 from clipper.supervisor.rollout.servable import check_json
-from clipper.types import MAX_CONTEXT_LENGTH, InputType, check_name
+from clipper.types import MAX_CONTEXT_LENGTH, DType, InputType, ModelId, check_name
 
 # A query may ask all of an application's links.
 MAX_LINKS = 64
+# Stands for the type of inputs of an application whose models are not there yet: any policy takes it.
+UNKNOWN_TYPE = InputType(DType.FLOAT64, (1,))
 # With texts of the greatest length, some MB.
 MAX_LISTED_CONTEXTS = 10_000
 
@@ -84,14 +86,35 @@ class ApplicationOperations:
         check_name("application", new.name)
         self._check_is_new(new.name)
         check_ranges(new)
-        values = shared(new, ApplicationRecord)
-        values |= {"input_type": self._input_type(new), "default_output": _default_text(new.default_output)}
-        record = ApplicationRecord(**values, selection=new_selection(new))
-        self._check_links(record)
-        record = await self._checked_selection(record)
+        record = await self._checked(_record(new, self._input_type(new)))
         # Checked again: the check before may have taken a while.
         self._check_is_new(new.name)
         return await self._store(replace(record, id=self._catalog.new_application_id(new.name)))
+
+    async def check_application(self, new: NewApplication) -> None:
+        check_name("application", new.name)
+        check_ranges(new)
+        new = replace(new, links=tuple(link for link in new.links if self._is_there(link)))
+        if new.code is not None and not self._artifacts.renew(new.code):
+            # It is tried once it is there.
+            new = replace(new, policy=Selection().policy, loss=Selection().loss, code=None)
+        try:
+            input_type = self._input_type(new)
+        except (Conflict, InvalidArgument):
+            if new.input_type is not None:
+                raise
+            # The first link's model will say it.
+            new, input_type = replace(new, links=()), str(UNKNOWN_TYPE)
+        self._reconciler.check_servable(await self._checked(_record(new, input_type)))
+
+    def _is_there(self, link: Link) -> bool:
+        return link.model in self._catalog.models and (
+            link.version is None or ModelId(link.model, link.version) in self._catalog.versions
+        )
+
+    async def _checked(self, record: ApplicationRecord) -> ApplicationRecord:
+        self._check_links(record)
+        return await self._checked_selection(record)
 
     async def change_application(self, name: str, change: ApplicationChange) -> Application:
         before = self._catalog.application(name)
@@ -219,6 +242,12 @@ class ApplicationOperations:
                 "wait until it is ready, or declare the application's input_type"
             )
         return known
+
+
+def _record(new: NewApplication, input_type: str) -> ApplicationRecord:
+    values = shared(new, ApplicationRecord)
+    values |= {"input_type": input_type, "default_output": _default_text(new.default_output)}
+    return ApplicationRecord(**values, selection=new_selection(new))
 
 
 def _problem(asked: Sequence[ApplicationStatistics]) -> str | None:

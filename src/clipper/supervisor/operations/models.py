@@ -97,6 +97,10 @@ class ModelOperations:
         self._reconciler.wake()
         return self._views.version(record, {})
 
+    async def check_deployment(self, deployment: Deployment) -> None:
+        deployment = replace(deployment, manager=deployment.manager or self._default_manager)
+        self._check(deployment, is_sent=self._artifacts.renew(deployment.artifact))
+
     async def rollback(self, model: str, version: str | None, allow_stopped: bool) -> Model:
         """Bounded by the version's own start timeout, and the time that its environment may take to be built.
 
@@ -183,19 +187,19 @@ class ModelOperations:
     def _versions_of(self, models: Sequence[str]) -> list[ModelId]:
         return [record.id for name in models for record in self._catalog.versions_of(name)]
 
-    def _check(self, deployment: Deployment) -> None:
-        """Raises RequestError if a value is not valid, or the artifact is not here."""
+    def _check(self, deployment: Deployment, *, is_sent: bool = True) -> None:
+        """Raises RequestError if a value is not valid, or, if it was sent, the artifact lacks what is named."""
         _check_texts(deployment)
         target = deployment.target if deployment.loader in ("file", "binary") else ""
-        self._artifacts.check_inside(deployment.artifact, target)
+        for path in (target, deployment.data, deployment.requirements):
+            if is_sent and path is not None:
+                self._artifacts.check_inside(deployment.artifact, path)
         if deployment.loader == "import" and not all(deployment.target.partition(":")):
             raise InvalidArgument(f"target {deployment.target!r} is not valid: expected module:attribute")
         if deployment.loader == "binary" and deployment.python is not None:
             raise InvalidArgument("python is for models that Clipper's own runtime loads: a program brings its own")
         self._check_environment(deployment)
         self._manager.check(deployment.manager or self._default_manager, deployment)
-        if deployment.data is not None:
-            self._artifacts.check_inside(deployment.artifact, deployment.data)
         _check_framework(deployment)
         if deployment.input_type is not None:
             rules.checked_type(deployment.input_type)
@@ -208,8 +212,6 @@ class ModelOperations:
     def _check_environment(self, deployment: Deployment) -> None:
         if deployment.loader == "binary" and (deployment.requirements or deployment.needs):
             raise InvalidArgument("requirements are for models that Clipper's own runtime loads: a program has its own")
-        if deployment.requirements is not None:
-            self._artifacts.check_inside(deployment.artifact, deployment.requirements)
         check_range("the number of needs", len(deployment.needs), 0, MAX_NEEDS)
         for need in deployment.needs:
             if not _NEED.fullmatch(need):
