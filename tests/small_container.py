@@ -34,9 +34,11 @@ class Batch:
         ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
         return [bytes(self.predict.payload[end - size : end]) for end, size in zip(ends, sizes)]
 
-    def answer(self, outputs: Sequence[bytes], failures: Mapping[int, str] | None = None) -> None:
+    def answer(
+        self, outputs: Sequence[bytes], failures: Mapping[int, str] | None = None, evaluation_us: int = 0
+    ) -> None:
         text = b"\n".join(outputs)
-        self.caller.write(messages.encode_results(self.id, len(outputs), text, failures=failures))
+        self.caller.write(messages.encode_results(self.id, len(outputs), text, evaluation_us, failures))
 
     def fail(self, message: str) -> None:
         self.caller.write(messages.encode_error(self.id, message))

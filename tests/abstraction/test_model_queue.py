@@ -378,3 +378,20 @@ def test_a_batch_waits_for_its_delay_and_no_longer(run: Callable[..., None]) -> 
             await until_async(lambda: not bench.queue.replica_statistics()[0].in_flight)
 
     run(scenario, Batching("fixed", 8, delay_ms=50_000.0))
+
+
+def test_an_input_that_took_longer_than_the_slo_is_not_remembered(run: Callable[..., None]) -> None:
+    """A new replica would be warmed up with it, and be away for as long."""
+
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        bench.queue.set_slo(2.0)
+        for row, evaluation_us in ((b"a" * 8, 1_999_000), (b"b" * 8, 8_000_000)):
+            waiter = bench.ask(row)
+            await until_async(lambda: container.batches)
+            container.take().answer([b"1"], evaluation_us=evaluation_us)
+            await until_async(lambda waiter=waiter: waiter.done)
+        assert bench.queue.recent_row == b"a" * 8
+
+    run(scenario)

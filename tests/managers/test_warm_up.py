@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import clipper.managers.warm_up as warming
 from clipper.containers.protocol.frames import Kind, Splitter
 from clipper.containers.protocol.messages import (
     decode_predict,
@@ -18,7 +19,16 @@ from clipper.containers.protocol.messages import (
 )
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
-from clipper.managers.warm_up import MAX_MADE_BYTES, WARM_UP_ROWS, Sample, made_row, warm_up, warm_up_sizes
+from clipper.managers.warm_up import (
+    MAX_MADE_BYTES,
+    MAX_SEVERAL_S,
+    WARM_UP_ROWS,
+    Sample,
+    made_row,
+    rows_in_time,
+    warm_up,
+    warm_up_sizes,
+)
 from clipper.runtime.inputs import input_reader
 from clipper.types import InputType
 from scripted_container import WELCOME, against
@@ -65,6 +75,28 @@ def test_no_row_is_made_where_nothing_says_what_an_input_is() -> None:
     assert len(made_row(InputType.parse(f"uint8[{MAX_MADE_BYTES}]")) or b"") == MAX_MADE_BYTES
     assert made_row(InputType.parse(f"uint8[{MAX_MADE_BYTES + 1}]")) is None
     assert made_row(InputType.parse("uint8[*,*,*,*,*,*,*,*]")) is None
+
+
+@pytest.mark.parametrize(
+    ("one_row_s", "rows"),
+    [(0.0, WARM_UP_ROWS), (MAX_SEVERAL_S / WARM_UP_ROWS, WARM_UP_ROWS), (MAX_SEVERAL_S / 3.5, 3), (8.0, 0)],
+)
+def test_several_rows_are_evaluated_only_if_they_take_little_time(one_row_s: float, rows: int) -> None:
+    assert rows_in_time(WARM_UP_ROWS, one_row_s) == rows
+
+
+def test_an_input_that_takes_seconds_is_not_evaluated_eight_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is twice: the first call might have loaded something."""
+    monkeypatch.setattr(warming, "MAX_SEVERAL_S", 0.0)
+    batches: list[int] = []
+
+    async def test(address: ReplicaAddress) -> None:
+        assert await warm_up(address, WELCOME, SAMPLE, batches.append) is None
+
+    against(tmp_path, after_hello(lambda frame_id: encode_results(frame_id, 1, b"1")), test)
+    assert batches == [1, 1]
 
 
 def after_hello(answer: Callable[[int], bytes]) -> Callable[[int, int], bytes]:

@@ -66,7 +66,7 @@ class ModelQueue:
         self._turn_is_due = False
         self._wake = Alarm(self._loop, self._take_turn)
         self._notices = FailureNotices(model.name, self._loop)
-        self.recent_row: bytes | None = None  # the latest answered: nobody is to reuse one that kills containers
+        self.recent_row: bytes | None = None  # the latest answered: it kills no container
         self.recent_output: Output | None = None
         self.output_type: InputType | None = None  # None if the container does not declare it
         self.compute_time = ComputeTime()
@@ -333,7 +333,10 @@ class ModelQueue:
         for work, output in zip(works, answered):
             work.output = output
         if answered:
-            self.recent_row, self.recent_output = works[0].row, answered[0]
+            self.recent_output = answered[0]
+            # A new replica is warmed up with it, and must not be away for as long as an input that is always late.
+            if results.evaluation_us < 1e6 * self._scheduler.slo_s:
+                self.recent_row = works[0].row
             self._settle_in_turns(works, answered, step)
 
     def _settle_in_turns(self, works: Sequence[Work], outputs: Sequence[Output], step: int) -> None:

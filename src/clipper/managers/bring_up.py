@@ -76,7 +76,7 @@ class BringUp:
 
         A failure on a sample that did not come with the deployment is only logged, and noted if Clipper made the
         sample. If a sample kills the container, ``warm_up_rows`` says so, and the next start sends fewer rows; if a
-        made row takes too long, none.
+        row that did not come with the deployment takes too long, none.
         """
         now_s, time = asyncio.get_running_loop().time(), self._time
         # A model that took long to load may take long to warm up, on the same busy machine.
@@ -91,10 +91,11 @@ class BringUp:
         except RequestError as error:
             raise ContainerFailed(f"the sample for {self._note.slot.model_id} is not valid: {error}") from error
         except TimeoutError:
-            if sample is not None and sample.origin == "made":
+            if sample is not None and sample.origin != "given":
                 # It still computes on them, and no query would be answered meanwhile.
                 self.warm_up_rows = 1
-                raise await self._failed("did not finish its warm-up with rows that Clipper made in time") from None
+                rows = "rows that Clipper made" if sample.origin == "made" else "the input of a recent query"
+                raise await self._failed(f"did not finish its warm-up with {rows} in time") from None
             raise await self._failed(f"did not finish its warm-up {self._in_time}") from None
         if sample is None:
             return

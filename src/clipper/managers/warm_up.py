@@ -3,6 +3,7 @@
 What a model loads, compiles or fills in its first calls then makes no query late.
 """
 
+import asyncio
 import math
 import struct
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from clipper.types import DType, InputType, ModelId
 
 # Frameworks that compile for the shape of a batch do so for one row, and once more for several.
 WARM_UP_ROWS = 8
+# A batch of several rows is left out if it is expected to take longer. The sample may be an input that takes seconds by
+# itself, and a replica that comes back would be away for eight times as long.
+MAX_SEVERAL_S = 2.0
 # A dimension of any length gets this one in a made row: convolutions refuse lengths that are much smaller.
 OPEN_LENGTH = 32
 # The largest made row: an image of 1,024 by 1,024 pixels in three float32. A replica needs as much memory as eight of
@@ -86,6 +90,11 @@ def warm_up_sizes(max_batch: int, model_max_batch: int | None) -> tuple[int, ...
     return (1, several) if several > 1 else (1,)
 
 
+def rows_in_time(rows: int, one_row_s: float) -> int:
+    """The rows of the second batch, at most ``rows``, of which one takes ``one_row_s``."""
+    return min(rows, int(MAX_SEVERAL_S / one_row_s)) if one_row_s > 0 else rows
+
+
 def fewer_rows(rows: int) -> int:
     """The most rows of a warm-up batch after one of ``rows`` has killed; 0 means no warm-up."""
     return 1 if rows > 1 else 0
@@ -95,6 +104,9 @@ async def warm_up(
     address: ReplicaAddress, welcome: Welcome, sample: Sample, on_batch: Callable[[int], None]
 ) -> str | None:
     """Have a container evaluate the sample, and wait until it has.
+
+    The first call may take long since it loads or compiles. So if it did, the sample is evaluated once more alone,
+    before its time decides how many rows the second batch has.
 
     Args:
         on_batch: called before each batch with the number of its rows.
@@ -107,9 +119,18 @@ async def warm_up(
         ProtocolViolation: the container breaks the protocol.
     """
     with closing(await Caller.dial(address)) as caller:
-        for rows in warm_up_sizes(sample.max_batch, welcome.max_batch):
+        clock_s = asyncio.get_running_loop().time
+
+        async def evaluate(rows: int) -> tuple[str | None, float]:
+            began_s = clock_s()
             on_batch(rows)
-            failure = await caller.predict(welcome.input_type, [sample.row] * rows)
-            if failure is not None:
-                return failure
-    return None
+            return await caller.predict(welcome.input_type, [sample.row] * rows), clock_s() - began_s
+
+        one, *larger = warm_up_sizes(sample.max_batch, welcome.max_batch)
+        failure, took_s = await evaluate(one)
+        for rows in larger:
+            if failure is None and rows_in_time(rows, took_s) < rows:
+                failure, took_s = await evaluate(one)
+            if failure is None and (several := rows_in_time(rows, took_s)) > 1:
+                failure, _ = await evaluate(several)
+        return failure
