@@ -208,6 +208,12 @@ paper:
 	@sh scripts/setup.sh paper
 	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
 	@sh scripts/apt-unpack.sh "$${XDG_CACHE_HOME:-$$HOME/.cache}/clipper/debian" dataset-fashion-mnist r-cran-mlbench
+	@command -v g++ >/dev/null || sh scripts/apt-install.sh g++
+	@command -v java >/dev/null || sh scripts/apt-install.sh default-jdk-headless
+	@command -v tc >/dev/null || sh scripts/apt-install.sh iproute2
+	@[ -d /usr/include/drogon ] && [ -d /usr/include/onnxruntime ] && [ -d /usr/include/jsoncpp ] || \
+		sh scripts/apt-install.sh libdrogon-dev libonnxruntime-dev libjsoncpp-dev || \
+		echo "Without these, figure 11 beside a server in C++ cannot be measured."
 	@$(PY) -m benchmarks.paper $(FIGURES)
 
 # Figure 6 on a Ray cluster of this machine, beside the others because it needs an environment with Ray.

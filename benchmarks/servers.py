@@ -203,9 +203,11 @@ def echo() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def process(arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process that is ended at the end of the block."""
-    child = subprocess.Popen([sys.executable, *arguments])
+def process(
+    arguments: Sequence[str], program: str = sys.executable, stderr: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of this Python, or of another program, that is ended at the end of the block."""
+    child = subprocess.Popen([program, *arguments], stderr=stderr)
     try:
         yield child
     finally:

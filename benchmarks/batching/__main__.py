@@ -6,10 +6,12 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.batching.cells import RESULTS, cells, measure, measure_ours, read
+from benchmarks.batching.cells import RESULTS, cells, describe, measure, measure_ours, read
 from benchmarks.batching.picture import draw
+from benchmarks.pages import fill
 
 PICTURE = Path(__file__).parents[2] / "docs" / "batching.svg"
+PAGE = PICTURE.with_suffix(".md")
 
 
 def main(names: list[str]) -> None:
@@ -24,7 +26,13 @@ def main(names: list[str]) -> None:
             ours = measure_ours(cell.profile, cell.load)
             named = f"{cell.profile:26} {cell.load:4}"
             print(f"{named}  {ours:.3f}  {cell.best:.3f} {ours / cell.best:.3f} {next(iter(cell.rules))}", flush=True)
+    write_results()
+
+
+def write_results() -> None:
+    """The picture, and the table of docs/batching.md."""
     draw(read(), PICTURE)
+    PAGE.write_text(fill(PAGE.read_text(), {"controllers": describe(read())}))
 
 
 if __name__ == "__main__":

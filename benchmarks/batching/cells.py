@@ -1,6 +1,8 @@
 """Each profile at each load: what the searched rules reach, and what the scheduler does, which knows nothing."""
 
+from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import msgspec
 
@@ -8,6 +10,7 @@ from benchmarks.batching.profiles import LOADS, profiles
 from benchmarks.batching.rules import searched
 from benchmarks.batching.scheduled import Scheduled
 from benchmarks.batching.simulation import goodput
+from benchmarks.pages import table
 from clipper.settings.version import BatchingPolicy
 
 QUERIES = 3000
@@ -55,3 +58,15 @@ def measure(cell: tuple[str, float]) -> Cell:
 def read() -> list[Cell]:
     """What the last search found."""
     return msgspec.json.decode(RESULTS.read_bytes(), type=list[Cell])
+
+
+def describe(found: list[Cell]) -> str:
+    """The controllers beside the best rule, as the mean over all profiles at each load, as Markdown."""
+
+    def mean(load: float, share: Callable[[Cell], float]) -> str:
+        return f"{fmean(share(cell) for cell in found if cell.load == load):.3f}"
+
+    rows = [["the best rule of each cell", *(mean(load, lambda cell: cell.best) for load in LOADS)]]
+    for policy in CONTROLLERS:
+        rows.append([f"`{policy}`", *(mean(load, lambda cell, name=policy: cell.rules[name]) for load in LOADS)])  # type: ignore[misc]
+    return table(["load", *map(str, LOADS)], rows)

@@ -1,38 +1,38 @@
 """``python -m benchmarks.paper [FIGURE ...]``: measures the figures that are named, or all that are not of this commit.
 
-So a run that was stopped is gone on with by the same command. Exits 1 if a figure does not show what it must, could not
-be measured, or if results are of different commits: they are one set.
+So the same command continues a run that was stopped. At the end it writes the results into docs/paper.md;
+``--page`` does that alone. A statement of the paper that does not hold here is a finding, which the page states. The
+run exits 1 if a promise of Clipper's is broken, if a figure could not be measured, or if results are of different
+commits: they are one set.
 """
 
-import json
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from rich.console import Console
 
 from benchmarks.machine import facts
+from benchmarks.paper import page
 from benchmarks.paper.bench import Bench
 from benchmarks.paper.figure import Figure
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.pictures import PICTURES
+from benchmarks.paper.results import RESULTS, Documents, read, write
 from benchmarks.revision import CHANGED, revision
 from benchmarks.servers import clipper
 from benchmarks.termination import end_in_order_at_sigterm
 
-RESULTS = Path(__file__).parent / "results"
 MARKS = {True: "[green]✓[/]", False: "[red]✗[/]"}
+PAGE_ONLY = "--page"
 log = logging.getLogger(__name__)
-
-Documents = Mapping[str, Mapping[str, Any]]
 
 
 class TookTooLong(SystemExit):
@@ -41,24 +41,22 @@ class TookTooLong(SystemExit):
 
 def main(names: list[str]) -> int:
     console = Console()
+    if names == [PAGE_ONLY]:
+        page.PAGE.write_text(page.render(page.PAGE.read_text(), read(FIGURES)))
+        return 0
     unknown = sorted(set(names) - {figure.name for figure in FIGURES})
     if unknown:
         console.print(f"No figure {', '.join(unknown)}. There are: {' '.join(figure.name for figure in FIGURES)}")
         return 2
     now, failed = revision(), False
-    for figure in to_measure(names, documents(RESULTS), now):
+    for figure in to_measure(names, read(FIGURES), now):
         failed |= not _try(figure, console)
-    found = documents(RESULTS)
+    found = read(FIGURES)
+    page.PAGE.write_text(page.render(page.PAGE.read_text(), found))
     for problem in problems(found):
-        console.print(f"[red]✗[/] {problem}", soft_wrap=True)
+        console.print(f"{MARKS[False]} {problem}", soft_wrap=True)
     console.print(f"Numbers and pictures: {RESULTS.relative_to(Path.cwd())}")
     return int(failed or bool(problems(found)))
-
-
-def documents(folder: Path) -> Documents:
-    """The results that are there, by figure."""
-    paths = {figure.name: folder / f"{figure.name}.json" for figure in FIGURES}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
 def to_measure(names: list[str], found: Documents, now: str) -> list[Figure]:
@@ -70,9 +68,12 @@ def to_measure(names: list[str], found: Documents, now: str) -> list[Figure]:
 
 
 def problems(found: Documents) -> list[str]:
-    """Why results do not stand beside each other, and which do not show what they must."""
+    """Which promises are broken, and why results do not stand beside each other."""
     lines = [
-        f"{name} does not show what it must: {each['verdict']}" for name, each in found.items() if not each["passed"]
+        f"{figure.name} breaks a promise: {promise.says}: {promise.here}"
+        for figure in FIGURES
+        if figure.name in found
+        for promise in figure.judge(found[figure.name]["numbers"]).broken
     ]
     by_revision: dict[str, list[str]] = {}
     for name, document in found.items():
@@ -98,7 +99,7 @@ def _try(figure: Figure, console: Console) -> bool:
 
 
 def make(figure: Figure, console: Console) -> bool:
-    """Measure one figure with a Clipper of its own, write what came, and return whether it shows what it must.
+    """Measure one figure with a Clipper of its own, write what came, and return whether it keeps Clipper's promises.
 
     Raises:
         TookTooLong: it did not end within its time. Nothing was written.
@@ -110,24 +111,24 @@ def make(figure: Figure, console: Console) -> bool:
         )
     verdict = figure.judge(numbers)
     took_s = time.monotonic() - began_s
-    document = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "took_s": round(took_s, 1),
-        "what": figure.what,
-        "passed": verdict.passed,
-        "verdict": verdict.text,
-        "machine": {**machine, "load_after": round(os.getloadavg()[0], 2)},
-        "numbers": numbers,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    PICTURES[figure.name](numbers).savefig(RESULTS / f"{figure.name}.png", dpi=110)
-    # Last, since it says that the figure is done; and whole or not at all.
-    aside = RESULTS / f"{figure.name}.part"
-    aside.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    aside.replace(RESULTS / f"{figure.name}.json")
-    line = f"{MARKS[verdict.passed]} {figure.name}: {verdict.text} ({took_s:.0f} s)"
-    console.print(line, highlight=False, soft_wrap=True)
-    return verdict.passed
+    if figure.name in PICTURES:
+        PICTURES[figure.name](numbers).savefig(RESULTS / f"{figure.name}.png", dpi=110)
+    # Last, since it says that the figure is done.
+    write(
+        figure.name,
+        {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "took_s": round(took_s, 1),
+            "what": figure.what,
+            "machine": {**machine, "load_after": round(os.getloadavg()[0], 2)},
+            "numbers": numbers,
+        },
+    )
+    kept = not verdict.broken
+    console.print(f"{MARKS[kept]} {figure.name} ({took_s:.0f} s)", highlight=False)
+    for line in page.lines(verdict):
+        console.print(f"  {line}", highlight=False, soft_wrap=True)
+    return kept
 
 
 @contextmanager

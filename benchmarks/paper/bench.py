@@ -36,16 +36,19 @@ class Bench:
 
     def deploy(self, models: Mapping[str, Path], *options: str) -> None:
         """Deploy model files, by name."""
-        self._deploy({name: [str(path)] for name, path in models.items()}, options)
+        self._deploy({name: [str(path)] for name, path in models.items()}, options, SHARED_MODELS)
 
     def deploy_own_predict(self, models: Mapping[str, Path], *options: str) -> None:
         """Deploy scikit-learn's model files, by name, to be answered by its own ``predict`` at what that costs."""
-        own = "own_predict:OwnPredict"
-        self._deploy({name: [own, "--data", str(path)] for name, path in models.items()}, options)
+        self.deploy_code("own_predict:OwnPredict", models, *options, folder=SHARED_MODELS)
 
-    def _deploy(self, models: Mapping[str, list[str]], options: tuple[str, ...]) -> None:
+    def deploy_code(self, target: str, data: Mapping[str, Path], *options: str, folder: Path = MODELS) -> None:
+        """Deploy a class of a module in ``folder``, or a program, with the data of each model, by name."""
+        self._deploy({name: [target, "--data", str(path)] for name, path in data.items()}, options, folder)
+
+    def _deploy(self, models: Mapping[str, list[str]], options: tuple[str, ...], folder: Path) -> None:
         def deploy(name: str) -> None:
-            self.server.run("deploy", name, *models[name], *options, folder=SHARED_MODELS)
+            self.server.run("deploy", name, *models[name], *options, folder=folder)
 
         with ThreadPoolExecutor(DEPLOYING) as pool:
             list(pool.map(deploy, models))

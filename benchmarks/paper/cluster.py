@@ -5,7 +5,6 @@ All nodes are on this machine. It is measured by itself, because it needs an env
 of Clipper here also TLS, and a front before each container.
 """
 
-import json
 import os
 import sys
 import time
@@ -19,9 +18,11 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.machine import facts
+from benchmarks.pages import fill, table
 from benchmarks.paper.bench import MODELS, Bench
 from benchmarks.paper.client import Address
-from benchmarks.paper.figure import Numbers, Verdict
+from benchmarks.paper.figure import Claim, Numbers, Verdict
+from benchmarks.paper.page import promises_table
 from benchmarks.paper.replicas import (
     MAX_BATCH,
     MOST_P99_GROWTH,
@@ -32,6 +33,7 @@ from benchmarks.paper.replicas import (
     describe,
     load,
 )
+from benchmarks.paper.results import write
 from benchmarks.paper.serve import serving
 from benchmarks.peers.processes import cpu_s, processes_of
 from benchmarks.ray_cluster import running_cluster
@@ -48,10 +50,8 @@ LEAST_LINEARITY = 0.95
 # How often Clipper is asked whether its replicas are ready; the program of Serve asks as often.
 LOOK_EVERY_S = 0.05
 
-RESULT = Path(__file__).parent / "results" / "cluster.json"
-# The page that shows the last run, and what its table stands between.
+# The page that shows the last run.
 PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"
-BEGIN, END = "<!-- the table of the last run -->\n", "<!-- its end -->\n"
 # Of all processes of the cluster and of both servers: this program's variable, which they inherit.
 MARK = "CLIPPER_BENCHMARK_RUN"
 
@@ -118,27 +118,40 @@ def judge(numbers: Numbers) -> Verdict:
     """Whether Clipper's throughput grows with replicas and its tail does not."""
     first, *others = rows = numbers["clipper"]
     speed_ups = [row["outputs_per_s"] / first["outputs_per_s"] for row in others]
-    is_linear = all(up >= LEAST_LINEARITY * row["replicas"] for up, row in zip(speed_ups, others))
-    is_flat = max(row["p99_ms"] for row in others) <= MOST_P99_GROWTH * first["p99_ms"]
-    answered = all(row["default_share"] < 0.01 for row in rows)
-    text = (
-        f"{', '.join(f'× {up:.2f}' for up in speed_ups)} with {', '.join(str(row['replicas']) for row in others)} "
-        f"replicas, p99 {first['p99_ms']:.0f} to {rows[-1]['p99_ms']:.0f} ms"
+    missed = max(row["default_share"] for row in rows)
+    counts = ", ".join(str(row["replicas"]) for row in others)
+    return Verdict(
+        promises=(
+            Claim(
+                f"throughput with {counts} replicas is at least {LEAST_LINEARITY} of as many times that of one",
+                f"{', '.join(f'{up:.2f}' for up in speed_ups)} times",
+                all(up >= LEAST_LINEARITY * row["replicas"] for up, row in zip(speed_ups, others)),
+            ),
+            Claim(
+                f"the 99th percentile grows by a factor of {MOST_P99_GROWTH} at most",
+                f"{min(row['p99_ms'] for row in rows):.0f} to {max(row['p99_ms'] for row in rows):.0f} ms",
+                max(row["p99_ms"] for row in others) <= MOST_P99_GROWTH * first["p99_ms"],
+            ),
+            Claim("less than 1 % of the queries get the default", f"{missed:.2%} at most", missed < 0.01),
+        )
     )
-    return Verdict(text, is_linear and is_flat and answered)
 
 
-def table(numbers: Numbers) -> str:
+def describe_run(numbers: Numbers) -> str:
     """Both servers side by side, as Markdown: Clipper's number first."""
-    head = "| replicas | outputs/s: Clipper, Serve | p99 ms | processor time of an output, µs |\n|---|---|---|---|\n"
     rows = [
-        f"| {one['replicas']} | {one['outputs_per_s']:,.0f}; {other['outputs_per_s']:,.0f} | "
-        f"{one['p99_ms']:.0f}; {other['p99_ms']:.0f} | {one['cpu_us']:.0f}; {other['cpu_us']:.0f} |\n"
+        [
+            str(one["replicas"]),
+            f"{one['outputs_per_s']:,.0f}; {other['outputs_per_s']:,.0f}",
+            f"{one['p99_ms']:.0f}; {other['p99_ms']:.0f}",
+            f"{one['cpu_us']:.0f}; {other['cpu_us']:.0f}",
+        ]
         for one, other in zip(numbers["clipper"], numbers["serve"])
     ]
     one, other = (numbers[name][-1]["scaled_in_s"] for name in ("clipper", "serve"))
-    last = f"| from 1 to {COUNTS[-1]}, s | {one:.1f}; {other:.1f} | | |\n"
-    return head + "".join(rows) + last + "\n"
+    rows.append([f"from 1 to {COUNTS[-1]}, s", f"{one:.1f}; {other:.1f}", "", ""])
+    head = ["replicas", "outputs/s: Clipper, Serve", "p99 ms", "processor time of an output, µs"]
+    return f"{promises_table(judge(numbers))}\n{table(head, rows)}"
 
 
 def main() -> int:
@@ -157,22 +170,11 @@ def main() -> int:
             numbers["clipper"] = measure(clipper_with_waiting(Bench(server, tell)), mark, tell)
         with serving(cluster, MODELS, MAX_BATCH) as serve:
             numbers["serve"] = measure(Measured("Ray Serve", serve.address, serve.scale), mark, tell)
-    verdict = judge(numbers)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    document = {
-        "at": now,
-        "passed": verdict.passed,
-        "verdict": verdict.text,
-        "machine": machine,
-        "numbers": numbers,
-    }
-    RESULT.write_text(json.dumps(document, indent=1) + "\n")
-    console.print(f"{'passed' if verdict.passed else 'failed'}: {verdict.text}")
-    page = PAGE.read_text()
-    before, _, rest = page.partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table(numbers)}{END}{rest.partition(END)[2]}")
-    console.print(table(numbers), highlight=False)
-    return int(not verdict.passed)
+    write("cluster", {"at": now, "machine": machine, "numbers": numbers})
+    PAGE.write_text(fill(PAGE.read_text(), {"cluster": describe_run(numbers)}))
+    console.print(describe_run(numbers), highlight=False)
+    return int(bool(judge(numbers).broken))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from statistics import median
 
+from benchmarks.pages import table
 from benchmarks.paper.bench import Bench, encode_inputs
 from benchmarks.paper.client import Connection, for_each
 from benchmarks.paper.data import fashion_mnist
-from benchmarks.paper.figure import Figure, Numbers, Verdict
+from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict, shows_gain
 from benchmarks.paper.training import CLASSIFIERS, trained
 
 # The paper has a forest, two linear SVMs and a logistic regression.
@@ -16,7 +17,7 @@ ROUNDS = 5
 INPUTS_A_ROUND = 1_000
 CONNECTIONS = 32
 SLO_MS = 2_000
-AT_LEAST = 1.6
+PAPERS_GAIN = 1.63
 
 
 def measure(bench: Bench) -> Numbers:
@@ -54,9 +55,21 @@ def _post(bench: Bench, path: str, bodies: Sequence[bytes]) -> float:
 
 
 def judge(numbers: Numbers) -> Verdict:
-    cached, uncached = (median(numbers["observations_per_s"][kind]) for kind in CACHES)
-    text = f"{numbers['ratio']:.2f} × with the cache: {cached:,.0f} against {uncached:,.0f} observations/s"
-    return Verdict(text, numbers["ratio"] >= AT_LEAST)
+    return Verdict(
+        (
+            Claim(
+                f"the cache lets in {PAPERS_GAIN} times as much feedback: 6,708 and 10,929 updates/s",
+                f"{numbers['ratio']:.2f} times",
+                shows_gain(numbers["ratio"], PAPERS_GAIN),
+                "the cheaper the models are, the less the cache saves",
+            ),
+        )
+    )
 
 
-FIGURE = Figure("feedback_cache", "section 4.2: feedback through the cache", measure, judge, is_timed=True)
+def describe(numbers: Numbers) -> str:
+    rates = (median(numbers["observations_per_s"][kind]) for kind in CACHES)
+    return table(["observations/s with the cache", "without"], [[f"{rate:,.0f}" for rate in rates]])
+
+
+FIGURE = Figure("feedback_cache", "section 4.2: feedback through the cache", measure, judge, describe, is_timed=True)

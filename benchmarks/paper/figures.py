@@ -2,26 +2,32 @@
 
 from benchmarks.paper import (
     batching_gain,
+    coupling,
+    datasets,
     decoupling,
     delayed_batching,
     ensembles,
     failure,
     feedback_cache,
     latency_profiles,
+    network,
     personalization,
     replicas,
     stragglers,
 )
 
 FIGURES = (
+    datasets.FIGURE,
     latency_profiles.FIGURE,
     batching_gain.FIGURE,
     delayed_batching.FIGURE,
     replicas.FIGURE,
+    network.FIGURE,
     ensembles.FIGURE,
     failure.FIGURE,
     stragglers.FIGURE,
     personalization.FIGURE,
     feedback_cache.FIGURE,
+    coupling.FIGURE,
     decoupling.FIGURE,
 )

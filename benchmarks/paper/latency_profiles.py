@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import uvloop
 
+from benchmarks.pages import table
 from benchmarks.paper.bench import Bench, encode_inputs
 from benchmarks.paper.client import Connection, connect
 from benchmarks.paper.container import Container, address, encode_batch
 from benchmarks.paper.data import Labelled, fashion_mnist
-from benchmarks.paper.figure import Figure, Numbers, Verdict
+from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict, shows_gain
 from benchmarks.paper.training import PLAIN, PLAIN_FITTED_TO, spark_linear, trained
 from benchmarks.real_models import environment
 
@@ -33,8 +34,8 @@ SERVED_WITHIN_MS = 10_000
 SERVED_ROWS = 512
 SERVED_TIMES = 60
 
-# The paper's distance between linear and kernel SVM is 241 times.
-LEAST_SPREAD = 50
+PAPERS_SPREAD = 241
+LEAST_LINEARITY = 0.9
 
 
 def measure(bench: Bench) -> Numbers:
@@ -137,15 +138,43 @@ def linearity(rows: Sequence[dict[str, float]], within_ms: float) -> float:
 
 def judge(numbers: Numbers) -> Verdict:
     profiles: dict[str, Any] = numbers["profiles"]
-    largest = {name: largest_within(rows, numbers["within_ms"]) for name, rows in profiles.items()}
-    spread = largest["linear-svm"] / max(1, largest["kernel-svm"])
-    straight = min(linearity(rows, numbers["within_ms"]) for rows in profiles.values())
-    sizes = ", ".join(f"{name} {rows:,}" for name, rows in largest.items())
-    text = (
-        f"largest batch within {numbers['within_ms']} ms: {sizes}; linear over kernel SVM {spread:.0f} ×; "
-        f"a straight line explains at least {straight:.0%}"
+    within_ms = numbers["within_ms"]
+    linear, kernel = (largest_within(profiles[name], within_ms) for name in ("linear-svm", "kernel-svm"))
+    spread = linear / max(1, kernel)
+    straight = min(linearity(rows, within_ms) for rows in profiles.values())
+    return Verdict(
+        (
+            Claim(
+                "the latency of a batch grows linearly with its size",
+                f"a straight line explains {straight:.1%} of the medians' variance, or more, up to {within_ms} ms",
+                straight >= LEAST_LINEARITY,
+            ),
+            Claim(
+                f"the largest batches within {within_ms} ms differ {PAPERS_SPREAD} times between the linear and the "
+                "kernel SVM",
+                f"{spread:.0f} times: {linear:,} and {kernel:,} rows",
+                shows_gain(spread, PAPERS_SPREAD),
+                "the cost of a kernel SVM is that of its support vectors, and this one is fitted to 5,000 images; a "
+                "container's row of 784 floats takes some time whatever the model is",
+            ),
+        )
     )
-    return Verdict(text, spread >= LEAST_SPREAD and straight >= 0.9)
 
 
-FIGURE = Figure("latency_profiles", "figure 3: latency profiles of model containers", measure, judge, is_timed=True)
+def describe(numbers: Numbers) -> str:
+    head = ["model", "largest batch within 20 ms", "through the server", "one row, ms", "each further row, µs"]
+    return table(head, [_row(name, numbers) for name in numbers["profiles"]])
+
+
+def _row(name: str, numbers: Numbers) -> list[str]:
+    within_ms, rows = numbers["within_ms"], numbers["profiles"][name]
+    largest, served = (largest_within(numbers[kind][name], within_ms) for kind in ("profiles", "served"))
+    within = [row for row in rows if row["p50_ms"] <= within_ms]
+    first, last = within[0], within[-1]
+    more_us = (last["p50_ms"] - first["p50_ms"]) / max(1, last["rows"] - first["rows"]) * 1e3
+    return [name, f"{largest:,}", f"{served:,}", f"{first['p50_ms']:.2f}", f"{more_us:,.1f}"]
+
+
+FIGURE = Figure(
+    "latency_profiles", "figure 3: latency profiles of model containers", measure, judge, describe, is_timed=True
+)

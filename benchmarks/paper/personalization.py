@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from benchmarks.pages import table
 from benchmarks.paper.bench import Bench, encode_inputs
 from benchmarks.paper.client import Connection, for_each
 from benchmarks.paper.data import Labelled, concatenated, vowel
-from benchmarks.paper.figure import Figure, Numbers, Verdict
+from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict
 from benchmarks.paper.training import trained
 
 POOLED = "pooled"
@@ -144,15 +145,47 @@ def error(outputs: Sequence[int], labels: Sequence[int]) -> float:
 
 def judge(numbers: Numbers) -> Verdict:
     after, own, pooled = numbers["error_after"], numbers["own_error"], numbers["pooled_error"]
-    # "Towards": more than half of the way, and never noticeably back up.
+    half = numbers["half_interval"]
+    here = f"{after[0]:.3f} ± {half[0]:.3f}, {after[1]:.3f} ± {half[1]:.3f}, {after[8]:.3f} ± {half[8]:.3f}"
+    # Never noticeably back up.
     falls = all(later <= earlier + 0.01 for earlier, later in itertools.pairwise(after))
-    arrives = after[-1] < (own + pooled) / 2 and after[0] > (own + pooled) / 2
-    text = (
-        f"error {after[0]:.3f} without feedback, {after[1]:.3f} after one, {after[4]:.3f} after 4, "
-        f"{after[8]:.3f} after 8; "
-        f"pooled model {pooled:.3f}, own model {own:.3f}; {numbers['users']} users"
+    return Verdict(
+        (
+            Claim(
+                "each piece of a user's feedback lowers the error: 0.362 without, 0.312 after 1, 0.300 after 8",
+                here,
+                falls and after[-1] < after[0],
+                "the error rose in between",
+            ),
+            Claim(
+                "without feedback the error is that of the one model for all: 0.362 and 0.362",
+                f"{after[0]:.3f} and {pooled:.3f}",
+                abs(after[0] - pooled) <= half[0],
+                "the paper starts from the one model for all, Clipper from the weights that the crowd's feedback gives "
+                "to all models, and their vote errs less",
+            ),
+            Claim(
+                "one piece of feedback is enough to beat the model of the user's own group: 0.312 and 0.321",
+                f"{after[1]:.3f} and {own:.3f}",
+                after[1] < own,
+                "15 speakers differ far more than 8 dialects: a model of the user's own voice hardly errs, and has to "
+                "be found among 16",
+            ),
+            Claim(
+                "after 8 pieces the error is at most that of the user's own group's model: 0.300 and 0.321",
+                f"{after[8]:.3f} ± {half[8]:.3f} and {own:.3f}",
+                after[8] - half[8] <= own,
+                "some of the weight is still on the models of other speakers",
+            ),
+        )
     )
-    return Verdict(text, falls and arrives)
 
 
-FIGURE = Figure("personalization", "figure 10: a context for each user", measure, judge)
+def describe(numbers: Numbers) -> str:
+    columns = ["after " + str(count) for count in range(len(numbers["error_after"]))]
+    errors = [f"{each:.3f}" for each in numbers["error_after"]]
+    head = ["one model for all", "the user's own group's", "Clipper, no feedback", *columns[1:]]
+    return table(head, [[f"{numbers['pooled_error']:.3f}", f"{numbers['own_error']:.3f}", *errors]])
+
+
+FIGURE = Figure("personalization", "figure 10: a context for each user", measure, judge, describe)

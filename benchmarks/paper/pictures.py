@@ -98,15 +98,16 @@ def stragglers(numbers: Numbers) -> Picture:
 def batching_gain(numbers: Numbers) -> Picture:
     picture = Picture(figsize=(10, 3.8), layout="tight")
     models, places = numbers["models"], np.arange(len(numbers["models"]))
-    for axes, what, label in zip(
-        picture.subplots(1, 2), ("outputs_per_s", "p99_ms"), ("outputs/s", "99th percentile, ms")
+    for axes, load, label in zip(
+        picture.subplots(1, 2), ("offered", "waiting"), ("queries offered", "clients that wait")
     ):
         for number, rule in enumerate(RULES):
-            axes.bar(places + 0.2 * number, [found[rule][what] for found in models.values()], 0.2, label=rule)
+            rates = [max(found[rule][load]["outputs_per_s"], 1.0) for found in models.values()]
+            axes.bar(places + 0.2 * number, rates, 0.2, label=rule)
         axes.set_xticks(places + 0.3, list(models), fontsize=7)
         axes.set_yscale("log")
-        axes.set_ylabel(label)
-    axes.axhline(numbers["slo_ms"], color="0.5", linewidth=1)
+        axes.set_ylabel("outputs/s in time")
+        axes.set_title(label, fontsize=9)
     axes.legend(fontsize=7)
     return picture
 
@@ -119,7 +120,7 @@ def delayed_batching(numbers: Numbers) -> Picture:
             style = f"C{number}{'-o' if rule == 'goodput' else '--s'}"
             for axes, what in ((throughput, "outputs_per_s"), (latency, "p50_ms"), (batch, "mean_batch")):
                 axes.plot(numbers["delays_ms"], [row[what] for row in rows], style, label=f"{name}, {rule}")
-    for axes, label in ((throughput, "outputs/s"), (latency, "median latency, ms"), (batch, "rows of a batch")):
+    for axes, label in ((throughput, "outputs/s in time"), (latency, "median latency, ms"), (batch, "rows of a batch")):
         axes.set_xlabel("delay, ms")
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
@@ -144,6 +145,53 @@ def replicas(numbers: Numbers) -> Picture:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("replicas")
         axes.set_xticks(counts)
+    return picture
+
+
+def network(numbers: Numbers) -> Picture:
+    picture = Picture(figsize=(8, 3.6), layout="tight")
+    throughput, latency = picture.subplots(1, 2)
+    for number, (name, rows) in enumerate(numbers["links"].items()):
+        counts = [row["replicas"] for row in rows]
+        throughput.plot(counts, [row["outputs_per_s"] for row in rows], f"C{number}-o", label=name)
+        latency.plot(counts, [row["p99_ms"] for row in rows], f"C{number}-o", label=name)
+    throughput.set_ylabel("outputs/s")
+    latency.set_ylabel("99th percentile, ms")
+    for axes in (throughput, latency):
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("replicas")
+        axes.set_xticks(counts)
+        axes.legend(fontsize=8)
+    return picture
+
+
+def coupling(numbers: Numbers) -> Picture:
+    picture = Picture(figsize=(9, 3.6), layout="tight")
+    rates, times = picture.subplots(1, 2)
+    loads = numbers["connections"]
+    servers = list(next(iter(loads.values())))
+    places = np.arange(len(loads))
+    for number, server in enumerate(servers):
+        drawn = rates.bar(
+            places + 0.27 * number, [found[server]["requests_per_s"] for found in loads.values()], 0.27, label=server
+        )
+        rates.bar_label(drawn, fmt="{:,.3g}", fontsize=7)
+    rates.set_xticks(places + 0.27, [f"{connections} connections" for connections in loads])
+    rates.set_ylabel("requests/s")
+    rates.legend(fontsize=8)
+    rows = [found[server] for found in loads.values() for server in servers]
+    parts = {
+        "in the queue": [row["queue_ms"] for row in rows],
+        "in its batch": [row["batch_ms"] for row in rows],
+        "rest": [max(row["mean_ms"] - row["queue_ms"] - row["batch_ms"], 0.0) for row in rows],
+    }
+    below = np.zeros(len(rows))
+    for part, values in parts.items():
+        times.bar(range(len(rows)), values, bottom=below, label=part)
+        below += np.array(values)
+    times.set_xticks(range(len(rows)), [f"{server}\n{load}" for load in loads for server in servers], fontsize=7)
+    times.set_ylabel("mean latency, ms")
+    times.legend(fontsize=8)
     return picture
 
 
@@ -199,4 +247,6 @@ PICTURES: Mapping[str, Callable[[Numbers], Picture]] = {
     "personalization": personalization,
     "feedback_cache": feedback_cache,
     "decoupling": decoupling,
+    "network": network,
+    "coupling": coupling,
 }

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.pages import table
 from benchmarks.paper.arrivals import Reply, poisson_s, send
 from benchmarks.paper.bench import Bench, encode_inputs
 from benchmarks.paper.data import Labelled, fashion_mnist
-from benchmarks.paper.figure import Figure, Numbers, Verdict
+from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict
 from benchmarks.paper.training import small_forests
 
 SIZES = (1, 2, 4, 8, 12, 16)
@@ -18,18 +19,22 @@ SLO_MS = 20
 ALLOWED_MS = SLO_MS + 3
 # The same ensemble, which answers when all have: its deadline is out of reach.
 BLOCKING_SLO_MS = 10_000
-# On two cores 16 forests are then late for some queries; all the same load for each size.
+# The same load for each size, of which two cores can do that of 16 forests.
 QUERIES_PER_S = 30
-SECONDS = 20
+SECONDS = 15
 WARM_UP_S = 3
+
+# Of the objective; of the paper's 0.127; and of accuracy.
+LEAST_BLOCKING = 2
+PAPERS_ACCURACY_GAIN = 0.127
+LITTLE = 0.02
 
 
 def measure(bench: Bench) -> Numbers:
     """For each size, the same load with the deadline and without one."""
     data = fashion_mnist()
-    forests = {f"forest-{number}": path for number, path in enumerate(small_forests(data.train, max(SIZES)))}
-    # Bare, a forest is answered in a tenth of the time: then there are no stragglers to tell of.
-    bench.deploy_own_predict(forests, "--no-cache")
+    forests = {f"forest-{number}": path for number, path in enumerate(small_forests(data.train))}
+    bench.deploy_code("straggling:Straggling", forests, "--no-cache")
     names = list(forests)
     rows = []
     for size in SIZES:
@@ -90,21 +95,76 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def judge(numbers: Numbers) -> Verdict:
-    rows = numbers["sizes"]
-    ours = [row["mitigated"] for row in rows]
+    first, last = numbers["sizes"][0], numbers["sizes"][-1]
+    ours = [row["mitigated"] for row in numbers["sizes"]]
     p99_ms = max(part["p99_ms"] for part in ours)
-    first, last = ours[0], ours[-1]
-    # Flat at the deadline would be a mean of about the SLO for small ensembles, too.
-    leaves_early = first["mean_ms"] < SLO_MS / 2
-    text = (
-        f"p99 at most {p99_ms:.1f} ms for {rows[0]['size']} to {rows[-1]['size']} forests "
-        f"(blocking up to {max(row['blocking']['p99_ms'] for row in rows):.0f} ms), "
-        f"mean {first['mean_ms']:.1f} to {last['mean_ms']:.1f} ms, missing up to "
-        f"{max(part['missing_share'] for part in ours):.0%}, "
-        f"accuracy {first['accuracy']:.3f} to {last['accuracy']:.3f}"
+    blocking_ms = last["blocking"]["p99_ms"]
+    missing = first["mitigated"]["missing_share"], last["mitigated"]["missing_share"]
+    accuracy = first["mitigated"]["accuracy"], last["mitigated"]["accuracy"]
+    cost = max(row["blocking"]["accuracy"] - row["mitigated"]["accuracy"] for row in numbers["sizes"])
+    defaults = max(part["default_share"] for part in ours)
+    return Verdict(
+        (
+            Claim(
+                "an ensemble of 16 that waits for all models is far beyond the objective of 20 ms: p99 154 ms",
+                f"p99 {blocking_ms:.0f} ms",
+                blocking_ms >= LEAST_BLOCKING * SLO_MS,
+                "there were no stragglers",
+            ),
+            Claim(
+                "with mitigation p99 is within 3 ms of the objective for 1 to 16 models: 17 to 23 ms",
+                f"{min(part['p99_ms'] for part in ours):.1f} to {p99_ms:.1f} ms",
+                p99_ms <= ALLOWED_MS,
+                "with 16 models both cores are busy when the deadline comes, and the answer waits for its turn",
+            ),
+            Claim(
+                "the more models, the larger the share of predictions that is missing: 1 % of 1, 71 % of 16",
+                f"{missing[0]:.1%} of 1, {missing[1]:.1%} of 16",
+                missing[1] >= 2 * missing[0] and missing[1] >= 0.1,
+                "the paper's machine is loaded until queries wait for each other; here most of what is late is one "
+                "model's own doing, which the others do not change",
+            ),
+            Claim(
+                "accuracy grows with the ensemble in spite of what is missing: 0.787 with 1, 0.914 with 16",
+                f"{accuracy[0]:.3f} and {accuracy[1]:.3f}",
+                accuracy[1] - accuracy[0] >= PAPERS_ACCURACY_GAIN / 2,
+                "the pictures are harder than the paper's digits, and the forests err on the same ones",
+            ),
+            Claim(
+                "late predictions cost little accuracy",
+                f"at most {max(cost, 0.0):.3f} less than with all predictions",
+                cost <= LITTLE,
+                "a query whose models are all late gets the default, which counts as an error",
+            ),
+        ),
+        (
+            Claim(
+                "answers do not wait for the deadline: with one model the median is less than half of the objective",
+                f"{first['mitigated']['p50_ms']:.1f} ms",
+                first["mitigated"]["p50_ms"] < SLO_MS / 2,
+            ),
+            Claim(
+                "the default is the answer only where no model has answered: of 16 hardly ever",
+                f"{last['mitigated']['default_share']:.2%}; at most {defaults:.1%}",
+                last["mitigated"]["default_share"] < 0.01,
+            ),
+        ),
     )
-    answered = all(part["default_share"] < 0.01 for part in ours)
-    return Verdict(text, p99_ms <= ALLOWED_MS and leaves_early and answered and last["accuracy"] > first["accuracy"])
 
 
-FIGURE = Figure("stragglers", "figure 9: stragglers", measure, judge, is_timed=True)
+def describe_table(numbers: Numbers) -> str:
+    rows = [
+        [
+            str(row["size"]),
+            *(f"{row[kind]['p99_ms']:.1f} / {row[kind]['mean_ms']:.1f}" for kind in ("mitigated", "blocking")),
+            f"{row['mitigated']['missing_share']:.1%}",
+            *(f"{row[kind]['accuracy']:.3f}" for kind in ("mitigated", "blocking")),
+        ]
+        for row in numbers["sizes"]
+    ]
+    return table(
+        ["forests", "p99 / mean, ms", "blocking: p99 / mean, ms", "missing", "accuracy", "blocking: accuracy"], rows
+    )
+
+
+FIGURE = Figure("stragglers", "figure 9: stragglers", measure, judge, describe_table, is_timed=True)

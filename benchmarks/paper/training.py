@@ -75,12 +75,26 @@ def spark_linear(data: Labelled) -> Path:
     return exported("spark_linear", "spark", rows) / "model"
 
 
+def exported_pictures(name: str, framework: str, data: Labelled) -> Path:
+    """Return the folder of a model that ``exports/NAME.py`` has fitted to ``data`` in a framework's environment."""
+    path = folder() / "models" / f"{digest(data.inputs.tobytes(), data.labels.tobytes())}.npz"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        aside = path.with_suffix(f".{os.getpid()}.npz")
+        np.savez(aside, inputs=data.inputs.astype(np.uint8), labels=data.labels)
+        aside.replace(path)
+    return exported(name, framework, path)
+
+
 def libsvm(label: int, row: list[float]) -> bytes:
     """A row in LIBSVM's form: the places that are not 0, from 1 on."""
     return b"%d " % label + b" ".join(b"%d:%g" % (place, value) for place, value in enumerate(row, 1) if value)
 
 
-def small_forests(data: Labelled, count: int) -> list[Path]:
+SMALL_FORESTS = 16
+
+
+def small_forests(data: Labelled, count: int = SMALL_FORESTS) -> list[Path]:
     """At most 20 forests of 10 trees, 16 deep, each fitted to a twentieth of the data that no other has.
 
     So each is weak, and they err on different inputs, as the paper's of figure 9c.

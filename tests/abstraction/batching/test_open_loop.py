@@ -9,11 +9,24 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.batching.cells import CONTROLLERS, QUERIES, SEED, Cell, cells, measure_rule, read
+from benchmarks.batching.__main__ import PAGE
+from benchmarks.batching.cells import (
+    CONTROLLERS,
+    QUERIES,
+    SEED,
+    Cell,
+    cells,
+    describe,
+    measure_ours,
+    measure_rule,
+    read,
+)
 from benchmarks.batching.profiles import Profile, profiles
 from benchmarks.batching.scheduled import Scheduled
 from benchmarks.batching.simulation import goodput
+from benchmarks.pages import fill
 from clipper.abstraction.batching.probing import PROBE_EVERY_S, PROBE_TIMES
+from clipper.settings.version import BatchingPolicy
 
 # Those at the loads where rules differ; ``make batching`` looks at all of them.
 LOADS = (0.9, 1.5)
@@ -72,6 +85,18 @@ def test_what_is_said_of_the_rules_is_what_they_reach() -> None:
 
 def test_every_profile_is_there_at_every_load() -> None:
     assert {(cell.profile, cell.load) for cell in read()} == set(cells())
+
+
+def test_the_page_has_what_the_controllers_reach() -> None:
+    """If this fails: ``make batching``."""
+    page = PAGE.read_text()
+    assert fill(page, {"controllers": describe(read())}) == page
+
+
+@pytest.mark.parametrize("policy", CONTROLLERS)
+def test_what_is_said_of_the_controllers_is_what_they_reach(policy: BatchingPolicy) -> None:
+    (cell,) = [cell for cell in read() if (cell.profile, cell.load) == ("3ms", 0.9)]
+    assert measure_ours(cell.profile, cell.load, policy) == pytest.approx(cell.rules[policy], abs=0.005)
 
 
 @pytest.mark.parametrize("name", ["40ms", "10ms", "3ms", "3ms 4 replicas"])

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.paper import (
     batching_gain,
+    coupling,
     decoupling,
     delayed_batching,
     ensembles,
@@ -22,8 +23,9 @@ from benchmarks.paper import (
 from benchmarks.paper.arrivals import Reply
 from benchmarks.paper.bench import encode_inputs
 from benchmarks.paper.data import repetitions
-from benchmarks.paper.figure import Figure
+from benchmarks.paper.figure import Figure, shows_gain
 from benchmarks.paper.figures import FIGURES
+from benchmarks.wrk import Load
 
 SIZES = (1, 2, 3, 64, 512)
 PROFILES = {
@@ -37,7 +39,8 @@ AGREEMENT = [
 ]
 ENSEMBLES = {
     "queries": 10_000,
-    "model_errors": {"svm": 0.13, "net": 0.14},
+    "sizes_bytes": dict.fromkeys(ensembles.MODELS, 1_000_000),
+    "model_errors": dict.fromkeys(ensembles.MODELS, 0.13),
     "ensemble_error": 0.12,
     "agreement": AGREEMENT,
 }
@@ -55,26 +58,34 @@ FAILURE = {
         },
     },
 }
+
+
+def served(per_s: float) -> dict[str, float]:
+    return {"outputs_per_s": per_s, "p50_ms": 5.0, "p99_ms": 19.0, "default_share": 0.0, "mean_batch": 9.0}
+
+
 BATCHING_GAIN = {
     "slo_ms": 20,
-    "connections": 256,
+    "offered_per_s": 20_000,
+    "connections": 128,
     "models": {
         name: {
-            rule: {"outputs_per_s": per_s, "p50_ms": 5.0, "p99_ms": 19.0, "default_share": 0.0, "mean_batch": 9.0}
+            rule: {load: served(per_s * (single if rule == "none" else 1)) for load in batching_gain.LOADS}
             for rule, per_s in (("none", 100.0), ("aimd", 2500.0), ("quantile", 2400.0), ("goodput", 2600.0))
         }
-        for name in ("linear-svm", "random-forest")
+        for name, single in (("linear-svm", 1), ("random-forest", 1), ("kernel-svm", 25))
     },
 }
 DELAYED_BATCHING = {
     "slo_ms": 20,
+    "offered_per_s": 20_000,
     "delays_ms": delayed_batching.DELAYS_MS,
     "models": {
         name: {
-            rule: [{"outputs_per_s": per_s, "p50_ms": 5.0, "p99_ms": 19.0, "mean_batch": 9.0} for per_s in rates]
-            for rule, rates in (("aimd", (5000.0, 9000.0, 10000.0, 9000.0)), ("goodput", (11000.0,) * 4))
+            rule: [served(per_s) for per_s in rates]
+            for rule, rates in (("aimd", (5000.0, 9000.0, 16000.0, 9000.0)), ("goodput", (16000.0,) * 4))
         }
-        for name in delayed_batching.MODELS
+        for name in ("linear-svm", "fixed-cost")
     },
 }
 STRAGGLERS = {
@@ -84,8 +95,9 @@ STRAGGLERS = {
             "size": size,
             "mitigated": {
                 "mean_ms": 5.0,
+                "p50_ms": 4.0,
                 "p99_ms": 20.0,
-                "missing_share": 0.1,
+                "missing_share": 0.01 * size,
                 "accuracy": accuracy,
                 "default_share": 0,
             },
@@ -108,8 +120,9 @@ REPLICAS = {
 }
 PERSONALIZATION = {
     "users": 300,
-    "error_after": [0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.08, 0.05, 0.03],
-    "own_error": 0.01,
+    "error_after": [0.4, 0.18, 0.17, 0.16, 0.15, 0.1, 0.08, 0.05, 0.03],
+    "half_interval": [0.01] * 9,
+    "own_error": 0.2,
     "pooled_error": 0.4,
 }
 FEEDBACK_CACHE = {
@@ -128,12 +141,37 @@ DECOUPLING = {
             }
             for server, per_s in (("clipper", 3000.0), ("in_process", 2000.0), ("batching", 2500.0))
         }
+        | {"loop_per_s": 9000}
         for name in ("linear-svm", "kernel-svm")
     },
 }
 
-# By figure: numbers that show all that it must.
+
+def coupled(cpp: float, python: float) -> dict[str, Any]:
+    """Of so many requests/s where the coupled server answers 1,000."""
+    times = {"p99_ms": 5.0, "failed": 0, "mean_ms": 3.0, "queue_ms": 1.0, "batch_ms": 1.0, "mean_batch": 9.0}
+    rates = {"coupled": 1000.0, "cpp": cpp, "python": python}
+    return {server: {"requests_per_s": per_s, **times} for server, per_s in rates.items()}
+
+
+COUPLING = {"connections": {connections: coupled(960.0, 830.0) for connections in ("32", "128")}}
+NETWORK = {
+    "picture_bytes": 150_528,
+    "links": {
+        name: [
+            {"replicas": count, "outputs_per_s": rate, "mean_ms": 60.0, "p99_ms": 100.0 * count}
+            for count, rate in enumerate(rates, 1)
+        ]
+        for name, rates in (("unlimited", (400.0, 800.0, 1200.0, 1590.0)), ("1 Gbit/s", (300.0, 600.0, 790.0, 800.0)))
+    },
+}
+DATASETS = {"sets": {"Vowel": {"what": "vowels", "train": 1, "held_out": 2, "features": 3, "labels": 4}}}
+
+# By figure: numbers that show all that the paper says, and keep all that Clipper promises.
 NUMBERS: dict[str, Mapping[str, Any]] = {
+    "datasets": DATASETS,
+    "network": NETWORK,
+    "coupling": COUPLING,
     "latency_profiles": LATENCY_PROFILES,
     "batching_gain": BATCHING_GAIN,
     "delayed_batching": DELAYED_BATCHING,
@@ -152,57 +190,121 @@ def changed(numbers: Mapping[str, Any], path: str, value: object) -> dict[str, A
     """A copy in which what ``path`` names, by keys and positions, is ``value``."""
     copy: Any = deepcopy(dict(numbers))
     at = copy
-    *keys, last = [int(key) if key.isdigit() else key for key in path.split("/")]
+    *keys, last = [key.replace("~", "/") for key in path.split("/")]
     for key in keys:
-        at = at[key]
-    at[last] = value
+        at = at[int(key) if isinstance(at, list) else key]
+    at[int(last) if isinstance(at, list) else last] = value
     return copy
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
-def test_figure_that_shows_all_it_must(figure: Figure) -> None:
+def test_a_figure_that_shows_all_that_the_paper_says(figure: Figure) -> None:
     verdict = figure.judge(NUMBERS[figure.name])
-    assert verdict.passed
-    assert "\n" not in verdict.text
+    assert [claim.says for claim in (*verdict.paper, *verdict.promises) if not claim.holds] == []
+    assert verdict.reproduced == len(verdict.paper)
+    # In a cell of a table.
+    for claim in (*verdict.paper, *verdict.promises):
+        assert not {"|", "\n"} & {*claim.says, *claim.here, *claim.reason}
+    assert all(claim.reason for claim in verdict.paper if "straight line" not in claim.here)
+    assert figure.describe(NUMBERS[figure.name]).startswith("| ") or "\n| " in figure.describe(NUMBERS[figure.name])
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "value"),
+    ("name", "path", "value", "says"),
     [
-        ("latency_profiles", "profiles/linear-svm/2/p99_ms", 20.1),
-        ("latency_profiles", "profiles/linear-svm/1/p50_ms", 19.0),
-        ("ensembles", "ensemble_error", 0.13),
-        ("ensembles", "agreement/0/confident_error", 0.11),
-        ("ensembles", "agreement/1/unsure_error", 0.15),
-        ("failure", "errors/exp3", 3800),
-        ("failure", "errors/third", 2000),
-        ("failure", "simulated/errors/exp3/mean", 3201),
-        ("failure", "simulated/errors/exp4/mean", 3001),
-        ("batching_gain", "models/random-forest/none/outputs_per_s", 131.0),
-        ("batching_gain", "models/linear-svm/quantile/outputs_per_s", 2900.0),
-        ("delayed_batching", "models/fixed-cost/goodput/0/outputs_per_s", 8900.0),
-        ("failure", "share_of_broken/exp4", [0.9] * 200),
-        ("failure", "share_of_broken/exp3", [0.9] * 50 + [0.0] * 150),
-        ("stragglers", "sizes/1/mitigated/p99_ms", 23.1),
-        ("stragglers", "sizes/0/mitigated/mean_ms", 19.0),
-        ("stragglers", "sizes/1/mitigated/default_share", 0.02),
-        ("stragglers", "sizes/1/mitigated/accuracy", 0.7),
-        ("replicas", "counts/3/outputs_per_s", 970.0 * 3.79),
-        ("replicas", "counts/1/outputs_per_s", 970.0 * 1.79),
-        ("replicas", "counts/3/p99_ms", 90.0),
-        ("replicas", "counts/2/default_share", 0.02),
-        ("personalization", "error_after/8", 0.3),
-        ("personalization", "error_after/4", 0.22),
-        ("personalization", "error_after/0", 0.15),
-        ("feedback_cache", "ratio", 1.59),
-        ("decoupling", "models/kernel-svm/clipper/together/requests_per_s", 1800.0),
-        ("decoupling", "models/kernel-svm/batching/together/requests_per_s", 3400.0),
-        ("decoupling", "models/linear-svm/clipper/alone/p50_ms", 2.1),
-        ("decoupling", "models/linear-svm/clipper/alone/failed", 1),
+        ("latency_profiles", "profiles/linear-svm/2/p99_ms", 20.1, "largest batches"),
+        ("latency_profiles", "profiles/linear-svm/1/p50_ms", 19.0, "linearly"),
+        ("ensembles", "ensemble_error", 0.127, "errs 5.2% less"),
+        ("ensembles", "agreement/0/confident_error", 0.12, "4 of 5"),
+        ("ensembles", "agreement/0/unsure_error", None, "4 of 5"),
+        ("ensembles", "agreement/1/confident_error", 0.08, "all 5"),
+        ("ensembles", "agreement/1/unsure_error", 0.23, "all 5"),
+        ("failure", "errors/exp3", 3800, "err less over all of it"),
+        ("failure", "errors/third", 2000, "err less over all of it"),
+        ("failure", "share_of_broken/exp3", [0.9] * 50 + [0.0] * 150, "return to it"),
+        ("failure", "share_of_broken/exp4", [0.9] * 200, "return to it"),
+        ("batching_gain", "models/linear-svm/aimd", dict.fromkeys(batching_gain.LOADS, served(1340)), "26 times"),
+        (
+            "batching_gain",
+            "models/kernel-svm/none",
+            dict.fromkeys(batching_gain.LOADS, served(2000)),
+            "kernel SVM nothing",
+        ),
+        ("batching_gain", "models/random-forest/quantile/waiting/outputs_per_s", 2000.0, "nearly level"),
+        ("batching_gain", "models/linear-svm/aimd/waiting/p99_ms", 21.1, "99th percentile"),
+        ("delayed_batching", "models/linear-svm/aimd/2/outputs_per_s", 10_800.0, "delay of 2 ms"),
+        ("stragglers", "sizes/1/blocking/p99_ms", 39.0, "waits for all"),
+        ("stragglers", "sizes/1/mitigated/p99_ms", 23.1, "within 3 ms"),
+        ("stragglers", "sizes/1/mitigated/missing_share", 0.015, "missing"),
+        ("stragglers", "sizes/1/mitigated/accuracy", 0.81, "accuracy grows"),
+        ("stragglers", "sizes/1/blocking/accuracy", 0.88, "cost little"),
+        ("replicas", "counts/3/outputs_per_s", 970.0 * 3.79, "3.95 times"),
+        ("replicas", "counts/3/p99_ms", 90.0, "stays flat"),
+        ("network", "links/unlimited/3/outputs_per_s", 1400.0, "faster network"),
+        ("network", "links/1 Gbit~s/3/outputs_per_s", 1000.0, "network is the limit"),
+        ("network", "picture_bytes", 100_000, "network is the limit"),
+        ("network", "links/1 Gbit~s/3/p99_ms", 120.0, "latency grows"),
+        ("personalization", "error_after/4", 0.2, "each piece"),
+        ("personalization", "error_after/0", 0.35, "without feedback"),
+        ("personalization", "error_after/1", 0.22, "one piece of feedback"),
+        ("personalization", "error_after/8", 0.22, "after 8 pieces"),
+        ("feedback_cache", "ratio", 1.3, "1.63"),
+        ("coupling", "connections", {"32": coupled(880.0, 830.0)}, "in C++"),
+        ("coupling", "connections", {"32": coupled(960.0, 770.0)}, "in Python"),
     ],
 )
-def test_figure_that_does_not(name: str, path: str, value: object) -> None:
-    assert not BY_NAME[name].judge(changed(NUMBERS[name], path, value)).passed
+def test_a_statement_of_the_paper_that_does_not_hold_is_a_finding(
+    name: str, path: str, value: object, says: str
+) -> None:
+    verdict = BY_NAME[name].judge(changed(NUMBERS[name], path, value))
+    assert any(says in claim.says for claim in verdict.paper if not claim.holds)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "says"),
+    [
+        ("failure", "simulated/errors/exp3/mean", 3201, "the paper's own policies"),
+        ("failure", "simulated/errors/exp4/mean", 3001, "the paper's own policies"),
+        ("failure", "share_of_broken/exp4", [0.9] * 60 + [0.0] * 60 + [0.8] * 80, "within 500"),
+        ("batching_gain", "models/linear-svm/quantile/offered/outputs_per_s", 2900.0, "best other rule"),
+        ("delayed_batching", "models/fixed-cost/goodput/0/outputs_per_s", 14_300.0, "without a delay"),
+        ("stragglers", "sizes/0/mitigated/p50_ms", 10.0, "do not wait"),
+        ("stragglers", "sizes/1/mitigated/default_share", 0.02, "default"),
+        ("replicas", "counts/1/outputs_per_s", 970.0 * 1.79, "each replica"),
+        ("replicas", "counts/2/default_share", 0.02, "default"),
+        ("decoupling", "models/kernel-svm/clipper/together/requests_per_s", 1800.0, "0.95"),
+        ("decoupling", "models/kernel-svm/batching/together/requests_per_s", 3400.0, "0.9 of"),
+        ("decoupling", "models/linear-svm/clipper/alone/p50_ms", 2.1, "1 ms"),
+        ("decoupling", "models/linear-svm/clipper/alone/failed", 1, "fails"),
+        ("coupling", "connections/32/cpp/failed", 1, "fails"),
+    ],
+)
+def test_a_promise_that_is_broken(name: str, path: str, value: object, says: str) -> None:
+    verdict = BY_NAME[name].judge(changed(NUMBERS[name], path, value))
+    assert [promise for promise in verdict.broken if says in promise.says]
+    assert verdict.reproduced == len(verdict.paper)
+
+
+@pytest.mark.parametrize(
+    ("measured", "papers", "shows"),
+    [(13.5, 26, True), (13.4, 26, False), (1.0, 26, False), (1.32, 1.63, True), (1.31, 1.63, False)],
+)
+def test_half_of_a_gain_shows_it(measured: float, papers: float, shows: bool) -> None:
+    assert shows_gain(measured, papers) is shows
+
+
+def test_a_querys_time_is_split_into_queue_batch_and_rest() -> None:
+    loads = [Load(3000, rate, 1.0, 4.0, 0, 1) for rate in (900.0, 1000.0, 1100.0)]
+    spent = [{"waited_s": 3.0, "queries": 3000, "took_s": 0.6, "batches": 300}] * 3
+    assert coupling.describe(loads, spent, 32) == {
+        "requests_per_s": 1000.0,
+        "p99_ms": 4.0,
+        "failed": 3,
+        "mean_ms": 32.0,
+        "queue_ms": 1.0,
+        "batch_ms": 2.0,
+        "mean_batch": 10.0,
+    }
 
 
 def test_inputs_are_json_without_needless_digits() -> None:
@@ -285,7 +387,7 @@ def test_replies_as_numbers() -> None:
 
 
 def test_gain_of_batches_is_over_one_query_at_a_time() -> None:
-    assert batching_gain.gain(BATCHING_GAIN["models"]["linear-svm"]) == 26.0  # type: ignore[index]
+    assert batching_gain.gain(BATCHING_GAIN["models"]["linear-svm"]) == 25.0  # type: ignore[index]
 
 
 def test_the_papers_policies_leave_a_model_that_fails_and_ours_are_played_on_the_same_answers() -> None:

@@ -2,20 +2,34 @@
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
-from benchmarks.paper.__main__ import RESULTS, TookTooLong, documents, ended_after, problems, to_measure
+from benchmarks.paper.__main__ import TookTooLong, ended_after, problems, to_measure
+from benchmarks.paper.figure import Claim, Figure, Verdict
 from benchmarks.paper.figures import FIGURES
+from benchmarks.paper.results import read, write
 from benchmarks.revision import CHANGED
 
 NAMES = [figure.name for figure in FIGURES]
 
 
-def documented(revision: str, passed: bool = True) -> dict[str, Any]:
-    return {"passed": passed, "verdict": "text", "machine": {"revision": revision}}
+def documented(revision: str) -> dict[str, Any]:
+    return {"machine": {"revision": revision}, "numbers": {"holds": True}}
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures that hold if their numbers say so: a promise each, and a statement of the paper."""
+
+    def judge(numbers: Any) -> Verdict:
+        return Verdict((Claim("paper", "", False),), (Claim("promise", "what came", numbers["holds"]),))
+
+    figures = [Figure(name, name, lambda _: {}, judge, str) for name in ("one", "two", "three")]
+    monkeypatch.setattr("benchmarks.paper.__main__.FIGURES", figures)
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was() -> None:
@@ -30,27 +44,23 @@ def test_where_nobody_can_say_what_was_measured_all_is_measured_again(now: str) 
     assert [figure.name for figure in to_measure([], dict.fromkeys(NAMES, documented(now)), now)] == NAMES
 
 
-def test_results_of_different_commits_are_told() -> None:
+@pytest.mark.usefixtures("three")
+def test_results_of_different_commits_and_broken_promises_are_problems() -> None:
+    """What the paper says and does not hold here is none."""
     assert problems({"one": documented("abc"), "two": documented("abc")}) == []
     (mixed,) = problems({"one": documented("abc"), "two": documented("def")})
     assert "abc: one" in mixed and "def: two" in mixed
     (changed,) = problems({"one": documented(f"abc{CHANGED}")})
     assert "no commit has" in changed
-    (failed,) = problems({"one": documented("abc", passed=False)})
-    assert failed.startswith("one does not show")
+    (broken,) = problems({"one": documented("abc") | {"numbers": {"holds": False}}})
+    assert broken == "one breaks a promise: promise: what came"
 
 
-def test_the_results_that_are_checked_in_are_one_set_of_times_and_one_of_all_else() -> None:
-    found = documents(RESULTS)
-    assert list(found) == NAMES
-    # What falls short in them is said on the page, and nothing else is.
-    short = {name for name, document in found.items() if not document["passed"]}
-    for is_timed in (True, False):
-        names = {figure.name for figure in FIGURES if figure.is_timed is is_timed}
-        assert len(problems({name: found[name] for name in names})) == len(short & names)
-    page = (RESULTS.parents[2] / "docs" / "paper.md").read_text()
-    told = page[page.index("## What falls short") :]
-    assert {name for name in NAMES if f"- `{name}`:" in told} == short
+def test_a_result_is_read_as_it_was_written_and_its_rows_are_lines(tmp_path: Path) -> None:
+    document = {"numbers": {"rows": [{"a": 1.5, "b": "x, [y] {z}"}, {"a": [1, 2, 3]}], "none": [], "text": "a\nb"}}
+    write(NAMES[0], document, tmp_path)
+    assert read(FIGURES, tmp_path) == {NAMES[0]: document}
+    assert "[ 1, 2, 3 ]" in (tmp_path / f"{NAMES[0]}.json").read_text()
 
 
 def test_a_run_is_ended_when_its_time_is_over() -> None:

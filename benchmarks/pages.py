@@ -1,0 +1,30 @@
+"""Pages whose numbers a script writes: each part stands between a line that names it and a line that ends it."""
+
+import re
+from collections.abc import Mapping
+
+_PART = re.compile(r"(?ms)^<!-- results: ([\w-]+) -->\n(.*?)^<!-- end of results -->$")
+
+
+class PartMissing(Exception):
+    """A page has no place for what a script wrote, or a place for what none writes."""
+
+
+def fill(page: str, parts: Mapping[str, str]) -> str:
+    """Return a page's text with these parts, which are Markdown, in their places.
+
+    Raises:
+        PartMissing: its places are not exactly those of ``parts``.
+    """
+    places = [found[1] for found in _PART.finditer(page)]
+    if sorted(places) != sorted(parts):
+        raise PartMissing(f"the page has the places {sorted(places)}, expected one for each of {sorted(parts)}")
+    return _PART.sub(
+        lambda found: f"<!-- results: {found[1]} -->\n\n{parts[found[1]].strip()}\n\n<!-- end of results -->", page
+    )
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table of Markdown, with a line break behind it."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
