@@ -183,7 +183,7 @@ def delete(
         learned = "what it has learned" + (f", also in {contexts} contexts" if contexts else "")
         confirm(
             f"Remove application {name}, and forget {learned}?",
-            f"removing application {name} would forget {learned}: make sure that nobody needs it",
+            f"removing application {name} would forget {learned}: add --yes if that is meant",
             yes=yes,
         )
         clipper.delete_application(name)

@@ -15,7 +15,7 @@ def confirm(question: str, unasked: str, *, yes: bool) -> None:
 
     Args:
         question: what to ask.
-        unasked: what the error says where nobody can be asked, before the advice to add ``--yes``.
+        unasked: what the error says where nobody can be asked; it tells to add ``--yes``.
         yes: the command's ``--yes``.
 
     Raises:
@@ -24,5 +24,5 @@ def confirm(question: str, unasked: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise Conflict(f"{unasked}, or add --yes")
+        raise Conflict(unasked)
     typer.confirm(question, abort=True)

@@ -59,7 +59,7 @@ def clean(
     what = f"{known.replicas} replicas and {known.workers} query workers of {owner}"
     confirm(
         f"End {what}? A server that uses them would lose open queries, and start others.",
-        f"{what} may be in use: make sure that no server of theirs runs",
+        f"{what} may be in use: make sure that no server of theirs runs, and add --yes",
         yes=yes,
     )
     _asked(ray_python, ray_address, owner)

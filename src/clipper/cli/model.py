@@ -116,7 +116,11 @@ def _confirms(version: Version, out: Output, *, yes: bool) -> bool:
     if version.stopped is None or version.current:
         return False
     out.warn(f"{name} was stopped ({version.stopped})")
-    confirm("Let it answer nevertheless?", f"{name} was stopped: deploy a mended version", yes=yes)
+    confirm(
+        "Let it answer nevertheless?",
+        f"{name} was stopped: deploy a mended version, or add --yes to let this one answer nevertheless",
+        yes=yes,
+    )
     return True
 
 

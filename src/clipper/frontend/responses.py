@@ -17,12 +17,10 @@ RETRY_AFTER_S = 1
 
 
 def prediction_json(query_id: int, output: Output, confidence: float, source: Source) -> bytes:
-    text = bytes(output)
+    text, told = bytes(output), source.json
     if confidence == 1.0:
-        return b'{"query_id":%d,"output":%b,"default":false,"confidence":1.0%b}' % (query_id, text, source.json)
-    return b'{"query_id":%d,"output":%b,"default":false,"confidence":%r%b}' % (
-        *(query_id, text, confidence, source.json),
-    )
+        return b'{"query_id":%d,"output":%b,"default":false,"confidence":1.0%b}' % (query_id, text, told)
+    return b'{"query_id":%d,"output":%b,"default":false,"confidence":%r%b}' % (query_id, text, confidence, told)
 
 
 def default_json(query_id: int, output: bytes, reason: str, explanation: str) -> bytes:
