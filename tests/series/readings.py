@@ -18,5 +18,9 @@ def reading(
     )
 
 
-def version_reading(outputs: int, failed: int, last_error: str = "") -> VersionReading:
-    return VersionReading("m", "1", 1, 0, 0, 0.0, 0, 0.0, 0, 0, 0, 8, outputs, failed, last_error)
+def version_reading(
+    outputs: int, failed: int, last_error: str = "", *, sent: int = 0, given_up: int = 0, batch_limit: int = 8
+) -> VersionReading:
+    return VersionReading(
+        "m", "1", 1, 0, sent, 0.0, 0, 0.0, 0, 0, 0, batch_limit, outputs, failed, last_error, given_up
+    )

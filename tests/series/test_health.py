@@ -113,3 +113,16 @@ def test_a_trouble_ends_soon_after_its_cause_and_when_the_application_is_gone() 
     recent.applications.forget("app")
     health.look(recent)
     assert health.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "given_up", "batch_limit", "is_told"),
+    [(0, BEGINS_COUNT, 8, True), (0, BEGINS_COUNT - 1, 8, False), (1, 100, 8, False), (0, 100, 0, False)],
+)
+def test_a_version_that_is_asked_and_never_sent_anything_is_told(
+    sent: int, given_up: int, batch_limit: int, is_told: bool
+) -> None:
+    """Not one without a replica, of which another line tells."""
+    found = version_reading(0, 0, sent=sent, given_up=given_up, batch_limit=batch_limit)
+    told = f"model m:1 was asked for {given_up} inputs in the last minute and sent none"
+    assert [line.startswith(told) for line in problems(reading(0), versions={("m", "1"): found})] == ([True] * is_told)

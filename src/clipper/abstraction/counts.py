@@ -84,7 +84,7 @@ class VersionCounts:
             model=model.name,
             version=model.version,
             # The limit has bits of its own, so that its change cannot cancel one of the counts.
-            mark=sent + answered + hits + joins + misses + self.model_errors + limit * (1 << 40),
+            mark=sent + answered + hits + joins + misses + self.model_errors + self.expired + limit * (1 << 40),
             batches_sent=sent,
             rows=int(self.batch_size.sum),
             wait_s=self.queue_wait_s.sum,
@@ -97,4 +97,5 @@ class VersionCounts:
             outputs=self.outputs,
             model_errors=self.model_errors,
             last_error=self.last_error,
+            given_up=self.expired,
         )

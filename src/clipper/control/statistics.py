@@ -215,6 +215,7 @@ class VersionReading(Struct, frozen=True, array_like=True):
         batch_limit: the smallest of its linked replicas; 0 if none is linked.
         outputs, model_errors: rows that it answered, and rows on which it failed.
         last_error: the model's message of the latest failure. It may quote a client's input.
+        given_up: queued rows that were not sent, since they would have been late.
     """
 
     model: str
@@ -232,6 +233,7 @@ class VersionReading(Struct, frozen=True, array_like=True):
     outputs: int = 0
     model_errors: int = 0
     last_error: str = ""
+    given_up: int = 0
 
 
 class LimitStatistics(Struct, frozen=True):

@@ -18,12 +18,13 @@ BEGINS_COUNT = 3
 # Some steps of the sampler, so that one good step between bad ones does not end it.
 SOON_S = 20.0
 
-Kind = Literal["failed", "late", "errors"]
+Kind = Literal["failed", "late", "errors", "unsent"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Trouble:
-    """What goes wrong: queries of the application ``name`` that fail or are late, or rows of the version ``name``."""
+    """What goes wrong: queries of the application ``name`` that fail or are late, or rows of the version ``name`` that
+    fail or are all given up before they are sent."""
 
     kind: Kind
     name: str
@@ -82,6 +83,12 @@ class Health:
                 self._told[trouble] = f"application {name!r}: {of} were later than its SLO"
         for version in recent.versions:
             rows, soon_rows = recent.rows(version), recent.versions.since(version, soon_s)
+            trouble, unsent = Trouble("unsent", ":".join(version)), Share(rows.given_up, rows.given_up + rows.sent)
+            if unsent.wrong >= BEGINS_COUNT and not rows.sent:
+                self._told[trouble] = (
+                    f"model {trouble.name} was asked for {unsent.of} inputs in the last minute and sent none: by its "
+                    "learned times all would be late"
+                )
             trouble, errors = Trouble("errors", ":".join(version)), Share(rows.failed, rows.failed + rows.outputs)
             if is_on(trouble in before, errors, Share(soon_rows.failed, soon_rows.failed + soon_rows.outputs)):
                 of = f"{errors.wrong} of {errors.of} inputs in the last minute"
@@ -89,7 +96,10 @@ class Health:
 
     def problems(self) -> list[str]:
         """A line for each trouble, with its cause; those of applications first."""
-        return [self._told[trouble] for trouble in sorted(self._told, key=lambda one: (one.kind == "errors", one.name))]
+        return [
+            self._told[trouble]
+            for trouble in sorted(self._told, key=lambda one: (one.kind in ("errors", "unsent"), one.name))
+        ]
 
 
 def _failed_text(name: str, failed: Share, answers: Answers) -> str:

@@ -16,7 +16,16 @@ OfVersion = TypeVar("OfVersion", VersionReading, VersionLoad)
 _OF_BATCHES = ("batches_sent", "wait_s", "batches_answered", "service_s")
 # What is counted since the queue was made. The other fields are names, or what is so at present.
 _COUNTED: Mapping[type[Struct], tuple[str, ...]] = {
-    VersionReading: (*_OF_BATCHES, "rows", "cache_hits", "cache_joins", "cache_misses", "outputs", "model_errors"),
+    VersionReading: (
+        *_OF_BATCHES,
+        "rows",
+        "cache_hits",
+        "cache_joins",
+        "cache_misses",
+        "outputs",
+        "model_errors",
+        "given_up",
+    ),
     VersionLoad: (*_OF_BATCHES, "arrivals", "late"),
 }
 

@@ -48,11 +48,19 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What came of the rows that a version was sent; ``last_error`` is empty if it failed on none."""
+    """What came of the rows that a version was asked for.
+
+    Attributes:
+        last_error: the message of the latest failure; empty if it failed on none.
+        sent: rows that replicas were sent.
+        given_up: rows that were not sent although a replica was connected, since they would have been late.
+    """
 
     outputs: int = 0
     failed: int = 0
     last_error: str = ""
+    sent: int = 0
+    given_up: int = 0
 
 
 def answers_of(counted: ApplicationReading) -> Answers:
@@ -86,14 +94,19 @@ def sum_of_answers(all_: Iterable[Answers]) -> Answers:
 
 def rows_of(counted: VersionReading) -> Rows:
     """What came of the rows of one step."""
-    return Rows(counted.outputs, counted.model_errors, counted.last_error if counted.model_errors else "")
+    last_error = counted.last_error if counted.model_errors else ""
+    given_up = counted.given_up if counted.batch_limit else 0
+    return Rows(counted.outputs, counted.model_errors, last_error, counted.rows, given_up)
 
 
 def sum_of_rows(all_: Iterable[Rows]) -> Rows:
     """The sum; the error is that of the last that has one."""
     found = list(all_)
     last = next((one.last_error for one in reversed(found) if one.last_error), "")
-    return Rows(sum(one.outputs for one in found), sum(one.failed for one in found), last)
+    outputs, failed, sent, given_up = (
+        sum(counts) for counts in zip(*((one.outputs, one.failed, one.sent, one.given_up) for one in (Rows(), *found)))
+    )
+    return Rows(outputs, failed, last, sent, given_up)
 
 
 class Window(Generic[K, S]):
