@@ -45,6 +45,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "containers": "containers.protocol tcp tls",
         "runtime": "containers.protocol log_format",
         "metrics.histogram": "control.statistics",
+        "metrics.regret": "",
         "outputs": "containers.protocol inputs",
         "abstraction": "containers containers.protocol outputs metrics.histogram control.difference control.snapshot "
         "control.statistics settings telemetry telemetry.spans telemetry.trace_context",
@@ -65,7 +66,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
         "control.address control.difference control.feedback abstraction control processes run_as control.snapshot "
         "control.statistics tls settings log_format telemetry",
-        "series": "control.statistics metrics.histogram",
+        "series": "control.statistics metrics.histogram metrics.regret",
         "events": "control.snapshot management.events registry rollout settings",
         "lease": "",
         "registry": "settings control.snapshot durable_redis lease",
@@ -89,7 +90,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management.reports": "management.learned management.recent",
         "management.series": "",
         "management.schemas": "management.learned management.recent settings",
-        "metrics": "management.learned management.schemas control.statistics",
+        "metrics": "management.learned management.schemas control.statistics metrics.regret",
         "management": "dashboard hosts management.events management.reports management.schemas management.series "
         "settings tls",
         "supervisor": "build events extras log_format rollout managers.reconcile home hosts malloc open_files "

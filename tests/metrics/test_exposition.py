@@ -229,7 +229,7 @@ def test_what_an_application_selects_and_what_feedback_says() -> None:
     names = ("answers_scored_total", "answer_loss_total", "policy_errors_total", "contexts", "confidence_count")
     assert [value(f"clipper_selection_{name}", **own) for name in names] == [50, 8.0, 3, 12, 11]
     # The best model loses 4 in 40, so it would have lost 5 in those 50 answers.
-    assert value("clipper_selection_regret", **own) == 3.0
+    assert value("clipper_selection_regret", **own, against="model") == 3.0
 
 
 def test_counts_of_each_of_an_applications_models() -> None:
@@ -243,7 +243,7 @@ def test_without_feedback_there_is_no_regret() -> None:
     nothing = msgspec.structs.replace(SELECTED, models={}, answers_scored=0, answer_loss=0.0)
     application = ApplicationStatistics("digits", 0, {}, {}, 0, LATENCY, nothing)
     idle = msgspec.structs.replace(worker(), applications=(application,))
-    assert value("clipper_selection_regret", idle, application="digits", worker="0") == 0.0
+    assert value("clipper_selection_regret", idle, application="digits", worker="0", against="model") == 0.0
 
 
 def test_how_a_test_of_models_stands() -> None:

@@ -162,6 +162,11 @@ def test_a_model_that_a_policy_asks_where_queries_are_hard_is_not_reported_as_wo
     for model, mean in (("one", 0.325), ("two", 0.4)):
         found = next(each for each in everything.models if each.model == model)
         assert found.interval.low < mean < found.interval.high
+    # The policy beats each single model. It is compared with the best model of each context, beside which it loses.
+    metrics = [line for line in taught.metrics.splitlines() if line.startswith("clipper_selection_regret{")]
+    (line,) = [line for line in metrics if 'application="picks"' in line]
+    assert 'against="context"' in line and 0 < float(line.split()[-1]) < sum(lost.values())
+    assert sum(lost.values()) < 0.325 * 1600
     # Within a context it is the policy's past alone that picks.
     assert {(each.context, each.estimator, each.verdict, each.best) for each in contexts} == {
         ("hard", "pooled", "best", "one"),

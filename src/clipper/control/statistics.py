@@ -25,7 +25,8 @@ class HistogramData(Struct, frozen=True):
 class ModelSelectionStatistics(Struct, frozen=True):
     """One model of an application: how often it was asked, missing in an answer and scored, and its summed loss.
 
-    ``cost`` is the cost of asking it; None if it is not known.
+    ``cost`` is the cost of asking it; None if it is not known. ``weight`` is how many queries its losses stand for, and
+    ``weighted_loss`` what it would have lost on these: see ``selection.learning.weighing``.
     """
 
     selected: int
@@ -33,6 +34,8 @@ class ModelSelectionStatistics(Struct, frozen=True):
     scored: int
     loss: float
     cost: float | None = None
+    weight: float = 0.0
+    weighted_loss: float = 0.0
 
 
 class SelectionStatistics(Struct, frozen=True):
@@ -51,6 +54,8 @@ class SelectionStatistics(Struct, frozen=True):
         why_no_policy: why the policy was not made, e.g. because an earlier worker hung on it; None if it was made.
         calibration_error: the expected calibration error of the answered confidences; None if they are not calibrated.
         stages: queries that went on to further models, by how often they had asked: from ``2`` on.
+        context_answers, context_loss: scored answers to queries by whose context the policy learns, and what the best
+            model of each context would have lost on them.
     """
 
     models: dict[str, ModelSelectionStatistics]
@@ -65,6 +70,8 @@ class SelectionStatistics(Struct, frozen=True):
     calibration_error: float | None = None
     stages: dict[str, int] = {}
     why_no_policy: str | None = None
+    context_answers: int = 0
+    context_loss: float = 0.0
 
 
 class StandingStatistics(Struct, frozen=True):
@@ -155,6 +162,8 @@ class ModelReading(Struct, frozen=True, array_like=True):
     missing: int
     scored: int
     loss: float
+    weight: float = 0.0
+    weighted_loss: float = 0.0
 
 
 class TrialReading(Struct, frozen=True, array_like=True):
@@ -185,6 +194,7 @@ class ApplicationReading(Struct, frozen=True, array_like=True):
         feedback: pieces, whatever came of them.
         explanations: by reason, the explanation of the latest default or error. It may quote a client's input.
         trials: one for each newcomer.
+        context_answers, context_loss: as in ``SelectionStatistics``.
     """
 
     name: str
@@ -202,6 +212,8 @@ class ApplicationReading(Struct, frozen=True, array_like=True):
     answer_loss: float
     explanations: dict[str, str] = {}
     trials: tuple[TrialReading, ...] = ()
+    context_answers: int = 0
+    context_loss: float = 0.0
 
 
 class VersionReading(Struct, frozen=True, array_like=True):

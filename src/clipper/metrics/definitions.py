@@ -21,6 +21,7 @@ from clipper.control.statistics import (
 from clipper.management.learned import Newcomer
 from clipper.management.schemas import Replica, ReplicaState, Version
 from clipper.metrics.group import Group, Histogram, Number
+from clipper.metrics.regret import mean_of, regret
 from clipper.metrics.totals import Link
 
 LINK_STATES = ("dialing", "linked", "draining", "lost")
@@ -47,10 +48,17 @@ def _mean_loss(model: ModelSelectionStatistics) -> float:
     return model.loss / model.scored if model.scored else math.nan
 
 
-def _regret(selection: SelectionStatistics) -> float:
-    """Return how much more the answers have lost than the best model would have lost on the same feedback."""
-    means = [_mean_loss(model) for model in selection.models.values() if model.scored]
-    return selection.answer_loss - selection.answers_scored * min(means) if means else 0.0
+def _regret(selection: SelectionStatistics) -> dict[str, float]:
+    """Return the regret, by what the answers are compared with; 0 without feedback."""
+    means = [
+        mean_of(each.scored, each.loss, each.weight, each.weighted_loss)
+        for each in selection.models.values()
+        if each.scored
+    ]
+    found = regret(
+        selection.answer_loss, selection.answers_scored, selection.context_loss, selection.context_answers, means
+    )
+    return {"model": 0.0} if found is None else dict([found])
 
 
 SELECTION: Group[SelectionStatistics] = Group(
@@ -83,8 +91,9 @@ SELECTION: Group[SelectionStatistics] = Group(
         Number(
             "gauge",
             "clipper_selection_regret",
-            "Loss of the scored answers minus that of the best model in hindsight.",
+            "Loss of the scored answers minus that of the best model, or of the best of each context, in hindsight.",
             _regret,
+            "against",
         ),
         Number(
             "counter",

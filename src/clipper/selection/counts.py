@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
@@ -17,6 +18,7 @@ from clipper.metrics.histogram import Histogram
 
 # Sets of models that are counted separately. Clipper's own policies ask one model or all.
 MAX_SETS = 1000
+NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
 # Characters of an explanation that a reading has: a model's error is as long at most, and a user's policy may say more.
 MAX_EXPLANATION = 300
 
@@ -32,6 +34,9 @@ class ApplicationCounts:
         answers_scored, answer_loss: the same for the application's answers, including defaults and errors.
         answer_loss_by_reason: ``answer_loss`` by cause: ``wrong`` for the models' output, or the error code for which
             there was no output or it was not believed.
+        weight, weighted_loss: by model, the number of queries that its losses stand for, and its loss on them.
+        context_answers, context_loss: scored answers to queries by whose context the policy learns, and what the best
+            model of each context would have lost on them.
         explanations: by reason, that of the latest default or error.
         feedback: by outcome: ``joined``, ``duplicate``, ``late``, ``evicted``, ``unknown``, ``failed``.
     """
@@ -51,6 +56,10 @@ class ApplicationCounts:
         self.answers_scored = 0
         self.answer_loss = 0.0
         self.answer_loss_by_reason: dict[str, float] = {}
+        self.weight: dict[str, float] = {}
+        self.weighted_loss: dict[str, float] = {}
+        self.context_answers = 0
+        self.context_loss = 0.0
         self.feedback: Counter[str] = Counter()
         self.last_policy_error: str | None = None
         self.why_no_policy: str | None = None
@@ -70,13 +79,35 @@ class ApplicationCounts:
         if len(self.selected) > MAX_SETS:
             self.selected = Counter({(model,): times for model, times in self._selected().items()})
 
-    def learn(self, losses: dict[str, float], answer_loss: float | None, reason: str = "wrong") -> None:
-        """Count one observation."""
+    def learn(
+        self,
+        losses: dict[str, float],
+        answer_loss: float | None,
+        reason: str = "wrong",
+        weights: Mapping[str, float] = NO_WEIGHTS,
+        context_loss: float | None = None,
+    ) -> None:
+        """Count one observation.
+
+        Args:
+            losses: by model.
+            answer_loss: loss of the answer; None if the feedback does not say.
+            reason: its cause.
+            weights: by model, if what came with the query picked it; others count as 1.
+            context_loss: what the query adds to the loss of its context's best model; None if the policy does not learn
+                by the context.
+        """
         self.feedback["joined"] += 1
         for model, loss in losses.items():
+            weight = weights.get(model, 1.0)
             self.scored[model] += 1
             self.loss[model] = self.loss.get(model, 0.0) + loss
+            self.weight[model] = self.weight.get(model, 0.0) + weight
+            self.weighted_loss[model] = self.weighted_loss.get(model, 0.0) + weight * loss
         if answer_loss is not None:
+            if context_loss is not None:
+                self.context_answers += 1
+                self.context_loss += context_loss
             self.answers_scored += 1
             self.answer_loss += answer_loss
             lost = self.answer_loss_by_reason
@@ -111,7 +142,14 @@ class ApplicationCounts:
             errors=dict(self.errors),
             latency=tuple(self.latency_s.counts),
             models={
-                model: ModelReading(selected[model], self.missing[model], self.scored[model], self.loss.get(model, 0.0))
+                model: ModelReading(
+                    selected[model],
+                    self.missing[model],
+                    self.scored[model],
+                    self.loss.get(model, 0.0),
+                    self.weight.get(model, 0.0),
+                    self.weighted_loss.get(model, 0.0),
+                )
                 for model in selected.keys() | self.scored.keys()
             },
             confidence=tuple(self.confidence.counts),
@@ -121,6 +159,8 @@ class ApplicationCounts:
             answer_loss=self.answer_loss,
             explanations={reason: text[:MAX_EXPLANATION] for reason, text in self.explanations.items()},
             trials=trials,
+            context_answers=self.context_answers,
+            context_loss=self.context_loss,
         )
 
     def _selection(
@@ -139,6 +179,8 @@ class ApplicationCounts:
             why_no_policy=self.why_no_policy,
             stages={str(stage): times for stage, times in sorted(self.stages.items())},
             calibration_error=calibration_error,
+            context_answers=self.context_answers,
+            context_loss=self.context_loss,
         )
 
     def _models(self, costs: Mapping[str, float]) -> dict[str, ModelSelectionStatistics]:
@@ -151,6 +193,8 @@ class ApplicationCounts:
                 self.scored[model],
                 self.loss.get(model, 0.0),
                 costs.get(model, absent),
+                self.weight.get(model, 0.0),
+                self.weighted_loss.get(model, 0.0),
             )
             for model in sorted(selected.keys() | self.scored.keys() | self.missing.keys())
         }

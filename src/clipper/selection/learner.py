@@ -298,7 +298,9 @@ class _Commit:
         if not (is_durable and committed.result()):
             application.counts.feedback["duplicate" if is_durable else "failed"] += 1
             return
-        application.counts.learn(scored.losses_shown, scored.answer_loss, scored.reason)
+        application.counts.learn(
+            scored.losses_shown, scored.answer_loss, scored.reason, scored.weights, scored.context_loss
+        )
         self._tell_outcome()
         decisions = application.terms.decisions
         if decisions is not None and query is not None:

@@ -7,7 +7,7 @@ from clipper.control.feedback import Feedback
 from clipper.errors import NotFound, PolicyFailed
 from clipper.selection.application import Application
 from clipper.selection.feedback.outcomes import mixed
-from clipper.selection.feedback.picking import Picked, how_picked, weights_of
+from clipper.selection.feedback.picking import Picked, how_picked, least_loss_increase, weights_of
 from clipper.selection.feedback.scoring import default_loss, lesson, loss_of_answer, score, shown_of_newcomers
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.tally import Keyed
@@ -50,6 +50,9 @@ class Scored:
         answer_loss: loss of the user's answer; None if the feedback does not say.
         reason: cause of that loss: ``wrong`` for the models' output, or the error code behind another answer.
         no_answer_loss: loss of what the user gets if no model answers.
+        weights: by the same names as ``losses_shown``, if what came with the query picked its models.
+        context_loss: what the feedback adds to the loss of its context's best model; None if the policy does not learn
+            by the context.
     """
 
     losses: dict[str, float]
@@ -57,6 +60,8 @@ class Scored:
     answer_loss: float | None
     reason: str
     no_answer_loss: float
+    weights: dict[str, float]
+    context_loss: float | None
 
 
 def join(
@@ -156,6 +161,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
         lessons[each] = arms.keyed(
             lesson(policy, choice, losses, totals, judged, missed, is_reward=is_reward, is_picked=is_picked)
         )
+    weights: Mapping[str, float] = {}
     if picked.is_weighed or (not picked.among_all and _is_weighed_anyway(arms, prior, joined.context)):
         weights = weights_of(choice, terms.shadows if query is not None else (), application.surroundings.random)
         lessons[None] = {**lessons[None], **arms.keyed(weighed(losses, weights, arms.lineup, arms.names, prior))}
@@ -176,7 +182,18 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
         # By the links' names; by version for versions without a link, such as one that a query named.
     names = {name: name if terms.arms.key(name) == arms.key(name) else arms.key(name) for name in losses}
     losses_shown = {names[name]: each for name, each in losses.items()}
-    return Scored(losses, losses_shown, answer_loss, reason, no_answer), lessons
+    return (
+        Scored(
+            losses,
+            losses_shown,
+            answer_loss,
+            reason,
+            no_answer,
+            {names[name]: weight for name, weight in weights.items() if name in names},
+            least_loss_increase(joined.totals, prior, losses, terms.models) if picked.is_by_context else None,
+        ),
+        lessons,
+    )
 
 
 def _matters(application: Application, name: str, totals: Totals, query: JudgedQuery) -> bool:

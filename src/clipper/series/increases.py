@@ -52,6 +52,9 @@ def application_increase(before: ApplicationReading | None, now: ApplicationRead
         now.answers_scored - before.answers_scored,
         now.answer_loss - before.answer_loss,
         now.explanations,
+        (),
+        now.context_answers - before.context_answers,
+        now.context_loss - before.context_loss,
     )
     return now if _has_fallen(increase) or _lacks(now, before) else increase
 
@@ -83,7 +86,7 @@ def sum_of_versions(increases: Iterable[OfVersion]) -> OfVersion | None:
 
 def _plus(one: ApplicationReading, other: ApplicationReading) -> ApplicationReading:
     models = {
-        model: _model_plus(one.models.get(model, NO_MODEL), other.models.get(model, NO_MODEL))
+        model: model_plus(one.models.get(model, NO_MODEL), other.models.get(model, NO_MODEL))
         for model in one.models.keys() | other.models.keys()
     }
     return ApplicationReading(
@@ -101,6 +104,9 @@ def _plus(one: ApplicationReading, other: ApplicationReading) -> ApplicationRead
         one.answers_scored + other.answers_scored,
         one.answer_loss + other.answer_loss,
         {**one.explanations, **other.explanations},
+        (),
+        one.context_answers + other.context_answers,
+        one.context_loss + other.context_loss,
     )
 
 
@@ -114,15 +120,20 @@ def _model_minus(now: ModelReading, before: ModelReading) -> ModelReading:
         now.missing - before.missing,
         now.scored - before.scored,
         now.loss - before.loss,
+        now.weight - before.weight,
+        now.weighted_loss - before.weighted_loss,
     )
 
 
-def _model_plus(one: ModelReading, other: ModelReading) -> ModelReading:
+def model_plus(one: ModelReading, other: ModelReading) -> ModelReading:
+    """Return the sum of two readings of a model."""
     return ModelReading(
         one.selected + other.selected,
         one.missing + other.missing,
         one.scored + other.scored,
         one.loss + other.loss,
+        one.weight + other.weight,
+        one.weighted_loss + other.weighted_loss,
     )
 
 

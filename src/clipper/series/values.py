@@ -3,8 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from clipper.control.statistics import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_S, ApplicationReading, VersionReading
+from clipper.control.statistics import (
+    CONFIDENCE_BOUNDS,
+    LATENCY_BOUNDS_S,
+    ApplicationReading,
+    ModelReading,
+    VersionReading,
+)
 from clipper.metrics.histogram import quantile
+from clipper.metrics.regret import mean_of, regret
+from clipper.series.increases import NO_MODEL, model_plus
 from clipper.series.recent import answers_of
 
 # Series that every application and every model has, also before they have a value.
@@ -30,30 +38,33 @@ class Losses:
     """What an application has lost on feedback since its series began.
 
     Attributes:
-        models: by model, the sum of its losses and how many they are.
+        context_answers, context_loss: as in ``SelectionStatistics``.
+        models: by model, the sum of its counts.
     """
 
     answer_loss: float = 0.0
     answers_scored: int = 0
-    models: dict[str, tuple[float, int]] = field(default_factory=dict)
+    context_answers: int = 0
+    context_loss: float = 0.0
+    models: dict[str, ModelReading] = field(default_factory=dict)
 
     def add(self, counted: ApplicationReading) -> None:
         self.answer_loss += counted.answer_loss
         self.answers_scored += counted.answers_scored
+        self.context_answers += counted.context_answers
+        self.context_loss += counted.context_loss
         for model, each in counted.models.items():
             if each.scored:
-                loss, scored = self.models.get(model, (0.0, 0))
-                self.models[model] = loss + each.loss, scored + each.scored
+                self.models[model] = model_plus(self.models.get(model, NO_MODEL), each)
 
     @property
     def regret(self) -> float | None:
-        """How much more the answers have lost than the best model would have; None without feedback.
-
-        As ``clipper_selection_regret``: the answers' losses minus as many times the smallest mean loss of a model.
+        """How much more the answers have lost than the best policy of the same kind; None without feedback: see
+        ``metrics.regret``.
         """
-        if not self.answers_scored or not self.models:
-            return None
-        return self.answer_loss - self.answers_scored * min(loss / scored for loss, scored in self.models.values())
+        means = [mean_of(each.scored, each.loss, each.weight, each.weighted_loss) for each in self.models.values()]
+        found = regret(self.answer_loss, self.answers_scored, self.context_loss, self.context_answers, means)
+        return None if found is None else found[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from clipper.selection.feedback.picking import Picked, how_picked, weights_of
+from clipper.selection.feedback.picking import Picked, how_picked, least_loss_increase, weights_of
+from clipper.selection.learning.ledger import Ledger
+from clipper.selection.learning.tally import tally
+from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import Choice, Step
 
 BY_NOTHING = Picked(among_all=False, in_context=False, is_weighed=False)
@@ -61,3 +64,17 @@ def test_a_model_that_hardly_ever_wins_costs_a_bounded_number_of_draws() -> None
     beliefs = ((1000.0, 1.0), (1.0, 1000.0))
     assert weights_of(Choice(("b",), (1.0,), beliefs, ("a", "b")), (), Random(1)) == {"b": 200.0}
     assert weights_of(Choice(("b",), (1.0,), beliefs), (), Random(1)) == {"b": 1.0}, "among which it won is not known"
+
+
+def test_increases_of_the_least_loss_add_up_to_that_of_the_best_model_of_the_context() -> None:
+    prior, ledger, random = Totals({("", "observations"): 9.0}), Ledger(None), Random(4)
+    lost, told, total = {"a": 0.0, "b": 0.0}, {"a": 0, "b": 0}, 0.0
+    for _ in range(300):
+        model = random.choice(("a", "b"))
+        loss = float(random.random() < {"a": 0.2, "b": 0.5}[model])
+        totals = ledger.totals().with_prior(prior)
+        total += least_loss_increase(totals, prior, {model: loss, "shadow": 0.0}, ("a", "b"))
+        lost[model], told[model] = lost[model] + loss, told[model] + 1
+        ledger.add(ledger.entries(tally((model,), {model: loss})))
+    assert total == pytest.approx(300 * min(lost[model] / told[model] for model in lost))
+    assert least_loss_increase(prior, prior, {"a": 0.25}, ("a", "b")) == 0.25, "the first of a context"

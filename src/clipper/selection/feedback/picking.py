@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+from clipper.selection.learning.totals import EVER_LOSS, EVER_SCORED, Totals
 from clipper.selection.policies.policy import Choice
 
 # Draws of a model's wins, whose mean number of tries is its weight, and the bound of one of them: a millisecond.
@@ -29,6 +30,11 @@ class Picked:
     among_all: bool
     in_context: bool
     is_weighed: bool
+
+    @property
+    def is_by_context(self) -> bool:
+        """Whether the policy has picked by the query's context, and by nothing else that came with it."""
+        return self.is_weighed and not self.in_context
 
 
 _BY_NOTHING = Picked(among_all=False, in_context=False, is_weighed=False)
@@ -58,6 +64,35 @@ def how_picked(
         return Picked(among_all=True, in_context=False, is_weighed=True)
     # Chance has given the context its model once, however often it comes.
     return Picked(among_all=knows_context, in_context=False, is_weighed=False)
+
+
+def least_loss_increase(totals: Totals, prior: Totals, losses: Mapping[str, float], models: Collection[str]) -> float:
+    """Return how much feedback adds to what the best model of its context would have lost on all queries of it.
+
+    That is the least mean loss of a model in the context, times the number of losses there. Increases add up to it for
+    one worker after another; where several learn in a context at once, nearly so.
+
+    Args:
+        totals: of the context, before.
+        prior: the application's.
+        losses: of the feedback.
+        models: the models that the policy can choose.
+    """
+    own = None if totals is prior else totals.own or totals
+    known = {
+        model: (0.0, 0.0) if own is None else (own.of_version(model, EVER_SCORED), own.of_version(model, EVER_LOSS))
+        for model in models
+    }
+    before = _least_loss(known.values())
+    for model in losses.keys() & known.keys():
+        scored, loss = known[model]
+        known[model] = scored + 1.0, loss + losses[model]
+    return _least_loss(known.values()) - before
+
+
+def _least_loss(known: Collection[tuple[float, float]]) -> float:
+    means = [loss / scored for scored, loss in known if scored > 0]
+    return sum(scored for scored, _ in known) * min(means) if means else 0.0
 
 
 def weights_of(choice: Choice, shadows: Collection[str], random: Random) -> Mapping[str, float]:

@@ -15,12 +15,14 @@ export function Confidence({ api, application }) {
   const metrics = usePoll(async () => samplesOf(await api.get("metrics", { application: name }), name), [api, name], EVERY_MS);
   if (!metrics.value) return null;
   const regret = total(metrics.value, "clipper_selection_regret");
+  const against = metrics.value.find((sample) => sample.name === "clipper_selection_regret")?.labels.against;
+  const best = against === "context" ? "the best model of each context" : "its best single model";
   const bins = histogram(metrics.value, "clipper_selection_confidence");
   const count = bins.reduce((sum, bin) => sum + bin.count, 0);
   const most = Math.max(1, ...bins.map((bin) => bin.count));
   return html`<section>
     <h2>Regret and confidence</h2>
-    <p>Regret: <strong>${number(regret)}</strong>. Its answers have lost that much more than its best model would have, on the same feedback.</p>
+    <p>Regret: <strong>${number(regret)}</strong>. Its answers have lost that much more than ${best} would have, on the same feedback.</p>
     <div class="charts">
       <div>
         ${count === 0
