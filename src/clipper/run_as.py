@@ -75,8 +75,9 @@ def check_able() -> None:
     Raises:
         Unavailable: root lacks capabilities that running as another user needs.
     """
-    status = Path("/proc/self/status").read_text()
-    held = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+    # As bytes: the name of a process, which is in it, may be any.
+    status = Path("/proc/self/status").read_bytes()
+    held = next(int(line.split()[1], 16) for line in status.split(b"\n") if line.startswith(b"CapEff:"))
     missing = [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]
     if missing:
         raise Unavailable(

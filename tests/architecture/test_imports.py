@@ -113,8 +113,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "load": "client.http_api pages tls",
         "cli": "apply backup build client dashboard decisions decisions.evaluation extras home hosts load manifest "
         "packaging management.events management.learned management.recent management.reports management.schemas pages "
-        "run_as settings "
-        "tls",
+        "processes run_as settings tls",
     }.items()
 }
 

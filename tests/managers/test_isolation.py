@@ -19,6 +19,7 @@ from clipper.processes.proc import pids
 from clipper.processes.usage import UsageKeeper
 from clipper.types import InputType
 from manager_bench import SUM, Bench, run
+from started_processes import oddly_named
 from waiting import until_async
 
 pytestmark = pytest.mark.alone
@@ -141,6 +142,20 @@ def test_what_takes_too_much_is_killed_with_all_that_it_started(tmp_path: Path, 
             assert "container bad:1#1 was killed because it " in error and said in error
             await until_async(lambda: not found.processes(BAD))
             assert found.processes(NEIGHBOUR)
+
+    run(test())
+
+
+def test_processes_of_odd_names_lift_no_bound(tmp_path: Path) -> None:
+    """Any user of the machine can have some."""
+
+    async def test() -> None:
+        async with neighbourhood(tmp_path, LITTERS) as found:
+            with oddly_named():
+                with pytest.raises(OSError):  # the connection breaks
+                    await asyncio.wait_for(found.ask(BAD), 60)
+                await until_async(lambda: found.bad.phase == "dead")
+            assert "files in its folder: the bound is 100" in str(found.bad.last_error)
 
     run(test())
 

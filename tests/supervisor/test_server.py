@@ -17,6 +17,7 @@ import pytest
 from live_server import APP, TIMEOUT_S, Server, answering, processes_of, with_application
 
 from clipper.managers.logs import MAX_LOG_BYTES
+from started_processes import oddly_named
 from waiting import until
 
 
@@ -54,6 +55,19 @@ def test_everything_comes_back_after_a_stop(server: Server) -> None:
     until(lambda: server.call("GET", "/status")["ready"])
     assert server.predict("app", [1, 2])["output"] == "two"
     assert server.call("GET", "/models/m")["previous"] == "1"
+
+
+def test_a_model_of_an_odd_name_prevents_no_start_after_a_crash(server: Server) -> None:
+    server.start()
+    name = "open(f'/proc/{os.getpid()}/comm', 'wb', buffering=0).write(b'caf\\xe9 ) Z')"
+    code = f"import os\n{name}\n{answering('one')}"
+    assert server.deploy("m", code, input_type="float64[2]")["state"] == "ready"
+    server.call("POST", "/applications", APP)
+    with oddly_named(user=65534 if os.geteuid() == 0 else None):
+        server.kill()
+        assert server.start().predict("app", [1.0, 2.0])["output"] == "one"
+        assert server.stop() == 0
+    assert processes_of(server.home) == {}
 
 
 def test_idle_it_takes_little_memory(shared: Server) -> None:

@@ -17,6 +17,7 @@ from clipper.extras import has_grpc, has_otel, why_no_manager
 from clipper.home import is_locked, read_token
 from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
+from clipper.processes.proc import stat_fields
 from clipper.run_as import find_run_as
 from clipper.settings.server import ServerSettings
 from clipper.settings.start_options import StartOptions, encode
@@ -287,22 +288,13 @@ def wait_until_gone(home: Path, pid: int, drain_delay_s: float = 0.0) -> None:
     """
     timeout_s = drain_delay_s + STOP_TIMEOUT_S
     for _ in _polls(timeout_s):
-        if not is_locked(home) and not _is_alive(pid):
+        if not is_locked(home) and stat_fields(pid) is None:
             return
     raise DeadlineExceeded(_still_there(home, timeout_s))
 
 
 def _still_there(home: Path, timeout_s: float) -> str:
     return f"the server of {home} still runs {timeout_s:.0f} s after it was asked to stop: see {home / 'logs'}"
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether a process runs. A zombie, whose parent has not collected its status, does not."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _last_lines(log: Path, start: int = 0) -> str:

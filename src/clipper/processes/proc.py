@@ -3,6 +3,9 @@
 psutil reads it too, and would cost the census, which looks at every process of the machine twice a second, 40 % more
 CPU. It also gives a start time in seconds of a clock that may be set. A pid with its start in clock ticks since boot
 names one process for ever, so that is what records on disk hold.
+
+A process chooses its own name, which is part of what is read here: up to 15 bytes of anything, from any user. So all
+of it is read as bytes, and lines end only where the kernel ends them.
 """
 
 import errno
@@ -34,19 +37,19 @@ def pids() -> list[int]:
         return [int(entry.name) for entry in entries if entry.name.isdigit()]
 
 
-def stat_fields(pid: int) -> list[str] | None:
+def stat_fields(pid: int) -> list[bytes] | None:
     """The fields of ``/proc/PID/stat`` from the third on; None if the process is gone, a zombie, or hidden from us.
 
     Raises:
         OSError: this process has no descriptor left to look with.
     """
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        line = Path(f"/proc/{pid}/stat").read_bytes()
     except _GONE:
         return None
     # The second field is the command's name in parentheses. It may hold anything, also blanks and parentheses.
-    fields = text[text.rindex(")") + 2 :].split()
-    return None if fields[0] in "ZX" else fields
+    fields = line[line.rindex(b")") + 2 :].split()
+    return None if fields[0] in b"ZX" else fields
 
 
 def start_time(pid: int) -> int | None:
@@ -95,13 +98,13 @@ def program_of(pid: int) -> str | None:
 
 def user_of(pid: int) -> int | None:
     """The number of the user that a process acts as; None if it is gone."""
-    line = _line(Path(f"/proc/{pid}/status"), "Uid:")
+    line = _line(Path(f"/proc/{pid}/status"), b"Uid:")
     return None if line is None else int(line.split()[2])
 
 
 def parent_of(pid: int) -> int | None:
     """The process id of a process's parent; None if it is gone."""
-    line = _line(Path(f"/proc/{pid}/status"), "PPid:")
+    line = _line(Path(f"/proc/{pid}/status"), b"PPid:")
     return None if line is None else int(line.split()[1])
 
 
@@ -110,13 +113,14 @@ def proportional_bytes(pid: int) -> int:
 
     The kernel takes some milliseconds for each GB.
     """
-    line = _line(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
+    line = _line(Path(f"/proc/{pid}/smaps_rollup"), b"Pss:")
     return 0 if line is None else int(line.split()[1]) * 1024
 
 
-def _line(path: Path, start: str) -> str | None:
+def _line(path: Path, start: bytes) -> bytes | None:
     try:
-        text = path.read_text()
+        content = path.read_bytes()
     except _GONE:
         return None
-    return next((line for line in text.splitlines() if line.startswith(start)), None)
+    # The kernel escapes a line feed in a name, and not what ``splitlines`` takes for the end of a line, too.
+    return next((line for line in content.split(b"\n") if line.startswith(start)), None)

@@ -159,7 +159,7 @@ def _alive(channel: int) -> str:
 
 
 def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _send(channel: socket.socket, reply: dict[str, Any]) -> None:

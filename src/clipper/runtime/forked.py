@@ -64,7 +64,7 @@ class ProcessTexts:
         copied = dict(os.environ)
         os.environ.clear()
         os.environ.update(copied)
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
         start, end, variables_start, variables_end = map(int, fields[_FIRST_ADDRESS : _FIRST_ADDRESS + 4])
         if not 0 < start < end <= variables_start < variables_end:
             return None
