@@ -24,7 +24,16 @@ from msgspec import Struct
 
 from clipper import __version__
 from clipper.errors import ClipperError, Conflict, InvalidArgument, Unavailable
-from clipper.home import ARTIFACTS_NAME, ID_NAME, REGISTRY_NAME, RUN_NAME, SELECTION_NAME, TOKEN_NAME, lock_home
+from clipper.home import (
+    ARTIFACTS_NAME,
+    ID_NAME,
+    REGISTRY_NAME,
+    RUN_NAME,
+    SELECTION_NAME,
+    TOKEN_NAME,
+    lock_home,
+    make_home,
+)
 from clipper.processes.folder import running
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.selection.stores.sqlite_schema import SCHEMA_VERSION
@@ -108,10 +117,10 @@ def restore(home: Path, source: Path) -> tuple[Backup, Path | None]:
         Conflict: a server, or processes that one has left, run in the home.
         InvalidArgument: the file is not a backup, is cut short or damaged, or is of a newer Clipper.
         RegistryUnavailable: this Clipper cannot use its registry.
-        Unavailable: the home cannot be written.
+        Unavailable: the home cannot be written, or belongs to another user.
     """
+    make_home(home)
     with _explained(home):
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = lock_home(home)
     try:
         _check_nothing_runs(home)

@@ -1,9 +1,13 @@
 """A server's home on this machine, and how commands find the server."""
 
+import errno
 import fcntl
 import os
+import stat
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +31,10 @@ _LOCK_NAME = "supervisor.lock"
 # Commands that look whether the home is taken share its lock for microseconds. Whoever takes it tries for so long.
 _LOOKED_AT_S = 0.25
 _LOOK_AGAIN_S = 0.01
+# An operator's own token has at most 512 characters.
+_MAX_TOKEN_BYTES = 4096
+# What lets others change a folder.
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 # The folder of the decision log.
 DECISIONS_NAME = "decisions"
 # The file of events.
@@ -73,6 +81,69 @@ def find_home(home: Path | str | None = None) -> Path:
     return Path(home or os.environ.get("CLIPPER_HOME") or _DEFAULT).expanduser().absolute()
 
 
+def make_home(root: Path) -> None:
+    """Make the folder of a home if it is missing, and see to it that nobody but this user and root writes in it.
+
+    Whoever does could replace the token, and would be an admin of the server, whose user may be root.
+
+    Raises:
+        Unavailable: it cannot be made, or it or something in it belongs to another user.
+    """
+    ours = (os.geteuid(), 0)
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = root.stat()
+        for owner in (root.lstat().st_uid, found.st_uid):
+            if owner not in ours:
+                raise Unavailable(
+                    f"home {root} belongs to user {owner}, and this is user {os.geteuid()}: run this as user {owner}, "
+                    "or choose another home with --home"
+                )
+        # First, so that nothing is put there after the look.
+        if found.st_mode & _OTHERS_WRITE:
+            root.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS_WRITE)
+        with os.scandir(root) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # a running server has just replaced or removed it
+                    if (owner := entry.stat(follow_symlinks=False).st_uid) not in ours:
+                        raise Unavailable(
+                            f"{entry.path} belongs to user {owner}, who may have put it into the home: remove it, or "
+                            f"give it to user {os.geteuid()} if you know what is in it (chown)"
+                        )
+    except OSError as error:
+        what = f"let user {os.geteuid()} write there, or choose" if isinstance(error, PermissionError) else "choose"
+        raise Unavailable(f"home {root} cannot be used: {error}; {what} another with --home") from error
+
+
+def open_token(path: Path) -> BinaryIO:
+    """Open the file of a token, which has to be a file and no symlink: what one points to need be no token.
+
+    Raises:
+        Unavailable: it is something else.
+        OSError: it cannot be opened; a ``FileNotFoundError`` if there is none.
+    """
+    try:
+        # Without blocking: the opening of a pipe would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise Unavailable(f"{path} is a symlink: expected a file with the token in it, or none") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Unavailable(f"{path} is not a file: expected one with the token in it, or none")
+    return os.fdopen(descriptor, "rb")
+
+
+def token_text(file: BinaryIO) -> str:
+    """The content of a token's file.
+
+    Raises:
+        UnicodeDecodeError: it has other characters than those of ASCII.
+    """
+    return file.read(_MAX_TOKEN_BYTES).decode("ascii").strip()
+
+
 def read_token(home: Path) -> str | None:
     """The token of the server of ``home``; None if there is none.
 
@@ -80,7 +151,8 @@ def read_token(home: Path) -> str | None:
         Unavailable: the file cannot be read.
     """
     try:
-        return (home / TOKEN_NAME).read_text("ascii").strip() or None
+        with open_token(home / TOKEN_NAME) as file:
+            return token_text(file) or None
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

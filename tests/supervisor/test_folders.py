@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import clipper
+from clipper.backup import restore
+from clipper.cli.starting import in_turn
 from clipper.errors import Conflict, Unavailable
 from clipper.home import Place, lock_home, read_place
 from clipper.settings.start_options import StartOptions
@@ -59,6 +61,50 @@ def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="--home"):
         open_home(tmp_path / "file" / "home")
+
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+NOBODY = 65534
+
+
+@only_root
+def test_a_home_of_another_user_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
+    os.chown(home, NOBODY, NOBODY)
+    with pytest.raises(Unavailable, match="belongs to user 65534, and this is user 0"):
+        open_home(home)
+    with pytest.raises(Unavailable, match="belongs to user 65534"), in_turn(home):
+        raise AssertionError("no command has its turn there")
+    with pytest.raises(Unavailable, match="belongs to user 65534"):
+        restore(home, tmp_path / "no backup")
+    assert not list(home.iterdir()) and home.stat().st_mode & 0o777 == 0o755
+
+
+@only_root
+def test_a_link_of_another_user_in_place_of_a_home_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir(mode=0o755)
+    (tmp_path / "home").symlink_to(tmp_path / "etc")
+    os.chown(tmp_path / "home", NOBODY, NOBODY, follow_symlinks=False)
+    with pytest.raises(Unavailable, match="belongs to user 65534"):
+        open_home(tmp_path / "home")
+    assert (tmp_path / "etc").stat().st_mode & 0o777 == 0o755
+
+
+@only_root
+@pytest.mark.parametrize("name", ["token", "registry.sqlite3", "run", "logs"])
+def test_what_another_user_put_into_a_home_is_refused(tmp_path: Path, name: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o777)
+    (home / name).symlink_to("/etc")
+    os.chown(home / name, NOBODY, NOBODY, follow_symlinks=False)
+    with pytest.raises(Unavailable, match=f"{name} belongs to user 65534, who may have put it"):
+        open_home(home)
+    # Nobody can put more there.
+    assert home.stat().st_mode & 0o777 == 0o755
+    (home / name).unlink()
+    assert open_home(home).root == home
 
 
 LOCK = """

@@ -381,3 +381,18 @@ def test_sockets_that_are_elsewhere_are_reached_as_well(place: Path) -> None:
         open_home(server.home).remove_sockets_folder()
     finally:
         server.clean_up()
+
+
+def test_the_models_user_gets_no_server_by_a_home_of_its_own(tmp_path: Path) -> None:
+    """Its model could replace the token, and be an admin of a server that root runs."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "token").write_text("x" * 40)
+    for path in (home, home / "token"):
+        os.chown(path, 65534, 65534)
+    ports = ["--query-port", "0", "--management-port", "0", "--run-as", "nobody"]
+    argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(home), *ports]
+    started = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert started.returncode == 1
+    assert "belongs to user 65534, and this is user 0: run this as user 65534" in started.stderr
+    assert [path.name for path in home.iterdir()] == ["token"]

@@ -14,7 +14,7 @@ import typer
 from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
 from clipper.extras import has_grpc, has_otel, why_no_manager
-from clipper.home import is_locked, read_token
+from clipper.home import is_locked, make_home, read_token
 from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
 from clipper.processes.proc import stat_fields
@@ -155,11 +155,11 @@ def spawn(start: ServerStart, stops_with: int | None = None) -> "StartingServer"
         stops_with: the reading end of a pipe. The server stops once nobody has the other end.
 
     Raises:
-        Unavailable: the home's log cannot be written.
+        Unavailable: the home belongs to another user, or its log cannot be written.
     """
     log = start.home / "logs" / "supervisor.log"
+    make_home(start.home)
     try:
-        start.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         log.parent.mkdir(exist_ok=True)
         with log.open("ab") as file:
             log_start = file.tell()

@@ -15,7 +15,7 @@ from clipper.cli.output import Output
 from clipper.cli.process import READY_TIMEOUT_S, USUAL, ServerStart, checked_start
 from clipper.client import STOP_TIMEOUT_S
 from clipper.errors import DeadlineExceeded, InvalidArgument, Unavailable
-from clipper.home import OPTIONS_NAME
+from clipper.home import OPTIONS_NAME, make_home
 from clipper.management.schemas import Status
 from clipper.settings.fields import settings_of
 from clipper.settings.server import ServerSettings
@@ -162,8 +162,8 @@ def in_turn(home: Path) -> Iterator[None]:
         DeadlineExceeded: another command takes too long.
         Unavailable: the home cannot be used.
     """
+    make_home(home)
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(home / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise Unavailable(f"cannot start a server in {home}: {error}") from error

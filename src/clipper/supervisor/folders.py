@@ -25,6 +25,7 @@ from clipper.home import (
     SELECTION_NAME,
     TOKEN_NAME,
     Place,
+    make_home,
 )
 from clipper.run_as import RunAs
 from clipper.settings.start_options import StartOptions, encode
@@ -158,17 +159,17 @@ def open_home(root: Path) -> HomeFolders:
     """Make the missing folders.
 
     Raises:
-        Unavailable: they cannot be made, or belong to another user.
+        Unavailable: they cannot be made, or the home or something in it belongs to another user.
     """
+    make_home(root)
     root = root.resolve()
     try:
         home = HomeFolders(root, _sockets_folder(root / RUN_NAME))
-        for folder in (root, home.artifacts, home.logs, home.run, home.scratch, home.python_path):
+        for folder in (home.artifacts, home.logs, home.run, home.scratch, home.python_path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _link_package(home.python_path / "clipper")
     except OSError as error:
-        what = f"let user {os.geteuid()} write there, or choose" if isinstance(error, PermissionError) else "choose"
-        raise Unavailable(f"home {root} cannot be used: {error}; {what} another with --home") from error
+        raise Unavailable(f"home {root} cannot be used: {error}; choose another with --home") from error
     return home
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unauthorized, Unavailable
+from clipper.home import read_token
 from clipper.management.schemas import NewToken
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.supervisor.catalog import Catalog
@@ -74,6 +75,23 @@ def test_a_folder_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "token").unlink()
     os.mkfifo(tmp_path / "token", 0o600)
     assert token.again() == shown  # reading it would wait for a writer, and the whole server with it
+
+
+def test_a_link_in_its_place_is_neither_followed_nor_changed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("x" * 40)
+    (tmp_path / "other").chmod(0o644)
+    (tmp_path / "token").symlink_to(tmp_path / "other")
+    with pytest.raises(Unavailable, match="is a symlink"):
+        TokenFile(tmp_path / "token").open()
+    with pytest.raises(Unavailable, match="is a symlink"):  # a command would send its target to a server
+        read_token(tmp_path)
+    assert mode_of(tmp_path / "other") == 0o644
+    (tmp_path / "token").unlink()
+    token = TokenFile(tmp_path / "token")
+    shown = token.open()
+    (tmp_path / "token").unlink()
+    (tmp_path / "token").symlink_to(tmp_path / "other")
+    assert token.again() == shown
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import logging
 import os
 import re
 import secrets
-import stat
 from pathlib import Path
 
 from clipper.errors import Unavailable
+from clipper.home import open_token, token_text
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,6 @@ class TokenFile:
             Unavailable: the file does not hold a token, or cannot be read or written.
         """
         try:
-            self._tighten()
             text = self._read()
             if not text:
                 self._make()
@@ -80,12 +79,15 @@ class TokenFile:
     def _read(self) -> str:
         """The content of the file; empty if there is no file."""
         try:
-            # Taken before the file is read: if it is replaced meanwhile, the next call sees that.
-            self._seen = self._identity()
-            if not stat.S_ISREG(self._path.stat().st_mode):
-                raise Unavailable(f"{self._path} is not a file: expected one with the token in it, or none")
-            return self._path.read_text("ascii").strip()
+            with open_token(self._path) as file:
+                found = os.fstat(file.fileno())
+                # Taken before the file is read: if it is replaced meanwhile, the next call sees that.
+                self._seen = _identity(found)
+                if found.st_mode & 0o077:
+                    self._close_to_others(file.fileno())
+                return token_text(file)
         except FileNotFoundError:
+            self._seen = None
             return ""
 
     def _make(self) -> None:
@@ -100,18 +102,14 @@ class TokenFile:
         temporary.replace(self._path)
         self._token, self._seen = token, self._identity()
 
-    def _tighten(self) -> None:
-        """Close the file to other users: the home's own mode may have been lost when it was copied or shared."""
+    def _close_to_others(self, descriptor: int) -> None:
+        """The home's own mode may have been lost when it was copied or shared."""
         try:
-            mode = self._path.stat().st_mode
-            if mode & 0o077:
-                log.warning(
-                    "others could read %(file)s; its mode is 0600 now: delete it to have a new token made",
-                    {"file": self._path},
-                )
-                self._path.chmod(0o600)
-        except FileNotFoundError:
-            return
+            os.fchmod(descriptor, 0o600)
+            log.warning(
+                "others could read %(file)s; its mode is 0600 now: delete it to have a new token made",
+                {"file": self._path},
+            )
         except PermissionError as error:  # it may be mounted read-only, such as a secret of an orchestrator
             log.warning(
                 "%(file)s can be read by others, and its mode cannot be changed: %(error)s",
@@ -121,7 +119,10 @@ class TokenFile:
     def _identity(self) -> tuple[int, int, int] | None:
         """Differs whenever the file gets other content; None if the file is missing or cannot be examined."""
         try:
-            found = self._path.stat()
+            return _identity(self._path.lstat())
         except OSError:
             return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_ino, found.st_size, found.st_mtime_ns
