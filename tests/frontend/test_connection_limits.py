@@ -112,13 +112,16 @@ def test_all_bodies_together_have_a_bound() -> None:
 
 def test_connection_over_the_limit_is_told_so() -> None:
     async def test(port: Port) -> None:
-        first, second, third = Peer(port), Peer(port), Peer(port)
+        first, second = Peer(port), Peer(port)
+        for peer in (first, second):
+            peer.send(ECHO[:-1])
+        third = Peer(port)
         third.send(ECHO)
         (response,) = third.responses
         assert (response.status, response.json["error"]) == (503, "overloaded")
         assert third.transport.has_ended
         for peer in (first, second):
-            peer.send(ECHO)
+            peer.send(ECHO[-1:])
             assert [response.status for response in peer.responses] == [200]
         third.leave()
         first.leave()

@@ -115,12 +115,14 @@ def test_client_that_lingers_after_its_last_answer_is_closed() -> None:
     serve(test, sweep_s=0.005)
 
 
-def test_connections_over_the_bound_are_refused_and_the_others_go_on() -> None:
+def test_connections_over_the_bound_are_refused_while_none_is_idle_and_the_others_go_on() -> None:
     async def test(server: QueryServer, connect: Connect) -> None:
         kept = [await connect() for _ in range(3)]
         for reader, writer in kept:
             writer.write(ECHO)
             assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+            writer.write(ECHO[:-1])
+        await until_async(lambda: all(connection.is_busy for connection in server.port.members))
         for _ in range(5):
             reader, writer = await connect()
             assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
@@ -134,6 +136,61 @@ def test_connections_over_the_bound_are_refused_and_the_others_go_on() -> None:
         assert server.port.refused == {"overloaded": 5}
 
     serve(test, max_connections=3)
+
+
+def test_idle_connections_give_way_at_once_the_longest_idle_first_and_busy_ones_never() -> None:
+    async def test(server: QueryServer, connect: Connect) -> None:
+        busy = []
+        for start in (post("/later/predict", b"x"), ECHO[:-1]):  # one waits for its answer, one arrives
+            reader, writer = await connect()
+            writer.write(start)
+            busy.append((reader, writer))
+        await until_async(lambda: sum(connection.is_busy for connection in server.port.members) == 2)
+        idle = [await connect() for _ in range(3)]
+        await until_async(lambda: len(server.port.members) == 5)
+        for others in range(3):
+            reader, writer = await connect()
+            writer.write(ECHO[:-1])
+            assert await idle[others][0].read() == b""
+            busy.append((reader, writer))
+            await until_async(lambda: len(server.port.members) == 5)
+        # Nobody is idle any more.
+        reader, _ = await connect()
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        assert server.port.refused == {"overloaded": 1}
+        for reader, writer in busy[1:]:
+            writer.write(ECHO[-1:])
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+
+    assert serve(test, max_connections=5).cancelled == [b"x"]
+
+
+def test_many_more_idle_connections_than_the_bound_hold_up_nobody() -> None:
+    """No sweep runs, so nothing waits for a time-out."""
+
+    async def test(server: QueryServer, connect: Connect) -> None:
+        idle = [await connect() for _ in range(300)]
+        reader, writer = await connect()
+        writer.write(ECHO)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        assert not server.port.refused
+        assert await idle[0][0].read() == b""
+        await until_async(lambda: len(server.port.members) == 5)
+
+    serve(test, max_connections=5)
+
+
+def test_a_request_that_was_not_read_yet_keeps_its_connection() -> None:
+    async def test(server: QueryServer, connect: Connect) -> None:
+        (reader, writer), (other, _) = await connect(), await connect()
+        await until_async(lambda: len(server.port.members) == 2)
+        writer.write(ECHO)
+        # The request is in the kernel, and the loop has no turn to read it before.
+        assert server.port.make_room(2) == 1
+        assert await other.read() == b""
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+
+    serve(test)
 
 
 def test_drain_answers_what_is_under_way_and_closes_the_rest() -> None:

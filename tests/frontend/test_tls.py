@@ -235,9 +235,12 @@ def test_a_slow_handshake_is_given_up(authority: Authority, pair: Pair, monkeypa
 def test_connections_over_the_bound_are_told_so(authority: Authority, pair: Pair) -> None:
     async def test(port: Port) -> None:
         kept = [await port.connect() for _ in range(4)]
+        for _, writer in kept:
+            writer.write(ECHO[:-1])
+        await until_async(lambda: sum(connection.is_busy for connection in port.server.port.members) == 4)
         reader, _ = await port.connect()
         assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
-        kept[0][1].write(ECHO)
+        kept[0][1].write(ECHO[-1:])
         assert (await kept[0][0].readline()).startswith(b"HTTP/1.1 200 ")
 
     serve(test, authority, pair.paths, max_connections=4)

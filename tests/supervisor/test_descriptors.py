@@ -5,7 +5,7 @@ import resource
 import signal
 from pathlib import Path
 
-from live_server import Server, with_application
+from live_server import APP, Server, with_application
 
 from clipper.worker.descriptors import most_connections
 from serving import Client, post
@@ -14,7 +14,8 @@ from waiting import until
 DESCRIPTORS = 256
 
 
-def test_more_connections_than_descriptors_do_not_cost_the_worker(server: Server) -> None:
+def with_few_descriptors(server: Server) -> tuple[int, int]:
+    """A server whose worker may open few files; the worker's process and its port."""
     with_application(server)
     assert server.process is not None
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
@@ -22,15 +23,22 @@ def test_more_connections_than_descriptors_do_not_cost_the_worker(server: Server
     os.kill(old, signal.SIGKILL)
     until(lambda: server.worker_pids not in ([], [old]) and server.call("GET", "/status")["ready"])
     (worker,) = server.worker_pids
-    port = int(server.place.query_url.rpartition(":")[2])
-    clients = [Client(port) for _ in range(300)]
+    return worker, int(server.place.query_url.rpartition(":")[2])
+
+
+def test_more_busy_connections_than_descriptors_do_not_cost_the_worker(server: Server) -> None:
+    worker, port = with_few_descriptors(server)
+    ask = post("/app/predict", {"input": [1, 2]})
+    clients = []
     try:
+        for _ in range(300):
+            clients.append(Client(port))
+            clients[-1].send(ask[:-1])
         # All that a worker has room for, and those who are being told that it has not.
         until(lambda: len(list(Path(f"/proc/{worker}/fd").iterdir())) > most_connections(DESCRIPTORS) + 50)
         # What the supervisor asks of it needs descriptors, too.
         assert "clipper_connections{" in server.metrics
-        ask = post("/app/predict", {"input": [1, 2]})
-        clients[0].send(ask)
+        clients[0].send(ask[-1:])
         assert clients[0].read().json["output"] == "one"
         for client in clients[most_connections(DESCRIPTORS) :]:
             answer = client.read()
@@ -45,6 +53,26 @@ def test_more_connections_than_descriptors_do_not_cost_the_worker(server: Server
             client.close()
     log = (server.home / "logs" / "worker-0.log").read_text()
     assert f"may open {DESCRIPTORS} files" in log and "no more are accepted until" in log
+
+
+def test_idle_connections_give_way_to_new_ones_and_a_query_under_way_stays(server: Server) -> None:
+    worker, port = with_few_descriptors(server)
+    slow = "import time\ndef predict(inputs):\n    time.sleep(3)\n    return ['slow' for _ in inputs]\n"
+    assert server.deploy("slow", slow, input_type="float64[2]")["state"] == "ready"
+    server.call("POST", "/applications", APP | {"name": "slow", "links": [{"model": "slow"}]})
+    asking, idle = Client(port), []
+    try:
+        until(lambda: answers(port, post("/slow/predict", {"input": [0, 0]})))
+        asking.send(post("/slow/predict", {"input": [1, 2]}))
+        idle = [Client(port) for _ in range(4 * DESCRIPTORS)]
+        # While the others are still being accepted, none of them has to end first.
+        assert answers(port, post("/app/predict", {"input": [1, 2]}))
+        assert asking.read().json["output"] == "slow"
+        assert server.worker_pids == [worker] and "clipper_connections{" in server.metrics
+        assert "no more are accepted until" not in (server.home / "logs" / "worker-0.log").read_text()
+    finally:
+        for client in (asking, *idle):
+            client.close()
 
 
 def answers(port: int, request: bytes) -> bool:

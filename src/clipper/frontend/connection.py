@@ -38,7 +38,7 @@ class Connection:
         self._parser = httptools.HttpRequestParser(self)
         self._pending: deque[Exchange] = deque()
         self._body = Body(port.budget)
-        self._held = Held(port.budget, port.door, self._take_held)
+        self._held = Held(port.budget, port.door, self._take_held, port.now_s())
         self._reading_paused = False
         self._writing_paused = False
         self.untaken = Untaken(port.budget)
@@ -428,16 +428,23 @@ class Connection:
         """Whether a request is arriving or waits for its answer."""
         return self._in_message or bool(self._pending or self._held.data)
 
+    @property
+    def gives_way_from_s(self) -> float | None:
+        is_idle = not (self.is_busy or self._is_refused or self.transport.get_write_buffer_size())
+        return self._held.gives_way_from_s if is_idle else None
+
+    def give_way(self) -> None:
+        self.transport.close()
+
     def sweep(self, sweeps: int) -> None:
         """Close the connection if it was quiet for too long. Called once a second."""
         quiet = sweeps - self._last_sweep
+        most = limits.LINGER_SWEEPS if self._is_refused else limits.IDLE_TIMEOUT_SWEEPS
         if self.untaken.size_bytes:
             self._look_at_untaken()
         if self._in_message and sweeps - self._started_sweep > limits.REQUEST_TIMEOUT_SWEEPS:
             self._refuse("request_timeout", f"request did not arrive within {limits.REQUEST_TIMEOUT_SWEEPS} s")
         elif self._writing_paused and quiet > limits.REQUEST_TIMEOUT_SWEEPS:
             self.transport.abort()
-        elif self._pending or self._in_message:
-            return
-        elif quiet > (limits.LINGER_SWEEPS if self._is_refused else self._port.idle_timeout_sweeps):
+        elif quiet > most and not (self._pending or self._in_message):
             self.transport.close()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from clipper.frontend.budget import Budget
 from clipper.frontend.door import Door
+from clipper.frontend.limits import GIVES_WAY_AFTER_S
 
 _NEVER_S = float("inf")
 
@@ -17,7 +18,7 @@ class Held:
 
     Attributes:
         data: the bytes; they count against the budget.
-        arrived_s: when the first of them was read, or the input that was taken in last.
+        arrived_s: when the first of them was read, or the input that was taken in last; 0 if none ever came.
         patience_s, asks: see ``Visitor``.
         is_late: whether the input that is being taken in has waited too long.
         is_the_last: whether the client has sent EOF.
@@ -26,6 +27,7 @@ class Held:
     __slots__ = (
         "_budget",
         "_door",
+        "_made_s",
         "_take",
         "_waits",
         "arrived_s",
@@ -36,14 +38,19 @@ class Held:
         "patience_s",
     )
 
-    def __init__(self, budget: Budget, door: Door, take: Callable[[bytes], None]) -> None:
-        """``take`` takes in the input; it may hold part of it again."""
-        self._budget, self._door, self._take = budget, door, take
+    def __init__(self, budget: Budget, door: Door, take: Callable[[bytes], None], made_s: float) -> None:
+        """``take`` takes in the input; it may hold part of it again. ``made_s``: when the connection was made."""
+        self._budget, self._door, self._take, self._made_s = budget, door, take, made_s
         self.data = b""
         self.arrived_s = 0.0
         self.patience_s = _NEVER_S
         self.asks: object = None
         self.is_late = self.is_the_last = self._waits = False
+
+    @property
+    def gives_way_from_s(self) -> float:
+        """From when on an idle connection may give way: see ``giving_way``."""
+        return self.arrived_s + GIVES_WAY_AFTER_S if self.arrived_s else self._made_s
 
     def set(self, data: bytes) -> None:
         self._budget.held_bytes += len(data) - len(self.data)

@@ -44,9 +44,9 @@ MAX_REFUSED_AT_ONCE = 64
 WARNING_SWEEPS = 60
 # Connections that wait in the kernel to be accepted.
 BACKLOG = 1024
-# Above this share of the bound, idle connections are closed sooner to make room.
-CROWDED_SHARE = 0.9
-CROWDED_IDLE_TIMEOUT_SWEEPS = 5
+# When all connections are taken, one that was answered may give way to a new one once it was quiet for this long. A
+# client that asks more often may be about to ask again, and its request would meet a closed connection.
+GIVES_WAY_AFTER_S = 1.0
 # Connections that have not finished their TLS handshake may take this share of the bound: a client that connects and
 # stays silent must not keep others out.
 HANDSHAKES_SHARE = 0.25

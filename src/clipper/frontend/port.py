@@ -1,6 +1,7 @@
 """What the connections to a query port share: endpoints and known heads, the memory budget, the clock and the door."""
 
 import asyncio
+import select
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
@@ -11,6 +12,7 @@ from clipper.frontend.clients import Guarded
 from clipper.frontend.cross_origin import Origins
 from clipper.frontend.door import Door
 from clipper.frontend.endpoint import Endpoint
+from clipper.frontend.giving_way import GivingWay
 from clipper.frontend.heads import Head, Headers, ids_of, path_of, without_varying
 from clipper.frontend.inference.errors import error_json
 from clipper.frontend.long_work import LongWork
@@ -32,12 +34,23 @@ def address_of(client: asyncio.BaseTransport) -> str:
     return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
+def _has_input(transport: asyncio.Transport) -> bool:
+    """Whether the kernel has input that was not read yet: a request that came while the loop was at work."""
+    connected = transport.get_extra_info("socket")
+    if connected is None or connected.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(connected.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class Member(Protocol):
     """A connection, as the port sees it.
 
     Attributes:
         untaken: the answers that its client has not read.
         is_going: whether it was cut off and is not lost yet.
+        gives_way_from_s: see ``giving_way``; None also while the client has not read a refusal, or all of an answer.
     """
 
     transport: asyncio.Transport
@@ -47,7 +60,12 @@ class Member(Protocol):
     @property
     def is_busy(self) -> bool: ...
 
+    @property
+    def gives_way_from_s(self) -> float | None: ...
+
     def sweep(self, sweeps: int) -> None: ...
+
+    def give_way(self) -> None: ...
 
     def cut_off(self) -> None: ...
 
@@ -66,8 +84,8 @@ class Port:
     """State of one query port, for its connections. ``QueryServer`` listens on it, and connections do not know that.
 
     Attributes:
-        members: the open connections.
-        max_connections: further connections are refused.
+        members: the open connections, in the order in which they were made.
+        max_connections: for further ones idle connections give way; if none is idle, they are refused.
         coming: connections that were accepted but are not members yet. The loop may accept hundreds before it calls
             the first one.
         on_leaving: called when a connection was lost.
@@ -99,7 +117,10 @@ class Port:
         # How many of them have each SLO.
         self._slos: Counter[float] = Counter()
         self._others: OtherPaths | None = None
-        self.members: set[Member] = set()
+        self.members: dict[Member, None] = {}
+        # Those of them that were told to end, and the others in the order in which they are.
+        self._leaving: set[Member] = set()
+        self._giving_way: GivingWay[Member] = GivingWay()
         self.max_connections = max_connections
         self.coming = 0
         self.on_leaving: Callable[[], None] = lambda: None
@@ -270,23 +291,36 @@ class Port:
     def add(self, connection: Member) -> bool:
         """Add a new connection. Return False if there are too many, so that it must be refused."""
         self.coming = max(self.coming - 1, 0)
-        has_room = len(self.members) < self.max_connections
-        self.members.add(connection)
+        has_room = len(self.members) - len(self._leaving) < self.max_connections or self.make_room(1) > 0
+        self.members[connection] = None
         return has_room
 
+    def make_room(self, most: int) -> int:
+        """Let up to ``most`` idle connections give way; return how many did.
+
+        At most ``MAX_REFUSED_AT_ONCE`` are on their way out at a time, since they have their descriptors until then.
+        """
+        count, now_s = 0, self.now_s()
+        self._giving_way.look(self.members, self.sweeps)
+        while count < most and len(self._leaving) < limits.MAX_REFUSED_AT_ONCE:
+            idle = self._giving_way.next(now_s)
+            if idle is None:
+                break
+            if idle in self.members and idle not in self._leaving and not _has_input(idle.transport):
+                self._leaving.add(idle)
+                idle.give_way()
+                count += 1
+        return count
+
     def remove(self, connection: Member) -> None:
-        self.members.discard(connection)
+        self.members.pop(connection, None)
+        self._leaving.discard(connection)
         self.on_leaving()
 
     @property
     def is_full(self) -> bool:
         """Whether there is no room for one more connection, not even to refuse it."""
         return len(self.members) + self.coming >= self.max_connections + limits.MAX_REFUSED_AT_ONCE
-
-    @property
-    def idle_timeout_sweeps(self) -> int:
-        is_crowded = len(self.members) >= self.max_connections * limits.CROWDED_SHARE
-        return limits.CROWDED_IDLE_TIMEOUT_SWEEPS if is_crowded else limits.IDLE_TIMEOUT_SWEEPS
 
     def fitting(self, response: bytes, closes: bool, has_body: bool) -> bytes:
         """Return a large answer, or an error in its place if other clients' unread answers leave no room for it."""

@@ -77,6 +77,9 @@ class QueryServer:
         port.coming = 0
         for connection in list(port.members):
             connection.sweep(port.sweeps)
+        if port.is_full:
+            # No listener accepts, so no new connection asks for room.
+            port.make_room(limits.MAX_REFUSED_AT_ONCE)
         for listener in self._listeners:
             listener.sweep()
         port.work.refuse_overdue()

@@ -358,6 +358,21 @@ def test_connections_over_the_bound_are_told_so(monkeypatch: pytest.MonkeyPatch)
     run(test)
 
 
+def test_an_idle_connection_gives_way_and_one_with_a_call_does_not() -> None:
+    async def test() -> None:
+        server = serving(max_connections=2)
+        calling, idle = FakeClient(server), FakeClient(server)
+        calling.send(calling.headers(1))  # whose message has yet to come
+        await idle.answers()
+        server.port.now_s = lambda: 2 * limits.GIVES_WAY_AFTER_S + asyncio.get_running_loop().time()
+        third = FakeClient(server)
+        assert (await idle.answers())[0]["goaway"] == [0]
+        assert "goaway" not in (await calling.answers())[0] and "goaway" not in (await third.answers())[0]
+        assert not server.port.refused
+
+    run(test)
+
+
 def test_large_answers_are_bounded_by_the_memory_for_all_requests() -> None:
     async def test() -> None:
         served = Served(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0})

@@ -50,7 +50,7 @@ class RpcConnection(asyncio.Protocol):
         self._writing_paused = False
         self.untaken = Untaken(port.budget)
         self.is_going = False
-        self._held = Held(port.budget, shared.door, self._take_held)
+        self._held = Held(port.budget, shared.door, self._take_held, port.now_s())
         self._has_eof = self._has_ended = False
         self._last_sweep = self._began_sweep = port.sweeps
         self._session.last_call_sweep = port.sweeps
@@ -264,6 +264,17 @@ class RpcConnection(asyncio.Protocol):
         """Whether input or a call waits to be answered, or an answer for its client."""
         return bool(self._held.data or self._session.streams) or self._session.unsent_bytes > 0
 
+    @property
+    def gives_way_from_s(self) -> float | None:
+        """See ``giving_way``."""
+        is_idle = not (self.is_busy or self._has_ended or self.transport.get_write_buffer_size())
+        return self._held.gives_way_from_s if is_idle else None
+
+    def give_way(self) -> None:
+        """Tell the client that no call of it was lost, and end."""
+        self._session.terminate(ErrorCode.NO_ERROR)
+        self._flush()
+
     def announce_end(self) -> None:
         """The worker drains: ask the client to call another one, and end what would go on for ever."""
         self._session.announce_end()
@@ -302,6 +313,6 @@ class RpcConnection(asyncio.Protocol):
             self._flush_is_due = True
             session.sweep(self._port.now_s(), sweeps)
             self._flush()
-        elif sweeps - session.last_call_sweep > self._port.idle_timeout_sweeps:
+        elif sweeps - session.last_call_sweep > limits.IDLE_TIMEOUT_SWEEPS:
             session.terminate(ErrorCode.NO_ERROR)
             self._flush()

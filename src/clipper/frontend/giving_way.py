@@ -1,0 +1,63 @@
+"""Decides which idle connection gives way to a new one when there are as many as there may be.
+
+The one that has been idle for the longest goes first. One that has never sent anything may go at once; of one that was
+answered, the client may be about to ask again, so it may go only after ``limits.GIVES_WAY_AFTER_S``. One with a request
+under way never goes.
+"""
+
+from collections.abc import Collection
+from typing import Generic, Protocol, TypeVar
+
+from clipper.frontend import limits
+
+# For each connection that comes, about so many are looked at: some 10 us.
+LOOKED_AT_FOR_EACH = 16
+
+
+class Idle(Protocol):
+    """A connection that may be idle."""
+
+    @property
+    def gives_way_from_s(self) -> float | None:
+        """From when on it may give way; None while a request is under way."""
+
+
+M = TypeVar("M", bound=Idle)
+
+
+class GivingWay(Generic[M]):
+    """The idle connections in the order in which they give way.
+
+    To sort 10,000 takes some milliseconds. So they are sorted only if none is left of the last time and, since then, a
+    second has passed or connections have come in proportion.
+    """
+
+    def __init__(self) -> None:
+        # The next is the last.
+        self._order: list[M] = []
+        self._sorted_at_sweep = -1
+        self._looks = 0
+
+    def look(self, members: Collection[M], sweep: int) -> None:
+        """Be told of all connections, in the order in which they were made, for each that comes.
+
+        Args:
+            sweep: a number that rises once a second.
+        """
+        self._looks += 1
+        enough = min(len(members) // LOOKED_AT_FOR_EACH, limits.MAX_REFUSED_AT_ONCE)
+        if not self._order and (sweep != self._sorted_at_sweep or self._looks >= enough):
+            self._sorted_at_sweep, self._looks = sweep, 0
+            idle = [(from_s, one) for one in members if (from_s := one.gives_way_from_s) is not None]
+            idle.sort(key=lambda pair: pair[0])
+            self._order = [one for from_s, one in reversed(idle)]
+
+    def next(self, now_s: float) -> M | None:
+        """Which of those gives way now, each once; None if none does."""
+        while self._order:
+            # It may have asked since.
+            one = self._order.pop()
+            from_s = one.gives_way_from_s
+            if from_s is not None and from_s <= now_s:
+                return one
+        return None

@@ -1,0 +1,60 @@
+"""Which idle connection gives way: decisions over connections that are no more than a time."""
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper.frontend.giving_way import LOOKED_AT_FOR_EACH, GivingWay
+
+
+@dataclass(eq=False)
+class Connection:
+    gives_way_from_s: float | None
+
+
+TIMES = st.none() | st.floats(0, 100)
+
+
+@given(st.lists(TIMES, max_size=30), st.floats(0, 100))
+def test_all_whose_time_has_come_go_in_order_and_no_others(times: list[float | None], now_s: float) -> None:
+    members, giving_way = [Connection(time_s) for time_s in times], GivingWay[Connection]()
+    gone = []
+    for sweep in range(len(members)):
+        giving_way.look(members, sweep)
+        if (one := giving_way.next(now_s)) is not None:
+            members.remove(one)
+            gone.append(one.gives_way_from_s)
+    assert gone == sorted(time_s for time_s in times if time_s is not None and time_s <= now_s)
+
+
+def test_one_that_has_asked_since_they_were_sorted_stays() -> None:
+    members, giving_way = [Connection(float(number)) for number in range(3)], GivingWay[Connection]()
+    giving_way.look(members, 0)
+    assert giving_way.next(10.0) is members[0]
+    members[1].gives_way_from_s = None
+    members[2].gives_way_from_s = 11.0
+    assert giving_way.next(10.0) is None
+
+
+def test_they_are_not_sorted_for_each_that_comes() -> None:
+    looks, giving_way = 0, GivingWay[Connection]()
+
+    class Busy(Connection):
+        def __init__(self) -> None:
+            pass
+
+        @property
+        def gives_way_from_s(self) -> float | None:  # type: ignore[override]
+            nonlocal looks
+            looks += 1
+            return None
+
+    members: list[Connection] = [Busy() for _ in range(320)]
+    for _ in range(100):
+        giving_way.look(members, 7)
+        assert giving_way.next(1.0) is None
+    assert looks <= 100 * LOOKED_AT_FOR_EACH + len(members)
+    before = looks
+    giving_way.look(members, 8)
+    assert looks == before + len(members)
