@@ -1,4 +1,4 @@
-"""The pages to learn from, followed from their first line to their last against a real server."""
+"""The pages to learn from and to find a fault by, followed from first line to last against a real server."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ def reader(tmp_path: Path) -> Reader:
     return Reader(tmp_path, {"--slo-ms 100": "--slo-ms 20000"})
 
 
-def follow_to_the_end(page: str, reader: Reader) -> None:
+def follow_to_the_end(page: str, reader: Reader, again: int = 3) -> None:
     try:
-        ran = follow(DOCS / page, reader, skip=("pip ",))
+        ran = follow(DOCS / page, reader, ("pip ",), again)
     except BaseException:
         if (reader.folder / ".clipper" / "supervisor.json").exists():
             reader.run("clipper stop")
@@ -35,3 +35,8 @@ def test_a_click_log_becomes_feedback(reader: Reader) -> None:
     assert reader.save(train)
     reader.run("python train.py")
     follow_to_the_end("click-log.md", reader)
+
+
+def test_each_fault_is_shown_as_the_page_on_faults_shows_it(reader: Reader) -> None:
+    # Problems come within some seconds, by which the page's reader has typed the command.
+    follow_to_the_end("troubleshooting.md", reader, again=60)

@@ -114,7 +114,7 @@ def notes(report: Report) -> list[str]:
 
 def of_last_minute(recent: LastMinute) -> str:
     """As text, e.g. ``60 queries, 58 errors (model_error 58), 2 late``."""
-    parts = [f"{recent.queries:,d} queries" if recent.queries else "no queries"]
+    parts = [f"{recent.queries:,d} {'query' if recent.queries == 1 else 'queries'}" if recent.queries else "no queries"]
     for what, by_reason in (("errors", recent.errors), ("defaults", recent.defaults)):
         if total := sum(by_reason.values()):
             parts.append(_reasons(what, total, by_reason))
