@@ -104,6 +104,8 @@ def make(figure: Figure, console: Console) -> bool:
     Raises:
         TookTooLong: it did not end within its time. Nothing was written.
     """
+    with console.status(f"prepares {figure.what}"):
+        figure.prepare()
     machine, began_s = facts(), time.monotonic()
     with console.status(figure.what), clipper() as server, ended_after(figure.within_s):
         numbers = figure.measure(

@@ -61,6 +61,13 @@ ENSEMBLE = "ensemble"
 PAPERS_GAIN = 0.052
 
 
+def prepare() -> None:
+    for model in MODELS.values():
+        model.file(fashion_mnist().train)
+        if model.environment:
+            environment(model.environment)
+
+
 def measure(bench: Bench) -> Numbers:
     """Ask the ensemble and each model alone for 10,000 images that no model has seen."""
     data = fashion_mnist()
@@ -171,4 +178,4 @@ def describe(numbers: Numbers) -> str:
     )
 
 
-FIGURE = Figure("ensembles", "figure 7: ensembles and their confidence", measure, judge, describe)
+FIGURE = Figure("ensembles", "figure 7: ensembles and their confidence", measure, judge, describe, prepare=prepare)

@@ -56,6 +56,8 @@ class Figure:
         describe: makes the numbers that the page shows, as Markdown.
         is_timed: its numbers are times or rates, so that what else runs on the machine is in them.
         within_s: a run that takes longer is ended, and has failed.
+        prepare: builds environments, fits models and compiles programs, which take minutes the first time and are kept.
+            It does not count as part of the run.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Figure:
     describe: Callable[[Numbers], str]
     is_timed: bool = False
     within_s: float = 480.0
+    prepare: Callable[[], object] = lambda: None
 
 
 def shows_gain(measured: float, papers: float) -> bool:

@@ -7,9 +7,12 @@ from typing import Any
 from benchmarks.pages import fill, table
 from benchmarks.paper.figure import Claim, Figure, Verdict
 from benchmarks.paper.figures import FIGURES
+from benchmarks.paper.pictures import PICTURES
 from benchmarks.paper.results import Documents
 from benchmarks.revision import CHANGED
 
+# From the page.
+PICTURE_FOLDER = "../benchmarks/paper/results"
 NOT_MEASURED = "Not measured yet: `make paper` measures it."
 PAGE = Path(__file__).parents[2] / "docs" / "paper.md"
 
@@ -62,10 +65,11 @@ def _row(figure: Figure, verdict: Verdict, document: Mapping[str, Any]) -> list[
 
 
 def part(figure: Figure, numbers: Mapping[str, Any]) -> str:
-    """A figure's verdict and numbers."""
+    """A figure's picture, verdict and numbers."""
     verdict = figure.judge(numbers)
     paper = [[claim.says, claim.here, _outcome("yes", "no", claim)] for claim in verdict.paper]
     parts = [
+        f"![{figure.what}]({PICTURE_FOLDER}/{figure.name}.png)\n" if figure.name in PICTURES else "",
         table(["the paper", "here", "reproduced"], paper) if paper else "",
         promises_table(verdict),
         figure.describe(numbers),
