@@ -4,12 +4,13 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
 
+import pytest
 from fake_transport import FakeTransport, Peer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.frontend import limits
-from clipper.frontend.door import LONGEST_TURN_S, PATIENCE_SHARE_OF_SLO, Door
+from clipper.frontend.door import LONGEST_TURN_S, PATIENCE_SHARE_OF_SLO, Door, Line
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port
 from serving import post
@@ -178,6 +179,82 @@ def test_a_flood_of_one_application_does_not_make_another_wait() -> None:
     assert all(request.waited_s is not None and request.waited_s < 3 * LONGEST_TURN_S for request in other)
 
 
+class Greedy(Request):
+    """A connection that holds more than it will ever be rid of."""
+
+    def __init__(self, loop: Loop, cost_s: float) -> None:
+        super().__init__(loop, cost_s=cost_s)
+        self.visits = 0
+
+    def enter(self, *, is_late: bool) -> None:
+        self.visits += 1
+        self.loop.now_s += self.cost_s
+        self.loop.door.wait_again(self)
+
+
+@pytest.mark.parametrize("connections", [1, 5, 30, 1000])
+@pytest.mark.parametrize("visit_s", [20e-6, limits.VISIT_S, 1e-3])
+def test_connections_that_hold_more_than_a_visit_takes_make_no_query_wait(connections: int, visit_s: float) -> None:
+    loop = Loop()
+    greedy = [Greedy(loop, visit_s) for _ in range(connections)]
+    for each in greedy:
+        loop.door.wait_again(each)
+    queries, health = [], []
+    for turn in range(500):
+        # As many queries as a turn has time for, and now and then one with an unknown head.
+        for _ in range(5):
+            queries.append(Request(loop))
+            loop.read(queries[-1])
+        if turn % 3 == 0:
+            health.append(Request(loop, patience_s=NEVER_S))
+            loop.read(health[-1])
+        loop.end_turn()
+    assert all(query.waited_s is not None and not query.is_late for query in queries)
+    for request in queries + health:
+        assert request.waited_s is not None
+        # At worst it has just missed a turn, whose visits may end over time by one each.
+        assert request.waited_s <= 2 * (LONGEST_TURN_S + visit_s), request.waited_s
+    visits = [each.visits for each in greedy]
+    assert sum(visits) >= 500, "they have a visit in each turn, too"
+    assert max(visits) - min(visits) <= 1, "and the same share each"
+
+
+@pytest.mark.parametrize("other_cost_s", [20e-6, 110e-6, 400e-6])
+@pytest.mark.parametrize("lines", [2, 6])
+def test_applications_have_equal_times_however_long_their_visits_are(other_cost_s: float, lines: int) -> None:
+    loop, used_s = Loop(), Counter[object]()
+    loop.door.set_slo(1.0)
+    for _ in range(400):
+        for line in range(lines):
+            while len(loop.door._lines.get(line, Line(0.0)).visitors) < 200:
+                request = Request(loop, patience_s=1e6)
+                request.asks, request.cost_s = line, other_cost_s if line else 25e-6
+                request.arrived_s = loop.now_s
+                loop.door.wait(request)
+        before = len(loop.ended)
+        loop.end_turn()
+        for request in loop.ended[before:]:
+            used_s[request.asks] += request.cost_s
+    assert max(used_s.values()) - min(used_s.values()) <= 2 * other_cost_s, used_s
+
+
+def test_an_application_that_was_alone_owes_nothing_to_those_that_come() -> None:
+    loop = Loop()
+    for _ in range(2000):
+        for _ in range(100):
+            loop.read(Request(loop, patience_s=1e6))
+        loop.end_turn()
+    for _ in range(200):
+        late = Request(loop, patience_s=1e6)
+        late.asks = "other"
+        loop.read(late)
+    before = len(loop.ended)
+    for _ in range(2):
+        loop.end_turn()
+    asked = Counter(request.asks for request in loop.ended[before:])
+    assert abs(asked["app"] - asked["other"]) <= 4, asked
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     steps=st.lists(
@@ -237,6 +314,7 @@ class Before:
 
 
 ASKED = post("/told/predict", b"1")
+NEIGHBOURS = post("/neighbour/predict", b"2")
 
 
 def bodies(peer: Peer) -> list[bytes]:
@@ -339,5 +417,90 @@ def test_what_waits_counts_for_the_memory_that_requests_may_hold() -> None:
         before.let_in()
         assert [len(peer.responses) for peer in peers] == [1] * 4
         assert before.port.budget.held_bytes == 0
+
+    asyncio.run(test())
+
+
+# -- connections that send much at once ---------------------------------------------------------------------------
+
+
+class Busy(Before):
+    """A server where everything takes time: its clock goes on a little whenever somebody looks at it."""
+
+    STEP_S = 20e-6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.port.serve({b"/told/predict": Told(), b"/neighbour/predict": Told()})
+        for request in (ASKED, NEIGHBOURS):
+            peer = Peer(self.port)
+            peer.send(request)
+            self.let_in()
+            peer.leave()
+        self.port.now_s = self._look
+        self.port.door = Door(self.soon.append, self._look, lambda: None)
+        self.port.door.set_slo(SLO_S)
+
+    def _look(self) -> float:
+        self.now_s += self.STEP_S
+        return self.now_s
+
+
+MANY = 4000
+# The most that one visit takes in here, and one more that it may end with.
+IN_A_VISIT = int(limits.VISIT_S / Busy.STEP_S) + 2
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /x HTTP/1.1\r\n\r\n",
+        b"GET /told/predict HTTP/1.1\r\nhost: a\r\n\r\n",
+        ASKED,
+        ASKED.replace(b"\r\n\r\n", b"\r\nX-Own: 1\r\n\r\n"),
+        b"POST /told/predict HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+    ],
+    ids=["not found", "not allowed", "known", "own head", "chunks"],
+)
+@pytest.mark.parametrize("connections", [1, 5, 30])
+def test_others_are_answered_between_the_requests_that_were_sent_at_once(sent: bytes, connections: int) -> None:
+    async def test() -> None:
+        busy = Busy()
+        greedy, many = [Peer(busy.port) for _ in range(connections)], max(MANY // connections, 200)
+        for peer in greedy:
+            peer.send(sent * many)
+            assert peer.transport.written.count(b"HTTP/1.1 ") <= IN_A_VISIT
+        asked, turns = 0, 0
+        while busy.soon:
+            neighbour, before = Peer(busy.port), [peer.transport.written.count(b"HTTP/1.1 ") for peer in greedy]
+            if asked < 20:
+                asked += 1
+                neighbour.send(NEIGHBOURS)
+                busy.soon.popleft()()
+                assert bodies(neighbour) == [b'["2",false]'], "a query is taken in by the next turn"
+            else:
+                busy.soon.popleft()()
+            turns += 1
+            after = [peer.transport.written.count(b"HTTP/1.1 ") for peer in greedy]
+            assert all(new - old <= IN_A_VISIT for old, new in zip(before, after, strict=True))
+            neighbour.leave()
+        assert turns >= many / IN_A_VISIT
+        assert [peer.transport.written.count(b"HTTP/1.1 ") for peer in greedy] == [many] * connections
+        assert busy.port.budget.held_bytes == 0
+
+    asyncio.run(test())
+
+
+def test_what_was_sent_at_once_is_not_copied_for_each_request() -> None:
+    async def test() -> None:
+        busy = Busy()
+        peer = Peer(busy.port)
+        peer.send(ASKED * MANY)
+        held = peer.connection._held
+        first = held.data
+        for _ in range(5):
+            busy.soon.popleft()()
+            assert held.data is first
+        assert 0 < held.start < len(first)
 
     asyncio.run(test())

@@ -15,10 +15,9 @@ from clipper.errors import ClipperError
 from clipper.frontend import limits, responses
 from clipper.frontend.body import Body
 from clipper.frontend.budget import Untaken
-from clipper.frontend.door import PATIENCE_SHARE_OF_SLO
 from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange
-from clipper.frontend.heads import Head, path_of
+from clipper.frontend.heads import Head, path_of, piece_end
 from clipper.frontend.held import Held
 from clipper.frontend.limits import LARGE_ANSWER_BYTES, MAX_PIPELINED
 from clipper.frontend.port import Port
@@ -46,7 +45,6 @@ class Connection:
         self._is_refused = False
         self._in_message = False
         self._last_sweep = port.sweeps
-        self._chunks = 0
         self._start_message()
 
     # -- asyncio ---------------------------------------------------------------------------------------
@@ -74,15 +72,14 @@ class Connection:
             return
         port, held = self._port, self._held
         if held.data:
-            self._hold(held.data + data)
+            self._hold(held.data[held.start :] + data, 0)
             return
         held.arrived_s = now_s = port.now_s()
         if now_s < port.door.closes_s or port.door.opens(now_s):
-            self._take(data)
+            self._take(data, 0, now_s + limits.VISIT_S)
         else:
-            held.asks = asks = None if self._in_message else port.known(data)
-            held.patience_s = NEVER_S if asks is None else asks.slo_s * PATIENCE_SHARE_OF_SLO
-            self._hold(data)
+            held.is_rest = False
+            self._hold(data, 0)
 
     def eof_received(self) -> bool:
         """The client sends no more but may still read: answer its requests, then close."""
@@ -108,62 +105,58 @@ class Connection:
 
     # -- requests --------------------------------------------------------------------------------------
 
-    def _take(self, data: bytes) -> None:
-        """Handle the requests with known heads at the front of ``data``, and parse the rest."""
-        port, held, pending, taken = self._port, self._held, self._pending, 0
-        while not self._in_message:
-            end = data.find(b"\r\n\r\n") + 4
-            head, note = data[:end], None
-            known = port.plain_heads.get(head)
-            if known is None:
-                known, note = port.recognise(head, held.arrived_s, self.transport)
+    def _take(self, data: bytes, start: int, end_s: float) -> None:
+        """Handle the requests that begin at ``start``, until ``end_s``. What is left waits for another visit.
+
+        Requests with known heads are not parsed.
+        """
+        port, held, pending, size, began = self._port, self._held, self._pending, len(data), -1
+        self._last_sweep = port.sweeps
+        while True:
+            if self._in_message:
+                start = self._feed(data, start)
+            else:
+                end = data.find(b"\r\n\r\n", start) + 4
+                head, note = data[start:end], None
+                known = port.plain_heads.get(head)
                 if known is None:
-                    break
-            endpoint, size = known
-            stop = end + size
-            if len(data) < stop:
-                break
-            self._last_sweep = port.sweeps
-            exchange = Exchange(self)
-            if note is not None:
-                exchange.note = note
-            pending.append(exchange)
-            try:
-                endpoint.handle(exchange, data[end:stop], held.arrived_s, held.is_late)
-            except Exception:  # noqa: BLE001  a bug: see _answer_bug
-                self._answer_bug(exchange)
-            if len(data) == stop:
+                    known, note = port.recognise(head, held.arrived_s, self.transport)
+                if known is None or size < end + known[1]:
+                    # The parser sets a new head if a request begins in these bytes: blank lines alone are no request.
+                    self._head.is_plain = False
+                    began = start
+                    start = self._feed(data, start)
+                else:
+                    endpoint, start = known[0], end + known[1]
+                    exchange = Exchange(self)
+                    if note is not None:
+                        exchange.note = note
+                    pending.append(exchange)
+                    try:
+                        endpoint.handle(exchange, data[end:start], held.arrived_s, held.is_late)
+                    except Exception:  # noqa: BLE001  a bug: see _answer_bug
+                        self._answer_bug(exchange)
+            if began >= 0 and not self._in_message:
+                if self._head.is_plain and not self._is_refused:
+                    port.learn_head(data[began:start], self._endpoint, self._head)
+                began = -1
+            if start >= size:
                 if len(pending) > MAX_PIPELINED:
                     self._adjust_reading()
                 return
-            data = data[stop:]
-            taken += 1
-            if taken >= MAX_PIPELINED:
-                # There may be thousands, and other connections wait.
-                self._hold(data)
+            if self._is_refused:
                 return
-            if self._is_behind:
-                break
-        if self._is_behind:
-            self._hold(data)
-        else:
-            self._feed(data)
+            # There may be thousands, and other connections wait.
+            if self._is_behind or port.now_s() >= end_s:
+                held.is_rest = True
+                self._hold(data, start)
+                return
 
-    def _feed(self, data: bytes) -> None:
-        started_here = not self._in_message
-        if started_here:
-            # The parser sets a new head if a request begins in these bytes: blank lines alone are not a request.
-            self._head.is_plain = False
-        self._last_sweep = self._port.sweeps
-        self._chunks = 0
-        for start in range(0, len(data), limits.PARSED_BYTES):
-            if start and (self._is_behind or self._chunks > limits.MAX_CHUNKS):
-                self._hold(data[start:])
-                return
-            self._parse(data[start : start + limits.PARSED_BYTES])
-        if started_here and self._head.is_plain and not self._in_message and not self._is_refused:
-            self._port.learn_head(data, self._endpoint, self._head)
-        self._adjust_reading()
+    def _feed(self, data: bytes, start: int) -> int:
+        """Parse a piece of the data; return where the rest begins."""
+        stop = piece_end(data, start, self._head.content_length - self._body.size_bytes if self._in_message else 0)
+        self._parse(data[start:stop])
+        return stop
 
     def _parse(self, data: bytes) -> None:
         self._unclaimed_bytes += len(data)
@@ -260,7 +253,6 @@ class Connection:
 
     def on_body(self, chunk: bytes) -> None:
         self._unclaimed_bytes = 0
-        self._chunks += 1
         if self._is_refused:
             return
         self._body.add(chunk)
@@ -374,7 +366,7 @@ class Connection:
         """The last answer is written: send EOF, and let the sweep close once the client has had time to read."""
         while self._pending:
             self._pending.popleft().cancel()
-        self._held.set(b"")
+        self._held.set(b"", 0)
         self._is_refused = True
         self._last_sweep = self._port.sweeps
         if self._reading_paused:
@@ -390,29 +382,29 @@ class Connection:
         """Whether the client must read answers before more of its input is handled."""
         return self._writing_paused or len(self._pending) > MAX_PIPELINED
 
-    def _hold(self, data: bytes) -> None:
-        self._held.set(data)
-        if not self._port.budget.has_room(0):
-            self._refuse("overloaded", "too many large requests are arriving at once: try again in a moment")
-        elif self._is_behind or len(data) > limits.READ_AHEAD_BYTES:
+    def _hold(self, data: bytes, start: int) -> None:
+        self._held.set(data, start)
+        if self._port.budget.has_room(0):
             self._adjust_reading()
         else:
-            self._held.wait()
+            self._refuse("overloaded", "too many large requests are arriving at once: try again in a moment")
 
-    def _take_held(self, data: bytes) -> None:
+    def _take_held(self, data: bytes, start: int) -> None:
         if data and not self._is_refused:
-            self._take(data)
+            self._take(data, start, self._port.now_s() + limits.VISIT_S)
         if self._held.is_the_last and not self._held.data and not self.eof_received():
             self._finish_writing()
         elif self._reading_paused:
             self._adjust_reading()
 
     def _adjust_reading(self) -> None:
-        if self._held.data and not self._is_behind:
+        held = self._held
+        if held.data and not held.waits and not self._is_behind:
             # Not directly: an answer to the held input may have called this.
-            self._held.wait()
+            asks = None if self._in_message else self._port.known(held.data, held.start)
+            held.wait(asks, NEVER_S if asks is None else asks.slo_s)
         # A client that waits for its answer sends nothing, so pausing would only cost system calls.
-        should_pause = len(self._held.data) > limits.READ_AHEAD_BYTES or self._is_behind
+        should_pause = held.size_bytes > limits.READ_AHEAD_BYTES or self._is_behind
         if should_pause == self._reading_paused or self.transport.is_closing():
             return
         self._reading_paused = should_pause

@@ -4,6 +4,8 @@ import re
 
 import httptools
 
+from clipper.frontend import limits
+
 # Headers that differ in each request, and do not change what it means. A line that goes on in the next one stays.
 _VARYING = re.compile(rb"\r\n(x-request-id|traceparent|tracestate|baggage):([\t -~]*)(?=\r\n[^\t ])", re.IGNORECASE)
 VARYING_NAMES = frozenset({b"x-request-id", b"traceparent", b"tracestate", b"baggage"})
@@ -30,6 +32,23 @@ def path_of(url: bytes) -> bytes:
     if not url.startswith(b"/"):
         url = b"/" + url.partition(b"://")[2].partition(b"/")[2]
     return url.partition(b"?")[0]
+
+
+def piece_end(data: bytes, start: int, body_left_bytes: int) -> int:
+    """Return where the piece ends that is parsed next: with at most two requests, so that others need not wait long.
+
+    Args:
+        data: what was read; the piece begins at ``start``.
+        body_left_bytes: what is missing of a body whose length is known; 0 if there is none.
+    """
+    if body_left_bytes > 0:
+        stop = start + body_left_bytes
+    else:
+        # A head ends with an empty line, and so does a body in chunks.
+        stop = data.find(b"\r\n\r\n", start, start + limits.PARSED_BYTES) + 4
+        if stop < 4:
+            stop = start + limits.PARSED_BYTES
+    return min(stop, len(data))
 
 
 class Head:

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 from clipper.frontend.budget import Budget
-from clipper.frontend.door import Door
+from clipper.frontend.door import PATIENCE_SHARE_OF_SLO, Door
 from clipper.frontend.limits import GIVES_WAY_AFTER_S
 
 _NEVER_S = float("inf")
 
 
-def _take_nothing(data: bytes) -> None:
+def _take_nothing(data: bytes, start: int) -> None:
     """A closed connection may still have its turn at the door."""
 
 
@@ -18,10 +18,14 @@ class Held:
 
     Attributes:
         data: the bytes; they count against the budget.
+        start: where the input begins in them. What came before was taken in: to copy the rest for each request would
+            cost the square of what is sent at once.
         arrived_s: when the first of them was read, or the input that was taken in last; 0 if none ever came.
         patience_s, asks: see ``Visitor``.
         is_late: whether the input that is being taken in has waited too long.
         is_the_last: whether the client has sent EOF.
+        is_rest: whether it is what an earlier visit has left, and so waits behind what others have just sent.
+        waits: whether it is queued at the door.
     """
 
     __slots__ = (
@@ -29,49 +33,70 @@ class Held:
         "_door",
         "_made_s",
         "_take",
-        "_waits",
         "arrived_s",
         "asks",
         "data",
         "is_late",
+        "is_rest",
         "is_the_last",
         "patience_s",
+        "start",
+        "waits",
     )
 
-    def __init__(self, budget: Budget, door: Door, take: Callable[[bytes], None], made_s: float) -> None:
-        """``take`` takes in the input; it may hold part of it again. ``made_s``: when the connection was made."""
+    def __init__(self, budget: Budget, door: Door, take: Callable[[bytes, int], None], made_s: float) -> None:
+        """``take`` takes in the input, the data from the start on; it may hold part of it again.
+
+        ``made_s``: when the connection was made.
+        """
         self._budget, self._door, self._take, self._made_s = budget, door, take, made_s
         self.data = b""
+        self.start = 0
         self.arrived_s = 0.0
         self.patience_s = _NEVER_S
         self.asks: object = None
-        self.is_late = self.is_the_last = self._waits = False
+        self.is_late = self.is_rest = self.is_the_last = self.waits = False
 
     @property
     def gives_way_from_s(self) -> float:
         """From when on an idle connection may give way: see ``giving_way``."""
         return self.arrived_s + GIVES_WAY_AFTER_S if self.arrived_s else self._made_s
 
-    def set(self, data: bytes) -> None:
+    @property
+    def size_bytes(self) -> int:
+        return len(self.data) - self.start
+
+    def set(self, data: bytes, start: int) -> None:
         self._budget.held_bytes += len(data) - len(self.data)
         self.data = data
+        self.start = start
 
     def end(self) -> None:
         """The connection was lost: drop the input, and the callback, which would form a reference cycle."""
-        self.set(b"")
+        self.set(b"", 0)
         self._take = _take_nothing
 
-    def wait(self) -> None:
-        """Queue at the door, unless it is queued already."""
-        if not self._waits:
-            self._waits = True
+    def wait(self, asks: object, slo_s: float) -> None:
+        """Queue at the door, unless it is queued already.
+
+        Args:
+            asks: the endpoint that the input begins with a query for, or None.
+            slo_s: its SLO; infinite if there is none.
+        """
+        if self.waits:
+            return
+        self.waits = True
+        self.asks, self.patience_s = asks, slo_s * PATIENCE_SHARE_OF_SLO
+        if self.is_rest:
+            self._door.wait_again(self)
+        else:
             self._door.wait(self)
 
     def enter(self, *, is_late: bool) -> None:
-        self._waits = False
-        data = self.data
-        self.set(b"")
+        self.waits = False
+        data, start = self.data, self.start
+        self.set(b"", 0)
         self.is_late = is_late
         self.asks = None  # it would keep a removed application in memory
-        self._take(data)
+        self._take(data, start)
         self.is_late = False

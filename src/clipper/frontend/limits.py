@@ -36,8 +36,6 @@ LARGE_BODY_BYTES = 4 * 1024 * 1024
 MAX_CONNECTIONS = 10_000
 # A TLS connection also takes 40 KB in OpenSSL.
 MAX_TLS_CONNECTIONS = 5_000
-# A body in chunks of one byte costs a hundred times its size: at most this many chunks are handled at once.
-MAX_CHUNKS = 4096
 # Connections over the bound that are being answered with an error; beyond these, no more are accepted for a while.
 MAX_REFUSED_AT_ONCE = 64
 # The warning about too many connections is logged at most this often.
@@ -53,8 +51,10 @@ HANDSHAKES_SHARE = 0.25
 MIN_HANDSHAKES = 16
 # Requests on one connection that wait for answers. Beyond this, the connection is not read until some are answered.
 MAX_PIPELINED = 64
-# One read may return thousands of requests. The bound above is checked each time this much has been parsed.
-PARSED_BYTES = 16 * 1024
+# One read may return thousands of requests. A connection's are handled for this long before others have their turn:
+# about ten small ones. The clock is read after each request, and after this much of a head or a body in chunks, whose
+# bytes cost the most: 4 KB of chunks of one byte take half a millisecond.
+VISIT_S, PARSED_BYTES = 0.000_2, 4 * 1024
 # A connection may send this much while its last request waits to be taken in; beyond this, it is not read.
 READ_AHEAD_BYTES = 64 * 1024
 # Heads that are recognised without parsing. A client sends one or a few; a client that varies them fills this up.

@@ -195,9 +195,9 @@ class Port:
         """Permissions have changed: parse each client's next head again."""
         self.known_heads.clear()
 
-    def known(self, data: bytes) -> Endpoint | None:
-        """Return the endpoint of a request that begins with ``data``, if its head is known."""
-        head = data[: data.find(b"\r\n\r\n") + 4]
+    def known(self, data: bytes, start: int) -> Endpoint | None:
+        """Return the endpoint of a request that begins at ``start``, if its head is known."""
+        head = data[start : data.find(b"\r\n\r\n", start) + 4]
         known = self.known_heads.get(head) or self.known_heads.get(without_varying(head)[0])
         return None if known is None else known[0]
 

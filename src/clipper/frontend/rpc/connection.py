@@ -8,7 +8,7 @@ from ngh2 import ErrorCode
 from clipper.errors import NotImplementedYet, Overloaded, Unavailable
 from clipper.frontend import limits
 from clipper.frontend.budget import Untaken
-from clipper.frontend.door import PATIENCE_SHARE_OF_SLO, Door
+from clipper.frontend.door import Door
 from clipper.frontend.held import Held
 from clipper.frontend.port import address_of
 from clipper.frontend.rpc import bounds
@@ -87,13 +87,14 @@ class RpcConnection(asyncio.Protocol):
         self._last_sweep = self._port.sweeps
         held, door = self._held, self._shared.door
         if held.data:
-            self._hold(held.data + data)
+            self._hold(held.data[held.start :] + data, 0)
             return
         held.arrived_s = now_s = self._port.now_s()
         if not self._writing_paused and (now_s < door.closes_s or door.opens(now_s)):
-            self._take(data)
+            self._take(data, 0)
         else:
-            self._hold(data)
+            held.is_rest = False
+            self._hold(data, 0)
 
     def eof_received(self) -> bool:
         """The client sends no more but may still read: answer its calls, then close."""
@@ -120,50 +121,50 @@ class RpcConnection(asyncio.Protocol):
 
     # -- input ---------------------------------------------------------------------------------------------
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes, start: int) -> None:
         """Pass input on for a while. The rest waits for its turn behind that of other connections."""
         port, session = self._port, self._session
         end_s = port.now_s() + bounds.VISIT_S
-        for start in range(0, len(data), bounds.READ_PIECE_BYTES):
-            if start and (self._writing_paused or port.now_s() >= end_s):
-                self._hold(data[start:])
-                return
+        while start < len(data):
+            stop = start + bounds.READ_PIECE_BYTES
             self._flush_is_due = True
-            piece = data if len(data) <= bounds.READ_PIECE_BYTES else data[start : start + bounds.READ_PIECE_BYTES]
-            session.receive(piece, self._held.arrived_s, port.sweeps)
+            session.receive(data[start:stop], self._held.arrived_s, port.sweeps)
             self._flush()
+            start = stop
+            if start < len(data) and (self._writing_paused or port.now_s() >= end_s):
+                self._held.is_rest = True
+                self._hold(data, start)
+                return
         if self._has_eof:
             session.begin_end()
             self._flush()
 
-    def _take_held(self, data: bytes) -> None:
+    def _take_held(self, data: bytes, start: int) -> None:
         if self._has_ended:
             return
         if self._writing_paused:
-            self._hold(data)
+            self._hold(data, start)
             return
         if data:
-            self._take(data)
+            self._take(data, start)
         self._adjust_reading()
 
-    def _hold(self, data: bytes) -> None:
-        self._held.set(data)
+    def _hold(self, data: bytes, start: int) -> None:
+        self._held.set(data, start)
         if not self._port.budget.has_room(0):
             self._port.count_refused("overloaded")
             self._session.terminate(ErrorCode.ENHANCE_YOUR_CALM)
-            self._held.set(b"")
+            self._held.set(b"", 0)
             self._flush()
         elif not self._writing_paused:
             self._wait()
         self._adjust_reading()
 
     def _wait(self) -> None:
-        self._held.asks = self._shared
-        self._held.patience_s = self._shared.door.slo_s * PATIENCE_SHARE_OF_SLO
-        self._held.wait()
+        self._held.wait(self._shared, self._shared.door.slo_s)
 
     def _adjust_reading(self) -> None:
-        should_pause = self._writing_paused or len(self._held.data) > limits.READ_AHEAD_BYTES
+        should_pause = self._writing_paused or self._held.size_bytes > limits.READ_AHEAD_BYTES
         if should_pause == self._reading_paused or self.transport.is_closing():
             return
         self._reading_paused = should_pause
