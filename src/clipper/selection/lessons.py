@@ -10,6 +10,7 @@ from clipper.selection.feedback.outcomes import mixed
 from clipper.selection.feedback.picking import Picked, how_picked, least_loss_increase, weights_of
 from clipper.selection.feedback.scoring import default_loss, lesson, loss_of_answer, score, shown_of_newcomers
 from clipper.selection.learning.arms import Arms
+from clipper.selection.learning.basis import tells_picked
 from clipper.selection.learning.tally import Keyed
 from clipper.selection.learning.totals import TELLS_PICKED
 from clipper.selection.learning.weighing import has_begun, weighed
@@ -213,7 +214,7 @@ def _is_weighed_anyway(arms: Arms, totals: Totals, context: str | None) -> bool:
     It is so if others of the lineup are; and if the application's means are from before these were told apart.
     """
     return has_begun(totals, arms.lineup) or (
-        context is not None and totals.observations > 0 and not totals.number("", TELLS_PICKED)
+        context is not None and totals.observations > 0 and not tells_picked(totals)
     )
 
 

@@ -29,6 +29,7 @@ from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
+from clipper.series.recent import Recent
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog
@@ -115,7 +116,8 @@ async def _report(
                 for index, losses in enumerate(pieces)
             ]
             await store.commit(observations)
-        parts = SimpleNamespace(catalog=catalog, workers=workers, store=store)
+        sampling = SimpleNamespace(sampler=SimpleNamespace(recent=Recent(0.0)))
+        parts = SimpleNamespace(catalog=catalog, workers=workers, store=store, sampling=sampling)
         given: dict[str, Any] = {"confidence": None, "tolerance": None, "context": None, "by_context": False}
         try:
             return await ReportOperations(cast(Parts, parts)).report("app", **{**given, **asked})
@@ -179,3 +181,18 @@ def test_feedback_from_before_it_was_counted_is_not_made_up(tmp_path: Path) -> N
     asyncio.run(learn())
     found = report(tmp_path, {EVERYONE: [{"m:2": 0.0}] * 3})
     assert (found.groups[0].feedback, found.groups[0].models[0].scored) == (3.0, 3.0)
+
+
+def test_feedback_of_an_earlier_version_is_not_compared_where_contexts_may_have_picked(
+    tmp_path: Path,
+) -> None:
+    """Such a state does not say what had picked the models; a new one begins with that it does."""
+    (everything,) = report(tmp_path, {EVERYONE: [{"m:2": 0.0}, {"n:1": 1.0}] * 50, "u": [{"m:2": 0.0}]}).groups
+    assert (everything.estimator, everything.verdict, everything.compared, everything.feedback) == (
+        "none",
+        "open",
+        0,
+        100,
+    )
+    assert (everything.best, everything.sureness, everything.more_feedback) == (None, 0.0, None)
+    assert "the 100 pieces of feedback so far came to an earlier version" in everything.basis

@@ -52,7 +52,7 @@ def basis_of(
         names: the models to compare, and the state's names for their versions.
         goes_by: of the present policy: see ``Policy.goes_by``.
         is_of_context: whether the state is a context's.
-        has_contexts: whether the application has learned in any context.
+        has_contexts: whether the application has learned in any context; it matters unless ``tells_picked``.
     """
     scored = {key: amount for (key, name), amount in totals.numbers.items() if name == EVER_SCORED and amount > 0}
     every = sum(scored.values())
@@ -84,7 +84,7 @@ def basis_of(
             "not compared: in a context, too, the policy chooses by what comes with a query; see the report on all "
             "queries",
         )
-    is_told = is_of_context or totals.number("", TELLS_PICKED) > 0 or not feedback
+    is_told = is_of_context or tells_picked(totals) or not feedback
     if not is_told and (has_contexts or goes_by == "query"):
         return basis(
             "none",
@@ -101,3 +101,8 @@ def basis_of(
             f"; {picked:,.0f} are left out: queries named a version, or a context keeps its model after the first query"
         )
     return basis("pooled", PooledEvidence(evidence, compared, are_together), why)
+
+
+def tells_picked(totals: Totals) -> bool:
+    """Return whether an application's state has told apart, from its beginning, what had picked models."""
+    return totals.number("", TELLS_PICKED) > 0

@@ -42,6 +42,7 @@ lineups, so a model that comes later is not compared on queries before it.
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 from clipper.selection.learning.confidence_sequences import Interval, bound_by_halving, log_mixture
@@ -207,14 +208,18 @@ def weighed(
         sums["", _name(lineup, "together")] = 1.0
     for model in scored:
         weight = min(weights[model], MAX_WEIGHT)
-        for name, amount in (("lost", losses[model] * weight), ("won", (1.0 - losses[model]) * weight)):
-            if amount > 0:
-                sums[model, _name(lineup, name)] = amount
-                sums[model, _name(lineup, f"{name}_squares")] = amount * amount
+        lost, won = losses[model] * weight, (1.0 - losses[model]) * weight
+        if lost > 0:
+            sums[model, _name(lineup, "lost")] = lost
+            sums[model, _name(lineup, "lost_squares")] = lost * lost
+        if won > 0:
+            sums[model, _name(lineup, "won")] = won
+            sums[model, _name(lineup, "won_squares")] = won * won
+    member = _name(lineup, "member")
     for model in members:
         # It says that the model is a member, also if it is never chosen.
-        if not totals.number(model, _name(lineup, "member")):
-            sums[model, _name(lineup, "member")] = 1.0
+        if not totals.number(model, member):
+            sums[model, member] = 1.0
     return sums
 
 
@@ -274,5 +279,7 @@ def prefix_of(lineup: str) -> str:
     return f"{WEIGHED}{lineup}."
 
 
+# Each piece of feedback needs some six of a lineup's seven names; an application has one lineup at a time.
+@lru_cache(maxsize=4096)
 def _name(lineup: str, name: str) -> str:
     return f"{prefix_of(lineup)}{name}~never"

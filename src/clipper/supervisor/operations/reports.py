@@ -17,7 +17,7 @@ from clipper.errors import InvalidArgument
 from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
 from clipper.metrics.histogram import quantile
 from clipper.registry.records import ApplicationRecord
-from clipper.selection.learning.basis import basis_of
+from clipper.selection.learning.basis import basis_of, tells_picked
 from clipper.selection.learning.comparison import Compared, compare
 from clipper.selection.learning.confidence_sequences import Interval, mean_interval
 from clipper.selection.learning.ledger import Ledger
@@ -90,6 +90,10 @@ class ReportOperations:
         feedback = {context: (await self._state(state_id, context)).clock for context in latest}
         return sorted(latest, key=lambda context: -feedback[context])[:MAX_GROUPS]
 
+    async def _has_contexts(self, state_id: str) -> bool:
+        number, _ = await self._store_of_learning.contexts(state_id, 1)
+        return number > 0
+
     async def _state(self, state_id: str, context: str | None) -> Ledger:
         sums = await self._store_of_learning.load(state_id, EVERYONE if context is None else context)
         return Ledger(None, sums)
@@ -106,7 +110,7 @@ class ReportOperations:
             keys,
             goes_by(record.selection.policy),
             is_of_context=context is not None,
-            has_contexts=(await self._store_of_learning.contexts(record.state_id, 1))[0] > 0,
+            has_contexts=not tells_picked(state.totals()) and await self._has_contexts(record.state_id),
         )
         # The comparison of all pairs takes a while: other requests are answered meanwhile.
         comparison = await asyncio.to_thread(compare, list(keys), basis.evidence, asked.confidence, asked.tolerance)
