@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.frontend.giving_way import LOOKED_AT_FOR_EACH, GivingWay
+from clipper.frontend.giving_way import LOOKED_AT_FOR_EACH, GivingWay, slow_from_s
 
 
 @dataclass(eq=False)
@@ -58,3 +58,9 @@ def test_they_are_not_sorted_for_each_that_comes() -> None:
     before = looks
     giving_way.look(members, 8)
     assert looks == before + len(members)
+
+
+@given(after_s=st.floats(0.0, 1e4))
+def test_a_request_on_a_slow_line_is_never_slow_and_one_that_trickles_is(after_s: float) -> None:
+    assert slow_from_s(100.0, int(40e3 * after_s)) > 100.0 + after_s, "320 kbit/s is enough"
+    assert slow_from_s(100.0, int(3e3 * after_s)) <= 100.0 + max(after_s, 5.6), "a tenth of it is not"

@@ -165,6 +165,36 @@ def test_idle_connections_give_way_at_once_the_longest_idle_first_and_busy_ones_
     assert serve(test, max_connections=5).cancelled == [b"x"]
 
 
+def test_requests_that_arrive_slowly_give_way_the_first_begun_first() -> None:
+    async def test(server: QueryServer, connect: Connect) -> None:
+        port, now_s = server.port, 1000.0
+        port.now_s = lambda: now_s
+        long = post("/echo/predict", b"x" * 200_000)
+        half: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        for start in (long[:150_000], ECHO[:-1], ECHO[:10]):
+            half.append(await connect())
+            half[-1][1].write(start)
+            await until_async(lambda: sum(connection.is_busy for connection in port.members) == len(half))
+            await until_async(lambda: port.budget.held_bytes > 140_000)
+            now_s += 1.0
+        now_s = 1004.9
+        reader, _ = await connect()
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 "), "none of them is slow yet"
+        now_s = 1007.5
+        port.sweeps += 1
+        for reader, _ in half[1:]:
+            _, writer = newest = await connect()
+            writer.write(ECHO)
+            assert (await newest[0].readline()).startswith(b"HTTP/1.1 200 ")
+            refusal = await reader.read()
+            assert refusal.startswith(b"HTTP/1.1 503 ") and b"arrives too slowly" in refusal
+        # One that has sent much has more time.
+        half[0][1].write(long[150_000:])
+        assert (await half[0][0].readline()).startswith(b"HTTP/1.1 200 ")
+
+    serve(test, max_connections=3)
+
+
 def test_many_more_idle_connections_than_the_bound_hold_up_nobody() -> None:
     """No sweep runs, so nothing waits for a time-out."""
 

@@ -17,6 +17,7 @@ from clipper.frontend.body import Body
 from clipper.frontend.budget import Untaken
 from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange
+from clipper.frontend.giving_way import slow_from_s
 from clipper.frontend.heads import Head, path_of, piece_end
 from clipper.frontend.held import Held
 from clipper.frontend.limits import LARGE_ANSWER_BYTES, MAX_PIPELINED
@@ -44,7 +45,8 @@ class Connection:
         self.is_going = False
         self._is_refused = False
         self._in_message = False
-        self._last_sweep = port.sweeps
+        self._last_sweep = self._started_sweep = port.sweeps
+        self._started_s = 0.0
         self._start_message()
 
     # -- asyncio ---------------------------------------------------------------------------------------
@@ -211,7 +213,7 @@ class Connection:
             return
         self._start_message()
         self._in_message = True
-        self._started_sweep = self._port.sweeps
+        self._started_sweep, self._started_s = self._port.sweeps, self._held.arrived_s
 
     def on_url(self, url: bytes) -> None:
         self._head.add_url(url)
@@ -422,10 +424,13 @@ class Connection:
 
     @property
     def gives_way_from_s(self) -> float | None:
-        is_idle = not (self.is_busy or self._is_refused or self.transport.get_write_buffer_size())
-        return self._held.gives_way_from_s if is_idle else None
+        if self._pending or self._held.data or self._is_refused or self.transport.get_write_buffer_size():
+            return None
+        return slow_from_s(self._started_s, self._body.size_bytes) if self._in_message else self._held.gives_way_from_s
 
     def give_way(self) -> None:
+        if self._in_message:
+            self._refuse("overloaded", "all connections are taken, and this request arrives too slowly: try later")
         self.transport.close()
 
     def sweep(self, sweeps: int) -> None:

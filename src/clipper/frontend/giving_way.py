@@ -1,8 +1,8 @@
-"""Decides which idle connection gives way to a new one when there are as many as there may be.
+"""Decides which connection gives way to a new one when there are as many as there may be.
 
 The one that has been idle for the longest goes first. One that has never sent anything may go at once; of one that was
-answered, the client may be about to ask again, so it may go only after ``limits.GIVES_WAY_AFTER_S``. One with a request
-under way never goes.
+answered, the client may be about to ask again, so it may go only after ``limits.GIVES_WAY_AFTER_S``. One whose request
+arrives goes once it is slow. One that waits for an answer never goes.
 """
 
 from collections.abc import Collection
@@ -19,7 +19,12 @@ class Idle(Protocol):
 
     @property
     def gives_way_from_s(self) -> float | None:
-        """From when on it may give way; None while a request is under way."""
+        """From when on it may give way; None while it waits for an answer."""
+
+
+def slow_from_s(began_s: float, size_bytes: int) -> float:
+    """Return from when on a request that began to arrive at ``began_s``, and has this much of its body, is slow."""
+    return began_s + limits.ARRIVES_WITHIN_S + size_bytes / limits.ARRIVES_BYTES_PER_S
 
 
 M = TypeVar("M", bound=Idle)

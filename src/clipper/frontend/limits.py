@@ -45,6 +45,10 @@ BACKLOG = 1024
 # When all connections are taken, one that was answered may give way to a new one once it was quiet for this long. A
 # client that asks more often may be about to ask again, and its request would meet a closed connection.
 GIVES_WAY_AFTER_S = 1.0
+# Then a request that is still arriving gives way, too, after this time and what its body had for each byte: more than
+# a slow line needs. So a new client waits for this long at most, even if others hold all connections with half a
+# request and send a byte now and then; to hold 10,000 they would have to send 300 MB a second.
+ARRIVES_WITHIN_S, ARRIVES_BYTES_PER_S = 5.0, 32 * 1024
 # Connections that have not finished their TLS handshake may take this share of the bound: a client that connects and
 # stays silent must not keep others out.
 HANDSHAKES_SHARE = 0.25
