@@ -157,7 +157,11 @@ class ApplicationCounts:
             feedback=sum(self.feedback.values()),
             answers_scored=self.answers_scored,
             answer_loss=self.answer_loss,
-            explanations={reason: text[:MAX_EXPLANATION] for reason, text in self.explanations.items()},
+            # A user's policy may say what no encoding has, such as half of a surrogate pair.
+            explanations={
+                reason: text[:MAX_EXPLANATION].encode("utf-8", "backslashreplace").decode()
+                for reason, text in self.explanations.items()
+            },
             trials=trials,
             context_answers=self.context_answers,
             context_loss=self.context_loss,
