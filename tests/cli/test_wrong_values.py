@@ -36,7 +36,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("--memory", "--cache-size", "--max-body-size", "--decision-log-size"), SIZE),
     **dict.fromkeys(("--wait", "--confidence-from", "--batching", "--manager", "--log-format", "--log-level"), CHOICE),
     **dict.fromkeys(("--docker-transport", "--framework", "--language", "--kind", "--arrivals", "--role"), CHOICE),
-    **dict.fromkeys(("--start-method",), CHOICE),
+    **dict.fromkeys(("--start-method", "--ready-when"), CHOICE),
     **dict.fromkeys(("--default", "--sample", "--label", "--input"), JSON),
     **dict.fromkeys(("predict --features", "observe --features"), JSON),
     **dict.fromkeys(("--policy-parameter", "--loss-parameter"), NAMED),
