@@ -23,6 +23,7 @@ from xdist.scheduler.loadfile import LoadFileScheduling
 from benchmarks.ray_cluster import RayCluster, running_cluster
 from benchmarks.real_models import environment
 from clipper.errors import NotFound
+from clipper.home import lock_home
 from clipper.management.access import Access, Holder, Hosts
 from clipper.management.app import create_app
 from clipper.management.dashboard import Dashboard
@@ -131,14 +132,16 @@ def management() -> Iterator[tuple[str, CurrentOperations]]:
 
 
 @pytest.fixture
-def api(management: tuple[str, CurrentOperations], tmp_path: Path) -> Api:
+def api(management: tuple[str, CurrentOperations], tmp_path: Path) -> Iterator[Api]:
     url, current = management
     operations = current.now = MemoryOperations()
     operations.url, operations.home = url, str(tmp_path)
     place = {"pid": os.getpid(), "management_url": url, "query_url": url + "/query", "started_at": time.time()}
     (tmp_path / "supervisor.json").write_text(json.dumps(place))
     (tmp_path / "token").write_text(TOKEN)
-    return Api(url, tmp_path, operations)
+    lock = lock_home(tmp_path)
+    yield Api(url, tmp_path, operations)
+    os.close(lock)
 
 
 @pytest.fixture(scope="session")

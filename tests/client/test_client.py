@@ -1,5 +1,6 @@
 """The Python client, over real sockets."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from clipper.errors import (
     Unauthorized,
     Unavailable,
 )
-from clipper.home import find_home, read_place, read_token
+from clipper.home import find_home, lock_home, read_place, read_token
 from clipper.management.schemas import Failure
 from clipper.packaging import package
 from clipper.settings.application import Configured, Link
@@ -279,11 +280,13 @@ def test_the_servers_port_is_another_servers_by_now(api: Api, tmp_path: Path) ->
     other = tmp_path / "other"
     other.mkdir()
     (other / "supervisor.json").write_bytes((api.home / "supervisor.json").read_bytes())
+    lock = lock_home(other)
     with pytest.raises(Unavailable, match=f"is that of {api.home}"):
         Clipper.connect(home=other, token=TOKEN)
     (other / "token").write_text("x" * 40)
     with pytest.raises(Unauthorized, match=f"does not know the token in CLIPPER_TOKEN or, .* the token of {other}"):
         Clipper.connect(home=other)
+    os.close(lock)
 
 
 def test_a_token_is_found_by_itself(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,6 +343,11 @@ def test_a_token_is_shown_to_no_other_server(api: Api, tmp_path: Path) -> None:
     (gone / "supervisor.json").write_bytes(msgspec.json.encode(place))
     assert token_for_url(api.url, gone, None)() is None
     with pytest.raises(Unavailable, match=f"its process {dead.pid} is gone"):
+        Clipper.connect(home=gone)
+    # Its process id passed to another process, or whoever started it has not collected its status.
+    (gone / "supervisor.json").write_bytes(msgspec.json.encode(read_place(api.home)))
+    assert token_for_url(api.url, gone, None)() is None
+    with pytest.raises(Unavailable, match=f"its process {os.getpid()} is gone"):
         Clipper.connect(home=gone)
 
 

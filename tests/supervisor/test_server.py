@@ -11,11 +11,15 @@ import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from live_server import APP, TIMEOUT_S, Server, answering, processes_of, with_application
 
+from clipper.client import Clipper
+from clipper.errors import Unavailable
+from clipper.home import is_locked
 from clipper.managers.logs import MAX_LOG_BYTES
 from started_processes import oddly_named
 from waiting import until
@@ -68,6 +72,23 @@ def test_a_model_of_an_odd_name_prevents_no_start_after_a_crash(server: Server) 
         assert server.start().predict("app", [1.0, 2.0])["output"] == "one"
         assert server.stop() == 0
     assert processes_of(server.home) == {}
+
+
+def test_who_listens_at_a_dead_servers_port_gets_no_token(server: Server) -> None:
+    port = urlsplit(server.start().place.management_url).port
+    assert server.process is not None
+    with Clipper.connect(home=server.home) as known:
+        server.process.kill()
+        until(lambda: not is_locked(server.home))
+        # Its process is still there, since nobody has collected its status, which might also never happen.
+        with socket.create_server(("127.0.0.1", port or 0)) as listener:
+            with pytest.raises(Unavailable, match="is gone"):
+                known.status()
+            with pytest.raises(Unavailable, match="is gone"):
+                Clipper.connect(home=server.home)
+            listener.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                listener.accept()
 
 
 def test_idle_it_takes_little_memory(shared: Server) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from clipper.errors import Unavailable
-from clipper.home import CERTIFICATE_NAME, Place, read_place, read_token
+from clipper.home import CERTIFICATE_NAME, Place, is_locked, lock_holder, read_place, read_token
 from clipper.hosts import is_loopback
 from clipper.tls.trust import ClientTls, Trust
 
@@ -20,7 +20,7 @@ CERTIFICATE_KEY_VARIABLE = "CLIPPER_CLIENT_KEY"
 
 KEY_VARIABLE = "CLIPPER_API_KEY"
 
-# Called again after a refusal: the token may have been replaced meanwhile.
+# Called for each call: the token may have been replaced meanwhile, or the server have ended.
 TokenSource = Callable[[], str | None]
 
 
@@ -30,9 +30,14 @@ def find_key(given: str | None) -> str | None:
 
 
 def token_for_home(home: Path, given: str | None) -> TokenSource:
-    """The given token, else the environment's, else that of ``home``."""
+    """The given token, else the environment's, else that of ``home``: as long as its server runs."""
     chosen = given or os.environ.get(VARIABLE)
-    return (lambda: chosen) if chosen else lambda: read_token(home)
+
+    def find() -> str | None:
+        running_place(home)
+        return chosen or read_token(home)
+
+    return find
 
 
 def token_for_url(url: str, home: Path, given: str | None) -> TokenSource:
@@ -42,7 +47,7 @@ def token_for_url(url: str, home: Path, given: str | None) -> TokenSource:
     """
     chosen = given or os.environ.get(VARIABLE)
     if chosen is None and _is_at(home, url):
-        return lambda: read_token(home)
+        return token_for_home(home, None)
     return lambda: chosen
 
 
@@ -81,7 +86,9 @@ def running_place(home: Path) -> Place:
         Unavailable: no server runs there. Any program may listen at its port by now, and must not see the token.
     """
     place = read_place(home)
-    if not Path(f"/proc/{place.pid}").exists():
+    # A server has the lock for as long as it lives. Its process id alone would say nothing: it passes to other
+    # processes, and stays until whoever started it has collected its status.
+    if not (is_locked(home) and lock_holder(home) == place.pid):
         raise Unavailable(
             f"no Clipper runs in {home}: its process {place.pid} is gone; start it with clipper start, or give --url "
             f"and {VARIABLE} if it runs in a container or on another machine"

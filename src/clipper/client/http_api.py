@@ -80,7 +80,7 @@ class HttpApi:
             Unavailable: the server cannot be reached, or the connection broke.
             DeadlineExceeded: the answer took too long.
         """
-        self._token = self._token or self._find_token()
+        self._token = self._find_token()
         response = self._request(method, path, content, timeout_s)
         # The token may have been replaced since it was read, so one refusal is tried again. A stream cannot be resent.
         if response.status_code == httpx.codes.UNAUTHORIZED and (content is None or isinstance(content, bytes)):
