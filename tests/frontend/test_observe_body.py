@@ -54,6 +54,18 @@ def test_its_sender_may_name_it(on: dict[str, Any]) -> None:
     assert read_one({**on, "label": 3, "id": "mine"}).id == "mine"
 
 
+def test_no_name_that_a_sender_gives_is_that_of_a_query_or_of_other_feedback() -> None:
+    given = ["query-7", "query-8", "query--1", "given-query-7", "given-given-query-7", "given-mine", "mine", "query-x"]
+    names = [read_one({"query_id": 7, "label": 3, "id": name}).id for name in given]
+    on_inputs = [read_one({"input": [1, 2], "label": 3, "id": name}).id for name in given]
+    of_query = read_one({"query_id": 7, "label": 3}).id
+    # A sender may well name the feedback on a query as Clipper does.
+    assert names[0] == of_query == "query-7" and names[1:] == on_inputs[1:]
+    assert len({of_query, *on_inputs}) == len(given) + 1
+    # What was stored under other names is known as before.
+    assert on_inputs[5:] == given[5:]
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [

@@ -19,6 +19,7 @@ from clipper.managers.logs import (
     remove,
     rotated,
     tail,
+    without_credentials,
 )
 from waiting import until_async
 
@@ -208,3 +209,16 @@ def test_a_log_is_cut_even_if_the_rest_cannot_be_kept(tmp_path: Path) -> None:
     path.write_bytes(b"a" * 2000)
     rotated(path).mkdir()  # a name that cannot be written stands for a disk that is full
     asyncio.run(keep_until(LogKeeper(tmp_path, 1000), lambda: path.stat().st_size == 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("installing a from https://ci:s3@ret@host/simple", "installing a from https://***@host/simple"),
+        ("a @ git+https://token@host/a@v1 (b)", "a @ git+https://***@host/a@v1 (b)"),
+        ("http://u:p@a/x http://u:p@b", "http://***@a/x http://***@b"),
+        ("https://host/a@1.0 me@host", "https://host/a@1.0 me@host"),
+    ],
+)
+def test_names_and_passwords_in_urls_are_hidden(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown

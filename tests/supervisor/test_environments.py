@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,16 @@ def test_versions_of_one_library_serve_side_by_side_and_come_back(clipper: Clipp
     clipper.create_application("app", model="m", slo_ms=20_000)
     clipper.rollback("m", "1.0")
     assert clipper.predict("app", [1.0]).output == "1.0"
+
+
+def test_the_password_of_an_index_is_shown_to_nobody(clipper: Clipper, server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://ci:s3cret@127.0.0.1:{silent.getsockname()[1]}/small-1.0-py3-none-any.whl"
+        clipper.deploy("m", SMALL, version="1.0", requirements=[f"small @ {url}"], wait=False)
+        progress = until(lambda: (told := clipper.version("m", "1.0").progress) and "small" in told and told)
+    failed = until(lambda: (now := clipper.version("m", "1.0")).state == "failed" and now)
+    assert "***@127.0.0.1" in progress
+    assert not [text for text in (progress, repr(failed), server.log) if "s3cret" in text]
 
 
 def test_data_of_code_that_another_release_saved_is_told_and_nothing_is_built_for_it(

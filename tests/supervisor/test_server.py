@@ -91,6 +91,19 @@ def test_who_listens_at_a_dead_servers_port_gets_no_token(server: Server) -> Non
                 listener.accept()
 
 
+def test_a_senders_id_takes_no_querys_feedback_away(shared: Server) -> None:
+    query_id = shared.predict("app", [1.0, 2.0])["query_id"]
+
+    def is_duplicate(**fields: Any) -> bool:
+        answer = shared.observe("app", label="one", **fields)
+        assert answer.status_code == 200, answer.text
+        return bool(answer.json()["duplicate"])
+
+    other = {"input": [1.0, 2.0], "id": f"query-{query_id}"}
+    assert [is_duplicate(**other), is_duplicate(query_id=query_id)] == [False, False]
+    assert [is_duplicate(**other), is_duplicate(query_id=query_id)] == [True, True]
+
+
 def test_idle_it_takes_little_memory(shared: Server) -> None:
     assert shared.process is not None
     pids = [shared.process.pid, *shared.worker_pids]

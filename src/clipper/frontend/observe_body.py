@@ -1,5 +1,6 @@
 """The body of an observe call: one observation or several."""
 
+import re
 from collections.abc import Generator
 
 import msgspec
@@ -19,6 +20,8 @@ MAX_OBSERVATIONS = 10_000
 MIN_OBSERVATION_BYTES = 24
 # The store keeps ids for a while.
 MAX_ID_LENGTH = 200
+# Senders' ids that look like that of a query get one more ``given-``, so that no two of them meet either.
+_LIKE_A_QUERYS = re.compile("(given-)*query--?[0-9]+")
 # Enough for a list of the probabilities of thousands of classes. A label is parsed once for each model.
 MAX_LABEL_BYTES = 64 * 1024
 
@@ -178,13 +181,18 @@ def feedback_id(given: str | None, query_id: int | None) -> str:
     """Return the feedback's id: the one that its sender gave, or else that of its query.
 
     A query has one outcome. Feedback on an input without an id has none, since the same thing may well happen twice.
+    A sender's id for other feedback never is the id of a query: it would have the query's own feedback not count. All
+    ids but those of that form stay as they are, so that they mean what stored ones mean.
 
     Raises:
         MalformedRequest: the given one is too long.
     """
     if given is not None and len(given) > MAX_ID_LENGTH:
         raise MalformedRequest(f"id has {len(given)} characters: expected at most {MAX_ID_LENGTH}")
-    return given or ("" if query_id is None else f"query-{query_id}")
+    of_query = "" if query_id is None else f"query-{query_id}"
+    if not given or given == of_query:
+        return of_query
+    return f"given-{given}" if _LIKE_A_QUERYS.fullmatch(given) else given
 
 
 def _not_one(error: Exception) -> MalformedRequest:

@@ -55,6 +55,18 @@ def tail(path: Path, lines: int, since_bytes: int = 0) -> tuple[str, ...]:
     return found
 
 
+# The names and passwords of URLs. A segment of a URL has no slash, so a text is gone through once.
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/?#]+@")
+
+
+def without_credentials(text: str) -> str:
+    """The text with ``***`` in place of the names and passwords in its URLs.
+
+    What an installer says is shown to everybody with the role read, and names package indexes as they were given.
+    """
+    return _CREDENTIALS.sub("***@", text)
+
+
 # A place in a log: how many bytes are before it, and the last of them as hex. By these it is found again in ``.1``.
 _PLACE = re.compile(r"([0-9]{1,18})\.((?:[0-9a-f]{2}){0,64})")
 _PLACE_BYTES = 64

@@ -13,6 +13,7 @@ from clipper.errors import ClipperError, ContainerFailed, ProtocolViolation
 from clipper.managers import logs
 from clipper.managers.bring_up import EXIT_AFTER_LOSS_S, BringUp
 from clipper.managers.launcher import Container, ContainerNote, Launcher
+from clipper.managers.logs import without_credentials
 from clipper.managers.probe import Probe
 from clipper.managers.reconcile.plan import Phase
 from clipper.managers.starts import Starts
@@ -173,7 +174,7 @@ class Replica:
 
     async def _launched(self) -> Container:
         def on_progress(text: str) -> None:
-            self.progress = text
+            self.progress = without_credentials(text)
 
         async def launch() -> Container:
             if self._starts is not None:
@@ -187,7 +188,10 @@ class Replica:
             container = await self._launching
         except (ClipperError, OSError) as error:
             log_tail = error.log_tail if isinstance(error, ContainerFailed) else []
-            raise ContainerFailed(f"container {self.note.slot} cannot be started: {error}", log_tail) from error
+            raise ContainerFailed(
+                f"container {self.note.slot} cannot be started: {without_credentials(str(error))}",
+                [without_credentials(line) for line in log_tail],
+            ) from error
         except asyncio.CancelledError:
             if not self._is_to_stop:
                 raise
