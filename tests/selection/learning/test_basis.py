@@ -37,6 +37,7 @@ def test_what_contexts_picked_is_weighed_and_what_came_before_is_left_out() -> N
     found = basis(taught(picked=4, plain=3))
     assert (found.estimator, found.feedback, found.compared) == ("weighted", 7.0, 4.0)
     assert found.scored == {"a:1": 7.0} and found.pooled["a:1"].count == 3.0
+    assert "--by-context" in found.why and "--by-context" not in basis(taught(picked=4), "query").why
     assert "one over the probability" in found.why and "3 pieces of feedback are left out" in found.why
 
 

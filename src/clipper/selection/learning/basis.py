@@ -65,18 +65,17 @@ def basis_of(
 
     weighed = WeighedEvidence(()) if is_of_context else evidence_of(totals.numbers, names)
     if weighed.feedback > 0:
-        left_out = feedback - weighed.feedback
-        return basis(
-            "weighted",
-            weighed,
+        why = (
             "compared over all queries alike: choices depend on what comes with a query, such as its context, so each "
             "loss counts by one over the probability of its choice"
-            + (
-                f"; {left_out:,.0f} pieces of feedback are left out, for which that is not known"
-                if left_out >= 1
-                else ""
-            ),
         )
+        if (left_out := feedback - weighed.feedback) >= 1:
+            why += (
+                f"; {left_out:,.0f} pieces of feedback are left out, on queries with other versions or that named one"
+            )
+        if goes_by == "context":
+            why += "; within one context it takes less feedback (clipper app report --by-context)"
+        return basis("weighted", weighed, why)
     if is_of_context and goes_by == "query":
         return basis(
             "none",
