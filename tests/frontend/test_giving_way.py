@@ -37,6 +37,18 @@ def test_one_that_has_asked_since_they_were_sorted_stays() -> None:
     assert giving_way.next(10.0) is None
 
 
+def test_one_whose_time_comes_later_keeps_its_turn() -> None:
+    members, giving_way = [Connection(5.0), Connection(6.0)], GivingWay[Connection]()
+    giving_way.look(members, 0)
+    assert giving_way.next(4.0) is None
+    giving_way.look(members, 0)
+    assert giving_way.next(5.0) is members[0]
+    # One that came since the last second is known in the next.
+    members.append(Connection(2.0))
+    giving_way.look(members, 1)
+    assert giving_way.next(5.0) is members[2]
+
+
 def test_they_are_not_sorted_for_each_that_comes() -> None:
     looks, giving_way = 0, GivingWay[Connection]()
 

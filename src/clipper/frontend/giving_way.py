@@ -33,13 +33,13 @@ M = TypeVar("M", bound=Idle)
 class GivingWay(Generic[M]):
     """The idle connections in the order in which they give way.
 
-    To sort 10,000 takes some milliseconds. So they are sorted only if none is left of the last time and, since then, a
-    second has passed or connections have come in proportion.
+    To sort 10,000 takes some milliseconds. So they are sorted once a second and, if none is left of the last time, for
+    connections that come in proportion.
     """
 
     def __init__(self) -> None:
-        # The next is the last.
-        self._order: list[M] = []
+        # With their times when they were sorted. The next is the last.
+        self._order: list[tuple[float, M]] = []
         self._sorted_at_sweep = -1
         self._looks = 0
 
@@ -51,18 +51,17 @@ class GivingWay(Generic[M]):
         """
         self._looks += 1
         enough = min(len(members) // LOOKED_AT_FOR_EACH, limits.MAX_REFUSED_AT_ONCE)
-        if not self._order and (sweep != self._sorted_at_sweep or self._looks >= enough):
+        if sweep != self._sorted_at_sweep or (not self._order and self._looks >= enough):
             self._sorted_at_sweep, self._looks = sweep, 0
             idle = [(from_s, one) for one in members if (from_s := one.gives_way_from_s) is not None]
             idle.sort(key=lambda pair: pair[0])
-            self._order = [one for from_s, one in reversed(idle)]
+            self._order = idle[::-1]
 
     def next(self, now_s: float) -> M | None:
         """Which of those gives way now, each once; None if none does."""
-        while self._order:
+        while self._order and self._order[-1][0] <= now_s:
+            from_s, one = self._order.pop()
             # It may have asked since.
-            one = self._order.pop()
-            from_s = one.gives_way_from_s
-            if from_s is not None and from_s <= now_s:
+            if one.gives_way_from_s == from_s:
                 return one
         return None
