@@ -21,6 +21,7 @@ from clipper.build import build_id
 from clipper.cli.process import running
 from clipper.client import Clipper
 from clipper.home import read_place
+from ports import keep_port
 from waiting import until
 
 PORTS = ["--query-port", "0", "--management-port", "0", "--grpc-port", "off"]
@@ -198,6 +199,36 @@ def test_commands_that_start_take_turns(clipper: Command, home: Path) -> None:
         thread.join(300)
     assert [result.stderr for result in results if result.returncode] == []
     assert len(results) == 4 and len(processes_of(home)) == 1
+
+
+WAITS = """
+import time
+from pathlib import Path
+
+class Waits:
+    def __init__(self, model_data):
+        while not Path({path!r}).exists():
+            time.sleep(0.02)
+
+    def predict_batch(self, inputs):
+        return [1.0 for _ in inputs]
+"""
+
+
+def test_a_deployment_goes_on_over_a_restart(clipper: Command, home: Path, folder: Path) -> None:
+    (folder / "waits.py").write_text(WAITS.format(path=str(folder / "go")))
+    results: list[subprocess.CompletedProcess[str]] = []
+    with keep_port() as kept:  # commands know the server by its address
+        succeed(clipper("start", *PORTS[:2], "--management-port", str(kept.getsockname()[1]), *PORTS[4:]))
+    deploying = threading.Thread(target=lambda: results.append(clipper("deploy", "waits", "waits:Waits")))
+    deploying.start()
+    until(lambda: "waits@1-1" in processes_of(home).values(), timeout_s=120)
+    containers = processes_of(home)
+    succeed(clipper("restart"))
+    assert processes_of(home) == containers
+    (folder / "go").touch()
+    deploying.join(300)
+    assert "waits:1 is ready" in succeed(results[0])
 
 
 def test_restart_starts_a_server_that_does_not_run(clipper: Command, home: Path) -> None:

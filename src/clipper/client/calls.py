@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from clipper.client.access import TokenSource
 from clipper.client.http_api import HttpApi
-from clipper.errors import InvalidArgument
+from clipper.errors import InvalidArgument, Unavailable
 from clipper.packaging import Artifact
 from clipper.tls.trust import ClientTls
 
@@ -20,6 +20,8 @@ SETTLE_TIMEOUT_S = 60.0
 PREPARE_TIMEOUT_S = 3600.0
 # Unpacking and checking 16 GiB takes minutes.
 UPLOAD_TIMEOUT_S = 600.0
+# A restart takes a few seconds, on a slow machine more.
+AWAY_S = 30.0
 # A poll costs the server about a millisecond, so a model that loads for minutes is polled at the last interval.
 _FIRST_POLL_S, _LAST_POLL_S = 0.02, 0.1
 
@@ -100,3 +102,27 @@ def polls(timeout_s: float) -> Iterator[None]:
 
 def ignore(_text: str) -> None:
     pass
+
+
+def looks(timeout_s: float, read: Callable[[], T], report: Callable[[str], None]) -> Iterator[T]:
+    """Yield what ``read`` returns, as often as ``polls`` says, and at least once.
+
+    A server may be away for a while, as while it is restarted: what was asked of it goes on.
+
+    Raises:
+        Unavailable: it is away for longer than ``AWAY_S``, or when the time is over.
+    """
+    away_since_s, error = None, None
+    for _ in polls(timeout_s):
+        try:
+            found = read()
+        except Unavailable as now:
+            away_since_s, error = away_since_s or time.monotonic(), now
+            if time.monotonic() - away_since_s > AWAY_S:
+                raise
+            report(f"waiting for the server: {now}")
+            continue
+        away_since_s = error = None
+        yield found
+    if error is not None:
+        raise error

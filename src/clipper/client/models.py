@@ -10,8 +10,8 @@ from clipper.client.calls import (
     SETTLE_TIMEOUT_S,
     Calls,
     ignore,
+    looks,
     part,
-    polls,
     query_string,
 )
 from clipper.errors import Conflict, ContainerFailed, DeadlineExceeded
@@ -100,8 +100,7 @@ class Models(Calls):
         """
         report = progress or ignore
         self._wait_until_prepared(model, version, report)
-        for _ in polls(timeout_s):
-            now = self.version(model, version)
+        for now in looks(timeout_s, lambda: self.version(model, version), report):
             ready, replicas = now.ready_replicas, now.replicas_wanted
             if now.state == "failed":
                 raise ContainerFailed(f"{model}:{version} cannot start: {now.last_error}", list(now.log_tail))
@@ -124,8 +123,7 @@ class Models(Calls):
 
     def _wait_until_prepared(self, model: str, version: str, report: Callable[[str], None]) -> None:
         """Poll until the version's containers start or it has failed, at most as long as a build may take."""
-        for _ in polls(PREPARE_TIMEOUT_S):
-            now = self.version(model, version)
+        for now in looks(PREPARE_TIMEOUT_S, lambda: self.version(model, version), report):
             if now.state != "starting" or (now.replicas and now.progress is None):
                 return
             report(f"{model}:{version}: {now.progress or now.state}")
