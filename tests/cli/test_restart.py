@@ -18,8 +18,12 @@ from live_server import processes_of
 from asking import Asking, older_clipper
 from certificates import Authority
 from clipper.build import build_id
-from clipper.cli.process import running
+from clipper.cli.output import Output
+from clipper.cli.process import StartingServer, running
+from clipper.cli.replacing import replaced
+from clipper.cli.starting import GivenOptions
 from clipper.client import Clipper
+from clipper.errors import DeadlineExceeded
 from clipper.home import read_place
 from ports import keep_port
 from waiting import until
@@ -158,6 +162,31 @@ def test_a_restart_that_fails_goes_back_to_what_was(clipper: Command, home: Path
     assert processes_of(home) == before
     assert option(clipper, "workers-per-node")[1] == "default"
     succeed(clipper("restart"))
+
+
+def test_a_restart_that_takes_too_long_goes_back_and_what_runs_goes_on(
+    clipper: Command, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = with_sum(clipper, home)
+    before = processes_of(home)
+    monkeypatch.setattr(StartingServer, "wait_until_ready", lambda _: (_ for _ in ()).throw(DeadlineExceeded("late")))
+    with Asking(url, 4) as asking, pytest.raises(DeadlineExceeded, match="late"):
+        replaced(Output(True), home, GivenOptions({"workers": 2}, {}), reset=False, has_file=False)
+    assert {type(answer) for answer in asking.answers} == {float}
+    assert before.items() <= processes_of(home).items()
+    monkeypatch.undo()
+    succeed(clipper("restart", "--reset-options", *PORTS))
+
+
+def test_a_restart_turns_tls_on_at_the_same_ports(clipper: Command, home: Path, folder: Path) -> None:
+    pair = Authority(folder).issue("server")
+    with keep_port() as management, keep_port() as queries:
+        numbers = [str(kept.getsockname()[1]) for kept in (queries, management)]
+        succeed(clipper("start", "--query-port", numbers[0], "--management-port", numbers[1], "--grpc-port", "off"))
+    restarted = clipper("restart", *pair.options)
+    assert "--tls-cert changes" in restarted.stderr
+    assert f"queries at https://127.0.0.1:{numbers[0]}" in succeed(restarted)
+    assert option(clipper, "tls-cert") == (str(pair.certificate), "command line")
 
 
 def test_a_server_in_the_foreground_starts_again_in_its_process(clipper: Command, home: Path) -> None:

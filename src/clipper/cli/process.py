@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from clipper.client import STOP_TIMEOUT_S, Clipper
-from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
+from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, MalformedRequest, Unauthorized, Unavailable
 from clipper.extras import has_grpc, has_otel, why_no_manager
 from clipper.home import is_locked, make_home, read_token
 from clipper.hosts import is_loopback
@@ -114,7 +114,8 @@ def running(home: Path) -> Status | None:
         # The home's own token: the one in the environment may be for another server.
         with Clipper.connect(home=home, token=read_token(home)) as clipper:
             return clipper.status()
-    except (Unavailable, DeadlineExceeded, Unauthorized):  # Unauthorized: another server has its port now
+    # Unauthorized: another server has its port. MalformedRequest: it speaks TLS now, and its file has yet to say so.
+    except (Unavailable, DeadlineExceeded, Unauthorized, MalformedRequest):
         return None
 
 
@@ -233,6 +234,11 @@ class StartingServer:
                 self.process.wait(timeout_s)
             except subprocess.TimeoutExpired as error:
                 raise DeadlineExceeded(_still_there(self.home, timeout_s)) from error
+
+    def kill(self) -> None:
+        """End the server alone, if it runs: its workers and models go on."""
+        self.process.kill()
+        self.process.wait()
 
     def check_alive(self, when: str) -> None:
         """

@@ -7,12 +7,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from clipper.cli.output import Output
-from clipper.cli.process import READY_TIMEOUT_S, ServerStart, answers_or_stands_by, running, settled, spawn
+from clipper.cli.process import (
+    READY_TIMEOUT_S,
+    ServerStart,
+    answers_or_stands_by,
+    checked_start,
+    running,
+    settled,
+    spawn,
+)
 from clipper.cli.starting import RESET, GivenOptions, find_start, read_kept
 from clipper.errors import ClipperError, Conflict, DeadlineExceeded, Unavailable
 from clipper.home import Place, is_locked, lock_holder, read_place
 from clipper.management.schemas import Status
-from clipper.settings.start_options import ends_workers
+from clipper.settings.start_options import StartOptions, changes, ends_workers, start_options, with_kept
 
 # A supervisor that is asked to hand over answers the calls under way first. One that hangs is killed after this.
 _HAND_OVER_TIMEOUT_S = 10.0
@@ -48,7 +56,9 @@ def replaced(out: Output, home: Path, given: GivenOptions, *, reset: bool, has_f
         if place is None:
             with out.progress("starting the server"):
                 return started(find_start(out, home, given, "start", reset=reset, has_file=has_file))
-    if (now := running(home)) is not None and now.stopping:
+    with out.progress("asking the server, which may hang"):
+        now = running(home)
+    if now is not None and now.stopping:
         raise Conflict(f"the server of {home} was told to stop: wait for its end, or clipper stop, then clipper start")
     if place.started_by in ("foreground", "serve"):
         # The environment may say things of other servers, too.
@@ -71,14 +81,30 @@ def replaced(out: Output, home: Path, given: GivenOptions, *, reset: bool, has_f
     with out.progress("replacing the server"):
         _hand_over(home, place.pid)
         try:
-            return started(server)
+            return _taken_over(server)
         except ClipperError as error:
-            if kept is None or server.options is None or kept.options == server.options.options:
+            if kept is None or server.options is None or not changes(kept, server.options):
                 raise Unavailable(f"{error}\nwhat runs goes on: see clipper status") from error
-            failed = error
-        out.warn(f"the server cannot be started with the options that were given, and is started without: {failed}")
-        started(find_start(out, home, GivenOptions({}, {}), "start"))
-        raise failed
+            out.warn(f"the server cannot be started with the options that were given, and is started without: {error}")
+            _taken_over(_as_before(home, kept, given))
+            raise
+
+
+def _as_before(home: Path, kept: StartOptions, given: GivenOptions) -> ServerStart:
+    """The start with the options of the last one, whose secrets may be among those that are given."""
+    secrets = {name: given.values[name] for name, one in kept.options.items() if one.is_secret and name in given.values}
+    options = with_kept(start_options(secrets, given.sources, "start"), kept, has_file=False)
+    return checked_start(home, options.values() | secrets, options)
+
+
+def _taken_over(server: ServerStart) -> Status:
+    """As ``started``, of a server that takes over what runs, which goes on if it fails."""
+    process = spawn(server)
+    try:
+        return process.wait_until_ready()
+    except ClipperError:
+        process.kill()
+        raise
 
 
 def _place(home: Path) -> Place | None:
