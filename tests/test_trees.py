@@ -65,3 +65,39 @@ def test_what_is_taken_from_a_user_is_its_own_no_more_and_what_it_put_there_of_o
     assert [(mode(path), path.stat().st_uid) for path in others] == [(0o600, 0), (0o700, 0)]
     assert {path.lstat().st_uid for path in (tree, *tree.rglob("*")) if not path.is_symlink()} == {0}
     assert mode(tree / "bin" / "run") == 0o555
+
+
+def nest(folder: Path, levels: int, mode: int = 0o700) -> None:
+    """Folders in folders, whose path is longer than the kernel takes."""
+    above = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("deep", dir_fd=above)
+        os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=above))
+        below = os.open("deep", os.O_RDONLY, dir_fd=above)
+        os.fchmod(above, mode)
+        os.close(above)
+        above = below
+    os.close(above)
+
+
+@pytest.mark.parametrize("bits", [0o700, 0o555, 0o000])
+def test_a_tree_of_any_depth_is_removed(tmp_path: Path, bits: int) -> None:
+    root = tmp_path / "root"
+    (tmp_path / "outside").mkdir(0o750)
+    (tmp_path / "outside" / "file").touch()
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path / "outside")
+    (root / ".removing-0").mkdir()
+    nest(root, 3000, bits)
+    remove_tree(root)
+    assert not root.exists()
+    assert (tmp_path / "outside" / "file").exists() and mode(tmp_path / "outside") == 0o750
+    remove_tree(tmp_path / "nothing")
+
+
+def test_a_link_in_place_of_a_tree_is_left(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    remove_tree(tmp_path / "link")
+    assert (tmp_path / "outside" / "file").exists()

@@ -1,8 +1,10 @@
 """Seals trees of files, so that nobody writes to them any more, and removes such trees."""
 
+import itertools
 import os
-import shutil
+import secrets
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,11 +38,77 @@ def is_sealed(root: Path) -> bool:
 
 
 def remove_tree(root: Path) -> None:
-    """Remove a tree, sealed or not, as far as that is possible."""
+    """Remove a tree, sealed or not, as far as that is possible, however deeply its folders are nested.
+
+    What is in a folder goes up to the root first, so nothing but the root and one folder is ever open, and no path
+    is longer than two names. Nobody may write to the tree meanwhile. Symlinks are not followed.
+    """
     with suppress(OSError):
-        for _, _, _, folder in os.fwalk(root, follow_symlinks=False):
-            os.fchmod(folder, 0o700)
-    shutil.rmtree(root, ignore_errors=True)
+        root_folder = _writable(os.fspath(root), None)
+        try:
+            _empty(root_folder)
+        finally:
+            os.close(root_folder)
+        root.rmdir()
+
+
+def _empty(root: int) -> None:
+    # Nobody's file has such a name.
+    prefix = f".removing-{secrets.token_hex(8)}-"
+    names = (f"{prefix}{number}" for number in itertools.count())
+    left = os.listdir(root)
+    while left:
+        name = left.pop()
+        if _is_removed(name, root):
+            continue
+        with suppress(OSError):  # what cannot be removed stays, with what it is in
+            folder = _writable(name, root)
+            try:
+                left += _raised(folder, root, names)
+            finally:
+                os.close(folder)
+            os.rmdir(name, dir_fd=root)
+
+
+def _raised(folder: int, root: int, names: Iterator[str]) -> list[str]:
+    """Remove what can be removed at once from a folder, and move the rest to the root; return their names there."""
+    raised = []
+    for inner in os.listdir(folder):
+        if _is_removed(inner, folder):
+            continue
+        with suppress(OSError):
+            # Who moves a folder has to be able to write to it, too.
+            os.close(_writable(inner, folder))
+            name = next(names)
+            os.rename(inner, name, src_dir_fd=folder, dst_dir_fd=root)
+            raised.append(name)
+    return raised
+
+
+def _is_removed(name: str, above: int) -> bool:
+    """Remove a file or an empty folder; return whether that was possible."""
+    try:
+        if stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            os.rmdir(name, dir_fd=above)
+        else:
+            os.unlink(name, dir_fd=above)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _writable(name: str, above: int | None) -> int:
+    """Open a folder, to whose owner it may have been closed."""
+    held = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    try:
+        # Through the descriptor: a name may stand for something else by now.
+        with suppress(OSError):
+            os.chmod(f"/proc/self/fd/{held}", 0o700)  # noqa: PTH101
+        return os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(held)
 
 
 def _seal(folder: int, taken_from: int | None, depth: int) -> None:

@@ -55,7 +55,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.policies": "control.statistics selection.learning",
         "selection.stores": "durable_redis",
         "selection.check": "run_as selection.policies settings",
-        "selection.trial": "processes run_as selection.check settings",
+        "selection.trial": "processes run_as selection.check settings trees",
         "selection": "decisions selection.learning selection.policies selection.stores selection.trial abstraction "
         "outputs control control.feedback metrics.histogram control.snapshot control.statistics settings telemetry "
         "telemetry.request_note telemetry.trace_context",
@@ -77,7 +77,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "tls",
         "managers.environments": "managers packaging processes run_as trees settings",
         # Nobody else knows these: a manager is one folder, and one row of the table in managers.open.
-        "managers.local": "managers managers.environments processes run_as control.address control.snapshot settings",
+        "managers.local": "managers managers.environments processes run_as control.address control.snapshot settings "
+        "trees",
         "managers.docker": "managers processes control.snapshot settings",
         # On a node, a container is a process of its machine.
         "managers.ray": "build extras managers managers.environments managers.local managers.reconcile processes "

@@ -43,6 +43,12 @@ FILLS = "open('filled', 'wb').write(b'x' * (50 << 20)); time.sleep(60)"
 FILLS_TEMPORARY = "tempfile.NamedTemporaryFile(delete=False).write(b'x' * (50 << 20)); time.sleep(60)"
 LITTERS = "[open(f'{number}', 'w').close() for number in range(400)]; time.sleep(60)"
 
+# Deeper than Python's recursion, and than any path is long.
+NESTS = (
+    "for _ in range(3000):\n        os.mkdir('deep' * 50); os.chdir('deep' * 50)\n    "
+    "open('filled', 'wb').write(b'x' * (1 << 20)); time.sleep(60)"
+)
+
 MODEL = """
 import multiprocessing, os, tempfile, threading, time
 born = multiprocessing.Value("i", 0)
@@ -130,6 +136,7 @@ def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(FILLS, "to its folder: the bound is 20 MiB", id="fills its folder"),
         pytest.param(FILLS_TEMPORARY, "to its folder: the bound is 20 MiB", id="fills the temporary folder"),
         pytest.param(LITTERS, "files in its folder: the bound is 100", id="makes many files"),
+        pytest.param(NESTS, "nested folders too deeply", id="nests folders"),
     ],
 )
 def test_what_takes_too_much_is_killed_with_all_that_it_started(tmp_path: Path, what: str, said: str) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from clipper.processes.census import Census, CensusEntry, disk_usage, memory_bytes
+from clipper.processes.census import MAX_DEPTH, Census, CensusEntry, DiskUsage, disk_usage, memory_bytes
 from clipper.processes.marks import MARK
+from clipper.trees import remove_tree
 from descriptors import no_descriptors
 from waiting import until
 
@@ -23,7 +24,7 @@ def test_processes_are_found_by_their_mark_and_what_they_share_counts_once(tmp_p
     assert process.stdin is not None and process.stdout is not None
     with process, process.stdin, process.stdout:
         process.stdout.readline()
-        census = Census()
+        census = Census({os.geteuid()})
         # It looks at each process anew, but reads marks of those that it has seen only once.
         found = [census.look()[mark] for _ in range(2)][-1]
         assert process.pid in {each.pid for each in found} and len(found) == 2
@@ -43,10 +44,10 @@ def test_a_folder_is_counted_with_all_below_it(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "file").write_bytes(b"x" * 100_000)
     (tmp_path / "out").symlink_to("/")
-    size_bytes, files = disk_usage(tmp_path, 100)
-    assert files == 3
-    assert 100_000 <= size_bytes < 200_000
-    assert disk_usage(tmp_path / "nowhere", 100) == (0, 0)
+    found = disk_usage(tmp_path, 100)
+    assert found.files == 3 and not found.is_too_deep
+    assert 100_000 <= found.size_bytes < 200_000
+    assert disk_usage(tmp_path / "nowhere", 100) == DiskUsage(0, 0)
 
 
 def test_a_file_that_goes_during_the_count_does_not_hide_the_others(
@@ -76,18 +77,18 @@ def test_a_file_that_goes_during_the_count_does_not_hide_the_others(
             self._entries.close()
 
     monkeypatch.setattr(os, "scandir", Going)
-    size_bytes, files = disk_usage(tmp_path, 100)
-    assert files == 6
-    assert size_bytes >= 2 * 4096
+    found = disk_usage(tmp_path, 100)
+    assert found.files == 6
+    assert found.size_bytes >= 2 * 4096
 
 
 def test_without_descriptors_nothing_passes_for_little(tmp_path: Path) -> None:
     mark = f"{tmp_path}/run/m@1-1"
     with subprocess.Popen([sys.executable, "-c", SHARES], env={MARK: mark}, stdin=subprocess.PIPE) as process:
-        census = Census()
+        census = Census({os.geteuid()})
         until(lambda: len(census.look().get(mark, [])) == 2)
         found = census.look()[mark]
-        for look in (Census().look, lambda: memory_bytes(found, 1), lambda: disk_usage(tmp_path, 10)):
+        for look in (Census({os.geteuid()}).look, lambda: memory_bytes(found, 1), lambda: disk_usage(tmp_path, 10)):
             with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
                 look()
         # Nor is a look remembered that saw nothing.
@@ -96,12 +97,43 @@ def test_without_descriptors_nothing_passes_for_little(tmp_path: Path) -> None:
         process.stdin.close()
 
 
+def test_what_no_path_leads_to_is_counted_and_what_is_nested_without_end_is_told(tmp_path: Path) -> None:
+    above = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(MAX_DEPTH - 1):
+        os.mkdir("d" * 200, dir_fd=above)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above = below
+    with os.fdopen(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=above), "wb") as file:
+        file.write(b"x" * 1_000_000)
+    found = disk_usage(tmp_path, 1000)
+    assert (found.files, found.is_too_deep) == (MAX_DEPTH, False) and found.size_bytes >= 1_000_000
+    os.mkdir("more", dir_fd=above)
+    os.close(above)
+    assert disk_usage(tmp_path, 1000).is_too_deep
+    remove_tree(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_mark_of_another_user_counts_for_nothing(tmp_path: Path) -> None:
+    """It is no secret, and the container would be killed for what others use."""
+    mark = f"{tmp_path}/run/m@1-1"
+    program = "import os, sys; os.setgid(65534); os.setuid(65534); print('up', flush=True); sys.stdin.read()"
+    argv = [sys.executable, "-S", "-c", program]
+    with subprocess.Popen(argv, env={MARK: mark}, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()
+        assert mark not in Census({0}).look()
+        assert [entry.pid for entry in Census({0, 65534}).look()[mark]] == [process.pid]
+        process.stdin.close()
+
+
 @pytest.mark.parametrize("max_files", [0, 10, 50])
 def test_counting_ends_at_the_bound(tmp_path: Path, max_files: int) -> None:
     for number in range(100):
         (tmp_path / str(number)).mkdir()
         os.link(__file__, tmp_path / str(number) / "file")
-    assert max_files < disk_usage(tmp_path, max_files)[1] <= 200
+    assert max_files < disk_usage(tmp_path, max_files).files <= 200
 
 
 # In namespaces of its own, where the first process is root's, and this one nobody's.
@@ -114,7 +146,7 @@ if os.fork() == 0:
     try:
         open("/proc/1/stat").close()
     except PermissionError:
-        print(Census().look(), flush=True)
+        print(Census({65534}).look(), flush=True)
     os._exit(0)
 os.wait()
 """

@@ -47,7 +47,7 @@ def test_a_process_of_any_name_is_read_as_what_it_is() -> None:
             assert proc.parent_of(zombie) == pid
             assert proc.proportional_bytes(pid) > 0
         # Those who look at every process of the machine get past them.
-        Census().look()
+        Census({os.geteuid()}).look()
         assert proc.session_computed_s(os.getsid(0)) >= 0.0
 
 

@@ -2,18 +2,21 @@
 
 import errno
 import os
+import stat
 import time
-from contextlib import suppress
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipper.processes.marks import mark_of
-from clipper.processes.proc import RESIDENT_PAGES, START_TIME, THREADS, pids, proportional_bytes, stat_fields
+from clipper.processes.proc import RESIDENT_PAGES, START_TIME, THREADS, pids, proportional_bytes, stat_fields, user_of
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # A process that is just being started still has its parent's environment for a moment.
 _SETTLED_S = 2.0
+# Of folders in folders. Packages have about ten levels; each that is open costs a descriptor.
+MAX_DEPTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,13 @@ class CensusEntry:
 
 
 class Census:
-    """Looks through ``/proc``. It reads a process's mark once, because a process keeps its mark for life."""
+    """Looks through ``/proc``. It reads a process's mark once, because a process keeps its mark for life.
 
-    def __init__(self) -> None:
+    Only processes of ``users`` count: anyone can start a process with any mark, and root can read it.
+    """
+
+    def __init__(self, users: Collection[int]) -> None:
+        self._users = users
         self._marks: dict[tuple[int, int], str] = {}
 
     def look(self) -> dict[str, list[CensusEntry]]:
@@ -45,7 +52,7 @@ class Census:
             if mark is None or started > settled_before:
                 mark = mark_of(pid)
             self._marks[pid, started] = mark
-            if mark:
+            if mark and user_of(pid) in self._users:
                 resident_bytes = int(fields[RESIDENT_PAGES]) * _PAGE_BYTES
                 entries.setdefault(mark, []).append(CensusEntry(pid, int(fields[THREADS]), resident_bytes))
         return entries
@@ -63,25 +70,67 @@ def memory_bytes(processes: list[CensusEntry], bound_bytes: int | None) -> int:
     return sum(proportional_bytes(process.pid) for process in processes)
 
 
-def disk_usage(folder: Path, max_files: int) -> tuple[int, int]:
-    """The bytes that a folder takes on disk, and the files and folders in it. The count ends after ``max_files``.
+@dataclass(frozen=True, slots=True)
+class DiskUsage:
+    """What is in a folder.
+
+    Attributes:
+        size_bytes: that it takes on disk.
+        files: and folders in it.
+        is_too_deep: folders are nested in it more than ``MAX_DEPTH`` levels deep.
+    """
+
+    size_bytes: int
+    files: int
+    is_too_deep: bool = False
+
+
+def disk_usage(folder: Path, max_files: int) -> DiskUsage:
+    """Count what is in a folder. The count ends after ``max_files``, and at a folder that is too deep.
+
+    The path of a nested folder may be longer than the kernel takes. So each is opened from the one above.
 
     Raises:
         OSError: this process has no descriptor left to look with.
     """
     size_bytes = files = 0
-    left = [folder]
-    while left and files <= max_files:
-        try:
-            with os.scandir(left.pop()) as entries:
-                for entry in entries:
-                    files += 1
-                    with suppress(FileNotFoundError):  # removed meanwhile: go on with the others
-                        size_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        left.append(Path(entry.path))
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise  # else a folder would pass for empty
-            continue  # it was removed meanwhile, or is closed to us
-    return size_bytes, files
+    # From the outermost one to the one that is looked at: each with the names of folders in it that are left.
+    opened: list[tuple[int, list[str]]] = []
+    try:
+        name, above = os.fspath(folder), None
+        while True:
+            if (descriptor := _opened(name, above)) is not None:
+                folders: list[str] = []
+                opened.append((descriptor, folders))
+                with os.scandir(descriptor) as entries:
+                    for entry in entries:
+                        files += 1
+                        if files > max_files:
+                            return DiskUsage(size_bytes, files)
+                        try:
+                            found = entry.stat(follow_symlinks=False)
+                        except FileNotFoundError:
+                            continue  # it was removed meanwhile: go on with the others
+                        size_bytes += found.st_blocks * 512
+                        if stat.S_ISDIR(found.st_mode):
+                            folders.append(entry.name)
+                if folders and len(opened) >= MAX_DEPTH:
+                    return DiskUsage(size_bytes, files, is_too_deep=True)
+            while opened and not opened[-1][1]:
+                os.close(opened.pop()[0])
+            if not opened:
+                return DiskUsage(size_bytes, files)
+            above, name = opened[-1][0], opened[-1][1].pop()
+    finally:
+        for descriptor, _ in opened:
+            os.close(descriptor)
+
+
+def _opened(name: str, above: int | None) -> int | None:
+    """A folder; None if it was removed meanwhile, or is closed to us."""
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # else a folder would pass for empty
+        return None

@@ -28,6 +28,7 @@ class Usage:
         threads: of all its processes.
         memory_bytes: where memory that several of its processes share counts once.
         disk_bytes, files: in its folder. The count stops at the bound on files.
+        is_too_deep: its folder has folders that are nested too deeply to be counted.
     """
 
     processes: int = 0
@@ -35,6 +36,7 @@ class Usage:
     memory_bytes: int = 0
     disk_bytes: int = 0
     files: int = 0
+    is_too_deep: bool = False
 
 
 def excess(usage: Usage, bounds: Bounds) -> str | None:
@@ -48,6 +50,8 @@ def excess(usage: Usage, bounds: Bounds) -> str | None:
         return f"wrote {_mib(usage.disk_bytes)} to its folder: the bound is {_mib(bounds.disk_bytes)}"
     if usage.files > bounds.files:
         return f"made {usage.files} files in its folder: the bound is {bounds.files}"
+    if usage.is_too_deep:
+        return "nested folders too deeply in its folder for what is in them to be counted"
     return None
 
 

@@ -4,6 +4,7 @@ The kernel limits each process by itself. What the processes of a container use 
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Protocol
 
 from clipper.processes.census import Census, disk_usage, memory_bytes
 from clipper.processes.excess import Bounds, Usage, excess
+from clipper.run_as import RunAs
 
 # A container can exceed its bounds for this long before it is noticed. A look costs some 20 µs for each process of the
 # machine.
@@ -38,9 +40,10 @@ class Bounded(Protocol):
 class UsageKeeper:
     """Looks at what containers use, and kills those that use too much."""
 
-    def __init__(self, running: Callable[[], Sequence[Bounded]]) -> None:
+    def __init__(self, running: Callable[[], Sequence[Bounded]], run_as: RunAs | None = None) -> None:
+        """``run_as``: the user that they run as, if it is not ours."""
         self._running = running
-        self._census = Census()
+        self._census = Census({os.geteuid()} if run_as is None else {os.geteuid(), run_as.uid})
         self._looks = 0
 
     async def run(self) -> None:
@@ -65,7 +68,7 @@ class UsageKeeper:
                 memory_bytes=memory_bytes(processes, container.bounds.memory_bytes),
             )
             if self._looks % LOOK_AT_DISK_EVERY == 0:
-                size_bytes, files = disk_usage(container.folder, container.bounds.files)
-                usage = replace(usage, disk_bytes=size_bytes, files=files)
+                found = disk_usage(container.folder, container.bounds.files)
+                usage = replace(usage, disk_bytes=found.size_bytes, files=found.files, is_too_deep=found.is_too_deep)
             usages.append(usage)
         return usages

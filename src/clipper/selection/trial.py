@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from clipper.processes.usage import UsageKeeper
 from clipper.run_as import RunAs
 from clipper.selection.check import TIMEOUT_S
 from clipper.settings.application import Selection
+from clipper.trees import remove_tree
 
 # A trial ends itself; this much more allows for starting Python on a busy machine.
 TRIAL_TIMEOUT_S = TIMEOUT_S + 10.0
@@ -84,12 +84,12 @@ class Trials:
                 "TMPDIR": str(folder),
             }
             trial = _Trial(environment[MARK], folder)
-            keeper = asyncio.create_task(UsageKeeper(lambda: [trial]).run())
+            keeper = asyncio.create_task(UsageKeeper(lambda: [trial], self._run_as).run())
             try:
                 return await self._try(selection, trial, environment)
             finally:
                 keeper.cancel()
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                await asyncio.to_thread(remove_tree, folder)
 
     async def _try(self, selection: Selection, trial: "_Trial", environment: Mapping[str, str]) -> Verdict:
         try:

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import secrets
-import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from clipper.home import (
 )
 from clipper.run_as import RunAs
 from clipper.settings.start_options import StartOptions, encode
-from clipper.trees import is_sealed, seal_tree
+from clipper.trees import is_sealed, remove_tree, seal_tree
 
 # The kernel's bound on a unix socket's path.
 MAX_SOCKET_PATH_BYTES = 107
@@ -137,14 +136,14 @@ class HomeFolders:
                     record.unlink()
         for scratch in self.scratch.iterdir():
             if scratch.name not in processes:
-                shutil.rmtree(scratch, ignore_errors=True)  # a model may have made what we cannot remove
+                remove_tree(scratch)  # as far as that is possible: a model may have made what we cannot remove
         for socket in self.sockets.glob("*.sock"):
             if str(socket) not in sockets:
                 socket.unlink()
 
     def remove_sockets_folder(self) -> None:
         if self.sockets != self.run:
-            shutil.rmtree(self.sockets)
+            remove_tree(self.sockets)
 
 
 def _write_privately(path: Path, content: bytes) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from clipper.processes.process import ManagedProcess
 from clipper.processes.usage import UsageKeeper
 from clipper.run_as import RunAs
 from clipper.settings.version import VersionSpec
+from clipper.trees import remove_tree
 from clipper.types import DATA_PER_MEMORY
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class LocalLauncher:
             parse_gpus(asked.gpus)
 
     def keepers(self) -> Mapping[str, Keeper]:
-        bounds: dict[str, Keeper] = {"holding replicas to their bounds": UsageKeeper(self.running).run}
+        bounds: dict[str, Keeper] = {"holding replicas to their bounds": UsageKeeper(self.running, self._run_as).run}
         if not self._is_forking:
             return bounds
         return bounds | {
@@ -197,7 +197,7 @@ class LocalLauncher:
         kept = {self._socket_folder(note) for note in notes}
         for folder in self._sockets.glob(f"{SOCKET_FOLDER}[0-9]*/"):
             if folder not in kept:
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                await asyncio.to_thread(remove_tree, folder)
         return notes
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> LocalContainer | None:
@@ -239,11 +239,11 @@ class LocalLauncher:
         self.forks.forget(note.name)
         self._processes.forget(note.name)
         if socket_folder := self._socket_folder(note):
-            await asyncio.to_thread(shutil.rmtree, socket_folder, ignore_errors=True)
+            await asyncio.to_thread(remove_tree, socket_folder)
         else:
             Path(note.listen.removeprefix("unix:")).unlink(missing_ok=True)
         # In a thread, because it may have made many files. The next start in the slot tries again to remove the rest.
-        await asyncio.to_thread(shutil.rmtree, self._folder(note), ignore_errors=True)
+        await asyncio.to_thread(remove_tree, self._folder(note))
 
     async def prune(self, artifacts: Collection[str]) -> None:
         """Nothing is kept for one version: versions share environments."""

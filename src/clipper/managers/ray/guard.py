@@ -9,12 +9,12 @@ It is no child of the actor's process, because a worker of Ray that loses its no
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
 
 from clipper.processes.marks import kill_marked
+from clipper.trees import remove_tree
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     while os.read(0, 4096):
         pass
     asyncio.run(_end(f"{folder}/run/"))
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
 
 
 async def _end(prefix: str) -> None:
