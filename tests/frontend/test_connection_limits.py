@@ -6,7 +6,7 @@ import pytest
 from fake_transport import Peer, later, run
 from http_calls import ECHO, HELLO
 
-from clipper.frontend import limits
+from clipper.frontend import limits, responses
 from clipper.frontend.port import Port
 from serving import post
 
@@ -205,6 +205,29 @@ def test_half_closed_client_still_gets_its_answers() -> None:
         for sweep in range(1, limits.LINGER_SWEEPS + 2):
             peer.connection.sweep(sweep)
         assert peer.transport.is_closed
+
+    run(test, paths)
+
+
+def test_a_client_that_sends_no_more_is_asked_once_whether_it_still_reads() -> None:
+    endpoint, paths = later()
+
+    async def test(port: Port) -> None:
+        peer, polite = Peer(port), Peer(port)
+        peer.send(post("/later/predict", b"a"))
+        polite.send(post("/later/predict", b"b", Connection="close"))
+        for sweeps in range(1, 6):
+            if sweeps == 2:
+                assert peer.connection.eof_received()
+                assert polite.connection.eof_received()
+            port.sweeps = sweeps
+            for each in (peer, polite):
+                each.connection.sweep(sweeps)
+        assert peer.transport.written == responses.CONTINUE
+        # It may speak HTTP/1.0, which has no such answers.
+        assert not polite.transport.written
+        endpoint.answer(0)
+        assert peer.transport.written.startswith(responses.CONTINUE + b"HTTP/1.1 200 ")
 
     run(test, paths)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,6 +12,7 @@ import uvloop
 from fake_transport import Echo, Later
 
 from clipper.frontend import feedback_line, limits, responses
+from clipper.frontend.connection import Connection
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.long_work import FeedbackLines
 from clipper.frontend.port import Port
@@ -221,6 +223,30 @@ def test_a_request_that_was_not_read_yet_keeps_its_connection() -> None:
         assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
 
     serve(test)
+
+
+@pytest.mark.parametrize("count, is_half_closed", [(limits.MAX_PIPELINED + 6, False), (3, True)])
+def test_work_ends_with_its_client_also_while_nothing_is_read(count: int, is_half_closed: bool) -> None:
+    async def test(server: QueryServer, connect: Connect) -> None:
+        _, writer = await connect()
+        writer.write(post("/later/predict", b"x") * count)
+        if is_half_closed:
+            writer.write_eof()
+        await until_async(lambda: len(server.port.members) == 1)
+        [member] = server.port.members
+        assert isinstance(member, Connection)
+        await until_async(lambda: member._is_refused if is_half_closed else member._reading_paused)
+        sweeps = server.port.sweeps
+        await until_async(lambda: server.port.sweeps > sweeps + 2)
+        assert not member.transport.is_closing(), "it may still read its answers"
+        # Closing resets it, as the kernel does for a process that ends with unread answers.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await until_async(lambda: not server.port.members)
+        assert server.port.budget.held_bytes == 0
+
+    endpoint = serve(test, sweep_s=0.005)
+    assert endpoint.cancelled == [b"x"] * min(count, limits.MAX_PIPELINED + 1)
 
 
 def test_drain_answers_what_is_under_way_and_closes_the_rest() -> None:

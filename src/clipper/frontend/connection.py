@@ -21,7 +21,7 @@ from clipper.frontend.giving_way import slow_from_s
 from clipper.frontend.heads import Head, path_of, piece_end
 from clipper.frontend.held import Held
 from clipper.frontend.limits import LARGE_ANSWER_BYTES, MAX_PIPELINED
-from clipper.frontend.port import Port
+from clipper.frontend.port import Port, has_gone
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +88,8 @@ class Connection:
         if self._held.data:
             self._held.is_the_last = True
             return True
-        self._is_refused = True
-        self._in_message = False
+        self._is_refused, self._in_message = True, False
+        self._last_sweep = self._port.sweeps
         self._release_body()
         return bool(self._pending)
 
@@ -108,10 +108,7 @@ class Connection:
     # -- requests --------------------------------------------------------------------------------------
 
     def _take(self, data: bytes, start: int, end_s: float) -> None:
-        """Handle the requests that begin at ``start``, until ``end_s``. What is left waits for another visit.
-
-        Requests with known heads are not parsed.
-        """
+        """Handle the requests that begin at ``start``, until ``end_s``. What is left waits for another visit."""
         port, held, pending, size, began = self._port, self._held, self._pending, len(data), -1
         self._last_sweep = port.sweeps
         while True:
@@ -142,11 +139,9 @@ class Connection:
                 if self._head.is_plain and not self._is_refused:
                     port.learn_head(data[began:start], self._endpoint, self._head)
                 began = -1
-            if start >= size:
+            if start >= size or self._is_refused:
                 if len(pending) > MAX_PIPELINED:
                     self._adjust_reading()
-                return
-            if self._is_refused:
                 return
             # There may be thousands, and other connections wait.
             if self._is_behind or port.now_s() >= end_s:
@@ -443,5 +438,12 @@ class Connection:
             self._refuse("request_timeout", f"request did not arrive within {limits.REQUEST_TIMEOUT_SWEEPS} s")
         elif self._writing_paused and quiet > limits.REQUEST_TIMEOUT_SWEEPS:
             self.transport.abort()
+        elif self._pending and (self._reading_paused or self._is_refused):
+            # The loop does not look at a connection that it does not read. After EOF, it shows only once something is
+            # sent whether the client reads: any client of HTTP/1.1 takes this.
+            if has_gone(self.transport):
+                self.transport.abort()
+            elif quiet == 1 and self._is_refused and not self._pending[0].closes:
+                self.transport.write(responses.CONTINUE)
         elif quiet > most and not (self._pending or self._in_message):
             self.transport.close()

@@ -34,14 +34,24 @@ def address_of(client: asyncio.BaseTransport) -> str:
     return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
+def has_gone(transport: asyncio.Transport) -> bool:
+    """Whether the client has closed both directions, or reset the connection. Half-closed, it may still read."""
+    return bool(_poll(transport, 0) & (select.POLLERR | select.POLLHUP))
+
+
 def _has_input(transport: asyncio.Transport) -> bool:
     """Whether the kernel has input that was not read yet: a request that came while the loop was at work."""
+    return _poll(transport, select.POLLIN) != 0
+
+
+def _poll(transport: asyncio.Transport, events: int) -> int:
     connected = transport.get_extra_info("socket")
     if connected is None or connected.fileno() < 0:
-        return False
+        return 0
     poll = select.poll()
-    poll.register(connected.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    poll.register(connected.fileno(), events)
+    found = poll.poll(0)
+    return found[0][1] if found else 0
 
 
 class Member(Protocol):

@@ -10,7 +10,7 @@ from clipper.frontend import limits
 from clipper.frontend.budget import Untaken
 from clipper.frontend.door import Door
 from clipper.frontend.held import Held
-from clipper.frontend.port import address_of
+from clipper.frontend.port import address_of, has_gone
 from clipper.frontend.rpc import bounds
 from clipper.frontend.rpc.behaviours import STREAM_INFER, Conversation, Shared, UnaryCall, Watch
 from clipper.frontend.rpc.protocols import REFLECTION, REFLECTION_ALPHA
@@ -295,6 +295,9 @@ class RpcConnection(asyncio.Protocol):
         if self._has_ended:
             if quiet > limits.LINGER_SWEEPS:
                 self.transport.close()
+            return
+        if (self._reading_paused or self._has_eof) and has_gone(self.transport):
+            self.transport.abort()  # the loop does not look at a connection that it does not read
             return
         if self.untaken.size_bytes:
             self._look_at_untaken()
