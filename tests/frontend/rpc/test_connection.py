@@ -15,12 +15,6 @@ from clipper.frontend.rpc.calls import Call
 LOOK_S = 20e-6
 
 
-@pytest.fixture(autouse=True)
-def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of some ten calls, so that connections have many."""
-    monkeypatch.setattr(bounds, "READ_PIECE_BYTES", 1024)
-
-
 class Busy:
     """A worker whose loop the test turns. Each look at the clock takes time, and a call looks at it."""
 
@@ -134,5 +128,35 @@ def test_a_calls_time_begins_when_it_was_read(monkeypatch: pytest.MonkeyPatch) -
         assert arrived_s == pytest.approx(read_s, abs=10 * LOOK_S)
         assert deadline_s == pytest.approx(read_s + 3, abs=10 * LOOK_S)
         client.leave()
+
+    run(test)
+
+
+def test_pieces_take_about_as_long_as_a_visit_whatever_their_bytes_cost() -> None:
+    # 150 ns a byte are small calls, 1 us messages that are refused, and 1 ns a large message.
+    for cost_s, least_bytes, most_bytes in ((150e-9, 3000, 3400), (1e-6, 490, 510), (1e-9, 16384, 16384)):
+        piece_bytes = bounds.FIRST_PIECE_BYTES
+        for _ in range(10):
+            piece_bytes = bounds.next_piece_bytes(piece_bytes, piece_bytes, piece_bytes * cost_s)
+        assert least_bytes <= piece_bytes <= most_bytes, cost_s
+    assert bounds.next_piece_bytes(2048, 2048, 0.0) == 4096
+    assert bounds.next_piece_bytes(2048, 2048, 10.0) == bounds.LEAST_PIECE_BYTES
+    # However little a short read cost, the next piece is twice as large at most.
+    assert bounds.next_piece_bytes(2048, 17, 1e-6) == 4096
+
+
+def test_input_that_costs_much_is_handled_in_pieces_that_take_a_visit() -> None:
+    async def test() -> None:
+        busy = Busy()
+        client = busy.client()
+        send_calls(client, 200)
+        times_s = []
+        while busy.soon and len(times_s) < 20:
+            before = busy.calls
+            took_s = busy.turn()
+            if busy.calls > before:
+                times_s.append(took_s)
+        assert len(times_s) > 3
+        assert max(times_s[1:]) <= 3 * bounds.VISIT_S, "a visit, and the answers to the calls before"
 
     run(test)

@@ -27,12 +27,25 @@ RESETS_AT_ONCE, RESETS_PER_SECOND = 1000, 200
 MAX_IDLE_FRAMES, IDLE_FRAMES_PER_CALL = 1000, 4
 # A WINDOW_UPDATE below this is one of those: it would let a client read its answers byte by byte.
 SMALL_WINDOW_UPDATE_BYTES = 1024
-# Input is handled in pieces of this size, and output is written in pieces of the other.
-READ_PIECE_BYTES, WRITE_PIECE_BYTES = 16 * 1024, 256 * 1024
-# A connection's input is handled for this long, and at least one piece of it, before others have their turn. A piece of
-# small calls takes 3 ms. All connections together have the time of one turn of a door. Pieces of 4 KB kept neighbours
-# no better, and cost 15 % more for calls of 150 KB.
+# Output is written in pieces of this size.
+WRITE_PIECE_BYTES = 256 * 1024
+# A connection's input is handled for this long, and at least one piece of it, before others have their turn. All
+# connections together have the time of one turn of a door.
 VISIT_S = 0.000_5
+# Input is handled in pieces of at most this size, and of such a size that one takes as long as a visit: 16 KB of small
+# calls take 3 ms, and of messages that are refused 20 ms. Calls of 150 KB cost 15 % more in pieces of 4 KB.
+READ_PIECE_BYTES, FIRST_PIECE_BYTES, LEAST_PIECE_BYTES = 16 * 1024, 2 * 1024, 256
+
+
+def next_piece_bytes(piece_bytes: int, handled_bytes: int, took_s: float) -> int:
+    """Return how much of a connection's input to handle next, after so much of it took so long.
+
+    At most twice as much as before (``piece_bytes``), since the next may cost more.
+    """
+    fitting_bytes = int(handled_bytes * VISIT_S / took_s) if took_s > 0 else READ_PIECE_BYTES
+    return max(min(fitting_bytes, 2 * piece_bytes, READ_PIECE_BYTES), LEAST_PIECE_BYTES)
+
+
 # A stream's next message waits while its client has not taken this much of its answers.
 MAX_STREAM_UNSENT_BYTES = 64 * 1024
 # From when a connection is accepted until its first frame.

@@ -52,6 +52,7 @@ class RpcConnection(asyncio.Protocol):
         self.is_going = False
         self._held = Held(port.budget, shared.door, self._take_held, port.now_s())
         self._has_eof = self._has_ended = False
+        self._piece_bytes = bounds.FIRST_PIECE_BYTES
         self._last_sweep = self._began_sweep = port.sweeps
         self._session.last_call_sweep = port.sweeps
 
@@ -124,14 +125,17 @@ class RpcConnection(asyncio.Protocol):
     def _take(self, data: bytes, start: int) -> None:
         """Pass input on for a while. The rest waits for its turn behind that of other connections."""
         port, session = self._port, self._session
-        end_s = port.now_s() + bounds.VISIT_S
+        now_s = port.now_s()
+        end_s = now_s + bounds.VISIT_S
         while start < len(data):
-            stop = start + bounds.READ_PIECE_BYTES
+            piece = data[start : start + self._piece_bytes]
             self._flush_is_due = True
-            session.receive(data[start:stop], self._held.arrived_s, port.sweeps)
+            session.receive(piece, self._held.arrived_s, port.sweeps)
             self._flush()
-            start = stop
-            if start < len(data) and (self._writing_paused or port.now_s() >= end_s):
+            start += len(piece)
+            before_s, now_s = now_s, port.now_s()
+            self._piece_bytes = bounds.next_piece_bytes(self._piece_bytes, len(piece), now_s - before_s)
+            if start < len(data) and (self._writing_paused or now_s >= end_s):
                 self._held.is_rest = True
                 self._hold(data, start)
                 return
