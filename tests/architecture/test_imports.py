@@ -79,7 +79,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         # Nobody else knows these: a manager is one folder, and one row of the table in managers.open.
         "managers.local": "managers managers.environments processes run_as control.address control.snapshot settings "
         "trees",
-        "managers.docker": "managers processes control.snapshot settings",
+        "managers.docker": "managers processes control.snapshot settings trees",
         # On a node, a container is a process of its machine.
         "managers.ray": "build extras managers managers.environments managers.local managers.reconcile processes "
         "run_as control control.address control.snapshot settings tcp tls trees",

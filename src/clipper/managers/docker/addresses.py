@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shutil
 import socket
 from collections.abc import Collection
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from clipper.managers.docker.options import LOOPBACK, PUBLISHED, Setting
 from clipper.managers.launcher import ContainerNote
+from clipper.trees import remove_tree
 
 
 class Addresses:
@@ -69,7 +69,7 @@ class Addresses:
         if held := self._held.pop(note.number, None):
             held.close()
         self._ready(note.number).unlink(missing_ok=True)
-        shutil.rmtree(self._folder(note.number), ignore_errors=True)
+        remove_tree(self._folder(note.number))
 
     def give_back_others(self, notes: Collection[ContainerNote]) -> None:
         """Remove what an earlier supervisor left of containers that are not among these."""
@@ -79,7 +79,7 @@ class Addresses:
                 ready.unlink(missing_ok=True)
         for folder in self._sockets.glob("c[0-9]*/"):
             if folder not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_tree(folder)
 
     def _ready(self, number: int) -> Path:
         """A file beside its folder, because in its folder the container could make it, even as a link to elsewhere."""
