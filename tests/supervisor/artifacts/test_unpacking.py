@@ -294,3 +294,16 @@ def test_what_is_unpacked_is_what_others_read(members: list[Member], form: int) 
                     source = read.extractfile(entry)
                     assert source is not None
                     assert found[os.path.normpath(entry.name)] == source.read()
+
+
+@pytest.mark.parametrize(("files", "at_once"), [(100, 0), (1500, 1)])
+def test_many_files_are_flushed_to_the_disk_at_once(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, files: int, at_once: int
+) -> None:
+    flushed: list[str] = []
+    flush, flush_all = os.fsync, unpacking._flush_all
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (flushed.append("one"), flush(descriptor)))
+    monkeypatch.setattr(unpacking, "_flush_all", lambda folder: (flushed.append("all"), flush_all(folder)))
+    assert len(yard.unpack(tar_of(*(file(f"f{number}", b"") for number in range(files))))) == files
+    # The folder itself is the last.
+    assert flushed == ["one"] * min(files, unpacking.FLUSHED_ALONE) + ["all"] * at_once + ["one"]

@@ -4,6 +4,7 @@ No path is followed: each folder is opened from the one above, which must be a r
 it. Links are made when all else is there, so that none can be written through, and none that leads out is made at all.
 """
 
+import ctypes
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,9 @@ from clipper.supervisor.artifacts.tar import MAX_MEMBERS, Entry, refusal, shown
 MAX_SYMLINKS = 1000
 MAX_HOPS = 16
 COPY_BYTES = 1024 * 1024
+# So many files are flushed to the disk one by one, at half a millisecond or more each. If there are more, the rest is
+# flushed at once with all else that waits for that disk, which may be much, but not so much as 100,000 flushes take.
+FLUSHED_ALONE = 1000
 
 # Errors that a tar can cause by its names, such as a file where it has a folder. Other errors are the disk's.
 _BY_NAME = {
@@ -56,14 +60,17 @@ def unpack(archive: Path, into: Path, is_to_stop: Callable[[], bool]) -> None:
     root = os.open(into, _FOLDER)
     try:
         with archive.open("rb") as source:
-            _unpack(source, root, is_to_stop)
+            if _unpack(source, root, is_to_stop) > FLUSHED_ALONE:
+                _flush_all(root)
         _seal(root)
     finally:
         os.close(root)
 
 
-def _unpack(source: BinaryIO, root: int, is_to_stop: Callable[[], bool]) -> None:
+def _unpack(source: BinaryIO, root: int, is_to_stop: Callable[[], bool]) -> int:
+    """Return the number of members, of which only ``FLUSHED_ALONE`` are flushed to the disk."""
     symlinks: dict[tar.Path, bytes] = {}
+    number = 0
     for number, entry in enumerate(tar.entries(source), 1):
         if number > MAX_MEMBERS:
             raise refusal(f"it has over {MAX_MEMBERS} members")
@@ -73,15 +80,16 @@ def _unpack(source: BinaryIO, root: int, is_to_stop: Callable[[], bool]) -> None
             symlinks[entry.path] = entry.target
             continue
         with _explained(entry.path):
-            _make(source, root, entry, is_to_stop)
+            _make(source, root, entry, is_to_stop, is_flushed=number <= FLUSHED_ALONE)
     for path, target in symlinks.items():
         if leads_out(path, symlinks):
             raise refusal(f"the link {shown(b'/'.join(path))} to {shown(target)} leads out of it, or through too many")
         with _explained(path), _folder(root, path[:-1]) as folder:
             os.symlink(target, path[-1], dir_fd=folder)
+    return number
 
 
-def _make(source: BinaryIO, root: int, entry: Entry, is_to_stop: Callable[[], bool]) -> None:
+def _make(source: BinaryIO, root: int, entry: Entry, is_to_stop: Callable[[], bool], *, is_flushed: bool) -> None:
     if is_to_stop():
         raise Stopped
     if entry.kind == "folder":
@@ -89,14 +97,14 @@ def _make(source: BinaryIO, root: int, entry: Entry, is_to_stop: Callable[[], bo
             return
     with _folder(root, entry.path[:-1]) as folder:
         if entry.kind == "file":
-            _write(source, entry, folder, is_to_stop)
+            _write(source, entry, folder, is_to_stop, is_flushed=is_flushed)
             return
         of = tar.path_of(entry.target) or (b".",)
         with _folder(root, of[:-1]) as other:
             os.link(of[-1], entry.path[-1], src_dir_fd=other, dst_dir_fd=folder, follow_symlinks=False)
 
 
-def _write(source: BinaryIO, entry: Entry, folder: int, is_to_stop: Callable[[], bool]) -> None:
+def _write(source: BinaryIO, entry: Entry, folder: int, is_to_stop: Callable[[], bool], *, is_flushed: bool) -> None:
     with os.fdopen(os.open(entry.path[-1], _NEW_FILE, 0o600, dir_fd=folder), "wb") as file:
         source.seek(entry.offset)
         left = entry.size_bytes
@@ -108,7 +116,15 @@ def _write(source: BinaryIO, entry: Entry, folder: int, is_to_stop: Callable[[],
             raise Stopped
         file.flush()
         os.fchmod(file.fileno(), 0o555 if entry.is_program else 0o444)
-        os.fsync(file.fileno())
+        if is_flushed:
+            os.fsync(file.fileno())
+
+
+def _flush_all(folder: int) -> None:
+    """Flush everything that waits for the disk that the folder is on."""
+    if ctypes.CDLL(None, use_errno=True).syncfs(folder) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def leads_out(path: tar.Path, symlinks: Mapping[tar.Path, bytes]) -> bool:
