@@ -57,6 +57,26 @@ def test_a_folder_for_sockets_that_others_can_reach_is_refused(tmp_path: Path, t
         open_home(tmp_path / ("x" * 100))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_nobody_blocks_a_start_by_making_the_folder_for_sockets_first(
+    tmp_path: Path, temporary: Path, kind: str
+) -> None:
+    root = tmp_path / ("x" * 100)
+    usual = open_home(root).sockets
+    usual.rmdir()
+    {"folder": usual.mkdir, "file": usual.touch, "link": lambda: usual.symlink_to("/")}[kind]()
+    os.chown(usual, 65534, 65534, follow_symlinks=False)
+    home = open_home(root)
+    assert home.sockets != usual and home.sockets.parent == temporary
+    assert home.sockets.lstat().st_uid == 0 and home.sockets.stat().st_mode & 0o777 == 0o700
+    assert len(os.fsencode(home.sockets / "w1048576.sock")) <= MAX_SOCKET_PATH_BYTES
+    # Later supervisors find it, also after a stop.
+    assert open_home(root).sockets == home.sockets
+    home.remove_sockets_folder()
+    assert open_home(root).sockets == home.sockets
+
+
 def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="--home"):

@@ -5,6 +5,7 @@ import os
 import secrets
 import stat
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,9 @@ from clipper.trees import is_sealed, remove_tree, seal_tree
 MAX_SOCKET_PATH_BYTES = 107
 # The longest name of a socket: c or w, and a number. ``m4294967295/s`` is shorter.
 _SOCKET_NAME_BYTES = len("/w4294967295.sock")
+
+# A link of the home to the folder of its sockets, if another user has made one of the usual name.
+_SOCKETS_LINK = "sockets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +214,19 @@ def _sockets_folder(run: Path) -> Path:
         return run
     # The same for each supervisor of this home, so that the next one finds the sockets.
     name = f"clipper-{hashlib.sha256(os.fsencode(run)).hexdigest()[:16]}"
-    folder = Path(tempfile.gettempdir()) / name
-    folder.mkdir(mode=0o700, exist_ok=True)
+    link = run.with_name(_SOCKETS_LINK)
+    folder = link.readlink() if link.is_symlink() else Path(tempfile.gettempdir()) / name
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
     found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o067:
+    if found.st_uid != os.geteuid():
+        # Anyone can make a folder of that name first. Nobody can know this one's, and the home keeps it.
+        folder = Path(tempfile.mkdtemp(prefix="clipper-"))
+        run.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder)
+        found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o067:
         raise PermissionError(f"{folder} is not a private folder of this user")
     return folder
 
