@@ -315,9 +315,12 @@ def test_one_that_hangs_is_taken_over_and_killed(bench: Bench, monkeypatch: pyte
 def test_one_that_nobody_wants_any_more_is_ended(bench: Bench) -> None:
     async def test() -> None:
         await leave_one(bench, SUM)
+        launcher = bench.launchers[bench.kind]
+        # A cluster is not asked by a look.
+        assert [note.slot for note, _ in await launcher.seen()] == ([] if bench.kind == "ray" else [SLOT])
         (note,) = await bench.manager.left()
         await bench.manager.end_left(note)
-        assert await bench.manager.left() == []
+        assert await bench.manager.left() == [] == await launcher.seen()
         bench.leaves_nothing()
 
     run(test(), bench)
