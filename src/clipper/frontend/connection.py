@@ -116,7 +116,8 @@ class Connection:
                 start = self._feed(data, start)
             else:
                 end = data.find(b"\r\n\r\n", start) + 4
-                head, note = data[start:end], None
+                # Compiled code refuses a slice that ends before it begins, as where no head has ended.
+                head, note = data[start:end] if end > start else b"", None
                 known = port.plain_heads.get(head)
                 if known is None:
                     known, note = port.recognise(head, held.arrived_s, self.transport)

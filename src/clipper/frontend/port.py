@@ -207,7 +207,8 @@ class Port:
 
     def known(self, data: bytes, start: int) -> Endpoint | None:
         """Return the endpoint of a request that begins at ``start``, if its head is known."""
-        head = data[start : data.find(b"\r\n\r\n", start) + 4]
+        end = data.find(b"\r\n\r\n", start) + 4
+        head = data[start:end] if end > start else b""  # see ``Connection._take``
         known = self.known_heads.get(head) or self.known_heads.get(without_varying(head)[0])
         return None if known is None else known[0]
 
