@@ -10,7 +10,8 @@ from tar_files import file, tar_of
 
 from clipper.apply.artifacts import write_artifact
 from clipper.errors import InvalidArgument, NotFound
-from clipper.packaging import Artifact, package
+from clipper.packaging.artifact import Artifact
+from clipper.packaging.models import package
 from clipper.supervisor.artifacts.store import Artifacts
 
 

@@ -31,7 +31,7 @@ from clipper.errors import (
 )
 from clipper.home import find_home, lock_home, read_place, read_token
 from clipper.management.schemas import Failure
-from clipper.packaging import package
+from clipper.packaging.models import package
 from clipper.settings.application import Configured, Link
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching

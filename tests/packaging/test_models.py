@@ -15,7 +15,9 @@ import cloudpickle
 import pytest
 
 from clipper.errors import ClipperError, InvalidArgument, TooLarge
-from clipper.packaging import Artifact, code, package, package_code
+from clipper.packaging import code
+from clipper.packaging.artifact import Artifact
+from clipper.packaging.models import package, package_code
 
 
 def names(artifact: Artifact) -> list[str]:

@@ -17,7 +17,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
-from clipper.packaging import package
+from clipper.packaging.models import package
 from clipper.packaging.needs import needs_of
 from clipper.packaging.pickles import look_into
 from clipper.types import Framework

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clipper.errors import InvalidArgument
-from clipper.packaging import package
+from clipper.packaging.models import package
 
 ELF = b"\x7fELF\x02\x01\x01"
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from clipper.errors import InvalidArgument, TooLarge
-from clipper.packaging import package, requirements_file
+from clipper.packaging import requirements_file
+from clipper.packaging.models import package
 from clipper.packaging.requirements_file import requirements_member
 
 

@@ -12,7 +12,8 @@ from clipper.manifest.actual import Actual, ActualModel, ActualVersion
 from clipper.manifest.document import Fault
 from clipper.manifest.manifest import Manifest, WantedApplication, WantedVersion
 from clipper.manifest.plan import Packed
-from clipper.packaging import Artifact, package, package_code
+from clipper.packaging.artifact import Artifact
+from clipper.packaging.models import package, package_code
 from clipper.settings.application import Configured, NewApplication
 from clipper.settings.version import Deployment
 

@@ -10,7 +10,7 @@ from clipper.cli.output import Output
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
 from clipper.management.schemas import Version
-from clipper.packaging import Language
+from clipper.packaging.models import Language
 from clipper.settings.version import Deployment
 
 

@@ -23,7 +23,8 @@ from clipper.client import Clipper
 from clipper.errors import ClipperError, Conflict, InvalidArgument, NotFound
 from clipper.home import CERTIFICATE_NAME, find_home, read_token
 from clipper.management.schemas import Application, Version
-from clipper.packaging import Artifact, package
+from clipper.packaging.artifact import Artifact
+from clipper.packaging.models import package
 from clipper.settings.application import ApplicationSettings, Link
 from clipper.settings.server import ServerSettings
 from clipper.settings.version import Deployment

@@ -9,7 +9,7 @@ from clipper.client.calls import Calls, ignore, part, query_string
 from clipper.errors import InvalidArgument
 from clipper.management.reports import Report
 from clipper.management.schemas import Application, Contexts, LearnedPolicy, LinkChange
-from clipper.packaging import package_code
+from clipper.packaging.models import package_code
 from clipper.settings.application import (
     ApplicationChange,
     ApplicationOptions,

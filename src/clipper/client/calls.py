@@ -11,7 +11,7 @@ from msgspec import Struct
 from clipper.client.access import TokenSource
 from clipper.client.http_api import HttpApi
 from clipper.errors import InvalidArgument, Unavailable
-from clipper.packaging import Artifact
+from clipper.packaging.artifact import Artifact
 from clipper.tls.trust import ClientTls
 
 # The deployment's own time-out bounds the start. This is for the rest: unpacking, linking, draining.

@@ -16,7 +16,8 @@ from clipper.client.calls import (
 )
 from clipper.errors import Conflict, ContainerFailed, DeadlineExceeded
 from clipper.management.schemas import Logs, Model, Replica, Rollback, Scale, Version
-from clipper.packaging import Artifact, Language, package
+from clipper.packaging.artifact import Artifact
+from clipper.packaging.models import Language, package
 from clipper.settings.fields import settings_of
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import MOST_START_TIMES, Batching, Deployment, DeploymentOptions

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from msgspec import Struct
 
 from clipper.management.schemas import NewKey
-from clipper.packaging import Language
+from clipper.packaging.models import Language
 from clipper.settings.application import MAX_COST, Cost, NewApplication
 from clipper.settings.fields import Described, Setting, settings_of
 from clipper.settings.server import ServerSettings
