@@ -35,8 +35,9 @@ VALUES: dict[str, Any] = {
     "workers_per_node": 1, "cache_bytes": 0, "max_body_bytes": 65536, "store": "sqlite:/s",
     "registry": "file:/address", "max_contexts": 1, "feedback_queries": 1, "keep_versions": 1,
     "decision_log_bytes": 2**30 + 1, "run_as": "nobody", "start_method": "forkserver", "idle_after_s": 1.5,
-    "drain_delay_s": 2.0, "manager": "docker", "docker_base_image": "image", "docker_network": "host",
-    "docker_transport": "tcp", "ray_address": "h:1", "ray_ports": "2000-3000", "ray_python": Path("/python"),
+    "ready_when": "all", "drain_delay_s": 2.0, "manager": "docker", "docker_base_image": "image",
+    "docker_network": "host", "docker_transport": "tcp", "ray_address": "h:1",
+    "ray_ports": "2000-3000", "ray_python": Path("/python"),
     "log_format": "json", "log_level": "debug", "access_log": 0.5, "slow_query_ms": 9.0,
     "otlp_endpoint": "http://h:4318", "trace_share": 1.0,
 }  # fmt: skip
