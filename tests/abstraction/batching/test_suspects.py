@@ -8,7 +8,7 @@ import pytest
 from clipper.abstraction.batching.deadline_queue import DeadlineQueue
 from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.batching.scheduler import Scheduler
-from clipper.abstraction.batching.suspects import LEAST_CLEAN, MOST_ROWS, QUEUE_SHARE, Suspects
+from clipper.abstraction.batching.suspects import LEAST_CLEAN, MOST_ROWS, Suspects
 from works import make_work
 
 
@@ -80,11 +80,17 @@ def test_finding_all_bad_rows_of_a_batch_takes_a_quarter_of_the_slo(one_row_s: f
     assert taken == rows and (rows == 1 or (2 * taken - 1) * one_row_s <= 0.2 / 4)
 
 
-def test_a_suspects_backlog_is_bounded() -> None:
-    suspects = make_suspects("x", "y", max_length=160)
+def test_the_backlog_of_all_suspects_together_is_bounded() -> None:
+    suspects = make_suspects("x", "y", "z", max_length=10)
     answer(suspects, "x", 1, 0)
-    accepted = [suspects.push("x", make_work(b"", source="x")) for _ in range(12)]
-    assert accepted == [True] * (160 // QUEUE_SHARE) + [False] * (12 - 160 // QUEUE_SHARE)
+    answer(suspects, "y", 1, 0)
+    # One may queue a large batch, as long as others leave room for it.
+    accepted = [suspects.push("x", make_work(b"", source="x")) for _ in range(8)]
+    accepted += [suspects.push("y", make_work(b"", source="y")) for _ in range(3)]
+    assert accepted == [True] * 10 + [False]
+    suspects.clear()
+    large = bytes(1 << 19)
+    assert [suspects.push("x", make_work(large, source="x")) for _ in range(3)] == [True, True, False]
 
 
 @pytest.mark.parametrize(("bad_at_once", "every_s"), [(10, 0.05), (1, 0.005), (100, 0.1), (200, 1.0)])

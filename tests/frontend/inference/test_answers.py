@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from steps import finish
 
@@ -88,15 +88,19 @@ VALUES = st.recursive(
 
 
 @given(st.lists(VALUES, min_size=1, max_size=4))
+@example([[0.0], [0.0], [2**53 + 1]])
 def test_any_json_is_said_in_both_forms(values: list[Any]) -> None:
     outputs = [json.dumps(value).encode() for value in values]
     plain, binary = outputs_of(PLAIN, outputs)["output"], outputs_of(BINARY, outputs)["output"]
+    if plain[0] == "FP64":  # JSON says an integer beside other numbers with all its digits, and bytes the nearest float
+        plain = (*plain[:2], [float(element) for element in plain[2]])
     assert plain == binary
     datatype, shape, elements = plain
     assert len(elements) == int(np.prod(shape)) and shape[0] == len(values)
     rebuilt = np.array(elements, object).reshape(shape).tolist() if elements else []
     texts = [output.decode() for output in outputs]
-    assert (datatype == "BYTES" and elements == texts) or json.dumps(rebuilt) == json.dumps(values) or rebuilt == values
+    floats = json.loads(json.dumps(values), parse_int=float) if datatype == "FP64" else values
+    assert (datatype == "BYTES" and elements == texts) or json.dumps(rebuilt) == json.dumps(values) or rebuilt == floats
 
 
 @pytest.mark.parametrize("output", [b"1.5", b"-7", b"1e-300", b"9223372036854775807"])

@@ -22,8 +22,6 @@ import msgspec
 from clipper.abstraction.batching.deadline_queue import DeadlineQueue, Taken
 from clipper.abstraction.work import Work
 
-# A share of the queue's bounds for each suspect: its backlog must not take the worker's memory.
-QUEUE_SHARE = 16
 LEAST_CLEAN, MOST_CLEAN = 200, 100_000
 MOST_ROWS = 16
 WORST_SHARE = 0.25
@@ -60,8 +58,9 @@ class Suspects:
     """
 
     def __init__(self, trusted: DeadlineQueue, max_length: int, max_bytes: int) -> None:
+        """``max_length`` and ``max_bytes`` bound what all suspects have queued, so one may queue a large batch."""
         self._trusted = trusted
-        self._max_length, self._max_bytes = max(max_length // QUEUE_SHARE, 1), max_bytes // QUEUE_SHARE
+        self._max_length, self._max_bytes = max_length, max_bytes
         self.known: set[str] = set()
         self.by_name: dict[str, Suspect] = {}
         self.arrivals = 0
@@ -92,7 +91,9 @@ class Suspects:
         return source in self.by_name
 
     def push(self, source: str, work: Work) -> bool:
-        """Queue work of a suspect. Return False if its queue is full."""
+        """Queue work of a suspect. Return False if what all suspects have queued leaves no room for it."""
+        if self.length >= self._max_length or self.size_bytes + len(work.row) > self._max_bytes:
+            return False
         suspect = self.by_name[source]
         if not suspect.queue.length:
             suspect.served_s = max(suspect.served_s, self._trusted_served_s - CREDIT_S)
