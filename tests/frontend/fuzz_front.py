@@ -159,7 +159,8 @@ async def _show(random: Random, shown: list[bytes]) -> None:
         peer.connection.eof_received()
         peer.leave()
     after = Peer(port)
-    after.send(head + b"\r\nAuthorization: Bearer " + KEY.encode() + b"\r\n\r\n" + body)
+    # In turns, since what others sent may still wait at the door.
+    await after.send_in_turns([head + b"\r\nAuthorization: Bearer " + KEY.encode() + b"\r\n\r\n" + body])
     assert [response.status in (200, 429) if limited else response.body == HELLO for response in after.responses] == [
         True
     ]

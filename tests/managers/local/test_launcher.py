@@ -151,8 +151,11 @@ def test_a_model_that_hangs_over_its_warm_up_does_not_come_up(warming: Bench) ->
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ShiftedLoop)
         loop.advance(100.0)
-        origin = warming.samples.origin
-        how = "with rows that Clipper made in time" if origin == "made" else "within its start_timeout_s of 100 s"
+        how = {
+            "given": "within its start_timeout_s of 100 s",
+            "remembered": "with the input of a recent query in time",
+            "made": "with rows that Clipper made in time",
+        }[warming.samples.origin]
         assert f"did not finish its warm-up {how}" in await warming.until_dead()
         # The next start sends none, whose batch of one row took too long.
         assert warming.samples.deaths == [1]
