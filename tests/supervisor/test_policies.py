@@ -101,7 +101,8 @@ def test_code_that_makes_no_policy_is_refused_and_harms_nobody(shared: Server, c
     digest = shared.upload(code)
     refused = shared.call("PATCH", "/applications/app", {"policy": "my_model:own", "code": digest}, status=400)
     assert refused["error"] == "invalid_argument" and cause in refused["cause"]
-    assert shared.call("GET", "/applications/app") == before
+    # Which queries came in the last minute depends on when it is asked.
+    assert shared.call("GET", "/applications/app") | {"last_minute": None} == before | {"last_minute": None}
     assert shared.predict("app", ROW)["default"] is False
 
 
