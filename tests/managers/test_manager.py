@@ -242,7 +242,7 @@ def is_stopped(pid, address):
         except OSError:  # it is gone
             continue
         fields = stat_fields(each)
-        if fields and fields[0] == "T" and (each == pid or address.encode() in told):
+        if fields and fields[0] == b"T" and (each == pid or address.encode() in told):
             return True
     return False
 
