@@ -202,6 +202,8 @@ def test_without_a_worker_that_stays_away_the_others_go_on() -> None:
     assert values(sampler, "rate") == [None, *[None] * MAX_MISSED, 5.0, 5.0]
     run(sampler, {7: said(10 * count), 8: said(10**6)}, first=count, of=both)
     assert values(sampler, "rate")[-1] == 5.0
+    # What it counted meanwhile is no rate of this step, but may have failed.
+    assert sampler.recent.answers("app").queries == 10 * count + 10**6
 
 
 def test_late_steps_are_gaps_and_a_step_has_one_sample() -> None:

@@ -31,7 +31,8 @@ MAX_FOLLOWED = 1000
 # last turn.
 PER_STEP = 128
 # A worker that is busy with a long task answers in the next step or the one after it: until then there are gaps. Then
-# the others' counts go on without it.
+# the others' counts go on without it. Once it answers, what it counted meanwhile belongs to no step, but to the last
+# minute: queries fail when a machine is too busy.
 MAX_MISSED = 2
 
 
@@ -96,6 +97,7 @@ class _Worker:
 
     Attributes:
         lacked: what it did not have when it was last asked.
+        is_left_out: whether the others' counts went on without it.
         question: what was asked for when there was nothing newer than these readings, and their marks.
     """
 
@@ -103,6 +105,7 @@ class _Worker:
     versions: dict[tuple[str, str], VersionReading] = field(default_factory=dict)
     lacked: set[str | tuple[str, str]] = field(default_factory=set)
     missed: int = 0
+    is_left_out: bool = False
     question: tuple[_Asked, _Marks] | None = None
 
 
@@ -198,7 +201,7 @@ class Sampler:
         self.latest.begin(step)
         self._forget_others(facts)
         self._note_what_came(facts, now_s)
-        counted, turns = self._counted(facts, answers), _turns(facts)
+        counted, turns = self._counted(facts, answers, now_s), _turns(facts)
         self.recent.add(now_s, counted.applications if counted else {}, counted.versions if counted else {})
         for one in islice(facts.applications, self._turn % turns, MAX_FOLLOWED, turns):
             subject = Subject("application", one.name)
@@ -248,7 +251,7 @@ class Sampler:
                 worker.lacked |= came
         self._seen = names | versions
 
-    def _counted(self, facts: Facts, answers: Mapping[int, Answer]) -> _Counted | None:
+    def _counted(self, facts: Facts, answers: Mapping[int, Answer], now_s: float) -> _Counted | None:
         """What all workers have counted since the last whole step; None if this step is not one."""
         expected = facts.workers
         for gone in self._workers.keys() - expected:
@@ -258,8 +261,16 @@ class Sampler:
             worker.missed += 1
         if any(worker.missed <= MAX_MISSED for worker in late) or not answers:
             return None
-        for instance in expected - answers.keys():
-            self._workers.pop(instance, None)
+        for worker in late:
+            worker.is_left_out = True
+        back = {one for one in answers if one in self._workers and self._workers[one].is_left_out}
+        if back:
+            returned = self._increase(facts, {one: answers[one] for one in back})
+            self.recent.add(now_s, returned.applications, returned.versions)
+        return self._increase(facts, {one: answer for one, answer in answers.items() if one not in back})
+
+    def _increase(self, facts: Facts, answers: Mapping[int, Answer]) -> _Counted:
+        """What these workers have counted since their last answers."""
         names, keys = self._asked_of(facts)
         asked_for: set[str | tuple[str, str]] = {*names, *keys}
         begun: set[str | tuple[str, str]] = set()
@@ -267,7 +278,7 @@ class Sampler:
         versions: defaultdict[tuple[str, str], list[VersionReading]] = defaultdict(list)
         for instance, answer in answers.items():
             worker = self._workers.setdefault(instance, _Worker())
-            worker.missed = 0
+            worker.missed, worker.is_left_out = 0, False
             if answer.applications or answer.versions:
                 worker.question = None
             begun.update(worker.applications, worker.versions)
