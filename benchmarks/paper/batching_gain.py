@@ -9,7 +9,7 @@ from benchmarks.paper.bench import MODELS as CODE
 from benchmarks.paper.bench import Bench
 from benchmarks.paper.data import fashion_mnist
 from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict, shows_gain
-from benchmarks.paper.loads import offer, serve, write_inputs
+from benchmarks.paper.loads import best, offer, serve, write_inputs
 from benchmarks.paper.training import PLAIN, PLAIN_FITTED_TO, trained
 from clipper.abstraction.batching.quantile import SAMPLES
 
@@ -17,11 +17,13 @@ from clipper.abstraction.batching.quantile import SAMPLES
 REQUESTS = Path(__file__).parents[1] / "yardstick" / "unique784.lua"
 
 SLO_MS = 20
-# The paper offers 100,000. The sender shares two cores with what it loads, and this is what it sends on time.
-OFFERED_PER_S = 20_000
+# The paper offers 100,000. The sender shares two cores with what it loads: of 20,000 it sends most too late.
+OFFERED_PER_S = 8_000
 # Whatever a model can do, these connections wait for their answers: what it answers at most, in batches that fit.
 CONNECTIONS = 128
-WARM_UP_S, SECONDS = 2, 3
+WARM_UP_S, SECONDS = 2, 2
+# The rules take turns, and each has its best round: what makes another one slower is the machine.
+ROUNDS = 3
 # The paper's regression needs its samples; a kernel SVM's batch takes up to 20 ms.
 MOST_WARM_UPS = 10
 # One query at a time, the paper's two rules, and what Clipper does where nothing is said.
@@ -42,39 +44,59 @@ def measure(bench: Bench) -> Numbers:
     models: dict[str, Any] = {}
     for name in (NO_OP, *PLAIN):
         path = None if name == NO_OP else trained(PLAIN[name](), train)
-        models[name] = {rule: _measure(bench, name, path, rule, inputs) for rule in RULES}
+        applications = {rule: _deploy(bench, name, path, rule) for rule in RULES}
+        batches = {rule: _warm_up(bench, application, rule) for rule, application in applications.items()}
+        rounds: dict[str, list[Mapping[str, Any]]] = {rule: [] for rule in RULES}
+        for _ in range(ROUNDS):
+            for rule, application in applications.items():
+                model = _model(application)
+                waiting = serve(bench, application, model, REQUESTS, CONNECTIONS, SECONDS)
+                offered = offer(bench, application, model, inputs, OFFERED_PER_S, SECONDS)
+                rounds[rule].append({"waiting": waiting, "offered": offered})
+        models[name] = {
+            rule: {
+                **{load: best([one[load] for one in found]) for load in LOADS},
+                "batches_before": batches[rule],
+            }
+            for rule, found in rounds.items()
+        }
+        for application in applications.values():
+            bench.remove(application, _model(application))
         bench.tell(_line(name, models[name]))
     return {
         "slo_ms": SLO_MS,
         "offered_per_s": OFFERED_PER_S,
         "connections": CONNECTIONS,
         "seconds": SECONDS,
+        "rounds": ROUNDS,
         "models": models,
     }
 
 
-def _measure(bench: Bench, name: str, path: Path | None, rule: str, inputs: Path) -> Mapping[str, Any]:
-    """Deployed for it, and removed after: idle containers would take memory."""
+def _model(application: str) -> str:
+    return application.removesuffix("-app")
+
+
+def _deploy(bench: Bench, name: str, path: Path | None, rule: str) -> str:
+    """Deploy the model under the rule; return its application."""
     deployed = f"{name}-{rule}"
     options = ("--no-cache", "--batching", rule)
     if path is None:
         bench.server.run("deploy", deployed, "noop:predict", "--input-type", "float64[784]", *options, folder=CODE)
     else:
         bench.deploy_own_predict({deployed: path}, *options)
-    application = bench.create(f"{deployed}-app", [deployed], slo_ms=SLO_MS)
-    try:
-        for _ in range(MOST_WARM_UPS):
-            serve(bench, application, deployed, REQUESTS, CONNECTIONS, WARM_UP_S)
-            batches = bench.server.metrics().total("clipper_batch_size_count", model=deployed)
-            if rule != "quantile" or batches > SAMPLES:
-                break
-        return {
-            "waiting": serve(bench, application, deployed, REQUESTS, CONNECTIONS, SECONDS),
-            "offered": offer(bench, application, deployed, inputs, OFFERED_PER_S, SECONDS),
-            "batches_before": int(batches),
-        }
-    finally:
-        bench.remove(application, deployed)
+    return bench.create(f"{deployed}-app", [deployed], slo_ms=SLO_MS)
+
+
+def _warm_up(bench: Bench, application: str, rule: str) -> int:
+    """Return how many batches the rule has learned from."""
+    batches = 0.0
+    for _ in range(MOST_WARM_UPS):
+        serve(bench, application, _model(application), REQUESTS, CONNECTIONS, WARM_UP_S)
+        batches = bench.server.metrics().total("clipper_batch_size_count", model=_model(application))
+        if rule != "quantile" or batches > SAMPLES:
+            break
+    return int(batches)
 
 
 def _line(name: str, found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -157,7 +179,7 @@ def describe(numbers: Numbers) -> str:
         "offered": f"{numbers['offered_per_s']:,} queries/s offered, whether earlier ones are answered or not",
         "waiting": f"{numbers['connections']} connections, each of which waits for its answer",
     }
-    parts = []
+    parts = [f"Each number is of the best of {numbers['rounds']} rounds, in which the rules took turns.\n"]
     for load, title in titles.items():
         rows = [
             [

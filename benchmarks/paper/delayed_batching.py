@@ -1,6 +1,7 @@
 """Figure 5: waiting a moment for more queries before a batch leaves."""
 
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,18 @@ from benchmarks.pages import table
 from benchmarks.paper.bench import SHARED_MODELS, Bench
 from benchmarks.paper.data import fashion_mnist
 from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict, shows_gain
-from benchmarks.paper.loads import offer, serve, write_inputs
+from benchmarks.paper.loads import best, offer, serve, write_inputs
 from benchmarks.paper.training import PLAIN, PLAIN_FITTED_TO, trained
 
 REQUESTS = Path(__file__).parents[1] / "yardstick" / "unique784.lua"
 
 SLO_MS = 20
 # As the paper does: whether earlier ones are answered or not.
-OFFERED_PER_S = 20_000
+OFFERED_PER_S = 8_000
 CONNECTIONS = 64
-WARM_UP_S, SECONDS = 2, 3
+WARM_UP_S, SECONDS = 2, 2
+# The delays and the rules take turns, and each has its best round: what makes another one slower is the machine.
+ROUNDS = 3
 DELAYS_MS = (0, 1, 2, 4)
 # The paper's rule, and Clipper's own.
 RULES = ("aimd", "goodput")
@@ -41,23 +44,28 @@ def measure(bench: Bench) -> Numbers:
     }
     models: dict[str, Any] = {}
     for model, deploy in deploys.items():
-        models[model] = {rule: [] for rule in RULES}
-        for rule in RULES:
-            for delay_ms in DELAYS_MS:
-                name = f"{model}-{rule}-{delay_ms}"
-                deploy(name, "--no-cache", "--batching", rule, "--batch-delay-ms", str(delay_ms))
-                models[model][rule].append(_measure(bench, name, inputs))
+        applications: dict[tuple[str, int], str] = {}
+        for rule, delay_ms in product(RULES, DELAYS_MS):
+            name = f"{model}-{rule}-{delay_ms}"
+            deploy(name, "--no-cache", "--batching", rule, "--batch-delay-ms", str(delay_ms))
+            application = applications[rule, delay_ms] = bench.create(f"{name}-app", [name], slo_ms=SLO_MS)
+            serve(bench, application, name, REQUESTS, CONNECTIONS, WARM_UP_S)
+        rounds: dict[tuple[str, int], list[Mapping[str, float]]] = {key: [] for key in applications}
+        for _ in range(ROUNDS):
+            for key, application in applications.items():
+                name = application.removesuffix("-app")
+                rounds[key].append(offer(bench, application, name, inputs, OFFERED_PER_S, SECONDS))
+        models[model] = {rule: [best(rounds[rule, delay_ms]) for delay_ms in DELAYS_MS] for rule in RULES}
+        for application in applications.values():
+            bench.remove(application, application.removesuffix("-app"))
         bench.tell(_line(model, models[model]))
-    return {"slo_ms": SLO_MS, "offered_per_s": OFFERED_PER_S, "delays_ms": DELAYS_MS, "models": models}
-
-
-def _measure(bench: Bench, name: str, inputs: Path) -> Mapping[str, float]:
-    application = bench.create(f"{name}-app", [name], slo_ms=SLO_MS)
-    try:
-        serve(bench, application, name, REQUESTS, CONNECTIONS, WARM_UP_S)
-        return offer(bench, application, name, inputs, OFFERED_PER_S, SECONDS)
-    finally:
-        bench.remove(application, name)
+    return {
+        "slo_ms": SLO_MS,
+        "offered_per_s": OFFERED_PER_S,
+        "rounds": ROUNDS,
+        "delays_ms": DELAYS_MS,
+        "models": models,
+    }
 
 
 def _line(name: str, found: Mapping[str, Any]) -> str:
@@ -110,9 +118,11 @@ def describe(numbers: Numbers) -> str:
         for rule, found in by_rule.items()
     ]
     delays = [f"{delay_ms} ms" for delay_ms in numbers["delays_ms"]]
-    return "Outputs a second in time, and in brackets the median latency in ms and the mean batch:\n\n" + table(
-        ["model", "rule", *delays], rows
+    title = (
+        "Outputs a second in time, and in brackets the median latency in ms and the mean batch, each of the best of "
+        f"{numbers['rounds']} rounds, in which rules and delays took turns:\n\n"
     )
+    return title + table(["model", "rule", *delays], rows)
 
 
 FIGURE = Figure("delayed_batching", "figure 5: delayed batching", measure, judge, describe, is_timed=True)

