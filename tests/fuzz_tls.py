@@ -5,6 +5,7 @@ import contextlib
 import io
 import ssl
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -20,6 +21,7 @@ from clipper.frontend.port import Port
 from clipper.tls.handshakes import Handshakes
 from clipper.tls.material import read_material, server_context
 from clipper.tls.transport import TlsTransport
+from clipper.turn_budget import TurnBudget
 from serving import read_response
 
 # Heads of records, with versions and lengths that are right and wrong; alerts; what changes keys; what a browser says.
@@ -94,7 +96,7 @@ async def _garble(random: Random) -> None:
     server_side, trust = _contexts()
     port = Port(max_connections=100)
     port.serve({b"/echo/predict": Echo()})
-    handshakes = Handshakes(server_side, asyncio.get_running_loop().call_soon)
+    handshakes = Handshakes(server_side, TurnBudget(asyncio.get_running_loop().call_soon, time.monotonic))
     client = Client(port, handshakes, trust)
     wrong_flight = random.randrange(MAX_FLIGHTS)
     for flight in range(MAX_FLIGHTS):

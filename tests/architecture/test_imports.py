@@ -30,7 +30,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "telemetry.spans": "containers.protocol telemetry.request_note telemetry.trace_context",
         "telemetry": "telemetry.request_note telemetry.spans telemetry.trace_context control.statistics extras "
         "log_format settings",
-        "tls": "",
+        "turn_budget": "",
+        "tls": "turn_budget",
         "run_as": "",
         "trees": "",
         "build": "",
@@ -40,7 +41,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control.snapshot": "control.address settings",
         "control.difference": "control.snapshot",
         "control.statistics": "",
-        "control": "control.address control.difference control.feedback control.snapshot control.statistics tcp tls",
+        "control": "control.address control.difference control.feedback control.snapshot control.statistics tcp tls "
+        "turn_budget",
         "containers.protocol": "",
         "containers": "containers.protocol tcp tls",
         "runtime": "containers.protocol log_format",
@@ -62,10 +64,10 @@ ALLOWED: dict[str, frozenset[str]] = {
         "inputs": "",
         "frontend.limits": "",
         "frontend": "frontend.limits inputs outputs malloc selection control.difference control.feedback "
-        "control.snapshot control.statistics telemetry telemetry.request_note tls",
+        "control.snapshot control.statistics telemetry telemetry.request_note tls turn_budget",
         "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
         "control.address control.difference control.feedback abstraction control processes run_as control.snapshot "
-        "control.statistics tls settings log_format telemetry",
+        "control.statistics tls settings log_format telemetry turn_budget",
         "series": "control.statistics metrics.histogram metrics.regret",
         "events": "control.snapshot management.events registry rollout settings",
         "lease": "",
@@ -93,7 +95,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management.schemas": "management.learned management.recent settings",
         "metrics": "management.learned management.schemas control.statistics metrics.regret",
         "management": "dashboard hosts management.events management.reports management.schemas management.series "
-        "settings tls",
+        "settings tls turn_budget",
         "supervisor": "build events extras log_format rollout managers.reconcile home hosts malloc open_files "
         "management management.events "
         "management.learned management.recent management.reports management.schemas management.series metrics "

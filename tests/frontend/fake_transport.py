@@ -6,11 +6,11 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 
 from clipper.frontend import limits, responses
 from clipper.frontend.connection import Connection
-from clipper.frontend.door import Door
 from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port
 from clipper.telemetry.watch import Watch
+from clipper.turn_budget import TurnBudget
 from serving import Response, read_response
 
 
@@ -164,9 +164,9 @@ def run(
 
     async def body() -> None:
         port = Port(max_connections=max_connections, watch=watch)
-        # Time stands still, or the door would close on what a test sends without a turn of the loop.
+        # Time stands still, or what a test sends without a turn of the loop would wait.
         port.now_s = lambda: 1000.0
-        port.door = Door(asyncio.get_running_loop().call_soon, port.now_s, lambda: None)
+        port.turn = TurnBudget(asyncio.get_running_loop().call_soon, port.now_s)
         port.serve({b"/echo/predict": Echo()} if endpoints is None else endpoints)
         await test(port)
 

@@ -13,15 +13,20 @@ class Connection:
     gives_way_from_s: float | None
 
 
+def giving_way_of(members: list[Connection]) -> GivingWay[Connection]:
+    return GivingWay(members, lambda member: member.gives_way_from_s)
+
+
 TIMES = st.none() | st.floats(0, 100)
 
 
 @given(st.lists(TIMES, max_size=30), st.floats(0, 100))
 def test_all_whose_time_has_come_go_in_order_and_no_others(times: list[float | None], now_s: float) -> None:
-    members, giving_way = [Connection(time_s) for time_s in times], GivingWay[Connection]()
+    members = [Connection(time_s) for time_s in times]
+    giving_way = giving_way_of(members)
     gone = []
     for sweep in range(len(members)):
-        giving_way.look(members, sweep)
+        giving_way.look(sweep)
         if (one := giving_way.next(now_s)) is not None:
             members.remove(one)
             gone.append(one.gives_way_from_s)
@@ -29,8 +34,9 @@ def test_all_whose_time_has_come_go_in_order_and_no_others(times: list[float | N
 
 
 def test_one_that_has_asked_since_they_were_sorted_stays() -> None:
-    members, giving_way = [Connection(float(number)) for number in range(3)], GivingWay[Connection]()
-    giving_way.look(members, 0)
+    members = [Connection(float(number)) for number in range(3)]
+    giving_way = giving_way_of(members)
+    giving_way.look(0)
     assert giving_way.next(10.0) is members[0]
     members[1].gives_way_from_s = None
     members[2].gives_way_from_s = 11.0
@@ -38,19 +44,20 @@ def test_one_that_has_asked_since_they_were_sorted_stays() -> None:
 
 
 def test_one_whose_time_comes_later_keeps_its_turn() -> None:
-    members, giving_way = [Connection(5.0), Connection(6.0)], GivingWay[Connection]()
-    giving_way.look(members, 0)
+    members = [Connection(5.0), Connection(6.0)]
+    giving_way = giving_way_of(members)
+    giving_way.look(0)
     assert giving_way.next(4.0) is None
-    giving_way.look(members, 0)
+    giving_way.look(0)
     assert giving_way.next(5.0) is members[0]
     # One that came since the last second is known in the next.
     members.append(Connection(2.0))
-    giving_way.look(members, 1)
+    giving_way.look(1)
     assert giving_way.next(5.0) is members[2]
 
 
 def test_they_are_not_sorted_for_each_that_comes() -> None:
-    looks, giving_way = 0, GivingWay[Connection]()
+    looks = 0
 
     class Busy(Connection):
         def __init__(self) -> None:
@@ -63,12 +70,13 @@ def test_they_are_not_sorted_for_each_that_comes() -> None:
             return None
 
     members: list[Connection] = [Busy() for _ in range(320)]
+    giving_way = giving_way_of(members)
     for _ in range(100):
-        giving_way.look(members, 7)
+        giving_way.look(7)
         assert giving_way.next(1.0) is None
     assert looks <= 100 * LOOKED_AT_FOR_EACH + len(members)
     before = looks
-    giving_way.look(members, 8)
+    giving_way.look(8)
     assert looks == before + len(members)
 
 

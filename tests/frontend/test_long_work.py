@@ -13,6 +13,7 @@ from clipper.frontend.exchange import Exchange
 from clipper.frontend.feedback_line import MAX_WAIT_S
 from clipper.frontend.long_work import FeedbackLines, LongWork, Unlearned
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.turn_budget import LONGEST_TURN_S, VISIT_S, TurnBudget
 
 
 class Line:
@@ -33,7 +34,8 @@ class Turns:
         self.budget = Budget()
         self.refused: dict[str, int] = {}
         self.now_s = 0.0
-        self.work = LongWork(self.due.append, lambda: self.now_s, self.budget, self.refused)
+        self.turn = TurnBudget(self.due.append, lambda: self.now_s)
+        self.work = LongWork(self.turn, self.budget, self.refused)
         self.lines = FeedbackLines()
         self.done: list[str] = []
 
@@ -42,16 +44,23 @@ class Turns:
             self.due.popleft()()
 
     def begin(
-        self, name: str, body_bytes: int, steps: int = 3, pieces: int = 0, lines: FeedbackLines | None = None
+        self,
+        name: str,
+        body_bytes: int,
+        steps: int = 3,
+        pieces: int = 0,
+        lines: FeedbackLines | None = None,
+        asks: object = None,
     ) -> Exchange:
         exchange = Exchange(Line())
         line = (lines or self.lines).of(body_bytes) if pieces else None
-        self.work.begin(exchange, body_bytes, self._steps(exchange, name, steps), line, pieces)
+        self.work.begin(exchange, body_bytes, self._steps(exchange, name, steps), line, pieces, asks)
         return exchange
 
     def _steps(self, exchange: Exchange, name: str, steps: int) -> Generator[None, None, None]:
         for _ in range(steps):
             self.done.append(name)
+            self.now_s += VISIT_S
             yield
         exchange.answer(200, b"1")
 
@@ -60,11 +69,7 @@ SMALL, LARGE = 100, SHORT_TEXT_BYTES + 1
 
 
 @pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
-    # Time passes with each look at the clock, so that a slice is one step.
-    clock = iter(range(1_000_000))
-    monkeypatch.setattr("clipper.frontend.long_work.time.perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr(limits, "SLICE_S", 1.5)
+def turns() -> Turns:
     return Turns()
 
 
@@ -85,6 +90,29 @@ def test_small_ones_do_not_wait_for_large_ones_which_go_one_after_another(turns:
         turns.take()
     assert [name for name in turns.done if name.isupper()] == ["A"] * 5 + ["B"] * 2
     assert turns.done.index("b") < 8 and turns.done[-1] == "B"
+
+
+def test_no_application_waits_for_the_long_work_of_another(turns: Turns) -> None:
+    for asks in ("greedy", "modest"):
+        for body_bytes in (LARGE, SMALL):
+            for _ in range(1 if asks == "modest" else 30):
+                turns.begin(f"{asks} {body_bytes}", body_bytes, 5, asks=asks)
+    while turns.done.count(f"modest {LARGE}") < 5 or turns.done.count(f"modest {SMALL}") < 5:
+        before_s = turns.now_s
+        turns.take()
+        assert turns.now_s - before_s <= LONGEST_TURN_S + VISIT_S, "a turn takes no longer than its budget and a visit"
+    assert turns.done.count(f"greedy {LARGE}") <= 7 and turns.done.count(f"greedy {SMALL}") <= 7
+
+
+def test_few_large_bodies_are_read_at_once(turns: Turns) -> None:
+    for number in range(3 * limits.MAX_LARGE_JOBS):
+        turns.begin(f"{number}", LARGE, 3, asks=number)
+    while turns.due:
+        turns.take()
+        counts = [turns.done.count(name) for name in set(turns.done)]
+        assert sum(count < 3 for count in counts) <= limits.MAX_LARGE_JOBS
+    assert sorted(turns.done) == sorted(f"{number}" for number in range(3 * limits.MAX_LARGE_JOBS) for _ in range(3))
+    assert turns.budget.held_bytes == 0
 
 
 def test_job_whose_client_leaves_is_dropped(turns: Turns) -> None:
@@ -181,7 +209,7 @@ def test_feedback_that_has_waited_for_too_long_is_refused(turns: Turns) -> None:
     turns.now_s = 20.0
     late = turns.begin("late", LARGE, pieces=5)
     turns.now_s = MAX_WAIT_S + 1.0
-    turns.work.refuse_overdue()
+    turns.work.sweep()
     assert early.response is not None and b"503" in early.response and b'"overloaded"' in early.response
     assert turns.refused == {"overloaded": 1}
     assert late.response is None and turns.budget.held_bytes == LARGE + limits.HELD_BYTES_PER_REQUEST
@@ -215,7 +243,7 @@ def test_unread_feedback_leaves_room_for_the_requests_of_others(turns: Turns, mo
                 unlearned = fill(turns, LARGE)
             case "overdue":
                 turns.now_s += MAX_WAIT_S + 1.0
-                turns.work.refuse_overdue()
+                turns.work.sweep()
         while turns.due:
             turns.take()
         assert query.response is not None and query.response.startswith(b"HTTP/1.1 200 ")

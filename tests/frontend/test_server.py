@@ -178,11 +178,11 @@ def test_requests_that_arrive_slowly_give_way_the_first_begun_first() -> None:
             half[-1][1].write(start)
             await until_async(lambda: sum(connection.is_busy for connection in port.members) == len(half))
             await until_async(lambda: port.budget.held_bytes > 140_000)
-            now_s += 1.0
-        now_s = 1004.9
+            now_s += 0.1
+        now_s = 1001.5
         reader, _ = await connect()
         assert (await reader.read()).startswith(b"HTTP/1.1 503 "), "none of them is slow yet"
-        now_s = 1007.5
+        now_s = 1003.0
         port.sweeps += 1
         for reader, _ in half[1:]:
             _, writer = newest = await connect()

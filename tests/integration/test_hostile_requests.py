@@ -121,6 +121,23 @@ def test_others_are_answered_while_the_worst_is_read(system: Serving, case: Cost
     raise AssertionError(f"others waited {longest_s * 1000:.0f} ms; memory grew by {grown_bytes / 1e6:.0f} MB")
 
 
+def test_new_clients_are_answered_beside_as_many_half_sent_bodies_as_memory_holds(system: Serving) -> None:
+    part = post("/sum/predict", bytes(limits.MAX_BODY_BYTES))[:-1]
+    holders = []
+    try:
+        for _ in range(limits.MAX_HELD_BYTES // limits.MAX_BODY_BYTES + 2):
+            holders.append(system.worker.connect())
+            holders[-1].send(part)
+        for number in range(3):
+            with system.worker.connect() as client:
+                assert client.ask("/sum/predict", {"input": [1, 2, number]}).json["output"] == 3 + number
+        first = holders[0].read()
+        assert (first.status, first.json["error"]) == (503, "overloaded"), "the oldest gave way"
+    finally:
+        for holder in holders:
+            holder.close()
+
+
 @pytest.mark.parametrize("app", ["sum", "late"])
 def test_others_are_answered_beside_a_batch_of_10_000(system: Serving, app: str) -> None:
     request = post(f"/{app}/predict", {"input_batch": [[number] for number in range(10_000)]})

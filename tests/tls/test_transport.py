@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from fake_transport import FakeTransport
 from certificates import Authority
 from clipper.tls.handshakes import Handshakes
 from clipper.tls.material import read_material, server_context
-from clipper.tls.transport import PIECE_BYTES, TURN_BYTES, TlsTransport
+from clipper.tls.transport import PIECE_BYTES, VISIT_BYTES, TlsTransport
+from clipper.turn_budget import TurnBudget
 
 
 class Application(asyncio.Protocol):
@@ -42,7 +44,7 @@ class Pair:
         self.calls: list[Callable[[], None]] = []
         self.application, self.socket = Application(), FakeTransport()
         context = server_context(read_material(authority.issue("server").paths))
-        self.tls = TlsTransport(self.application, Handshakes(context, self.calls.append))
+        self.tls = TlsTransport(self.application, Handshakes(context, TurnBudget(self.calls.append, time.monotonic)))
         self.tls.connection_made(self.socket)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         trust = ssl.create_default_context(cafile=authority.certificate)
@@ -108,12 +110,12 @@ def test_what_is_written_before_the_handshake_waits_for_it(authority: Authority)
 def test_a_long_answer_is_encrypted_as_it_is_taken(authority: Authority) -> None:
     pair = Pair(authority)
     pair.shake_hands(b"x")
-    answer = bytes(range(256)) * (3 * TURN_BYTES // 256)
+    answer = bytes(range(256)) * (3 * VISIT_BYTES // 256)
     pair.read()
     pair.tls.write(answer)
     # In one turn a part, if the socket takes it...
-    assert TURN_BYTES < len(pair.socket.written) < TURN_BYTES + 2 * PIECE_BYTES
-    assert pair.tls.get_write_buffer_size() == len(answer) - TURN_BYTES
+    assert VISIT_BYTES < len(pair.socket.written) < VISIT_BYTES + 2 * PIECE_BYTES
+    assert pair.tls.get_write_buffer_size() == len(answer) - VISIT_BYTES
     assert pair.application.told == ["pause"]
     first = pair.read()
     # ...and nothing more while it does not, nor is more read of that client.
@@ -134,7 +136,7 @@ def test_a_long_answer_is_encrypted_as_it_is_taken(authority: Authority) -> None
 def test_a_connection_that_is_gone_lets_go_of_its_application(authority: Authority) -> None:
     pair = Pair(authority)
     pair.shake_hands(b"x")
-    pair.tls.write(b"y" * (2 * TURN_BYTES))
+    pair.tls.write(b"y" * (2 * VISIT_BYTES))
     pair.tls.connection_lost(None)
     assert pair.tls.get_write_buffer_size() == 0
     # Whatever it is still told or asked: nothing.

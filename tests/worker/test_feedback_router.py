@@ -20,6 +20,7 @@ from clipper.selection.stores.redis import RedisStore
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.synchronizer import Synchronizer
 from clipper.settings.application import Selection
+from clipper.turn_budget import TurnBudget
 from clipper.worker.feedback_router import FeedbackRouter
 from clipper.worker.worker import GC_THRESHOLDS
 from event_loops import ShiftedLoop
@@ -58,6 +59,11 @@ class PeerWorker:
         await self._server.wait_closed()
 
 
+def router_here() -> FeedbackRouter:
+    loop = asyncio.get_running_loop()
+    return FeedbackRouter(HERE, TurnBudget(loop.call_soon, loop.time))
+
+
 def first_id(instance: int) -> int:
     return QueryIds(instance).next
 
@@ -68,7 +74,7 @@ def test_each_piece_goes_to_its_worker_and_outcomes_keep_their_order(tmp_path: P
         mine = (await desk.answer(application)).query_id
         peer = PeerWorker(tmp_path / "p.sock", lambda command: Observed((Outcome(True),) * len(command.feedback)))
         await peer.start()
-        router = FeedbackRouter(HERE)
+        router = router_here()
         router.follow([Peer(HERE, "never dialled"), Peer(THERE, str(peer.path)), Peer(GONE, str(tmp_path / "gone"))])
         theirs, lost, unknown = first_id(THERE), first_id(GONE), first_id(9)
         pieces = [on_query(each, b"1") for each in (theirs, mine, lost, unknown, theirs + 1)]
@@ -87,7 +93,7 @@ def test_peer_that_answers_something_else_is_no_success(tmp_path: Path) -> None:
         replies: list[AnyReply] = [Draining(), Observed(())]
         peer = PeerWorker(tmp_path / "p.sock", lambda _: replies.pop())
         await peer.start()
-        router = FeedbackRouter(HERE)
+        router = router_here()
         router.follow([Peer(THERE, str(peer.path))])
         for _ in range(2):
             outcomes = await router.observe(application, [on_query(first_id(THERE), b"1")])
@@ -101,7 +107,7 @@ def test_what_a_peer_has_passed_on_is_learned_by_application_and_told_in_order(t
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("single"))
         asked = [(await desk.answer(application)).query_id for _ in range(3)]
-        router = FeedbackRouter(HERE)
+        router = router_here()
         parts = [
             ObservePart("known", (on_query(asked[0], b"1"), on_query(first_id(HERE) + 10**6, b"1"))),
             ObservePart("other", (on_query(asked[1], b"1"),)),
@@ -117,7 +123,7 @@ def test_what_a_peer_has_passed_on_is_learned_by_application_and_told_in_order(t
 def test_what_waits_at_a_peer_for_models_that_it_asks_holds_up_no_other_application(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         asks, quick = [await desk.application(Selection(policy)) for policy in ("ensemble", "single")]
-        router = FeedbackRouter(HERE)
+        router = router_here()
         router.follow([Peer(THERE, str(tmp_path / "p.sock"))])
         may_answer = asyncio.Event()
 
@@ -142,7 +148,7 @@ def test_what_waits_at_a_peer_for_models_that_it_asks_holds_up_no_other_applicat
 def test_a_peer_that_listens_elsewhere_now_is_found_there(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("single"))
-        router = FeedbackRouter(HERE)
+        router = router_here()
         router.follow([Peer(THERE, str(tmp_path / "before"))])
         (lost,) = await router.observe(application, [on_query(first_id(THERE), b"1")])
         peer = PeerWorker(tmp_path / "now", lambda command: Observed((Outcome(),) * len(command.feedback)))
@@ -158,7 +164,7 @@ def test_a_peer_that_listens_elsewhere_now_is_found_there(tmp_path: Path) -> Non
 def test_nothing_to_observe(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("single"))
-        assert await FeedbackRouter(HERE).observe(application, list[Feedback]()) == []
+        assert await router_here().observe(application, list[Feedback]()) == []
 
     run(tmp_path, ONE, scenario)
 
@@ -173,7 +179,7 @@ def test_what_nobody_waits_for_any_more_fails_without_a_word(tmp_path: Path, mon
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("single"))
         monkeypatch.setattr(Learner, "learn", learn)
-        stopped = asyncio.create_task(FeedbackRouter(HERE).observe(application, [on_input(ROW, b"1")] * 3))
+        stopped = asyncio.create_task(router_here().observe(application, [on_input(ROW, b"1")] * 3))
         while len(begun) < 3:
             await asyncio.sleep(0)
         stopped.cancel()
@@ -219,7 +225,7 @@ def test_lists_of_feedback_in_new_contexts_hold_the_loop_for_a_moment_only(tmp_p
             await desk.start()
             application = await desk.application(Selection("exp3"))
             await desk.answer(application)
-            router = FeedbackRouter(HERE)
+            router = router_here()
             synchronizer = Synchronizer(desk.store, desk.surroundings.committer, lambda: [application], 100_000)
             loop = asyncio.get_running_loop()
             assert isinstance(loop, MeteredLoop)
@@ -259,7 +265,7 @@ def test_lists_for_a_store_that_is_away_are_told_so(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("exp3"))
         pieces = [on_input(ROW, b"1", f"{number}") for number in range(20)]
-        outcomes = await FeedbackRouter(HERE).observe_here(application, pieces)
+        outcomes = await router_here().observe_here(application, pieces)
         assert outcomes == [Outcome(error="store_unavailable", cause="it is away")] * 20
 
     run(tmp_path, ONE, scenario, cache=True, store=Away(tmp_path / "selection.sqlite3"))

@@ -19,6 +19,7 @@ from clipper.errors import ClipperError, Forbidden, InvalidArgument, ProtocolVio
 from clipper.tcp import end_when_cut
 from clipper.tls.handshakes import Handshake, Handshakes
 from clipper.tls.transport import TlsTransport
+from clipper.turn_budget import TurnBudget
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,17 @@ class ControlServer:
     Several supervisors may dial it, even at once: ``Access`` says whom it obeys.
     """
 
-    def __init__(self, answer: Callable[[AnyCommand], Awaitable[AnyReply]], heard: int = 0) -> None:
-        """``heard``: the latest epoch that this worker obeyed before it was started again."""
+    def __init__(
+        self, answer: Callable[[AnyCommand], Awaitable[AnyReply]], heard: int = 0, turn: TurnBudget | None = None
+    ) -> None:
+        """
+        Args:
+            answer: answers commands.
+            heard: the latest epoch that this worker obeyed before it was started again.
+            turn: the budget of the loop's turns, on which handshakes over TCP draw; None if nothing else does.
+        """
         self._answer = answer
+        self._turn = turn
         self._access = Access(heard)
         self._listener: asyncio.Server | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -108,7 +117,8 @@ class ControlServer:
 
     async def _listen_on_tcp(self, address: TcpAddress, identity: IdentityFile) -> None:
         loop = asyncio.get_running_loop()
-        handshakes = ControlHandshakes(identity.contexts.listening, loop.call_soon, MAX_HANDSHAKES)
+        turn = self._turn or TurnBudget(loop.call_soon, loop.time)
+        handshakes = ControlHandshakes(identity.contexts.listening, turn, MAX_HANDSHAKES)
 
         def make_connection() -> asyncio.Protocol:
             reader = asyncio.StreamReader()

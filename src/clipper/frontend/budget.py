@@ -1,18 +1,37 @@
 """The memory that requests may hold in a worker."""
 
+from collections.abc import Callable
+
 from clipper.frontend import limits
+
+# What a request is told that cannot be read, or read on.
+NO_ROOM = "too many large requests are arriving at once: try again in a moment"
 
 
 class Budget:
-    """Counts the bytes that requests hold, against a bound."""
+    """Counts the bytes that requests hold, against a bound.
 
-    __slots__ = ("bound_bytes", "held_bytes")
+    Attributes:
+        make_room: ends one request that gives way to others; returns whether there was one.
+    """
+
+    __slots__ = ("_is_making_room", "bound_bytes", "held_bytes", "make_room")
 
     def __init__(self, bound_bytes: int = limits.MAX_HELD_BYTES) -> None:
         self.bound_bytes = bound_bytes
         self.held_bytes = 0
+        self.make_room: Callable[[], bool] = lambda: False
+        self._is_making_room = False
 
     def has_room(self, size_bytes: int) -> bool:
+        """Whether requests may hold so much more, once those that give way have ended."""
+        if self.held_bytes + size_bytes <= self.bound_bytes:
+            return True
+        if not self._is_making_room:  # one that ends asks, too
+            self._is_making_room = True
+            while self.held_bytes + size_bytes > self.bound_bytes and self.make_room():
+                pass
+            self._is_making_room = False
         return self.held_bytes + size_bytes <= self.bound_bytes
 
 

@@ -14,7 +14,7 @@ import httptools
 from clipper.errors import ClipperError
 from clipper.frontend import limits, responses
 from clipper.frontend.body import Body
-from clipper.frontend.budget import Untaken
+from clipper.frontend.budget import NO_ROOM, Untaken
 from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.giving_way import slow_from_s
@@ -25,7 +25,7 @@ from clipper.frontend.port import Port, has_gone
 
 log = logging.getLogger(__name__)
 
-NEVER_S = float("inf")
+HEAD_TOO_LARGE = f"request head is over {limits.MAX_HEAD_BYTES} bytes"
 
 
 class Connection:
@@ -38,7 +38,7 @@ class Connection:
         self._parser = httptools.HttpRequestParser(self)
         self._pending: deque[Exchange] = deque()
         self._body = Body(port.budget)
-        self._held = Held(port.budget, port.door, self._take_held, port.now_s())
+        self._held = Held(port.budget, port.turn, self._take_held, port.now_s())
         self._reading_paused = False
         self._writing_paused = False
         self.untaken = Untaken(port.budget)
@@ -77,7 +77,7 @@ class Connection:
             self._hold(held.data[held.start :] + data, 0)
             return
         held.arrived_s = now_s = port.now_s()
-        if now_s < port.door.closes_s or port.door.opens(now_s):
+        if now_s < port.turn.closes_s or port.turn.is_open(now_s):
             self._take(data, 0, now_s + limits.VISIT_S)
         else:
             held.is_rest = False
@@ -144,7 +144,6 @@ class Connection:
                 if len(pending) > MAX_PIPELINED:
                     self._adjust_reading()
                 return
-            # There may be thousands, and other connections wait.
             if self._is_behind or port.now_s() >= end_s:
                 held.is_rest = True
                 self._hold(data, start)
@@ -170,10 +169,7 @@ class Connection:
             self._refuse("malformed_request", f"the request is not HTTP/1.1: {error}")
         else:
             if self._unclaimed_bytes > limits.MAX_HEAD_BYTES:
-                self._refuse_head()
-
-    def _refuse_head(self) -> None:
-        self._refuse("head_too_large", f"request head is over {limits.MAX_HEAD_BYTES} bytes")
+                self._refuse("head_too_large", HEAD_TOO_LARGE)
 
     def _refuse(self, code: str, cause: str) -> None:
         """Answer with an error in its turn, and read nothing more: the rest of the stream cannot be trusted."""
@@ -214,14 +210,14 @@ class Connection:
     def on_url(self, url: bytes) -> None:
         self._head.add_url(url)
         if self._head.size_bytes > limits.MAX_HEAD_BYTES:
-            self._refuse_head()
+            self._refuse("head_too_large", HEAD_TOO_LARGE)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._unclaimed_bytes = 0
         head = self._head
         head.add(name, value)
         if head.size_bytes > limits.MAX_HEAD_BYTES:
-            self._refuse_head()
+            self._refuse("head_too_large", HEAD_TOO_LARGE)
         elif head.expectation not in (b"", b"100-continue"):
             self._refuse(
                 "expectation_failed",
@@ -257,7 +253,7 @@ class Connection:
         if self._body.size_bytes > self._body.max_bytes:
             self._refuse_body()
         elif not self._port.budget.has_room(0):
-            self._refuse("overloaded", "too many large requests are arriving at once: try again in a moment")
+            self._refuse("overloaded", NO_ROOM)
 
     def on_message_complete(self) -> None:
         if self._is_refused or self._parser.should_upgrade():
@@ -307,8 +303,7 @@ class Connection:
         self._refuse("too_large", f"body is over {self._body.max_bytes} bytes")
 
     def _release_body(self) -> None:
-        if self._body.size_bytes > limits.LARGE_BODY_BYTES:
-            self._port.freed_large_body = True
+        self._port.freed_large_body |= self._body.size_bytes > limits.LARGE_BODY_BYTES
         self._body.drop()
 
     # -- answers -----------------------------------------------------------------------------------------
@@ -385,7 +380,7 @@ class Connection:
         if self._port.budget.has_room(0):
             self._adjust_reading()
         else:
-            self._refuse("overloaded", "too many large requests are arriving at once: try again in a moment")
+            self._refuse("overloaded", NO_ROOM)
 
     def _take_held(self, data: bytes, start: int) -> None:
         if data and not self._is_refused:
@@ -399,8 +394,7 @@ class Connection:
         held = self._held
         if held.data and not held.waits and not self._is_behind:
             # Not directly: an answer to the held input may have called this.
-            asks = None if self._in_message else self._port.known(held.data, held.start)
-            held.wait(asks, NEVER_S if asks is None else asks.slo_s)
+            held.wait(None if self._in_message else self._port.known(held.data, held.start))
         # A client that waits for its answer sends nothing, so pausing would only cost system calls.
         should_pause = held.size_bytes > limits.READ_AHEAD_BYTES or self._is_behind
         if should_pause == self._reading_paused or self.transport.is_closing():
@@ -415,7 +409,6 @@ class Connection:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is arriving or waits for its answer."""
         return self._in_message or bool(self._pending or self._held.data)
 
     @property
@@ -428,6 +421,13 @@ class Connection:
         if self._in_message:
             self._refuse("overloaded", "all connections are taken, and this request arrives too slowly: try later")
         self.transport.close()
+
+    @property
+    def arrives_from_s(self) -> float | None:
+        return self._started_s if self._in_message and self._body.size_bytes else None
+
+    def stop_arriving(self) -> None:
+        self._refuse("overloaded", NO_ROOM)
 
     def sweep(self, sweeps: int) -> None:
         """Close the connection if it was quiet for too long. Called once a second."""

@@ -53,7 +53,7 @@ class Predict:
             self._application.shed(exchange)
             return
         if isinstance(body, bytearray):
-            self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, arrived_s))
+            self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, arrived_s), asks=self)
             return
         row = known = self._repeats.find(body) if len(body) >= MIN_BODY_BYTES else None
         if row is None:
@@ -76,7 +76,7 @@ class Predict:
         except ClipperError as error:
             self._refuse(exchange, error)
             return
-        self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, arrived_s))
+        self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, arrived_s), asks=self)
 
     def _answer_in_steps(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float) -> Steps:
         try:

@@ -1,20 +1,28 @@
 """Input that a connection has read but not taken in yet."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from clipper.frontend.budget import Budget
-from clipper.frontend.door import PATIENCE_SHARE_OF_SLO, Door
 from clipper.frontend.limits import GIVES_WAY_AFTER_S
+from clipper.turn_budget import PATIENCE_SHARE_OF_SLO, TurnBudget
 
 _NEVER_S = float("inf")
 
 
 def _take_nothing(data: bytes, start: int) -> None:
-    """A closed connection may still have its turn at the door."""
+    """A closed connection may still have its turn."""
+
+
+class Asked(Protocol):
+    """What queries are for that wait in one line."""
+
+    @property
+    def slo_s(self) -> float: ...
 
 
 class Held:
-    """Input that waits: for its turn at the door, as its ``Visitor``, or until the client reads its answers.
+    """Input that waits: for its turn, as its ``Visitor``, or until the client reads its answers.
 
     Attributes:
         data: the bytes; they count against the budget.
@@ -25,14 +33,14 @@ class Held:
         is_late: whether the input that is being taken in has waited too long.
         is_the_last: whether the client has sent EOF.
         is_rest: whether it is what an earlier visit has left, and so waits behind what others have just sent.
-        waits: whether it is queued at the door.
+        waits: whether it is queued for its turn.
     """
 
     __slots__ = (
         "_budget",
-        "_door",
         "_made_s",
         "_take",
+        "_turn",
         "arrived_s",
         "asks",
         "data",
@@ -44,12 +52,12 @@ class Held:
         "waits",
     )
 
-    def __init__(self, budget: Budget, door: Door, take: Callable[[bytes, int], None], made_s: float) -> None:
+    def __init__(self, budget: Budget, turn: TurnBudget, take: Callable[[bytes, int], None], made_s: float) -> None:
         """``take`` takes in the input, the data from the start on; it may hold part of it again.
 
         ``made_s``: when the connection was made.
         """
-        self._budget, self._door, self._take, self._made_s = budget, door, take, made_s
+        self._budget, self._turn, self._take, self._made_s = budget, turn, take, made_s
         self.data = b""
         self.start = 0
         self.arrived_s = 0.0
@@ -76,27 +84,23 @@ class Held:
         self.set(b"", 0)
         self._take = _take_nothing
 
-    def wait(self, asks: object, slo_s: float) -> None:
-        """Queue at the door, unless it is queued already.
-
-        Args:
-            asks: the endpoint that the input begins with a query for, or None.
-            slo_s: its SLO; infinite if there is none.
-        """
+    def wait(self, asks: Asked | None) -> None:
+        """Queue for its turn, unless it is queued already. ``asks``: what the input begins with a query for; None if
+        it is not known to be a query."""
         if self.waits:
             return
         self.waits = True
-        self.asks, self.patience_s = asks, slo_s * PATIENCE_SHARE_OF_SLO
+        self.asks, self.patience_s = asks, _NEVER_S if asks is None else asks.slo_s * PATIENCE_SHARE_OF_SLO
         if self.is_rest:
-            self._door.wait_again(self)
+            self._turn.wait_behind(self)
         else:
-            self._door.wait(self)
+            self._turn.wait(self)
 
     def enter(self, *, is_late: bool) -> None:
         self.waits = False
         data, start = self.data, self.start
         self.set(b"", 0)
-        self.is_late = is_late
+        self.is_late = is_late or (self.is_rest and self._turn.now_s() - self.arrived_s > self.patience_s)
         self.asks = None  # it would keep a removed application in memory
         self._take(data, start)
         self.is_late = False

@@ -15,6 +15,8 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 MAX_UNREAD_BYTES = MAX_HELD_BYTES // 2
 # A waiting request holds this much in addition to its body.
 HELD_BYTES_PER_REQUEST = 4 * 1024
+# A row of a request with several takes this much while it waits for its output: its query, and its work in a queue.
+HELD_BYTES_PER_ROW = 1024
 # A piece of feedback that was read takes this much in addition to its text, until it is learned.
 HELD_BYTES_PER_FEEDBACK = 512
 # While this many pieces of feedback are being read or learned, further ones wait, unread: two seconds of work for most
@@ -22,8 +24,8 @@ HELD_BYTES_PER_FEEDBACK = 512
 MAX_UNLEARNED = 8_000
 # A body up to this size is read at once, which takes a millisecond at worst; a longer one is read in steps.
 DIRECT_BODY_BYTES = 16 * 1024
-# Long work may hold the loop for this long before other events get their turn.
-SLICE_S = 0.002
+# Long bodies that are read at once, each of another application: reading one may take several times its memory.
+MAX_LARGE_JOBS = 4
 # Bound of the answer to a batch, which is put together in one piece.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 # A smaller answer is written without checking the memory that others hold: the kernel's own buffers are as large.
@@ -48,7 +50,7 @@ GIVES_WAY_AFTER_S = 1.0
 # Then a request that is still arriving gives way, too, after this time and what its body had for each byte: more than
 # a slow line needs. So a new client waits for this long at most, even if others hold all connections with half a
 # request and send a byte now and then; to hold 10,000 they would have to send 300 MB a second.
-ARRIVES_WITHIN_S, ARRIVES_BYTES_PER_S = 5.0, 32 * 1024
+ARRIVES_WITHIN_S, ARRIVES_BYTES_PER_S = 1.5, 32 * 1024
 # Connections that have not finished their TLS handshake may take this share of the bound: a client that connects and
 # stays silent must not keep others out.
 HANDSHAKES_SHARE = 0.25

@@ -38,7 +38,7 @@ class Listener:
             self._port.max_connections = min(self._port.max_connections, limits.MAX_TLS_CONNECTIONS)
             share = int(self._port.max_connections * limits.HANDSHAKES_SHARE)
             most = min(max(share, limits.MIN_HANDSHAKES), MAX_HANDSHAKES)
-            self._handshakes = Handshakes(context, self._loop.call_soon, most)
+            self._handshakes = Handshakes(context, self._port.turn, most)
         self._handshakes.context = context
 
     async def _accept(self) -> None:

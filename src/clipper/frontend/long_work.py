@@ -1,11 +1,10 @@
 """Work on requests that takes too long for one turn of the loop: done in steps, between the loop's other events."""
 
 import logging
-import time
 from collections import deque
-from collections.abc import Callable, Generator, MutableMapping
+from collections.abc import Generator, MutableMapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from clipper.frontend import limits
@@ -13,6 +12,7 @@ from clipper.frontend.budget import Budget
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.feedback_line import MAX_WAIT_S, FeedbackLine
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.turn_budget import Backlog, TurnBudget
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ def done(steps: Generator[None, None, T]) -> T:
 class Job:
     """A request's long work; its exchange's ``started``."""
 
-    __slots__ = ("_work", "exchange", "has_ended", "held_bytes", "is_large", "line", "pieces", "steps")
+    __slots__ = ("_work", "exchange", "has_begun", "has_ended", "held_bytes", "is_large", "line", "pieces", "steps")
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Job:
         self.is_large = is_large
         self.line = line
         self.pieces = pieces
-        self.has_ended = False
+        self.has_begun = self.has_ended = False
 
     def cancel(self) -> None:
         """The client has disconnected: stop."""
@@ -87,37 +87,30 @@ class FeedbackLines:
 
 
 class LongWork:
-    """Does jobs for a slice of time in each turn of the loop, however many there are.
+    """Does jobs in visits of the turn's budget, however many there are.
 
-    Jobs on large bodies run one after another, since each may take several times its body's memory. Small jobs take
-    turns with them, so that they do not wait for the large ones.
+    Jobs of each application have a line of their own, and so have those on large bodies: an application's are done one
+    after another, and only a few of all are under way, since each may take several times its body's memory.
 
     Feedback waits, unread, while as much as can be learned soon is still to be learned: see ``FeedbackLine``. What was
     read takes ten times the memory of its text.
     """
 
-    def __init__(
-        self,
-        call_soon: Callable[[Callable[[], None]], Any],
-        now_s: Callable[[], float],
-        budget: Budget,
-        refused: MutableMapping[str, int],
-    ) -> None:
+    def __init__(self, turn: TurnBudget, budget: Budget, refused: MutableMapping[str, int]) -> None:
         """``refused`` counts refused requests by error code."""
-        self._call_soon = call_soon
-        self._now_s = now_s
+        self._turn = turn
+        self._now_s = turn.now_s
         self._refused = refused
         self.budget = budget
-        self._small: deque[Job] = deque()
-        self._large: deque[Job] = deque()
+        # By the line of feedback that they are of, or by whose queries they are and whether they are large.
+        self._backlogs: dict[object, Backlog[Job]] = {}
+        # Large jobs that have begun.
+        self._large = 0
         # As long as an endpoint has them: one that takes another's place goes on with what was measured.
         self._of_applications: WeakValueDictionary[str, FeedbackLines] = WeakValueDictionary()
         # Those in which somebody may wait.
         self._lines: set[FeedbackLine[Job]] = set()
         self._unread_bytes = 0
-        self._end_s = 0.0
-        self._is_due = False
-        self._is_larges_turn = False
 
     def lines_of(self, application: str) -> FeedbackLines:
         """Return the lines of an application's feedback, by its name."""
@@ -133,8 +126,9 @@ class LongWork:
         steps: Steps,
         line: FeedbackLine[Job] | None = None,
         pieces: int = 0,
+        asks: object = None,
     ) -> None:
-        """Start a request's work: do a first slice now if this turn has time for it, and the rest in later turns.
+        """Start a request's work: do a first part now if this turn has time for it, and the rest in later turns.
 
         If the budget has no room, the request is refused.
 
@@ -144,6 +138,7 @@ class LongWork:
             steps: answers the exchange, or starts what answers it.
             line: in which it waits, if it brings feedback.
             pieces: the most pieces of feedback that the body may hold.
+            asks: the endpoint whose work is done one after another; other endpoints' has time of its own.
         """
         held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST
         if not self.budget.has_room(held_bytes):
@@ -161,7 +156,7 @@ class LongWork:
             self._lines.add(line)
             self._unread_bytes += held_bytes
         else:
-            self._enqueue(job)
+            self._enqueue(job, asks)
 
     def take(self, line: FeedbackLine[Job], pieces: int) -> Unlearned:
         """Feedback that was read is learned from now on."""
@@ -175,8 +170,9 @@ class LongWork:
         taken.line.learned(taken.pieces, taken.taken_s, now_s)
         self._let_in(taken.line, now_s)
 
-    def refuse_overdue(self) -> None:
-        """Refuse feedback that has waited for too long."""
+    def sweep(self) -> None:
+        """Refuse feedback that has waited for too long, and forget what is done. Called once a second."""
+        self._backlogs = {name: backlog for name, backlog in self._backlogs.items() if backlog.items}
         for line in list(self._lines):
             for job in line.overdue(self._now_s()):
                 self._unread_bytes -= job.held_bytes
@@ -206,6 +202,10 @@ class LongWork:
         job.has_ended = True
         self.budget.held_bytes -= job.held_bytes
         job.steps.close()
+        if job.is_large and job.has_begun:
+            self._large -= 1
+            for backlog in self._backlogs.values():
+                backlog.go_on()
 
     def _refuse(self, exchange: Exchange, cause: str) -> None:
         self._refused["overloaded"] = self._refused.get("overloaded", 0) + 1
@@ -214,37 +214,37 @@ class LongWork:
     def _let_in(self, line: FeedbackLine[Job], now_s: float) -> None:
         while (job := line.next(now_s)) is not None:
             self._unread_bytes -= job.held_bytes
-            self._enqueue(job)
+            self._enqueue(job, None)
 
-    def _enqueue(self, job: Job) -> None:
+    def _enqueue(self, job: Job, asks: object) -> None:
+        name: object = (asks, job.is_large)
         if job.line is not None:
+            name = job.line
             job.line.take(job.pieces, self._now_s())
-        (self._large if job.is_large else self._small).append(job)
-        if not self._is_due:
-            self._work(time.perf_counter() + limits.SLICE_S)
+        backlog = self._backlogs.get(name)
+        if backlog is None:
+            items: deque[Job] = deque()
+            # Feedback is behind queries.
+            queries = None if job.line is not None else name
+            backlog = Backlog(self._turn, self._do, items, asks=queries, may_go_on=lambda: self._may_go_on(items[0]))
+            self._backlogs[name] = backlog
+        backlog.begin(job)
 
-    def _work(self, end_s: float) -> None:
-        # Jobs that begin later in this turn wait for the next one.
-        self._is_due = True
-        self._call_soon(self._next_turn)
-        while (self._small or self._large) and time.perf_counter() < end_s:
-            self._is_larges_turn = bool(self._large) and not (self._is_larges_turn and self._small)
-            queue = self._large if self._is_larges_turn else self._small
-            self._do(queue[0], end_s)
-            if queue[0].has_ended:
-                queue.popleft()
+    def _may_go_on(self, job: Job) -> bool:
+        return job.has_begun or job.has_ended or not job.is_large or self._large < limits.MAX_LARGE_JOBS
 
-    def _next_turn(self) -> None:
-        self._is_due = False
-        if self._small or self._large:
-            self._work(time.perf_counter() + limits.SLICE_S)
-
-    def _do(self, job: Job, end_s: float) -> None:
+    def _do(self, job: Job, end_s: float) -> bool:
+        """Do some of a job; return whether it has ended."""
+        if job.has_ended:
+            return True
+        self._large += job.is_large and not job.has_begun
+        job.has_begun = True
         try:
-            for _ in () if job.has_ended else job.steps:
-                if time.perf_counter() >= end_s:
-                    return
+            for _ in job.steps:
+                if self._now_s() >= end_s:
+                    return False
         except Exception:  # a bug costs one request, as in the connection
             log.exception("failed to handle a request")
             job.exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
         self.drop(job)
+        return True

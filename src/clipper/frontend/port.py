@@ -1,4 +1,4 @@
-"""What the connections to a query port share: endpoints and known heads, the memory budget, the clock and the door."""
+"""What the connections to a query port share: endpoints and known heads, the budgets, and the clock."""
 
 import asyncio
 import select
@@ -10,7 +10,6 @@ from clipper.frontend import limits, responses
 from clipper.frontend.budget import Budget, Untaken
 from clipper.frontend.clients import Guarded
 from clipper.frontend.cross_origin import Origins
-from clipper.frontend.door import Door
 from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.giving_way import GivingWay
 from clipper.frontend.heads import Head, Headers, ids_of, path_of, without_varying
@@ -18,12 +17,14 @@ from clipper.frontend.inference.errors import error_json
 from clipper.frontend.long_work import LongWork
 from clipper.telemetry.request_note import RequestNote, read_request_id
 from clipper.telemetry.watch import Watch
+from clipper.turn_budget import TurnBudget
 
 _ACTIONS = {b"predict", b"observe", b"update"}
 # The status of a request whose client has left, as nginx logs it.
 LEFT = "499"
 # Of gRPC.
 HEALTH_SERVICE = b"/grpc.health.v1.Health/"
+NEVER_S = float("inf")
 NO_HEADERS: Headers = []
 NO_IDS: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
 
@@ -61,6 +62,7 @@ class Member(Protocol):
         untaken: the answers that its client has not read.
         is_going: whether it was cut off and is not lost yet.
         gives_way_from_s: see ``giving_way``; None also while the client has not read a refusal, or all of an answer.
+        arrives_from_s: since when a request has been arriving that holds memory; None if none does.
     """
 
     transport: asyncio.Transport
@@ -73,9 +75,15 @@ class Member(Protocol):
     @property
     def gives_way_from_s(self) -> float | None: ...
 
+    @property
+    def arrives_from_s(self) -> float | None: ...
+
     def sweep(self, sweeps: int) -> None: ...
 
     def give_way(self) -> None: ...
+
+    def stop_arriving(self) -> None:
+        """Refuse the request that has been arriving for the longest: memory is short."""
 
     def cut_off(self) -> None: ...
 
@@ -104,8 +112,7 @@ class Port:
         budget: the memory that requests hold.
         work: runs work that takes too long for one turn.
         now_s: the loop's clock.
-        give_out: sends the batches of the queries so far; see ``Door``.
-        door: where requests wait while the worker has no time to take them in.
+        turn: the time of the loop's turns, for which requests wait while the worker has none.
         refused: number of refused requests that no application saw, by error code; endpoints count theirs here, too.
         freed_large_body: whether a large body was dropped since the last sweep, which then frees its memory.
         sweeps: number of sweeps since the start, one a second: a clock that is free to read.
@@ -130,7 +137,8 @@ class Port:
         self.members: dict[Member, None] = {}
         # Those of them that were told to end, and the others in the order in which they are.
         self._leaving: set[Member] = set()
-        self._giving_way: GivingWay[Member] = GivingWay()
+        self._giving_way = GivingWay[Member](self.members, lambda member: member.gives_way_from_s)
+        self._arriving = GivingWay[Member](self.members, lambda member: member.arrives_from_s)
         self.max_connections = max_connections
         self.coming = 0
         self.on_leaving: Callable[[], None] = lambda: None
@@ -138,11 +146,11 @@ class Port:
         # If a watch may want to know of any request, none may be found here.
         self.plain_heads = {} if watch is not None and watch.most else self.known_heads
         self.budget = Budget()
+        self.budget.make_room = self._stop_arriving
         self.refused: Counter[str] = Counter()
         self.now_s = loop.time
-        self.work = LongWork(loop.call_soon, self.now_s, self.budget, self.refused)
-        self.give_out = give_out
-        self.door = Door(loop.call_soon, self.now_s, give_out)
+        self.turn = TurnBudget(loop.call_soon, self.now_s, give_out)
+        self.work = LongWork(self.turn, self.budget, self.refused)
         self.freed_large_body = False
         self.sweeps = 0
         self.is_draining = False
@@ -168,7 +176,7 @@ class Port:
             self._replace(path, None)
         for path, endpoint in endpoints.items():
             self._replace(path, endpoint)
-        self.door.set_slo(min(self._slos, default=1.0))
+        self.turn.set_slo(min(self._slos, default=1.0))
 
     def _replace(self, path: bytes, endpoint: Endpoint | Guarded | None) -> None:
         before = self._endpoints.pop(path, None)
@@ -206,11 +214,11 @@ class Port:
         self.known_heads.clear()
 
     def known(self, data: bytes, start: int) -> Endpoint | None:
-        """Return the endpoint of a request that begins at ``start``, if its head is known."""
+        """Return the endpoint of a query that begins at ``start``, if its head is known."""
         end = data.find(b"\r\n\r\n", start) + 4
         head = data[start:end] if end > start else b""  # see ``Connection._take``
         known = self.known_heads.get(head) or self.known_heads.get(without_varying(head)[0])
-        return None if known is None else known[0]
+        return None if known is None or known[0].slo_s == NEVER_S else known[0]
 
     # -- notes -------------------------------------------------------------------------------------------
 
@@ -306,15 +314,16 @@ class Port:
         self.members[connection] = None
         return has_room
 
-    def make_room(self, most: int) -> int:
-        """Let up to ``most`` idle connections give way; return how many did.
+    def make_room(self, most: int, giving_way: "GivingWay[Member] | None" = None) -> int:
+        """Let up to ``most`` idle connections give way, of all or of some; return how many did.
 
         At most ``MAX_REFUSED_AT_ONCE`` are on their way out at a time, since they have their descriptors until then.
         """
         count, now_s = 0, self.now_s()
-        self._giving_way.look(self.members, self.sweeps)
+        giving_way = giving_way or self._giving_way
+        giving_way.look(self.sweeps)
         while count < most and len(self._leaving) < limits.MAX_REFUSED_AT_ONCE:
-            idle = self._giving_way.next(now_s)
+            idle = giving_way.next(now_s)
             if idle is None:
                 break
             if idle in self.members and idle not in self._leaving and not _has_input(idle.transport):
@@ -322,6 +331,15 @@ class Port:
                 idle.give_way()
                 count += 1
         return count
+
+    def _stop_arriving(self) -> bool:
+        """Memory is short: refuse the request that has been arriving for the longest. Return whether there was one."""
+        self._arriving.look(self.sweeps)
+        connection = self._arriving.next(self.now_s())
+        if connection is None:
+            return False
+        connection.stop_arriving()
+        return True
 
     def remove(self, connection: Member) -> None:
         self.members.pop(connection, None)

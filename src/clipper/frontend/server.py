@@ -8,8 +8,9 @@ from typing import cast
 from clipper.frontend import limits
 from clipper.frontend.connection import Connection
 from clipper.frontend.listener import Listener
-from clipper.frontend.port import Port
+from clipper.frontend.port import Member, Port
 from clipper.malloc import give_back_freed
+from clipper.turn_budget import Backlog
 
 
 class QueryServer:
@@ -28,6 +29,8 @@ class QueryServer:
         self._http = Listener(port, lambda: cast(asyncio.Protocol, Connection(port)))
         self._listeners = [self._http]
         self._sweeper: asyncio.TimerHandle | None = None
+        # Connections whose timeouts are looked at: thousands take some of the time of many turns.
+        self._swept = Backlog[Member](port.turn, self._sweep_one)
 
     async def listen(self, bound: socket.socket) -> None:
         """Start to accept connections of HTTP/1.1 on a bound socket."""
@@ -71,18 +74,24 @@ class QueryServer:
             self._sweeper.cancel()
         return left
 
+    def _sweep_one(self, connection: Member, end_s: float) -> bool:
+        if connection in self.port.members:
+            connection.sweep(self.port.sweeps)
+        return True
+
     def _sweep(self) -> None:
         port = self.port
         port.sweeps += 1
         port.coming = 0
-        for connection in list(port.members):
-            connection.sweep(port.sweeps)
+        if not self._swept.items:
+            self._swept.items.extend(port.members)
+            self._swept.go_on()
         if port.is_full:
             # No listener accepts, so no new connection asks for room.
             port.make_room(limits.MAX_REFUSED_AT_ONCE)
         for listener in self._listeners:
             listener.sweep()
-        port.work.refuse_overdue()
+        port.work.sweep()
         if port.freed_large_body:
             port.freed_large_body = False
             give_back_freed()

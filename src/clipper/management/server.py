@@ -20,6 +20,7 @@ from clipper.management.gate import Gate
 from clipper.management.statuses import bare_answer
 from clipper.tls.handshakes import Handshakes
 from clipper.tls.transport import TlsTransport
+from clipper.turn_budget import TurnBudget
 
 # An operator's tools hold a few connections.
 MAX_CONNECTIONS = 256
@@ -254,7 +255,8 @@ class ManagementServer(uvicorn.Server):
             return connection
         if self._handshakes is None:
             # As many as connections, whose bounds also cover handshakes.
-            self._handshakes = Handshakes(self._tls, asyncio.get_running_loop().call_soon)
+            turn = TurnBudget(asyncio.get_running_loop().call_soon, time.monotonic)
+            self._handshakes = Handshakes(self._tls, turn)
         return TlsTransport(connection, self._handshakes)
 
     @contextlib.contextmanager

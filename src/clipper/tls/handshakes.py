@@ -1,20 +1,18 @@
 """The TLS handshakes of a port: taken in turns, and bounded in number and time.
 
 A handshake costs the server about a millisecond, and anyone who reaches the port can begin any number of them. So those
-with something to do wait in one line, and each turn of the event loop does a part of it: other requests come between.
+with something to do wait in one line, which has a share of the time of each turn of the event loop.
 If there are too many, those that wait for their clients are dropped first: honest clients hardly keep them waiting.
 """
 
 import logging
 import ssl
-import time
-from collections.abc import Callable
 from typing import Protocol
+
+from clipper.turn_budget import Backlog, TurnBudget
 
 log = logging.getLogger(__name__)
 
-# How long handshakes may hold the event loop between its other events; one of them may take longer than that.
-SLICE_S = 0.002
 # Handshakes under way at once. One that has begun takes some ten KB, and honest ones are done in milliseconds.
 MAX_HANDSHAKES = 1000
 # Counted from when a connection is accepted. Across the world three round trips take a second.
@@ -35,20 +33,16 @@ class Handshakes:
     Attributes:
         context: for new connections; it may be replaced at any time.
         failed: how many have failed.
+        turn: the time of the event loop's turns.
     """
 
-    def __init__(
-        self,
-        context: ssl.SSLContext,
-        call_soon: Callable[[Callable[[], None]], object],
-        most: int = MAX_HANDSHAKES,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, context: ssl.SSLContext, turn: TurnBudget, most: int = MAX_HANDSHAKES) -> None:
         self.context = context
         self.failed = 0
-        self.call_soon = call_soon
+        self.turn = turn
+        self._clock = turn.now_s
         self._most = most
-        self._clock = clock
+        self._line = Backlog[Handshake](turn, self._shake)
         # When each handshake began: of those that wait for their client, in the order in which they last did something,
         # and of those in the line, in the order in which they joined it.
         self._waiting: dict[Handshake, float] = {}
@@ -70,9 +64,8 @@ class Handshakes:
         began_s = self._waiting.pop(handshake, None)
         if began_s is None:
             return
-        if not self._due:
-            self.call_soon(self._run)
         self._due[handshake] = began_s
+        self._line.add(handshake)
 
     def end(self, handshake: Handshake) -> None:
         """Forget a handshake that is done or whose connection is gone."""
@@ -101,14 +94,9 @@ class Handshakes:
         self.fail(handshake, why)
         handshake.give_up()
 
-    def _run(self) -> None:
-        end_s = self._clock() + SLICE_S
-        while self._due:
-            handshake, began_s = next(iter(self._due.items()))
-            del self._due[handshake]
+    def _shake(self, handshake: Handshake, end_s: float) -> bool:
+        began_s = self._due.pop(handshake, None)
+        if began_s is not None:
             self._waiting[handshake] = began_s
             handshake.shake()
-            if self._clock() >= end_s:
-                break
-        if self._due:
-            self.call_soon(self._run)
+        return True

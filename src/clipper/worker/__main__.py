@@ -56,7 +56,7 @@ async def _run(config: WorkerConfig, max_connections: int) -> int:
     loop = asyncio.get_running_loop()
     kept = KeptSnapshot(Path(config.kept), worker.answer) if config.kept else None
     before = None if kept is None else kept.read()
-    control = ControlServer(worker.answer if kept is None else kept.answer, epoch_of(before))
+    control = ControlServer(worker.answer if kept is None else kept.answer, epoch_of(before), worker.turn)
     await control.listen(parse_address(config.control), identity)
     keeping = None if kept is None else loop.create_task(kept.run())
     loop.add_signal_handler(signal.SIGTERM, stop.set)

@@ -19,6 +19,7 @@ from clipper.errors import ClipperError
 from clipper.selection.application import Application
 from clipper.selection.learner import ASK_TIMEOUT_S, Learner
 from clipper.selection.query_ids import QueryIds
+from clipper.turn_budget import TurnBudget
 from clipper.worker.forwarder import MAX_ASKING_COMMANDS, MAX_COMMANDS, Forwarder
 from clipper.worker.slices import Slices
 
@@ -42,7 +43,7 @@ ENDED_PER_STEP = 500
 class FeedbackRouter:
     """Knows the workers by their instances. A query's id contains the instance that answered it."""
 
-    def __init__(self, instance: int, identity: IdentityFile | None = None) -> None:
+    def __init__(self, instance: int, turn: TurnBudget, identity: IdentityFile | None = None) -> None:
         """``identity``: what this worker shows to those that listen on TCP."""
         self._instance = instance
         self._identity = identity
@@ -51,7 +52,7 @@ class FeedbackRouter:
         # By peer, and by whether models may have to be asked first, which takes up to ``ASK_TIMEOUT_S``.
         self._forwarders: dict[tuple[int, bool], Forwarder] = {}
         self._under_way = 0
-        self._slices = Slices(lambda: self._under_way < MAX_UNDER_WAY)
+        self._slices = Slices(lambda: self._under_way < MAX_UNDER_WAY, turn)
         self._beginning = asyncio.Semaphore(MAX_BEGINNING)
         # Else each piece of feedback would keep a copy of the context variables.
         self._no_variables = Context()

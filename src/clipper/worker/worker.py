@@ -114,6 +114,7 @@ class Worker:
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64), self._watch, config.node)
         origins = Origins(config.allowed_origins) if config.allowed_origins else None
         self._port = Port(max_connections, self._predictor.end_turn, origins, self._watch)
+        self.turn = self._port.turn
         self._server = QueryServer(self._port)
         # This imports the library of HTTP/2, which must be in memory before gc.freeze().
         self._rpc = open_rpc_server(self._port) if config.grpc_port else None
@@ -155,7 +156,7 @@ class Worker:
             decisions=self._decisions,
             watch=self._watch,
         )
-        self._router = FeedbackRouter(config.instance, identity)
+        self._router = FeedbackRouter(config.instance, self.turn, identity)
         self._applications: dict[str, Application] = {}
         self._readiness = Readiness(self._applications.values(), config.ready_when == "all")
         self._synchronizer = Synchronizer(

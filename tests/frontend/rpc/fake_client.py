@@ -20,12 +20,12 @@ from rpc_messages import INFER, raw_request
 
 from clipper.frontend import limits
 from clipper.frontend.clients import Clients
-from clipper.frontend.door import Door
 from clipper.frontend.port import Port
 from clipper.frontend.readiness import Readiness
 from clipper.frontend.rpc.server import RpcServer
 from clipper.frontend.rpc.service import Services
 from clipper.selection.source import NO_SOURCE
+from clipper.turn_budget import TurnBudget
 from clipper.types import InputType
 
 OWN = InputType.parse("float32[4]")
@@ -132,10 +132,10 @@ def serving(
     readiness: Readiness | None = None,
 ) -> RpcServer:
     port = Port(max_connections=max_connections)
-    # Time stands still, or the doors would close on what a test sends without a turn of the loop.
+    # Time stands still, or what a test sends without a turn of the loop would wait.
     now_s = port.now_s()
     port.now_s = lambda: now_s
-    port.door = Door(asyncio.get_running_loop().call_soon, port.now_s, lambda: None)
+    port.turn = TurnBudget(asyncio.get_running_loop().call_soon, port.now_s)
     server = RpcServer(port)
     clients = Clients(0, port.count_refused, port.now_s)
     own = cast(Any, application or Answering(OWN, None, output))

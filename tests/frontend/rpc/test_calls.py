@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 
 from clipper.errors import WrongInput
-from clipper.frontend.door import Door
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port
 from clipper.frontend.rpc.calls import Call
 from clipper.frontend.rpc.statuses import Refused
+from clipper.turn_budget import TurnBudget
 
 
 class Started:
@@ -144,10 +144,10 @@ def test_a_client_that_leaves_has_what_it_asked_cancelled() -> None:
     run(test)
 
 
-def test_one_that_leaves_at_the_door_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_leaves_before_its_turn_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting: list[Call] = []
-    monkeypatch.setattr(Door, "wait", lambda _, visitor: waiting.append(visitor))
-    monkeypatch.setattr(Door, "opens", lambda *_: False)
+    monkeypatch.setattr(TurnBudget, "wait", lambda _, visitor: waiting.append(visitor))
+    monkeypatch.setattr(TurnBudget, "is_open", lambda *_: False)
 
     async def test(port: Port, caller: Caller) -> None:
         asked = []
@@ -167,8 +167,8 @@ def test_one_that_leaves_at_the_door_asks_nothing(monkeypatch: pytest.MonkeyPatc
     run(test)
 
 
-def test_there_is_no_room_to_wait_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Door, "opens", lambda *_: False)
+def test_there_is_no_room_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TurnBudget, "is_open", lambda *_: False)
 
     async def test(port: Port, caller: Caller) -> None:
         port.budget.bound_bytes = 99

@@ -1,16 +1,19 @@
-"""Connections of gRPC before their door: what they may take of a turn of the worker's loop, and who waits for whom."""
+"""Connections of gRPC that wait for their turn: what they may take of a turn of the loop, and who waits for whom."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from fake_client import ASKED, FakeClient, data, headers_of, run, serving
+from fake_client import ASKED, FakeClient, Later, data, headers_of, run, serving
 from http2 import message_frame
 
-from clipper.frontend.door import LONGEST_TURN_S, Door
 from clipper.frontend.rpc import bounds
 from clipper.frontend.rpc.calls import Call
+from clipper.frontend.rpc.service import METHODS
+from clipper.selection.source import NO_SOURCE
+from clipper.turn_budget import LONGEST_TURN_S, VISIT_S, TurnBudget
 
 LOOK_S = 20e-6
 
@@ -18,12 +21,12 @@ LOOK_S = 20e-6
 class Busy:
     """A worker whose loop the test turns. Each look at the clock takes time, and a call looks at it."""
 
-    def __init__(self) -> None:
+    def __init__(self, application: Any = None) -> None:
         self.now_s = 1000.0
-        self.server = serving()
+        self.server = serving(application=application)
         self.server.port.now_s = self._look
         self.soon: deque[Callable[[], None]] = deque()
-        self.server.door = Door(self.soon.append, self._look, lambda: None)
+        self.server.port.turn = TurnBudget(self.soon.append, self._look)
 
     def _look(self) -> float:
         self.now_s += LOOK_S
@@ -68,9 +71,10 @@ def test_all_connections_together_take_the_time_of_one_turn() -> None:
         for client in clients:
             send_calls(client, 200)
         begun = busy.calls
-        assert 0 < begun < 1000, "what comes while nobody waits is taken in at once, until the door closes"
+        assert 0 < begun < 1000, "what comes while nobody waits is taken in at once, until its time is over"
         most_s = max(busy.turn() for _ in range(20))
-        assert most_s < LONGEST_TURN_S + 2 * bounds.VISIT_S
+        # A visit that has begun is not cut off: one to what has just come, and one to what was left.
+        assert most_s < LONGEST_TURN_S + 4 * VISIT_S
         assert begun < busy.calls < 50 * 200
         busy.settle()
         await asyncio.sleep(0)
@@ -117,7 +121,8 @@ def test_a_calls_time_begins_when_it_was_read(monkeypatch: pytest.MonkeyPatch) -
     async def test() -> None:
         busy = Busy()
         client = busy.client()
-        busy.server.door.opens(busy.now_s)
+        busy.now_s += 1.0
+        busy.server.port.turn.is_open(busy.now_s)
         busy.now_s += 1.0
         read_s = busy.now_s
         client.send(client.headers(1, headers_of(grpc_timeout="3S")), data(message_frame(ASKED), 1, is_last=True))
@@ -157,6 +162,35 @@ def test_input_that_costs_much_is_handled_in_pieces_that_take_a_visit() -> None:
             if busy.calls > before:
                 times_s.append(took_s)
         assert len(times_s) > 3
-        assert max(times_s[1:]) <= 3 * bounds.VISIT_S, "a visit, and the answers to the calls before"
+        assert max(times_s[1:]) <= 3 * VISIT_S, "a visit, and the answers to the calls before"
+
+    run(test)
+
+
+def test_a_streams_further_messages_wait_for_the_loops_next_turns() -> None:
+    # Each is refused at once, so nothing but the turn's budget holds the next one up.
+    async def test() -> None:
+        application = Later()
+        busy = Busy(application)
+        greedy = [busy.client() for _ in range(3)]
+        invalid = message_frame(b"\xff\xff")
+        for client in greedy:
+            for stream in (1, 3, 5):
+                client.send(client.headers(stream, headers_of(METHODS["ModelStreamInfer"].path)))
+                client.send(data(message_frame(ASKED) + invalid * 180, stream))
+        busy.settle()
+        assert len(application.waiting) == 9, "those that are invalid wait for the answer to the first"
+        for query in application.waiting:
+            query.asker.on_prediction(1, b"1.5", 1.0, NO_SOURCE)
+        refused = 9 * 180
+        turns_s = []
+        while busy.server.port.refused["malformed_request"] < refused and len(turns_s) < 10_000:
+            turns_s.append(busy.turn())
+            await asyncio.sleep(0)  # they read their answers
+        assert busy.server.port.refused["malformed_request"] == refused
+        assert max(turns_s) <= LONGEST_TURN_S + 2 * VISIT_S
+        for client in greedy:
+            client.leave()
+        assert busy.server.port.budget.held_bytes == 0
 
     run(test)

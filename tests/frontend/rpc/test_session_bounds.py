@@ -5,12 +5,12 @@ import struct
 from collections.abc import Sequence
 
 import pytest
-from fake_client import ASKED, FakeClient, Served, data, headers_of, run, serving
+from fake_client import ASKED, FakeClient, Later, Served, data, headers_of, run, serving
 from http2 import frame, message_frame
 from hyperframe.frame import Frame, GoAwayFrame, PingFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from clipper.frontend import limits
-from clipper.frontend.rpc import bounds
+from clipper.frontend.rpc import bounds, connection
 from clipper.frontend.rpc.service import METHODS, WATCH
 
 CALM, CANCEL = 11, 8
@@ -294,7 +294,7 @@ def test_calls_of_all_clients_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_input_that_takes_long_waits_for_the_loops_next_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "VISIT_S", 0.0)
+    monkeypatch.setattr(connection, "VISIT_S", 0.0)
     monkeypatch.setattr(limits, "READ_AHEAD_BYTES", 1024)
 
     async def test() -> None:
@@ -354,6 +354,68 @@ def test_connections_over_the_bound_are_told_so(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(bounds, "MAX_CONNECTIONS", 1)
         one, other = FakeClient(server), FakeClient(server)
         assert "goaway" not in (await one.answers())[0] and (await other.answers())[0]["goaway"] == [CALM]
+        other.leave()
+        # Neither an idle connection nor one with half a call keeps a new client out.
+        now_s = server.port.now_s()
+        server.port.now_s = lambda: now_s + limits.ARRIVES_WITHIN_S + 1.0
+        third = FakeClient(server)
+        third.send(third.headers(1), data(message_frame(ASKED)[:9], 1))
+        assert (await one.answers())[0]["goaway"] == [0] and "goaway" not in (await third.answers())[0]
+        one.leave()
+        server.port.now_s = lambda: now_s + 2 * limits.ARRIVES_WITHIN_S + 2.0
+        server.port.sweeps += 1
+        fourth = FakeClient(server)
+        answers = await third.answers()
+        assert answers[1]["clipper-error"] == "overloaded" and answers[0]["goaway"] == [0]
+        assert "goaway" not in (await fourth.answers())[0]
+        assert server.port.budget.held_bytes == 0
+
+    run(test)
+
+
+def test_calls_of_one_client_that_never_end_give_way_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_CALLS", 8)
+
+    async def test() -> None:
+        server = serving(application=Later())
+        greedy, modest = FakeClient(server), FakeClient(server)
+        greedy.send(*(greedy.headers(stream) for stream in range(1, 15, 2)))
+        modest.send(modest.headers(1))
+        for stream in range(3, 9, 2):
+            modest.call(stream)
+        ended = {stream for stream, each in (await greedy.answers()).items() if "clipper-error" in each}
+        assert ended == {1, 3, 5}, "the oldest of whoever has more than a share of them"
+        assert all(each.get("grpc-status", "0") == "0" for each in (await modest.answers()).values())
+        greedy.send(greedy.headers(15))
+        assert (await greedy.answers())[15]["clipper-error"] == "overloaded" and server.counts.open == 8
+        for client in (greedy, modest):
+            client.leave()
+
+    run(test)
+
+
+def test_messages_that_never_end_make_room_in_memory() -> None:
+    async def test() -> None:
+        server = serving()
+        server.port.budget.bound_bytes = 100_000
+        greedy = [FakeClient(server) for _ in range(3)]
+        size_bytes = 60_000
+        whole = message_frame(bytes(size_bytes))
+        for number, client in enumerate(greedy):
+            # The last one's message is there, but its end is not.
+            parts = [whole[start : start + 16_000] for start in range(0, len(whole), 16_000)]
+            client.send(client.headers(1), *(data(part, 1) for part in (parts if number == 2 else parts[:-1])))
+            server.port.sweeps += 1
+        assert server.port.budget.held_bytes <= 100_000
+        errors = [(await client.answers()).get(1, {}).get("clipper-error") for client in greedy]
+        assert errors == ["overloaded", "overloaded", None]
+        modest = FakeClient(server)
+        server.port.budget.bound_bytes = size_bytes + 100
+        modest.call(1)
+        assert (await modest.answers())[1]["grpc-status"] == "0"
+        for client in [*greedy, modest]:
+            client.leave()
+        assert server.port.budget.held_bytes == 0
 
     run(test)
 

@@ -96,7 +96,8 @@ class Infer:
             return
         try:
             if framing.encoding:
-                self.work.begin(exchange, len(body), self._inflate_then_answer(exchange, body, arrived_s, call))
+                steps = self._inflate_then_answer(exchange, body, arrived_s, call)
+                self.work.begin(exchange, len(body), steps, asks=self)
                 return
             json_bytes = framing.json_bytes_of(body)
             plan = self._known_plan(body, json_bytes)
@@ -109,7 +110,7 @@ class Infer:
                 self.ask_one(exchange, request.rows[0], request.features[0], plan, call.version, arrived_s)
             else:
                 steps = self._answer_in_steps(exchange, body, json_bytes, plan, arrived_s, call.version)
-                self.work.begin(exchange, len(body), steps)
+                self.work.begin(exchange, len(body), steps, asks=self)
         except ClipperError as error:
             self.refuse(exchange, error)
 
@@ -239,7 +240,7 @@ class Infer:
             else:
                 exchange.respond(response)
 
-        self.work.begin(exchange, output_bytes, respond())
+        self.work.begin(exchange, output_bytes, respond(), asks=self)
 
 
 def _response(exchange: Exchange, encoded: Encoded) -> bytes:

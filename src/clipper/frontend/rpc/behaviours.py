@@ -4,7 +4,7 @@ from collections import deque
 from typing import Protocol
 
 from clipper.errors import ClipperError, MalformedRequest, Overloaded
-from clipper.frontend.budget import Budget
+from clipper.frontend.budget import NO_ROOM, Budget
 from clipper.frontend.port import Port
 from clipper.frontend.rpc import bounds
 from clipper.frontend.rpc.calls import Call, Caller
@@ -13,6 +13,7 @@ from clipper.frontend.rpc.service import METHODS, WATCH, Services, Unary
 from clipper.frontend.rpc.statuses import Refused
 from clipper.frontend.rpc.stream import Stream
 from clipper.frontend.rpc.wire import decode, delimited, encode
+from clipper.turn_budget import Backlog
 
 STREAM_INFER = METHODS["ModelStreamInfer"].path
 
@@ -53,6 +54,10 @@ class Single:
         shared.counts.open += 1
         shared.counts.arriving[self] = None
 
+    @property
+    def held_bytes(self) -> int:
+        return 0 if self._message is None else len(self._message.data)
+
     def take(self, message: Message) -> None:
         if self._message is not None:
             raise MalformedRequest("the call has more than one message: expected one")
@@ -66,18 +71,19 @@ class Single:
         self._drop()
         return message
 
-    def make_room(self) -> bool:
-        """End a call whose message has been on its way for a while; return whether it has been."""
-        if self._shared.port.sweeps - self._began_sweep < bounds.SLOW_MESSAGE_SWEEPS:
+    def make_room(self, share: int) -> bool:
+        """End a call whose message has been on its way for a while, or whose connection has more than its share of the
+        open calls; return whether it ended."""
+        is_slow = self._shared.port.sweeps - self._began_sweep >= bounds.SLOW_MESSAGE_SWEEPS
+        if not is_slow and self._stream.open_calls <= share:
             return False
         self._stream.fail(Overloaded("too many calls are open, and this one's message is slow: try again in a moment"))
         return True
 
     def _drop(self) -> None:
         self._shared.counts.arriving.pop(self, None)
-        if self._message is not None:
-            self._shared.port.budget.held_bytes -= len(self._message.data)
-            self._message = None
+        self._shared.port.budget.held_bytes -= self.held_bytes
+        self._message = None
 
     def leave(self) -> None:
         self._shared.counts.open -= 1
@@ -151,19 +157,25 @@ class Watch(Single):
 
 
 class Conversation:
-    """A stream of messages, each of which is answered before the next one is read."""
+    """A stream of messages, each of which is answered before the next one is asked.
+
+    Messages are asked at once while the turn has time. Without this bound, a stream that is answered would have all
+    that wait asked at once, up to the first that is not refused.
+    """
 
     may_be_quiet = True
 
-    def __init__(self, stream: Stream, shared: Shared) -> None:
+    def __init__(self, stream: Stream, shared: Shared, later: "Backlog[Conversation]") -> None:
+        """``later``: those of one connection whose next message waits for a turn."""
         self._stream = stream
         self._shared = shared
+        self._later = later
         # Of ModelStreamInfer an error is an answer. Of others it ends the stream.
         self._is_infer = stream.head.path == STREAM_INFER
         self._waiting: deque[Message] = deque()
-        self._waiting_bytes = 0
+        self.held_bytes = 0
         self._call: Call | None = None
-        self._is_asking = self._is_answering = self._has_left = False
+        self._is_asking = self._is_answering = self._is_due = self._has_left = False
         shared.counts.open += 1
         shared.counts.streaming += 1
 
@@ -173,7 +185,7 @@ class Conversation:
 
     def take(self, message: Message) -> None:
         self._waiting.append(message)
-        self._waiting_bytes += len(message.data)
+        self.held_bytes += len(message.data)
         hold(self._shared.port.budget, len(message.data))
         self._ask()
 
@@ -190,8 +202,8 @@ class Conversation:
         self._shared.counts.open -= 1
         self._shared.counts.streaming -= 1
         self._waiting.clear()
-        self._shared.port.budget.held_bytes -= self._waiting_bytes
-        self._waiting_bytes = 0
+        self._shared.port.budget.held_bytes -= self.held_bytes
+        self.held_bytes = 0
         call = self._call
         if self._is_answering:
             self._answered()
@@ -219,28 +231,54 @@ class Conversation:
 
     def _ask(self) -> None:
         """Go on with the next message, if there is one and the client has read the answers to those before it."""
-        if self._is_asking:
+        if self._is_asking or self._is_due:
             return
+        turn = self._shared.port.turn
         self._is_asking = True
-        while self._waiting and not self._is_answering and not self._has_left and not self._stream.is_behind:
-            message = self._waiting.popleft()
-            self._waiting_bytes -= len(message.data)
-            self._shared.port.budget.held_bytes -= len(message.data)
-            self._shared.counts.in_flight += 1
-            self._is_answering = True
-            services = self._shared.services
-            try:
-                method = services.infer if self._is_infer else services.reflected
-                call = start(self._stream, self, message, self._shared, method)
-            except ClipperError as error:
-                self._stream.fail(error)
-                break
-            self._call = call if self._is_answering else None
+        while self._may_ask and turn.is_open(turn.now_s()):
+            self._ask_next()
         self._is_asking = False
+        self._is_due = self._may_ask
+        if self._is_due:
+            self._later.add(self)
+        else:
+            self._look_at_end()
+
+    def go_on(self, end_s: float) -> bool:
+        """Ask about one message that has waited for a turn; return whether no other one waits for one."""
+        self._is_asking = True
+        if self._may_ask:
+            self._ask_next()
+        self._is_asking = False
+        self._is_due = self._may_ask
+        if not self._is_due:
+            self._look_at_end()
+        return not self._is_due
+
+    def _look_at_end(self) -> None:
         if not self._has_left and not self.is_busy:
             self._stream.resume()
             if self._stream.has_ended:
                 self._stream.finish()
+
+    @property
+    def _may_ask(self) -> bool:
+        return bool(self._waiting) and not (self._is_answering or self._has_left or self._stream.is_behind)
+
+    def _ask_next(self) -> None:
+        message = self._waiting.popleft()
+        self.held_bytes -= len(message.data)
+        self._shared.port.budget.held_bytes -= len(message.data)
+        self._shared.counts.in_flight += 1
+        self._is_answering = True
+        services = self._shared.services
+        try:
+            method = services.infer if self._is_infer else services.reflected
+            call = start(self._stream, self, message, self._shared, method)
+        except ClipperError as error:
+            self._stream.fail(error)
+        else:
+            self._call = call if self._is_answering else None
 
     def _answered(self) -> None:
         self._call = None
@@ -256,7 +294,7 @@ def hold(budget: Budget, size_bytes: int) -> None:
     """
     budget.held_bytes += size_bytes
     if not budget.has_room(0):
-        raise Overloaded("too many large requests are arriving at once: try again in a moment")
+        raise Overloaded(NO_ROOM)
 
 
 def start(

@@ -1,12 +1,15 @@
 """Bounds of the gRPC port. Those of memory, time and bodies that it shares with REST are in ``frontend/limits.py``."""
 
+from clipper.turn_budget import VISIT_S
+
 # What a message may hold beside what the body of a REST request may have: names, shapes and parameters.
 MESSAGE_HEAD_BYTES = 64 * 1024
-# Connections of a worker, each 12 KB while it is idle. A client needs one for many calls.
+# Connections of a worker, each 12 KB while it is idle; for further ones idle ones give way. A client needs one for many
+# calls.
 MAX_CONNECTIONS = 2000
-# Open calls of a worker, each a few KB. If there are more, those go whose message has been on its way for longer than
-# the other time, and then further calls are refused.
-MAX_CALLS, SLOW_MESSAGE_SWEEPS = 4096, 2
+# Open calls of a worker, each a few KB. If there are more, one gives way whose message is on its way: for longer than
+# the other time, or on a connection that has more than its share of them. So many are looked at, the oldest first.
+MAX_CALLS, SLOW_MESSAGE_SWEEPS, LOOKED_AT = 4096, 2, 64
 # Those of them that are streams, which clients may keep open for as long as they like.
 MAX_STREAMING_CALLS = 1024
 # Open calls of one connection; further calls wait in the client. HTTP/2 recommends at least 100.
@@ -29,9 +32,6 @@ MAX_IDLE_FRAMES, IDLE_FRAMES_PER_CALL = 1000, 4
 SMALL_WINDOW_UPDATE_BYTES = 1024
 # Output is written in pieces of this size.
 WRITE_PIECE_BYTES = 256 * 1024
-# A connection's input is handled for this long, and at least one piece of it, before others have their turn. All
-# connections together have the time of one turn of a door.
-VISIT_S = 0.000_5
 # Input is handled in pieces of at most this size, and of such a size that one takes as long as a visit: 16 KB of small
 # calls take 3 ms, and of messages that are refused 20 ms. Calls of 150 KB cost 15 % more in pieces of 4 KB.
 READ_PIECE_BYTES, FIRST_PIECE_BYTES, LEAST_PIECE_BYTES = 16 * 1024, 2 * 1024, 256

@@ -6,11 +6,12 @@ from typing import Protocol
 
 from clipper.errors import ClipperError, Overloaded, TooLarge
 from clipper.frontend import limits, responses
-from clipper.frontend.door import PATIENCE_SHARE_OF_SLO
+from clipper.frontend.budget import NO_ROOM
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port
 from clipper.frontend.rpc.statuses import CANCELLED, FAULTS, OK, Refused, refusal, status_of
 from clipper.telemetry.request_note import RequestNote
+from clipper.turn_budget import PATIENCE_SHARE_OF_SLO
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class CallExchange(Exchange, gc=False, eq=False):
 
 
 class Call:
-    """One call: a visitor at the door, and what its exchange answers to.
+    """One call: a visitor that waits for its turn, and what its exchange answers to.
 
     Attributes:
         message: what came; it counts against the budget while it waits for its answer.
@@ -109,7 +110,7 @@ class Call:
         slo_s: float = float("inf"),
         then: Callable[[bytes], None] | None = None,
     ) -> None:
-        """Ask an endpoint, after a wait at the door if it is a query.
+        """Ask an endpoint, once it is the call's turn if it is a query.
 
         Args:
             begin: what is asked, of an exchange, when it arrived, and whether it is late. It may raise ClipperError.
@@ -125,16 +126,16 @@ class Call:
         self._exchange = CallExchange(self)
         self._exchange.note = self.note
         self._hold(len(self.message))
-        door, now_s, patience_s = self._port.door, self._port.now_s(), slo_s * PATIENCE_SHARE_OF_SLO
+        turn, now_s, patience_s = self._port.turn, self._port.now_s(), slo_s * PATIENCE_SHARE_OF_SLO
         if asks is None:
             self.enter(is_late=False)
-        elif now_s < door.closes_s or door.opens(now_s):
+        elif turn.is_open(now_s):
             self.enter(is_late=now_s - self.arrived_s > patience_s)
         elif not self._port.budget.has_room(0):
-            raise Overloaded("too many large requests are arriving at once: try again in a moment")
+            raise Overloaded(NO_ROOM)
         else:
             self.asks, self.patience_s = asks, patience_s
-            door.wait(self)
+            turn.wait(self)
 
     def enter(self, *, is_late: bool) -> None:
         exchange, begin = self._exchange, self._begin

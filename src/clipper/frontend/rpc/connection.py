@@ -1,14 +1,15 @@
 """One client's connection to the gRPC port: passes bytes between its transport and its session."""
 
 import asyncio
+from itertools import islice
 from typing import Protocol, cast
 
 from ngh2 import ErrorCode
 
 from clipper.errors import NotImplementedYet, Overloaded, Unavailable
 from clipper.frontend import limits
-from clipper.frontend.budget import Untaken
-from clipper.frontend.door import Door
+from clipper.frontend.budget import NO_ROOM, Untaken
+from clipper.frontend.giving_way import GivingWay, slow_from_s
 from clipper.frontend.held import Held
 from clipper.frontend.port import address_of, has_gone
 from clipper.frontend.rpc import bounds
@@ -17,6 +18,7 @@ from clipper.frontend.rpc.protocols import REFLECTION, REFLECTION_ALPHA
 from clipper.frontend.rpc.service import WATCH
 from clipper.frontend.rpc.session import Session
 from clipper.frontend.rpc.stream import Behaviour, Stream
+from clipper.turn_budget import VISIT_S, Backlog
 
 _REFLECTIONS = frozenset(
     file.services[0].methods["ServerReflectionInfo"].path for file in (REFLECTION, REFLECTION_ALPHA)
@@ -28,13 +30,14 @@ class Server(Shared, Protocol):
     """What the connections to a gRPC port share.
 
     Attributes:
-        connections: the open ones.
-        door: where input waits that has not been taken apart into calls. Queries among them then wait at the port's
-            door, beside those of REST.
+        connections: the open ones, in the order in which they were made.
+        giving_way: which of them gives way to a new one when there are as many as there may be.
+        slo_s: infinite: what they have sent may wait, and the calls in it know when it came.
     """
 
-    connections: "set[RpcConnection]"
-    door: Door
+    connections: "dict[RpcConnection, None]"
+    giving_way: "GivingWay[RpcConnection]"
+    slo_s: float
 
 
 class RpcConnection(asyncio.Protocol):
@@ -50,7 +53,8 @@ class RpcConnection(asyncio.Protocol):
         self._writing_paused = False
         self.untaken = Untaken(port.budget)
         self.is_going = False
-        self._held = Held(port.budget, shared.door, self._take_held, port.now_s())
+        self._held = Held(port.budget, port.turn, self._take_held, port.now_s())
+        self._later = Backlog[Conversation](port.turn, Conversation.go_on, in_turns=True)
         self._has_eof = self._has_ended = False
         self._piece_bytes = bounds.FIRST_PIECE_BYTES
         self._last_sweep = self._began_sweep = port.sweeps
@@ -62,9 +66,12 @@ class RpcConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         if self._port.watch is not None:
             self._session.client = address_of(transport)
-        self._shared.connections.add(self)
+        shared = self._shared
         has_room = self._port.add(self)
-        if not has_room or len(self._shared.connections) > bounds.MAX_CONNECTIONS:
+        if has_room and len(shared.connections) >= bounds.MAX_CONNECTIONS:
+            has_room = self._port.make_room(1, shared.giving_way) > 0
+        shared.connections[self] = None
+        if not has_room:
             self._port.count_refused("overloaded")
             self._session.terminate(ErrorCode.ENHANCE_YOUR_CALM)
         elif self._port.is_draining:
@@ -73,7 +80,7 @@ class RpcConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._port.remove(self)
-        self._shared.connections.discard(self)
+        self._shared.connections.pop(self, None)
         self._has_ended = True
         self._held.end()
         self._session.close()
@@ -86,12 +93,12 @@ class RpcConnection(asyncio.Protocol):
         if self._has_ended:
             return
         self._last_sweep = self._port.sweeps
-        held, door = self._held, self._shared.door
+        held = self._held
         if held.data:
             self._hold(held.data[held.start :] + data, 0)
             return
         held.arrived_s = now_s = self._port.now_s()
-        if not self._writing_paused and (now_s < door.closes_s or door.opens(now_s)):
+        if not self._writing_paused and self._port.turn.is_open(now_s):
             self._take(data, 0)
         else:
             held.is_rest = False
@@ -126,7 +133,7 @@ class RpcConnection(asyncio.Protocol):
         """Pass input on for a while. The rest waits for its turn behind that of other connections."""
         port, session = self._port, self._session
         now_s = port.now_s()
-        end_s = now_s + bounds.VISIT_S
+        end_s = now_s + VISIT_S
         while start < len(data):
             piece = data[start : start + self._piece_bytes]
             self._flush_is_due = True
@@ -165,7 +172,8 @@ class RpcConnection(asyncio.Protocol):
         self._adjust_reading()
 
     def _wait(self) -> None:
-        self._held.wait(self._shared, self._shared.door.slo_s)
+        # There may be queries in it: once it is taken apart into calls, each waits for its application's turn.
+        self._held.wait(self._shared)
 
     def _adjust_reading(self) -> None:
         should_pause = self._writing_paused or self._held.size_bytes > limits.READ_AHEAD_BYTES
@@ -188,8 +196,10 @@ class RpcConnection(asyncio.Protocol):
         counts = shared.counts
         counts.calls += 1
         if counts.open >= bounds.MAX_CALLS:
-            oldest = next(iter(counts.arriving), None)
-            if oldest is None or not oldest.make_room():
+            share = bounds.MAX_CALLS // len(shared.connections)
+            if stream.open_calls > share:  # then it is this client's turn to wait
+                share = bounds.MAX_STREAMS
+            if not any(call.make_room(share) for call in list(islice(counts.arriving, bounds.LOOKED_AT))):
                 raise Overloaded(f"{bounds.MAX_CALLS} calls are open: try again in a moment")
         if path in shared.services.unary:
             return UnaryCall(stream, shared)
@@ -199,7 +209,7 @@ class RpcConnection(asyncio.Protocol):
             raise Overloaded("too many streams are open: close some, or try again later")
         if self._port.is_draining:
             raise Unavailable("the worker is stopping: ask again")
-        return Watch(stream, shared) if path == WATCH.path else Conversation(stream, shared)
+        return Watch(stream, shared) if path == WATCH.path else Conversation(stream, shared, self._later)
 
     def count_refused(self, code: str) -> None:
         self._port.count_refused(code)
@@ -272,13 +282,35 @@ class RpcConnection(asyncio.Protocol):
     @property
     def gives_way_from_s(self) -> float | None:
         """See ``giving_way``."""
-        is_idle = not (self.is_busy or self._has_ended or self.transport.get_write_buffer_size())
-        return self._held.gives_way_from_s if is_idle else None
+        if self._has_ended or self._held.data or self._session.unsent_bytes or self.transport.get_write_buffer_size():
+            return None
+        streams = list(self._session.streams.values())
+        if not streams:
+            return self._held.gives_way_from_s
+        is_arriving = all(stream.is_arriving for stream in streams)
+        return slow_from_s(streams[0].began_s, streams[0].arriving_bytes) if is_arriving else None
 
     def give_way(self) -> None:
-        """Tell the client that no call of it was lost, and end."""
+        """Tell the client that no call of it was asked, and end."""
+        for stream in list(self._session.streams.values()):
+            stream.fail(Overloaded("all connections are taken, and this call's message arrives too slowly: try later"))
+        self._flush()  # the end would go ahead of that
         self._session.terminate(ErrorCode.NO_ERROR)
         self._flush()
+
+    @property
+    def arrives_from_s(self) -> float | None:
+        first = self._first_arriving()
+        return None if first is None else first.began_s
+
+    def stop_arriving(self) -> None:
+        first = self._first_arriving()
+        if first is not None:
+            first.fail(Overloaded(NO_ROOM))
+
+    def _first_arriving(self) -> Stream | None:
+        streams = () if self._has_ended else self._session.streams.values()
+        return next((stream for stream in streams if stream.arriving_bytes), None)
 
     def announce_end(self) -> None:
         """The worker drains: ask the client to call another one, and end what would go on for ever."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from clipper.errors import MalformedRequest, NotImplementedYet, Overloaded, TooLarge
 from clipper.frontend import limits
-from clipper.frontend.budget import Budget
+from clipper.frontend.budget import NO_ROOM, Budget
 from clipper.frontend.heads import VARYING_NAMES, Headers
 
 # A flag that says whether the message is compressed, and its length.
@@ -179,7 +179,7 @@ class MessageReader:
         self._budget.held_bytes += len(own) - self.held_bytes
         self.held_bytes = len(own)
         if len(own) > PREFIX_BYTES and not self._budget.has_room(0):
-            raise Overloaded("too many large requests are arriving at once: try again in a moment")
+            raise Overloaded(NO_ROOM)
         return messages
 
     def drop(self) -> None:

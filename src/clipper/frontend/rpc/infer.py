@@ -37,7 +37,8 @@ class ModelInfer:
             if len(message) <= limits.DIRECT_BODY_BYTES or asked.plan is not None:
                 self._answer_direct(exchange, message, arrived_s, asked)
             else:
-                infer.work.begin(exchange, len(message), self._answer_in_steps(exchange, message, arrived_s, asked))
+                steps = self._answer_in_steps(exchange, message, arrived_s, asked)
+                infer.work.begin(exchange, len(message), steps, asks=infer)
         except ClipperError as error:
             infer.refuse(exchange, error)
 
@@ -51,7 +52,7 @@ class ModelInfer:
             plan, request, data = done(read_request(infer.reader, memoryview(message), infer.max_body_bytes))
             if request is not None and plan.rows > 1:
                 steps = infer.ask_all(exchange, request, asked.limited(plan), asked.version, arrived_s)
-                infer.work.begin(exchange, len(message), self._refused_in_steps(exchange, steps))
+                infer.work.begin(exchange, len(message), self._refused_in_steps(exchange, steps), asks=infer)
                 return
             if data is not None:
                 self.known.remember(message, data, self, asked.version, plan)

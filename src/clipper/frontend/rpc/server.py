@@ -6,7 +6,7 @@ What it imports needs the extra ``grpc``.
 import asyncio
 
 from clipper.frontend import limits
-from clipper.frontend.door import Door
+from clipper.frontend.giving_way import GivingWay
 from clipper.frontend.port import Port
 from clipper.frontend.rpc.behaviours import Counts
 from clipper.frontend.rpc.connection import RpcConnection
@@ -18,23 +18,21 @@ class RpcServer:
 
     Attributes:
         counts: of calls.
-        connections: the open ones.
-        door: bounds the time that they take together in a turn of the loop. Without it, each could have its input
-            handled in each turn, and clients that keep many calls open would make every turn as long as they like.
+        connections, giving_way: see ``connection.Server``.
     """
 
+    slo_s = float("inf")
     services: Services
 
     def __init__(self, port: Port) -> None:
         self.port = port
         self.counts = Counts()
-        self.connections: set[RpcConnection] = set()
-        self.door = Door(asyncio.get_running_loop().call_soon, port.now_s, port.give_out)
+        self.connections: dict[RpcConnection, None] = {}
+        self.giving_way = GivingWay[RpcConnection](self.connections, lambda member: member.gives_way_from_s)
 
     def serve(self, services: Services) -> None:
         """Serve these from the next call on."""
         self.services = services
-        self.door.set_slo(self.port.door.slo_s)
 
     def make_connection(self) -> RpcConnection:
         return RpcConnection(self)

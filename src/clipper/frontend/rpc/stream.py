@@ -24,6 +24,10 @@ class Behaviour(Protocol):
     @property
     def is_busy(self) -> bool: ...
 
+    @property
+    def held_bytes(self) -> int:
+        """What messages that are complete hold, and that nobody has asked about yet."""
+
     def take(self, message: Message) -> None:
         """A message has come."""
 
@@ -46,10 +50,12 @@ class Sender(Protocol):
     Attributes:
         arrived_s: when the input that it is taking in was read.
         client: the client's address; empty if nobody asks for it.
+        streams: its open calls by number.
     """
 
     arrived_s: float
     client: str
+    streams: "dict[int, Stream]"
 
     def send(self, stream: "Stream", message: bytes | None, trailers: Headers | None) -> None:
         """Send a part of an answer: its head if that is due, a message, or the trailers that end it.
@@ -73,7 +79,8 @@ class Stream:
     """One call.
 
     Attributes:
-        deadline_s: by when the client wants its answer, on the loop's clock; None if at any time.
+        began_s: when its head was read, on the loop's clock.
+        deadline_s: by when the client wants its answer, on that clock; None if at any time.
         is_open: whether it has no final answer yet.
         behaviour: what its method does; None before it is known, and once the call has ended.
         has_ended: whether the client has sent its last message.
@@ -86,6 +93,7 @@ class Stream:
     __slots__ = (
         "_session",
         "answer_head",
+        "began_s",
         "behaviour",
         "deadline_s",
         "has_ended",
@@ -102,6 +110,7 @@ class Stream:
         self._session = session
         self.number = number
         self.head = head
+        self.began_s = session.arrived_s
         self.deadline_s = None if head.timeout_s is None else session.arrived_s + head.timeout_s
         self.is_open = True
         self.behaviour: Behaviour | None = None
@@ -125,6 +134,23 @@ class Stream:
     def arrived_s(self) -> float:
         """When the input was read that the session is taking in."""
         return self._session.arrived_s
+
+    @property
+    def is_arriving(self) -> bool:
+        """Whether a message of it is incomplete."""
+        return self.waits_since_sweep is not None
+
+    @property
+    def arriving_bytes(self) -> int:
+        """What has come of it, and counts against the budget, before its message or its end."""
+        if self.behaviour is None or not self.is_arriving:
+            return 0
+        return self.reader.held_bytes + self.behaviour.held_bytes
+
+    @property
+    def open_calls(self) -> int:
+        """How many its connection has open."""
+        return len(self._session.streams)
 
     @property
     def is_behind(self) -> bool:

@@ -1,19 +1,13 @@
-"""The door, with a loop and a clock that are simulated; and connections that stand before it."""
+"""The budget of a turn, with a loop and a clock that are simulated."""
 
-import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
 
 import pytest
-from fake_transport import FakeTransport, Peer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper.frontend import limits
-from clipper.frontend.door import LONGEST_TURN_S, PATIENCE_SHARE_OF_SLO, Door, Line
-from clipper.frontend.exchange import Exchange
-from clipper.frontend.port import Port
-from serving import post
+from clipper.turn_budget import LONGEST_TURN_S, OTHERS_SHARE, PATIENCE_SHARE_OF_SLO, VISIT_S, Backlog, TurnBudget
 
 NEVER_S = float("inf")
 SLO_S = 0.02
@@ -27,8 +21,8 @@ class Loop:
         self.now_s = 0.0
         self.soon: deque[Callable[[], None]] = deque()
         self.given_out = 0
-        self.door = Door(self.soon.append, lambda: self.now_s, self._give_out)
-        self.door.set_slo(SLO_S)
+        self.turn = TurnBudget(self.soon.append, lambda: self.now_s, self._give_out)
+        self.turn.set_slo(SLO_S)
         self.ended: list[Request] = []
 
     def _give_out(self) -> None:
@@ -37,10 +31,10 @@ class Loop:
     def read(self, request: "Request") -> None:
         """A connection has read a request: as ``Connection`` does."""
         request.arrived_s = self.now_s
-        if self.now_s < self.door.closes_s or self.door.opens(self.now_s):
+        if self.turn.is_open(self.now_s):
             request.enter(is_late=False)
         else:
-            self.door.wait(request)
+            self.turn.wait(request)
 
     def end_turn(self) -> None:
         for _ in range(len(self.soon)):
@@ -56,7 +50,7 @@ class Request:
     def __init__(self, loop: Loop, due_s: float = 0.0, patience_s: float = PATIENCE_S, cost_s: float = 35e-6) -> None:
         self.loop, self.due_s, self.patience_s, self.cost_s = loop, due_s, patience_s, cost_s
         self.arrived_s = 0.0
-        self.asks: object = "app"
+        self.asks: object = "app" if patience_s < NEVER_S else None
         self.waited_s: float | None = None
         self.is_late = False
 
@@ -112,7 +106,7 @@ def test_over_what_the_worker_can_do_it_takes_in_what_time_allows() -> None:
         assert len(loop.ended) == per_s * 2
 
 
-def test_far_over_it_half_of_the_door_s_time_is_still_for_those_that_can_be_answered() -> None:
+def test_far_over_it_half_of_the_time_is_still_for_those_that_can_be_answered() -> None:
     loop = overload(80_000, 0.5, read_s=2e-6)
     taken = [request for request in loop.ended if not request.is_late]
     late = [request for request in loop.ended if request.is_late]
@@ -189,16 +183,16 @@ class Greedy(Request):
     def enter(self, *, is_late: bool) -> None:
         self.visits += 1
         self.loop.now_s += self.cost_s
-        self.loop.door.wait_again(self)
+        self.loop.turn.wait_behind(self)
 
 
 @pytest.mark.parametrize("connections", [1, 5, 30, 1000])
-@pytest.mark.parametrize("visit_s", [20e-6, limits.VISIT_S, 1e-3])
+@pytest.mark.parametrize("visit_s", [20e-6, 200e-6, 1e-3])
 def test_connections_that_hold_more_than_a_visit_takes_make_no_query_wait(connections: int, visit_s: float) -> None:
     loop = Loop()
     greedy = [Greedy(loop, visit_s) for _ in range(connections)]
     for each in greedy:
-        loop.door.wait_again(each)
+        loop.turn.wait_behind(each)
     queries, health = [], []
     for turn in range(500):
         # As many queries as a turn has time for, and now and then one with an unknown head.
@@ -222,19 +216,21 @@ def test_connections_that_hold_more_than_a_visit_takes_make_no_query_wait(connec
 @pytest.mark.parametrize("other_cost_s", [20e-6, 110e-6, 400e-6])
 @pytest.mark.parametrize("lines", [2, 6])
 def test_applications_have_equal_times_however_long_their_visits_are(other_cost_s: float, lines: int) -> None:
-    loop, used_s = Loop(), Counter[object]()
-    loop.door.set_slo(1.0)
+    loop, used_s, waiting = Loop(), Counter[object](), Counter[object]()
+    loop.turn.set_slo(1.0)
     for _ in range(400):
         for line in range(lines):
-            while len(loop.door._lines.get(line, Line(0.0)).visitors) < 200:
+            for _ in range(200 - waiting[line]):
+                waiting[line] += 1
                 request = Request(loop, patience_s=1e6)
                 request.asks, request.cost_s = line, other_cost_s if line else 25e-6
                 request.arrived_s = loop.now_s
-                loop.door.wait(request)
+                loop.turn.wait(request)
         before = len(loop.ended)
         loop.end_turn()
         for request in loop.ended[before:]:
             used_s[request.asks] += request.cost_s
+            waiting[request.asks] -= 1
     assert max(used_s.values()) - min(used_s.values()) <= 2 * other_cost_s, used_s
 
 
@@ -276,231 +272,151 @@ def test_each_enters_once_and_none_is_told_late_before_its_time(steps: list[tupl
         assert not request.is_late or request.waited_s > request.patience_s
 
 
-# -- connections ---------------------------------------------------------------------------------------------
+class Endless:
+    """Work that is never done, in a line of its own: with queries if it has a name, else behind them."""
+
+    arrived_s, patience_s = 0.0, NEVER_S
+
+    def __init__(self, loop: Loop, cost_s: float, asks: object = None) -> None:
+        self.loop, self.cost_s, self.asks = loop, cost_s, asks
+        self.used_s = 0.0
+        self.wait()
+
+    def wait(self) -> None:
+        if self.asks is None:
+            self.loop.turn.wait_behind(self, self)
+        else:
+            self.loop.turn.wait(self)
+
+    def enter(self, *, is_late: bool) -> None:
+        assert not is_late
+        self.used_s += self.cost_s
+        self.loop.now_s += self.cost_s
+        self.wait()
 
 
-class Told:
-    """An endpoint that answers what it was told."""
-
-    methods = ("POST",)
-    max_body_bytes = limits.MAX_BODY_BYTES
-    slo_s = SLO_S
-
-    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        exchange.answer(200, b'["%b",%b]' % (bytes(body), b"true" if is_late else b"false"))
+COSTS_S = st.lists(st.floats(10e-6, 1.5e-3), max_size=6)
 
 
-class Before:
-    """A server whose door is closed until the test lets it open, and whose clock the test sets."""
-
-    def __init__(self) -> None:
-        self.port = Port()
-        self.port.serve({b"/told/predict": Told()})
-        self.soon: deque[Callable[[], None]] = deque()
-        self.now_s = 1000.0
-        self.port.now_s = lambda: self.now_s
-        self.port.door = Door(self.soon.append, self.port.now_s, lambda: None)
-        peer = Peer(self.port)
-        peer.send(ASKED)  # from now on its head is known
-        peer.leave()
-        self.soon.clear()
-        self.port.door = Door(self.soon.append, self.port.now_s, lambda: None)
-        self.port.door.opens(self.now_s)
-        self.now_s += 1.0
-
-    def let_in(self) -> None:
-        while self.soon:
-            self.soon.popleft()()
+@settings(max_examples=100, deadline=None)
+@given(of_queries=COSTS_S, others=COSTS_S, slo_s=st.floats(0.002, 1.0))
+def test_a_turn_is_as_long_as_its_budget_whatever_there_is_to_do(
+    of_queries: list[float], others: list[float], slo_s: float
+) -> None:
+    loop = Loop()
+    loop.turn.set_slo(slo_s)
+    first = [Endless(loop, cost_s, number) for number, cost_s in enumerate(of_queries)]
+    behind = [Endless(loop, cost_s) for cost_s in others]
+    budget_s = min(max(slo_s / 10, 0.5e-3), LONGEST_TURN_S)
+    for _ in range(400):
+        before_s = loop.now_s
+        loop.end_turn()
+        # A visit that has begun is not cut off: of each kind one may end over the time.
+        assert loop.now_s - before_s <= budget_s + max(of_queries, default=0.0) + max(others, default=0.0)
+    assert all(each.used_s for each in first + behind), "nobody waits for ever"
 
 
-ASKED = post("/told/predict", b"1")
-NEIGHBOURS = post("/neighbour/predict", b"2")
+def test_what_is_no_query_has_a_quarter_of_the_time_while_queries_want_it_all() -> None:
+    loop = Loop()
+    behind = [Endless(loop, cost_s) for cost_s in (1e-3, 0.2e-3, 20e-6)]
+    queries = 0
+    for _ in range(200):
+        for _ in range(100):
+            queries += 1
+            loop.read(Request(loop, patience_s=1e6))
+        loop.end_turn()
+    used_s = sum(each.used_s for each in behind)
+    assert len(loop.ended) < queries, "there was more than the loop had time for"
+    assert OTHERS_SHARE * 0.8 <= used_s / (used_s + sum(each.cost_s for each in loop.ended)) <= OTHERS_SHARE * 1.4
 
 
-def bodies(peer: Peer) -> list[bytes]:
-    return [response.body for response in peer.responses]
-
-
-def test_a_request_waits_before_a_closed_door_and_is_answered_in_its_turn() -> None:
-    async def test() -> None:
-        before = Before()
-        peer = Peer(before.port)
-        peer.send(ASKED)
-        assert bodies(peer) == []
-        assert before.port.budget.held_bytes == len(ASKED)
-        before.now_s += SLO_S * 0.1
-        before.let_in()
-        assert bodies(peer) == [b'["1",false]']
-        assert before.port.budget.held_bytes == 0
-
-    asyncio.run(test())
-
-
-def test_one_that_waited_for_too_long_is_told_so() -> None:
-    async def test() -> None:
-        before = Before()
-        peer = Peer(before.port)
-        peer.send(ASKED)
-        before.now_s += SLO_S * 0.6
-        before.let_in()
-        assert bodies(peer) == [b'["1",true]']
-
-    asyncio.run(test())
-
-
-def test_one_whose_head_is_not_known_waits_without_being_late() -> None:
-    async def test() -> None:
-        before = Before()
-        peer = Peer(before.port)
-        peer.send(ASKED.replace(b"\r\n\r\n", b"\r\nX-Own: 1\r\n\r\n"))
-        before.now_s += 10.0
-        before.let_in()
-        assert bodies(peer) == [b'["1",false]']
-
-    asyncio.run(test())
-
-
-def test_what_comes_while_one_waits_is_read_behind_it_up_to_a_bound() -> None:
-    async def test() -> None:
-        before = Before()
-        peer = Peer(before.port)
-        for part in (ASKED[:10], ASKED[10:] + ASKED, post("/told/predict", b"2")):
-            peer.send(part)
-        assert not peer.transport.is_paused
-        peer.send(*[ASKED] * (limits.READ_AHEAD_BYTES // len(ASKED)))
-        assert peer.transport.is_paused
-        before.let_in()
-        assert not peer.transport.is_paused
-        assert bodies(peer)[:4] == [b'["1",false]', b'["1",false]', b'["2",false]', b'["1",false]']
-        assert len(bodies(peer)) == 3 + limits.READ_AHEAD_BYTES // len(ASKED)
-        assert before.port.budget.held_bytes == 0
-
-    asyncio.run(test())
-
-
-def test_a_client_that_sends_no_more_is_still_answered_what_waits() -> None:
-    async def test() -> None:
-        before = Before()
-        peer = Peer(before.port)
-        peer.send(ASKED + ASKED)
-        assert peer.connection.eof_received(), "the transport stays open for the answers"
-        assert bodies(peer) == []
-        before.let_in()
-        assert len(bodies(peer)) == 2
-        assert peer.transport.has_ended
-
-    asyncio.run(test())
-
-
-def test_a_client_that_goes_while_it_waits_leaves_nothing_behind() -> None:
-    async def test() -> None:
-        before = Before()
-        peer = Peer(before.port)
-        peer.send(ASKED)
-        peer.leave()
-        assert before.port.budget.held_bytes == 0
-        before.let_in()
-        assert isinstance(peer.transport, FakeTransport)
-        assert not peer.transport.written
-
-    asyncio.run(test())
-
-
-def test_what_waits_counts_for_the_memory_that_requests_may_hold() -> None:
-    async def test() -> None:
-        before = Before()
-        before.port.budget.bound_bytes = 3 * len(ASKED)
-        peers = [Peer(before.port) for _ in range(4)]
-        for peer in peers:
-            peer.send(ASKED)
-        assert [response.status for response in peers[3].responses] == [503]
-        before.let_in()
-        assert [len(peer.responses) for peer in peers] == [1] * 4
-        assert before.port.budget.held_bytes == 0
-
-    asyncio.run(test())
-
-
-# -- connections that send much at once ---------------------------------------------------------------------------
-
-
-class Busy(Before):
-    """A server where everything takes time: its clock goes on a little whenever somebody looks at it."""
-
-    STEP_S = 20e-6
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.port.serve({b"/told/predict": Told(), b"/neighbour/predict": Told()})
-        for request in (ASKED, NEIGHBOURS):
-            peer = Peer(self.port)
-            peer.send(request)
-            self.let_in()
-            peer.leave()
-        self.port.now_s = self._look
-        self.port.door = Door(self.soon.append, self._look, lambda: None)
-        self.port.door.set_slo(SLO_S)
-
-    def _look(self) -> float:
-        self.now_s += self.STEP_S
-        return self.now_s
-
-
-MANY = 4000
-# The most that one visit takes in here, and one more that it may end with.
-IN_A_VISIT = int(limits.VISIT_S / Busy.STEP_S) + 2
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"GET /x HTTP/1.1\r\n\r\n",
-        b"GET /told/predict HTTP/1.1\r\nhost: a\r\n\r\n",
-        ASKED,
-        ASKED.replace(b"\r\n\r\n", b"\r\nX-Own: 1\r\n\r\n"),
-        b"POST /told/predict HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
-    ],
-    ids=["not found", "not allowed", "known", "own head", "chunks"],
-)
-@pytest.mark.parametrize("connections", [1, 5, 30])
-def test_others_are_answered_between_the_requests_that_were_sent_at_once(sent: bytes, connections: int) -> None:
-    async def test() -> None:
-        busy = Busy()
-        greedy, many = [Peer(busy.port) for _ in range(connections)], max(MANY // connections, 200)
-        for peer in greedy:
-            peer.send(sent * many)
-            assert peer.transport.written.count(b"HTTP/1.1 ") <= IN_A_VISIT
-        asked, turns = 0, 0
-        while busy.soon:
-            neighbour, before = Peer(busy.port), [peer.transport.written.count(b"HTTP/1.1 ") for peer in greedy]
-            if asked < 20:
-                asked += 1
-                neighbour.send(NEIGHBOURS)
-                busy.soon.popleft()()
-                assert bodies(neighbour) == [b'["2",false]'], "a query is taken in by the next turn"
-            else:
-                busy.soon.popleft()()
-            turns += 1
-            after = [peer.transport.written.count(b"HTTP/1.1 ") for peer in greedy]
-            assert all(new - old <= IN_A_VISIT for old, new in zip(before, after, strict=True))
-            neighbour.leave()
-        assert turns >= many / IN_A_VISIT
-        assert [peer.transport.written.count(b"HTTP/1.1 ") for peer in greedy] == [many] * connections
-        assert busy.port.budget.held_bytes == 0
-
-    asyncio.run(test())
-
-
-def test_what_was_sent_at_once_is_not_copied_for_each_request() -> None:
-    async def test() -> None:
-        busy = Busy()
-        peer = Peer(busy.port)
-        peer.send(ASKED * MANY)
-        held = peer.connection._held
-        first = held.data
+def test_handshakes_and_long_bodies_make_no_query_wait() -> None:
+    loop = Loop()
+    Endless(loop, 1e-3)
+    Endless(loop, 0.5e-3)
+    Endless(loop, 0.5e-3, "long bodies")
+    queries = []
+    for _ in range(500):
         for _ in range(5):
-            busy.soon.popleft()()
-            assert held.data is first
-        assert 0 < held.start < len(first)
+            queries.append(Request(loop))
+            loop.read(queries[-1])
+        loop.end_turn()
+    assert all(query.waited_s is not None and query.waited_s <= LONGEST_TURN_S + 1.5e-3 for query in queries)
 
-    asyncio.run(test())
+
+# -- backlogs ------------------------------------------------------------------------------------------------------
+
+
+class Pieces:
+    """Things to do in pieces of half a visit each."""
+
+    def __init__(self, asks: object = None, in_turns: bool = False) -> None:
+        self.loop = Loop()
+        self.may_go_on = True
+        self.done: list[str] = []
+        self.left: Counter[str] = Counter()
+        self.backlog = Backlog[str](
+            self.loop.turn, self.do, asks=asks, in_turns=in_turns, may_go_on=lambda: self.may_go_on
+        )
+
+    def do(self, name: str, end_s: float) -> bool:
+        self.loop.now_s += VISIT_S / 2
+        self.done.append(name)
+        self.left[name] -= 1
+        return self.left[name] == 0
+
+    def begin(self, **pieces: int) -> None:
+        self.left.update(pieces)
+        for name in pieces:
+            self.backlog.begin(name)
+
+
+def test_a_backlog_does_one_thing_after_another_or_goes_on_with_the_next_in_each_visit() -> None:
+    for in_turns, order in ((False, "aaaabbbb"), (True, "aabbaabb")):
+        pieces = Pieces(in_turns=in_turns)
+        pieces.left.update(a=4, b=4)
+        pieces.backlog.add("a")
+        pieces.backlog.add("b")
+        for turns in range(1, 5):
+            pieces.loop.end_turn()
+            assert len(pieces.done) == 2 * turns, "a visit in each turn"
+        assert "".join(pieces.done) == order
+        pieces.loop.settle()
+        assert not pieces.backlog.items
+
+
+def test_a_backlog_begins_at_once_if_the_turn_has_time() -> None:
+    pieces = Pieces()
+    pieces.begin(a=3, b=1)
+    assert pieces.done == ["a", "a"]
+    pieces.loop.settle()
+    assert pieces.done == ["a", "a", "a", "b"]
+
+
+def test_a_backlog_waits_while_it_may_not_go_on_and_for_no_longer() -> None:
+    pieces = Pieces("queries")
+    pieces.may_go_on = False
+    pieces.begin(a=1)
+    pieces.loop.settle()
+    assert pieces.done == [] and not pieces.loop.soon, "nor does it take turns meanwhile"
+    pieces.may_go_on = True
+    pieces.backlog.go_on()
+    pieces.loop.settle()
+    assert pieces.done == ["a"]
+
+
+def test_a_backlog_outlives_what_fails() -> None:
+    pieces = Pieces()
+    pieces.left.update(a=1)
+
+    def fail(name: str, end_s: float) -> bool:
+        raise ValueError(name)
+
+    backlog = Backlog[str](pieces.loop.turn, fail)
+    for name in ("a", "b"):
+        backlog.add(name)
+    for name in ("a", "b"):
+        with pytest.raises(ValueError, match=name):
+            pieces.loop.settle()
+    pieces.loop.settle()
+    assert not backlog.items

@@ -1,0 +1,341 @@
+"""The time that an event loop gives to requests in each of its turns: for how long, to whom, and in which order."""
+
+from collections import deque
+from collections.abc import Callable
+from heapq import heapify, heappop, heapreplace
+from typing import Any, Generic, Protocol, TypeVar
+
+# A turn takes requests in for this share of the smallest SLO. The rest of the turn takes about as long, and a query
+# spends three turns here: one reads it, one takes it in, and in one its batch comes back.
+TURN_SHARE_OF_SLO = 0.1
+# Shorter turns would make batches small for no gain. In longer ones, applications with large SLOs would hold up others.
+LEAST_TURN_S, LONGEST_TURN_S = 0.000_5, 0.002
+# Shares of that time: for what is no query while queries wait, and for refusing late queries while others can still be
+# answered in time.
+OTHERS_SHARE, LATE_SHARE = 0.25, 0.5
+# Work that goes on over many turns is done for about this long before others have their turn.
+VISIT_S = 0.000_5
+# A query that has waited for this share of its SLO is shed: it would take two more turns and a batch.
+PATIENCE_SHARE_OF_SLO = 0.5
+# Once the oldest query has waited for this share of its patience, the newest one is taken in first.
+IN_ORDER_SHARE = 0.5
+
+T = TypeVar("T")
+
+# Lines of what is no query: requests that are not known to be one, and what earlier visits of connections have left.
+REQUESTS, RESTS = "requests", "rests"
+
+
+class Work(Protocol):
+    """Something to do that takes a fraction of a turn, such as what a connection has read, or a part of longer work."""
+
+    def enter(self, *, is_late: bool) -> None:
+        """Do it. ``is_late``: it is a query that has waited too long to be answered in time."""
+
+
+class Visitor(Work, Protocol):
+    """Work that may wait in a line of queries.
+
+    Attributes:
+        arrived_s: when it was read.
+        patience_s: how long it may wait before it is shed.
+        asks: names the line of queries that it is in; None if it is not known to be a query.
+    """
+
+    @property
+    def arrived_s(self) -> float: ...
+
+    @property
+    def patience_s(self) -> float: ...
+
+    @property
+    def asks(self) -> object: ...
+
+
+class Line:
+    """Work that waits for one thing.
+
+    Attributes:
+        waiting: by the time of arrival; in a line of queries each is a ``Visitor``.
+        used_s: the time that its visits took, and what others had used when it began: the smallest is next.
+        due: how many visits it may still have in this turn.
+    """
+
+    __slots__ = ("_is_of_queries", "due", "used_s", "waiting")
+
+    def __init__(self, used_s: float, is_of_queries: bool) -> None:
+        self.waiting: deque[Any] = deque()
+        self.used_s = used_s
+        self.due = 0
+        self._is_of_queries = is_of_queries
+
+    def __lt__(self, other: "Line") -> bool:
+        return self.used_s < other.used_s
+
+    def next(self, now_s: float) -> Work | None:
+        """Remove and return what is next; None if all are queries that are late."""
+        waiting = self.waiting
+        first: Any = waiting[0]
+        if not self._is_of_queries or now_s - first.arrived_s <= IN_ORDER_SHARE * first.patience_s:
+            return waiting.popleft()  # type: ignore[no-any-return]
+        return waiting.pop() if now_s - waiting[-1].arrived_s <= waiting[-1].patience_s else None
+
+
+class Lines:
+    """Lines that share time equally: the one that has used the least is next (start-time fair queueing, Goyal et al.
+    1996)."""
+
+    __slots__ = ("_are_of_queries", "_by_name", "_now_s", "_used_s")
+
+    def __init__(self, now_s: Callable[[], float], are_of_queries: bool) -> None:
+        self._now_s = now_s
+        self._are_of_queries = are_of_queries
+        self._by_name: dict[object, Line] = {}
+        # Of the line that was let in last, before it was.
+        self._used_s = 0.0
+
+    @property
+    def has_any(self) -> bool:
+        return bool(self._by_name)
+
+    def add(self, work: Work, name: object) -> None:
+        line = self._by_name.get(name)
+        if line is None:
+            line = self._by_name[name] = Line(self._used_s, self._are_of_queries)
+        line.waiting.append(work)
+
+    def begin_turn(self) -> None:
+        """Let no more in from now on than waits: what waits again goes behind what is read next."""
+        for line in self._by_name.values():
+            line.due = len(line.waiting)
+
+    def tell_late(self, now_s: float, ends_s: float) -> float:
+        """Let in the queries that are late; return the time."""
+        for line in list(self._by_name.values()):
+            late = line.waiting
+            while late and now_s < ends_s and now_s - late[0].arrived_s > late[0].patience_s:
+                late.popleft().enter(is_late=True)
+                now_s = self._now_s()
+        return now_s
+
+    def let_in(self, now_s: float, ends_s: float, least: int) -> float:
+        """Let some of what waits in until ``ends_s``, and so much in any case; return the time."""
+        turns = [line for line in self._by_name.values() if line.due and line.waiting]
+        heapify(turns)
+        while turns and (now_s < ends_s or least > 0):
+            line = turns[0]
+            work = line.next(now_s)
+            if work is None:
+                heappop(turns)
+                continue
+            self._used_s = line.used_s
+            work.enter(is_late=False)
+            before_s, now_s = now_s, self._now_s()
+            line.used_s += now_s - before_s
+            line.due, least = line.due - 1, least - 1
+            if line.due and line.waiting:
+                heapreplace(turns, line)
+            else:
+                heappop(turns)
+        self._by_name = {name: line for name, line in self._by_name.items() if line.waiting}
+        return now_s
+
+
+class TurnBudget:
+    """Has work done for a bounded time in each turn of the loop, whatever it is.
+
+    Without this bound, a worker would take in all that one poll returns before it sends or answers a batch, and would
+    count that as arrived only then. If requests come faster than they can be taken in, turns would grow without bound,
+    and every answer would be late. Here requests wait with their time of arrival.
+
+    All that takes time and is no answer draws on this one budget, so that a turn is as long as it says, however many
+    kinds of it there are: requests, what follows them on a connection, long bodies, feedback, TLS handshakes.
+
+    Queries come first. Those of each application have a line of their own, so a flood to one application does not
+    delay the others; so have an application's long bodies, and what gRPC connections have sent, in which queries may
+    be. All else has the rest of the time, and a quarter of it even if queries want it all: also in lines that share
+    it equally. A visit that takes longer has the next ones wait for longer.
+
+    Queries are taken in first come, first served while waits are short. When waits grow, the newest goes first: it can
+    still be answered in time, while in an old queue none would be (adaptive LIFO, Maurer 2015, "Fail at scale"). Late
+    queries are refused in the rest of the turn's time, so refusing never costs more than answering.
+
+    A visit is short. What a connection has sent beyond it waits again, behind what others have just sent: one that
+    sends thousands of requests at once competes with itself.
+
+    The bound is the number of connections: each waits at most once. What they hold counts against the memory budget.
+
+    Attributes:
+        now_s: the clock.
+        closes_s: what comes before this time is done at once; ``is_open`` decides for what comes later.
+        slo_s: the smallest SLO of the served applications.
+    """
+
+    __slots__ = (
+        "_call_soon",
+        "_give_out",
+        "_has_begun",
+        "_others",
+        "_over_s",
+        "_queries",
+        "_turn_s",
+        "closes_s",
+        "now_s",
+        "slo_s",
+    )
+
+    def __init__(
+        self,
+        call_soon: Callable[[Callable[[], None]], Any],
+        now_s: Callable[[], float],
+        give_out: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``give_out`` is called after visits: it sends batches before the loop polls again."""
+        self._call_soon = call_soon
+        self.now_s = now_s
+        self._give_out = give_out
+        self._queries = Lines(now_s, True)
+        self._others = Lines(now_s, False)
+        self._turn_s = LONGEST_TURN_S
+        # How much longer the last visits behind queries took than they had time: the next have that much less.
+        self._over_s = 0.0
+        self._has_begun = False
+        self.closes_s = 0.0
+        self.slo_s = 1.0
+
+    def set_slo(self, slo_s: float) -> None:
+        self.slo_s = slo_s
+        self._turn_s = min(max(slo_s * TURN_SHARE_OF_SLO, LEAST_TURN_S), LONGEST_TURN_S)
+
+    def is_open(self, now_s: float) -> bool:
+        """Whether what comes now is done at once: nobody waits, and the turn has time left.
+
+        If no turn has begun, this begins one.
+        """
+        if now_s < self.closes_s:
+            return True
+        if self._has_begun or self._queries.has_any or self._others.has_any:
+            return False
+        self._begin(now_s)
+        return True
+
+    def wait(self, visitor: Visitor) -> None:
+        """Queue ``visitor``, which must not be queued already: a query in the line of what it asks."""
+        if visitor.asks is None:
+            self._others.add(visitor, REQUESTS)
+        else:
+            self._queries.add(visitor, visitor.asks)
+        self._close()
+
+    def wait_behind(self, work: Work, line: object = RESTS) -> None:
+        """Queue ``work``, which must not be queued already, in a line that has its turn behind queries."""
+        self._others.add(work, line)
+        self._close()
+
+    def _close(self) -> None:
+        if not self._has_begun:
+            self._begin(self.now_s())
+        self.closes_s = 0.0
+
+    def _begin(self, now_s: float) -> None:
+        self._has_begun = True
+        self.closes_s = now_s + self._turn_s
+        self._call_soon(self._end)
+
+    def _end(self) -> None:
+        """Let in what waits. All input of one poll has been taken in or queued, and the loop polls next."""
+        self._has_begun = False
+        queries, others = self._queries, self._others
+        if not (queries.has_any or others.has_any):
+            return
+        now_s = self.now_s()
+        self._begin(now_s)
+        queries.begin_turn()
+        others.begin_turn()
+        ends_s, share_s, over_s = self.closes_s, self._turn_s * OTHERS_SHARE, self._over_s
+        least = 1
+        if queries.has_any:
+            others_s, least = (max(share_s - over_s, 0.0), int(over_s < share_s)) if others.has_any else (0.0, 0)
+            now_s = queries.tell_late(now_s, now_s + self._turn_s * LATE_SHARE)
+            now_s = queries.let_in(now_s, ends_s - others_s, 0)
+        ended_s = others.let_in(now_s, ends_s, least)
+        self._over_s = max(over_s - share_s, 0.0) + max(ended_s - max(now_s, ends_s), 0.0)
+        if queries.has_any or others.has_any:
+            self.closes_s = 0.0
+        self._give_out()
+
+
+class Backlog(Generic[T]):
+    """Things of one kind to do, one after another, in visits of about ``VISIT_S``: a ``Visitor``.
+
+    Attributes:
+        items: those that are not done.
+        asks: see ``Visitor``; None if they wait behind queries.
+    """
+
+    def __init__(
+        self,
+        turn: TurnBudget,
+        do: Callable[[T, float], bool],
+        items: deque[T] | None = None,
+        *,
+        asks: object = None,
+        in_turns: bool = False,
+        may_go_on: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """
+        Args:
+            do: does some of one thing, until about a given time; returns whether that is done.
+            items: what there is to do at first; it is used, not copied.
+            in_turns: whether each visit goes on with the next one, or with the one that is not done.
+            may_go_on: whether something may be done now; ``go_on`` says that this has changed.
+        """
+        self.items: deque[T] = deque() if items is None else items
+        self.arrived_s = 0.0
+        self.patience_s = float("inf")
+        self.asks = asks
+        self._turn, self._do, self._in_turns, self._may_go_on = turn, do, in_turns, may_go_on
+        # Whether it waits for a visit, or has one.
+        self._is_due = False
+
+    def add(self, item: T) -> None:
+        """Do it in a later visit."""
+        self.items.append(item)
+        self.go_on()
+
+    def begin(self, item: T) -> None:
+        """Do some of it now, if this turn has time and nothing is before it."""
+        self.items.append(item)
+        if not self._is_due and self._turn.is_open(self._turn.now_s()):
+            self.enter(is_late=False)
+        else:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Wait for a visit, if there is something to do and it may be done."""
+        if self._is_due or not self.items or not self._may_go_on():
+            return
+        self._is_due = True
+        if self.asks is None:
+            self._turn.wait_behind(self, self)
+        else:
+            self._turn.wait(self)
+
+    def enter(self, *, is_late: bool) -> None:
+        items, end_s = self.items, self._turn.now_s() + VISIT_S
+        self._is_due = True
+        try:
+            while items and self._may_go_on():
+                item = items.popleft()
+                is_done = self._do(item, end_s)
+                has_ended = self._turn.now_s() >= end_s
+                if not is_done:
+                    if has_ended and self._in_turns:
+                        items.append(item)
+                    else:
+                        items.appendleft(item)
+                if has_ended:
+                    break
+        finally:
+            self._is_due = False
+            self.go_on()
