@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from clipper.errors import ClipperError, TooManyRequests
+from clipper.errors import ClipperError, Overloaded, TooManyRequests
 from clipper.frontend import limits, responses
 from clipper.frontend.budget import Budget
 from clipper.frontend.client_limits import Limits
@@ -127,17 +127,26 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
 
 
 class Gather:
-    """A predict call with several inputs: each is a query of its own, and all are answered together."""
+    """A predict call with several inputs: each is a query of its own, and all are answered together.
 
-    __slots__ = ("_budget", "_exchange", "_held_bytes", "_missing", "_parts", "_queries")
+    Each row counts against the memory budget until its part of the answer does.
+    """
+
+    __slots__ = ("_answer_bytes", "_budget", "_exchange", "_held_bytes", "_missing", "_parts", "_queries")
 
     def __init__(self, exchange: Exchange, size: int, budget: Budget) -> None:
+        """
+        Raises:
+            Overloaded: there is no room for so many rows.
+        """
+        hold_rows(budget, size)
         self._exchange = exchange
         self._parts = [b""] * size
         self._missing = size
         self._queries: list[Query] = []
         self._budget = budget
-        self._held_bytes = 0
+        self._held_bytes = size * limits.HELD_BYTES_PER_ROW
+        self._answer_bytes = 0
 
     def add_query(self, query: Query) -> None:
         self._queries.append(query)
@@ -145,12 +154,14 @@ class Gather:
     def end_part(self, index: int, body: bytes) -> None:
         self._parts[index] = body
         self._missing -= 1
-        self._held_bytes += len(body)
-        self._budget.held_bytes += len(body)
-        if self._held_bytes > limits.MAX_ANSWER_BYTES:
+        self._answer_bytes += len(body)
+        more_bytes = len(body) - limits.HELD_BYTES_PER_ROW
+        self._held_bytes += more_bytes
+        self._budget.held_bytes += more_bytes
+        if self._answer_bytes > limits.MAX_ANSWER_BYTES:
             self.cancel()
             self._exchange.refuse("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: send fewer inputs")
-        elif not self._budget.has_room(0):
+        elif more_bytes > 0 and not self._budget.has_room(0):
             self.cancel()
             self._exchange.refuse("overloaded", "incomplete answers take up all memory for them: try again in a moment")
         elif not self._missing:
@@ -168,6 +179,18 @@ class Gather:
         self._parts = []
         self._budget.held_bytes -= self._held_bytes
         self._held_bytes = 0
+
+
+def hold_rows(budget: Budget, count: int) -> None:
+    """Count so many rows that are asked against the budget.
+
+    Raises:
+        Overloaded: there is no room for them.
+    """
+    size_bytes = count * limits.HELD_BYTES_PER_ROW
+    if not budget.has_room(size_bytes):
+        raise Overloaded("rows that wait for their outputs take up all memory for them: try again in a moment")
+    budget.held_bytes += size_bytes
 
 
 class Part:

@@ -76,6 +76,29 @@ def test_batch_leaves_nothing_behind_whenever_its_client_leaves(answered: int, t
     with_slow(test)
 
 
+def test_rows_count_against_the_memory_for_all_requests_until_their_answers_do() -> None:
+    async def test(port: Port, application: Slow) -> None:
+        rows = 1000
+        port.budget.bound_bytes = rows * limits.HELD_BYTES_PER_ROW * 3 // 2
+        first, second = Peer(port), Peer(port)
+        first.send(request(rows))
+        while len(application.askers) < rows:
+            await asyncio.sleep(0)
+        assert port.budget.held_bytes >= rows * limits.HELD_BYTES_PER_ROW
+        second.send(request(rows))
+        while not second.responses:
+            await asyncio.sleep(0)
+        (refused,) = second.responses
+        assert (refused.status, refused.json["code"]) == (503, "overloaded")
+        for number, asker in enumerate(application.askers):
+            asker.on_prediction(number, b"1", 1.0, NO_SOURCE)
+        while not first.responses:
+            await asyncio.sleep(0)
+        assert first.responses[0].status == 200 and port.budget.held_bytes == 0
+
+    with_slow(test)
+
+
 def test_a_row_that_fails_ends_the_others_and_is_the_answer() -> None:
     async def test(port: Port, application: Slow) -> None:
         peer = Peer(port)

@@ -9,7 +9,7 @@ import msgspec
 from clipper.errors import ClipperError
 from clipper.frontend import limits
 from clipper.frontend.endpoints import most_body_bytes
-from clipper.frontend.exchange import Exchange
+from clipper.frontend.exchange import Exchange, hold_rows
 from clipper.frontend.heads import Head
 from clipper.frontend.inference.answers import Answer, Encoded, answer_bytes, encode, encode_usual, opening
 from clipper.frontend.inference.errors import error_json
@@ -292,7 +292,7 @@ class Reply(msgspec.Struct, gc=False, eq=False):
 class Gather:
     """Gathers the answers to a request's rows. The protocol has no partial answers: one error fails the request.
 
-    Answers count against the budget until all have come. The number of a request's rows is the bound.
+    Rows count against the memory budget, and then their answers, until all have come.
 
     Attributes:
         queries: the queries in progress.
@@ -300,10 +300,16 @@ class Gather:
     """
 
     def __init__(self, exchange: Exchange, infer: Infer, version: str | None, form: AnswerForm, count: int) -> None:
+        """
+        Raises:
+            Overloaded: there is no room for so many rows.
+        """
+        hold_rows(infer.work.budget, count)
         self._exchange, self._infer, self._version, self._form = exchange, infer, version, form
         self._answers: list[Answer | None] = [None] * count
         self._missing = count
-        self._held_bytes = 0
+        self._held_bytes = count * limits.HELD_BYTES_PER_ROW
+        self._answer_bytes = 0
         self.queries: list[Query] = []
         self.has_ended = False
 
@@ -313,12 +319,13 @@ class Gather:
         budget = self._infer.work.budget
         self._answers[index] = answer
         self._missing -= 1
-        size = answer_bytes(answer, self._form)
-        self._held_bytes += size
-        budget.held_bytes += size
-        if self._held_bytes > limits.MAX_ANSWER_BYTES:
+        size_bytes = answer_bytes(answer, self._form)
+        self._answer_bytes += size_bytes
+        self._held_bytes += size_bytes - limits.HELD_BYTES_PER_ROW
+        budget.held_bytes += size_bytes - limits.HELD_BYTES_PER_ROW
+        if self._answer_bytes > limits.MAX_ANSWER_BYTES:
             self.fail("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: send fewer inputs")
-        elif not budget.has_room(0):
+        elif size_bytes > limits.HELD_BYTES_PER_ROW and not budget.has_room(0):
             self.fail("overloaded", "incomplete answers take up all memory for them: try again in a moment")
         elif not self._missing:
             answers = [each for each in self._answers if each is not None]
