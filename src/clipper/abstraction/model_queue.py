@@ -36,8 +36,8 @@ MAX_QUEUE_LENGTH = 16_384
 # The same bound for large inputs: a few hundred images fit.
 MAX_QUEUE_BYTES = 256 * 1024 * 1024
 
-# So many numbers of arrays go into answers in one turn of the loop: a millisecond, if they become JSON.
-MAX_ELEMENTS = 16_384
+# So many rows, and numbers of arrays, go into answers in one turn of the loop: a millisecond or two, if they are JSON.
+MAX_ROWS, MAX_ELEMENTS = 128, 16_384
 
 # An input that was in flight each time when this many replicas died is assumed to have killed them.
 MAX_LOSSES = 2
@@ -315,14 +315,14 @@ class ModelQueue:
         if batch is None:
             return
         self._go_on(replica)
-        works, step = batch.works, len(batch.works)
+        works, step = batch.works, MAX_ROWS
         outputs: Sequence[Output | None] = ()
         if results.rows != len(works):
             message = f"the container answered {results.rows} outputs for {len(works)} inputs"
             failures: Mapping[int, str] = dict.fromkeys(range(len(works)), message)
         elif isinstance(results, TypedResults):
             outputs, failures = read_outputs(results)
-            step = max(1, MAX_ELEMENTS // results.form.elements)
+            step = max(1, min(MAX_ROWS, MAX_ELEMENTS // results.form.elements))
         else:
             outputs, failures = results.outputs, read_texts(results.outputs, results.failures)
         if failures:

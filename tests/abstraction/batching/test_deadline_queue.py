@@ -7,6 +7,7 @@ from clipper.abstraction.batching.deadline_queue import (
     MAX_BACKGROUND_SHARE,
     MAX_DUE,
     MAX_IDLE_LANES,
+    UNWANTED_EVERY_S,
     DeadlineQueue,
 )
 from clipper.abstraction.work import Work
@@ -85,6 +86,12 @@ class QueueMachine(RuleBasedStateMachine):
         self.leave(expired)
         # What is due later is not looked at, nor is, in the background, what is behind it.
         assert all(work.deadline_s > self.now_s for work in self.inside)
+
+    @rule()
+    def make_room(self) -> None:
+        left = self.queue.make_room(self.now_s)
+        assert all(work.deadline_s <= self.now_s or not work.is_wanted for work in left)
+        self.leave(left)
 
     @rule(drop=st.integers(0, 4), limit=st.integers(1, 5), returns=st.booleans())
     def take(self, drop: int, limit: int, returns: bool) -> None:
@@ -344,3 +351,18 @@ def test_all_that_waits_is_handed_back_when_it_is_cleared() -> None:
     queue.push_background(make_work(b"c"))
     assert sorted(names(queue.clear())) == [b"a", b"b", b"c"]
     assert (queue.length, queue.size_bytes, queue.background, queue.lanes()) == (0, 0, 0, [])
+
+
+def test_a_full_queue_gives_up_what_nobody_waits_for() -> None:
+    queue = DeadlineQueue(4, 1000)
+    works = [make_work(b"left", 0.0, 5.0) for _ in range(3)] + [make_work(b"kept", 0.0, 5.0)]
+    for work in works:
+        assert queue.push(work)
+    assert not queue.push(make_work(b"new", 1.0, 5.0)) and queue.make_room(1.0) == []
+    for work in works[:3]:
+        work.waiters[0].done = True  # type: ignore[misc]  # its client has left
+    # It was searched a moment ago.
+    assert queue.make_room(1.0) == []
+    assert queue.make_room(1.0 + UNWANTED_EVERY_S) == works[:3]
+    assert queue.push(make_work(b"new", 1.0, 5.0)) and queue.length == 2
+    assert names(queue.take(0, 4, queue.lanes()).batch) == [b"kept", b"new"]

@@ -8,7 +8,7 @@ leave out the longest rows. Background work has a lane of its own, behind all ot
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import nextafter
 
 import msgspec
@@ -24,6 +24,10 @@ MAX_BACKGROUND_SHARE = 0.25
 
 # One call takes at most this many expired pieces out of the queue: a millisecond of work. A whole queue took 10 ms.
 MAX_DUE = 1024
+
+# Work whose clients have left stays until its turn comes. A full queue is searched for it at most so often, since that
+# takes some milliseconds.
+UNWANTED_EVERY_S = 0.05
 
 # There are few lanes: one for each SLO in use and class of length. Beyond this many, empty lanes are dropped.
 MAX_IDLE_LANES = 64
@@ -81,6 +85,7 @@ class DeadlineQueue:
         self._last = self._background
         self.length = self.arrivals = 0
         self.size_bytes = 0
+        self._looks_from_s = 0.0
 
     @property
     def background(self) -> int:
@@ -223,12 +228,23 @@ class DeadlineQueue:
             (taken.batch if work.is_wanted else taken.dropped).append(work)
         return taken
 
-    def take_of(self, source: str) -> list[Work]:
-        """Remove and return all work of one application, by deadline. Background work among it becomes ordinary."""
+    def make_room(self, now_s: float) -> list[Work]:
+        """Remove and return expired work; if there is none, work that nobody waits for any more, now and then."""
+        expired = self.expire(now_s)
+        if not expired and now_s >= self._looks_from_s:
+            self._looks_from_s = now_s + UNWANTED_EVERY_S
+            # The check of the first waiter spares a call in the usual case of one waiter.
+            expired = self.take_all(lambda work: work.waiters[0].done and not work.is_wanted)
+        return expired
+
+    def take_all(self, is_meant: Callable[[Work], bool]) -> list[Work]:
+        """Remove and return all such work, by deadline. Background work among it becomes ordinary."""
         found: list[Work] = []
         for lane in self._lanes_by_id.values():
-            found += [work for work in lane.works if work.source == source]
-            lane.works = deque([work for work in lane.works if work.source != source])
+            meant = [work for work in lane.works if is_meant(work)]
+            if meant:
+                found += meant
+                lane.works = deque([work for work in lane.works if not is_meant(work)])
         for work in found:
             self._leave(work)
             work.is_background = False

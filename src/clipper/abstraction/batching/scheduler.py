@@ -131,11 +131,11 @@ class Scheduler:
     # -- queries ---------------------------------------------------------------------------------------
 
     def push(self, work: Work, now_s: float) -> tuple[bool, list[Work]]:
-        """Queue new work. Return whether there was room, and the work that was expired to make room."""
+        """Queue new work. Return whether there was room, and the work that has left to make room."""
         queue, source = self.queue, work.source
         if queue.push(work) if source not in self.suspects.by_name else self.suspects.push(source, work):
             return True, []
-        expired = self.suspects.queue_of(source).expire(now_s)
+        expired = self.suspects.queue_of(source).make_room(now_s)
         return bool(expired) and self.push(work, now_s)[0], expired
 
     def push_back(self, works: list[Work]) -> None:

@@ -185,5 +185,5 @@ class Suspects:
         queue = DeadlineQueue(self._max_length, self._max_bytes)
         suspect = self.by_name[source] = Suspect(queue, 1, 0, needed, self._trusted_served_s)
         # What waits among the others must not fail them.
-        queue.push_back(self._trusted.take_of(source))
+        queue.push_back(self._trusted.take_all(lambda work: work.source == source))
         return suspect
