@@ -101,6 +101,15 @@ def test_of_an_application_that_came_since_the_last_step_all_is_counted() -> Non
     assert sampler.recent.answers("app").queries == 0
 
 
+def test_of_a_worker_that_was_started_meanwhile_all_is_counted() -> None:
+    """A new server is asked before its first sample, and an adopted worker has counted for days."""
+    sampler, nobody = Sampler(0.0), facts(workers=frozenset(), applications=(), models=())
+    sampler.take(0.01, nobody, {})
+    sampler.take(STEP_S + 0.01, facts(7, 8, started=frozenset({7})), {7: said(20), 8: said(10**6)})
+    assert sampler.recent.answers("app").queries == 20
+    assert values(sampler, "rate") == [None, 10.0]
+
+
 def test_of_what_a_worker_did_not_have_when_it_was_asked_all_is_counted() -> None:
     """A version is asked nothing before an application links it, and then its first queries may fail."""
     sampler = Sampler(0.0)

@@ -70,12 +70,14 @@ class Facts:
 
     Attributes:
         workers: the instances of those that should answer.
+        started: the instances of those that this supervisor has started: what they count, they count since then.
     """
 
     applications: tuple[ApplicationFacts, ...]
     models: tuple[ModelFacts, ...]
     workers: frozenset[int]
     processes: tuple[ProcessFacts, ...]
+    started: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,8 @@ class Sampler:
     """Turns readings into series. Time comes in: ``now_s`` of a clock that never goes back.
 
     The first reading of anything is where its counting begins, since nobody knows over which time it was counted; but
-    what a worker did not have in an earlier step it has counted since then.
+    what a worker did not have in an earlier step it has counted since then, and a worker that this supervisor has
+    started has counted all since its start.
 
     Attributes:
         ring: all series, of an hour. A worker is the subject ``worker``, its index.
@@ -277,7 +280,11 @@ class Sampler:
         applications: defaultdict[str, list[ApplicationReading]] = defaultdict(list)
         versions: defaultdict[tuple[str, str], list[VersionReading]] = defaultdict(list)
         for instance, answer in answers.items():
-            worker = self._workers.setdefault(instance, _Worker())
+            worker = self._workers.get(instance)
+            if worker is None:
+                worker = self._workers[instance] = _Worker(
+                    lacked=set(asked_for) if instance in facts.started else set()
+                )
             worker.missed, worker.is_left_out = 0, False
             if answer.applications or answer.versions:
                 worker.question = None

@@ -76,6 +76,7 @@ class Sampling:
             tuple(ModelFacts(name, catalog.current(name), running) for name, running in versions.items()),
             frozenset(self._workers.instances()),
             tuple(filter(None, map(_process, self._workers.pids().items()))),
+            frozenset(worker.instance for worker in self._workers if not worker.is_adopted),
         )
 
 
