@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 
 import clipper
+from waiting import TIMEOUT_S
 
 
 class Asking:
@@ -28,11 +29,11 @@ class Asking:
     def __exit__(self, *_: object) -> None:
         self._is_over.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(TIMEOUT_S)
 
     def _ask(self, kept: bool) -> None:
         number = 0
-        with httpx.Client(verify=False, timeout=30, headers=self._headers) as client:
+        with httpx.Client(verify=False, timeout=TIMEOUT_S, headers=self._headers) as client:
             while not self._is_over.wait(0.002):
                 number += 1
                 headers = {} if kept else {"Connection": "close"}

@@ -30,7 +30,7 @@ from clipper.management.dashboard import Dashboard
 from clipper.management.gate import Gate
 from docker_daemon import DockerDaemon, running_daemon
 from memory_operations import MemoryOperations
-from waiting import until
+from waiting import TIMEOUT_S, until
 
 # The same examples each time, so that a run of unchanged code ends alike; --hypothesis-seed looks at others. How long
 # it takes to draw one and to try it is the machine's to say.
@@ -127,7 +127,7 @@ def management() -> Iterator[tuple[str, CurrentOperations]]:
     until(lambda: server.started)
     yield f"http://127.0.0.1:{listener.getsockname()[1]}", current
     server.should_exit = True
-    thread.join(60)
+    thread.join(TIMEOUT_S)
     listener.close()
 
 

@@ -29,13 +29,13 @@ from clipper.control.messages import (
 )
 from clipper.control.server import ControlServer
 from clipper.tls.mutual import Contexts, make_contexts
+from waiting import TIMEOUT_S
 
 R = TypeVar("R")
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 # The worker that listens, another one, and the supervisor.
 LISTENS, OTHER, LEADS = PeerName("worker", 7), PeerName("worker", 8), PeerName("supervisor", 3)
-WITHIN_S = 20.0
 
 
 @cache
@@ -72,7 +72,7 @@ class Listening:
     ) -> R:
         """``by``: those that are kept; without it, on a connection of its own."""
         send = ask if by is None else by.ask
-        return await send(self.address, command, WITHIN_S, secured=Secured(context, expects or self._name))
+        return await send(self.address, command, TIMEOUT_S, secured=Secured(context, expects or self._name))
 
     async def _answer(self, command: AnyCommand) -> AnyReply:
         self.took.append(command)

@@ -12,13 +12,11 @@ from pathlib import Path
 import docker
 
 from docker_base import base_tar
-from waiting import until
+from waiting import TIMEOUT_S, until
 
 BASE_IMAGE = "clipper-test-base:1"
 # The base image takes 140 MB, and what is built on it some kB each.
 MAX_DATA = "2g"
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 60.0
 # It needs root, which others get through sudo.
 _AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
@@ -64,7 +62,7 @@ class DockerDaemon:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(STOP_TIMEOUT_S)
+            self._process.wait(TIMEOUT_S)
 
     def client(self) -> docker.DockerClient:
         return docker.DockerClient(base_url=self.host)
@@ -76,7 +74,7 @@ class DockerDaemon:
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(START_TIMEOUT_S)
+            connection.settimeout(TIMEOUT_S)
             try:
                 connection.connect(self.host.removeprefix("unix://"))
                 connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")

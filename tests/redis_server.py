@@ -11,8 +11,6 @@ from clipper.supervisor.workers.ports import port_of
 from ports import keep_port
 from waiting import until
 
-START_TIMEOUT_S = 60.0
-
 
 class RedisServer:
     """A real redis-server of this test's own, with an append-only file; killed at the block's end, if it runs.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.servers import clipper, clipper_command
 from clipper.build import form
+from waiting import TIMEOUT_S
 
 MODELS = Path(__file__).parents[1] / "benchmarks" / "models"
 # `make compiled` says so, where what is tested was installed from a wheel.
@@ -14,7 +15,9 @@ EXPECTED = os.environ.get("CLIPPER_FORM", "pure Python")
 
 def test_what_runs_is_the_form_that_is_tested() -> None:
     assert form() == EXPECTED
-    told = subprocess.run([clipper_command(), "--version"], capture_output=True, text=True, check=True, timeout=60)
+    told = subprocess.run(
+        [clipper_command(), "--version"], capture_output=True, text=True, check=True, timeout=TIMEOUT_S
+    )
     assert told.stdout == f"clipper 0.1.0 ({EXPECTED})\n"
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.abstraction.alarm import Alarm
+from waiting import TIMEOUT_S
 
 # On a loop of uvloop, as in the worker: its call_at answers with another kind of handle where the time is nearly now.
 FROM_NOW_S = (-1.0, 0.0, 0.0001, 0.0004, 0.001, 0.01)
@@ -27,7 +28,7 @@ def test_it_goes_off_once_at_the_earliest_of_two_times_however_near(first_s: flo
         start_s = loop.time()
         alarm.set(start_s + first_s)
         alarm.set(start_s + then_s)
-        await asyncio.wait_for(rung.wait(), 10)
+        await asyncio.wait_for(rung.wait(), TIMEOUT_S)
         await asyncio.sleep(0.02)
         assert len(rings) == 1
         # The loop's clock counts whole milliseconds.
@@ -55,7 +56,7 @@ def test_cancelled_it_is_silent_until_it_is_set_again(times_s: list[float]) -> N
         await asyncio.sleep(0)
         assert rings == []
         alarm.set(loop.time())
-        await asyncio.wait_for(rung.wait(), 10)
+        await asyncio.wait_for(rung.wait(), TIMEOUT_S)
         assert len(rings) == 1
 
     uvloop.run(main())
@@ -77,7 +78,7 @@ def test_it_may_be_set_again_while_it_rings() -> None:
 
         alarm = Alarm(loop, ring)
         alarm.set(loop.time())
-        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.wait_for(done.wait(), TIMEOUT_S)
         assert rings == 3
 
     uvloop.run(main())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from clipper.cli.examples import curl_line
 from clipper.cli.serve import name_of
 from clipper.types import check_name
+from waiting import TIMEOUT_S
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_a_large_input_is_made_by_the_line(input_type: str, value: object) -> No
     assert curl == "curl http://h:1/app/predict -d @-"
     words = shlex.split(program)
     assert words[0] == "python3"
-    made = subprocess.run([sys.executable, *words[1:]], capture_output=True, check=True, timeout=60)
+    made = subprocess.run([sys.executable, *words[1:]], capture_output=True, check=True, timeout=TIMEOUT_S)
     assert json.loads(made.stdout) == {"input": value}
 
 

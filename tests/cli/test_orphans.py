@@ -11,7 +11,7 @@ from live_server import processes_of
 
 from clipper.cli.process import running
 from clipper.home import lock_home, read_place
-from waiting import until
+from waiting import TIMEOUT_S, until
 
 FREE_PORTS = ["--query-port", "0", "--management-port", "0"]
 INPUT = {"input": [1, 2, 3, 4]}
@@ -26,7 +26,7 @@ def killed(clipper: Command, home: Path) -> str:
     os.kill(place.pid, signal.SIGKILL)
     until(lambda: running(home) is None)
     url = f"{place.query_url}/sum/predict"
-    assert httpx.post(url, json=INPUT, timeout=60).status_code == 200
+    assert httpx.post(url, json=INPUT, timeout=TIMEOUT_S).status_code == 200
     return url
 
 
@@ -41,7 +41,7 @@ def test_status_shows_what_a_dead_supervisor_left_and_stop_ends_it(clipper: Comm
     found = json.loads(clipper("status", "--json").stdout)
     assert {orphan["pid"] for orphan in found["orphans"]} == set(processes_of(home))
     # Looking has ended nothing.
-    assert httpx.post(url, json=INPUT, timeout=60).status_code == 200
+    assert httpx.post(url, json=INPUT, timeout=TIMEOUT_S).status_code == 200
 
     assert "stopped" in succeed(clipper("stop"))
     assert set(processes_of(home)) == set()
@@ -55,7 +55,7 @@ def test_start_takes_over_what_a_dead_supervisor_left(clipper: Command, home: Pa
     before = set(processes_of(home))
     succeed(clipper("start", *FREE_PORTS))
     assert set(processes_of(home)) == before
-    assert httpx.post(url, json=INPUT, timeout=60).status_code == 200
+    assert httpx.post(url, json=INPUT, timeout=TIMEOUT_S).status_code == 200
 
 
 def test_a_supervisor_that_does_not_answer_is_not_taken_for_a_dead_one(clipper: Command, home: Path) -> None:

@@ -17,6 +17,7 @@ from clipper.home import lock_home
 from clipper.management.schemas import LeaseStatus, WorkerStatus
 from clipper.supervisor.config import Config, parse_command_line
 from conftest import Api
+from waiting import TIMEOUT_S
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def server(api: Api) -> Iterator[StartingServer]:
     api.operations.pid = process.pid
     yield StartingServer(api.home, process, log, log_start=len("of the run before\n"))
     process.kill()
-    process.wait(60)
+    process.wait(TIMEOUT_S)
 
 
 def start_of(home: Path, **settings: str) -> ServerStart:
@@ -105,7 +106,7 @@ def test_a_worker_that_cannot_start_on_its_node_ends_the_wait_if_no_other_answer
 
 def test_a_server_that_ended_shows_what_it_wrote_in_this_run(server: StartingServer) -> None:
     server.process.kill()
-    server.process.wait(60)
+    server.process.wait(TIMEOUT_S)
     with pytest.raises(Unavailable, match="ended with status -9 while it started") as caught:
         server.wait_until_ready()
     assert str(caught.value).endswith("supervisor.log:\nof this run")

@@ -26,7 +26,7 @@ from clipper.client import Clipper
 from clipper.errors import DeadlineExceeded
 from clipper.home import read_place
 from ports import keep_port
-from waiting import until
+from waiting import TIMEOUT_S, until
 
 PORTS = ["--query-port", "0", "--management-port", "0", "--grpc-port", "off"]
 
@@ -72,7 +72,9 @@ def test_a_server_comes_back_as_closed_as_it_was(clipper: Command, home: Path, f
     }  # fmt: skip
     succeed(clipper("deploy", "sum", "model:Sum"))
     succeed(clipper("app", "create", "sum", "--model", "sum", "--slo-ms", "20000"))
-    refused = httpx.post(f"{now['query_url']}/sum/predict", json={"input": [1, 2, 3, 4]}, verify=False, timeout=60)
+    refused = httpx.post(
+        f"{now['query_url']}/sum/predict", json={"input": [1, 2, 3, 4]}, verify=False, timeout=TIMEOUT_S
+    )
     assert refused.status_code == 401
     shown = succeed(clipper("status"))
     assert "required (kept)" in shown and f"certificate {pair.certificate} (kept)" in shown

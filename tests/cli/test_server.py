@@ -21,7 +21,7 @@ from clipper.cli.process import running
 from clipper.client import Clipper, Prediction
 from clipper.home import read_place
 from clipper.processes.proc import start_time
-from waiting import until
+from waiting import TIMEOUT_S, until
 
 SHOP = "https://shop.example"
 FREE_PORTS = ["--query-port", "0", "--management-port", "0"]
@@ -155,7 +155,7 @@ def test_serve_until_it_is_interrupted(home: Path, folder: Path, stop_signal: si
         assert served.stdout is not None
         line = next(text for text in served.stdout if "curl" in text)
         words = shlex.split(line)
-        answer = httpx.post(words[1], content=words[words.index("-d") + 1], timeout=60)
+        answer = httpx.post(words[1], content=words[words.index("-d") + 1], timeout=TIMEOUT_S)
         assert answer.json()["output"] == 0.0
         pid = read_place(home).pid
         served.send_signal(stop_signal)
@@ -189,7 +189,7 @@ def test_the_server_of_serve_stops_if_serve_is_killed(home: Path, folder: Path) 
         subprocess.run([*CLIPPER, "restart", "--home", str(home)], check=True, timeout=200, stdout=subprocess.DEVNULL)
         pid = read_place(home).pid
         served.kill()
-        served.wait(60)
+        served.wait(TIMEOUT_S)
         until(lambda: not processes_of(home) and start_time(pid) is None)
     log = (home / "logs" / "supervisor.log").read_text()
     assert "the command that runs this server has ended" in log and log.rstrip().endswith("stopped")

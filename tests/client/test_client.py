@@ -38,6 +38,7 @@ from clipper.settings.version import Batching
 from clipper.tls.trust import Trust
 from conftest import READ_TOKEN, TOKEN, Api
 from memory_operations import LOG_TAIL
+from waiting import TIMEOUT_S
 
 
 @pytest.fixture
@@ -363,7 +364,7 @@ def test_the_certificate_of_a_home_is_trusted_at_both_of_its_servers_ports(api: 
 
 def test_importing_clipper_loads_none_of_its_libraries() -> None:
     program = "import clipper, sys; print(sorted({'httpx', 'msgspec', 'numpy', 'rich'} & sys.modules.keys()))"
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
     assert ran.stdout == "[]\n"
 
 
@@ -386,7 +387,7 @@ def test_something_else_listens_there() -> None:
         thread.start()
         with pytest.raises(Unavailable, match="is not Clipper: it answered 403 'nginx'"):
             Clipper.connect(url=f"http://127.0.0.1:{listener.getsockname()[1]}")
-        thread.join(60)
+        thread.join(TIMEOUT_S)
 
 
 def test_a_server_that_does_not_answer_in_time() -> None:

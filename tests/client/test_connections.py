@@ -19,6 +19,7 @@ from clipper.client.async_queries import AsyncQueries
 from clipper.client.connections import MAX_CONNECTIONS
 from clipper.errors import DeadlineExceeded, ModelFailed, TooLarge, TooManyRequests, Unavailable
 from clipper.tls.trust import ClientTls, Trust
+from waiting import TIMEOUT_S
 
 ROW = np.ones(2)
 both = pytest.mark.parametrize("kind", ["sync", "async"])
@@ -412,7 +413,7 @@ if child:
 
 def test_a_fork_shares_no_connection() -> None:
     with scripted(echo, echo) as server:
-        subprocess.run([sys.executable, "-c", FORKED, server.url], check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", FORKED, server.url], check=True, timeout=TIMEOUT_S)
         assert server.accepted == 2
 
 

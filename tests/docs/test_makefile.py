@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from waiting import TIMEOUT_S
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -27,7 +29,14 @@ def test_a_program_starts(target: str) -> None:
     )
     command = dry.stdout.splitlines()[-1].replace(".venv/bin/python", shlex.quote(sys.executable))
     done = subprocess.run(
-        f"{command} --help", shell=True, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=120
+        f"{command} --help",
+        shell=True,
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage:")

@@ -10,6 +10,7 @@ from pages import ROOT, blocks
 from sklearn.svm import SVC
 
 from benchmarks.real_models import environment
+from waiting import TIMEOUT_S
 
 PAGE = ROOT / "docs" / "moving.md"
 TOTALS, HANDLER, SERVICE = [block for block in blocks(PAGE) if block.language == "python"]
@@ -47,5 +48,5 @@ print(Digits(sys.argv[1]).predict_batch(np.eye(3, 784, dtype=np.float32)).tolist
 def test_the_class_that_a_handler_becomes_answers_a_batch(tmp_path: Path) -> None:
     (tmp_path / "handler.py").write_text(HANDLER.text + ASK)
     command = [environment("torch"), "handler.py", "net.pt"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert (done.stdout, done.returncode) == ("[0, 1, 2]\n", 0), done.stderr

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.real_models import environment
+from waiting import TIMEOUT_S
 
 EIGHT_SUMS = [6.0, 22.0, 38.0, 54.0, 70.0, 86.0, 102.0, 118.0]
-WITHIN_S = 120
 # perf_analyzer's options for all protocols.
 PERF_OPTIONS = ("-m app -b 1", "-m app -b 8", "-m text -b 8 --string-length 5", "-m app -x 2 -b 8")
 
@@ -48,7 +48,11 @@ REFUSALS = {
 def told_by(program: Path, address: str) -> dict[str, Any]:
     """What a client's program found at an address."""
     done = subprocess.run(
-        [environment("open_inference"), program, address], capture_output=True, text=True, timeout=WITHIN_S, check=False
+        [environment("open_inference"), program, address],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -102,7 +106,7 @@ def assert_perf_analyzer_runs(protocol: str, address: str, options: str) -> None
     program = environment("open_inference").with_name("perf_analyzer")
     fixed = ["-i", protocol, "-u", address, "--request-count", "100"]
     done = subprocess.run(
-        [program, *fixed, *options.split()], capture_output=True, text=True, timeout=WITHIN_S, check=False
+        [program, *fixed, *options.split()], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Request count: 100" in done.stdout and "Inference count" in done.stdout, done.stdout

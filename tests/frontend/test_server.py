@@ -18,7 +18,7 @@ from clipper.frontend.long_work import FeedbackLines
 from clipper.frontend.port import Port
 from clipper.frontend.server import QueryServer
 from serving import post
-from waiting import until_async
+from waiting import TIMEOUT_S, until_async
 
 ECHO = post("/echo/predict", b"hi")
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -47,7 +47,7 @@ def serve(
             writers.append(writer)
             return reader, writer
 
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TIMEOUT_S):
             await test(server, connect)
             await server.drain(0.0)
             for writer in writers:

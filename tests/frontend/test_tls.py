@@ -21,7 +21,7 @@ from clipper.tls import handshakes
 from clipper.tls.material import TlsPaths, read_material, server_context
 from clipper.tls.transport import NOT_TLS, PIECE_BYTES
 from serving import post
-from waiting import until_async
+from waiting import TIMEOUT_S, until_async
 
 ECHO = post("/echo/predict", b"hi")
 LARGE = 8 << 20
@@ -85,7 +85,7 @@ def serve(
         listener = socket.create_server(("127.0.0.1", 0))
         await server.listen(listener)
         port = Port(server, listener.getsockname()[1], authority, later)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TIMEOUT_S):
             await test(port)
             await server.drain(0.0)
             for writer in port.writers:
@@ -281,7 +281,7 @@ def test_an_answer_that_closes_ends_as_tls_does(authority: Authority, pair: Pair
     async def test(port: Port) -> None:
         def ask(request: bytes) -> bytes:
             with (
-                socket.create_connection(("127.0.0.1", port.number), timeout=60) as connection,
+                socket.create_connection(("127.0.0.1", port.number), timeout=TIMEOUT_S) as connection,
                 port.trust.wrap_socket(connection, server_hostname="localhost", suppress_ragged_eofs=False) as client,
             ):
                 client.sendall(request)

@@ -139,7 +139,7 @@ def test_stopping_under_load_loses_no_query(by: str) -> None:
         else:
             assert worker.control.ask(Drain()) == Draining()
         for client in clients:
-            client.join(60)
+            client.join(TIMEOUT_S)
         assert [client.failure for client in clients] == [None] * 16
         assert all(client.last is not None for client in clients)
         assert worker.wait() == 0

@@ -10,6 +10,7 @@ import pytest
 from http_system import ONE
 
 from serving import Client, Serving, post
+from waiting import TIMEOUT_S
 
 
 def test_keep_alive(client: Client) -> None:
@@ -66,7 +67,7 @@ def test_curl_as_in_the_readme(system: Serving, tmp_path: Path) -> None:
     for body in ('{"input": [1, 2]}', json.dumps({"input": [1] * 500_000})):
         (tmp_path / "body").write_text(body)
         command = ["curl", "-sS", "--noproxy", "*", "--max-time", "60", url, "-d", f"@{tmp_path / 'body'}"]
-        done = subprocess.run(command, capture_output=True, check=True, timeout=90)
+        done = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_S)
         assert json.loads(done.stdout)["output"] == sum(json.loads(body)["input"])
 
 

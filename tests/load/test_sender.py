@@ -15,7 +15,7 @@ from clipper.load.answers import Answer
 from clipper.load.connection import Connection
 from clipper.load.inputs import Head, Ring
 from clipper.load.sender import Sender, Target
-from waiting import until_async
+from waiting import TIMEOUT_S, until_async
 
 ANSWER = b'HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{"output":1}'
 BODY = b'{"input":[1]}'
@@ -127,7 +127,7 @@ def load(serve: Serve, due_s: list[float], **settings: float) -> tuple[Sender, L
     """Run a whole load; it has to end by itself."""
 
     async def run() -> tuple[Sender, Log]:
-        async with asyncio.timeout(60), serving(serve) as target:
+        async with asyncio.timeout(TIMEOUT_S), serving(serve) as target:
             log = Log()
             sender = sender_of(target, log, due_s, **settings)  # type: ignore[arg-type]
             await sender.connect()
@@ -210,7 +210,7 @@ def test_connections_that_end_are_opened_again(serve: Serve, end: str) -> None:
 def test_a_server_that_goes_away_and_comes_back() -> None:
     async def run() -> Log:
         log = Log()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TIMEOUT_S):
             async with serving(answer_all) as target:
                 # Five a second at the end, for as long as it takes to see that it is back.
                 sender = sender_of(target, log, [*evenly(200, 1.0), *(1 + number / 5 for number in range(200))])
@@ -243,7 +243,7 @@ def test_a_rate_that_cannot_be_kept_ends_in_time() -> None:
     """Queries that were due up to two seconds ago: what is too old is not sent, and none is forgotten."""
 
     async def run() -> Log:
-        async with asyncio.timeout(60), serving(answer_all) as target:
+        async with asyncio.timeout(TIMEOUT_S), serving(answer_all) as target:
             log = Log()
             sender = sender_of(target, log, [*evenly(20_000, 1.0), *evenly(50, 2.5)[45:]])
             await sender.connect()
@@ -258,7 +258,7 @@ def test_a_rate_that_cannot_be_kept_ends_in_time() -> None:
 
 def test_it_can_be_stopped_at_any_time() -> None:
     async def run() -> tuple[Sender, Log]:
-        async with asyncio.timeout(60), serving(answer_none) as target:
+        async with asyncio.timeout(TIMEOUT_S), serving(answer_none) as target:
             log = Log()
             sender = sender_of(target, log, evenly(10_000, 100), connections=3)
             await sender.connect()
@@ -297,7 +297,7 @@ def test_a_connection_that_has_just_closed_is_not_used() -> None:
         async with serving(answer_all) as target:
             sender = sender_of(target, log, evenly(20, 0.1))
             Connection(sender).connection_made(Closing())
-            await asyncio.wait_for(sender.run(time.monotonic()), 20.0)
+            await asyncio.wait_for(sender.run(time.monotonic()), TIMEOUT_S)
         return log
 
     assert asyncio.run(run()).counts == {"200": 20}

@@ -17,7 +17,7 @@ from clipper.management.statuses import STATUSES
 from clipper.types import Caller
 from conftest import READ_TOKEN, TOKEN, Api
 from memory_operations import LOG_TAIL
-from waiting import until
+from waiting import TIMEOUT_S, until
 
 TAR = b"\0" * 1024
 DIGEST = hashlib.sha256(TAR).hexdigest()
@@ -27,7 +27,7 @@ def call(api: Api, method: str, path: str, kind: str = "application/json", **opt
     headers = {"Authorization": f"Bearer {TOKEN}"} | options.pop("headers", {})
     if "content" in options:
         headers |= {"Content-Type": kind}
-    return httpx.request(method, api.url + path, timeout=60, headers=headers, **options)
+    return httpx.request(method, api.url + path, timeout=TIMEOUT_S, headers=headers, **options)
 
 
 def put(api: Api, digest: str, content: bytes | Iterator[bytes]) -> httpx.Response:
@@ -194,7 +194,7 @@ def test_an_artifact_of_another_digest_is_refused(api: Api) -> None:
 
 def test_an_artifact_over_the_bound_is_refused_before_it_is_sent(api: Api) -> None:
     address = urlsplit(api.url)
-    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=TIMEOUT_S) as connection:
         connection.sendall(upload_head(MAX_ARTIFACT_BYTES + 1))
         answer = b""
         while b"too_large" not in answer:
@@ -206,7 +206,7 @@ def test_an_artifact_over_the_bound_is_refused_before_it_is_sent(api: Api) -> No
 
 def test_a_client_that_goes_away_in_its_upload(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     address = urlsplit(api.url)
-    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=TIMEOUT_S) as connection:
         connection.sendall(upload_head(1024) + b"part")
     until(lambda: api.operations.upload_errors == ["malformed_request"])
     assert api.operations.artifacts == {}

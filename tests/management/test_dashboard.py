@@ -8,13 +8,14 @@ import pytest
 
 from clipper.dashboard.files import read_files
 from conftest import READ_TOKEN, TOKEN, Api
+from waiting import TIMEOUT_S
 
 SERVED = sorted(read_files())
 
 
 def get(api: Api, path: str, method: str = "GET", **headers: str) -> httpx.Response:
     """As a browser asks, before it has a token."""
-    return httpx.request(method, api.url + path, headers=headers, timeout=60)
+    return httpx.request(method, api.url + path, headers=headers, timeout=TIMEOUT_S)
 
 
 @pytest.mark.parametrize("path", ["/", "/dashboard"])
@@ -88,7 +89,7 @@ def test_a_browser_with_a_copy_is_told_that_it_is_good(api: Api) -> None:
 def test_other_paths_lead_nowhere(api: Api, path: str) -> None:
     for token, expected in (("", 401), (TOKEN, 404), (READ_TOKEN, 404)):
         # httpx would tidy the path first.
-        connection = http.client.HTTPConnection(api.url.removeprefix("http://"), timeout=60)
+        connection = http.client.HTTPConnection(api.url.removeprefix("http://"), timeout=TIMEOUT_S)
         connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
         assert connection.getresponse().status == expected
         connection.close()

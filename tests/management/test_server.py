@@ -20,7 +20,7 @@ from clipper.tls.material import read_material, server_context
 from clipper.tls.transport import NOT_TLS
 from conftest import TOKEN
 from framings import DOUBTFUL
-from waiting import until
+from waiting import TIMEOUT_S, until
 
 MAX_CONNECTIONS = 8
 # Four connections' worth of what a socket and the server hold of an answer that nobody reads.
@@ -58,7 +58,7 @@ class Running:
         self.open: list[socket.socket] = []
 
     def connect(self, sent: bytes = b"") -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self._port), timeout=60)
+        connection = socket.create_connection(("127.0.0.1", self._port), timeout=TIMEOUT_S)
         self.open.append(connection)
         connection.sendall(sent)
         return connection
@@ -103,7 +103,7 @@ def run(tls: ssl.SSLContext | None = None) -> Iterator[Running]:
     for connection in running.open:
         connection.close()
     server.should_exit = True
-    thread.join(60)
+    thread.join(TIMEOUT_S)
     listener.close()
     assert not thread.is_alive()
 

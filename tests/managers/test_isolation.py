@@ -20,7 +20,7 @@ from clipper.processes.usage import UsageKeeper
 from clipper.types import InputType
 from manager_bench import SUM, Bench, run
 from started_processes import oddly_named
-from waiting import until_async
+from waiting import TIMEOUT_S, until_async
 
 pytestmark = pytest.mark.alone
 
@@ -88,7 +88,7 @@ class Neighbourhood:
 
     async def keep_asking(self) -> None:
         while True:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(TIMEOUT_S):
                 assert await self.ask(NEIGHBOUR) is None
             self.answers += 1
 
@@ -143,7 +143,7 @@ def test_what_takes_too_much_is_killed_with_all_that_it_started(tmp_path: Path, 
     async def test() -> None:
         async with neighbourhood(tmp_path, what) as found:
             with pytest.raises(OSError):  # the connection breaks
-                await asyncio.wait_for(found.ask(BAD), 60)
+                await asyncio.wait_for(found.ask(BAD), TIMEOUT_S)
             await until_async(lambda: found.bad.phase == "dead")
             error = str(found.bad.last_error)
             assert "container bad:1#1 was killed because it " in error and said in error
@@ -160,7 +160,7 @@ def test_processes_of_odd_names_lift_no_bound(tmp_path: Path) -> None:
         async with neighbourhood(tmp_path, LITTERS) as found:
             with oddly_named():
                 with pytest.raises(OSError):  # the connection breaks
-                    await asyncio.wait_for(found.ask(BAD), 60)
+                    await asyncio.wait_for(found.ask(BAD), TIMEOUT_S)
                 await until_async(lambda: found.bad.phase == "dead")
             assert "files in its folder: the bound is 100" in str(found.bad.last_error)
 

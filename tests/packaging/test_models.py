@@ -18,6 +18,7 @@ from clipper.errors import ClipperError, InvalidArgument, TooLarge
 from clipper.packaging import code
 from clipper.packaging.artifact import Artifact
 from clipper.packaging.models import package, package_code
+from waiting import TIMEOUT_S
 
 
 def names(artifact: Artifact) -> list[str]:
@@ -111,7 +112,7 @@ def test_a_function_is_read_in_a_python_without_any_package(tmp_path: Path) -> N
     program = "import sys, pickle; sys.path.insert(0, 'code'); print(pickle.load(open('model.pkl', 'rb'))([4]))"
     # -S leaves site-packages out.
     command = [sys.executable, "-I", "-S", "-c", program]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert (ran.stdout, ran.stderr) == ("[8]\n", "")
 
 

@@ -10,7 +10,7 @@ from clipper.processes.census import MAX_DEPTH, Census, CensusEntry, DiskUsage, 
 from clipper.processes.marks import MARK
 from clipper.trees import remove_tree
 from descriptors import no_descriptors
-from waiting import until
+from waiting import TIMEOUT_S, until
 
 # A parent and its child share 100 MiB, and say so.
 SHARES = "import os, sys; kept = b'x' * (100 << 20); os.fork() and print('up', flush=True); sys.stdin.read()"
@@ -155,7 +155,7 @@ os.wait()
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a /proc that hides others' processes")
 def test_processes_that_may_not_be_looked_at_are_left_out() -> None:
     command = ["unshare", "--mount", "--pid", "--fork", sys.executable, "-c", OF_NOBODY]
-    seen = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    seen = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     if "unshare failed" in seen.stderr or "mount" in seen.stderr:
         pytest.skip(f"this machine does not let root do it: {seen.stderr}")
     assert seen.stdout == "{}\n", seen.stderr

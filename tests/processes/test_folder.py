@@ -14,6 +14,7 @@ from clipper.errors import ContainerFailed
 from clipper.processes.folder import ProcessFolder, passed_on
 from clipper.processes.proc import start_time
 from started_processes import SLEEP, folder_in, gone, launch, written
+from waiting import TIMEOUT_S
 
 
 def test_only_what_a_process_needs_of_our_environment_is_passed_on() -> None:
@@ -83,7 +84,7 @@ asyncio.run(main(Path(sys.argv[1])))
 def left_by_a_killed_supervisor(path: Path, when: str) -> int:
     """The pid of the process that it started."""
     argv = [sys.executable, "-c", SUPERVISOR, str(path), when]
-    run = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    run = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     assert run.returncode == -signal.SIGKILL, run.stderr
     pid = int(run.stdout)
     assert start_time(pid) is not None
@@ -99,7 +100,7 @@ def test_a_process_is_adopted_by_its_record(folder: ProcessFolder, tmp_path: Pat
         process = folder.adopt(record)
         assert process is not None
         os.kill(pid, signal.SIGKILL)
-        await asyncio.wait_for(process.exited.wait(), 60)
+        await asyncio.wait_for(process.exited.wait(), TIMEOUT_S)
         assert folder.adopt(record) is None
 
     asyncio.run(adopt())
@@ -134,7 +135,7 @@ def test_sweeping_spares_what_was_adopted_and_the_processes_of_another_home(tmp_
         # A process that the system is still making ready to run shows no environment, hence no mark.
         await written(tmp_path / "log", "up\n" * 3)
         ours.sweep(keep=("kept",))
-        await asyncio.wait_for(swept.exited.wait(), 60)
+        await asyncio.wait_for(swept.exited.wait(), TIMEOUT_S)
         assert not kept.exited.is_set() and not foreign.exited.is_set()
         await asyncio.gather(kept.stop(20), foreign.stop(20))
 

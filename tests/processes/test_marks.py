@@ -11,7 +11,7 @@ from clipper.processes.folder import ProcessFolder
 from clipper.processes.marks import mark_of
 from clipper.processes.proc import pids, start_time
 from started_processes import launch, written
-from waiting import until_async
+from waiting import TIMEOUT_S, until_async
 
 # One that left its session, and whose mark does not show when its parent ends, but a little later, as another program.
 BETWEEN = """
@@ -35,7 +35,7 @@ def test_what_was_becoming_another_program_when_its_parent_ended_is_ended_too(
         pid = int((await written(tmp_path / "log", "\n")).split()[1])
         await until_async(lambda: not mark_of(pid))
         process.kill()
-        await asyncio.wait_for(process.exited.wait(), 60)
+        await asyncio.wait_for(process.exited.wait(), TIMEOUT_S)
         return pid
 
     pid = asyncio.run(test())

@@ -14,7 +14,7 @@ from clipper.processes.folder import ProcessFolder
 from clipper.processes.marks import MARK, mark_of
 from clipper.processes.proc import is_own_shortage
 from started_processes import SLEEP, gone, launch, written
-from waiting import until_async
+from waiting import TIMEOUT_S, until_async
 
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
 # A child in the group, and one that left it; both ignore SIGTERM.
@@ -32,7 +32,7 @@ if os.fork() == 0:
 
 async def exit_code_of(folder: ProcessFolder, path: Path, program: str) -> tuple[int | None, str]:
     process = launch(folder, path, program)
-    await asyncio.wait_for(process.exited.wait(), 60)
+    await asyncio.wait_for(process.exited.wait(), TIMEOUT_S)
     return process.exit_code, process.how_it_ended
 
 
@@ -100,7 +100,7 @@ def test_what_a_process_forked_goes_with_it(folder: ProcessFolder, tmp_path: Pat
         if how == "stop":
             await process.stop(0.05)
         gate.touch()
-        await asyncio.wait_for(process.exited.wait(), 60)
+        await asyncio.wait_for(process.exited.wait(), TIMEOUT_S)
         for line in (tmp_path / "log").read_text().splitlines():
             await gone(int(line.split()[1]))
 
@@ -143,7 +143,7 @@ def test_a_child_that_is_adopted_is_reaped(folder: ProcessFolder, tmp_path: Path
         adopted = folder.adopt(process.record)
         assert adopted is not None
         adopted.kill()
-        await asyncio.wait_for(adopted.exited.wait(), 60)
+        await asyncio.wait_for(adopted.exited.wait(), TIMEOUT_S)
         assert process._child is not None
         await process._child.reap()
         return adopted.pid, adopted.exit_code

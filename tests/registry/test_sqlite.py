@@ -18,6 +18,7 @@ from clipper.registry.store import SCHEMA_VERSION, Put
 from clipper.settings.application import Link, Selection
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec
+from waiting import TIMEOUT_S
 
 Open = Callable[[Path], SqliteRegistry]
 
@@ -189,7 +190,7 @@ print(written, len(registry.load().applications))
 def test_a_full_disk_is_an_error_and_no_damage(path: Path, open_registry: Open) -> None:
     """The bound on a file's size stands for the disk's end: the same write fails, and only in that process."""
     run = subprocess.run(
-        [sys.executable, "-c", FILL, str(path)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", FILL, str(path)], capture_output=True, text=True, check=True, timeout=TIMEOUT_S
     )
     complaint, counts = run.stdout.splitlines()
     assert "disk" in complaint

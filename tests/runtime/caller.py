@@ -20,10 +20,7 @@ from clipper.containers.protocol.frames import HEADER, OLDEST_VERSION, Kind, Spl
 from clipper.containers.protocol.messages import Results, Welcome
 from clipper.containers.protocol.typed import TypedResults, decode_typed_results
 from clipper.types import DType
-from waiting import until
-
-# Long enough for a loaded machine to import scikit-learn; nothing waits for it to pass.
-DEADLINE_S = 60.0
+from waiting import TIMEOUT_S, until
 
 
 class Refused(Exception):
@@ -31,12 +28,12 @@ class Refused(Exception):
 
 
 class Caller:
-    """Blocking, each wait bounded by DEADLINE_S."""
+    """Blocking, each wait bounded by TIMEOUT_S."""
 
     def __init__(self, address: str) -> None:
         self._frames = Splitter()
         self.socket = dial(address)
-        self.socket.settimeout(DEADLINE_S)
+        self.socket.settimeout(TIMEOUT_S)
 
     def greet(self, token: str = "", version: int = OLDEST_VERSION) -> Welcome:
         self.socket.sendall(messages.encode_hello(token, version))
@@ -104,7 +101,7 @@ def dial(address: str) -> socket.socket:
         unix.connect(rest)
         return unix
     host, _, port = rest.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=DEADLINE_S)
+    return socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
 
 
 @dataclass
@@ -134,7 +131,7 @@ class Container:
             yield caller
 
     def wait(self) -> int:
-        return self.process.wait(DEADLINE_S)
+        return self.process.wait(TIMEOUT_S)
 
     def wait_until_listening(self) -> None:
         self.address = until(lambda: self.told_address, failed=lambda: self.process.poll() is not None and self.log)
@@ -170,7 +167,7 @@ def started(folder: Path, *options: str, listen: str | None = None, token: str =
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait(DEADLINE_S)
+            process.wait(TIMEOUT_S)
 
 
 def code(folder: Path, source: str) -> tuple[str, ...]:

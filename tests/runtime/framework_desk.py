@@ -15,6 +15,7 @@ import numpy as np
 
 import clipper
 from benchmarks.real_models import environment
+from waiting import TIMEOUT_S
 
 PROGRAM = Path(__file__).parent / "framework_program.py"
 
@@ -95,7 +96,7 @@ def desk(framework: str) -> Iterator[Desk]:
         try:
             yield Desk(process, folder)
         finally:
-            process.communicate(timeout=60)
+            process.communicate(timeout=TIMEOUT_S)
 
 
 def sample(package: str, name: str) -> Path:

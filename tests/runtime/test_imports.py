@@ -9,6 +9,7 @@ import pytest
 
 import clipper
 from clipper.managers.logs import in_text
+from waiting import TIMEOUT_S
 
 SOURCE = Path(clipper.__file__).parent
 MODULES = {"clipper", "clipper.types", "clipper.errors", "clipper.log_format", "clipper.containers"}
@@ -36,7 +37,7 @@ def test_runtime_imports_the_standard_library_and_numpy_only() -> None:
         capture_output=True,
         check=False,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
     )
     assert run.returncode == 0, run.stderr
     allowed = ("clipper.runtime", "clipper.containers.protocol")
@@ -53,7 +54,7 @@ def test_a_python_without_numpy_is_told(log_format: str) -> None:
         capture_output=True,
         check=False,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
     )
     assert run.returncode == 3
     assert run.stderr.count("\n") == 1

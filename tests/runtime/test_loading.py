@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from clipper.errors import ContainerFailed
 from clipper.runtime.loading import ModelSource, load
 from clipper.types import DType
+from waiting import TIMEOUT_S
 
 SPAM = (["buy now", "cheap pills", "see you at noon", "the meeting is at noon"], ["spam", "spam", "ham", "ham"])
 
@@ -271,7 +272,7 @@ def test_forest_deployed_for_rows_of_any_length_refuses_those_of_another(tmp_pat
 
 def test_file_saved_in_the_script_that_defines_it_gives_advice(tmp_path: Path) -> None:
     script = "class Mine: pass\nimport pickle\npickle.dump(Mine(), open('m.pkl', 'wb'))"
-    subprocess.run((sys.executable, "-c", script), cwd=tmp_path, check=True, timeout=60)
+    subprocess.run((sys.executable, "-c", script), cwd=tmp_path, check=True, timeout=TIMEOUT_S)
     with pytest.raises(ContainerFailed, match="move them to a module"):
         from_file(tmp_path, "m.pkl")
 

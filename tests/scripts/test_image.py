@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from waiting import TIMEOUT_S
+
 ROOT = Path(__file__).parents[2]
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -30,7 +32,7 @@ def tree(tmp_path: Path) -> Path:
 def run(tree: Path, python: str) -> "subprocess.CompletedProcess[str]":
     environ = os.environ | {"PATH": f"{tree / 'bin'}:{os.environ['PATH']}", "PYTHON": python, "IMAGE": "mine:1"}
     command = ["sh", str(tree / "scripts/image.sh")]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
 
 
 def test_the_image_gets_the_python_of_its_wheel_and_no_other_wheel(tree: Path, tmp_path: Path) -> None:

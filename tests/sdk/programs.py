@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from caller import DEADLINE_S, Container
+from caller import Container
 
 from benchmarks.paper.cache import digest, folder
 from clipper.managers.command import program_argv
+from waiting import TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]
 SDK = ROOT / "sdk"
@@ -102,7 +103,7 @@ def started(program: Path, *options: str, listen: str | None = None, token: str 
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait(DEADLINE_S)
+            process.wait(TIMEOUT_S)
 
 
 @contextmanager

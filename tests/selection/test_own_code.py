@@ -15,6 +15,7 @@ from clipper.selection.own_code import MAX_HANGING, OwnCode
 from clipper.selection.policies.exp3 import Exp3
 from clipper.selection.trial import Verdict
 from clipper.settings.application import Selection
+from waiting import TIMEOUT_S
 
 # Hangs while the file ``go`` is not there, in a module of each number; where it is made, not where it is imported.
 HANGS = """
@@ -157,7 +158,7 @@ def test_what_is_tried_in_vain_is_not_imported(code: Path) -> None:
         with pytest.raises(InvalidArgument, match="no process can be started"):
             own.made(busy)
         while not all(own._attempts[name].ended.is_set() for name in "ab"):
-            await asyncio.wait_for(late.get(), 60)
+            await asyncio.wait_for(late.get(), TIMEOUT_S)
         assert own.made(quick) is not own.made(alike)
         # One trial, and one more, for both.
         assert tried.count("own_code_that_hangs:Quick") == 2

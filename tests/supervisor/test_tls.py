@@ -21,7 +21,7 @@ from clipper.client import Trust
 from clipper.errors import Unavailable
 from clipper.tls.transport import NOT_TLS
 from serving import post
-from waiting import until
+from waiting import TIMEOUT_S, until
 
 QUERY = post("/app/predict", {"input": [1, 2]})
 
@@ -59,7 +59,7 @@ def connected(server: Server, authority: Authority, mine: Pair | None = None) ->
     if mine is not None:
         context.load_cert_chain(mine.certificate, mine.key)
     with (
-        socket.create_connection(("127.0.0.1", port_of(server.place.query_url)), timeout=60) as plain,
+        socket.create_connection(("127.0.0.1", port_of(server.place.query_url)), timeout=TIMEOUT_S) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
     ):
         yield connection
@@ -87,7 +87,7 @@ def shown(server: Server, authority: Authority) -> str:
 def command(home: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     argv = [str(Path(sys.executable).with_name("clipper")), *words]
     given = {**os.environ, "CLIPPER_HOME": str(home), "COLUMNS": "300", **environment}
-    return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
 
 
 def problems(server: Server) -> str:
@@ -103,7 +103,7 @@ def test_both_ports_speak_tls_and_nothing_else(secure: Server, authority: Author
     assert secure.call("POST", "/applications/app/predict", {"input": [1, 2]})["output"] == "one"
     workers = secure.worker_pids
     for url in (place.query_url, place.management_url):
-        with socket.create_connection(("127.0.0.1", port_of(url)), timeout=60) as plain:
+        with socket.create_connection(("127.0.0.1", port_of(url)), timeout=TIMEOUT_S) as plain:
             plain.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert plain.recv(1 << 16) == NOT_TLS
     assert secure.worker_pids == workers
@@ -121,7 +121,7 @@ def test_half_open_handshakes_of_both_ports_hold_up_nobody(secure: Server, autho
     held = []
     for url in (secure.place.query_url, secure.place.management_url):
         for _ in range(300):
-            held.append(socket.create_connection(("127.0.0.1", port_of(url)), timeout=60))
+            held.append(socket.create_connection(("127.0.0.1", port_of(url)), timeout=TIMEOUT_S))
             held[-1].sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
     for _ in range(3):
         with connected(secure, authority) as connection:
@@ -272,7 +272,7 @@ def test_a_pair_that_cannot_be_used_is_refused_at_once(tmp_path: Path, authority
         assert any(part in said for part in why.split("|")), said
         assert not (home / "supervisor.json").exists()
     argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(home), *encrypted.options]
-    refused = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    refused = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert refused.returncode == 1 and "is encrypted" in refused.stderr
 
 

@@ -21,7 +21,7 @@ from clipper.home import read_place
 from clipper.processes.proc import parent_of, pids
 from redis_server import RedisServer
 from tcp_proxy import TcpProxy
-from waiting import until
+from waiting import TIMEOUT_S, until
 
 ROW = [1.0, 2.0]
 # What operators are promised.
@@ -235,6 +235,6 @@ def test_a_registry_that_is_none_ends_the_start_with_what_to_do(tmp_path: Path) 
     ):
         argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(tmp_path / "home"), "--registry", address]
         argv += ["--query-port", "0", "--management-port", "0", "--store", f"sqlite:{tmp_path / 'store'}"]
-        ran = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        ran = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         assert ran.returncode == 2
         assert cause in ran.stderr.splitlines()[-1]

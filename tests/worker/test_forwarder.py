@@ -11,6 +11,7 @@ from clipper.errors import ProtocolViolation
 from clipper.worker import forwarder
 from clipper.worker.forwarder import FULL_PIECES, MAX_COMMANDS, Forwarder
 from event_loops import ShiftedLoop
+from waiting import TIMEOUT_S
 
 
 def piece(number: int, label: bytes = b"1") -> Feedback:
@@ -43,7 +44,7 @@ class Peer:
 
     async def commands(self, count: int) -> list[list[int | None]]:
         """What each has brought, once there are so many, and the loop has had time for more."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TIMEOUT_S):
             while len(self.asked) < count:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(10.0)

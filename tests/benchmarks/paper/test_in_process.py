@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.paper.in_process import InBatches, OneByOne
-from waiting import until_async
+from waiting import TIMEOUT_S, until_async
 
 
 class Sums:
@@ -19,7 +19,7 @@ class Sums:
 
     def predict(self, rows: NDArray[np.float64] | list[list[float]]) -> NDArray[np.float64]:
         self.batches.append(len(rows))
-        assert self.go.wait(60)
+        assert self.go.wait(TIMEOUT_S)
         return np.sum(rows, axis=1)
 
 

@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pb2
 from benchmarks.real_models import environment
 from clipper.frontend.rpc import protocols
 from clipper.frontend.rpc.descriptors import describe
+from waiting import TIMEOUT_S
 
 PROTOS = Path(protocols.__file__).parent / "protos"
 ROOT = Path(__file__).parents[3]
@@ -48,7 +49,7 @@ print(json.dumps([name for name, number in ours.items() if theirs.get(name) != n
 def as_compiled(tmp_path: Path, *names: str) -> dict[str, descriptor_pb2.FileDescriptorProto]:
     found = tmp_path / "found"
     argv = [environment("open_inference"), "-m", "grpc_tools.protoc", f"-I{PROTOS}", f"--descriptor_set_out={found}"]
-    subprocess.run([*argv, *names], check=True, timeout=60)
+    subprocess.run([*argv, *names], check=True, timeout=TIMEOUT_S)
     files = descriptor_pb2.FileDescriptorSet.FromString(found.read_bytes()).file
     return {file.name: file for file in files}
 
@@ -82,7 +83,7 @@ def test_descriptors_are_those_of_the_compiler(tmp_path: Path) -> None:
 def test_numbers_are_those_that_tritons_client_has() -> None:
     described = describe(protocols.OPEN_INFERENCE)
     program = [environment("open_inference"), "-c", LACKING]
-    done = subprocess.run(program, input=described, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(program, input=described, capture_output=True, timeout=TIMEOUT_S, check=True)
     assert json.loads(done.stdout) == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipper.processes.marks import MARK
 from clipper.processes.proc import pids, start_time
-from waiting import until
+from waiting import TIMEOUT_S, until
 
 
 def test_it_ends_what_a_killed_process_leaves(tmp_path: Path) -> None:
@@ -22,14 +22,14 @@ def test_it_ends_what_a_killed_process_leaves(tmp_path: Path) -> None:
     guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         # It goes on as nobody's child.
-        assert guard.wait(60) == 0
+        assert guard.wait(TIMEOUT_S) == 0
         (pid,) = guards_of(folder)
         # Once it listens to nothing but its input, a signal to all that Ray has started does not end it.
         until(lambda: ignores(pid, signal.SIGTERM))
         os.kill(pid, signal.SIGTERM)
         assert start_time(left.pid) is not None
-        guard.communicate(timeout=60)
-        assert left.wait(60) == -signal.SIGKILL
+        guard.communicate(timeout=TIMEOUT_S)
+        assert left.wait(TIMEOUT_S) == -signal.SIGKILL
         until(lambda: guards_of(folder) == [])
         assert not folder.exists()
         assert other.poll() is None

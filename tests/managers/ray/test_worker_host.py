@@ -19,7 +19,7 @@ from clipper.errors import ContainerFailed, Unavailable
 from clipper.managers.ray.connection import Cluster
 from clipper.managers.ray.worker_host import RayWorkerHost
 from clipper.managers.worker_host import ClusterNode, WorkerStart
-from waiting import until_async
+from waiting import TIMEOUT_S, until_async
 
 AUTHORITY = Authority(make_authority(datetime.now(UTC)))
 SCRIPTED = Path(__file__).with_name("scripted_driver.py")
@@ -62,7 +62,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(TIMEOUT_S):
             await test()
 
     asyncio.run(bounded())
