@@ -141,7 +141,7 @@ def test_ids_of_queries_after_the_backup_are_not_given_again(home: Path, tmp_pat
         assert registry.reserve("worker", 1) > before + 10
 
 
-def test_artifacts_that_are_gone_are_named_and_no_reason_to_have_no_backup(home: Path, tmp_path: Path) -> None:
+def test_artifacts_that_are_gone_are_named_and_do_not_stop_a_backup(home: Path, tmp_path: Path) -> None:
     write(home, version("2", "d" * 64))
     assert back_up(home, tmp_path / "backup.tar").missing == ("d" * 64,)
 

@@ -30,7 +30,7 @@ def tree(tmp_path: Path) -> Path:
     return tree
 
 
-def test_a_sealed_tree_is_read_by_all_and_written_by_none_and_removed_all_the_same(tree: Path) -> None:
+def test_a_sealed_tree_is_read_by_all_written_by_none_and_removed(tree: Path) -> None:
     assert not is_sealed(tree)
     for _ in range(2):
         seal_tree(tree)
@@ -55,7 +55,7 @@ def test_a_tree_that_is_too_deep_is_not_sealed_and_can_be_removed(tmp_path: Path
 
 
 @AS_ROOT
-def test_what_is_taken_from_a_user_is_its_own_no_more_and_what_it_put_there_of_others_stays(tree: Path) -> None:
+def test_a_tree_taken_from_a_user_is_not_its_own_and_others_files_stay(tree: Path) -> None:
     others = [tree.parent / "outside", tree.parent / "folder"]
     for path in (tree, *tree.rglob("*")):
         os.lchown(path, NOBODY, NOBODY)

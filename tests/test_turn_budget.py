@@ -144,7 +144,7 @@ def test_the_last_come_first_once_the_first_have_waited_for_long() -> None:
     assert Counter(request.is_late for request in new) == {False: 20}
 
 
-def test_what_is_no_query_is_never_late_and_gets_its_share_however_many_queries_wait() -> None:
+def test_other_requests_are_never_late_and_get_a_share_beside_any_queries() -> None:
     loop = Loop()
     for _ in range(3000):
         loop.read(Request(loop))

@@ -39,7 +39,7 @@ def test_the_condition_and_its_last_values_are_in_the_message() -> None:
     assert message(arrives, timeout_s=0).endswith("arrives\nwhich gave: []")
 
 
-def test_what_raises_only_when_it_is_looked_at_again_does_not_hide_the_message() -> None:
+def test_a_part_that_raises_on_a_second_look_does_not_hide_the_message() -> None:
     left = [0]
     found = message(lambda: left.pop() == 1, timeout_s=0)
     assert "left.pop() == 1\nwhich gave: False\nleft.pop() raises IndexError" in found

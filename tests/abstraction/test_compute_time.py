@@ -30,7 +30,7 @@ def test_a_version_that_changed_is_followed() -> None:
     assert found.row_ms == pytest.approx(10.0, rel=0.06)
 
 
-def test_a_container_that_lies_is_believed_no_more_than_what_its_batch_took() -> None:
+def test_a_lying_container_is_believed_no_more_than_its_batch_took() -> None:
     found = ComputeTime()
     found.record(2, 1e13, 0.004)
     assert found.row_ms == 2.0

@@ -146,7 +146,7 @@ def test_counts_of_the_cache_stay_where_it_is_empty(run: Callable[..., None]) ->
     run(scenario)
 
 
-def test_work_of_the_background_is_done_and_a_prediction_that_joins_it_goes_first(run: Callable[..., None]) -> None:
+def test_background_work_is_done_and_a_prediction_joining_it_goes_first(run: Callable[..., None]) -> None:
     async def scenario(bench: Bench) -> None:
         container = await bench.start()
         await bench.link(container)

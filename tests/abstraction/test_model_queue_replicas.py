@@ -78,7 +78,7 @@ def test_work_of_a_replica_that_died_goes_to_another(run: Callable[..., None]) -
     run(scenario)
 
 
-def test_an_input_in_flight_when_two_replicas_died_is_taken_to_be_the_cause(run: Callable[..., None]) -> None:
+def test_an_input_in_flight_when_two_replicas_died_is_taken_as_the_cause(run: Callable[..., None]) -> None:
     async def scenario(bench: Bench) -> None:
         first, second = await bench.start(), await bench.start()
         await bench.link(first, second)
@@ -167,7 +167,7 @@ def test_a_draining_replica_that_dies_leaves_nothing_behind(run: Callable[..., N
     run(scenario)
 
 
-def test_queries_wait_for_a_replica_that_is_dialled_and_not_if_there_is_none(run: Callable[..., None]) -> None:
+def test_queries_wait_for_a_dialled_replica_and_not_if_there_is_none(run: Callable[..., None]) -> None:
     async def scenario(bench: Bench) -> None:
         assert failure(bench.ask(b"a" * 8)) == ("no_replica", "digits:1 has no replica")
         container = await bench.start()

@@ -161,7 +161,7 @@ def test_a_version_that_is_removed_answers_what_it_has_in_hand(run: Callable[[Sc
     run(scenario)
 
 
-def test_a_version_deployed_anew_under_its_name_has_none_of_the_old_ones_outputs(
+def test_a_version_deployed_anew_under_its_name_has_no_old_outputs(
     run: Callable[[Scenario], None],
 ) -> None:
     async def scenario(fleet: Fleet) -> None:
@@ -222,7 +222,7 @@ def test_batches_are_sized_for_the_smallest_slo_of_those_that_ask(run: Callable[
     run(scenario)
 
 
-def test_a_version_that_a_difference_lets_sleep_is_demanded_once_it_is_asked(
+def test_a_version_put_to_sleep_by_a_difference_is_demanded_once_asked(
     run: Callable[[Scenario], None],
 ) -> None:
     async def scenario(fleet: Fleet) -> None:

@@ -92,7 +92,7 @@ def test_a_bug_in_one_queues_turn_does_not_cost_the_others_theirs(caplog: pytest
     assert "a bug" in caplog.text
 
 
-def test_who_ends_the_turn_before_the_loop_polls_again_has_batches_given_out_once() -> None:
+def test_ending_the_turn_before_the_loop_polls_gives_batches_out_once() -> None:
     async def scenario() -> None:
         turns = Turns()
         queue = Queue()
@@ -219,7 +219,7 @@ def test_turns_are_idle_while_nobody_waits() -> None:
     run(scenario())
 
 
-def test_a_queue_that_waits_less_long_is_not_kept_by_the_timer_of_one_that_waits_longer() -> None:
+def test_a_queue_is_not_kept_waiting_by_the_timer_of_a_longer_one() -> None:
     async def scenario() -> None:
         turns = Turns()
         loop = asyncio.get_running_loop()

@@ -106,9 +106,7 @@ def test_what_somebody_else_has_deployed_meanwhile_is_not_deployed_again(
     assert len(api.operations.deployments) == 1
 
 
-def test_a_name_that_somebody_else_has_taken_for_another_model_is_a_failure(
-    api: Api, clipper: Clipper, folder: Path
-) -> None:
+def test_a_name_that_somebody_took_for_another_model_is_a_failure(api: Api, clipper: Clipper, folder: Path) -> None:
     text = "models: {a: {model: 'model:predict', version: new, cpus: 1}}"
     run, found = stale(clipper, folder, text)
     apply(clipper, folder, text.replace("cpus: 1", "cpus: 2"))

@@ -26,7 +26,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "adds.py"
 
 
-def test_what_a_script_made_is_kept_and_made_anew_when_what_it_reads_changes(script: Path) -> None:
+def test_a_scripts_product_is_kept_and_made_anew_when_its_inputs_change(script: Path) -> None:
     one, two = script.with_name("one"), script.with_name("two")
     folder = made(script, "any", one, two)
     assert (folder / "sum").read_text() == "3"

@@ -231,7 +231,7 @@ def test_the_result_is_json_on_request(clipper: Command, folder: Path) -> None:
     assert result == {"plan": [], "obstacles": [], "unnamed": [], "outcomes": []}
 
 
-def test_an_export_makes_the_same_on_another_server_that_gets_the_artifacts(
+def test_an_export_makes_the_same_on_another_server_with_its_artifacts(
     clipper: Command, client: Clipper, folder: Path, tmp_path: Path
 ) -> None:
     assert running(folder / "home") is not None

@@ -91,9 +91,7 @@ def test_workers_that_cannot_start_end_the_wait(server: StartingServer, api: Api
     assert "ImportError: no uvloop" in str(caught.value)
 
 
-def test_a_worker_that_cannot_start_on_its_node_ends_the_wait_if_no_other_answers(
-    server: StartingServer, api: Api
-) -> None:
+def test_a_worker_that_cannot_start_ends_the_wait_if_no_other_answers(server: StartingServer, api: Api) -> None:
     api.operations.causes = ["no worker is ready"]
     taken = WorkerStatus(1, None, "crash_loop", 5, 0, "its last line is 'cannot listen on 10.0.0.2:1337'", "10.0.0.2")
     api.operations.further_workers = (taken,)

@@ -352,7 +352,7 @@ def test_a_token_is_shown_to_no_other_server(api: Api, tmp_path: Path) -> None:
         Clipper.connect(home=gone)
 
 
-def test_the_certificate_of_a_home_is_trusted_at_both_of_its_servers_ports(api: Api) -> None:
+def test_the_certificate_of_a_home_is_trusted_at_both_servers_ports(api: Api) -> None:
     place = msgspec.structs.replace(read_place(api.home), query_url="http://127.0.0.1:2")
     (api.home / "supervisor.json").write_bytes(msgspec.json.encode(place))
     (api.home / "certificate.pem").write_text("no certificate")

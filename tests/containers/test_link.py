@@ -318,7 +318,7 @@ def test_tcp(run: Callable[[Scenario], None]) -> None:
 
 
 @pytest.mark.parametrize("newest", [1, 2])
-def test_a_container_of_an_older_version_refuses_newer_ones_and_is_not_told_of_traces(
+def test_an_older_container_refuses_newer_messages_and_is_told_no_traces(
     run: Callable[[Scenario], None], newest: int
 ) -> None:
     predicted: list[bytes] = []

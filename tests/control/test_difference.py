@@ -209,7 +209,7 @@ def test_a_difference_has_what_changed_and_nothing_else() -> None:
     assert changes.since(3) == Difference(3, 3)
 
 
-def test_what_changed_back_is_told_since_some_workers_may_have_what_was_between() -> None:
+def test_a_change_back_is_told_since_some_may_have_the_one_between() -> None:
     first = Snapshot(1, (application("a", 20.0),))
     second = Snapshot(2, (application("a", 30.0),))
     difference = changes_of(first, second, replace(first, generation=3)).since(1)
@@ -226,7 +226,7 @@ def test_the_whole_is_needed_where_no_base_is_known() -> None:
     assert changes.since(epoch + 1) is not None
 
 
-def test_who_is_a_thousand_generations_behind_is_told_of_each_part_once_and_has_the_newest() -> None:
+def test_one_a_thousand_generations_behind_is_told_each_part_once() -> None:
     parts = {f"app-{number}": application(f"app-{number}") for number in range(20)}
     first = Snapshot(1, tuple(parts.values()), (model("m"),))
     changes, late, newest = changes_of(first), Holding(), first

@@ -74,7 +74,7 @@ def test_a_supervisor_is_answered_also_to_what_takes_many_records(tmp_path: Path
     run(main())
 
 
-def test_sockets_made_at_once_are_their_users_alone_and_leave_the_mask_as_it_was(tmp_path: Path) -> None:
+def test_sockets_made_at_once_are_private_and_leave_the_mask_unchanged(tmp_path: Path) -> None:
     async def main() -> None:
         workers = [Listening(tmp_path) for _ in range(3)]
         paths = [tmp_path / f"w{number}.sock" for number in range(3)]

@@ -222,7 +222,7 @@ def test_python_is_run(block: Block) -> None:
     assert (ROOT / RUN[block.page]).exists()
 
 
-def test_every_block_says_its_language_and_each_is_read_by_a_test_or_has_its_reason() -> None:
+def test_every_block_has_a_language_and_a_test_that_reads_it_or_a_reason() -> None:
     read = {"sh", "json", "yaml", "ini", "python", *NOT_CHECKED}
     assert [block.place for block in BLOCKS if block.language not in read] == []
 

@@ -92,7 +92,7 @@ def test_one_that_is_slower_than_one_a_second_says_when() -> None:
     limit.check(1, 10.5)
 
 
-def test_a_request_that_is_larger_than_the_limit_is_told_so_and_not_to_wait() -> None:
+def test_a_request_larger_than_the_limit_is_told_so_and_not_to_wait() -> None:
     with pytest.raises(TooLarge, match="the request has 11 queries, and it may have 10 in a second: send fewer"):
         Limit("it", None, 10, 0.0).check(10, 0.0, admitted=1)
     with pytest.raises(TooLarge, match="may have 10 in flight"):

@@ -287,7 +287,7 @@ def test_request_that_does_not_end_is_refused_however_it_trickles(start: bytes) 
     run(test)
 
 
-def test_client_that_goes_on_sending_after_a_refusal_is_closed_all_the_same() -> None:
+def test_a_client_that_sends_on_after_a_refusal_is_closed_all_the_same() -> None:
     async def test(port: Port) -> None:
         peer = Peer(port)
         peer.send(b"garbage\r\n\r\n" + ECHO)

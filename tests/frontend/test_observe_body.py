@@ -54,7 +54,7 @@ def test_its_sender_may_name_it(on: dict[str, Any]) -> None:
     assert read_one({**on, "label": 3, "id": "mine"}).id == "mine"
 
 
-def test_no_name_that_a_sender_gives_is_that_of_a_query_or_of_other_feedback() -> None:
+def test_no_senders_name_is_that_of_a_query_or_of_other_feedback() -> None:
     given = ["query-7", "query-8", "query--1", "given-query-7", "given-given-query-7", "given-mine", "mine", "query-x"]
     names = [read_one({"query_id": 7, "label": 3, "id": name}).id for name in given]
     on_inputs = [read_one({"input": [1, 2], "label": 3, "id": name}).id for name in given]

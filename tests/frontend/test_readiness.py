@@ -30,7 +30,7 @@ def application(name: str = "app", **replicas: bool) -> Application:
         ([application(v1=True), application(v1=False)], True, False),
     ],
 )
-def test_a_server_is_ready_for_some_or_for_all_applications_until_it_stops(
+def test_a_server_is_ready_for_some_or_all_applications_until_it_stops(
     applications: list[Application], with_any: bool, with_all: bool
 ) -> None:
     for needs_all, expected in ((False, with_any), (True, with_all)):

@@ -117,7 +117,7 @@ def test_client_that_lingers_after_its_last_answer_is_closed() -> None:
     serve(test, sweep_s=0.005)
 
 
-def test_connections_over_the_bound_are_refused_while_none_is_idle_and_the_others_go_on() -> None:
+def test_connections_over_the_bound_are_refused_while_none_is_idle() -> None:
     async def test(server: QueryServer, connect: Connect) -> None:
         kept = [await connect() for _ in range(3)]
         for reader, writer in kept:
@@ -140,7 +140,7 @@ def test_connections_over_the_bound_are_refused_while_none_is_idle_and_the_other
     serve(test, max_connections=3)
 
 
-def test_idle_connections_give_way_at_once_the_longest_idle_first_and_busy_ones_never() -> None:
+def test_idle_connections_give_way_longest_idle_first_and_busy_ones_never() -> None:
     async def test(server: QueryServer, connect: Connect) -> None:
         busy = []
         for start in (post("/later/predict", b"x"), ECHO[:-1]):  # one waits for its answer, one arrives

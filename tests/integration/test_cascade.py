@@ -117,7 +117,7 @@ def test_it_errs_as_little_as_the_dear_model_at_a_part_of_its_cost(
     assert both.cost == pytest.approx(1 + 20 * both.went_on)
 
 
-def test_with_a_dear_model_that_is_too_slow_every_query_has_the_cheap_ones_answer_in_time(system: Serving) -> None:
+def test_beside_a_slow_dear_model_each_query_has_the_cheap_answer_in_time(system: Serving) -> None:
     with system.worker.connect() as client:
         for number in range(60):
             answer = client.ask("/hurried/predict", {"input": [float(number)] * 64}).json

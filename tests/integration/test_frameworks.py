@@ -50,7 +50,7 @@ def test_a_folder_of_onnx_answers_its_labels(clipper: Clipper) -> None:
     assert [clipper.predict("magika", row).output for row in case["inputs"]] == case["expected"]
 
 
-def test_an_output_that_a_model_lacks_fails_its_deployment_with_what_it_has(clipper: Clipper) -> None:
+def test_a_missing_output_fails_the_deployment_naming_those_there_are(clipper: Clipper) -> None:
     folder = made_models("onnx", MAGIKA)
     with pytest.raises(ContainerFailed, match=r"array\.onnx has no output logits: it has label, probabilities, labels"):
         clipper.deploy(

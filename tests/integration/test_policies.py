@@ -112,9 +112,7 @@ def crowds(system: Serving) -> None:
 
 @pytest.mark.usefixtures("crowds")
 @pytest.mark.parametrize("policy", IN_CONTEXTS)
-def test_a_new_context_does_what_the_application_does_and_leaves_that_by_its_own_feedback(
-    system: Serving, policy: str
-) -> None:
+def test_a_new_context_follows_the_application_until_its_own_feedback(system: Serving, policy: str) -> None:
     name = f"{policy.replace('_', '-')}-crowd"
     crowd = shares(system, name)
     assert crowd["a"] > 0.6
@@ -188,7 +186,7 @@ def test_stacking_corrects_numbers_that_are_too_large(system: Serving) -> None:
     assert answer["output"] == pytest.approx(7, abs=3), answer
 
 
-def test_feedback_by_query_id_on_long_inputs_is_taken_after_ten_thousand_queries(system: Serving) -> None:
+def test_feedback_by_id_on_long_inputs_works_after_ten_thousand_queries(system: Serving) -> None:
     """What is kept of a query is its output, and not its input."""
     batch = b'{"input_batch":[%b]}' % b",".join([b"[%b]" % b",".join([b"0.5"] * 784)] * 500)
     with system.worker.connect() as client:

@@ -248,7 +248,7 @@ def test_what_was_acknowledged_survives_a_kill_and_a_dead_worker_is_told() -> No
         system.workers.clear()
 
 
-def test_feedback_that_comes_by_the_piece_at_the_wrong_worker_is_passed_on_however_much_it_is() -> None:
+def test_any_amount_of_feedback_at_the_wrong_worker_is_passed_on() -> None:
     """Each piece had a connection to the other worker, which has room for a hundred that it has not accepted yet."""
     with serving() as system:
         one, other = system.start_worker(), system.start_worker()

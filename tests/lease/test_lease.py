@@ -17,7 +17,7 @@ TIMES = st.floats(0.0, 100.0)
 
 
 @given(st.lists(st.tuples(TIMES, st.booleans()), max_size=8), TIMES)
-def test_a_holder_may_act_for_so_long_after_its_latest_request_that_was_granted(
+def test_a_holder_may_act_for_a_time_after_its_latest_granted_request(
     answers: list[tuple[float, bool]], now_s: float
 ) -> None:
     """In whatever order answers come."""
@@ -43,7 +43,7 @@ def test_a_lost_lease_stays_lost(later: list[float], now_s: float) -> None:
     assert lease.why_lost == "another leads"
 
 
-def test_silence_begins_with_the_first_request_without_an_answer_and_ends_with_an_answer() -> None:
+def test_silence_lasts_from_the_first_unanswered_request_to_an_answer() -> None:
     lease = Lease(TERMS, 7, 0.0)
     assert (lease.renew_at_s, lease.silent_since_s) == (1.0, None)
     lease.miss(1.0, 2.5, "timed out")
@@ -224,7 +224,7 @@ class World:
         return most
 
 
-def test_never_do_two_act_and_the_registry_takes_no_change_of_an_older_epoch() -> None:
+def test_two_never_act_at_once_and_changes_of_an_older_epoch_are_refused() -> None:
     grants = 0
     for seed in range(150):
         world = World(seed)
@@ -235,7 +235,7 @@ def test_never_do_two_act_and_the_registry_takes_no_change_of_an_older_epoch() -
     assert grants > 1000  # else the faults were too few to tell anything
 
 
-def test_the_simulation_finds_two_that_act_where_holders_go_on_for_longer_than_their_lease() -> None:
+def test_the_simulation_finds_two_that_act_if_holders_outstay_their_lease() -> None:
     terms = Terms(margin_s=-0.5)
     assert any(World(seed, terms).run(120.0) > 1 for seed in range(150))
 

@@ -33,7 +33,7 @@ def test_constant_is_one_each_interval() -> None:
     assert list(due_times_s("constant", 4, 1.0, Random(0))) == [0, 0.25, 0.5, 0.75]
 
 
-def test_a_burst_is_on_for_a_part_of_each_period_and_as_dense_as_that_asks_for() -> None:
+def test_a_burst_takes_part_of_each_period_at_the_density_for_the_rate() -> None:
     due_s = list(due_times_s("burst", 1000, 4, Random(2)))
     assert all(each % BURST_PERIOD_S < BURST_PERIOD_S * BURST_SHARE for each in due_s)
     assert {int(each) for each in due_s} == {0, 1, 2, 3}

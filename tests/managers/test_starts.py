@@ -75,7 +75,7 @@ class FailingLauncher:
         pass
 
 
-def test_a_replica_waits_for_its_turn_says_so_and_can_be_stopped_meanwhile(tmp_path: Path) -> None:
+def test_a_replica_awaits_its_turn_says_so_and_can_be_stopped_meanwhile(tmp_path: Path) -> None:
     async def scenario() -> None:
         starts, launcher = Starts(1), FailingLauncher()
 

@@ -137,7 +137,7 @@ def test_a_new_policy_takes_its_half_life_along() -> None:
     assert step.settings == {"policy": "ucb1", "policy_parameters": {}, "half_life": 500, "features": None}
 
 
-def test_the_way_back_makes_the_old_version_current_instead_of_another_deployment() -> None:
+def test_the_way_back_makes_the_old_version_current_without_a_deployment() -> None:
     world = World(BASE)
     world.apply(BASE.replace("model: a", "model: b"))
     found = world.apply(BASE)
@@ -210,7 +210,7 @@ def test_a_version_with_a_name_does_not_change() -> None:
     assert "artifact: sha-of-b → sha-of-c" in obstacle.reason and "give it a new name" in obstacle.reason
 
 
-def test_nothing_is_deleted_without_prune_and_with_it_only_of_sections_that_the_file_has() -> None:
+def test_only_prune_deletes_and_only_in_sections_that_the_file_has() -> None:
     world = World(BASE)
     assert world.plan("models: {}").unnamed == ("model m",)
     assert kinds(world.plan("models: {}")) == []
@@ -221,7 +221,7 @@ def test_nothing_is_deleted_without_prune_and_with_it_only_of_sections_that_the_
     assert found.unnamed == ()
 
 
-def test_a_version_that_runs_and_has_no_name_in_the_file_is_pruned_after_its_links() -> None:
+def test_a_running_version_without_a_name_is_pruned_after_its_links() -> None:
     world = World(NAMED)
     without = NAMED.replace("      old: {model: a}\n", "").replace(", 'm:old'", "")
     assert kinds(world.plan(without)) == [ChangeApplication]
@@ -305,7 +305,7 @@ FILES = st.fixed_dictionaries(
 
 
 @given(st.lists(FILES, min_size=1, max_size=4), st.booleans())
-def test_whatever_was_applied_before_a_file_that_is_applied_changes_nothing_more(files: list[Any], prune: bool) -> None:
+def test_a_file_that_is_applied_changes_nothing_the_second_time(files: list[Any], prune: bool) -> None:
     world = World("models: {}")
     for file in files:
         text = repr(file).replace("None", "null")

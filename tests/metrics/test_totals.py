@@ -21,7 +21,7 @@ def totals(**identities: object) -> "Totals[str, LimitStatistics]":
     return found
 
 
-def test_what_an_ended_worker_counted_stays_and_what_it_had_in_flight_does_not() -> None:
+def test_an_ended_workers_counts_stay_and_its_queries_in_flight_do_not() -> None:
     sums = totals()
     said = {1: {"a": refused(5, 2)}, 2: {"a": refused(7, 1)}}
     for instance, things in said.items():
@@ -41,7 +41,7 @@ def test_counts_that_begin_anew_in_the_same_worker_go_on() -> None:
         assert sums.total("a", {1: {"a": refused(number)}}) == refused(expected)
 
 
-def test_counts_of_a_worker_that_was_taken_over_begin_when_it_is_first_seen() -> None:
+def test_counts_of_an_adopted_worker_begin_when_it_is_first_seen() -> None:
     sums = totals()
     for number, expected in ((0, 0), (4, 4), (6, 6)):
         sums.take(1, True, {"a": refused(number)})

@@ -16,7 +16,7 @@ from waiting import TIMEOUT_S, until
 SHARES = "import os, sys; kept = b'x' * (100 << 20); os.fork() and print('up', flush=True); sys.stdin.read()"
 
 
-def test_processes_are_found_by_their_mark_and_what_they_share_counts_once(tmp_path: Path) -> None:
+def test_processes_are_found_by_mark_and_what_they_share_counts_once(tmp_path: Path) -> None:
     mark = f"{tmp_path}/run/m@1-1"
     process = subprocess.Popen(
         [sys.executable, "-c", SHARES], env={MARK: mark}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -97,7 +97,7 @@ def test_without_descriptors_nothing_passes_for_little(tmp_path: Path) -> None:
         process.stdin.close()
 
 
-def test_what_no_path_leads_to_is_counted_and_what_is_nested_without_end_is_told(tmp_path: Path) -> None:
+def test_a_pathless_entry_is_counted_and_endless_nesting_is_told(tmp_path: Path) -> None:
     above = os.open(tmp_path, os.O_RDONLY)
     for _ in range(MAX_DEPTH - 1):
         os.mkdir("d" * 200, dir_fd=above)

@@ -7,7 +7,7 @@ from clipper.processes.enter import entering
 from clipper.run_as import RunAs
 
 
-def test_a_container_of_another_user_imports_nothing_that_others_may_have_put_in_its_way(tmp_path: Path) -> None:
+def test_another_users_container_imports_nothing_that_others_could_plant(tmp_path: Path) -> None:
     for name in ("os.py", "msgspec.py", "clipper/__init__.py", "usercustomize.py", "sitecustomize.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("raise SystemExit('it was imported')")

@@ -125,7 +125,7 @@ def test_a_process_that_was_never_recorded_is_swept_up(folder: ProcessFolder, tm
     asyncio.run(gone(pid))
 
 
-def test_sweeping_spares_what_was_adopted_and_the_processes_of_another_home(tmp_path: Path) -> None:
+def test_sweeping_spares_adopted_processes_and_those_of_another_home(tmp_path: Path) -> None:
     async def run() -> None:
         for name in "ab":
             (tmp_path / name).mkdir()

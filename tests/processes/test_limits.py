@@ -13,7 +13,7 @@ from clipper.processes.limits import CONTAINER_NICENESS
 
 
 @pytest.mark.parametrize("refusal", [errno.EINVAL, errno.ENOENT, errno.EAGAIN, errno.EACCES])
-def test_a_group_whose_weight_is_fixed_costs_a_container_no_more_than_its_weight(
+def test_a_group_of_fixed_weight_costs_a_container_only_its_weight(
     refusal: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The kernel's root group, for one, which what init starts may be in: it is not to be had on every machine.

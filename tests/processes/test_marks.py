@@ -27,9 +27,7 @@ time.sleep(600)
 """.replace("PYTHON", repr(sys.executable))
 
 
-def test_what_was_becoming_another_program_when_its_parent_ended_is_ended_too(
-    folder: ProcessFolder, tmp_path: Path
-) -> None:
+def test_a_child_that_was_executing_when_its_parent_ended_is_ended_too(folder: ProcessFolder, tmp_path: Path) -> None:
     async def test() -> int:
         process = launch(folder, tmp_path, BETWEEN)
         pid = int((await written(tmp_path / "log", "\n")).split()[1])

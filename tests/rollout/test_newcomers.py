@@ -263,7 +263,7 @@ def test_what_is_ramped_or_was_stopped_is_not_rolled_back_to() -> None:
         ([Link("none")], [Newcomer(1, "a", "2", "1")], "1 2", [Link("none")]),
     ],
 )  # fmt: skip
-def test_a_worker_that_knows_no_newcomers_asks_what_they_are_compared_with(
+def test_a_worker_without_newcomers_asks_what_they_are_compared_with(
     links: list[Link], newcomers: list[Newcomer], running: str, asked: list[Link]
 ) -> None:
     versions = tuple(

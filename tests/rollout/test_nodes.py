@@ -22,7 +22,7 @@ from clipper.types import ModelId
         (("a",), 3, {7: "a"}, {0: "a", 1: "a", 7: "a"}),
     ],
 )
-def test_workers_stay_where_they_are_and_what_is_missing_gets_the_lowest_numbers(
+def test_workers_stay_in_place_and_missing_ones_get_the_lowest_numbers(
     nodes: tuple[str, ...], per_node: int, placed: dict[int, str], found: dict[int, str]
 ) -> None:
     assert place_workers(nodes, per_node, placed) == found
@@ -35,7 +35,7 @@ def test_workers_of_a_node_that_is_left_stay_and_it_gets_no_new_ones() -> None:
     assert place_workers(("a", "b"), 3, {0: "a"}, leaving=("b",)) == {0: "a", 1: "a", 2: "a"}
 
 
-def test_every_node_gets_a_worker_before_any_gets_two_if_there_are_not_enough_for_all() -> None:
+def test_every_node_gets_a_worker_before_any_gets_two_if_workers_are_few() -> None:
     nodes = [f"10.0.{number // 250}.{number % 250}" for number in range(200)]
     found = place_workers(nodes, 2, {})
     assert len(found) == MAX_WORKERS_ON_NODES
@@ -43,7 +43,7 @@ def test_every_node_gets_a_worker_before_any_gets_two_if_there_are_not_enough_fo
     assert place_workers(nodes * 2, 2, found) == found
 
 
-def test_nothing_waits_for_a_worker_that_is_lost_and_all_waits_for_it_once_it_is_found() -> None:
+def test_nothing_waits_for_a_lost_worker_and_all_waits_for_it_once_found() -> None:
     world = NodesWorld()
     world.settle(5.0)
     world.operators.deploy("m", "1", "good", "a", current=True, replicas=1)
@@ -71,7 +71,7 @@ def test_nothing_waits_for_a_worker_that_is_lost_and_all_waits_for_it_once_it_is
     assert world.records.models["m"].current == "3" and lost.serves.generation == world.rollout.telling.generation
 
 
-def test_a_node_that_is_lost_keeps_nobody_waiting_and_the_next_one_takes_its_numbers() -> None:
+def test_a_lost_node_keeps_nobody_waiting_and_the_next_takes_its_numbers() -> None:
     world = NodesWorld()
     world.settle(5.0)
     world.lose_node(0)

@@ -19,7 +19,7 @@ def test_what_is_missing_is_started_with_what_the_record_says() -> None:
     ]
 
 
-def test_no_replica_leaves_service_before_every_worker_knows_what_takes_its_place() -> None:
+def test_no_replica_leaves_before_every_worker_knows_its_successor() -> None:
     one = bench(*CURRENT, slots=(slot(), slot(2)), workers=(worker(0), worker(1)))
     one.push()
     one.workers = (worker(0, generation=one.rollout.telling.generation), worker(1, generation=EPOCH << 32))
@@ -28,7 +28,7 @@ def test_no_replica_leaves_service_before_every_worker_knows_what_takes_its_plac
 
 
 @pytest.mark.parametrize("phase", ["starting", "ready"])
-def test_a_replica_of_a_version_that_was_removed_is_not_kept_for_one_of_its_name(phase: Any) -> None:
+def test_a_removed_versions_replica_is_not_kept_for_a_namesake(phase: Any) -> None:
     """At once: it is nothing that anybody may be answered by."""
     one = bench(*CURRENT, slots=(slot(phase=phase, spec=OTHER),))
     assert one.look() == [Retire(Slot("m", "1", 1), "another version was deployed under its name")]

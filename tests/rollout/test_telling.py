@@ -28,7 +28,7 @@ def test_a_snapshot_says_what_has_changed() -> None:
     assert one.push().why == "changed: models l, m"
 
 
-def test_workers_are_asked_again_while_something_is_waited_for_and_no_longer() -> None:
+def test_workers_are_asked_again_only_while_something_is_awaited() -> None:
     one = leaving(worker(0)).applied(undrained=("m:1#2.g1",))
     first = one.rollout.telling.generation
     for later_s in (0.0, 0.4 * ASK_AGAIN_S):

@@ -38,7 +38,7 @@ def test_a_replica_of_old_code_is_replaced_once_another_stands_in() -> None:
     assert one.look() == [Retire(Slot("m", "1", 2), "it is no longer needed")]
 
 
-def test_a_replica_whose_node_is_being_emptied_moves_once_another_stands_in() -> None:
+def test_a_replica_on_an_emptied_node_moves_once_another_stands_in() -> None:
     moves = slot(has_to_move=True)
     one = upgrading(moves)
     assert one.look() == [Start(Slot("m", "1", 2), SPEC, "it stands in while others are replaced")]
@@ -69,14 +69,14 @@ def test_replicas_are_replaced_one_at_a_time_over_all_versions() -> None:
     assert one.told().look() == [Retire(Slot("m", "1", 1), "it runs another Clipper's code or other settings")]
 
 
-def test_one_that_does_not_come_up_keeps_the_old_ones_and_no_other_version_waiting() -> None:
+def test_one_that_does_not_come_up_keeps_the_old_and_delays_no_other() -> None:
     loops = dead(2, history=History((100.0,), 5, crash_loop=True))
     one = bench(ModelRecord("m", current="1", previous="2"), CURRENT[1], version("2", state="ready"),
                 slots=(slot(is_outdated=True), loops, slot(1, "2", is_outdated=True)))  # fmt: skip
     assert one.told().look() == [Start(Slot("m", "2", 2), SPEC, "it stands in while others are replaced")]
 
 
-def test_workers_of_old_code_are_replaced_one_at_a_time_and_before_replicas() -> None:
+def test_workers_of_old_code_are_replaced_singly_and_before_replicas() -> None:
     old = (worker(0, is_outdated=True), worker(1, is_outdated=True))
     one = bench(*CURRENT, slots=(slot(is_outdated=True),), workers=old).told()
     assert one.look() == [StartSpare("workers with other code or settings have to be replaced")]

@@ -127,7 +127,7 @@ def test_a_version_has_to_fit_the_applications_that_will_ask_it(link: Link, prom
     assert noted(bench(ModelRecord("m"), starting, application, slots=(slot(),)).look()).state == state
 
 
-def test_a_version_becomes_ready_and_current_once_every_worker_has_linked_its_replicas() -> None:
+def test_a_version_is_ready_and_current_once_every_worker_linked_it() -> None:
     one = linked_start()
     one.record(is_new=True)
     ready, model = committed(one.look())
@@ -218,7 +218,7 @@ def test_no_version_that_is_ready_becomes_current_without_a_replica() -> None:
     assert noted(one.look()).last_error == "none of its replicas is ready"
 
 
-def test_a_version_that_is_removed_while_it_is_linked_leaves_nothing_behind() -> None:
+def test_a_version_removed_while_it_is_linked_leaves_nothing_behind() -> None:
     """And a broken one under its name is never ready."""
     one = linked_start(unlinked={"m:1#1.g1": "refused"})
     assert isinstance(one.look()[0], WakeAt)
@@ -263,7 +263,7 @@ def test_a_version_that_is_still_ramped_is_not_the_one_to_roll_back_to() -> None
     assert application.newcomers == (Newcomer(1, "m", "3", "1", promoted=True),)
 
 
-def test_the_first_version_of_a_model_is_a_newcomer_beside_another_model_that_answers_and_only_then() -> None:
+def test_a_first_version_is_a_newcomer_only_beside_an_answering_model() -> None:
     follows = ApplicationRecord("app", "float64[2]", 20.0, selection=Selection("thompson"),
                                 links=(Link("m"), Link("n")))  # fmt: skip
     absent, silent, answering = (), (ModelRecord("n"),), (ModelRecord("n", current="9"),)
@@ -275,14 +275,14 @@ def test_the_first_version_of_a_model_is_a_newcomer_beside_another_model_that_an
         assert [each.newcomers for each in applications] == ([ramped] if ramped else [])
 
 
-def test_the_current_version_that_is_asked_for_again_ends_what_waits_to_take_its_place() -> None:
+def test_asking_again_for_the_current_version_ends_what_waits_after_it() -> None:
     waits = version("2", state="starting", promotion=3)
     records = records_of(ModelRecord("m", current="1"), version("1", state="ready"), waits, version("3", state="ready"))
     assert cancelled(records, "m") == [replace(waits, promotion=None)]
     assert cancelled(records, "other") == []
 
 
-def test_an_earlier_request_that_is_done_first_leaves_the_later_one_its_wish() -> None:
+def test_an_earlier_request_that_ends_first_leaves_the_later_one_its_wish() -> None:
     one = linked_start()
     one.records.versions[TWO] = version("2", state="starting", promotion=2, input_type=None)
     one.slots = (*one.slots, slot(1, "2", "starting"))
@@ -290,7 +290,7 @@ def test_an_earlier_request_that_is_done_first_leaves_the_later_one_its_wish() -
     assert (ready.version, model.current) == ("1", "1")
 
 
-def test_a_registry_that_cannot_be_written_is_tried_again_later_and_holds_up_nothing_else() -> None:
+def test_an_unwritable_registry_is_tried_again_and_holds_up_nothing_else() -> None:
     one = linked_start()
     one.can_commit_at_s = 105.0
     one.records.versions[TWO] = version("2", state="starting", kept=True, input_type=None)
@@ -303,7 +303,7 @@ def test_a_registry_that_cannot_be_written_is_tried_again_later_and_holds_up_not
     assert committed(one.look())
 
 
-def test_a_version_is_announced_once_every_worker_knows_that_it_is_current() -> None:
+def test_a_version_is_announced_once_all_workers_know_it_is_current() -> None:
     one = linked_start()
     ready, model = committed(one.look())
     one.records.versions[ONE], one.records.models["m"] = ready, model
@@ -315,7 +315,7 @@ def test_a_version_is_announced_once_every_worker_knows_that_it_is_current() -> 
 
 
 @pytest.mark.parametrize("becomes", [None, "sleeping"])
-def test_a_version_that_is_removed_or_sleeps_before_it_is_announced_is_forgotten(becomes: str | None) -> None:
+def test_a_version_removed_or_asleep_before_it_is_announced_is_forgotten(becomes: str | None) -> None:
     one = linked_start()
     ready, _ = committed(one.look())
     one.records.versions[ONE] = ready

@@ -60,7 +60,7 @@ def test_which_containers_of_an_earlier_supervisor_go_on() -> None:
     assert not goes_on("3", 1, VersionSpec("b", "import", "m:f")), "another was deployed under its name"
 
 
-def test_a_batch_may_run_for_ten_times_the_largest_slo_that_may_wait_for_it() -> None:
+def test_a_batch_may_run_for_ten_times_the_largest_slo_that_may_await_it() -> None:
     records = records_of(MODEL, app("a", Link("m"), slo_ms=20), app("b", Link("m", "2"), slo_ms=9000))
     assert wanted.batch_timeout_s(records, "m") == 90.0
     assert wanted.batch_timeout_s(records, "other") == 30.0

@@ -108,7 +108,7 @@ def test_outputs_that_raise_when_read_fail_the_batch() -> None:
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
-def test_inputs_of_several_lengths_come_to_the_model_as_one_array_a_length(lengths: list[int]) -> None:
+def test_inputs_of_several_lengths_reach_the_model_as_one_array_a_length(lengths: list[int]) -> None:
     calls: list[tuple[int, ...]] = []
 
     def total(inputs: Inputs) -> object:
@@ -153,7 +153,7 @@ def test_parts_of_a_batch_that_are_arrays_make_an_array() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2,), (3,)])
-def test_inputs_of_several_lengths_make_an_array_if_their_outputs_are_alike(shape: tuple[int, ...]) -> None:
+def test_inputs_of_several_lengths_make_an_array_if_outputs_are_alike(shape: tuple[int, ...]) -> None:
     inputs = [np.ones(2), np.ones(3), np.ones(2)]
 
     def model(batch: Inputs) -> object:

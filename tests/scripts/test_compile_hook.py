@@ -50,9 +50,7 @@ def test_nothing_is_compiled_that_containers_run() -> None:
 
 
 @pytest.mark.parametrize(("options", "is_acyclic"), [("eq=False", False), ("gc=False, eq=False", True)])
-def test_struct_that_is_compared_by_identity_becomes_a_class_with_its_constructor(
-    options: str, is_acyclic: bool
-) -> None:
+def test_a_struct_compared_by_identity_becomes_a_class_with_constructor(options: str, is_acyclic: bool) -> None:
     asked: list[dict[str, object]] = []
     point = made(STRUCT.replace("OPTIONS", options), "Point", asked)(2.0, is_known=True)
     assert (point.x, point.names, point.is_known, point.moved()) == (2.0, None, True, 3.0)

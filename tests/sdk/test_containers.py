@@ -454,7 +454,7 @@ def until_closed(caller: Caller) -> None:
             pass
 
 
-def test_too_many_connections_are_closed_and_those_that_say_nothing_make_room(programs: Programs) -> None:
+def test_too_many_connections_are_closed_and_silent_ones_make_room(programs: Programs) -> None:
     with running(programs.sum) as container, container.caller() as known:
         silent = [Caller(container.address) for _ in range(256)]
         until_closed(silent[-1])

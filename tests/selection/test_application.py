@@ -84,7 +84,7 @@ def run(tmp_path: Path) -> Callable[[Scenario], None]:
     return run_scenario
 
 
-def test_an_answer_goes_out_as_soon_as_it_is_there_and_again_from_the_cache(run: Callable[[Scenario], None]) -> None:
+def test_an_answer_leaves_as_soon_as_it_is_there_and_again_from_the_cache(run: Callable[[Scenario], None]) -> None:
     async def scenario(digits: Digits) -> None:
         application = digits.application(default="0")
         asking, query = digits.ask(application)

@@ -321,7 +321,7 @@ def test_pinned_version_answers_alone(tmp_path: Path) -> None:
     run(tmp_path, FIVE, scenario)
 
 
-def test_a_policy_of_ones_own_sees_what_a_query_brings_wherever_it_is_called(tmp_path: Path) -> None:
+def test_an_own_policy_sees_what_a_query_brings_wherever_it_is_called(tmp_path: Path) -> None:
     """The input stays with the query for its feedback, if the policy says so."""
     seen = (
         "[query.context, None if query.features is None else query.features.tolist(), "

@@ -22,7 +22,7 @@ def tell(desk: Desk, generation: int, *, is_awake: bool) -> None:
     desk.predictor.apply(Snapshot(generation, (), tuple(models)))
 
 
-def test_who_asks_one_that_is_asleep_may_wait_longer_also_once_it_is_awake(tmp_path: Path) -> None:
+def test_who_asks_a_sleeping_one_may_wait_longer_also_once_it_is_awake(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         tell(desk, 2, is_awake=False)
         slos = {"slo_ms": SLO_S * 1000, "waking_slo_ms": WAKING_SLO_S * 1000}

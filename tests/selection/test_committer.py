@@ -157,7 +157,7 @@ def test_arrays_that_wait_have_a_bound_of_their_own(tmp_path: Path, monkeypatch:
     run_clean(scenario())
 
 
-def test_batches_are_applied_while_the_disk_is_waited_for_and_acknowledged_together(tmp_path: Path) -> None:
+def test_batches_are_applied_while_the_disk_is_awaited_and_told_together(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
         committer = Committer(store)

@@ -182,7 +182,7 @@ def test_feedback_on_inputs_calibrates_and_duplicates_do_not(tmp_path: Path) -> 
     run(tmp_path, {"a": SURE}, scenario)
 
 
-def test_calibration_is_the_applications_over_all_contexts_and_outlives_a_restart(tmp_path: Path) -> None:
+def test_calibration_covers_all_contexts_and_outlives_a_restart(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         selection = Selection("thompson", **CALIBRATED)
         application = await desk.application(selection, linked=["a"])

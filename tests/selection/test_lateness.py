@@ -84,7 +84,7 @@ def test_a_model_that_fails_loses_as_one_that_is_late(tmp_path: Path) -> None:
     run(tmp_path, TWO, scenario)
 
 
-def test_models_of_an_answer_that_was_not_believed_lose_what_the_default_does(tmp_path: Path) -> None:
+def test_models_of_a_disbelieved_answer_lose_what_the_default_does(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         unsure = own_policy(tmp_path, combine="return Combined(b'1', 0.2)")
         threshold = Selection(unsure.policy, code=unsure.code, half_life=None, confidence_threshold=0.5)
@@ -100,7 +100,7 @@ def test_models_of_an_answer_that_was_not_believed_lose_what_the_default_does(tm
     run(tmp_path, TWO, scenario)
 
 
-def test_a_policy_of_all_outputs_learns_how_right_a_late_one_is_and_that_it_was_late(tmp_path: Path) -> None:
+def test_a_policy_of_all_outputs_learns_of_a_late_one_and_its_lateness(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(ALL)
         desk.models.held.add("b")
@@ -117,7 +117,7 @@ def test_a_policy_of_all_outputs_learns_how_right_a_late_one_is_and_that_it_was_
     run(tmp_path, TWO, scenario)
 
 
-def test_feedback_on_inputs_counts_how_often_the_model_is_in_time_for_queries(tmp_path: Path) -> None:
+def test_feedback_on_inputs_counts_how_often_a_model_is_in_time(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(BANDIT, linked=["a", "b"])
         desk.models.held.update("ab")

@@ -352,7 +352,7 @@ class Failing:
         return attempt
 
 
-def test_store_that_is_down_is_told_and_nothing_is_learned_until_it_is_back(tmp_path: Path) -> None:
+def test_a_store_that_is_down_is_told_and_nothing_is_learned_meanwhile(tmp_path: Path) -> None:
     store: Any = Failing(SqliteStore(tmp_path / "selection.sqlite3"))
 
     async def scenario(desk: Desk) -> None:
@@ -396,7 +396,7 @@ def test_what_the_store_may_have_lost_is_read_again(tmp_path: Path) -> None:
     run(tmp_path, FOUR, scenario, store=store, cache=True)
 
 
-def test_state_that_could_not_be_read_at_the_start_is_not_added_to_before_it_is(tmp_path: Path) -> None:
+def test_state_unreadable_at_the_start_is_not_added_to_before_it_is_read(tmp_path: Path) -> None:
     store: Any = Failing(SqliteStore(tmp_path / "selection.sqlite3"))
 
     async def scenario(desk: Desk) -> None:

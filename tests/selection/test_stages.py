@@ -181,7 +181,7 @@ def test_a_version_that_a_query_names_is_asked_alone(tmp_path: Path) -> None:
     run(tmp_path, OF_UNSURE, scenario)
 
 
-def test_feedback_teaches_the_threshold_and_costs_stay_apart_from_the_loss(tmp_path: Path) -> None:
+def test_feedback_teaches_the_threshold_and_costs_stay_out_of_the_loss(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         selection = Selection("cascade", half_life=None, cost_weight=0.1)
         snapshot = desk.snapshot(selection)

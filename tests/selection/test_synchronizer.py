@@ -197,7 +197,7 @@ def test_contexts_beyond_the_bound_go_also_from_the_memory_of_others(tmp_path: P
     run(tmp_path, TWO, scenario, cache=True)
 
 
-def test_what_counts_for_nothing_any_more_goes_also_where_nobody_else_writes(tmp_path: Path) -> None:
+def test_what_no_longer_counts_is_removed_also_where_nobody_else_writes(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("exp3", half_life=1))
         synchronizer = follower(desk, application)

@@ -54,7 +54,7 @@ def test_a_model_that_hangs_is_not_waited_for_once_that_is_known(tmp_path: Path,
 
 
 @pytest.mark.parametrize(("threshold", "awaited"), [(None, 3), (0.7, 4), (0.9, 5)])
-def test_decided_leaves_when_what_is_missing_changes_neither_output_nor_verdict(
+def test_it_leaves_once_missing_outputs_change_neither_output_nor_verdict(
     tmp_path: Path, threshold: float | None, awaited: int
 ) -> None:
     async def scenario(desk: Desk) -> None:

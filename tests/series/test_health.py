@@ -44,7 +44,7 @@ def problems(*steps: ApplicationReading, versions: dict[tuple[str, str], Version
     return health.problems()
 
 
-def test_queries_that_fail_are_told_with_their_reasons_and_the_last_explanation() -> None:
+def test_failing_queries_are_told_with_reasons_and_the_last_explanation() -> None:
     assert problems(reading(10, errors={"model_error": 6, "timeout": 4}, late=4, explanations=SAID)) == [
         "application 'app': 10 of 10 queries in the last minute got an error (6 model_error, 4 timeout); "
         "the last model_error: ValueError: boom"
@@ -95,7 +95,7 @@ def test_those_of_applications_come_first_in_the_order_of_their_names() -> None:
     assert health.problems()[2].startswith("model a:1 failed")
 
 
-def test_a_trouble_ends_soon_after_its_cause_and_when_the_application_is_gone() -> None:
+def test_a_trouble_ends_soon_after_its_cause_or_with_its_application() -> None:
     recent, health = Recent(0.0), Health()
     recent.add(2.0, {"app": reading(10, errors=FAILED)}, {})
     health.look(recent)

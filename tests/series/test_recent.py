@@ -20,7 +20,7 @@ def test_a_step_has_the_explanations_of_what_was_counted_in_it() -> None:
     )
 
 
-def test_a_default_that_was_asked_for_is_no_failure_and_a_time_out_no_late_output() -> None:
+def test_a_wanted_default_is_no_failure_and_a_time_out_no_late_output() -> None:
     answers = Answers(10, 5, {"low_confidence": 4, "timeout": 1}, {"timeout": 2, "model_error": 1})
     assert answers.failures == {"timeout": 3, "model_error": 1}
     assert answers.late_outputs == 2

@@ -105,7 +105,7 @@ def test_without_room_a_newcomer_is_left_out_and_counted() -> None:
     assert ring.left_out == frozenset()
 
 
-def test_a_busy_subject_takes_the_room_of_the_one_that_was_idle_for_longest() -> None:
+def test_a_busy_subject_takes_the_room_of_the_longest_idle_one() -> None:
     ring = SeriesRing(4, 2)
     ring.begin(0)
     ring.write(A, {"rate": 1.0}, is_busy=True)

@@ -248,7 +248,7 @@ def test_an_application_that_was_made_again_begins_anew() -> None:
     assert sampler.marks(7, facts())[0] == {"app": NO_MARK}
 
 
-def test_who_asks_before_the_next_sample_sees_nothing_of_an_application_of_before() -> None:
+def test_before_the_next_sample_nothing_of_an_earlier_application_is_seen() -> None:
     sampler = Sampler(0.0)
     run(sampler, {7: said(0)}, {7: said(10)})
     sampler.forget_former({"app": "app#1"})

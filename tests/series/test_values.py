@@ -105,7 +105,7 @@ def test_what_has_no_value_is_left_out() -> None:
     assert application_values(counted(queries=3), 1.5, None) == {"rate": 2.0, "feedback_rate": 0.0}
 
 
-def test_shares_stay_shares_though_a_query_is_asked_and_answered_in_other_steps() -> None:
+def test_shares_stay_shares_if_query_and_answer_fall_in_different_steps() -> None:
     models = {"a": ModelReading(9, 0, 0, 0.0), "b": ModelReading(0, 3, 0, 0.0)}
     values = application_values(counted(latency=latency(ms10=2), models=models), 2.0, None)
     assert (values["answer_share.a"], values["answer_share.b"]) == (1.0, 0.0)

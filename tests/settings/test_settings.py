@@ -41,7 +41,7 @@ def test_every_setting_has_a_default_in_its_range(kind: type[Struct]) -> None:
     assert [one.keyword for one in settings_of(kind) if one.default is msgspec.NODEFAULT] == []
 
 
-def test_own_settings_come_before_inherited_ones_and_inner_ones_in_their_place() -> None:
+def test_own_settings_come_before_inherited_ones_and_inner_ones_in_place() -> None:
     names = [one.keyword for one in settings_of(Deployment)]
     assert names[:6] == ["version", "replicas", "batching", "max_batch", "batch_delay_ms", "cache"]
     assert names.index("sample") < names.index("input_type")

@@ -167,7 +167,7 @@ def test_what_cannot_be_read_is_told_and_kept_until_it_is_made_anew(
     assert catalog.problems() == [] == Catalog(registry).problems()
 
 
-def test_numbers_that_are_in_use_are_passed_over_whatever_the_registry_counts(registry: SqliteRegistry) -> None:
+def test_numbers_in_use_are_passed_over_whatever_the_registry_counts(registry: SqliteRegistry) -> None:
     """It may be one from a backup, while what it has started since is still there."""
     numbers = Numbers(registry, "replica")
     numbers.reserve()

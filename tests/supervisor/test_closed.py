@@ -97,7 +97,7 @@ def pids_of(server: Server) -> list[int]:
     return [server.process.pid, *server.worker_pids]
 
 
-def test_a_home_of_an_older_clipper_gets_a_token_and_a_removed_one_comes_back(server: Server) -> None:
+def test_an_older_clippers_home_gets_a_token_and_a_removed_one_is_back(server: Server) -> None:
     with_application(server)
     assert server.stop() == 0
     # As a Clipper left it that knew of no tokens.
@@ -127,7 +127,7 @@ def test_what_keeps_a_server_from_starting(tmp_path: Path) -> None:
     assert "guess me" not in refused.stderr
 
 
-def test_metrics_are_open_and_others_reach_the_port_where_an_operator_says_so(server: Server) -> None:
+def test_metrics_are_open_and_hosts_accepted_where_an_operator_says_so(server: Server) -> None:
     options = ("--open-metrics", "--management-host", "0.0.0.0", "--insecure", "--allowed-host", "clipper.example")
     server.start(*options)
     assert server.place.management_url.startswith("http://127.0.0.1:")

@@ -83,7 +83,7 @@ def test_a_store_whose_address_is_not_on_the_command_line(
         assert f"argument --store: {missing} cannot be read" in capsys.readouterr().err
 
 
-def test_servers_that_share_a_registry_share_what_is_learned_unless_they_say_otherwise(
+def test_servers_with_one_registry_share_learning_unless_told_not_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert parse_command_line(["--home=h"]).store_address is None

@@ -60,7 +60,7 @@ def metric(server: Server, start: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-def test_queries_and_their_feedback_are_exported_also_that_which_came_too_late_to_be_learned(server: Server) -> None:
+def test_queries_and_feedback_are_exported_also_if_too_late_to_be_learned(server: Server) -> None:
     with_application(server, policy="epsilon_greedy", feedback_ttl_s=600, **LOGGED)
     ids = [server.predict("app", ROW, context="me")["query_id"] for _ in range(20)]
     pinned = server.predict("app", ROW, version="1")["query_id"]
@@ -185,7 +185,7 @@ def test_a_share_of_the_queries_is_logged_and_feedback_on_others_is_not(server: 
     assert Counter(row["query_id"] for row in rows).keys() <= set(ids)
 
 
-def test_what_another_policy_would_have_lost_is_answered_from_a_servers_log(server: Server) -> None:
+def test_another_policys_loss_is_answered_from_a_servers_log(server: Server) -> None:
     """Each model answers its number, and 2 is right: three truths that are known."""
     with_application(server, policy={"name": "epsilon_greedy", "parameters": {"epsilon": 1.0}}, **LOGGED)
     with httpx.Client(base_url=server.place.query_url, verify=NO_TLS, timeout=TIMEOUT_S) as client:

@@ -55,7 +55,7 @@ def test_more_busy_connections_than_descriptors_do_not_cost_the_worker(server: S
     assert f"may open {DESCRIPTORS} files" in log and "no more are accepted until" in log
 
 
-def test_idle_connections_give_way_to_new_ones_and_a_query_under_way_stays(server: Server) -> None:
+def test_idle_connections_give_way_to_new_ones_and_a_running_query_stays(server: Server) -> None:
     worker, port = with_few_descriptors(server)
     slow = "import time\ndef predict(inputs):\n    time.sleep(3)\n    return ['slow' for _ in inputs]\n"
     assert server.deploy("slow", slow, input_type="float64[2]")["state"] == "ready"

@@ -70,7 +70,7 @@ def test_from_the_command_line_to_the_next_server(tmp_path: Path, daemon: Docker
     assert owned(daemon, server)[0] == []
 
 
-def test_a_version_that_fails_leaves_the_one_before_which_runs_as_a_process(
+def test_a_version_that_fails_leaves_the_earlier_one_running_as_a_process(
     tmp_path: Path, daemon: DockerDaemon, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sums.py").write_text(SUM)

@@ -74,7 +74,7 @@ def test_the_password_of_an_index_is_shown_to_nobody(clipper: Clipper, server: S
     assert not [text for text in (progress, repr(failed), server.log) if "s3cret" in text]
 
 
-def test_data_of_code_that_another_release_saved_is_told_and_nothing_is_built_for_it(
+def test_code_of_another_release_is_told_and_nothing_is_built_for_it(
     clipper: Clipper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = tmp_path / "code"

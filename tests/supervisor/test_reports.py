@@ -47,7 +47,7 @@ def teach(server: Server, random: Random, **fields: Any) -> list[int]:
     return [each["output"] for each in answers]
 
 
-def test_a_test_ends_says_so_survives_a_restart_and_is_opened_by_a_newcomer(taught: Server) -> None:
+def test_a_test_ends_survives_a_restart_and_reopens_for_a_newcomer(taught: Server) -> None:
     random = Random(1)
 
     def is_over(clipper: Clipper) -> bool:
@@ -132,7 +132,7 @@ def test_the_command_tells_it_as_text_json_and_a_page(
     assert html.count("<svg") in (3, 4)
 
 
-def test_a_model_that_a_policy_asks_where_queries_are_hard_is_not_reported_as_worse(taught: Server) -> None:
+def test_a_model_asked_where_queries_are_hard_is_not_reported_as_worse(taught: Server) -> None:
     """It loses 0.325 over all queries and the other 0.4. By the means of losses the other would be the best."""
     losses = {"hard": {1: 0.4, 2: 0.8}, "easy": {1: 0.25, 2: 0.0}}
     random, lost, told = Random(7), {1: 0.0, 2: 0.0}, {1: 0, 2: 0}

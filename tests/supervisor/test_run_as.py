@@ -106,7 +106,7 @@ class Looking:
         return self.server.predict("app", code)["output"]
 
 
-def test_a_model_is_another_user_that_gets_to_what_is_its_own_and_to_nothing_else(server: Server) -> None:
+def test_a_model_is_another_user_that_reaches_only_its_own_files(server: Server) -> None:
     assert NOBODY is not None
     looking = Looking(server.start())
     home, ask = str(server.home), looking.ask
@@ -155,7 +155,7 @@ def test_a_model_is_another_user_that_gets_to_what_is_its_own_and_to_nothing_els
 
 
 @pytest.mark.scale
-def test_a_forked_model_is_that_user_too_and_does_not_get_to_what_it_was_forked_from(server: Server) -> None:
+def test_a_forked_model_is_that_user_too_and_cannot_reach_its_fork_server(server: Server) -> None:
     assert NOBODY is not None
     server.start(*server.options, "--start-method", "forkserver")
     assert server.deploy("other", answering("one"), input_type="string")["state"] == "ready"
@@ -190,7 +190,7 @@ def test_a_forked_model_is_that_user_too_and_does_not_get_to_what_it_was_forked_
     assert processes_of(server.home) == {}
 
 
-def test_its_bounds_restarts_and_take_over_hold_as_for_the_servers_own_user(server: Server) -> None:
+def test_bounds_restarts_and_take_over_hold_as_for_the_servers_own_user(server: Server) -> None:
     greedy = "kept = []\ndef predict(inputs):\n    kept.append(bytearray(400 << 20)); import time; time.sleep(60)\n"
     server.start()
     assert server.deploy("m", greedy, input_type="float64[2]", memory_bytes=256 << 20)["state"] == "ready"
@@ -349,7 +349,7 @@ def test_a_root_that_may_not_is_told_what_it_lacks() -> None:
     assert "root lacks CAP_KILL, CAP_SYS_PTRACE; if the server is in a container" in done.stderr
 
 
-def test_a_home_that_the_user_does_not_get_to_is_refused_before_anything_runs(server: Server) -> None:
+def test_a_home_that_the_user_cannot_reach_is_refused_before_a_start(server: Server) -> None:
     closed = server.home.parent / "closed"
     closed.mkdir(mode=0o700)
     argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(closed / "home"), "--run-as", "nobody"]

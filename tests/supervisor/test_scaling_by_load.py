@@ -89,7 +89,7 @@ class Steady(threading.Thread):
         return [reply.answer for reply in self.replies]
 
 
-def test_replicas_follow_a_ramp_and_are_rolled_and_scaled_without_losing_a_query(server: Server) -> None:
+def test_replicas_follow_a_ramp_roll_and_scale_without_losing_a_query(server: Server) -> None:
     server.start()
     assert deploy(server, "one", replicas=RANGE)["replicas_wanted"] == 1
     create(server, "prompt", slo_ms=3000)

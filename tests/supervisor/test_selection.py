@@ -215,5 +215,5 @@ def test_an_application_is_changed_under_load_without_losing_a_query(server: Ser
     assert (found["policy"], found["loss"]) == ("thompson", "absolute")
 
 
-def test_a_deleted_applications_state_is_dropped_also_by_the_next_supervisor(forgetting: Server) -> None:
+def test_a_deleted_applications_state_is_dropped_by_the_next_supervisor(forgetting: Server) -> None:
     until(lambda: sums(forgetting.home) == 0)

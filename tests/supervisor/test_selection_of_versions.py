@@ -53,7 +53,7 @@ def test_feedback_on_a_version_that_a_query_named_is_that_versions(server: Serve
     assert learned(server)["models"]["m:2"]["scored"] == 20.0 + 0.5 * 5.0
 
 
-def test_what_a_pinned_version_gets_right_sends_no_queries_to_the_current_one(server: Server) -> None:
+def test_right_answers_of_a_pinned_version_send_the_current_no_queries(server: Server) -> None:
     made = server.deploy("right", answering(2), wait=False, input_type="float64[2]")
     assert server.decided("right", made["version"])["state"] == "ready"
     with_application(server, links=[{"model": "m"}, {"model": "right"}], ramp=None)

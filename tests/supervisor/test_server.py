@@ -232,7 +232,7 @@ def test_a_home_that_is_moved_away_is_told_of_until_it_is_back(server: Server) -
     assert server.call("GET", "/status")["problems"] == []
 
 
-def test_a_row_of_the_registry_that_cannot_be_read_is_told_and_the_rest_is_served(server: Server) -> None:
+def test_an_unreadable_row_of_the_registry_is_told_and_the_rest_is_served(server: Server) -> None:
     with_application(server)
     server.call("POST", "/applications", {**APP, "name": "lost"})
     assert server.stop() == 0

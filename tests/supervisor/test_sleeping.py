@@ -174,7 +174,7 @@ def test_one_that_sleeps_and_wakes_in_the_midst_of_changes(server: Server) -> No
     assert processes_of(server.home) == {}
 
 
-def test_a_model_that_fails_to_wake_shows_why_and_one_that_rests_can_be_rolled_back_to(server: Server) -> None:
+def test_a_model_that_fails_to_wake_shows_why_and_can_be_rolled_back(server: Server) -> None:
     server.start("--idle-after", "1")
     marker = server.home / "broken"
     code = f"import os\nassert not os.path.exists({str(marker)!r}), 'no such weights'\n" + answering("one")

@@ -81,7 +81,7 @@ def test_which_workers_are_gone_on_with(home: HomeFolders, given: dict[str, Any]
         ({"extra": {"index": 2}}, False, False),
     ],
 )
-def test_a_worker_that_is_taken_over_is_replaced_if_it_runs_with_other_code_or_settings(
+def test_a_worker_with_other_code_or_settings_is_replaced_after_take_over(
     home: HomeFolders, given: dict[str, Any], is_adopted: bool, is_outdated: bool
 ) -> None:
     settings = takeover.worker_settings(config(home), home, PORT, "d")

@@ -190,7 +190,7 @@ def test_a_leader_that_is_cut_off_from_redis_goes_on_with_what_is_its_own(
 
 
 @pytest.mark.scale
-def test_a_redis_that_is_down_costs_no_query_and_all_goes_on_when_it_is_back(
+def test_a_redis_that_is_down_costs_no_query_and_all_resumes_afterwards(
     servers: tuple[Server, Server], redis: RedisServer
 ) -> None:
     first, second = servers

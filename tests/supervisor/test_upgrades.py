@@ -96,7 +96,7 @@ def notes(home: Path) -> dict[str, str]:
     return {record["name"]: record["extra"]["build"] for record in records}
 
 
-def test_an_upgrade_replaces_workers_and_then_replicas_without_losing_a_query(
+def test_an_upgrade_replaces_workers_then_replicas_without_losing_a_query(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(older_clipper(tmp_path / "old")))

@@ -59,7 +59,7 @@ def test_messages_are_bounded(receiver: Receiver) -> None:
     assert sum(receiver.messages) == 2 * SPANS_PER_MESSAGE + 1
 
 
-def test_a_receiver_that_hangs_costs_spans_and_delays_neither_queries_nor_the_end(
+def test_a_hanging_receiver_costs_spans_and_delays_no_query_and_no_end(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clipper.telemetry.exporter.CLOSE_TIMEOUT_S", 0.05)

@@ -98,9 +98,7 @@ def test_a_receiver_that_hangs(receiver: OtlpReceiver, monkeypatch: pytest.Monke
         OtlpSender(receiver.url, "worker-0", {}).send([SPAN], 0.0)
 
 
-def test_a_receiver_with_tls_is_believed_by_the_certificate_of_the_variable(
-    receiver: OtlpReceiver, tmp_path: Path
-) -> None:
+def test_a_tls_receiver_is_believed_by_the_certificate_of_the_variable(receiver: OtlpReceiver, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.issue("server")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

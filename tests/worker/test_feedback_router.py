@@ -103,7 +103,7 @@ def test_peer_that_answers_something_else_is_no_success(tmp_path: Path) -> None:
     run(tmp_path, ONE, scenario)
 
 
-def test_what_a_peer_has_passed_on_is_learned_by_application_and_told_in_order(tmp_path: Path) -> None:
+def test_a_peers_feedback_is_learned_by_application_and_told_in_order(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("single"))
         asked = [(await desk.answer(application)).query_id for _ in range(3)]
@@ -120,7 +120,7 @@ def test_what_a_peer_has_passed_on_is_learned_by_application_and_told_in_order(t
     run(tmp_path, ONE, scenario, cache=True)
 
 
-def test_what_waits_at_a_peer_for_models_that_it_asks_holds_up_no_other_application(tmp_path: Path) -> None:
+def test_feedback_that_waits_at_a_peer_holds_up_no_other_application(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         asks, quick = [await desk.application(Selection(policy)) for policy in ("ensemble", "single")]
         router = router_here()
@@ -214,7 +214,7 @@ class MeteredLoop(ShiftedLoop):
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
-def test_lists_of_feedback_in_new_contexts_hold_the_loop_for_a_moment_only(tmp_path: Path, kind: str) -> None:
+def test_lists_of_feedback_in_new_contexts_hold_the_loop_for_a_moment(tmp_path: Path, kind: str) -> None:
     """Each held it for 2 ms in a turn, and states that were read together were learned in together: up to 138 ms."""
     with RedisServer(tmp_path) as redis:
         if kind == "redis":

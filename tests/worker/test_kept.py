@@ -89,7 +89,7 @@ def test_a_file_that_is_no_snapshot_is_nothing(tmp_path: Path, data: bytes) -> N
     assert KeptSnapshot(tmp_path / "kept", Answering()).read() is None
 
 
-def test_one_that_is_started_again_answers_by_what_it_had_and_obeys_nobody_from_before() -> None:
+def test_a_restarted_one_answers_by_what_it_had_and_obeys_no_old_server() -> None:
     with serving() as system:
         container = system.start_container()
         first = RemoteWorker(system, 1, kept=str(system.folder / "kept"))

@@ -118,7 +118,7 @@ def test_replica_of_another_model_is_not_believed(system: Serving) -> None:
     apply(system)
 
 
-def test_snapshot_that_cannot_be_served_closes_the_channel_and_harms_nothing(system: Serving) -> None:
+def test_a_snapshot_that_cannot_be_served_closes_the_channel_harmlessly(system: Serving) -> None:
     apply(system)
     generation = system.worker.statistics().generation
     client = ControlClient(system.worker.control_path)

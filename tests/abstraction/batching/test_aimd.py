@@ -7,7 +7,7 @@ from clipper.abstraction.batching.aimd import Aimd
 SLO_S = 0.02
 
 
-def test_it_grows_by_a_fixed_step_until_a_batch_exceeds_the_slo_and_then_backs_off_by_a_tenth() -> None:
+def test_it_grows_by_a_fixed_step_until_the_slo_then_backs_off_by_a_tenth() -> None:
     controller, limits = Aimd(SLO_S, 1024), []
     for _ in range(12):
         limits.append(controller.limit)

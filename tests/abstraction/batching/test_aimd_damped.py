@@ -127,7 +127,7 @@ def test_a_slow_batch_counts_in_its_own_window_alone() -> None:
     assert controller.limit == 136
 
 
-def test_at_a_limit_of_one_that_is_always_missed_two_are_tried_now_and_then() -> None:
+def test_at_an_always_missed_limit_of_one_two_are_tried_now_and_then() -> None:
     """The model may have become such that most of its time is fixed; only two rows show that."""
     controller = DampedAimd(BUDGET_S, 1024)
     tried = 0

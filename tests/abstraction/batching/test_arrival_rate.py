@@ -52,7 +52,7 @@ def test_a_new_rate_is_followed_within_three_objectives(factor: float) -> None:
     assert rate.per_s == pytest.approx(2000 * factor, rel=0.2, abs=150)
 
 
-def test_a_long_silence_is_forgotten_and_time_that_stands_still_changes_nothing() -> None:
+def test_a_long_silence_is_forgotten_and_a_standing_clock_changes_nothing() -> None:
     rate = ArrivalRate()
     for step in range(100):
         rate.look(20 * step, 0.01 * step, SLO_S)
@@ -63,7 +63,7 @@ def test_a_long_silence_is_forgotten_and_time_that_stands_still_changes_nothing(
     assert 0.0 <= rate.per_s < 0.01
 
 
-def test_the_rate_is_of_what_came_since_with_the_past_fading_by_the_objective() -> None:
+def test_the_rate_is_of_recent_arrivals_and_fades_by_the_objective() -> None:
     rate = ArrivalRate()
     rate.look(100, 0.0, 1.0)
     rate.look(110, 0.02, 1.0)

@@ -46,7 +46,7 @@ def test_the_policy_says_which_controller(policy: BatchingPolicy, kind: type) ->
 
 
 @pytest.mark.parametrize("policy", ["goodput", "fixed", "none"])
-def test_where_deadlines_or_settings_say_how_large_a_batch_is_there_is_none(policy: BatchingPolicy) -> None:
+def test_there_is_none_where_deadlines_or_settings_give_the_batch_size(policy: BatchingPolicy) -> None:
     assert make_controller(Batching(policy), BUDGET_S) is None
 
 

@@ -305,7 +305,7 @@ def test_work_is_due_until_its_deadline_and_expires_at_it() -> None:
     assert names(queue.expire(1.0)) == [b"x"]
 
 
-def test_the_oldest_arrival_is_over_all_lanes_and_background_rows_have_a_mean_length() -> None:
+def test_the_oldest_arrival_spans_all_lanes_and_background_has_a_mean() -> None:
     queue = make_queue()
     fill(queue, (b"late", 0.2, 0.5), (b"early", 0.1, 4.0))
     assert queue.oldest_arrival_s() == 0.1

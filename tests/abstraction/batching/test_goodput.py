@@ -169,7 +169,7 @@ def test_an_outlook_holds_all_that_waits_in_the_order_of_deadlines(counts: dict[
         assert list(seen.rows) == list(range(queue.length + 1))
 
 
-def test_of_more_than_it_can_answer_in_time_it_takes_what_it_can_once_it_is_idle() -> None:
+def test_under_overload_it_takes_what_it_can_answer_in_time_once_idle() -> None:
     """Within a crowd that is due at once, no two of which it tells apart."""
     choice = choose(outlook(*[0.1] * 1000), make_times(), 0.05, 0.0, 1e6, FOREVER)
     assert choice.take == pytest.approx((0.1 - 0.05 - FIXED_S) / PER_ROW_S, abs=3)

@@ -24,7 +24,7 @@ def run(replica: ReplicaState, rows: int, sent_s: float = 0.0, *, is_short: bool
     replica.in_flight[number] = Batch(number, works, sent_s, expected_s, 0, was_full=False, is_short=is_short)
 
 
-def test_of_one_that_is_not_known_one_row_is_asked_and_nothing_is_expected() -> None:
+def test_of_an_unknown_one_one_row_is_asked_and_nothing_expected() -> None:
     replica = ReplicaState("0", 1000, None, ServiceTimes())
     assert (replica.limit, replica.batch_limit(1.0), replica.rows_per_s(1.0)) == (1, 1, 0.0)
 
@@ -75,7 +75,7 @@ def test_it_is_busy_with_the_rest_of_what_runs_and_all_of_what_is_behind() -> No
     assert replica.rest_s(9.0) == 0.0
 
 
-def test_behind_a_batch_whose_clients_ask_again_goes_only_what_hides_a_round_trip() -> None:
+def test_behind_a_batch_of_returning_clients_goes_a_round_trips_cover() -> None:
     for is_short, may in ((True, True), (False, False)):
         replica = known(SHORT)
         run(replica, 2, sent_s=5.0, is_short=is_short)

@@ -75,7 +75,7 @@ def test_while_none_is_back_it_is_for_a_part_of_what_a_batch_costs() -> None:
     fixed_s=st.floats(0, 0.1),
     per_row_s=st.floats(1e-7, 0.01),
 )
-def test_the_wait_is_bounded_and_only_where_a_batch_costs_much_beside_its_rows(
+def test_the_wait_is_bounded_and_only_for_batches_dear_beside_their_rows(
     left: int, answered: int, back: int, elapsed_s: float, fixed_s: float, per_row_s: float
 ) -> None:
     if left + back == 0:
@@ -216,7 +216,7 @@ def test_one_that_comes_after_the_window_is_not_early() -> None:
     assert returns.share == 0.0
 
 
-def test_the_time_counts_from_the_first_that_is_back_even_while_it_is_the_only_one() -> None:
+def test_the_time_counts_from_the_first_return_even_while_it_is_alone() -> None:
     queue = DeadlineQueue(10_000, 1 << 20)
     queue.push(make_work(b"", DONE_S + 0.0005))
     until_s = believing().until_s(Replica(128, 0), 1, 1024, queue, DONE_S + 0.00052)

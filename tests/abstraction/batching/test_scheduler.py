@@ -59,7 +59,7 @@ def test_the_idle_replica_comes_before_the_busy_one() -> None:
     assert sizes(scheduler.decide(0.0)) == [("1", 2)]
 
 
-def test_the_fastest_idle_replica_comes_first_and_one_of_which_nothing_is_known_before_it() -> None:
+def test_the_fastest_idle_replica_is_first_and_an_unknown_one_before_it() -> None:
     scheduler = make_scheduler(LONG, SHORT)
     push(scheduler, 1)
     assert sizes(scheduler.decide(0.0)) == [("1", 1)]
@@ -216,7 +216,7 @@ def test_an_answer_to_a_batch_that_was_not_sent_is_told_as_such() -> None:
     assert replica.batches == 0
 
 
-def test_a_new_replica_is_taken_to_be_like_the_fastest_of_its_siblings_until_its_own_batches_tell() -> None:
+def test_a_new_replica_is_taken_for_its_fastest_sibling_until_it_tells() -> None:
     scheduler = make_scheduler(HOPELESS, LONG)
     new = scheduler.add_replica("new", 1000)
     assert new.times.is_known
@@ -226,7 +226,7 @@ def test_a_new_replica_is_taken_to_be_like_the_fastest_of_its_siblings_until_its
     assert new.times.mean_s(32) == pytest.approx(0.0042, rel=0.1)
 
 
-def test_a_replica_of_which_nothing_is_known_begins_with_one_row_and_grows() -> None:
+def test_an_unknown_replica_begins_with_one_row_and_grows() -> None:
     scheduler = Scheduler(1000, 1 << 20, 0.0, Flow())
     replica = scheduler.add_replica("0", 64)
     push(scheduler, 500)
@@ -260,7 +260,7 @@ def test_queries_that_come_one_at_a_time_are_known_by_the_batch_before() -> None
     assert not scheduler.is_quiet(), "the batch before had two"
 
 
-def test_where_batches_take_long_a_query_waits_for_those_that_come_with_it() -> None:
+def test_where_batches_take_long_a_query_waits_for_those_beside_it() -> None:
     scheduler = make_scheduler(LONG)
     push(scheduler, 1)
     scheduler.decide(0.0)

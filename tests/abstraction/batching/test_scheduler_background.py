@@ -23,7 +23,7 @@ def test_it_is_done_when_no_prediction_waits() -> None:
     assert scheduler.queue.background == 0
 
 
-def test_a_replica_is_busy_with_it_for_no_longer_than_a_prediction_that_comes_can_wait() -> None:
+def test_a_replica_is_busy_with_it_only_as_long_as_a_prediction_can_wait() -> None:
     speed = Speed(0.1, 0.01, 1000)
     scheduler = make_scheduler(speed)
     push_background(scheduler, 200)
@@ -124,7 +124,7 @@ def test_long_rows_of_it_make_no_prediction_late() -> None:
     assert speed.service_s(len(batch.works), sum(len(work.row) for work in batch.works)) <= BACKGROUND_SHARE * 0.1
 
 
-def test_long_rows_of_it_do_not_ride_along_where_a_prediction_would_be_late_for_them() -> None:
+def test_its_long_rows_do_not_ride_along_where_a_prediction_would_be_late() -> None:
     speed = Speed(0.01, 0.0, 1000, per_byte_s=1e-6)
     scheduler = make_scheduler(speed)
     push_background(scheduler, 2, size=100_000)

@@ -18,7 +18,7 @@ def test_a_query_that_joined_one_that_became_late_is_still_answered() -> None:
     assert [batch.works for _, batch in decision.batches] == [[work]]
 
 
-def test_no_work_stays_for_good_because_a_query_joined_it_that_is_late_too() -> None:
+def test_no_work_stays_for_good_because_a_late_query_joined_it() -> None:
     scheduler = make_scheduler(Speed(0.01, 0.001, 64))
     work = make_work(b"hot", 0.0, 1.0)
     scheduler.push(work, 0.0)

@@ -124,7 +124,7 @@ def test_a_batch_waits_for_more_only_near_what_the_replica_can_do(load: float, w
         assert (sizes(decision), decision.wake_s) == ([("0", 10)], None)
 
 
-def test_a_query_of_a_client_that_waits_for_it_leaves_long_before_its_deadline() -> None:
+def test_a_waiting_clients_query_leaves_long_before_its_deadline() -> None:
     """Four slow batches in a row are another speed, by which one client's queries are more than the replica can do."""
     slo_s, now_s, waited_s = 20.0, 0.0, 0.0
     scheduler = Scheduler(1000, 1 << 20, 0.0, Flow())
@@ -164,7 +164,7 @@ def test_defaults_end_soon_after_the_load_falls() -> None:
     assert offer(scheduler, FAST, FAST_SLO_S, rates, 0.4) >= 0.999 * 0.5 * FAST_PER_S * 0.4
 
 
-def test_an_application_of_1_ms_does_not_shrink_the_batches_of_one_of_100_ms() -> None:
+def test_an_application_of_1_ms_does_not_shrink_batches_of_one_of_100_ms() -> None:
     """On a model that takes 20 ms and more nothing of the first can be met, and all of the second."""
     scheduler = make_scheduler(Speed(0.02, 0.0001, 1000), slo_s=0.001)
     settle(scheduler)

@@ -43,7 +43,7 @@ def test_a_replica_waits_where_batches_cost_much_whatever_their_size() -> None:
     assert sizes(decide(scheduler, 0.0021)) == [("0", 64)]
 
 
-def test_what_is_gathered_goes_when_the_rest_come_too_slowly_or_all_are_back() -> None:
+def test_gathered_rows_go_when_the_rest_come_too_slowly_or_all_are_back() -> None:
     scheduler = after_batches(COSTLY, size=64, waiting=10)
     done_s = scheduler.replicas["0"].last_done_s
     push(scheduler, 40, done_s)

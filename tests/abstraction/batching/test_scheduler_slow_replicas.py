@@ -61,7 +61,7 @@ class TestReplicaTooSlowForAnyQuery:
         assert scheduler.lose_replica("1") == []
 
 
-def test_a_replica_of_which_nothing_is_known_is_not_given_what_is_past_its_deadline() -> None:
+def test_an_unknown_replica_is_not_given_work_past_its_deadline() -> None:
     scheduler = Scheduler(1000, 1 << 20, 0.0, Flow())
     stale, fresh = push(scheduler, 5, 0.0), push(scheduler, 1, 2.9)
     scheduler.add_replica("0", 64)

@@ -205,7 +205,7 @@ def test_whatever_a_clock_says_times_are_numbers_from_0_on(
     assert times.largest == max(rows for rows, _, _ in batches)
 
 
-def test_a_slow_batch_just_before_bytes_are_told_is_not_learned_as_one_without_any() -> None:
+def test_a_slow_batch_before_bytes_are_told_is_not_learned_as_empty() -> None:
     """It may mean another speed, and waits for the next to say so; that one is the first of unequal rows."""
     times = learned([8] * 20)
     times.record(8, 0, 100 * affine(8))
@@ -235,7 +235,7 @@ def test_batches_that_may_show_another_speed_wait_for_the_third() -> None:
 
 
 @pytest.mark.parametrize("third", [1.0, 0.1])
-def test_two_slow_batches_before_one_that_is_not_are_learned_as_far_as_a_stall_counts(third: float) -> None:
+def test_two_slow_batches_then_a_fast_one_are_learned_within_a_stall(third: float) -> None:
     times = learned([10] * 20)
     for factor in (10.0, 10.0, third):
         times.record(10, 0, factor * affine(10))
@@ -243,9 +243,7 @@ def test_two_slow_batches_before_one_that_is_not_are_learned_as_far_as_a_stall_c
 
 
 @pytest.mark.parametrize(("factor", "is_learned"), [(1.9, True), (2.1, False), (0.55, True), (0.45, False)])
-def test_a_batch_of_less_than_twice_or_more_than_half_the_time_is_learned_at_once(
-    factor: float, is_learned: bool
-) -> None:
+def test_a_batch_within_half_to_twice_the_time_is_learned_at_once(factor: float, is_learned: bool) -> None:
     times = learned([10] * 20)
     before_s = times.mean_s(10)
     times.record(10, 0, factor * affine(10))

@@ -29,7 +29,7 @@ def test_an_application_alone_is_never_apart() -> None:
     assert not suspects.meet("x")
 
 
-def test_what_waits_of_a_suspect_leaves_the_others_queue_and_comes_back_with_trust() -> None:
+def test_a_suspects_work_leaves_the_queue_and_comes_back_with_trust() -> None:
     trusted = DeadlineQueue(1000, 1 << 20)
     suspects = Suspects(trusted, 1000, 1 << 20)
     for source in ("x", "y", "x"):
@@ -54,7 +54,7 @@ def test_each_relapse_takes_twice_as_many_clean_rows() -> None:
         assert not suspects.meet("x")
 
 
-def test_batches_grow_while_they_are_clean_and_begin_at_one_row_after_a_failure() -> None:
+def test_clean_batches_grow_and_begin_at_one_row_after_a_failure() -> None:
     suspects = make_suspects("x", "y")
     answer(suspects, "x", 4, 1)
     sizes = []
@@ -95,7 +95,7 @@ def test_the_backlog_of_all_suspects_together_is_bounded() -> None:
 
 @pytest.mark.parametrize(("bad_at_once", "every_s"), [(10, 0.05), (1, 0.005), (100, 0.1), (200, 1.0)])
 @pytest.mark.parametrize("slo_s", [0.05, 0.1])
-def test_an_application_of_bad_inputs_delays_another_ones_query_by_one_batch(
+def test_an_application_of_bad_inputs_delays_anothers_query_by_one_batch(
     bad_at_once: int, every_s: float, slo_s: float
 ) -> None:
     """A model of 4 ms, with halved batches. y asks 50 times a second beside 200 to 1,000 of x."""

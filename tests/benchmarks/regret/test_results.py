@@ -23,7 +23,7 @@ def test_the_defaults_are_near_the_best_single_setting(policy: str) -> None:
     assert ratio(RESULTS, policy) <= 1.1
 
 
-def test_adaptive_is_better_than_the_best_textbook_policy_at_its_best_setting() -> None:
+def test_adaptive_beats_the_best_textbook_policy_at_its_best_setting() -> None:
     assert RESULTS["adaptive"][0].sum <= 0.9 * best_textbook(RESULTS).sum
 
 
@@ -43,7 +43,7 @@ def test_who_sees_features_loses_a_third_of_what_others_do() -> None:
         assert RESULTS[policy][0].sum < min(each.sum for each in RESULTS[BLIND]) / 3
 
 
-def test_stacking_is_no_worse_than_equal_votes_or_weights_by_accuracy_alone() -> None:
+def test_stacking_is_no_worse_than_equal_votes_or_weights_by_accuracy() -> None:
     equal = next(each for each in RESULTS["ensemble"] if each.name == "equal votes")
     log_odds = next(each for each in RESULTS["ensemble"] if each.name == "log odds")
     assert RESULTS["stacking"][0].sum < 0.2 * min(equal.sum, log_odds.sum)

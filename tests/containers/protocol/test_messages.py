@@ -156,7 +156,7 @@ def test_newer_protocol_is_named_before_anything_else() -> None:
         messages.decode_hello(b"CLPR\x00\x00\xff\xff")
 
 
-def test_a_caller_of_a_newer_version_is_answered_in_the_newest_that_is_known() -> None:
+def test_a_caller_of_a_newer_version_is_answered_in_the_newest_known_one() -> None:
     for version in (PROTOCOL_VERSION, PROTOCOL_VERSION + 1, 0xFFFF):
         assert messages.decode_hello(body(messages.encode_hello("t", version))) == ("t", PROTOCOL_VERSION)
 
@@ -317,7 +317,7 @@ def test_a_long_error_is_cut_where_it_is_read() -> None:
     assert messages.decode_error(b"\xff") == "�"
 
 
-def test_the_longest_token_is_as_long_as_a_caller_may_send_before_it_is_known() -> None:
+def test_the_longest_token_is_as_long_as_an_unknown_caller_may_send() -> None:
     assert len(messages.encode_hello("x" * 0xFFFF)) - HEADER_BYTES == messages.MAX_HELLO_BYTES
 
 

@@ -119,7 +119,7 @@ def test_a_policy_that_has_several_models_answer_together_is_refused() -> None:
         evaluate(log_of(1, 10), learner("ensemble"))
 
 
-def test_a_policy_that_asks_one_model_after_another_is_refused_and_its_queries_are_left_out() -> None:
+def test_a_policy_asking_models_in_turn_is_refused_and_queries_left_out() -> None:
     with pytest.raises(InvalidArgument, match="one model after another"):
         learner("cascade")
     stopped = Joined(

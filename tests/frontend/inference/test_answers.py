@@ -128,7 +128,7 @@ def test_large_outputs_are_put_together_in_pieces() -> None:
     assert finish(column(outputs)).shape == (300, 1000)
 
 
-def test_what_came_of_one_query_is_in_the_parameters_and_of_several_in_columns() -> None:
+def test_one_querys_details_are_in_parameters_and_several_ones_in_columns() -> None:
     one = json.loads(finish(encode("m", "2", [Answer(7, b"1", 0.5, "timeout")], AnswerForm(id="i"))).body)
     assert one["parameters"] == {"query_id": 7, "default": True, "confidence": 0.5, "default_reason": "timeout"}
     assert (one["model_name"], one["model_version"], one["id"]) == ("m", "2", "i")

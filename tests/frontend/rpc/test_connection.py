@@ -86,7 +86,7 @@ def test_all_connections_together_take_the_time_of_one_turn() -> None:
     run(test)
 
 
-def test_a_connection_with_one_call_does_not_wait_until_those_with_many_have_none() -> None:
+def test_a_connection_with_one_call_need_not_wait_for_those_with_many() -> None:
     async def test() -> None:
         busy = Busy()
         greedy = [busy.client() for _ in range(5)]

@@ -268,7 +268,7 @@ def test_watch_tells_of_changes() -> None:
     run(test)
 
 
-def test_a_server_that_is_stopping_is_told_of_whichever_service_is_watched() -> None:
+def test_a_stopping_server_is_told_of_whichever_service_is_watched() -> None:
     async def test() -> None:
         served = Served()
         client, request = served.client, message_class("grpc.health.v1.HealthCheckRequest")

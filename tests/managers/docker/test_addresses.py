@@ -74,7 +74,7 @@ def test_nothing_stays_of_containers_that_are_gone(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"c8", "scratch", "c5.sock"}
 
 
-def test_what_a_container_makes_in_its_folder_says_nothing_and_leads_nowhere(tmp_path: Path) -> None:
+def test_a_containers_files_in_its_folder_say_nothing_and_lead_nowhere(tmp_path: Path) -> None:
     sockets, outside = tmp_path / "run", tmp_path / "outside"
     sockets.mkdir()
     one = note(7, f"unix:{sockets}/c7/s")

@@ -50,7 +50,7 @@ def test_over_tcp_a_container_shares_no_folder_and_gets_a_token() -> None:
     assert "s3cret" not in str({**options, "environment": None}) and "s3cret" not in str(bounds)
 
 
-def test_in_a_network_of_its_own_it_publishes_a_port_to_this_machine_alone() -> None:
+def test_in_its_own_network_it_publishes_a_port_to_this_machine_alone() -> None:
     options, bounds = over_tcp("bridge", PUBLISHED)
     assert options["command"][4] == "tcp:0.0.0.0:7000"
     assert (options["ports"], bounds["port_bindings"]) == ([7000], {7000: ("127.0.0.1",)})

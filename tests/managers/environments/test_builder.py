@@ -127,7 +127,7 @@ def test_a_build_that_takes_too_long_is_ended(root: Path) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def test_the_least_recently_used_environment_goes_unless_something_runs_in_it(
+def test_the_least_recently_used_environment_goes_unless_it_is_in_use(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pythons = {name: root / name / "bin" / "python" for name in ("running", "old", "new")}

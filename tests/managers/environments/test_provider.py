@@ -162,9 +162,7 @@ def test_a_build_dies_with_its_supervisor_and_the_next_one_builds_it(bench: Benc
     run(test())
 
 
-def test_a_build_sees_nothing_of_the_servers_environment_but_what_it_is_to(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_sees_only_its_part_of_the_servers_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package's build is a stranger's code."""
     monkeypatch.setenv("CLIPPER_STORE", "redis://:open-sesame@host/0")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "open-sesame")

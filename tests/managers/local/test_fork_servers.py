@@ -209,7 +209,7 @@ def test_how_one_ends_is_known(bench: Bench) -> None:
     run(test(), bench)
 
 
-def test_containers_go_on_without_their_fork_server_and_others_get_a_new_one(bench: Bench) -> None:
+def test_containers_outlive_their_fork_server_and_others_get_a_new_one(bench: Bench) -> None:
     async def test() -> None:
         bench.manager.start(SLOT, bench.model(SUM))
         pid = await bench.ready()
@@ -246,7 +246,7 @@ def test_the_model_s_own_module_comes_before_one_of_the_same_name(bench: Bench) 
     run(test(), bench)
 
 
-def test_one_that_is_stopped_while_its_fork_server_warms_up_leaves_nothing(bench: Bench) -> None:
+def test_one_stopped_while_its_fork_server_warms_up_leaves_nothing(bench: Bench) -> None:
     async def test() -> None:
         bench.manager.start(SLOT, bench.model(SUM))
         replica = bench.status.replica
@@ -370,7 +370,7 @@ KILLS_ITS_PARENT = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
 
 
 @pytest.mark.scale
-def test_a_model_that_kills_its_parent_ends_no_other_and_is_never_there_twice(bench: Bench) -> None:
+def test_a_model_that_kills_its_parent_ends_no_other_and_never_doubles(bench: Bench) -> None:
     """Without --run-as it could as well kill the server. What it kills here is the process that it was forked from."""
 
     async def test() -> None:
@@ -498,7 +498,7 @@ def test_one_alone_begins_by_itself_and_so_does_one_with_little_memory(
     run(test(), bench)
 
 
-def test_what_was_there_before_the_server_s_start_is_reason_enough_for_one(bench: Bench) -> None:
+def test_what_was_there_before_the_servers_start_is_reason_for_one(bench: Bench) -> None:
     async def test() -> None:
         direct = Direct(bench)
         servers = ForkServers(bench.processes, bench.logs, fork_from=2)
@@ -540,7 +540,7 @@ def test_what_was_there_before_the_server_s_start_is_reason_enough_for_one(bench
     run(test(), bench)
 
 
-def test_a_container_that_cannot_be_made_is_a_failure_and_leaves_no_process(bench: Bench) -> None:
+def test_a_container_that_cannot_be_made_fails_and_leaves_no_process(bench: Bench) -> None:
     async def test() -> None:
         direct = Direct(bench)
         with pytest.raises(ContainerFailed, match="No such file"):

@@ -166,7 +166,7 @@ def test_a_model_that_hangs_over_its_warm_up_does_not_come_up(warming: Bench) ->
         runner.run(test())
 
 
-def test_that_a_model_fails_on_a_row_that_was_made_up_says_nothing_against_it(warming: Bench) -> None:
+def test_a_failure_on_an_invented_row_says_nothing_against_the_model(warming: Bench) -> None:
     async def test() -> None:
         warming.manager.start(SLOT, warming.model("def predict(inputs): raise ValueError('too few features')"))
         if warming.samples.origin == "given":

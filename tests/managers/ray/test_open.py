@@ -28,7 +28,7 @@ def importers_of(*names: str) -> set[str]:
     }
 
 
-def test_only_programs_of_their_own_and_what_they_send_to_nodes_import_ray() -> None:
+def test_only_own_programs_and_what_they_send_to_nodes_import_ray() -> None:
     assert importers_of("ray") == {ACTOR, NODE_ACTOR, WORKER_ACTOR, DRIVER, LEFT}
     assert importers_of(ACTOR) == importers_of(WORKER_ACTOR) == {DRIVER}
     assert importers_of(NODE_ACTOR) == {ACTOR, WORKER_ACTOR}
@@ -41,7 +41,7 @@ def test_only_programs_of_their_own_and_what_they_send_to_nodes_import_ray() -> 
     assert importers_of("clipper.managers.ray.certificate") == {ACTOR}
 
 
-def test_it_does_not_run_models_as_the_nodes_own_user_where_another_is_wanted(tmp_path: Path) -> None:
+def test_it_runs_no_models_as_the_nodes_own_user_where_another_is_wanted(tmp_path: Path) -> None:
     facilities = replace(Bench(tmp_path).facilities, run_as=RunAs("nobody", 65534, 65534))
     launcher = open_ray(facilities)
     assert launcher is not None
@@ -82,7 +82,7 @@ def test_without_its_extra_there_are_no_workers_on_nodes(tmp_path: Path) -> None
     assert open_cluster_host(facilities, None) is None
 
 
-def test_workers_of_another_home_are_looked_for_only_where_there_may_be_some(tmp_path: Path) -> None:
+def test_workers_of_another_home_are_looked_for_only_where_some_may_be(tmp_path: Path) -> None:
     facilities = Bench(tmp_path).facilities
     in_use = tmp_path / "ray-workers-in-use"
     for shares, on_nodes in ((False, False), (False, True), (True, False)):

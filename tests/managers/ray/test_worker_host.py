@@ -122,7 +122,7 @@ def test_code_is_sent_once_to_each_node(bench: Bench) -> None:
     run(test)
 
 
-def test_the_next_server_finds_workers_renews_their_certificates_and_kills_what_nobody_knows(bench: Bench) -> None:
+def test_the_next_server_renews_certificates_and_kills_unknown_workers(bench: Bench) -> None:
     async def test() -> None:
         first = bench.host()
         for index in (0, 1):
@@ -149,7 +149,7 @@ def test_the_next_server_finds_workers_renews_their_certificates_and_kills_what_
 
 
 @pytest.mark.parametrize("node", ["10.0.0.2", "10.0.0.3"])
-def test_what_its_actor_started_again_while_this_server_might_not_act_is_found(bench: Bench, node: str) -> None:
+def test_a_restart_by_its_actor_while_this_server_might_not_act_is_found(bench: Bench, node: str) -> None:
     async def test() -> None:
         host = bench.host()
         started = await host.start(start(0, 1, "10.0.0.2"))

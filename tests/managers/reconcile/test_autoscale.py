@@ -164,7 +164,7 @@ def test_trouble_starts_one_at_a_time() -> None:
     assert wishes == sorted(wishes) and {2, 3, 4} < set(wishes) and wishes[-1] <= 6
 
 
-def test_more_replicas_are_no_help_where_a_batch_takes_longer_than_the_objective() -> None:
+def test_more_replicas_do_not_help_where_a_batch_outlasts_the_objective() -> None:
     assert looked(Autoscaler(1, 8, 1, 0.0), 30, 1, late=1, service_s=0.2, capacity_per_s=5.0).replicas == 1
 
 

@@ -25,7 +25,7 @@ def test_slow_deaths_double_the_delay_up_to_its_bound() -> None:
     assert not history.crash_loop
 
 
-def test_five_deaths_in_a_minute_are_a_crash_loop_which_lasts_until_it_is_healthy() -> None:
+def test_five_deaths_in_a_minute_are_a_crash_loop_until_it_is_healthy() -> None:
     history = History()
     for now_s in (0, 15, 30, 45):
         history = history.died(now_s, 0)

@@ -185,7 +185,7 @@ def test_versions_that_are_asked_no_more_are_forgotten() -> None:
     assert len(outcomes._versions) < 20
 
 
-def test_outputs_that_nobody_waited_for_count_by_how_often_they_are_in_time() -> None:
+def test_outputs_that_nobody_awaited_count_by_how_often_they_are_in_time() -> None:
     assert mixed({"a": 0.0, "b": 0.2, "c": 1.0}, {"a": 0.25, "b": 1.0}, 0.8) == pytest.approx(
         {"a": 0.2, "b": 0.8, "c": 1.0}
     )

@@ -66,7 +66,7 @@ def test_a_model_that_hardly_ever_wins_costs_a_bounded_number_of_draws() -> None
     assert weights_of(Choice(("b",), (1.0,), beliefs), (), Random(1)) == {"b": 1.0}, "among which it won is not known"
 
 
-def test_increases_of_the_least_loss_add_up_to_that_of_the_best_model_of_the_context() -> None:
+def test_least_loss_increases_add_up_to_that_of_the_contexts_best_model() -> None:
     prior, ledger, random = Totals({("", "observations"): 9.0}), Ledger(None), Random(4)
     lost, told, total = {"a": 0.0, "b": 0.0}, {"a": 0, "b": 0}, 0.0
     for _ in range(300):

@@ -53,7 +53,7 @@ def test_versions_of_one_model_stand_side_by_side() -> None:
     assert (totals.number("m", "scored"), totals.number("m:2", "scored")) == (108.0, 3.0)
 
 
-def test_what_a_version_has_learned_itself_is_told_apart_from_what_it_inherited() -> None:
+def test_a_versions_own_learning_is_told_apart_from_what_it_inherited() -> None:
     arms = Arms({"m": lineage("m", "2", PREDECESSORS, 0.1)})
     totals = arms.view(Totals(NUMBERS))
     assert totals.number("m", "scored") > totals.of_version("m", "scored") == NUMBERS["m:2", "scored"]

@@ -41,7 +41,7 @@ def test_what_contexts_picked_is_weighed_and_what_came_before_is_left_out() -> N
     assert "one over the probability" in found.why and "3 pieces of feedback are left out" in found.why
 
 
-def test_what_came_to_an_earlier_version_is_not_known_where_contexts_may_have_picked() -> None:
+def test_earlier_losses_are_unknown_where_contexts_may_have_picked() -> None:
     old = taught(plain=5, tells=False)
     assert basis(old, has_contexts=False).estimator == "pooled"
     for found in (basis(old), basis(old, "nothing"), basis(old, "query", has_contexts=False)):

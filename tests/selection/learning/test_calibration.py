@@ -184,7 +184,7 @@ def most_probable(found: list[Bin]) -> Callable[[float], float]:
     return lambda confidence: sigmoid(a * math.log(confidence / (1 - confidence)) + b)
 
 
-def test_at_each_bin_the_curve_is_its_share_of_right_answers_with_some_more_as_the_line_says() -> None:
+def test_at_each_bin_the_curve_is_its_right_share_mixed_with_the_lines() -> None:
     found = [Bin(20.0, 0.3, 0.1), Bin(50.0, 0.7, 0.4), Bin(100.0, 0.95, 0.9)]
     line, curve = most_probable(found), Curve(found)
     assert curve.answers == 170.0
@@ -220,7 +220,7 @@ def test_what_no_answer_reaches_has_no_least_confidence() -> None:
     assert curve.least_raw(0.0) == 0.0
 
 
-def test_where_the_surer_answers_are_the_wrong_ones_the_curve_is_flat_and_does_not_turn() -> None:
+def test_the_curve_is_flat_where_surer_answers_are_wrong() -> None:
     curve = Curve([Bin(1000.0, 0.1, 0.9), Bin(1000.0, 0.9, 0.1)])
     answered = [curve.calibrated(step / 100) for step in range(101)]
     assert answered == sorted(answered)

@@ -100,7 +100,7 @@ def test_verdicts_on_equal_models_are_wrong_at_most_as_often_as_they_say() -> No
     assert wrong <= 40
 
 
-def test_verdicts_hold_where_exactly_one_of_two_equal_models_errs_in_each_query() -> None:
+def test_verdicts_hold_where_one_of_two_equal_models_errs_each_time() -> None:
     """Taken for independent, a false verdict would be 95 % sure in 38 of these 300 runs."""
 
     @cache

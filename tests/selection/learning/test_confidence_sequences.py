@@ -49,7 +49,7 @@ def test_without_losses_nothing_is_known() -> None:
     assert NO_EVIDENCE.mean == 0.5
 
 
-def test_capital_of_zeros_and_ones_is_the_mixture_of_bernoulli_likelihoods() -> None:
+def test_capital_of_zeros_and_ones_is_a_mixture_of_bernoulli_likelihoods() -> None:
     # Of one loss of 1 Jeffreys' mixture gives 1/2; against a mean of 0.1 that is 5 times as likely, with 3/4 of it bet.
     assert log_capital_above(of(1.0), 0.1) == pytest.approx(math.log(0.75 * 5))
     assert log_capital_below(of(0.0), 0.9) == pytest.approx(math.log(0.75 * 5))
@@ -106,7 +106,7 @@ def test_least_capital_of_a_pair_is_the_least(first: Evidence, second: Evidence,
 
 @settings(max_examples=20)
 @given(evidence(), evidence())
-def test_sureness_is_the_confidence_up_to_which_the_interval_is_on_one_side(first: Evidence, second: Evidence) -> None:
+def test_sureness_is_the_confidence_whose_interval_is_on_one_side(first: Evidence, second: Evidence) -> None:
     sure = sureness(first, second)
     if 1e-6 < sure < 1 - 1e-6:
         assert difference_interval(first, second, (1 - sure) * 0.98).high >= -1e-6

@@ -71,9 +71,7 @@ def test_the_keys_of_a_ramp_are_all_that_it_left_in_a_store() -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 0.3, 10.0, 400.0, 1e6])
 @pytest.mark.parametrize("false_alarms", [0.04, 0.01])
-def test_the_bound_is_where_the_mixture_is_as_much_as_the_inverse_of_the_rate(
-    spread: float, false_alarms: float
-) -> None:
+def test_the_bound_is_where_the_mixture_reaches_the_inverse_of_the_rate(spread: float, false_alarms: float) -> None:
     def mixture(reached: float) -> float:
         rates = [0.9 * 2.0**-k for k in range(16)]
         terms = [

@@ -215,7 +215,7 @@ def test_a_key_that_is_not_of_such_an_array_is_refused(key: str) -> None:
         Ledger(None, {key: np.zeros(2)})
 
 
-def test_entries_are_scaled_as_of_the_observations_that_are_still_to_be_added() -> None:
+def test_entries_are_scaled_as_of_the_observations_still_to_be_added() -> None:
     ledger = Ledger(10)
     entries = ledger.entries({("a", "loss"): 0.5, ("a", fading("loss", 5)): 1.0}, observations=3, ahead=20)
     assert entries == {"10@0//observations": 12.0, "observations": 3.0, "10@0/a/loss": 2.0, "5@0/a/loss~5": 16.0}

@@ -39,7 +39,7 @@ def test_the_end_that_all_ranges_have_is_named_to_who_comes_to_it() -> None:
         assert refusal(value, 0.0) == f"rate is {value!r}: expected a number at least 0 and at most 1e+300"
 
 
-def test_a_choice_is_one_of_those_there_are_and_a_long_value_is_cut_in_the_message() -> None:
+def test_a_choice_is_one_of_the_given_ones_and_a_long_value_is_cut() -> None:
     check_choice("weighting", "equal", ["equal", "learned"])
     with pytest.raises(InvalidArgument, match="weighting is 'best': expected one of equal, learned"):
         check_choice("weighting", "best", ["equal", "learned"])

@@ -26,7 +26,7 @@ def test_a_selected_model_that_missed_counts_as_that_and_another_does_not() -> N
     assert ("shadow", "pulls") not in counts
 
 
-def test_losses_with_costs_are_learned_from_and_those_without_are_compared() -> None:
+def test_losses_with_costs_are_learned_and_those_without_are_compared() -> None:
     counts = tally(("a",), {"a": 0.75}, plain={"a": 0.5, "b": 0.125})
     assert counts == {
         ("a", "scored"): 1.0,

@@ -97,7 +97,7 @@ def test_evidence_is_of_all_losses_and_never_mixed() -> None:
     assert mixed.number("m", "scored") == 2.0
 
 
-def test_a_model_is_in_time_as_often_as_it_answered_with_one_success_added() -> None:
+def test_a_model_is_in_time_as_often_as_it_answered_plus_one_success() -> None:
     totals = Totals({("a", "pulls"): 3.0, ("a", "missed"): 1.0, ("b", "pulls"): 1.0, ("b", "missed"): 1.5})
     assert (totals.in_time("a"), totals.in_time("b"), totals.in_time("c")) == (0.75, 0.5, 1.0)
 

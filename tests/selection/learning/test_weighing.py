@@ -150,7 +150,7 @@ def test_a_lineup_is_its_versions_in_any_order() -> None:
     assert has_begun(sums.ledger.totals(), "x") and not has_begun(sums.ledger.totals(), "y")
 
 
-def test_the_lineups_with_least_feedback_are_forgotten_and_never_the_present_one() -> None:
+def test_lineups_with_least_feedback_are_forgotten_and_never_the_present() -> None:
     sums = Sums()
     for index in range(MAX_LINEUPS + 2):
         for _ in range(index + 1):

@@ -43,7 +43,7 @@ def test_it_counts_under_every_half_life_at_once() -> None:
         assert totals.number("a", LOSS_BY[half_life]) == pytest.approx(expected)
 
 
-def test_a_long_memory_decides_while_nothing_changes_and_a_short_one_soon_after_a_change() -> None:
+def test_a_long_memory_decides_while_steady_a_short_one_after_a_change() -> None:
     steady = [float(step % 10 == 0) for step in range(3000)]
     assert best_half_life(Totals()) is None
     assert best_half_life(learned(steady).totals()) in (None, 2000)

@@ -91,7 +91,7 @@ def test_without_time_none_is_asked_and_a_faster_one_before_that() -> None:
     assert go_on(Cascade(0.8), {"cheap": sure(0.1)}, passed_over).models == ("cheap", "dearest")
 
 
-def test_where_the_cheap_one_has_not_answered_the_next_is_asked_and_nothing_is_noted() -> None:
+def test_without_the_cheap_answer_the_next_is_asked_and_nothing_is_noted() -> None:
     assert go_on(Cascade(), {}) == BOTH
     assert go_on(Cascade(), {}, Outlook(0.05, {"dear": 0.1})) == CHEAP
 
@@ -202,7 +202,7 @@ def drawn(of: Callable[[Random], Query], count: int, seed: int) -> list[Query]:
 
 
 @pytest.mark.parametrize("weight", [0.0005, 0.002, 0.005, 0.02])
-def test_the_threshold_that_is_learned_is_within_some_per_cent_of_the_best(weight: float) -> None:
+def test_the_learned_threshold_is_within_some_per_cent_of_the_best(weight: float) -> None:
     """Learning and exploring counted, over seeds."""
     costs, ratios = Costs(COSTS, weight), []
     for seed in range(3):
@@ -243,7 +243,7 @@ def test_without_a_weight_of_costs_it_goes_on_unless_that_makes_worse() -> None:
     assert play(Cascade(), worse, Costs(COSTS), tail=500).went_on < 0.2
 
 
-def test_on_real_digits_it_is_near_the_best_threshold_and_better_than_either_model_alone() -> None:
+def test_on_digits_it_nears_the_best_threshold_and_beats_either_model() -> None:
     pixels, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(pixels))
     pixels, labels = pixels[order] / 16, labels[order]

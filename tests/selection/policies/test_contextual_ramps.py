@@ -26,7 +26,7 @@ def test_one_that_is_bad_in_every_context_is_stopped_soon(policy: str, before: s
     assert max(each.evidence.everywhere.newcomer.count for each in found) < 100
 
 
-def test_one_in_the_place_of_a_version_that_a_context_needs_is_not_let_through() -> None:
+def test_a_successor_of_a_version_that_a_context_needs_is_not_let_through() -> None:
     """Once it is through, queries of y have only a, which errs 60 %, where they had b, which hardly errs."""
     errors = {"x": {"a": 0.4, "b": 0.6, NEW: 0.05}, "y": {"a": 0.6, "b": 0.008, NEW: 0.9}}
     verdicts = {play("thompson", errors, seed, before="b").verdict for seed in range(3)}

@@ -29,7 +29,7 @@ def test_weights_lose_little_more_than_the_best_model_whatever_comes(rounds, eta
     assert loss - best <= math.log(5) / eta + eta * len(rounds) / 8 + 4 * math.exp(-FURTHEST) * len(rounds) + 1e-9
 
 
-def test_no_model_falls_further_behind_than_that_and_each_comes_back_as_fast() -> None:
+def test_no_model_falls_further_behind_and_each_comes_back_as_fast() -> None:
     policy, ledger = Exp4(), Ledger(None)
     shares: list[float] = []
     for step in range(1030):

@@ -91,7 +91,7 @@ def test_beliefs_are_those_of_ridge_regression_from_every_query(
     assert found.means[2] == pytest.approx(usual, abs=0.01)
 
 
-def test_a_memo_that_was_followed_by_updates_believes_as_one_that_begins_anew() -> None:
+def test_a_memo_followed_by_updates_believes_as_one_that_begins_anew() -> None:
     random = np.random.default_rng(7)
     ledger, policy = Ledger(1000), make_policy("linucb")
     for _ in range(400):

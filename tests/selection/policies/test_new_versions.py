@@ -51,7 +51,7 @@ def test_one_that_is_as_good_loses_little(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy_name", sorted(MOST_BY_A_WRONG_ONE))
-def test_what_a_pinned_version_gets_right_does_not_raise_the_current_ones_share(policy_name: str) -> None:
+def test_right_answers_of_a_pinned_version_do_not_raise_the_currents(policy_name: str) -> None:
     """The current version is always wrong, and known to be; then a predecessor that queries name is right 200 times."""
     policy, chance, ledger = make_policy(policy_name), Random(1), Ledger(None)
     before = {"1": None, "2": "1"}

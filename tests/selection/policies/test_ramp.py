@@ -53,7 +53,7 @@ def test_each_share_is_the_probability_of_the_choice(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", JOINT)
-def test_several_that_answer_together_have_it_in_the_place_of_what_was_before(policy: str) -> None:
+def test_several_that_answer_together_have_it_in_their_predecessors_place(policy: str) -> None:
     made = choices(make_policy(policy), Ramp({"a:2": "a"}, 0.1))
     assert {choice.models for choice in made} == {("a", "b"), ("a:2", "b")}
     assert all(sum(choice.shares) == pytest.approx(1.0) for choice in made)

@@ -101,7 +101,7 @@ def test_what_was_told_is_kept_for_a_while_only_in_redis(redis_server: RedisServ
         assert 0 < left_s <= TOLD_FOR_S
 
 
-def test_contexts_are_listed_by_their_last_feedback_and_forgotten_one_by_one(make_store: MakeStore) -> None:
+def test_contexts_are_listed_by_last_feedback_and_forgotten_singly(make_store: MakeStore) -> None:
     async def scenario() -> None:
         async with opened(make_store) as store:
             assert await store.contexts("app-1", 10) == (0, [])
@@ -121,7 +121,7 @@ def test_contexts_are_listed_by_their_last_feedback_and_forgotten_one_by_one(mak
     asyncio.run(scenario())
 
 
-def test_what_others_change_is_told_and_what_only_this_worker_changed_is_not(make_store: MakeStore) -> None:
+def test_others_changes_are_told_and_only_this_workers_own_are_not(make_store: MakeStore) -> None:
     async def scenario() -> None:
         async with opened(make_store) as here, opened(make_store) as there:
             await there.commit([observation("0", "shared", x=1.0)])
@@ -243,7 +243,7 @@ def test_workers_of_an_earlier_clipper_are_heard_and_hear(
     asyncio.run(scenario())
 
 
-def test_what_earlier_clippers_follow_by_goes_some_time_after_the_last_of_them(redis_server: RedisServer) -> None:
+def test_earlier_clippers_marks_go_some_time_after_the_last_of_them(redis_server: RedisServer) -> None:
     clock = [1000.0]
     earlier = EarlierClipper(Path(), redis_server.port)
 

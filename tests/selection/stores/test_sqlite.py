@@ -81,7 +81,7 @@ def test_a_file_of_before_counts_were_kept_is_counted_when_it_is_opened(tmp_path
     assert asyncio.run(counted()) == [2, 2, 3]
 
 
-def test_a_file_whose_changes_had_an_index_of_their_own_loses_it_and_its_changes_are_told(tmp_path: Path) -> None:
+def test_a_file_with_an_own_index_of_changes_loses_it_and_they_are_told(tmp_path: Path) -> None:
     path = tmp_path / "selection.sqlite3"
 
     def make_store() -> Store:

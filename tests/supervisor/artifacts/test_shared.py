@@ -75,9 +75,7 @@ def test_a_standby_gets_what_records_name_and_nothing_else(registry: RedisRegist
     assert not there.has(model)
 
 
-def test_an_artifact_that_was_here_before_there_was_a_shared_registry_is_uploaded_again(
-    registry: RedisRegistry, tmp_path: Path
-) -> None:
+def test_an_artifact_older_than_the_shared_registry_is_uploaded_again(registry: RedisRegistry, tmp_path: Path) -> None:
     tar = tar_of(file("code/m.py", b"code"))
     digest = hashlib.sha256(tar).hexdigest()
     asyncio.run(Artifacts(folder(tmp_path / "here")).add(digest, one_chunk(tar)))

@@ -112,7 +112,7 @@ def test_a_version_that_fails_as_the_one_before_goes_on(live: Server) -> None:
     assert model(live)["current"] == "3", trial
 
 
-def test_a_version_that_answers_is_current_at_once_and_watched_for_a_while(live: Server) -> None:
+def test_a_version_that_answers_is_current_at_once_and_watched_a_while(live: Server) -> None:
     live.call("POST", "/applications", APP)
     deploy(live, TWOS)
     assert {live.predict("app", ROW)["output"] for _ in range(30)} == {2}

@@ -31,7 +31,7 @@ def test_workers_count_together() -> None:
     assert (load.wait_s, load.capacity_per_s) == pytest.approx((0.015, 50.0))
 
 
-def test_a_worker_that_was_started_again_or_that_made_the_queue_anew_counts_from_nothing() -> None:
+def test_a_restarted_worker_or_a_new_queue_counts_from_nothing() -> None:
     meter = LoadMeter()
     meter.look([(1, COUNTED)], 10.0, 1, 2.0)
     restarted = meter.look([(2, replace(COUNTED, arrivals=7))], 10.5, 1, 2.0)

@@ -190,7 +190,7 @@ def test_a_bad_link_is_stopped_and_may_be_tried_again(live: Server) -> None:
     assert answers(live, 5) == {1: 5}
 
 
-def test_what_is_compared_with_goes_on_running_and_its_removal_ends_the_ramp(live: Server) -> None:
+def test_a_compared_version_keeps_running_and_its_removal_ends_the_ramp(live: Server) -> None:
     for code in (TWOS, THREES):
         deploy(live, "m", code)
     # The second was overtaken before feedback had told anything: what answers is still the first.

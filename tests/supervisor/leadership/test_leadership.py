@@ -54,7 +54,7 @@ def run(registry: Any, steps: Callable[[Leadership], Awaitable[None]]) -> None:
     asyncio.run(lead())
 
 
-def test_while_the_registry_does_not_answer_there_is_a_problem_and_no_loss() -> None:
+def test_while_the_registry_is_silent_there_is_a_problem_and_no_loss() -> None:
     registry = ScriptedRegistry(AWAY)
 
     async def steps(leadership: Leadership) -> None:
@@ -125,7 +125,7 @@ def test_a_lease_that_is_given_back_is_not_renewed_and_allows_nothing() -> None:
     run(registry, steps)
 
 
-def test_an_epoch_that_redis_has_forgotten_is_passed_over_and_the_lease_given_up() -> None:
+def test_an_epoch_that_redis_has_forgotten_ends_the_lease() -> None:
     registry = ScriptedRegistry(Renewed(None))
     registry.refuses = [RegistryUnavailable("it is away")]
 

@@ -197,7 +197,7 @@ def test_scaling_up_and_down(server: Server) -> None:
     assert server.call("POST", "/models/m/scale", {"replicas": 0}, status=400)["error"] == "invalid_argument"
 
 
-def test_a_range_of_replicas_begins_with_those_in_use_and_outlives_the_supervisor(server: Server) -> None:
+def test_a_replica_range_begins_at_those_in_use_and_outlives_a_restart(server: Server) -> None:
     with_application(server, replicas={"min": 1, "max": 3})
     told = server.call("POST", "/models/m/scale", {"replicas": {"min": 2, "max": 4}})
     assert (told["replicas_wanted"], told["scaling"]) == (2, {"min": 2, "max": 4})

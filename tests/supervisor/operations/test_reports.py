@@ -183,7 +183,7 @@ def test_feedback_from_before_it_was_counted_is_not_made_up(tmp_path: Path) -> N
     assert (found.groups[0].feedback, found.groups[0].models[0].scored) == (3.0, 3.0)
 
 
-def test_feedback_of_an_earlier_version_is_not_compared_where_contexts_may_have_picked(
+def test_earlier_feedback_is_left_out_where_contexts_may_have_picked(
     tmp_path: Path,
 ) -> None:
     """Such a state does not say what had picked the models; a new one begins with that it does."""

@@ -122,7 +122,7 @@ def test_all_workers_are_asked_page_by_page_and_added_up(tmp_path: Path, catalog
     run(workers, test)
 
 
-def test_a_worker_that_never_answers_is_waited_for_once_and_counts_as_before(
+def test_a_worker_that_never_answers_is_awaited_once_and_counts_as_before(
     tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scrapes, "ANSWER_TIMEOUT_S", 0.1)

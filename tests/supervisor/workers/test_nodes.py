@@ -112,7 +112,7 @@ def test_each_node_has_its_workers_as_nodes_come_and_go(on_cluster: OnCluster) -
     on_cluster(test, A, B, per_node=2)
 
 
-def test_a_node_that_is_emptied_says_so_and_drains_its_workers_before_its_replicas_move(on_cluster: OnCluster) -> None:
+def test_an_emptied_node_drains_its_workers_before_its_replicas_move(on_cluster: OnCluster) -> None:
     async def test(cluster: Cluster) -> None:
         host, follower = cluster.host, cluster.follower
         cluster.workers.push(Snapshot(1))
@@ -164,7 +164,7 @@ def test_while_the_cluster_does_not_answer_workers_stay_where_they_are(on_cluste
     on_cluster(test, A, B)
 
 
-def test_one_that_cannot_be_reached_is_lost_and_gets_the_newest_when_it_is_found(on_cluster: OnCluster) -> None:
+def test_an_unreachable_one_is_lost_and_gets_the_newest_when_it_is_found(on_cluster: OnCluster) -> None:
     async def test(cluster: Cluster) -> None:
         cluster.workers.push(Snapshot(1))
         await cluster.follower.look()
@@ -188,7 +188,7 @@ def test_one_that_cannot_be_reached_is_lost_and_gets_the_newest_when_it_is_found
     on_cluster(test, A, B)
 
 
-def test_one_that_does_not_answer_and_is_seen_to_run_hangs_and_is_replaced(on_cluster: OnCluster) -> None:
+def test_a_silent_one_that_is_seen_to_run_hangs_and_is_replaced(on_cluster: OnCluster) -> None:
     async def test(cluster: Cluster) -> None:
         cluster.workers.push(Snapshot(1))
         await cluster.follower.look()
@@ -222,7 +222,7 @@ def test_one_that_dies_is_started_again_on_its_node(on_cluster: OnCluster) -> No
     on_cluster(test, A, B)
 
 
-def test_code_of_users_policies_is_there_before_the_snapshot_that_names_it(on_cluster: OnCluster) -> None:
+def test_code_of_users_policies_is_there_before_a_snapshot_names_it(on_cluster: OnCluster) -> None:
     async def test(cluster: Cluster) -> None:
         own = ApplicationSnapshot("own", "float64[1]", 20.0, selection=Selection("p:P", code="d1/code"))
         other = ApplicationSnapshot("other", "float64[1]", 20.0)
@@ -313,7 +313,7 @@ def test_the_next_server_goes_on_with_workers_or_ends_them(
     on_cluster(test, A)
 
 
-def test_what_its_host_has_started_again_is_gone_on_with_and_told_the_newest(on_cluster: OnCluster) -> None:
+def test_one_that_its_host_restarted_is_adopted_and_told_the_newest(on_cluster: OnCluster) -> None:
     async def test(cluster: Cluster) -> None:
         host, follower = cluster.host, cluster.follower
         cluster.workers.push(Snapshot(5))
@@ -370,7 +370,7 @@ def test_logs_come_from_each_node_and_one_that_cannot_be_asked_says_so(on_cluste
     on_cluster(test, A, B)
 
 
-def test_one_that_can_be_reached_again_by_the_time_its_actor_answers_does_not_hang(on_cluster: OnCluster) -> None:
+def test_one_reachable_again_before_its_actor_answers_does_not_hang(on_cluster: OnCluster) -> None:
     async def test(cluster: Cluster) -> None:
         cluster.workers.push(Snapshot(1))
         await cluster.follower.look()

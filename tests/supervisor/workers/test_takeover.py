@@ -10,7 +10,7 @@ from live_server import Server, answering, processes_of, with_application
 from waiting import until
 
 
-def test_a_killed_supervisor_leaves_all_serving_and_the_next_takes_it_over(server: Server) -> None:
+def test_a_killed_supervisor_leaves_all_serving_and_the_next_takes_over(server: Server) -> None:
     with_application(server, replicas=2)
     before = processes_of(server.home)
     place = server.place
@@ -34,7 +34,7 @@ def test_a_killed_supervisor_leaves_all_serving_and_the_next_takes_it_over(serve
     assert processes_of(server.home) == {}
 
 
-def test_whenever_a_supervisor_is_killed_nothing_is_leaked_and_the_last_wish_holds(server: Server) -> None:
+def test_a_supervisor_killed_at_any_time_leaks_nothing_and_keeps_wishes(server: Server) -> None:
     rng = random.Random(7)
     with_application(server)
     for number in range(2, 7):

@@ -176,7 +176,7 @@ def test_one_that_cannot_listen_says_where_to_look(processes: ProcessFolder, tmp
 
 
 @pytest.mark.parametrize(("knows_ramps", "asked"), [(False, ["1"]), (True, ["1", "2"])])
-def test_a_worker_from_before_there_were_ramps_asks_what_newcomers_are_compared_with(
+def test_a_worker_older_than_ramps_asks_what_newcomers_are_compared_with(
     processes: ProcessFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knows_ramps: bool, asked: list[str]
 ) -> None:
     monkeypatch.setattr(worker_process, "SETTLE_TIMEOUT_S", 0.1)

@@ -1,0 +1,15 @@
+"""Rules of the tests themselves."""
+
+import re
+
+from source_tree import ROOT
+
+TESTS = ROOT / "tests"
+MAX_NAME = 69
+
+
+def test_no_test_has_a_name_too_long_to_read() -> None:
+    texts = [file.read_text() for file in TESTS.rglob("test_*.py")]
+    names = [name for text in texts for name in re.findall(r"\bdef (test_\w+)", text)]
+    assert len(names) > 3000
+    assert [name for name in names if len(name) > MAX_NAME] == []
