@@ -3,11 +3,12 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test test-scale compiled compiled-form wheel mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
+.PHONY: help setup check format test test-all test-scale compiled wheel mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
 
 help:
-	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
-	@echo "make test-scale  run the tests that take too long for make test: on a real Ray cluster, with two supervisors, with docker compose, under systemd"
+	@echo "make test    set up .venv, then lint, type-check and test what takes minutes in all; PYTEST=\"tests/frontend -x\" picks tests"
+	@echo "make test-all  make test, then all other tests, as CI does: what takes long, what runs alone, and the compiled form"
+	@echo "make test-scale  run the tests that take too long for CI: on a real Ray cluster, with two supervisors, with docker compose, under systemd"
 	@echo "make wheel   build wheels with the query path compiled, for each Python of 3.11 to 3.13 that is there"
 	@echo "make image   build a Docker image with that wheel; PYTHON=python3.11 picks the Python of both"
 	@echo "make compiled  test the compiled form alone"
@@ -56,20 +57,25 @@ format: setup
 # To collect all other files, too, takes as long as ten of their tests.
 ALONE := $(shell grep -rl --include=test_*.py 'mark\.alone' tests)
 
-# pytest comes last: its closing line is the last line of a run. What has to run by itself does so first; most of the
-# rest waits for processes, so that two at a time take half as long (tests/conftest.py says which tests stay together). PYTEST="tests/frontend -x" picks tests.
+# Most tests wait for processes, so that two at a time take half as long (tests/conftest.py says which stay together).
+TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
+
+# What every change is tested with, in minutes: the tests that are not marked, and a part of each property's examples.
 ifdef PYTEST
 test: check
 	$(PY) -m pytest $(PYTEST)
 else
-test: setup
-	@$(MAKE) --no-print-directory -j 2 check compiled-form
-	$(PY) -m pytest -m alone $(ALONE)
-	@$(MAKE) --no-print-directory compiled
-	$(PY) -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
+test: check
+	$(PY) -m pytest -m "not long and not alone" --hypothesis-profile quick $(TOGETHER)
 endif
 
-# What takes too long for every change: a whole cluster of Ray, and servers that wait for a lease to end.
+# And all else. pytest comes last: its closing line is the last line of a run.
+test-all: test
+	$(PY) -m pytest -m alone $(ALONE)
+	@$(MAKE) --no-print-directory compiled
+	$(PY) -m pytest -m "(long or hypothesis) and not alone" $(TOGETHER)
+
+# What takes too long for CI: a whole cluster of Ray, and servers that wait for a lease to end.
 test-scale: setup
 	$(PY) -m pytest -m scale
 
@@ -84,13 +90,9 @@ COMPILED := tests/test_build.py tests/abstraction tests/selection/test_applicati
 	tests/frontend/rpc/test_statuses.py tests/frontend/rpc/test_contents.py tests/frontend/rpc/test_h2load.py tests/worker/test_worker.py \
 	tests/integration/test_http_requests.py tests/integration/test_http_faults.py tests/integration/test_lying_containers.py \
 	--ignore=tests/abstraction/batching/test_open_loop.py --ignore=tests/abstraction/batching/test_goodput.py
-# While mypy checks the types on one core, the other compiles.
-compiled-form: setup
-	@sh scripts/compiled.sh >/dev/null
-
 compiled: setup
 	@compiled=$$(sh scripts/compiled.sh) && \
-		CLIPPER_FORM=compiled "$$compiled/bin/python" -m pytest $(COMPILED) -m "not alone and not pure" -n 2 --dist loadfile --no-loadscope-reorder
+		CLIPPER_FORM=compiled "$$compiled/bin/python" -m pytest $(COMPILED) -m "not alone and not pure" $(TOGETHER)
 
 wheel:
 	@sh scripts/wheel.sh

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -35,12 +36,18 @@ from waiting import TIMEOUT_S, until
 # The same examples each time, so that a run of unchanged code ends alike; --hypothesis-seed looks at others. How long
 # it takes to draw one and to try it is the machine's to say.
 settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Of make test, which leaves the other examples to make test-all.
+settings.register_profile("quick", settings.get_profile("steady"), max_examples=25)
 settings.load_profile("steady")
 
 
 def pytest_configure() -> None:
-    """A shell that runs the suite in its background has it ignore SIGINT, and so would all that tests start."""
+    """Undo what the caller's environment would do to all that tests start, and to the tests."""
+    # A shell that runs the suite in its background has it ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Each of some thousand processes would compile Clipper again, and pytest all tests.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -24,6 +24,7 @@ from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Put
 from clipper.settings.version import Batching, VersionSpec
 from clipper.trees import seal_tree
+from example_counts import share_of
 
 DIGEST, CODE, GONE = "a" * 64, "b" * 64, "c" * 64
 
@@ -182,7 +183,7 @@ def test_a_home_in_use_is_left_alone(home: Path, tmp_path: Path) -> None:
     restore(home, file)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=share_of(30))
 @given(share=st.floats(0, 0.999))
 def test_one_that_is_cut_short_changes_nothing(home: Path, tmp_path: Path, share: float) -> None:
     whole = tmp_path / "whole.tar"

@@ -35,6 +35,7 @@ def network() -> Iterator[None]:
 
 
 @pytest.mark.scale
+@pytest.mark.machine
 @pytest.mark.skipif(not has_own_networks(), reason="making a network takes root, ip and iptables")
 @pytest.mark.usefixtures("network")
 def test_a_cut_ends_both_ends_whoever_waits_for_an_answer() -> None:

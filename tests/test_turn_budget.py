@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.turn_budget import LONGEST_TURN_S, OTHERS_SHARE, PATIENCE_SHARE_OF_SLO, VISIT_S, Backlog, TurnBudget
+from example_counts import share_of
 
 NEVER_S = float("inf")
 SLO_S = 0.02
@@ -106,7 +107,7 @@ def test_over_what_the_worker_can_do_it_takes_in_what_time_allows() -> None:
         assert len(loop.ended) == per_s * 2
 
 
-def test_far_over_it_half_of_the_time_is_still_for_those_that_can_be_answered() -> None:
+def test_far_over_it_half_of_the_time_goes_to_answerable_requests() -> None:
     loop = overload(80_000, 0.5, read_s=2e-6)
     taken = [request for request in loop.ended if not request.is_late]
     late = [request for request in loop.ended if request.is_late]
@@ -251,7 +252,7 @@ def test_an_application_that_was_alone_owes_nothing_to_those_that_come() -> None
     assert abs(asked["app"] - asked["other"]) <= 4, asked
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share_of(100), deadline=None)
 @given(
     steps=st.lists(
         st.tuples(st.integers(0, 60), st.sampled_from([PATIENCE_S, 10 * PATIENCE_S, NEVER_S]), st.floats(0, 0.03)),
@@ -298,7 +299,7 @@ class Endless:
 COSTS_S = st.lists(st.floats(10e-6, 1.5e-3), max_size=6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share_of(100), deadline=None)
 @given(of_queries=COSTS_S, others=COSTS_S, slo_s=st.floats(0.002, 1.0))
 def test_a_turn_is_as_long_as_its_budget_whatever_there_is_to_do(
     of_queries: list[float], others: list[float], slo_s: float
@@ -316,7 +317,7 @@ def test_a_turn_is_as_long_as_its_budget_whatever_there_is_to_do(
     assert all(each.used_s for each in first + behind), "nobody waits for ever"
 
 
-def test_what_is_no_query_has_a_quarter_of_the_time_while_queries_want_it_all() -> None:
+def test_other_requests_have_a_quarter_of_the_time_beside_any_queries() -> None:
     loop = Loop()
     behind = [Endless(loop, cost_s) for cost_s in (1e-3, 0.2e-3, 20e-6)]
     queries = 0
@@ -371,7 +372,7 @@ class Pieces:
             self.backlog.begin(name)
 
 
-def test_a_backlog_does_one_thing_after_another_or_goes_on_with_the_next_in_each_visit() -> None:
+def test_a_backlog_does_one_thing_after_another_or_the_next_each_visit() -> None:
     for in_turns, order in ((False, "aaaabbbb"), (True, "aabbaabb")):
         pieces = Pieces(in_turns=in_turns)
         pieces.left.update(a=4, b=4)

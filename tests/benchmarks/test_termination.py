@@ -14,6 +14,8 @@ from live_server import TIMEOUT_S
 
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 # Made by the supervisor, before it answers; and by the first deployment.
 STARTING, DEPLOYING = "clipper-bench-*/registry.sqlite3", "clipper-bench-*/artifacts/*/*"
 

@@ -28,6 +28,8 @@ from clipper.home import read_place
 from ports import keep_port
 from waiting import TIMEOUT_S, until
 
+pytestmark = pytest.mark.long
+
 PORTS = ["--query-port", "0", "--management-port", "0", "--grpc-port", "off"]
 
 

@@ -25,6 +25,7 @@ from clipper.control.snapshot import (
     VersionSnapshot,
 )
 from clipper.settings.application import Link
+from example_counts import share_of
 
 NAMES = ["a", "b", "c", "d"]
 WORKERS = 3
@@ -187,7 +188,7 @@ class Channel(RuleBasedStateMachine):
 
 
 TestChannel = pytest.mark.filterwarnings("ignore")(Channel.TestCase)
-TestChannel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestChannel.settings = settings(max_examples=share_of(60), stateful_step_count=40, deadline=None)
 
 
 def changes_of(*snapshots: Snapshot, max_gone: int = 10) -> Changes:

@@ -12,6 +12,8 @@ from populated import HOSTILE
 
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:

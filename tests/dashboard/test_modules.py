@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from browser import Screen, chromium
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def screen(management: tuple[str, Any]) -> Iterator[Screen]:

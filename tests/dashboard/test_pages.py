@@ -14,6 +14,8 @@ from clipper.management.recent import LastMinute
 from conftest import READ_TOKEN, TOKEN, Api
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 APP, MODEL = "applications/app-0000", "models/model-0000"
 
 

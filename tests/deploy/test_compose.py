@@ -38,7 +38,7 @@ services:
     ports: !override ["127.0.0.1::9090"]
 """
 
-pytestmark = [pytest.mark.scale, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.scale, pytest.mark.timeout(900), pytest.mark.machine]
 
 
 class Compose:

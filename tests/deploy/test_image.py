@@ -18,6 +18,8 @@ from redis_server import RedisServer
 from waiting import TIMEOUT_S, until
 from wheels import ROOT
 
+pytestmark = [pytest.mark.long, pytest.mark.machine]
+
 COMPOSE = yaml.safe_load((ROOT / "deploy/docker/compose.yaml").read_text())["services"]["clipper"]
 POD = yaml.safe_load((ROOT / "deploy/kubernetes/deployment.yaml").read_text())["spec"]["template"]["spec"]
 CONFIG = yaml.safe_load((ROOT / "deploy/kubernetes/config.yaml").read_text())["data"]

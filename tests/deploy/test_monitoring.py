@@ -16,6 +16,8 @@ from clipper.metrics import definitions, server_definitions
 from waiting import TIMEOUT_S, until
 from wheels import ROOT
 
+pytestmark = [pytest.mark.machine, pytest.mark.long]
+
 RULES = [rule for group in yaml.safe_load((FILES / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
 TESTS = yaml.safe_load((FILES / "alerts.test.yml").read_text())["tests"]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/clipper.json").read_text())

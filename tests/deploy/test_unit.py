@@ -18,7 +18,7 @@ import wheels
 from waiting import TIMEOUT_S, until
 from wheels import ROOT
 
-pytestmark = [pytest.mark.scale, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.scale, pytest.mark.timeout(900), pytest.mark.machine]
 
 UNIT = ROOT / "deploy" / "systemd" / "clipper.service"
 _AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]

@@ -10,6 +10,8 @@ import pytest
 
 from waiting import TIMEOUT_S
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 

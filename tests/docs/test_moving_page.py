@@ -6,11 +6,14 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pytest
 from pages import ROOT, blocks
 from sklearn.svm import SVC
 
 from benchmarks.real_models import environment
 from waiting import TIMEOUT_S
+
+pytestmark = pytest.mark.long
 
 PAGE = ROOT / "docs" / "moving.md"
 TOTALS, HANDLER, SERVICE = [block for block in blocks(PAGE) if block.language == "python"]

@@ -22,6 +22,8 @@ from clipper.errors import Unavailable
 from clipper.home import read_place
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 FREE_PORTS = ["--query-port", "0", "--management-port", "0"]

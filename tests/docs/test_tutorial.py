@@ -7,7 +7,7 @@ from pages import ROOT, Reader, blocks, follow
 
 DOCS = ROOT / "docs"
 # A page is some thirty programs, one after another: on a machine that is busy with other work they take minutes.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
 
 @pytest.fixture

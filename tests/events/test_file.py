@@ -15,6 +15,7 @@ from clipper.events import file as module
 from clipper.events.file import EventFile
 from clipper.events.log import MAX_EVENTS
 from clipper.management.events import Event
+from example_counts import share_of
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_what_was_written_is_read_again(path: Path) -> None:
 
 
 @given(text=st.text())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=share_of(50))
 def test_any_message_stays_one_line(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     shown = text.encode(errors="replace").decode()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.frontend.clients import Clients, Guarded
 from clipper.frontend.port import Port
+from example_counts import share_of
 from serving import post
 
 NAMES = ("a", "b", "c")
@@ -40,7 +41,7 @@ REQUESTS = st.tuples(st.sampled_from([*NAMES, "unknown"]), st.booleans(), st.int
 CHANGES = st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, st.sampled_from([(), ("echo",), ("other",)])))
 
 
-@settings(max_examples=60)
+@settings(max_examples=share_of(60))
 @given(
     st.lists(st.tuples(CHANGES, st.lists(REQUESTS, max_size=6), st.lists(st.integers(0, 5000), max_size=4)), max_size=5)
 )

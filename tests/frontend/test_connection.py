@@ -17,6 +17,7 @@ from clipper.frontend import limits
 from clipper.frontend.endpoints import Health
 from clipper.frontend.port import Port
 from clipper.frontend.server import QueryServer
+from example_counts import share_of
 from serving import post
 
 # -- every way the same bytes can arrive -----------------------------------------------------------------
@@ -60,7 +61,7 @@ def test_empty_lines_between_requests_are_none() -> None:
     run(test)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=share_of(600), deadline=None)
 @given(
     calls=st.lists(ECHO_CALLS | OTHER_CALLS, min_size=1, max_size=6),
     places=st.lists(st.lists(st.integers(0, 1 << 20), max_size=12), min_size=3, max_size=3),
@@ -90,7 +91,7 @@ def test_same_requests_in_any_pieces_get_the_same_answers(calls: list[Call], pla
 # -- order -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=share_of(200), deadline=None)
 @given(count=st.integers(1, 12), order=st.randoms(use_true_random=False))
 def test_answers_go_out_in_the_order_of_the_requests(count: int, order: Random) -> None:
     endpoint, paths = later()

@@ -8,6 +8,7 @@ from mutations import mutated
 
 from clipper.frontend.endpoints import Health
 from clipper.frontend.port import Port
+from example_counts import share_of
 
 FRAGMENTS = [b"\r\n", b"\r\n\r\n", b"\n", b"\0", b":", b" ", b"0\r\n\r\n", b"HTTP/1.1", b"Content-Length: 5\r\n"]
 FRAGMENTS += [
@@ -28,7 +29,7 @@ EDITS = st.lists(
 
 
 # Faults that were put in by hand showed within ten examples or not in 4,000; make fuzz tries others.
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=share_of(1000), deadline=None)
 @given(
     good=st.lists(ECHO_CALLS, max_size=2),
     bad=st.lists(ECHO_CALLS | OTHER_CALLS, min_size=1, max_size=3),

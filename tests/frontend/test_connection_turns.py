@@ -58,7 +58,7 @@ def bodies(peer: Peer) -> list[bytes]:
     return [response.body for response in peer.responses]
 
 
-def test_a_request_waits_while_there_is_no_time_and_is_answered_in_its_turn() -> None:
+def test_a_request_waits_while_there_is_no_time_and_has_its_turn() -> None:
     async def test() -> None:
         before = Before()
         peer = Peer(before.port)

@@ -11,6 +11,7 @@ from steps import finish
 from clipper.errors import MalformedRequest
 from clipper.frontend import json_parts
 from clipper.frontend.json_parts import MAX_KEYS, find_fields, find_items, find_lone_field
+from example_counts import share_of
 
 VALUES = st.recursive(
     st.none() | st.integers() | st.text(alphabet='\\"[]{},:aé\n') | st.text(),
@@ -24,7 +25,7 @@ def text_of(value: Any, indent: int | None) -> bytearray:
     return bytearray(json.dumps(value, ensure_ascii=indent is None, indent=indent).encode("utf-8", "surrogatepass"))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=share_of(400), deadline=None)
 @given(st.lists(VALUES, max_size=5), st.sampled_from([None, 1]), PIECES)
 def test_items_are_those_of_the_list(values: list[Any], indent: int | None, piece_bytes: int) -> None:
     text = text_of(values, indent)
@@ -36,7 +37,7 @@ def test_items_are_those_of_the_list(values: list[Any], indent: int | None, piec
             assert finish(find_items(text, 0, len(text), len(values) - 1)) is None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=share_of(400), deadline=None)
 @given(st.dictionaries(st.text(max_size=5), VALUES, max_size=5), st.sampled_from([None, 1]), PIECES)
 def test_fields_are_those_of_the_object(values: dict[str, Any], indent: int | None, piece_bytes: int) -> None:
     text = text_of(values, indent)
@@ -46,7 +47,7 @@ def test_fields_are_those_of_the_object(values: dict[str, Any], indent: int | No
     assert {key: json.loads(text[start:stop]) for key, (start, stop) in found.items()} == values
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=share_of(400), deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["input", "a", ""]), VALUES, max_size=2),
     st.sampled_from([None, 1]),

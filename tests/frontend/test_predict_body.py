@@ -14,6 +14,7 @@ from clipper.errors import RequestError
 from clipper.frontend.predict_body import BodyReader
 from clipper.inputs.reader import make_reader
 from clipper.types import DType, InputType
+from example_counts import share_of
 
 
 @pytest.mark.parametrize("input_type", ALL_TYPES, ids=str)
@@ -61,7 +62,7 @@ def expected_rows(input_type: InputType, body: bytes) -> list[bytes]:
     return [reference(input_type, json.dumps(value).encode()) for value in values]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=share_of(400), deadline=None)
 @given(bodies(), st.sampled_from(["float64", "float64[2]", "int32", "bool[1]", "string"]))
 def test_bodies_are_read_as_the_reference_does(body: bytes, type_name: str) -> None:
     input_type = InputType.parse(type_name)
@@ -81,7 +82,7 @@ def test_bodies_are_read_as_the_reference_does(body: bytes, type_name: str) -> N
     assert finish(reader.read(body)).rows == rows
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=share_of(300), deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1), max_size=25))
 def test_plain_list_of_numbers_goes_the_short_way(numbers: list[float]) -> None:
     reader = BodyReader(make_reader(InputType(DType.FLOAT64)))

@@ -15,6 +15,7 @@ from clipper.errors import MalformedRequest, RequestError, WrongInput
 from clipper.inputs import long_text
 from clipper.inputs.reader import make_reader
 from clipper.types import DType, InputType
+from example_counts import share_of
 
 # At most fourteen characters of a piece are left to the next, so that smaller ones would not come to an end.
 PIECES = st.sampled_from([16, 19, 24, 40])
@@ -45,7 +46,7 @@ def assert_like_reference(input_type: InputType, text: bytes, piece_bytes: int) 
         assert "without a comma" in str(error) or b"[]" in b"".join(text.split()) or is_padded, (error, text)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=share_of(1500), deadline=None)
 @given(inputs(), PIECES)
 @example((InputType(DType.FLOAT64, (None, None)), b"1[[,2],[3,4]]"), 40)
 @example((InputType(DType.FLOAT64, (None, None)), b"[[1,2],[3,4],]"), 16)
@@ -56,7 +57,7 @@ def test_numbers_of_any_shape(case: tuple[InputType, bytes], piece_bytes: int) -
     assert_like_reference(*case, piece_bytes)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=share_of(500), deadline=None)
 @given(
     st.builds(
         InputType,
@@ -73,7 +74,7 @@ def test_near_json(input_type: InputType, text: str, piece_bytes: int) -> None:
 CHARACTERS = st.text() | st.text(alphabet='\\"/u0d8éab😀\n\x00', max_size=60)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=share_of(500), deadline=None)
 @given(CHARACTERS, st.booleans(), PIECES)
 def test_strings(text: str, as_escapes: bool, piece_bytes: int) -> None:
     raw = json.dumps(text, ensure_ascii=as_escapes).encode()
@@ -81,13 +82,13 @@ def test_strings(text: str, as_escapes: bool, piece_bytes: int) -> None:
         assert_like_reference(input_type, raw, piece_bytes)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=share_of(500), deadline=None)
 @given(st.lists(st.sampled_from([*b'\\"u/dD89abBcfF0n\xf0\x9f\x98\x80\xc3 ']), max_size=40).map(bytes), PIECES)
 def test_near_strings(inside: bytes, piece_bytes: int) -> None:
     assert_like_reference(InputType(DType.STRING), b'"' + inside + b'"', piece_bytes)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=share_of(300), deadline=None)
 @given(st.binary(max_size=100), st.lists(st.sampled_from([*b"A=/+_ "]), max_size=3).map(bytes), PIECES)
 def test_base64(data: bytes, junk: bytes, piece_bytes: int) -> None:
     text = base64.b64encode(data)

@@ -11,6 +11,7 @@ from input_reference import ALL_TYPES, NUMERIC_TYPES, TEXTS, assert_like_referen
 from clipper.errors import WrongInput
 from clipper.inputs.reader import make_reader
 from clipper.types import DType, InputType
+from example_counts import share_of
 
 # -- by table ----------------------------------------------------------------------------------------------
 
@@ -25,20 +26,20 @@ def test_every_type_reads_every_text_as_the_reference_does(input_type: InputType
 # -- by property -------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=share_of(1500), deadline=None)
 @given(inputs())
 def test_numbers_of_any_shape_are_read_as_the_reference_does(case: tuple[InputType, bytes]) -> None:
     input_type, text = case
     assert_like_reference(input_type, make_reader(input_type).read, text, text)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=share_of(500), deadline=None)
 @given(NUMERIC_TYPES, st.text(alphabet='[]{},:. 0123eE+-"nulltrfas\n', max_size=30))
 def test_near_json_is_read_as_the_reference_does(input_type: InputType, text: str) -> None:
     assert_like_reference(input_type, make_reader(input_type).read, text.encode(), text.encode())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=share_of(200), deadline=None)
 @given(st.text(), st.booleans())
 def test_strings_are_read_as_the_reference_does(text: str, as_escapes: bool) -> None:
     raw = json.dumps(text, ensure_ascii=as_escapes).encode()
@@ -46,7 +47,7 @@ def test_strings_are_read_as_the_reference_does(text: str, as_escapes: bool) -> 
         assert_like_reference(input_type, make_reader(input_type).read, raw, raw)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=share_of(200), deadline=None)
 @given(st.binary())
 def test_bytes_are_what_was_encoded(data: bytes) -> None:
     text = json.dumps(base64.b64encode(data).decode()).encode()

@@ -13,7 +13,7 @@ from benchmarks.real_models import requirements
 from clipper import Clipper
 from clipper.errors import ContainerFailed
 
-pytestmark = FIRST_RUN
+pytestmark = [FIRST_RUN, pytest.mark.long]
 
 # Building the environment is part of it the first time.
 START_S = 200.0

@@ -121,7 +121,7 @@ def test_others_are_answered_while_the_worst_is_read(system: Serving, case: Cost
     raise AssertionError(f"others waited {longest_s * 1000:.0f} ms; memory grew by {grown_bytes / 1e6:.0f} MB")
 
 
-def test_new_clients_are_answered_beside_as_many_half_sent_bodies_as_memory_holds(system: Serving) -> None:
+def test_new_clients_are_answered_beside_half_sent_bodies_in_all_memory(system: Serving) -> None:
     part = post("/sum/predict", bytes(limits.MAX_BODY_BYTES))[:-1]
     holders = []
     try:

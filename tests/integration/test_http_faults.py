@@ -9,6 +9,7 @@ from http_system import ONE, ask_once, assert_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from example_counts import share_of
 from framings import DOUBTFUL
 from serving import Client, Serving, memory_bytes, post
 from waiting import until
@@ -126,7 +127,7 @@ PIECES = st.sampled_from(
 ) | st.binary(max_size=50)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=share_of(150), deadline=None)
 @given(pieces=st.lists(PIECES, min_size=1, max_size=5), cut=st.integers(0, 200), resets=st.booleans())
 def test_whatever_is_sent_the_worker_answers_the_next(
     system: Serving, pieces: list[bytes], cut: int, resets: bool

@@ -22,6 +22,8 @@ from clipper.managers.environments.builder import build_environment, environment
 from clipper.managers.environments.interpreters import find_interpreter
 from clipper.managers.environments.recipe import Recipe
 
+pytestmark = pytest.mark.long
+
 OLDER = "1.5.2"
 ASKED = 30
 

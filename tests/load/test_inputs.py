@@ -17,6 +17,7 @@ from clipper.inputs.reader import make_reader
 from clipper.load import inputs
 from clipper.load.inputs import DEFAULT_TEXT_LENGTH, Head, Ring, Sample, read_requests
 from clipper.types import InputType
+from example_counts import share_of
 
 HEAD = Head("localhost:1337", "/app/predict")
 TYPES = (
@@ -67,7 +68,7 @@ def test_others_that_load_the_same_server_send_other_inputs() -> None:
     assert not mine & {other.of(number) for number in range(5000)}
 
 
-@settings(max_examples=12)
+@settings(max_examples=share_of(12))
 @given(st.integers(1, 300), st.sampled_from(["string", "bytes", "float64[*]", "float32[2,*]", "uint8[*]"]))
 def test_the_width_is_of_open_lengths(width: int, input_type: str) -> None:
     kind = InputType.parse(input_type)

@@ -12,6 +12,7 @@ from clipper.load.answers import Answer
 from clipper.load.records import Records
 from clipper.load.report import Run
 from clipper.selection.source import make_source
+from example_counts import share_of
 
 SLO_S = 0.1
 BEGAN_S = 1000.0
@@ -32,7 +33,7 @@ class Counts:
 ENDS = st.sampled_from([*ANSWERS, "failed", "not sent", "open"])
 
 
-@settings(max_examples=50)
+@settings(max_examples=share_of(50))
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 0.3), ENDS), max_size=40))
 def test_every_query_ends_once(queries: list[tuple[float, float, str]]) -> None:
     records, cut_off = Records(SLO_S), 0

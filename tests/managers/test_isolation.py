@@ -22,7 +22,7 @@ from manager_bench import SUM, Bench, run
 from started_processes import oddly_named
 from waiting import TIMEOUT_S, until_async
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.machine]
 
 NEIGHBOUR, BAD = Slot("good", "1", 1), Slot("bad", "1", 1)
 TYPE = InputType.parse("float64[1]")

@@ -25,11 +25,16 @@ from waiting import until_async
 MakeBench = Callable[..., Bench]
 
 
-ON_RAY = pytest.param("ray", marks=pytest.mark.scale)
+def at_length(kind: str) -> Any:
+    return pytest.param(kind, marks=[pytest.mark.long, pytest.mark.machine])
+
+
+DOCKER = at_length("docker")
+ON_RAY = pytest.param("ray", marks=[pytest.mark.scale, pytest.mark.machine])
 FORKED = pytest.param("local over fork", marks=pytest.mark.scale)
 
 
-@pytest.fixture(params=["local", FORKED, "docker", ON_RAY])
+@pytest.fixture(params=["local", FORKED, DOCKER, ON_RAY])
 def make_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeBench]:
     """Takes what else ``Bench`` takes. Whatever a test leaves running is ended."""
     kind, _, transport = request.param.partition(" over ")
@@ -57,7 +62,9 @@ def bench(make_bench: MakeBench) -> Bench:
 
 # Where it matters how a container is dialled.
 by_any_transport = pytest.mark.parametrize(
-    "make_bench", ["local", "local over fork", "docker", "docker over tcp", "ray"], indirect=True
+    "make_bench",
+    ["local", "local over fork", DOCKER, at_length("docker over tcp"), at_length("ray")],
+    indirect=True,
 )
 
 

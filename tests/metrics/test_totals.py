@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from clipper.control.statistics import HistogramData, LimitStatistics, ReplicaStatistics
 from clipper.metrics.totals import Totals, links, replica_name
+from example_counts import share_of
 
 NOTHING = HistogramData((), 0.0)
 KEYS = ("a", "b")
@@ -114,7 +115,7 @@ class Story(RuleBasedStateMachine):
 
 
 TestStory = Story.TestCase
-TestStory.settings = settings(max_examples=40, stateful_step_count=30)
+TestStory.settings = settings(max_examples=share_of(40), stateful_step_count=30)
 
 
 def test_connections_are_by_the_replicas_names() -> None:

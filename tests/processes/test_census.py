@@ -12,6 +12,8 @@ from clipper.trees import remove_tree
 from descriptors import no_descriptors
 from waiting import TIMEOUT_S, until
 
+pytestmark = pytest.mark.machine
+
 # A parent and its child share 100 MiB, and say so.
 SHARES = "import os, sys; kept = b'x' * (100 << 20); os.fork() and print('up', flush=True); sys.stdin.read()"
 

@@ -17,6 +17,7 @@ from world import World
 from clipper.control.snapshot import VersionSnapshot
 from clipper.rollout.wanted import running
 from clipper.types import ModelId
+from example_counts import share_of
 
 EXAMPLES = int(os.environ.get("ROLLOUT_EXAMPLES", "60"))
 # A version that hangs takes a minute to be given up, and one after another.
@@ -315,7 +316,7 @@ def versions_of(worker: FakeWorker, id_: ModelId) -> list[VersionSnapshot]:
 
 
 TestOperations = Operations.TestCase
-TestOperations.settings = settings(max_examples=EXAMPLES, stateful_step_count=50)
+TestOperations.settings = settings(max_examples=share_of(EXAMPLES), stateful_step_count=50)
 
 
 class OnNodes(Operations):
@@ -372,4 +373,4 @@ class OnNodes(Operations):
 
 
 TestOnNodes = OnNodes.TestCase
-TestOnNodes.settings = settings(max_examples=EXAMPLES // 3, stateful_step_count=50)
+TestOnNodes.settings = settings(max_examples=share_of(EXAMPLES // 3), stateful_step_count=50)

@@ -17,6 +17,7 @@ from clipper.rollout.wanted import Contents
 from clipper.settings.application import Link
 from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId
+from example_counts import share_of
 
 SPECS = [VersionSpec("a", "import", "m:f"), VersionSpec("b", "import", "m:f")]
 NAMES, VERSIONS, INDEXES = ["m", "n"], ["1", "2"], [1, 2]
@@ -92,7 +93,7 @@ class Changing:
         self.facts = replace_facts(facts, revision=facts.revision + 1, fleet_revision=facts.fleet_revision + is_fleet)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=share_of(150), deadline=None)
 @given(
     st.lists(
         st.tuples(CHANGES, st.sets(st.sampled_from([*CONCLUSIONS, "unsettled", "misplaced", "undecided"]))), max_size=14

@@ -22,6 +22,8 @@ from clipper.types import DType, InputType
 from ports import keep_port
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 ROWS = [[20.0, 2.0], [30.0, 4.0], [50.0, 6.0]]
 
 # What an input of acting's begins with.

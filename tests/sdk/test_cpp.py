@@ -13,6 +13,8 @@ from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import Kind
 from clipper.types import DType
 
+pytestmark = pytest.mark.long
+
 lengths = st.sampled_from([0, 1, 2, 3, 2**31, 2**32 - 1])
 
 

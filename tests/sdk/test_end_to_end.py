@@ -15,6 +15,8 @@ from clipper.client import Clipper
 from clipper.errors import ContainerFailed, InvalidArgument
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:

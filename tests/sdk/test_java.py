@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from programs import VECTORS, run
 
+pytestmark = pytest.mark.long
+
 
 def test_the_codec_agrees_with_the_vectors(java_build: Path) -> None:
     assert f"{len(VECTORS)} vectors, 0 wrong" in check(java_build, *VECTORS)

@@ -16,6 +16,7 @@ from live_server import APP, Server, answering, with_application
 from clipper.registry.records import ApplicationRecord
 from clipper.settings.application import Selection
 from clipper.supervisor.rollout.servable import MAX_DEPTH
+from example_counts import share_of
 from waiting import until
 
 # The worst of each kind that JSON has.
@@ -130,8 +131,10 @@ DEPLOYED = (
 DEPLOYMENT = dict.fromkeys(DEPLOYED.split(), VALUES)
 
 # One server for all examples is what is wanted: what one of them stores the others have to bear.
-many = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-few = settings(parent=many, max_examples=60)
+many = settings(
+    max_examples=share_of(150), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+few = settings(parent=many, max_examples=share_of(60))
 numbers = itertools.count()
 
 

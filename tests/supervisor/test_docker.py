@@ -18,6 +18,8 @@ from clipper.supervisor.folders import open_home
 from docker_daemon import BASE_IMAGE, DockerDaemon
 from waiting import until
 
+pytestmark = [pytest.mark.long, pytest.mark.machine]
+
 SUM = "def predict(inputs):\n    return [float(row.sum()) for row in inputs]\n"
 
 

@@ -21,7 +21,7 @@ from own_network import cut, has_own_networks, heal, own_network
 from redis_server import RedisServer
 from waiting import until
 
-pytestmark = pytest.mark.scale
+pytestmark = [pytest.mark.scale, pytest.mark.machine]
 
 # Slow enough that at each moment every replica has queries in flight.
 SLOW_SUM = """

@@ -24,7 +24,10 @@ from clipper.supervisor.folders import close_home, open_home
 from small_packages import make_wheel, use_only
 from waiting import TIMEOUT_S, until
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs models as another user")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root runs models as another user"),
+    pytest.mark.machine,
+]
 
 NOBODY = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from live_server import Server
 
 from benchmarks.paper.arrivals import Reply, poisson_s, send
 from benchmarks.paper.client import Address
 from waiting import until
+
+pytestmark = pytest.mark.long
 
 ROW_S = 0.02
 CODE = """

@@ -18,6 +18,8 @@ from clipper.build import build_id
 from clipper.managers.command import RUNTIME_PARTS
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 
 def backed_up(home: Path, copy: Path) -> Path:
     with closing(sqlite3.connect(home / "registry.sqlite3")) as registry, closing(sqlite3.connect(copy)) as target:

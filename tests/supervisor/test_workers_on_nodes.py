@@ -30,7 +30,7 @@ from own_network import cut, has_own_networks, heal, own_network
 from redis_server import RedisServer
 from waiting import TIMEOUT_S, until
 
-pytestmark = pytest.mark.scale
+pytestmark = [pytest.mark.scale, pytest.mark.machine]
 
 # Of nodes besides the head's, which has the machine's own address.
 SECOND, THIRD = "127.0.0.2", "127.0.0.3"

@@ -28,6 +28,7 @@ from clipper.control.snapshot import ReplicaAddress, Snapshot
 from clipper.control.statistics import NO_MARK
 from clipper.settings.version import Batching, BatchingPolicy
 from clipper.types import ModelId
+from example_counts import share_of
 from serving import SUM, TIMEOUT_S, ControlClient, Serving, application, model, serving, version, with_address
 from waiting import until
 
@@ -263,7 +264,7 @@ def test_garbage_on_the_control_socket_ends_that_connection_alone(system: Servin
     assert output(system) == 42
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share_of(100), deadline=None)
 @given(st.binary(max_size=60), st.booleans())
 def test_random_bytes_on_the_control_socket_harm_nothing(system: Serving, data: bytes, framed: bool) -> None:
     client = ControlClient(system.worker.control_path)

@@ -13,6 +13,7 @@ from clipper.abstraction.batching.quantile import Quantile
 from clipper.abstraction.batching.quantile_refit import RefittedQuantile
 from clipper.errors import InvalidArgument
 from clipper.settings.version import Batching, BatchingPolicy
+from example_counts import share_of
 
 BUDGET_S = 0.006
 # Clipper's variations do what the paper's own rules do not.
@@ -58,7 +59,7 @@ def test_settings_that_cannot_work_are_refused(max_batch: int, slo_s: float) -> 
 
 @pytest.mark.parametrize("policy", ADAPTIVE)
 @given(observed=batches, max_batch=st.integers(1, 2000), budgets_s=st.lists(st.floats(1e-6, 10.0), max_size=5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=share_of(50), deadline=None)
 def test_the_limit_is_always_from_1_to_max_batch(
     policy: BatchingPolicy, observed: list[tuple[int, float, bool]], max_batch: int, budgets_s: list[float]
 ) -> None:
@@ -72,7 +73,7 @@ def test_the_limit_is_always_from_1_to_max_batch(
 
 @pytest.mark.parametrize("policy", ADAPTIVE)
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 400))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=share_of(50), deadline=None)
 def test_light_load_never_shrinks_the_limit(policy: BatchingPolicy, seed: int, count: int) -> None:
     rng = random.Random(seed)
     controller = make(policy, BUDGET_S)
@@ -85,7 +86,7 @@ def test_light_load_never_shrinks_the_limit(policy: BatchingPolicy, seed: int, c
 
 @pytest.mark.parametrize("policy", ADAPTIVE)
 @given(observed=st.lists(st.tuples(sizes, services_s), max_size=300))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=share_of(50), deadline=None)
 def test_batches_that_were_not_full_never_grow_the_limit(
     policy: BatchingPolicy, observed: list[tuple[int, float]]
 ) -> None:
@@ -109,7 +110,7 @@ def test_one_slow_batch_hardly_moves_the_limit(policy: BatchingPolicy, grown_by:
 
 @pytest.mark.parametrize("policy", VARIATIONS)
 @given(fixed_s=st.floats(0.0, 0.003), per_row_s=st.floats(2e-6, 0.004), budget_s=st.floats(0.0045, 0.05))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=share_of(60), deadline=None)
 def test_it_comes_near_the_largest_batch_within_the_budget(
     policy: BatchingPolicy, fixed_s: float, per_row_s: float, budget_s: float
 ) -> None:

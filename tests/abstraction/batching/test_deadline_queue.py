@@ -11,6 +11,7 @@ from clipper.abstraction.batching.deadline_queue import (
     DeadlineQueue,
 )
 from clipper.abstraction.work import Work
+from example_counts import share_of
 from works import Waiting, make_work
 
 MAX_LENGTH, MAX_BYTES = 12, 60
@@ -148,7 +149,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestQueue.settings = settings(max_examples=share_of(60), stateful_step_count=40, deadline=None)
 
 
 def fill(queue: DeadlineQueue, *pieces: tuple[bytes, float, float]) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from clipper.abstraction.batching.deadline_queue import DeadlineQueue
 from clipper.abstraction.batching.goodput import IN_TIME, KEEPS_UP, PLACES, Choice, Outlook, choose
 from clipper.abstraction.batching.service_times import ServiceTimes
+from example_counts import share_of
 from works import make_work
 
 FIXED_S, PER_ROW_S = 0.01, 0.001
@@ -50,7 +51,7 @@ def evaluate(
     limit=st.integers(1, 14),
     noise=st.sampled_from([0.0, 0.2]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=share_of(150), deadline=None)
 def test_it_is_the_best_of_all(
     slos_s: list[float], wait_s: float, now_s: float, needed_per_s: float, limit: int, noise: float
 ) -> None:
@@ -153,7 +154,7 @@ def test_bytes_count() -> None:
 
 
 @given(counts=st.dictionaries(st.floats(0.01, 2.0), st.integers(1, 400), min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=share_of(60), deadline=None)
 def test_an_outlook_holds_all_that_waits_in_the_order_of_deadlines(counts: dict[float, int]) -> None:
     queue = DeadlineQueue(100_000, 1 << 30)
     for slo_s, count in counts.items():

@@ -28,6 +28,8 @@ from benchmarks.pages import fill
 from clipper.abstraction.batching.probing import PROBE_EVERY_S, PROBE_TIMES
 from clipper.settings.version import BatchingPolicy
 
+pytestmark = pytest.mark.long
+
 # Those at the loads where rules differ; ``make batching`` looks at all of them.
 LOADS = (0.9, 1.5)
 CELLS = [cell for cell in read() if cell.load in LOADS]

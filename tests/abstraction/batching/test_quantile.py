@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from clipper.abstraction.batching.aimd import Aimd
 from clipper.abstraction.batching.quantile import SAMPLES, Array, Quantile, fit_line
+from example_counts import share_of
 
 
 def pinball_loss(sizes: Array, services_s: Array, line: tuple[float, float], quantile: float) -> float:
@@ -31,7 +32,7 @@ def lines_through_points(sizes: Array, services_s: Array) -> list[tuple[float, f
     points=st.lists(st.tuples(st.integers(1, 300), st.floats(0.0001, 0.1)), min_size=6, max_size=14),
     above=st.integers(0, 4),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share_of(100), deadline=None)
 def test_no_other_line_has_a_smaller_pinball_loss(points: list[tuple[int, float]], above: int) -> None:
     sizes, services_s = (np.array(column, dtype=np.float64) for column in zip(*points))
     quantile = 1 - above / len(points)

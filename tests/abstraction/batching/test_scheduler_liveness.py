@@ -17,6 +17,7 @@ from clipper.abstraction.batching.probing import PROBE_EVERY_S, PROBE_TIMES
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.work import NOBODY
 from clipper.settings.version import Batching, BatchingPolicy
+from example_counts import share_of
 from works import Waiting, make_work
 
 POLICIES: tuple[BatchingPolicy, ...] = get_args(BatchingPolicy)
@@ -137,7 +138,7 @@ class Version:
 @example("goodput", (0.1,), (False,), 0.98, 0.0, [COLD] * 40)
 @example("aimd", (0.005,), (False,), 0.7, 0.0, [COLD] * 10)
 @example("goodput", (0.1,), (False, False), 0.98, 0.0, [COLD] * 10)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=share_of(300), deadline=None)
 def test_a_version_that_is_asked_is_sent_queries_whatever_its_history(
     policy: BatchingPolicy,
     slos_s: tuple[float, ...],

@@ -13,6 +13,7 @@ from clipper.abstraction.batching.scheduler import MAX_IN_FLIGHT, MAX_SHORT_WAIT
 from clipper.abstraction.batching.suspects import MOST_ROWS
 from clipper.abstraction.work import NOBODY, Work
 from clipper.settings.version import Batching, BatchingPolicy
+from example_counts import share_of
 from works import Waiting, make_work
 
 MAX_LENGTH, MAX_BYTES = 40, 20_000
@@ -221,4 +222,4 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestScheduler.settings = settings(max_examples=share_of(40), stateful_step_count=40, deadline=None)

@@ -15,6 +15,7 @@ from clipper.abstraction.batching.service_times import (
     RATIOS,
     ServiceTimes,
 )
+from example_counts import share_of
 
 FIXED_S, PER_ROW_S, PER_BYTE_S = 0.004, 50e-6, 1e-6
 SIZES = (1, 40, 10, 64, 5, 20, 100)
@@ -187,7 +188,7 @@ def test_what_is_adopted_holds_until_its_own_batches_outweigh_it() -> None:
     ),
     rescaled=st.floats(0.0, 100.0),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share_of(100), deadline=None)
 def test_whatever_a_clock_says_times_are_numbers_from_0_on(
     batches: list[tuple[int, int, float]], rescaled: float
 ) -> None:

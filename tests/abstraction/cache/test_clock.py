@@ -14,6 +14,7 @@ from clipper.abstraction.cache.clock import (
     ClockCache,
 )
 from clipper.abstraction.work import Work
+from example_counts import share_of
 from works import make_work
 
 CAPACITY_BYTES = 10 * (ENTRY_OVERHEAD_BYTES + 20)
@@ -130,7 +131,7 @@ class ClockMachine(RuleBasedStateMachine):
 
 
 TestClock = ClockMachine.TestCase
-TestClock.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestClock.settings = settings(max_examples=share_of(60), stateful_step_count=60, deadline=None)
 
 
 def test_what_was_used_gets_a_second_chance_in_order() -> None:

@@ -10,7 +10,7 @@ from benchmarks.real_models import made
 from clipper.decisions.evaluation.estimators import dr, ips, snips
 
 # Installing the library takes minutes the first time.
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.long]
 
 CASES = 4
 

@@ -21,6 +21,7 @@ from clipper.frontend.observe_body import MAX_ID_LENGTH, MAX_LABEL_BYTES, Observ
 from clipper.inputs.reader import make_reader
 from clipper.settings.application import Selection
 from clipper.types import MAX_CONTEXT_LENGTH, InputType
+from example_counts import share_of
 from serving import Client, Response, Serving, application, model, serving, version
 
 FLOATS = InputType.parse("float64[2]")
@@ -74,7 +75,7 @@ def _parsed(label: bytes | None) -> Any:
 
 
 @pytest.mark.parametrize("is_binary", [False, True])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=share_of(50), deadline=None)
 @given(data=st.data())
 def test_tensors_say_what_an_observe_call_says(is_binary: bool, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 3))

@@ -15,6 +15,7 @@ from clipper.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.inputs.numbers import NUMPY
 from clipper.settings.application import Selection
 from clipper.types import InputType
+from example_counts import share_of
 from serving import Client, Response, Serving, application, model, serving, version
 
 # Says what it was given, so that two ways to say it can be compared.
@@ -88,7 +89,7 @@ def batches(draw: st.DrawFn) -> tuple[str, list[Any], "np.ndarray[Any, Any] | No
     return name, array.tolist(), array
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=share_of(60), deadline=None)
 @given(batch=batches(), is_binary=st.booleans())
 def test_answers_are_those_of_predict(client: Client, batch: Any, is_binary: bool) -> None:
     name, values, array = batch

@@ -76,7 +76,7 @@ def test_batch_leaves_nothing_behind_whenever_its_client_leaves(answered: int, t
     with_slow(test)
 
 
-def test_rows_count_against_the_memory_for_all_requests_until_their_answers_do() -> None:
+def test_rows_count_against_the_memory_of_requests_until_answers_do() -> None:
     async def test(port: Port, application: Slow) -> None:
         rows = 1000
         port.budget.bound_bytes = rows * limits.HELD_BYTES_PER_ROW * 3 // 2

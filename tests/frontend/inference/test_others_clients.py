@@ -20,7 +20,7 @@ SUM = "def predict(inputs):\n    return [float(row.sum()) + {} for row in inputs
 UPPER = "def predict(inputs):\n    return [text.upper() for text in inputs]\n"
 
 # The first run on a machine builds the environment.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ PROTOS = Path(protocols.__file__).parent / "protos"
 ROOT = Path(__file__).parents[3]
 
 # The first run on a machine builds the environment.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
 # Of each message that both know, each field that ours has: its number, label and kind.
 LACKING = """

@@ -18,7 +18,7 @@ from rpc_system import RpcSystem, models_behind_rpc
 CLIENTS = Path(__file__).parent / "clients"
 
 # The first run on a machine builds the environment.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ from manager_bench import SLOT, SUM, Bench, run
 from small_packages import make_wheel
 from waiting import until_async
 
+pytestmark = [pytest.mark.long, pytest.mark.machine]
+
 
 @pytest.fixture
 def client(docker_daemon: DockerDaemon) -> Iterator[Any]:

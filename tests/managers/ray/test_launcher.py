@@ -21,6 +21,8 @@ from clipper.processes.proc import start_time, variable
 from manager_bench import SLOT, SUM, Bench, run
 from waiting import until_async
 
+pytestmark = [pytest.mark.machine, pytest.mark.long]
+
 
 @pytest.fixture
 def bench(tmp_path: Path, ray_cluster: RayCluster) -> Iterator[Bench]:

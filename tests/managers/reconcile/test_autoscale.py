@@ -20,6 +20,7 @@ from clipper.managers.reconcile.autoscale import (
     Target,
     expected_per_s,
 )
+from example_counts import share_of
 from scaling_simulation import LOOK_EVERY_S, Run, Simulation, Version
 
 CAPACITY_PER_S = 100.0
@@ -105,7 +106,7 @@ def test_a_capacity_that_is_far_off_does_not_flap() -> None:
 RATES = st.lists(st.tuples(st.floats(1, 60), st.floats(0, 1500)), min_size=1, max_size=5)
 
 
-@examples(max_examples=25, deadline=None)
+@examples(max_examples=share_of(25), deadline=None)
 @given(RATES, st.integers(1, 3), st.integers(0, 5), st.floats(0, 12))
 def test_whatever_the_load_the_bounds_hold(
     pieces: list[tuple[float, float]], least: int, more: int, start_s: float
@@ -208,7 +209,7 @@ def test_one_that_slept_before_its_supervisor_sleeps_on() -> None:
     assert looked(Autoscaler(1, 4, 0, 0.0, IDLE_S), 100).replicas == 1
 
 
-@examples(max_examples=100, deadline=None)
+@examples(max_examples=share_of(100), deadline=None)
 @given(
     st.lists(st.sampled_from(["asked", "quiet", "demand", "trouble"]), min_size=1, max_size=200),
     st.integers(0, 2),

@@ -9,6 +9,8 @@ from framework_desk import Desk, Refused, desk, near, sample
 
 from benchmarks.real_models import exported
 
+pytestmark = pytest.mark.long
+
 PHOTO = sample("matplotlib", "mpl-data/sample_data/grace_hopper.jpg")
 
 

@@ -3,7 +3,7 @@
 import pytest
 from framework_cases import FIRST_RUN, Told, told_of
 
-pytestmark = FIRST_RUN
+pytestmark = [FIRST_RUN, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

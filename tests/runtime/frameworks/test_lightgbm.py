@@ -3,6 +3,8 @@
 import pytest
 from framework_cases import Told, told_of
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def told() -> Told:

@@ -22,6 +22,7 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from clipper.runtime.frameworks.quick_predict import quick_predict_of
+from example_counts import share_of
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 
@@ -155,14 +156,14 @@ def table(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, random.exponential(1.0, 60), (rows[:, 0] + random.normal(0, 0.5, 60) > 0.5).astype(int)
 
 
-@settings(max_examples=60)
+@settings(max_examples=share_of(60))
 @given(st.sampled_from(CLASSIFIERS), st.fixed_dictionaries(SETTINGS), st.sampled_from([None, "balanced", {0: 3.7}]))
 def test_votes_that_are_equal_are_counted_alike(kind: Any, chosen: dict[str, Any], class_weight: Any) -> None:
     rows, weights, labels = table(chosen["random_state"])
     assert_same(kind(**chosen, class_weight=class_weight).fit(rows, labels, sample_weight=weights), rows)
 
 
-@settings(max_examples=60)
+@settings(max_examples=share_of(60))
 @given(st.sampled_from(REGRESSORS), st.fixed_dictionaries(SETTINGS))
 def test_means_are_equal_to_the_last_bit(kind: Any, chosen: dict[str, Any]) -> None:
     rows, weights, _ = table(chosen["random_state"])

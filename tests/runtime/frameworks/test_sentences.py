@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from framework_desk import desk, near
 
 from benchmarks.real_models import exported
+
+pytestmark = pytest.mark.long
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "models" / "sentences.py"
 

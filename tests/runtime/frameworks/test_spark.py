@@ -11,6 +11,8 @@ from framework_desk import Desk, Refused, desk, near
 from benchmarks.real_models import exported
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def models() -> Path:

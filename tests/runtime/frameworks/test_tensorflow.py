@@ -9,6 +9,8 @@ from framework_desk import Desk, Refused, desk, near, sample
 
 from benchmarks.real_models import exported
 
+pytestmark = pytest.mark.long
+
 DIGITS = sample("sklearn", "datasets/data/digits.csv.gz")
 FORMS = [("keras", "network.keras"), ("keras", "sequential.keras"), ("keras", "network.h5"), ("tensorflow", "network")]
 

@@ -9,6 +9,8 @@ from framework_desk import Desk, Model, Refused, desk, near, sample
 
 from benchmarks.real_models import exported
 
+pytestmark = pytest.mark.long
+
 PHOTOS = [sample("sklearn", f"datasets/images/{name}.jpg") for name in ("china", "flower")]
 PALACE, DAISY = 698, 985
 

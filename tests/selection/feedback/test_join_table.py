@@ -12,6 +12,7 @@ from clipper.selection.feedback.join_table import (
     JoinTable,
 )
 from clipper.selection.query import Query
+from example_counts import share_of
 
 MAX_BYTES = 10 * QUERY_OVERHEAD_BYTES
 
@@ -98,7 +99,7 @@ class Joining(RuleBasedStateMachine):
         assert sum(map(size_of, held)) <= self.table.size_bytes
 
 
-Joining.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Joining.TestCase.settings = settings(max_examples=share_of(60), stateful_step_count=40, deadline=None)
 TestJoining = Joining.TestCase
 
 

@@ -20,6 +20,7 @@ from clipper.selection.learning.confidence_sequences import (
     nearest_means,
     sureness,
 )
+from example_counts import share_of
 
 ERROR = 0.1
 RUNS, LOSSES = 60, 300
@@ -82,7 +83,7 @@ def test_interval_of_a_mean_holds_what_was_observed(known: Evidence, error: floa
     assert 0.0 <= interval.low <= known.mean <= interval.high <= 1.0
 
 
-@settings(max_examples=20)
+@settings(max_examples=share_of(20))
 @given(evidence(), evidence())
 def test_interval_of_a_difference_is_as_symmetric_as_a_difference(first: Evidence, second: Evidence) -> None:
     forth, back = difference_interval(first, second, 0.05), difference_interval(second, first, 0.05)
@@ -90,7 +91,7 @@ def test_interval_of_a_difference_is_as_symmetric_as_a_difference(first: Evidenc
     assert forth.low == pytest.approx(-back.high, abs=1e-6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=share_of(40))
 @given(evidence(), evidence(), st.floats(-0.5, 0.5))
 def test_least_capital_of_a_pair_is_the_least(first: Evidence, second: Evidence, margin: float) -> None:
     found = log_capital_less(first, second, margin)
@@ -104,7 +105,7 @@ def test_least_capital_of_a_pair_is_the_least(first: Evidence, second: Evidence,
         assert together <= np.logaddexp(below, above) - math.log(2) + 1e-4
 
 
-@settings(max_examples=20)
+@settings(max_examples=share_of(20))
 @given(evidence(), evidence())
 def test_sureness_is_the_confidence_whose_interval_is_on_one_side(first: Evidence, second: Evidence) -> None:
     sure = sureness(first, second)

@@ -17,6 +17,7 @@ from clipper.selection.policies.by_name import make_policy
 from clipper.selection.policies.linear import beliefs, lessons
 from clipper.selection.policies.linear_thompson import least_of
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, QueryView
+from example_counts import share_of
 
 MODELS = ("a", "b", "c")
 LINEAR = ("linucb", "linear_thompson")
@@ -52,7 +53,7 @@ def plain(
     return means, errors
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=share_of(15), deadline=None)
 @given(
     st.integers(0, 2**31),
     st.integers(1, 6),
@@ -120,7 +121,7 @@ def test_a_feature_in_other_units_changes_nothing() -> None:
     assert one.errors == pytest.approx(other.errors)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=share_of(25), deadline=None)
 @given(
     st.lists(st.tuples(st.floats(-1, 1), st.sampled_from([1e-12, 1e-3, 0.05, 0.3, 2.0])), min_size=2, max_size=5),
     st.integers(0, 1000),

@@ -16,10 +16,11 @@ from clipper.selection.policies.linucb import LinUcb
 from clipper.selection.policies.policy import JudgedQuery, QueryView
 from clipper.selection.policies.thompson import Thompson
 from clipper.selection.policies.ucb1 import Ucb1
+from example_counts import share_of
 
 # Of each model some rewards of 0 and 1; each was scored at least once, as MABWiser takes 0 for what it never saw.
 rewards = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=30), min_size=5, max_size=5)
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=share_of(25), deadline=None)
 
 
 def theirs(policy, rewards):

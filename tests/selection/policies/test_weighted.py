@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import QueryView
 from clipper.selection.policies.weighted import Weighted
+from example_counts import share_of
 
 CONTEXTS = [f"user-{number}" for number in range(4000)]
 # Shares are of 4,000 hashes: five standard deviations of a count are at most 0.04 of them.
@@ -54,7 +55,7 @@ def test_the_order_of_models_moves_nobody() -> None:
     assert placed(weights) == placed(weights, ("c", "a", "b"))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=share_of(20), deadline=None)
 @given(splits)
 def test_contexts_are_split_by_weight(weights: dict[str, int]) -> None:
     found = Counter(placed(weights))
@@ -62,7 +63,7 @@ def test_contexts_are_split_by_weight(weights: dict[str, int]) -> None:
         assert found[model] / len(CONTEXTS) == pytest.approx(share, abs=SLACK)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=share_of(20), deadline=None)
 @given(splits, splits)
 def test_any_change_moves_little_more_than_it_must(before: dict[str, int], after: dict[str, int]) -> None:
     least = sum(abs(shares(before)[model] - shares(after)[model]) for model in "abc") / 2

@@ -14,6 +14,7 @@ from kept_states import MakeStore, arrays, load, observation, opened, run
 
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Amount
+from example_counts import share_of
 
 
 def test_increments_add_up(make_store: MakeStore) -> None:
@@ -73,7 +74,7 @@ def test_many_writers_at_once_lose_nothing(make_store: MakeStore, monkeypatch: p
     assert load(make_store) == {"x": 400.0}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=share_of(25), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1000, 1000)), max_size=20), st.randoms())
 def test_the_order_of_increments_does_not_matter(increments: list[tuple[str, int]], random: Random) -> None:
     shuffled = increments.copy()

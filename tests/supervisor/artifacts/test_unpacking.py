@@ -20,6 +20,7 @@ from clipper.errors import InvalidArgument
 from clipper.supervisor.artifacts import tar, unpacking
 from clipper.supervisor.artifacts.unpacking import Stopped, leads_out, unpack
 from clipper.trees import remove_tree
+from example_counts import share_of
 
 
 class Yard:
@@ -264,7 +265,7 @@ MEMBERS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=share_of(300))
 @given(MEMBERS, st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]), st.data())
 def test_any_tar_is_unpacked_or_refused(members: list[Member], form: int, data: st.DataObject) -> None:
     archive = bytearray(tar_of(*members, form=form))
@@ -278,7 +279,7 @@ def test_any_tar_is_unpacked_or_refused(members: list[Member], form: int, data: 
             yard.is_whole()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=share_of(150))
 @given(MEMBERS, st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
 def test_what_is_unpacked_is_what_others_read(members: list[Member], form: int) -> None:
     archive = tar_of(*members, form=form)
