@@ -1,10 +1,11 @@
 """Servers on homes of their own, of which nothing is left after the tests."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_server import Server, processes_of, with_application
+from live_server import Own, Server, processes_of, with_application
 
 
 @pytest.fixture
@@ -24,3 +25,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert processes_of(server.home) == {}
     finally:
         server.clean_up()
+
+
+@pytest.fixture
+def own(shared: Server, request: pytest.FixtureRequest) -> Iterator[Own]:
+    """A model and an application on the shared server, which go with the test."""
+    name = f"own-{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
+    own = Own(shared, name).start()
+    yield own
+    shared.call("DELETE", f"/applications/{own.name}")
+    shared.call("DELETE", own.url)

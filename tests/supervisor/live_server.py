@@ -186,3 +186,41 @@ def with_application(server: Server, **fields: Any) -> Server:
     assert server.deploy("m", answering("one"), input_type="float64[2]", **fields)["state"] == "ready"
     server.call("POST", "/applications", APP)
     return server
+
+
+class Own:
+    """A model of a test's own on a server that others use, and an application of the same name that answers from it.
+
+    Its first version's output is "one".
+    """
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.server, self.name = server, name
+        self.url = f"/models/{name}"
+
+    def start(self, **fields: Any) -> "Own":
+        assert self.deploy(answering("one"), **fields)["state"] == "ready"
+        self.server.call("POST", "/applications", {**APP, "name": self.name, "links": [{"model": self.name}]})
+        return self
+
+    def deploy(self, code: str, **fields: Any) -> Any:
+        return self.server.deploy(self.name, code, **{"input_type": "float64[2]", **fields})
+
+    def call(self, method: str, path: str, body: Any = None, status: int | None = None) -> Any:
+        """``Server.call`` below the model's path."""
+        return self.server.call(method, self.url + path, body, status)
+
+    def version(self, version: str) -> Any:
+        return self.call("GET", f"/versions/{version}")
+
+    def output(self, **fields: Any) -> Any:
+        """What the application answers to a query."""
+        return self.server.predict(self.name, [1, 2], **fields)["output"]
+
+    @property
+    def current(self) -> str | None:
+        return self.call("GET", "")["current"]
+
+    @property
+    def ready_pids(self) -> list[int]:
+        return self.server.ready_pids(self.name)

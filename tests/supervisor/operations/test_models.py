@@ -5,35 +5,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Server, answering, processes_of, with_application
+from live_server import Own, Server, answering, processes_of, with_application
 
 from clipper.management.schemas import ReplicaState, ShownState
 from clipper.supervisor.operations.views import condition_of
 from waiting import until
 
 
-def test_a_version_that_fails_leaves_the_current_one_and_says_why(server: Server) -> None:
-    with_application(server)
-    failed = server.deploy("m", "print('first words')\nraise RuntimeError('no weights')")
+def test_a_version_that_fails_leaves_the_current_one_and_says_why(own: Own) -> None:
+    failed = own.deploy("print('first words')\nraise RuntimeError('no weights')")
     assert failed["state"] == "failed" and "no weights" in failed["last_error"]
     assert any("no weights" in line for line in failed["log_tail"])
-    until(lambda: server.call("GET", "/models/m/versions/2")["replicas"] == [])
-    assert server.call("GET", "/models/m")["current"] == "1"
-    logs = server.call("GET", "/models/m/logs?version=2")["lines"]
-    assert any("first words" in line for line in logs["m:2#1"])
+    until(lambda: own.version("2")["replicas"] == [])
+    assert own.current == "1"
+    logs = own.call("GET", "/logs?version=2")["lines"]
+    assert any("first words" in line for line in logs[f"{own.name}:2#1"])
     # It may be deployed again under its name.
-    again = server.deploy("m", answering("two"), version="2", input_type="Doubles[ 2 ]")
+    again = own.deploy(answering("two"), version="2", input_type="Doubles[ 2 ]")
     assert again["state"] == "ready" and again["current"] and again["last_error"] is None
     # Containers get the type in the notation of the protocol, however the deployment spelled it.
     assert again["input_type"] == "float64[2]"
-    assert server.predict("app", [1, 2])["output"] == "two"
+    assert own.output() == "two"
 
 
-def test_a_version_of_another_input_type_than_its_applications_fails(server: Server) -> None:
-    with_application(server)
-    failed = server.deploy("m", answering("two"), input_type="string")
+def test_a_version_of_another_input_type_than_its_applications_fails(own: Own) -> None:
+    failed = own.deploy(answering("two"), input_type="string")
     assert failed["state"] == "failed"
-    assert "'app' has inputs float64[2]" in failed["last_error"] and "takes string" in failed["last_error"]
+    assert f"{own.name!r} has inputs float64[2]" in failed["last_error"] and "takes string" in failed["last_error"]
 
 
 def test_a_version_is_shown_with_its_description(shared: Server) -> None:
@@ -76,64 +74,59 @@ def test_a_version_tells_how_to_deploy_it_again(shared: Server) -> None:
     shared.call("GET", "/models/absent/deployments", status=404)
 
 
-def test_older_versions_sleep_and_are_woken_by_a_rollback(server: Server) -> None:
-    with_application(server)
+def test_older_versions_sleep_and_are_woken_by_a_rollback(own: Own) -> None:
     for answer in ("two", "three"):
-        server.deploy("m", answering(answer), input_type="float64[2]")
-    until(lambda: server.call("GET", "/models/m/versions/1")["replicas"] == [])
-    assert server.call("GET", "/models/m/versions/1")["state"] == "sleeping"
+        own.deploy(answering(answer))
+    until(lambda: own.version("1")["replicas"] == [])
+    assert own.version("1")["state"] == "sleeping"
 
-    model = server.call("POST", "/models/m/rollback", {})
+    model = own.call("POST", "/rollback", {})
     assert (model["current"], model["previous"]) == ("2", "3")
-    assert server.predict("app", [1, 2])["output"] == "two"
-    model = server.call("POST", "/models/m/rollback", {"version": "1"})
+    assert own.output() == "two"
+    model = own.call("POST", "/rollback", {"version": "1"})
     assert (model["current"], model["previous"]) == ("1", "2")
-    assert server.predict("app", [1, 2])["output"] == "one"
-    until(lambda: server.call("GET", "/models/m/versions/3")["replicas"] == [])
-    assert server.call("GET", "/models/m/versions/3")["state"] == "sleeping"
+    assert own.output() == "one"
+    until(lambda: own.version("3")["replicas"] == [])
+    assert own.version("3")["state"] == "sleeping"
 
 
-def test_a_rollback_to_the_current_version_cancels_a_deployment_under_way(server: Server, tmp_path: Path) -> None:
-    with_application(server)
+def test_a_rollback_to_the_current_version_cancels_a_deployment_under_way(own: Own, tmp_path: Path) -> None:
     may_start = tmp_path / "may-start"
     code = f"import os, time\nwhile not os.path.exists({str(may_start)!r}): time.sleep(0.01)\n" + answering("two")
-    server.deploy("m", code, wait=False, input_type="float64[2]")
-    until(lambda: server.call("GET", "/models/m/versions/2")["replicas"])
-    model = server.call("POST", "/models/m/rollback", {"version": "1"})
-    assert model["current"] == "1"
-    assert server.decided("m", "2")["state"] == "sleeping"
+    own.deploy(code, wait=False)
+    until(lambda: own.version("2")["replicas"])
+    assert own.call("POST", "/rollback", {"version": "1"})["current"] == "1"
+    assert own.server.decided(own.name, "2")["state"] == "sleeping"
     may_start.touch()
-    until(lambda: server.call("GET", "/models/m/versions/2")["replicas"] == [])
-    assert server.call("GET", "/models/m")["current"] == "1" and server.predict("app", [1, 2])["output"] == "one"
+    until(lambda: own.version("2")["replicas"] == [])
+    assert own.current == "1" and own.output() == "one"
     # It is there nevertheless, for whoever wants it after all.
-    assert server.call("POST", "/models/m/rollback", {"version": "2"})["current"] == "2"
+    assert own.call("POST", "/rollback", {"version": "2"})["current"] == "2"
 
 
-def test_a_rollback_to_what_no_longer_starts_fails_and_changes_nothing(server: Server) -> None:
-    marker = server.home.parent / "broken"
+def test_a_rollback_to_what_no_longer_starts_fails_and_changes_nothing(own: Own, tmp_path: Path) -> None:
+    marker = tmp_path / "broken"
     code = f"import os\nassert not os.path.exists({str(marker)!r}), 'it is broken'\n" + answering("zero")
-    server.start()
-    server.deploy("m", code)
+    own.deploy(code)
     for answer in ("one", "two"):
-        server.deploy("m", answering(answer))
-    until(lambda: server.call("GET", "/models/m/versions/1")["replicas"] == [])
+        own.deploy(answering(answer))
+    until(lambda: own.version("2")["replicas"] == [])
     marker.touch()
-    error = server.call("POST", "/models/m/rollback", {"version": "1"}, status=502)
+    error = own.call("POST", "/rollback", {"version": "2"}, status=502)
     assert error["error"] == "container_failed" and "it is broken" in error["cause"]
-    assert server.call("GET", "/models/m")["current"] == "3"
+    assert own.current == "4"
     marker.unlink()
-    assert server.call("POST", "/models/m/rollback", {"version": "1"})["current"] == "1"
+    assert own.call("POST", "/rollback", {"version": "2"})["current"] == "2"
 
 
-def test_a_deployment_that_is_not_to_be_current_runs_beside_it(server: Server) -> None:
-    with_application(server)
-    beside = server.deploy("m", answering("two"), input_type="float64[2]", make_current=False)
+def test_a_deployment_that_is_not_to_be_current_runs_beside_it(own: Own) -> None:
+    beside = own.deploy(answering("two"), make_current=False)
     assert beside["state"] == "ready" and not beside["current"]
-    assert server.predict("app", [1, 2])["output"] == "one"
-    assert server.predict("app", [1, 2], version="2")["output"] == "two"
-    server.call("PUT", "/applications/app/links/m", {"version": "2"})
-    assert server.predict("app", [1, 2])["output"] == "two"
-    assert server.call("DELETE", "/models/m/versions/2", status=409)["error"] == "conflict"
+    assert own.output() == "one"
+    assert own.output(version="2") == "two"
+    own.server.call("PUT", f"/applications/{own.name}/links/{own.name}", {"version": "2"})
+    assert own.output() == "two"
+    assert own.call("DELETE", "/versions/2", status=409)["error"] == "conflict"
 
 
 class Load(threading.Thread):
@@ -187,14 +180,14 @@ def test_no_query_is_lost_while_versions_change_and_scale_under_load(server: Ser
             load.finish()
 
 
-def test_scaling_up_and_down(server: Server) -> None:
-    with_application(server)
-    server.call("POST", "/models/m/scale", {"replicas": 3})
-    until(lambda: len(server.ready_pids("m")) == 3)
-    server.call("POST", "/models/m/scale", {"replicas": 1})
-    until(lambda: len(processes_of(server.home)) == 2)
-    assert server.predict("app", [1, 2])["output"] == "one"
-    assert server.call("POST", "/models/m/scale", {"replicas": 0}, status=400)["error"] == "invalid_argument"
+def test_scaling_up_and_down(own: Own) -> None:
+    own.call("POST", "/scale", {"replicas": 3})
+    until(lambda: len(own.ready_pids) == 3)
+    own.call("POST", "/scale", {"replicas": 1})
+    mine = f"{own.name}@"
+    until(lambda: sum(name.startswith(mine) for name in processes_of(own.server.home).values()) == 1)
+    assert own.output() == "one"
+    assert own.call("POST", "/scale", {"replicas": 0}, status=400)["error"] == "invalid_argument"
 
 
 def test_a_replica_range_begins_at_those_in_use_and_outlives_a_restart(server: Server) -> None:
@@ -214,51 +207,49 @@ def test_a_replica_range_begins_at_those_in_use_and_outlives_a_restart(server: S
     assert (fixed["scaling"], fixed["scaling_reason"]) == (None, None)
 
 
-def test_a_crash_loop_is_visible_and_the_rest_unharmed(server: Server) -> None:
-    with_application(server)
-    gate = server.home.parent / "gate"
+def dies_after(gate: Path) -> str:
+    """The beginning of a model that ends its process when there is such a file."""
     code = f"import os, threading, time\ndef die():\n    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
-    server.deploy(
-        "dies", f"{code}    os._exit(7)\nthreading.Thread(target=die, daemon=True).start()\n" + answering("x")
-    )
+    return code + "    os._exit(7)\nthreading.Thread(target=die, daemon=True).start()\n"
+
+
+def test_a_crash_loop_is_visible_and_the_rest_unharmed(own: Own, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    own.deploy(dies_after(gate) + answering("x"))
     gate.touch()
 
     def in_a_crash_loop() -> Any:
-        (replica,) = server.call("GET", "/replicas")[:1]
-        return replica if replica["state"] == "crash_loop" else None
+        replicas = [one for one in own.server.call("GET", "/replicas") if one["model"] == own.name]
+        return next((one for one in replicas if one["state"] == "crash_loop"), None)
 
     replica = until(in_a_crash_loop)
     assert replica["restarts"] == 4 and "exited with code 7" in replica["last_error"]
-    version = server.call("GET", "/models/dies/versions/1")
+    version = own.version("2")
     assert (version["state"], version["condition"]) == ("ready", "crash_loop")
-    assert server.predict("app", [1, 2])["output"] == "one"
+    assert own.server.predict("app", [1, 2])["output"] == "one"
 
 
-def test_no_rollback_returns_to_a_version_whose_replicas_did_not_stay_up(server: Server) -> None:
-    with_application(server)
-    gate = server.home.parent / "gate"
-    code = f"import os, threading, time\ndef die():\n    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
-    code += "    os._exit(7)\nthreading.Thread(target=die, daemon=True).start()\n"
-    server.deploy("m", code + answering("two"), input_type="float64[2]")
+def test_no_rollback_returns_to_a_version_whose_replicas_did_not_stay_up(own: Own, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    own.deploy(dies_after(gate) + answering("two"))
     gate.touch()
-    until(lambda: server.call("GET", "/models/m/versions/2")["condition"] == "crash_loop")
-    model = server.call("POST", "/models/m/rollback", {})
+    until(lambda: own.version("2")["condition"] == "crash_loop")
+    model = own.call("POST", "/rollback", {})
     assert (model["current"], model["previous"]) == ("1", None)
     assert "did not stay up" in model["versions"][1]["stopped"]
-    refused = server.call("POST", "/models/m/rollback", {}, status=409)["cause"]
+    refused = own.call("POST", "/rollback", {}, status=409)["cause"]
     assert "did not stay up" in refused and "exited with code 7" in refused
 
 
-def test_a_version_of_which_some_replicas_crash_is_degraded_and_a_problem(server: Server) -> None:
-    server.start()
-    first = server.home.parent / "first"
+def test_a_version_of_which_some_replicas_crash_is_degraded_and_a_problem(own: Own, tmp_path: Path) -> None:
+    first = tmp_path / "first"
     code = f"import os\ntry: os.close(os.open({str(first)!r}, os.O_CREAT | os.O_EXCL))\nexcept OSError: os._exit(7)\n"
-    server.deploy("m", code + answering("one"), input_type="float64[2]")
-    server.call("POST", "/models/m/scale", {"replicas": 2})
-    until(lambda: server.call("GET", "/models/m/versions/1")["condition"] == "degraded")
-    problem = "m:1: 1 of its 2 replicas crash each time they start"
-    until(lambda: any(problem in one for one in server.call("GET", "/status")["problems"]))
-    assert server.call("GET", "/status")["ready"]
+    own.deploy(code + answering("two"))
+    own.call("POST", "/scale", {"replicas": 2})
+    until(lambda: own.version("2")["condition"] == "degraded")
+    problem = f"{own.name}:2: 1 of its 2 replicas crash each time they start"
+    until(lambda: any(problem in one for one in own.server.call("GET", "/status")["problems"]))
+    assert own.server.call("GET", "/status")["ready"]
 
 
 @pytest.mark.parametrize(
