@@ -12,6 +12,8 @@ from commands import CLIPPER, MODEL, Command, commands, stop_server, succeed
 from clipper.cli.process import running
 from clipper.client import Clipper
 
+pytestmark = pytest.mark.long
+
 KEY = "a-key-for-tests-" + "k" * 40
 
 POLICY = """

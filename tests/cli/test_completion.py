@@ -13,6 +13,8 @@ from clipper.client import Clipper
 from conftest import Api
 from waiting import TIMEOUT_S
 
+pytestmark = pytest.mark.long
+
 PROGRAM = Path(sys.executable).parent / "clipper"
 NOUNS = {"bash": ["bash", "--norc", "--noprofile", "-i"], "zsh": ["zsh", "-f", "-i"]}
 

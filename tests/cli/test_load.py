@@ -20,6 +20,8 @@ from clipper.cli.main import main
 from clipper.client import Clipper
 from waiting import TIMEOUT_S, until
 
+pytestmark = pytest.mark.long
+
 MODEL = """
 import time
 

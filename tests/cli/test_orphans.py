@@ -6,12 +6,15 @@ import signal
 from pathlib import Path
 
 import httpx
+import pytest
 from commands import Command, succeed
 from live_server import processes_of
 
 from clipper.cli.process import running
 from clipper.home import lock_home, read_place
 from waiting import TIMEOUT_S, until
+
+pytestmark = pytest.mark.long
 
 FREE_PORTS = ["--query-port", "0", "--management-port", "0"]
 INPUT = {"input": [1, 2, 3, 4]}

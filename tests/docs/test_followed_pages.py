@@ -18,6 +18,8 @@ from clipper import Clipper
 from clipper.cli.main import cli
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 # Of a command that begins so.
 LEFT_OUT = {
     "pip install": "installs from the package index",

@@ -17,6 +17,8 @@ from clipper.control.snapshot import ApplicationSnapshot
 from clipper.settings.application import Link, Selection
 from serving import Serving, model, serving, version
 
+pytestmark = pytest.mark.long
+
 COSTS = {"cheap": 1.0, "dear": 20.0}
 # The dear model has to save one error in 50 queries that ask it.
 COST_WEIGHT = 0.001

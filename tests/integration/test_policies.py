@@ -17,6 +17,8 @@ from clipper.settings.application import Selection
 from clipper.settings.version import Batching
 from serving import Client, Serving, application, model, serving
 
+pytestmark = pytest.mark.long
+
 MODEL = "def predict(inputs):\n    return [int(row[{}]) for row in inputs]\n"
 MODELS = ("a", "b", "c", "d", "e")
 # Of what is sent at once; feedback on it is then as late as that.

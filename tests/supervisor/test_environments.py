@@ -17,6 +17,8 @@ from clipper.errors import ContainerFailed
 from small_packages import SlowPackage, make_wheel, use_only
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -13,6 +13,8 @@ from three_models import MODELS, NEVER_FORGETS, ROW, teach, until_learned, with_
 from redis_server import RedisServer
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:

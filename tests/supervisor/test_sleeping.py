@@ -14,6 +14,8 @@ from clipper.supervisor.workers.ports import port_of
 from ports import keep_port
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 RANGE = {"min": 0, "max": 2}
 # Queries while a model changes, however slow the machine is.
 LEAST_ASKED = 6

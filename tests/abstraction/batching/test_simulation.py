@@ -24,6 +24,8 @@ from simulation import SLO_S, Model, Run, Simulation
 
 from clipper.settings.version import BatchingPolicy
 
+pytestmark = pytest.mark.long
+
 MODELS = {
     "sum": Model(0.05e-3, 1e-6),
     "linear SVM": Model(0.1e-3, 3e-6),

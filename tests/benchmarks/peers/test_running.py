@@ -12,6 +12,8 @@ from benchmarks.peers.running import PeerFailed, running
 from benchmarks.peers.table import Peer
 from benchmarks.peers.tasks import TASKS
 
+pytestmark = pytest.mark.long
+
 SERVER = """
 import http.server, json, os, subprocess, sys
 

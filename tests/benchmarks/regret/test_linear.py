@@ -24,6 +24,8 @@ from clipper.selection.policies.by_name import make_policy
 from clipper.selection.policies.linear import beliefs, lessons
 from clipper.selection.policies.policy import JudgedQuery, QueryView
 
+pytestmark = pytest.mark.long
+
 NAMES = tuple("abcde")
 SIZE, STEPS = 3, 300
 NEVER = np.array([1e9])

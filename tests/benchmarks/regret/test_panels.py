@@ -16,6 +16,8 @@ from clipper.selection.policies.by_name import make_policy
 from clipper.selection.policies.combine import vote as vote_of_outputs
 from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
 
+pytestmark = pytest.mark.long
+
 MODELS = ("a", "b", "c", "d")
 MEANS = np.array([[0.1, 0.3, 0.4, 0.8]])
 

@@ -13,6 +13,8 @@ from clipper.decisions.records import Decision, Judgement, Setting
 from clipper.errors import InvalidArgument
 from clipper.selection.policies.by_name import make_policy
 
+pytestmark = pytest.mark.long
+
 MODELS = ("a", "b", "c")
 ERRORS = {"a": 0.5, "b": 0.3, "c": 0.1}
 

@@ -17,6 +17,8 @@ from clipper.frontend.rpc.wire import delimited
 from serving import application, memory_bytes, model, version
 from waiting import TIMEOUT_S, until
 
+pytestmark = pytest.mark.long
+
 ROW = np.array([1, 2, 3, 4], "<f4").tobytes()
 GOOD = raw_request(ROW, [1, 4]).SerializeToString()
 # More than a client of any sense sends of one kind, in messages that are short.

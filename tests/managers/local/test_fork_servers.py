@@ -27,6 +27,8 @@ from clipper.processes.process import ManagedProcess
 from manager_bench import SLOT, SUM, Bench, run, send_batch
 from waiting import until_async
 
+pytestmark = pytest.mark.long
+
 OTHER = Slot("sum", "1", 2)
 
 

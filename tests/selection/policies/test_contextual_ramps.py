@@ -3,6 +3,8 @@
 import pytest
 from contextual_ramps import NEW, play
 
+pytestmark = pytest.mark.long
+
 # The newcomer is the best model in one of two contexts, and by far the worst in the other.
 BEST_IN_ONE = {"x": {"a": 0.4, "b": 0.6, NEW: 0.05}, "y": {"a": 0.3, "b": 0.008, NEW: 0.758}}
 BAD = {"x": {"a": 0.4, "b": 0.6, NEW: 0.9}, "y": {"a": 0.3, "b": 0.008, NEW: 0.758}}

@@ -22,6 +22,8 @@ from clipper.selection.policies.trials import (
     is_over,
 )
 
+pytestmark = pytest.mark.long
+
 RATES = Callable[[int], tuple[float, float]]  # of a query's number: how often the newcomer and the version before fail
 WATCHED, RAMPED = Tried(1, "m:1", is_watched=True), Tried(1, "m", is_watched=False)
 ALLOWED = 0.05

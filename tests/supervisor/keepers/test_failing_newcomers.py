@@ -11,6 +11,8 @@ from three_models import ROW
 
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 ONES, TWOS = (answering(value) for value in (1, 2))
 RAISES = "def predict(inputs):\n    raise ValueError('no weights')\n"
 APP = {"name": "app", "slo_ms": 20_000, "links": [{"model": "m"}], "default_output": 0}

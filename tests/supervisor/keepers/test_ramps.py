@@ -14,6 +14,8 @@ from three_models import ROW
 
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 APP = {"name": "app", "slo_ms": 20_000, "links": [{"model": "m"}], "policy": "thompson", "ramp": 0.5}
 ONES, TWOS, THREES = (answering(value) for value in (1, 2, 3))
 
