@@ -50,8 +50,13 @@ def pytest_configure() -> None:
     sys.dont_write_bytecode = False
 
 
+# Where files take longest, since their tests start servers: first, so that processes end with short ones, at once.
+LONGEST = tuple(f"tests/{name}/" for name in ("managers", "supervisor", "cli", "integration", "frontend", "worker"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked ``scale`` run only where they are asked for: ``make test-scale``."""
+    """Begin with the longest files. Tests marked ``scale`` run only where asked for: ``make test-scale``."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
     if "scale" in config.option.markexpr:
         return
     left_out = [item for item in items if item.get_closest_marker("scale")]

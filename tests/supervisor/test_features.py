@@ -27,8 +27,9 @@ def teach(server: Server, times: int) -> int:
 
 
 def answers_right(server: Server) -> bool:
-    found = [server.predict("app", ROW, features=features)["output"] for features in RIGHT for _ in range(5)]
-    return found == [label for label in RIGHT.values() for _ in range(5)]
+    answers = [server.predict("app", ROW, features=features) for features in RIGHT for _ in range(5)]
+    assert not [answer for answer in answers if "error" in answer]
+    return [answer["output"] for answer in answers] == [label for label in RIGHT.values() for _ in range(5)]
 
 
 def test_what_two_workers_learn_of_regions_is_shared_logged_and_kept(server: Server) -> None:

@@ -167,11 +167,12 @@ def test_a_model_asked_where_queries_are_hard_is_not_reported_as_worse(taught: S
     (line,) = [line for line in metrics if 'application="picks"' in line]
     assert 'against="context"' in line and 0 < float(line.split()[-1]) < sum(lost.values())
     assert sum(lost.values()) < 0.325 * 1600
-    # Within a context it is the policy's past alone that picks.
-    assert {(each.context, each.estimator, each.verdict, each.best) for each in contexts} == {
-        ("hard", "pooled", "best", "one"),
-        ("easy", "pooled", "best", "two"),
+    # Within a context it is the policy's past alone that picks. How sure the report is depends on what it picked.
+    assert {(each.context, each.estimator, each.best) for each in contexts} == {
+        ("hard", "pooled", "one"),
+        ("easy", "pooled", "two"),
     }
+    assert {each.verdict for each in contexts} <= {"best", "open"}
 
 
 @pytest.mark.parametrize(
