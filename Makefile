@@ -85,7 +85,7 @@ COMPILED := tests/test_build.py tests/abstraction tests/selection/test_applicati
 	tests/selection/learning tests/selection/feedback tests/selection/policies/test_distribution.py \
 	tests/selection/test_stages.py tests/selection/test_waiting.py tests/frontend/test_connection.py \
 	tests/frontend/test_connection_fuzz.py tests/frontend/test_connection_limits.py tests/frontend/test_cross_origin.py \
-	tests/frontend/test_door.py \
+	tests/test_turn_budget.py \
 	tests/frontend/test_endpoints.py tests/frontend/test_predict.py tests/frontend/test_predict_body.py \
 	tests/frontend/rpc/test_statuses.py tests/frontend/rpc/test_contents.py tests/frontend/rpc/test_h2load.py tests/worker/test_worker.py \
 	tests/integration/test_http_requests.py tests/integration/test_http_faults.py tests/integration/test_lying_containers.py \

@@ -13,3 +13,9 @@ def test_no_test_has_a_name_too_long_to_read() -> None:
     names = [name for text in texts for name in re.findall(r"\bdef (test_\w+)", text)]
     assert len(names) > 3000
     assert [name for name in names if len(name) > MAX_NAME] == []
+
+
+def test_the_makefile_names_tests_that_are_there() -> None:
+    named = re.findall(r"tests/[\w/]+\.py", (ROOT / "Makefile").read_text())
+    assert "tests/worker/test_worker.py" in named
+    assert [path for path in named if not (ROOT / path).exists()] == []

@@ -11,11 +11,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytest
 from live_server import APP, Server, answering, processes_of
 
+import clipper
 from clipper.client import Clipper
 from clipper.errors import InvalidArgument
 from clipper.processes.proc import parent_of, user_of
@@ -49,29 +51,27 @@ def predict(inputs):
 """
 
 
-# Where this Python is in a closed folder, such as root's own, the server and its models see it in an open one of the
-# same name, which nobody else does: arguments are that folder, the Python's, a place for it, and what to run.
-OPEN = """
-set -e
-mkdir "$3"
-mount --bind "$2" "$3"
-mount -t tmpfs -o mode=755 none "$1"
-mkdir -p "$2"
-mount --bind "$3" "$2"
-shift 3
-exec "$@"
-"""
+def bind(folder: Path, place: Path) -> str:
+    """The shell's lines that show a folder at another place."""
+    return f"mkdir -p {quote(str(place))}\nmount --bind {quote(str(folder))} {quote(str(place))}"
 
 
 def through(place: Path) -> list[str]:
-    """What starts a server whose Python all users can run."""
-    prefix = Path(sys.base_prefix).resolve()
-    for folder in reversed(prefix.parents):
-        if not folder.stat().st_mode & 0o001:
-            (place / "python").mkdir()
-            hidden = place / "python" / "shown"
-            return ["unshare", "--mount", "sh", "-c", OPEN, "sh", str(folder), str(prefix), str(hidden)]
-    return []
+    """What starts a server whose Python and code all users can read.
+
+    Where these are in a closed folder, such as root's own, the server and its models see them in an open one of the
+    same name, which nobody else does.
+    """
+    code = (Path(path).resolve() for path in (sys.base_prefix, sys.prefix, clipper.__path__[0]))
+    closed = {path: folder for path in code for folder in path.parents if not folder.stat().st_mode & 0o001}
+    if not closed:
+        return []
+    held = {path: place / "python" / str(number) for number, path in enumerate(closed)}
+    lines = ["set -e"]
+    lines += [bind(path, hidden) for path, hidden in held.items()]
+    lines += [f"mount -t tmpfs -o mode=755 none {quote(str(folder))}" for folder in set(closed.values())]
+    lines += [bind(hidden, path) for path, hidden in held.items()]
+    return ["unshare", "--mount", "sh", "-c", "\n".join([*lines, 'exec "$@"']), "sh"]
 
 
 @pytest.fixture
