@@ -23,9 +23,9 @@ from clipper.control.messages import (
     Command,
     Drain,
     Draining,
-    Loads,
     Observe,
     Observed,
+    RecentInput,
 )
 from clipper.control.server import ControlServer
 from clipper.tls.mutual import Contexts, make_contexts
@@ -84,7 +84,7 @@ class Listening:
             case Drain():
                 return Draining()
             case _:
-                return Loads(())
+                return RecentInput()
 
 
 @asynccontextmanager

@@ -20,15 +20,14 @@ from clipper.control.messages import (
     ApplyDifference,
     DescribePolicy,
     Drain,
-    GetLoads,
-    GetReadings,
     GetRecentInput,
     GetStatistics,
-    Loads,
     Observe,
+    RecentInput,
     encode,
 )
 from clipper.control.snapshot import ApplicationSnapshot, Peer, Snapshot
+from clipper.types import ModelId
 from control_channel import LEADS, OTHER, Listening, contexts, listening
 from fuzz_tls import FRAGMENTS as TLS_FRAGMENTS
 
@@ -56,8 +55,7 @@ def _command(random: Random) -> AnyCommand:
             Drain(random.choice([None, 0, 2, 3, 9])),
             Observe("a", (Feedback("i", random.randrange(1 << 40), label=b"1"),) * random.randint(0, 3)),
             GetStatistics(),
-            GetLoads(()),
-            GetReadings({"a": 1}, (("m", "1", 2),)),
+            GetStatistics(("a",), (ModelId("m", "1"),), ((1,), (2,))),
             DescribePolicy("a", "c"),
             GetRecentInput("m"),
         ]
@@ -85,7 +83,7 @@ async def _lie_to(folder: Path, random: Random) -> None:
             assert all(isinstance(command, Observe | GetStatistics) for command in worker.took)
         elif caller == BEFORE:
             assert not any(isinstance(command, Apply | ApplyDifference | Drain) for command in worker.took)
-        assert await worker.ask(GetLoads(()), contexts(LEADS).dialling) == Loads(())
+        assert await worker.ask(GetRecentInput("m"), contexts(LEADS).dialling) == RecentInput()
         while worker.server._connections > 0:
             await asyncio.sleep(0)
         assert not worker.server._partial
@@ -101,7 +99,7 @@ async def _send(worker: Listening, caller: PeerName | None, parts: list[bytes], 
                 await writer.drain()
                 await asyncio.sleep(0)
         if random.random() < 0.5:
-            writer.write(encode(GetLoads(())))
+            writer.write(encode(GetRecentInput("m")))
             async with asyncio.timeout(0.02):
                 await reader.read(1 << 16)
     finally:

@@ -14,7 +14,7 @@ OPEN = frozenset({"errors", "types"})
 ALLOWED: dict[str, frozenset[str]] = {
     unit: frozenset(names.split())
     for unit, names in {
-        "": "",  # clipper/__init__.py: the version
+        "": "",
         "errors": "",
         "types": "",
         "hosts": "",
@@ -68,21 +68,20 @@ ALLOWED: dict[str, frozenset[str]] = {
         "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
         "control.address control.difference control.feedback abstraction control processes run_as control.snapshot "
         "control.statistics tls settings log_format telemetry turn_budget",
-        "series": "control.statistics metrics.histogram metrics.regret",
+        "metrics.sums": "",
+        "series": "control control.statistics metrics.histogram metrics.regret metrics.sums",
         "events": "control.snapshot management.events registry rollout settings",
         "lease": "",
         "registry": "settings control.snapshot durable_redis lease",
         "managers.reconcile": "",
         "processes": "run_as",
         "rollout": "managers.reconcile registry selection.policies control.difference control.snapshot settings",
-        "managers": "managers.reconcile processes run_as containers.protocol control.address control.snapshot settings "
-        "tls",
+        "managers": "managers.reconcile processes run_as containers.protocol control.address control.snapshot "
+        "settings tls",
         "managers.environments": "managers packaging processes run_as trees settings",
-        # Nobody else knows these: a manager is one folder, and one row of the table in managers.open.
         "managers.local": "managers managers.environments processes run_as control.address control.snapshot settings "
         "trees",
         "managers.docker": "managers processes control.snapshot settings trees",
-        # On a node, a container is a process of its machine.
         "managers.ray": "build extras managers managers.environments managers.local managers.reconcile processes "
         "run_as control control.address control.snapshot settings tcp tls trees",
         "managers.open": "managers managers.local managers.docker managers.ray settings",
@@ -93,17 +92,15 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management.reports": "management.learned management.recent",
         "management.series": "",
         "management.schemas": "management.learned management.recent settings",
-        "metrics": "management.learned management.schemas control.statistics metrics.regret",
+        "metrics": "management.learned management.schemas control.statistics metrics.regret metrics.sums",
         "management": "dashboard hosts management.events management.reports management.schemas management.series "
         "settings tls turn_budget",
         "supervisor": "build events extras log_format rollout managers.reconcile home hosts malloc open_files "
-        "management management.events "
-        "management.learned management.recent management.reports management.schemas management.series metrics "
-        "metrics.histogram "
-        "managers managers.environments "
-        "managers.open registry lease control control.address control.difference inputs "
-        "processes series selection.trial selection.learning run_as settings selection.policies selection.stores "
-        "control.snapshot control.statistics tls trees",
+        "management management.events management.learned management.recent management.reports management.schemas "
+        "management.series metrics metrics.histogram metrics.sums managers managers.environments managers.open "
+        "registry lease control control.address control.difference inputs processes series selection.trial "
+        "selection.learning run_as settings selection.policies selection.stores control.snapshot control.statistics "
+        "tls trees",
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
         "client.failures": "management.schemas",
@@ -115,8 +112,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "apply": "client home management.schemas manifest packaging settings",
         "load": "client.http_api pages tls",
         "cli": "apply backup build client dashboard decisions decisions.evaluation extras home hosts load manifest "
-        "packaging management.events management.learned management.recent management.reports management.schemas pages "
-        "processes run_as settings tls",
+        "packaging management.events management.learned management.recent management.reports management.schemas "
+        "pages processes run_as settings tls",
     }.items()
 }
 

@@ -13,8 +13,6 @@ from clipper.control.messages import (
     ApplyDifference,
     DescribePolicy,
     Drain,
-    GetLoads,
-    GetReadings,
     GetRecentInput,
     GetStatistics,
     Observe,
@@ -22,7 +20,7 @@ from clipper.control.messages import (
 from clipper.control.snapshot import Snapshot
 from clipper.errors import Forbidden
 
-READS: tuple[AnyCommand, ...] = (GetLoads(()), GetReadings({}, ()), DescribePolicy("a"), GetRecentInput("m"))
+READS: tuple[AnyCommand, ...] = (DescribePolicy("a"), GetRecentInput("m"))
 OF_WORKERS: tuple[AnyCommand, ...] = (Observe("a", ()), GetStatistics())
 WORKER = PeerName("worker", 3)
 

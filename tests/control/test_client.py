@@ -11,7 +11,16 @@ from clipper.control import client as client_module
 from clipper.control.address import UnixAddress
 from clipper.control.client import FREE_S, LIFE_S, MAX_FREE, Connections, ask
 from clipper.control.identity import PeerName
-from clipper.control.messages import AnyCommand, AnyReply, CommandRefused, Drain, Framer, GetLoads, Loads, encode
+from clipper.control.messages import (
+    AnyCommand,
+    AnyReply,
+    CommandRefused,
+    Drain,
+    Framer,
+    GetRecentInput,
+    RecentInput,
+    encode,
+)
 from clipper.control.server import LIFE_S as SERVER_LIFE_S
 from clipper.control.server import MAX_CONNECTIONS, SILENCE_S
 from clipper.errors import ProtocolViolation
@@ -47,7 +56,7 @@ def test_one_connection_carries_one_command_after_another(tmp_path: Path) -> Non
         kept = Connections()
         async with listening(tmp_path) as worker:
             for _ in range(20):
-                assert await worker.ask(GetLoads(()), SUPERVISOR, by=kept) == Loads(())
+                assert await worker.ask(GetRecentInput("m"), SUPERVISOR, by=kept) == RecentInput()
                 assert worker.server._connections == 1
             # Who is somebody else has a connection of its own, and a refusal ends none.
             for _ in range(2):
@@ -56,7 +65,7 @@ def test_one_connection_carries_one_command_after_another(tmp_path: Path) -> Non
                 assert worker.server._connections == 2
             kept.close()
             await until_async(lambda: worker.server._connections == 0)
-            assert await worker.ask(GetLoads(()), SUPERVISOR, by=kept) == Loads(())
+            assert await worker.ask(GetRecentInput("m"), SUPERVISOR, by=kept) == RecentInput()
             kept.close()
             await until_async(lambda: worker.server._connections == 0)
 
@@ -68,10 +77,10 @@ def test_nobody_waits_for_a_connection_and_few_are_kept(tmp_path: Path) -> None:
         kept = Connections()
         async with listening(tmp_path, made=Gated) as worker:
             assert isinstance(worker, Gated)
-            asked = [asyncio.ensure_future(worker.ask(GetLoads(()), SUPERVISOR, by=kept)) for _ in range(5)]
+            asked = [asyncio.ensure_future(worker.ask(GetRecentInput("m"), SUPERVISOR, by=kept)) for _ in range(5)]
             await until_async(lambda: worker.server._connections == 5)
             worker.may_answer.set()
-            assert await asyncio.gather(*asked) == [Loads(())] * 5
+            assert await asyncio.gather(*asked) == [RecentInput()] * 5
             await until_async(lambda: worker.server._connections == MAX_FREE)
             kept.close()
             await until_async(lambda: worker.server._connections == 0)
@@ -84,9 +93,9 @@ def test_free_ones_end_before_the_worker_ends_them(tmp_path: Path) -> None:
         kept, loop = Connections(), asyncio.get_running_loop()
         assert isinstance(loop, ShiftedLoop)
         async with listening(tmp_path) as worker:
-            await worker.ask(GetLoads(()), SUPERVISOR, by=kept)
+            await worker.ask(GetRecentInput("m"), SUPERVISOR, by=kept)
             loop.advance(FREE_S - 1)
-            await worker.ask(GetLoads(()), SUPERVISOR, by=kept)
+            await worker.ask(GetRecentInput("m"), SUPERVISOR, by=kept)
             assert worker.server._connections == 1
             loop.advance(FREE_S + 1)
             await until_async(lambda: worker.server._connections == 0)
@@ -101,7 +110,7 @@ def test_certificates_are_looked_at_again_now_and_then(tmp_path: Path, monkeypat
     async def main() -> None:
         kept = Connections()
         async with listening(tmp_path) as worker:
-            await worker.ask(GetLoads(()), SUPERVISOR, by=kept)
+            await worker.ask(GetRecentInput("m"), SUPERVISOR, by=kept)
             assert not kept._free
             await until_async(lambda: worker.server._connections == 0)
 
@@ -113,12 +122,12 @@ def test_after_a_fault_and_after_the_end_of_a_worker_nothing_is_kept(tmp_path: P
         kept = Connections()
         async with listening(tmp_path) as worker:
             with pytest.raises(ProtocolViolation, match="expected the certificate of worker/9"):
-                await worker.ask(GetLoads(()), SUPERVISOR, PeerName("worker", 9), by=kept)
+                await worker.ask(GetRecentInput("m"), SUPERVISOR, PeerName("worker", 9), by=kept)
             assert not kept._free
-            await worker.ask(GetLoads(()), SUPERVISOR, by=kept)
+            await worker.ask(GetRecentInput("m"), SUPERVISOR, by=kept)
             (((_, writer), _, _),) = next(iter(kept._free.values()))
             writer.transport.abort()  # as when the other end is gone
-            assert await worker.ask(GetLoads(()), SUPERVISOR, by=kept) == Loads(())
+            assert await worker.ask(GetRecentInput("m"), SUPERVISOR, by=kept) == RecentInput()
             kept.close()
             await until_async(lambda: worker.server._connections == 0)
 
@@ -130,7 +139,7 @@ def test_over_a_unix_socket_each_command_has_its_own(tmp_path: Path) -> None:
         kept, worker = Connections(), Listening(tmp_path)
         address = UnixAddress(str(tmp_path / "w.sock"))
         await worker.server.listen(address)
-        assert await kept.ask(address, GetLoads(()), 9) == Loads(())
+        assert await kept.ask(address, GetRecentInput("m"), 9) == RecentInput()
         assert not kept._free
         worker.server.close()
 
@@ -145,7 +154,7 @@ def test_a_worker_that_has_not_accepted_all_who_dial_yet_is_waited_for(tmp_path:
         framer = Framer()
         while data := await reader.read(1000):
             for _ in framer.feed(data):
-                writer.write(encode(Loads(())))
+                writer.write(encode(RecentInput()))
         writer.close()
 
     async def main() -> None:
@@ -158,11 +167,11 @@ def test_a_worker_that_has_not_accepted_all_who_dial_yet_is_waited_for(tmp_path:
                     dialling.setblocking(False)
                     dialling.connect(str(path))
             with pytest.raises(TimeoutError):
-                await ask(UnixAddress(str(path)), GetLoads(()), 0.1)
-            asked = asyncio.create_task(ask(UnixAddress(str(path)), GetLoads(()), 60.0))
+                await ask(UnixAddress(str(path)), GetRecentInput("m"), 0.1)
+            asked = asyncio.create_task(ask(UnixAddress(str(path)), GetRecentInput("m"), 60.0))
             await turn_over()
             stack.close()
             async with await asyncio.start_unix_server(serve, sock=bound):
-                assert await asked == Loads(())
+                assert await asked == RecentInput()
 
     run_clean(main())

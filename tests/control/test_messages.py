@@ -12,21 +12,14 @@ from clipper.control.messages import (
     AnyReply,
     Applied,
     Apply,
-    BatchLimits,
     Command,
-    Demand,
     Drain,
     Draining,
     Framer,
-    GetBatchLimits,
-    GetLoads,
-    GetReadings,
     GetRecentInput,
     GetStatistics,
-    Loads,
     Observed,
     PolicyDescription,
-    Readings,
     RecentInput,
     Statistics,
     decode_command,
@@ -36,14 +29,11 @@ from clipper.control.messages import (
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, Snapshot, VersionSnapshot
 from clipper.control.statistics import (
     NO_MARK,
-    ApplicationReading,
     ApplicationStatistics,
     CacheStatistics,
     HistogramData,
-    ModelReading,
     ReplicaStatistics,
-    VersionLoad,
-    VersionReading,
+    TrialReading,
     VersionStatistics,
     WorkerStatistics,
 )
@@ -54,9 +44,6 @@ from clipper.types import ModelId
 
 R = TypeVar("R")
 
-READING = ApplicationReading(
-    "digits", 9, 4, 1, {"timeout": 1}, {}, (0, 4), {"svm": ModelReading(4, 1, 2, 0.5)}, (0, 2), 1.5, 3, 2, 0.75
-)
 SNAPSHOT = Snapshot(
     generation=7,
     applications=(
@@ -84,19 +71,31 @@ SNAPSHOT = Snapshot(
     ),
 )
 HISTOGRAM = HistogramData((0, 2**40), 0.25)
+ONE = (1.0, 0.0, 0.5)
 WORKER = WorkerStatistics(
     index=1,
     pid=2**22,
     generation=7,
     connections=3,
     requests_refused={"not_found": 4},
-    applications=(ApplicationStatistics("digits", 9, {"timeout": 1}, {"no_replica": 2}, 3, HISTOGRAM),),
-    versions=(VersionStatistics("digits", "2", *range(9), HISTOGRAM, HISTOGRAM, HISTOGRAM),),
+    applications=(
+        ApplicationStatistics("digits", 9, {"timeout": 1}, {"no_replica": 2}, 3, HISTOGRAM, mark=2**60),
+        ApplicationStatistics(
+            "other", 0, {}, {}, 0, HISTOGRAM, explanations={"timeout": "é"}, trials=(TrialReading(1, 2, ONE, ONE, ""),)
+        ),
+    ),
+    versions=(
+        VersionStatistics("digits", "2", *range(9), HISTOGRAM, HISTOGRAM, HISTOGRAM),
+        VersionStatistics(
+            "digits", "1", *range(9), HISTOGRAM, HISTOGRAM, HISTOGRAM, 9, 0.02, {"r": 64}, {"r": 400.0}, "boom", 2**60
+        ),
+    ),
     replicas=(
         ReplicaStatistics("digits:2#0.g1", "digits", "2", "linked", 16, 2, 1000, None),
         ReplicaStatistics("digits:2#1.g9", "digits", "2", "lost", 0, 0, 0, "connection closed"),
     ),
     cache=CacheStatistics(1, 400, 1024, 5),
+    demanded=(ModelId("asleep", "1"),),
 )
 
 
@@ -112,9 +111,7 @@ def bodies(stream: bytes, cuts: list[int]) -> list[bytes]:
         Apply(SNAPSHOT),
         Apply(Snapshot()),
         GetStatistics(),
-        GetLoads((ModelId("digits", "2"),)),
-        GetBatchLimits((ModelId("digits", "2"),)),
-        GetReadings({"digits": NO_MARK, "other": 7}, (("digits", "2", 9),)),
+        GetStatistics(("digits", "other"), (ModelId("digits", "2"),), ((NO_MARK, 7), (9,))),
         Drain(),
         GetRecentInput("m"),
     ],
@@ -128,12 +125,6 @@ def test_commands_survive_the_way(command: AnyCommand) -> None:
     [
         (Apply(SNAPSHOT), Applied(7, {"digits:2#1.g9": "refused"}, ("digits:1#0.g1",))),
         (GetStatistics(), Statistics(WORKER)),
-        (
-            GetReadings({}, ()),
-            Readings((READING,), (VersionReading("digits", "2", 9, 4, 7, 0.5, 4, 0.25, 1, 0, 2, 8),)),
-        ),
-        (GetLoads(()), Loads((VersionLoad("digits", "2", 9, 1, 3, 0.25, 2, 0.5, 0.02, {"digits:2#0.g1": 400.0}),))),
-        (GetBatchLimits((ModelId("digits", "2"),)), BatchLimits({"digits:2#0.g1": 64})),
         (Drain(), Draining()),
         (GetRecentInput("m"), RecentInput("float64[1]", bytes(8))),
         (GetRecentInput("m"), RecentInput()),
@@ -177,7 +168,6 @@ def test_what_is_not_the_reply_to_a_command_is_a_violation(other: Drain | Statis
 def test_each_command_names_its_reply() -> None:
     """An entry in one union and not in the other would be refused by whoever gets it."""
     assert [command.reply_type() for command in get_args(AnyCommand)] == [
-        Applied, Applied, Statistics, Loads, BatchLimits, Demand, Readings, Draining, Observed, PolicyDescription,
-        RecentInput,
+        Applied, Applied, Statistics, Draining, Observed, PolicyDescription, RecentInput,
     ]  # fmt: skip
     assert {command.reply_type() for command in get_args(AnyCommand)} == set(get_args(AnyReply))

@@ -24,10 +24,10 @@ from clipper.control.messages import (
     CommandRefused,
     Drain,
     Draining,
-    GetLoads,
-    Loads,
+    GetRecentInput,
     Observe,
     Observed,
+    RecentInput,
     encode,
 )
 from clipper.control.server import MAX_CONNECTIONS, MAX_HANDSHAKES, SILENCE_S, ControlServer
@@ -120,7 +120,7 @@ def test_a_certificate_that_is_not_valid_now_is_refused_with_its_name(
     async def main() -> None:
         async with listening(tmp_path) as worker:
             with pytest.raises((OSError, ProtocolViolation)):
-                await worker.ask(GetLoads(()), context)
+                await worker.ask(GetRecentInput("m"), context)
             assert worker.took == []
 
     run(main())
@@ -145,11 +145,11 @@ def test_who_shows_nothing_or_what_another_authority_signed_is_not_heard(
     async def main() -> None:
         async with listening(tmp_path) as worker:
             reader, writer = await dial(worker, plain(shows=shows))
-            writer.write(encode(GetLoads(())))
+            writer.write(encode(GetRecentInput("m")))
             assert await is_ended(reader)
             writer.transport.abort()
-            assert await worker.ask(GetLoads(()), SUPERVISOR) == Loads(())
-            assert worker.took == [GetLoads(())]
+            assert await worker.ask(GetRecentInput("m"), SUPERVISOR) == RecentInput()
+            assert worker.took == [GetRecentInput("m")]
 
     run(main())
     assert "TLS handshakes have failed" in caplog.text
@@ -160,11 +160,11 @@ def test_who_dials_trusts_the_worker_of_that_name_alone(tmp_path: Path) -> None:
     async def main() -> None:
         async with listening(tmp_path) as worker:
             with pytest.raises(ProtocolViolation, match="expected the certificate of worker/8, got that of worker/7"):
-                await worker.ask(GetLoads(()), SUPERVISOR, OTHER)
+                await worker.ask(GetRecentInput("m"), SUPERVISOR, OTHER)
             with pytest.raises(ssl.SSLError):
-                await worker.ask(GetLoads(()), contexts(LEADS, of=1).dialling)
+                await worker.ask(GetRecentInput("m"), contexts(LEADS, of=1).dialling)
             with pytest.raises(PermissionError, match="asks for a certificate"):
-                await ask(worker.address, GetLoads(()), 9)
+                await ask(worker.address, GetRecentInput("m"), 9)
             assert worker.took == []
 
     run(main())
@@ -173,7 +173,7 @@ def test_who_dials_trusts_the_worker_of_that_name_alone(tmp_path: Path) -> None:
 def test_a_worker_cannot_stop_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with listening(tmp_path) as worker:
-            for command in (Drain(9), Apply(Snapshot(9 << EPOCH_BITS)), GetLoads(())):
+            for command in (Drain(9), Apply(Snapshot(9 << EPOCH_BITS)), GetRecentInput("m")):
                 with pytest.raises(CommandRefused, match=f"worker/8 may not send {type(command).__name__}"):
                     await worker.ask(command, WORKER)
             assert worker.took == []
@@ -190,8 +190,8 @@ def test_a_supervisor_that_was_replaced_changes_nothing(tmp_path: Path) -> None:
             for command in (Drain(2), Apply(Snapshot(2 << EPOCH_BITS)), Drain(3), Drain(), Apply(SNAPSHOT)):
                 with pytest.raises(CommandRefused, match="supervisor/2"):
                     await worker.ask(command, before)
-            assert await worker.ask(GetLoads(()), before) == Loads(())
-            assert worker.took == [Apply(SNAPSHOT), GetLoads(())]
+            assert await worker.ask(GetRecentInput("m"), before) == RecentInput()
+            assert worker.took == [Apply(SNAPSHOT), GetRecentInput("m")]
 
     run(main())
 
@@ -202,7 +202,7 @@ def test_strangers_who_say_nothing_keep_nobody_out(tmp_path: Path) -> None:
             strangers = [await dial(worker, None) for _ in range(2 * MAX_HANDSHAKES)]
             for _, writer in strangers[::2]:
                 writer.write(b"\x16\x03\x01\x02\x00\x01\x00")  # the beginning of a handshake
-            assert await worker.ask(GetLoads(()), SUPERVISOR) == Loads(())
+            assert await worker.ask(GetRecentInput("m"), SUPERVISOR) == RecentInput()
             assert worker.server._connections <= MAX_HANDSHAKES + 1
             for _, writer in strangers:
                 writer.transport.abort()
@@ -224,11 +224,11 @@ def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 await reader.read(1)
                 held.append(writer)
             with pytest.raises((OSError, ProtocolViolation)):
-                await worker.ask(GetLoads(()), SUPERVISOR)
+                await worker.ask(GetRecentInput("m"), SUPERVISOR)
             for writer in held:
                 writer.transport.abort()
             await until_async(lambda: worker.server._connections == 0)
-            assert await worker.ask(GetLoads(()), SUPERVISOR) == Loads(())
+            assert await worker.ask(GetRecentInput("m"), SUPERVISOR) == RecentInput()
 
     run(main())
 
@@ -265,7 +265,7 @@ def test_one_that_says_no_more_is_closed(sent: bytes, tmp_path: Path) -> None:
         assert isinstance(loop, ShiftedLoop)
         async with listening(tmp_path) as worker:
             reader, writer = await dial(worker, SUPERVISOR)
-            writer.write(encode(GetLoads(())) + sent)
+            writer.write(encode(GetRecentInput("m")) + sent)
             assert await reader.read(1)
             loop.advance(SILENCE_S + 1)
             assert await is_ended(reader)
@@ -283,7 +283,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path, monkey
 
             async def is_renewed() -> bool:
                 try:
-                    await worker.ask(GetLoads(()), SUPERVISOR, PeerName("worker", 70))
+                    await worker.ask(GetRecentInput("m"), SUPERVISOR, PeerName("worker", 70))
                 except ProtocolViolation:
                     return False
                 return True
@@ -306,10 +306,10 @@ def test_over_tcp_nobody_listens_without_a_certificate() -> None:
 def test_a_host_that_cannot_be_is_an_error_of_the_network(host: str) -> None:
     async def main() -> None:
         with pytest.raises(OSError):
-            await ask(TcpAddress(host, 1), GetLoads(()), 9, secured=None)
+            await ask(TcpAddress(host, 1), GetRecentInput("m"), 9, secured=None)
 
         with pytest.raises(OSError):
-            await ask(TcpAddress(host, 1), GetLoads(()), 9, secured=Secured(SUPERVISOR, LISTENS))
+            await ask(TcpAddress(host, 1), GetRecentInput("m"), 9, secured=Secured(SUPERVISOR, LISTENS))
 
     run(main())
 

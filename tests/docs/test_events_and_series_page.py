@@ -9,9 +9,11 @@ import pytest
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
-    ApplicationReading,
-    ModelReading,
-    VersionReading,
+    ApplicationStatistics,
+    HistogramData,
+    ModelSelectionStatistics,
+    SelectionStatistics,
+    VersionStatistics,
 )
 from clipper.events.log import BURST, MAX_EVENTS, MAX_MESSAGE, WINDOW_S
 from clipper.management.events import DEFAULT_EVENTS, Kind
@@ -34,28 +36,18 @@ def test_every_kind_of_event_has_its_row() -> None:
 
 
 def test_every_series_has_its_row() -> None:
-    counted = ApplicationReading(
-        "app",
-        1,
-        1,
-        1,
-        {"timeout": 1},
-        {"failed": 1},
-        (1,) * (len(LATENCY_BOUNDS_S) + 1),
-        {"m": ModelReading(1, 0, 1, 0.5)},
-        (1,) * (len(CONFIDENCE_BOUNDS) + 1),
-        1.0,
-        1,
-        1,
-        0.5,
-    )
+    confidence = HistogramData((1,) * (len(CONFIDENCE_BOUNDS) + 1), 1.0)
+    models = {"m": ModelSelectionStatistics(1, 0, 1, 0.5)}
+    selection = SelectionStatistics(models, confidence, {"joined": 1}, 1, 0.5, 0, 0, None)
+    latency = HistogramData((1,) * (len(LATENCY_BOUNDS_S) + 1), 1.0)
+    counted = ApplicationStatistics("app", 1, {"timeout": 1}, {"failed": 1}, 1, latency, selection)
     ends = {"timeout": "REASON", "failed": "REASON", "m": "MODEL"}
     found = {"slo_ms"}
     for name in application_values(counted, 2.0, 1.0):
         series, _, end = name.partition(".")
         found.add(name if not end else f"{series}.{ends.get(end, 'BOUND')}")
     assert first_cells("| series of an application | |") == found >= set(OF_APPLICATIONS)
-    of_version = version_values(VersionReading("m", "1", 1, 1, 1, 1.0, 1, 1.0, 1, 1, 1, 1), 2.0, 1)
+    of_version = version_values(VersionStatistics("m", "1", *(1,) * 9, latency, latency, latency), 2.0, 1)
     assert first_cells("| series of a model | |") == {*of_version, "replicas_ready", "replicas_wanted"}
     assert set(OF_MODELS) <= {*of_version, "replicas_ready", "replicas_wanted"}
     for names in OF_OVERVIEW.values():

@@ -14,7 +14,7 @@ from clipper.control.statistics import (
     StandingStatistics,
     VersionStatistics,
 )
-from clipper.metrics.sums import counted, has_fallen, negative, total
+from clipper.metrics.sums import counted, has_fallen, increase, negative, total
 
 COUNTS = st.integers(0, 2**53)
 
@@ -113,6 +113,51 @@ def test_what_cannot_be_summed() -> None:
     ended = counted(found)
     assert ended.selection is not None and (ended.test, ended.selection.contexts) == (None, 0)
     assert (ended.selection.models["m"].cost, ended.selection.models["m"].selected) == (None, 3)
+
+
+@given(ANY, ANY)
+def test_no_count_of_an_increase_is_below_0(before: Any, now: Any) -> None:
+    if type(before) is type(now):
+        found = increase(before, now)
+        assert smallest(found) >= 0
+        assert increase(None, now) is now and numbers(counted(increase(now, now))) == 0
+
+
+@given(st.lists(VERSIONS, min_size=2, max_size=2) | st.lists(APPLICATIONS, min_size=2, max_size=2))
+def test_what_was_counted_on_top_is_the_increase(parts: list[Any]) -> None:
+    before, more = parts
+    assert numbers(counted(increase(before, total([before, more])))) == numbers(counted(more))
+
+
+def smallest(one: object) -> int:
+    """The smallest integer in it, or 0."""
+    if isinstance(one, msgspec.Struct):
+        return smallest(list(msgspec.structs.astuple(one)))
+    if isinstance(one, dict):
+        return smallest(list(one.values()))
+    if isinstance(one, list | tuple):
+        return min(map(smallest, one), default=0)
+    return one if isinstance(one, int) else 0
+
+
+def test_an_application_that_was_made_anew_counts_from_0() -> None:
+    before = ApplicationStatistics("app", 10, {"timeout": 3}, {}, 0, HistogramData((10,), 0.0))
+    # More queries than before, and yet another: a reason has disappeared.
+    now = ApplicationStatistics("app", 11, {}, {}, 0, HistogramData((11,), 0.0))
+    assert increase(before, now) == now
+
+
+def test_what_is_so_at_present_is_that_of_now_and_over_workers_has_rules_of_its_own() -> None:
+    data = HistogramData((1,), 1.0)
+    first = VersionStatistics("m", "1", *(1,) * 9, data, data, data, 5, 0.2, {"a": 8, "b": 2}, {"a": 40.0}, "", 7)
+    second = msgspec.structs.replace(
+        first, slo_s=0.1, batch_limits={"a": 4, "c": 1}, rows_per_s={"a": 50.0}, last_error="boom"
+    )
+    now = increase(first, second)
+    assert (now.slo_s, now.batch_limits, now.last_error, now.mark) == (0.1, {"a": 4, "c": 1}, "boom", 7)
+    both = total([first, second])
+    assert (both.slo_s, both.batch_limits, both.rows_per_s) == (0.1, {"a": 4, "b": 2, "c": 1}, {"a": 50.0})
+    assert (both.arrivals, both.last_error) == (10, "boom")
 
 
 class Odd(msgspec.Struct, frozen=True):

@@ -3,9 +3,10 @@
 import pytest
 from readings import reading, version_reading
 
-from clipper.control.statistics import ApplicationReading, VersionReading
+from clipper.control.statistics import ApplicationStatistics, VersionStatistics
 from clipper.series.health import BEGINS_COUNT, BEGINS_SHARE, ENDS_SHARE, Health, Share, is_on
 from clipper.series.recent import Recent
+from clipper.types import ModelId
 
 FAILED = {"model_error": 10}
 SAID = {"model_error": "ValueError:\n  boom", "timeout": "m:1 did not answer within the SLO"}
@@ -36,7 +37,9 @@ def test_when_a_trouble_is_there(was_on: bool, minute: Share, soon: Share, expec
     assert is_on(was_on, minute, soon) == expected
 
 
-def problems(*steps: ApplicationReading, versions: dict[tuple[str, str], VersionReading] | None = None) -> list[str]:
+def problems(
+    *steps: ApplicationStatistics, versions: dict[ModelId, VersionStatistics] | None = None
+) -> list[str]:
     recent, health = Recent(0.0), Health()
     for step, counted in enumerate(steps, 1):
         recent.add(2.0 * step, {"app": counted}, versions or {})
@@ -77,7 +80,10 @@ def test_late_answers_are_told_apart_from_time_outs() -> None:
 
 def test_a_version_that_fails_is_told_also_where_other_models_answer() -> None:
     """An ensemble goes on without it, and a shadow's failures are nobody's errors."""
-    failing = {("b", "2"): version_reading(5, 5, "KeyError: 'age'"), ("c", "1"): version_reading(100, 2, "once")}
+    failing = {
+        ModelId("b", "2"): version_reading(5, 5, "KeyError: 'age'"),
+        ModelId("c", "1"): version_reading(100, 2, "once"),
+    }
     assert problems(reading(10), versions=failing) == [
         "model b:2 failed on 5 of 10 inputs in the last minute; its last error: KeyError: 'age'"
     ]
@@ -86,7 +92,7 @@ def test_a_version_that_fails_is_told_also_where_other_models_answer() -> None:
 def test_those_of_applications_come_first_in_the_order_of_their_names() -> None:
     recent, health = Recent(0.0), Health()
     bad = reading(10, errors=FAILED)
-    recent.add(2.0, {"b": bad, "a": bad}, {("a", "1"): version_reading(0, 10, "boom")})
+    recent.add(2.0, {"b": bad, "a": bad}, {ModelId("a", "1"): version_reading(0, 10, "boom")})
     health.look(recent)
     assert [one.partition(":")[0].partition(" in ")[0] for one in health.problems()][:2] == [
         "application 'a'",
@@ -125,4 +131,6 @@ def test_a_version_that_is_asked_and_never_sent_anything_is_told(
     """Not one without a replica, of which another line tells."""
     found = version_reading(0, 0, sent=sent, given_up=given_up, batch_limit=batch_limit)
     told = f"model m:1 was asked for {given_up} inputs in the last minute and sent none"
-    assert [line.startswith(told) for line in problems(reading(0), versions={("m", "1"): found})] == ([True] * is_told)
+    assert [line.startswith(told) for line in problems(reading(0), versions={ModelId("m", "1"): found})] == (
+        [True] * is_told
+    )

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from readings import reading, version_reading
 
 from clipper.series.recent import RECENT_S, Answers, Recent, Rows, answers_of, sum_of_answers, sum_of_rows
+from clipper.types import ModelId
 
 
 def test_a_step_has_the_explanations_of_what_was_counted_in_it() -> None:
@@ -47,11 +48,11 @@ def test_the_latest_explanations_are_told() -> None:
 
 def test_steps_leave_after_a_minute_and_what_has_none_is_forgotten() -> None:
     recent = Recent(0.0)
-    recent.add(1.0, {"app": reading(5)}, {("m", "1"): version_reading(4, 1, "boom")})
+    recent.add(1.0, {"app": reading(5)}, {ModelId("m", "1"): version_reading(4, 1, "boom")})
     recent.add(31.0, {"app": reading(7)}, {})
     assert recent.answers("app").queries == 12 and recent.answers("other") == Answers()
     assert recent.applications.since("app", 1.0).queries == 7
-    assert recent.versions.since(("m", "1"), 0.0) == Rows(4, 1, "boom")
+    assert recent.versions.since(ModelId("m", "1"), 0.0) == Rows(4, 1, "boom")
     recent.add(1.0 + RECENT_S, {}, {})
     assert recent.answers("app").queries == 7 and list(recent.versions) == []
     recent.add(31.0 + RECENT_S, {}, {})

@@ -4,11 +4,12 @@ import math
 from dataclasses import replace
 from random import Random
 
-import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from readings import answer, histogram, reading, version_reading
 
-from clipper.control.statistics import NO_MARK, ApplicationReading, ModelReading, VersionReading
+from clipper.control.messages import GetStatistics
+from clipper.control.statistics import NO_MARK, ModelSelectionStatistics, WorkerStatistics
 from clipper.series.ring import Subject
 from clipper.series.sampler import (
     MAX_FOLLOWED,
@@ -16,7 +17,6 @@ from clipper.series.sampler import (
     MAX_MISSED,
     PER_STEP,
     STEP_S,
-    Answer,
     ApplicationFacts,
     Facts,
     ModelFacts,
@@ -24,6 +24,7 @@ from clipper.series.sampler import (
     Sampler,
 )
 from clipper.series.values import OF_OVERVIEW, Replicas
+from clipper.types import ModelId
 
 APP, MODEL, WORKER = Subject("application", "app"), Subject("model", "m"), Subject("worker", "0")
 NAN = math.nan
@@ -39,14 +40,23 @@ def facts(*workers: int, **changes: object) -> Facts:
     return replace(found, **changes)  # type: ignore[arg-type]
 
 
-def said(queries: int = 0, rows: int = 0, version: str = "2", limit: int = 8, loss: float = 0.0) -> Answer:
-    latency = (0, 0, 0, queries, 0)
+def said(
+    queries: int = 0, rows: int = 0, version: str = "2", limit: int = 8, loss: float = 0.0, name: str = "app"
+) -> WorkerStatistics:
     scored = queries if loss else 0
-    models = {"m": ModelReading(queries, 0, scored, scored * loss)}
-    app = ApplicationReading(
-        "app", queries, queries, 0, {}, {}, latency, models, (0,), 0.0, scored, scored, scored * loss * 2
+    app = reading(
+        queries,
+        name=name,
+        latency=(0, 0, 0, queries, 0),
+        models={"m": ModelSelectionStatistics(queries, 0, scored, scored * loss)},
+        feedback=scored,
+        answers_scored=scored,
+        answer_loss=scored * loss * 2,
+        mark=queries,
     )
-    return Answer((app,), (VersionReading("m", version, rows, rows, 2 * rows, 0.0, rows, 0.0, 0, 0, 0, limit),))
+    batches = histogram(rows)
+    one = version_reading(version=version, sent=2 * rows, waits=batches, times=batches, batch_limit=limit, mark=rows)
+    return answer([app], [one])
 
 
 def test_an_overview_has_room_for_all_that_is_followed() -> None:
@@ -59,14 +69,10 @@ def test_an_overview_has_room_for_all_that_is_followed() -> None:
     assert MAX_FOLLOWED * sum(len(OF_OVERVIEW[kind]) for kind in ("application", "model")) < MAX_LATEST_SERIES
 
 
-def replace_name(reading: ApplicationReading, name: str) -> ApplicationReading:
-    return msgspec.structs.replace(reading, name=name)
+NOTHING = answer()
 
 
-NOTHING = Answer((), ())
-
-
-def run(sampler: Sampler, *steps: dict[int, Answer], first: int = 0, of: Facts | None = None) -> None:
+def run(sampler: Sampler, *steps: dict[int, WorkerStatistics], first: int = 0, of: Facts | None = None) -> None:
     for step, answers in enumerate(steps, first):
         sampler.take(step * STEP_S + 0.01, of or facts(*answers), answers)
 
@@ -113,13 +119,13 @@ def test_of_a_worker_that_was_started_meanwhile_all_is_counted() -> None:
 def test_of_what_a_worker_did_not_have_when_it_was_asked_all_is_counted() -> None:
     """A version is asked nothing before an application links it, and then its first queries may fail."""
     sampler = Sampler(0.0)
-    failed = VersionReading("m", "2", 6, 6, 6, 0.0, 6, 0.0, 0, 0, 0, 8, 0, 6, "boom")
-    run(sampler, {7: NOTHING, 8: NOTHING}, {7: Answer((), (failed,)), 8: NOTHING})
-    assert sampler.recent.rows(("m", "2")).failed == 6
+    failed = version_reading(0, 6, "boom", version="2")
+    run(sampler, {7: NOTHING, 8: NOTHING}, {7: answer([], [failed]), 8: NOTHING})
+    assert sampler.recent.rows(ModelId("m", "2")).failed == 6
     # What nobody was asked for may have been counted at any time.
     sampler = Sampler(0.0)
-    run(sampler, {7: Answer((), (failed,))}, {7: NOTHING})
-    assert sampler.recent.rows(("m", "2")).failed == 0
+    run(sampler, {7: answer([], [failed])}, {7: NOTHING})
+    assert sampler.recent.rows(ModelId("m", "2")).failed == 0
 
 
 def test_the_last_minute_goes_on_without_answers_of_workers() -> None:
@@ -133,21 +139,22 @@ def test_the_last_minute_goes_on_without_answers_of_workers() -> None:
 
 def test_what_is_asked_for_are_the_marks_of_the_last_readings() -> None:
     sampler = Sampler(0.0)
-    assert sampler.marks(7, facts()) == ({"app": NO_MARK}, (("m", "2", NO_MARK),))
+    asked = ("app",), (ModelId("m", "2"),)
+    assert sampler.question(7, facts()) == GetStatistics(*asked, ((NO_MARK,), (NO_MARK,)))
     run(sampler, {7: said(5, rows=3)})
-    assert sampler.marks(7, facts()) == ({"app": 5}, (("m", "2", 3),))
-    assert sampler.marks(8, facts()) == ({"app": NO_MARK}, (("m", "2", NO_MARK),))
+    assert sampler.question(7, facts()) == GetStatistics(*asked, ((5,), (3,)))
+    assert sampler.question(8, facts()) == GetStatistics(*asked, ((NO_MARK,), (NO_MARK,)))
 
 
 def test_a_worker_with_nothing_new_to_say_is_asked_as_before() -> None:
     sampler = Sampler(0.0)
     run(sampler, {7: said(5)})
-    first = sampler.marks(7, facts())
+    first = sampler.question(7, facts())
     run(sampler, {7: NOTHING}, first=1)
     # The very same, however often the facts are made anew: nothing is put together for it.
-    assert sampler.marks(7, facts()) is first
+    assert sampler.question(7, facts()) is first
     run(sampler, {7: said(6)}, first=2)
-    assert sampler.marks(7, facts())[0] == {"app": 6} and first[0] == {"app": 5}
+    assert (sampler.question(7, facts()).marks, first.marks) == (((6,), (0,)), ((5,), (0,)))
 
 
 def test_what_is_kept_of_a_question_is_what_would_be_asked_anew() -> None:
@@ -163,17 +170,15 @@ def test_what_is_kept_of_a_question_is_what_would_be_asked_anew() -> None:
         )
         for _ in range(random.randrange(3)):
             answers = {
-                instance: Answer(
-                    tuple(replace_name(said(step).applications[0], name) for name in names if random.random() < 0.3),
-                    tuple(
-                        said(rows=step, version=version).versions[0] for version in versions if random.random() < 0.3
-                    ),
+                instance: answer(
+                    [said(step, name=name).applications[0] for name in names if random.random() < 0.3],
+                    [said(rows=step, version=one).versions[0] for one in versions if random.random() < 0.3],
                 )
                 for instance in random.sample([7, 8], random.randrange(3))
             }
-            kept = [sampler.marks(instance, now) for instance in (7, 8)]
-            sampler._facts, sampler._asked = None, ((), (("never", "asked"),))
-            assert kept == [sampler.marks(instance, now) for instance in (7, 8)]
+            kept = [sampler.question(instance, now) for instance in (7, 8)]
+            sampler._facts, sampler._asked = None, ((), (ModelId("never", "asked"),))
+            assert kept == [sampler.question(instance, now) for instance in (7, 8)]
             sampler.take(step * STEP_S + 0.01, now, answers)
             sampler.forget_former({name: f"{name}#{random.choice('12')}" for name in names})
 
@@ -245,7 +250,7 @@ def test_an_application_that_was_made_again_begins_anew() -> None:
     assert values(sampler, "regret") == [None] * 3
     sampler.take(3 * STEP_S, facts(applications=(), models=()), {7: NOTHING})
     assert sampler.ring.names(APP) == sampler.ring.names(MODEL) == ()
-    assert sampler.marks(7, facts())[0] == {"app": NO_MARK}
+    assert sampler.question(7, facts()).marks == ((NO_MARK,), (NO_MARK,))
 
 
 def test_before_the_next_sample_nothing_of_an_earlier_application_is_seen() -> None:
@@ -273,8 +278,8 @@ def test_a_model_with_two_versions_has_the_series_of_each() -> None:
     sampler = Sampler(0.0)
     two = facts(models=(ModelFacts("m", "2", {"1": Replicas(1, 1), "2": Replicas(2, 3)}),))
     for step in range(2):
-        answer = Answer((), said(rows=5 * step, limit=4).versions + said(rows=step, version="1", limit=2).versions)
-        sampler.take(step * STEP_S, two, {7: answer})
+        found = answer((), said(rows=5 * step, limit=4).versions + said(rows=step, version="1", limit=2).versions)
+        sampler.take(step * STEP_S, two, {7: found})
     assert values(sampler, "rate", MODEL) == [None, 6.0]
     assert values(sampler, "rate.1", MODEL) == [None, 1.0]
     assert values(sampler, "rate.2", MODEL) == [None, 5.0]
@@ -282,7 +287,7 @@ def test_a_model_with_two_versions_has_the_series_of_each() -> None:
     assert values(sampler, "batch_limit.1", MODEL) == [None, 2.0]
     assert values(sampler, "replicas_ready", MODEL) == [3.0, 3.0]
     assert values(sampler, "replicas_wanted.2", MODEL) == [None, 3.0]
-    sampler.take(2 * STEP_S, two, {7: Answer((), said(rows=20, limit=4).versions)})
+    sampler.take(2 * STEP_S, two, {7: answer((), said(rows=20, limit=4).versions)})
     assert values(sampler, "rate", MODEL)[-1] == 15.0
     assert values(sampler, "rate.2", MODEL)[-1] is None  # as no version but the current one is asked
     assert values(sampler, "batch_size", MODEL)[1] == 2.0
@@ -292,6 +297,8 @@ def test_the_batch_limit_is_the_smallest_over_the_workers_and_stays() -> None:
     sampler = Sampler(0.0)
     run(sampler, {7: said(limit=8), 8: said(limit=5)}, {7: NOTHING, 8: NOTHING}, {7: NOTHING, 8: said(rows=1, limit=0)})
     assert values(sampler, "batch_limit", MODEL) == [None, 5.0, 8.0]
+    run(sampler, {7: said(limit=8), 8: said(limit=5)}, first=3)
+    assert sampler.batch_limits(ModelId("m", "2")) == {"m#1": 5} and sampler.batch_limits(ModelId("m", "9")) == {}
 
 
 def test_a_workers_processor_time_and_memory() -> None:
@@ -312,9 +319,10 @@ def test_beyond_the_bound_applications_and_models_are_left_out() -> None:
     sampler.take(0.0, many, {7: NOTHING})
     asked: set[str] = set()
     for step in range(1, 9):
-        applications, versions = sampler.marks(7, many)
-        assert len(applications) <= PER_STEP and versions == ()
-        asked |= applications.keys()
+        question = sampler.question(7, many)
+        assert question.applications is not None and len(question.applications) <= PER_STEP
+        assert question.versions == ()
+        asked |= {*question.applications}
         sampler.take(step * STEP_S, many, {7: NOTHING})
     assert asked == {one.name for one in many.applications[:MAX_FOLLOWED]}
     assert len(sampler.ring.left_out) == 3
@@ -325,10 +333,10 @@ def test_those_that_take_turns_have_values_of_all_steps_between() -> None:
     sampler, count = Sampler(0.0), PER_STEP + 1
     two_turns = facts(applications=tuple(ApplicationFacts(f"app{number}", "", 20.0) for number in range(count)))
     for step in range(5):
-        asked, _ = sampler.marks(7, two_turns)
+        asked = sampler.question(7, two_turns).applications or ()
         assert set(asked) == {f"app{number}" for number in range(step % 2, count, 2)}
-        answer = Answer(tuple(replace_name(said(20 * step).applications[0], name) for name in asked), ())
-        sampler.take(step * STEP_S, two_turns, {7: answer})
+        found = answer([said(20 * step, name=name).applications[0] for name in asked])
+        sampler.take(step * STEP_S, two_turns, {7: found})
     assert values(sampler, "rate", Subject("application", "app0")) == [None, 10.0, 10.0, 10.0, 10.0]
     assert values(sampler, "rate", Subject("application", "app1")) == [None, None, 10.0, 10.0, None]
 

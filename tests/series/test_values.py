@@ -1,18 +1,15 @@
 """The values of one step."""
 
 import pytest
-from msgspec.structs import replace
+from readings import histogram, reading, version_reading
 
 from clipper.control.statistics import (
-    CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
-    ApplicationReading,
-    ModelReading,
-    VersionReading,
+    HistogramData,
+    ModelSelectionStatistics,
+    SelectionStatistics,
 )
 from clipper.series.values import OF_MODELS, Losses, application_values, version_values
-
-NO_CONFIDENCE = (0,) * (len(CONFIDENCE_BOUNDS) + 1)
 
 
 def latency(**counts: int) -> tuple[int, ...]:
@@ -23,50 +20,39 @@ def latency(**counts: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def counted(**changes: object) -> ApplicationReading:
-    values: dict[str, object] = {
-        "name": "app",
-        "mark": 1,
-        "queries": 0,
-        "slo_misses": 0,
-        "defaults": {},
-        "errors": {},
-        "latency": latency(),
-        "models": {},
-        "confidence": NO_CONFIDENCE,
-        "confidence_sum": 0.0,
-        "feedback": 0,
-        "answers_scored": 0,
-        "answer_loss": 0.0,
-    }
-    return ApplicationReading(**(values | changes))  # type: ignore[arg-type]
+def of_models(**counts: tuple[int, int, int, float]) -> dict[str, ModelSelectionStatistics]:
+    return {name: ModelSelectionStatistics(*each) for name, each in counts.items()}
+
+
+def lost(models: dict[str, ModelSelectionStatistics], **changes: float) -> SelectionStatistics:
+    selection = reading(0, models=models, **changes).selection  # type: ignore[arg-type]
+    assert selection is not None
+    return selection
 
 
 def test_a_model_whose_queries_all_fail_answers_none() -> None:
     # Two of them were asked just now, and will fail in the next step.
-    of_model = {"m": ModelReading(12, 10, 0, 0.0)}
-    failed = counted(queries=12, errors={"model_error": 10}, latency=latency(ms10=10), models=of_model)
+    of_model = of_models(m=(12, 10, 0, 0.0))
+    failed = reading(12, errors={"model_error": 10}, latency=latency(ms10=10), models=of_model)
     assert application_values(failed, 2.0, None)["answer_share.m"] == 0.0
     # Queries that a worker refuses unread have no latency, and take nothing from those that were answered.
-    refused = counted(queries=40, errors={"overloaded": 30}, latency=latency(ms10=10))
-    refused = replace(refused, models={"m": ModelReading(10, 0, 0, 0.0)})
+    answered = of_models(m=(10, 0, 0, 0.0))
+    refused = reading(40, errors={"overloaded": 30}, latency=latency(ms10=10), models=answered)
     assert application_values(refused, 2.0, None)["answer_share.m"] == 1.0
     # A threshold of confidence asked for these defaults: the model had outputs.
-    unsure = counted(queries=10, defaults={"low_confidence": 10}, latency=latency(ms10=10))
-    unsure = replace(unsure, models={"m": ModelReading(10, 0, 0, 0.0)})
+    unsure = reading(10, defaults={"low_confidence": 10}, latency=latency(ms10=10), models=answered)
     assert application_values(unsure, 2.0, None)["answer_share.m"] == 1.0
 
 
 def test_an_application_that_answered() -> None:
-    one = counted(
-        queries=40,
-        slo_misses=2,
+    one = reading(
+        40,
+        late=2,
         defaults={"timeout": 4, "no_replica": 1},
         errors={"model_error": 5},
         latency=latency(ms10=25, ms20=25),
-        models={"a": ModelReading(40, 10, 20, 5.0), "b": ModelReading(10, 0, 0, 0.0), "s": ModelReading(0, 0, 4, 4.0)},
-        confidence=(0, 0, 0, 0, 2, 0, 0, 0, 0, 6, 0),
-        confidence_sum=6.0,
+        models=of_models(a=(40, 10, 20, 5.0), b=(10, 0, 0, 0.0), s=(0, 0, 4, 4.0)),
+        confidence=HistogramData((0, 0, 0, 0, 2, 0, 0, 0, 0, 6, 0), 6.0),
         feedback=22,
         answers_scored=20,
         answer_loss=8.0,
@@ -102,28 +88,28 @@ def test_an_application_that_answered() -> None:
 
 
 def test_what_has_no_value_is_left_out() -> None:
-    assert application_values(counted(queries=3), 1.5, None) == {"rate": 2.0, "feedback_rate": 0.0}
+    assert application_values(reading(3, latency=()), 1.5, None) == {"rate": 2.0, "feedback_rate": 0.0}
 
 
 def test_shares_stay_shares_if_query_and_answer_fall_in_different_steps() -> None:
-    models = {"a": ModelReading(9, 0, 0, 0.0), "b": ModelReading(0, 3, 0, 0.0)}
-    values = application_values(counted(latency=latency(ms10=2), models=models), 2.0, None)
+    models = of_models(a=(9, 0, 0, 0.0), b=(0, 3, 0, 0.0))
+    values = application_values(reading(0, latency=latency(ms10=2), models=models), 2.0, None)
     assert (values["answer_share.a"], values["answer_share.b"]) == (1.0, 0.0)
-    values = application_values(counted(latency=latency(ms10=2), models=models, defaults={"timeout": 3}), 2.0, None)
+    values = application_values(reading(0, latency=latency(ms10=2), models=models, defaults={"timeout": 3}), 2.0, None)
     assert (values["default_share"], values["default_share.timeout"]) == (1.0, 1.0)
 
 
 def test_regret_is_what_the_answers_lost_more_than_the_best_model() -> None:
     losses = Losses()
     assert losses.regret is None
-    losses.add(counted(models={"a": ModelReading(0, 0, 10, 1.0)}, answers_scored=10, answer_loss=6.0))
-    losses.add(counted(models={"a": ModelReading(0, 0, 10, 3.0), "b": ModelReading(0, 0, 4, 1.0)}))
+    losses.add(lost(of_models(a=(0, 0, 10, 1.0)), answers_scored=10, answer_loss=6.0))
+    losses.add(lost(of_models(a=(0, 0, 10, 3.0), b=(0, 0, 4, 1.0))))
     # The best loses 0.2 on average: 10 answers would have lost 2.
     assert losses.regret == pytest.approx(4.0)
 
 
 def test_a_version_at_work() -> None:
-    one = VersionReading("m", "1", 9, 4, 100, 0.02, 5, 0.1, 30, 10, 60, 32)
+    one = version_reading(sent=100, waits=histogram(4, 0.02), times=histogram(5, 0.1), cache=(30, 60, 10))
     assert version_values(one, 2.0, 32) == pytest.approx(
         {
             "rate": 50.0,
@@ -138,7 +124,7 @@ def test_a_version_at_work() -> None:
 
 def test_an_idle_version() -> None:
     assert version_values(None, 2.0, 0) == {"rate": 0.0}
-    assert version_values(VersionReading("m", "1", 9, 0, 0, 0.0, 0, 0.0, 0, 0, 0, 0), 2.0, 3) == {
+    assert version_values(version_reading(), 2.0, 3) == {
         "rate": 0.0,
         "batch_limit": 3,
     }

@@ -14,9 +14,7 @@ from clipper.control.messages import (
     ApplyDifference,
     Drain,
     Draining,
-    GetLoads,
     GetStatistics,
-    Loads,
     Statistics,
 )
 from clipper.control.server import ControlServer
@@ -66,13 +64,11 @@ class StubWorker:
             case ApplyDifference(difference, _, is_stopping):
                 self.is_stopping = is_stopping
                 return self._serve_by(difference.generation, False)
-            case GetLoads():
-                return Loads(())
             case Drain():
                 self.end("drained")
                 return Draining()
             case GetStatistics():
-                return Statistics(_statistics(self.start.config["index"], self.generation))
+                return Statistics(statistics(self.start.config["index"], self.generation))
         raise AssertionError(command)
 
     def end(self, how: str) -> None:
@@ -200,7 +196,7 @@ class StubHost:
     def close(self) -> None: ...
 
 
-def _statistics(index: int, generation: int) -> Any:
+def statistics(index: int, generation: int) -> Any:
     return WorkerStatistics(
         index=index,
         pid=1,

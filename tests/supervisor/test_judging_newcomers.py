@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from clipper.control.messages import GetReadings, Readings
+from clipper.control.messages import GetStatistics, Statistics
 from clipper.control.snapshot import NO_OUTCOME, Newcomer, RampOutcome
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
@@ -58,7 +58,7 @@ def judging(catalog: Catalog, folder: Path, test: Callable[[Ramps, SqliteStore],
     return woken
 
 
-async def no_workers(command: GetReadings) -> list[tuple[int, Readings]]:
+async def no_workers(command: GetStatistics) -> list[tuple[int, Statistics]]:
     return []
 
 

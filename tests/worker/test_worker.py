@@ -13,14 +13,9 @@ from hypothesis import strategies as st
 from clipper.control.messages import (
     MAX_MESSAGE_BYTES,
     Apply,
-    BatchLimits,
     Drain,
     Draining,
-    GetBatchLimits,
-    GetLoads,
-    GetReadings,
     GetStatistics,
-    Readings,
     decode_reply,
     encode,
 )
@@ -137,21 +132,26 @@ def test_a_snapshot_that_cannot_be_served_closes_the_channel_harmlessly(system: 
 def test_readings_are_of_what_has_changed(system: Serving) -> None:
     apply(system)
     client = ControlClient(system.worker.control_path)
-    nothing_known = GetReadings({"app": NO_MARK, "nobody": NO_MARK}, (("m", "1", NO_MARK), ("m", "9", NO_MARK)))
-    before = client.ask(nothing_known)
+    asked = ("app", "nobody"), (ModelId("m", "1"), ModelId("m", "9"))
+    before = client.ask(GetStatistics(*asked, ((NO_MARK, NO_MARK), (NO_MARK, NO_MARK)))).worker
     (app,), (one,) = before.applications, before.versions
-    assert (app.name, one.model, one.version) == ("app", "m", "1")
-    marks = GetReadings({"app": app.mark}, (("m", "1", one.mark),))
-    assert client.ask(marks) == Readings((), ())
+    assert (app.name, one.model, one.version, before.replicas) == ("app", "m", "1", ())
+    since = GetStatistics(*asked, ((app.mark,), (one.mark,)))
+    unchanged = client.ask(since).worker
+    assert (unchanged.applications, unchanged.versions) == ((), ())
     assert output(system) == 42
-    after = client.ask(marks)
+    after = client.ask(since).worker
     (now,), (answered,) = after.applications, after.versions
-    assert (now.queries - app.queries, sum(now.latency) - sum(app.latency)) == (1, 1)
-    assert now.models["m"].selected - (app.models["m"].selected if "m" in app.models else 0) == 1
-    assert (answered.rows - one.rows, answered.batches_answered - one.batches_answered) == (1, 1)
-    assert answered.service_s > one.service_s and answered.batch_limit >= 1
+    assert app.selection is not None and now.selection is not None
+    assert (now.queries - app.queries, now.latency_s.count - app.latency_s.count) == (1, 1)
+    known = app.selection.models.get("m")
+    assert now.selection.models["m"].selected - (known.selected if known else 0) == 1
+    assert answered.batch_size.sum - one.batch_size.sum == 1
+    assert answered.batch_latency_s.count - one.batch_latency_s.count == 1
+    assert answered.batch_latency_s.sum > one.batch_latency_s.sum
+    assert answered.batch_limits.keys() == {system.containers[0].address.id}
     counted = system.worker.application("app")
-    assert (now.queries, now.slo_misses, now.latency) == (counted.queries, counted.slo_misses, counted.latency_s.counts)
+    assert (now.queries, now.slo_misses, now.latency_s) == (counted.queries, counted.slo_misses, counted.latency_s)
     client.close()
 
 
@@ -159,7 +159,8 @@ def test_readings_of_many_let_queries_through(system: Serving) -> None:
     many = [application(f"app{number}") for number in range(120)]
     system.apply(many, [model(version(system.containers[0]))])
     client = ControlClient(system.worker.control_path)
-    assert len(client.ask(GetReadings({one.name: NO_MARK for one in many}, ())).applications) == len(many)
+    asked = GetStatistics(tuple(one.name for one in many), (), ((), ()))
+    assert len(client.ask(asked).worker.applications) == len(many)
     client.close()
     apply(system)
 
@@ -175,7 +176,8 @@ def test_each_batching_policy_serves_by_its_own_rule(system: Serving, policy: Ba
     system.apply([application("app", policy)], [model(version(container, batching=batching), name=policy)])
     with system.worker.connect() as client:
         assert [client.ask("/app/predict", {"input": [n]}).json["output"] for n in range(3)] == [0, 1, 2]
-    assert [*system.worker.control.ask(GetBatchLimits((ModelId(policy, "1"),))).replicas.values()] == [limit]
+    (found,) = system.worker.control.ask(GetStatistics((), (ModelId(policy, "1"),))).worker.versions
+    assert [*found.batch_limits.values()] == [limit]
     apply(system)
 
 
@@ -199,8 +201,6 @@ def test_counts_are_those_of_what_was_asked() -> None:
             assert client.ask("/nothing/predict", {"input": [1]}).status == 404
             assert client.ask("/app/predict", b"{").status == 400
             statistics = worker.statistics()
-            loads = worker.control.ask(GetLoads((ModelId("m", "1"), ModelId("m", "9"))))
-            limits = worker.control.ask(GetBatchLimits((ModelId("m", "1"), ModelId("m", "9"))))
         app, safe = statistics.applications
         assert (app.name, app.queries, app.defaults, app.errors) == ("app", 16, {}, {"model_error": 1})
         assert (safe.name, safe.queries, safe.defaults, safe.errors) == ("safe", 4, {"model_error": 1}, {})
@@ -211,14 +211,13 @@ def test_counts_are_those_of_what_was_asked() -> None:
         assert (found.outputs, found.model_errors, found.rejected, found.expired) == (13, 2, 0, 0)
         assert (found.cache_hits, found.cache_misses, found.cache_joins) == (5, 15, 0)
         assert found.batch_size.sum == 15
-        (load,) = loads.versions
-        assert (load.model, load.version, load.arrivals, load.late) == ("m", "1", 15, 0)
-        assert load.rows_per_s.keys() == {container.address.id}
+        assert (found.arrivals, found.slo_s) == (15, 20.0)
+        assert found.rows_per_s.keys() == {container.address.id}
+        assert found.batch_limits == {container.address.id: 4}
         (replica,) = statistics.replicas
         assert (replica.id, replica.state, replica.batch_limit) == (container.address.id, "linked", 4)
         assert (replica.in_flight, replica.last_error) == (0, None)
         assert replica.batches == sum(found.batch_size.counts)
-        assert limits == BatchLimits({container.address.id: 4})
         assert (statistics.cache.entries, statistics.cache.evictions) == (13, 0)
         assert (statistics.pid, statistics.index, statistics.connections) == (worker.pid, 0, 1)
         assert statistics.requests_refused == {"wrong_input": 1, "not_found": 1, "malformed_request": 1}

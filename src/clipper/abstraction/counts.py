@@ -2,7 +2,7 @@
 
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.cache.clock import CacheTable
-from clipper.control.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionLoad, VersionReading, VersionStatistics
+from clipper.control.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionStatistics
 from clipper.metrics.histogram import Histogram
 from clipper.types import ModelId
 
@@ -43,7 +43,17 @@ class VersionCounts:
         self.last_error = message[:MAX_MESSAGE_CHARACTERS]
         return self.last_error
 
+    def mark(self, scheduler: Scheduler, table: CacheTable | None) -> int:
+        """Return another number whenever a batch, a look-up or a failure was counted, or a batch limit has changed."""
+        looked_up = 0 if table is None else table.hits + table.joins + table.misses
+        batches = sum(self.queue_wait_s.counts) + sum(self.batch_latency_s.counts)
+        limits = hash(tuple([replica.batch_limit(scheduler.slo_s) for replica in scheduler.replicas.values()]))
+        # The limits have bits of their own, so that their change cannot cancel one of the counts.
+        return batches + looked_up + self.model_errors + self.expired + ((limits & 0xFFFFF) << 40)
+
     def statistics(self, model: ModelId, scheduler: Scheduler, table: CacheTable | None) -> VersionStatistics:
+        replicas = scheduler.replicas.values()
+        rates = {replica.id: replica.rows_per_s(scheduler.slo_s) for replica in replicas}
         return VersionStatistics(
             model=model.name,
             version=model.version,
@@ -59,43 +69,10 @@ class VersionCounts:
             queue_wait_s=self.queue_wait_s.data(),
             batch_size=self.batch_size.data(),
             batch_latency_s=self.batch_latency_s.data(),
-        )
-
-    def load(self, model: ModelId, scheduler: Scheduler) -> VersionLoad:
-        rates = {replica.id: replica.rows_per_s(scheduler.slo_s) for replica in scheduler.replicas.values()}
-        return VersionLoad(
-            model=model.name,
-            version=model.version,
             arrivals=scheduler.queue.arrivals + scheduler.suspects.arrivals + self.turned_away,
-            late=self.rejected + self.expired,
-            batches_sent=sum(self.queue_wait_s.counts),
-            wait_s=self.queue_wait_s.sum,
-            batches_answered=sum(self.batch_latency_s.counts),
-            service_s=self.batch_latency_s.sum,
             slo_s=scheduler.slo_s,
+            batch_limits={replica.id: replica.batch_limit(scheduler.slo_s) for replica in replicas},
             rows_per_s={id_: rate for id_, rate in rates.items() if rate},
-        )
-
-    def reading(self, model: ModelId, scheduler: Scheduler, table: CacheTable | None) -> VersionReading:
-        sent, answered = sum(self.queue_wait_s.counts), sum(self.batch_latency_s.counts)
-        hits, joins, misses = (table.hits, table.joins, table.misses) if table is not None else (0, 0, 0)
-        limit = min((replica.batch_limit(scheduler.slo_s) for replica in scheduler.replicas.values()), default=0)
-        return VersionReading(
-            model=model.name,
-            version=model.version,
-            # The limit has bits of its own, so that its change cannot cancel one of the counts.
-            mark=sent + answered + hits + joins + misses + self.model_errors + self.expired + limit * (1 << 40),
-            batches_sent=sent,
-            rows=int(self.batch_size.sum),
-            wait_s=self.queue_wait_s.sum,
-            batches_answered=answered,
-            service_s=self.batch_latency_s.sum,
-            cache_hits=hits,
-            cache_joins=joins,
-            cache_misses=misses,
-            batch_limit=limit,
-            outputs=self.outputs,
-            model_errors=self.model_errors,
             last_error=self.last_error,
-            given_up=self.expired,
+            mark=self.mark(scheduler, table),
         )

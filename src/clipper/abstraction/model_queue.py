@@ -24,7 +24,7 @@ from clipper.abstraction.work import NOBODY, Waiter, Work
 from clipper.containers.protocol.messages import Results, Welcome
 from clipper.containers.protocol.typed import TypedResults
 from clipper.control.snapshot import ReplicaAddress, VersionSnapshot
-from clipper.control.statistics import ReplicaStatistics, VersionLoad, VersionReading, VersionStatistics
+from clipper.control.statistics import ReplicaStatistics, VersionStatistics
 from clipper.outputs.checks import read_texts
 from clipper.outputs.output import Output, read_outputs
 from clipper.types import InputType, ModelId
@@ -440,11 +440,8 @@ class ModelQueue:
     def statistics(self) -> VersionStatistics:
         return self._counts.statistics(self.model, self._scheduler, self._table)
 
-    def load(self) -> VersionLoad:
-        return self._counts.load(self.model, self._scheduler)
-
-    def reading(self) -> VersionReading:
-        return self._counts.reading(self.model, self._scheduler, self._table)
+    def mark(self) -> int:
+        return self._counts.mark(self._scheduler, self._table)
 
     def replica_statistics(self) -> list[ReplicaStatistics]:
         return [replica.statistics(self._scheduler.slo_s) for replica in self._links.values()]

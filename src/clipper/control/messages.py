@@ -3,7 +3,7 @@
 The worker listens on a unix socket, or on TCP (``control/address.py``). The supervisor, old or new, dials it, and so
 does a worker that has feedback for this one. Each message is a u32 little-endian size and that many bytes of
 MessagePack. The dialling side sends commands, and the worker answers them in order. Each command names the type of its
-reply: ``GetLoads`` is a ``Command[Loads]``.
+reply: ``GetStatistics`` is a ``Command[Statistics]``.
 
 To add a command, define it and its reply here, add both to the unions below, and add a case to ``Worker.answer`` in
 ``worker/worker.py``.
@@ -19,13 +19,7 @@ from msgspec import Struct
 from clipper.control.difference import Difference
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.snapshot import Snapshot
-from clipper.control.statistics import (
-    ApplicationReading,
-    StandingStatistics,
-    VersionLoad,
-    VersionReading,
-    WorkerStatistics,
-)
+from clipper.control.statistics import StandingStatistics, WorkerStatistics
 from clipper.errors import ProtocolViolation
 from clipper.tls.material import TlsMaterial
 from clipper.types import ModelId
@@ -99,68 +93,19 @@ class Statistics(Struct, frozen=True, tag=True):
 
 
 class GetStatistics(Command[Statistics], frozen=True, tag=True):
-    """Asks what the worker has counted since it started. Of a thousand applications that is a megabyte.
+    """Asks for the worker's reading. Of a thousand applications that is a megabyte.
 
     Attributes:
-        applications: tell of these alone; None means all. A worker from before this field tells of all.
-        versions: tell of these and of their replicas alone; None means all. As before.
+        applications: tell of these alone; None means all.
+        versions: tell of these and of their replicas alone; None means all.
+        marks: those of the last readings of these applications, and of these versions, in this order; the marks may be
+            fewer. The reply leaves out what still has its mark, and all replicas, limits and problems of policies: such
+            questions come many times a second. None: tell of all, as a worker from before this field does.
     """
 
     applications: tuple[str, ...] | None = None
     versions: tuple[ModelId, ...] | None = None
-
-
-class Loads(Struct, frozen=True, tag=True):
-    """The loads of those versions in the command that the worker has."""
-
-    versions: tuple[VersionLoad, ...]
-
-
-class GetLoads(Command[Loads], frozen=True, tag=True):
-    """Asks for the loads of these versions."""
-
-    versions: tuple[ModelId, ...]
-
-
-class BatchLimits(Struct, frozen=True, tag=True):
-    """By id, the largest batch allowed now of each linked replica of those versions that the worker has."""
-
-    replicas: dict[str, int]
-
-
-class GetBatchLimits(Command[BatchLimits], frozen=True, tag=True):
-    """Asks for the batch limits of these versions' replicas, which are a tenth of what their statistics are."""
-
-    versions: tuple[ModelId, ...]
-
-
-class Demand(Struct, frozen=True, tag=True):
-    """The versions that were asked in the last seconds while they had no replica, and that get one if they are."""
-
-    versions: tuple[ModelId, ...]
-
-
-class GetDemand(Command[Demand], frozen=True, tag=True):
-    """Asks which versions that are asleep should wake."""
-
-
-class Readings(Struct, frozen=True, tag=True):
-    """What has changed of what the command names. The worker leaves out what it does not have."""
-
-    applications: tuple[ApplicationReading, ...]
-    versions: tuple[VersionReading, ...]
-
-
-class GetReadings(Command[Readings], frozen=True, tag=True):
-    """Asks for a reading of each of these whose mark is another by now. No reading has the mark ``NO_MARK``.
-
-    Attributes:
-        applications: by name, the mark of the last reading.
-        versions: by model and version, the mark of the last reading.
-    """
-
-    applications: dict[str, int]
-    versions: tuple[tuple[str, str, int], ...]
+    marks: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
 class Draining(Struct, frozen=True, tag=True):
@@ -297,31 +242,8 @@ class GetRecentInput(Command[RecentInput], frozen=True, tag=True):
     model: str
 
 
-AnyCommand = (
-    Apply
-    | ApplyDifference
-    | GetStatistics
-    | GetLoads
-    | GetBatchLimits
-    | GetDemand
-    | GetReadings
-    | Drain
-    | Observe
-    | DescribePolicy
-    | GetRecentInput
-)
-AnyReply = (
-    Applied
-    | Statistics
-    | Loads
-    | BatchLimits
-    | Demand
-    | Readings
-    | Draining
-    | Observed
-    | PolicyDescription
-    | RecentInput
-)
+AnyCommand = Apply | ApplyDifference | GetStatistics | Drain | Observe | DescribePolicy | GetRecentInput
+AnyReply = Applied | Statistics | Draining | Observed | PolicyDescription | RecentInput
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)

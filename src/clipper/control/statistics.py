@@ -1,10 +1,13 @@
-"""What a query worker counts: plain numbers, read only when they are asked for.
+"""The reading of a query worker: what it has counted, and what is so at present.
 
-All counts are since the worker started. Histograms share the bounds given here; ``counts`` has one entry more than its
-bounds, for values above the last.
+Metrics, series, health, scaling by load, reports and the states of replicas are views of it. All counts are since the
+worker started, of a version since its queue was made. Histograms share the bounds given here; ``counts`` has one entry
+more than its bounds, for values above the last.
 """
 
 from msgspec import Struct
+
+from clipper.types import ModelId
 
 # Fine enough to tell p99 from the SLO around 20 ms, wide enough for an SLO of seconds.
 LATENCY_BOUNDS_S = (
@@ -12,7 +15,7 @@ LATENCY_BOUNDS_S = (
     0.025, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 )  # fmt: skip
 CONFIDENCE_BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-# The mark of a reading that there has not been.
+# Stands for the mark of what has not been read yet.
 NO_MARK = -1
 SIZE_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -20,6 +23,16 @@ SIZE_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 class HistogramData(Struct, frozen=True):
     counts: tuple[int, ...]
     sum: float
+
+    @property
+    def count(self) -> int:
+        """The number of values."""
+        return sum(self.counts)
+
+    @property
+    def mean(self) -> float:
+        """0 of no values."""
+        return self.sum / max(self.count, 1)
 
 
 class ModelSelectionStatistics(Struct, frozen=True):
@@ -83,89 +96,6 @@ class StandingStatistics(Struct, frozen=True):
     observations: float
 
 
-class ApplicationStatistics(Struct, frozen=True):
-    """``defaults`` and ``errors`` count by reason; ``errors`` are answers without any output. ``slo_misses`` are
-    answers later than the SLO, and those without an output because no model answered within it. ``test`` is None if
-    the policy is not a test.
-    """
-
-    name: str
-    queries: int
-    defaults: dict[str, int]
-    errors: dict[str, int]
-    slo_misses: int
-    latency_s: HistogramData
-    selection: SelectionStatistics | None = None
-    test: StandingStatistics | None = None
-
-
-class VersionStatistics(Struct, frozen=True):
-    """The queue of a model's version, and what its containers answered."""
-
-    model: str
-    version: str
-    queue_length: int
-    queue_bytes: int
-    outputs: int
-    model_errors: int
-    rejected: int
-    expired: int
-    cache_hits: int
-    cache_misses: int
-    cache_joins: int
-    queue_wait_s: HistogramData
-    batch_size: HistogramData
-    batch_latency_s: HistogramData
-
-
-class ReplicaStatistics(Struct, frozen=True):
-    """``state`` is ``dialing``, ``linked``, ``draining`` or ``lost``."""
-
-    id: str
-    model: str
-    version: str
-    state: str
-    batch_limit: int
-    in_flight: int
-    batches: int
-    last_error: str | None
-
-
-class VersionLoad(Struct, frozen=True):
-    """What autoscaling needs to know of a version from one worker. Counts and sums begin when the queue was made.
-
-    Attributes:
-        arrivals: queries to evaluate: neither answered from the cache nor joined to an equal one.
-        late: arrivals that a full queue refused, or whose deadline passed in the queue.
-        batches_sent: ``wait_s`` is the sum of the waits of their oldest queries.
-        batches_answered: ``service_s`` is the sum of their times in the replica.
-        slo_s: the smallest objective of the applications that ask it.
-        rows_per_s: what each linked replica can answer in the largest batches that it may get, if that is known.
-    """
-
-    model: str
-    version: str
-    arrivals: int
-    late: int
-    batches_sent: int
-    wait_s: float
-    batches_answered: int
-    service_s: float
-    slo_s: float
-    rows_per_s: dict[str, float]
-
-
-class ModelReading(Struct, frozen=True, array_like=True):
-    """One model of an application; see ``ModelSelectionStatistics``."""
-
-    selected: int
-    missing: int
-    scored: int
-    loss: float
-    weight: float = 0.0
-    weighted_loss: float = 0.0
-
-
 class TrialReading(Struct, frozen=True, array_like=True):
     """What a worker has counted of a newcomer: see ``selection.policies.trials``.
 
@@ -183,69 +113,84 @@ class TrialReading(Struct, frozen=True, array_like=True):
     last_error: str
 
 
-class ApplicationReading(Struct, frozen=True, array_like=True):
-    """What a worker has counted of an application, in the short form that is read every few seconds.
+class ApplicationStatistics(Struct, frozen=True):
+    """What a worker has counted of an application.
 
     Attributes:
-        mark: another number whenever anything here has changed.
-        queries, defaults, errors, slo_misses: as in ``ApplicationStatistics``; ``latency`` and ``confidence`` have the
-            counts of its histograms.
-        confidence_sum: of the confidences in ``confidence``.
-        feedback: pieces, whatever came of them.
+        defaults, errors: by reason; errors are answers without any output.
+        slo_misses: answers later than the SLO, and those without an output because no model answered within it.
+        test: None if the policy is not a test.
+        mark: another number whenever a query, an answer or feedback was counted.
         explanations: by reason, the explanation of the latest default or error. It may quote a client's input.
-        trials: one for each newcomer.
-        context_answers, context_loss: as in ``SelectionStatistics``.
+        trials: one for each newcomer. These two are told only where marks are asked for.
     """
 
     name: str
-    mark: int
     queries: int
-    slo_misses: int
     defaults: dict[str, int]
     errors: dict[str, int]
-    latency: tuple[int, ...]
-    models: dict[str, ModelReading]
-    confidence: tuple[int, ...]
-    confidence_sum: float
-    feedback: int
-    answers_scored: int
-    answer_loss: float
+    slo_misses: int
+    latency_s: HistogramData
+    selection: SelectionStatistics | None = None
+    test: StandingStatistics | None = None
+    mark: int = 0
     explanations: dict[str, str] = {}
     trials: tuple[TrialReading, ...] = ()
-    context_answers: int = 0
-    context_loss: float = 0.0
 
 
-class VersionReading(Struct, frozen=True, array_like=True):
-    """What a worker has counted of a version, in the short form that is read every few seconds.
+class VersionStatistics(Struct, frozen=True):
+    """The queue of a model's version, and what its containers answered.
 
     Attributes:
-        mark: another number whenever anything here has changed.
-        rows: sent in ``batches_sent`` batches; ``wait_s`` is the sum of the waits of their oldest queries.
-        batches_answered: ``service_s`` is the sum of their times in the replica.
-        cache_joins: look-ups that found an equal input in flight.
-        batch_limit: the smallest of its linked replicas; 0 if none is linked.
         outputs, model_errors: rows that it answered, and rows on which it failed.
+        rejected: queries that a full queue refused.
+        expired: queued rows that were not sent, since they would have been late.
+        cache_joins: look-ups that found an equal input in flight.
+        queue_wait_s, batch_size, batch_latency_s: of batches: the wait of its oldest query, its rows, its time in the
+            replica.
+        arrivals: queries to evaluate: neither answered from the cache nor joined to an equal one. None from a worker
+            of before this field.
+        slo_s: the smallest objective of the applications that ask it; None from such a worker.
+        batch_limits: by replica that is linked, the largest batch that it may get now.
+        rows_per_s: by such a replica, what it can answer in batches of that size; without those of which it is not
+            known.
         last_error: the model's message of the latest failure. It may quote a client's input.
-        given_up: queued rows that were not sent, since they would have been late.
+        mark: another number whenever a batch, a look-up or a failure was counted, or a batch limit has changed.
     """
 
     model: str
     version: str
-    mark: int
-    batches_sent: int
-    rows: int
-    wait_s: float
-    batches_answered: int
-    service_s: float
+    queue_length: int
+    queue_bytes: int
+    outputs: int
+    model_errors: int
+    rejected: int
+    expired: int
     cache_hits: int
-    cache_joins: int
     cache_misses: int
-    batch_limit: int
-    outputs: int = 0
-    model_errors: int = 0
+    cache_joins: int
+    queue_wait_s: HistogramData
+    batch_size: HistogramData
+    batch_latency_s: HistogramData
+    arrivals: int | None = None
+    slo_s: float | None = None
+    batch_limits: dict[str, int] = {}
+    rows_per_s: dict[str, float] = {}
     last_error: str = ""
-    given_up: int = 0
+    mark: int = 0
+
+
+class ReplicaStatistics(Struct, frozen=True):
+    """``state`` is ``dialing``, ``linked``, ``draining`` or ``lost``."""
+
+    id: str
+    model: str
+    version: str
+    state: str
+    batch_limit: int
+    in_flight: int
+    batches: int
+    last_error: str | None
 
 
 class LimitStatistics(Struct, frozen=True):
@@ -322,6 +267,8 @@ class WorkerStatistics(Struct, frozen=True):
         applications, versions, replicas: those that were asked for.
         policy_problems: of all applications whose policy was not made, why.
         store_problem: why feedback could not be stored lately; None if it could, or if none came lately.
+        demanded: versions that were asked in the last seconds while they had no replica, and that get one if they are,
+            in the order in which they were asked.
     """
 
     index: int
@@ -342,3 +289,4 @@ class WorkerStatistics(Struct, frozen=True):
     grpc_calls_in_flight: int = 0
     policy_problems: dict[str, str] = {}
     store_problem: str | None = None
+    demanded: tuple[ModelId, ...] = ()

@@ -3,7 +3,8 @@
 Counts, histograms and what is so at present are summed. Some values cannot be, and have rules of their own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import sub
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -27,26 +28,50 @@ def _furthest(values: Sequence[Any]) -> Any:
     return max(known, key=lambda test: (test.winner is not None, test.observations), default=None)
 
 
-# Of these fields by name. All workers learn one calibration and one cost, or measure about the same.
+def _first(values: Sequence[Any]) -> Any:
+    return values[0]
+
+
+def _by_key(choose: Callable[[Iterable[float]], float]) -> Callable[[Sequence[Mapping[str, float]]], dict[str, float]]:
+    def choose_each(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        keys = {key: None for value in values for key in value}
+        return {key: choose(value[key] for value in values if key in value) for key in keys}
+
+    return choose_each
+
+
+# Of these fields by name. All workers learn one calibration and one cost, or measure about the same. Of what a replica
+# answers in a second the highest is right: the others saw it busy with batches that were not theirs.
 _RULES: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "cost": _mean,
     "calibration_error": _mean,
     "batch_limit": _smallest,
+    "slo_s": _smallest,
+    "batch_limits": _by_key(min),
+    "rows_per_s": _by_key(max),
     "test": _furthest,
+    "mark": _first,
+    "trials": _first,
 }
 # What is so at present, and is no more once a worker has ended or does not tell.
 _PRESENT: Mapping[str, Any] = {
+    **dict.fromkeys(_RULES),
+    "batch_limits": {},
+    "rows_per_s": {},
+    "mark": 0,
+    "trials": (),
+    "explanations": {},
+    "last_error": "",
     "queue_length": 0,
     "queue_bytes": 0,
     "contexts": 0,
     "in_flight": 0,
     "states": {},
-    **dict.fromkeys(_RULES),
 }
 
 
 def total(parts: Sequence[S]) -> S:
-    """The sum of structs of one type, of which there is at least one. Texts are those of the first."""
+    """The sum of structs of one type, of which there is at least one. Texts are those of the first that has one."""
     if len(parts) == 1:
         return parts[0]
     kind = type(parts[0])
@@ -66,7 +91,32 @@ def _sum(values: Sequence[Any]) -> Any:
     if isinstance(first, dict):
         keys = {key: None for value in known for key in value}
         return {key: _sum([value[key] for value in known if key in value]) for key in keys}
-    return total(known) if isinstance(first, Struct) else first
+    return total(known) if isinstance(first, Struct) else next(filter(None, known), first)
+
+
+def increase(before: S | None, now: S) -> S:
+    """What was counted since ``before``: all of ``now`` if a count fell, because what counts was made anew.
+
+    So no count of an increase is below 0. What is so at present is that of ``now``.
+    """
+    return now if before is None or has_fallen(before, now) else _minus(now, before)
+
+
+def _minus(now: S, before: S) -> S:
+    kind = type(now)
+    return kind(*map(_less, kind.__struct_fields__, astuple(now), astuple(before)))
+
+
+def _less(name: str, now: Any, before: Any) -> Any:
+    if name in _PRESENT or before is None:
+        return now
+    if isinstance(now, int | float):
+        return now - before
+    if isinstance(now, tuple):
+        return tuple(map(sub, now, before))
+    if isinstance(now, dict):
+        return {key: _less("", each, before.get(key)) for key, each in now.items()}
+    return _minus(now, before) if isinstance(now, Struct) else now
 
 
 def counted(one: S) -> S:

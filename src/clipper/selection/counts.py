@@ -7,12 +7,9 @@ from types import MappingProxyType
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
-    ApplicationReading,
     ApplicationStatistics,
-    ModelReading,
     ModelSelectionStatistics,
     SelectionStatistics,
-    TrialReading,
 )
 from clipper.metrics.histogram import Histogram
 
@@ -125,47 +122,20 @@ class ApplicationCounts:
             slo_misses=self.slo_misses,
             latency_s=self.latency_s.data(),
             selection=self._selection(contexts, costs, calibration_error),
+            mark=self.mark(),
         )
 
     def mark(self) -> int:
         """Return a number that grows with each query, answer and piece of feedback."""
         return self.queries + sum(self.latency_s.counts) + sum(self.feedback.values())
 
-    def reading(self, name: str, trials: tuple[TrialReading, ...] = ()) -> ApplicationReading:
-        selected = self._selected()
-        return ApplicationReading(
-            name=name,
-            mark=self.mark(),
-            queries=self.queries,
-            slo_misses=self.slo_misses,
-            defaults=dict(self.defaults),
-            errors=dict(self.errors),
-            latency=tuple(self.latency_s.counts),
-            models={
-                model: ModelReading(
-                    selected[model],
-                    self.missing[model],
-                    self.scored[model],
-                    self.loss.get(model, 0.0),
-                    self.weight.get(model, 0.0),
-                    self.weighted_loss.get(model, 0.0),
-                )
-                for model in selected.keys() | self.scored.keys()
-            },
-            confidence=tuple(self.confidence.counts),
-            confidence_sum=self.confidence.sum,
-            feedback=sum(self.feedback.values()),
-            answers_scored=self.answers_scored,
-            answer_loss=self.answer_loss,
-            # A user's policy may say what no encoding has, such as half of a surrogate pair.
-            explanations={
-                reason: text[:MAX_EXPLANATION].encode("utf-8", "backslashreplace").decode()
-                for reason, text in self.explanations.items()
-            },
-            trials=trials,
-            context_answers=self.context_answers,
-            context_loss=self.context_loss,
-        )
+    def told_explanations(self) -> dict[str, str]:
+        """Return the explanations in the length in which they are told."""
+        # A user's policy may say what no encoding has, such as half of a surrogate pair.
+        return {
+            reason: text[:MAX_EXPLANATION].encode("utf-8", "backslashreplace").decode()
+            for reason, text in self.explanations.items()
+        }
 
     def _selection(
         self, contexts: int, costs: Mapping[str, float], calibration_error: float | None

@@ -64,11 +64,15 @@ async def _shares(application: Application, totals: Totals, context: str | None)
     return {model: weight / DRAWS for model, weight in weights.items()}
 
 
-def count(application: Application) -> ApplicationStatistics:
-    """Return the application's statistics, with the state of its test."""
+def count(application: Application, *, has_details: bool = False) -> ApplicationStatistics:
+    """Return the application's statistics, with the state of its test; with its explanations and trials if asked."""
     totals = application.contexts.totals(None)
     test = None if totals is None else _test(application, totals)
-    return replace(application.statistics(), test=test)
+    counted = replace(application.statistics(), test=test)
+    if not has_details:
+        return counted
+    explanations, trials = application.counts.told_explanations(), application.trials.readings()
+    return replace(counted, explanations=explanations, trials=trials)
 
 
 def _test(application: Application, totals: Totals) -> StandingStatistics | None:

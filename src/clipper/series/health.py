@@ -83,13 +83,13 @@ class Health:
                 self._told[trouble] = f"application {name!r}: {of} were later than its SLO"
         for version in recent.versions:
             rows, soon_rows = recent.rows(version), recent.versions.since(version, soon_s)
-            trouble, unsent = Trouble("unsent", ":".join(version)), Share(rows.given_up, rows.given_up + rows.sent)
+            trouble, unsent = Trouble("unsent", str(version)), Share(rows.given_up, rows.given_up + rows.sent)
             if unsent.wrong >= BEGINS_COUNT and not rows.sent:
                 self._told[trouble] = (
                     f"model {trouble.name} was asked for {unsent.of} inputs in the last minute and sent none: by its "
                     "learned times all would be late"
                 )
-            trouble, errors = Trouble("errors", ":".join(version)), Share(rows.failed, rows.failed + rows.outputs)
+            trouble, errors = Trouble("errors", str(version)), Share(rows.failed, rows.failed + rows.outputs)
             if is_on(trouble in before, errors, Share(soon_rows.failed, soon_rows.failed + soon_rows.outputs)):
                 of = f"{errors.wrong} of {errors.of} inputs in the last minute"
                 self._told[trouble] = f"model {trouble.name} failed on {of}; its last error: {_line(rows.last_error)}"

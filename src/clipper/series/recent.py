@@ -5,13 +5,13 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from clipper.control.statistics import ApplicationReading, VersionReading
+from clipper.control.statistics import ApplicationStatistics, VersionStatistics
+from clipper.types import ModelId
 
 RECENT_S = 60.0
 # An application asked for a default below its threshold of confidence; for any other default it did not.
 ASKED_FOR = "low_confidence"
 
-Version = tuple[str, str]
 K = TypeVar("K", bound=Hashable)
 S = TypeVar("S")
 
@@ -63,7 +63,7 @@ class Rows:
     given_up: int = 0
 
 
-def answers_of(counted: ApplicationReading) -> Answers:
+def answers_of(counted: ApplicationStatistics) -> Answers:
     """What came of the queries of one step."""
     defaults, errors = (
         {reason: count for reason, count in counts.items() if count} for counts in (counted.defaults, counted.errors)
@@ -92,11 +92,11 @@ def sum_of_answers(all_: Iterable[Answers]) -> Answers:
     return Answers(queries, late, dict(defaults), dict(errors), explanations)
 
 
-def rows_of(counted: VersionReading) -> Rows:
+def rows_of(counted: VersionStatistics) -> Rows:
     """What came of the rows of one step."""
     last_error = counted.last_error if counted.model_errors else ""
-    given_up = counted.given_up if counted.batch_limit else 0
-    return Rows(counted.outputs, counted.model_errors, last_error, counted.rows, given_up)
+    given_up = counted.expired if counted.batch_limits else 0
+    return Rows(counted.outputs, counted.model_errors, last_error, round(counted.batch_size.sum), given_up)
 
 
 def sum_of_rows(all_: Iterable[Rows]) -> Rows:
@@ -148,13 +148,13 @@ class Recent:
     def __init__(self, now_s: float) -> None:
         self.taken_s = now_s
         self.applications: Window[str, Answers] = Window(sum_of_answers)
-        self.versions: Window[Version, Rows] = Window(sum_of_rows)
+        self.versions: Window[ModelId, Rows] = Window(sum_of_rows)
 
     def add(
         self,
         now_s: float,
-        applications: Mapping[str, ApplicationReading],
-        versions: Mapping[Version, VersionReading],
+        applications: Mapping[str, ApplicationStatistics],
+        versions: Mapping[ModelId, VersionStatistics],
     ) -> None:
         """Add a step: what was counted in it over all workers, and nothing of what was not counted."""
         self.taken_s = now_s
@@ -165,6 +165,6 @@ class Recent:
         """Of an application's queries of the last minute."""
         return self.applications.since(application, self.taken_s - RECENT_S)
 
-    def rows(self, version: Version) -> Rows:
+    def rows(self, version: ModelId) -> Rows:
         """Of a version's rows of the last minute."""
         return self.versions.since(version, self.taken_s - RECENT_S)

@@ -6,16 +6,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil
 
-from clipper.control.statistics import NO_MARK, ApplicationReading, VersionReading
-from clipper.series.increases import (
-    application_increase,
-    sum_of_applications,
-    sum_of_versions,
-    version_increase,
-)
+from clipper.control.messages import GetStatistics
+from clipper.control.statistics import NO_MARK, ApplicationStatistics, VersionStatistics, WorkerStatistics
+from clipper.metrics.sums import increase, total
 from clipper.series.recent import Recent
 from clipper.series.ring import SeriesRing, Subject
 from clipper.series.values import OF_OVERVIEW, Losses, Replicas, application_values, version_values
+from clipper.types import ModelId
 
 STEP_S = 2.0
 # An hour.
@@ -80,17 +77,8 @@ class Facts:
     started: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The readings of one worker that have changed."""
-
-    applications: tuple[ApplicationReading, ...]
-    versions: tuple[VersionReading, ...]
-
-
-# Names of applications, and models with versions; and the marks of their last readings.
-_Asked = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
-_Marks = tuple[dict[str, int], tuple[tuple[str, str, int], ...]]
+# Names of applications, and versions.
+_Asked = tuple[tuple[str, ...], tuple[ModelId, ...]]
 
 
 @dataclass(slots=True)
@@ -100,15 +88,15 @@ class _Worker:
     Attributes:
         lacked: what it did not have when it was last asked.
         is_left_out: whether the others' counts went on without it.
-        question: what was asked for when there was nothing newer than these readings, and their marks.
+        question: what was asked for when there was nothing newer than these readings, with their marks.
     """
 
-    applications: dict[str, ApplicationReading] = field(default_factory=dict)
-    versions: dict[tuple[str, str], VersionReading] = field(default_factory=dict)
-    lacked: set[str | tuple[str, str]] = field(default_factory=set)
+    applications: dict[str, ApplicationStatistics] = field(default_factory=dict)
+    versions: dict[ModelId, VersionStatistics] = field(default_factory=dict)
+    lacked: set[str | ModelId] = field(default_factory=set)
     missed: int = 0
     is_left_out: bool = False
-    question: tuple[_Asked, _Marks] | None = None
+    question: tuple[_Asked, GetStatistics] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +106,9 @@ class _Counted:
     ``begun``: what had a reading before, so that no new reading means that nothing was counted.
     """
 
-    applications: Mapping[str, ApplicationReading]
-    versions: Mapping[tuple[str, str], VersionReading]
-    begun: Collection[str | tuple[str, str]]
+    applications: Mapping[str, ApplicationStatistics]
+    versions: Mapping[ModelId, VersionStatistics]
+    begun: Collection[str | ModelId]
 
 
 class Sampler:
@@ -148,7 +136,7 @@ class Sampler:
         self._workers: dict[int, _Worker] = {}
         self._ids: dict[str, str] = {}
         # The applications and versions of the last step.
-        self._seen: set[str | tuple[str, str]] | None = None
+        self._seen: set[str | ModelId] | None = None
         self._subjects: set[Subject] = set()
         # What the workers are asked for by these facts.
         self._facts: Facts | None = None
@@ -161,22 +149,21 @@ class Sampler:
         """When the next step begins."""
         return self._began_s + (self._step + 1) * STEP_S
 
-    def marks(self, instance: int, facts: Facts) -> _Marks:
-        """What to ask a worker for: the marks of the applications and of the versions whose turn it is.
+    def question(self, instance: int, facts: Facts) -> GetStatistics:
+        """What to ask a worker: for the applications and the versions whose turn it is, and since which marks.
 
-        Of 64 workers with a thousand models that are 128,000 marks, so those of a worker that had nothing new to say
-        are what they were.
+        Of 64 workers with a thousand models that are 128,000 marks, so the question to a worker that had nothing new to
+        say is the same object.
         """
         asked, worker = self._asked_of(facts), self._workers.get(instance, _Worker())
-        if worker.question is not None and worker.question[0] is asked:
-            return worker.question[1]
-        names, versions = asked
-        marks = (
-            {name: known.mark if (known := worker.applications.get(name)) else NO_MARK for name in names},
-            tuple((*key, last.mark if (last := worker.versions.get(key)) else NO_MARK) for key in versions),
-        )
-        worker.question = asked, marks
-        return marks
+        if worker.question is None or worker.question[0] is not asked:
+            names, versions = asked
+            marks = (
+                tuple(known.mark if (known := worker.applications.get(name)) else NO_MARK for name in names),
+                tuple(last.mark if (last := worker.versions.get(id_)) else NO_MARK for id_ in versions),
+            )
+            worker.question = asked, GetStatistics(names, versions, marks)
+        return worker.question[1]
 
     def _asked_of(self, facts: Facts) -> _Asked:
         """The same object as before, as long as the same is asked for."""
@@ -184,16 +171,16 @@ class Sampler:
             turns = _turns(facts)
             names = tuple(one.name for one in islice(facts.applications, self._turn % turns, MAX_FOLLOWED, turns))
             models = islice(facts.models, self._turn % turns, MAX_FOLLOWED, turns)
-            asked = names, tuple((one.name, version) for one in models for version in one.versions)
+            asked = names, tuple(ModelId(one.name, version) for one in models for version in one.versions)
             self._facts, self._asked = facts, self._asked if asked == self._asked else asked
         return self._asked
 
-    def take(self, now_s: float, facts: Facts, answers: Mapping[int, Answer]) -> None:
+    def take(self, now_s: float, facts: Facts, answers: Mapping[int, WorkerStatistics]) -> None:
         """Take a sample.
 
         Args:
             now_s: when the answers came; in the time of a step that there was a sample of, nothing is done.
-            facts: those that the marks were made of.
+            facts: those that the questions were made of.
             answers: by the workers' instances.
         """
         step = int((now_s - self._began_s) / STEP_S)
@@ -244,17 +231,17 @@ class Sampler:
         Not of applications made again under their names: a worker may still have counted of the one before.
         """
         names = {one.name for one in facts.applications}
-        versions = {(one.name, version) for one in facts.models for version in one.versions}
+        versions = {ModelId(one.name, version) for one in facts.models for version in one.versions}
         if self._seen is not None:
             came = (names | versions) - self._seen
             for key in came:
-                subject = Subject("application", key) if isinstance(key, str) else Subject("model", key[0])
+                subject = Subject("application", key) if isinstance(key, str) else Subject("model", key.name)
                 self._read_s.setdefault(subject, now_s - STEP_S)
             for worker in self._workers.values():
                 worker.lacked |= came
         self._seen = names | versions
 
-    def _counted(self, facts: Facts, answers: Mapping[int, Answer], now_s: float) -> _Counted | None:
+    def _counted(self, facts: Facts, answers: Mapping[int, WorkerStatistics], now_s: float) -> _Counted | None:
         """What all workers have counted since the last whole step; None if this step is not one."""
         expected = facts.workers
         for gone in self._workers.keys() - expected:
@@ -272,13 +259,13 @@ class Sampler:
             self.recent.add(now_s, returned.applications, returned.versions)
         return self._increase(facts, {one: answer for one, answer in answers.items() if one not in back})
 
-    def _increase(self, facts: Facts, answers: Mapping[int, Answer]) -> _Counted:
+    def _increase(self, facts: Facts, answers: Mapping[int, WorkerStatistics]) -> _Counted:
         """What these workers have counted since their last answers."""
         names, keys = self._asked_of(facts)
-        asked_for: set[str | tuple[str, str]] = {*names, *keys}
-        begun: set[str | tuple[str, str]] = set()
-        applications: defaultdict[str, list[ApplicationReading]] = defaultdict(list)
-        versions: defaultdict[tuple[str, str], list[VersionReading]] = defaultdict(list)
+        asked_for: set[str | ModelId] = {*names, *keys}
+        begun: set[str | ModelId] = set()
+        applications: defaultdict[str, list[ApplicationStatistics]] = defaultdict(list)
+        versions: defaultdict[ModelId, list[VersionStatistics]] = defaultdict(list)
         for instance, answer in answers.items():
             worker = self._workers.get(instance)
             if worker is None:
@@ -292,18 +279,18 @@ class Sampler:
             for one in answer.applications:
                 before = worker.applications.get(one.name)
                 if before is not None or one.name in worker.lacked:
-                    applications[one.name].append(application_increase(before, one))
+                    applications[one.name].append(increase(before, one))
                 worker.applications[one.name] = one
             for version in answer.versions:
-                key = version.model, version.version
+                key = ModelId(version.model, version.version)
                 known = worker.versions.get(key)
                 if known is not None or key in worker.lacked:
-                    versions[key].append(version_increase(known, version))
+                    versions[key].append(increase(known, version))
                 worker.versions[key] = version
             worker.lacked = (worker.lacked | asked_for).difference(worker.applications, worker.versions)
         return _Counted(
-            {name: asked for name, each in applications.items() if (asked := sum_of_applications(each))},
-            {key: ran for key, each in versions.items() if (ran := sum_of_versions(each))},
+            {name: total(each) for name, each in applications.items()},
+            {key: total(each) for key, each in versions.items()},
             begun,
         )
 
@@ -324,9 +311,9 @@ class Sampler:
         counted = None if step is None else step.applications.get(one.name)
         losses = self._losses.get(one.name)
         if counted is not None:
-            if counted.feedback:
+            if counted.selection is not None and any(counted.selection.feedback.values()):
                 losses = self._losses[one.name]
-                losses.add(counted)
+                losses.add(counted.selection)
             values |= application_values(counted, interval_s, losses.regret if losses else None)
         elif step is not None and one.name in step.begun:
             values["rate"] = 0.0
@@ -339,27 +326,31 @@ class Sampler:
             "replicas_ready": sum(each.ready for each in model.versions.values()),
             "replicas_wanted": sum(each.wanted for each in model.versions.values()),
         }
-        found: list[VersionReading] = []
+        found: list[VersionStatistics] = []
         if step is not None:
-            limits = {version: self._batch_limit(model.name, version) for version in model.versions}
-            begun = [version for version in model.versions if (model.name, version) in step.begun]
-            found = [one for version in begun if (one := step.versions.get((model.name, version)))]
+            ids = {version: ModelId(model.name, version) for version in model.versions}
+            limits = {version: min(self.batch_limits(id_).values(), default=0) for version, id_ in ids.items()}
+            begun = [version for version in model.versions if ids[version] in step.begun]
+            found = [one for version in begun if (one := step.versions.get(ids[version]))]
             if begun:
                 limit = limits.get(model.current or "") or min(filter(None, limits.values()), default=0)
-                values |= version_values(sum_of_versions(found), interval_s, limit)
+                values |= version_values(total(found) if found else None, interval_s, limit)
             # Most models have a previous version that runs and is not asked.
             if any(one.version != model.current for one in found):
                 for version in begun:
-                    own = version_values(step.versions.get((model.name, version)), interval_s, limits[version])
+                    own = version_values(step.versions.get(ids[version]), interval_s, limits[version])
                     replicas = model.versions[version]
                     own |= {"replicas_ready": replicas.ready, "replicas_wanted": replicas.wanted}
                     values |= {f"{name}.{version}": value for name, value in own.items()}
         return values, bool(found)
 
-    def _batch_limit(self, model: str, version: str) -> int:
-        """The smallest over the workers; 0 if none has a replica of it."""
-        readings = (worker.versions.get((model, version)) for worker in self._workers.values())
-        return min((one.batch_limit for one in readings if one is not None and one.batch_limit), default=0)
+    def batch_limits(self, version: ModelId) -> dict[str, int]:
+        """By replica that a worker has linked, the smallest batch limit over the workers, by their last readings."""
+        limits: dict[str, int] = {}
+        for worker in self._workers.values():
+            if (known := worker.versions.get(version)) is not None:
+                limits |= {id_: min(limit, limits.get(id_, limit)) for id_, limit in known.batch_limits.items()}
+        return limits
 
     def _write_processes(self, processes: Iterable[ProcessFacts], now_s: float) -> None:
         before, self._processes = self._processes, {one.index: one for one in processes}
@@ -374,7 +365,7 @@ class Sampler:
     def _forget_others(self, facts: Facts) -> None:
         """Drop what is known of applications, models and workers that no longer exist."""
         ids = {one.name: one.id for one in facts.applications}
-        versions = {(one.name, version) for one in facts.models for version in one.versions}
+        versions = {ModelId(one.name, version) for one in facts.models for version in one.versions}
         keys = versions | ids.keys()
         for worker in self._workers.values():
             worker.lacked &= keys

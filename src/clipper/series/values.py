@@ -6,15 +6,18 @@ from dataclasses import dataclass, field
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
-    ApplicationReading,
-    ModelReading,
-    VersionReading,
+    ApplicationStatistics,
+    HistogramData,
+    ModelSelectionStatistics,
+    SelectionStatistics,
+    VersionStatistics,
 )
 from clipper.metrics.histogram import quantile
 from clipper.metrics.regret import mean_of, regret
-from clipper.series.increases import NO_MODEL, model_plus
+from clipper.metrics.sums import total
 from clipper.series.recent import answers_of
 
+NO_SELECTION = SelectionStatistics({}, HistogramData((), 0.0), {}, 0, 0.0, 0, 0, None)
 # Series that every application and every model has, also before they have a value.
 OF_APPLICATIONS = ("rate", "p50_ms", "p99_ms", "slo_ms", "late_share", "default_share", "error_share")
 OF_MODELS = (
@@ -46,16 +49,16 @@ class Losses:
     answers_scored: int = 0
     context_answers: int = 0
     context_loss: float = 0.0
-    models: dict[str, ModelReading] = field(default_factory=dict)
+    models: dict[str, ModelSelectionStatistics] = field(default_factory=dict)
 
-    def add(self, counted: ApplicationReading) -> None:
+    def add(self, counted: SelectionStatistics) -> None:
         self.answer_loss += counted.answer_loss
         self.answers_scored += counted.answers_scored
         self.context_answers += counted.context_answers
         self.context_loss += counted.context_loss
         for model, each in counted.models.items():
             if each.scored:
-                self.models[model] = model_plus(self.models.get(model, NO_MODEL), each)
+                self.models[model] = total([*filter(None, [self.models.get(model)]), each])
 
     @property
     def regret(self) -> float | None:
@@ -75,7 +78,7 @@ class Replicas:
     wanted: int
 
 
-def application_values(counted: ApplicationReading, interval_s: float, regret: float | None) -> dict[str, float]:
+def application_values(counted: ApplicationStatistics, interval_s: float, regret: float | None) -> dict[str, float]:
     """The values of an application for which something was counted.
 
     Args:
@@ -90,12 +93,13 @@ def application_values(counted: ApplicationReading, interval_s: float, regret: f
         answers with a confidence its mean (``confidence``), and their share up to each bound
         (``confidence_share.0.5``: above 0.4). What has no value, such as a mean of nothing, is left out.
     """
-    values = {"rate": counted.queries / interval_s, "feedback_rate": counted.feedback / interval_s}
-    answers = sum(counted.latency)
+    selection = counted.selection or NO_SELECTION
+    feedback, answers = sum(selection.feedback.values()), counted.latency_s.count
+    values = {"rate": counted.queries / interval_s, "feedback_rate": feedback / interval_s}
     if answers:
         values |= {
-            "p50_ms": 1000 * quantile(counted.latency, LATENCY_BOUNDS_S, 0.5),
-            "p99_ms": 1000 * quantile(counted.latency, LATENCY_BOUNDS_S, 0.99),
+            "p50_ms": 1000 * quantile(counted.latency_s.counts, LATENCY_BOUNDS_S, 0.5),
+            "p99_ms": 1000 * quantile(counted.latency_s.counts, LATENCY_BOUNDS_S, 0.99),
             "late_share": counted.slo_misses / answers,
         }
         values |= _shares("default_share", counted.defaults, answers)
@@ -105,18 +109,18 @@ def application_values(counted: ApplicationReading, interval_s: float, regret: f
         failures = answers_of(counted).failures
         # Those that a worker refuses unread are not among the answers.
         most = max(answers - failures.total() + failures["overloaded"], 0)
-        for model, each in counted.models.items():
+        for model, each in selection.models.items():
             values[f"answer_share.{model}"] = min(max(each.selected - each.missing, 0), most) / answers
-    for model, each in counted.models.items():
+    for model, each in selection.models.items():
         if each.scored:
             values[f"mean_loss.{model}"] = each.loss / each.scored
-    if counted.answers_scored:
-        values["mean_loss"] = counted.answer_loss / counted.answers_scored
+    if selection.answers_scored:
+        values["mean_loss"] = selection.answer_loss / selection.answers_scored
     if regret is not None:
         values["regret"] = regret
-    if confident := sum(counted.confidence):
-        values["confidence"] = counted.confidence_sum / confident
-        for bound, count in zip(CONFIDENCE_BOUNDS, counted.confidence):
+    if confident := selection.confidence.count:
+        values["confidence"] = selection.confidence.sum / confident
+        for bound, count in zip(CONFIDENCE_BOUNDS, selection.confidence.counts):
             values[f"confidence_share.{bound:g}"] = count / confident
     return values
 
@@ -126,7 +130,7 @@ def _shares(name: str, counts: Mapping[str, int], answers: int) -> dict[str, flo
     return {name: min(sum(counts.values()) / answers, 1.0), **shares}
 
 
-def version_values(counted: VersionReading | None, interval_s: float, limit: int) -> dict[str, float]:
+def version_values(counted: VersionStatistics | None, interval_s: float, limit: int) -> dict[str, float]:
     """The values of a version, or of all versions of a model.
 
     Args:
@@ -143,12 +147,13 @@ def version_values(counted: VersionReading | None, interval_s: float, limit: int
         values["batch_limit"] = limit
     if counted is None:
         return values
-    values["rate"] = counted.rows / interval_s
-    if counted.batches_sent:
-        values["batch_size"] = counted.rows / counted.batches_sent
-        values["queue_wait_ms"] = 1000 * counted.wait_s / counted.batches_sent
-    if counted.batches_answered:
-        values["batch_latency_ms"] = 1000 * counted.service_s / counted.batches_answered
+    rows, waits, times = counted.batch_size.sum, counted.queue_wait_s, counted.batch_latency_s
+    values["rate"] = rows / interval_s
+    if waits.count:
+        values["batch_size"] = rows / waits.count
+        values["queue_wait_ms"] = 1000 * waits.mean
+    if times.count:
+        values["batch_latency_ms"] = 1000 * times.mean
     found = counted.cache_hits + counted.cache_joins
     if found + counted.cache_misses:
         values["cache_hit_share"] = found / (found + counted.cache_misses)

@@ -322,7 +322,7 @@ class Supervisor:
             store,
             tokens,
             Keys(catalog, reconciler),
-            Ramps(catalog, store, wake, workers.ask_current),
+            Ramps(catalog, store, wake, workers.ask_all),
             Sampling(catalog, manager, workers),
             events,
             Disks(folders_of(home.root, self._store_address)),

@@ -8,12 +8,11 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from random import Random
 from time import monotonic
 
-from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
 from clipper.control.difference import Difference
 from clipper.control.identity import IdentityFile
@@ -24,28 +23,26 @@ from clipper.control.messages import (
     Applied,
     Apply,
     ApplyDifference,
-    BatchLimits,
-    Demand,
     DescribePolicy,
     Drain,
     Draining,
-    GetBatchLimits,
-    GetDemand,
-    GetLoads,
-    GetReadings,
     GetRecentInput,
     GetStatistics,
-    Loads,
     Observe,
     Observed,
     ObservePart,
     PolicyDescription,
-    Readings,
     RecentInput,
     Statistics,
 )
 from clipper.control.snapshot import Snapshot
-from clipper.control.statistics import ApplicationReading, CacheStatistics, VersionReading, WorkerStatistics
+from clipper.control.statistics import (
+    ApplicationStatistics,
+    CacheStatistics,
+    ReplicaStatistics,
+    VersionStatistics,
+    WorkerStatistics,
+)
 from clipper.decisions.log import DecisionLog
 from clipper.frontend.clients import Clients
 from clipper.frontend.cross_origin import Origins
@@ -83,7 +80,7 @@ from clipper.worker.feedback_router import FeedbackRouter
 log = logging.getLogger(__name__)
 
 ALL = GetStatistics()
-# Readings in one turn of the loop: some 20 us each.
+# Applications, or versions, that are read in one turn of the loop: some 20 us each.
 READ_AT_ONCE = 50
 # Queries leave no reference cycles behind, so the collector finds little. It runs rarely, so that no query is late
 # because of it. Young objects are still collected, since a cycle on an error path must not stay for ever. They are few
@@ -209,16 +206,7 @@ class Worker:
             case ApplyDifference(difference, tls, is_stopping):
                 return await self._apply(located(difference, self._config.artifacts), tls, is_stopping)
             case GetStatistics():
-                return Statistics(self.statistics(command))
-            case GetLoads(versions):
-                return Loads(tuple(queue.load() for queue in self._queues(versions)))
-            case GetBatchLimits(versions):
-                replicas = (one for queue in self._queues(versions) for one in queue.replica_statistics())
-                return BatchLimits({one.id: one.batch_limit for one in replicas if one.state == "linked"})
-            case GetDemand():
-                return Demand(self._predictor.demanded())
-            case GetReadings(marks, versions):
-                return await self._readings(marks, versions)
+                return Statistics(await self.statistics(command))
             case Observe(name, feedback, others):
                 parts = [ObservePart(name, feedback), *others]
                 return Observed(await self._router.observe_parts(self._applications.get, parts))
@@ -233,23 +221,6 @@ class Worker:
             case Drain():
                 self._on_drain()
                 return Draining()
-
-    async def _readings(self, marks: dict[str, int], versions: tuple[tuple[str, str, int], ...]) -> Readings:
-        applications: list[ApplicationReading] = []
-        for done, (name, mark) in enumerate(marks.items(), 1):
-            known = self._applications.get(name)
-            if known is not None and known.counts.mark() != mark:
-                applications.append(known.counts.reading(name, known.trials.readings()))
-            if done % READ_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        read: list[VersionReading] = []
-        for done, (model, version, mark) in enumerate(versions, 1):
-            queue = self._predictor.find(model, version)
-            if queue is not None and (reading := queue.reading()).mark != mark:
-                read.append(reading)
-            if done % READ_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        return Readings(tuple(applications), tuple(read))
 
     async def _apply(
         self, told: Snapshot | Difference, tls: TlsMaterial | None = None, is_stopping: bool = False
@@ -312,17 +283,28 @@ class Worker:
                     )
                     self._on_drain()
 
-    def _queues(self, versions: Iterable[ModelId]) -> list[ModelQueue]:
-        """Return the queues of those versions that there are here."""
-        found = (self._predictor.find(id_.name, id_.version) for id_ in versions)
-        return [queue for queue in found if queue is not None]
-
-    def statistics(self, asked: GetStatistics = ALL) -> WorkerStatistics:
-        all_applications = self._applications.values()
-        applications: Iterable[Application] = all_applications
-        if asked.applications is not None:
-            applications = filter(None, map(self._applications.get, asked.applications))
-        queues = self._predictor.queues() if asked.versions is None else self._queues(asked.versions)
+    async def statistics(self, asked: GetStatistics = ALL) -> WorkerStatistics:
+        """Return the worker's reading. Queries are answered in between: a thousand applications take a while."""
+        names = tuple(self._applications) if asked.applications is None else asked.applications
+        ids = tuple(queue.model for queue in self._predictor.queues()) if asked.versions is None else asked.versions
+        marks = ({}, {}) if asked.marks is None else (dict(zip(names, asked.marks[0])), dict(zip(ids, asked.marks[1])))
+        applications: list[ApplicationStatistics] = []
+        for done, name in enumerate(names, 1):
+            application = self._applications.get(name)
+            if application is not None and marks[0].get(name) != application.counts.mark():
+                applications.append(count(application, has_details=asked.marks is not None))
+            if done % READ_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        versions: list[VersionStatistics] = []
+        replicas: list[ReplicaStatistics] = []
+        for done, id_ in enumerate(ids, 1):
+            queue = self._predictor.find(id_.name, id_.version)
+            if queue is not None and marks[1].get(id_) != queue.mark():
+                versions.append(queue.statistics())
+                if asked.marks is None:
+                    replicas += queue.replica_statistics()
+            if done % READ_AT_ONCE == 0:
+                await asyncio.sleep(0)
         cache = self._predictor.cache.statistics()
         return WorkerStatistics(
             index=self._config.index,
@@ -330,20 +312,24 @@ class Worker:
             generation=self._predictor.held.generation,
             connections=len(self._port.members),
             requests_refused=dict(self._port.refused),
-            applications=tuple(count(application) for application in applications),
-            versions=tuple(queue.statistics() for queue in queues),
-            replicas=tuple(replica for queue in queues for replica in queue.replica_statistics()),
+            applications=tuple(applications),
+            versions=tuple(versions),
+            replicas=tuple(replicas),
             cache=CacheStatistics(cache.entries, cache.size_bytes, cache.capacity_bytes, cache.evictions),
             feedback_window=self._surroundings.joins.statistics(asyncio.get_running_loop().time()),
             decisions=None if self._decisions is None else self._decisions.statistics(),
             telemetry=None if self._watch is None else self._watch.statistics(),
-            limits=self._clients.statistics(),
+            limits=self._clients.statistics() if asked.marks is None else (),
             grpc_calls=self._rpc.counts.calls if self._rpc is not None else 0,
             grpc_calls_in_flight=self._rpc.counts.in_flight if self._rpc is not None else 0,
             uptime_s=monotonic() - self._started_s,
             store_problem=self._surroundings.committer.problem,
-            policy_problems={one.name: why for one in all_applications if (why := one.counts.why_no_policy)},
+            policy_problems=self._policy_problems() if asked.marks is None else {},
+            demanded=self._predictor.demanded(),
         )
+
+    def _policy_problems(self) -> dict[str, str]:
+        return {one.name: why for one in self._applications.values() if (why := one.counts.why_no_policy)}
 
     async def drain(self) -> int:
         """Stop accepting and answer open requests. Return the number of requests that got no answer in time."""
@@ -424,7 +410,7 @@ class Worker:
     async def _statistics_of(self, versions: Collection[ModelId]) -> list[WorkerStatistics]:
         """Return the statistics of these versions, of all workers that can be reached."""
         asked = GetStatistics((), tuple(versions))
-        return [self.statistics(asked), *await self._router.statistics_of_peers(asked)]
+        return [await self.statistics(asked), *await self._router.statistics_of_peers(asked)]
 
 
 def open_watch(config: WorkerConfig, random: Random) -> Watch | None:

@@ -1,14 +1,16 @@
 """Versions that are asked while they sleep: all wake at once, in one step of the registry."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
-from clipper.control.messages import Demand, GetDemand
+from clipper.control.messages import GetStatistics, Statistics
+from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.managers.manager import Manager
 from clipper.registry.records import ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
@@ -40,15 +42,12 @@ class AskedWorkers:
         self.demanded = demanded
         self.asked = 0
 
-    def instances(self) -> list[int]:
-        return [7, 8]
-
-    async def ask_each(self, commands: Mapping[int, GetDemand]) -> list[tuple[int, Demand]]:
+    async def ask_all(self, command: object) -> list[tuple[int, Statistics]]:
+        assert command == GetStatistics((), (), ((), ())), "they answer in a turn of their loops"
         self.asked += 1
-        return [(7, Demand(self.demanded)), (8, Demand(self.demanded[::-1]))]
-
-    async def ask_all(self, command: object) -> list[Any]:
-        return []
+        nothing = WorkerStatistics(0, 1, 1, 0, {}, (), (), (), CacheStatistics(0, 0, 0, 0))
+        orders = self.demanded, self.demanded[::-1]
+        return [(number, Statistics(replace(nothing, demanded=one))) for number, one in enumerate(orders)]
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from clipper.control.messages import (
     CommandRefused,
     Drain,
     Draining,
-    GetLoads,
-    Loads,
+    GetRecentInput,
+    RecentInput,
 )
 from clipper.control.snapshot import Snapshot
 from clipper.errors import Unavailable
@@ -97,7 +97,7 @@ def test_who_may_not_speak_for_its_epoch_is_answered_and_kills_nobody(processes:
             keeper.push(Snapshot((4 << EPOCH_BITS) + 1))
             await until_async(lambda: keeper.last_error is not None)
             assert keeper.last_error == "supervisor/3 may not speak for epoch 4"
-            assert await keeper.ask(GetLoads(()), 9) == Loads(())
+            assert await keeper.ask(GetRecentInput("m"), 9) == RecentInput()
 
     asyncio.run(run())
 
@@ -130,9 +130,9 @@ def test_one_that_was_replaced_is_told_so_and_kills_nobody(processes: ProcessFol
             assert older.last_error == ("supervisor/4 sent Apply for epoch 4, and this worker obeys epoch 5")
             with pytest.raises(CommandRefused):
                 await older.ask(Drain(4), 9)
-            assert await older.ask(GetLoads(()), 9) == Loads(())
+            assert await older.ask(GetRecentInput("m"), 9) == RecentInput()
             assert await newer.ask(Drain(5), 9) == Draining()
-            took: list[AnyCommand] = [Apply(now), GetLoads(()), Drain(5)]
+            took: list[AnyCommand] = [Apply(now), GetRecentInput("m"), Drain(5)]
             assert worker.took == took
 
     asyncio.run(run())

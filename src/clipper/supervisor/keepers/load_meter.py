@@ -1,12 +1,13 @@
 """The load of a version since the last look, from what workers have counted since they started."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from math import inf
 from statistics import fmean
 
-from clipper.control.statistics import VersionLoad
+from clipper.control.statistics import VersionStatistics
 from clipper.managers.reconcile.autoscale import Load
 from clipper.managers.reconcile.plan import Phase
-from clipper.series.increases import sum_of_versions, version_increase
+from clipper.metrics.sums import increase, total
 
 # Assumed until a replica has been seen to start: Python, and a framework.
 DEFAULT_START_S = 5.0
@@ -16,49 +17,40 @@ class LoadMeter:
     """Of one version. A worker that does not answer in time is left out of that look and counted in the next one."""
 
     def __init__(self) -> None:
-        self._before: dict[int, VersionLoad] = {}
+        self._before: dict[int, VersionStatistics] = {}
         self._looked_at_s: float | None = None
 
-    def look(self, counted: Sequence[tuple[int, VersionLoad]], now_s: float, ready: int, start_s: float) -> Load | None:
+    def look(self, counted: Mapping[int, VersionStatistics], now_s: float, ready: int, start_s: float) -> Load | None:
         """What was counted since the look before.
 
         Args:
-            counted: by each worker that answered, with its instance: a worker that is started again has a new one.
+            counted: by each worker that answered, by its instance: a worker that is started again has a new one.
 
         Returns:
             None at the first look, and if no worker answered.
         """
-        total = sum_of_versions(version_increase(self._before.get(instance), now) for instance, now in counted)
-        if total is None:
+        if not counted:
             return None
-        self._before |= dict(counted)
+        found = total([increase(self._before.get(instance), now) for instance, now in counted.items()])
+        self._before |= counted
         before_s, self._looked_at_s = self._looked_at_s, now_s
         if before_s is None:
             return None
+        late = found.rejected + found.expired
+        # Workers of an older Clipper say only what came of queries. They are being replaced.
+        arrivals = found.outputs + found.model_errors + late if found.arrivals is None else found.arrivals
         return Load(
             at_s=now_s,
             interval_s=now_s - before_s,
-            arrivals=total.arrivals,
-            late=total.late,
-            wait_s=total.wait_s / max(total.batches_sent, 1),
-            service_s=total.service_s / max(total.batches_answered, 1),
-            slo_s=min(load.slo_s for _, load in counted),
-            capacity_per_s=_capacity_per_s(load for _, load in counted),
+            arrivals=arrivals,
+            late=late,
+            wait_s=found.queue_wait_s.mean,
+            service_s=found.batch_latency_s.mean,
+            slo_s=inf if found.slo_s is None else found.slo_s,
+            capacity_per_s=fmean(found.rows_per_s.values()) if found.rows_per_s else 0.0,
             ready=ready,
             start_s=start_s,
         )
-
-
-def _capacity_per_s(loads: Iterable[VersionLoad]) -> float:
-    """The mean over the replicas; 0 if nothing is known.
-
-    Of several workers the highest rate is right: the others saw the replica busy with batches that were not theirs.
-    """
-    rates: dict[str, float] = {}
-    for load in loads:
-        for replica, rate_per_s in load.rows_per_s.items():
-            rates[replica] = max(rate_per_s, rates.get(replica, 0.0))
-    return fmean(rates.values()) if rates else 0.0
 
 
 class StartTimes:

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec.structs import astuple
 
-from clipper.control.messages import GetReadings, Readings
+from clipper.control.messages import GetStatistics, Statistics
 from clipper.control.snapshot import NO_OUTCOME, Newcomer, RampOutcome
-from clipper.control.statistics import NO_MARK, TrialReading
+from clipper.control.statistics import TrialReading
 from clipper.errors import ClipperError
 from clipper.registry.records import ApplicationRecord, EndedRamp
 from clipper.registry.store import Put
@@ -32,7 +32,7 @@ RETRY_S = 2.0
 
 _Key = tuple[str, str, int]
 
-Ask = Callable[[GetReadings], Awaitable[Sequence[tuple[int, Readings]]]]
+Ask = Callable[[GetStatistics], Awaitable[Sequence[tuple[int, Statistics]]]]
 
 
 class Ramps:
@@ -127,8 +127,8 @@ class Ramps:
         if not on_trial:
             return
         states = {name: {ramp: (state_id, ramp) for state_id, ramp in keys} for name, keys in on_trial.items()}
-        for instance, reply in await self._ask(GetReadings(dict.fromkeys(on_trial, NO_MARK), ())):
-            for reading in reply.applications:
+        for instance, reply in await self._ask(GetStatistics(tuple(on_trial), (), ((), ()))):
+            for reading in reply.worker.applications:
                 for trial in reading.trials:
                     key = states.get(reading.name, {}).get(trial.ramp)
                     if key is not None:

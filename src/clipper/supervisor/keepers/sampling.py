@@ -7,15 +7,13 @@ from collections import Counter
 
 from msgspec.structs import replace
 
-from clipper.control.messages import GetReadings
 from clipper.managers.manager import Manager
 from clipper.processes.proc import CPU_TICKS, RESIDENT_PAGES, stat_fields
 from clipper.series.health import Health
-from clipper.series.sampler import STEP_S, Answer, ApplicationFacts, Facts, ModelFacts, ProcessFacts, Sampler
+from clipper.series.sampler import STEP_S, ApplicationFacts, Facts, ModelFacts, ProcessFacts, Sampler
 from clipper.series.values import Replicas
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.workers.workers import Workers
-from clipper.types import ModelId
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -47,9 +45,9 @@ class Sampling:
             await self._take(self._facts())
 
     async def _take(self, facts: Facts) -> None:
-        questions = {instance: GetReadings(*self.sampler.marks(instance, facts)) for instance in facts.workers}
+        questions = {instance: self.sampler.question(instance, facts) for instance in facts.workers}
         replies = await self._workers.ask_each(questions, ANSWER_TIMEOUT_S)
-        answers = {instance: Answer(reply.applications, reply.versions) for instance, reply in replies}
+        answers = {instance: reply.worker for instance, reply in replies}
         self.sampler.take(asyncio.get_running_loop().time(), facts, answers)
         self.health.look(self.sampler.recent)
         self._note_answers()
@@ -58,9 +56,9 @@ class Sampling:
     def _note_answers(self) -> None:
         """Of versions that nobody knew to answer any input, record that they do."""
         recent = self.sampler.recent
-        for name, version in list(recent.versions):
-            record = self._catalog.versions.get(ModelId(name, version))
-            if record is not None and record.unanswered and recent.rows((name, version)).outputs:
+        for id_ in list(recent.versions):
+            record = self._catalog.versions.get(id_)
+            if record is not None and record.unanswered and recent.rows(id_).outputs:
                 self._catalog.note(replace(record, unanswered=""))
 
     def _facts(self) -> Facts:

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec.structs import replace
 
-from clipper.control.messages import GetDemand, GetLoads
-from clipper.control.statistics import VersionLoad
+from clipper.control.messages import GetStatistics
+from clipper.control.statistics import VersionStatistics
 from clipper.managers.manager import Manager
 from clipper.managers.reconcile.autoscale import Autoscaler, Target
 from clipper.registry.records import VersionRecord
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.5
 # A part of the time that a replica takes to start. A worker says within microseconds which versions are asked.
 LOOK_AT_SLEEPERS_EVERY_S = 0.05
+# Nothing but what a worker says in any case: with marks, it also leaves out what grows with applications and keys.
+DEMAND = GetStatistics((), (), ((), ()))
 
 
 class ScaledVersion:
@@ -84,10 +86,9 @@ class Scaler:
     async def _look_at_sleepers(self) -> None:
         if not any(version.autoscaler.is_asleep for version in self._versions.values()):
             return
-        # A worker of an older Clipper does not know the command.
-        asked = {instance: GetDemand() for instance in self._workers.instances()}
         # In the order in which they were asked, in which they also start: see ``managers.starts``.
-        demanded = {id_: None for _, reply in await self._workers.ask_each(asked) for id_ in reply.versions}
+        replies = await self._workers.ask_all(DEMAND)
+        demanded = {id_: None for _, reply in replies for id_ in reply.worker.demanded}
         if not demanded:
             return
         self._follow_catalog()  # it may have changed since the last look
@@ -100,10 +101,10 @@ class Scaler:
         awake = tuple(id_ for id_, version in self._versions.items() if not version.autoscaler.is_asleep)
         if not awake:
             return
-        counted: defaultdict[ModelId, list[tuple[int, VersionLoad]]] = defaultdict(list)
-        for instance, reply in await self._workers.ask_all(GetLoads(awake)):
-            for load in reply.versions:
-                counted[ModelId(load.model, load.version)].append((instance, load))
+        counted: defaultdict[ModelId, dict[int, VersionStatistics]] = defaultdict(dict)
+        for instance, reply in await self._workers.ask_all(GetStatistics((), awake, ((), ()))):
+            for version in reply.worker.versions:
+                counted[ModelId(version.model, version.version)][instance] = version
         self._follow_catalog()  # it may have changed meanwhile
         targets = {id_: self._planned(id_, one, counted[id_]) for id_ in awake if (one := self._versions.get(id_))}
         self._follow({id_: target for id_, target in targets.items() if target is not None})
@@ -123,7 +124,7 @@ class Scaler:
     def _scaled(self, record: VersionRecord, scaling: ReplicaRange) -> ScaledVersion:
         return ScaledVersion(record, scaling, asyncio.get_running_loop().time(), self._idle_after_s)
 
-    def _planned(self, id_: ModelId, version: ScaledVersion, counted: list[tuple[int, VersionLoad]]) -> Target | None:
+    def _planned(self, id_: ModelId, version: ScaledVersion, counted: dict[int, VersionStatistics]) -> Target | None:
         now_s = asyncio.get_running_loop().time()
         slots = self._manager.slots(id_)
         version.starts.look({slot.replica.note.id: slot.phase for slot in slots if slot.replica}, now_s)

@@ -48,22 +48,17 @@ class ModelOperations:
         self._manager = parts.manager
         self._default_manager = parts.default_manager
         self._artifacts = parts.artifacts
-        self._batch_limits = parts.workers.batch_limits
-        self._views = Views(parts.catalog, parts.manager, parts.reconciler, parts.scaler)
+        self._views = Views(parts)
 
     async def list_models(self, names: Sequence[str] | None) -> list[Model]:
         wanted = sorted(self._catalog.models if names is None else self._catalog.models.keys() & set(names))
-        limits = await self._batch_limits(self._versions_of(wanted))
-        return [self._views.model(name, limits) for name in wanted if name in self._catalog.models]
+        return [self._views.model(name) for name in wanted]
 
     async def get_model(self, name: str) -> Model:
-        self._catalog.model(name)
-        return self._views.model(name, await self._batch_limits(self._versions_of([name])))
+        return self._views.model(name)
 
     async def get_version(self, model: str, version: str) -> Version:
-        self._catalog.version(model, version)
-        limits = await self._batch_limits([ModelId(model, version)])
-        return self._views.version(self._catalog.version(model, version), limits)
+        return self._views.version(self._catalog.version(model, version))
 
     async def list_deployments(self, model: str) -> dict[str, Deployment]:
         self._catalog.model(model)
@@ -72,14 +67,12 @@ class ModelOperations:
     async def list_replicas(self, models: Sequence[str] | None) -> list[Replica]:
         # Not those of the catalog: replicas of a version that is gone still stop.
         wanted = None if models is None else set(models)
-        slots = [one for one in self._manager.slots() if wanted is None or one.slot.model in wanted]
-        limits = await self._batch_limits(list({one.slot.model_id: None for one in slots}))
-        return [self._views.replica(one, limits) for one in slots]
+        return [self._views.replica(one) for one in self._manager.slots() if wanted is None or one.slot.model in wanted]
 
     async def get_replica(self, replica_id: str) -> Replica:
-        for shown, slot in zip(self._views.replicas({}), self._manager.slots()):
+        for shown in self._views.replicas():
             if shown.id == replica_id:
-                return self._views.replica(slot, await self._batch_limits([slot.slot.model_id]))
+                return shown
         raise NotFound(f"replica {replica_id!r} does not exist: it may have been restarted under a new id")
 
     async def deploy(self, model: str, deployment: Deployment) -> Version:
@@ -95,7 +88,7 @@ class ModelOperations:
         known = self._catalog.models.get(model)
         self._catalog.commit(*([] if known else [Put(ModelRecord(model))]), Put(record), by=CALLER.get())
         self._reconciler.wake()
-        return self._views.version(record, {})
+        return self._views.version(record)
 
     async def check_deployment(self, deployment: Deployment) -> None:
         deployment = replace(deployment, manager=deployment.manager or self._default_manager)
@@ -137,7 +130,7 @@ class ModelOperations:
         wanted = rules.within(replicas, record.replicas_wanted)
         self._catalog.commit(Put(replace(record, replicas_wanted=wanted, scaling=scaling)), by=CALLER.get())
         self._reconciler.wake()
-        return self._views.version(self._catalog.versions[record.id], await self._batch_limits([record.id]))
+        return self._views.version(self._catalog.versions[record.id])
 
     async def delete_model(self, name: str) -> None:
         self._catalog.model(name)
@@ -183,9 +176,6 @@ class ModelOperations:
             if not paths:
                 raise NotFound(f"model {model!r} has no log of replica {replica!r}: expected e.g. {model}:1#1")
         return logs_of(paths, after, lines)
-
-    def _versions_of(self, models: Sequence[str]) -> list[ModelId]:
-        return [record.id for name in models for record in self._catalog.versions_of(name)]
 
     def _check(self, deployment: Deployment, *, is_sent: bool = True) -> None:
         """Raises RequestError if a value is not valid, or, if it was sent, the artifact lacks what is named."""

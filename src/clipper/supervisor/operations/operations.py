@@ -95,7 +95,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
     async def _status(self, workers: Sequence[WorkerStatistics]) -> Status:
         of_server, troubles = self._problems_of_server(), self._troubles()
-        replicas = self._views.replicas({})
+        replicas = self._views.replicas()
         certificates = self._certificates
         return Status(
             version=__version__,

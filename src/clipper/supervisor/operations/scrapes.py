@@ -108,8 +108,8 @@ class Scrapes:
             await self._status(list(basics.values())) if is_whole else None,
             list(basics.values()) if is_whole else (),
             [application_view(self._catalog.applications[name], self._ramps) for name in names],
-            [self._views.model(name, {}) for name in dict.fromkeys(id_.name for id_ in slots)],
-            [self._views.replica(slot, {}) for id_ in slots for slot in self._manager.slots(id_)],
+            [self._views.model(name) for name in dict.fromkeys(id_.name for id_ in slots)],
+            [self._views.replica(slot) for id_ in slots for slot in self._manager.slots(id_)],
             found.counted(),
             by_worker,
         )

@@ -1,7 +1,7 @@
 """Records and what runs, as the management API shows them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -24,7 +24,7 @@ from clipper.management.schemas import (
     Version,
     WorkerStatus,
 )
-from clipper.managers.manager import Manager, SlotStatus
+from clipper.managers.manager import SlotStatus
 from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.rollout import rollbacks
 from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK
@@ -35,10 +35,8 @@ from clipper.settings.fields import settings_of, shared
 from clipper.settings.server import ServerSettings
 from clipper.settings.start_options import StartOptions, value_text
 from clipper.settings.version import Deployment
-from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.ramps import Ramps
-from clipper.supervisor.keepers.scaler import Scaler
-from clipper.supervisor.rollout.reconciler import Reconciler
+from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.workers.worker_process import WorkerProcess
 
 
@@ -198,23 +196,21 @@ def worker_view(worker: WorkerProcess) -> WorkerStatus:
 
 
 class Views:
-    """Shows models, versions and replicas as they are now.
+    """Shows models, versions and replicas as they are now. Batch limits are those of the last readings of workers."""
 
-    ``limits`` in its methods is each replica's smallest batch limit over the workers, by replica id.
-    """
+    def __init__(self, parts: Parts) -> None:
+        self._catalog = parts.catalog
+        self._manager = parts.manager
+        self._reconciler = parts.reconciler
+        self._scaler = parts.scaler
+        self._batch_limits = parts.sampling.sampler.batch_limits
 
-    def __init__(self, catalog: Catalog, manager: Manager, reconciler: Reconciler, scaler: Scaler) -> None:
-        self._catalog = catalog
-        self._manager = manager
-        self._reconciler = reconciler
-        self._scaler = scaler
-
-    def model(self, name: str, limits: Mapping[str, int]) -> Model:
+    def model(self, name: str) -> Model:
         record = self._catalog.model(name)
-        versions = tuple(self.version(version, limits) for version in self._catalog.versions_of(name))
+        versions = tuple(self.version(version) for version in self._catalog.versions_of(name))
         return Model(name, record.current, rollbacks.target(self._catalog, record), versions)
 
-    def version(self, record: VersionRecord, limits: Mapping[str, int]) -> Version:
+    def version(self, record: VersionRecord) -> Version:
         state = record.state
         if state == "ready" and not self._reconciler.is_announced(record.id):
             state = "starting"
@@ -225,16 +221,16 @@ class Views:
         return Version(
             **(shared(record.spec, Version) | shared(record, Version) | {"state": shown, "warning": warning}),
             current=self._catalog.model(record.model).current == record.version,
-            replicas=tuple(self.replica(slot, limits) for slot in slots),
+            replicas=tuple(self.replica(slot) for slot in slots),
             condition=condition_of(shown, states),
             progress=next((one.replica.progress for one in slots if one.replica and one.replica.progress), None),
             scaling_reason=self._scaler.reason(record.id) if record.scaling else None,
         )
 
-    def replicas(self, limits: Mapping[str, int]) -> list[Replica]:
-        return [self.replica(slot, limits) for slot in self._manager.slots()]
+    def replicas(self) -> list[Replica]:
+        return [self.replica(slot) for slot in self._manager.slots()]
 
-    def replica(self, status: SlotStatus, limits: Mapping[str, int]) -> Replica:
+    def replica(self, status: SlotStatus) -> Replica:
         """A replica without a process has its slot's name as its id."""
         id_ = status.replica.note.id if status.replica else str(status.slot)
         return Replica(
@@ -245,7 +241,7 @@ class Views:
             pid=status.replica.pid if status.replica else None,
             restarts=status.restarts,
             last_error=status.last_error,
-            batch_limit=limits.get(id_),
+            batch_limit=self._batch_limits(status.slot.model_id).get(id_),
             log=str(self._manager.log_path(status.slot)),
             node=status.replica.node if status.replica else None,
         )

@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from clipper.control.messages import (
     Command,
     DescribePolicy,
-    GetBatchLimits,
     GetStatistics,
     PolicyDescription,
 )
@@ -27,8 +26,6 @@ log = logging.getLogger(__name__)
 
 # Neither a scrape nor the start of a container waits longer for a slow worker.
 ANSWER_TIMEOUT_S = 1.0
-# Versions in one question: a worker takes milliseconds to answer it, and the supervisor to read the answer.
-VERSIONS_AT_ONCE = 200
 # Of workers of which one may know something: all at once might each answer an input of megabytes, and one after another
 # takes as many time limits as there are workers that are busy.
 ASKED_AT_ONCE = 8
@@ -177,8 +174,8 @@ class Workers:
         return [worker for worker in self if worker.phase == "ready"]
 
     def instances(self) -> list[int]:
-        """Of the workers that are up and run our code: an older one may not know all commands."""
-        return [worker.instance for worker in self._ready() if not worker.is_outdated]
+        """Of the workers that are up."""
+        return [worker.instance for worker in self._ready()]
 
     def pids(self) -> dict[int, int]:
         """The process of each worker that has one on this machine, by the worker's index."""
@@ -190,12 +187,7 @@ class Workers:
 
     async def ask_all(self, command: Command[R], timeout_s: float = ANSWER_TIMEOUT_S) -> list[tuple[int, R]]:
         """The reply of each worker that is up and answers in time, with its instance."""
-
         return await self.ask_each({worker.instance: command for worker in self._ready()}, timeout_s)
-
-    async def ask_current(self, command: Command[R]) -> list[tuple[int, R]]:
-        """As ``ask_all``, of the workers that run our code: an older one may not know the command."""
-        return await self.ask_each(dict.fromkeys(self.instances(), command))
 
     async def ask_each(
         self, commands: Mapping[int, Command[R]], timeout_s: float = ANSWER_TIMEOUT_S
@@ -244,26 +236,6 @@ class Workers:
         """The description by the first worker that knows the application; None if no worker does."""
         command = DescribePolicy(application, context)
         return await self.ask_until(command, lambda description: description.found, DESCRIBE_TIMEOUT_S)
-
-    async def batch_limits(self, versions: Sequence[ModelId]) -> dict[str, int]:
-        """The smallest batch limit of each linked replica of these versions over the workers, by replica id."""
-        limits: dict[str, int] = {}
-        current = [
-            worker for worker in self._ready() if not worker.is_outdated
-        ]  # an older one may not know the command
-
-        async def ask(worker: WorkerProcess) -> None:
-            for first in range(0, len(versions), VERSIONS_AT_ONCE):
-                command = GetBatchLimits(tuple(versions[first : first + VERSIONS_AT_ONCE]))
-                reply = await _ask(worker, command, ANSWER_TIMEOUT_S)
-                if reply is None:
-                    return  # a worker that does not answer is waited for once
-                for id_, limit in reply.replicas.items():
-                    if limit < limits.get(id_, limit + 1):
-                        limits[id_] = limit
-
-        await asyncio.gather(*map(ask, current))
-        return limits
 
     async def drain(self) -> None:
         """Stop all workers at once; returns when they are gone."""
