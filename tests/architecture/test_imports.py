@@ -194,7 +194,7 @@ PURE = (
     "clipper.processes.excess",
     "clipper.events.changes",
     "clipper.events.log",
-    "clipper.events.processes",
+    "clipper.events.story",
     "clipper.telemetry.lines",
     "clipper.telemetry.otlp",
     "clipper.telemetry.request_note",

@@ -23,6 +23,7 @@ from fake_records import Records
 from msgspec.structs import replace
 
 from clipper.control.snapshot import Peer, ReplicaAddress, Snapshot
+from clipper.events.story import Story
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.managers.reconcile.plan import Slot
 from clipper.registry.records import VersionRecord
@@ -42,7 +43,6 @@ from clipper.rollout.instructions import (
     WakeAt,
 )
 from clipper.rollout.rollout import Rollout
-from clipper.rollout.story import Story
 from clipper.rollout.validate import validate
 from clipper.settings.version import VersionSpec
 from clipper.supervisor.workers.settings import WorkerSettings

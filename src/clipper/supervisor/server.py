@@ -17,7 +17,7 @@ from clipper.build import build_id
 from clipper.errors import RegistryUnavailable
 from clipper.events.file import EventFile
 from clipper.events.log import NewEvent
-from clipper.events.processes import started_event
+from clipper.events.story import started_event
 from clipper.home import Place
 from clipper.managers.command import RUNTIME_PARTS
 from clipper.managers.facilities import Facilities

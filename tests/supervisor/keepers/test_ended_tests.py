@@ -8,8 +8,8 @@ import pytest
 
 from clipper.control.statistics import StandingStatistics
 from clipper.events.file import EventFile
+from clipper.events.story import Story
 from clipper.registry.sqlite import SqliteRegistry
-from clipper.rollout.story import Story
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.ended_tests import EndedTests
 from clipper.supervisor.keepers.events import EventKeeper
@@ -39,10 +39,10 @@ def standing(winner: str | None, application: str = "digits") -> tuple[str, Stan
 
 def test_an_end_is_told_once_with_the_winner_and_how_sure_it_is(tests: EndedTests, story: Story) -> None:
     tests.take([standing(None), standing(None)])
-    assert story.events == ()
+    assert story.steps == ()
     tests.take([standing(None), standing("forest")])
     tests.take([standing("forest"), standing("forest")])
-    (event,) = story.events
+    (event,) = story.steps
     assert event.subject == "digits"
     assert event.text == (
         "its test has ended: forest is the best model, or within 0.01 of it in mean loss, "
@@ -55,11 +55,11 @@ def test_a_test_that_was_opened_again_ends_again(tests: EndedTests, story: Story
     tests.take([standing(None), standing("svm", "other")])
     tests.take([standing("forest"), standing("svm", "other")])
     tests.take([standing("net"), standing("svm", "other")])
-    assert [event.subject for event in story.events] == ["digits", "other", "digits", "digits"]
+    assert [event.subject for event in story.steps] == ["digits", "other", "digits", "digits"]
     kept = events.log.latest()
-    assert [one.subject for one in kept] == [f"application {step.subject}" for step in story.events]
-    assert {one.kind for one in kept} == {"test"} and kept[-1].message == story.events[-1].text
-    assert "net is the best model" in story.events[-1].text
+    assert [one.subject for one in kept] == [f"application {step.subject}" for step in story.steps]
+    assert {one.kind for one in kept} == {"test"} and kept[-1].message == story.steps[-1].text
+    assert "net is the best model" in story.steps[-1].text
 
 
 def test_an_event_that_an_earlier_supervisor_told_is_not_told_again(

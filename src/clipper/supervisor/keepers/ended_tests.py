@@ -6,7 +6,7 @@ import time
 
 from clipper.control.statistics import StandingStatistics
 from clipper.events.log import NewEvent
-from clipper.rollout.story import Story
+from clipper.events.story import Story
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.events import EventKeeper
 from clipper.supervisor.workers.workers import Workers

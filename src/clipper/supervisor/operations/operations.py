@@ -144,7 +144,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         )
 
     async def history(self) -> list[Step]:
-        return [Step(one.at, one.subject, one.text) for one in self._reconciler.story.events]
+        return list(self._reconciler.story.steps)
 
     async def events(
         self, after: int | None, limit: int, kind: Kind | None, subject: str | None, who: str | None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from clipper.errors import RegistryUnavailable
 from clipper.events.log import NewEvent
-from clipper.events.processes import ProcessEvents
+from clipper.events.story import Story
 from clipper.managers.manager import Manager
 from clipper.registry.records import ApplicationRecord
 from clipper.rollout.facts import Facts
@@ -30,7 +30,6 @@ from clipper.rollout.instructions import (
     WakeAt,
 )
 from clipper.rollout.rollout import Rollout
-from clipper.rollout.story import Story
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.rollout.gathering import SlotGathering, worker_facts
 from clipper.supervisor.rollout.servable import Servable
@@ -53,7 +52,7 @@ class Reconciler:
     """Runs on the event loop that it is made on. See ``Rollout`` for what is decided, and why in that order.
 
     Attributes:
-        story: the latest events and decisions.
+        story: what became of processes, and what was decided.
     """
 
     def __init__(
@@ -73,7 +72,6 @@ class Reconciler:
             take_epoch_above: begins a lease of an epoch above that one.
         """
         self.story = Story()
-        self._process_events = ProcessEvents()
         self._record = record
         self._take_epoch_above = take_epoch_above
         self._rollout = rollout
@@ -191,8 +189,7 @@ class Reconciler:
         # could not change: a registry that cannot be written, a container that cannot be started.
         for _ in range(MAX_LOOKS):
             facts, at = self._facts(), time.time()
-            self.story.follow(at, facts)
-            self._record(self._process_events.follow(facts.slots, facts.workers))
+            self._record(self.story.follow(at, facts))
             instructions = self._rollout.look(facts)
             self.story.record(at, instructions)
             for instruction in instructions:
