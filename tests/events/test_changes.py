@@ -12,11 +12,7 @@ from clipper.events.log import NewEvent
 from clipper.registry.records import ApplicationRecord, EndedRamp, KeyRecord, ModelRecord, TokenRecord, VersionRecord
 from clipper.registry.store import (
     Change,
-    DeleteApplication,
-    DeleteKey,
-    DeleteModel,
-    DeleteToken,
-    DeleteVersion,
+    Delete,
     ForgetLater,
     Forgotten,
     Put,
@@ -161,7 +157,7 @@ def test_an_application_is_created_changed_and_deleted() -> None:
     )
     assert told(before(APP), Put(replace(APP, ramps=3))) == []
     assert told(before(APP), Put(replace(APP, ended_ramps=(EndedRamp("m", "2", 1.0, 9, 9, 0.0, 0.0),)))) == []
-    assert told(before(APP), DeleteApplication("app"), ForgetLater("app#1")) == [
+    assert told(before(APP), Delete(ApplicationRecord, "app"), ForgetLater("app#1")) == [
         ("application", "the application is deleted", None, "info")
     ]
 
@@ -216,11 +212,11 @@ def test_a_newcomer_from_its_ramp_to_the_guardrail() -> None:
             Put(KeyRecord("web", "digest", 1.0, ("app",), 7)),
             ("key", "the key is kept; applications ('app',) in place of (); max_in_flight 7 in place of none"),
         ),
-        (DeleteKey("web"), ("key", "the key is revoked")),
+        (Delete(KeyRecord, "web"), ("key", "the key is revoked")),
         (Put(TokenRecord("ci", "read", "digest", 1.0)), ("token", "the token, of the role read, is made")),
-        (DeleteToken("ci"), ("token", "the token, of the role admin, is revoked")),
-        (DeleteModel("m"), ("deployment", "the model is deleted, with all its versions")),
-        (DeleteVersion(ModelId("m", "1")), ("deployment", "version 1 is deleted")),
+        (Delete(TokenRecord, "ci"), ("token", "the token, of the role admin, is revoked")),
+        (Delete(ModelRecord, "m"), ("deployment", "the model is deleted, with all its versions")),
+        (Delete(VersionRecord, "m:1"), ("deployment", "version 1 is deleted")),
     ],
 )
 def test_keys_tokens_and_removals(change: Change, expected: tuple[str, str]) -> None:

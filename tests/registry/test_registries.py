@@ -12,23 +12,18 @@ from redis import Redis
 from registry_records import APPLICATION, TOKEN, version_of
 
 from clipper.errors import RegistryUnavailable
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
 from clipper.registry.redis import PREFIX, RedisRegistry
 from clipper.registry.shared import Holder
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import (
     Change,
-    DeleteApplication,
-    DeleteKey,
-    DeleteModel,
-    DeleteToken,
-    DeleteVersion,
+    Delete,
     ForgetLater,
     Forgotten,
     Put,
     Registry,
 )
-from clipper.types import ModelId
 from example_counts import share_of
 from redis_server import RedisServer
 
@@ -88,7 +83,7 @@ def test_everything_comes_back_after_reopening(open_registry: Open) -> None:
 def test_what_is_to_be_forgotten_is_known_until_it_is(open_registry: Open) -> None:
     registry = open_registry()
     registry.write(Put(APPLICATION))
-    registry.write(DeleteApplication("digits"), ForgetLater("digits#1"), ForgetLater("a#1"), ForgetLater("a#1"))
+    registry.write(Delete(ApplicationRecord, "digits"), ForgetLater("digits#1"), ForgetLater("a#1"), ForgetLater("a#1"))
     registry.close()
     registry = open_registry()
     assert (registry.load().applications, registry.load().to_forget) == ((), ("a#1", "digits#1"))
@@ -110,8 +105,10 @@ def test_deleting(open_registry: Open) -> None:
     registry.write(Put(APPLICATION), Put(ModelRecord("svm")), Put(ModelRecord("forest")), Put(ModelRecord("svm-2")))
     registry.write(*(Put(version_of(model, version)) for model in ("svm", "forest", "svm-2") for version in "12"))
     registry.write(Put(TOKEN), Put(KeyRecord("shop", "ef" * 32, 1e9)))
-    registry.write(DeleteApplication("digits"), DeleteVersion(ModelId("svm-2", "1")), DeleteModel("svm"))
-    registry.write(DeleteToken("ci"), DeleteKey("shop"), DeleteKey("never"), DeleteModel("never"))
+    registry.write(Delete(ApplicationRecord, "digits"), Delete(VersionRecord, "svm-2:1"), Delete(ModelRecord, "svm"))
+    registry.write(
+        Delete(TokenRecord, "ci"), Delete(KeyRecord, "shop"), Delete(KeyRecord, "never"), Delete(ModelRecord, "never")
+    )
     contents = registry.load()
     assert (contents.applications, contents.tokens, contents.keys) == ((), (), ())
     assert [str(version.id) for version in contents.versions] == ["forest:1", "forest:2", "svm-2:2"]
@@ -159,9 +156,9 @@ CHANGES = st.one_of(
     NAMES.map(lambda name: Put(ModelRecord(name, "1"))),
     st.tuples(NAMES, st.sampled_from("12")).map(lambda id_: Put(version_of(*id_))),
     NAMES.map(lambda name: Put(ApplicationRecord(name, "string", 20.0))),
-    NAMES.map(DeleteModel),
-    NAMES.map(DeleteApplication),
-    st.tuples(NAMES, st.sampled_from("12")).map(lambda id_: DeleteVersion(ModelId(*id_))),
+    NAMES.map(lambda name: Delete(ModelRecord, name)),
+    NAMES.map(lambda name: Delete(ApplicationRecord, name)),
+    st.tuples(NAMES, st.sampled_from("12")).map(lambda id_: Delete(VersionRecord, ":".join(id_))),
     NAMES.map(ForgetLater),
     NAMES.map(Forgotten),
 )

@@ -15,9 +15,7 @@ from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import (
     Change,
     Contents,
-    DeleteApplication,
-    DeleteModel,
-    DeleteVersion,
+    Delete,
     ForgetLater,
     Forgotten,
     Put,
@@ -26,7 +24,6 @@ from clipper.rollout import wanted
 from clipper.settings.application import Link
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog, Numbers
-from clipper.types import ModelId
 
 APPLICATION = ApplicationRecord("app", "string", 20.0, id="app#1", code="b")
 VERSION = VersionRecord("m", "1", VersionSpec("a", "import", "m:f"), Batching(), True, 1, 0.0)
@@ -87,7 +84,7 @@ def test_a_note_on_what_was_removed_since_is_not_stored(registry: SqliteRegistry
     other.execute("BEGIN IMMEDIATE")
     catalog.note(VERSION)
     other.execute("ROLLBACK")
-    catalog.commit(DeleteVersion(VERSION.id))
+    catalog.commit(Delete(VersionRecord, str(VERSION.id)))
     assert catalog.save_notes()
     assert registry.load().versions == ()
 
@@ -95,7 +92,7 @@ def test_a_note_on_what_was_removed_since_is_not_stored(registry: SqliteRegistry
 def test_a_model_goes_with_its_versions(registry: SqliteRegistry) -> None:
     catalog = Catalog(registry)
     catalog.commit(Put(ModelRecord("m")), Put(VERSION), Put(ModelRecord("n")))
-    catalog.commit(DeleteModel("m"))
+    catalog.commit(Delete(ModelRecord, "m"))
     assert (list(catalog.models), catalog.versions) == (["n"], {})
     with pytest.raises(NotFound):
         catalog.version("m", "1")
@@ -127,7 +124,7 @@ def test_ids_of_applications_are_counted_by_name(registry: SqliteRegistry) -> No
 def test_what_is_to_be_forgotten(registry: SqliteRegistry) -> None:
     catalog = Catalog(registry)
     catalog.commit(Put(APPLICATION))
-    catalog.commit(DeleteApplication("app"), ForgetLater("app#1"))
+    catalog.commit(Delete(ApplicationRecord, "app"), ForgetLater("app#1"))
     assert catalog.to_forget == Catalog(registry).to_forget == {"app#1"}
     catalog.commit(Forgotten("app#1"))
     assert catalog.to_forget == Catalog(registry).to_forget == set()
@@ -137,7 +134,7 @@ def test_which_artifacts_are_used(registry: SqliteRegistry) -> None:
     catalog = Catalog(registry)
     catalog.commit(Put(ModelRecord("m")), Put(VERSION), Put(APPLICATION))
     assert [catalog.uses_artifact(digest) for digest in ("a", "b", "c")] == [True, True, False]
-    catalog.commit(DeleteApplication("app"))
+    catalog.commit(Delete(ApplicationRecord, "app"))
     assert not catalog.uses_artifact("b")
 
 
@@ -202,9 +199,9 @@ CHANGES = st.sampled_from(
             for one in "12"
             for at in (1.0, 2.0)
         ),
-        *(DeleteVersion(ModelId(name, one)) for name in "mn" for one in "12"),
-        *(DeleteModel(name) for name in "mn"),
-        *(DeleteApplication(name) for name in "ab"),
+        *(Delete(VersionRecord, f"{name}:{one}") for name in "mn" for one in "12"),
+        *(Delete(ModelRecord, name) for name in "mn"),
+        *(Delete(ApplicationRecord, name) for name in "ab"),
     ]
 )
 
@@ -216,7 +213,7 @@ def test_what_is_asked_of_one_model_is_what_all_records_say(changes: list[Change
         before = catalog.revision, catalog.fleet_revision
         with contextlib.suppress(KeyError):  # there is nothing of that name
             catalog.commit(change)
-            is_of_application = isinstance(change, DeleteApplication) or isinstance(
+            is_of_application = (isinstance(change, Delete) and change.kind is ApplicationRecord) or isinstance(
                 getattr(change, "record", None), ApplicationRecord
             )
             assert catalog.revision > before[0] and (catalog.fleet_revision > before[1]) is not is_of_application

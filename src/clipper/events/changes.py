@@ -7,16 +7,8 @@ from msgspec import Struct
 
 from clipper.control.snapshot import Newcomer
 from clipper.events.log import NewEvent
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
-from clipper.registry.store import (
-    Change,
-    DeleteApplication,
-    DeleteKey,
-    DeleteModel,
-    DeleteToken,
-    DeleteVersion,
-    Put,
-)
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, Record, TokenRecord, VersionRecord
+from clipper.registry.store import Change, Delete, Put
 from clipper.rollout.wanted import Records
 from clipper.settings.application import Link, link_names
 from clipper.types import ModelId
@@ -54,19 +46,23 @@ def _of_change(before: Before, change: Change, why: str) -> list[NewEvent]:
             return [_of_key(before.keys.get(key.name), key)]
         case Put(TokenRecord() as token):
             return [NewEvent("token", f"token {token.name}", f"the token, of the role {token.role}, is made")]
-        case DeleteApplication(name):
-            return [NewEvent("application", f"application {name}", "the application is deleted")]
-        case DeleteModel(name):
-            return [NewEvent("deployment", f"model {name}", "the model is deleted, with all its versions")]
-        case DeleteVersion(id_):
-            return [NewEvent("deployment", f"model {id_.name}", f"version {id_.version} is deleted", id_.version)]
-        case DeleteKey(name):
-            return [NewEvent("key", f"key {name}", "the key is revoked")]
-        case DeleteToken(name):
-            text = f"the token, of the role {before.tokens[name].role}, is revoked"
-            return [NewEvent("token", f"token {name}", text)]
+        case Delete(kind, name):
+            return [_of_deletion(before, kind, name)]
         case _:  # what deleted applications learned
             return []
+
+
+def _of_deletion(before: Before, kind: type[Record], name: str) -> NewEvent:
+    if kind is ApplicationRecord:
+        return NewEvent("application", f"application {name}", "the application is deleted")
+    if kind is ModelRecord:
+        return NewEvent("deployment", f"model {name}", "the model is deleted, with all its versions")
+    if kind is VersionRecord:
+        model, _, version = name.partition(":")
+        return NewEvent("deployment", f"model {model}", f"version {version} is deleted", version)
+    if kind is KeyRecord:
+        return NewEvent("key", f"key {name}", "the key is revoked")
+    return NewEvent("token", f"token {name}", f"the token, of the role {before.tokens[name].role}, is revoked")
 
 
 def _of_key(before: KeyRecord | None, now: KeyRecord) -> NewEvent:

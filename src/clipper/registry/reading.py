@@ -1,29 +1,46 @@
 """Reads stored records. One that cannot be read costs no other its place."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
 
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
-from clipper.registry.store import Unreadable
+from clipper.registry.records import (
+    ApplicationRecord,
+    KeyRecord,
+    ModelRecord,
+    Record,
+    TokenRecord,
+    VersionRecord,
+    name_of,
+)
+from clipper.registry.store import Contents, Unreadable
 
 T = TypeVar("T", ApplicationRecord, ModelRecord, VersionRecord, TokenRecord, KeyRecord)
 
 
-def read_records(
-    kind: str, record: type[T], rows: Iterable[tuple[bytes, bytes]], unreadable: list[Unreadable]
-) -> tuple[T, ...]:
-    """The records of rows of name and text, in their order; an unreadable one is added to ``unreadable``."""
-    decode = msgspec.json.Decoder(record).decode
-    found = []
-    for name, text in rows:
-        try:
-            one = decode(text)
-            own_name = f"{one.model}:{one.version}" if isinstance(one, VersionRecord) else one.name
-            if own_name.encode() != name:
-                raise ValueError(f"it calls itself {own_name!r}")
-            found.append(one)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            unreadable.append(Unreadable(kind, name.decode(errors="replace"), str(error), text))
-    return tuple(found)
+def read_contents(rows: Mapping[type[Record], Iterable[tuple[bytes, bytes]]], to_forget: Iterable[str]) -> Contents:
+    """The records of rows of name and text, each kind in its order."""
+    unreadable: list[Unreadable] = []
+
+    def read(kind: type[T]) -> tuple[T, ...]:
+        decode, found = msgspec.json.Decoder(kind).decode, []
+        for name, text in rows[kind]:
+            try:
+                one = decode(text)
+                if name_of(one).encode() != name:
+                    raise ValueError(f"it calls itself {name_of(one)!r}")
+                found.append(one)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                unreadable.append(Unreadable(kind, name.decode(errors="replace"), str(error), text))
+        return tuple(found)
+
+    return Contents(
+        read(ApplicationRecord),
+        read(ModelRecord),
+        read(VersionRecord),
+        tuple(to_forget),
+        read(TokenRecord),
+        read(KeyRecord),
+        tuple(unreadable),
+    )

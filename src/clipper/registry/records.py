@@ -1,5 +1,7 @@
 """What the registry holds. A record is stored as JSON; fields may be added with a default, never renamed."""
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from clipper.control.snapshot import Newcomer
@@ -180,3 +182,17 @@ class KeyRecord(Struct, frozen=True):
 
 
 Record = ApplicationRecord | ModelRecord | VersionRecord | TokenRecord | KeyRecord
+
+# The kinds of records, and what storage calls many of them.
+TABLES: Mapping[type[Record], str] = {
+    ApplicationRecord: "applications",
+    ModelRecord: "models",
+    VersionRecord: "versions",
+    TokenRecord: "tokens",
+    KeyRecord: "keys",
+}
+
+
+def name_of(record: Record) -> str:
+    """The record's name among those of its kind: ``MODEL:VERSION`` for a version."""
+    return str(record.id) if isinstance(record, VersionRecord) else record.name

@@ -20,8 +20,8 @@ from clipper.errors import NotLeader, RegistryUnavailable, TooLarge
 from clipper.lease.lease import Lease, Terms
 from clipper.registry import redis_scripts
 from clipper.registry.clock import clock_s
-from clipper.registry.reading import read_records
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, Record, TokenRecord, VersionRecord
+from clipper.registry.reading import read_contents
+from clipper.registry.records import TABLES, name_of
 from clipper.registry.shared import (
     MAX_ARTIFACT_BYTES,
     MAX_ARTIFACTS_BYTES,
@@ -33,20 +33,7 @@ from clipper.registry.shared import (
     Leader,
     Renewed,
 )
-from clipper.registry.store import (
-    SCHEMA_VERSION,
-    Change,
-    Contents,
-    DeleteApplication,
-    DeleteKey,
-    DeleteModel,
-    DeleteToken,
-    DeleteVersion,
-    ForgetLater,
-    Forgotten,
-    Put,
-    Unreadable,
-)
+from clipper.registry.store import SCHEMA_VERSION, Change, Contents, Delete, ForgetLater, Forgotten, Put
 
 # All keys begin with this, so that Clipper can share a Redis with others.
 PREFIX = "clipper:registry:"
@@ -59,14 +46,6 @@ PIECE_EXPIRY_S = 3600
 
 # A whole number that fits into 64 bits.
 _NUMBER = re.compile(rb"[0-9]{1,18}")
-# The hash of each kind of record.
-_HASHES: dict[type[Record], str] = {
-    ApplicationRecord: "applications",
-    ModelRecord: "models",
-    VersionRecord: "versions",
-    TokenRecord: "tokens",
-    KeyRecord: "keys",
-}
 
 
 class RedisRegistry:
@@ -158,20 +137,11 @@ class RedisRegistry:
     def load(self) -> Contents:
         with self._explained():
             pipeline = self._client.pipeline(transaction=True)
-            for kind in _HASHES.values():
-                pipeline.hgetall(PREFIX + kind)
+            for table in TABLES.values():
+                pipeline.hgetall(PREFIX + table)
             *found, to_forget = pipeline.smembers(PREFIX + "to_forget").execute()
-        unreadable: list[Unreadable] = []
-        applications, models, versions, tokens, keys = (sorted(records.items()) for records in found)
-        return Contents(
-            read_records("application", ApplicationRecord, applications, unreadable),
-            read_records("model", ModelRecord, models, unreadable),
-            read_records("version", VersionRecord, versions, unreadable),
-            tuple(sorted(map(_text, to_forget))),
-            read_records("token", TokenRecord, tokens, unreadable),
-            read_records("key", KeyRecord, keys, unreadable),
-            tuple(unreadable),
-        )
+        rows = {kind: sorted(records.items()) for kind, records in zip(TABLES, found)}
+        return read_contents(rows, sorted(map(_text, to_forget)))
 
     def write(self, *changes: Change) -> None:
         reply = self._change("WRITE", [part for change in changes for part in _operation(change)])
@@ -317,18 +287,9 @@ def _operation(change: Change) -> tuple[str, str, str, str]:
     """The change as the script takes it: kind, key, name and text."""
     match change:
         case Put(record):
-            name = str(record.id) if isinstance(record, VersionRecord) else record.name
-            return "put", _HASHES[type(record)], name, msgspec.json.encode(record).decode()
-        case DeleteApplication(name):
-            return "delete", "applications", name, ""
-        case DeleteModel(name):
-            return "delete", "models", name, ""
-        case DeleteVersion(id_):
-            return "delete", "versions", str(id_), ""
-        case DeleteToken(name):
-            return "delete", "tokens", name, ""
-        case DeleteKey(name):
-            return "delete", "keys", name, ""
+            return "put", TABLES[type(record)], name_of(record), msgspec.json.encode(record).decode()
+        case Delete(kind, name):
+            return "delete", TABLES[kind], name, ""
         case ForgetLater(application_id):
             return "add", "to_forget", application_id, ""
         case Forgotten(application_id):

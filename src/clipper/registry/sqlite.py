@@ -5,29 +5,16 @@ which makes them, is on no query's path.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
 
 from clipper.errors import RegistryUnavailable
-from clipper.registry.reading import T, read_records
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, Record, TokenRecord, VersionRecord
-from clipper.registry.store import (
-    SCHEMA_VERSION,
-    Change,
-    Contents,
-    DeleteApplication,
-    DeleteKey,
-    DeleteModel,
-    DeleteToken,
-    DeleteVersion,
-    ForgetLater,
-    Forgotten,
-    Put,
-    Unreadable,
-)
+from clipper.registry.reading import read_contents
+from clipper.registry.records import TABLES, Record, VersionRecord, name_of
+from clipper.registry.store import SCHEMA_VERSION, Change, Contents, Delete, ForgetLater, Forgotten, Put
 
 # The supervisor's lock keeps other supervisors out, so only an operator's own sqlite3 can hold the file.
 BUSY_TIMEOUT_S = 1.0
@@ -86,17 +73,9 @@ class SqliteRegistry:
             raise
 
     def load(self) -> Contents:
-        unreadable: list[Unreadable] = []
         with self._explained():
-            return Contents(
-                self._read("application", ApplicationRecord, "applications", "name", unreadable),
-                self._read("model", ModelRecord, "models", "name", unreadable),
-                self._read("version", VersionRecord, "versions", "model || ':' || version", unreadable),
-                tuple(id_ for (id_,) in self._connection.execute("SELECT application_id FROM to_forget ORDER BY 1")),
-                self._read("token", TokenRecord, "tokens", "name", unreadable),
-                self._read("key", KeyRecord, "keys", "name", unreadable),
-                tuple(unreadable),
-            )
+            to_forget = self._connection.execute("SELECT application_id FROM to_forget ORDER BY 1")
+            return read_contents({kind: self._rows(kind) for kind in TABLES}, (id_ for (id_,) in to_forget))
 
     def write(self, *changes: Change) -> None:
         with self._transaction():
@@ -167,42 +146,32 @@ class SqliteRegistry:
     def _make(self, change: Change) -> None:
         execute = self._connection.execute
         match change:
-            case Put(ApplicationRecord() as application):
-                execute("REPLACE INTO applications VALUES (?, ?)", (application.name, _to_json(application)))
-            case Put(ModelRecord() as model):
-                # Not REPLACE: that deletes the row first, and its versions with it.
-                execute(
-                    "INSERT INTO models VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET record = ?2",
-                    (model.name, _to_json(model)),
-                )
             case Put(VersionRecord() as version):
                 row = (version.model, version.version, _to_json(version))
                 execute("REPLACE INTO versions VALUES (?, ?, ?)", row)
-            case Put(TokenRecord() as token):
-                execute("REPLACE INTO tokens VALUES (?, ?)", (token.name, _to_json(token)))
-            case DeleteToken(name):
-                execute("DELETE FROM tokens WHERE name = ?", (name,))
-            case Put(KeyRecord() as key):
-                execute("REPLACE INTO keys VALUES (?, ?)", (key.name, _to_json(key)))
-            case DeleteKey(name):
-                execute("DELETE FROM keys WHERE name = ?", (name,))
-            case DeleteApplication(name):
-                execute("DELETE FROM applications WHERE name = ?", (name,))
+            case Put(record):
+                # Not REPLACE: that deletes the row first, and a model's versions with it.
+                execute(
+                    f"INSERT INTO {TABLES[type(record)]} VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET record = ?2",
+                    (name_of(record), _to_json(record)),
+                )
+            case Delete(kind, name) if kind is VersionRecord:
+                model, _, version_name = name.partition(":")
+                execute("DELETE FROM versions WHERE model = ? AND version = ?", (model, version_name))
+            case Delete(kind, name):
+                execute(f"DELETE FROM {TABLES[kind]} WHERE name = ?", (name,))
             case ForgetLater(application_id):
                 execute("INSERT OR IGNORE INTO to_forget VALUES (?)", (application_id,))
             case Forgotten(application_id):
                 execute("DELETE FROM to_forget WHERE application_id = ?", (application_id,))
-            case DeleteModel(name):
-                execute("DELETE FROM models WHERE name = ?", (name,))
-            case DeleteVersion(version_id):
-                row_id = (version_id.name, version_id.version)
-                execute("DELETE FROM versions WHERE model = ? AND version = ?", row_id)
 
-    def _read(self, kind: str, record: type[T], table: str, name: str, unreadable: list[Unreadable]) -> tuple[T, ...]:
-        """The records of a kind by name."""
+    def _rows(self, kind: type[Record]) -> Iterable[tuple[bytes, bytes]]:
+        """The names and texts of a kind's records, by name."""
+        name = "model || ':' || version" if kind is VersionRecord else "name"
         # As bytes: SQLite keeps texts that are not valid UTF-8.
-        query = f"SELECT CAST({name} AS BLOB), CAST(record AS BLOB) FROM {table} ORDER BY 1"
-        return read_records(kind, record, self._connection.execute(query), unreadable)
+        return self._connection.execute(
+            f"SELECT CAST({name} AS BLOB), CAST(record AS BLOB) FROM {TABLES[kind]} ORDER BY 1"
+        )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

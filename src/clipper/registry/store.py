@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, Record, TokenRecord, VersionRecord
-from clipper.types import ModelId
 
 # Of what records have in any storage. A record that gains a field, with a default, makes a new version although nothing
 # else changes: an older Clipper would drop the field when it writes.
@@ -19,7 +18,10 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteApplication:
+class Delete:
+    """Remove the record of that kind and name, as ``name_of`` says it; with a model, its versions too."""
+
+    kind: type[Record]
     name: str
 
 
@@ -37,42 +39,14 @@ class Forgotten:
     application_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteModel:
-    """Removes its versions too."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteVersion:
-    id: ModelId
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteToken:
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteKey:
-    name: str
-
-
-Change = Put | DeleteApplication | ForgetLater | Forgotten | DeleteModel | DeleteVersion | DeleteToken | DeleteKey
+Change = Put | Delete | ForgetLater | Forgotten
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A stored record that cannot be read, because a newer Clipper or another program wrote it.
+    """A stored record that cannot be read, because a newer Clipper or another program wrote it. ``text`` is its own."""
 
-    Attributes:
-        kind: ``application``, ``model``, ``version`` or ``token``.
-        name: its name; ``model:version`` for a version.
-        text: the stored text.
-    """
-
-    kind: str
+    kind: type[Record]
     name: str
     why: str
     text: bytes

@@ -9,19 +9,17 @@ from msgspec.structs import replace
 from clipper.errors import Conflict, NotFound, RegistryUnavailable
 from clipper.events.changes import events_of
 from clipper.events.log import NewEvent
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
-from clipper.registry.store import (
-    Change,
-    DeleteApplication,
-    DeleteKey,
-    DeleteModel,
-    DeleteToken,
-    DeleteVersion,
-    ForgetLater,
-    Forgotten,
-    Put,
-    Registry,
+from clipper.registry.records import (
+    TABLES,
+    ApplicationRecord,
+    KeyRecord,
+    ModelRecord,
+    Record,
+    TokenRecord,
+    VersionRecord,
+    name_of,
 )
+from clipper.registry.store import Change, Delete, ForgetLater, Forgotten, Put, Registry
 from clipper.rollout import wanted
 from clipper.types import CLIPPER, Caller, ModelId
 
@@ -126,8 +124,8 @@ class Catalog:
     def problems(self) -> list[str]:
         """The records that could not be read when the server started."""
         return [
-            f"{one.kind} {one.name!r} is left out: its record in the registry cannot be read: {one.why}; run the "
-            "Clipper that wrote it, or create it again"
+            f"{TABLES[one.kind].removesuffix('s')} {one.name!r} is left out: its record in the registry cannot be read: "
+            f"{one.why}; run the Clipper that wrote it, or create it again"
             for one in self._unreadable.values()
         ]
 
@@ -202,42 +200,43 @@ class Catalog:
     def _apply(self, change: Change) -> None:
         self.revision += 1
         match change:
-            case Put(ApplicationRecord() as application):
-                self._index(self.applications.get(application.name), application)
-                self.applications[application.name] = application
-                self._unreadable.pop(("application", application.name), None)
-            case Put(ModelRecord() as model):
-                self.fleet_revision += 1
-                self.models[model.name] = model
-                self._unreadable.pop(("model", model.name), None)
-            case Put(VersionRecord() as version):
-                self._put_version(version)
-                self._unreadable.pop(("version", str(version.id)), None)
-            case Put(TokenRecord() as token):
-                self.tokens[token.name] = token
-                self._unreadable.pop(("token", token.name), None)
-            case DeleteToken(name):
-                del self.tokens[name]
-            case Put(KeyRecord() as key):
-                self.keys[key.name] = key
-                self._unreadable.pop(("key", key.name), None)
-            case DeleteKey(name):
-                del self.keys[name]
-            case DeleteApplication(name):
-                self._index(self.applications.pop(name), None)
+            case Put(record):
+                self._unreadable.pop((type(record), name_of(record)), None)
+                match record:
+                    case VersionRecord():
+                        self._put_version(record)
+                    case ApplicationRecord():
+                        self._index(self.applications.get(record.name), record)
+                        self.applications[record.name] = record
+                    case ModelRecord():
+                        self.fleet_revision += 1
+                        self.models[record.name] = record
+                    case TokenRecord():
+                        self.tokens[record.name] = record
+                    case KeyRecord():
+                        self.keys[record.name] = record
+            case Delete(kind, name):
+                self._delete(kind, name)
             case ForgetLater(application_id):
                 self.to_forget.add(application_id)
             case Forgotten(application_id):
                 self.to_forget.discard(application_id)
-            case DeleteVersion(id_):
-                self.fleet_revision += 1
+
+    def _delete(self, kind: type[Record], name: str) -> None:
+        if kind is ApplicationRecord:
+            self._index(self.applications.pop(name), None)
+        elif kind is VersionRecord:
+            self.fleet_revision += 1
+            id_ = ModelId(*name.split(":"))
+            del self.versions[id_]
+            del self._versions_of[id_.name][id_]
+        elif kind is ModelRecord:
+            self.fleet_revision += 1
+            del self.models[name]
+            for id_ in self._versions_of.pop(name, {}):
                 del self.versions[id_]
-                del self._versions_of[id_.name][id_]
-            case DeleteModel(name):
-                self.fleet_revision += 1
-                del self.models[name]
-                for id_ in self._versions_of.pop(name, {}):
-                    del self.versions[id_]
+        else:
+            del (self.tokens if kind is TokenRecord else self.keys)[name]
 
 
 class Numbers:

@@ -14,7 +14,7 @@ from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.managers.manager import Manager
 from clipper.registry.records import ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
-from clipper.registry.store import DeleteModel, Put
+from clipper.registry.store import Delete, Put
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog
@@ -76,7 +76,7 @@ def test_hundreds_wake_in_one_step(registry: CountingRegistry) -> None:
         )
         # It learns which there are by its looks at loads, and one may go before it asks.
         scaler._follow_catalog()
-        catalog.commit(DeleteModel("gone"))
+        catalog.commit(Delete(ModelRecord, "gone"))
         waking = asyncio.create_task(scaler.run_waking())
         await until_async(lambda: len(woken) == 1)
         # What is awake is not woken again, though workers still say that it is asked.

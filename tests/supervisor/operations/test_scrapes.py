@@ -23,7 +23,7 @@ from clipper.errors import InvalidArgument, Overloaded
 from clipper.management.schemas import Status
 from clipper.registry.records import ApplicationRecord
 from clipper.registry.sqlite import SqliteRegistry
-from clipper.registry.store import DeleteApplication, Put
+from clipper.registry.store import Delete, Put
 from clipper.settings.application import Selection
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.operations import scrapes
@@ -153,7 +153,7 @@ def test_counts_begin_at_0_under_a_supervisor_that_took_workers_over(tmp_path: P
         assert await server.queries() == 0.0
         worker.queries = 1003
         assert await server.queries() == 3.0
-        server.catalog.commit(DeleteApplication("app-7"))
+        server.catalog.commit(Delete(ApplicationRecord, "app-7"))
         server.catalog.commit(Put(application("app-7", 2)))
         worker.process.is_adopted, worker.process.instance, worker.queries = False, 2, 4
         assert await server.queries() == 4.0, "another application of that name"

@@ -12,7 +12,7 @@ from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from clipper.management.caller import CALLER
 from clipper.management.schemas import Application, Contexts, LearnedPolicy, LinkChange
 from clipper.registry.records import ApplicationRecord
-from clipper.registry.store import DeleteApplication, ForgetLater, Put
+from clipper.registry.store import Delete, ForgetLater, Put
 from clipper.rollout import newcomers, wanted
 from clipper.selection.learning.parameters import check_number
 from clipper.settings.application import MAX_COST, ApplicationChange, Link, NewApplication, Selection
@@ -129,7 +129,7 @@ class ApplicationOperations:
 
     async def delete_application(self, name: str) -> None:
         record = self._catalog.application(name)
-        self._catalog.commit(DeleteApplication(name), ForgetLater(record.state_id), by=CALLER.get())
+        self._catalog.commit(Delete(ApplicationRecord, name), ForgetLater(record.state_id), by=CALLER.get())
         self._recent.applications.forget(name)
         try:
             await self._reach_workers(f"that application {name!r} is deleted")

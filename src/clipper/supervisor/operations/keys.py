@@ -9,7 +9,7 @@ from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from clipper.management.caller import CALLER
 from clipper.management.schemas import FINGERPRINT_LENGTH, CreatedKey, Key, NewKey
 from clipper.registry.records import KeyRecord
-from clipper.registry.store import DeleteKey, Put
+from clipper.registry.store import Delete, Put
 from clipper.settings.fields import check_ranges, shared
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.operations.expiries import check_expiry
@@ -86,7 +86,7 @@ class Keys:
         """
         if name not in self._catalog.keys:
             raise NotFound(f"key {name!r} does not exist: clipper key list shows those that do")
-        self._catalog.commit(DeleteKey(name), by=CALLER.get())
+        self._catalog.commit(Delete(KeyRecord, name), by=CALLER.get())
         if not await self._reconciler.reach_workers(REACH_TIMEOUT_S):
             raise Unavailable(
                 f"key {name!r} is revoked, but a worker has not confirmed it within {REACH_TIMEOUT_S:g} s: it "

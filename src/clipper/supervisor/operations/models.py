@@ -17,7 +17,7 @@ from clipper.managers import logs
 from clipper.managers.environments.provider import PREPARE_TIMEOUT_S
 from clipper.metrics.totals import replica_name
 from clipper.registry.records import ModelRecord, VersionRecord
-from clipper.registry.store import DeleteModel, DeleteVersion, Put
+from clipper.registry.store import Delete, Put
 from clipper.rollout import newcomers, rollbacks, wanted
 from clipper.rollout.versions import LINK_TIMEOUT_S
 from clipper.settings.fields import check_range, check_ranges, shared
@@ -138,7 +138,7 @@ class ModelOperations:
         if linking:
             raise Conflict(f"model {name!r} is linked by {', '.join(linking)}: unlink it there first")
         removed = self._catalog.versions_of(name)
-        self._catalog.commit(DeleteModel(name), by=CALLER.get())
+        self._catalog.commit(Delete(ModelRecord, name), by=CALLER.get())
         await self._have_gone(removed)
 
     async def delete_version(self, model: str, version: str) -> None:
@@ -156,7 +156,7 @@ class ModelOperations:
             if (after := newcomers.after_other_change(application, self._catalog.current, left.__contains__))
             is not application
         ]
-        self._catalog.commit(*unnamed, *changed, DeleteVersion(record.id), by=CALLER.get())
+        self._catalog.commit(*unnamed, *changed, Delete(VersionRecord, str(record.id)), by=CALLER.get())
         await self._have_gone([record])
 
     async def logs(

@@ -8,7 +8,7 @@ from clipper.management.access import Holder
 from clipper.management.caller import CALLER
 from clipper.management.schemas import CreatedToken, NewToken, Token
 from clipper.registry.records import TokenRecord
-from clipper.registry.store import DeleteToken, Put
+from clipper.registry.store import Delete, Put
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.operations.expiries import check_expiry
 from clipper.supervisor.operations.token_file import TokenFile, digest_of, new_token
@@ -82,4 +82,4 @@ class Tokens:
         """
         if name not in self._catalog.tokens:
             raise NotFound(f"token {name!r} does not exist: clipper token list shows those that do")
-        self._catalog.commit(DeleteToken(name), by=CALLER.get())
+        self._catalog.commit(Delete(TokenRecord, name), by=CALLER.get())
