@@ -34,6 +34,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "tls": "turn_budget",
         "run_as": "",
         "trees": "",
+        "whole_files": "",
         "build": "",
         "home": "",
         "control.feedback": "",
@@ -42,7 +43,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control.difference": "control.snapshot",
         "control.statistics": "",
         "control": "control.address control.difference control.feedback control.snapshot control.statistics tcp tls "
-        "turn_budget",
+        "turn_budget whole_files",
         "containers.protocol": "",
         "containers": "containers.protocol tcp tls",
         "runtime": "containers.protocol log_format",
@@ -70,7 +71,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control.statistics tls settings log_format telemetry turn_budget",
         "metrics.sums": "",
         "series": "control control.statistics metrics.histogram metrics.regret metrics.sums",
-        "events": "control.snapshot management.events registry rollout settings",
+        "events": "control.snapshot management.events registry rollout settings whole_files",
         "lease": "",
         "registry": "settings control.snapshot durable_redis lease",
         "managers.reconcile": "",
@@ -100,7 +101,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management.series metrics metrics.histogram metrics.sums managers managers.environments managers.open "
         "registry lease control control.address control.difference inputs processes series selection.trial "
         "selection.learning run_as settings selection.policies selection.stores control.snapshot control.statistics "
-        "tls trees",
+        "tls trees whole_files",
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
         "client.failures": "management.schemas",

@@ -20,6 +20,7 @@ from fake_processes import (
     FakeWorker,
 )
 from fake_records import Records
+from invariants import validate
 from msgspec.structs import replace
 
 from clipper.control.snapshot import Peer, ReplicaAddress, Snapshot
@@ -43,7 +44,6 @@ from clipper.rollout.instructions import (
     WakeAt,
 )
 from clipper.rollout.rollout import Rollout
-from clipper.rollout.validate import validate
 from clipper.settings.version import VersionSpec
 from clipper.supervisor.workers.settings import WorkerSettings
 from clipper.types import ModelId

@@ -5,7 +5,6 @@ owner is: ``supervisor/EPOCH`` or ``worker/INSTANCE``.
 """
 
 import logging
-import os
 import re
 import ssl
 import time
@@ -17,6 +16,7 @@ from typing import Any, Literal
 from clipper.errors import InvalidArgument, ProtocolViolation
 from clipper.tls.material import TlsMaterial
 from clipper.tls.mutual import Contexts, make_contexts
+from clipper.whole_files import stamp, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -78,16 +78,8 @@ def certified_name(certificate: Mapping[str, Any] | None, now_s: float) -> PeerN
 
 
 def write_identity(path: Path, material: TlsMaterial) -> None:
-    """Write a key, its certificate and the authority's, for this user alone. A reader sees the whole file or no file.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(material.key + material.certificate + (material.client_ca or b""))
-    temporary.replace(path)
+    """Write a key, its certificate and the authority's. Raises OSError if it cannot be written."""
+    write_whole(path, [material.key, material.certificate, material.client_ca or b""])
 
 
 def read_identity(path: Path) -> TlsMaterial:
@@ -119,14 +111,14 @@ class IdentityFile:
             InvalidArgument: it cannot be used.
         """
         self._path = path
-        self._seen = self._stamp()
+        self._seen = stamp(path)
         self._contexts = self._read()
 
     @property
     def contexts(self) -> Contexts:
         """Of the file as it is now, or as it last could be used."""
-        if (stamp := self._stamp()) != self._seen:
-            self._seen = stamp
+        if (now := stamp(self._path)) != self._seen:
+            self._seen = now
             try:
                 self._contexts = self._read()
             except InvalidArgument as error:
@@ -141,13 +133,6 @@ class IdentityFile:
             return make_contexts(read_identity(self._path))
         except (ssl.SSLError, ValueError) as error:
             raise InvalidArgument(f"the identity {self._path} cannot be used: {error}") from error
-
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
 
 
 def check_peer(tls: ssl.SSLObject | None, expects: PeerName) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from clipper.events.log import MAX_EVENTS
 from clipper.management.events import Event
+from clipper.whole_files import write_whole
 
 # The file is written anew, with only the latest events, once it has twice as many.
 MAX_LINES = 2 * MAX_EVENTS
@@ -127,13 +128,8 @@ class EventFile:
         self._write_anew(events)
 
     def _write_anew(self, events: Sequence[Event]) -> bool:
-        temporary = self._path.with_name(f"{self._path.name}.tmp")
         try:
-            temporary.unlink(missing_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.writelines(_encode(event) + b"\n" for event in events)
-            temporary.replace(self._path)
+            write_whole(self._path, (_encode(event) + b"\n" for event in events))
         except OSError as error:
             self._fail(error)
             return False

@@ -124,8 +124,8 @@ class Catalog:
     def problems(self) -> list[str]:
         """The records that could not be read when the server started."""
         return [
-            f"{TABLES[one.kind].removesuffix('s')} {one.name!r} is left out: its record in the registry cannot be read: "
-            f"{one.why}; run the Clipper that wrote it, or create it again"
+            f"{TABLES[one.kind].removesuffix('s')} {one.name!r} is left out: its record in the registry cannot be "
+            f"read: {one.why}; run the Clipper that wrote it, or create it again"
             for one in self._unreadable.values()
         ]
 

@@ -30,6 +30,7 @@ from clipper.home import (
 from clipper.run_as import RunAs
 from clipper.settings.start_options import StartOptions, encode
 from clipper.trees import is_sealed, remove_tree, seal_tree
+from clipper.whole_files import write_whole
 
 # The kernel's bound on a unix socket's path.
 MAX_SOCKET_PATH_BYTES = 107
@@ -128,8 +129,8 @@ class HomeFolders:
         Commands see whole files. ``clipper serve`` runs a server of its own, whose options are not those of the home.
         """
         if options.started_by != "serve":
-            _write_privately(self.root / OPTIONS_NAME, encode(options))
-        _write_privately(self.place, msgspec.json.encode(place))
+            write_whole(self.root / OPTIONS_NAME, [encode(options)])
+        write_whole(self.place, [msgspec.json.encode(place)])
 
     def remove_stale(self, processes: set[str], sockets: set[str]) -> None:
         """Remove records, notes, scratch folders and sockets of processes that are gone; those named are kept."""
@@ -148,14 +149,6 @@ class HomeFolders:
     def remove_sockets_folder(self) -> None:
         if self.sockets != self.run:
             remove_tree(self.sockets)
-
-
-def _write_privately(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.touch(mode=0o600)
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def open_home(root: Path) -> HomeFolders:

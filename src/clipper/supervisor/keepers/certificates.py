@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from clipper.errors import InvalidArgument
 from clipper.tls.expiry import CLIENT_CA, SERVER, expires_at, expiry_problem
 from clipper.tls.material import TlsMaterial, TlsPaths, own_certificate, read_material, server_context
+from clipper.whole_files import stamp, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -108,19 +109,9 @@ class Certificates:
         self.problem = problem
 
     def _write_copy(self, material: TlsMaterial) -> None:
-        temporary = self._copy.with_suffix(".tmp")
-        temporary.write_bytes(own_certificate(material))
-        temporary.replace(self._copy)
+        write_whole(self._copy, [own_certificate(material)])
 
     def _identity(self) -> _Identity:
         """Differs whenever other content is put into one of the files."""
         paths = (self._paths.certificate, self._paths.key, self._paths.client_ca)
-        return tuple(_identity_of(path) for path in paths if path is not None)
-
-
-def _identity_of(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+        return tuple(stamp(path) for path in paths if path is not None)

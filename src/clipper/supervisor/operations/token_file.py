@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clipper.errors import Unavailable
 from clipper.home import open_token, token_text
+from clipper.whole_files import stamp, stamp_of, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +68,13 @@ class TokenFile:
         If the file cannot be used the token stays as it was, so that its holder can still stop the server.
         """
         try:
-            if self._identity() != self._seen:
+            if stamp(self._path) != self._seen:
                 log.info("the token file %(file)s was changed or removed", {"file": self._path})
                 self.open()
         except (Unavailable, OSError) as error:
             log.warning("the token stays as it was: %(error)s", {"error": error})
             # Logged once, not for each call until the file changes again.
-            self._seen = self._identity()
+            self._seen = stamp(self._path)
         return self._token
 
     def _read(self) -> str:
@@ -82,7 +83,7 @@ class TokenFile:
             with open_token(self._path) as file:
                 found = os.fstat(file.fileno())
                 # Taken before the file is read: if it is replaced meanwhile, the next call sees that.
-                self._seen = _identity(found)
+                self._seen = stamp_of(found)
                 if found.st_mode & 0o077:
                     self._close_to_others(file.fileno())
                 return token_text(file)
@@ -91,16 +92,9 @@ class TokenFile:
             return ""
 
     def _make(self) -> None:
-        token, temporary = new_token(), self._path.with_suffix(".new")
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(token + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        # Atomically: a command that reads it meanwhile sees all of it or nothing.
-        temporary.replace(self._path)
-        self._token, self._seen = token, self._identity()
+        token = new_token()
+        write_whole(self._path, [f"{token}\n".encode()], is_synced=True)
+        self._token, self._seen = token, stamp(self._path)
 
     def _close_to_others(self, descriptor: int) -> None:
         """The home's own mode may have been lost when it was copied or shared."""
@@ -115,14 +109,3 @@ class TokenFile:
                 "%(file)s can be read by others, and its mode cannot be changed: %(error)s",
                 {"file": self._path, "error": error},
             )
-
-    def _identity(self) -> tuple[int, int, int] | None:
-        """Differs whenever the file gets other content; None if the file is missing or cannot be examined."""
-        try:
-            return _identity(self._path.lstat())
-        except OSError:
-            return None
-
-
-def _identity(found: os.stat_result) -> tuple[int, int, int]:
-    return found.st_ino, found.st_size, found.st_mtime_ns

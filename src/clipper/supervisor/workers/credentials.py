@@ -1,6 +1,5 @@
 """What a supervisor shows to workers that listen on TCP: a certificate of its epoch."""
 
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +9,7 @@ from clipper.control.identity import PeerName, Secured
 from clipper.errors import InvalidArgument, Unavailable
 from clipper.registry.shared import SharedRegistry
 from clipper.tls.mutual import Contexts, make_contexts
+from clipper.whole_files import write_whole
 
 # The supervisor has the authority's key, so a new certificate costs it less than a millisecond.
 _RENEW_AFTER = timedelta(days=1)
@@ -62,12 +62,7 @@ def home_authority(path: Path) -> Authority:
     """
     try:
         if not path.exists():
-            temporary = path.with_name(f"{path.name}.tmp")
-            temporary.unlink(missing_ok=True)
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(make_authority(_now()))
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            write_whole(path, [make_authority(_now())], is_synced=True)
         return Authority(path.read_bytes())
     except (OSError, InvalidArgument) as error:
         raise Unavailable(

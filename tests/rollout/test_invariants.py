@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from fake_records import Records, records_of
+from invariants import validate
 from msgspec.structs import replace as changed
 
 from clipper.control.snapshot import Peer, ReplicaAddress
@@ -13,7 +14,6 @@ from clipper.registry.records import ModelRecord, VersionRecord
 from clipper.rollout.facts import Facts, SlotFacts, WorkerFacts
 from clipper.rollout.instructions import Push, WakeAt
 from clipper.rollout.rollout import Rollout
-from clipper.rollout.validate import validate
 from clipper.rollout.versions import Linking
 from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId

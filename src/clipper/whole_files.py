@@ -1,0 +1,38 @@
+"""Small files of the server's own that are replaced as a whole, and how to see that one was replaced."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def write_whole(path: Path, content: Iterable[bytes], *, is_synced: bool = False) -> None:
+    """Write a file for this user alone. A reader sees all of what was there, or all of this.
+
+    Args:
+        is_synced: whether it is to survive a power cut that follows.
+
+    Raises:
+        OSError: it cannot be written. What was there stays.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
+        file.writelines(content)
+        if is_synced:
+            file.flush()
+            os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def stamp(path: Path) -> tuple[int, int, int] | None:
+    """What differs whenever the file gets other content; None if it is missing or cannot be examined."""
+    try:
+        return stamp_of(path.stat())
+    except OSError:
+        return None
+
+
+def stamp_of(found: os.stat_result) -> tuple[int, int, int]:
+    """The stamp of a file that was examined already."""
+    return found.st_ino, found.st_size, found.st_mtime_ns
