@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 LOG_PART_BYTES = 1024 * 1024
 
 
-class ReplicaActor(NodeActor):
+class ReplicaActor(NodeActor[LocalContainer]):
     """The actor of one container, which it starts and watches."""
 
     def __init__(self) -> None:
@@ -47,10 +47,7 @@ class ReplicaActor(NodeActor):
         self._read_until = 0
         self._progress = ""
         self._noted: Noted | None = None
-        self._container: LocalContainer | None = None
         self._launcher: LocalLauncher | None = None
-        self._watched: WatchedTasks | None = None
-        self._reviver: Reviver | None = None
         # The note of the container as it is started here.
         self._here: ContainerNote | None = None
         self._facilities = Facilities(
@@ -84,23 +81,6 @@ class ReplicaActor(NodeActor):
     async def progress(self) -> str:
         return self._progress
 
-    async def is_up(self) -> bool:
-        """Whether the container runs."""
-        return self._container is not None and not self._container.exited.is_set()
-
-    async def ended(self) -> str:
-        """Wait until the container has ended that runs now; return how."""
-        container = self._running
-        await container.exited.wait()
-        return container.how_it_ended
-
-    async def stop(self, grace_s: float) -> str:
-        """End the container; return how it ended, once it has."""
-        self._let_end()
-        container = self._running
-        await container.stop(grace_s)
-        return container.how_it_ended
-
     async def read_log(self, offset: int | None) -> Any:
         """What it has written since ``offset``; None means since what was read last."""
         since = self._read_until if offset is None else offset
@@ -116,19 +96,6 @@ class ReplicaActor(NodeActor):
         if self._noted is not None:
             note = msgspec.json.decode(self._noted.note, type=ContainerNote)
             self._noted = replace(self._noted, note=msgspec.json.encode(replace(note, ready=True)).decode())
-
-    async def clean_up(self) -> None:
-        self._let_end()
-        if self._watched is not None:
-            self._watched.cancel()
-        if self._container is not None:
-            await self._container.stop(grace_s=0)
-        await super().clean_up()
-
-    @property
-    def _running(self) -> LocalContainer:
-        assert self._container is not None, "it was launched"
-        return self._container
 
     async def _launch(self, note: ContainerNote, token: str, ports: tuple[int, int]) -> Launched:
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
@@ -146,7 +113,7 @@ class ReplicaActor(NodeActor):
             note, listen=f"unix:{path}", spec=replace(note.spec, gpus=str(len(gpus)) if gpus else None)
         )
         try:
-            container = self._container = await launcher.launch(self._here, self._log_path, self._on_progress)
+            container = self._process = await launcher.launch(self._here, self._log_path, self._on_progress)
         except BaseException:
             listener.close()
             raise
@@ -165,7 +132,7 @@ class ReplicaActor(NodeActor):
     async def _start_again(self) -> None:
         assert self._launcher is not None and self._here is not None and self._noted is not None
         await self._launcher.clean_up(self._here)
-        container = self._container = await self._launcher.launch(self._here, self._log_path, self._on_progress)
+        container = self._process = await self._launcher.launch(self._here, self._log_path, self._on_progress)
         # Nobody has seen it ready.
         note = msgspec.json.decode(self._noted.note, type=ContainerNote)
         launched = replace(self._noted.launched, pid=container.pid)
@@ -173,14 +140,6 @@ class ReplicaActor(NodeActor):
             self._noted, note=msgspec.json.encode(replace(note, ready=False)).decode(), launched=launched
         )
         log.warning("started %(replica)s again, since no supervisor did", note.log_fields)
-
-    async def _has_died(self) -> None:
-        await self._running.exited.wait()
-
-    def _let_end(self) -> None:
-        """What ends from now on is not started again."""
-        if self._reviver is not None:
-            self._reviver.end()
 
     def _kill(self, reason: str) -> None:
         """The container cannot go on with what is beside it."""

@@ -2,20 +2,32 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from clipper.errors import ClipperError, Unavailable
+from clipper.errors import ClipperError, ContainerFailed, Unavailable
 from clipper.managers.ray.connection import ActorGone, Connection
-from clipper.managers.ray.messages import Call, Kill, List, Method, Ship
+from clipper.managers.ray.messages import (
+    Call,
+    Create,
+    Description,
+    Kill,
+    Kind,
+    List,
+    Method,
+    NotLaunched,
+    Placement,
+    Ship,
+)
 
 log = logging.getLogger(__name__)
 
 N = TypeVar("N")
+T = TypeVar("T")
 
 # What an actor does at once. One that takes longer is in trouble, and is killed.
 CALL_TIMEOUT_S = 10.0
@@ -25,6 +37,14 @@ REVIVAL_TIMEOUT_S = 20.0
 LOOK_EVERY_S = 0.5
 # How long an actor is spared that could not be ended, once others are ended: its slot is started again by then.
 SPARED_FOR_S = 60.0
+
+
+def launched(answer: Any, kind: type[N]) -> N:
+    """What an actor says of the process that it has started. Raises ContainerFailed if it could not start it."""
+    outcome: N | NotLaunched = msgspec.convert(answer, kind | NotLaunched)
+    if isinstance(outcome, NotLaunched):
+        raise ContainerFailed(outcome.reason, list(outcome.log_tail))
+    return outcome
 
 
 class Removable(Protocol):
@@ -67,6 +87,35 @@ class Actors:
         """It is known from now on."""
         self._known.add(actor)
         self._in_use.touch()
+
+    async def start(self, actor: str, start: Callable[[], Awaitable[T]]) -> T:
+        """Use a new actor, which ``start`` creates. If that fails it is killed; a lost node is an Unavailable, too."""
+        self.use(actor)
+        try:
+            await self.remove_strays()
+            try:
+                return await start()
+            except BaseException as error:
+                await self.kill(actor)
+                if isinstance(error, ActorGone):
+                    raise Unavailable(f"its node was lost, or Ray could not start its actor: {error}") from error
+                raise
+        except BaseException:
+            self.drop(actor)
+            raise
+
+    async def create(
+        self, actor: str, placement: Placement, kind: Kind, build: str, within_s: float | None = None
+    ) -> Description:
+        """Create an actor, once Ray has found a node for it. Raises ContainerFailed if that has another Clipper."""
+        described = await self.connection.ask(lambda number: Create(number, actor, placement, kind), within_s)
+        description = msgspec.convert(described, Description)
+        if description.build != build:
+            raise ContainerFailed(
+                f"the node at {description.host} has Clipper {description.build}, and the server {build}: "
+                "install the same version on every node"
+            )
+        return description
 
     def drop(self, actor: str) -> None:
         """Nobody uses it any more."""

@@ -13,17 +13,14 @@ from typing import Any
 
 import msgspec
 
-from clipper.errors import ContainerFailed, InvalidArgument, Unavailable
+from clipper.errors import InvalidArgument
 from clipper.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable
-from clipper.managers.ray.actors import Actors
-from clipper.managers.ray.connection import ActorGone, Cluster, Connection
+from clipper.managers.ray.actors import Actors, launched
+from clipper.managers.ray.connection import Cluster, Connection
 from clipper.managers.ray.container import RayContainer
 from clipper.managers.ray.messages import (
-    Create,
-    Description,
     Launched,
     Noted,
-    NotLaunched,
 )
 from clipper.managers.ray.placement import check_placement, placement_of, room_of
 from clipper.run_as import RunAs
@@ -95,19 +92,7 @@ class RayLauncher:
                 return container
             await actors.kill(actor)
             actors.drop(actor)
-        actors.use(note.id)
-        try:
-            await actors.remove_strays()
-            try:
-                noted = await self._start(note, on_progress)
-            except BaseException as error:
-                await actors.kill(note.id)
-                if isinstance(error, ActorGone):
-                    raise Unavailable(f"its node was lost, or Ray could not start its actor: {error}") from error
-                raise
-        except BaseException:
-            actors.drop(note.id)
-            raise
+        noted = await actors.start(note.id, lambda: self._start(note, on_progress))
         container = self._containers[note.id] = RayContainer(note, noted, actors, note.id, log_path, is_new=True)
         return container
 
@@ -139,25 +124,15 @@ class RayLauncher:
     async def _start(self, note: ContainerNote, on_progress: OnProgress) -> Noted:
         placement = placement_of(note.spec)
         on_progress(f"waiting for room in the Ray cluster: {room_of(placement)}")
-        described = await self._actors.connection.ask(lambda number: Create(number, note.id, placement))
-        description = msgspec.convert(described, Description)
-        if description.build != self._build:
-            raise ContainerFailed(
-                f"the node at {description.host} has Clipper {description.build}, and the server {self._build}: "
-                "install the same version on every node"
-            )
+        description = await self._actors.create(note.id, placement, "replica", self._build)
         await self._actors.deliver(
             note.id, description.node, note.spec.artifact, lambda: on_progress("sending its artifact to its node")
         )
         token = secrets.token_urlsafe()
         note_text = msgspec.json.encode(note).decode()
-        answer = await self._with_progress(
-            note.id, self._actors.call(note.id, "launch", note_text, token, self._ports), on_progress
-        )
-        outcome = msgspec.convert(answer, Launched | NotLaunched)
-        if isinstance(outcome, NotLaunched):
-            raise ContainerFailed(outcome.reason, list(outcome.log_tail))
-        return Noted(note_text, description.name, token, outcome)
+        call = self._actors.call(note.id, "launch", note_text, token, self._ports)
+        answer = await self._with_progress(note.id, call, on_progress)
+        return Noted(note_text, description.name, token, launched(answer, Launched))
 
     async def _with_progress(self, actor: str, answer: Any, on_progress: OnProgress) -> Any:
         answering = asyncio.ensure_future(answer)

@@ -24,7 +24,7 @@ Method = Literal[
     "take_identity",
     "read_logs",
 ]
-# Those that change nothing, so that a server may call them that does not know whether it still leads.
+# Read-only: a server may call these even when it is unsure that it leads.
 READS: frozenset[Method] = frozenset(("noted", "ended", "is_up", "progress", "read_log", "read_logs"))
 # What an actor runs.
 Kind = Literal["replica", "worker"]

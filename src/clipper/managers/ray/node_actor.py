@@ -1,4 +1,4 @@
-"""What actors on nodes have in common: a folder, a guard that ends what they leave, and the node's artifacts."""
+"""What actors on nodes share: a folder, the node's artifacts, a process and its restarts, and a guard that cleans up."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 from subprocess import PIPE, Popen
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 import ray
@@ -17,13 +17,29 @@ import clipper
 from clipper.managers.environments.builder import environments_root
 from clipper.managers.ray.artifacts import NodeArtifacts
 from clipper.managers.ray.messages import Description
+from clipper.managers.ray.reviver import Reviver
+from clipper.managers.ray.watched import WatchedTasks
 from clipper.processes.folder import ProcessFolder
 
 # How often to look whether the node's raylet, which started this process, is there.
 LOOK_EVERY_S = 1.0
 
 
-class NodeActor:
+class Running(Protocol):
+    """The process that an actor runs: a ``ManagedProcess`` or a ``LocalContainer``."""
+
+    exited: asyncio.Event
+
+    @property
+    def how_it_ended(self) -> str: ...
+
+    async def stop(self, grace_s: float) -> None: ...
+
+
+P = TypeVar("P", bound=Running)
+
+
+class NodeActor(Generic[P]):
     """Ray runs an actor's methods on one event loop. All take and return what JSON can say, except ``receive``.
 
     What an actor starts is a process of its own, in the folder ``run`` of the actor's.
@@ -45,6 +61,9 @@ class NodeActor:
         # Beside the environments: what the node keeps longer than any actor.
         self._cache = self._environments.parent
         self._artifacts = NodeArtifacts(self._cache / "artifacts")
+        self._process: P | None = None
+        self._watched: WatchedTasks | None = None
+        self._reviver: Reviver | None = None
         # Ends with this process, however that ends, and then ends what this process leaves.
         self._guard = Popen(
             [sys.executable, "-m", "clipper.managers.ray.guard", str(self._folder)],
@@ -65,9 +84,47 @@ class NodeActor:
         """Take the next bytes of an artifact's tar; no bytes mean that it is complete."""
         await asyncio.to_thread(self._artifacts.receive, digest, chunk)
 
+    async def is_up(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None and not self._process.exited.is_set()
+
+    async def ended(self) -> str:
+        """Wait until the process has ended that runs now; return how."""
+        process = self._running
+        await process.exited.wait()
+        return self._how_it_ended(process)
+
+    async def stop(self, grace_s: float) -> str:
+        """End its process; return how it ended, once it has."""
+        self._let_end()
+        process = self._running
+        await process.stop(grace_s)
+        return self._how_it_ended(process)
+
     async def clean_up(self) -> None:
         """End what runs, and remove all that is left. The actor is of no use after that."""
+        self._let_end()
+        if self._watched is not None:
+            self._watched.cancel()
+        if self._process is not None:
+            await self._process.stop(grace_s=0)
         await asyncio.to_thread(self._guard.communicate)
+
+    @property
+    def _running(self) -> P:
+        assert self._process is not None, "it was launched"
+        return self._process
+
+    def _let_end(self) -> None:
+        """What ends from now on is not started again."""
+        if self._reviver is not None:
+            self._reviver.end()
+
+    async def _has_died(self) -> None:
+        await self._running.exited.wait()
+
+    def _how_it_ended(self, process: P) -> str:
+        return process.how_it_ended
 
 
 def _end_with(raylet: int) -> None:

@@ -12,7 +12,7 @@ PATIENCE_S = 3.0
 
 
 class Revival:
-    """Of what one actor runs.
+    """Decides when one actor restarts its process.
 
     Attributes:
         is_over: nothing is started any more.

@@ -1,4 +1,4 @@
-"""Starts again what an actor runs, when ``revival.py`` says so."""
+"""Restarts an actor's process, when ``revival.py`` says so."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class Reviver:
-    """Of one actor. What it runs was just started."""
+    """Restarts the process of one actor, which was just started."""
 
     def __init__(self, wait: Callable[[], Awaitable[object]], start: Callable[[], Awaitable[None]]) -> None:
         """

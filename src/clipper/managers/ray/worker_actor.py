@@ -31,7 +31,7 @@ from clipper.tls.material import TlsMaterial
 log = logging.getLogger(__name__)
 
 
-class WorkerActor(NodeActor):
+class WorkerActor(NodeActor[ManagedProcess]):
     """The actor of one query worker."""
 
     def __init__(self) -> None:
@@ -43,9 +43,6 @@ class WorkerActor(NodeActor):
         self._identity = self._folder / "run" / "identity.pem"
         self._key = b""
         self._launched: WorkerLaunched | None = None
-        self._process: ManagedProcess | None = None
-        self._watched: WatchedTasks | None = None
-        self._reviver: Reviver | None = None
         self._restarts = 0
         self._killed_because = ""
 
@@ -89,16 +86,6 @@ class WorkerActor(NodeActor):
         self._reviver = Reviver(self._has_died, start_again)
         return msgspec.to_builtins(self._launched)
 
-    async def is_up(self) -> bool:
-        """Whether its process runs."""
-        return self._process is not None and not self._process.exited.is_set()
-
-    async def ended(self) -> str:
-        """Wait until the worker has ended that runs now; return how."""
-        process = self._running
-        await process.exited.wait()
-        return self._how_it_ended(process)
-
     async def read_logs(self, name: str | None, places: dict[str, str], lines: int) -> Any:
         """What the worker has written, by the log's name, as ``logs_after`` returns it. ``name``: of the only one."""
         if self._launched is None:
@@ -112,26 +99,6 @@ class WorkerActor(NodeActor):
         self._let_end()
         if self._process is not None:
             self._process.terminate()
-
-    async def stop(self, grace_s: float) -> str:
-        """End the worker; return how it ended, once it has."""
-        self._let_end()
-        process = self._running
-        await process.stop(grace_s)
-        return self._how_it_ended(process)
-
-    async def clean_up(self) -> None:
-        self._let_end()
-        if self._watched is not None:
-            self._watched.cancel()
-        if self._process is not None:
-            await self._process.stop(grace_s=0)
-        await super().clean_up()
-
-    @property
-    def _running(self) -> ManagedProcess:
-        assert self._process is not None, "it was launched"
-        return self._process
 
     def _start(self, launch: WorkerLaunch, control: TcpAddress) -> None:
         """
@@ -170,14 +137,9 @@ class WorkerActor(NodeActor):
 
     async def _has_died(self) -> None:
         process = self._running
-        await process.exited.wait()
+        await super()._has_died()
         if process.exit_code == 0:  # it has drained, as it was told
             self._let_end()
-
-    def _let_end(self) -> None:
-        """What ends from now on is not started again."""
-        if self._reviver is not None:
-            self._reviver.end()
 
     def _kill(self, reason: str) -> None:
         self._let_end()

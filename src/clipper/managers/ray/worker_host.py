@@ -7,16 +7,13 @@ from pathlib import Path
 import msgspec
 
 from clipper.control.address import ControlAddress, parse_address
-from clipper.errors import ContainerFailed, Unavailable
+from clipper.errors import Unavailable
 from clipper.managers.logs import Lines
-from clipper.managers.ray.actors import CALL_TIMEOUT_S, Actors
+from clipper.managers.ray.actors import CALL_TIMEOUT_S, Actors, launched
 from clipper.managers.ray.connection import ActorGone, Cluster, Connection
 from clipper.managers.ray.messages import (
-    Create,
-    Description,
     ListNodes,
     Nodes,
-    NotLaunched,
     Placement,
     WorkerLaunch,
     WorkerLaunched,
@@ -25,10 +22,10 @@ from clipper.managers.ray.worker import RENEW_EVERY_S, RayWorker
 from clipper.managers.worker_host import ClusterNode, RunningWorker, Sign, StartedWorker, WorkerStart
 from clipper.processes.process import ProcessRecord
 
-# For the open queries of one that is not gone on with. A worker drains within ten seconds.
+# Grace period for open queries of a worker that is shut down instead of adopted. A worker drains within ten seconds.
 END_GRACE_S = 11.0
-# For Ray to start an actor: longer means that it cannot, as on a node that it empties. What waits for workers that come
-# up waits no longer for this one then.
+# For Ray to start an actor: longer means that it cannot, as on a node that it empties. After this, start-up no longer
+# waits for this worker.
 PLACE_TIMEOUT_S = 60.0
 # For a process to be started. That it answers is waited for by its control channel.
 LAUNCH_TIMEOUT_S = 30.0
@@ -74,32 +71,20 @@ class RayWorkerHost:
         return msgspec.convert(found, list[ClusterNode])
 
     async def start(self, start: WorkerStart) -> StartedWorker:
-        actors, actor = self._actors, f"{start.name}.g{start.instance}"
-        actors.use(actor)
-        try:
-            await actors.remove_strays()
-            try:
-                return await self._start(actor, start)
-            except BaseException as error:
-                await actors.kill(actor)
-                if isinstance(error, ActorGone):
-                    raise Unavailable(f"its node was lost, or Ray could not start its actor: {error}") from error
-                raise
-        except BaseException:
-            actors.drop(actor)
-            raise
+        actor = f"{start.name}.g{start.instance}"
+        return await self._actors.start(actor, lambda: self._start(actor, start))
 
     async def regain(self, name: str, node: str) -> ProcessRecord | None:
         regained = await self._actors.regain(name, WorkerLaunched)
         if regained is None:
             return None
-        actor, launched = regained
-        if launched.record.extra.get("node") != node:  # its node was lost, and is back
+        actor, found = regained
+        if found.record.extra.get("node") != node:  # its node was lost, and is back
             await self._actors.kill(actor)
             self._actors.drop(actor)
             return None
-        self._left[actor] = launched
-        return launched.record
+        self._left[actor] = found
+        return found.record
 
     async def adopt(self, record: ProcessRecord) -> RayWorker:
         actor = next(actor for actor, left in self._left.items() if left.record == record)
@@ -150,30 +135,19 @@ class RayWorkerHost:
     async def _start(self, actor: str, start: WorkerStart) -> StartedWorker:
         # It takes no processor of Ray's: what a worker needs is there as it is for the server's other processes.
         placement = Placement(cpus=0.0, nodes=Nodes(address=start.node))
-        described = await self._actors.connection.ask(
-            lambda number: Create(number, actor, placement, "worker"), PLACE_TIMEOUT_S
-        )
-        description = msgspec.convert(described, Description)
-        if description.build != self._build:
-            raise ContainerFailed(
-                f"the node at {description.host} has Clipper {description.build}, and the server {self._build}: "
-                "install the same version on every node"
-            )
+        await self._actors.create(actor, placement, "worker", self._build, PLACE_TIMEOUT_S)
         await self._identify(actor, start.instance)
         launch = WorkerLaunch(start.name, dict(start.config), dict(start.environment), dict(start.note))
-        answer = await self._actors.call(
-            actor, "launch", msgspec.json.encode(launch).decode(), self._ports, within_s=LAUNCH_TIMEOUT_S
-        )
-        outcome = msgspec.convert(answer, WorkerLaunched | NotLaunched)
-        if isinstance(outcome, NotLaunched):
-            raise ContainerFailed(outcome.reason, list(outcome.log_tail))
-        control = parse_address(str(outcome.record.extra["control"]))
-        return StartedWorker(self._worker(actor, outcome, RENEW_EVERY_S), control)
+        text = msgspec.json.encode(launch).decode()
+        answer = await self._actors.call(actor, "launch", text, self._ports, within_s=LAUNCH_TIMEOUT_S)
+        started = launched(answer, WorkerLaunched)
+        control = parse_address(str(started.record.extra["control"]))
+        return StartedWorker(self._worker(actor, started, RENEW_EVERY_S), control)
 
-    def _worker(self, actor: str, launched: WorkerLaunched, renew_after_s: float) -> RayWorker:
-        instance = int(launched.record.extra["instance"])
+    def _worker(self, actor: str, started: WorkerLaunched, renew_after_s: float) -> RayWorker:
+        instance = int(started.record.extra["instance"])
         renew = None if self._sign is None else partial(self._identify, actor, instance)
-        return RayWorker(self._actors, actor, launched.node, launched.record, renew, renew_after_s)
+        return RayWorker(self._actors, actor, started.node, started.record, renew, renew_after_s)
 
     async def _identify(self, actor: str, instance: int) -> None:
         """Let a worker show a new certificate, of a new key that stays on its node."""
