@@ -6,9 +6,9 @@ the base on: neither a lost message, nor one that comes twice or late, leaves a 
 snapshot. A worker with a snapshot of before the base, or of another epoch, needs the whole.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -16,6 +16,8 @@ from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, ModelSnap
 
 # A generation has its supervisor's epoch above these bits and a count in them.
 EPOCH_BITS = 32
+# What a snapshot has parts of, each with a name.
+KINDS = ("applications", "models", "keys")
 # Names that are gone and are still told of: some hundred bytes each. A worker whose base is from before the oldest of
 # them gets the whole snapshot.
 MAX_GONE = 10_000
@@ -82,22 +84,12 @@ class Holding:
 
     def difference_to(self, snapshot: Snapshot) -> Difference:
         """The difference from what is held to a whole snapshot. It costs a look at each part of the snapshot."""
-        applications, gone_applications = _changes(self.applications, snapshot.applications)
-        models, gone_models = _changes(self.models, snapshot.models)
-        keys, gone_keys = _changes(self.keys, snapshot.keys)
-        return Difference(
-            self.generation,
-            snapshot.generation,
-            applications,
-            models,
-            keys,
-            gone_applications,
-            gone_models,
-            gone_keys,
-            None if snapshot.peers == self.peers else snapshot.peers,
-            snapshot.needs_key,
-            snapshot.workers,
-        )
+        parts: dict[str, Any] = {"needs_key": snapshot.needs_key, "workers": snapshot.workers}
+        for kind in KINDS:
+            parts[kind], parts[f"gone_{kind}"] = _changes(getattr(self, kind), getattr(snapshot, kind))
+        if snapshot.peers != self.peers:
+            parts["peers"] = snapshot.peers
+        return Difference(self.generation, snapshot.generation, **parts)
 
     def follow(self, difference: Difference) -> None:
         """Hold the difference's snapshot from now on. ``takes`` must be true."""
@@ -168,15 +160,11 @@ class Changes:
         now = snapshot.generation
         if difference.peers is not None:
             self._peers_changed = now
-        for kind, parts, gone in (
-            ("application", difference.applications, difference.gone_applications),
-            ("model", difference.models, difference.gone_models),
-            ("key", difference.keys, difference.gone_keys),
-        ):
-            for part in parts:
+        for kind in KINDS:
+            for part in getattr(difference, kind):
                 self._mark((kind, part.name), now)
                 self._gone.pop((kind, part.name), None)
-            for name in gone:
+            for name in getattr(difference, f"gone_{kind}"):
                 self._mark((kind, name), now)
                 self._gone[kind, name] = now
         while len(self._gone) > self._max_gone:
@@ -193,34 +181,18 @@ class Changes:
         held = self._held
         if not self._floor <= base <= held.generation:
             return None
-        applications: list[ApplicationSnapshot] = []
-        models: list[ModelSnapshot] = []
-        keys: list[KeySnapshot] = []
-        gone: dict[str, list[str]] = {"application": [], "model": [], "key": []}
+        parts: defaultdict[str, list[Any]] = defaultdict(list)
         for (kind, name), generation in reversed(self._changed.items()):
             if generation <= base:
                 break
             if (kind, name) in self._gone:
-                gone[kind].append(name)
-            elif kind == "application":
-                applications.append(held.applications[name])
-            elif kind == "model":
-                models.append(held.models[name])
+                parts[f"gone_{kind}"].append(name)
             else:
-                keys.append(held.keys[name])
-        return Difference(
-            base,
-            held.generation,
-            tuple(applications),
-            tuple(models),
-            tuple(keys),
-            tuple(gone["application"]),
-            tuple(gone["model"]),
-            tuple(gone["key"]),
-            held.peers if self._peers_changed > base else None,
-            held.needs_key,
-            held.workers,
-        )
+                parts[kind].append(getattr(held, kind)[name])
+        rest: dict[str, Any] = {"needs_key": held.needs_key, "workers": held.workers}
+        if self._peers_changed > base:
+            rest["peers"] = held.peers
+        return Difference(base, held.generation, **{kind: tuple(each) for kind, each in parts.items()} | rest)
 
     def _mark(self, key: tuple[str, str], generation: int) -> None:
         self._changed[key] = generation

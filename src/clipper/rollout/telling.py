@@ -9,12 +9,14 @@ for another lease.
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from clipper.control.difference import EPOCH_BITS
 from clipper.control.snapshot import ModelSnapshot, ReplicaAddress, Snapshot
 from clipper.rollout.facts import Facts, WorkerFacts
 from clipper.rollout.instructions import Instruction, Push, TakeEpochAbove, WakeAt
 from clipper.rollout.view import View
-from clipper.rollout.wanted import Content, Contents
+from clipper.rollout.wanted import Contents
 from clipper.types import ModelId
 
 # Workers dial without being asked. This is how often they are asked for the result.
@@ -25,7 +27,7 @@ class Telling:
     """
     Attributes:
         generation: of the newest snapshot.
-        content: of the newest snapshot; None before the first.
+        content: the newest snapshot, without its generation; None before the first.
         told_in: of each replica in it, the first snapshot of this supervisor that had it.
     """
 
@@ -36,7 +38,7 @@ class Telling:
             is_leased: as for ``Rollout``.
         """
         self.generation = epoch << EPOCH_BITS
-        self.content: Content | None = None
+        self.content: Snapshot | None = None
         self.told_in: dict[str, int] = {}
         self._needs_key = needs_key
         self._is_leased = is_leased
@@ -47,18 +49,18 @@ class Telling:
         # What the last content was made of, and the content.
         self._revision: int | None = None
         self._in_service: Mapping[ModelId, tuple[ReplicaAddress, ...]] = {}
-        self._found: Content | None = None
+        self._found: Snapshot | None = None
 
     def has_applied(self, worker: WorkerFacts, generation: int) -> bool:
         """Whether it serves by that snapshot of ours or a newer one."""
         return worker.generation is not None and generation <= worker.generation <= self.generation
 
     def have_applied(self, facts: Facts, generation: int) -> bool:
-        """Whether all that are up or coming up do. One that is down gets the newest before it answers anything."""
+        """Whether every worker that is up or starting serves by it. One that is down gets the newest first."""
         return all(self.has_applied(worker, generation) for worker in facts.workers if worker.is_expected)
 
     def all_know(self, facts: Facts) -> bool:
-        """Whether all that are up or coming up serve by the newest snapshot."""
+        """Whether every worker that is up or starting serves by the newest snapshot."""
         return self.have_applied(facts, self.generation)
 
     def tell(self, view: View) -> list[Instruction]:
@@ -72,7 +74,7 @@ class Telling:
         now = self._content(view)
         if now is self.content or now == self.content:
             return []
-        return [self._push(view, now, _difference(self.content or Content(), now))]
+        return [self._push(view, now, _difference(self.content or Snapshot(), now))]
 
     def ask_again(self, view: View) -> tuple[list[Instruction], float]:
         """Push the same content once more: workers report what they have dialled and drained when they get a snapshot.
@@ -100,7 +102,7 @@ class Telling:
         told = [worker.generation for worker in facts.workers if (worker.generation or 0) > self.generation]
         return max([*found, *filter(None, told)], default=None)
 
-    def _content(self, view: View) -> Content:
+    def _content(self, view: View) -> Snapshot:
         peers = tuple(worker.peer for worker in view.facts.workers if worker.peer is not None and worker.is_expected)
         facts, found = view.facts, self._found
         workers = max(sum(not worker.is_spare for worker in facts.workers), 1)
@@ -124,7 +126,7 @@ class Telling:
         for id_ in _replica_ids(model):
             self.told_in.pop(id_, None)
 
-    def _push(self, view: View, new: Content, why: str) -> Push:
+    def _push(self, view: View, new: Snapshot, why: str) -> Push:
         before, self.content = self.content, new
         self.generation += 1
         self._pushed_at_s = view.now_s
@@ -138,17 +140,14 @@ class Telling:
                     self.told_in |= told
             for gone in former.values():
                 self._tell_no_more(gone)
-        snapshot = Snapshot(
-            self.generation, new.applications, new.models, new.peers, new.keys, self._needs_key, new.workers
-        )
-        return Push(snapshot, why)
+        return Push(replace(new, generation=self.generation, needs_key=self._needs_key), why)
 
 
 def _replica_ids(model: ModelSnapshot | None) -> list[str]:
     return [] if model is None else [replica.id for version in model.versions for replica in version.replicas]
 
 
-def _difference(before: Content, after: Content) -> str:
+def _difference(before: Snapshot, after: Snapshot) -> str:
     changed: list[str] = []
     if before.models is not after.models:
         models = {model.name: model for model in before.models}

@@ -1,7 +1,6 @@
 """Derives from the registry's records which versions run, and what workers get. Values in, values out."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -12,12 +11,14 @@ from clipper.control.snapshot import (
     ModelSnapshot,
     Peer,
     ReplicaAddress,
+    Snapshot,
     VersionSnapshot,
 )
 from clipper.errors import InvalidArgument
 from clipper.managers.reconcile.plan import Slot
 from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
 from clipper.rollout import newcomers
+from clipper.settings.fields import shared
 from clipper.settings.version import VersionSpec
 from clipper.types import InputType, ModelId
 
@@ -46,17 +47,6 @@ class Records(Protocol):
 
     def linking(self, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
         """The applications that link a model, each with the version that it pins."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """A snapshot without its generation. ``workers``: as in a ``Snapshot``."""
-
-    applications: tuple[ApplicationSnapshot, ...] = ()
-    models: tuple[ModelSnapshot, ...] = ()
-    peers: tuple[Peer, ...] = ()
-    keys: tuple[KeySnapshot, ...] = ()
-    workers: int = 1
 
 
 def cancelled(records: Records, model: str) -> list[VersionRecord]:
@@ -115,7 +105,7 @@ class Contents:
         self._revision: int | None = None
         self._runs: Mapping[ModelId, int] = {}
         self._replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]] = {}
-        self._content = Content()
+        self._content = Snapshot()
         self._keys: dict[str, tuple[KeyRecord, KeySnapshot]] = {}
 
     def make(
@@ -127,8 +117,8 @@ class Contents:
         peers: tuple[Peer, ...],
         fleet_revision: int | None = None,
         workers: int = 1,
-    ) -> Content:
-        """The content of a snapshot for workers.
+    ) -> Snapshot:
+        """The content of a snapshot for workers, without its generation.
 
         Args:
             runs: the target number of replicas of each version that is to run.
@@ -144,7 +134,8 @@ class Contents:
             models = self._all_models(records, runs, replicas)
         self._revision, self._runs, self._replicas = fleet_revision, runs, replicas
         self._keys = {name: self._key(key) for name, key in sorted(records.keys.items())}
-        self._content = Content(applications, models, peers, tuple(part for _, part in self._keys.values()), workers)
+        keys = tuple(part for _, part in self._keys.values())
+        self._content = Snapshot(0, applications, models, peers, keys, workers=workers)
         return self._content
 
     def _all_models(
@@ -180,17 +171,12 @@ class Contents:
         known = self._keys.get(key.name)
         if known is not None and known[0] is key:
             return known
-        return key, KeySnapshot(
-            key.name, key.digest, key.applications, key.max_in_flight, key.max_per_second, key.expires_at
-        )
+        return key, KeySnapshot(**shared(key, KeySnapshot))
 
 
 def _version_snapshot(record: VersionRecord, replicas: tuple[ReplicaAddress, ...]) -> VersionSnapshot:
-    input_type = record.input_type or ""
     wakes = record.scaling is not None and record.scaling.min == 0
-    return VersionSnapshot(
-        record.version, input_type, record.batching, record.cache, replicas, record.predecessor, wakes
-    )
+    return VersionSnapshot(**shared(record, VersionSnapshot), replicas=replicas, wakes=wakes)
 
 
 def batch_timeout_s(records: Records, model: str) -> float:

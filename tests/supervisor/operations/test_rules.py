@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import pytest
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Peer, ReplicaAddress
+from clipper.control.snapshot import Peer, ReplicaAddress, Snapshot
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.store import Contents
@@ -53,7 +53,7 @@ PEERS = (Peer(4, "w4.sock"), Peer(9, "w9.sock"))
 MODEL = ModelRecord("m", current="3", previous="2")
 
 
-def content(catalog: Catalog, replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]) -> wanted.Content:
+def content(catalog: Catalog, replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]) -> Snapshot:
     records = catalog.applications.values()
     applications = tuple(rules.application_snapshot(one, lambda digest: f"/artifacts/{digest}/code") for one in records)
     return wanted.Contents().make(catalog, catalog.running(), applications, replicas, PEERS)

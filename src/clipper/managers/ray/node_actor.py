@@ -1,4 +1,4 @@
-"""What actors on nodes share: a folder, the node's artifacts, a process and its restarts, and a guard that cleans up."""
+"""What actors on nodes share: a folder, the node's artifacts, a process with its restarts, a guard that cleans up."""
 
 import asyncio
 import os

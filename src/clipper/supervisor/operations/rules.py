@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, VersionRecord
+from clipper.settings.fields import shared
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.server import MOST_MAX_BODY_BYTES
 from clipper.types import MAX_CONTEXT_LENGTH, InputType
@@ -14,22 +15,9 @@ from clipper.types import MAX_CONTEXT_LENGTH, InputType
 
 def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
     """An application as workers get it. ``code_folder``: from an artifact's digest to the folder of its modules."""
-    return ApplicationSnapshot(
-        record.name,
-        record.input_type,
-        record.slo_ms,
-        record.default_output,
-        replace(record.selection, code=code_folder(record.code) if record.code else None),
-        record.links,
-        record.state_id,
-        record.require_key,
-        record.max_in_flight,
-        record.max_per_second,
-        record.newcomers,
-        record.waking_slo_ms,
-        record.show_model,
-        record.watched,
-    )
+    selection = replace(record.selection, code=code_folder(record.code) if record.code else None)
+    own = {"selection": selection, "id": record.state_id, "needs_key": record.require_key}
+    return ApplicationSnapshot(**shared(record, ApplicationSnapshot) | own)
 
 
 def within(replicas: int | ReplicaRange, in_use: int) -> int:
