@@ -13,70 +13,49 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from clipper.build import build_id
 from clipper.errors import RegistryUnavailable
 from clipper.events.file import EventFile
 from clipper.events.log import NewEvent
 from clipper.events.story import started_event
 from clipper.home import Place
-from clipper.managers.command import RUNTIME_PARTS
-from clipper.managers.facilities import Facilities
 from clipper.managers.logs import LogKeeper
-from clipper.managers.manager import Manager
-from clipper.managers.open import ELSEWHERE, open_cluster_host, open_launchers, open_worker_host
-from clipper.managers.worker_host import ClusterHost
+from clipper.managers.open import open_cluster_host, open_launchers
 from clipper.processes.folder import ProcessFolder
-from clipper.processes.limits import machine_cores
 from clipper.processes.process import ProcessRecord
 from clipper.registry.open import open_shared
 from clipper.registry.shared import EPOCHS, REGISTRY_ID_NAME, Holder, Known
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Registry
-from clipper.rollout import wanted
-from clipper.rollout.rollout import Rollout
 from clipper.selection.stores.open import open_store
 from clipper.selection.stores.store import Store
-from clipper.supervisor.artifacts.shared import SharedArtifacts
-from clipper.supervisor.artifacts.store import Artifacts
+from clipper.supervisor.assembly import Ground, make_parts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
 from clipper.supervisor.facilities import facilities_of
 from clipper.supervisor.folders import HomeFolders
+from clipper.supervisor.keepers import cleaner, disks, ended_tests, scaler
+from clipper.supervisor.keepers.certificates import LOOK_EVERY_S as CERTIFICATES_EVERY_S
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.supervisor.keepers.cleaner import ArtifactCleaner, VersionCleaner
-from clipper.supervisor.keepers.disks import Disks, folders_of
 from clipper.supervisor.keepers.ended_tests import EndedTests
+from clipper.supervisor.keepers.events import LOOK_EVERY_S as EVENTS_EVERY_S
 from clipper.supervisor.keepers.events import EventKeeper
-from clipper.supervisor.keepers.forgetter import Forgetter
-from clipper.supervisor.keepers.keepers import Keepers
-from clipper.supervisor.keepers.ramps import Ramps
-from clipper.supervisor.keepers.samples import Samples
-from clipper.supervisor.keepers.sampling import Sampling
-from clipper.supervisor.keepers.scaler import Scaler
 from clipper.supervisor.leadership.leadership import Leadership
 from clipper.supervisor.leadership.step_down import HandOver, start_again, step_down
 from clipper.supervisor.leadership.succession import Succession
 from clipper.supervisor.management_port import ManagementPort
-from clipper.supervisor.operations.keys import Keys
 from clipper.supervisor.operations.operations import SupervisorOperations
 from clipper.supervisor.operations.parts import Parts
-from clipper.supervisor.operations.selections import SelectionChecker
 from clipper.supervisor.operations.token_file import TokenFile
-from clipper.supervisor.operations.tokens import Tokens
 from clipper.supervisor.operations.views import options_view
 from clipper.supervisor.query_ports import QueryPorts, hold_ports
 from clipper.supervisor.reach import check_reach
-from clipper.supervisor.rollout.reconciler import Reconciler
 from clipper.supervisor.stop_requests import StopRequests
 from clipper.supervisor.workers import ports, takeover
-from clipper.supervisor.workers.apply_messages import ApplyMessages
-from clipper.supervisor.workers.nodes import NodeFollower, own_address
+from clipper.supervisor.workers.nodes import own_address
 from clipper.supervisor.workers.nodes import take_over as take_over_on_nodes
 from clipper.supervisor.workers.open_credentials import open_credentials
-from clipper.supervisor.workers.settings import INSTANCES, Credentials, WorkerSettings, store_digest
-from clipper.supervisor.workers.worker_process import WorkerProcess
-from clipper.supervisor.workers.workers import Workers
-from clipper.types import OTEL_PREFIX
+from clipper.supervisor.workers.settings import INSTANCES, store_digest
 
 log = logging.getLogger(__name__)
 
@@ -201,17 +180,25 @@ class Supervisor:
         starts = Numbers(registry, "replica")
         instances.reserve()
         starts.reserve()
-        parts = self._make_parts(
-            catalog,
-            registry,
-            store,
-            events,
-            facilities,
-            (cluster, credentials),
-            epoch,
-            settings,
-            (instances, starts),
-            leadership,
+        parts = make_parts(
+            Ground(
+                config=self._config,
+                home=home,
+                catalog=catalog,
+                store=store,
+                store_address=self._store_address,
+                events=events,
+                token_file=self._token_file,
+                certificates=self._certificates,
+                facilities=facilities,
+                cluster=cluster,
+                credentials=credentials,
+                epoch=epoch,
+                instances=instances,
+                starts=starts,
+                settings=settings,
+                leadership=leadership,
+            )
         )
         takeover.pass_over(records, instances)
         replicas = await takeover.take_over_containers(catalog, parts.manager, starts)
@@ -227,111 +214,6 @@ class Supervisor:
         await asyncio.gather(*(replica.settled.wait() for replica in replicas if replica.note.ready))
         return parts, queries
 
-    def _make_parts(
-        self,
-        catalog: Catalog,
-        registry: Registry,
-        store: Store,
-        events: EventKeeper,
-        facilities: Facilities,
-        on_nodes: tuple[ClusterHost | None, Credentials | None],
-        epoch: int,
-        settings: WorkerSettings,
-        numbers: tuple[Numbers, Numbers],
-        leadership: Leadership | None,
-    ) -> Parts:
-        home, per_node, (cluster, credentials) = self._home, self._config.workers_per_node, on_nodes
-        instances, starts = numbers
-        # The parts that the reconciler moves wake it when they change, so each has to know the other.
-        reconciler: Reconciler
-
-        def wake() -> None:
-            reconciler.wake()
-
-        build = build_id()
-        # What OpenTelemetry's library reads, such as headers with a receiver's key. No model gets it.
-        otel = {name: value for name, value in os.environ.items() if name.startswith(OTEL_PREFIX)}
-
-        messages = ApplyMessages()
-        host = cluster if per_node and cluster is not None else open_worker_host(facilities)
-
-        def make_worker(index: int, node: str) -> WorkerProcess:
-            return WorkerProcess(
-                index,
-                settings,
-                host,
-                self._store_address,
-                instances,
-                wake,
-                build,
-                otel,
-                messages,
-                epoch,
-                credentials,
-                is_spare=not per_node and index == self._config.workers,
-                node=node,
-            )
-
-        workers = Workers(make_worker, None if per_node else self._config.workers)
-        if self._certificates is not None:
-            workers.secure(self._certificates.material)
-        samples = Samples(catalog, workers)
-        copies = None if leadership is None else SharedArtifacts(leadership.registry)
-        manager = Manager(
-            open_launchers(facilities, "elsewhere" if per_node else "everywhere"),
-            home.logs,
-            starts,
-            lambda id_: wanted.batch_timeout_s(catalog, id_.name),
-            samples,
-            wake,
-            build_id(RUNTIME_PARTS),
-            self._config.log_format,
-            has_workers_elsewhere=bool(per_node),
-            elsewhere=ELSEWHERE,
-            cores=len(machine_cores()),
-        )
-        artifacts = Artifacts(home.artifacts, copies=copies)
-        rollout = Rollout(epoch, needs_key=self._config.api_keys, is_leased=leadership is not None)
-        code_folder = artifacts.code_folder_on_node if per_node else artifacts.code_folder
-        reconciler = Reconciler(
-            rollout,
-            catalog,
-            manager,
-            workers,
-            code_folder,
-            events.record,
-            (lambda _: None) if leadership is None else leadership.take_epoch_above,
-        )
-        selections = SelectionChecker(facilities.processes, home.scratch, self._config.models_user)
-        forgetter = Forgetter(catalog, store)
-        scaler = Scaler(catalog, manager, workers, wake, self._config.idle_after_s)
-        nodes = None
-        if per_node and cluster is not None:
-            nodes = NodeFollower(cluster, workers, per_node, self._config.drain_delay_s, wake, manager.empty)
-        tokens, keepers = Tokens(catalog, self._token_file), Keepers()
-        return Parts(
-            catalog,
-            manager,
-            workers,
-            reconciler,
-            artifacts,
-            selections,
-            forgetter,
-            scaler,
-            keepers,
-            store,
-            tokens,
-            Keys(catalog, reconciler),
-            Ramps(catalog, store, wake, workers.ask_all),
-            Sampling(catalog, manager, workers),
-            events,
-            Disks(folders_of(home.root, self._store_address)),
-            self._certificates,
-            leadership,
-            self._config.manager,
-            nodes,
-        )
-
     async def _serve(self, parts: Parts, port: ManagementPort, queries: QueryPorts) -> None:
         config, certificates, leadership = self._config, self._certificates, parts.leadership
         place = Place(
@@ -346,24 +228,25 @@ class Supervisor:
         operations = SupervisorOperations(
             parts, str(self._home.root), place, self._stopping, options, config.ready_when
         )
-        versions = VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version)
         keepers = parts.keepers
         keepers.start("bounding logs", LogKeeper(self._home.logs).run)
         keepers.start("forgetting what deleted applications learned", parts.forgetter.run)
         for what, run in parts.manager.keepers().items():
             keepers.start(what, run)
-        keepers.start("removing artifacts that nobody uses", ArtifactCleaner(parts.catalog, parts.artifacts).run)
-        keepers.start("removing old versions", versions.run)
-        keepers.start("scaling by load", parts.scaler.run)
-        keepers.start("waking models that are asked", parts.scaler.run_waking)
+        artifacts = ArtifactCleaner(parts.catalog, parts.artifacts)
+        keepers.repeat("removing artifacts that nobody uses", artifacts.clean, cleaner.LOOK_EVERY_S)
+        versions = VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version)
+        keepers.repeat("removing old versions", versions.clean, cleaner.LOOK_AT_VERSIONS_EVERY_S)
+        keepers.repeat("scaling by load", parts.scaler.look, scaler.LOOK_EVERY_S)
+        keepers.repeat("waking models that are asked", parts.scaler.wake, scaler.LOOK_AT_SLEEPERS_EVERY_S)
         keepers.start("following newcomers", parts.ramps.run)
-        keepers.start("keeping events", parts.events.run)
+        keepers.repeat("keeping events", parts.events.look, EVENTS_EVERY_S)
         keepers.start("taking samples for the series", parts.sampling.run)
-        keepers.start("watching the disks", parts.disks.run)
+        keepers.repeat("watching the disks", parts.disks.look, disks.LOOK_EVERY_S)
         if parts.nodes is not None:
             keepers.start("following the cluster's nodes", parts.nodes.run)
-        ended_tests = EndedTests(parts.catalog, parts.workers, parts.reconciler.story, parts.events)
-        keepers.start("reporting tests that have ended", ended_tests.run)
+        tests = EndedTests(parts.catalog, parts.workers, parts.reconciler.story, parts.events)
+        keepers.repeat("reporting tests that have ended", tests.look, ended_tests.LOOK_EVERY_S)
         # Images of versions that were removed while Docker was away.
         keepers.start("removing images that nobody uses", lambda: parts.manager.prune(parts.catalog.artifacts()))
         taken_over = sum(worker.process is not None for worker in parts.workers)
@@ -373,7 +256,7 @@ class Supervisor:
         api, serving = await port.serve(operations, parts.tokens.holder_of)
         if certificates is not None:
             certificates.follow(parts.workers.secure)
-            keepers.start("looking for new certificates", certificates.run)
+            keepers.repeat("looking for new certificates", certificates.look, CERTIFICATES_EVERY_S)
         self._home.write_place(place, config.options)
         if leadership is not None:
             keepers.start(

@@ -43,6 +43,25 @@ def test_what_fails_is_told_and_begun_again_until_it_goes_on(caplog: pytest.LogC
     ]
 
 
+def test_what_is_repeated_goes_on_after_a_failure() -> None:
+    looks: list[str] = []
+
+    def look() -> None:
+        looks.append("look")
+        if len(looks) == 2:
+            raise OSError("no")
+
+    async def look_too() -> None:
+        looks.append("too")
+
+    async def check(keepers: Keepers) -> None:
+        keepers.repeat("looking", look, 0.0)
+        keepers.repeat("looking too", look_too, 0.0)
+        await until_async(lambda: looks.count("look") > 3 and looks.count("too") > 3)
+
+    keeping(check)
+
+
 def test_what_is_done_is_not_begun_again() -> None:
     runs: list[str] = []
 

@@ -21,7 +21,6 @@ from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.scaler import Scaler
 from clipper.supervisor.workers.workers import Workers
 from clipper.types import ModelId
-from waiting import until_async
 
 SPEC = VersionSpec("a", "import", "m:f")
 MODELS = 200
@@ -77,12 +76,11 @@ def test_hundreds_wake_in_one_step(registry: CountingRegistry) -> None:
         # It learns which there are by its looks at loads, and one may go before it asks.
         scaler._follow_catalog()
         catalog.commit(Delete(ModelRecord, "gone"))
-        waking = asyncio.create_task(scaler.run_waking())
-        await until_async(lambda: len(woken) == 1)
+        await scaler.wake()
+        assert len(woken) == 1
         # What is awake is not woken again, though workers still say that it is asked.
-        looks = workers.asked
-        await until_async(lambda: workers.asked >= looks + 2)
-        waking.cancel()
+        await scaler.wake()
+        assert workers.asked == 2
 
     asyncio.run(run())
     assert woken == [before + 2]  # the removal, and all that woke

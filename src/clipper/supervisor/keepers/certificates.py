@@ -1,6 +1,5 @@
 """The server's certificate: read at the start, when its files change, and on SIGHUP."""
 
-import asyncio
 import logging
 import ssl
 from collections.abc import Callable
@@ -67,11 +66,6 @@ class Certificates:
     def follow(self, follower: Callable[[TlsMaterial], None]) -> None:
         """Call ``follower`` with each new certificate."""
         self._followers.append(follower)
-
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            self.look()
 
     def look(self) -> None:
         """Read the files if they have changed, and have not changed again since the last look."""

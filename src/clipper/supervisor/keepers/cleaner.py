@@ -1,6 +1,5 @@
 """Removes artifacts that were uploaded and never deployed, and the oldest versions beyond a number."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -28,12 +27,6 @@ class VersionCleaner:
         self._keep = keep
         self._delete = delete
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await self.clean()
-            await asyncio.sleep(LOOK_AT_VERSIONS_EVERY_S)
-
     async def clean(self) -> None:
         for id_ in wanted.to_remove(self._catalog, self._keep):
             # Check again: removing the one before took a while, and an operator may have started this one.
@@ -53,21 +46,13 @@ class VersionCleaner:
 
 
 class ArtifactCleaner:
-    """Looks at start and once a day."""
-
     def __init__(self, catalog: Catalog, artifacts: Artifacts) -> None:
         self._catalog = catalog
         self._artifacts = artifacts
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            self.clean(time.time())
-            await asyncio.sleep(LOOK_EVERY_S)
-
-    def clean(self, now_s: float) -> None:
-        """Remove what nobody uses and is older than a day, at a time in seconds since the epoch."""
-        for digest in self._artifacts.older_than(now_s - UNUSED_AGE_S):
+    def clean(self, now_s: float | None = None) -> None:
+        """Remove what nobody uses and is older than a day. ``now_s``: in seconds since the epoch."""
+        for digest in self._artifacts.older_than((now_s or time.time()) - UNUSED_AGE_S):
             if not self._catalog.uses_artifact(digest):
                 log.info("artifact %(artifact)s was not deployed for a day and is removed", {"artifact": digest})
                 self._artifacts.remove(digest)

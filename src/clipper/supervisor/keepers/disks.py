@@ -17,8 +17,7 @@ Folders = Sequence[tuple[Path, str]]
 
 
 class Disks:
-    """Works in one task.
-
+    """
     Attributes:
         space: says which disks have too little room.
     """
@@ -27,12 +26,9 @@ class Disks:
         self.space = DiskSpace()
         self._folders = folders
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            # A file system of a network may take long to answer.
-            self.space.look(await asyncio.to_thread(looked_at, self._folders))
-            await asyncio.sleep(LOOK_EVERY_S)
+    async def look(self) -> None:
+        # A file system of a network may take long to answer.
+        self.space.look(await asyncio.to_thread(looked_at, self._folders))
 
 
 def folders_of(home: Path, store: str) -> Folders:

@@ -1,6 +1,5 @@
 """Reports when a test of models has ended: which model won, and how sure that is."""
 
-import asyncio
 import logging
 import time
 
@@ -19,7 +18,7 @@ LOOK_EVERY_S = 2.0
 
 
 class EndedTests:
-    """Works in one task. A test that has ended is reported once, and after a restart in the history again."""
+    """A test that has ended is reported once, and after a restart in the history again."""
 
     def __init__(self, catalog: Catalog, workers: Workers, story: Story, events: EventKeeper) -> None:
         self._catalog = catalog
@@ -31,14 +30,11 @@ class EndedTests:
         # Applications whose test was seen open.
         self._open: set[str] = set()
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            applications = self._catalog.applications.values()
-            if tests := [record.name for record in applications if record.selection.policy == "best_arm"]:
-                workers = await self._workers.statistics(tests, ())
-                self.take([(one.name, one.test) for worker in workers for one in worker.applications if one.test])
+    async def look(self) -> None:
+        applications = self._catalog.applications.values()
+        if tests := [record.name for record in applications if record.selection.policy == "best_arm"]:
+            workers = await self._workers.statistics(tests, ())
+            self.take([(one.name, one.test) for worker in workers for one in worker.applications if one.test])
 
     def take(self, tests: list[tuple[str, StandingStatistics]]) -> None:
         """Report the tests that have ended since the last time. One worker may know before others."""

@@ -1,6 +1,5 @@
 """Keeps the event log: gives events their times, and writes them to the home."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -37,12 +36,10 @@ class EventKeeper:
     def problems(self) -> list[str]:
         return [] if self._file.problem is None else [self._file.problem]
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            self.log.end_windows(time.monotonic(), time.time())
-            self._save()
+    def look(self) -> None:
+        """Tell of floods that are over, and write what could not be written before."""
+        self.log.end_windows(time.monotonic(), time.time())
+        self._save()
 
     def close(self) -> None:
         self._file.close()

@@ -25,6 +25,17 @@ class Keepers:
         """Run it until ``stop``, or until it returns. ``what`` it does is the subject of a sentence."""
         self._tasks.append(asyncio.get_running_loop().create_task(self._keep(what, run)))
 
+    def repeat(self, what: str, look: Callable[[], Awaitable[None] | None], every_s: float) -> None:
+        """As ``start``: look at once, and again ``every_s`` after the end of each look."""
+
+        async def run() -> None:
+            while True:
+                if (looking := look()) is not None:
+                    await looking
+                await asyncio.sleep(every_s)
+
+        self.start(what, run)
+
     def problems(self) -> list[str]:
         """Those that have failed and not recovered since, and why."""
         return [f"{what} failed and is tried again: {why}" for what, why in self._failures.items()]

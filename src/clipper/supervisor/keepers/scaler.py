@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
@@ -45,7 +45,7 @@ class ScaledVersion:
 
 
 class Scaler:
-    """Works in one task; all that runs on the supervisor's event loop."""
+    """All that runs on the supervisor's event loop."""
 
     def __init__(
         self, catalog: Catalog, manager: Manager, workers: Workers, wake: Callable[[], None], idle_after_s: float
@@ -67,23 +67,8 @@ class Scaler:
         version = self._versions.get(id_)
         return version.autoscaler.target.reason if version else None
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        await self._repeat(self._look, LOOK_EVERY_S)
-
-    async def run_waking(self) -> None:
-        """Wake versions that are asked, until cancelled."""
-        await self._repeat(self._look_at_sleepers, LOOK_AT_SLEEPERS_EVERY_S)
-
-    async def _repeat(self, look: Callable[[], Awaitable[None]], every_s: float) -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            try:
-                await look()
-            except Exception:  # a bug of ours: what runs goes on, and the next look may do better
-                log.exception("a look at the loads failed")
-
-    async def _look_at_sleepers(self) -> None:
+    async def wake(self) -> None:
+        """Wake versions that are asked."""
         if not any(version.autoscaler.is_asleep for version in self._versions.values()):
             return
         # In the order in which they were asked, in which they also start: see ``managers.starts``.
@@ -95,7 +80,8 @@ class Scaler:
         now_s = asyncio.get_running_loop().time()
         self._follow({id_: one.autoscaler.wake(now_s) for id_ in demanded if (one := self._versions.get(id_))})
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Plan by the load since the last look."""
         self._follow_catalog()
         # Those that are asleep have no load; there may be a thousand of them.
         awake = tuple(id_ for id_, version in self._versions.items() if not version.autoscaler.is_asleep)

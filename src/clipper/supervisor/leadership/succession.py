@@ -17,7 +17,7 @@ from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.config import Config
 from clipper.supervisor.facilities import facilities_of
 from clipper.supervisor.folders import HomeFolders
-from clipper.supervisor.keepers.certificates import Certificates
+from clipper.supervisor.keepers.certificates import LOOK_EVERY_S, Certificates
 from clipper.supervisor.keepers.keepers import Keepers
 from clipper.supervisor.leadership.leadership import Leadership
 from clipper.supervisor.leadership.standby import Standby, StandbyOperations, reap_children, who_leads
@@ -88,7 +88,7 @@ class Succession:
         api, serving = await self._port.serve(operations, self._holder_of)
         keepers = Keepers()
         if self._certificates is not None:
-            keepers.start("looking for new certificates", self._certificates.run)
+            keepers.repeat("looking for new certificates", self._certificates.look, LOOK_EVERY_S)
         self._home.write_place(place, self._config.options)
         log.info("%(reason)s", {"reason": who_leads(standby)})
         try:
