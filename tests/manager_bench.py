@@ -25,7 +25,7 @@ from clipper.managers.probe import connect
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.warm_up import Sample
 from clipper.processes.folder import ProcessFolder
-from clipper.settings.server import Transport
+from clipper.settings.server import ServerSettings, Transport
 from clipper.settings.version import ManagerName, VersionSpec
 from clipper.types import DType, InputType, ModelId
 from docker_daemon import BASE_IMAGE
@@ -93,13 +93,15 @@ class Bench:
             processes=self.processes,
             logs=self.logs,
             environ=self.environ,
-            start_method="forkserver",
-            docker_base_image=base_image,
-            docker_network=network,
-            docker_transport=transport,
-            ray_address=self.environ.get("RAY_ADDRESS", ""),
-            ray_ports=RAY_PORTS,
-            ray_python=self.environ.get("CLIPPER_RAY_PYTHON", sys.executable),
+            settings=ServerSettings(
+                start_method="forkserver",
+                docker_base_image=base_image,
+                docker_network=network,
+                docker_transport=transport,
+                ray_address=self.environ.get("RAY_ADDRESS", ""),
+                ray_ports="-".join(map(str, RAY_PORTS)),
+                ray_python=Path(self.environ.get("CLIPPER_RAY_PYTHON", sys.executable)),
+            ),
         )
         self.launchers = open_launchers(self.facilities)
         environments = EnvironmentProvider(self.processes, self.facilities.artifacts, path / "environments")

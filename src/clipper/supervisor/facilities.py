@@ -4,7 +4,6 @@ import os
 
 from clipper.managers.facilities import Facilities
 from clipper.processes.folder import ProcessFolder
-from clipper.settings.texts import read_ports
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import HomeFolders
 
@@ -20,13 +19,6 @@ def facilities_of(config: Config, home: HomeFolders, processes: ProcessFolder) -
         processes=processes,
         logs=home.logs,
         environ=os.environ,
-        start_method=config.start_method,
+        settings=config,
         run_as=config.models_user,
-        docker_base_image=config.docker_base_image,
-        docker_network=config.docker_network,
-        docker_transport=config.docker_transport,
-        ray_address=config.ray_address,
-        ray_ports=read_ports(config.ray_ports),
-        has_workers_elsewhere=config.workers_per_node > 0,
-        ray_python=None if config.ray_python is None else str(config.ray_python),
     )

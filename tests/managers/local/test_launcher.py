@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from clipper.managers.environments.provider import EnvironmentProvider
 from clipper.managers.launcher import slot_name
@@ -183,7 +184,8 @@ def test_where_nothing_is_forked_all_keepers_go_on(bench: Bench) -> None:
     """The actor of a replica on a node takes one that returns for one that has failed, and kills its container."""
 
     async def test() -> None:
-        facilities = replace(bench.facilities, start_method="spawn")
+        settings = structs.replace(bench.facilities.settings, start_method="spawn")
+        facilities = replace(bench.facilities, settings=settings)
         launcher = LocalLauncher(facilities, EnvironmentProvider(bench.processes, bench.path, bench.path))
         keepers = [asyncio.ensure_future(run()) for run in launcher.keepers().values()]
         done, going_on = await asyncio.wait(keepers, timeout=0.1)

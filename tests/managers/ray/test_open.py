@@ -5,9 +5,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from source_tree import PACKAGE, imports, module_name
 
 from clipper.errors import InvalidArgument
+from clipper.managers.facilities import Facilities
 from clipper.managers.manager import Manager
 from clipper.managers.open import open_cluster_host, open_launchers
 from clipper.managers.ray.open import open_ray
@@ -18,6 +20,15 @@ from manager_bench import Bench
 ACTOR, DRIVER = "clipper.managers.ray.actor", "clipper.managers.ray.driver"
 LEFT = "clipper.managers.ray.left"
 NODE_ACTOR, WORKER_ACTOR = "clipper.managers.ray.node_actor", "clipper.managers.ray.worker_actor"
+
+
+def with_settings(facilities: Facilities, **changes: object) -> Facilities:
+    return replace(facilities, settings=structs.replace(facilities.settings, **changes))
+
+
+def without_python(facilities: Facilities) -> Facilities:
+    """No other Python than the server's may have Ray."""
+    return with_settings(facilities, ray_python=None)
 
 
 def importers_of(*names: str) -> set[str]:
@@ -53,12 +64,12 @@ def test_without_its_extra_there_is_no_ray(tmp_path: Path, caplog: pytest.LogCap
     assert find_spec("ray") is None, "the tests' own environment has it, so this test says nothing"
     facilities = Bench(tmp_path).facilities
     assert open_ray(facilities) is not None  # another Python is given, which may have it
-    assert open_ray(replace(facilities, ray_python=None)) is None
-    assert "ray" not in open_launchers(replace(facilities, ray_python=None))
+    assert open_ray(without_python(facilities)) is None
+    assert "ray" not in open_launchers(without_python(facilities))
     assert "earlier server" not in caplog.text
     # What may be left there cannot be found, so it is told.
     (facilities.home / "ray-in-use").touch()
-    assert open_ray(replace(facilities, ray_python=None)) is None
+    assert open_ray(without_python(facilities)) is None
     assert "an earlier server of this home may have left" in caplog.text
 
 
@@ -78,7 +89,7 @@ def test_where_query_workers_are_on_nodes_models_run_there_alone(tmp_path: Path)
 
 
 def test_without_its_extra_there_are_no_workers_on_nodes(tmp_path: Path) -> None:
-    facilities = replace(Bench(tmp_path).facilities, ray_python=None)
+    facilities = without_python(Bench(tmp_path).facilities)
     assert open_cluster_host(facilities, None) is None
 
 
@@ -86,7 +97,8 @@ def test_workers_of_another_home_are_looked_for_only_where_some_may_be(tmp_path:
     facilities = Bench(tmp_path).facilities
     in_use = tmp_path / "ray-workers-in-use"
     for shares, on_nodes in ((False, False), (False, True), (True, False)):
-        given = replace(facilities, cluster="c" if shares else "", has_workers_elsewhere=on_nodes)
+        given = with_settings(replace(facilities, cluster="c" if shares else ""), workers_per_node=int(on_nodes))
         assert open_cluster_host(given, None) is not None and not in_use.exists()
-    assert open_cluster_host(replace(facilities, cluster="c", has_workers_elsewhere=True), None) is not None
+    given = with_settings(replace(facilities, cluster="c"), workers_per_node=1)
+    assert open_cluster_host(given, None) is not None
     assert in_use.exists()

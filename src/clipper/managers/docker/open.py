@@ -19,6 +19,7 @@ def open_docker(facilities: Facilities) -> Launcher | None:
         from clipper.managers.docker.launcher import DockerLauncher
     except ImportError:
         return None
-    sources = Sources(facilities.docker_base_image, facilities.artifacts, Path(clipper.__file__).parent)
-    setting = Setting(str(facilities.home), facilities.docker_network, facilities.docker_transport)
+    settings = facilities.settings
+    sources = Sources(settings.docker_base_image, facilities.artifacts, Path(clipper.__file__).parent)
+    setting = Setting(str(facilities.home), settings.docker_network, settings.docker_transport)
     return DockerLauncher(Engine(facilities.environ), sources, setting, facilities.sockets)

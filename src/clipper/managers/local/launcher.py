@@ -90,7 +90,7 @@ class LocalLauncher:
         self._environments = environments
         self._shares = shares or Shares(limits.machine_cores(), limits.machine_gpus())
         self._token = token
-        forks = facilities.start_method == "forkserver"
+        forks = facilities.settings.start_method == "forkserver"
         self.forks = ForkServers(facilities.processes, facilities.logs, facilities.run_as, fork_from if forks else None)
         self._is_forking = forks
         self._running: dict[str, LocalContainer] = {}

@@ -16,6 +16,7 @@ from clipper.managers.ray.launcher import RayLauncher
 from clipper.managers.ray.messages import OWNER_PREFIX, WORKERS_SUFFIX
 from clipper.managers.ray.worker_host import RayWorkerHost
 from clipper.managers.worker_host import ClusterHost, Sign
+from clipper.settings.texts import read_ports
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def open_ray(facilities: Facilities) -> Launcher | None:
         _cluster(facilities),
         facilities.artifacts,
         in_use,
-        facilities.ray_ports,
+        read_ports(facilities.settings.ray_ports),
         build_id(RUNTIME_PARTS),
         facilities.run_as,
     )
@@ -48,16 +49,21 @@ def open_ray_host(facilities: Facilities, sign: Sign | None) -> ClusterHost | No
     in_use = facilities.home / "ray-workers-in-use"
     if not _has_ray(facilities, in_use):
         return None
-    if facilities.cluster and facilities.has_workers_elsewhere:  # another home may have left workers there
+    if facilities.cluster and facilities.settings.workers_per_node:  # another home may have left workers there
         in_use.touch()
     # In a namespace of their own: who starts containers ends all others that are in theirs.
     return RayWorkerHost(
-        _cluster(facilities, WORKERS_SUFFIX), facilities.artifacts, in_use, facilities.ray_ports, build_id(), sign
+        _cluster(facilities, WORKERS_SUFFIX),
+        facilities.artifacts,
+        in_use,
+        read_ports(facilities.settings.ray_ports),
+        build_id(),
+        sign,
     )
 
 
 def _has_ray(facilities: Facilities, in_use: Path) -> bool:
-    if facilities.ray_python is not None or has_ray():
+    if facilities.settings.ray_python is not None or has_ray():
         return True
     if in_use.exists():
         log.warning(
@@ -74,8 +80,8 @@ def _cluster(facilities: Facilities, suffix: str = "") -> Cluster:
     owner = facilities.cluster or f"{socket.gethostname()}:{facilities.home}"
     environ = {name: value for name, value in facilities.environ.items() if not name.startswith(_OURS)}
     return Cluster(
-        python=facilities.ray_python or sys.executable,
-        address=facilities.ray_address,
+        python=str(facilities.settings.ray_python or sys.executable),
+        address=facilities.settings.ray_address,
         namespace=f"{OWNER_PREFIX}{hashlib.sha256(owner.encode()).hexdigest()[:16]}{suffix}",
         environ={**environ, "PYTHONPATH": str(facilities.processes.python_path), "PYTHONUNBUFFERED": "1"},
         log_path=facilities.logs / f"ray{suffix}-driver.log",
