@@ -11,16 +11,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from clipper.control.descriptions import ConfidenceBin, ModelDescription, Reliability
 from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
 from clipper.events.log import EventLog, NewEvent
 from clipper.management.events import Events, Kind, Step
-from clipper.management.learned import LearnedModel
 from clipper.management.operations import Call
 from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
-    ConfidenceBin,
     Contexts,
     CreatedKey,
     CreatedToken,
@@ -32,7 +31,6 @@ from clipper.management.schemas import (
     Model,
     NewKey,
     NewToken,
-    Reliability,
     Replica,
     Status,
     Stopping,
@@ -229,7 +227,7 @@ class MemoryOperations:
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
         found = await self.get_application(name)
         models = tuple(
-            LearnedModel(
+            ModelDescription(
                 link.model,
                 0.0 if link.shadow else 0.75,
                 None if link.shadow else 0.25,

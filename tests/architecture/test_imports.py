@@ -37,13 +37,14 @@ ALLOWED: dict[str, frozenset[str]] = {
         "whole_files": "",
         "build": "",
         "home": "",
+        "control.descriptions": "",
         "control.feedback": "",
         "control.address": "",
         "control.snapshot": "control.address settings",
         "control.difference": "control.snapshot",
-        "control.statistics": "",
+        "control.statistics": "control.descriptions",
         "control": "control.address control.difference control.feedback control.snapshot control.statistics tcp tls "
-        "turn_budget whole_files",
+        "turn_budget whole_files control.descriptions",
         "containers.protocol": "",
         "containers": "containers.protocol tcp tls",
         "runtime": "containers.protocol log_format",
@@ -55,13 +56,13 @@ ALLOWED: dict[str, frozenset[str]] = {
         "decisions": "control.statistics outputs",
         "decisions.evaluation": "decisions selection.learning selection.policies",
         "selection.learning": "",
-        "selection.policies": "control.statistics selection.learning",
+        "selection.policies": "control.descriptions control.statistics selection.learning",
         "selection.stores": "durable_redis",
         "selection.check": "run_as selection.policies settings",
         "selection.trial": "processes run_as selection.check settings trees",
-        "selection": "decisions selection.learning selection.policies selection.stores selection.trial abstraction "
-        "outputs control control.feedback metrics.histogram control.snapshot control.statistics settings telemetry "
-        "telemetry.request_note telemetry.trace_context",
+        "selection": "control.descriptions decisions selection.learning selection.policies selection.stores "
+        "selection.trial abstraction outputs control control.feedback metrics.histogram control.snapshot "
+        "control.statistics settings telemetry telemetry.request_note telemetry.trace_context",
         "inputs": "",
         "frontend.limits": "",
         "frontend": "frontend.limits inputs outputs malloc selection control.difference control.feedback "
@@ -73,10 +74,11 @@ ALLOWED: dict[str, frozenset[str]] = {
         "series": "control control.statistics metrics.histogram metrics.regret metrics.sums",
         "events": "control.snapshot management.events registry rollout settings whole_files",
         "lease": "",
-        "registry": "settings control.snapshot durable_redis lease",
+        "registry": "control.descriptions settings control.snapshot durable_redis lease",
         "managers.reconcile": "",
         "processes": "run_as",
-        "rollout": "managers.reconcile registry selection.policies control.difference control.snapshot settings",
+        "rollout": "control.descriptions managers.reconcile registry selection.policies control.difference "
+        "control.snapshot settings",
         "managers": "managers.reconcile processes run_as containers.protocol control.address control.snapshot "
         "settings tls",
         "managers.environments": "managers packaging processes run_as trees settings",
@@ -90,18 +92,19 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management.events": "",
         "management.learned": "",
         "management.recent": "",
-        "management.reports": "management.learned management.recent",
+        "management.reports": "control.descriptions management.recent",
         "management.series": "",
-        "management.schemas": "management.learned management.recent settings",
-        "metrics": "management.learned management.schemas control.statistics metrics.regret metrics.sums",
+        "management.schemas": "control.descriptions management.learned management.recent settings",
+        "metrics": "control.descriptions management.learned management.schemas control.statistics metrics.regret "
+        "metrics.sums",
         "management": "dashboard hosts management.events management.reports management.schemas management.series "
         "settings tls turn_budget",
-        "supervisor": "build events extras log_format rollout managers.reconcile home hosts malloc open_files "
-        "management management.events management.learned management.recent management.reports management.schemas "
-        "management.series metrics metrics.histogram metrics.sums managers managers.environments managers.open "
-        "registry lease control control.address control.difference inputs processes series selection.trial "
-        "selection.learning run_as settings selection.policies selection.stores control.snapshot control.statistics "
-        "tls trees whole_files",
+        "supervisor": "control.descriptions build events extras log_format rollout managers.reconcile home hosts "
+        "malloc open_files management management.events management.learned management.recent management.reports "
+        "management.schemas management.series metrics metrics.histogram metrics.sums managers managers.environments "
+        "managers.open registry lease control control.address control.difference inputs processes series "
+        "selection.trial selection.learning run_as settings selection.policies selection.stores control.snapshot "
+        "control.statistics tls trees whole_files",
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
         "client.failures": "management.schemas",
@@ -112,9 +115,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         "manifest": "management.schemas packaging selection.policies settings",
         "apply": "client home management.schemas manifest packaging settings",
         "load": "client.http_api pages tls",
-        "cli": "apply backup build client dashboard decisions decisions.evaluation extras home hosts load manifest "
-        "packaging management.events management.learned management.recent management.reports management.schemas "
-        "pages processes run_as settings tls",
+        "cli": "control.descriptions apply backup build client dashboard decisions decisions.evaluation extras home "
+        "hosts load manifest packaging management.events management.learned management.recent management.reports "
+        "management.schemas pages processes run_as settings tls",
     }.items()
 }
 

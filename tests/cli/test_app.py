@@ -8,7 +8,8 @@ import pytest
 import typer
 from in_process import Run
 
-from clipper.management.learned import EndedRamp, Newcomer
+from clipper.control.descriptions import EndedRamp
+from clipper.management.learned import Newcomer
 from clipper.settings.application import Configured, Link
 from conftest import Api
 

@@ -8,8 +8,9 @@ from browser import Screen, chromium
 from playwright.sync_api import Browser, expect
 from populated import HOSTILE, crash, populate
 
+from clipper.control.descriptions import EndedRamp
 from clipper.events.log import NewEvent
-from clipper.management.learned import EndedRamp, Newcomer, Watched
+from clipper.management.learned import Newcomer, Watched
 from clipper.management.recent import LastMinute
 from conftest import READ_TOKEN, TOKEN, Api
 from waiting import until

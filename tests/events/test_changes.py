@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from clipper.control.descriptions import EndedRamp
 from clipper.control.snapshot import Newcomer
 from clipper.events.changes import events_of
 from clipper.events.log import NewEvent
-from clipper.registry.records import ApplicationRecord, EndedRamp, KeyRecord, ModelRecord, TokenRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
 from clipper.registry.store import (
     Change,
     Delete,

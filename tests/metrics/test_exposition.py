@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from clipper.control.descriptions import Standing
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
@@ -22,7 +23,6 @@ from clipper.control.statistics import (
     ModelSelectionStatistics,
     ReplicaStatistics,
     SelectionStatistics,
-    StandingStatistics,
     VersionStatistics,
     WorkerStatistics,
 )
@@ -248,7 +248,7 @@ def test_without_feedback_there_is_no_regret() -> None:
 
 def test_how_a_test_of_models_stands() -> None:
     def standing(winner: str | None) -> WorkerStatistics:
-        test = StandingStatistics(winner, 0.95, 0.01, 3400.0)
+        test = Standing(winner, 0.95, 0.01, 3400.0)
         return msgspec.structs.replace(
             worker(), applications=(msgspec.structs.replace(worker().applications[0], test=test),)
         )

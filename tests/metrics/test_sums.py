@@ -6,12 +6,12 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipper.control.descriptions import Standing
 from clipper.control.statistics import (
     ApplicationStatistics,
     HistogramData,
     ModelSelectionStatistics,
     SelectionStatistics,
-    StandingStatistics,
     VersionStatistics,
 )
 from clipper.metrics.sums import counted, has_fallen, increase, negative, total
@@ -33,7 +33,7 @@ SELECTIONS = st.builds(
     SelectionStatistics, by_name(MODELS), histograms(3), by_name(COUNTS), COUNTS, LOSSES, COUNTS, COUNTS, st.none(),
     by_name(LOSSES), st.none() | LOSSES, by_name(COUNTS), st.none(),
 )  # fmt: skip
-TESTS = st.builds(StandingStatistics, st.none() | st.just("m"), LOSSES, LOSSES, LOSSES)
+TESTS = st.builds(Standing, st.none() | st.just("m"), LOSSES, LOSSES, LOSSES)
 APPLICATIONS = st.builds(
     ApplicationStatistics, st.just("app"), COUNTS, by_name(COUNTS), by_name(COUNTS), COUNTS, histograms(4),
     st.none() | SELECTIONS, st.none() | TESTS,
@@ -95,17 +95,17 @@ def _lacks(before: ApplicationStatistics, now: ApplicationStatistics) -> bool:
 
 
 def test_what_cannot_be_summed() -> None:
-    def application(cost: float | None, error: float | None, test: StandingStatistics | None) -> ApplicationStatistics:
+    def application(cost: float | None, error: float | None, test: Standing | None) -> ApplicationStatistics:
         models = {"m": ModelSelectionStatistics(1, 0, 0, 0.0, cost)}
         of = SelectionStatistics(models, HistogramData((), 0.0), {}, 0, 0.0, 5, 0, None, calibration_error=error)
         return ApplicationStatistics("app", 1, {}, {}, 0, HistogramData((), 0.0), of, test)
 
-    early, late = StandingStatistics(None, 0.5, 0.1, 10.0), StandingStatistics("m", 0.99, 0.1, 400.0)
+    early, late = Standing(None, 0.5, 0.1, 10.0), Standing("m", 0.99, 0.1, 400.0)
     found = total([application(2.0, 0.25, early), application(None, None, None), application(4.0, 0.75, late)])
     assert found.selection is not None and found.selection.models["m"].cost == 3.0, "each measures it for itself"
     assert found.selection.calibration_error == 0.5 and found.selection.contexts == 15
     assert found.test == late, "who knows most of the one test over all workers"
-    more = StandingStatistics(None, 0.9, 0.1, 410.0)
+    more = Standing(None, 0.9, 0.1, 410.0)
     for tests in ((late, more), (more, late)):
         assert total([application(None, None, test) for test in tests]).test == late, (
             "others will hear that it has ended"

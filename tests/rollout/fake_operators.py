@@ -3,8 +3,9 @@
 from fake_records import Records
 from msgspec.structs import replace
 
+from clipper.control.descriptions import EndedRamp
 from clipper.control.snapshot import Newcomer
-from clipper.registry.records import ApplicationRecord, EndedRamp, ModelRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.store import Put
 from clipper.rollout import newcomers, rollbacks, wanted
 from clipper.settings.application import Link, Selection

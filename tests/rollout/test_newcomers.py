@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pytest
 from msgspec.structs import replace
 
+from clipper.control.descriptions import EndedRamp
 from clipper.control.snapshot import (
     ApplicationSnapshot,
     ModelSnapshot,
@@ -13,7 +14,7 @@ from clipper.control.snapshot import (
     Snapshot,
     VersionSnapshot,
 )
-from clipper.registry.records import ApplicationRecord, EndedRamp, ModelRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.rollout.newcomers import (
     after_link,
     after_other_change,

@@ -7,8 +7,9 @@ from fake_records import Records, records_of
 from msgspec.structs import replace
 from rules_bench import SPEC
 
+from clipper.control.descriptions import EndedRamp
 from clipper.control.snapshot import Newcomer
-from clipper.registry.records import ApplicationRecord, EndedRamp, ModelRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.rollout import rollbacks
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from clipper.control.messages import Reliability
+from clipper.control.descriptions import Reliability
 from clipper.selection.application import Application
 from clipper.selection.feedback.join_table import SAID_BYTES
 from clipper.selection.learning.calibration import lesson

@@ -24,8 +24,9 @@ from clipper.cli.output import Output
 from clipper.cli.report_summary import explanations, of_last_minute, of_test
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
+from clipper.control.descriptions import EndedRamp, ModelDescription
 from clipper.errors import InvalidArgument
-from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Watched
+from clipper.management.learned import Newcomer, Watched
 from clipper.management.schemas import Application
 from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, NewApplication
 from clipper.settings.texts import read_cost
@@ -359,7 +360,7 @@ def _configured(chosen: Configured) -> str:
     return " ".join([chosen.name, *(f"{name}={json.dumps(value)}" for name, value in chosen.parameters.items())])
 
 
-def _learned_row(model: LearnedModel, columns: Sequence[str]) -> tuple[object, ...]:
+def _learned_row(model: ModelDescription, columns: Sequence[str]) -> tuple[object, ...]:
     pinned = model.version is None or ":" in model.model
     name = (model.model if pinned else f"{model.model}:{model.version}") + (" (shadow)" if model.shadow else "")
     loss = None if model.mean_loss is None else f"{model.mean_loss:.3f}"

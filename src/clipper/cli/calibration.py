@@ -10,8 +10,8 @@ from clipper.cli.names import ApplicationName
 from clipper.cli.options import AsJson, Home, Url, output_file
 from clipper.cli.output import Output
 from clipper.client import Clipper
+from clipper.control.descriptions import ConfidenceBin, Reliability
 from clipper.errors import InvalidArgument
-from clipper.management.schemas import ConfidenceBin, Reliability
 from clipper.pages.charts import Axis, Line, chart
 from clipper.pages.document import document, table
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from clipper.management.learned import Standing
+from clipper.control.descriptions import Standing
 from clipper.management.recent import LastMinute
 from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 from clipper.tls.expiry import duration

@@ -16,10 +16,11 @@ from typing import Generic, TypeVar, get_args
 import msgspec
 from msgspec import Struct
 
+from clipper.control.descriptions import ModelDescription, Reliability, Standing
 from clipper.control.difference import Difference
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.snapshot import Snapshot
-from clipper.control.statistics import StandingStatistics, WorkerStatistics
+from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ProtocolViolation
 from clipper.tls.material import TlsMaterial
 from clipper.types import ModelId
@@ -153,56 +154,6 @@ class Observe(Command[Observed], frozen=True, tag=True):
     others: tuple[ObservePart, ...] = ()
 
 
-class ModelDescription(Struct, frozen=True):
-    """One of an application's models, as its policy sees it.
-
-    Attributes:
-        version: the version that the numbers belong to; None if no version is current.
-        share: of the queries, or of the answer, that the model would get now.
-        mean_loss: None if it was never scored.
-        threshold: below this confidence of the model a query goes on to a further one; None if the policy has none.
-    """
-
-    model: str
-    share: float
-    mean_loss: float | None
-    pulls: float
-    scored: float
-    shadow: bool = False
-    version: str | None = None
-    cost: float | None = None
-    threshold: float | None = None
-
-
-class ConfidenceBin(Struct, frozen=True):
-    """Answers of about one confidence: their mean confidence, how many had feedback, and the share that was right.
-
-    ``calibrated`` is the confidence that would now be answered for this raw confidence.
-    """
-
-    answers: float
-    confidence: float
-    right: float
-    calibrated: float | None = None
-
-
-class Reliability(Struct, frozen=True):
-    """How often answers were right, by their ``raw`` confidence and by the confidence ``answered``.
-
-    Attributes:
-        model: the model that gave the answers; None if several models made each answer.
-        basis: what the raw confidence is: ``agreement`` or ``probability``.
-        raw_error, answered_error: the expected calibration errors.
-    """
-
-    model: str | None
-    basis: str
-    raw: tuple[ConfidenceBin, ...]
-    answered: tuple[ConfidenceBin, ...]
-    raw_error: float
-    answered_error: float
-
-
 class PolicyDescription(Struct, frozen=True, tag=True):
     """What a policy has learned. Old feedback counts for less in its numbers.
 
@@ -214,7 +165,7 @@ class PolicyDescription(Struct, frozen=True, tag=True):
     models: tuple[ModelDescription, ...] = ()
     problem: str | None = None
     calibration: tuple[Reliability, ...] = ()
-    test: StandingStatistics | None = None
+    test: Standing | None = None
 
 
 class DescribePolicy(Command[PolicyDescription], frozen=True, tag=True):

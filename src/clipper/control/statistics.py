@@ -7,6 +7,7 @@ more than its bounds, for values above the last.
 
 from msgspec import Struct
 
+from clipper.control.descriptions import Standing
 from clipper.types import ModelId
 
 # Fine enough to tell p99 from the SLO around 20 ms, wide enough for an SLO of seconds.
@@ -87,15 +88,6 @@ class SelectionStatistics(Struct, frozen=True):
     context_loss: float = 0.0
 
 
-class StandingStatistics(Struct, frozen=True):
-    """The state of an application's policy that is a test: see ``selection.policies.policy.Standing``."""
-
-    winner: str | None
-    confidence: float
-    tolerance: float
-    observations: float
-
-
 class TrialReading(Struct, frozen=True, array_like=True):
     """What a worker has counted of a newcomer: see ``selection.policies.trials``.
 
@@ -132,7 +124,7 @@ class ApplicationStatistics(Struct, frozen=True):
     slo_misses: int
     latency_s: HistogramData
     selection: SelectionStatistics | None = None
-    test: StandingStatistics | None = None
+    test: Standing | None = None
     mark: int = 0
     explanations: dict[str, str] = {}
     trials: tuple[TrialReading, ...] = ()

@@ -3,21 +3,6 @@
 from msgspec import Struct
 
 
-class Standing(Struct, frozen=True):
-    """The state of a test that ends by itself, such as the policy ``best_arm``.
-
-    Attributes:
-        winner: the model that was found to be the best; None while the test is open.
-        confidence: that the winner is the best model, within ``tolerance`` of mean loss.
-        observations: how many pieces of feedback count in the test.
-    """
-
-    winner: str | None
-    confidence: float
-    tolerance: float
-    observations: float
-
-
 class Newcomer(Struct, frozen=True):
     """A version that is new to an application: ramped, or stopped.
 
@@ -68,47 +53,3 @@ class Watched(Struct, frozen=True):
     rest_compared: int
     rest_failed: int
     last_error: str | None
-
-
-class EndedRamp(Struct, frozen=True):
-    """The ramp of a version that was let through: since then it has the share that the policy gives it.
-
-    Attributes:
-        ended_at: seconds since the epoch.
-        feedback, rest_feedback: answers with feedback that it had a part in, and other answers with feedback meanwhile.
-        mean_loss, rest_mean_loss: of these answers; None if there were none.
-        compared: how many of its answers the means are of: as of a newcomer.
-    """
-
-    model: str
-    version: str
-    ended_at: float
-    feedback: int
-    rest_feedback: int
-    mean_loss: float | None
-    rest_mean_loss: float | None
-    compared: int | None = None
-
-
-class LearnedModel(Struct, frozen=True):
-    """What is known of one of an application's models.
-
-    Attributes:
-        version: the version that the numbers belong to, including what it inherited; None if no version is current.
-        share: of the queries that would ask it now. If several models answer together, its share of the answer; if
-            models are asked one after another, its share of the queries with feedback.
-        mean_loss: from 0 to 1; None without feedback on it.
-        pulls, scored: how often it was asked, and how often feedback scored it; old ones count for less.
-        cost: of asking it; None if it is not known.
-        threshold: in a cascade: below this confidence of the model the next one is asked.
-    """
-
-    model: str
-    share: float
-    mean_loss: float | None
-    pulls: float
-    scored: float
-    shadow: bool
-    version: str | None = None
-    cost: float | None = None
-    threshold: float | None = None

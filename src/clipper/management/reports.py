@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from clipper.management.learned import Standing
+from clipper.control.descriptions import Standing
 from clipper.management.recent import LastMinute
 
 Verdict = Literal["best", "as_good", "open", "alone", "no_feedback"]

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Standing, Watched
+from clipper.control.descriptions import EndedRamp, ModelDescription, Reliability, Standing
+from clipper.management.learned import Newcomer, Watched
 from clipper.management.recent import LastMinute
 from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, MaxInFlight, MaxPerSecond
 from clipper.settings.replicas import ReplicaRange
@@ -68,40 +69,6 @@ class Application(ApplicationSettings, frozen=True):
     last_minute: LastMinute | None = None
 
 
-class ConfidenceBin(Struct, frozen=True):
-    """Answers of about one confidence.
-
-    Attributes:
-        answers: how many had feedback; old ones count for less.
-        confidence: their mean confidence.
-        right: the share of them that was right; with losses between 0 and 1, 1 minus the mean loss.
-        calibrated: the confidence that is now answered for this raw confidence.
-    """
-
-    answers: float
-    confidence: float
-    right: float
-    calibrated: float | None = None
-
-
-class Reliability(Struct, frozen=True):
-    """How often an application's answers were right, by their raw confidence and by the confidence answered.
-
-    Attributes:
-        model: the model that gave the answers; None if several models made each answer.
-        basis: what the raw confidence is: the share of the models that agree, or the probability in the answer.
-        raw_error, answered_error: the expected calibration errors: a bin's mean difference between confidence and share
-            of right answers.
-    """
-
-    model: str | None
-    basis: Literal["agreement", "probability"]
-    raw: tuple[ConfidenceBin, ...]
-    answered: tuple[ConfidenceBin, ...]
-    raw_error: float
-    answered_error: float
-
-
 class LearnedPolicy(Struct, frozen=True):
     """What an application's policy has learned, in ``context`` or, if that is None, over all contexts.
 
@@ -118,7 +85,7 @@ class LearnedPolicy(Struct, frozen=True):
     loss: str
     context: str | None
     observations: float
-    models: tuple[LearnedModel, ...]
+    models: tuple[ModelDescription, ...]
     problem: str | None
     calibration: tuple[Reliability, ...] = ()
     test: Standing | None = None

@@ -1,7 +1,7 @@
 """What the server provides to every manager."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipper.processes.folder import ProcessFolder
@@ -38,7 +38,7 @@ class Facilities:
     processes: ProcessFolder
     logs: Path
     environ: Mapping[str, str]
-    settings: ServerSettings = ServerSettings()
+    settings: ServerSettings = field(default_factory=ServerSettings)
     run_as: RunAs | None = None
     cluster: str = ""
     may_act: Callable[[], bool] = lambda: True

@@ -9,13 +9,13 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
+from clipper.control.descriptions import Standing
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
     SIZE_BOUNDS,
     ApplicationStatistics,
     ModelSelectionStatistics,
     SelectionStatistics,
-    StandingStatistics,
     VersionStatistics,
 )
 from clipper.management.learned import Newcomer
@@ -170,7 +170,7 @@ SELECTED_MODEL: Group[SelectedModel] = Group(
     is_summed=True,
 )
 
-TEST: Group[StandingStatistics] = Group(
+TEST: Group[Standing] = Group(
     ("application",),
     (
         Number(

@@ -4,31 +4,12 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from clipper.control.descriptions import EndedRamp
 from clipper.control.snapshot import Newcomer
 from clipper.settings.application import Link, Selection
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec, VersionState
 from clipper.types import Caller, ModelId, Role
-
-
-class EndedRamp(Struct, frozen=True):
-    """The ramp of a version that was let through.
-
-    Attributes:
-        ended_at: seconds since the epoch.
-        feedback, rest_feedback: answers with feedback that it had a part in, and other answers with feedback meanwhile.
-        mean_loss, rest_mean_loss: of these answers; None if there were none.
-        compared: of its answers, those that the means are of: see ``RampOutcome``.
-    """
-
-    model: str
-    version: str
-    ended_at: float
-    feedback: int
-    rest_feedback: int
-    mean_loss: float | None
-    rest_mean_loss: float | None
-    compared: int | None = None
 
 
 class ApplicationRecord(Struct, frozen=True):

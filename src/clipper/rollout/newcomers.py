@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from msgspec.structs import replace
 
+from clipper.control.descriptions import EndedRamp
 from clipper.control.snapshot import NO_OUTCOME, ApplicationSnapshot, Newcomer, RampOutcome, Snapshot
-from clipper.registry.records import ApplicationRecord, EndedRamp, ModelRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.selection.policies.by_name import POLICIES
 from clipper.settings.application import Link, Selection
 from clipper.types import ModelId

@@ -2,8 +2,9 @@
 
 from msgspec.structs import replace
 
+from clipper.control.descriptions import EndedRamp
 from clipper.control.snapshot import NO_OUTCOME, Newcomer, RampOutcome
-from clipper.registry.records import ApplicationRecord, EndedRamp, ModelRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.store import Put
 from clipper.rollout import newcomers
 from clipper.rollout.wanted import Records

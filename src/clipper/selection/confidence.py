@@ -4,8 +4,8 @@ from typing import Protocol
 
 import msgspec
 
+from clipper.control.descriptions import ConfidenceBin, Reliability
 from clipper.control.feedback import Feedback
-from clipper.control.messages import ConfidenceBin, Reliability
 from clipper.outputs.output import Output
 from clipper.selection.contexts import Contexts
 from clipper.selection.learning.arms import Arms

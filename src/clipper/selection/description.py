@@ -6,8 +6,9 @@ from random import Random
 
 from msgspec.structs import replace
 
-from clipper.control.messages import ModelDescription, PolicyDescription
-from clipper.control.statistics import ApplicationStatistics, StandingStatistics
+from clipper.control.descriptions import ModelDescription, Standing
+from clipper.control.messages import PolicyDescription
+from clipper.control.statistics import ApplicationStatistics
 from clipper.errors import PolicyFailed
 from clipper.selection.application import Application
 from clipper.selection.learning.totals import LOSS, PLAIN_LOSS, PLAIN_SCORED, PULLS, SCORED, Totals
@@ -75,14 +76,11 @@ def count(application: Application, *, has_details: bool = False) -> Application
     return replace(counted, explanations=explanations, trials=trials)
 
 
-def _test(application: Application, totals: Totals) -> StandingStatistics | None:
+def _test(application: Application, totals: Totals) -> Standing | None:
     # Only for Clipper's own policies: a user's need not be a subclass, and may lack the method.
     if application.snapshot.selection.policy not in POLICIES:
         return None
-    standing = application.terms.selector.policy.standing(application.terms.models, totals)
-    if standing is None:
-        return None
-    return StandingStatistics(standing.winner, standing.confidence, standing.tolerance, standing.observations)
+    return application.terms.selector.policy.standing(application.terms.models, totals)
 
 
 def _model(

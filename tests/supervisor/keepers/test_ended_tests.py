@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clipper.control.statistics import StandingStatistics
+from clipper.control.descriptions import Standing
 from clipper.events.file import EventFile
 from clipper.events.story import Story
 from clipper.registry.sqlite import SqliteRegistry
@@ -33,8 +33,8 @@ def tests(tmp_path: Path, story: Story, events: EventKeeper) -> Iterator[EndedTe
         yield EndedTests(Catalog(registry), Workers.__new__(Workers), story, events)
 
 
-def standing(winner: str | None, application: str = "digits") -> tuple[str, StandingStatistics]:
-    return application, StandingStatistics(winner, 0.95, 0.01, 3400.0)
+def standing(winner: str | None, application: str = "digits") -> tuple[str, Standing]:
+    return application, Standing(winner, 0.95, 0.01, 3400.0)
 
 
 def test_an_end_is_told_once_with_the_winner_and_how_sure_it_is(tests: EndedTests, story: Story) -> None:

@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from clipper.control.messages import ModelDescription, PolicyDescription
+from clipper.control.descriptions import ModelDescription
+from clipper.control.messages import PolicyDescription
 from clipper.control.statistics import (
     LATENCY_BOUNDS_S,
     ApplicationStatistics,

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from clipper.control.descriptions import Standing
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.confidence_sequences import Evidence, log_capital_less, nearest_means
 from clipper.selection.learning.parameters import check_number
 from clipper.selection.policies.distribution import Distribution
-from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Standing, Totals
+from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
 # A state's numbers for a test: how often a model had won or lost when that was not recorded yet, and the amount of
 # feedback that came while the test was open.

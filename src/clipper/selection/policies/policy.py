@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from clipper.control.descriptions import Standing
 from clipper.selection.learning.ledger import DEFAULT_HALF_LIFE
 from clipper.selection.learning.tally import Increments
 from clipper.selection.learning.totals import Totals
@@ -86,21 +87,6 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     beliefs: tuple[tuple[float, float], ...] | None = None
     among: tuple[str, ...] | None = None
     steps: tuple[Step, ...] = ()
-
-
-class Standing(msgspec.Struct, frozen=True):
-    """The state of a test that ends by itself.
-
-    Attributes:
-        winner: the best model; None while the test is open.
-        confidence: probability that a winner is the best model, within ``tolerance`` of mean loss.
-        observations: amount of feedback that the test has used.
-    """
-
-    winner: str | None
-    confidence: float
-    tolerance: float
-    observations: float
 
 
 class Policy(Protocol):

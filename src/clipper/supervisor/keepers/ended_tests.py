@@ -3,7 +3,7 @@
 import logging
 import time
 
-from clipper.control.statistics import StandingStatistics
+from clipper.control.descriptions import Standing
 from clipper.events.log import NewEvent
 from clipper.events.story import Story
 from clipper.supervisor.catalog import Catalog
@@ -36,7 +36,7 @@ class EndedTests:
             workers = await self._workers.statistics(tests, ())
             self.take([(one.name, one.test) for worker in workers for one in worker.applications if one.test])
 
-    def take(self, tests: list[tuple[str, StandingStatistics]]) -> None:
+    def take(self, tests: list[tuple[str, Standing]]) -> None:
         """Report the tests that have ended since the last time. One worker may know before others."""
         ended = {name: test for name, test in tests if test.winner is not None}
         for name, test in ended.items():

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec.structs import astuple
 
+from clipper.control.descriptions import EndedRamp
 from clipper.control.messages import GetStatistics, Statistics
 from clipper.control.snapshot import NO_OUTCOME, Newcomer, RampOutcome
 from clipper.control.statistics import TrialReading
 from clipper.errors import ClipperError
-from clipper.registry.records import ApplicationRecord, EndedRamp
+from clipper.registry.records import ApplicationRecord
 from clipper.registry.store import Put
 from clipper.rollout import newcomers, rollbacks
 from clipper.selection.learning.guardrail import FALSE_ALARMS, RampLosses, Verdict, judge, keys_of, ramp_losses

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from clipper.control.messages import ModelDescription
+from clipper.control.descriptions import ModelDescription
 from clipper.control.statistics import (
     LATENCY_BOUNDS_S,
     ApplicationStatistics,
@@ -28,7 +28,7 @@ from clipper.selection.stores.store import EVERYONE
 from clipper.settings.application import link_names
 from clipper.supervisor.operations import rules
 from clipper.supervisor.operations.parts import Parts
-from clipper.supervisor.operations.views import last_minute_view, test_view
+from clipper.supervisor.operations.views import last_minute_view
 from clipper.types import ModelId
 
 # A report has groups for this many contexts, as many as a page can show: of the latest contexts, each of which is read
@@ -125,7 +125,7 @@ class ReportOperations:
             compared = Compared(known.mean if known.count else None, mean_interval(known, 1 - asked.confidence))
             models.append(counted.model(None, key, basis.scored[key], compared))
         # It is over all queries, whatever context is asked for.
-        standing = None if description is None or context is not None else test_view(description)
+        standing = None if description is None or context is not None else description.test
         verdict, best, more = comparison.verdict, comparison.best, comparison.more_feedback
         if verdict == "no_feedback" and basis.feedback:
             verdict = "open"

@@ -10,14 +10,13 @@ from msgspec.structs import asdict
 from clipper.control import snapshot
 from clipper.control.messages import PolicyDescription
 from clipper.control.statistics import ApplicationStatistics
-from clipper.management.learned import EndedRamp, LearnedModel, Newcomer, Standing, Watched
+from clipper.management.learned import Newcomer, Watched
 from clipper.management.recent import LastMinute
 from clipper.management.schemas import (
     Application,
     LearnedPolicy,
     Model,
     OptionStatus,
-    Reliability,
     Replica,
     ReplicaState,
     ShownState,
@@ -76,12 +75,12 @@ def application_view(
             for newcomer in record.newcomers
         ),
         "watched": tuple(_watched_view(newcomer, ramps.trial(record, newcomer)) for newcomer in record.watched),
-        "ended_ramps": msgspec.convert(ramps.ended(record), tuple[EndedRamp, ...], from_attributes=True),
+        "ended_ramps": ramps.ended(record),
     }
     return Application(
         **values,
         problem=problem,
-        test=None if description is None else test_view(description),
+        test=None if description is None else description.test,
         last_minute=None if recent is None else last_minute_view(recent),
     )
 
@@ -133,25 +132,12 @@ def policy_view(
         loss=selection.loss,
         context=context,
         observations=description.observations,
-        models=tuple(
-            LearnedModel(
-                each.model,
-                each.share,
-                each.mean_loss,
-                each.pulls,
-                each.scored,
-                each.shadow,
-                each.version,
-                each.cost,
-                each.threshold,
-            )
-            for each in description.models
-        ),
+        models=description.models,
         problem=problem,
         mean_cost=mean_cost,
         stages=stages,
-        calibration=msgspec.convert(description.calibration, tuple[Reliability, ...], from_attributes=True),
-        test=test_view(description),
+        calibration=description.calibration,
+        test=description.test,
     )
 
 
@@ -168,12 +154,6 @@ def _mean_cost_and_stages(asked: Sequence[ApplicationStatistics]) -> tuple[float
         return None, ()
     shares = tuple(stages[stage] / queries for stage in range(2, max(stages, default=1) + 1))
     return cost / queries if has_cost else None, shares
-
-
-def test_view(description: PolicyDescription) -> Standing | None:
-    """The state of a policy that is a test."""
-    test = description.test
-    return None if test is None else Standing(test.winner, test.confidence, test.tolerance, test.observations)
 
 
 def deployment_view(record: VersionRecord) -> Deployment:

@@ -1,0 +1,97 @@
+"""What an application has learned, as workers describe it and operators see it."""
+
+from msgspec import Struct
+
+
+class Standing(Struct, frozen=True):
+    """The state of a test that ends by itself, such as the policy ``best_arm``.
+
+    Attributes:
+        winner: the model that was found to be the best; None while the test is open.
+        confidence: that the winner is the best model, within ``tolerance`` of mean loss.
+        observations: how many pieces of feedback count in the test.
+    """
+
+    winner: str | None
+    confidence: float
+    tolerance: float
+    observations: float
+
+
+class ModelDescription(Struct, frozen=True):
+    """What is known of one of an application's models.
+
+    Attributes:
+        share: of the queries that would ask it now. If several models answer together, its share of the answer; if
+            models are asked one after another, its share of the queries with feedback.
+        mean_loss: from 0 to 1; None without feedback on it.
+        pulls, scored: how often it was asked, and how often feedback scored it; old ones count for less.
+        version: the version that the numbers belong to, including what it inherited; None if no version is current.
+        cost: of asking it; None if it is not known.
+        threshold: in a cascade: below this confidence of the model the next one is asked.
+    """
+
+    model: str
+    share: float
+    mean_loss: float | None
+    pulls: float
+    scored: float
+    shadow: bool = False
+    version: str | None = None
+    cost: float | None = None
+    threshold: float | None = None
+
+
+class ConfidenceBin(Struct, frozen=True):
+    """Answers of about one confidence.
+
+    Attributes:
+        answers: how many had feedback; old ones count for less.
+        confidence: their mean confidence.
+        right: the share of them that was right; with losses between 0 and 1, 1 minus the mean loss.
+        calibrated: the confidence that is now answered for this raw confidence.
+    """
+
+    answers: float
+    confidence: float
+    right: float
+    calibrated: float | None = None
+
+
+class Reliability(Struct, frozen=True):
+    """How often an application's answers were right, by their raw confidence and by the confidence answered.
+
+    Attributes:
+        model: the model that gave the answers; None if several models made each answer.
+        basis: what the raw confidence is: ``agreement``, the share of the models that agree, or ``probability``, the
+            one in the answer.
+        raw_error, answered_error: the expected calibration errors: a bin's mean difference between confidence and share
+            of right answers.
+    """
+
+    model: str | None
+    basis: str
+    raw: tuple[ConfidenceBin, ...]
+    answered: tuple[ConfidenceBin, ...]
+    raw_error: float
+    answered_error: float
+
+
+class EndedRamp(Struct, frozen=True):
+    """The ramp of a version that was let through: since then it has the share that the policy gives it.
+
+    Attributes:
+        ended_at: seconds since the epoch.
+        feedback, rest_feedback: answers with feedback that it had a part in, and other answers with feedback meanwhile.
+        mean_loss, rest_mean_loss: of these answers; None if there were none.
+        compared: of its answers, those that the means are of: see ``RampOutcome``.
+    """
+
+    model: str
+    version: str
+    ended_at: float
+    feedback: int
+    rest_feedback: int
+    mean_loss: float | None
+    rest_mean_loss: float | None
+    compared: int | None = None
