@@ -29,7 +29,6 @@ from clipper.supervisor.keepers.samples import Samples
 from clipper.supervisor.keepers.sampling import Sampling
 from clipper.supervisor.keepers.scaler import Scaler
 from clipper.supervisor.leadership.leadership import Leadership
-from clipper.supervisor.operations.keys import Keys
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.selections import SelectionChecker
 from clipper.supervisor.operations.token_file import TokenFile
@@ -128,7 +127,6 @@ def make_parts(ground: Ground) -> Parts:
         keepers=Keepers(),
         store=store,
         tokens=Tokens(catalog, ground.token_file),
-        keys=Keys(catalog, reconciler),
         ramps=Ramps(catalog, store, wake, workers.ask_all),
         sampling=Sampling(catalog, manager, workers),
         events=ground.events,

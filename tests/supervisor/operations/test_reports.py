@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -118,7 +119,8 @@ async def _report(
             ]
             await store.commit(observations)
         sampling = SimpleNamespace(sampler=SimpleNamespace(recent=Recent(0.0)))
-        parts = SimpleNamespace(catalog=catalog, workers=workers, store=store, sampling=sampling)
+        looked_at = {"catalog": catalog, "workers": workers, "store": store, "sampling": sampling}
+        parts = SimpleNamespace(**{field.name: looked_at.get(field.name) for field in fields(Parts)})
         given: dict[str, Any] = {"confidence": None, "tolerance": None, "context": None, "by_context": False}
         try:
             return await ReportOperations(cast(Parts, parts)).report("app", **{**given, **asked})

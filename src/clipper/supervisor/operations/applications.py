@@ -18,7 +18,7 @@ from clipper.selection.learning.parameters import check_number
 from clipper.settings.application import MAX_COST, ApplicationChange, Link, NewApplication, Selection
 from clipper.settings.fields import check_ranges, given, shared
 from clipper.supervisor.operations import rules
-from clipper.supervisor.operations.parts import Parts
+from clipper.supervisor.operations.parts import OfParts
 from clipper.supervisor.operations.selections import changed_selection, check_features, names_code, new_selection
 from clipper.supervisor.operations.views import application_view, policy_view
 from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S
@@ -33,19 +33,8 @@ UNKNOWN_TYPE = InputType(DType.FLOAT64, (1,))
 MAX_LISTED_CONTEXTS = 10_000
 
 
-class ApplicationOperations:
+class ApplicationOperations(OfParts):
     """Each change returns once every worker serves it."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._catalog = parts.catalog
-        self._reconciler = parts.reconciler
-        self._workers = parts.workers
-        self._artifacts = parts.artifacts
-        self._selections = parts.selections
-        self._forgetter = parts.forgetter
-        self._store_of_learning = parts.store
-        self._ramps = parts.ramps
-        self._recent = parts.sampling.sampler.recent
 
     async def list_applications(self) -> list[Application]:
         return [

@@ -11,10 +11,10 @@ from clipper.management.schemas import FINGERPRINT_LENGTH, CreatedKey, Key, NewK
 from clipper.registry.records import KeyRecord
 from clipper.registry.store import Delete, Put
 from clipper.settings.fields import check_ranges, shared
-from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.operations.expiries import check_expiry
+from clipper.supervisor.operations.parts import OfParts
 from clipper.supervisor.operations.token_file import TOKEN, digest_of
-from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S, Reconciler
+from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S
 from clipper.types import check_name
 
 # One for each client program or customer. All are in each snapshot, and those with limits have metrics.
@@ -23,17 +23,13 @@ MAX_APPLICATIONS = 64
 _RANDOM_BYTES = 32
 
 
-class Keys:
-    """Makes and revokes keys. Workers know only their digests, which reveal nothing of 256 random bits."""
+class KeyOperations(OfParts):
+    """Workers know only digests of keys, which reveal nothing of 256 random bits."""
 
-    def __init__(self, catalog: Catalog, reconciler: Reconciler) -> None:
-        self._catalog = catalog
-        self._reconciler = reconciler
-
-    def list_all(self) -> list[Key]:
+    async def list_keys(self) -> list[Key]:
         return [_view(record) for _, record in sorted(self._catalog.keys.items())]
 
-    async def create(self, new: NewKey) -> CreatedKey:
+    async def create_key(self, new: NewKey) -> CreatedKey:
         """
         Raises:
             InvalidArgument: the name, a limit, the expiry or the given key is not valid.
@@ -76,7 +72,7 @@ class Keys:
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)
         return CreatedKey(**shared(_view(record), CreatedKey), key=key)
 
-    async def revoke(self, name: str) -> None:
+    async def revoke_key(self, name: str) -> None:
         """Returns once every worker refuses it.
 
         Raises:

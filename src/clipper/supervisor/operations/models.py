@@ -25,7 +25,7 @@ from clipper.settings.replicas import ReplicaRange, check_replicas
 from clipper.settings.version import MOST_START_TIMES, Deployment, VersionSpec
 from clipper.supervisor.keepers.samples import read_sample
 from clipper.supervisor.operations import rules
-from clipper.supervisor.operations.parts import Parts
+from clipper.supervisor.operations.parts import OfParts, Parts
 from clipper.supervisor.operations.views import Views, deployment_view
 from clipper.supervisor.rollout.servable import check_json
 from clipper.types import InputType, ModelId, check_name
@@ -39,15 +39,11 @@ MAX_TEXT_LENGTH = 1000
 REACH_TIMEOUT_S = 15.0
 
 
-class ModelOperations:
+class ModelOperations(OfParts):
     """Changes that start or stop containers return before the containers have started or stopped: poll the version."""
 
     def __init__(self, parts: Parts) -> None:
-        self._catalog = parts.catalog
-        self._reconciler = parts.reconciler
-        self._manager = parts.manager
-        self._default_manager = parts.default_manager
-        self._artifacts = parts.artifacts
+        super().__init__(parts)
         self._views = Views(parts)
 
     async def list_models(self, names: Sequence[str] | None) -> list[Model]:

@@ -17,12 +17,9 @@ from clipper.management.events import Events, Kind, Step
 from clipper.management.operations import Call
 from clipper.management.schemas import (
     MAX_LOG_LINES,
-    CreatedKey,
     CreatedToken,
     DiskStatus,
-    Key,
     Logs,
-    NewKey,
     NewToken,
     OptionStatus,
     Replica,
@@ -36,6 +33,7 @@ from clipper.settings.fields import check_range
 from clipper.settings.server import ReadyWhen
 from clipper.supervisor.operations.applications import ApplicationOperations
 from clipper.supervisor.operations.expiries import expiry_problems, next_expiry
+from clipper.supervisor.operations.keys import KeyOperations
 from clipper.supervisor.operations.models import ModelOperations, logs_of
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.queries import Queries
@@ -55,7 +53,7 @@ class _Trouble:
     is_answered: bool
 
 
-class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperations, SeriesOperations):
+class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperations, SeriesOperations, KeyOperations):
     """See ``management.operations.Operations`` for each call."""
 
     def __init__(
@@ -67,25 +65,13 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         options: dict[str, OptionStatus],
         ready_when: ReadyWhen = "any",
     ) -> None:
-        ApplicationOperations.__init__(self, parts)
-        ModelOperations.__init__(self, parts)
-        ReportOperations.__init__(self, parts)
-        SeriesOperations.__init__(self, parts)
-        self._tokens = parts.tokens
-        self._keys = parts.keys
+        super().__init__(parts)
         self._home = home
         self._logs = Path(home) / "logs"
         self._place = place
         self._options = options
         self._needs_all = ready_when == "all"
         self._started_s = time.monotonic()
-        self._events = parts.events
-        self._health = parts.sampling.health
-        self._disks = parts.disks.space
-        self._keepers = parts.keepers
-        self._certificates = parts.certificates
-        self._leadership = parts.leadership
-        self._nodes = parts.nodes
         self._stopping = stopping
         self._scrapes = Scrapes(parts, self._views, self._status)
         self._queries = Queries(place.query_url, Path(home) / CERTIFICATE_NAME)
@@ -113,8 +99,8 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *self._problem_of_home(),
                 *(self._leadership.problems() if self._leadership is not None else ()),
                 *(self._nodes.problems() if self._nodes is not None else ()),
-                *self._disks.problems(),
-                *self._health.problems(),
+                *self._disks.space.problems(),
+                *self._sampling.health.problems(),
                 *self._catalog.problems(),
                 *self._keepers.problems(),
                 *self._ramps.problems(),
@@ -140,7 +126,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             ),
             lease=self._leadership.status() if self._leadership is not None else None,
             options=self._options,
-            disks=tuple(DiskStatus(disk.path, disk.free_bytes, disk.size_bytes) for disk in self._disks.facts),
+            disks=tuple(DiskStatus(disk.path, disk.free_bytes, disk.size_bytes) for disk in self._disks.space.facts),
         )
 
     async def history(self) -> list[Step]:
@@ -180,15 +166,6 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
     async def revoke_token(self, name: str) -> None:
         self._tokens.revoke(name)
-
-    async def list_keys(self) -> list[Key]:
-        return self._keys.list_all()
-
-    async def create_key(self, new: NewKey) -> CreatedKey:
-        return await self._keys.create(new)
-
-    async def revoke_key(self, name: str) -> None:
-        await self._keys.revoke(name)
 
     async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
         return await self._scrapes.text(by_worker, applications, models)

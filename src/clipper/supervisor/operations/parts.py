@@ -16,7 +16,6 @@ from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.keepers.sampling import Sampling
 from clipper.supervisor.keepers.scaler import Scaler
 from clipper.supervisor.leadership.leadership import Leadership
-from clipper.supervisor.operations.keys import Keys
 from clipper.supervisor.operations.selections import SelectionChecker
 from clipper.supervisor.operations.tokens import Tokens
 from clipper.supervisor.rollout.reconciler import Reconciler
@@ -43,7 +42,6 @@ class Parts:
     keepers: Keepers
     store: Store
     tokens: Tokens
-    keys: Keys
     ramps: Ramps
     sampling: Sampling
     events: EventKeeper
@@ -52,3 +50,28 @@ class Parts:
     leadership: Leadership | None = None
     default_manager: ManagerName = "local"
     nodes: NodeFollower | None = None
+
+
+class OfParts:
+    """Operations on the parts of a supervisor, which each of them knows by these names."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._catalog = parts.catalog
+        self._manager = parts.manager
+        self._default_manager = parts.default_manager
+        self._workers = parts.workers
+        self._nodes = parts.nodes
+        self._reconciler = parts.reconciler
+        self._leadership = parts.leadership
+        self._artifacts = parts.artifacts
+        self._selections = parts.selections
+        self._forgetter = parts.forgetter
+        self._store_of_learning = parts.store
+        self._tokens = parts.tokens
+        self._ramps = parts.ramps
+        self._sampling = parts.sampling
+        self._recent = parts.sampling.sampler.recent
+        self._events = parts.events
+        self._disks = parts.disks
+        self._keepers = parts.keepers
+        self._certificates = parts.certificates

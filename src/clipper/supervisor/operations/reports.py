@@ -27,7 +27,7 @@ from clipper.selection.policies.by_name import goes_by, make_policy
 from clipper.selection.stores.store import EVERYONE
 from clipper.settings.application import link_names
 from clipper.supervisor.operations import rules
-from clipper.supervisor.operations.parts import Parts
+from clipper.supervisor.operations.parts import OfParts
 from clipper.supervisor.operations.views import last_minute_view
 from clipper.types import ModelId
 
@@ -39,14 +39,8 @@ MAX_LOOKED_AT = 200
 MAX_UNLINKED = 20
 
 
-class ReportOperations:
+class ReportOperations(OfParts):
     """Makes reports. They change nothing."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._catalog = parts.catalog
-        self._workers = parts.workers
-        self._store_of_learning = parts.store
-        self._recent = parts.sampling.sampler.recent
 
     async def report(
         self,

@@ -6,16 +6,11 @@ from clipper.management.series import Named, Series, SeriesOverview
 from clipper.series.ring import Subject
 from clipper.series.sampler import LATEST_POINTS, STEP_S
 from clipper.series.values import OF_APPLICATIONS, OF_MODELS, OF_OVERVIEW
-from clipper.supervisor.operations.parts import Parts
+from clipper.supervisor.operations.parts import OfParts
 
 
-class SeriesOperations:
+class SeriesOperations(OfParts):
     """They change nothing."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._catalog = parts.catalog
-        self._workers = parts.workers
-        self._sampling = parts.sampling
 
     async def series_overview(self) -> SeriesOverview:
         sampler = self._sampling.sampler
