@@ -130,7 +130,7 @@ LAZY = {
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.images"),
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.launcher"),
     ("src/clipper/frontend/rpc/open.py", "clipper.frontend.rpc.server"),  # as above
-    ("src/clipper/supervisor/workers/open_credentials.py", "clipper.supervisor.workers.credentials"),
+    ("src/clipper/supervisor/server.py", "clipper.supervisor.workers.credentials"),
     ("src/clipper/runtime/__main__.py", "clipper.runtime.program"),  # numpy may be missing, which is told
     ("src/clipper/telemetry/open.py", "clipper.telemetry.otlp_sender"),  # as above
     ("src/clipper/cli/whatif.py", "clipper.decisions.evaluation.question"),  # no other command pays for numpy

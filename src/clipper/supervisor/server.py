@@ -54,7 +54,6 @@ from clipper.supervisor.stop_requests import StopRequests
 from clipper.supervisor.workers import ports, takeover
 from clipper.supervisor.workers.nodes import own_address
 from clipper.supervisor.workers.nodes import take_over as take_over_on_nodes
-from clipper.supervisor.workers.open_credentials import open_credentials
 from clipper.supervisor.workers.settings import INSTANCES, store_digest
 
 log = logging.getLogger(__name__)
@@ -158,6 +157,8 @@ class Supervisor:
         epoch = registry.reserve(EPOCHS, 1) if leadership is None else leadership.epoch
         credentials, sign = None, None
         if self._config.workers_per_node:
+            from clipper.supervisor.workers.credentials import open_credentials
+
             shared = None if leadership is None else leadership.registry
             credentials, sign = open_credentials(home.control_authority, shared, epoch)
         cluster = open_cluster_host(facilities, sign)

@@ -48,7 +48,7 @@ def test_only_own_programs_and_what_they_send_to_nodes_import_ray() -> None:
     authority, credentials = "clipper.control.authority", "clipper.supervisor.workers.credentials"
     assert importers_of("cryptography") == {"clipper.managers.ray.certificate", authority}
     assert importers_of(authority) == {WORKER_ACTOR, credentials}
-    assert importers_of(credentials) == {"clipper.supervisor.workers.open_credentials"}
+    assert importers_of(credentials) == {"clipper.supervisor.server"}
     assert importers_of("clipper.managers.ray.certificate") == {ACTOR}
 
 

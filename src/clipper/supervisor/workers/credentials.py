@@ -1,4 +1,7 @@
-"""What a supervisor shows to workers that listen on TCP: a certificate of its epoch."""
+"""What the control channel needs over TCP: a supervisor's certificate, and an authority that signs for workers.
+
+It needs ``cryptography``, which the extra ``ray`` brings.
+"""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -7,6 +10,7 @@ from pathlib import Path
 from clipper.control.authority import Authority, make_authority
 from clipper.control.identity import PeerName, Secured
 from clipper.errors import InvalidArgument, Unavailable
+from clipper.managers.worker_host import Sign
 from clipper.registry.shared import SharedRegistry
 from clipper.tls.mutual import Contexts, make_contexts
 from clipper.whole_files import write_whole
@@ -52,6 +56,25 @@ class SupervisorCredentials:
             material = self.authority.issue(PeerName("supervisor", epoch), now)
             self._made = epoch, now, make_contexts(material)
         return Secured(self._made[2].dialling, PeerName("worker", instance))
+
+
+def open_credentials(path: Path, registry: SharedRegistry | None, epoch: int) -> tuple[SupervisorCredentials, Sign]:
+    """The supervisor's credentials, and what signs for the workers that it starts.
+
+    Args:
+        path: of the authority's key, if the home is this server's alone.
+        registry: which several servers share, and which then has the key; None if the home has it.
+        epoch: of the lease in that registry.
+
+    Raises:
+        Unavailable, NotLeader, RegistryUnavailable: the key cannot be read or made.
+    """
+    authority = home_authority(path) if registry is None else shared_authority(registry)
+
+    def sign(request: bytes, instance: int) -> tuple[bytes, bytes]:
+        return authority.sign(request, PeerName("worker", instance), _now()), authority.certificate
+
+    return SupervisorCredentials(authority, None if registry is None else epoch), sign
 
 
 def home_authority(path: Path) -> Authority:
