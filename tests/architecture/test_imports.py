@@ -49,7 +49,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "containers": "containers.protocol tcp tls",
         "runtime": "containers.protocol log_format",
         "metrics.histogram": "control.statistics",
-        "metrics.regret": "",
+        "metrics.regret": "control.statistics",
         "outputs": "containers.protocol inputs",
         "abstraction": "containers containers.protocol outputs metrics.histogram control.difference control.snapshot "
         "control.statistics settings telemetry telemetry.spans telemetry.trace_context",

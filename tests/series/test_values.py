@@ -7,9 +7,8 @@ from clipper.control.statistics import (
     LATENCY_BOUNDS_S,
     HistogramData,
     ModelSelectionStatistics,
-    SelectionStatistics,
 )
-from clipper.series.values import OF_MODELS, Losses, application_values, version_values
+from clipper.series.values import OF_MODELS, application_values, version_values
 
 
 def latency(**counts: int) -> tuple[int, ...]:
@@ -24,24 +23,18 @@ def of_models(**counts: tuple[int, int, int, float]) -> dict[str, ModelSelection
     return {name: ModelSelectionStatistics(*each) for name, each in counts.items()}
 
 
-def lost(models: dict[str, ModelSelectionStatistics], **changes: float) -> SelectionStatistics:
-    selection = reading(0, models=models, **changes).selection  # type: ignore[arg-type]
-    assert selection is not None
-    return selection
-
-
 def test_a_model_whose_queries_all_fail_answers_none() -> None:
     # Two of them were asked just now, and will fail in the next step.
     of_model = of_models(m=(12, 10, 0, 0.0))
     failed = reading(12, errors={"model_error": 10}, latency=latency(ms10=10), models=of_model)
-    assert application_values(failed, 2.0, None)["answer_share.m"] == 0.0
+    assert application_values(failed, 2.0)["answer_share.m"] == 0.0
     # Queries that a worker refuses unread have no latency, and take nothing from those that were answered.
     answered = of_models(m=(10, 0, 0, 0.0))
     refused = reading(40, errors={"overloaded": 30}, latency=latency(ms10=10), models=answered)
-    assert application_values(refused, 2.0, None)["answer_share.m"] == 1.0
+    assert application_values(refused, 2.0)["answer_share.m"] == 1.0
     # A threshold of confidence asked for these defaults: the model had outputs.
     unsure = reading(10, defaults={"low_confidence": 10}, latency=latency(ms10=10), models=answered)
-    assert application_values(unsure, 2.0, None)["answer_share.m"] == 1.0
+    assert application_values(unsure, 2.0)["answer_share.m"] == 1.0
 
 
 def test_an_application_that_answered() -> None:
@@ -57,7 +50,7 @@ def test_an_application_that_answered() -> None:
         answers_scored=20,
         answer_loss=8.0,
     )
-    values = application_values(one, 2.0, 3.0)
+    values = application_values(one, 2.0)
     confidence = {name: value for name, value in values.items() if name.startswith("confidence_share.")}
     assert {name: value for name, value in confidence.items() if value} == {
         "confidence_share.0.5": 0.25,
@@ -81,31 +74,21 @@ def test_an_application_that_answered() -> None:
             "mean_loss.a": 0.25,
             "mean_loss.s": 1.0,
             "mean_loss": 0.4,
-            "regret": 3.0,
             "confidence": 0.75,
         }
     )
 
 
 def test_what_has_no_value_is_left_out() -> None:
-    assert application_values(reading(3, latency=()), 1.5, None) == {"rate": 2.0, "feedback_rate": 0.0}
+    assert application_values(reading(3, latency=()), 1.5) == {"rate": 2.0, "feedback_rate": 0.0}
 
 
 def test_shares_stay_shares_if_query_and_answer_fall_in_different_steps() -> None:
     models = of_models(a=(9, 0, 0, 0.0), b=(0, 3, 0, 0.0))
-    values = application_values(reading(0, latency=latency(ms10=2), models=models), 2.0, None)
+    values = application_values(reading(0, latency=latency(ms10=2), models=models), 2.0)
     assert (values["answer_share.a"], values["answer_share.b"]) == (1.0, 0.0)
-    values = application_values(reading(0, latency=latency(ms10=2), models=models, defaults={"timeout": 3}), 2.0, None)
+    values = application_values(reading(0, latency=latency(ms10=2), models=models, defaults={"timeout": 3}), 2.0)
     assert (values["default_share"], values["default_share.timeout"]) == (1.0, 1.0)
-
-
-def test_regret_is_what_the_answers_lost_more_than_the_best_model() -> None:
-    losses = Losses()
-    assert losses.regret is None
-    losses.add(lost(of_models(a=(0, 0, 10, 1.0)), answers_scored=10, answer_loss=6.0))
-    losses.add(lost(of_models(a=(0, 0, 10, 3.0), b=(0, 0, 4, 1.0))))
-    # The best loses 0.2 on average: 10 answers would have lost 2.
-    assert losses.regret == pytest.approx(4.0)
 
 
 def test_a_version_at_work() -> None:

@@ -21,7 +21,7 @@ from clipper.control.statistics import (
 from clipper.management.learned import Newcomer
 from clipper.management.schemas import Replica, ReplicaState, Version
 from clipper.metrics.group import Group, Histogram, Number
-from clipper.metrics.regret import mean_of, regret
+from clipper.metrics.regret import regret
 from clipper.metrics.totals import Link
 
 LINK_STATES = ("dialing", "linked", "draining", "lost")
@@ -50,14 +50,7 @@ def _mean_loss(model: ModelSelectionStatistics) -> float:
 
 def _regret(selection: SelectionStatistics) -> dict[str, float]:
     """Return the regret, by what the answers are compared with; 0 without feedback."""
-    means = [
-        mean_of(each.scored, each.loss, each.weight, each.weighted_loss)
-        for each in selection.models.values()
-        if each.scored
-    ]
-    found = regret(
-        selection.answer_loss, selection.answers_scored, selection.context_loss, selection.context_answers, means
-    )
+    found = regret(selection)
     return {"model": 0.0} if found is None else dict([found])
 
 

@@ -7,11 +7,18 @@ from itertools import islice
 from math import ceil
 
 from clipper.control.messages import GetStatistics
-from clipper.control.statistics import NO_MARK, ApplicationStatistics, VersionStatistics, WorkerStatistics
+from clipper.control.statistics import (
+    NO_MARK,
+    ApplicationStatistics,
+    SelectionStatistics,
+    VersionStatistics,
+    WorkerStatistics,
+)
+from clipper.metrics.regret import regret
 from clipper.metrics.sums import increase, total
 from clipper.series.recent import Recent
 from clipper.series.ring import SeriesRing, Subject
-from clipper.series.values import OF_OVERVIEW, Losses, Replicas, application_values, version_values
+from clipper.series.values import OF_OVERVIEW, Replicas, application_values, version_values
 from clipper.types import ModelId
 
 STEP_S = 2.0
@@ -141,7 +148,8 @@ class Sampler:
         # What the workers are asked for by these facts.
         self._facts: Facts | None = None
         self._asked: _Asked = ((), ())
-        self._losses: defaultdict[str, Losses] = defaultdict(Losses)
+        # What applications have lost on feedback since their series began.
+        self._losses: dict[str, SelectionStatistics] = {}
         self._processes: dict[int, ProcessFacts] = {}
         self._looked_s = now_s
 
@@ -309,16 +317,15 @@ class Sampler:
         """Its values, and whether it was busy."""
         values = {"slo_ms": one.slo_ms}
         counted = None if step is None else step.applications.get(one.name)
-        losses = self._losses.get(one.name)
         if counted is not None:
             if counted.selection is not None and any(counted.selection.feedback.values()):
-                losses = self._losses[one.name]
-                losses.add(counted.selection)
-            values |= application_values(counted, interval_s, losses.regret if losses else None)
+                before = self._losses.get(one.name)
+                self._losses[one.name] = total([*filter(None, [before]), counted.selection])
+            values |= application_values(counted, interval_s)
         elif step is not None and one.name in step.begun:
             values["rate"] = 0.0
-            if losses is not None and (regret := losses.regret) is not None:
-                values["regret"] = regret
+        if "rate" in values and (lost := regret(self._losses.get(one.name))) is not None:
+            values["regret"] = lost[1]
         return values, counted is not None
 
     def _model(self, model: ModelFacts, step: _Counted | None, interval_s: float) -> tuple[dict[str, float], bool]:

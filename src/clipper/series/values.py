@@ -1,20 +1,17 @@
 """The values of one step, from what was counted in it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
     ApplicationStatistics,
     HistogramData,
-    ModelSelectionStatistics,
     SelectionStatistics,
     VersionStatistics,
 )
 from clipper.metrics.histogram import quantile
-from clipper.metrics.regret import mean_of, regret
-from clipper.metrics.sums import total
 from clipper.series.recent import answers_of
 
 NO_SELECTION = SelectionStatistics({}, HistogramData((), 0.0), {}, 0, 0.0, 0, 0, None)
@@ -36,40 +33,6 @@ OF_OVERVIEW = {
 }
 
 
-@dataclass(slots=True)
-class Losses:
-    """What an application has lost on feedback since its series began.
-
-    Attributes:
-        context_answers, context_loss: as in ``SelectionStatistics``.
-        models: by model, the sum of its counts.
-    """
-
-    answer_loss: float = 0.0
-    answers_scored: int = 0
-    context_answers: int = 0
-    context_loss: float = 0.0
-    models: dict[str, ModelSelectionStatistics] = field(default_factory=dict)
-
-    def add(self, counted: SelectionStatistics) -> None:
-        self.answer_loss += counted.answer_loss
-        self.answers_scored += counted.answers_scored
-        self.context_answers += counted.context_answers
-        self.context_loss += counted.context_loss
-        for model, each in counted.models.items():
-            if each.scored:
-                self.models[model] = total([*filter(None, [self.models.get(model)]), each])
-
-    @property
-    def regret(self) -> float | None:
-        """How much more the answers have lost than the best policy of the same kind; None without feedback: see
-        ``metrics.regret``.
-        """
-        means = [mean_of(each.scored, each.loss, each.weight, each.weighted_loss) for each in self.models.values()]
-        found = regret(self.answer_loss, self.answers_scored, self.context_loss, self.context_answers, means)
-        return None if found is None else found[1]
-
-
 @dataclass(frozen=True, slots=True)
 class Replicas:
     """How many replicas of a version are ready, and how many are wanted."""
@@ -78,7 +41,7 @@ class Replicas:
     wanted: int
 
 
-def application_values(counted: ApplicationStatistics, interval_s: float, regret: float | None) -> dict[str, float]:
+def application_values(counted: ApplicationStatistics, interval_s: float) -> dict[str, float]:
     """The values of an application for which something was counted.
 
     Args:
@@ -89,7 +52,7 @@ def application_values(counted: ApplicationStatistics, interval_s: float, regret
         ``rate`` of queries and ``feedback_rate``, a second. Of the answers of the step ``p50_ms`` and ``p99_ms``, and
         the shares that were late, had the default or no output (``error_share``), of these two also by reason
         (``default_share.timeout``), and the share with the output of each model (``answer_share.MODEL``). Of the
-        feedback ``mean_loss`` of the answers and ``mean_loss.MODEL``, and the ``regret`` since the series began. Of
+        feedback ``mean_loss`` of the answers and ``mean_loss.MODEL``. Of
         answers with a confidence its mean (``confidence``), and their share up to each bound
         (``confidence_share.0.5``: above 0.4). What has no value, such as a mean of nothing, is left out.
     """
@@ -116,8 +79,6 @@ def application_values(counted: ApplicationStatistics, interval_s: float, regret
             values[f"mean_loss.{model}"] = each.loss / each.scored
     if selection.answers_scored:
         values["mean_loss"] = selection.answer_loss / selection.answers_scored
-    if regret is not None:
-        values["regret"] = regret
     if confident := selection.confidence.count:
         values["confidence"] = selection.confidence.sum / confident
         for bound, count in zip(CONFIDENCE_BOUNDS, selection.confidence.counts):
