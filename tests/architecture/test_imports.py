@@ -71,7 +71,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control.address control.difference control.feedback abstraction control processes run_as control.snapshot "
         "control.statistics tls settings log_format telemetry turn_budget",
         "metrics.sums": "",
-        "series": "control control.statistics metrics.histogram metrics.regret metrics.sums",
+        "series": "control control.statistics management.recent metrics.histogram metrics.regret metrics.sums",
         "events": "control.snapshot management.events registry rollout settings whole_files",
         "lease": "",
         "registry": "control.descriptions settings control.snapshot durable_redis lease",

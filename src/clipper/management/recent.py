@@ -1,6 +1,11 @@
-"""What the management API shows of an application's last minute."""
+"""What came of an application's queries of the last minute."""
+
+from collections import Counter
 
 from msgspec import Struct
+
+# An application asked for a default below its threshold of confidence; for any other default it did not.
+ASKED_FOR = "low_confidence"
 
 
 class LastMinute(Struct, frozen=True):
@@ -18,3 +23,15 @@ class LastMinute(Struct, frozen=True):
     defaults: dict[str, int] = {}
     errors: dict[str, int] = {}
     explanations: dict[str, str] = {}
+
+    @property
+    def failures(self) -> Counter[str]:
+        """By reason, the queries that failed: with an error, or with a default that the application did not ask for."""
+        failed = Counter(self.errors) + Counter(self.defaults)
+        del failed[ASKED_FOR]
+        return failed
+
+    @property
+    def late_outputs(self) -> int:
+        """How many answers of models were later than the SLO."""
+        return max(self.late - self.defaults.get("timeout", 0) - self.errors.get("timeout", 0), 0)

@@ -8,7 +8,8 @@ a minute, and a share about the bound does not come and go.
 from dataclasses import dataclass
 from typing import Literal
 
-from clipper.series.recent import ASKED_FOR, Answers, Recent
+from clipper.management.recent import ASKED_FOR, LastMinute
+from clipper.series.recent import Recent
 
 # The alert ClipperLate of deploy/prometheus has the same share, and sends its reader here.
 BEGINS_SHARE = 0.05
@@ -102,7 +103,7 @@ class Health:
         ]
 
 
-def _failed_text(name: str, failed: Share, answers: Answers) -> str:
+def _failed_text(name: str, failed: Share, answers: LastMinute) -> str:
     failures = answers.failures
     kinds = ["an error"] * bool(answers.errors) + ["its default"] * bool(answers.defaults.keys() - {ASKED_FOR})
     reasons = ", ".join(f"{count} {reason}" for reason, count in failures.most_common())

@@ -2,48 +2,17 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from clipper.control.statistics import ApplicationStatistics, VersionStatistics
+from clipper.management.recent import LastMinute
 from clipper.types import ModelId
 
 RECENT_S = 60.0
-# An application asked for a default below its threshold of confidence; for any other default it did not.
-ASKED_FOR = "low_confidence"
 
 K = TypeVar("K", bound=Hashable)
 S = TypeVar("S")
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What came of queries.
-
-    Attributes:
-        queries: that were asked. Some of the answers may be to earlier ones.
-        late: answers later than the SLO, and defaults and errors because no model answered within it.
-        defaults, errors: by reason; an error is an answer without any output.
-        explanations: by the reasons of both, the explanation of the latest.
-    """
-
-    queries: int = 0
-    late: int = 0
-    defaults: Mapping[str, int] = field(default_factory=dict)
-    errors: Mapping[str, int] = field(default_factory=dict)
-    explanations: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def failures(self) -> Counter[str]:
-        """By reason, the queries that failed: with an error, or with a default that the application did not ask for."""
-        failed = Counter(self.errors) + Counter(self.defaults)
-        del failed[ASKED_FOR]
-        return failed
-
-    @property
-    def late_outputs(self) -> int:
-        """How many answers of models were later than the SLO."""
-        return max(self.late - self.defaults.get("timeout", 0) - self.errors.get("timeout", 0), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +32,13 @@ class Rows:
     given_up: int = 0
 
 
-def answers_of(counted: ApplicationStatistics) -> Answers:
+def answers_of(counted: ApplicationStatistics) -> LastMinute:
     """What came of the queries of one step."""
     defaults, errors = (
         {reason: count for reason, count in counts.items() if count} for counts in (counted.defaults, counted.errors)
     )
     reasons = defaults.keys() | errors.keys()
-    return Answers(
+    return LastMinute(
         counted.queries,
         counted.slo_misses,
         defaults,
@@ -78,7 +47,7 @@ def answers_of(counted: ApplicationStatistics) -> Answers:
     )
 
 
-def sum_of_answers(all_: Iterable[Answers]) -> Answers:
+def sum_of_answers(all_: Iterable[LastMinute]) -> LastMinute:
     """The sum; explanations are those of the last that has one."""
     queries = late = 0
     defaults: Counter[str] = Counter()
@@ -89,7 +58,7 @@ def sum_of_answers(all_: Iterable[Answers]) -> Answers:
         defaults.update(one.defaults)
         errors.update(one.errors)
         explanations.update(one.explanations)
-    return Answers(queries, late, dict(defaults), dict(errors), explanations)
+    return LastMinute(queries, late, dict(defaults), dict(errors), explanations)
 
 
 def rows_of(counted: VersionStatistics) -> Rows:
@@ -147,7 +116,7 @@ class Recent:
 
     def __init__(self, now_s: float) -> None:
         self.taken_s = now_s
-        self.applications: Window[str, Answers] = Window(sum_of_answers)
+        self.applications: Window[str, LastMinute] = Window(sum_of_answers)
         self.versions: Window[ModelId, Rows] = Window(sum_of_rows)
 
     def add(
@@ -161,7 +130,7 @@ class Recent:
         self.applications.add(now_s, {name: answers_of(one) for name, one in applications.items()})
         self.versions.add(now_s, {key: rows_of(one) for key, one in versions.items()})
 
-    def answers(self, application: str) -> Answers:
+    def answers(self, application: str) -> LastMinute:
         """Of an application's queries of the last minute."""
         return self.applications.since(application, self.taken_s - RECENT_S)
 

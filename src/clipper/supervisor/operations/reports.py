@@ -28,7 +28,6 @@ from clipper.selection.stores.store import EVERYONE
 from clipper.settings.application import link_names
 from clipper.supervisor.operations import rules
 from clipper.supervisor.operations.parts import OfParts
-from clipper.supervisor.operations.views import last_minute_view
 from clipper.types import ModelId
 
 # A report has groups for this many contexts, as many as a page can show: of the latest contexts, each of which is read
@@ -76,7 +75,7 @@ class ReportOperations(OfParts):
             slo_misses=sum(each.slo_misses for each in counted.applications),
             latency=_latency(each.latency_s for each in counted.applications),
             groups=tuple(groups),
-            last_minute=last_minute_view(self._recent.answers(name)),
+            last_minute=self._recent.answers(name),
         )
 
     async def _contexts_with_most(self, state_id: str) -> list[str]:

@@ -28,7 +28,6 @@ from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.rollout import rollbacks
 from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK
 from clipper.selection.policies.trials import ENOUGH_ANSWERS, Evidence
-from clipper.series.recent import Answers
 from clipper.settings.application import Configured, Selection
 from clipper.settings.fields import settings_of, shared
 from clipper.settings.server import ServerSettings
@@ -57,7 +56,7 @@ def application_view(
     ramps: Ramps,
     problem: str | None = None,
     description: PolicyDescription | None = None,
-    recent: Answers | None = None,
+    recent: LastMinute | None = None,
 ) -> Application:
     """``problem`` and ``description`` are those of its policy, if workers were asked for them; ``recent`` is what came
     of its queries of the last minute, if that is to be shown."""
@@ -81,12 +80,8 @@ def application_view(
         **values,
         problem=problem,
         test=None if description is None else description.test,
-        last_minute=None if recent is None else last_minute_view(recent),
+        last_minute=recent,
     )
-
-
-def last_minute_view(recent: Answers) -> LastMinute:
-    return msgspec.convert(recent, LastMinute, from_attributes=True)
 
 
 def _newcomer_view(newcomer: snapshot.Newcomer, share: float, outcome: snapshot.RampOutcome) -> Newcomer:
