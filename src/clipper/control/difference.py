@@ -24,7 +24,7 @@ MAX_GONE = 10_000
 
 
 class Difference(Struct, frozen=True):
-    """From the snapshot of generation ``base``, or any after it, to that of ``generation``.
+    """Leads from the snapshot of generation ``base``, or any after it, to that of ``generation``.
 
     Attributes:
         applications, models, keys: those that are new or may have changed since the base.

@@ -123,7 +123,7 @@ class Drain(Command[Draining], frozen=True, tag=True):
 
 
 class Refused(Struct, frozen=True, tag=True):
-    """In place of any reply: the worker does not take this command from its sender."""
+    """Comes in place of any reply: the worker does not take this command from its sender."""
 
     why: str
 

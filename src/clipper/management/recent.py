@@ -26,7 +26,7 @@ class LastMinute(Struct, frozen=True):
 
     @property
     def failures(self) -> Counter[str]:
-        """By reason, the queries that failed: with an error, or with a default that the application did not ask for."""
+        """The queries that failed, by reason: with an error, or with a default that the application did not ask for."""
         failed = Counter(self.errors) + Counter(self.defaults)
         del failed[ASKED_FOR]
         return failed

@@ -23,7 +23,7 @@ def _smallest(values: Sequence[float | None]) -> float | None:
 
 
 def _furthest(values: Sequence[Any]) -> Any:
-    """Of what each worker knows of one test over all of them. One that has ended stays so: others hear of it soon."""
+    """The latest of what workers know of one test. A test that has ended stays so: the others hear of it soon."""
     known = [value for value in values if value is not None]
     return max(known, key=lambda test: (test.winner is not None, test.observations), default=None)
 

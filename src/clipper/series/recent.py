@@ -131,9 +131,9 @@ class Recent:
         self.versions.add(now_s, {key: rows_of(one) for key, one in versions.items()})
 
     def answers(self, application: str) -> LastMinute:
-        """Of an application's queries of the last minute."""
+        """What came of an application's queries of the last minute."""
         return self.applications.since(application, self.taken_s - RECENT_S)
 
     def rows(self, version: ModelId) -> Rows:
-        """Of a version's rows of the last minute."""
+        """What came of a version's rows of the last minute."""
         return self.versions.since(version, self.taken_s - RECENT_S)

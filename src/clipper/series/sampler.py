@@ -352,7 +352,7 @@ class Sampler:
         return values, bool(found)
 
     def batch_limits(self, version: ModelId) -> dict[str, int]:
-        """By replica that a worker has linked, the smallest batch limit over the workers, by their last readings."""
+        """The smallest batch limit of each linked replica over the workers, by their last readings."""
         limits: dict[str, int] = {}
         for worker in self._workers.values():
             if (known := worker.versions.get(version)) is not None:

@@ -143,7 +143,7 @@ class Catalog:
         )
 
     def artifacts(self) -> set[str]:
-        """Those that versions run."""
+        """The artifacts that versions run."""
         return {version.spec.artifact for version in self.versions.values()}
 
     def commit(self, *changes: Change, why: str = "", by: Caller = CLIPPER) -> None:

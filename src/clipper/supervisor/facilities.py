@@ -9,7 +9,7 @@ from clipper.supervisor.folders import HomeFolders
 
 
 def facilities_of(config: Config, home: HomeFolders, processes: ProcessFolder) -> Facilities:
-    """Those of a server that shares nothing with others."""
+    """Return the facilities of a server that shares nothing with others."""
     return Facilities(
         home=home.root,
         artifacts=home.artifacts,

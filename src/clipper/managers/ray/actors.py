@@ -48,7 +48,7 @@ def launched(answer: Any, kind: type[N]) -> N:
 
 
 class Removable(Protocol):
-    """As an ``ActorProcess``."""
+    """What ``Actors`` remove: an ``ActorProcess``."""
 
     actor: str
     has_died: bool

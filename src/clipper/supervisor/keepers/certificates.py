@@ -42,7 +42,7 @@ class Certificates:
         self._write_copy(self.material)
 
     def management_context(self) -> ssl.SSLContext:
-        """Without client certificates: clients of the management port show tokens, and probes show nothing."""
+        """Return a context without client certificates: clients of this port show tokens, and probes show nothing."""
         return server_context(replace(self.material, client_ca=None))
 
     @property

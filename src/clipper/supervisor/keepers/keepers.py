@@ -26,7 +26,7 @@ class Keepers:
         self._tasks.append(asyncio.get_running_loop().create_task(self._keep(what, run)))
 
     def repeat(self, what: str, look: Callable[[], Awaitable[None] | None], every_s: float) -> None:
-        """As ``start``: look at once, and again ``every_s`` after the end of each look."""
+        """Start a task that looks at once, and again ``every_s`` after the end of each look."""
 
         async def run() -> None:
             while True:
@@ -37,7 +37,7 @@ class Keepers:
         self.start(what, run)
 
     def problems(self) -> list[str]:
-        """Those that have failed and not recovered since, and why."""
+        """The tasks that have failed and not recovered since, and why."""
         return [f"{what} failed and is tried again: {why}" for what, why in self._failures.items()]
 
     async def stop(self, timeout_s: float | None = None) -> None:

@@ -14,7 +14,7 @@ DEFAULT_START_S = 5.0
 
 
 class LoadMeter:
-    """Of one version. A worker that does not answer in time is left out of that look and counted in the next one."""
+    """Measures the load of one version. A worker that does not answer in time is counted in the next look."""
 
     def __init__(self) -> None:
         self._before: dict[int, VersionStatistics] = {}

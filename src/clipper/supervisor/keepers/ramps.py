@@ -83,7 +83,7 @@ class Ramps:
         ]
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Look again and again, until cancelled."""
         while True:
             await asyncio.sleep(RETRY_S if self._failures else LOOK_EVERY_S)
             await self.look()

@@ -39,7 +39,7 @@ class Sampling:
         self._workers = workers
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Take a sample in each step, until cancelled."""
         while True:
             await asyncio.sleep(max(self.sampler.due_s() - asyncio.get_running_loop().time(), 0.0))
             await self._take(self._facts())
@@ -54,7 +54,7 @@ class Sampling:
         self.taken_at_s = time.time()
 
     def _note_answers(self) -> None:
-        """Of versions that nobody knew to answer any input, record that they do."""
+        """Record that a version answers inputs, if that was not known."""
         recent = self.sampler.recent
         for id_ in list(recent.versions):
             record = self._catalog.versions.get(id_)

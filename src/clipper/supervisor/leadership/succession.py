@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Succession:
-    """Of one server, from its start until it leads."""
+    """Takes one server from its start until it leads."""
 
     def __init__(
         self,

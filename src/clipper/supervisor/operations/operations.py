@@ -178,7 +178,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         return self._why_not_ready(self._problems_of_server(), self._troubles())
 
     def _why_not_ready(self, of_server: list[str], troubles: Sequence["_Trouble"]) -> list[str]:
-        """As query workers judge it: ``frontend.readiness``."""
+        """Why the server is not ready, as query workers judge it: ``frontend.readiness``."""
         unanswered = [trouble.text for trouble in troubles if not trouble.is_answered]
         counts = self._needs_all or len(unanswered) == len(self._catalog.applications)
         return [*of_server, *(unanswered if counts else ())]
@@ -225,7 +225,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         ]
 
     def _unknown_versions(self) -> list[str]:
-        """Those that run, and of which nobody knows whether they can answer."""
+        """The versions that run, and of which nobody knows whether they can answer."""
         records = (self._catalog.versions[id_] for id_ in self._catalog.running())
         return [f"{one.id}: {one.unknown}" for one in records if one.state == "ready" and one.unknown is not None]
 

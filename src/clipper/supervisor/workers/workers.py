@@ -174,7 +174,7 @@ class Workers:
         return [worker for worker in self if worker.phase == "ready"]
 
     def instances(self) -> list[int]:
-        """Of the workers that are up."""
+        """The instances of the workers that are up."""
         return [worker.instance for worker in self._ready()]
 
     def pids(self) -> dict[int, int]:
@@ -192,7 +192,7 @@ class Workers:
     async def ask_each(
         self, commands: Mapping[int, Command[R]], timeout_s: float = ANSWER_TIMEOUT_S
     ) -> list[tuple[int, R]]:
-        """As ``ask_all``, with a command for each worker, by its instance. Workers without one are not asked."""
+        """Send each worker its own command, by its instance. A worker without a command is not asked."""
 
         async def ask(worker: WorkerProcess) -> tuple[int, R] | None:
             instance = worker.instance  # read now: when the answer comes, another process may run
