@@ -13,7 +13,7 @@ from clipper.managers.worker_host import WorkerHost
 from clipper.supervisor.workers.settings import WorkerSettings
 from clipper.supervisor.workers.worker_process import WorkerProcess
 
-_SETTINGS = WorkerSettings("127.0.0.1", 1, 1000, "digest")
+_SETTINGS = WorkerSettings("127.0.0.1", 1, 1000, store_digest="digest")
 
 
 class StandIn:

@@ -42,6 +42,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control.address": "",
         "control.snapshot": "control.address settings",
         "control.difference": "control.snapshot",
+        "control.shared_settings": "run_as settings tls",
         "control.statistics": "control.descriptions",
         "control": "control.address control.difference control.feedback control.snapshot control.statistics tcp tls "
         "turn_budget whole_files control.descriptions",
@@ -67,9 +68,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend.limits": "",
         "frontend": "frontend.limits inputs outputs malloc selection control.difference control.feedback "
         "control.snapshot control.statistics telemetry telemetry.request_note tls turn_budget",
-        "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
-        "control.address control.difference control.feedback abstraction control processes run_as control.snapshot "
-        "control.statistics tls settings log_format telemetry turn_budget",
+        "worker": "control.shared_settings decisions frontend frontend.limits malloc open_files selection "
+        "selection.stores selection.trial control.address control.difference control.feedback abstraction control "
+        "processes control.snapshot control.statistics tls log_format telemetry turn_budget",
         "metrics.sums": "",
         "series": "control control.statistics management.recent metrics.histogram metrics.regret metrics.sums",
         "events": "control.snapshot management.events registry rollout settings whole_files",
@@ -99,12 +100,12 @@ ALLOWED: dict[str, frozenset[str]] = {
         "metrics.sums",
         "management": "dashboard hosts management.events management.reports management.schemas management.series "
         "settings tls turn_budget",
-        "supervisor": "control.descriptions build events extras log_format rollout managers.reconcile home hosts "
-        "malloc open_files management management.events management.learned management.recent management.reports "
-        "management.schemas management.series metrics metrics.histogram metrics.sums managers managers.environments "
-        "managers.open registry lease control control.address control.difference inputs processes series "
-        "selection.trial selection.learning run_as settings selection.policies selection.stores control.snapshot "
-        "control.statistics tls trees whole_files",
+        "supervisor": "control.descriptions control.shared_settings build events extras log_format rollout "
+        "managers.reconcile home hosts malloc open_files management management.events management.learned "
+        "management.recent management.reports management.schemas management.series metrics metrics.histogram "
+        "metrics.sums managers managers.environments managers.open registry lease control control.address "
+        "control.difference inputs processes series selection.trial selection.learning run_as settings "
+        "selection.policies selection.stores control.snapshot control.statistics tls trees whole_files",
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
         "client.failures": "management.schemas",

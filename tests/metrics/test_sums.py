@@ -147,7 +147,7 @@ def test_an_application_that_was_made_anew_counts_from_0() -> None:
     assert increase(before, now) == now
 
 
-def test_what_is_so_at_present_is_that_of_now_and_over_workers_has_rules_of_its_own() -> None:
+def test_present_values_are_those_of_now_and_follow_their_own_rules() -> None:
     data = HistogramData((1,), 1.0)
     first = VersionStatistics("m", "1", *(1,) * 9, data, data, data, 5, 0.2, {"a": 8, "b": 2}, {"a": 40.0}, "", 7)
     second = msgspec.structs.replace(

@@ -58,7 +58,7 @@ class World:
         self.slots: dict[Slot, FakeSlot] = {}
         self.numbers = 0
         self.instances = WORKERS
-        self.settings = WorkerSettings("127.0.0.1", 1337, 1000, "store", knows_keys=True)
+        self.settings = WorkerSettings("127.0.0.1", 1337, 1000, store_digest="store", knows_keys=True)
         self.workers = [FakeWorker(index, self.build, index, self.settings, back_at_s=0.3) for index in range(WORKERS)]
         self.registry_fails = False
         self.can_commit_at_s = float("-inf")

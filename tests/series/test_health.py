@@ -37,9 +37,7 @@ def test_when_a_trouble_is_there(was_on: bool, minute: Share, soon: Share, expec
     assert is_on(was_on, minute, soon) == expected
 
 
-def problems(
-    *steps: ApplicationStatistics, versions: dict[ModelId, VersionStatistics] | None = None
-) -> list[str]:
+def problems(*steps: ApplicationStatistics, versions: dict[ModelId, VersionStatistics] | None = None) -> list[str]:
     recent, health = Recent(0.0), Health()
     for step, counted in enumerate(steps, 1):
         recent.add(2.0 * step, {"app": counted}, versions or {})

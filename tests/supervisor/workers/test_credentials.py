@@ -107,7 +107,7 @@ def keeper_of(
 ) -> WorkerProcess:
     """A keeper whose worker is up, on TCP."""
     settings, credentials = (
-        WorkerSettings("127.0.0.1", 1, 1000, "digest"),
+        WorkerSettings("127.0.0.1", 1, 1000, store_digest="digest"),
         SupervisorCredentials(authority(0), last_epoch),
     )
     keeper = WorkerProcess(

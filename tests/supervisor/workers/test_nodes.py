@@ -22,7 +22,7 @@ from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import Workers
 from waiting import until_async
 
-SETTINGS = WorkerSettings("", 1337, 1000, "digest")
+SETTINGS = WorkerSettings("", 1337, 1000, store_digest="digest")
 A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 
 

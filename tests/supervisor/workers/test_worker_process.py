@@ -60,7 +60,7 @@ def with_worker(
 ) -> None:
     """Run ``test`` on a worker that is kept running meanwhile."""
     holder = hold("127.0.0.1", 0, "", check_free=True)
-    settings = WorkerSettings("127.0.0.1", port or port_of(holder), 1000, "digest")
+    settings = WorkerSettings("127.0.0.1", port or port_of(holder), 1000, store_digest="digest")
     store = f"sqlite:{path / 'selection.sqlite3'}"
     instances = iter(range(1, 100))
 
@@ -233,7 +233,7 @@ class ScriptedWorker:
 
 def keeper_of(path: Path, processes: ProcessFolder, scripted: Path) -> WorkerProcess:
     """A keeper whose worker is up already, and listens there."""
-    settings = WorkerSettings("127.0.0.1", 1, 1000, "digest")
+    settings = WorkerSettings("127.0.0.1", 1, 1000, store_digest="digest")
     worker = WorkerProcess(0, settings, LocalWorkerHost(processes, path, path), "sqlite:x", lambda: 1, lambda: None)
     worker.control, worker.phase = UnixAddress(str(scripted)), "ready"
     return worker
@@ -266,7 +266,12 @@ def test_one_of_before_differences_gets_whole_snapshots(processes: ProcessFolder
         worker = keeper_of(tmp_path, processes, tmp_path / "w.sock")
         process = ProcessRecord("worker-0", os.getpid(), start_time(os.getpid()) or 0, (), {})
         note = WorkerNote(
-            0, 1, str(tmp_path / "w.sock"), WorkerSettings("127.0.0.1", 1, 1, "d"), channel=1, knows_ramps=True
+            0,
+            1,
+            str(tmp_path / "w.sock"),
+            WorkerSettings("127.0.0.1", 1, 1, store_digest="d"),
+            channel=1,
+            knows_ramps=True,
         )
         assert await worker.adopt(process, note)
         for generation in (1, 2):

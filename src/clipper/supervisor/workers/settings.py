@@ -9,12 +9,9 @@ from msgspec import Struct
 from clipper.control.address import ControlAddress, parse_address
 from clipper.control.identity import Secured
 from clipper.control.messages import CHANNEL_VERSION
+from clipper.control.shared_settings import SharedSettings
 from clipper.errors import InvalidArgument
 from clipper.processes.process import ProcessRecord
-from clipper.run_as import RunAs
-from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_BODY_BYTES, MAX_CONTEXTS, ReadyWhen
-from clipper.settings.telemetry import TelemetrySettings
-from clipper.tls.material import TlsMode
 
 # Query ids have this much room for the number of the worker's start; numbers repeat after a million starts.
 INSTANCES = 2**20
@@ -27,7 +24,7 @@ class Credentials(Protocol):
         """How the worker of this instance is dialled by the supervisor of this epoch."""
 
 
-class WorkerSettings(Struct, frozen=True):
+class WorkerSettings(SharedSettings, frozen=True, kw_only=True):
     """What all workers of a server have in common.
 
     A worker that runs with other settings is replaced: at once, or, if it can stand beside new workers, one after
@@ -36,30 +33,11 @@ class WorkerSettings(Struct, frozen=True):
     Attributes:
         store_digest: shows whether the selection store is the same. Its address may hold a password, and these settings
             are kept in a file for the next supervisor.
-        max_contexts: of each application in the store.
-        decisions: the decision log's folder.
         knows_keys: False if a Clipper from before there were keys started the worker, which then answers anyone.
-        run, grpc_port, allowed_origins, telemetry, logs, ready_when: see ``WorkerConfig``.
     """
 
-    host: str
-    port: int
-    cache_bytes: int
     store_digest: str
-    max_contexts: int = MAX_CONTEXTS
-    max_body_bytes: int = MAX_BODY_BYTES
-    feedback_queries: int = FEEDBACK_QUERIES
-    decisions: str = ""
-    decision_log_bytes: int = DEFAULT_LOG_BYTES
     knows_keys: bool = False
-    tls: TlsMode = "off"
-    run: str = ""
-    run_as: RunAs | None = None
-    grpc_port: int = 0
-    allowed_origins: tuple[str, ...] = ()
-    telemetry: TelemetrySettings = TelemetrySettings()
-    logs: str = ""
-    ready_when: ReadyWhen = "any"
 
     def can_stand_beside(self, other: "WorkerSettings") -> bool:
         """Whether workers of both may answer on one port, until those of one are replaced."""

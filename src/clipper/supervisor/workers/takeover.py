@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 from clipper.control.address import UnixAddress
 from clipper.managers.launcher import Launcher, container_note, slot_name
@@ -29,27 +30,19 @@ def worker_settings(
     config: Config, home: HomeFolders, port: int, store_digest: str, grpc_port: int = 0
 ) -> WorkerSettings:
     """The settings that workers are started with now. On a node, its actor knows the address and has the folders."""
-    on_node = config.workers_per_node > 0
-    return WorkerSettings(
-        "" if on_node else config.host,
-        port,
-        config.cache_bytes,
-        store_digest,
-        config.max_contexts,
-        config.max_body_bytes,
-        config.feedback_queries,
-        knows_keys=True,
-        decisions="" if on_node else str(home.decisions),
-        decision_log_bytes=config.decision_log_bytes,
-        tls=config.tls_mode,
-        run="" if on_node else str(home.run),
-        run_as=config.models_user,
-        grpc_port=grpc_port,
-        allowed_origins=config.allowed_origin,
-        telemetry=TelemetrySettings(**shared(config, TelemetrySettings)),
-        logs="" if on_node else str(home.logs),
-        ready_when=config.ready_when,
-    )
+    own: dict[str, Any] = {
+        "port": port,
+        "store_digest": store_digest,
+        "knows_keys": True,
+        "tls": config.tls_mode,
+        "run_as": config.models_user,
+        "grpc_port": grpc_port,
+        "allowed_origins": config.allowed_origin,
+        "telemetry": TelemetrySettings(**shared(config, TelemetrySettings)),
+    }
+    folders = {"decisions": str(home.decisions), "run": str(home.run), "logs": str(home.logs)}
+    own |= {"host": ""} if config.workers_per_node else {"host": config.host, **folders}
+    return WorkerSettings(**shared(config, WorkerSettings) | own)
 
 
 def left_query_port(records: list[ProcessRecord], config: Config, home: HomeFolders, store_digest: str) -> int | None:

@@ -20,6 +20,7 @@ from clipper.control.messages import (
     GetStatistics,
     encode,
 )
+from clipper.control.shared_settings import SharedSettings
 from clipper.control.snapshot import Snapshot
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.reconcile.backoff import NO_DEATHS
@@ -28,6 +29,7 @@ from clipper.processes.proc import is_own_shortage
 from clipper.processes.process import ProcessRecord
 from clipper.rollout.facts import WorkerPhase
 from clipper.rollout.newcomers import without_ramps
+from clipper.settings.fields import shared
 from clipper.supervisor.workers.apply_messages import ApplyMessage, ApplyMessages
 from clipper.supervisor.workers.settings import INSTANCES, Credentials, WorkerNote, WorkerSettings, worker_note
 from clipper.tls.material import TlsMaterial
@@ -286,9 +288,8 @@ class WorkerProcess:
         self.instance = self._next_instance() % INSTANCES
         self.is_adopted = self.is_outdated = False
         self._knows_ramps, self._channel = True, CHANNEL_VERSION
-        settings = msgspec.to_builtins(self._settings)
         # The store's address goes by the environment; ``knows_keys`` is for the next supervisor alone.
-        del settings["store_digest"], settings["knows_keys"]
+        settings = msgspec.to_builtins(shared(self._settings, SharedSettings))
         own = {"index": self.index, "instance": self.instance}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
         of_code = (self._build, CHANNEL_VERSION)
