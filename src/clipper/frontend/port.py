@@ -321,7 +321,7 @@ class Port:
         """
         count, now_s = 0, self.now_s()
         giving_way = giving_way or self._giving_way
-        giving_way.look(self.sweeps)
+        giving_way.look(self.sweeps, now_s)
         while count < most and len(self._leaving) < limits.MAX_REFUSED_AT_ONCE:
             idle = giving_way.next(now_s)
             if idle is None:
@@ -334,8 +334,9 @@ class Port:
 
     def _stop_arriving(self) -> bool:
         """Memory is short: refuse the request that has been arriving for the longest. Return whether there was one."""
-        self._arriving.look(self.sweeps)
-        connection = self._arriving.next(self.now_s())
+        now_s = self.now_s()
+        self._arriving.look(self.sweeps, now_s)
+        connection = self._arriving.next(now_s)
         if connection is None:
             return False
         connection.stop_arriving()
