@@ -168,7 +168,6 @@ class TurnBudget:
     Attributes:
         now_s: the clock.
         closes_s: what comes before this time is done at once; ``is_open`` decides for what comes later.
-        slo_s: the smallest SLO of the served applications.
     """
 
     __slots__ = (
@@ -181,7 +180,6 @@ class TurnBudget:
         "_turn_s",
         "closes_s",
         "now_s",
-        "slo_s",
     )
 
     def __init__(
@@ -201,10 +199,9 @@ class TurnBudget:
         self._over_s = 0.0
         self._has_begun = False
         self.closes_s = 0.0
-        self.slo_s = 1.0
 
     def set_slo(self, slo_s: float) -> None:
-        self.slo_s = slo_s
+        """Follow the smallest SLO of the served applications."""
         self._turn_s = min(max(slo_s * TURN_SHARE_OF_SLO, LEAST_TURN_S), LONGEST_TURN_S)
 
     def is_open(self, now_s: float) -> bool:
@@ -270,7 +267,6 @@ class Backlog(Generic[T]):
 
     Attributes:
         items: those that are not done.
-        asks: see ``Visitor``; None if they wait behind queries.
     """
 
     def __init__(
@@ -280,6 +276,7 @@ class Backlog(Generic[T]):
         items: deque[T] | None = None,
         *,
         asks: object = None,
+        line: object = None,
         in_turns: bool = False,
         may_go_on: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -287,13 +284,15 @@ class Backlog(Generic[T]):
         Args:
             do: does some of one thing, until about a given time; returns whether that is done.
             items: what there is to do at first; it is used, not copied.
+            asks: see ``Visitor``; None if this waits behind queries.
+            line: where it waits then; None for a line of its own.
             in_turns: whether each visit goes on with the next one, or with the one that is not done.
             may_go_on: whether something may be done now; ``go_on`` says that this has changed.
         """
         self.items: deque[T] = deque() if items is None else items
         self.arrived_s = 0.0
         self.patience_s = float("inf")
-        self.asks = asks
+        self.asks, self._line = asks, line
         self._turn, self._do, self._in_turns, self._may_go_on = turn, do, in_turns, may_go_on
         # Whether it waits for a visit, or has one.
         self._is_due = False
@@ -317,7 +316,7 @@ class Backlog(Generic[T]):
             return
         self._is_due = True
         if self.asks is None:
-            self._turn.wait_behind(self, self)
+            self._turn.wait_behind(self, self._line or self)
         else:
             self._turn.wait(self)
 

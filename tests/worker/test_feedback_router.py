@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from selectors import SelectorKey
 
@@ -21,7 +21,7 @@ from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.synchronizer import Synchronizer
 from clipper.settings.application import Selection
 from clipper.turn_budget import TurnBudget
-from clipper.worker.feedback_router import FeedbackRouter
+from clipper.worker.feedback_router import FeedbackRouter, _begin_one
 from clipper.worker.worker import GC_THRESHOLDS
 from event_loops import ShiftedLoop
 from redis_server import RedisServer
@@ -269,3 +269,24 @@ def test_lists_for_a_store_that_is_away_are_told_so(tmp_path: Path) -> None:
         assert outcomes == [Outcome(error="store_unavailable", cause="it is away")] * 20
 
     run(tmp_path, ONE, scenario, cache=True, store=Away(tmp_path / "selection.sqlite3"))
+
+
+def test_beginning_ends_with_the_last_piece_a_failure_or_a_cancel() -> None:
+    def steps(count: int, error: Exception | None = None) -> Iterator[None]:
+        for _ in range(count):
+            yield
+        if error is not None:
+            raise error
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        whole, failing, left = (loop.create_future() for _ in range(3))
+        beginning = steps(2), whole
+        assert [_begin_one(beginning, 0.0) for _ in range(3)] == [False, False, True] and whole.done()
+        assert _begin_one((steps(0, ValueError("broken")), failing), 0.0)
+        with pytest.raises(ValueError, match="broken"):
+            await failing
+        left.cancel()
+        assert _begin_one((steps(2), left), 0.0)
+
+    asyncio.run(scenario())

@@ -138,7 +138,8 @@ class LongWork:
             steps: answers the exchange, or starts what answers it.
             line: in which it waits, if it brings feedback.
             pieces: the most pieces of feedback that the body may hold.
-            asks: the endpoint whose work is done one after another; other endpoints' has time of its own.
+            asks: whose queries it is for: their work is done one after another, and others' has time of its own. None
+                if it is for no query: then it is done behind queries.
         """
         held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST
         if not self.budget.has_room(held_bytes):
@@ -224,8 +225,7 @@ class LongWork:
         backlog = self._backlogs.get(name)
         if backlog is None:
             items: deque[Job] = deque()
-            # Feedback is behind queries.
-            queries = None if job.line is not None else name
+            queries = None if job.line is not None or asks is None else name
             backlog = Backlog(self._turn, self._do, items, asks=queries, may_go_on=lambda: self._may_go_on(items[0]))
             self._backlogs[name] = backlog
         backlog.begin(job)

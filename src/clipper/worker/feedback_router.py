@@ -19,11 +19,12 @@ from clipper.errors import ClipperError
 from clipper.selection.application import Application
 from clipper.selection.learner import ASK_TIMEOUT_S, Learner
 from clipper.selection.query_ids import QueryIds
-from clipper.turn_budget import TurnBudget
+from clipper.turn_budget import Backlog, TurnBudget
 from clipper.worker.forwarder import MAX_ASKING_COMMANDS, MAX_COMMANDS, Forwarder
-from clipper.worker.slices import Slices
 
 R = TypeVar("R")
+# Pieces of feedback that are begun one by one, and what is done once all of them are.
+_Beginning = tuple[Iterator[None], "asyncio.Future[None]"]
 
 # A peer may have to query a model first. If it takes longer than that, it is assumed to be gone.
 FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0
@@ -52,7 +53,9 @@ class FeedbackRouter:
         # By peer, and by whether models may have to be asked first, which takes up to ``ASK_TIMEOUT_S``.
         self._forwarders: dict[tuple[int, bool], Forwarder] = {}
         self._under_way = 0
-        self._slices = Slices(lambda: self._under_way < MAX_UNDER_WAY, turn)
+        self._begun = Backlog[_Beginning](
+            turn, _begin_one, in_turns=True, may_go_on=lambda: self._under_way < MAX_UNDER_WAY
+        )
         self._beginning = asyncio.Semaphore(MAX_BEGINNING)
         # Else each piece of feedback would keep a copy of the context variables.
         self._no_variables = Context()
@@ -89,7 +92,9 @@ class FeedbackRouter:
             async with self._beginning if len(pieces) > 1 else nullcontext():
                 await learner.read(learner.missing_contexts(pieces) if len(pieces) > 1 else ())
                 # Begin many before waiting for the first, so that they are committed together.
-                await self._slices.do(self._begin_all(learner, pieces, begun))
+                all_begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._begun.begin((self._begin_all(learner, pieces, begun), all_begun))
+                await all_begun
         outcomes: list[Outcome] = []
         for index, one in enumerate(begun):
             outcomes.append(one if isinstance(one, Outcome) else await _end(one))
@@ -155,7 +160,7 @@ class FeedbackRouter:
 
     def _leave(self, begun: "asyncio.Future[bool]") -> None:
         self._under_way -= 1
-        self._slices.resume()
+        self._begun.go_on()
         if not begun.cancelled():
             begun.exception()  # else the loop logs each one that nobody waits for any more, as when a worker stops
 
@@ -179,6 +184,23 @@ class FeedbackRouter:
 
     async def _pass_on(self, peer: Peer, feedback: Observe) -> Observed:
         return await self._ask(peer, feedback, FORWARD_TIMEOUT_S)
+
+
+def _begin_one(beginning: _Beginning, end_s: float) -> bool:
+    """Begin one piece; return whether it was the last, of which the future says so. If that was cancelled, none is
+    begun any more."""
+    steps, all_begun = beginning
+    if all_begun.done():
+        return True
+    try:
+        next(steps)
+    except StopIteration:
+        all_begun.set_result(None)
+        return True
+    except Exception as error:  # noqa: BLE001  # whoever waits gets it
+        all_begun.set_exception(error)
+        return True
+    return False
 
 
 async def _end(future: "asyncio.Future[bool]") -> Outcome:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -21,7 +22,7 @@ from clipper.frontend.inference.infer import Call, Infer
 from clipper.frontend.inference.observe import ObserveCall
 from clipper.frontend.inference.paths import Asked, read_path
 from clipper.frontend.inference.predict import Predict
-from clipper.frontend.long_work import LongWork
+from clipper.frontend.long_work import LongWork, Steps
 from clipper.frontend.readiness import Readiness
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.selection.application import Application
@@ -71,7 +72,7 @@ class Inference:
         self._predict: dict[str, Predict] = {}
         self._observe: dict[str, tuple[Observe, FeedbackReader]] = {}
         self._budget = work.budget
-        self._statistics = StatisticsReader(statistics)
+        self._statistics = StatisticsReader(statistics, work)
         self._clients = clients
         self._readiness = readiness
         self.follow(applications)
@@ -257,8 +258,8 @@ class StatisticsReader:
     Each request in progress waits at most twice, which is the bound.
     """
 
-    def __init__(self, source: StatisticsSource) -> None:
-        self._source = source
+    def __init__(self, source: StatisticsSource, work: LongWork) -> None:
+        self._source, self._work = source, work
         self._waiting: list[tuple[Exchange, Collection[ModelId], Callable[[Sequence[WorkerStatistics]], None]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -279,6 +280,12 @@ class StatisticsReader:
                 for exchange, _, _ in waiting:
                     exchange.refuse(ClipperError.code, f"{type(error).__name__}: {error}")
                 continue
-            for _, _, answer in waiting:
-                answer(workers)
+            for exchange, _, answer in waiting:
+                self._work.begin(exchange, 0, _once(partial(answer, workers)))
         self._task = None
+
+
+def _once(answer: Callable[[], None]) -> Steps:
+    """Many may ask at once: each answer is made in its turn."""
+    yield
+    answer()

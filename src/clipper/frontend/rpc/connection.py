@@ -18,7 +18,7 @@ from clipper.frontend.rpc.protocols import REFLECTION, REFLECTION_ALPHA
 from clipper.frontend.rpc.service import WATCH
 from clipper.frontend.rpc.session import Session
 from clipper.frontend.rpc.stream import Behaviour, Stream
-from clipper.turn_budget import VISIT_S, Backlog
+from clipper.turn_budget import RESTS, VISIT_S, Backlog
 
 _REFLECTIONS = frozenset(
     file.services[0].methods["ServerReflectionInfo"].path for file in (REFLECTION, REFLECTION_ALPHA)
@@ -54,7 +54,7 @@ class RpcConnection(asyncio.Protocol):
         self.untaken = Untaken(port.budget)
         self.is_going = False
         self._held = Held(port.budget, port.turn, self._take_held, port.now_s())
-        self._later = Backlog[Conversation](port.turn, Conversation.go_on, in_turns=True)
+        self._later = Backlog[Conversation](port.turn, Conversation.go_on, line=RESTS, in_turns=True)
         self._has_eof = self._has_ended = False
         self._piece_bytes = bounds.FIRST_PIECE_BYTES
         self._last_sweep = self._began_sweep = port.sweeps

@@ -78,7 +78,7 @@ class Services:
         self._observe: dict[str, Observe] = {}
         # Of both kinds of messages that are large.
         self.most_message_bytes = max_body_bytes
-        self._teller = StatisticsReader(statistics)
+        self._teller = StatisticsReader(statistics, port.work)
         self.unary: Mapping[str, Unary] = {
             METHODS["ModelInfer"].path: self.infer,
             METHODS["ModelStatistics"].path: self._statistics,
@@ -217,7 +217,9 @@ class Services:
             method(call)
 
         call.ask(
-            lambda exchange, *_: work.begin(exchange, len(compressed), self._inflating(exchange, compressed, encoding)),
+            lambda exchange, *_: work.begin(
+                exchange, len(compressed), self._inflating(exchange, compressed, encoding), asks=self
+            ),
             then=then,
         )
 
