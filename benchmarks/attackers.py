@@ -5,6 +5,7 @@ and prints how many were answered by a model, how many were not, and the longest
 """
 
 import asyncio
+import contextlib
 import json
 import struct
 import sys
@@ -65,6 +66,8 @@ PIPELINED: dict[str, Callable[[], bytes]] = {
     "wrong_input": lambda: post("/greedy/predict", b'{"input": [1, "x"]}'),
     "own_heads": lambda: post("/greedy/predict", numbers(), "x-own: 1\r\n"),
     "batches": lambda: post("/greedy/predict", json.dumps({"input_batch": [[1.5, 2.5]] * 1000}).encode()),
+    "statistics": lambda: b"GET /v2/models/greedy/stats HTTP/1.1\r\nhost: a\r\n\r\n",
+    "description": lambda: b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n",
     "feedback": lambda: post("/greedy/observe", b'{"input": [1.5, 2.5, 3.5, 4.5], "label": 1}'),
 }
 
@@ -177,16 +180,16 @@ class Calling(asyncio.Protocol):
 class Unary(Calling):
     """Calls with one message each, many at once."""
 
-    def __init__(self, sent: bytes) -> None:
+    def __init__(self, sent: bytes, method: str = "ModelInfer") -> None:
         super().__init__()
-        self._sent = sent
+        self._sent, self._method = sent, method
 
     def go_on(self) -> None:
         size_bytes = CALLS_AT_ONCE * len(self._sent)
         if self.open_calls > CALLS_AT_ONCE // 2 or self.window_bytes < size_bytes:
             return
         self.window_bytes -= size_bytes
-        calls = [self.begin("ModelInfer") for _ in range(CALLS_AT_ONCE)]
+        calls = [self.begin(self._method) for _ in range(CALLS_AT_ONCE)]
         self.transport.write(b"".join(head + frame(DATA, END_STREAM, stream, self._sent) for stream, head in calls))
 
 
@@ -220,6 +223,7 @@ class HalfCalling(Calling):
 
 CALLING: dict[str, Callable[[], Calling]] = {
     "grpc_unary": lambda: Unary(asked()),
+    "grpc_statistics": lambda: Unary(message(b""), "ModelStatistics"),
     "grpc_invalid": lambda: Unary(INVALID),
     "grpc_stream": lambda: Streaming(asked()),
     "grpc_stream_invalid": lambda: Streaming(INVALID),
@@ -235,34 +239,38 @@ async def leave(host: str, port: int) -> None:
     request = tensor()
     while True:
         _, writer = await asyncio.open_connection(host, port)
-        for _ in range(40):
-            writer.write(request)
-        await asyncio.sleep(0.5)
-        writer.transport.abort()
+        try:
+            for _ in range(40):
+                writer.write(request)
+            await asyncio.sleep(0.5)
+        finally:
+            writer.transport.abort()
 
 
 async def half(host: str, port: int, data: bytes) -> None:
     """Keep a request open that never ends; when the server ends it, begin another one."""
     while True:
-        try:
+        with contextlib.suppress(OSError):
             reader, writer = await asyncio.open_connection(host, port)
-            writer.write(data)
-            await reader.read()
-            writer.close()
-        except OSError:
-            pass
+            try:
+                writer.write(data)
+                await reader.read()
+            finally:
+                writer.transport.abort()
         await asyncio.sleep(1.0)
 
 
 async def keep(make: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
     """Keep a connection open; when the server ends it, open another one."""
     while True:
-        try:
+        with contextlib.suppress(OSError):
             transport, _ = await asyncio.get_running_loop().create_connection(make, host, port)
-            while not transport.is_closing():
-                await asyncio.sleep(0.1)
-        except OSError:
-            await asyncio.sleep(0.5)
+            try:
+                while not transport.is_closing():
+                    await asyncio.sleep(0.1)
+            finally:
+                transport.abort()
+        await asyncio.sleep(0.1)
 
 
 async def newcomers(host: str, port: int, seconds: float) -> str:
@@ -328,6 +336,7 @@ async def main(attack: str, address: str, connections: int, seconds: float) -> N
     await asyncio.sleep(seconds)
     for task in tasks:
         task.cancel()
+    await asyncio.wait(tasks)
 
 
 if __name__ == "__main__":

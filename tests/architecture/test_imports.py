@@ -207,6 +207,7 @@ PURE = (
     "clipper.telemetry.trace_context",
     "clipper.rollout",
     "clipper.series",
+    "clipper.turn_budget",
     "clipper.load.answers",
     "clipper.load.arrivals",
     "clipper.load.asked",

@@ -505,3 +505,41 @@ def test_nothing_of_a_client_that_has_left_is_kept() -> None:
         served.assert_nothing_left()
 
     run(test)
+
+
+def test_tiny_messages_that_wait_count_for_what_they_take() -> None:
+    async def test() -> None:
+        served = Served()
+        client = served.client
+        client.send(client.headers(1, headers_of(STREAM_INFER)))
+        client.send(data(message_frame(ASKED), 1))
+        sent = 0
+        while served.counts.streaming and sent < 2 * bounds.MAX_STREAM_HELD_BYTES:
+            assert served.port.budget.held_bytes >= sent // 5 * bounds.MESSAGE_HELD_BYTES
+            client.send(data(message_frame(b"") * 3000, 1))
+            sent += 5 * 3000
+        assert sent < bounds.MAX_STREAM_HELD_BYTES // 20
+        assert (await client.answers())[1]["clipper-error"] == "overloaded"
+        client.leave()
+        served.assert_nothing_left()
+
+    run(test)
+
+
+def test_a_stream_of_which_much_waits_gives_way_where_memory_is_short() -> None:
+    async def test() -> None:
+        served = Served()
+        greedy, modest = served.client, FakeClient(served.client.server)
+        greedy.send(greedy.headers(1, headers_of(STREAM_INFER)))
+        greedy.send(data(message_frame(ASKED), 1))
+        greedy.send(*(data(message_frame(bytes(15_000)), 1) for _ in range(20)))
+        served.port.budget.bound_bytes = served.port.budget.held_bytes + 10
+        modest.call(1)
+        assert (await greedy.answers())[1]["clipper-error"] == "overloaded"
+        served.answer()
+        assert (await modest.answers())[1]["grpc-status"] == "0"
+        for client in (greedy, modest):
+            client.leave()
+        served.assert_nothing_left()
+
+    run(test)

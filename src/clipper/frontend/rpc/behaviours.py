@@ -185,8 +185,11 @@ class Conversation:
 
     def take(self, message: Message) -> None:
         self._waiting.append(message)
-        self.held_bytes += len(message.data)
-        hold(self._shared.port.budget, len(message.data))
+        size_bytes = len(message.data) + bounds.MESSAGE_HELD_BYTES
+        self.held_bytes += size_bytes
+        hold(self._shared.port.budget, size_bytes)
+        if self.held_bytes > bounds.MAX_STREAM_HELD_BYTES:
+            raise Overloaded("too many messages of this stream wait for their answers: send fewer at once")
         self._ask()
 
     def end(self) -> None:
@@ -267,8 +270,9 @@ class Conversation:
 
     def _ask_next(self) -> None:
         message = self._waiting.popleft()
-        self.held_bytes -= len(message.data)
-        self._shared.port.budget.held_bytes -= len(message.data)
+        size_bytes = len(message.data) + bounds.MESSAGE_HELD_BYTES
+        self.held_bytes -= size_bytes
+        self._shared.port.budget.held_bytes -= size_bytes
         self._shared.counts.in_flight += 1
         self._is_answering = True
         services = self._shared.services

@@ -17,6 +17,11 @@ MAX_STREAMS = 256
 # What a client may send before it gets a WINDOW_UPDATE: a stream's next messages wait within this much, and a large
 # message should not wait for a round trip too often.
 STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES = 1024 * 1024, 4 * 1024 * 1024
+# A stream's message that waits takes this much in addition to its data: a MiB of messages of two bytes took 24. All of
+# a stream may take so much, which no infer messages in a stream's window do.
+MESSAGE_HELD_BYTES, MAX_STREAM_HELD_BYTES = 160, 8 * 1024 * 1024
+# Where memory is short, a stream of which so much waits gives way like a message that does not end.
+LARGE_STREAM_BYTES = STREAM_WINDOW_BYTES // 4
 # libnghttp2 ends a connection at a larger head. A call whose head is over MAX_HEAD_BYTES is refused alone.
 MAX_FATAL_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 256

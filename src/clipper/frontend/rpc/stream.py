@@ -5,6 +5,7 @@ from typing import Protocol
 from clipper.errors import ClipperError
 from clipper.frontend.budget import Budget
 from clipper.frontend.heads import Headers
+from clipper.frontend.rpc import bounds
 from clipper.frontend.rpc.framing import ANSWER_HEAD, OK_TRAILERS, CallHead, Message, MessageReader
 from clipper.frontend.rpc.statuses import Refused, refusal, trailers_of
 
@@ -142,10 +143,12 @@ class Stream:
 
     @property
     def arriving_bytes(self) -> int:
-        """What has come of it, and counts against the budget, before its message or its end."""
-        if self.behaviour is None or not self.is_arriving:
+        """What has come of it and nobody has asked about yet: before a message or its end, or more than one should
+        send at once."""
+        if self.behaviour is None:
             return 0
-        return self.reader.held_bytes + self.behaviour.held_bytes
+        held_bytes = self.reader.held_bytes + self.behaviour.held_bytes
+        return held_bytes if self.is_arriving or held_bytes >= bounds.LARGE_STREAM_BYTES else 0
 
     @property
     def open_calls(self) -> int:
