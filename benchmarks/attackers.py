@@ -9,7 +9,7 @@ import contextlib
 import json
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import uvloop
@@ -26,6 +26,9 @@ HOLDERS, HALF_REQUESTS = 40, 10_500
 HALF_BODY_BYTES = 8 * 1024 * 1024 - 4096
 # What it takes of a port's bound on calls, on how many streams.
 HALF_CALLS, STREAMS, CALLS_AT_ONCE = 256, 8, 200
+# Each way, of an output.
+LARGE_LENGTH = 2048
+READ_BYTES = 1 << 20
 NEWCOMER_EVERY_S, NEWCOMER_WITHIN_S = 0.05, 5.0
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -113,9 +116,10 @@ def message(data: bytes) -> bytes:
     return b"\0" + len(data).to_bytes(4, "big") + data
 
 
-def asked() -> bytes:
-    inputs = [{"name": "input", "datatype": "FP64", "shape": [1, 4]}]
-    values = {"model_name": "greedy", "inputs": inputs, "raw_input_contents": [struct.pack("<4d", 1.5, 2.5, 3.5, 4.5)]}
+def asked(application: str = "greedy", row: Sequence[float] = (1.5, 2.5, 3.5, 4.5)) -> bytes:
+    inputs = [{"name": "input", "datatype": "FP64", "shape": [1, len(row)]}]
+    raw = struct.pack(f"<{len(row)}d", *row)
+    values = {"model_name": application, "inputs": inputs, "raw_input_contents": [raw]}
     return message(encode(OPEN_INFERENCE.message("ModelInferRequest"), values))
 
 
@@ -193,6 +197,15 @@ class Unary(Calling):
         self.transport.write(b"".join(head + frame(DATA, END_STREAM, stream, self._sent) for stream, head in calls))
 
 
+class Large(Calling):
+    """Asks for one large output after another."""
+
+    def go_on(self) -> None:
+        if not self.open_calls:
+            stream, head = self.begin("ModelInfer")
+            self.transport.write(head + frame(DATA, END_STREAM, stream, asked("large", [float(LARGE_LENGTH)])))
+
+
 class Streaming(Calling):
     """Streams of messages, each as full as the server lets it be."""
 
@@ -228,7 +241,55 @@ CALLING: dict[str, Callable[[], Calling]] = {
     "grpc_stream": lambda: Streaming(asked()),
     "grpc_stream_invalid": lambda: Streaming(INVALID),
     "grpc_stream_mixed": lambda: Streaming(asked() + 200 * INVALID),
+    "grpc_large": Large,
 }
+
+
+# -- large outputs --------------------------------------------------------------------------------------------------
+
+
+def large_tensor(*, is_binary: bool) -> bytes:
+    inputs = [{"name": "input", "datatype": "FP64", "shape": [1, 1], "data": [float(LARGE_LENGTH)]}]
+    outputs = [{"name": "output", "parameters": {"binary_data": is_binary}}]
+    return post("/v2/models/large/infer", json.dumps({"inputs": inputs, "outputs": outputs}).encode())
+
+
+# What is asked once the answer before is read.
+LARGE: dict[str, Callable[[], bytes]] = {
+    "large_json": lambda: post("/large/predict", json.dumps({"input": [float(LARGE_LENGTH)]}).encode()),
+    "large_json_tensor": lambda: large_tensor(is_binary=False),
+    "large_tensor": lambda: large_tensor(is_binary=True),
+}
+
+
+async def read_large(host: str, port: int, request: bytes) -> None:
+    """Ask for large outputs one after another, and read them as fast as possible."""
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection(host, port)
+            while True:
+                writer.write(request)
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                left = int(head.partition(b"content-length: ")[2].split()[0])
+                while left:
+                    left -= len(piece := await reader.read(min(left, READ_BYTES)))
+                    if not piece:
+                        raise ConnectionResetError
+        except (OSError, asyncio.IncompleteReadError):
+            await asyncio.sleep(0.1)
+
+
+async def leave_unread(host: str, port: int) -> None:
+    """Ask for large outputs, and read nothing of them."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(LARGE["large_tensor"]())
+            await asyncio.sleep(5.0)
+            writer.transport.abort()
+        except OSError:
+            await asyncio.sleep(0.1)
 
 
 # -- clients that leave, and clients that wait ----------------------------------------------------------------------
@@ -313,6 +374,10 @@ def attacking(attack: str, host: str, port: int, connections: int) -> Iterator["
             yield from (spawn(half(host, port, half_head)) for _ in range(HALF_REQUESTS))
         case "grpc_half":
             yield from (spawn(keep(HalfCalling, host, port)) for _ in range(HOLDERS))
+        case "large_unread":
+            yield from (spawn(leave_unread(host, port)) for _ in range(4 * connections))
+        case _ if attack in LARGE:
+            yield from (spawn(read_large(host, port, LARGE[attack]())) for _ in range(connections))
         case _ if attack in CALLING:
             yield from (spawn(keep(CALLING[attack], host, port)) for _ in range(connections))
         case _:
@@ -321,7 +386,7 @@ def attacking(attack: str, host: str, port: int, connections: int) -> Iterator["
             yield from (spawn(keep(lambda: Pipelining(chunk), host, port)) for _ in range(connections))
 
 
-ATTACKS = (*PIPELINED, *CALLING, "leaving", "half_bodies", "half_requests", "grpc_half")
+ATTACKS = (*PIPELINED, *CALLING, *LARGE, "large_unread", "leaving", "half_bodies", "half_requests", "grpc_half")
 # Those whose number of connections is their own.
 OF_ONE_CLIENT = ("half_bodies", "half_requests", "grpc_half")
 

@@ -79,6 +79,10 @@ def beside(attack: str, connections: int, seconds: float, command: str | None) -
         for application, model in {"neighbour": "sum", "guest": "sum", "greedy": "other", "cached": "kept"}.items():
             options = ["--model", model, "--slo-ms", str(SLO_MS), "--default", "-1"]
             server.run("app", "create", application, *options)
+        server.run(
+            "deploy", "square", "square:predict", "--input-type", "doubles", "--no-cache", folder=HERE / "models"
+        )
+        server.run("app", "create", "large", "--model", "square", "--slo-ms", "10000")
         address = "{}:{}".format(*server.query_address())
         attacked = server.run("status")["grpc_address"] if attack.startswith("grpc") else address
         worker = server.process_ids()[1]

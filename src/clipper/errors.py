@@ -15,6 +15,7 @@
     │   └── Conflict              conflict              the name is taken, or the thing is in use
     ├── ModelFault            the user: the model, or other code of the user's, has to change
     │   ├── ModelFailed           model_error           predict_batch raised or broke its contract
+    │   │   └── OutputTooLarge        output_too_large      an output is over the server's bound
     │   ├── ContainerFailed       container_failed      a container cannot start; carries its last log lines
     │   └── PolicyFailed          policy_error          an application's own policy or loss raised or broke its contract
     └── ServiceError          Clipper or its machine: the same request may work later
@@ -94,6 +95,10 @@ class ModelFault(ClipperError):
 
 class ModelFailed(ModelFault):
     code = "model_error"
+
+
+class OutputTooLarge(ModelFailed):
+    code = "output_too_large"
 
 
 class ContainerFailed(ModelFault):

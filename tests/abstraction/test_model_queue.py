@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from clipper.abstraction import model_queue as model_queue_module
+from clipper.abstraction import results as results_module
 from clipper.abstraction.batching import scheduler as scheduler_module
 from clipper.abstraction.counts import MAX_MESSAGE_CHARACTERS
 from clipper.abstraction.notices import MAX_NOTIFIED
@@ -58,7 +58,7 @@ def test_outputs_that_are_arrays(run: Callable[..., None]) -> None:
 def test_a_batch_of_long_arrays_is_answered_over_turns(
     run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_queue_module, "MAX_ELEMENTS", 7)
+    monkeypatch.setattr(results_module, "MAX_ELEMENTS", 7)
     form = OutputForm(DType.UINT8, (3,), DType.UINT8)
 
     async def scenario(bench: Bench) -> None:
@@ -302,7 +302,7 @@ def test_an_answer_to_no_batch_changes_nothing(run: Callable[..., None], caplog:
 
 
 def test_a_full_queue_refuses_at_once(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_queue_module, "MAX_QUEUE_LENGTH", 2)
+    monkeypatch.setattr("clipper.abstraction.model_queue.MAX_QUEUE_LENGTH", 2)
 
     async def scenario(bench: Bench) -> None:
         bench.queue.set_replicas([(await bench.start()).replica])

@@ -18,7 +18,7 @@ def system() -> Iterator[RpcSystem]:
         serving = started.serving
         serving.start_worker(grpc_port=started.port)
         container = serving.start_container(SUM)
-        names = ("neighbour", "guest", "greedy", "cached")
+        names = ("neighbour", "guest", "greedy", "cached", "large")
         serving.apply([application(name, slo_ms=10_000.0) for name in names], [model(version(container))])
         yield started
 

@@ -145,6 +145,9 @@ class Answered:
         for name, value in fields.items():
             setattr(self, name, value)
 
+    def output_starts(self, most: int) -> dict[str, bytes]:
+        return {model: output[:most] for model, output in self.outputs.items()}
+
 
 def written(tmp_path: Path, *queries: Answered, then: Callable[[], None] = lambda: None) -> dict[int, Decision]:
     async def whole() -> None:

@@ -23,7 +23,7 @@ class FakeTransport(asyncio.Transport):
         self.is_paused = self.has_ended = self.is_closed = self.is_aborted = False
 
     def write(self, data: object) -> None:
-        assert isinstance(data, bytes)
+        assert isinstance(data, bytes | memoryview)
         assert not self.has_ended, "written after the end"
         self.written += data
 

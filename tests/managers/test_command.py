@@ -22,3 +22,8 @@ def test_a_program_gets_the_options_of_the_protocol_alone() -> None:
     note = replace(NOTE, spec=replace(NOTE.spec, loader="binary", target="sum"), log_format="json")
     expected = ["/a/sum", "--listen", "unix:/run/c7/s", "--model", "ads", "--version", "2"]
     assert container_argv(note, Path("/a"), "python3") == expected
+
+
+def test_the_runtime_is_told_the_bound_of_an_output() -> None:
+    argv = container_argv(replace(NOTE, max_output_bytes=70_000), Path("/a"), "python3")
+    assert argv[argv.index("--max-output-bytes") + 1] == "70000"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from clipper.containers.protocol.typed import OutputForm
 from clipper.inputs.numbers import NUMPY
-from clipper.outputs.json_text import json_text, most_text_bytes
+from clipper.outputs import json_text as module
+from clipper.outputs.json_text import json_pieces, json_text, json_values, most_text_bytes
 from clipper.types import DType
 
 shapes = st.lists(st.integers(1, 4), max_size=3).map(tuple)
@@ -45,6 +46,27 @@ def test_the_text_is_the_one_of_python(array: "np.ndarray[Any, Any]") -> None:
     text = json_text(form, array.tobytes())
     assert text == json.dumps(array.tolist(), separators=(",", ":")).encode()
     assert len(text) <= most_text_bytes(form)
+
+
+@given(arrays(), st.integers(1, 5), st.booleans())
+def test_pieces_and_values_are_those_of_the_text(
+    array: "np.ndarray[Any, np.dtype[Any]]", most: int, is_wide: bool
+) -> None:
+    dtype = dtype_of(array)
+    form = OutputForm(dtype, array.shape, DType.FLOAT64 if dtype is DType.FLOAT32 and is_wide else dtype)
+    before, module.PIECE_ELEMENTS = module.PIECE_ELEMENTS, most
+    try:
+        pieces = list(json_pieces(form, array.tobytes()))
+    finally:
+        module.PIECE_ELEMENTS = before
+    text = json_text(form, array.tobytes())
+    assert b"".join(pieces) == text
+    assert len(pieces) >= array.size / most
+    flat = text.translate(None, b"[]") if array.shape else text
+    values = [value for part in json_values(form, array.tobytes(), most) for value in part]
+    assert values == json.loads(b"[%b]" % flat) and all(
+        map(lambda a, b: type(a) is type(b), values, json.loads(b"[%b]" % flat))
+    )
 
 
 @given(arrays())

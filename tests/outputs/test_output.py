@@ -2,9 +2,12 @@ import math
 import struct
 
 import pytest
+from steps import finish
 
 from clipper.containers.protocol.typed import OutputForm, TypedResults
-from clipper.outputs.output import TypedOutput, read_outputs
+from clipper.errors import ModelFailed
+from clipper.outputs import output as module
+from clipper.outputs.output import TypedOutput, is_long, read_output, read_outputs, text_pieces, text_start
 from clipper.types import DType
 
 PAIR = OutputForm(DType.FLOAT32, (2,), DType.FLOAT64)
@@ -45,3 +48,25 @@ def test_the_containers_own_message_of_a_failed_row_stays() -> None:
     data = struct.pack("<4f", math.nan, 2, 3, 4)
     outputs, failures = read_outputs(results(PAIR, 2, data, {0: "no such user"}))
     assert outputs[0] is None and failures == {0: "no such user"}
+
+
+LONG = OutputForm(DType.FLOAT64, (100, 200), DType.FLOAT64)
+
+
+def test_a_long_output_is_read_in_pieces_and_does_not_keep_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PIECE_BYTES", 1000)
+    data = struct.pack("<40000d", *range(40_000))
+    output = finish(read_output(results(LONG, 2, data), 1))
+    assert output.data == data[160_000:] and is_long(output) and len(output) == len(output.data)
+    whole = bytes(output)
+    assert output.text is None and b"".join(text_pieces(output)) == whole
+    assert text_start(output, 10_000) == whole[:10_000] and text_start(output, 10**9) == whole
+
+
+def test_a_long_output_that_json_could_not_carry_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PIECE_BYTES", 1000)
+    data = bytearray(struct.pack("<40000d", *range(40_000)))
+    struct.pack_into("<d", data, 8 * 30_000, math.inf)
+    with pytest.raises(ModelFailed, match="NaN or infinity"):
+        finish(read_output(results(LONG, 2, bytes(data)), 1))
+    assert finish(read_output(results(LONG, 2, bytes(data)), 0)).data == data[:160_000]

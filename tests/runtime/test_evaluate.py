@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipper.containers.protocol.messages import OUTPUT_TOO_LARGE
 from clipper.errors import ModelFailed
-from clipper.runtime.evaluate import MAX_EXTRA_S, MAX_MESSAGE_CHARACTERS, NOT_ISOLATED, evaluate
+from clipper.runtime.evaluate import MAX_EXTRA_S, MAX_MESSAGE_CHARACTERS, NOT_ISOLATED, bounded, evaluate
 from clipper.runtime.model import Inputs
 
 
@@ -163,3 +164,28 @@ def test_inputs_of_several_lengths_make_an_array_if_outputs_are_alike(shape: tup
     encoded = evaluate(model, lambda: [array.copy() for array in inputs])
     assert (encoded.array is None) == (shape == (3,))
     assert [len(line.split(b",")) for line in encoded.lines().split(b"\n")] == [2, shape[0], 2]
+
+
+def test_outputs_over_the_bound_stay_in_the_container() -> None:
+    texts = evaluate(lambda inputs: ["a", "b" * 100, "c"], reader(3))
+    found = bounded(texts, 3, 50)
+    assert found.text == b'"a"\n\n"c"' and list(found.failures) == [1]
+    assert found.failures[1].startswith(f"{OUTPUT_TOO_LARGE}output has 102 bytes: expected at most 50")
+    assert bounded(texts, 3, 102) == texts
+    arrays = evaluate(lambda inputs: np.zeros((3, 10), np.float32), reader(3))
+    assert bounded(arrays, 3, 40) is arrays
+    found = bounded(arrays, 3, 39)
+    assert found.array is None and found.text == b"\n\n" and list(found.failures) == [0, 1, 2]
+
+
+def test_an_array_is_as_large_whatever_it_is_in_a_batch_with() -> None:
+    array = np.full(100, 1.1, np.float32)
+    mixed = evaluate(lambda inputs: [array, "a", "b" * 500], reader(3))
+    assert mixed.array_bytes == {0: 400} and len(mixed.text.split(b"\n")[0]) > 1500
+    assert list(bounded(mixed, 3, 450).failures) == [2]
+    assert list(bounded(mixed, 3, 399).failures) == [0, 2]
+    shapes = evaluate(
+        lambda inputs: np.full((len(inputs), 100 if inputs[0].sum() < 0 else 2), 1.1, np.float32),
+        lambda: [np.full(3, -1.0), np.full(4, 1.0)],
+    )
+    assert list(bounded(shapes, 2, 450).failures) == [] and list(bounded(shapes, 2, 399).failures) == [0]

@@ -54,6 +54,7 @@ def left(home: HomeFolders, *, later: int = 0, extra: dict[str, Any] | None = No
         ({"later": 1}, False),  # its pid has passed to another process
         ({"cache_bytes": 1}, True),  # it is replaced, with the others, while they answer
         ({"max_body_bytes": 9}, True),
+        ({"max_output_bytes": 9}, True),
         ({"host": "0.0.0.0"}, False),
         ({"tls_cert": Path("c"), "tls_key": Path("k")}, False),
         ({"extra": {"channel": CHANNEL_VERSION + 1}}, True),

@@ -19,14 +19,15 @@ from clipper.abstraction.compute_time import ComputeTime
 from clipper.abstraction.counts import VersionCounts
 from clipper.abstraction.notices import FailureNotices
 from clipper.abstraction.replica import Replica
-from clipper.abstraction.turns import Turns
+from clipper.abstraction.results import code_of, is_large, read_results, read_row, rows_of_type, rows_within, told_apart
+from clipper.abstraction.turns import Steps, Turns
 from clipper.abstraction.work import NOBODY, Waiter, Work
-from clipper.containers.protocol.messages import Results, Welcome
+from clipper.containers.protocol.messages import BATCH_TOO_LARGE, Results, Welcome
 from clipper.containers.protocol.typed import TypedResults
 from clipper.control.snapshot import ReplicaAddress, VersionSnapshot
 from clipper.control.statistics import ReplicaStatistics, VersionStatistics
-from clipper.outputs.checks import read_texts
-from clipper.outputs.output import Output, read_outputs
+from clipper.errors import ModelFailed
+from clipper.outputs.output import Output, shown
 from clipper.types import InputType, ModelId
 
 log = logging.getLogger(__name__)
@@ -36,22 +37,15 @@ MAX_QUEUE_LENGTH = 16_384
 # The same bound for large inputs: a few hundred images fit.
 MAX_QUEUE_BYTES = 256 * 1024 * 1024
 
-# So many rows, and numbers of arrays, go into answers in one turn of the loop: a millisecond or two, if they are JSON.
-MAX_ROWS, MAX_ELEMENTS = 128, 16_384
-
 # An input that was in flight each time when this many replicas died is assumed to have killed them.
 MAX_LOSSES = 2
-# An error of a batch with other applications' inputs may quote one of these.
-NOT_TOLD_APART = (
-    "the model failed for a batch with this input, and there was no time to try this input without the others"
-)
 
 
 class ModelQueue:
     """Evaluates inputs on one version. All methods run on the worker's event loop."""
 
     def __init__(self, model: ModelId, snapshot: VersionSnapshot, cache: ClockCache, turns: Turns, node: str) -> None:
-        self.model, self.name, self.node = model, model.name, node
+        self.model, self.name, self.node, self.max_output_bytes = model, model.name, node, turns.max_output_bytes
         self.snapshot = snapshot
         self.input_type = InputType.parse(snapshot.input_type)
         self._dtype, self._dimensions = self.input_type.dtype, self.input_type.leading_dimensions
@@ -226,8 +220,9 @@ class ModelQueue:
         if max_batch is not None and max_batch < batching.max_batch:
             batching = msgspec.structs.replace(batching, max_batch=max_batch)
         controller = make_controller(batching, self._scheduler.slo_s)
-        most = 1 if batching.policy == "none" else batching.max_batch
+        replica.max_batch = 1 if batching.policy == "none" else batching.max_batch
         fixed, far = batching.policy in ("fixed", "none"), replica.is_far
+        most = min(replica.max_batch, rows_of_type(self.output_type))
         replica.state = self._scheduler.add_replica(replica.id, most, controller, is_fixed=fixed, is_far=far)
         self._take_turn()
 
@@ -314,56 +309,57 @@ class ModelQueue:
         batch = self._finish(replica, batch_id, results.failures, results.evaluation_us)
         if batch is None:
             return
+        if replica.state is not None:
+            replica.state.max_batch = rows_within(results, replica.max_batch)
         self._go_on(replica)
-        works, step = batch.works, MAX_ROWS
-        outputs: Sequence[Output | None] = ()
-        if results.rows != len(works):
-            message = f"the container answered {results.rows} outputs for {len(works)} inputs"
-            failures: Mapping[int, str] = dict.fromkeys(range(len(works)), message)
-        elif isinstance(results, TypedResults):
-            outputs, failures = read_outputs(results)
-            step = max(1, min(MAX_ROWS, MAX_ELEMENTS // results.form.elements))
-        else:
-            outputs, failures = results.outputs, read_texts(results.outputs, results.failures)
-        if failures:
-            self._fail_rows(works, failures)
-            rows = [row for row in range(len(works)) if row not in failures]
-            works, outputs = [works[row] for row in rows], [outputs[row] for row in rows]
-        answered = [output for output in outputs if output is not None]
-        for work, output in zip(works, answered):
-            work.output = output
-        if answered:
-            self.recent_output = answered[0]
-            # A new replica is warmed up with it, and must not be away for as long as an input that is always late.
-            if results.evaluation_us < 1e6 * self._scheduler.slo_s:
-                self.recent_row = works[0].row
-            self._settle_in_turns(works, answered, step)
+        is_quick = results.evaluation_us < 1e6 * self._scheduler.slo_s
+        if is_large(results):
+            self._turns.do(self._take_large(batch.works, results, is_quick))
+            return
+        read = read_results(batch.works, results, self.max_output_bytes)
+        if read.failures:
+            self._fail_rows(batch.works, read.failures)
+        if read.works:
+            self._settle_in_turns(read.works, read.outputs, read.step, is_quick)
 
-    def _settle_in_turns(self, works: Sequence[Work], outputs: Sequence[Output], step: int) -> None:
-        self._settle(works[:step], outputs[:step])
+    def _take_large(self, works: Sequence[Work], results: Results | TypedResults, is_quick: bool) -> Steps:
+        """Read large outputs in steps, and settle each once it is read."""
+        failures: dict[int, str] = {}
+        for row, work in enumerate(works):
+            try:
+                work.output = output = yield from read_row(results, row, len(works), self.max_output_bytes)
+            except ModelFailed as error:
+                failures[row] = str(error)
+            else:
+                self._settle((work,), (output,), is_quick)
+        self._fail_rows(works, failures)
+
+    def _settle_in_turns(self, works: Sequence[Work], outputs: Sequence[Output], step: int, is_quick: bool) -> None:
+        self._settle(works[:step], outputs[:step], is_quick)
         if len(works) > step:
-            self._loop.call_soon(self._settle_in_turns, works[step:], outputs[step:], step)
+            self._loop.call_soon(self._settle_in_turns, works[step:], outputs[step:], step, is_quick)
 
     def receive_error(self, replica: Replica, batch_id: int, message: str) -> None:
         known = None if replica.state is None else replica.state.in_flight.get(batch_id)
         rows = range(0 if known is None else len(known.works))
-        batch = self._finish(replica, batch_id, rows)
+        are_too_large = message.startswith(BATCH_TOO_LARGE) and len(rows) > 1
+        batch = self._finish(replica, batch_id, () if are_too_large else rows)
         if batch is not None:
+            if are_too_large and replica.state is not None:  # together: evaluate them again, in smaller batches
+                replica.state.max_batch = len(rows) // 2
+                self._scheduler.push_back(batch.works)
             self._go_on(replica)
-            self._fail_rows(batch.works, dict.fromkeys(rows, message))
+            if not are_too_large:
+                self._fail_rows(batch.works, dict.fromkeys(rows, message))
 
     def _fail_rows(self, works: Sequence[Work], failures: Mapping[int, str]) -> None:
         """Fail rows of an answered batch. Those whose error may be about another input are evaluated again, apart."""
         self._suspects.blame(works, failures)
         is_unclear, is_mixed = self._suspects.are_unclear(works, failures)
         now_s = self._loop.time()
-        again: list[Work] = []
-        for row, message in failures.items():
-            work = works[row]
-            if is_unclear and work.due_s > now_s and work.is_wanted:
-                again.append(work)
-            else:
-                self._fail_output(work, NOT_TOLD_APART if is_mixed else message)
+        again, told = told_apart(works, failures, now_s, is_unclear=is_unclear, is_mixed=is_mixed)
+        for work, message in told:
+            self._fail_output(work, message)
         if again:
             self._scheduler.push_back(again)
             self._await_turn()
@@ -399,9 +395,12 @@ class ModelQueue:
         elif not self._turn_is_due:
             self._await_turn()
 
-    def _settle(self, works: Sequence[Work], outputs: Sequence[Output]) -> None:
+    def _settle(self, works: Sequence[Work], outputs: Sequence[Output], is_quick: bool) -> None:
         """Store the outputs in the cache, then notify the waiters."""
         self._counts.outputs += len(works)
+        self.recent_output = shown(outputs[0])
+        if is_quick:  # a new replica is warmed up with it, and must not be away for as long as a slow input takes
+            self.recent_row = works[0].row
         if self._table is not None:
             self._table.fulfil(works)
         name = self.name
@@ -412,7 +411,8 @@ class ModelQueue:
                 waiter.on_output(name, output)
 
     def _fail_output(self, work: Work, message: str) -> None:
-        self._fail(work, "model_error", self._counts.count_error(message))
+        code, message = code_of(message)
+        self._fail(work, code, self._counts.count_error(message))
 
     def _fail(self, work: Work, code: str, message: str) -> None:
         for waiter in self._forget(work):

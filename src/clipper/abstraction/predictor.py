@@ -1,13 +1,14 @@
 """The queues of all versions that a query worker can query; follows the snapshot."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import ModelQueue
-from clipper.abstraction.turns import Turns
+from clipper.abstraction.turns import Steps, Turns
 from clipper.control.difference import Difference, Holding
 from clipper.control.snapshot import ModelSnapshot, Snapshot
+from clipper.settings.server import MAX_OUTPUT_BYTES
 from clipper.telemetry.watch import Watch
 from clipper.types import InputType, ModelId
 
@@ -24,21 +25,33 @@ class Predictor:
         seed: seed of the cache's hash; see ``ClockCache``.
         watch: see ``Turns``.
         node: the address of this worker's node, whose replicas it prefers; if empty, it prefers none.
+        max_output_bytes: bound of one output, as its container sends it.
 
     Attributes:
         held: the snapshot in force.
     """
 
-    def __init__(self, cache_capacity_bytes: int, seed: int = 0, watch: Watch | None = None, node: str = "") -> None:
+    def __init__(
+        self,
+        cache_capacity_bytes: int,
+        seed: int = 0,
+        watch: Watch | None = None,
+        node: str = "",
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> None:
         self.cache = ClockCache(cache_capacity_bytes, seed)
         self.held = Holding()
-        self._turns = Turns(watch)
+        self._turns = Turns(watch, max_output_bytes)
         self._node = node
         # By model and version.
         self._queues: dict[str, dict[str, ModelQueue]] = {}
         # Queues of removed versions whose last batches are still in flight.
         self._draining: list[ModelQueue] = []
         self._predecessors: dict[str, dict[str, str | None]] = {}
+
+    def do_by(self, do: Callable[[Steps], None]) -> None:
+        """Have long work done in steps by ``do``, between the loop's other events."""
+        self._turns.do = do
 
     def apply(self, told: Snapshot | Difference) -> Difference:
         """Make queues, replicas and current versions match a snapshot, or the one that a difference leads to.

@@ -3,8 +3,9 @@
 from typing import Protocol
 
 from clipper.abstraction.batching.replica_state import ReplicaState
-from clipper.containers.link import ReplicaLink
-from clipper.containers.protocol.messages import Results, Welcome
+from clipper.abstraction.results import TEXT_TIMES
+from clipper.containers.link import MAX_RESULTS_BYTES, ReplicaLink
+from clipper.containers.protocol.messages import MAX_ROWS, Results, Welcome
 from clipper.containers.protocol.typed import TypedResults
 from clipper.control.snapshot import ReplicaAddress
 from clipper.control.statistics import ReplicaStatistics
@@ -16,11 +17,13 @@ class ReplicaOwner(Protocol):
 
     Attributes:
         node: the address of the worker's node; empty if there is only one.
+        max_output_bytes: bound of one output.
         unsettled: the replicas of all queues that are not linked, or that drain. Replicas enter and leave it.
     """
 
     model: ModelId
     node: str
+    max_output_bytes: int
     unsettled: "dict[Replica, None]"
 
     def linked(self, replica: "Replica", welcome: Welcome) -> None: ...
@@ -40,8 +43,10 @@ class Replica:
         # Where a worker or a replica has no node, there is only one.
         self.is_far = bool(owner.node and address.node) and address.node != owner.node
         self._owner = owner
-        self.link = ReplicaLink(owner.model, address.address, address.token, self, address.certificate)
+        most_bytes = max(MAX_RESULTS_BYTES, TEXT_TIMES * owner.max_output_bytes + MAX_ROWS)
+        self.link = ReplicaLink(owner.model, address.address, address.token, self, address.certificate, most_bytes)
         self.state: ReplicaState | None = None
+        self.max_batch = 1  # the largest batch that it takes, however small outputs are
         self._is_draining = False
         owner.unsettled[self] = None
 

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import math
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 from clipper.abstraction.alarm import Alarm
 from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.replica import Replica
 from clipper.containers.protocol.trace import BatchTrace
+from clipper.settings.server import MAX_OUTPUT_BYTES
 from clipper.telemetry.spans import BatchEnd, distinct
 from clipper.telemetry.watch import Watch
 from clipper.types import ModelId
@@ -28,19 +30,37 @@ class Waiting(Protocol):
         """Send batches, unless a turn has been taken since the queue asked for this one."""
 
 
+# Between two ``yield`` less than a millisecond passes.
+Steps = Generator[None, None, None]
+
+
+def at_once(steps: Steps) -> None:
+    """Do all steps now."""
+    for _ in steps:
+        pass
+
+
 class Turns:
     """Shared by the queues of a worker: gives each a turn at the end of the loop's turn, or later if the queue waits.
 
     Attributes:
+        do: does long work in steps, between the loop's other events; at once, until it is set.
+        max_output_bytes: bound of one output, as its container sends it.
         flow: what the queues know together about the worker's queries.
         unsettled: see ``ReplicaOwner``.
         unserved: the versions that were asked while they were asleep, and when they were last asked, on the loop's
             clock. ``Predictor.demanded`` takes out those that need not wake.
     """
 
-    def __init__(self, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        watch: Watch | None = None,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> None:
         """``watch`` is told of batches that have traced queries."""
         self._watch = watch
+        self.do: Callable[[Steps], None] = at_once
+        self.max_output_bytes = max_output_bytes
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Waiting] = []
         self._end_is_due = False

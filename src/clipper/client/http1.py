@@ -9,8 +9,8 @@ from clipper.errors import InvalidArgument
 
 # A server's heads have some hundred bytes, a proxy's some thousand.
 MAX_HEAD_BYTES = 64 * 1024
-# The query port's longest answer to a batch has 32 MiB. A server that sends more than this never ends its answer.
-MAX_ANSWER_BYTES = 128 * 1024 * 1024
+# The query port's longest answer has 224 MiB. A server that sends more than this never ends its answer.
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 
 class Address(Struct, frozen=True):

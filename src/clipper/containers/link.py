@@ -7,7 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import MAX_BODY_BYTES, OLDEST_VERSION, PROTOCOL_VERSION, Kind, Splitter
+from clipper.containers.protocol.frames import (
+    DROPPED,
+    MAX_BODY_BYTES,
+    OLDEST_VERSION,
+    PROTOCOL_VERSION,
+    Kind,
+    Splitter,
+)
 from clipper.containers.protocol.messages import Buffer, Results, Welcome
 from clipper.containers.protocol.trace import BatchTrace, write_trace
 from clipper.containers.protocol.typed import TypedResults, decode_typed_results
@@ -28,6 +35,9 @@ LAST_REDIAL_S = 1.0
 # The kernel sends this much of a batch by itself, if it allows so large a buffer; the rest waits for the worker's loop,
 # once for each bufferful. With the usual 208 KiB, 125 rows of 784 float64 took 13 ms while the loop was busy.
 SEND_BUFFER_BYTES = 4 * 1024 * 1024
+# Results over this size are not kept, unless one output may have more: a container that knows no bound may send a
+# gigabyte. The first large outputs of a model may come in a batch of many; after that, their size is known.
+MAX_RESULTS_BYTES = 256 * 1024 * 1024
 
 
 class Listener(Protocol):
@@ -51,13 +61,26 @@ class ReplicaLink:
         first_attempt: done once the first dial has succeeded or failed.
     """
 
-    def __init__(self, model: ModelId, address: str, token: str, listener: Listener, certificate: str = "") -> None:
-        """``certificate``: in PEM, the only one that the replica may show; without it there is no TLS."""
+    def __init__(
+        self,
+        model: ModelId,
+        address: str,
+        token: str,
+        listener: Listener,
+        certificate: str = "",
+        most_results_bytes: int = MAX_RESULTS_BYTES,
+    ) -> None:
+        """
+        Args:
+            certificate: in PEM, the only one that the replica may show; without it there is no TLS.
+            most_results_bytes: larger results of a batch are dropped, and reported as an error of the batch.
+        """
         self._model = model
         self._address = address
         self._token = token
         self._certificate = certificate
         self._listener = listener
+        self._most_results_bytes = most_results_bytes
         self._transport: asyncio.WriteTransport | None = None
         self._version = OLDEST_VERSION  # that is spoken while it is linked
         self._task: asyncio.Task[None] | None = None
@@ -109,12 +132,13 @@ class ReplicaLink:
 
     async def _dial(self) -> "asyncio.Future[str] | None":
         """Connect and shake hands. Return a future for the end of the connection, or None if the dial failed."""
-        connection = _Connection(self._address, self._listener, PROTOCOL_VERSION)
+        most = self._most_results_bytes
+        connection = _Connection(self._address, self._listener, PROTOCOL_VERSION, most)
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 while (welcome := await self._greet(connection)) is None:
                     connection.abort()
-                    connection = _Connection(self._address, self._listener, connection.version - 1)
+                    connection = _Connection(self._address, self._listener, connection.version - 1, most)
             if (welcome.model, welcome.version) != (self._model.name, self._model.version):
                 # The address is stale: another container listens there now.
                 raise ProtocolViolation(f"{self._address} serves {welcome.model}:{welcome.version}, not {self._model}")
@@ -184,12 +208,13 @@ class _Connection(asyncio.Protocol):
         on_lost: called with the reason as soon as the connection ends, so that nothing is sent over it any more.
     """
 
-    def __init__(self, address: str, listener: Listener, version: int) -> None:
+    def __init__(self, address: str, listener: Listener, version: int, most_results_bytes: int) -> None:
         loop = asyncio.get_running_loop()
         self._address = address
         self._listener = listener
         self.version = version
         self._splitter = Splitter(MAX_WELCOME_BYTES)
+        self._splitter.most_kept_bytes = most_results_bytes
         self.welcome: asyncio.Future[Welcome] = loop.create_future()
         self.lost: asyncio.Future[str] = loop.create_future()
         self.on_lost: Callable[[str], None] | None = None
@@ -235,7 +260,10 @@ class _Connection(asyncio.Protocol):
         self._end(str(error or "the container closed the connection"))
 
     def _receive(self, kind: int, frame_id: int, body: Buffer) -> None:
-        if kind == Kind.RESULTS and self.welcome.done():
+        if body is DROPPED and self.welcome.done():
+            most = self._splitter.most_kept_bytes
+            self._listener.on_error(frame_id, f"{messages.BATCH_TOO_LARGE}outputs are over {most} bytes: expected less")
+        elif kind == Kind.RESULTS and self.welcome.done():
             self._listener.on_results(frame_id, messages.decode_results(body))
         elif kind == Kind.TYPED_RESULTS and self.welcome.done() and self.version >= 2:
             self._receive_typed(frame_id, body)

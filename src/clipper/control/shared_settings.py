@@ -3,7 +3,14 @@
 from msgspec import Struct
 
 from clipper.run_as import RunAs
-from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_BODY_BYTES, MAX_CONTEXTS, ReadyWhen
+from clipper.settings.server import (
+    DEFAULT_LOG_BYTES,
+    FEEDBACK_QUERIES,
+    MAX_BODY_BYTES,
+    MAX_CONTEXTS,
+    MAX_OUTPUT_BYTES,
+    ReadyWhen,
+)
 from clipper.settings.telemetry import TelemetrySettings
 from clipper.tls.material import TlsMode
 
@@ -26,6 +33,7 @@ class SharedSettings(Struct, frozen=True):
         allowed_origins: origins of web pages that may read answers; see ``Origins``.
         telemetry: how it logs, and which spans it sends where.
         logs: folder of its access log and its slow-query log.
+        max_output_bytes: bound of one output of a model, as its container sends it.
         ready_when: which applications have to be able to answer before the worker calls itself ready.
     """
 
@@ -45,3 +53,4 @@ class SharedSettings(Struct, frozen=True):
     telemetry: TelemetrySettings = TelemetrySettings()
     logs: str = ""
     ready_when: ReadyWhen = "any"
+    max_output_bytes: int = MAX_OUTPUT_BYTES

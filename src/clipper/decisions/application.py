@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.records import DECISION, MAX_OUTPUTS_BYTES, BriefDecision, Decision, Judgement, Setting
-from clipper.outputs.output import Output
+from clipper.outputs.output import Output, is_long, text_start
 
 # Multiples of this step are spread evenly over 32 bits: 2^32 over the golden ratio (Knuth, "The Art of Computer
 # Programming", 6.4).
@@ -42,8 +42,7 @@ class Asked(Protocol):
     @property
     def raw_confidence(self) -> float | None: ...
 
-    @property
-    def outputs(self) -> Mapping[str, bytes]: ...
+    def output_starts(self, most: int) -> Mapping[str, bytes]: ...
 
 
 class ApplicationDecisions:
@@ -74,7 +73,7 @@ class ApplicationDecisions:
         if self._below < _RANGE and not self.takes(query.id):
             return
         output, context = query.output, query.context
-        is_short = output is not None and len(bytes(output)) <= _MAX_HELD_OUTPUT
+        is_short = output is not None and not is_long(output) and len(bytes(output)) <= _MAX_HELD_OUTPUT
         is_short = is_short and (context is None or len(context) <= _MAX_HELD_CONTEXT)
         if is_short and output is query.first_output and len(query.choice.models) == 1:
             self._held.append((query, latency_s))
@@ -126,7 +125,9 @@ class ApplicationDecisions:
     def _record(self, query: Asked, latency_s: float) -> Decision:
         """Make a record for the log's present block."""
         place = self._place_in_block()
-        choice, answer = query.choice, None if query.output is None else bytes(query.output)
+        # A byte more than is written shows that an output was cut.
+        most = MAX_OUTPUTS_BYTES + 1
+        choice, answer = query.choice, None if query.output is None else text_start(query.output, most)
         models: tuple[str, ...] = ()
         shares: tuple[float, ...] = ()
         outputs: tuple[bytes | None, ...] = ()
@@ -143,7 +144,7 @@ class ApplicationDecisions:
             ):
                 outputs, answer = (answer,), None
             else:
-                outputs, answer, is_cut = _bounded(models, query.outputs, answer)
+                outputs, answer, is_cut = _bounded(models, query.output_starts(most), answer)
         return Decision(
             place,
             query.id,

@@ -39,18 +39,22 @@ class Untaken:
     """One client's unread answers: while writing to it is paused, or while an answer waits for an earlier one.
 
     Attributes:
-        last_taken_sweep: when the client last read some, or had nothing to read.
+        last_taken_sweep: when the client last had read ``LEAST_TAKEN_BYTES`` of them, or had nothing to read. One that
+            reads a byte a second would otherwise hold an answer for as long as it likes.
     """
 
-    __slots__ = ("_budget", "last_taken_sweep", "size_bytes")
+    __slots__ = ("_budget", "_taken_bytes", "last_taken_sweep", "size_bytes")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
+        self._taken_bytes = 0
         self.size_bytes = 0
         self.last_taken_sweep = 0
 
     def count(self, size_bytes: int, sweep: int) -> None:
         self._budget.held_bytes += size_bytes - self.size_bytes
-        if size_bytes < self.size_bytes or not self.size_bytes:
+        self._taken_bytes += max(self.size_bytes - size_bytes, 0)
+        if self._taken_bytes >= limits.LEAST_TAKEN_BYTES or not (self.size_bytes and size_bytes):
             self.last_taken_sweep = sweep
+            self._taken_bytes = 0
         self.size_bytes = size_bytes

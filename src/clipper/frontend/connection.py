@@ -21,6 +21,7 @@ from clipper.frontend.giving_way import slow_from_s
 from clipper.frontend.heads import Head, path_of, piece_end
 from clipper.frontend.held import Held
 from clipper.frontend.limits import LARGE_ANSWER_BYTES, MAX_PIPELINED
+from clipper.frontend.long_writing import is_written
 from clipper.frontend.port import Port, has_gone
 
 log = logging.getLogger(__name__)
@@ -39,12 +40,10 @@ class Connection:
         self._pending: deque[Exchange] = deque()
         self._body = Body(port.budget)
         self._held = Held(port.budget, port.turn, self._take_held, port.now_s())
-        self._reading_paused = False
-        self._writing_paused = False
+        self._reading_paused = self.is_paused = self.writes_long = False
         self.untaken = Untaken(port.budget)
-        self.is_going = False
-        self._is_refused = False
-        self._in_message = False
+        self.long_answers = port.work
+        self.is_going = self._is_refused = self._in_message = False
         self._last_sweep = self._started_sweep = port.sweeps
         self._started_s = 0.0
         self._start_message()
@@ -95,12 +94,12 @@ class Connection:
 
     def pause_writing(self) -> None:
         """The client does not read its answers: stop reading its requests and writing answers."""
-        self._writing_paused = True
+        self.is_paused = True
         self._adjust_reading()
-        self._look_at_untaken()
+        self.look_at_untaken()
 
     def resume_writing(self) -> None:
-        self._writing_paused = False
+        self.is_paused = False
         self.untaken.count(0, self._port.sweeps)
         self.flush()
         self._adjust_reading()
@@ -175,8 +174,7 @@ class Connection:
         """Answer with an error in its turn, and read nothing more: the rest of the stream cannot be trusted."""
         if self._is_refused:
             return
-        self._is_refused = True
-        self._in_message = False
+        self._is_refused, self._in_message = True, False
         self._release_body()
         self._port.refused[code] += 1
         exchange = self._append_exchange("-")
@@ -240,7 +238,7 @@ class Connection:
             return
         self._body.max_bytes = limits.MAX_BODY_BYTES if endpoint is None else endpoint.max_body_bytes
         if self._head.content_length > self._body.max_bytes:
-            self._refuse_body()
+            self._refuse("too_large", f"body is over {self._body.max_bytes} bytes")
         elif self._head.expectation and not self._is_refused:
             self._pending.append(interim := Exchange(self))
             interim.send_raw(responses.CONTINUE)
@@ -251,7 +249,7 @@ class Connection:
             return
         self._body.add(chunk)
         if self._body.size_bytes > self._body.max_bytes:
-            self._refuse_body()
+            self._refuse("too_large", f"body is over {self._body.max_bytes} bytes")
         elif not self._port.budget.has_room(0):
             self._refuse("overloaded", NO_ROOM)
 
@@ -299,9 +297,6 @@ class Connection:
             exchange.cancel()
             exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
 
-    def _refuse_body(self) -> None:
-        self._refuse("too_large", f"body is over {self._body.max_bytes} bytes")
-
     def _release_body(self) -> None:
         self._port.freed_large_body |= self._body.size_bytes > limits.LARGE_BODY_BYTES
         self._body.drop()
@@ -311,8 +306,8 @@ class Connection:
     def flush(self) -> None:
         """Write the answers whose turn it is, if the client reads them."""
         pending = self._pending
-        if self._writing_paused:
-            self._look_at_untaken()
+        if self.is_paused:
+            self.look_at_untaken()
             return
         is_first = True
         while pending:
@@ -320,17 +315,20 @@ class Connection:
             response = exchange.response
             if response is None:
                 if is_first:  # an earlier request is not answered yet
-                    self._look_at_untaken()
+                    self.look_at_untaken()
                 break
             is_first = False
+            if exchange.rest is not None and not is_written(self._port, self, exchange):
+                return
             pending.popleft()
+            response = exchange.response or b""
             if exchange.note is not None:
                 response = self._port.conclude(exchange.note, response)
-            if self.transport.is_closing():
-                pass  # the client has disconnected
+            if self.transport.is_closing() or not response:
+                pass  # the client has disconnected, or all is written
             elif len(response) > LARGE_ANSWER_BYTES:
                 self.transport.write(self._port.fitting(response, exchange.closes, exchange.has_body))
-                self._look_at_untaken()
+                self.look_at_untaken()
             else:
                 self.transport.write(response)
             if exchange.closes:
@@ -341,11 +339,11 @@ class Connection:
         elif self._reading_paused:
             self._adjust_reading()
 
-    def _look_at_untaken(self) -> None:
+    def look_at_untaken(self) -> None:
         """Count this connection's unread answers. If memory is short, the port disconnects the slowest client."""
         if self.is_going:
             return
-        waiting = sum(len(exchange.response) for exchange in self._pending if exchange.response is not None)
+        waiting = sum([exchange.unwritten_bytes for exchange in self._pending])
         self.untaken.count(waiting + self.transport.get_write_buffer_size(), self._port.sweeps)
         if not self._port.budget.has_room(0):
             self._port.shed(0)
@@ -373,7 +371,7 @@ class Connection:
     @property
     def _is_behind(self) -> bool:
         """Whether the client must read answers before more of its input is handled."""
-        return self._writing_paused or len(self._pending) > MAX_PIPELINED
+        return self.is_paused or len(self._pending) > MAX_PIPELINED
 
     def _hold(self, data: bytes, start: int) -> None:
         self._held.set(data, start)
@@ -434,10 +432,10 @@ class Connection:
         quiet = sweeps - self._last_sweep
         most = limits.LINGER_SWEEPS if self._is_refused else limits.IDLE_TIMEOUT_SWEEPS
         if self.untaken.size_bytes:
-            self._look_at_untaken()
+            self.look_at_untaken()
         if self._in_message and sweeps - self._started_sweep > limits.REQUEST_TIMEOUT_SWEEPS:
             self._refuse("request_timeout", f"request did not arrive within {limits.REQUEST_TIMEOUT_SWEEPS} s")
-        elif self._writing_paused and quiet > limits.REQUEST_TIMEOUT_SWEEPS:
+        elif self.is_paused and sweeps - self.untaken.last_taken_sweep > limits.REQUEST_TIMEOUT_SWEEPS:
             self.transport.abort()
         elif self._pending and (self._reading_paused or self._is_refused):
             # The loop does not look at a connection that it does not read. After EOF, it shows only once something is

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from clipper.frontend import responses
-from clipper.frontend.exchange import Answerer, Exchange
+from clipper.frontend.exchange import Answerer, Exchange, LongAnswers
 from clipper.frontend.heads import Head
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 
@@ -67,6 +67,10 @@ class _Marking:
         self._connection = connection
         self._pending = pending
         self._headers = headers
+
+    @property
+    def long_answers(self) -> LongAnswers:
+        return self._connection.long_answers
 
     def flush(self) -> None:
         for exchange in self._pending:

@@ -1,6 +1,7 @@
 """One request and its answer: the selection layer calls it back, and it keeps answers in the order of requests."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -9,14 +10,24 @@ from clipper.errors import ClipperError, Overloaded, TooManyRequests
 from clipper.frontend import limits, responses
 from clipper.frontend.budget import Budget
 from clipper.frontend.client_limits import Limits
-from clipper.outputs.output import Output
+from clipper.outputs.output import Output, is_long, text_bytes
 from clipper.selection.query import Query
 from clipper.selection.source import Source
 from clipper.telemetry.request_note import RequestNote
 
 
+class LongAnswers(Protocol):
+    """Makes long answers in steps, between the loop's other events."""
+
+    def answer(self, exchange: "Exchange", parts: responses.Parts, size_bytes: int) -> None:
+        """Answer a request with parts that are still to be made, in at most about so many bytes."""
+
+
 class Answerer(Protocol):
     """The connection, as an exchange sees it."""
+
+    @property
+    def long_answers(self) -> LongAnswers: ...
 
     def flush(self) -> None:
         """Write answers: one of them may now be the next in turn."""
@@ -34,7 +45,8 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     The garbage collector does not track it; it drops what it has started as soon as it is answered.
 
     Attributes:
-        response: the answer's bytes, once it is known.
+        response: the answer's bytes, once it is known; of a long answer, how it begins.
+        rest: the rest of a long answer, which is written in pieces; None if there is none.
         started: what to cancel if the client disconnects; None once it has ended.
         closes: whether the connection ends with this answer.
         has_body: False for HEAD.
@@ -53,8 +65,13 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     admitted: int = 0
     error_json: Callable[[str, str], bytes] = responses.error_json
     note: RequestNote | None = None
+    rest: deque[bytes | memoryview] | None = None
 
     def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
+        if is_long(output):
+            parts = responses.long_prediction(query_id, output, confidence, source)
+            self.connection.long_answers.answer(self, parts, text_bytes(output))
+            return
         body = responses.prediction_json(query_id, output, confidence, source)
         if self.closes:
             self.answer(200, body)
@@ -70,7 +87,11 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         self.answer(200, responses.default_json(query_id, output, reason, explanation))
 
     def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
-        self.answer(200, responses.unsure_json(query_id, output, unsure, confidence))
+        if is_long(unsure):
+            parts = responses.long_unsure(query_id, output, unsure, confidence)
+            self.connection.long_answers.answer(self, parts, text_bytes(unsure))
+        else:
+            self.answer(200, responses.unsure_json(query_id, output, unsure, confidence))
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
         self.refuse(reason, explanation)
@@ -100,6 +121,23 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
 
     def answer(self, status: int, body: bytes) -> None:
         self.respond(responses.answer(status, body, close=self.closes, has_body=self.has_body))
+
+    def answer_parts(self, parts: list[bytes]) -> None:
+        """Answer with 200 and a body in parts."""
+        self.respond_parts([responses.ok_head(sum(map(len, parts)), close=self.closes), *parts])
+
+    def respond_parts(self, parts: list[bytes]) -> None:
+        """Answer with a whole HTTP response, whose head is the first part."""
+        if sum(map(len, parts)) <= limits.LARGE_ANSWER_BYTES:
+            self.respond(b"".join(parts))
+            return
+        self.rest = deque(_pieces(parts[1:]))
+        self.respond(parts[0])
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """Size of what is known of the answer and is not written."""
+        return len(self.response or b"") + (0 if self.rest is None else sum(map(len, self.rest)))
 
     def send_raw(self, data: bytes) -> None:
         """Write an interim answer, such as 100 Continue, in its turn."""
@@ -132,7 +170,7 @@ class Gather:
     Each row counts against the memory budget until its part of the answer does.
     """
 
-    __slots__ = ("_answer_bytes", "_budget", "_exchange", "_held_bytes", "_missing", "_parts", "_queries")
+    __slots__ = ("_answer_bytes", "_are_made", "_budget", "_exchange", "_held_bytes", "_missing", "_parts", "_queries")
 
     def __init__(self, exchange: Exchange, size: int, budget: Budget) -> None:
         """
@@ -141,7 +179,8 @@ class Gather:
         """
         hold_rows(budget, size)
         self._exchange = exchange
-        self._parts = [b""] * size
+        self._parts: list[bytes | responses.Parts] = [b""] * size
+        self._are_made = True
         self._missing = size
         self._queries: list[Query] = []
         self._budget = budget
@@ -151,23 +190,36 @@ class Gather:
     def add_query(self, query: Query) -> None:
         self._queries.append(query)
 
-    def end_part(self, index: int, body: bytes) -> None:
+    def end_part(self, index: int, body: bytes | responses.Parts, held_bytes: int, answer_bytes: int) -> None:
+        """Take the answer to an input.
+
+        Args:
+            index: the input's place.
+            body: its part of the answer; if it is long, it is made once all have come.
+            held_bytes: what it holds until then.
+            answer_bytes: a bound of its size.
+        """
         self._parts[index] = body
         self._missing -= 1
-        self._answer_bytes += len(body)
-        more_bytes = len(body) - limits.HELD_BYTES_PER_ROW
+        self._are_made = self._are_made and isinstance(body, bytes)
+        self._answer_bytes += answer_bytes
+        more_bytes = held_bytes - limits.HELD_BYTES_PER_ROW
         self._held_bytes += more_bytes
         self._budget.held_bytes += more_bytes
         if self._answer_bytes > limits.MAX_ANSWER_BYTES:
             self.cancel()
-            self._exchange.refuse("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: send fewer inputs")
+            self._exchange.refuse("too_large", responses.too_long(self._answer_bytes))
         elif more_bytes > 0 and not self._budget.has_room(0):
             self.cancel()
             self._exchange.refuse("overloaded", "incomplete answers take up all memory for them: try again in a moment")
         elif not self._missing:
-            parts = self._parts
+            parts, exchange = self._parts, self._exchange
             self._release()
-            self._exchange.answer(200, responses.batch_json(parts))
+            if self._are_made and self._answer_bytes <= limits.LARGE_ANSWER_BYTES:
+                exchange.answer(200, responses.batch_json([part for part in parts if isinstance(part, bytes)]))
+            else:
+                answers = exchange.connection.long_answers
+                answers.answer(exchange, responses.long_batch(parts), self._answer_bytes)
 
     def cancel(self) -> None:
         for query in self._queries:
@@ -203,13 +255,36 @@ class Part:
         self._index = index
 
     def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
-        self._gather.end_part(self._index, responses.prediction_json(query_id, output, confidence, source))
+        if is_long(output):
+            self._end_long(responses.long_prediction(query_id, output, confidence, source), output)
+        else:
+            self._end(responses.prediction_json(query_id, output, confidence, source))
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
-        self._gather.end_part(self._index, responses.default_json(query_id, output, reason, explanation))
+        self._end(responses.default_json(query_id, output, reason, explanation))
 
     def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
-        self._gather.end_part(self._index, responses.unsure_json(query_id, output, unsure, confidence))
+        if is_long(unsure):
+            self._end_long(responses.long_unsure(query_id, output, unsure, confidence), unsure)
+        else:
+            self._end(responses.unsure_json(query_id, output, unsure, confidence))
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
-        self._gather.end_part(self._index, responses.error_json(reason, explanation))
+        self._end(responses.error_json(reason, explanation))
+
+    def _end(self, body: bytes) -> None:
+        self._gather.end_part(self._index, body, len(body), len(body))
+
+    def _end_long(self, body: responses.Parts, output: Output) -> None:
+        self._gather.end_part(self._index, body, len(output), text_bytes(output))
+
+
+def _pieces(parts: Iterable[bytes]) -> Iterable[bytes | memoryview]:
+    """Cut what is too much to write in one turn."""
+    for part in parts:
+        if len(part) <= limits.WRITE_BYTES:
+            yield part
+        else:
+            whole = memoryview(part)
+            for start in range(0, len(part), limits.WRITE_BYTES):
+                yield whole[start : start + limits.WRITE_BYTES]

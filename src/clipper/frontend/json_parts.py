@@ -3,12 +3,12 @@
 import itertools
 import re
 from collections.abc import Generator
-from typing import Any
 
 import msgspec
 import numpy as np
 
 from clipper.errors import MalformedRequest
+from clipper.inputs.json_marks import OPEN, SEPARATOR, find_marks
 from clipper.inputs.long_text import strip
 
 # Half a millisecond of work if every other character is a comma.
@@ -17,11 +17,6 @@ _PIECE_BYTES = 32 * 1024
 MAX_KEYS = 1000
 # No known key is longer.
 _MAX_KEY_BYTES = 100
-_QUOTE, _BACKSLASH, _OPEN, _CLOSE, _SEPARATOR = range(1, 6)
-_KINDS = bytearray(256)
-for _kind, _characters in ((_QUOTE, b'"'), (_BACKSLASH, b"\\"), (_OPEN, b"[{"), (_CLOSE, b"]}"), (_SEPARATOR, b",:")):
-    for _character in _characters:
-        _KINDS[_character] = _kind
 _LONE_KEY = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"([a-z_]{1,30})"[ \t\r\n]*:')
 _DEPTHS = np.array([0, 0, 0, 1, -1, 0], np.int64)
 
@@ -100,27 +95,16 @@ def _find_marks(
 ) -> Generator[None, None, list[int] | None]:
     """Find where a list or object opens, where it closes, and the commas and colons between its parts.
 
-    Return None if there are more than ``most`` such places. All characters of a piece are classified at once, as
-    simdjson does.
+    Return None if there are more than ``most`` such places.
     """
     start, stop = strip(text, start, stop)
     marks: list[int] = []
     depth, is_inside, is_escaped = 0, False, False
     for at in range(start, stop, _PIECE_BYTES):
         piece = text[at : min(at + _PIECE_BYTES, stop)]
-        kinds = np.frombuffer(piece.translate(_KINDS), np.uint8)
-        if is_escaped or b"\\" in piece:
-            kinds, is_escaped = _without_escaped(kinds, is_escaped)
-        places = np.flatnonzero(kinds)
-        found = kinds[places]
-        if is_inside or b'"' in piece:
-            quotes = found == _QUOTE
-            inside = (np.cumsum(quotes) + is_inside) & 1
-            is_inside = bool(inside[-1]) if len(inside) else is_inside
-            outside = (inside == 0) & ~quotes
-            places, found = places[outside], found[outside]
+        places, found, is_inside, is_escaped = find_marks(piece, is_inside, is_escaped)
         depths = np.cumsum(_DEPTHS[found]) + depth
-        own = (depths == 1) & ((found == _SEPARATOR) | (found == _OPEN)) | (depths <= 0)
+        own = (depths == 1) & ((found == SEPARATOR) | (found == OPEN)) | (depths <= 0)
         # The opening of a nested list is at depth 2, and its closing returns to depth 1.
         marks += (places[own] + at).tolist()
         if len(marks) > most and marks[0] == start:
@@ -134,22 +118,3 @@ def _find_marks(
     if text[start] != brackets[0] or text[stop - 1] != brackets[1]:
         raise MalformedRequest(f"expected a JSON {'object' if brackets == b'{}' else 'list'}")
     return marks
-
-
-def _without_escaped(kinds: Any, is_escaped: bool) -> tuple[Any, bool]:
-    """Clear escaped characters; also return whether the piece ends with a backslash that escapes the next one."""
-    kinds = kinds.copy()
-    if is_escaped:
-        kinds[0] = 0
-    slashes = np.flatnonzero(kinds == _BACKSLASH)
-    if not len(slashes):
-        return kinds, False
-    # In a run of backslashes, every second one is escaped by the one before it.
-    is_first = np.diff(slashes, prepend=-2) != 1
-    numbers = np.arange(len(slashes))
-    in_run = numbers - np.maximum.accumulate(np.where(is_first, numbers, 0))
-    active = slashes[in_run % 2 == 0]
-    behind = active + 1
-    kinds[behind[behind < len(kinds)]] = 0
-    kinds[slashes] = 0
-    return kinds, bool(active[-1] == len(kinds) - 1)

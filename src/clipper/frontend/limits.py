@@ -26,12 +26,15 @@ MAX_UNLEARNED = 8_000
 DIRECT_BODY_BYTES = 16 * 1024
 # Long bodies that are read at once, each of another application: reading one may take several times its memory.
 MAX_LARGE_JOBS = 4
-# Bound of the answer to a batch, which is put together in one piece.
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
+# Bound of one answer: most of that memory, and enough for the largest output by default as JSON, which is 6.25 times as
+# long as float32 that are written as float64.
+MAX_ANSWER_BYTES = MAX_HELD_BYTES // 8 * 7
+# A long answer is written in pieces of at most this size.
+WRITE_BYTES = 256 * 1024
 # A smaller answer is written without checking the memory that others hold: the kernel's own buffers are as large.
 LARGE_ANSWER_BYTES = 64 * 1024
-# A client that has read nothing of its answer for this long may be disconnected if memory is short.
-SLOW_SWEEPS = 2
+# A client that has read less than so much of its answer for this long may be disconnected if memory is short.
+SLOW_SWEEPS, LEAST_TAKEN_BYTES = 2, 32 * 1024
 # After a body of this size, free pages of the heap are returned to the system; smaller ones are soon reused.
 LARGE_BODY_BYTES = 4 * 1024 * 1024
 # Each connection takes a file descriptor and about 2 KB.

@@ -1,8 +1,8 @@
-"""Work on requests that takes too long for one turn of the loop: done in steps, between the loop's other events."""
+"""Work that takes too long for one turn of the loop: done in steps, between the loop's other events."""
 
 import logging
 from collections import deque
-from collections.abc import Generator, MutableMapping
+from collections.abc import Callable, Generator, MutableMapping
 from dataclasses import dataclass
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -11,6 +11,7 @@ from clipper.frontend import limits
 from clipper.frontend.budget import Budget
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.feedback_line import MAX_WAIT_S, FeedbackLine
+from clipper.frontend.responses import Parts, too_long
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.turn_budget import Backlog, TurnBudget
 
@@ -33,19 +34,19 @@ def done(steps: Generator[None, None, T]) -> T:
 
 
 class Job:
-    """A request's long work; its exchange's ``started``."""
+    """A request's long work; its exchange's ``started``. Work on outputs may have no exchange."""
 
     __slots__ = ("_work", "exchange", "has_begun", "has_ended", "held_bytes", "is_large", "line", "pieces", "steps")
 
     def __init__(
         self,
         work: "LongWork",
-        exchange: Exchange,
+        exchange: Exchange | None,
         steps: Steps,
         held_bytes: int,
-        is_large: bool,
-        line: "FeedbackLine[Job] | None",
-        pieces: int,
+        is_large: bool = False,
+        line: "FeedbackLine[Job] | None" = None,
+        pieces: int = 0,
     ) -> None:
         self._work = work
         self.exchange = exchange
@@ -90,7 +91,8 @@ class LongWork:
     """Does jobs in visits of the turn's budget, however many there are.
 
     Jobs of each application have a line of their own, and so have those on large bodies: an application's are done one
-    after another, and only a few of all are under way, since each may take several times its body's memory.
+    after another, and only a few of all are under way, since each may take several times its body's memory. Work on
+    outputs and answers is behind queries, and goes on together, so that no long one holds up another.
 
     Feedback waits, unread, while as much as can be learned soon is still to be learned: see ``FeedbackLine``. What was
     read takes ten times the memory of its text.
@@ -104,6 +106,7 @@ class LongWork:
         self.budget = budget
         # By the line of feedback that they are of, or by whose queries they are and whether they are large.
         self._backlogs: dict[object, Backlog[Job]] = {}
+        self._outputs = Backlog[Job](turn, self._do, in_turns=True)
         # Large jobs that have begun.
         self._large = 0
         # As long as an endpoint has them: one that takes another's place goes on with what was measured.
@@ -159,6 +162,43 @@ class LongWork:
         else:
             self._enqueue(job, asks)
 
+    def do(self, steps: Steps) -> None:
+        """Do work on outputs that is no request's, such as reading one or writing a long answer."""
+        self._outputs.begin(Job(self, None, steps, 0))
+
+    def answer(
+        self,
+        exchange: Exchange,
+        parts: Parts,
+        size_bytes: int,
+        respond: Callable[[list[bytes]], None] | None = None,
+    ) -> None:
+        """Make a long answer. If the budget has no room for it, the request is refused.
+
+        Args:
+            exchange: the request.
+            parts: makes the answer's parts.
+            size_bytes: a bound of their size.
+            respond: takes the parts; ``exchange.answer_parts`` unless it is given.
+        """
+        if size_bytes > limits.MAX_ANSWER_BYTES:
+            exchange.refuse("too_large", too_long(size_bytes))
+        elif not self.budget.has_room(size_bytes):
+            self._refuse(exchange, "answers that are being made or read take up all memory for them: try again later")
+        else:
+            self.budget.held_bytes += size_bytes
+            steps = self._answer_in_steps(exchange, parts, respond or exchange.answer_parts)
+            exchange.started = job = Job(self, exchange, steps, size_bytes)
+            self._outputs.begin(job)
+
+    def _answer_in_steps(self, exchange: Exchange, parts: Parts, respond: Callable[[list[bytes]], None]) -> Steps:
+        made = yield from parts
+        job = exchange.started
+        if isinstance(job, Job):  # from now on its connection counts the answer
+            self.budget.held_bytes -= job.held_bytes
+            job.held_bytes = 0
+        respond(made)
+
     def take(self, line: FeedbackLine[Job], pieces: int) -> Unlearned:
         """Feedback that was read is learned from now on."""
         taken = Unlearned(line, pieces, self._now_s())
@@ -178,6 +218,7 @@ class LongWork:
             for job in line.overdue(self._now_s()):
                 self._unread_bytes -= job.held_bytes
                 self._end(job)
+                assert job.exchange is not None  # all that waits here is a request
                 self._refuse(
                     job.exchange,
                     f"more feedback has come than this worker learns from, and this waited for {MAX_WAIT_S:g} s: send "
@@ -245,6 +286,7 @@ class LongWork:
                     return False
         except Exception:  # a bug costs one request, as in the connection
             log.exception("failed to handle a request")
-            job.exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
+            if job.exchange is not None:
+                job.exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
         self.drop(job)
         return True

@@ -271,12 +271,12 @@ class Port:
             chance = self.watch.draw()
         return self.watch.note(chance, arrived_s, request_id, traceparents, tracestates, about, may_begin=asks)
 
-    def conclude(self, note: RequestNote, response: bytes) -> bytes:
+    def conclude(self, note: RequestNote, response: bytes, rest_bytes: int = 0) -> bytes:
         """The request is answered, or, if the response is empty, its client has left. Return the response as it is
-        sent: with the request's id."""
+        sent: with the request's id. ``rest_bytes`` follow it."""
         if self.watch is not None:
             status = response[9:12].decode() or LEFT
-            self.watch.answered(note, status, status >= "500", self.now_s(), len(response), "http")
+            self.watch.answered(note, status, status >= "500", self.now_s(), len(response) + rest_bytes, "http")
         if not note.id or not response:
             return response
         start = response.find(b"\r\n") + 2
@@ -352,9 +352,12 @@ class Port:
         """Whether there is no room for one more connection, not even to refuse it."""
         return len(self.members) + self.coming >= self.max_connections + limits.MAX_REFUSED_AT_ONCE
 
-    def fitting(self, response: bytes, closes: bool, has_body: bool) -> bytes:
-        """Return a large answer, or an error in its place if other clients' unread answers leave no room for it."""
-        if self.budget.has_room(len(response)):
+    def fitting(self, response: bytes, closes: bool, has_body: bool, rest_bytes: int = 0) -> bytes:
+        """Return a large answer, or an error in its place if other clients' unread answers leave no room for it.
+
+        ``rest_bytes`` follow it.
+        """
+        if self.budget.has_room(len(response) + rest_bytes):
             return response
         self.shed(limits.SLOW_SWEEPS)
         self.refused["overloaded"] += 1

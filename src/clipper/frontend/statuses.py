@@ -18,6 +18,7 @@ STATUSES = {
     "internal_error": 500,
     "not_implemented": 501,
     "model_error": 502,
+    "output_too_large": 502,
     "policy_error": 502,
     "no_replica": 503,
     "overloaded": 503,

@@ -217,7 +217,7 @@ def _string_pieces(text: bytearray, start: int, stop: int) -> Iterator[bytes]:
         raise WrongInput("input is not in quotation marks: expected a JSON string")
     at, stop = start + 1, stop - 1
     while at < stop:
-        cut = _next_character(text, at, stop)
+        cut = next_character(text, at, stop)
         try:
             piece = msgspec.json.decode(b'"%b"' % bytes(text[at:cut]), type=str).encode()
         except (msgspec.DecodeError, UnicodeError) as error:
@@ -226,7 +226,7 @@ def _string_pieces(text: bytearray, start: int, stop: int) -> Iterator[bytes]:
         at = cut
 
 
-def _next_character(text: bytearray, at: int, stop: int) -> int:
+def next_character(text: bytes | bytearray, at: int, stop: int) -> int:
     """Return where a piece that begins ``at`` may end: not inside an escape, a surrogate pair or a character."""
     end = at + PIECE_BYTES
     if end >= stop:
@@ -242,7 +242,7 @@ def _next_character(text: bytearray, at: int, stop: int) -> int:
     return end
 
 
-def _begins_escape(text: bytearray, at: int, slash: int) -> bool:
+def _begins_escape(text: bytes | bytearray, at: int, slash: int) -> bool:
     """Whether the backslash at ``slash`` begins an escape. A character begins at ``at``."""
     before = text[at:slash]
     return (len(before) - len(before.rstrip(b"\\"))) % 2 == 0

@@ -28,6 +28,7 @@ STATUSES: dict[str, int] = {
     "internal_error": 500,
     "not_implemented": 501,
     "model_error": 502,
+    "output_too_large": 502,
     "container_failed": 502,
     "policy_error": 502,
     "protocol_violation": 502,

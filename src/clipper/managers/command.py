@@ -28,6 +28,7 @@ def container_argv(note: ContainerNote, artifact: Path, python: str) -> list[str
         "--framework": spec.framework,
         "--output": spec.output,
         "--memory-bytes": spec.memory_bytes,
+        "--max-output-bytes": note.max_output_bytes,
     }
     if note.log_format != "text":
         options |= {"--log-format": note.log_format, "--replica": note.id}

@@ -11,6 +11,7 @@ from msgspec import Struct
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import InvalidArgument
 from clipper.managers.reconcile.plan import Slot
+from clipper.settings.server import MAX_OUTPUT_BYTES
 from clipper.settings.telemetry import LogFormat
 from clipper.settings.version import VersionSpec
 from clipper.types import Loader
@@ -28,6 +29,7 @@ class ContainerNote(Struct, frozen=True):
         ready: a supervisor has seen it ready.
         build: of the runtime that it got from us; empty if it was started before builds were noted.
         log_format: of what that runtime logs.
+        max_output_bytes: the bound of one output that it was started with.
     """
 
     model: str
@@ -39,6 +41,7 @@ class ContainerNote(Struct, frozen=True):
     ready: bool = False
     build: str = ""
     log_format: LogFormat = "text"
+    max_output_bytes: int = MAX_OUTPUT_BYTES
 
     @property
     def id(self) -> str:

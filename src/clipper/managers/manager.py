@@ -13,6 +13,7 @@ from clipper.managers.reconcile.plan import Phase, Slot
 from clipper.managers.replica import ADOPTION_TIMEOUT_S, Death, Replica
 from clipper.managers.starts import PER_CORE, Starts
 from clipper.managers.warm_up import SampleSource
+from clipper.settings.server import MAX_OUTPUT_BYTES
 from clipper.settings.telemetry import LogFormat
 from clipper.settings.version import ManagerName, VersionSpec
 from clipper.types import ModelId
@@ -66,6 +67,7 @@ class Manager:
         build: str = "",
         log_format: LogFormat = "text",
         *,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
         has_workers_elsewhere: bool = False,
         elsewhere: Collection[ManagerName] = (),
         cores: int = 2,
@@ -80,6 +82,7 @@ class Manager:
             on_change: called after a replica has come up or died.
             build: of the runtime that containers get from us.
             log_format: of what that runtime logs.
+            max_output_bytes: the bound of one output of a model.
             has_workers_elsewhere: query workers run on the nodes of a cluster, and not on this machine.
             elsewhere: the managers whose containers run on other machines.
             cores: of this machine, which containers share that start at once.
@@ -89,6 +92,7 @@ class Manager:
         self._starts = Starts(PER_CORE * cores)
         self._build = build
         self._log_format: LogFormat = log_format
+        self._max_output_bytes = max_output_bytes
         self._launchers = launchers
         self._logs_folder = logs_folder
         self._next_number = next_number
@@ -125,7 +129,8 @@ class Manager:
     def is_outdated(self, note: ContainerNote) -> bool:
         """Whether a container runs another Clipper's code or other settings than those that are started now."""
         is_ours = note.spec.loader in RUNTIME_LOADERS
-        return is_ours and (note.build, note.log_format) != (self._build, self._log_format)
+        own = self._build, self._log_format, self._max_output_bytes
+        return is_ours and (note.build, note.log_format, note.max_output_bytes) != own
 
     def has_to_move(self, replica: Replica) -> bool:
         """Whether it is on a node that is being emptied."""
@@ -312,6 +317,7 @@ class Manager:
             *(slot.model, slot.version, slot.index, number, address, spec),
             build=self._build,
             log_format=self._log_format,
+            max_output_bytes=self._max_output_bytes,
         )
         starts = None if spec.manager in self._elsewhere else self._starts
         return Replica(note, launcher, self.log_path(slot), starts=starts)

@@ -53,12 +53,21 @@ def read_texts(outputs: Sequence[bytes], failures: Mapping[int, str]) -> Mapping
     return found
 
 
-def _check_characters(text: bytes) -> None:
-    if not text.isascii():
-        text.decode()
+def check_numbers(text: bytes) -> None:
+    """Check that the numbers of a JSON text, or of several on lines of their own, are not beyond those of float64.
+
+    Raises:
+        DecodeError: one is.
+    """
     if _may_be_infinite(text):
         for line in text.split(b"\n"):
             _read(line)
+
+
+def _check_characters(text: bytes) -> None:
+    if not text.isascii():
+        text.decode()
+    check_numbers(text)
 
 
 def _may_be_infinite(text: bytes) -> bool:

@@ -5,8 +5,8 @@ and very large numbers in another notation: ``1e-7`` for ``1e-07``. Equal output
 container wrote them or this module, so the notation of such numbers is changed to that of ``repr``.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -37,7 +37,12 @@ _MOST_ELEMENT_BYTES = {
     DType.UINT8: 4,
     DType.BOOL: 6,
 }
+# So many elements become text in half a millisecond.
+PIECE_ELEMENTS = 2048
 _encode = msgspec.json.encode
+_decode = msgspec.json.decode
+
+_Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 
 def most_text_bytes(form: OutputForm) -> int:
@@ -50,13 +55,51 @@ def most_text_bytes(form: OutputForm) -> int:
 
 def json_text(form: OutputForm, data: bytes) -> bytes:
     """Return the JSON text of an output: nested lists of its shape. All elements are finite."""
-    array = np.frombuffer(data, NUMPY[form.dtype])
-    if form.written_as is DType.FLOAT32:
-        return _float32_text(array, form.shape)
-    values = array.astype(NUMPY[form.written_as], copy=False)
-    if form.written_as is DType.FLOAT64:
-        return _float64_text(values.reshape(form.shape))
-    return _encode(values.reshape(form.shape).tolist())
+    return _text(_array(form, data), form.written_as)
+
+
+def json_pieces(form: OutputForm, data: bytes) -> Iterator[bytes]:
+    """Return the text of ``json_text`` in pieces of up to ``PIECE_ELEMENTS`` elements, each made when asked for."""
+    return _pieces(_array(form, data), form.written_as)
+
+
+def json_values(form: OutputForm, data: bytes, most: int) -> Iterator[list[Any]]:
+    """Return the elements as a reader of the text has them, ``most`` at a time, without the lists that they are in."""
+    array = _array(form, data).ravel()
+    for start in range(0, array.size, most):
+        part = array[start : start + most]
+        if form.written_as is DType.FLOAT32:
+            yield _decode(_text(part, form.written_as))
+        else:
+            yield part.astype(NUMPY[form.written_as], copy=False).tolist()
+
+
+def _array(form: OutputForm, data: bytes) -> _Array:
+    return np.frombuffer(data, NUMPY[form.dtype]).reshape(form.shape)
+
+
+def _pieces(array: _Array, written_as: DType) -> Iterator[bytes]:
+    if array.size <= PIECE_ELEMENTS:
+        yield _text(array, written_as)
+        return
+    each = array.size // len(array)
+    step = max(1, PIECE_ELEMENTS // each)
+    opening = b"["
+    for start in range(0, len(array), step):
+        if each <= PIECE_ELEMENTS:
+            yield opening + _text(array[start : start + step], written_as)[1:-1]
+        else:
+            yield opening
+            yield from _pieces(array[start], written_as)
+        opening = b","
+    yield b"]"
+
+
+def _text(array: _Array, written_as: DType) -> bytes:
+    if written_as is DType.FLOAT32:
+        return _float32_text(array.ravel(), array.shape)
+    values = array.astype(NUMPY[written_as], copy=False)
+    return _float64_text(values) if written_as is DType.FLOAT64 else _encode(values.tolist())
 
 
 def _float64_text(values: "np.ndarray[Any, np.dtype[np.float64]]") -> bytes:

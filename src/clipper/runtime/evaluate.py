@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from clipper.containers.protocol.frames import MAX_BODY_BYTES
+from clipper.containers.protocol.messages import BATCH_TOO_LARGE, too_large
 from clipper.errors import ModelFailed
 from clipper.runtime.model import Inputs
 from clipper.runtime.outputs import Encoded, encode_outputs
@@ -32,7 +33,7 @@ NOT_ISOLATED = (
 )
 # Enough to recognise an error. The whole traceback is in the container's log.
 MAX_MESSAGE_CHARACTERS = 1000
-# Outputs with their failures must fit into a frame. A batch with more than this is a mistake.
+# Outputs with their failures must fit into a frame.
 MAX_OUTPUTS_BYTES = MAX_BODY_BYTES // 2
 
 
@@ -128,7 +129,28 @@ def checked_lines(encoded: Encoded) -> bytes:
 
 def _check_size(size: int) -> None:
     if size > MAX_OUTPUTS_BYTES:
-        raise ModelFailed(f"outputs are {size} bytes: expected at most {MAX_OUTPUTS_BYTES} a batch")
+        raise ModelFailed(f"{BATCH_TOO_LARGE}outputs are {size} bytes: expected at most {MAX_OUTPUTS_BYTES} a batch")
+
+
+def bounded(encoded: Encoded, rows: int, max_output_bytes: int) -> Encoded:
+    """Return the outputs without those over the bound, whose rows fail: they never leave the container.
+
+    An output's size is that of its elements if it is an array, else that of its text.
+    """
+    if encoded.array is not None:
+        size = encoded.array.nbytes // rows
+        if size <= max_output_bytes:
+            return encoded
+        failures = {**dict.fromkeys(range(rows), too_large(size, max_output_bytes)), **encoded.failures}
+        return Encoded(b"\n" * (rows - 1), failures)
+    if len(encoded.text) <= max_output_bytes:
+        return encoded
+    lines, failures = encoded.text.split(b"\n"), dict(encoded.failures)
+    for row, line in enumerate(lines):
+        size = encoded.array_bytes.get(row, len(line))
+        if size > max_output_bytes:
+            failures[row], lines[row] = too_large(size, max_output_bytes), b""
+    return Encoded(b"\n".join(lines), failures)
 
 
 class _Parts:
@@ -158,10 +180,14 @@ class _Parts:
                 whole[rows] = encoded.array
             return Encoded(b"", self._failures, whole)
         lines = [b""] * self._rows
+        array_bytes: dict[int, int] = {}
         for rows, encoded in self._parts:
             for row, line in zip(rows, encoded.lines().split(b"\n")):
                 lines[row] = line
-        return Encoded(b"\n".join(lines), self._failures)
+            if encoded.array is not None:
+                array_bytes |= dict.fromkeys(rows, encoded.array.nbytes // len(rows))
+            array_bytes |= {rows[index]: size for index, size in encoded.array_bytes.items()}
+        return Encoded(b"\n".join(lines), self._failures, array_bytes=array_bytes)
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from clipper.containers.protocol.messages import Buffer, Predict, Welcome
 from clipper.containers.protocol.typed import encode_typed_results
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.runtime.connection import Connection
-from clipper.runtime.evaluate import checked_lines, evaluate
+from clipper.runtime.evaluate import MAX_OUTPUTS_BYTES, bounded, checked_lines, evaluate
 from clipper.runtime.health import BusyClock, Watcher, answer_watching
 from clipper.runtime.inputs import input_reader
 from clipper.runtime.model import LoadedModel
@@ -43,15 +43,24 @@ class Server:
     Args:
         listener: non-blocking.
         token: what callers must send; with an empty one they need none.
+        max_output_bytes: the bound of one output; larger ones fail their rows.
     """
 
-    def __init__(self, model: LoadedModel, welcome: Welcome, listener: socket.socket, token: str = "") -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        welcome: Welcome,
+        listener: socket.socket,
+        token: str = "",
+        max_output_bytes: int = MAX_OUTPUTS_BYTES,
+    ) -> None:
         self._predict_batch = model.predict_batch
         self._read_inputs = input_reader(model.input_type)
         self._welcome = welcome
         # From its first answer, which is to warm up, before workers are told.
         self._has_to_learn = welcome.output_type is None
         self._token = token.encode()
+        self._max_output_bytes = max_output_bytes
         self._listener = listener
         self._clock = BusyClock()
         self._watcher = Watcher(self._clock)
@@ -186,6 +195,7 @@ class Server:
         try:
             predict_batch = tracing(self._predict_batch, batch.trace) if batch.trace else self._predict_batch
             encoded = evaluate(predict_batch, lambda: self._read_inputs(batch))
+            encoded = bounded(encoded, batch.rows, self._max_output_bytes)
             text = b"" if version >= 2 and encoded.array is not None else checked_lines(encoded)
         except (ClipperError, MemoryError) as error:
             self._clock.stop(started_ns)

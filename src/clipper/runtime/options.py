@@ -6,6 +6,7 @@ from typing import get_args
 
 from clipper.errors import InvalidArgument
 from clipper.runtime.endpoint import Endpoint
+from clipper.runtime.evaluate import MAX_OUTPUTS_BYTES
 from clipper.types import Framework
 
 
@@ -24,6 +25,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--output", metavar="labels|probabilities|NAME[,NAME...]", help="what the model answers")
     parser.add_argument(
         "--memory-bytes", type=int, metavar="N", help="the memory that it may use; allocating twice as much fails"
+    )
+    parser.add_argument(
+        "--max-output-bytes", type=int, default=MAX_OUTPUTS_BYTES, metavar="N", help="the bound of one output"
     )
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of what the runtime logs")
     parser.add_argument("--replica", metavar="ID", help="what the lines of a log in json say that it is")

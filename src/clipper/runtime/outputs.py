@@ -31,11 +31,14 @@ class Encoded(NamedTuple):
         text: one JSON text for each output, joined by line feeds; empty for rows in ``failures``.
         failures: row to message.
         array: the outputs, if all are arrays of one shape, in a type of the protocol; then there is no ``text``.
+        array_bytes: row to size, of the outputs that are arrays nevertheless. Whether an output is too large must not
+            depend on what it is in a batch with.
     """
 
     text: bytes
     failures: Mapping[int, str] = _NO_FAILURES
     array: Array | None = None
+    array_bytes: Mapping[int, int] = {}
 
     @property
     def form(self) -> OutputForm | None:
@@ -76,7 +79,10 @@ def encode_outputs(outputs: object, rows: int) -> Encoded:
     if len(values) != rows:
         raise ModelFailed(f"predict_batch returned {len(values)} outputs for {rows} inputs: expected one for each")
     text = _matrix(values) if dimensions == 2 and kind in _NUMERIC_KINDS else _uniform(values)
-    return Encoded(text) if text is not None else _one_by_one(values)
+    if text is not None:
+        return Encoded(text)
+    arrays = {row: _array_bytes(value) for row, value in enumerate(values) if isinstance(value, np.ndarray)}
+    return _one_by_one(values)._replace(array_bytes=arrays)
 
 
 def learn_type(encoded: Encoded) -> InputType | None:
@@ -110,6 +116,12 @@ _NUMERIC_KINDS = "biuf"
 _DTYPES = {"f2": DType.FLOAT32, "f4": DType.FLOAT32, "f8": DType.FLOAT64, "u1": DType.UINT8, "b1": DType.BOOL}
 _DTYPES |= dict.fromkeys(("i1", "i2", "i4", "u2"), DType.INT32) | dict.fromkeys(("i8", "u4", "u8"), DType.INT64)
 _MAX_INT64 = 2**63 - 1
+
+
+def _array_bytes(array: Array) -> int:
+    """Return what an array takes in its type of the protocol."""
+    dtype = _DTYPES.get(array.dtype.str[1:])
+    return array.nbytes if dtype is None else array.size * dtype.size_bytes
 
 
 def _as_array(outputs: object) -> Array | None:

@@ -55,7 +55,7 @@ def _serve(arguments: argparse.Namespace, model: LoadedModel, token: str) -> int
             log.critical("cannot listen on %(address)s: %(error)s", {"address": arguments.listen, "error": error})
             return EXIT_NOT_LISTENING
         log.info("listening on %(address)s", {"address": described(listener)})
-        Server(model, welcome, listener, token).run()
+        Server(model, welcome, listener, token, arguments.max_output_bytes).run()
     log.info("stopped")
     return 0
 

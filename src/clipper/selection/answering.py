@@ -10,8 +10,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from clipper.control.statistics import LATENCY_BOUNDS_S
-from clipper.errors import PolicyFailed
-from clipper.outputs.output import Output
+from clipper.errors import OutputTooLarge, PolicyFailed
+from clipper.outputs.output import MAX_READ_BYTES, Output
 from clipper.selection.contexts import Contexts
 from clipper.selection.counts import ApplicationCounts
 from clipper.selection.deadlines import TIMER_EARLY_S
@@ -29,6 +29,10 @@ from clipper.telemetry.watch import Watch
 # settled, it does not wait for one below the second.
 HARDLY_IN_TIME = 0.1
 USUALLY_IN_TIME = 0.5
+TOO_LARGE_TO_COMBINE = (
+    f"an output may have over {MAX_READ_BYTES} bytes as JSON, which the application's policy cannot combine or find a "
+    "confidence in: have models return less, or use a policy that answers with the output of one model"
+)
 # Sources that are remembered: of a dozen models, most subsets that can answer in time.
 MAX_SOURCES = 1024
 
@@ -121,7 +125,7 @@ class Answering:
         only its confidence may still grow, that means more often than not; with ``wait`` set to ``decided``, none is.
         """
         choice, terms = query.choice, self.terms
-        if choice is None or query.first_output is None or terms.wait == "all":
+        if choice is None or query.first_output is None or terms.wait == "all" or not query.is_readable:
             return
         outputs, lost = query.outputs, query.lost or ()
         threshold: float | None = terms.threshold
@@ -225,7 +229,7 @@ class Answering:
         query.reason = reason
         counts.explanations[reason] = explanation
         if choice is not None:
-            counts.missing.update(model for model in choice.models if model not in query.outputs)
+            counts.missing.update(model for model in choice.models if model not in query.answered)
         if terms.default is not None:
             counts.defaults[reason] += 1
             asker.on_default(query.id, terms.default, reason, explanation)
@@ -234,6 +238,10 @@ class Answering:
             asker.on_no_prediction(query.id, reason, explanation)
 
     def _answer_combined(self, query: Query, choice: Choice, row: bytes | None, asker: Asker) -> None:
+        if not query.is_readable:
+            query.failure = OutputTooLarge.code, TOO_LARGE_TO_COMBINE
+            self.answer_without(query, asker)
+            return
         terms, outputs = self.terms, query.outputs
         if len(outputs) < len(choice.models):
             self.counts.missing.update(model for model in choice.models if model not in outputs)
@@ -307,7 +315,7 @@ class Answering:
             return selector.may_need_input
         models = self.terms.models
         outputs = len(query.more_outputs or ()) + (query.first_output is not None)
-        return outputs < len(models) and any(model not in query.outputs for model in models)
+        return outputs < len(models) and any(model not in query.answered for model in models)
 
 
 def _behind(query: Query, text: bytes, texts: dict[str, bytes]) -> Output:

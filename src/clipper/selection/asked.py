@@ -2,7 +2,7 @@
 
 import asyncio
 
-from clipper.outputs.output import Output
+from clipper.outputs.output import Output, is_readable
 
 
 class Asked:
@@ -21,7 +21,8 @@ class Asked:
         self.all_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_output(self, model: str, output: Output) -> None:
-        self.outputs[model] = bytes(output)
+        if is_readable(output):  # else it counts as missing
+            self.outputs[model] = bytes(output)
         self.arrived()
 
     def on_failure(self, model: str, code: str, message: str) -> None:

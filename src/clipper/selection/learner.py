@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from clipper.control.feedback import Feedback
 from clipper.errors import InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
+from clipper.outputs.output import MAX_READ_BYTES
 from clipper.selection.application import Application
 from clipper.selection.asked import Asked, AskedByName
 from clipper.selection.feedback.picking import weights_of
@@ -253,7 +254,8 @@ class Learner:
             max_queries = surroundings.joins.max_queries
             return "evicted", (
                 f"the query was evicted, since many came after it: this worker keeps {max_queries} for feedback "
-                "(--feedback-queries), or fewer if their outputs are large"
+                "(--feedback-queries), or fewer if their outputs are large; or its output is too large for feedback, "
+                f"which needs at most {MAX_READ_BYTES} bytes of JSON"
             )
         return "unknown", "it has not been answered, or was shed unread as overloaded, or its client disconnected first"
 

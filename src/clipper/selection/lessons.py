@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from clipper.control.feedback import Feedback
-from clipper.errors import NotFound, PolicyFailed
+from clipper.errors import NotFound, OutputTooLarge, PolicyFailed
+from clipper.outputs.output import MAX_READ_BYTES, is_readable
 from clipper.selection.application import Application
 from clipper.selection.feedback.outcomes import mixed
 from clipper.selection.feedback.picking import Picked, how_picked, least_loss_increase, weights_of
@@ -17,6 +18,7 @@ from clipper.selection.learning.weighing import has_begun, weighed
 from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, Totals
 from clipper.selection.query import Query
 
+_TOO_LARGE = "feedback is scored against outputs that are smaller"
 # The reason of a loss that the models' output caused.
 _WRONG = "wrong"
 
@@ -73,6 +75,7 @@ def join(
     Raises:
         NotFound: nothing was selected, and there is no model to select.
         PolicyFailed: the user's own policy failed to select.
+        OutputTooLarge: a model's output is too large to be scored.
     """
     terms = application.terms
     if query is not None and query.choice is not None:
@@ -82,13 +85,15 @@ def join(
     else:
         raise NotFound(f"application {application.name} has no linked model to learn about")
     if query is not None:
+        if not (query.is_readable and all(map(is_readable, (query.shadow_outputs or {}).values()))):
+            raise OutputTooLarge(f"an output of the query may have over {MAX_READ_BYTES} bytes as JSON: {_TOO_LARGE}")
         outputs = query.outputs | {name: bytes(output) for name, output in (query.shadow_outputs or {}).items()}
     else:
         outputs = {}
         for model in terms.models + terms.newcomers + terms.shadows:
             target = terms.targets.get(model)
             output = None if target is None or feedback.row is None else target.peek(feedback.row)
-            if output is not None:
+            if output is not None and is_readable(output):
                 outputs[model] = bytes(output)
     return Joined(feedback, query, context, totals, choice, outputs)
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from clipper.outputs.output import Output
+from clipper.outputs.output import Output, is_readable, text_start
 from clipper.selection.confidence import Said
 from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.policies.policy import Choice, QueryView
@@ -125,9 +125,28 @@ class Query(msgspec.Struct, gc=False, eq=False):
         return None if self.said is None else self.said.confidence
 
     @property
+    def answered(self) -> list[str]:
+        """The models whose outputs have come, in the order in which they came."""
+        return [] if self.first_model is None else [self.first_model, *(self.more_outputs or ())]
+
+    @property
     def in_time(self) -> int:
         """Number of outputs that came by the deadline."""
-        return len(self.outputs) - self.late
+        return len(self.answered) - self.late
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether a policy may combine its outputs, and feedback be scored against them: none is too large."""
+        if self.first_output is None:
+            return True
+        return is_readable(self.first_output) and all(map(is_readable, (self.more_outputs or {}).values()))
+
+    def output_starts(self, most: int) -> dict[str, bytes]:
+        """Return how the texts of the outputs so far begin, by model: at most so many bytes of each."""
+        if self.first_model is None or self.first_output is None:
+            return {}
+        outputs = {self.first_model: self.first_output, **(self.more_outputs or {})}
+        return {model: text_start(output, most) for model, output in outputs.items()}
 
     @property
     def outputs(self) -> dict[str, bytes]:
@@ -152,7 +171,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
         """
         if self.choice is None or (self.missing > 0 and (self.is_settled or now_s < self.deadline_s)):
             return ()
-        in_time = list(self.outputs)[: self.in_time]
+        in_time = self.answered[: self.in_time]
         return tuple(model for model in self.choice.models if model not in in_time)
 
     def on_output(self, model: str, output: Output) -> None:

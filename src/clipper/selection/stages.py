@@ -123,6 +123,8 @@ class Stages:
 
     def _next(self, query: Query, choice: Choice, now_s: float) -> Choice:
         answering = self._answering
+        if not query.is_readable:
+            return choice
         totals = answering.totals(query.context) or answering.contexts.prior()
         outlook = self._outlook(query, choice, now_s)
         try:

@@ -22,6 +22,12 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 # A smaller bound would refuse ordinary requests; a larger body costs a worker tenths of a second to read.
 LEAST_MAX_BODY_BYTES = 64 * 1024
 MOST_MAX_BODY_BYTES = 64 * 1024 * 1024
+# By default an output may have what 2,900 x 2,900 float32 take. As JSON, in which float32 are up to 6.25 times as long,
+# it then still fits into the memory that a worker has for requests and answers.
+MAX_OUTPUT_BYTES = 32 * 1024 * 1024
+# A smaller bound would refuse ordinary outputs; a batch of larger ones does not fit into a frame of the protocol.
+LEAST_MAX_OUTPUT_BYTES = 64 * 1024
+MOST_MAX_OUTPUT_BYTES = 512 * 1024 * 1024
 # Contexts that the store keeps for an application by default: some 140 MB with five models.
 MAX_CONTEXTS = 100_000
 # Queries that a worker keeps for feedback by default: 400 a second for the default 600 s, some 100 MB.
@@ -125,6 +131,18 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
             read=read_size,
         ),
     ] = MAX_BODY_BYTES
+    max_output_bytes: Annotated[
+        int,
+        Setting(
+            "Bound of one output of a model, e.g. 128m: of the elements of an array, or of any other output's JSON.",
+            least=LEAST_MAX_OUTPUT_BYTES,
+            most=MOST_MAX_OUTPUT_BYTES,
+            option="max-output-size",
+            metavar="SIZE",
+            default="32m",
+            read=read_size,
+        ),
+    ] = MAX_OUTPUT_BYTES
     store: Annotated[
         str | None,
         Setting(

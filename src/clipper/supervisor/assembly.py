@@ -96,6 +96,7 @@ def make_parts(ground: Ground) -> Parts:
         on_change=wake,
         build=build_id(RUNTIME_PARTS),
         log_format=config.log_format,
+        max_output_bytes=config.max_output_bytes,
         has_workers_elsewhere=bool(per_node),
         elsewhere=ELSEWHERE,
         cores=len(machine_cores()),

@@ -108,10 +108,12 @@ class Worker:
         self._started_s = monotonic()
         random = Random()
         self._watch = open_watch(config, random)
-        self._predictor = Predictor(config.cache_bytes, random.getrandbits(64), self._watch, config.node)
+        seed = random.getrandbits(64)
+        self._predictor = Predictor(config.cache_bytes, seed, self._watch, config.node, config.max_output_bytes)
         origins = Origins(config.allowed_origins) if config.allowed_origins else None
         self._port = Port(max_connections, self._predictor.end_turn, origins, self._watch)
         self.turn = self._port.turn
+        self._predictor.do_by(self._port.work.do)
         self._server = QueryServer(self._port)
         # This imports the library of HTTP/2, which must be in memory before gc.freeze().
         self._rpc = open_rpc_server(self._port) if config.grpc_port else None

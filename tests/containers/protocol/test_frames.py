@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.containers.protocol.frames import HEADER, HEADER_BYTES, MAX_BODY_BYTES, Kind, Splitter, header
+from clipper.containers.protocol.frames import (
+    DROPPED,
+    HEADER,
+    HEADER_BYTES,
+    MAX_BODY_BYTES,
+    Kind,
+    Splitter,
+    header,
+)
 from clipper.errors import ProtocolViolation
 
 bodies = st.binary(max_size=200)
@@ -123,3 +131,17 @@ def test_bodies_that_were_taken_stay_while_the_next_come_in_pieces() -> None:
     for start in range(0, len(data), 300):
         taken += splitter.feed(data[start : start + 300])
     assert [bytes(body) for _, _, body in taken] == bodies
+
+
+@pytest.mark.parametrize("piece", [1, 3, 16, 17, 50, 1000])
+def test_what_is_too_large_to_keep_is_dropped_as_it_comes(piece: int) -> None:
+    stream = joined([(Kind.PONG, 1, b"12345678"), (Kind.RESULTS, 2, bytes(100)), (Kind.PONG, 3, b"87654321")])
+    splitter = Splitter()
+    splitter.most_kept_bytes = 50
+    found = [each for at in range(0, len(stream), piece) for each in splitter.feed(stream[at : at + piece])]
+    assert [(kind, number, bytes(body)) for kind, number, body in found] == [
+        (Kind.PONG, 1, b"12345678"),
+        (Kind.RESULTS, 2, b""),
+        (Kind.PONG, 3, b"87654321"),
+    ]
+    assert found[1][2] is DROPPED

@@ -18,6 +18,7 @@ from clipper.frontend.rpc.contents import FIELD_OF
 from clipper.frontend.rpc.requests import REQUEST
 from clipper.frontend.rpc.service import METHODS, Services
 from clipper.frontend.rpc.statuses import STATUSES, Refused
+from clipper.frontend.rpc.stream import Rest
 from clipper.frontend.rpc.wire import decode, encode
 from clipper.types import InputType
 
@@ -53,9 +54,9 @@ class Ended:
         self.reply: bytes | None = None
         self.refused: Refused | None = None
 
-    def on_answer(self, message: bytes) -> None:
+    def on_answer(self, message: bytes, rest: Rest = ()) -> None:
         assert self.reply is None and self.refused is None
-        self.reply = message
+        self.reply = b"".join((message, *rest))
 
     def on_refusal(self, refused: Refused) -> None:
         assert self.reply is None and self.refused is None

@@ -42,7 +42,7 @@ def form(is_raw: bool) -> AnswerForm:
 def test_arrays_of_several_rows(is_raw: bool) -> None:
     exchange = Exchange(Nobody())  # type: ignore[arg-type]
     codec = MessageCodec("app")
-    message = InferResponse.FromString(done(codec.encode(exchange, "1", answers(NUMBERS), form(is_raw))))
+    message = InferResponse.FromString(b"".join(done(codec.encode(exchange, "1", answers(NUMBERS), form(is_raw)))))
     (output,) = message.outputs
     assert (output.datatype, list(output.shape)) == ("FP32", [2, 2])
     if is_raw:
@@ -59,7 +59,7 @@ def test_the_usual_array_is_the_message_that_any_is() -> None:
         for answer in [each._replace(source=source) for each in answers(array)]:
             usual = codec.usual(exchange, None, answer, form(True))
             assert usual is not None
-            whole = done(codec.encode(exchange, None, [answer], form(True)))
+            whole = b"".join(done(codec.encode(exchange, None, [answer], form(True))))
             assert InferResponse.FromString(usual) == InferResponse.FromString(whole)
             assert codec.usual(exchange, None, answer, form(False)) is None
 

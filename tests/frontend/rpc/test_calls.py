@@ -12,6 +12,7 @@ from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port
 from clipper.frontend.rpc.calls import Call
 from clipper.frontend.rpc.statuses import Refused
+from clipper.frontend.rpc.stream import Rest
 from clipper.turn_budget import TurnBudget
 
 
@@ -29,8 +30,8 @@ class Caller:
     def __init__(self) -> None:
         self.ends: list[object] = []
 
-    def on_answer(self, message: bytes) -> None:
-        self.ends.append(message)
+    def on_answer(self, message: bytes, rest: Rest = ()) -> None:
+        self.ends.append(b"".join((message, *rest)))
 
     def on_refusal(self, refused: Refused) -> None:
         self.ends.append(refused.code)

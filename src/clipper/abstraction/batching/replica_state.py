@@ -23,6 +23,7 @@ class ReplicaState:
     """The state of one replica.
 
     Attributes:
+        max_batch: the largest batch that it takes, in rows; smaller if their outputs are large.
         controller: sets the batch limit, for the policies that have one; else None.
         is_far: it is on another node than the worker.
         last_done_s: when the last batch came back.
@@ -54,14 +55,14 @@ class ReplicaState:
     def limit(self) -> int:
         """The largest batch to send now, in rows."""
         if self.controller is not None:
-            return self.controller.limit
+            return min(self.controller.limit, self.max_batch)
         most = self.times.largest * MAX_GROWTH or 1
         return most if most < self.max_batch else self.max_batch
 
     def batch_limit(self, slo_s: float) -> int:
         """Return the largest batch that takes half of the SLO: a query waits for one batch and is in the next."""
         if self.controller is not None:
-            return self.controller.limit
+            return self.limit
         if not self.times.is_known:
             return 1
         return max(1, int(min(self.times.rows_within(slo_s / 2), self.limit)))

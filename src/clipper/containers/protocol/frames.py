@@ -31,6 +31,8 @@ HEADER_BYTES = 16
 _COPIED_BYTES = 4096
 
 Frame = tuple[int, int, bytes | memoryview]  # kind, id, body
+# The body of a frame that was too large to keep.
+DROPPED = memoryview(b"")
 
 
 class Kind(enum.IntEnum):
@@ -61,19 +63,27 @@ class Splitter:
 
     Attributes:
         max_body_bytes: the largest accepted body; may change between frames, e.g. once the peer is authenticated.
+        most_kept_bytes: the largest body that is kept; a larger one is dropped as it comes, and its frame has
+            ``DROPPED`` in its place.
         rest: what ``take`` has to look at, after bytes that were taken already; empty once all is taken.
     """
 
-    __slots__ = ("_start", "max_body_bytes", "rest")
+    __slots__ = ("_start", "_to_drop_bytes", "max_body_bytes", "most_kept_bytes", "rest")
 
     def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self.max_body_bytes = max_body_bytes
+        self.most_kept_bytes = MAX_BODY_BYTES
+        self._to_drop_bytes = 0
         # The bytes before _start belong to frames that were taken already.
         self.rest: bytes | bytearray = b""
         self._start = 0
 
     def feed(self, data: bytes) -> "Splitter":
         """Add bytes from the stream; return self, to iterate over."""
+        if self._to_drop_bytes:
+            dropped = min(self._to_drop_bytes, len(data))
+            self._to_drop_bytes -= dropped
+            data = data[dropped:]
         if self._start == len(self.rest):
             self.rest, self._start = data, 0
             return self
@@ -107,6 +117,10 @@ class Splitter:
         if size > self.max_body_bytes:
             raise ProtocolViolation(f"frame has a body of {size} bytes: expected at most {self.max_body_bytes}")
         end = body + size
+        if size > self.most_kept_bytes:
+            self._start = min(end, len(data))
+            self._to_drop_bytes = end - self._start
+            return kind, frame_id, DROPPED
         if len(data) < end:
             return None
         self._start = end

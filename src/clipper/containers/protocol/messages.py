@@ -33,6 +33,11 @@ LARGE_ROW_BYTES = 1024
 MAX_ERROR_BYTES = 4096
 # The token's length is a u16 in HELLO. A caller may send no more than this before its HELLO is complete.
 MAX_HELLO_BYTES = _HELLO.size + 0xFFFF
+# How the message of a failure begins if the output was over the bound that the container was started with, and how that
+# of an ERROR does if all outputs of a batch are too large for a frame together.
+OUTPUT_TOO_LARGE, BATCH_TOO_LARGE = "output_too_large: ", "batch_too_large: "
+# Outputs of larger bodies stay in the body until they are read.
+LARGE_RESULTS_BYTES = 256 * 1024
 # The contexts of a batch and of 128 queries, each with the longest tracestate that is passed on, are 73 KB.
 MAX_TRACE_BYTES = 128 * 1024
 
@@ -96,11 +101,13 @@ class Results(NamedTuple):
         outputs: JSON text for each row; empty for a row with a failure.
         evaluation_us: how long the model took, in microseconds.
         failures: row to error message.
+        is_large: whether the outputs are parts of a body over ``LARGE_RESULTS_BYTES``.
     """
 
-    outputs: Sequence[bytes]
+    outputs: Sequence[Buffer]
     evaluation_us: int
     failures: Mapping[int, str]
+    is_large: bool = False
 
     @property
     def rows(self) -> int:
@@ -273,6 +280,14 @@ def _split_lengths(view: memoryview, rows: int) -> tuple[tuple[int, ...], memory
     return lengths, payload
 
 
+def too_large(size_bytes: int, max_output_bytes: int) -> str:
+    """Return the failure of a row whose output is over the bound."""
+    return (
+        f"{OUTPUT_TOO_LARGE}output has {size_bytes} bytes: expected at most {max_output_bytes}; have the model return "
+        "less, or start the server with a larger --max-output-size"
+    )
+
+
 def encode_results(
     batch_id: int, rows: int, outputs: bytes, evaluation_us: int = 0, failures: Mapping[int, str] | None = None
 ) -> bytes:
@@ -312,15 +327,28 @@ def decode_results(body: Buffer) -> Results:
     if not 1 <= rows <= MAX_ROWS or failed > rows:
         raise ProtocolViolation(f"RESULTS has {failed} failures in {rows} rows: expected 1 to {MAX_ROWS} rows")
     failures, start = read_failures(body, _RESULTS.size, rows, failed) if failed else ({}, _RESULTS.size)
+    is_large = len(body) > LARGE_RESULTS_BYTES
     # Split off at most one part more than expected, so that a body of line feeds does not become a billion objects.
-    outputs = bytes(body[start:]).split(b"\n", rows)
+    outputs = _lines(memoryview(body)[start:], rows) if is_large else bytes(body[start:]).split(b"\n", rows)
     if len(outputs) != rows:
         raise ProtocolViolation(
             f"RESULTS has {'too many' if len(outputs) > rows else len(outputs)} lines for {rows} rows"
         )
     if failures and any(outputs[row] for row in failures):
         raise ProtocolViolation("RESULTS has a row with both a failure and an output")
-    return Results(outputs, evaluation_us, failures)
+    return Results(outputs, evaluation_us, failures, is_large)
+
+
+def _lines(text: memoryview, most: int) -> list[Buffer]:
+    """Split a text at its first ``most`` line feeds, without copying more of it than a piece at a time."""
+    lines: list[Buffer] = []
+    start = 0
+    for piece in range(0, len(text), LARGE_RESULTS_BYTES):
+        found, at = bytes(text[piece : piece + LARGE_RESULTS_BYTES]), -1
+        while len(lines) < most and (at := found.find(b"\n", at + 1)) >= 0:
+            lines.append(text[start : piece + at])
+            start = piece + at + 1
+    return [*lines, text[start:]]
 
 
 def read_failures(body: Buffer, start: int, rows: int, failed: int) -> tuple[dict[int, str], int]:

@@ -1,7 +1,7 @@
 """The answer to an infer request: makes tensors of outputs, which are JSON texts or arrays."""
 
 import struct
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,7 +11,9 @@ from clipper.frontend.inference.requests import OUTPUT, AnswerForm
 from clipper.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.frontend.limits import DIRECT_BODY_BYTES
 from clipper.frontend.long_work import done
-from clipper.outputs.output import Output, TypedOutput
+from clipper.outputs.json_text import json_values
+from clipper.outputs.long_lists import Ragged, elements, shape_of
+from clipper.outputs.output import Output, TypedOutput, is_long, text_bytes
 from clipper.selection.source import NO_SOURCE, Source
 
 # Converting this many elements takes a tenth of a millisecond.
@@ -53,25 +55,49 @@ class Answer(NamedTuple):
 
 
 def answer_bytes(answer: Answer, form: AnswerForm) -> int:
-    """Return what an answer's output takes, as it is sent."""
+    """Return a bound of what an answer's output takes, as it is sent."""
     output = answer.output
     if isinstance(output, TypedOutput) and all(is_binary for name, is_binary in form.outputs if name == OUTPUT):
         return len(output.data)
-    return len(output)
+    return text_bytes(output)
+
+
+# Makes bytes of elements of a datatype.
+Convert = Callable[[str, list[Any]], bytes]
 
 
 class Column(NamedTuple):
     """One output tensor over all rows.
 
     Attributes:
-        values: its elements in row-major order.
-        data: its elements as binary, if they were asked for and are there; then there are no ``values``.
+        rows: its elements in row-major order: values, or what has them, which is a text of lists or an array.
     """
 
     datatype: str
     shape: tuple[int, ...]
-    values: list[Any]
-    data: bytes | None = None
+    rows: Sequence[list[Any] | Output]
+
+    def pieces(self, convert: Convert, *, is_binary: bool) -> Generator[None, None, list[bytes]]:
+        """Return its elements as ``convert`` makes them of values; as binary, arrays of one type are as they are."""
+        arrays = [row for row in self.rows if isinstance(row, TypedOutput)]
+        if is_binary and len(arrays) == len(self.rows):
+            return [array.data for array in arrays]
+        pieces: list[bytes] = []
+        for row in self.rows:
+            for values in _values(row):
+                pieces.append(convert(self.datatype, values))
+                yield
+        return pieces
+
+
+def _values(row: list[Any] | Output) -> Iterator[list[Any]]:
+    if isinstance(row, TypedOutput):
+        yield from json_values(row.form, row.data, PIECE)
+    elif isinstance(row, bytes):
+        yield from elements(row)
+    else:
+        for start in range(0, len(row), PIECE):
+            yield row[start : start + PIECE]
 
 
 def type_of(output: Output) -> OutputType:
@@ -81,13 +107,13 @@ def type_of(output: Output) -> OutputType:
 
 
 class Encoded(NamedTuple):
-    """The body of an answer. ``json_bytes`` is the JSON's length if binary tensors follow it; else None."""
+    """The body of an answer, in parts. ``json_bytes`` is the JSON's length if binary tensors follow it; else None."""
 
-    body: bytes
+    parts: list[bytes]
     json_bytes: int | None
 
 
-def column(outputs: Sequence[Output], *, is_binary: bool = False) -> Generator[None, None, Column]:
+def column(outputs: Sequence[Output]) -> Generator[None, None, Column]:
     """Make one tensor of all rows' outputs, in steps of a few milliseconds at most.
 
     Arrays of one type and shape keep both, and their bytes are those of a binary tensor. In texts whole numbers become
@@ -96,34 +122,63 @@ def column(outputs: Sequence[Output], *, is_binary: bool = False) -> Generator[N
     """
     arrays = [output for output in outputs if isinstance(output, TypedOutput)]
     forms = {(array.form.dtype, array.form.shape) for array in arrays}
-    datatype = None
     if len(arrays) == len(outputs) and len(forms) == 1:
         dtype, of_one = forms.pop()
-        datatype = datatype_of(dtype).name
-        if is_binary:
-            return Column(datatype, (len(arrays), *of_one), [], b"".join([array.data for array in arrays]))
-    values: list[Any] = []
+        return Column(datatype_of(dtype).name, (len(arrays), *of_one), arrays)
+    rows: list[list[Any] | Output] = []
     shape: tuple[int, ...] | None = None
     kinds: set[type] = set()
+    are_in_range = True
     for index, output in enumerate(outputs):
-        try:
-            flat, own = _flat(_decode(bytes(output)))
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            break
+        if is_long(output):
+            own, seen, fit = yield from _measure(bytes(output))
+            rows.append(bytes(output))
+        else:
+            try:
+                flat, own = _flat(_decode(bytes(output)))
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                break
+            seen, fit = set(map(type, flat)), _fit(flat)
+            rows.append(flat)
+            if index % 100 == 99 or len(flat) > PIECE:
+                yield
         if shape not in (None, own):
             break
         shape = own
-        kinds.update(map(type, flat))
-        values += flat
-        if index % 100 == 99 or len(flat) > PIECE:
-            yield
+        kinds |= seen
+        are_in_range = are_in_range and fit
     else:
         whole = (len(outputs), *(shape or ()))
-        if kinds <= {float, int} and all(type(value) is float or value in _INT64 for value in values):
-            return Column(datatype or ("FP64" if float in kinds else "INT64"), whole, values)
+        # One list of short rows' values is converted in fewer steps.
+        if not any(isinstance(row, bytes) for row in rows):
+            rows = [[value for row in rows if isinstance(row, list) for value in row]]
+        if kinds <= {float, int} and are_in_range:
+            return Column("FP64" if float in kinds else "INT64", whole, rows)
         if kinds in ({bool}, {str}):
-            return Column("BOOL" if kinds == {bool} else "BYTES", whole, values)
-    return Column("BYTES", (len(outputs),), [bytes(output).decode() for output in outputs])
+            return Column("BOOL" if kinds == {bool} else "BYTES", whole, rows)
+    return Column("BYTES", (len(outputs),), [[bytes(output).decode()] for output in outputs])
+
+
+def _fit(values: list[Any]) -> bool:
+    """Whether all whole numbers among these values fit into INT64."""
+    return all(type(value) is not int or value in _INT64 for value in values)
+
+
+def _measure(text: bytes) -> Generator[None, None, tuple[tuple[int, ...], set[type], bool]]:
+    """Return the shape of a long text's lists, the types of their elements, and whether these fit as ``_fit`` says.
+
+    If it has no such shape, its only element is a list.
+    """
+    marks, kinds, count, fit = bytearray(), set[type](), 0, True
+    try:
+        for values in elements(text, marks):
+            kinds.update(map(type, values))
+            count += len(values)
+            fit = fit and _fit(values)
+            yield
+        return shape_of(bytes(marks), count), kinds, fit
+    except Ragged:
+        return (), {list}, True
 
 
 def _flat(value: Any) -> tuple[list[Any], tuple[int, ...]]:
@@ -183,7 +238,7 @@ def encode_usual(opening: bytes, answer: Answer, form: AnswerForm) -> Encoded | 
                 *(b"".join([b",%d" % length for length in array.form.shape]), len(array.data)),
             )
         )
-        return Encoded(text + array.data, len(text))
+        return Encoded([text, array.data], len(text))
     value = usual_number(answer, form)
     if value is None:
         return None
@@ -195,7 +250,7 @@ def encode_usual(opening: bytes, answer: Answer, form: AnswerForm) -> Encoded | 
         b'"datatype":"%b","shape":[1],%b}]}'
         % (opening, answer.query_id, answer.confidence, answer.source.parameters_json, datatype, data)
     )
-    return Encoded(text + pack(value), len(text)) if is_binary else Encoded(text, None)
+    return Encoded([text, pack(value)], len(text)) if is_binary else Encoded([text], None)
 
 
 def opening(model: str, version: str | None) -> bytes:
@@ -219,30 +274,29 @@ def encode(
     if form.id:
         reply["id"] = form.id
     reply["parameters"] = parameters_of(answers)
-    heads, tensors = [], []
-    for name, is_binary in form.outputs:
-        found = yield from output_of(name, answers, is_binary=is_binary)
+    parts, tensors = [_encode(reply)[:-1] + b',"outputs":['], []
+    for number, (name, is_binary) in enumerate(form.outputs):
+        found = yield from output_of(name, answers)
+        pieces = yield from found.pieces(binary if is_binary else _json, is_binary=is_binary)
         head: dict[str, Any] = {"name": name, "datatype": found.datatype, "shape": found.shape}
-        convert = binary if is_binary else _json
-        pieces = [] if found.data is None else [found.data]
-        for start in range(0, len(found.values), PIECE):
-            pieces.append(convert(found.datatype, found.values[start : start + PIECE]))
-            yield
+        if number:
+            parts.append(b",")
         if is_binary:
-            head["parameters"] = {"binary_data_size": sum(map(len, pieces))}
+            parts.append(_encode(head | {"parameters": {"binary_data_size": sum(map(len, pieces))}}))
             tensors += pieces
         else:
-            head["data"] = msgspec.Raw(b"[%b]" % b",".join(pieces))
-        heads.append(head)
-    text = _encode(reply | {"outputs": heads})
+            parts.append(_encode(head)[:-1] + b',"data":[')
+            parts += [b"," + piece if index else piece for index, piece in enumerate(pieces)]
+            parts.append(b"]}")
+    parts.append(b"]}")
     is_any_binary = any(is_binary for _, is_binary in form.outputs)
-    return Encoded(b"".join((text, *tensors)), len(text)) if is_any_binary else Encoded(text, None)
+    return Encoded(parts + tensors, sum(map(len, parts)) if is_any_binary else None)
 
 
-def output_of(name: str, answers: Sequence[Answer], *, is_binary: bool) -> Generator[None, None, Column]:
+def output_of(name: str, answers: Sequence[Answer]) -> Generator[None, None, Column]:
     """Return one output tensor over all rows, in steps of a few milliseconds at most."""
     if name == OUTPUT:
-        return (yield from column([answer.output for answer in answers], is_binary=is_binary))
+        return (yield from column([answer.output for answer in answers]))
     return _about(name, answers)
 
 
@@ -251,14 +305,14 @@ def _about(name: str, answers: Sequence[Answer]) -> Column:
     shape = (len(answers),)
     match name:
         case "query_id":
-            return Column("INT64", shape, [answer.query_id for answer in answers])
+            return Column("INT64", shape, [[answer.query_id for answer in answers]])
         case "confidence":
-            return Column("FP64", shape, [answer.confidence for answer in answers])
+            return Column("FP64", shape, [[answer.confidence for answer in answers]])
         case "default":
-            return Column("BOOL", shape, [answer.reason is not None for answer in answers])
+            return Column("BOOL", shape, [[answer.reason is not None for answer in answers]])
         case "models":
-            return Column("BYTES", shape, [answer.source.text for answer in answers])
-    return Column("BYTES", shape, [answer.reason or "" for answer in answers])
+            return Column("BYTES", shape, [[answer.source.text for answer in answers]])
+    return Column("BYTES", shape, [[answer.reason or "" for answer in answers]])
 
 
 def _common_source(answers: Sequence[Answer]) -> Source:

@@ -1,7 +1,7 @@
 """``POST /v2/models/{app}/infer``: each row of the request's tensors is a query."""
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -17,7 +17,7 @@ from clipper.frontend.inference.framing import Framing
 from clipper.frontend.inference.inflate import inflate
 from clipper.frontend.inference.requests import AnswerForm, InferRequest, Plan, RequestReader
 from clipper.frontend.long_work import LongWork, Steps, done
-from clipper.frontend.responses import infer_answer
+from clipper.frontend.responses import Parts, infer_head, too_long
 from clipper.outputs.output import Output
 from clipper.selection.application import Application
 from clipper.selection.query import Asker, Query
@@ -36,10 +36,8 @@ class Codec(Protocol):
     def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
         """Encode the usual answer to one row, which is fast; return None for others."""
 
-    def encode(
-        self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm
-    ) -> Generator[None, None, bytes]:
-        """Encode any answer, in steps of a few milliseconds at most."""
+    def encode(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> Parts:
+        """Encode any answer in parts, in steps of a few milliseconds at most; a head is in the first."""
 
 
 class HttpCodec:
@@ -55,11 +53,9 @@ class HttpCodec:
         if found is None:  # only running versions get here, so few are remembered
             found = self._openings[version] = opening(self._name, version)
         encoded = encode_usual(found, answer, form)
-        return None if encoded is None else _response(exchange, encoded)
+        return None if encoded is None else b"".join(_response(exchange, encoded))
 
-    def encode(
-        self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm
-    ) -> Generator[None, None, bytes]:
+    def encode(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> Parts:
         return _response(exchange, (yield from encode(self._name, version, answers, form)))
 
 
@@ -228,23 +224,16 @@ class Infer:
                 exchange.respond(usual)
                 return
         steps = self._codec.encode(exchange, version, answers, form)
-        output_bytes = sum(answer_bytes(answer, form) for answer in answers)
+        output_bytes = sum([answer_bytes(answer, form) for answer in answers])
         if output_bytes <= limits.DIRECT_BODY_BYTES and len(answers) <= 100:
-            exchange.respond(done(steps))
-            return
-
-        def respond() -> Steps:
-            response = yield from steps
-            if len(response) > limits.MAX_ANSWER_BYTES:
-                exchange.refuse("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: send fewer inputs")
-            else:
-                exchange.respond(response)
-
-        self.work.begin(exchange, output_bytes, respond(), asks=self)
+            exchange.respond_parts(done(steps))
+        else:
+            self.work.answer(exchange, steps, output_bytes, exchange.respond_parts)
 
 
-def _response(exchange: Exchange, encoded: Encoded) -> bytes:
-    return infer_answer(encoded.body, encoded.json_bytes, close=exchange.closes)
+def _response(exchange: Exchange, encoded: Encoded) -> list[bytes]:
+    size = sum(map(len, encoded.parts))
+    return [infer_head(size, encoded.json_bytes, close=exchange.closes), *encoded.parts]
 
 
 class Call:
@@ -324,7 +313,7 @@ class Gather:
         self._held_bytes += size_bytes - limits.HELD_BYTES_PER_ROW
         budget.held_bytes += size_bytes - limits.HELD_BYTES_PER_ROW
         if self._answer_bytes > limits.MAX_ANSWER_BYTES:
-            self.fail("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: send fewer inputs")
+            self.fail("too_large", too_long(self._answer_bytes))
         elif size_bytes > limits.HELD_BYTES_PER_ROW and not budget.has_room(0):
             self.fail("overloaded", "incomplete answers take up all memory for them: try again in a moment")
         elif not self._missing:

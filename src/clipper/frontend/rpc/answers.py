@@ -1,11 +1,10 @@
 """Answers to infer requests as messages."""
 
 import struct
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.inference.answers import (
-    PIECE,
     Answer,
     binary,
     output_of,
@@ -16,9 +15,10 @@ from clipper.frontend.inference.answers import (
 )
 from clipper.frontend.inference.requests import OUTPUT, AnswerForm
 from clipper.frontend.inference.tensors import datatype_of
+from clipper.frontend.responses import Parts
 from clipper.frontend.rpc.contents import typed
 from clipper.frontend.rpc.protocols import OPEN_INFERENCE
-from clipper.frontend.rpc.wire import delimited, encode, varint
+from clipper.frontend.rpc.wire import delimited, delimited_head, encode, varint
 from clipper.outputs.output import TypedOutput
 
 RESPONSE = OPEN_INFERENCE.message("ModelInferResponse")
@@ -85,28 +85,23 @@ class MessageCodec:
             )
         )
 
-    def encode(
-        self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm
-    ) -> Generator[None, None, bytes]:
+    def encode(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> Parts:
         parameters = {name: {_choice(value): value} for name, value in parameters_of(answers).items()}
         head = {"id": form.id, "parameters": parameters}
         parts = [self._opening(version_of(version, answers)), encode(RESPONSE, head)]
         raw: list[bytes] = []
         for name, is_raw in form.outputs:
-            found = yield from output_of(name, answers, is_binary=is_raw)
-            convert = binary if is_raw else typed
-            pieces = [] if found.data is None else [found.data]
-            for start in range(0, len(found.values), PIECE):
-                pieces.append(convert(found.datatype, found.values[start : start + PIECE]))
-                yield
-            data = b"".join(pieces)
+            found = yield from output_of(name, answers)
+            pieces = yield from found.pieces(binary if is_raw else typed, is_binary=is_raw)
+            size_bytes = sum(map(len, pieces))
             tensor = encode(_OUTPUT_TENSOR, {"name": name, "datatype": found.datatype, "shape": found.shape})
             if is_raw:
-                raw.append(delimited(_NUMBERS["raw_output_contents"], data))
+                raw += [delimited_head(_NUMBERS["raw_output_contents"], size_bytes), *pieces]
             else:
-                tensor += delimited(_CONTENTS, data)
-            parts.append(delimited(_NUMBERS["outputs"], tensor))
-        return b"".join((*parts, *raw))
+                tensor += delimited_head(_CONTENTS, size_bytes)
+            parts.append(delimited_head(_NUMBERS["outputs"], len(tensor) + (0 if is_raw else size_bytes)) + tensor)
+            parts += () if is_raw else pieces
+        return [*parts, *raw]
 
     def _array(self, array: TypedOutput) -> bytes:
         """All of an output that is an array."""

@@ -11,8 +11,8 @@ from clipper.frontend.rpc.calls import Call, Caller
 from clipper.frontend.rpc.framing import Message
 from clipper.frontend.rpc.service import METHODS, WATCH, Services, Unary
 from clipper.frontend.rpc.statuses import Refused
-from clipper.frontend.rpc.stream import Stream
-from clipper.frontend.rpc.wire import decode, delimited, encode
+from clipper.frontend.rpc.stream import Rest, Stream
+from clipper.frontend.rpc.wire import decode, delimited, delimited_head, encode
 from clipper.turn_budget import Backlog
 
 STREAM_INFER = METHODS["ModelStreamInfer"].path
@@ -114,9 +114,9 @@ class UnaryCall(Single):
         if call is not None:
             call.cancel()
 
-    def on_answer(self, message: bytes) -> None:
+    def on_answer(self, message: bytes, rest: Rest = ()) -> None:
         try:
-            self._stream.finish(message)
+            self._stream.finish(message, rest)
         except Overloaded as error:
             self._stream.fail(error)
 
@@ -213,9 +213,10 @@ class Conversation:
         if call is not None:
             call.cancel()
 
-    def on_answer(self, message: bytes) -> None:
+    def on_answer(self, message: bytes, rest: Rest = ()) -> None:
         self._answered()
-        self._send(delimited(2, message) if self._is_infer else message)
+        size_bytes = len(message) + sum(map(len, rest))
+        self._send(delimited_head(2, size_bytes) + message if self._is_infer else message, rest)
 
     def on_refusal(self, refused: Refused) -> None:
         self._answered()
@@ -224,9 +225,9 @@ class Conversation:
         else:
             self._stream.refuse(refused)
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, message: bytes, rest: Rest = ()) -> None:
         try:
-            self._stream.send(message)
+            self._stream.send(message, rest)
         except Overloaded as error:
             self._stream.fail(error)
         else:

@@ -7,9 +7,10 @@ from typing import Protocol
 from clipper.errors import ClipperError, Overloaded, TooLarge
 from clipper.frontend import limits, responses
 from clipper.frontend.budget import NO_ROOM
-from clipper.frontend.exchange import Exchange
+from clipper.frontend.exchange import Exchange, LongAnswers
 from clipper.frontend.port import Port
 from clipper.frontend.rpc.statuses import CANCELLED, FAULTS, OK, Refused, refusal, status_of
+from clipper.frontend.rpc.stream import Rest
 from clipper.telemetry.request_note import RequestNote
 from clipper.turn_budget import PATIENCE_SHARE_OF_SLO
 
@@ -21,7 +22,8 @@ BUG = "a bug in Clipper: the worker's log has its traceback"
 class Caller(Protocol):
     """Who made a call, as the call sees it. One of these ends the call."""
 
-    def on_answer(self, message: bytes) -> None: ...
+    def on_answer(self, message: bytes, rest: Rest = ()) -> None:
+        """``rest``: of a long answer, in pieces; the message is how it begins."""
 
     def on_refusal(self, refused: Refused) -> None: ...
 
@@ -92,6 +94,10 @@ class Call:
         self.asks: object = None
         self.patience_s = float("inf")
 
+    @property
+    def long_answers(self) -> LongAnswers:
+        return self._port.work
+
     def run(self, method: "Callable[[Call], None]") -> None:
         """Have a method answer it, now or later. An error that it raises refuses the call."""
         try:
@@ -161,17 +167,17 @@ class Call:
         if exchange.refused is not None:
             self.refuse(exchange.refused)
         elif then is None:
-            self.answer(exchange.response)
+            self.answer(exchange.response, exchange.rest or ())
         else:
             self._exchange = None
-            answer = exchange.response
+            answer = b"".join((exchange.response, *(exchange.rest or ())))
             self.run(lambda _: then(answer))
 
-    def answer(self, message: bytes) -> None:
+    def answer(self, message: bytes, rest: Rest = ()) -> None:
         caller = self._end()
         if caller is not None:
-            self._conclude(OK, len(message))
-            caller.on_answer(message)
+            self._conclude(OK, len(message) + sum(map(len, rest)))
+            caller.on_answer(message, rest)
 
     def refuse(self, refused: Refused) -> None:
         caller = self._end()

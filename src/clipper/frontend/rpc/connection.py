@@ -11,6 +11,7 @@ from clipper.frontend import limits
 from clipper.frontend.budget import NO_ROOM, Untaken
 from clipper.frontend.giving_way import GivingWay, slow_from_s
 from clipper.frontend.held import Held
+from clipper.frontend.long_work import Steps
 from clipper.frontend.port import address_of, has_gone
 from clipper.frontend.rpc import bounds
 from clipper.frontend.rpc.behaviours import STREAM_INFER, Conversation, Shared, UnaryCall, Watch
@@ -50,7 +51,7 @@ class RpcConnection(asyncio.Protocol):
         self._call_soon = asyncio.get_running_loop().call_soon
         self._flush_is_due = False
         self._reading_paused = False
-        self._writing_paused = False
+        self._writing_paused = self._writes_long = False
         self.untaken = Untaken(port.budget)
         self.is_going = False
         self._held = Held(port.budget, port.turn, self._take_held, port.now_s())
@@ -237,17 +238,30 @@ class RpcConnection(asyncio.Protocol):
         self._flush_is_due = False
         if self._has_ended:
             return
-        session, transport = self._session, self.transport
-        while not self._writing_paused and not transport.is_closing():
-            data = session.data_to_send()
-            if data:
-                transport.write(data)
-            if len(data) < bounds.WRITE_PIECE_BYTES:
-                break
+        session = self._session
+        if not self._writes_long and not self._write_piece():
+            # A client that reads as fast as it is written to must not have a long answer written in one turn.
+            self._writes_long = True
+            self._port.work.do(self._write_long())
         if self._writing_paused or self.untaken.size_bytes or session.unsent_bytes:
             self._look_at_untaken()
-        if session.is_over and not self._writing_paused:
+        if session.is_over and not self._writing_paused and not self._writes_long:
             self._finish_writing()
+
+    def _write_piece(self) -> bool:
+        """Write what there is to send, at most a piece of it. Return whether that was all that can be written now."""
+        if self._has_ended or self._writing_paused or self.transport.is_closing():
+            return True
+        data = self._session.data_to_send()
+        if data:
+            self.transport.write(data)
+        return len(data) < bounds.WRITE_PIECE_BYTES or self._writing_paused
+
+    def _write_long(self) -> Steps:
+        while not self._write_piece():
+            yield
+        self._writes_long = False
+        self._flush()
 
     def _look_at_untaken(self) -> None:
         """Count the answers that the client has not read. If memory is short, the port disconnects the slowest."""

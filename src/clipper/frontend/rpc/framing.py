@@ -118,8 +118,9 @@ def seconds_of(timeout: bytes) -> float:
     return int(found[1]) * _UNITS_S[found[2]]
 
 
-def prefix_of(message: bytes) -> bytes:
-    return b"\0" + len(message).to_bytes(4, "big")
+def prefix_of(size_bytes: int) -> bytes:
+    """Return what stands before a message of this size."""
+    return b"\0" + size_bytes.to_bytes(4, "big")
 
 
 def percent_encoded(text: str) -> bytes:

@@ -5,6 +5,7 @@ much a client may send.
 """
 
 import struct
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Protocol
@@ -19,7 +20,7 @@ from clipper.frontend.heads import Headers
 from clipper.frontend.rpc import bounds
 from clipper.frontend.rpc.framing import ANSWER_HEAD, NotGrpc, prefix_of, read_head
 from clipper.frontend.rpc.statuses import Refused, refusal, trailers_of
-from clipper.frontend.rpc.stream import Behaviour, Stream
+from clipper.frontend.rpc.stream import Behaviour, Rest, Stream
 
 _CONFIGURATION = ngh2.Configuration(
     # A stream's client waits while enough of its messages do.
@@ -89,6 +90,8 @@ class Session:
         self._to_reset: set[int] = set()
         # Calls whose client does not take its answers.
         self._blocked: dict[int, Stream] = {}
+        # Long messages that libnghttp2 has not taken yet, and the trailers behind them, by stream.
+        self._long: dict[int, tuple[deque[bytes | memoryview], Headers | None]] = {}
         self._last_words = b""
         self._last_stream = 0
         self._http2 = ngh2.Connection(ngh2.Role.SERVER, _CONFIGURATION)
@@ -133,6 +136,7 @@ class Session:
                 self._on_request(event)
             elif isinstance(event, ngh2.StreamClosed):
                 self._to_reset.discard(event.stream_id)
+                self._long.pop(event.stream_id, None)
                 stream = self.streams.get(event.stream_id)
                 if stream is not None:
                     self._remove(stream)
@@ -231,6 +235,8 @@ class Session:
         if self._last_words:
             data, self._last_words = self._last_words, b""
             return data
+        if self._long:
+            self._pass_on()
         try:
             data = self._http2.data_to_send(bounds.WRITE_PIECE_BYTES)
         except ngh2.NGH2Error:  # the session has failed
@@ -246,9 +252,24 @@ class Session:
             self._take_events()
         return data
 
+    def _pass_on(self) -> None:
+        """Give libnghttp2 as much of each long message as may be written now: it copies what it is given."""
+        http2 = self._http2
+        for number, (rest, trailers) in list(self._long.items()):
+            try:
+                while rest and http2.queued_body_size(number) <= bounds.WRITE_PIECE_BYTES:
+                    http2.send_data(number, rest.popleft())
+                if not rest:
+                    del self._long[number]
+                    self._host.on_large_freed()
+                    if trailers is not None:
+                        http2.send_trailers(number, trailers)
+            except ngh2.NGH2Error:  # libnghttp2 has given the stream up
+                self._long.pop(number, None)
+
     def _resets(self) -> bytes:
         for number in list(self._to_reset):
-            if not self._http2.queued_body_size(number):
+            if not self._http2.queued_body_size(number) and number not in self._long:
                 self._to_reset.discard(number)
                 self._http2.reset_stream(number, ErrorCode.NO_ERROR)
         return self._http2.data_to_send(bounds.WRITE_PIECE_BYTES)
@@ -256,11 +277,12 @@ class Session:
     @property
     def unsent_bytes(self) -> int:
         """Bytes of answers that the client's windows do not let out."""
-        return self._http2.queued_body_size()
+        passed_on = self._http2.queued_body_size()
+        return passed_on + sum([len(piece) for rest, _ in self._long.values() for piece in rest])
 
     def is_behind(self, stream: Stream) -> bool:
         unsent_bytes = self._http2.queued_body_size(stream.number)
-        if unsent_bytes > bounds.MAX_STREAM_UNSENT_BYTES:
+        if unsent_bytes > bounds.MAX_STREAM_UNSENT_BYTES or stream.number in self._long:
             self._blocked[stream.number] = stream
             return True
         return False
@@ -278,8 +300,9 @@ class Session:
     def count_refused(self, code: str) -> None:
         self._host.count_refused(code)
 
-    def send(self, stream: Stream, message: bytes | None, trailers: Headers | None) -> None:
+    def send(self, stream: Stream, message: bytes | None, trailers: Headers | None, rest: Rest = ()) -> None:
         http2, number = self._http2, stream.number
+        size_bytes = len(message or b"") + sum(map(len, rest))
         self._host.on_output()
         try:
             if not stream.has_head:
@@ -287,14 +310,15 @@ class Session:
                 http2.send_response(number, stream.answer_head)
             if message is None:
                 pass
-            elif len(message) <= limits.LARGE_ANSWER_BYTES:
-                http2.send_data(number, prefix_of(message) + message)
-            elif self._host.has_room(len(message)):
-                http2.send_data(number, prefix_of(message))
-                http2.send_data(number, message)
-            else:
+            elif size_bytes > limits.LARGE_ANSWER_BYTES and not self._host.has_room(size_bytes):
                 raise Overloaded("answers that clients have not read take up all memory for them: try again later")
-            if trailers is not None:
+            else:
+                http2.send_data(number, prefix_of(size_bytes) + message)
+            if rest:
+                self._long[number] = deque(rest), trailers
+            elif number in self._long:
+                self._long[number] = self._long[number][0], trailers
+            elif trailers is not None:
                 http2.send_trailers(number, trailers)
         except ngh2.NGH2Error:  # libnghttp2 has given the stream up, and will say so
             self._remove(stream)
@@ -368,5 +392,6 @@ class Session:
     def _end_all(self) -> None:
         self.is_over = True
         self._to_reset.clear()
+        self._long.clear()
         for stream in list(self.streams.values()):
             self._remove(stream)

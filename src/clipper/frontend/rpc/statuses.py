@@ -23,6 +23,7 @@ STATUSES = {
     "not_implemented": "UNIMPLEMENTED",
     # What code of others raised, which may do so again.
     "model_error": "UNKNOWN",
+    "output_too_large": "UNKNOWN",
     "policy_error": "UNKNOWN",
     "no_replica": "UNAVAILABLE",
     "store_unavailable": "UNAVAILABLE",

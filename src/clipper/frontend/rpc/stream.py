@@ -1,5 +1,6 @@
 """One call, between the session that it came by and the method that answers it."""
 
+from collections.abc import Collection
 from typing import Protocol
 
 from clipper.errors import ClipperError
@@ -8,6 +9,9 @@ from clipper.frontend.heads import Headers
 from clipper.frontend.rpc import bounds
 from clipper.frontend.rpc.framing import ANSWER_HEAD, OK_TRAILERS, CallHead, Message, MessageReader
 from clipper.frontend.rpc.statuses import Refused, refusal, trailers_of
+
+# Pieces of a message.
+Rest = Collection[bytes | memoryview]
 
 
 class Behaviour(Protocol):
@@ -58,8 +62,10 @@ class Sender(Protocol):
     client: str
     streams: "dict[int, Stream]"
 
-    def send(self, stream: "Stream", message: bytes | None, trailers: Headers | None) -> None:
+    def send(self, stream: "Stream", message: bytes | None, trailers: Headers | None, rest: Rest = ()) -> None:
         """Send a part of an answer: its head if that is due, a message, or the trailers that end it.
+
+        ``rest``: the rest of a long message, in pieces.
 
         Raises:
             Overloaded: there is no room for the message.
@@ -160,23 +166,23 @@ class Stream:
         """Whether a client should read answers before more are made. If so, ``Behaviour.resume`` says when it has."""
         return self._session.is_behind(self)
 
-    def send(self, message: bytes) -> None:
-        """Send a message of several.
+    def send(self, message: bytes, rest: Rest = ()) -> None:
+        """Send a message of several; ``rest`` is the rest of a long one, in pieces.
 
         Raises:
             Overloaded: there is no room for it.
         """
         if self.is_open:
-            self._session.send(self, message, None)
+            self._session.send(self, message, None, rest)
 
-    def finish(self, message: bytes | None = None) -> None:
-        """End the call well, with a last message if there is one.
+    def finish(self, message: bytes | None = None, rest: Rest = ()) -> None:
+        """End the call well, with a last message if there is one; ``rest`` as for ``send``.
 
         Raises:
             Overloaded: there is no room for it.
         """
         if self.is_open:
-            self._session.send(self, message, OK_TRAILERS)
+            self._session.send(self, message, OK_TRAILERS, rest)
 
     def refuse(self, refused: Refused) -> None:
         """End the call with an error."""

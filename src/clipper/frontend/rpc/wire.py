@@ -172,7 +172,12 @@ def varint(value: int) -> bytes:
 
 def delimited(number: int, data: bytes) -> bytes:
     """A field that is text, bytes or a message."""
-    return varint(number << 3 | _BYTES) + varint(len(data)) + data
+    return delimited_head(number, len(data)) + data
+
+
+def delimited_head(number: int, size_bytes: int) -> bytes:
+    """What stands before the data of such a field."""
+    return varint(number << 3 | _BYTES) + varint(size_bytes)
 
 
 def encode(message: Message, values: Mapping[str, Any]) -> bytes:
