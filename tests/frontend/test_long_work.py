@@ -115,6 +115,24 @@ def test_few_large_bodies_are_read_at_once(turns: Turns) -> None:
     assert turns.budget.held_bytes == 0
 
 
+def test_large_bodies_of_one_application_leave_room_for_those_of_others(turns: Turns) -> None:
+    body_bytes = 8 << 20
+    greedy = [turns.begin("greedy", body_bytes, asks="greedy") for _ in range(20)]
+    refused = [exchange for exchange in greedy if exchange.response is not None]
+    assert len(refused) == 20 - limits.MAX_LARGE_BYTES // (body_bytes + limits.HELD_BYTES_PER_REQUEST)
+    assert all(exchange.response.startswith(b"HTTP/1.1 503 ") for exchange in refused if exchange.response)
+    modest = turns.begin("modest", body_bytes, asks="modest")
+    assert modest.response is None
+    for exchange in greedy[:3]:
+        exchange.cancel()
+    turns.work.sweep()
+    assert turns.begin("greedy", body_bytes, asks="greedy").response is None
+    while turns.due:
+        turns.take()
+    assert modest.response is not None and modest.response.startswith(b"HTTP/1.1 200 ")
+    assert turns.budget.held_bytes == 0 and turns.begin("greedy", limits.MAX_LARGE_BYTES // 2).response is None
+
+
 def test_job_whose_client_leaves_is_dropped(turns: Turns) -> None:
     kept, left = turns.begin("a", SMALL), turns.begin("b", SMALL)
     left.cancel()

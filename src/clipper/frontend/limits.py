@@ -26,6 +26,8 @@ MAX_UNLEARNED = 8_000
 DIRECT_BODY_BYTES = 16 * 1024
 # Long bodies that are read at once, each of another application: reading one may take several times its memory.
 MAX_LARGE_JOBS = 4
+# What those of one application may hold: a quarter of all, so that there is room for others' requests.
+MAX_LARGE_BYTES = MAX_HELD_BYTES // 4
 # Bound of one answer: most of that memory, and enough for the largest output by default as JSON, which is 6.25 times as
 # long as float32 that are written as float64.
 MAX_ANSWER_BYTES = MAX_HELD_BYTES // 8 * 7

@@ -1,7 +1,7 @@
 """Work that takes too long for one turn of the loop: done in steps, between the loop's other events."""
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, MutableMapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -36,7 +36,18 @@ def done(steps: Generator[None, None, T]) -> T:
 class Job:
     """A request's long work; its exchange's ``started``. Work on outputs may have no exchange."""
 
-    __slots__ = ("_work", "exchange", "has_begun", "has_ended", "held_bytes", "is_large", "line", "pieces", "steps")
+    __slots__ = (
+        "_work",
+        "exchange",
+        "has_begun",
+        "has_ended",
+        "held_bytes",
+        "is_large",
+        "line",
+        "name",
+        "pieces",
+        "steps",
+    )
 
     def __init__(
         self,
@@ -44,14 +55,17 @@ class Job:
         exchange: Exchange | None,
         steps: Steps,
         held_bytes: int,
+        name: object = None,
         is_large: bool = False,
         line: "FeedbackLine[Job] | None" = None,
         pieces: int = 0,
     ) -> None:
+        """``name``: of the backlog that it is in; ``is_large``: whether its body is."""
         self._work = work
         self.exchange = exchange
         self.steps = steps
         self.held_bytes = held_bytes
+        self.name = name
         self.is_large = is_large
         self.line = line
         self.pieces = pieces
@@ -107,8 +121,9 @@ class LongWork:
         # By the line of feedback that they are of, or by whose queries they are and whether they are large.
         self._backlogs: dict[object, Backlog[Job]] = {}
         self._outputs = Backlog[Job](turn, self._do, in_turns=True)
-        # Large jobs that have begun.
+        # Large jobs that have begun, and what those of each backlog hold.
         self._large = 0
+        self._large_bytes: Counter[object] = Counter()
         # As long as an endpoint has them: one that takes another's place goes on with what was measured.
         self._of_applications: WeakValueDictionary[str, FeedbackLines] = WeakValueDictionary()
         # Those in which somebody may wait.
@@ -152,8 +167,15 @@ class LongWork:
         if waits and self._unread_bytes + held_bytes > limits.MAX_UNREAD_BYTES:
             self._refuse(exchange, "feedback that waits unread takes up all memory for it: try again in a moment")
             return
+        is_large = body_bytes > SHORT_TEXT_BYTES
+        name: object = (asks, is_large) if line is None else line
+        others_bytes = self._large_bytes[name] if line is None else 0
+        if others_bytes and others_bytes + held_bytes > limits.MAX_LARGE_BYTES:
+            self._refuse(exchange, "long bodies for one application take up all memory for them: try again in a moment")
+            return
         self.budget.held_bytes += held_bytes
-        job = Job(self, exchange, steps, held_bytes, body_bytes > SHORT_TEXT_BYTES, line, pieces)
+        self._large_bytes[name] += is_large * held_bytes
+        job = Job(self, exchange, steps, held_bytes, name, is_large, line, pieces)
         exchange.started = job
         if line is not None and waits:
             line.wait(job, self._now_s())
@@ -214,6 +236,7 @@ class LongWork:
     def sweep(self) -> None:
         """Refuse feedback that has waited for too long, and forget what is done. Called once a second."""
         self._backlogs = {name: backlog for name, backlog in self._backlogs.items() if backlog.items}
+        self._large_bytes = +self._large_bytes
         for line in list(self._lines):
             for job in line.overdue(self._now_s()):
                 self._unread_bytes -= job.held_bytes
@@ -243,6 +266,7 @@ class LongWork:
     def _end(self, job: Job) -> None:
         job.has_ended = True
         self.budget.held_bytes -= job.held_bytes
+        self._large_bytes[job.name] -= job.is_large * job.held_bytes
         job.steps.close()
         if job.is_large and job.has_begun:
             self._large -= 1
@@ -259,16 +283,14 @@ class LongWork:
             self._enqueue(job, None)
 
     def _enqueue(self, job: Job, asks: object) -> None:
-        name: object = (asks, job.is_large)
         if job.line is not None:
-            name = job.line
             job.line.take(job.pieces, self._now_s())
-        backlog = self._backlogs.get(name)
+        backlog = self._backlogs.get(job.name)
         if backlog is None:
             items: deque[Job] = deque()
-            queries = None if job.line is not None or asks is None else name
+            queries = None if job.line is not None or asks is None else job.name
             backlog = Backlog(self._turn, self._do, items, asks=queries, may_go_on=lambda: self._may_go_on(items[0]))
-            self._backlogs[name] = backlog
+            self._backlogs[job.name] = backlog
         backlog.begin(job)
 
     def _may_go_on(self, job: Job) -> bool:
