@@ -71,6 +71,7 @@ def test_from_start_to_stop_and_back(clipper: Command, home: Path) -> None:
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (204, SHOP)
 
 
+@pytest.mark.long
 def test_a_policy_of_ones_own_that_fails_is_shown_and_replaced(clipper: Command, home: Path, folder: Path) -> None:
     (folder / "own.py").write_text(POLICY)
     succeed(clipper("start", *FREE_PORTS))
@@ -102,6 +103,7 @@ def test_a_store_that_cannot_be(clipper: Command) -> None:
     assert "expected sqlite:PATH or redis://HOST:PORT/DB" in failed.stderr
 
 
+@pytest.mark.long
 def test_a_container_that_cannot_start(clipper: Command) -> None:
     succeed(clipper("start", *FREE_PORTS))
     failed = clipper("deploy", "broken", "model:Broken")
@@ -148,6 +150,7 @@ def test_a_python_object_through_the_client(clipper: Command, home: Path) -> Non
         assert 'clipper_queries_total{application="scaled"' in client.metrics()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM])
 def test_serve_until_it_is_interrupted(home: Path, folder: Path, stop_signal: signal.Signals) -> None:
     command = [*CLIPPER, "serve", "model:Sum", "--home", str(home), "--slo-ms", "20000", *FREE_PORTS]
@@ -166,6 +169,7 @@ def test_serve_until_it_is_interrupted(home: Path, folder: Path, stop_signal: si
         os.kill(pid, 0)
 
 
+@pytest.mark.long
 def test_serve_in_the_background_of_a_script_is_stopped_by_sigint(home: Path, folder: Path) -> None:
     """A shell without job control starts what is in the background with SIGINT ignored."""
     command = [*CLIPPER, "serve", "model:Sum", "--home", str(home), "--slo-ms", "20000", *FREE_PORTS]
@@ -179,6 +183,7 @@ def test_serve_in_the_background_of_a_script_is_stopped_by_sigint(home: Path, fo
     assert running(home) is None and not processes_of(home)
 
 
+@pytest.mark.long
 def test_the_server_of_serve_stops_if_serve_is_killed(home: Path, folder: Path) -> None:
     command = [*CLIPPER, "serve", "model:Sum", "--home", str(home), "--slo-ms", "20000", *FREE_PORTS]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as served, ExitStack() as stack:
@@ -196,6 +201,7 @@ def test_the_server_of_serve_stops_if_serve_is_killed(home: Path, folder: Path) 
     assert not (home / "options.json").exists()
 
 
+@pytest.mark.long
 def test_serve_again_what_was_edited(home: Path, folder: Path) -> None:
     line = "self.offset = float(open(model_data).read()) if model_data else 0.0"
     assert line in MODEL
@@ -238,6 +244,7 @@ def test_a_second_stop_ends_the_drain_delay(clipper: Command, home: Path) -> Non
     assert running(home) is None
 
 
+@pytest.mark.long
 def test_serve_a_model_that_cannot_start(clipper: Command, home: Path) -> None:
     failed = clipper("serve", "model:Broken", *FREE_PORTS)
     assert (failed.returncode, failed.stdout) == (1, "")

@@ -33,7 +33,7 @@ def system() -> Iterator[Serving]:
     """``slow`` is never within the SLO and hardly ever wrong, ``fast`` the other way round."""
     with serving() as system:
         system.start_worker(feedback_queries=WINDOW)
-        slow = system.start_container(MODEL.format(takes_s=0.1, errs=0.02), "slow")
+        slow = system.start_container(MODEL.format(takes_s=0.25, errs=0.02), "slow")
         fast = system.start_container(MODEL.format(takes_s=0, errs=0.2), "fast")
         versions = [
             model(VersionSnapshot("1", "doubles", Batching(), cache=False, replicas=(each.address,)), name=name)
@@ -44,7 +44,7 @@ def system() -> Iterator[Serving]:
                 f"{policy.replace('_', '-')}-{told}",
                 "slow",
                 "fast",
-                slo_ms=40.0,
+                slo_ms=100.0,
                 default_output="-2",
                 selection=Selection(policy),
                 id=f"id-of-{policy}-{told}",

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -118,18 +118,61 @@ def test_which_registry_was_known_is_kept_for_the_next_start(
     assert isinstance(acquire(Known(path)), Lease)
 
 
-# What somebody else may put in place of each key.
-KEYS = ["schema", "id", "lease", "held", "standby", "applications", "models", "versions", "tokens", "keys", "to_forget",
-        "counters", "secrets", "artifacts", f"artifact:{DIGEST}:0"]  # fmt: skip
-SPOILERS: dict[str, Callable[[Redis, str], object]] = {
-    "text": lambda client, key: client.set(key, b"\xff garbage"),
-    "number": lambda client, key: client.set(key, "999999999999999999999999"),
-    "list": lambda client, key: client.rpush(key, "x"),
-    "hash": lambda client, key: client.hset(key, mapping={b"\xff": b"\xff", "epoch": "nan", "since": "yesterday"}),
-    "set": lambda client, key: client.sadd(key, b"\xff"),
-    "huge": lambda client, key: client.hset(key, "x" * 1_000_000, "y" * 1_000_000),
-    "nothing": lambda client, key: None,
+PIECE = f"artifact:{DIGEST}:0"
+# Who asks for the lease, and what the leader alone may do.
+SEEK = {"acquire", "look", "acquire again"}
+LEAD = {"renew", "write", "reserve", "secret", "complete", "remove"}
+# By key, its type in Redis and the calls that use what it holds: those that cannot where it has another type.
+USED_BY: dict[str, tuple[str, set[str]]] = {
+    "schema": ("string", SEEK),
+    "id": ("string", SEEK),
+    "lease": ("hash", SEEK | LEAD | {"release"}),
+    "held": ("string", set()),
+    "standby": ("string", set()),
+    "applications": ("hash", {"load"}),
+    "models": ("hash", {"load"}),
+    "versions": ("hash", {"load"}),
+    "tokens": ("hash", {"load", "write"}),
+    "keys": ("hash", {"load"}),
+    "to_forget": ("set", {"load"}),
+    "counters": ("hash", {"reserve", "acquire again"}),
+    "secrets": ("hash", {"secret"}),
+    "artifacts": ("hash", {"sizes", "admit", "complete", "remove"}),
+    PIECE: ("string", {"get"}),
 }
+# What is of the right type, or gone, and of no use either: a schema that is none or newer, an id that is no text and so
+# never the one that was known, a lease that is nobody's or another's, a piece that is missing.
+USELESS: dict[tuple[str, str], set[str]] = {
+    ("schema", "text"): SEEK,
+    ("schema", "number"): SEEK,
+    ("id", "text"): {"look"},
+    ("lease", "hash"): LEAD,
+    ("lease", "huge"): LEAD,
+    ("lease", "nothing"): LEAD,
+    ("held", "nothing"): LEAD,
+    (PIECE, "nothing"): {"get"},
+}
+# What somebody else may put in place of a key: its type, and how.
+SPOILERS: dict[str, tuple[str, Callable[[Redis, str], object]]] = {
+    "text": ("string", lambda client, key: client.set(key, b"\xff garbage")),
+    "number": ("string", lambda client, key: client.set(key, "999999999999999999999999")),
+    "list": ("list", lambda client, key: client.rpush(key, "x")),
+    "hash": (
+        "hash",
+        lambda client, key: client.hset(key, mapping={b"\xff": b"\xff", "epoch": "nan", "since": "yesterday"}),
+    ),
+    "set": ("set", lambda client, key: client.sadd(key, b"\xff")),
+    "huge": ("hash", lambda client, key: client.hset(key, "x" * 1_000_000, "y" * 1_000_000)),
+    "nothing": ("none", lambda client, key: None),
+}
+
+
+def who_cannot(key: str, spoiler: str) -> set[str]:
+    """The calls that are refused."""
+    kind, users = USED_BY[key]
+    if SPOILERS[spoiler][0] in (kind, "none"):
+        return USELESS.get((key, spoiler), set())
+    return users
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +185,11 @@ def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 @pytest.mark.parametrize("spoiler", SPOILERS)
-@pytest.mark.parametrize("key", KEYS)
-def test_whatever_is_in_place_of_a_key_ends_in_an_answer(
+@pytest.mark.parametrize("key", USED_BY)
+def test_whatever_is_in_place_of_a_key_refuses_only_the_calls_that_use_it(
     hasty_server: RedisServer, opened: Open, key: str, spoiler: str
 ) -> None:
-    """It is an answer that the supervisor knows, whatever it is, and never a traceback."""
+    """With an error that the supervisor knows: no call raises another one, whatever it finds."""
     server, client = hasty_server, Redis(port=hasty_server.port)
     client.flushall()
     registry, other = opened(server, "a"), opened(server, "b")
@@ -155,25 +198,38 @@ def test_whatever_is_in_place_of_a_key_ends_in_an_answer(
     registry.put_piece(DIGEST, 0, b"x")
     registry.complete_artifact(DIGEST, 1)
     client.delete(PREFIX + key)
-    SPOILERS[spoiler](client, PREFIX + key)
-    calls: list[Callable[[], object]] = [
-        other.acquire,
-        lambda: other.acquire(takes=False),
-        lambda: registry.renew(is_ready=True),
-        registry.load,
-        registry.artifact_sizes,
-        lambda: registry.admit_artifact(10),
-        lambda: registry.get_piece(DIGEST, 0),
-        lambda: registry.put_piece(DIGEST, 0, b"x"),
-        lambda: registry.write(Put(TOKEN)),
-        lambda: registry.reserve("replica", 1),
-        lambda: registry.secret("x", b"made"),
-        lambda: registry.complete_artifact(DIGEST, 1),
-        lambda: registry.remove_artifact(DIGEST),
-        registry.release,
-        lambda: opened(server, "c").acquire(),
-    ]
-    for call in calls:
-        with suppress(ClipperError):
-            call()
+    SPOILERS[spoiler][1](client, PREFIX + key)
+    calls: dict[str, Callable[[], object]] = {
+        "acquire": other.acquire,
+        "look": lambda: other.acquire(takes=False),
+        "renew": lambda: registry.renew(is_ready=True),
+        "load": registry.load,
+        "sizes": registry.artifact_sizes,
+        "admit": lambda: registry.admit_artifact(10),
+        "get": lambda: registry.get_piece(DIGEST, 0),
+        "put": lambda: registry.put_piece(DIGEST, 0, b"x"),
+        "write": lambda: registry.write(Put(TOKEN)),
+        "reserve": lambda: registry.reserve("replica", 1),
+        "secret": lambda: registry.secret("x", b"made"),
+        "complete": lambda: registry.complete_artifact(DIGEST, 1),
+        "remove": lambda: registry.remove_artifact(DIGEST),
+        "release": registry.release,
+        "acquire again": lambda: opened(server, "c").acquire(),
+    }
+    outcomes = {name: outcome_of(call) for name, call in calls.items()}
+    refused = {name for name, outcome in outcomes.items() if isinstance(outcome, ClipperError | Away)}
+    if isinstance(outcomes["renew"], Leader):
+        refused.add("renew")
+    assert refused == who_cannot(key, spoiler), outcomes
+    # While the first one holds the lease nobody else gets it, and after that one does.
+    led_by = [name for name, outcome in outcomes.items() if isinstance(outcome, Lease)]
+    first = [] if key == "lease" or "acquire again" in refused else ["acquire again"]
+    assert led_by == (["acquire"] if (key, spoiler) == ("held", "nothing") else first), outcomes
     client.close()
+
+
+def outcome_of(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except (NotLeader, RegistryUnavailable) as error:
+        return error
