@@ -12,7 +12,7 @@ from redis import Redis
 from registry_records import APPLICATION, TOKEN, version_of
 
 from clipper.errors import RegistryUnavailable
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
+from clipper.registry.records import TABLES, ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
 from clipper.registry.redis import PREFIX, RedisRegistry
 from clipper.registry.shared import Holder
 from clipper.registry.sqlite import SqliteRegistry
@@ -147,7 +147,7 @@ def test_a_record_that_cannot_be_read_costs_no_other_its_place(storage: tuple[Op
     contents = open_registry().load()
     assert (contents.applications, [one.name for one in contents.models]) == ((APPLICATION,), ["svm"])
     assert [one.version for one in contents.versions] == ["1"]
-    found = [f"{one.kind} {one.name}" for one in contents.unreadable]
+    found = [f"{TABLES[one.kind].removesuffix('s')} {one.name}" for one in contents.unreadable]
     assert found == ["application a", "application b", "model m", "version svm:2"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from registry_records import APPLICATION, TOKEN, version_of
 
 from clipper.errors import RegistryUnavailable
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
+from clipper.registry.records import TABLES, ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import SCHEMA_VERSION, Put
 from clipper.settings.application import Link, Selection
@@ -147,7 +147,7 @@ def test_a_record_that_cannot_be_read_costs_no_other_its_place(path: Path, open_
     contents = open_registry(path).load()
     assert (contents.applications, [one.name for one in contents.models]) == ((APPLICATION,), ["svm"])
     assert [one.version for one in contents.versions] == ["1"]
-    found = [f"{one.kind} {one.name}" for one in contents.unreadable]
+    found = [f"{TABLES[one.kind].removesuffix('s')} {one.name}" for one in contents.unreadable]
     names = ["application a", "application b", "application c", "application d", "model m", "version svm:2", "token t"]
     assert found == names
     assert "calls itself 'digits'" in contents.unreadable[3].why
