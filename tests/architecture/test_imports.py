@@ -126,7 +126,7 @@ ALLOWED: dict[str, frozenset[str]] = {
 LAZY = {
     ("src/clipper/__init__.py", "clipper.client"),  # a container imports the package without the client's libraries
     ("src/clipper/selection/stores/open.py", "clipper.selection.stores.redis"),  # its library is an extra
-    ("src/clipper/registry/open.py", "clipper.registry.redis"),  # as above
+    ("src/clipper/supervisor/server.py", "clipper.registry.redis"),  # as above
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.engine"),  # as above
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.images"),
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.launcher"),

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from clipper.errors import RegistryUnavailable
+from clipper.errors import InvalidArgument, RegistryUnavailable
 from clipper.events.file import EventFile
 from clipper.events.log import NewEvent
 from clipper.events.story import started_event
@@ -22,8 +22,7 @@ from clipper.managers.logs import LogKeeper
 from clipper.managers.open import open_cluster_host, open_launchers
 from clipper.processes.folder import ProcessFolder
 from clipper.processes.process import ProcessRecord
-from clipper.registry.open import open_shared
-from clipper.registry.shared import EPOCHS, REGISTRY_ID_NAME, Holder, Known
+from clipper.registry.shared import EPOCHS, REGISTRY_ID_NAME, Holder, Known, SharedRegistry
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Registry
 from clipper.selection.stores.open import open_store
@@ -120,7 +119,7 @@ class Supervisor:
                 registry: Registry = stack.enter_context(contextlib.closing(SqliteRegistry(self._home.registry)))
             else:
                 known = Known(self._home.root / REGISTRY_ID_NAME)
-                shared = open_shared(self._config.registry, Holder(self._home.make_id(), port.address), known)
+                shared = _open_shared(self._config.registry, Holder(self._home.make_id(), port.address), known)
                 registry = stack.enter_context(contextlib.closing(shared))
                 succession = Succession(
                     self._config, self._home, port, self._certificates, self._token_file, self._stopping
@@ -318,6 +317,20 @@ class Supervisor:
         self._home.remove_sockets_folder()
         self._home.place.unlink(missing_ok=True)
         log.info("stopped")
+
+
+def _open_shared(address: str, holder: Holder, known: Known) -> SharedRegistry:
+    """Open the registry of an address that ``read_registry`` lets through. Nothing is asked of it yet."""
+    try:
+        from clipper.registry.redis import RedisRegistry
+
+        return RedisRegistry(address, holder, known=known)
+    except ImportError as error:
+        raise InvalidArgument(
+            "a registry in Redis needs the redis package: pip install 'clipper-serving[redis]'"
+        ) from error
+    except ValueError as error:
+        raise InvalidArgument(f"the registry's address is malformed: {error}; expected redis://HOST:PORT/DB") from error
 
 
 @contextlib.asynccontextmanager
