@@ -20,8 +20,7 @@ from clipper.selection.learning.confidence_sequences import (
     log_capital_above,
     log_capital_below,
 )
-from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import Numbers, Totals
+from clipper.selection.learning.totals import Numbers, Totals, tally
 from clipper.selection.policies.best_arm import BestArm
 from clipper.selection.policies.policy import QueryView
 

@@ -11,16 +11,13 @@ from uuid import uuid4
 from clipper.abstraction.predictor import Predictor
 from clipper.control.feedback import Feedback
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
-from clipper.selection.application import Application
+from clipper.selection.application import Application, Surroundings
 from clipper.selection.committer import Committer
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.learner import MAX_ASKING, Learner
-from clipper.selection.query import Query
-from clipper.selection.query_ids import QueryIds
-from clipper.selection.source import NO_SOURCE, Source
+from clipper.selection.query import NO_SOURCE, Query, QueryIds, Source
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import Store
-from clipper.selection.surroundings import Surroundings
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching
 from event_loops import ShiftedLoop, run_clean

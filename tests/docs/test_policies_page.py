@@ -8,8 +8,7 @@ import pytest
 
 from clipper.selection.learning.ledger import DEFAULT_HALF_LIFE, Ledger
 from clipper.selection.learning.losses import LOSSES
-from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import DEFAULT_PRIOR_WEIGHT, Totals
+from clipper.selection.learning.totals import DEFAULT_PRIOR_WEIGHT, Totals, tally
 from clipper.selection.policies import Choice, Combined, JudgedQuery, Outlook, QueryView
 from clipper.selection.policies.by_name import POLICIES, make_policy, parameters_of
 from clipper.types import InputType

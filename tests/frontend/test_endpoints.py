@@ -10,7 +10,7 @@ from fake_transport import Peer, run
 from clipper.frontend import limits
 from clipper.frontend.endpoints import FeedbackTaker, make_endpoints, most_body_bytes
 from clipper.frontend.port import Port
-from clipper.selection.source import NO_SOURCE
+from clipper.selection.query import NO_SOURCE
 from clipper.types import InputType
 from serving import application, post, serving
 

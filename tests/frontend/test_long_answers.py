@@ -11,7 +11,7 @@ from clipper.frontend import limits, responses
 from clipper.frontend.exchange import Exchange, Gather, Part
 from clipper.frontend.port import Port
 from clipper.outputs.output import Output, TypedOutput, is_long
-from clipper.selection.source import NO_SOURCE
+from clipper.selection.query import NO_SOURCE
 from clipper.types import DType
 from serving import post
 

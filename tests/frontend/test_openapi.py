@@ -12,7 +12,7 @@ from clipper.control.snapshot import KeySnapshot, Snapshot
 from clipper.frontend import openapi, responses
 from clipper.frontend.observe_body import ObserveBody
 from clipper.frontend.predict_request import PredictBody
-from clipper.selection.source import make_source
+from clipper.selection.query import make_source
 from clipper.types import InputType
 from serving import Client, application, serving
 

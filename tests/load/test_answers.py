@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clipper.frontend.responses import answer, default_json, error_json, ok, prediction_json, unsure_json
 from clipper.load import answers
 from clipper.load.answers import BY_MODEL, Answer, AnswerReader, BadAnswer, Outcome, outcome_of
-from clipper.selection.source import make_source
+from clipper.selection.query import make_source
 
 OUTPUTS = (b"1", b'"text"', b'{"default":true,"error":"x"}', b'"\\"default\\":true"', b"[1,2]")
 

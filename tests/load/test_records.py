@@ -11,7 +11,7 @@ from clipper.frontend.responses import default_json, error_json, prediction_json
 from clipper.load.answers import Answer
 from clipper.load.records import Records
 from clipper.load.report import Run
-from clipper.selection.source import make_source
+from clipper.selection.query import make_source
 from example_counts import share_of
 
 SLO_S = 0.1

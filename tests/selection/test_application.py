@@ -11,8 +11,7 @@ from clipper.abstraction.predictor import Predictor
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
 from clipper.errors import NotFound, WrongInput
 from clipper.selection.application import Application
-from clipper.selection.query import Query
-from clipper.selection.query_ids import QueryIds
+from clipper.selection.query import Query, QueryIds
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.terms import JOINT_MARGIN_SHARE, MARGIN_SHARE, MAX_MARGIN_S
 from clipper.settings.application import Link, Selection

@@ -9,7 +9,7 @@ import pytest
 
 from clipper.control.feedback import Feedback
 from clipper.selection.answering import MAX_SOURCES
-from clipper.selection.source import NO_SOURCE
+from clipper.selection.query import NO_SOURCE
 from clipper.settings.application import Selection
 from event_loops import turn_over
 from selection_desk import ROW, SLO_S, Asking, Desk, on_query, own_policy, run

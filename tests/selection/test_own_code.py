@@ -10,8 +10,7 @@ import pytest
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import InvalidArgument, Unavailable
 from clipper.selection import own_code
-from clipper.selection.import_notes import ImportNotes
-from clipper.selection.own_code import MAX_HANGING, OwnCode
+from clipper.selection.own_code import MAX_HANGING, ImportNotes, OwnCode
 from clipper.selection.policies.exp3 import Exp3
 from clipper.selection.trial import Verdict
 from clipper.settings.application import Selection

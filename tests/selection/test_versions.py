@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from clipper.decisions.evaluation.samples import samples_of
+from clipper.decisions.rows import row_of
 from clipper.decisions.joining import joined
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
-from clipper.decisions.rows import row_of
 from clipper.selection.stores.store import EVERYONE, Observation
 from clipper.settings.application import Link, Selection, link_names
 from clipper.settings.server import LEAST_LOG_BYTES

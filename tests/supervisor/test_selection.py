@@ -13,7 +13,7 @@ import pytest
 from live_server import TIMEOUT_S, Server
 from three_models import APP, MODELS, NEVER_FORGETS, ROW, learned, teach, until_learned, with_application
 
-from clipper.selection.query_ids import QueryIds
+from clipper.selection.query import QueryIds
 from waiting import until
 
 

@@ -14,7 +14,7 @@ from clipper.control.messages import AnyReply, Draining, Framer, Observe, Observ
 from clipper.control.snapshot import Peer
 from clipper.errors import Overloaded, StoreUnavailable
 from clipper.selection.learner import Learner
-from clipper.selection.query_ids import QueryIds
+from clipper.selection.query import QueryIds
 from clipper.selection.stores.gathered_reads import Read
 from clipper.selection.stores.redis import RedisStore
 from clipper.selection.stores.sqlite import SqliteStore

@@ -11,8 +11,7 @@ from clipper.frontend import limits, responses
 from clipper.frontend.budget import Budget
 from clipper.frontend.client_limits import Limits
 from clipper.outputs.output import Output, is_long, text_bytes
-from clipper.selection.query import Query
-from clipper.selection.source import Source
+from clipper.selection.query import Query, Source
 from clipper.telemetry.request_note import RequestNote
 
 

@@ -8,7 +8,7 @@ from clipper.control.feedback import Outcome
 from clipper.frontend import limits
 from clipper.frontend.statuses import REASONS, STATUSES
 from clipper.outputs.output import Output, text_pieces
-from clipper.selection.source import Source
+from clipper.selection.query import Source
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 # Heads by length of the body: a look-up takes a third of the time of formatting.

@@ -19,8 +19,7 @@ from clipper.selection.feedback.join_table import SAID_BYTES, JoinTable, output_
 from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.policies.policy import Choice, QueryView, Totals
 from clipper.selection.policies.trials import Trials
-from clipper.selection.query import Asker, Query
-from clipper.selection.source import NO_SOURCE, Source, make_source
+from clipper.selection.query import NO_SOURCE, Asker, Query, Source, make_source
 from clipper.selection.terms import Terms
 from clipper.telemetry.request_note import EndedQuery
 from clipper.telemetry.watch import Watch
@@ -185,7 +184,7 @@ class Answering:
             self._joins.remember(query, now_s)
         if choice is None or output is None:
             self.answer_without(query, asker)
-            # The default or error is sent just before the deadline, by which no model's answer came.
+            # No model answered before the deadline: the default or an error is sent just before it.
             if query.reason == "timeout" and not is_late:
                 self.counts.slo_misses += 1
         elif self._believes_one and len(choice.models) == 1:
@@ -295,7 +294,7 @@ class Answering:
                 outcomes.missed(model, choice, arms, query.features)
 
     def _count_trials(self, query: Query, choice: Choice) -> None:
-        """Count which models failed or are late, for newcomers on trial. Nobody knows of models not waited for."""
+        """Count which models failed or are late, for newcomers on trial: only of those that the query awaited."""
         if self._trials is None or (query.is_settled and query.missing):
             return
         missing = [

@@ -1,34 +1,64 @@
 """One application in a query worker: asks models for its queries, and answers each query by its deadline."""
 
+import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from random import Random
 
 from clipper.abstraction.model_queue import ModelQueue
+from clipper.abstraction.predictor import Predictor
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.control.statistics import ApplicationStatistics
+from clipper.decisions.log import DecisionLog
 from clipper.errors import ClipperError, PolicyFailed
 from clipper.selection.answering import Answering
+from clipper.selection.committer import Committer
 from clipper.selection.context_reads import ContextReads
 from clipper.selection.contexts import Contexts
 from clipper.selection.counts import ApplicationCounts
 from clipper.selection.deadlines import Deadlines
+from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.learning.guardrail import Forecasts
 from clipper.selection.learning.totals import Totals
+from clipper.selection.own_code import Made, make
 from clipper.selection.policies.policy import Choice, QueryView
 from clipper.selection.policies.trials import Trials
-from clipper.selection.query import Asker, Named, Query, Shadow
+from clipper.selection.query import Asker, Named, Query, QueryIds, Shadow
 from clipper.selection.selector import Selector
 from clipper.selection.stages import Stages
-from clipper.selection.surroundings import Surroundings
+from clipper.selection.stores.store import Store
 from clipper.selection.terms import Terms
 from clipper.telemetry.request_note import RequestNote
+from clipper.telemetry.watch import Watch
 
 log = logging.getLogger(__name__)
 
 # Share of the SLO that a query may spend on reading its context's state. After that, it uses the application's state.
 READ_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """
+    Attributes:
+        asking: bounds the feedback that models are being asked for; see ``Learner``.
+        make: makes an application's policy and loss, without waiting for a user's code.
+        decisions: the decision log; None if there is none.
+        watch: is told of queries that are slow, or whose request has a note; None if nobody wants to know of them.
+    """
+
+    predictor: Predictor
+    ids: QueryIds
+    random: Random
+    store: Store
+    committer: Committer
+    joins: JoinTable
+    asking: asyncio.Semaphore
+    make: Callable[[ApplicationSnapshot], Made] = make
+    decisions: DecisionLog | None = None
+    watch: Watch | None = None
 
 
 class Application:

@@ -16,7 +16,7 @@ from clipper.run_as import forbid_new_privileges
 from clipper.selection.policies.by_name import make_loss, make_policy
 from clipper.settings.application import Selection
 
-# Importing a large library takes seconds. The kernel's alarm ends this process even if nobody waits for it any more.
+# Importing a large library takes seconds. The kernel's alarm ends this process even if its parent is gone.
 TIMEOUT_S = 20
 # Enough for a message that says what is wrong, but not for everything that it may quote.
 MAX_VERDICT = 2000
@@ -25,7 +25,7 @@ MAX_VERDICT = 2000
 def main() -> int:
     forbid_new_privileges()
     signal.alarm(TIMEOUT_S)
-    # The user's code is in an artifact that nobody writes to, but root's Python would.
+    # The user's code is in a read-only artifact, but Python as root would write bytecode there.
     sys.dont_write_bytecode = True
     with os.fdopen(os.dup(1), "w", errors="backslashreplace") as verdict:
         # What the user's code prints is not part of the verdict.

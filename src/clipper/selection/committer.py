@@ -27,7 +27,7 @@ MAX_WAITING = 10_000
 # Bound of waiting arrays: some hundred times the size of all other waiting observations.
 MAX_WAITING_ARRAYS_BYTES = 64 * 1024 * 1024
 
-# While the disk is waited for, what comes gathers for this share of the longest such wait of late, since an
+# During a wait for the disk, feedback gathers for this share of the longest recent wait, since an
 # acknowledgement takes as long anyway; but not for longer than this, since until then other workers do not know of it.
 GATHER_SHARE, MAX_GATHER_S = 0.1, 0.1
 # Waits for the disk at once: one that begins while another lasts may end with it. With Redis each has a connection.

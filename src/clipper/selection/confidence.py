@@ -12,8 +12,7 @@ from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.calibration import BASES, Basis, Curve, bins, expected_error, lesson
 from clipper.selection.learning.losses import Log, Loss, ZeroOne
 from clipper.selection.learning.probabilities import read_claim
-from clipper.selection.learning.tally import Keyed
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.totals import Keyed, Totals
 from clipper.selection.policies.policy import Choice, Combined
 from clipper.settings.application import Selection
 

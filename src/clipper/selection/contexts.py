@@ -17,8 +17,7 @@ import numpy as np
 from clipper.errors import InvalidArgument, StoreUnavailable
 from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import Amount, Keyed
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.totals import Amount, Keyed, Totals
 from clipper.selection.learning.weighing import prefix_of, surplus
 from clipper.selection.stores.gathered_reads import READ_AT_ONCE
 from clipper.selection.stores.store import EVERYONE, Store
@@ -94,7 +93,7 @@ class Contexts:
         return len(self._states)
 
     def follow(self, half_life: int | None, prior_weight: float) -> None:
-        """Use other settings: keep what was learned, and drop what was derived from it."""
+        """Use other settings: keep the sums, and drop the values derived from them."""
         self._half_life = half_life
         self._prior_weight = prior_weight
         self._everyone = _State(Ledger(half_life, self._everyone.ledger.sums()))
@@ -105,7 +104,7 @@ class Contexts:
         """Set the versions behind the links' names."""
         if arms != self.arms:
             if arms.lineup != self.arms.lineup and self.is_loaded:
-                self._uncertain.add(EVERYONE)  # what an earlier lineup has left may be too much by now
+                self._uncertain.add(EVERYONE)  # sums of an earlier lineup may exceed the bound by now
             self.arms = arms
 
     def totals(self, context: str | None) -> Totals | None:
@@ -141,7 +140,7 @@ class Contexts:
             self._take_in(context, self._ledger_of(await self._store.load(self._application, _name(context))))
 
     async def load_many(self, contexts: Sequence[str]) -> None:
-        """Read those of the contexts that are not in memory. One that cannot be read is left out.
+        """Read the contexts that are not in memory. A context that cannot be read is left out.
 
         Raises:
             StoreUnavailable: the others were not read; try again later.
@@ -154,7 +153,7 @@ class Contexts:
                         self._take_in(context, self._ledger_of(found))
 
     def missing(self, contexts: Iterable[str | None]) -> list[str]:
-        """Return those of the contexts that are not in memory, each once."""
+        """Return the contexts that are not in memory, each once."""
         return [each for each in dict.fromkeys(contexts) if each is not None and each not in self._states]
 
     @contextmanager
@@ -211,7 +210,7 @@ class Contexts:
         return [EVERYONE, *self._states]
 
     def held(self, names: Iterable[str]) -> list[str]:
-        """Return those of the names whose states are in memory."""
+        """Return the names whose states are in memory."""
         return [name for name in names if name == EVERYONE or name in self._states]
 
     @property
@@ -220,7 +219,7 @@ class Contexts:
         return not self.is_loaded or bool(self._uncertain)
 
     def to_reload(self) -> list[str]:
-        """Return the names of states that must be read again even if nobody has changed them."""
+        """Return the names of states that must be read again even without a change."""
         unread = [] if self.is_loaded else [EVERYONE]
         self._uncertain = set(self.held(self._uncertain))
         return unread + [name for name in self._uncertain if name != EVERYONE or self.is_loaded]
@@ -293,7 +292,7 @@ class Contexts:
                 self._uncertain.add(name)
 
     def doubt(self, contexts: Iterable[str | None]) -> None:
-        """Have states read again: the store may have lost what was added to them, or have what it did not confirm."""
+        """Have states read again: the store may have lost additions, or have additions that it did not confirm."""
         self._uncertain.update(self.held(map(_name, contexts)))
 
     def _ledger(self, context: str | None) -> Ledger | None:

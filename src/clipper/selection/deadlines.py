@@ -32,7 +32,7 @@ class Deadlines:
 
     def wait(self, query: Query) -> None:
         waiting = self._waiting
-        # One for each that comes keeps it short; what is left of a rush leaves at its deadline.
+        # Removing one for each that is added keeps it short; the rest of a rush is removed at its deadlines.
         if waiting and waiting[0].done:
             waiting.popleft()
         if waiting and waiting[-1].deadline_s > query.deadline_s:

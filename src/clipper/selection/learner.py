@@ -13,13 +13,12 @@ from clipper.control.feedback import Feedback
 from clipper.errors import InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
 from clipper.outputs.output import MAX_READ_BYTES
 from clipper.selection.application import Application
-from clipper.selection.asked import Asked, AskedByName
 from clipper.selection.feedback.picking import weights_of
 from clipper.selection.feedback.scoring import lesson, shown_of_newcomers
-from clipper.selection.learning.tally import Amount, Keyed
-from clipper.selection.learning.totals import TELLS_PICKED, Key
+from clipper.selection.learning.totals import TELLS_PICKED, Amount, Key, Keyed
 from clipper.selection.learning.weighing import has_begun, weighed
 from clipper.selection.lessons import Joined, Scored, join, learn, missing_models
+from clipper.selection.outputs_for_feedback import FeedbackOutput, FeedbackOutputs
 from clipper.selection.policies.policy import JudgedQuery, Totals
 from clipper.selection.query import Query
 from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S, Observation
@@ -41,7 +40,7 @@ class Learner:
         self._no_variables = Context()
 
     def missing_contexts(self, feedback: Sequence[Feedback]) -> list[str]:
-        """Return the contexts that feedback is on, as far as they are not in memory."""
+        """Return the contexts of a piece of feedback that are not in memory."""
         joins, now_s = self._application.surroundings.joins, self._loop.time()
         queries = (None if each.query_id is None else joins.find(each.query_id, now_s) for each in feedback)
         named = (each.context if query is None else query.context for each, query in zip(feedback, queries))
@@ -116,14 +115,14 @@ class Learner:
                 f"{MAX_ASKING} pieces of feedback wait for models to be asked: try again in a moment"
             ) from error
         try:
-            asked = Asked(outputs, end_s)
+            asked = FeedbackOutputs(outputs, end_s)
             self._send(models, row, asked)
             await asyncio.wait([asked.all_in], timeout=max(end_s - self._loop.time(), 0.0))
             asked.done = True
         finally:
             asking.release()
 
-    def _send(self, models: Sequence[str], row: bytes, asked: Asked) -> None:
+    def _send(self, models: Sequence[str], row: bytes, asked: FeedbackOutputs) -> None:
         now_s = self._loop.time()
         asked.missing = len(models)
         for model in models:
@@ -131,7 +130,7 @@ class Learner:
             if target is None:
                 asked.on_failure(model, "no_replica", "")
                 continue
-            waiter, source = AskedByName(asked, model), self._application.name
+            waiter, source = FeedbackOutput(asked, model), self._application.name
             output = target.predict(row, waiter, now_s, ASK_TIMEOUT_S, source, is_background=True)
             if output is not None:
                 asked.on_output(model, output)
@@ -207,7 +206,7 @@ class Learner:
 
         observation = Observation(None, application.snapshot.id, {EVERYONE: entries}, 0.0)
         committed = committer.submit(observation, remember)
-        committed.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody waits for it
+        committed.add_done_callback(lambda done: done.cancelled() or done.exception())  # no client waits for it
 
     def _find(self, feedback: Feedback) -> Query | None:
         if feedback.query_id is None:
@@ -261,7 +260,7 @@ class Learner:
 
 
 class _Commit:
-    """A piece of feedback on its way to the store, to memory and to whoever sent it.
+    """A piece of feedback on its way to the store, to memory and to its sender.
 
     Attributes:
         entries: what is added, by context, until memory has it.

@@ -12,8 +12,7 @@ from clipper.selection.feedback.picking import Picked, how_picked, least_loss_in
 from clipper.selection.feedback.scoring import default_loss, lesson, loss_of_answer, score, shown_of_newcomers
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.basis import tells_picked
-from clipper.selection.learning.tally import Keyed
-from clipper.selection.learning.totals import TELLS_PICKED
+from clipper.selection.learning.totals import TELLS_PICKED, Keyed
 from clipper.selection.learning.weighing import has_begun, weighed
 from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, Totals
 from clipper.selection.query import Query
@@ -25,7 +24,7 @@ _WRONG = "wrong"
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A piece of feedback, joined with what it is on.
+    """A piece of feedback, joined with its query or input.
 
     Attributes:
         query: the query; None for feedback on an input.
@@ -70,7 +69,7 @@ class Scored:
 def join(
     application: Application, feedback: Feedback, query: Query | None, context: str | None, totals: Totals
 ) -> Joined:
-    """Join feedback with what is known about its query or input.
+    """Join feedback with its query or input.
 
     Raises:
         NotFound: nothing was selected, and there is no model to select.
@@ -129,7 +128,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
     no_answer = default_loss(feedback, loss, terms.default, was_answered=is_default)
     said = None if query is None else query.said
     if query is None:
-        # Nobody waited for these outputs. Queries show how often they are in time when somebody does.
+        # No query waited for these outputs. Only queries that wait show how often outputs are in time.
         combined = _combined(application, joined)
         answer = None if combined is None else combined.output
         losses = score(feedback, loss, choice, joined.outputs, no_answer, answer=answer)
@@ -269,7 +268,7 @@ def _lost(application: Application, joined: Joined, missed: Collection[str]) -> 
 
 
 def _combined(application: Application, joined: Joined) -> Combined | None:
-    """Return what an input would be answered with; None if there is no output, or nothing needs to know."""
+    """Return the answer that an input would get; None if there is no output, or it is not needed."""
     terms, feedback, choice = application.terms, joined.feedback, joined.choice
     known = {model: joined.outputs[model] for model in choice.models if model in joined.outputs}
     is_asked_for = feedback.reward is not None or terms.confidences is not None or terms.newcomers

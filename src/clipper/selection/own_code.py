@@ -11,12 +11,12 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import InvalidArgument, Unavailable
-from clipper.selection.import_notes import ImportNotes
 from clipper.selection.learning.losses import Loss
 from clipper.selection.policies.by_name import make_loss, make_policy, runs_own_code
 from clipper.selection.policies.policy import Policy
@@ -30,11 +30,63 @@ log = logging.getLogger(__name__)
 WAIT_S = 5.0
 # Code that comes after one that hangs is waited for at least this long: most imports take some milliseconds.
 LEAST_WAIT_S = 0.2
-# Each is a thread that nobody can end. More than this many mean that somebody keeps trying.
+# Each is a thread that cannot be ended. More than this many mean that a user keeps trying.
 MAX_HANGING = 16
 # A trial that could not run, or took too long on a possibly busy machine, is repeated after this time; a trial that
 # hangs ends after 20 s.
 RETRY_S = 60.0
+
+
+class ImportNotes:
+    """A file that outlives its worker. The applications of one snapshot bound its size."""
+
+    def __init__(self, path: Path | None) -> None:
+        """``path`` is the same for a worker and its replacement; None keeps no notes."""
+        self._path = path
+        self._fatal = set(_read(path)) if path is not None else set()
+        self._begun: list[str] = []
+
+    def was_fatal(self, key: str) -> bool:
+        """Whether an earlier worker ended while it imported the code behind ``key``."""
+        return key in self._fatal
+
+    def begin(self, key: str) -> None:
+        self._begun.append(key)
+        self._write()
+
+    def end(self, key: str) -> None:
+        self._begun.remove(key)
+        self._write()
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget fatal code that is not among ``keys``."""
+        if not self._fatal.issubset(keys):
+            self._fatal.intersection_update(keys)
+            self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        temporary = self._path.with_suffix(".new")
+        try:
+            temporary.write_bytes(msgspec.json.encode([*self._fatal, *self._begun]))
+            temporary.replace(self._path)
+        except OSError as error:  # import it nevertheless: hardly any import hangs
+            log.warning(
+                "cannot note which code is being imported in %(file)s: %(error)s", {"file": self._path, "error": error}
+            )
+
+
+def _read(path: Path) -> list[str]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[str])
+    except FileNotFoundError:
+        return []
+    except (OSError, msgspec.MsgspecError) as error:
+        log.warning(
+            "cannot read which code was being imported from %(file)s: %(error)s", {"file": path, "error": error}
+        )
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +120,7 @@ class _Wanted:
 
 
 class _Attempt:
-    """The making of one application's policy and loss.
+    """An attempt to construct one application's policy and loss.
 
     Attributes:
         problem: why they are not made, while ``made`` is None.
@@ -127,7 +179,7 @@ class OwnCode:
         self._turn = asyncio.Lock()
 
     async def prepare(self, applications: Iterable[ApplicationSnapshot], gone: Collection[str] | None = None) -> None:
-        """Make what is new among the applications; return when that is done, or takes too long.
+        """Construct new policies and losses of the applications; return when that is done, or takes too long.
 
         Args:
             applications: those that are new or may have changed.
@@ -157,7 +209,7 @@ class OwnCode:
                 await self._watch(attempt, deadline_s)
 
     def made(self, application: ApplicationSnapshot) -> Made:
-        """Return what was made for an application.
+        """Return the policy and loss of an application.
 
         Raises:
             InvalidArgument: it cannot be made, or is not made yet.
@@ -247,7 +299,7 @@ class OwnCode:
                 made = make(attempt.application)
             except InvalidArgument as error:
                 problem = str(error)
-            except KeyboardInterrupt:  # raised by the code itself: nobody interrupts this thread
+            except KeyboardInterrupt:  # raised by the code itself: this thread is never interrupted
                 problem += ": KeyboardInterrupt"
             finally:
                 with contextlib.suppress(RuntimeError):  # the worker has ended in the meantime

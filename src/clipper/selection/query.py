@@ -1,7 +1,7 @@
 """One query of an application: who asked it, which models were asked, and their outputs."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -9,10 +9,46 @@ from clipper.outputs.output import Output, is_readable, text_start
 from clipper.selection.confidence import Said
 from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.policies.policy import Choice, QueryView
-from clipper.selection.source import Source
 from clipper.telemetry.request_note import QueryNote
 from clipper.telemetry.trace_context import SpanContext
 from clipper.types import InputType
+
+
+class Source(msgspec.Struct, gc=False, eq=False):
+    """The versions whose outputs an answer was made from. It is made once for many answers.
+
+    Attributes:
+        text: all of them, e.g. ``digits:2`` or ``digits:2,forest:1``; empty if the answer does not say.
+        version: the version, if there is exactly one.
+        parameters: ``model`` and ``version`` if there is exactly one, else ``models``, which is the text.
+        parameters_json: the same as members of a JSON object, each behind a comma: ``,"model":"digits","version":"2"``.
+        json: likewise, but several versions are a list: ``,"models":["digits:2","forest:1"]``.
+    """
+
+    text: str
+    version: str | None
+    parameters: Mapping[str, str]
+    parameters_json: bytes
+    json: bytes
+
+
+# The source of a default, and of all answers of an application that does not show its models.
+NO_SOURCE = Source("", None, {}, b"", b"")
+
+
+def make_source(names: Sequence[str]) -> Source:
+    """Return the source of answers by these versions, at least one, each as ``MODEL:VERSION``."""
+    text = ",".join(names)
+    if len(names) > 1:
+        several = {"models": text}
+        return Source(text, None, several, _members(several), _members({"models": names}))
+    model, _, version = text.partition(":")
+    one = {"model": model, "version": version}
+    return Source(text, version, one, _members(one), _members(one))
+
+
+def _members(fields: Mapping[str, Any]) -> bytes:
+    return b"," + msgspec.json.encode(fields)[1:-1]
 
 
 class Asker(Protocol):
@@ -247,4 +283,35 @@ class Shadow:
         self._query.owner.shadow_came(self._query, self._name, output)
 
     def on_failure(self, model: str, code: str, message: str) -> None:
-        """Nobody waits for it."""
+        """Do nothing: no query waits for it."""
+
+
+class QueryIds:
+    """Ids that are unique over all workers and restarts, and below 2^53 so that every JSON reader keeps them exactly.
+
+    The upper 20 bits are the worker's instance, which the supervisor counts; the lower 33 bits are the worker's own
+    counter. The counter wraps after two days at 50,000 queries a second, when feedback on the first ids is long over.
+    An instance that is started again counts on from another 64th of the counter's range than before.
+    """
+
+    COUNT_BITS: ClassVar[int] = 33
+    RESTART_BITS: ClassVar[int] = 6
+
+    def __init__(self, instance: int, restart: int = 0) -> None:
+        """``restart``: how many times this instance was started before."""
+        self._first = instance << self.COUNT_BITS
+        self._last = self._first + (1 << self.COUNT_BITS) - 1
+        part = restart % (1 << self.RESTART_BITS)
+        self.next = self._first + (part << (self.COUNT_BITS - self.RESTART_BITS))
+
+    def take(self) -> int:
+        query_id = self.next
+        self.next = query_id + 1 if query_id < self._last else self._first
+        return query_id
+
+    def has_given(self, query_id: int) -> bool:
+        return self._first <= query_id < self.next
+
+    @classmethod
+    def instance_of(cls, query_id: int) -> int:
+        return query_id >> cls.COUNT_BITS

@@ -1,4 +1,4 @@
-"""The terms by which an application answers: its settings, and the versions that its links lead to."""
+"""The terms by which an application answers: its settings, and the versions of its links."""
 
 from collections.abc import Mapping
 
@@ -14,8 +14,7 @@ from clipper.selection.confidence import Confidences
 from clipper.selection.contexts import Contexts
 from clipper.selection.learning.arms import Arms
 from clipper.selection.lineup import line_up
-from clipper.selection.policies.policy import Choice
-from clipper.selection.policies.query_view import as_features
+from clipper.selection.policies.policy import Choice, as_features
 from clipper.selection.selector import Selector
 from clipper.types import InputType
 
@@ -55,39 +54,6 @@ class Terms:
         confidences: makes the answers' confidences; None if the policy's own are used.
         decisions: writes the decision log; None if the application has no log.
     """
-
-    __slots__ = (
-        "_compared",
-        "_links",
-        "_measured",
-        "_name",
-        "_pinned_arms",
-        "_predictor",
-        "arms",
-        "budget_s",
-        "confidences",
-        "decisions",
-        "default",
-        "features_are_input",
-        "features_size",
-        "feedback_ttl_s",
-        "input_type",
-        "is_waking",
-        "is_watching",
-        "joint_margin_s",
-        "models",
-        "newcomers",
-        "only_choice",
-        "ramp",
-        "selector",
-        "shadows",
-        "shows_model",
-        "slo_s",
-        "targets",
-        "threshold",
-        "tried",
-        "wait",
-    )
 
     def __init__(
         self,
@@ -174,7 +140,7 @@ class Terms:
 
     @property
     def costs_have_changed(self) -> bool:
-        """Whether a measured cost differs noticeably from the one in these terms."""
+        """Tell whether a measured cost differs noticeably from the cost in these terms."""
         if not self._measured:
             return False
         by_name = self.arms.costs.by_model

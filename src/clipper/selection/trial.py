@@ -33,7 +33,7 @@ TRIAL_TIMEOUT_S = TIMEOUT_S + 10.0
 MAX_TRIALS = 4
 # Importing the largest frameworks takes about half of this.
 MAX_TRIAL_MEMORY_BYTES = 2 * 1024**3
-# Bound of what is read of its output. The verdict is far shorter.
+# Bound of the output that is read. The verdict is far shorter.
 MAX_SAID_BYTES = 16 * 1024
 
 
@@ -159,7 +159,7 @@ async def _said(process: asyncio.subprocess.Process, question: bytes, mark: str)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        # Kill before waiting: what it forked may hold its output open. On a thread, since scanning the processes of a
+        # Kill before waiting: its children may hold its output open. On a thread, since scanning the processes of a
         # large machine takes as long as many queries.
         await asyncio.to_thread(kill_marked, mark.__eq__)
         await process.wait()

@@ -18,7 +18,7 @@ from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
 from clipper.selection.application import Application
 from clipper.selection.learner import ASK_TIMEOUT_S, Learner
-from clipper.selection.query_ids import QueryIds
+from clipper.selection.query import QueryIds
 from clipper.turn_budget import Backlog, TurnBudget
 from clipper.worker.forwarder import MAX_ASKING_COMMANDS, MAX_COMMANDS, Forwarder
 

@@ -57,16 +57,14 @@ from clipper.frontend.rpc.open import open_rpc_server
 from clipper.frontend.rpc.service import Services
 from clipper.frontend.server import QueryServer
 from clipper.processes.marks import MARK, kill_marked
-from clipper.selection.application import Application
+from clipper.selection.application import Application, Surroundings
 from clipper.selection.committer import Committer
 from clipper.selection.description import count, describe
 from clipper.selection.feedback.join_table import JoinTable
-from clipper.selection.import_notes import ImportNotes
 from clipper.selection.learner import MAX_ASKING
-from clipper.selection.own_code import OwnCode
-from clipper.selection.query_ids import QueryIds
+from clipper.selection.own_code import ImportNotes, OwnCode
+from clipper.selection.query import QueryIds
 from clipper.selection.stores.open import open_store
-from clipper.selection.surroundings import Surroundings
 from clipper.selection.synchronizer import Synchronizer
 from clipper.selection.trial import Trials
 from clipper.telemetry.open import open_exporter

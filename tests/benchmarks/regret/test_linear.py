@@ -19,7 +19,7 @@ from benchmarks.regret.features import (
 )
 from benchmarks.regret.streams import ROUNDS, SWAP_ROUNDS
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
+from clipper.selection.learning.totals import tally
 from clipper.selection.policies.by_name import make_policy
 from clipper.selection.policies.linear import beliefs, lessons
 from clipper.selection.policies.policy import JudgedQuery, QueryView

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.regret import ours, textbook
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
+from clipper.selection.learning.totals import tally
 from clipper.selection.policies.adaptive import WIDTHS, Adaptive
 from clipper.selection.policies.epsilon_greedy import EpsilonGreedy
 from clipper.selection.policies.exp3 import Exp3

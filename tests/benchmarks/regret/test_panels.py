@@ -11,7 +11,7 @@ from benchmarks.regret.families import setting_of
 from benchmarks.regret.panels import play_panel
 from benchmarks.regret.streams import BLOCK_ROUNDS
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
+from clipper.selection.learning.totals import tally
 from clipper.selection.policies.by_name import make_policy
 from clipper.selection.policies.combine import vote as vote_of_outputs
 from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView

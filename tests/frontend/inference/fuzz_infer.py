@@ -21,7 +21,7 @@ from clipper.frontend.inference.service import Inference
 from clipper.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.frontend.port import Port
 from clipper.frontend.readiness import Readiness
-from clipper.selection.source import NO_SOURCE
+from clipper.selection.query import NO_SOURCE
 from clipper.types import InputType
 from serving import post
 

@@ -13,7 +13,7 @@ from steps import finish
 from clipper.frontend.inference.answers import Answer, Encoded, column, encode, encode_usual, opening
 from clipper.frontend.inference.requests import COLUMNS, AnswerForm
 from clipper.frontend.inference.tensors import DATATYPES
-from clipper.selection.source import NO_SOURCE, Source, make_source
+from clipper.selection.query import NO_SOURCE, Source, make_source
 
 BINARY = AnswerForm((("output", True),))
 PLAIN = AnswerForm()

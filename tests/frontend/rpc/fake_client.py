@@ -24,7 +24,7 @@ from clipper.frontend.port import Port
 from clipper.frontend.readiness import Readiness
 from clipper.frontend.rpc.server import RpcServer
 from clipper.frontend.rpc.service import Services
-from clipper.selection.source import NO_SOURCE
+from clipper.selection.query import NO_SOURCE
 from clipper.turn_budget import TurnBudget
 from clipper.types import InputType
 

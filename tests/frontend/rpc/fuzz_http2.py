@@ -11,7 +11,7 @@ from mutations import mutated, random_edits
 from rpc_messages import INFER
 
 from clipper.frontend.rpc.service import METHODS, OBSERVE, WATCH
-from clipper.selection.source import NO_SOURCE
+from clipper.selection.query import NO_SOURCE
 
 PATHS = [INFER] * 8 + [method.path for method in METHODS.values()] + [OBSERVE.path, WATCH.path, "/x", ""]
 PATHS += [f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")]

@@ -13,7 +13,7 @@ from clipper.frontend.inference.requests import AnswerForm
 from clipper.frontend.long_work import done
 from clipper.frontend.rpc.answers import MAX_ARRAYS, MAX_OPENINGS, MessageCodec
 from clipper.outputs.output import TypedOutput, read_outputs
-from clipper.selection.source import NO_SOURCE, make_source
+from clipper.selection.query import NO_SOURCE, make_source
 from clipper.types import DType
 
 NUMBERS = np.array([[1.1, -2.5], [3e9, 0.0]], np.float32)

@@ -12,7 +12,7 @@ from http2 import message_frame
 from clipper.frontend.rpc import bounds
 from clipper.frontend.rpc.calls import Call
 from clipper.frontend.rpc.service import METHODS
-from clipper.selection.source import NO_SOURCE
+from clipper.selection.query import NO_SOURCE
 from clipper.turn_budget import LONGEST_TURN_S, VISIT_S, TurnBudget
 
 LOOK_S = 20e-6

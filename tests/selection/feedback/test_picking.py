@@ -7,8 +7,7 @@ import pytest
 
 from clipper.selection.feedback.picking import Picked, how_picked, least_loss_increase, weights_of
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.totals import Totals, tally
 from clipper.selection.policies.policy import Choice, Step
 
 BY_NOTHING = Picked(among_all=False, in_context=False, is_weighed=False)

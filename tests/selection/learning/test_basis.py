@@ -2,8 +2,7 @@
 
 from clipper.selection.learning.basis import Basis, basis_of
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import TELLS_PICKED
+from clipper.selection.learning.totals import TELLS_PICKED, tally
 from clipper.selection.learning.weighing import weighed
 
 NAMES = {"a": "a:1", "b": "b:1"}

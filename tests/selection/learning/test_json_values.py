@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.selection.learning.json_values import Array, is_json, is_same, parse_array
+from clipper.selection.learning.json_values import Array, is_same, parse_array
 from clipper.types import MAX_DIMENSIONS
 
 scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
@@ -82,11 +82,3 @@ def test_arrays_keep_their_nesting(rows: int, columns: int, depth: int) -> None:
     array = parse_array(json.dumps(nested).encode())
     assert array is not None
     assert json.loads(array.encode()) == nested
-
-
-@pytest.mark.parametrize(
-    ("text", "is_value"),
-    [(b"3", True), (b'{"a": [null]}', True), (b"", False), (b"nonsense", False), (b"3 4", False), (b"[" * 5000, False)],
-)
-def test_what_is_json(text: bytes, is_value: bool) -> None:
-    assert is_json(text) is is_value

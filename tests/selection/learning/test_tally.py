@@ -1,7 +1,6 @@
 """What is counted for every policy."""
 
-from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import PLAIN_LOSS, PLAIN_SCORED
+from clipper.selection.learning.totals import PLAIN_LOSS, PLAIN_SCORED, tally
 
 
 def test_pulls_are_of_the_selected_and_scores_of_all_that_are_known() -> None:

@@ -6,8 +6,7 @@ import pytest
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.confidence_sequences import Evidence
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import CALIBRATION, Arrays, Totals
+from clipper.selection.learning.totals import CALIBRATION, Arrays, Totals, tally
 
 
 def everyone(observations: int, mean_loss: float, half_life: int | None = None) -> Totals:

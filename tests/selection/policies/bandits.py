@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import LOSS, SCORED, Totals
+from clipper.selection.learning.totals import LOSS, SCORED, Totals, tally
 from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
 
 MODELS = ("a", "b", "c", "d", "e")

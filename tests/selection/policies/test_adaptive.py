@@ -8,8 +8,7 @@ from bandits import MODELS, bernoulli, play, pseudo_regret
 
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.totals import Totals, tally
 from clipper.selection.policies.adaptive import (
     FORETOLD_BY,
     HALF_LIVES,

@@ -9,8 +9,7 @@ import pytest
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.totals import Totals, tally
 from clipper.selection.policies.best_arm import LOST, TESTED, WON, BestArm
 from clipper.selection.policies.by_name import default_half_life, make_policy
 from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView

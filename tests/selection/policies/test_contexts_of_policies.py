@@ -7,8 +7,7 @@ import pytest
 from bandits import MODELS, bernoulli
 
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.totals import Totals, tally
 from clipper.selection.policies.by_name import POLICIES, default_half_life, make_policy
 from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
 

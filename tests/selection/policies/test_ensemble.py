@@ -7,8 +7,7 @@ import pytest
 from bandits import MODELS, bernoulli, learned, play
 
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.totals import Totals, tally
 from clipper.selection.policies.ensemble import EXCESS_BY, SHARPNESSES, Ensemble, best_sharpness
 from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, QueryView
 

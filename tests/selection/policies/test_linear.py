@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import Arrays, Totals
+from clipper.selection.learning.totals import Arrays, Totals, tally
 from clipper.selection.policies.by_name import make_policy
 from clipper.selection.policies.linear import beliefs, lessons
 from clipper.selection.policies.linear_thompson import least_of

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.totals import Totals, tally
 from clipper.selection.policies import Choice, Combined
 from clipper.selection.policies.by_name import POLICIES, make_policy
 from clipper.selection.policies.policy import JudgedQuery, QueryView

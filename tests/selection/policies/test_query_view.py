@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from clipper.selection.policies.query_view import JudgedQuery, QueryView
+from clipper.selection.policies.policy import JudgedQuery, QueryView
 from clipper.types import InputType
 
 

@@ -28,7 +28,7 @@ from clipper.registry.records import ApplicationRecord, ModelRecord, VersionReco
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Put
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
+from clipper.selection.learning.totals import tally
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
 from clipper.series.recent import Recent

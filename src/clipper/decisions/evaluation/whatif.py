@@ -22,7 +22,7 @@ from clipper.decisions.evaluation.estimators import (
 from clipper.decisions.evaluation.samples import Sample
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import Amount, tally
+from clipper.selection.learning.totals import Amount, tally
 from clipper.selection.learning.totals import Key
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, QueryView, Totals
 

@@ -14,7 +14,7 @@ from clipper.frontend.long_work import done
 from clipper.outputs.json_text import json_values
 from clipper.outputs.long_lists import Ragged, elements, shape_of
 from clipper.outputs.output import Output, TypedOutput, is_long, text_bytes
-from clipper.selection.source import NO_SOURCE, Source
+from clipper.selection.query import NO_SOURCE, Source
 
 # Converting this many elements takes a tenth of a millisecond.
 PIECE = 2000

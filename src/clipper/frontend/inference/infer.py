@@ -20,8 +20,7 @@ from clipper.frontend.long_work import LongWork, Steps, done
 from clipper.frontend.responses import Parts, infer_head, too_long
 from clipper.outputs.output import Output
 from clipper.selection.application import Application
-from clipper.selection.query import Asker, Query
-from clipper.selection.source import Source
+from clipper.selection.query import Asker, Query, Source
 
 # Remembered JSON of requests with binary tensors. A client sends one or a few; a client that varies it fills this up.
 MAX_PLANS = 256

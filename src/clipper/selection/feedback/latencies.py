@@ -33,7 +33,7 @@ class _Version:
 
 
 class Latencies:
-    """Latencies of one application in one worker. Versions have the names of the state; it asks a bounded number."""
+    """Latencies of one application in one worker, by the versions' names in the state; a bounded number of them."""
 
     def __init__(self) -> None:
         self._versions: dict[str, _Version] = {}

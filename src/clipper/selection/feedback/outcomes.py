@@ -16,7 +16,7 @@ import msgspec
 from clipper.selection.learning.arms import Arms
 from clipper.selection.policies.policy import Choice
 
-# Counts are halved after this many queries: old ones say little about who is in time now.
+# Counts are halved after this many queries: old ones say little about which models are in time now.
 WINDOW = 8192
 # If misses with feedback are this many standard deviations fewer than answers with feedback, it is not by chance.
 CLEARLY = 3.0

@@ -11,7 +11,7 @@ from typing import Literal
 from clipper.selection.learning.totals import EVER_LOSS, EVER_SCORED, Totals
 from clipper.selection.policies.policy import Choice
 
-# Draws of a model's wins, whose mean number of tries is its weight, and the bound of one of them: a millisecond.
+# Draws of a model's wins, whose mean number of tries is its weight, and the bound of tries for one draw: a millisecond.
 _DRAWS = 2
 _MOST_TRIES = 200
 

@@ -1,4 +1,4 @@
-"""Scores feedback, and computes what it teaches."""
+"""Scores feedback, and computes its additions to the sums."""
 
 from collections.abc import Callable, Collection, Mapping
 
@@ -9,8 +9,7 @@ from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.guardrail import Forecasts
 from clipper.selection.learning.losses import Loss, loss_of_reward
-from clipper.selection.learning.tally import NONE_MISSED, Amount, Keyed, tally
-from clipper.selection.learning.totals import Key
+from clipper.selection.learning.totals import NONE_MISSED, Amount, Key, Keyed, tally
 from clipper.selection.policies.combine import behind
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, Totals
 

@@ -12,8 +12,7 @@ predecessor, such as all that were deployed by then, and fade like all numbers.
 from collections.abc import Collection, Mapping, Sequence
 
 from clipper.selection.learning.costs import NO_COSTS, Costs
-from clipper.selection.learning.tally import Amount, Keyed
-from clipper.selection.learning.totals import Arrays, Key, Numbers, Part, Totals
+from clipper.selection.learning.totals import Amount, Arrays, Key, Keyed, Numbers, Part, Totals
 from clipper.selection.learning.weighing import lineup_id
 
 # A version whose learned numbers count, and by how much.

@@ -1,4 +1,4 @@
-"""Decides by which evidence an application's models are compared, and says so."""
+"""Chooses the evidence by which an application's models are compared, and names it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Basis:
 def basis_of(
     totals: Totals, clock: float, names: Mapping[str, str], goes_by: str, *, is_of_context: bool, has_contexts: bool
 ) -> Basis:
-    """Return what is known of models by a state.
+    """Return a state's evidence on models.
 
     Args:
         totals: the state's, by its names for versions, without fading.

@@ -23,11 +23,6 @@ def value_key(text: bytes) -> Hashable:
         return text
 
 
-def is_json(text: bytes) -> bool:
-    """Whether the text is one JSON value that is not nested too deeply to be read."""
-    return decode(text) is not _UNREADABLE
-
-
 def is_same(text: bytes, other: bytes) -> bool:
     """Whether both texts have the same JSON value."""
     return text == other or value_key(text) == value_key(other)

@@ -35,8 +35,17 @@ from numpy.typing import NDArray
 
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.parameters import check_number
-from clipper.selection.learning.tally import Amount, Keyed
-from clipper.selection.learning.totals import OBSERVATIONS, ArrayParts, Arrays, Key, Numbers, Part, Totals
+from clipper.selection.learning.totals import (
+    OBSERVATIONS,
+    Amount,
+    ArrayParts,
+    Arrays,
+    Key,
+    Keyed,
+    Numbers,
+    Part,
+    Totals,
+)
 
 DEFAULT_HALF_LIFE = 1000
 
@@ -189,7 +198,7 @@ class Ledger:
             self._epochs.add(epoch)
             self._arrays[key] = amount
         else:
-            # A new array: whoever holds the old one can tell that it is old.
+            # A new array: a holder of the old one can tell that it is old.
             self._arrays[key] = known + amount
 
     def totals(self) -> Totals:

@@ -16,6 +16,8 @@ from clipper.selection.learning.probabilities import read_claim
 
 
 class Loss(Protocol):
+    """A loss. To make one with a parameter outside of its range raises InvalidArgument."""
+
     def __call__(self, output: bytes, label: bytes) -> float:
         """Return the loss in [0, 1] of ``output``; both are JSON text.
 
@@ -44,9 +46,6 @@ class Absolute:
 
     Args:
         range: the difference from which on the loss is 1; above 0.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     range: float = 1.0
@@ -80,9 +79,6 @@ class Log:
 
     Args:
         floor: the probability at and below which the loss is 1; above 0, at most 0.5.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     floor: float = 0.001

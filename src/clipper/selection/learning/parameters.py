@@ -20,7 +20,7 @@ def check_number(name: str, value: object, low: float, high: float = MAX_NUMBER,
         if in_range:
             return
     least = f"above {low:g}" if above else f"at least {low:g}"
-    # A range without an end of its own is not worth a word, but for who comes to the one that all have.
+    # A range without an end of its own is named only to a user who exceeds the end that all have.
     is_beyond = isinstance(value, (int, float)) and value > MAX_NUMBER
     most = "" if high == MAX_NUMBER and not is_beyond else f" and at most {high:g}"
     raise InvalidArgument(f"{name} is {value!r:.100}: expected a number {least}{most}")

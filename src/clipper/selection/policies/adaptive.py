@@ -62,9 +62,6 @@ class Adaptive(Policy):
 
     Args:
         exploration: the largest z; above 0, at most 10.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     exploration: float = 1.0

@@ -79,9 +79,6 @@ class BestArm(Policy):
         tolerance: how much the winner's mean loss may exceed the best model's; from 0 to 0.5. With 0, a test of equal
             models never ends. The default is one loss in a hundred queries; half of it takes four times the feedback if
             models are equal.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     default_half_life = None

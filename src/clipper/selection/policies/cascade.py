@@ -77,9 +77,6 @@ class Cascade(Policy):
             except those with a confidence of 1.
         explore: share, from 0 to 1, of sure answers that go on nevertheless while the threshold is learned; also the
             share of queries that try a cheapest model which was hardly ever in time.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     default_half_life = 5_000
@@ -201,7 +198,7 @@ class Cascade(Policy):
 
 
 def by_cost(models: tuple[str, ...], costs: Costs) -> Sequence[str]:
-    """Return the cheapest model first; of equals, the one that was linked first."""
+    """Return models by cost, the cheapest first; equals in the order of their links."""
     return sorted(models, key=costs.of) if costs.by_model else models
 
 

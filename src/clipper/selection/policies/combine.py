@@ -5,9 +5,8 @@ because it was late or failed, has no say in the answer, and counts as disagreei
 """
 
 import math
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
 
 import msgspec
 
@@ -30,16 +29,9 @@ class Combined(msgspec.Struct, frozen=True, gc=False):
     confidence: float
 
 
-class Combiner(Protocol):
-    def __call__(self, models: Sequence[str], weights: Sequence[float], outputs: Outputs) -> Combined:
-        """Combine outputs.
-
-        Args:
-            models: the selected models.
-            weights: one for each model, at least 0. If all of those that answered have 0, each counts alike.
-            outputs: by model, of those that answered; at least one.
-        """
-        ...
+# Combines outputs of the selected models, each with a weight of at least 0. Models that answered count alike if all of
+# their weights are 0. ``Outputs`` has the models that answered, at least one.
+Combiner = Callable[[Sequence[str], Sequence[float], Outputs], Combined]
 
 
 def vote(models: Sequence[str], weights: Sequence[float], outputs: Outputs) -> Combined:
@@ -162,8 +154,7 @@ def behind(answer: bytes, outputs: Outputs) -> list[str]:
     ]
 
 
-class _Average(Protocol):
-    def __call__(self, numbers: Sequence[float], weights: Sequence[float]) -> float: ...
+_Average = Callable[[Sequence[float], Sequence[float]], float]
 
 
 def _average(

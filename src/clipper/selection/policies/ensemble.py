@@ -62,9 +62,6 @@ class Ensemble(Policy):
         tolerance: for ``mean`` and ``median``: how near an output must be to the answer to agree with it; at least 0.
         classes: for a vote weighted by accuracy: the number of labels, at least 2. With too few the best model drowns
             out the others; with too many all count nearly alike, so the default errs on that side.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     feedback = "all"

@@ -20,9 +20,6 @@ class EpsilonGreedy(Policy):
 
     Args:
         epsilon: probability of a random model, from 0 to 1.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     default_half_life = 100

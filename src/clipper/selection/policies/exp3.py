@@ -37,9 +37,6 @@ class Exp3(Policy):
     Args:
         eta: how fast it reacts; above 0, at most 1.
         gamma: the share of queries that is spread over all models; above 0, at most 1.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     default_half_life = 700

@@ -51,9 +51,6 @@ class Exp4(Policy):
             default half-life a model that errs 0.05 more than the best has a twelfth of its weight.
         answer: ``vote``, ``mean`` or ``median``.
         tolerance: for ``mean`` and ``median``: how near an output must be to the answer to agree with it; at least 0.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     feedback = "all"

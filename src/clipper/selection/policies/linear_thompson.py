@@ -38,9 +38,6 @@ class LinearThompson(Policy):
 
     Args:
         exploration: spread of the draws in standard errors; above 0, at most 10.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     needs_features = True

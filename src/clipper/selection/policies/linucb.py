@@ -24,9 +24,6 @@ class LinUcb(Policy):
 
     Args:
         exploration: how far below its mean a loss is assumed to be possible, in standard errors; above 0, at most 10.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     needs_features = True

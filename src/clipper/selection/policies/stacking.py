@@ -91,9 +91,6 @@ class Stacking(Policy):
         answer: ``vote`` or ``mean``. A mean learns only from labels, since a reward does not tell the right number.
         prior: number of observations that the initial equal weights count as; above 0, at most 1,000.
         tolerance: for ``mean``: how near an output must be to the answer to agree with it; at least 0.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     feedback = "all"
@@ -123,7 +120,7 @@ class Stacking(Policy):
         solved = self._solved(present, totals)
         shares = choice.shares
         if len(present) < len(choice.models):
-            # They share the weight that they have together, so that the confidence still counts what is missing.
+            # They share their joint weight, so that the confidence still counts missing outputs.
             whole = sum(share for model, share in zip(choice.models, shares) if model in outputs)
             anew = {model: max(whole, _ROUNDING) * share for model, share in zip(present, solved.shares)}
             shares = tuple(anew.get(model, share) for model, share in zip(choice.models, shares))

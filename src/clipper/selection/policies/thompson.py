@@ -21,9 +21,6 @@ class Thompson(Policy):
 
     Args:
         prior: successes, and failures, that every model begins with; above 0, at most 1,000.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     default_half_life = 200

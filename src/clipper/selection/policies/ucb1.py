@@ -26,9 +26,6 @@ class Ucb1(Policy):
 
     Args:
         exploration: above 0, at most 10. The regret bound holds at 1; less explores less than the bound demands.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     default_half_life = 500

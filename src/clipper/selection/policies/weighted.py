@@ -28,9 +28,6 @@ class Weighted(Policy):
 
     Args:
         weights: by model, at least 0, not all 0; None for equal weights. A model that is not in it gets no queries.
-
-    Raises:
-        InvalidArgument: a parameter is outside its range.
     """
 
     learns = False

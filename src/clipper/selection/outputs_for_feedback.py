@@ -1,15 +1,15 @@
-"""Waits for models that are asked to score feedback."""
+"""Outputs of models that are asked for them because feedback needs them."""
 
 import asyncio
 
 from clipper.outputs.output import Output, is_readable
 
 
-class Asked:
-    """Gathers the outputs of models that are asked to score feedback, as texts.
+class FeedbackOutputs:
+    """Gathers the outputs, as texts, of models that are asked for one piece of feedback.
 
     Attributes:
-        all_in: done when none is missing.
+        all_in: a future that is done once every model has answered or failed.
     """
 
     def __init__(self, outputs: dict[str, bytes], deadline_s: float) -> None:
@@ -35,29 +35,29 @@ class Asked:
             self.all_in.set_result(None)
 
 
-class AskedByName:
-    """Waits for one of these models, under the name by which the policy knows it."""
+class FeedbackOutput:
+    """Takes one model's output, under the model's name in the policy."""
 
-    __slots__ = ("_asked", "_name")
+    __slots__ = ("_name", "_outputs")
 
-    def __init__(self, asked: Asked, name: str) -> None:
-        self._asked = asked
+    def __init__(self, outputs: FeedbackOutputs, name: str) -> None:
+        self._outputs = outputs
         self._name = name
 
     @property
     def done(self) -> bool:
-        return self._asked.done
+        return self._outputs.done
 
     @property
     def deadline_s(self) -> float:
-        return self._asked.deadline_s
+        return self._outputs.deadline_s
 
     @property
     def span(self) -> None:
         """Feedback is not traced."""
 
     def on_output(self, model: str, output: Output) -> None:
-        self._asked.on_output(self._name, output)
+        self._outputs.on_output(self._name, output)
 
     def on_failure(self, model: str, code: str, message: str) -> None:
-        self._asked.arrived()
+        self._outputs.arrived()
