@@ -11,17 +11,16 @@ import pytest
 from log_files import SETTING, block_of, decision, judgement, write_log
 
 from clipper.decisions import joining
-from clipper.decisions.export import export
+from clipper.decisions.export import export, row_of
 from clipper.decisions.joining import joined
 from clipper.decisions.reading import LogReader
 from clipper.decisions.records import Setting
-from clipper.decisions.rows import row_of
 from clipper.errors import InvalidArgument, Unavailable
 
 
 def read(folder: Path, **limits: object) -> dict[int, float | None]:
     """By query, the loss of its answer."""
-    return {each.query_id: each.loss for each in map(row_of, joined(LogReader(folder, **limits)))}  # type: ignore[arg-type]
+    return {each["query_id"]: each["loss"] for each in map(row_of, joined(LogReader(folder, **limits)))}  # type: ignore[arg-type]
 
 
 def test_feedback_is_found_in_any_file_and_the_last_counts(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from clipper.decisions.evaluation.samples import samples_of
-from clipper.decisions.rows import row_of
+from clipper.decisions.export import row_of
 from clipper.decisions.joining import joined
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
@@ -181,6 +181,6 @@ def test_the_decision_log_has_what_was_answered_in_place_of_a_late_model(tmp_pat
         assert found.decision.reason == query.reason == asking.answer[2]
         assert found.decision.outputs == (None,)
         (sample,) = samples_of([found]).taken
-        assert (sample.model, sample.loss, row_of(found).loss) == (query.choice.models[0], 0.0, 0.0)
+        assert (sample.model, sample.loss, row_of(found)["loss"]) == (query.choice.models[0], 0.0, 0.0)
 
     run(tmp_path, TWO, scenario)

@@ -4,9 +4,9 @@ from typing import Any
 
 from live_server import Server
 
+from clipper.decisions.export import row_of
 from clipper.decisions.joining import joined
 from clipper.decisions.reading import LogReader
-from clipper.decisions.rows import row_of
 from waiting import until
 
 # Says of label 1 that it has the probability that it is asked about.
@@ -84,8 +84,8 @@ def test_confidence_comes_to_say_how_often_answers_are_right(server: Server) -> 
     assert (raw["output"][1], raw["confidence"]) == (0.98, 0.98)
 
     def logged() -> Any:
-        rows = {row.query_id: row for row in map(row_of, joined(LogReader(server.home / "decisions")))}
+        rows = {row["query_id"]: row for row in map(row_of, joined(LogReader(server.home / "decisions")))}
         return rows if unsure["query_id"] in rows and raw["query_id"] in rows else None
 
     row = until(logged)[unsure["query_id"]]
-    assert (row.raw_confidence, row.confidence, row.reason) == (0.98, unsure["confidence"], "low_confidence")
+    assert (row["raw_confidence"], row["confidence"], row["reason"]) == (0.98, unsure["confidence"], "low_confidence")

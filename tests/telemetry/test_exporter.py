@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from clipper.telemetry.exporter import MAX_WAITING_SPANS, SPANS_PER_MESSAGE, Exporter
+from clipper.errors import InvalidArgument
+from clipper.telemetry.exporter import MAX_WAITING_SPANS, SPANS_PER_MESSAGE, Exporter, open_exporter
 from clipper.telemetry.spans import Span
 from clipper.telemetry.trace_context import SpanContext
 from waiting import until
@@ -47,7 +48,7 @@ def test_what_waits_is_sent_at_the_end(receiver: Receiver) -> None:
     for _ in range(3):
         exporter.add(SPAN)
     exporter.close()
-    assert (sum(receiver.messages), exporter.exported, exporter.waiting, receiver.is_closed) == (3, 3, 0, True)
+    assert (sum(receiver.messages), exporter.done, exporter.waiting, receiver.is_closed) == (3, 3, 0, True)
 
 
 def test_messages_are_bounded(receiver: Receiver) -> None:
@@ -68,7 +69,7 @@ def test_a_hanging_receiver_costs_spans_and_delays_no_query_and_no_end(
     for _ in range(2 * MAX_WAITING_SPANS):
         exporter.add(SPAN)
     assert exporter.waiting <= MAX_WAITING_SPANS
-    assert exporter.dropped["queue_full"] >= MAX_WAITING_SPANS - SPANS_PER_MESSAGE
+    assert exporter.over >= MAX_WAITING_SPANS - SPANS_PER_MESSAGE
     exporter.close()  # returns
     assert receiver.is_closed
 
@@ -79,10 +80,20 @@ def test_a_receiver_that_refuses_is_reported_once(receiver: Receiver, caplog: py
     for number in (1, 2):
         for _ in range(SPANS_PER_MESSAGE):
             exporter.add(SPAN)
-        until(lambda: exporter.dropped["export_failed"] == number * SPANS_PER_MESSAGE)  # noqa: B023
+        until(lambda: exporter.failed == number * SPANS_PER_MESSAGE)  # noqa: B023
     assert exporter.problem == "OSError: refused"
     assert caplog.text.count("cannot send spans") == 1
     receiver.error = None
     exporter.add(SPAN)
     exporter.close()
-    assert (exporter.problem, exporter.exported) == (None, 1)
+    assert (exporter.problem, exporter.done) == (None, 1)
+
+
+def test_without_an_endpoint_nothing_is_opened() -> None:
+    assert open_exporter(None, "worker-0", {}) is None
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipper.telemetry.exporter.has_otel", lambda: False)
+    with pytest.raises(InvalidArgument, match=r"clipper-serving\[otel\]"):
+        open_exporter("http://localhost:4318", "worker-0", {})

@@ -15,7 +15,7 @@ def test_lines_are_written_in_order(tmp_path: Path) -> None:
         log.add(b"%d\n" % number)
     log.close()
     assert (tmp_path / "a.log").read_text().split() == [str(number) for number in range(1000)]
-    assert (log.written, log.dropped, log.problem) == (1000, 0, None)
+    assert (log.done, log.over, log.failed, log.problem) == (1000, 0, 0, None)
     assert (tmp_path / "a.log").stat().st_mode & 0o777 == 0o600
 
 
@@ -28,7 +28,7 @@ def test_it_goes_on_in_a_log_that_was_cut_moved_or_removed(tmp_path: Path) -> No
     path = tmp_path / "a.log"
     log = LogFile(path)
     log.add(b"1\n")
-    until(lambda: log.written == 1)
+    until(lambda: log.done == 1)
     os.truncate(path, 0)
     log.add(b"2\n")
     until(lambda: path.read_text() == "2\n")
@@ -47,14 +47,14 @@ def test_a_full_disk_is_reported_once_and_costs_lines_only(caplog: pytest.LogCap
     log = LogFile(path)
     for number in range(1, 4):
         log.add(b"lost\n")
-        until(lambda: log.dropped == number)  # noqa: B023
+        until(lambda: log.failed == number)  # noqa: B023
     assert log.problem is not None and "No space left" in log.problem
     assert caplog.text.count("cannot write") == 1
     path.unlink()
     log.add(b"kept\n")
-    until(lambda: log.written == 1)
+    until(lambda: log.done == 1)
     assert log.problem is None
-    assert "can be written again" in caplog.text
+    assert "can write a.log again" in caplog.text
     log.close()
 
 
@@ -65,8 +65,8 @@ def test_a_file_that_nobody_cuts_is_bounded(tmp_path: Path, monkeypatch: pytest.
     log = LogFile(path)
     for number in range(1, 101):
         log.add(b"a line\n")
-        until(lambda: log.written + log.dropped == number)  # noqa: B023
-    assert path.stat().st_size < 120 and log.dropped > 0
+        until(lambda: log.done + log.failed == number)  # noqa: B023
+    assert path.stat().st_size < 120 and log.failed > 0
     assert log.problem is not None and "no supervisor has cut it" in log.problem
     os.truncate(path, 0)
     log.add(b"the last line\n")
@@ -81,8 +81,8 @@ def test_a_disk_that_hangs_costs_lines_only(tmp_path: Path, monkeypatch: pytest.
     log = LogFile(path)
     line = b"x" * 1023 + b"\n"
     for _ in range(2 * MAX_WAITING_BYTES // len(line)):
-        log.add(line)
-    assert log.dropped > 0
+        log.add(line, len(line))
+    assert log.over > 0
     log.close()
     with path.open("rb") as reader:  # the thread goes on
         assert reader.read(len(line)) == line

@@ -1,4 +1,4 @@
-from clipper.telemetry.rate_bound import RateBound
+from clipper.telemetry.watch import RateBound
 
 
 def test_so_many_at_once_and_so_many_a_second() -> None:

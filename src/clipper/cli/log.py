@@ -11,7 +11,7 @@ from clipper.cli.times import parse_past
 from clipper.decisions.export import export as write
 from clipper.decisions.joining import joined
 from clipper.decisions.reading import LogReader
-from clipper.decisions.rows import row_of
+from clipper.decisions.export import row_of
 from clipper.home import DECISIONS_NAME, find_home
 
 commands = typer.Typer(

@@ -35,7 +35,7 @@ def whatif(
     as_json: AsJson = False,
 ) -> None:
     """Estimate from the decision log the mean loss of another policy, or of one model for all queries."""
-    from clipper.decisions.evaluation.question import ask
+    from clipper.decisions.evaluation.whatif import ask
 
     if policy_parameter and policy is None:
         raise typer.BadParameter("--policy-parameter goes with --policy")

@@ -175,11 +175,7 @@ class ApplicationDecisions:
     ) -> None:
         """Log feedback that was learned from."""
         if self.takes(query_id):
-            short = _short(label)
-            judgement = Judgement(
-                self._setting.application, query_id, time.time(), short, reward, dict(losses), answer_loss
-            )
-            self._log.add((judgement,))
+            self._add_judgement(query_id, label, reward, dict(losses), answer_loss)
 
     def judge_late(
         self, query_id: int, label: bytes | None, reward: float | None, loss: str, loss_parameters: Mapping[str, Any]
@@ -188,19 +184,13 @@ class ApplicationDecisions:
         is_possible = 0 <= query_id < QUERY_IDS and (reward is None or 0.0 <= reward <= 1.0)
         if not is_possible or not self.takes(query_id):
             return False
-        judgement = Judgement(
-            self._setting.application,
-            query_id,
-            time.time(),
-            _short(label),
-            reward,
-            None,
-            None,
-            loss,
-            dict(loss_parameters),
-        )
-        self._log.add((judgement,))
+        self._add_judgement(query_id, label, reward, None, None, loss, dict(loss_parameters))
         return True
+
+    def _add_judgement(self, query_id: int, label: bytes | None, *how: Any) -> None:
+        """Log feedback; ``how`` are the fields of ``Judgement`` after the label."""
+        short = label if label is None or len(label) <= MAX_OUTPUTS_BYTES else None
+        self._log.add((Judgement(self._setting.application, query_id, time.time(), short, *how),))
 
 
 def _bounded(
@@ -214,10 +204,6 @@ def _bounded(
     is_cut = any(len(text) > limit for text in (*outputs, answer) if text is not None)
     cut = tuple(None if output is None else output[:limit] for output in outputs)
     return cut, None if answer is None else answer[:limit], is_cut
-
-
-def _short(label: bytes | None) -> bytes | None:
-    return label if label is None or len(label) <= MAX_OUTPUTS_BYTES else None
 
 
 def versions_of(models: Sequence[str], targets: Mapping[str, Any]) -> tuple[str | None, ...]:

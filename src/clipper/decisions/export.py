@@ -1,13 +1,97 @@
 """Writes joined decisions to a file: JSON lines, or Parquet with the extra ``clipper-serving[log]``."""
 
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from clipper.decisions.rows import Row, as_json
+import msgspec
+
+from clipper.decisions.joining import Joined
+from clipper.decisions.records import Decision, Judgement, Setting
 from clipper.errors import InvalidArgument, Unavailable
+
+# One query, by the columns of docs/decision-log.md. Lists by model are in the order of ``models``. JSON of models and
+# clients is text.
+Row = dict[str, Any]
+
+
+def row_of(joined: Joined) -> Row:
+    setting, decision, judgement = joined.setting, joined.decision, joined.judgement
+    answer, packed = answer_of(setting, decision), decision.features
+    return {
+        "query_id": decision.query_id,
+        "time_s": decision.time_s,
+        "application": setting.application,
+        "policy": setting.policy,
+        "candidates": setting.models,
+        "candidate_versions": setting.versions,
+        "context": decision.context,
+        "pinned": decision.pinned,
+        "models": decision.models,
+        # Beliefs determine the probability of a choice that was drawn by them.
+        "shares": decision.shares if decision.beliefs is None else (None,) * len(decision.models),
+        "beliefs": decision.beliefs,
+        "outputs": tuple(None if output is None else _text(output) for output in decision.outputs),
+        "output": None if answer is None else _text(answer),
+        "is_cut": decision.is_cut,
+        "default": decision.reason is not None and answer is not None,
+        "reason": decision.reason,
+        "confidence": decision.confidence,
+        "raw_confidence": decision.raw_confidence,
+        "latency_ms": decision.latency_s * 1000,
+        "feedback_count": joined.feedback_count,
+        "feedback_time_s": None if judgement is None else judgement.time_s,
+        "label": None if judgement is None or judgement.label is None else _text(judgement.label),
+        "reward": None if judgement is None else judgement.reward,
+        "losses": None if judgement is None else judgement.losses,
+        "loss": None if judgement is None else _loss(judgement),
+        # The policy does not learn from feedback that came too late.
+        "learned": None if judgement is None else judgement.losses is not None,
+        "steps": decision.steps,
+        "features": None if packed is None else struct.unpack_from(f"<{len(packed) // 8}d", packed),
+    }
+
+
+def answer_of(setting: Setting, decision: Decision) -> bytes | None:
+    """Return the JSON text of the answer; None if it was an error."""
+    if decision.reason is not None:
+        return setting.default
+    if decision.answer is not None:
+        return decision.answer
+    return decision.outputs[0] if len(decision.outputs) == 1 else None
+
+
+def _loss(judgement: Judgement) -> float | None:
+    if judgement.answer_loss is not None:
+        return judgement.answer_loss
+    return None if judgement.reward is None else 1.0 - judgement.reward
+
+
+def _text(json: bytes) -> str:
+    # A text that was cut may end within a character.
+    return json.decode(errors="replace")
+
+
+def as_json(row: Row) -> bytes:
+    """Encode one line. JSON of models and clients is copied unchanged if it is complete."""
+    outputs = {model: _value(text) for model, text in zip(row["models"], row["outputs"]) if text is not None}
+    values = {"outputs": outputs, "output": _value(row["output"]), "label": _value(row["label"])}
+    return msgspec.json.encode(row | values) + b"\n"
+
+
+def _value(text: str | None) -> Any:
+    if text is None:
+        return None
+    raw = text.encode()
+    try:
+        msgspec.json.decode(raw, type=msgspec.Raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return text
+    return msgspec.Raw(raw)
+
 
 # Rows in memory at once: a row group of Parquet, of some MB.
 ROWS_PER_GROUP = 20_000
@@ -105,7 +189,7 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
 def _column(row: Row, name: str) -> Any:
     """Return a field's value as Parquet takes it: a time in whole microseconds, a map as pairs."""
     if name in ("time", "feedback_time"):
-        seconds = getattr(row, f"{name}_s")
+        seconds = row[f"{name}_s"]
         return None if seconds is None else round(seconds * 1e6)
-    value = getattr(row, name)
+    value = row[name]
     return list(value.items()) if isinstance(value, dict) else value

@@ -5,19 +5,15 @@ Queries are held, and records made of several at once. A block of records goes t
 """
 
 import asyncio
-import logging
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Protocol
 
+from clipper.background import Background
 from clipper.control.statistics import DecisionLogStatistics
 from clipper.decisions.records import BriefDecision, Decision, Judgement, Setting, begin_block, end_block, extend_block
 from clipper.decisions.segments import SegmentWriter
-
-log = logging.getLogger(__name__)
 
 # Some thousand records, so that the thread has few turns, and milliseconds of the disk's time.
 BLOCK_BYTES = 128 * 1024
@@ -33,6 +29,22 @@ class Holder(Protocol):
     """An application that holds queries, and gives their records to ``DecisionLog.add``."""
 
     def write_held(self) -> None: ...
+
+
+class _Blocks(Background[bytearray]):
+    def __init__(self, segments: SegmentWriter) -> None:
+        super().__init__("write the decision log", most=MAX_WAITING_BYTES, close_s=CLOSE_TIMEOUT_S)
+        self._segments = segments
+        # The thread alone writes it.
+        self.written_bytes = 0
+
+    def do(self, items: Sequence[bytearray]) -> None:
+        for block in items:
+            self._segments.write(block)
+            self.written_bytes += len(block)
+
+    def end(self) -> None:
+        self._segments.close()
 
 
 class DecisionLog:
@@ -58,13 +70,8 @@ class DecisionLog:
         self._buffer = begin_block()
         self._records = self._settings = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._queue: SimpleQueue[tuple[bytearray, int] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._blocks = _Blocks(self._segments)
         self._dropped = 0
-        # Only one side writes each of these: the loop or the thread.
-        self._given_bytes = self._taken_bytes = 0
-        self._written = self._written_bytes = self._failed = 0
-        self._problem: str | None = None
 
     def enter(self, setting: Setting) -> int:
         """Write a setting into the present block, which stays the present one, and return its place there."""
@@ -81,7 +88,7 @@ class DecisionLog:
 
     def add(self, records: Sequence[Decision | BriefDecision | Judgement]) -> None:
         """Take records, to be written soon. If the disk does not keep up they are dropped and counted."""
-        if self._given_bytes - self._taken_bytes > MAX_WAITING_BYTES:
+        if not self._blocks.has_room:
             self._dropped += len(records)
             return
         extend_block(self._buffer, records)
@@ -103,49 +110,20 @@ class DecisionLog:
             return
         block, records = self._buffer, self._records
         end_block(block, records + self._settings)
-        self._given_bytes += len(block)
         self._buffer, self._records, self._settings = begin_block(), 0, 0
         self.block += 1
-        if self._thread is None:
-            # A daemon, so that a hanging disk does not keep the worker from ending.
-            self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
-            self._thread.start()
-        self._queue.put((block, records))
+        self._blocks.add(block, len(block), records)
 
     async def close(self) -> None:
         """Write the remaining records, if the disk allows."""
         self.flush()
-        if self._thread is not None:
-            self._queue.put(None)
-            await asyncio.to_thread(self._thread.join, CLOSE_TIMEOUT_S)
+        await asyncio.to_thread(self._blocks.close)
 
     def statistics(self) -> DecisionLogStatistics:
-        dropped = {"queue_full": self._dropped, "write_failed": self._failed}
         return DecisionLogStatistics(
-            written=self._written,
-            written_bytes=self._written_bytes,
-            dropped=dropped,
-            waiting_bytes=self._given_bytes - self._taken_bytes + len(self._buffer),
-            problem=self._problem,
+            written=self._blocks.done,
+            written_bytes=self._blocks.written_bytes,
+            dropped={"queue_full": self._dropped + self._blocks.over, "write_failed": self._blocks.failed},
+            waiting_bytes=self._blocks.waiting + len(self._buffer),
+            problem=self._blocks.problem,
         )
-
-    def _write(self) -> None:
-        while (item := self._queue.get()) is not None:
-            block, records = item
-            try:
-                self._segments.write(block)
-            except OSError as error:
-                self._failed += records
-                if self._problem is None:  # log it once, not for each block
-                    log.warning(
-                        "cannot write the decision log, so its records are dropped: %(error)s", {"error": error}
-                    )
-                self._problem = f"{type(error).__name__}: {error}"
-            else:
-                self._written += records
-                self._written_bytes += len(block)
-                if self._problem is not None:
-                    log.warning("the decision log can be written again")
-                self._problem = None
-            self._taken_bytes += len(block)
-        self._segments.close()

@@ -127,7 +127,7 @@ _decode = msgspec.msgpack.Decoder(list[Record]).decode
 # Head of a msgpack array of up to 2^32 elements.
 _ARRAY = struct.Struct(">BI")
 _ARRAY_MARK = 0xDD
-# Size of what comes before a block's records.
+# Size of a block's header.
 BLOCK_PREFIX_BYTES = BLOCK_HEAD.size + _ARRAY.size
 
 

@@ -1,4 +1,4 @@
-"""Sends spans by OTLP over HTTP. Only ``open.py`` imports this, where the extra is installed.
+"""Sends spans by OTLP over HTTP. Only ``exporter.py`` imports this, where the extra is installed.
 
 The receiver's headers, certificate and compression come from OpenTelemetry's own variables, such as
 ``OTEL_EXPORTER_OTLP_HEADERS``.
@@ -8,8 +8,8 @@ import gzip
 import ssl
 import threading
 from collections.abc import Mapping, Sequence
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from urllib.parse import urlsplit
+
+import httpx
 
 from clipper.errors import InvalidArgument, Unavailable
 from clipper.telemetry.otlp import encode, read_pairs, resource_of
@@ -32,19 +32,22 @@ class OtlpSender:
         Raises:
             InvalidArgument: a variable names a file that cannot be used.
         """
-        url = urlsplit(endpoint)
-        self._path = f"{url.path}/v1/traces"
+        headers = {"content-type": "application/x-protobuf", "user-agent": "OTel-OTLP-Exporter-Clipper"}
+        headers |= {name.lower(): value for name, value in read_pairs(_variable(environ, "HEADERS")).items()}
         self._resource = resource_of(instance, environ)
-        self._headers = {"content-type": "application/x-protobuf", "user-agent": "OTel-OTLP-Exporter-Clipper"}
-        self._headers |= {name.lower(): value for name, value in read_pairs(_variable(environ, "HEADERS")).items()}
         self._compresses = _variable(environ, "COMPRESSION") == "gzip"
         if self._compresses:
-            self._headers["content-encoding"] = "gzip"
-        host = url.hostname or ""
-        self._connection = (
-            HTTPSConnection(host, url.port, timeout=TIMEOUT_S, context=_context(environ))
-            if url.scheme == "https"
-            else HTTPConnection(host, url.port, timeout=TIMEOUT_S)
+            headers["content-encoding"] = "gzip"
+        self._url = f"{endpoint}/v1/traces"
+        is_tls = endpoint.startswith("https:")
+        self._client = httpx.Client(
+            # As bytes: a variable may have any text, and httpx would raise for what is not ASCII.
+            headers=[(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers.items()],
+            timeout=TIMEOUT_S,
+            trust_env=False,
+            verify=_context(environ) if is_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            # A receiver may close the connection meanwhile, and a message a second does not gain by keeping it.
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
         self._is_closing = threading.Event()
 
@@ -61,16 +64,11 @@ class OtlpSender:
 
     def _post(self, body: bytes) -> tuple[int, str]:
         """Return the answer's status and beginning; 0 and why if there is none."""
-        connection = self._connection
         try:
-            connection.request("POST", self._path, body, self._headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()[:_SHOWN_BYTES].decode("utf-8", "replace")
-        except (OSError, HTTPException) as error:
-            return 0, f"no answer from {connection.host}:{connection.port}: {type(error).__name__}: {error}"
-        finally:
-            # A receiver may close the connection meanwhile, and a message a second does not gain by keeping it.
-            connection.close()
+            answer = self._client.post(self._url, content=body)
+        except httpx.HTTPError as error:
+            return 0, f"no answer from {self._url}: {type(error).__name__}: {error}"
+        return answer.status_code, answer.content[:_SHOWN_BYTES].decode("utf-8", "replace")
 
     def close(self) -> None:
         self._is_closing.set()

@@ -1,4 +1,4 @@
-"""What is noted of a request, and of a query, for logs, traces and the client."""
+"""Notes on a request and on a query, for logs, for traces and for the client."""
 
 import re
 
@@ -6,30 +6,31 @@ import msgspec
 
 from clipper.telemetry.trace_context import SpanContext
 
-# Ids that clients send are at most this long: a UUID has 36 characters, a trace id 32.
+# The longest id that a client may send: a UUID has 36 characters, a trace id 32.
 MAX_REQUEST_ID_BYTES = 128
-# What needs no escape in a header, a URL, JSON or a shell.
+# Characters that need no escape in a header, a URL, JSON or a shell.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,%d}" % MAX_REQUEST_ID_BYTES)
 
 
 def read_request_id(value: bytes) -> str:
-    """The id that a client sent; empty if what it sent is not a valid id, which counts as none."""
+    """Return the id that a client sent; empty if it is not valid."""
     return value.decode() if _REQUEST_ID.fullmatch(value) else ""
 
 
 class RequestNote(msgspec.Struct, gc=False, eq=False):
-    """Of one request. Nothing in it refers back, so the collector need not look at it.
+    """The note on one request. Nothing in it refers back to it, so the garbage collector need not track it.
 
     Attributes:
-        arrived_s: when it was read, on the loop's clock.
-        id: the request's id, which its answer has; empty if it has none.
-        method, path: without the query; empty if nothing needs them.
+        arrived_s: when the request was read, on the loop's clock.
+        id: the request's id, which its answer repeats; empty if it has none.
+        method, path: without the URL's query; empty if nothing needs them.
         client: its address.
-        is_logged: whether the access log contains it.
-        span, parent_id: the request's span, and the id of the caller's, 0 if there is none. None if it is not traced.
-        application: whose query it asked; empty if it asked none.
-        queries, query_id: number of the queries that it asked, and the first one's id.
-        key: the name of the key that it was let in by; empty if none was needed.
+        is_logged: whether the access log contains the request.
+        span: the request's span; None if it is not traced.
+        parent_id: the id of the caller's span; 0 if there is none.
+        application: the application that it queried; empty if it queried none.
+        queries, query_id: the number of its queries, and the id of the first.
+        key: the name of the key that it showed; empty if it needed none.
     """
 
     arrived_s: float
@@ -47,12 +48,12 @@ class RequestNote(msgspec.Struct, gc=False, eq=False):
 
 
 class QueryNote(msgspec.Struct, gc=False, eq=False):
-    """Of one query of a request that has a note.
+    """The note on one query of a request that has a note.
 
     Attributes:
         span: the query's span; None if it is not traced.
         selected_s: when a policy had selected its models; 0 if there was nothing to select.
-        cache_hits: outputs that were in the cache.
+        cache_hits: the number of outputs that were in the cache.
     """
 
     request: RequestNote
@@ -62,14 +63,14 @@ class QueryNote(msgspec.Struct, gc=False, eq=False):
 
 
 class EndedQuery(msgspec.Struct, frozen=True, gc=False):
-    """What became of a query.
+    """The end of a query.
 
     Attributes:
         arrival_s, ended_s: on the loop's clock.
         slo_s: the application's.
-        models: those that were asked first; empty if none was.
-        stage: how often models were asked.
-        reason: the code of the error for which it has no answer; empty if it has one.
+        models: the models that were asked first; empty if none was.
+        stage: the number of times that models were asked.
+        reason: the error code for which the query has no answer; empty if it has one.
     """
 
     application: str

@@ -1,7 +1,7 @@
-"""Which spans there are, and what each says: plain data, made of facts that come in as arguments.
+"""Makes the spans of requests, queries and batches. All facts come in as arguments.
 
 A request's span is the parent of its queries', and a query's of the time in which models were selected and of its
-wait in a queue. A batch serves queries of many traces. Its span belongs to the first one's, and has links to all.
+wait in a queue. A batch serves queries of many traces: its span belongs to the trace of the first, and links to all.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,17 +17,17 @@ from clipper.telemetry.trace_context import Parent, SpanContext, write_context
 Kind = Literal["server", "client", "internal"]
 Value = str | int | float | bool | tuple[str, ...]
 
-# OpenTelemetry's own bound. The span of a larger batch still says how many queries it had.
+# OpenTelemetry's own bound. The span of a larger batch still has the number of its queries.
 MAX_LINKS = 128
 
 
 class Span(msgspec.Struct, frozen=True, gc=False):
     """
     Attributes:
-        parent_id: of the span above it in the trace; 0 if there is none.
+        parent_id: the id of the span above it in the trace; 0 if there is none.
         start_s, end_s: on the loop's clock.
-        links: further spans, also of other traces.
-        error: what went wrong; empty if nothing did.
+        links: related spans, also of other traces.
+        error: the error; empty if there was none.
     """
 
     name: str
@@ -45,8 +45,8 @@ class Tracer:
     """Decides which requests are traced, and makes the spans' ids.
 
     Args:
-        share: the share of requests without a parent that is traced. A parent decides for its request.
-        random: makes ids.
+        share: the share of requests without a parent that is traced. A request with a parent follows its sampled flag.
+        random: the source of ids.
     """
 
     def __init__(self, share: float, random: Random) -> None:
@@ -84,7 +84,7 @@ class Tracer:
             attributes |= {"rpc.system": "grpc", "rpc.response.status_code": status}
         if note.id:
             attributes["clipper.request_id"] = note.id
-        # Paths that lead nowhere are without number, and a name is what traces are grouped by.
+        # Traces are grouped by name, and there is no end of wrong paths.
         name = f"{note.method} {note.path}" if note.application else note.method
         error = status if is_error else ""
         return Span(name, note.span, note.parent_id, "server", note.arrived_s, now_s, attributes, (), error)
@@ -159,7 +159,7 @@ class Tracer:
 
 
 class BatchNote(msgspec.Struct, frozen=True, gc=False):
-    """A batch on its way that has traced queries: their spans, and the batch's own."""
+    """A batch in progress that has traced queries: their spans, and its own."""
 
     context: SpanContext
     sent_s: float
@@ -169,17 +169,17 @@ class BatchNote(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def trace(self) -> BatchTrace:
-        """What the container is told."""
+        """The part that the container is told."""
         return BatchTrace(write_context(self.context), tuple(map(write_context, self.queries[:MAX_LINKS])))
 
 
 class BatchEnd(msgspec.Struct, frozen=True, gc=False):
-    """When a batch came back, and how long its container computed; None if no results came."""
+    """The time at which a batch came back, and how long its container computed; None if no results came."""
 
     at_s: float
     compute_s: float | None
 
 
 def distinct(contexts: Iterable[SpanContext | None]) -> tuple[SpanContext, ...]:
-    """Those that are not None, each once."""
+    """Return each context once, without None."""
     return tuple(dict.fromkeys(each for each in contexts if each is not None))

@@ -10,7 +10,7 @@ from clipper.containers.protocol.trace import TraceContext
 # Version, trace id, parent id, flags. A later version may go on after another dash.
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[!-~]*)?")
 _SAMPLED = 1
-# What the recommendation has everybody pass on. A longer one is dropped, which it allows.
+# The length that the recommendation requires to be passed on. A longer state is dropped, which it allows.
 MAX_STATE_BYTES = 512
 _STATE = re.compile(rb"[ -~]*")
 
@@ -24,7 +24,7 @@ class SpanContext(msgspec.Struct, frozen=True, gc=False):
 
 
 def write_context(context: SpanContext) -> TraceContext:
-    """Return the headers that name a span to whoever makes spans below it. All spans here are sampled."""
+    """Return the headers that name a span as the parent of others. All spans here are sampled."""
     return TraceContext(f"00-{context.trace_id:032x}-{context.span_id:016x}-01", context.state)
 
 

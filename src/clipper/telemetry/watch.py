@@ -1,6 +1,6 @@
-"""What a worker notes of its requests and queries, for its logs and for spans. A worker without these has no watch.
+"""Notes on a worker's requests and queries, for its logs and for spans. A worker without these has no ``Watch``.
 
-The query path asks it only for requests that have a note, and about queries that took long.
+The query path calls it only for requests that have a note, and for slow queries.
 """
 
 import asyncio
@@ -14,25 +14,52 @@ from clipper.settings.telemetry import TelemetrySettings
 from clipper.telemetry.exporter import Exporter
 from clipper.telemetry.lines import ACCESS, SLOW_QUERY, Formatter, access_said, as_json, as_text, slow_said
 from clipper.telemetry.log_file import LogFile
-from clipper.telemetry.rate_bound import RateBound
 from clipper.telemetry.request_note import EndedQuery, QueryNote, RequestNote
 from clipper.telemetry.spans import MAX_LINKS, BatchEnd, BatchNote, Span, Tracer
 from clipper.telemetry.trace_context import SpanContext, read_parent
 
-# Lines a second of a worker in each log. A log of 8 MiB then reaches back half a minute, or, of slow queries, an hour.
+# Bounds of lines per second and worker. A log of 8 MiB then covers half a minute; that of slow queries, an hour.
 ACCESS_LINES = 1000
 SLOW_LINES = 10
-# What is shown of a path.
+# The length at which a path is cut.
 MAX_PATH_CHARACTERS = 200
+
+
+class RateBound:
+    """Bounds the lines of a log by a bucket of tokens. ``left_out`` counts those left out since ``take_left_out``.
+
+    Args:
+        per_second: how many may pass in the long run.
+        at_once: how many may pass in one moment.
+    """
+
+    def __init__(self, per_second: float, at_once: int) -> None:
+        self._per_second, self._at_once = per_second, at_once
+        self._tokens = float(at_once)
+        self._last_s = 0.0
+        self.left_out = 0
+
+    def lets(self, now_s: float) -> bool:
+        self._tokens = min(self._at_once, self._tokens + max(0.0, now_s - self._last_s) * self._per_second)
+        self._last_s = now_s
+        if self._tokens < 1:
+            self.left_out += 1
+            return False
+        self._tokens -= 1
+        return True
+
+    def take_left_out(self) -> int:
+        left_out, self.left_out = self.left_out, 0
+        return left_out
 
 
 class Watch:
     """
     Attributes:
-        slow_s: queries that took longer are slow.
+        slow_s: a query that takes longer is slow.
         draw: draws a random number from 0 to below 1 for a request.
-        most: requests with such a number, or a higher one, are noted only for what they bring.
-        traced_until_s: by then all traced queries so far have ended, on the loop's clock.
+        most: a request whose number is at least this is noted only if it has an id or a parent span.
+        traced_until_s: the time by which all traced queries so far have ended, on the loop's clock.
     """
 
     def __init__(
@@ -75,15 +102,15 @@ class Watch:
         *,
         may_begin: bool = True,
     ) -> RequestNote | None:
-        """Note a request that has arrived; None if nobody wants to know of it.
+        """Make a note on a request that has arrived; None if neither a log nor a trace needs it.
 
         Args:
-            chance: what ``draw`` has drawn for it.
-            arrived_s: when, on the loop's clock.
-            request_id: what its client sent; empty if it sent none.
-            traceparents, tracestates: what it sent of these headers.
+            chance: the number that ``draw`` returned for it.
+            arrived_s: the time of arrival, on the loop's clock.
+            request_id: the id that its client sent; empty if there is none.
+            traceparents, tracestates: the values of these headers.
             about: returns its method, its path and its client's address.
-            may_begin: whether a trace may begin with it, as with no probe of the server's health.
+            may_begin: whether a trace may begin with it; probes of the server's health begin none.
         """
         is_logged = self._access is not None and chance < self._share
         span, parent_id = None, 0
@@ -101,12 +128,12 @@ class Watch:
     def answered(
         self, note: RequestNote, status: str, is_error: bool, now_s: float, answer_bytes: int, system: str
     ) -> None:
-        """Tell of a request that was answered, or whose client has left.
+        """Log and trace a request that was answered, or whose client has disconnected.
 
         Args:
-            note: its note.
-            status: of HTTP or gRPC.
-            is_error: whether the server is to blame for it.
+            note: the request's note.
+            status: the status of HTTP or gRPC.
+            is_error: whether the status is the server's fault.
             now_s: the loop's time.
             answer_bytes: the answer's size.
             system: ``http`` or ``grpc``.
@@ -115,14 +142,15 @@ class Watch:
             left_out = self._access_rate.take_left_out()
             self._left_out["access"] += left_out
             message, said = access_said(note, status, now_s, answer_bytes, left_out)
-            self._access.add(self._format(self._wall_s(), ACCESS, message, said))
+            line = self._format(self._wall_s(), ACCESS, message, said)
+            self._access.add(line, len(line))
         if note.span is not None and self._tracer is not None:
             self._add([self._tracer.request(note, status, is_error, now_s, system)])
 
     # -- queries -----------------------------------------------------------------------------------------------
 
     def begin(self, request: RequestNote, application: str, query_id: int, deadline_s: float) -> QueryNote:
-        """Note a query of a request that has a note."""
+        """Make a note on a query of a request that has a note."""
         request.application = application
         request.queries += 1
         request.query_id = request.query_id or query_id
@@ -132,13 +160,14 @@ class Watch:
         return QueryNote(request, self._tracer.child(request.span))
 
     def ended(self, query: EndedQuery) -> None:
-        """Tell of a query that is slow, or whose request has a note."""
+        """Log and trace a query that is slow, or whose request has a note."""
         is_slow = query.ended_s - query.arrival_s > self.slow_s
         if is_slow and self._slow is not None and self._slow_rate.lets(query.ended_s):
             left_out = self._slow_rate.take_left_out()
             self._left_out["slow"] += left_out
             message, said = slow_said(query, left_out)
-            self._slow.add(self._format(self._wall_s(), SLOW_QUERY, message, said))
+            line = self._format(self._wall_s(), SLOW_QUERY, message, said)
+            self._slow.add(line, len(line))
         if self._tracer is not None and query.note is not None:
             self._add(self._tracer.query(query))
 
@@ -153,12 +182,12 @@ class Watch:
         size: int,
         queries: Sequence[tuple[SpanContext, float]],
     ) -> BatchNote | None:
-        """Tell of the traced queries that a batch has taken from their queue: each one's span, and when it arrived."""
+        """Trace the waits of a batch's queries. ``queries`` has the span and the time of arrival of each traced one."""
         if self._tracer is None or not queries:
             return None
         contexts = tuple(dict.fromkeys(context for context, _ in queries))
         batch = BatchNote(self._tracer.child(contexts[0]), sent_s, replica, size, contexts)
-        # Of more queries the loop would make spans for milliseconds.
+        # To make spans of more queries would hold up the loop for milliseconds.
         shown = queries[:MAX_LINKS]
         self._add([self._tracer.queued(model, version, context, since_s, batch) for context, since_s in shown])
         return batch
@@ -166,7 +195,7 @@ class Watch:
     def batch_ended(
         self, model: str, version: str, batch: BatchNote, queries: Sequence[SpanContext], end: BatchEnd
     ) -> None:
-        """Tell of a batch that came back, and of all traced queries that wait for it now."""
+        """Trace a batch that came back. ``queries`` are the spans of all queries that wait for it now."""
         if self._tracer is not None:
             self._add(self._tracer.batch(model, version, batch, queries, end))
 
@@ -182,21 +211,20 @@ class Watch:
         rates = {"access": self._access_rate, "slow": self._slow_rate}
         found = {name: file for name, file in files.items() if file is not None}
         exporter = self._exporter
-        problems = [f"cannot write {file.problem}" for file in found.values() if file.problem is not None]
-        if exporter is not None and exporter.problem is not None:
-            problems.append(f"cannot send spans: {exporter.problem}")
+        parts: list[LogFile | Exporter] = [*found.values(), *([] if exporter is None else [exporter])]
         return TelemetryStatistics(
-            lines_written={name: file.written for name, file in found.items()},
+            lines_written={name: file.done for name, file in found.items()},
             lines_left_out={
-                name: file.dropped + self._left_out[name] + rates[name].left_out for name, file in found.items()
+                name: file.over + file.failed + self._left_out[name] + rates[name].left_out
+                for name, file in found.items()
             },
-            spans_exported=None if exporter is None else exporter.exported,
-            spans_dropped={} if exporter is None else exporter.dropped,
+            spans_exported=None if exporter is None else exporter.done,
+            spans_dropped={} if exporter is None else {"queue_full": exporter.over, "export_failed": exporter.failed},
             spans_waiting=0 if exporter is None else exporter.waiting,
-            problems=tuple(problems),
+            problems=tuple(f"cannot {part.task}: {part.problem}" for part in parts if part.problem is not None),
         )
 
     async def close(self) -> None:
-        """Write and send what waits, for seconds at most."""
+        """Write the lines and send the spans that wait, for seconds at most."""
         parts = [part for part in (self._access, self._slow, self._exporter) if part is not None]
         await asyncio.gather(*(asyncio.to_thread(part.close) for part in parts))

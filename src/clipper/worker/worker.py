@@ -67,7 +67,7 @@ from clipper.selection.query import QueryIds
 from clipper.selection.stores.open import open_store
 from clipper.selection.synchronizer import Synchronizer
 from clipper.selection.trial import Trials
-from clipper.telemetry.open import open_exporter
+from clipper.telemetry.exporter import open_exporter
 from clipper.telemetry.watch import Watch
 from clipper.tls.material import TlsMaterial, server_context
 from clipper.types import OTEL_PREFIX, STORE_VARIABLE, ModelId

@@ -7,8 +7,7 @@ import pytest
 
 from clipper.decisions.evaluation.beliefs import propensity
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.totals import tally
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.totals import Totals, tally
 from clipper.selection.policies.by_name import POLICIES, make_policy
 from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
 
