@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from clipper.client.async_queries import AsyncQueries
-from clipper.client.queries import Queries
+from clipper.client.queries import AsyncQueries, Queries
 from clipper.client.query_calls import Observed
 from clipper.tls.trust import ClientTls, Trust
 

@@ -13,7 +13,7 @@ from benchmarks import wrk
 from benchmarks.peers.processes import cpu_s
 from benchmarks.peers.running import DEFAULT, Running
 from benchmarks.workbench import HERE
-from clipper.load.answers import Answer
+from clipper.http1 import Answer
 from clipper.load.arrivals import due_times_s
 from clipper.load.sender import Sender, Target
 

@@ -10,9 +10,10 @@ from hdrh.histogram import HdrHistogram
 
 from benchmarks.load import post
 from benchmarks.soak.facts import Asked
-from clipper.load.answers import BY_MODEL, Answer, outcome_of
+from clipper.http1 import Answer
 from clipper.load.arrivals import due_times_s
 from clipper.load.inputs import Head, Requests, Sample
+from clipper.load.records import BY_MODEL, outcome_of
 from clipper.load.runner import PATIENCE_S
 from clipper.load.sender import Sender, Target
 from clipper.types import InputType

@@ -9,8 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from clipper.client.async_queries import AsyncQueries
-from clipper.client.queries import Queries
+from clipper.client.queries import AsyncQueries, Queries
 from clipper.tls.trust import ClientTls, Trust
 from waiting import TIMEOUT_S
 

@@ -14,9 +14,10 @@ import pytest
 from scripted_server import Accepted, Blocking, scripted
 
 from certificates import Authority
-from clipper.client import async_connections, connections, http1, query_calls
-from clipper.client.async_queries import AsyncQueries
+from clipper import http1
+from clipper.client import async_connections, connections, query_calls
 from clipper.client.connections import MAX_CONNECTIONS
+from clipper.client.queries import AsyncQueries
 from clipper.errors import DeadlineExceeded, ModelFailed, TooLarge, TooManyRequests, Unavailable
 from clipper.tls.trust import ClientTls, Trust
 from waiting import TIMEOUT_S
@@ -397,7 +398,7 @@ def test_more_threads_than_connections_wait_their_time(monkeypatch: pytest.Monke
 FORKED = """
 import os, sys
 import numpy as np
-from clipper.client.queries import Queries
+from clipper.client.queries import AsyncQueries, Queries
 from clipper.tls.trust import ClientTls, Trust
 
 client = Queries(sys.argv[1], ClientTls(Trust()))

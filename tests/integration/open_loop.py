@@ -11,7 +11,7 @@ from typing import NamedTuple
 import uvloop
 
 from benchmarks.load import LoadClient
-from clipper.load.answers import Answer
+from clipper.http1 import Answer
 from clipper.load.arrivals import due_times_s
 from clipper.load.inputs import Ring
 from clipper.load.sender import Sender, Target

@@ -1,33 +1,28 @@
 """What a run has seen: every query once, whatever its end, and latencies as they were."""
 
-from dataclasses import dataclass
+import json
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper.frontend.responses import default_json, error_json, prediction_json
-from clipper.load.answers import Answer
-from clipper.load.records import Records
+from clipper.frontend.responses import default_json, error_json, prediction_json, unsure_json
+from clipper.http1 import Answer
+from clipper.load.records import BY_MODEL, Outcome, Records, outcome_of
 from clipper.load.report import Run
 from clipper.selection.query import make_source
 from example_counts import share_of
 
 SLO_S = 0.1
+OUTPUTS = (b"1", b'"text"', b'{"default":true,"error":"x"}', b'"\\"default\\":true"', b"[1,2]")
 BEGAN_S = 1000.0
 ANSWERS = {
-    "model": Answer(200, prediction_json(1, b"1", 1.0, make_source(["m:1"])), False),
-    "default": Answer(200, default_json(1, b"0", "timeout", "late"), False),
-    "error": Answer(503, error_json("overloaded", "full"), False),
-    "limited": Answer(429, error_json("too_many_requests", "10 queries a second"), False),
+    "model": Answer(200, prediction_json(1, b"1", 1.0, make_source(["m:1"]))),
+    "default": Answer(200, default_json(1, b"0", "timeout", "late")),
+    "error": Answer(503, error_json("overloaded", "full")),
+    "limited": Answer(429, error_json("too_many_requests", "10 queries a second")),
 }
-
-
-@dataclass
-class Counts:
-    peak_connections: int = 3
-    cut_off: int = 0
 
 
 ENDS = st.sampled_from([*ANSWERS, "failed", "not sent", "open"])
@@ -48,7 +43,7 @@ def test_every_query_ends_once(queries: list[tuple[float, float, str]]) -> None:
         elif end == "not sent":
             records.not_sent(number, due_s)
         cut_off += end == "open"
-    run = records.run(10, 5, 0.1, Counts(cut_off=cut_off))
+    run = records.run(10, 5, 0.1, 3, cut_off)
     ends = [end for _, _, end in queries]
     assert run.offered == len(queries)
     assert (run.by_model, run.defaults.get("timeout", 0)) == (ends.count("model"), ends.count("default"))
@@ -77,7 +72,7 @@ def answered_with(latencies_s: list[float], gap_s: float = 0.001) -> Run:
         records.due(number, due_s, due_s)
         records.answered(number, due_s, due_s, due_s + latency_s, ANSWERS["model"])
         records.close_seconds()
-    return records.run(1000, len(latencies_s) * gap_s, 0.0, Counts())
+    return records.run(1000, len(latencies_s) * gap_s, 0.0, 3, 0)
 
 
 def test_percentiles_are_those_of_the_latencies() -> None:
@@ -115,7 +110,7 @@ def test_latencies_beyond_all_bounds_are_counted() -> None:
 
 
 def test_a_run_without_queries() -> None:
-    run = Records(SLO_S).run(1, 0.0, 0.0, Counts())
+    run = Records(SLO_S).run(1, 0.0, 0.0, 3, 0)
     assert (run.offered, run.latency_ms, run.sender.lag_ms, run.goodput_per_s) == (0, None, None, 0.0)
 
 
@@ -124,6 +119,30 @@ def test_a_server_that_makes_up_reasons_fills_no_memory() -> None:
     records.begin(BEGAN_S)
     for number in range(1000):
         records.due(number, BEGAN_S, BEGAN_S)
-        records.answered(number, BEGAN_S, BEGAN_S, BEGAN_S, Answer(500, b'{"error":"e%d"}' % number, False))
-    errors = records.run(1, 1.0, 0.0, Counts()).errors
+        records.answered(number, BEGAN_S, BEGAN_S, BEGAN_S, Answer(500, b'{"error":"e%d"}' % number))
+    errors = records.run(1, 1.0, 0.0, 3, 0).errors
     assert len(errors) < 50 and sum(errors.values()) == 1000
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_what_became_of_a_query(output: bytes) -> None:
+    assert outcome_of(200, prediction_json(7, output, 1.0, make_source(["m:1"]))) is BY_MODEL
+    assert outcome_of(200, prediction_json(7, output, 0.5, make_source(["m:1"]))) is BY_MODEL
+    assert outcome_of(200, default_json(7, output, "timeout", 'of "default":false')) == Outcome(default="timeout")
+    assert outcome_of(200, unsure_json(7, b"0", output, 0.1)) == Outcome(default="low_confidence")
+    assert outcome_of(503, error_json("overloaded", "queue is full")) == Outcome(error="503 overloaded")
+
+
+def test_what_is_not_of_clipper() -> None:
+    assert outcome_of(200, json.dumps({"output": 1.0}).encode()) is BY_MODEL
+    assert outcome_of(502, b"<html>").error == "502 not a prediction"
+    assert outcome_of(200, b"\xff").error == "200 not a prediction"
+    assert outcome_of(200, b'{"default":"yes"}').error == "200 not a prediction"
+    assert outcome_of(429, b"{}").error == "429"
+    assert outcome_of(200, b'{"default":true}').default == "no reason"
+
+
+def test_what_a_server_makes_up_does_no_harm() -> None:
+    made_up = outcome_of(500, json.dumps({"error": "\x1b[2J\r\n<b>" + "x" * 10**6}).encode()).error
+    assert made_up.startswith("500 ??2J???b?x") and len(made_up) < 50
+    assert outcome_of(200, '{"default":true,"default_reason":"é\\u202e"}'.encode()).default == "??"

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 import pytest
 import uvloop
 
+from clipper.http1 import Answer
 from clipper.load import sender as senders
-from clipper.load.answers import Answer
-from clipper.load.connection import Connection
 from clipper.load.inputs import Head, Ring
-from clipper.load.sender import Sender, Target
+from clipper.load.sender import Connection, Sender, Target
 from waiting import TIMEOUT_S, until_async
 
 ANSWER = b'HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{"output":1}'
@@ -197,14 +196,15 @@ def test_no_more_wait_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (hang_up, "connection lost"),
         (close_after_each, "200"),
-        (talk_first, "connection lost"),
-        (talk_nonsense, "bad answer: not HTTP: b'nonsense\\r\\n\\r\\n'"),
+        # The greeting comes before the query is sent, or as its answer.
+        (talk_first, ("connection lost", "bad answer")),
+        (talk_nonsense, "bad answer"),
     ],
 )
-def test_connections_that_end_are_opened_again(serve: Serve, end: str) -> None:
+def test_connections_that_end_are_opened_again(serve: Serve, end: str | tuple[str, ...]) -> None:
     _, log = load(serve, evenly(60, 0.2), connections=4)
     assert sum(log.counts.values()) == 60
-    assert log.counts[end] > 30, log.counts
+    assert sum(count for how, count in log.counts.items() if how.startswith(end)) > 30, log.counts
 
 
 def test_a_server_that_goes_away_and_comes_back() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import msgspec
 import typer
@@ -23,13 +23,12 @@ from clipper.errors import ClipperError, InvalidArgument, ServiceError, Unavaila
 from clipper.home import find_home
 from clipper.load import summary
 from clipper.load.arrivals import Arrivals
-from clipper.load.asked import Asked, SloOf
+from clipper.load.options import LoadedApplication, LoadOptions
 from clipper.load.page import as_page
 from clipper.load.report import Report, Second, as_document
 from clipper.load.sweep import MAX_PER_S
 from clipper.settings.application import MAX_SLO_MS
 from clipper.settings.texts import number_of
-from clipper.tls.trust import ClientTls
 from clipper.types import InputType
 
 _SAMPLE = "sample"
@@ -137,20 +136,15 @@ def load(
         raise typer.BadParameter("give --rate, or --sweep to find the highest rate", param_hint="--rate")
     if width is not None and inputs != _SAMPLE:
         raise typer.BadParameter("goes with --inputs sample", param_hint="--width")
-    place = _find(app, url, home, slo_ms, has_file=inputs != _SAMPLE)
+    loaded = _find(app, url, home, slo_ms, has_file=inputs != _SAMPLE)
     outputs = [path for path in (html, _file_of(json)) if path is not None]
     for path in outputs:
-        # Before the load, so that nobody waits for numbers that cannot be written.
+        # Checked before the load, whose results would be lost if they could not be written.
         try:
             path.open("ab").close()
         except OSError as error:
             raise InvalidArgument(f"{path} cannot be written: {error.strerror}") from error
-    asked = Asked(
-        application=app,
-        query_url=place.query_url,
-        input_type=place.input_type,
-        slo_ms=place.slo_ms,
-        slo_of=place.slo_of,
+    options = LoadOptions(
         rate_per_s=rate or _FIRST_RATE_PER_S,
         duration_s=duration,
         sweep=sweep,
@@ -159,11 +153,15 @@ def load(
         arrivals=arrivals,
         max_connections=connections,
         api_key=api_key,
-        tls=place.tls,
     )
     out = Output(as_json=json == _STANDARD_OUTPUT)
+    if find_spec("hdrh") is None:
+        raise Unavailable("clipper load needs hdrhistogram, which is not installed: pip install hdrhistogram")
+    # Imported here, so that no other command pays for it.
+    from clipper.load.runner import carry_out
+
     with _progress(quiet=json == _STANDARD_OUTPUT) as watch:
-        report = _carry_out(asked, watch)
+        report = carry_out(loaded, options, watch)
     if not out.as_json:
         _show_tables(out, report)
     out.done(as_document(report), summary.conclusion(report))
@@ -177,23 +175,15 @@ def load(
         out.note(f"written: {', '.join(map(str, outputs))}")
 
 
-class _Place(NamedTuple):
-    """``input_type`` is None if it is not known; then inputs come from a file."""
-
-    query_url: str
-    input_type: InputType | None
-    slo_ms: float
-    slo_of: SloOf
-    tls: ClientTls
-
-
-def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *, has_file: bool) -> _Place:
+def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *, has_file: bool) -> LoadedApplication:
     """Find the application's address and input type; ``url`` may be a query port's if everything else is given."""
     try:
         clipper = Clipper.connect(url, home)
     except (ClipperError, msgspec.MsgspecError) as error:
         if url is not None and slo_ms is not None and has_file:
-            return _Place(url.rstrip("/"), None, slo_ms, "option", tls_for_url(url, find_home(home), Trust()))
+            return LoadedApplication(
+                app, url.rstrip("/"), None, slo_ms, "option", tls_for_url(url, find_home(home), Trust())
+            )
         if url is None or isinstance(error, ServiceError):
             raise
         raise Unavailable(
@@ -204,17 +194,8 @@ def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *,
         known = clipper.application(app)
     input_type = InputType.parse(known.input_type)
     if slo_ms is not None:
-        return _Place(clipper.query_url, input_type, slo_ms, "option", clipper.tls)
-    return _Place(clipper.query_url, input_type, known.slo_ms, "application", clipper.tls)
-
-
-def _carry_out(asked: Asked, watch: Watch) -> Report:
-    if find_spec("hdrh") is None:
-        raise Unavailable("clipper load needs hdrhistogram, which is not installed: pip install hdrhistogram")
-    # Imported here, so that no other command pays for it.
-    from clipper.load.session import carry_out
-
-    return carry_out(asked, watch)
+        return LoadedApplication(app, clipper.query_url, input_type, slo_ms, "option", clipper.tls)
+    return LoadedApplication(app, clipper.query_url, input_type, known.slo_ms, "application", clipper.tls)
 
 
 def _file_of(json: str | None) -> Path | None:

@@ -14,6 +14,7 @@ Every wait has a bound.
 """
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -31,16 +32,14 @@ from clipper.client.access import (
 )
 from clipper.client.applications import Applications
 from clipper.client.async_connections import MAX_CONNECTIONS
-from clipper.client.async_queries import AsyncQueries
 from clipper.client.calls import Calls, polls, query_string
 from clipper.client.http_api import HttpApi
-from clipper.client.keys import Keys
+from clipper.client.keys import Keys, Tokens
 from clipper.client.models import Models
-from clipper.client.queries import Queries
+from clipper.client.queries import AsyncQueries, Queries
 from clipper.client.query_calls import Observed, Prediction
-from clipper.client.tokens import Tokens
 from clipper.client.watching import Watching
-from clipper.errors import ClipperError, DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
+from clipper.errors import DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
 from clipper.home import find_home
 from clipper.management.events import Step
 from clipper.management.schemas import Status, Stopping
@@ -183,7 +182,7 @@ class AsyncClipper(AsyncQueries):
         max_connections: int = MAX_CONNECTIONS,
         query_url: str | None = None,
     ) -> "AsyncClipper":
-        """Find a server and check that it answers. Arguments and errors are those of ``Clipper.connect``.
+        """Find a server and check that it answers. See ``Clipper.connect`` for arguments and errors.
 
         Args:
             max_connections: calls in flight at once; others wait for their turn, within their own time.
@@ -198,41 +197,36 @@ class AsyncClipper(AsyncQueries):
 
 
 def _connect_queries(query_url: str, tls: ClientTls, api_key: str | None) -> Clipper:
-    clipper = Clipper(None, query_url, lambda: None, tls, api_key)
-    try:
+    with ExitStack() as stack:
+        clipper = stack.enter_context(Clipper(None, query_url, lambda: None, tls, api_key))
         clipper._check()
-    except ClipperError:
-        clipper.close()
-        raise
+        stack.pop_all()
     return clipper
 
 
 def _connect_home(home: Path, find_token: TokenSource, tls: ClientTls, api_key: str | None) -> Clipper:
-    """The home's file may be that of a killed server, and another server may have its port by now."""
+    """The home's file may be from a killed server, and another server may have its port by now."""
     place = running_place(home)
-    clipper = Clipper(place.management_url, place.query_url, find_token, tls, api_key)
-    try:
-        there = Path(clipper.status().home)
-    except Unauthorized as error:
-        clipper.close()
-        raise Unauthorized(
-            f"the server at {place.management_url} does not know the token in CLIPPER_TOKEN or, if that is not set, "
-            f"the token of {home}: {error}"
-        ) from error
-    except ClipperError:
-        clipper.close()
-        raise
-    if there.resolve() != home.resolve():
-        clipper.close()
-        raise Unavailable(
-            f"no Clipper runs in {home}: the server at {place.management_url} is that of {there}; "
-            f"start it with clipper start --home {home}"
-        )
+    with ExitStack() as stack:
+        clipper = stack.enter_context(Clipper(place.management_url, place.query_url, find_token, tls, api_key))
+        try:
+            there = Path(clipper.status().home)
+        except Unauthorized as error:
+            raise Unauthorized(
+                f"the server at {place.management_url} does not know the token in CLIPPER_TOKEN or, if that is not "
+                f"set, the token of {home}: {error}"
+            ) from error
+        if there.resolve() != home.resolve():
+            raise Unavailable(
+                f"no Clipper runs in {home}: the server at {place.management_url} is that of {there}; "
+                f"start it with clipper start --home {home}"
+            )
+        stack.pop_all()
     return clipper
 
 
 def _connect_url(url: str, find_token: TokenSource, tls: ClientTls, api_key: str | None) -> Clipper:
-    """The status has the query port. Its host is that of ``url``, since the server may know itself by another name."""
+    """Return the query port's URL, from the status. The host is from ``url``: the server may use another name."""
     api = HttpApi(url, find_token, tls)
     try:
         status = msgspec.json.decode(api.call("GET", "/status"), type=Status)

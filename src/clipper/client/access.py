@@ -6,11 +6,11 @@ They come from the caller, the environment, or a home on this machine.
 import os
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from clipper.errors import Unavailable
+from clipper.errors import InvalidArgument, Unavailable
 from clipper.home import CERTIFICATE_NAME, Place, is_locked, lock_holder, read_place, read_token
 from clipper.hosts import is_loopback
+from clipper.http1 import Address
 from clipper.tls.trust import ClientTls, Trust
 
 VARIABLE = "CLIPPER_TOKEN"
@@ -30,7 +30,7 @@ def find_key(given: str | None) -> str | None:
 
 
 def token_for_home(home: Path, given: str | None) -> TokenSource:
-    """The given token, else the environment's, else that of ``home``: as long as its server runs."""
+    """Return the given token, else the environment's, else the token of ``home`` while its server runs."""
     chosen = given or os.environ.get(VARIABLE)
 
     def find() -> str | None:
@@ -41,7 +41,7 @@ def token_for_home(home: Path, given: str | None) -> TokenSource:
 
 
 def token_for_url(url: str, home: Path, given: str | None) -> TokenSource:
-    """The given token, else the environment's, else that of ``home`` if its server is the one at ``url``.
+    """Return the given token, else the environment's, else the token of ``home`` if its server is at ``url``.
 
     Another server could use a token that was sent to it.
     """
@@ -107,10 +107,7 @@ def _is_at(home: Path, url: str) -> bool:
 
 def _is_same(url: str, given: str) -> bool:
     try:
-        own, other = urlsplit(url), urlsplit(given)
-        same_host = own.hostname == other.hostname or (
-            is_loopback(own.hostname or "") and is_loopback(other.hostname or "")
-        )
-        return same_host and own.port == (other.port or (443 if other.scheme == "https" else 80))
-    except ValueError:
+        own, other = Address.parse(url), Address.parse(given)
+    except InvalidArgument:
         return False
+    return own.port == other.port and (own.host == other.host or (is_loopback(own.host) and is_loopback(other.host)))

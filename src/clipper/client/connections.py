@@ -8,18 +8,14 @@ import time
 from contextlib import suppress
 
 from clipper.client.failures import broke_off, cannot_connect, too_late
-from clipper.client.http1 import Address, Answer, AnswerReader, BadAnswer, Request
 from clipper.errors import DeadlineExceeded, Unavailable
+from clipper.http1 import CONNECT_TIMEOUT_S, RENEWAL_S, Address, Answer, AnswerReader, BadAnswer, Request
 from clipper.tls.trust import ClientTls
 
 # A thread waits for the answer on its connection. More threads than this keep each other from running.
 MAX_CONNECTIONS = 64
-# A server on this machine accepts in microseconds; after this time it counts as absent.
-CONNECT_TIMEOUT_S = 5.0
 # The query port closes a connection that was idle for 75 s, and proxies often do after 60 s.
 MAX_IDLE_S = 45.0
-# While a certificate is renewed, the file in the home and the server change within moments of each other.
-RENEWAL_S = 0.2
 _READ_BYTES = 256 * 1024
 
 

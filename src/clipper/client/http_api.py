@@ -9,13 +9,10 @@ import httpx
 
 from clipper.client.failures import NOT_TRUSTED, answered_error, broke_off, cannot_connect, too_late
 from clipper.errors import InvalidArgument, NotFound, Unauthorized
+from clipper.http1 import CONNECT_TIMEOUT_S, RENEWAL_S, Address
 from clipper.tls.trust import ClientTls, Trust
 
-# A server on this machine accepts in microseconds; after this time it counts as absent.
-_CONNECT_TIMEOUT_S = 5.0
 _DEFAULT_TIMEOUT_S = 30.0
-# While a certificate is renewed, the file in the home and the server change within moments of each other.
-_RENEWAL_S = 0.2
 
 
 class HttpApi:
@@ -36,7 +33,7 @@ class HttpApi:
         *,
         is_management: bool = True,
     ) -> None:
-        self.url = _checked(url)
+        self.url = Address.parse(url).url
         self._find_token = find_token
         self._token: str | None = None
         self._is_management = is_management
@@ -100,7 +97,7 @@ class HttpApi:
     def _request(
         self, method: str, path: str, content: bytes | Iterator[bytes] | None, timeout_s: float
     ) -> httpx.Response:
-        timeout = httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S)
+        timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
         kind = "application/json" if isinstance(content, bytes) else "application/x-tar"
         headers = {} if content is None else {"content-type": kind}
         if self._token is not None:
@@ -116,7 +113,7 @@ class HttpApi:
                     if is_last or NOT_TRUSTED not in str(error):
                         raise
                 # Nothing of the content was sent yet, so it can be tried again.
-                time.sleep(_RENEWAL_S)
+                time.sleep(RENEWAL_S)
                 self._tls.renew()
             raise AssertionError("the last try returns or raises")
         except httpx.ConnectError as error:
@@ -132,13 +129,3 @@ def checked_token(token: str) -> str:
     if not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidArgument("the token or key is not valid: expected 32 to 512 letters, digits or ._~+/=-")
     return token
-
-
-def _checked(url: str) -> str:
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        parsed = httpx.URL()
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise InvalidArgument(f"url is {url!r}: expected http://HOST:PORT")
-    return url.rstrip("/")

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from msgspec import UNSET, UnsetType
 
 from clipper.client.calls import Calls, part
-from clipper.management.schemas import CreatedKey, Key, NewKey
+from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Token
+from clipper.types import Role
 
 
 class Keys(Calls):
@@ -42,3 +43,22 @@ class Keys(Calls):
     def revoke_key(self, name: str) -> None:
         """Refuse the key from now on, also on open connections."""
         self._management.call("DELETE", f"/keys/{part(name)}")
+
+
+class Tokens(Calls):
+    """A server's tokens, besides its own. All these calls need a token of the role ``admin``."""
+
+    def create_token(self, name: str, role: Role = "read", *, expires_at: float | None = None) -> CreatedToken:
+        """Make a token. Only the answer contains it: the server keeps its digest.
+
+        Args:
+            expires_at: when it is refused, in seconds since 1970; None means never.
+        """
+        return self._ask(CreatedToken, "POST", "/tokens", NewToken(name, role, expires_at))
+
+    def tokens(self) -> list[Token]:
+        return self._ask(list[Token], "GET", "/tokens")
+
+    def revoke_token(self, name: str) -> None:
+        """Refuse the token from now on."""
+        self._management.call("DELETE", f"/tokens/{part(name)}")

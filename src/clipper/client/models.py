@@ -117,9 +117,10 @@ class Models(Calls):
             if now.state in ("ready", "asleep") and ready == len(now.replicas) == replicas:
                 return now
             report(f"{model}:{version} is {now.state}, {ready} of {replicas} replicas ready")
+        why = f" ({now.last_error})" if now.last_error else ""
         raise DeadlineExceeded(
             f"{model}:{version} is {now.state} after {timeout_s:.0f} s with {ready} of {replicas} replicas ready"
-            f"{_because(now)}; nothing is undone: see clipper model show {model}, clipper logs {model}"
+            f"{why}; nothing is undone: see clipper model show {model}, clipper logs {model}"
         )
 
     def _wait_until_prepared(self, model: str, version: str, report: Callable[[str], None]) -> None:
@@ -142,7 +143,7 @@ class Models(Calls):
         return self._management.has(f"/artifacts/{part(sha256)}")
 
     def models(self, names: list[str] | None = None) -> list[Model]:
-        """All, or those of these names that there are. No names mean all."""
+        """Return all models, or those of the given names that exist."""
         return self._ask(list[Model], "GET", f"/models{query_string({'name': names})}")
 
     def model(self, name: str) -> Model:
@@ -187,17 +188,17 @@ class Models(Calls):
         lines: int = 100,
         after: Logs | None = None,
     ) -> Logs:
-        """The last lines of each replica's log, oldest first; or what was written since the answer ``after``."""
+        """Return the last lines of each replica's log, oldest first; or the lines since the answer ``after``."""
         query = {"lines": lines, "version": version, "replica": replica, "after": places(after)}
         return self._ask(Logs, "GET", f"/models/{part(name)}/logs{query_string(query)}")
 
     def server_logs(self, name: str | None = None, *, lines: int = 100, after: Logs | None = None) -> Logs:
-        """As ``logs``, of the server itself and its workers, or of one of these logs, e.g. ``worker-0``."""
+        """Return lines as ``logs`` does, of the server's and its workers' logs, or of one, e.g. ``worker-0``."""
         query = {"lines": lines, "name": name, "after": places(after)}
         return self._ask(Logs, "GET", f"/logs{query_string(query)}")
 
     def replicas(self, models: list[str] | None = None) -> list[Replica]:
-        """All, or those of these models. No names mean all."""
+        """Return all replicas, or those of the given models."""
         return self._ask(list[Replica], "GET", f"/replicas{query_string({'model': models})}")
 
     def replica(self, replica_id: str) -> Replica:
@@ -213,18 +214,4 @@ def _deployment(artifact: Artifact, settings: DeploymentOptions) -> Deployment:
     options: dict[str, Any] = {**settings}
     # On the wire the options of batching are one struct.
     batching = {one.name: options.pop(one.keyword) for one in settings_of(Batching) if one.keyword in options}
-    return Deployment(
-        artifact=artifact.digest,
-        loader=artifact.loader,
-        target=artifact.target,
-        data=artifact.data,
-        framework=artifact.framework,
-        requirements=artifact.requirements,
-        needs=artifact.needs,
-        batching=Batching(**batching),
-        **options,
-    )
-
-
-def _because(version: Version) -> str:
-    return f" ({version.last_error})" if version.last_error else ""
+    return Deployment(batching=Batching(**batching), **artifact.deployed, **options)

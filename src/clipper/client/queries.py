@@ -1,17 +1,20 @@
-"""The client's methods for queries: predictions, and feedback on them."""
+"""The methods of the blocking and the asynchronous client for queries: predictions, and feedback on them."""
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from msgspec import UNSET, UnsetType
 
+from clipper.client.async_connections import MAX_CONNECTIONS, AsyncConnections
 from clipper.client.connections import Connections
-from clipper.client.http1 import Address
 from clipper.client.query_calls import How, Observed, Prediction, QueryCalls, Steps
 from clipper.errors import ClipperError
+from clipper.http1 import Address
 from clipper.tls.trust import ClientTls
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -135,6 +138,58 @@ class Queries:
             request = next(steps)
             while True:
                 request = steps.send(self._connections.ask(request))
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+
+def _awaited(
+    method: Callable[Concatenate[Queries, P], T],
+) -> Callable[Concatenate["AsyncQueries", P], Coroutine[Any, Any, T]]:
+    """The same method of the asynchronous client: it returns what ``_run`` does, which is a coroutine there."""
+    awaited: Callable[Concatenate[AsyncQueries, P], Coroutine[Any, Any, T]] = cast(Any, method)
+    return awaited
+
+
+class AsyncQueries:
+    """Predictions and feedback, by the methods of ``Queries``, each of which is awaited.
+
+    Args:
+        max_connections: calls in flight at once; others wait for their turn, within their time.
+    """
+
+    def __init__(
+        self, query_url: str, tls: ClientTls, api_key: str | None = None, max_connections: int = MAX_CONNECTIONS
+    ) -> None:
+        address = Address.parse(query_url)
+        self._connections = AsyncConnections(address, tls, max_connections)
+        self._calls = QueryCalls(address, api_key, time.monotonic)
+
+    @property
+    def query_url(self) -> str:
+        return self._connections.address.url
+
+    predict = _awaited(Queries.predict)
+    predict_batch = _awaited(Queries.predict_batch)
+    observe = _awaited(Queries.observe)
+    observe_batch = _awaited(Queries.observe_batch)
+
+    async def close(self) -> None:
+        await self._connections.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _run(self, steps: Steps[T]) -> T:
+        try:
+            request = next(steps)
+            while True:
+                request = steps.send(await self._connections.ask(request))
         except StopIteration as end:
             found: T = end.value
             return found

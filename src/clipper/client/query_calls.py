@@ -10,7 +10,6 @@ from msgspec import UNSET, Struct
 
 from clipper.client.calls import part, to_list
 from clipper.client.failures import answered_error, to_error
-from clipper.client.http1 import Address, Answer, Request
 from clipper.client.http_api import checked_token
 from clipper.client.tensors import (
     TypeOfInputs,
@@ -31,6 +30,7 @@ from clipper.errors import (
     Unavailable,
     WrongInput,
 )
+from clipper.http1 import Address, Answer, Request
 from clipper.management.schemas import Failure
 from clipper.settings.application import MAX_SLO_MS
 
@@ -45,7 +45,7 @@ _OBSERVE_TIMEOUT_S = 60.0
 _METADATA_TIMEOUT_S = 30.0
 # What feedback in tensors may have. Anything else, such as a reward, is refused by the server in words for JSON.
 _AS_TENSORS = frozenset({"input", "label", "features", "id", "context"})
-# Of these, what has one text for each piece of feedback.
+# The fields of these that have one text for each piece of feedback.
 _TEXTS = ("id", "context")
 
 T = TypeVar("T")

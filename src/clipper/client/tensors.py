@@ -1,11 +1,14 @@
-"""Arrays as binary tensors of the Open Inference Protocol. numpy is not imported: whoever has an array has done it."""
+"""Arrays as binary tensors of the Open Inference Protocol. numpy is not imported here."""
 
 import struct
 from collections.abc import Mapping, Sequence
 from math import isfinite, isinf, prod
-from typing import Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from msgspec import UNSET, Struct, UnsetType
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LENGTH = struct.Struct("<I")
 _INT64 = range(-(2**63), 2**63)
@@ -23,26 +26,6 @@ _TAKEN: dict[str, frozenset[str]] = {
     "INT64": _INTEGERS,
     "UINT8": _INTEGERS,
 }
-
-
-class Array(Protocol):
-    """What an array or a scalar of numpy has."""
-
-    @property
-    def dtype(self) -> Any: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def astype(self, dtype: Any) -> "Array": ...
-
-    def tobytes(self) -> bytes: ...
-
-    def max(self) -> Any: ...
-
-    def min(self) -> Any: ...
-
-    def item(self) -> Any: ...
 
 
 class TypeOfInputs(Struct, frozen=True):
@@ -77,7 +60,7 @@ class WithData(Struct, frozen=True):
         return self.tensor.shape[0]
 
 
-def is_array(value: object) -> TypeGuard[Array]:
+def is_array(value: object) -> "TypeGuard[NDArray[Any]]":
     """Whether it is an array or a scalar of numpy. A masked array is not: its bytes hide which elements are missing."""
     return hasattr(getattr(value, "dtype", None), "kind") and hasattr(value, "tobytes") and not hasattr(value, "mask")
 
@@ -107,7 +90,7 @@ def tensor_of_inputs(inputs: Any, taken: TypeOfInputs) -> WithData | None:
 
 
 def tensor_of_features(features: Any, rows: int | None) -> WithData | None:
-    """Return the tensor of a policy's features; None if they do not have the form of one.
+    """Return the tensor of a policy's features; None if they do not form a tensor.
 
     Args:
         features: numbers of one query, if ``rows`` is None; else such numbers of each.
@@ -147,7 +130,7 @@ def column(name: str, datatype: str, values: Sequence[Any]) -> WithData:
     return WithData(Tensor(name, (len(values),), datatype, data=values), b"")
 
 
-def _of_array(name: str, array: Array, shape: tuple[int, ...], wanted: str) -> WithData | None:
+def _of_array(name: str, array: "NDArray[Any]", shape: tuple[int, ...], wanted: str) -> WithData | None:
     datatype = _DATATYPES.get(f"{array.dtype.kind}{array.dtype.itemsize}")
     if datatype is None:
         return None

@@ -9,7 +9,7 @@ from clipper.pages.document import document, table
 
 # More points than pixels would only make the file larger.
 _MAX_POINTS = 600
-# The share above is what the axis of percentiles goes by: each step is a tenth of those before.
+# The axis of percentiles is logarithmic in the share above: each step is a tenth of the previous one.
 _PERCENT_TICKS = ((1.0, "0"), (2.0, "50 %"), (10.0, "90 %"), (100.0, "99 %"), (1e3, "99.9 %"), (1e4, "99.99 %"))
 
 

@@ -37,6 +37,10 @@ class Percentile(Struct, frozen=True):
     latency_ms: float
 
 
+# The counts of a second, which are summed over seconds.
+COUNTED = ("offered", "by_model", "good", "defaults", "errors", "not_sent", "over_limit")
+
+
 class Second(Struct, frozen=True):
     """The outcomes of the queries that were due in one second, or in several that begin with ``second``.
 
@@ -220,14 +224,6 @@ def grouped(seconds: Sequence[Second], most: int) -> list[Second]:
 
 
 def _together(seconds: Sequence[Second]) -> Second:
-    return Second(
-        second=seconds[0].second,
-        offered=sum(each.offered for each in seconds),
-        by_model=sum(each.by_model for each in seconds),
-        good=sum(each.good for each in seconds),
-        defaults=sum(each.defaults for each in seconds),
-        errors=sum(each.errors for each in seconds),
-        not_sent=sum(each.not_sent for each in seconds),
-        over_limit=sum(each.over_limit for each in seconds),
-        p99_ms=max((each.p99_ms for each in seconds if each.p99_ms is not None), default=None),
-    )
+    worst_ms = max((each.p99_ms for each in seconds if each.p99_ms is not None), default=None)
+    counts = {name: sum(getattr(each, name) for each in seconds) for name in COUNTED}
+    return Second(second=seconds[0].second, p99_ms=worst_ms, **counts)

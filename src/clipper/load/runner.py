@@ -1,23 +1,30 @@
-"""Carries out a load: one run, or those of a sweep."""
+"""Carries out a load: one run, or the runs of a sweep. It imports the histogram's library, numpy and uvloop."""
 
 import asyncio
 import gc
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from random import Random
+from urllib.parse import quote
 
-from clipper.errors import InvalidArgument, Unavailable
-from clipper.load.arrivals import Arrivals, due_times_s
-from clipper.load.inputs import Requests
+import uvloop
+
+from clipper.client.http_api import HttpApi
+from clipper.errors import ClipperError, InvalidArgument, RequestError, Unavailable
+from clipper.http1 import Address
+from clipper.load.arrivals import due_times_s
+from clipper.load.inputs import Head, Requests, Sample, read_requests
+from clipper.load.options import LoadedApplication, LoadOptions
 from clipper.load.records import Records
-from clipper.load.report import Found, Run, Second, verdict
+from clipper.load.report import Found, Report, Run, Second, verdict
 from clipper.load.sender import Sender, Target
 from clipper.load.sweep import Sweep
 
+# No load has so many queries, so the first query's input is not in the cache for the load.
+_FIRST_NUMBER = 10**12
 # Time after the SLO, by which Clipper answers, for the way back and for a server that hangs for a while.
 PATIENCE_S = 5.0
 # Lead before the first query, so that it is not late because the run is still being set up.
@@ -31,26 +38,6 @@ _OTHER_FILES = 64
 _GC_THRESHOLDS = (100_000, 20, 20)
 
 Watch = Callable[[float, float, Second | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    target: Target
-    requests: Requests
-    arrivals: Arrivals
-    rate_per_s: float
-    duration_s: float
-    slo_ms: float
-    max_connections: int
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The runs of a load. ``found`` is None unless a sweep came to its end."""
-
-    runs: tuple[Run, ...]
-    interrupted: bool
-    found: Found | None = None
 
 
 def allow_files(max_connections: int) -> None:
@@ -74,41 +61,59 @@ def allow_files(max_connections: int) -> None:
 class Runner:
     """Runs a load on the main thread's loop. SIGINT and SIGTERM end it, and the measurements so far are returned."""
 
-    def __init__(self, plan: Plan, watch: Watch) -> None:
+    def __init__(
+        self, loaded: LoadedApplication, options: LoadOptions, address: Address, requests: Requests, watch: Watch
+    ) -> None:
         """
         Args:
             watch: called each second with the rate, the elapsed time, and the latest finished second.
         """
-        self._plan, self._watch = plan, watch
+        self._loaded, self._options, self._address, self._requests = loaded, options, address, requests
+        self._watch = watch
         self._random = Random()
         self._sender: Sender | None = None
         self._interrupted = asyncio.Event()
 
-    async def one(self) -> Done:
+    async def one(self) -> Report:
         with self._watched():
-            run = await self._run(self._plan)
-            return Done((run,), self._interrupted.is_set())
+            run = await self._run(self._options.rate_per_s)
+            return self._report([run], is_interrupted=self._interrupted.is_set())
 
-    async def sweep(self) -> Done:
-        search = Sweep(self._plan.rate_per_s)
+    async def sweep(self) -> Report:
+        search = Sweep(self._options.rate_per_s)
         runs: list[Run] = []
         with self._watched():
             while search.next_per_s is not None:
                 try:
-                    run = await self._run(replace(self._plan, rate_per_s=search.next_per_s))
+                    run = await self._run(search.next_per_s)
                 except Unavailable:
                     if not runs:
                         raise
-                    return Done(tuple(runs), interrupted=True)  # the server went away: report the runs so far
+                    return self._report(runs, is_interrupted=True)  # the server went away
                 runs.append(run)
                 if self._interrupted.is_set():
-                    return Done(tuple(runs), interrupted=True)
+                    return self._report(runs, is_interrupted=True)
                 search.tell(verdict(run))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_PAUSE_S):
                         await self._interrupted.wait()
         found = Found(search.kept_per_s, search.too_high_per_s, search.limited_by_sender)
-        return Done(tuple(runs), interrupted=False, found=found)
+        return self._report(runs, is_interrupted=False, found=found)
+
+    def _report(self, runs: Sequence[Run], *, is_interrupted: bool, found: Found | None = None) -> Report:
+        loaded, options = self._loaded, self._options
+        return Report(
+            application=loaded.application,
+            url=f"{self._address.url}{_path(loaded.application)}",
+            arrivals=options.arrivals,
+            inputs=self._requests.what,
+            slo_ms=loaded.slo_ms,
+            slo_of=loaded.slo_of,
+            max_connections=options.max_connections,
+            interrupted=is_interrupted,
+            runs=tuple(runs),
+            found=found,
+        )
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -133,32 +138,34 @@ class Runner:
         if self._sender is not None:
             self._sender.stop()
 
-    async def _run(self, plan: Plan) -> Run:
+    async def _run(self, rate_per_s: float) -> Run:
         """Carry out one run.
 
         Raises:
             Unavailable: no connection could be opened at the beginning.
         """
-        records = Records(plan.slo_ms / 1e3)
+        options, address, slo_s = self._options, self._address, self._loaded.slo_ms / 1e3
+        records = Records(slo_s)
         sender = Sender(
-            plan.target,
-            plan.requests,
-            due_times_s(plan.arrivals, plan.rate_per_s, plan.duration_s, self._random),
+            Target(address.host, address.port, self._loaded.tls.context if address.is_tls else None),
+            self._requests,
+            due_times_s(options.arrivals, rate_per_s, options.duration_s, self._random),
             records,
-            max_connections=plan.max_connections,
-            answer_within_s=plan.slo_ms / 1e3 + PATIENCE_S,
+            max_connections=options.max_connections,
+            answer_within_s=slo_s + PATIENCE_S,
         )
         try:
             await sender.connect()
         except OSError as error:
             sender.close()
-            host, port = plan.target[:2]
-            raise Unavailable(f"cannot connect to {host}:{port} ({error}): is the server still running?") from error
+            raise Unavailable(
+                f"cannot connect to {address.authority} ({error}): is the server still running?"
+            ) from error
         self._sender = sender
         began_s = time.monotonic() + _LEAD_S
         records.begin(began_s)
-        clock = _Clock(began_s, plan.duration_s)
-        ticking = asyncio.create_task(self._tick(plan, records, clock))
+        clock = _Clock(began_s, options.duration_s)
+        ticking = asyncio.create_task(self._tick(rate_per_s, records, clock))
         try:
             if not self._interrupted.is_set():
                 await sender.run(began_s)
@@ -167,15 +174,15 @@ class Runner:
             ticking.cancel()
             self._sender = None
         # A run is not shorter because its last query was answered early.
-        elapsed_s = clock.elapsed_s() if self._interrupted.is_set() else plan.duration_s
-        return records.run(plan.rate_per_s, elapsed_s, clock.cpu_share(), sender)
+        elapsed_s = clock.elapsed_s() if self._interrupted.is_set() else options.duration_s
+        return records.run(rate_per_s, elapsed_s, clock.cpu_share(), sender.peak_connections, sender.cut_off)
 
-    async def _tick(self, plan: Plan, records: Records, clock: "_Clock") -> None:
+    async def _tick(self, rate_per_s: float, records: Records, clock: "_Clock") -> None:
         while True:
             await asyncio.sleep(1.0)
             clock.cpu_share()
             records.close_seconds()
-            self._watch(plan.rate_per_s, clock.elapsed_s(), records.last_second())
+            self._watch(rate_per_s, clock.elapsed_s(), records.last_second())
 
 
 class _Clock:
@@ -190,10 +197,48 @@ class _Clock:
         return min(max(0.0, time.monotonic() - self._began_s), self._duration_s)
 
     def cpu_share(self) -> float:
-        """The process's share of one processor, until no more queries become due: then it only waits."""
+        """Measures the process's share of one processor while queries become due; after that it only waits."""
         if self._share is not None:
             return self._share
         share = (time.process_time() - self._cpu_seen_s) / max(1e-9, time.monotonic() - self._seen_s)
         if self.elapsed_s() >= self._duration_s:
             self._share = share
         return share
+
+
+def carry_out(loaded: LoadedApplication, options: LoadOptions, watch: Watch) -> Report:
+    """Send one query to see whether it is answered, then all of them.
+
+    Raises:
+        ClipperError: the inputs cannot be read or are not the application's, or the server is not there.
+    """
+    allow_files(options.max_connections)
+    address = Address.parse(loaded.query_url)
+    path = _path(loaded.application)
+    head = Head(address.authority, address.path + path, options.api_key)
+    if options.inputs is not None:
+        requests: Requests = read_requests(options.inputs, head, loaded.input_type)
+    elif loaded.input_type is not None:
+        requests = Sample(head, loaded.input_type, options.width, Random())
+    else:
+        raise InvalidArgument("random inputs need the application's input type: give a file of inputs")
+    # Before thousands of queries that are all wrong in the same way: report what is wrong with the first one.
+    api = HttpApi(address.url, lambda: options.api_key, loaded.tls, is_management=False)
+    try:
+        api.call("POST", path, requests.of(_FIRST_NUMBER).partition(b"\r\n\r\n")[2], loaded.slo_ms / 1e3 + PATIENCE_S)
+    except (RequestError, Unavailable):
+        raise
+    except ClipperError:
+        pass  # the model's fault, or a lack of time: the load shows that
+    finally:
+        api.close()
+    runner = Runner(loaded, options, address, requests, watch)
+
+    async def run() -> Report:
+        return await (runner.sweep() if options.sweep else runner.one())
+
+    return uvloop.run(run())
+
+
+def _path(application: str) -> str:
+    return f"/{quote(application, safe='')}/predict"

@@ -5,10 +5,9 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
-from clipper.load.answers import Answer
-from clipper.load.connection import Connection
+from clipper.http1 import Answer, AnswerReader, BadAnswer
 from clipper.load.inputs import Requests
 from clipper.load.precise_timer import PreciseTimer
 
@@ -60,6 +59,68 @@ class Log(Protocol):
     def failed(self, number: int, due_s: float, why: str) -> None: ...
 
     def not_sent(self, number: int, due_s: float) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """A connection with at most one query in flight, as many clients with one query each have it.
+
+    Attributes:
+        number, due_s, sent_s: of the query in flight; times are on ``time.monotonic``.
+        is_busy: whether a query is in flight.
+    """
+
+    def __init__(self, sender: "Sender") -> None:
+        self._sender = sender
+        self.number = 0
+        self.due_s = self.sent_s = 0.0
+        self.is_busy = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport does not inherit from it
+        self._sender.is_open(self)
+
+    def send(self, number: int, due_s: float, now_s: float, request: bytes) -> None:
+        self.number, self.due_s, self.sent_s, self.is_busy = number, due_s, now_s, True
+        self._reader = AnswerReader()
+        self._transport.write(request)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it has closed, perhaps before ``is_closed`` is called: uvloop's then takes no request."""
+        return self._transport.is_closing()
+
+    def data_received(self, data: bytes) -> None:
+        answered_s = time.monotonic()
+        if not self.is_busy:
+            # Nothing was asked, so the next answer could not be told from this.
+            self._transport.abort()
+            return
+        try:
+            answer = self._reader.feed(data)
+        except BadAnswer as error:
+            self.fail(f"bad answer: {error}")
+            return
+        if answer is None:
+            return
+        self.is_busy = False
+        if answer.closes:
+            self._transport.close()
+        self._sender.has_answer(self, answer, answered_s)
+
+    def fail(self, why: str) -> None:
+        """Give up the query in flight, and the connection."""
+        self.is_busy = False
+        self._sender.has_failed(self, why)
+        self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.is_busy:
+            self.is_busy = False
+            self._sender.has_failed(self, "connection lost")
+        self._sender.is_closed(self)
+
+    def abort(self) -> None:
+        self._transport.abort()
 
 
 class Sender:

@@ -17,7 +17,7 @@ from clipper.load.report import (
 )
 from clipper.load.sweep import Verdict
 
-# Nobody reads more lines than this; a longer run has several seconds in a line.
+# A table with more lines is not read; in a longer run a line covers several seconds.
 _MAX_SECONDS = 20
 
 _VERDICTS = {

@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 from pathlib import Path
-from urllib.parse import quote, urlsplit
-
-import httptools
+from urllib.parse import quote
 
 from clipper.errors import MalformedRequest, Overloaded, TooLarge, Unavailable
+from clipper.http1 import Address, Answer, AnswerReader, BadAnswer, Request
 from clipper.management.operations import Call
 from clipper.tls.trust import ClientTls, Trust
 
@@ -24,7 +23,7 @@ class Queries:
 
     def __init__(self, query_url: str, certificate: Path) -> None:
         """``certificate``: the file with the only certificate to trust, if the port speaks TLS."""
-        self._url = query_url
+        self._address = Address.parse(query_url)
         self._certificate = certificate
         self._running = 0
 
@@ -46,62 +45,40 @@ class Queries:
             raise MalformedRequest(
                 "clipper-api-key has characters that no key has: expected letters, digits or ._~+/=-"
             )
-        address = urlsplit(self._url)
-        head = (
-            f"POST /{quote(application, safe='')}/{call} HTTP/1.1\r\nhost: {address.netloc}\r\nconnection: close\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        )
-        head += "" if key is None else f"authorization: Bearer {key}\r\n"
+        headers = "connection: close\r\ncontent-type: application/json\r\n"
+        headers += "" if key is None else f"authorization: Bearer {key}\r\n"
+        request = Request("POST", f"/{quote(application, safe='')}/{call}", (body,), headers)
         self._running += 1
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                answer = await self._exchange(head.encode() + b"\r\n" + body)
+                answer = await self._exchange(request.encode(self._address))
         except TimeoutError:
             raise Unavailable(f"the query port did not answer within {TIMEOUT_S:g} s") from None
         # OSError is that of TLS, too.
-        except (OSError, httptools.HttpParserError) as error:
+        except (OSError, BadAnswer) as error:
             raise Unavailable(
-                f"the query port at {self._url} does not answer: {error}; with --tls-client-ca it answers only clients "
-                "that show a certificate, and this port has none"
+                f"the query port at {self._address.url} does not answer: {error}; with --tls-client-ca it answers only "
+                "clients that show a certificate, and this port has none"
             ) from error
         finally:
             self._running -= 1
-        return answer.status, bytes(answer.body)
+        return answer.status, answer.body
 
-    async def _exchange(self, request: bytes) -> "_Answer":
-        address = urlsplit(self._url)
-        tls = ClientTls(Trust(pinned=self._certificate)).context if address.scheme == "https" else None
-        stream, writer = await asyncio.open_connection(address.hostname, address.port, ssl=tls)
+    async def _exchange(self, request: bytes) -> Answer:
+        address = self._address
+        tls = ClientTls(Trust(pinned=self._certificate)).context if address.is_tls else None
+        stream, writer = await asyncio.open_connection(address.host, address.port, ssl=tls)
         try:
             writer.write(request)
-            answer, received_bytes = _Answer(), 0
-            while not answer.is_complete:
-                data = await stream.read(_READ_BYTES)
-                if not data:
-                    raise ConnectionResetError("it closed the connection without a whole answer")
+            reader, received_bytes = AnswerReader(), 0
+            while data := await stream.read(_READ_BYTES):
                 received_bytes += len(data)
                 if received_bytes > MAX_ANSWER_BYTES:
                     raise TooLarge(f"the answer is over {MAX_ANSWER_BYTES} bytes: ask the query port itself")
-                answer.feed(data)
-            return answer
+                if (answer := reader.feed(data)) is not None:
+                    return answer
+            raise ConnectionResetError("it closed the connection without a whole answer")
         finally:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-
-
-class _Answer:
-    def __init__(self) -> None:
-        self.body = bytearray()
-        self.status = 0
-        self.is_complete = False
-        self._parser = httptools.HttpResponseParser(self)
-
-    def feed(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    def on_body(self, data: bytes) -> None:
-        self.body += data
-
-    def on_message_complete(self) -> None:
-        self.status, self.is_complete = self._parser.get_status_code(), True

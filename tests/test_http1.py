@@ -1,10 +1,16 @@
 """Answers from bytes, also from a server that lies."""
 
-import pytest
+from itertools import pairwise
 
-from clipper.client import http1
-from clipper.client.http1 import Address, Answer, AnswerReader, BadAnswer, Request
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper import http1
 from clipper.errors import InvalidArgument
+from clipper.frontend.responses import answer as answer_of
+from clipper.frontend.responses import ok
+from clipper.http1 import Address, Answer, AnswerReader, BadAnswer, Request
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -88,3 +94,37 @@ def test_what_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         read(b"HTTP/1.1 200 OK\r\ncontent-length: 999999999\r\n\r\n", *[bytes(1000)] * 300)
     with pytest.raises(BadAnswer, match="over 200000 bytes"):
         read(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", *[b"1\r\nx\r\n" * 100] * 500)
+
+
+@given(
+    st.lists(st.binary(max_size=300), min_size=1, max_size=4),
+    st.lists(st.integers(0, 400), max_size=6),
+    st.sampled_from([200, 404, 503]),
+)
+def test_however_it_is_cut_and_whether_its_head_came_before(bodies: list[bytes], cuts: list[int], status: int) -> None:
+    for body in bodies:
+        whole = ok(body) if status == 200 else answer_of(status, body)
+        places = sorted({0, len(whole), *(min(cut, len(whole)) for cut in cuts)})
+        reader = AnswerReader()
+        found = [reader.feed(whole[start:end]) for start, end in pairwise(places)]
+        assert found == [None] * (len(found) - 1) + [Answer(status, body, "1" if status == 503 else "")]
+
+
+def test_a_known_head_reads_no_other_answer() -> None:
+    """Nothing that came before decides how chunks, or a second answer, are read."""
+    chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    for _ in range(2):
+        assert read(OK) == Answer(200, b"{}")
+        assert read(chunked + b"1\r\n{\r\n0\r\n\r\n") == Answer(200, b"{")
+        assert read(chunked + b"2\r\n{}\r\n0\r\n\r\n") == Answer(200, b"{}")
+        assert read(OK + OK) == Answer(200, b"{}", closes=True)
+        assert read(OK[:-1], OK[-1:]) == Answer(200, b"{}")
+
+
+def test_a_server_that_varies_its_heads_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[bytes, tuple[int, Answer]] = {}
+    monkeypatch.setattr(http1, "_known", known)
+    monkeypatch.setattr(http1, "MAX_KNOWN_HEADS", 10)
+    for number in range(100):
+        read(b"HTTP/1.1 200 OK\r\nx: %d\r\ncontent-length: 0\r\n\r\n" % number)
+    assert len(known) == 10
