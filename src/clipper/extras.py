@@ -1,29 +1,22 @@
 """Which extras are installed, and what works without them."""
 
+from functools import partial
 from importlib.util import find_spec
 
 
-def has_otel() -> bool:
-    """Whether the library of the extra ``otel`` is there; it is not imported."""
+def _is_installed(library: str) -> bool:
     try:
-        return find_spec("opentelemetry.proto") is not None
+        return find_spec(library) is not None
     except ModuleNotFoundError:  # not even the package above it
         return False
 
 
-def has_ray() -> bool:
-    """Whether the library of the extra ``ray`` is there; it is not imported."""
-    return find_spec("ray") is not None
-
-
-def has_cryptography() -> bool:
-    """Whether the other library of the extra ``ray``, which signs certificates, is there; it is not imported."""
-    return find_spec("cryptography") is not None
-
-
-def has_docker() -> bool:
-    """Whether the library of the extra ``docker`` is there; it is not imported."""
-    return find_spec("docker") is not None
+# Whether an extra's library is there; it is not imported. That of Ray needs cryptography, too, to sign certificates.
+has_cryptography = partial(_is_installed, "cryptography")
+has_docker = partial(_is_installed, "docker")
+has_grpc = partial(_is_installed, "ngh2")
+has_otel = partial(_is_installed, "opentelemetry.proto")
+has_ray = partial(_is_installed, "ray")
 
 
 def why_no_manager(name: str, *, has_run_as: bool, has_ray_python: bool) -> str | None:
@@ -38,8 +31,3 @@ def why_no_manager(name: str, *, has_run_as: bool, has_ray_python: bool) -> str 
     if (name == "ray" and not (has_ray() or has_ray_python)) or (name == "docker" and not has_docker()):
         return f"needs the extra {name}: pip install 'clipper-serving[{name}]'"
     return None
-
-
-def has_grpc() -> bool:
-    """Whether the library of the extra ``grpc`` is there; it is not imported."""
-    return find_spec("ngh2") is not None

@@ -21,19 +21,19 @@ ID_NAME = "supervisor.id"
 TOKEN_NAME = "token"
 # The options of the server's last start.
 OPTIONS_NAME = "options.json"
-# What should exist, and what was learned.
+# The registry and the learned state.
 REGISTRY_NAME = "registry.sqlite3"
 SELECTION_NAME = "selection.sqlite3"
 # The folders of unpacked artifacts, and of processes' notes and sockets.
 ARTIFACTS_NAME = "artifacts"
 RUN_NAME = "run"
 _LOCK_NAME = "supervisor.lock"
-# Commands that look whether the home is taken share its lock for microseconds. Whoever takes it tries for so long.
+# A command that checks whether a supervisor holds the home has the lock for microseconds: a supervisor tries this long.
 _LOOKED_AT_S = 0.25
 _LOOK_AGAIN_S = 0.01
 # An operator's own token has at most 512 characters.
 _MAX_TOKEN_BYTES = 4096
-# What lets others change a folder.
+# The mode bits that let other users change a folder.
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 # The folder of the decision log.
 DECISIONS_NAME = "decisions"
@@ -61,12 +61,12 @@ class Place(Struct, frozen=True):
 
 
 class Orphan(Struct, frozen=True):
-    """What runs in a home although its supervisor is gone.
+    """A worker or container that runs in a home although its supervisor is gone.
 
     Attributes:
         name: ``worker 0``, or a replica as ``m:1#0``.
-        runs: what runs it: ``local``, which is a process of this machine, ``docker`` or ``ray``.
-        pid: None if it is no process of this machine that is known.
+        runs: what runs it: ``local`` for a process of this machine, ``docker`` or ``ray``.
+        pid: None if it is not a known process of this machine.
         address: HOST:PORT where a worker answers queries; None for a replica.
     """
 
@@ -82,9 +82,9 @@ def find_home(home: Path | str | None = None) -> Path:
 
 
 def make_home(root: Path) -> None:
-    """Make the folder of a home if it is missing, and see to it that nobody but this user and root writes in it.
+    """Make the folder of a home if it is missing, and ensure that only this user and root can write in it.
 
-    Whoever does could replace the token, and would be an admin of the server, whose user may be root.
+    A user who can write there can replace the token, and so become an admin of the server.
 
     Raises:
         Unavailable: it cannot be made, or it or something in it belongs to another user.
@@ -99,7 +99,7 @@ def make_home(root: Path) -> None:
                     f"home {root} belongs to user {owner}, and this is user {os.geteuid()}: run this as user {owner}, "
                     "or choose another home with --home"
                 )
-        # First, so that nothing is put there after the look.
+        # Before the entries are checked, so that nobody adds one after that.
         if found.st_mode & _OTHERS_WRITE:
             root.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS_WRITE)
         with os.scandir(root) as entries:
@@ -116,7 +116,7 @@ def make_home(root: Path) -> None:
 
 
 def open_token(path: Path) -> BinaryIO:
-    """Open the file of a token, which has to be a file and no symlink: what one points to need be no token.
+    """Open the file of a token, which must be a regular file: a symlink may lead to something that is no token.
 
     Raises:
         Unavailable: it is something else.
@@ -162,7 +162,7 @@ def read_token(home: Path) -> str | None:
 
 
 def read_place(home: Path) -> Place:
-    """Return where the server of ``home`` is, or last was.
+    """Return the addresses of the server of ``home``, or of the last one there.
 
     Raises:
         Unavailable: none was started there, or its file cannot be read.
@@ -177,21 +177,21 @@ def read_place(home: Path) -> Place:
 
 
 def lock_path(root: Path) -> Path:
-    """A file that is there as long as a server's home is."""
+    """Return the lock's file, which exists as long as the home does."""
     return root / _LOCK_NAME
 
 
 def lock_home(root: Path) -> int:
     """Take the home for this process, for as long as it lives; return the lock's descriptor.
 
-    No process that we start inherits it, and the kernel releases it when we die. So whoever gets the lock knows that no
-    process is being started.
+    No child process inherits the lock, and the kernel releases it when this process ends. So the holder knows that no
+    other process is starting workers or models here.
 
     Raises:
         Conflict: a supervisor has it, or another command.
     """
     descriptor = os.open(lock_path(root), os.O_RDWR | os.O_CREAT, 0o600)
-    if not _is_taken_within(descriptor, _LOOKED_AT_S):
+    if not take_lock(descriptor, _LOOKED_AT_S):
         os.close(descriptor)
         raise Conflict(
             f"a Clipper server (pid {lock_holder(root) or 'unknown'}) already runs in {root}: stop it with "
@@ -203,7 +203,7 @@ def lock_home(root: Path) -> int:
 
 
 def is_locked(root: Path) -> bool:
-    """Whether a supervisor has the home, whether it answers or not.
+    """Whether a supervisor holds the home, even one that does not answer.
 
     Raises:
         Unavailable: the home belongs to another user.
@@ -221,14 +221,15 @@ def is_locked(root: Path) -> bool:
 
 
 def lock_holder(root: Path) -> int | None:
-    """The process id of whoever has the home, or had it last; None if that is not known."""
+    """Return the process id of the home's present or last holder; None if it is not known."""
     try:
         return int(lock_path(root).read_bytes()[:20])
     except (OSError, ValueError):
         return None
 
 
-def _is_taken_within(descriptor: int, seconds: float) -> bool:
+def take_lock(descriptor: int, seconds: float) -> bool:
+    """Lock an open file for this process alone; return whether that was possible in time."""
     deadline_s = time.monotonic() + seconds
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Seals trees of files, so that nobody writes to them any more, and removes such trees."""
+"""Makes trees of files read-only, and removes such trees."""
 
 import itertools
 import os
@@ -53,7 +53,7 @@ def remove_tree(root: Path) -> None:
 
 
 def _empty(root: int) -> None:
-    # Nobody's file has such a name.
+    # No user's file has such a name.
     prefix = f".removing-{secrets.token_hex(8)}-"
     names = (f"{prefix}{number}" for number in itertools.count())
     left = os.listdir(root)

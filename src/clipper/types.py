@@ -1,4 +1,4 @@
-"""The words that every layer shares: what a model is called and what it takes.
+"""Types that every layer shares: names of models, and types of inputs.
 
 Standard library only: the container runtime imports this file inside a model's own environment.
 """
@@ -24,15 +24,15 @@ Shape = tuple[int | None, ...]
 STORE_VARIABLE = "CLIPPER_STORE"
 # As above, of the registry that several supervisors share.
 REGISTRY_VARIABLE = "CLIPPER_REGISTRY"
-# The variable by which a command tells the server where its options come from, as ``StartOptions``.
+# The environment variable in which a command passes ``StartOptions`` to the server.
 START_VARIABLE = "CLIPPER_START"
-# The option of the server's process that names the reading end of a pipe: it stops once the other end is closed.
+# The option of the server's process for the reading end of a pipe: the server stops once the other end is closed.
 STOPS_WITH = "--stops-with"
-# What OpenTelemetry's variables begin with. Some hold the key of a receiver.
+# The prefix of OpenTelemetry's variables. Some of them hold the key of a receiver.
 OTEL_PREFIX = "OTEL_"
 
-# What a model file or folder is of, by the name of what loads it in the container. A pickle may hold an estimator of
-# any library; torch_state is a state dict, which needs the module's class besides.
+# The framework of a model file or folder, which decides how the container loads it. A pickle may hold an estimator of
+# any library; torch_state is a state dict, which also needs the module's class.
 Framework = Literal[
     "pickle",
     "joblib",
@@ -49,20 +49,20 @@ Framework = Literal[
     "mlflow",
 ]
 
-# How a model comes out of its artifact: an object in a file, ``module:attribute``, a program, or none of it: an image.
+# How a model is loaded from its artifact: from a file, as ``module:attribute``, or as a program; an image has none.
 Loader = Literal["file", "import", "binary", "image"]
 
-# What a token of the management API is for: ``read`` may look at everything but tokens, ``admin`` may do all.
+# The role of a token of the management API: ``read`` may read everything but tokens, ``admin`` may do everything.
 Role = Literal["admin", "read"]
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a change.
+    """The caller that makes a change.
 
     Attributes:
         name: the name of a token; ``OPERATOR`` for the server's own token, and ``CLIPPER`` for the server itself.
-        address: where the call came from; None if it came from no network.
+        address: the network address of the caller; None if the call came from this process.
     """
 
     name: str
@@ -71,30 +71,29 @@ class Caller:
 
 CLIPPER = Caller("clipper")
 OPERATOR = "operator"
-# No token may have these names, since events would not tell it from what they stand for.
+# No token may have these names: events could not distinguish it from the server or its operator.
 RESERVED_CALLERS = frozenset({CLIPPER.name, OPERATOR})
 
-# Longer than any user's or session's id; it goes into an answer as it came.
+# Longer than any user's or session's id. Answers repeat the context unchanged.
 MAX_CONTEXT_LENGTH = 1000
 
-# Numbers that a query may bring for its policy. A linear policy keeps the half of a matrix of so many columns for each
-# model: 17 KB.
+# The most features of a query. A linear policy keeps half of a matrix with so many columns for each model: 17 KB.
 MAX_FEATURES = 64
 
-# What is said between the supervisor and a fork server; arguments and variables of a container are some hundred bytes.
+# Bound of a message to a fork server; the arguments and variables of a container take some hundred bytes.
 MAX_FORK_MESSAGE_BYTES = 64 * 1024
-# The variable that makes room for those of forked containers.
+# A variable whose value makes room for the variables of forked containers.
 ROOM_VARIABLE = "CLIPPER_ROOM"
 
-# Where memory runs out, the kernel should take a model before the server that would start it again.
+# If memory runs out, the kernel should end a model rather than the server, which can start the model again.
 OOM_SCORE_ADJUSTMENT = 500
 
-# What a replica may allocate for each byte that it may use: threads' stacks, of 8 MiB each, are used to a hundredth.
+# Bytes that a replica may allocate for each byte that it may use: of a thread's stack of 8 MiB it uses a hundredth.
 DATA_PER_MEMORY = 2
 
 
 class DType(enum.IntEnum):
-    """What one element of an input is; the value is its code in the container protocol."""
+    """The type of an input's elements; the value is its code in the container protocol."""
 
     INT32 = 1
     INT64 = 2
@@ -119,6 +118,11 @@ class DType(enum.IntEnum):
     def is_numeric(self) -> bool:
         return self < DType.STRING
 
+    @property
+    def numpy_code(self) -> str:
+        """What ``numpy.dtype`` takes for the elements of a row; strings and bytes have none."""
+        return _NUMPY_CODES[self]
+
     @staticmethod
     def parse(text: str) -> "DType":
         """Read a dtype's name or one of the old system's (``ints floats doubles strings bytes``).
@@ -134,16 +138,16 @@ class DType(enum.IntEnum):
             raise InvalidArgument(f"input type {text!r} is not known: expected one of {known}") from None
 
 
-_SIZES_BYTES = {
-    DType.INT32: 4,
-    DType.INT64: 8,
-    DType.FLOAT32: 4,
-    DType.FLOAT64: 8,
-    DType.UINT8: 1,
-    DType.BOOL: 1,
-    DType.STRING: 1,
-    DType.BYTES: 1,
+# As numpy and the container protocol have them in a row, little-endian.
+_NUMPY_CODES = {
+    DType.INT32: "<i4",
+    DType.INT64: "<i8",
+    DType.FLOAT32: "<f4",
+    DType.FLOAT64: "<f8",
+    DType.UINT8: "u1",
+    DType.BOOL: "?",
 }
+_SIZES_BYTES = {dtype: int(_NUMPY_CODES.get(dtype, "?").strip("<ifu?") or 1) for dtype in DType}
 
 _ALIASES = {dtype.label: dtype for dtype in DType} | {
     "int": DType.INT32,
@@ -160,13 +164,12 @@ _ALIASES = {dtype.label: dtype for dtype in DType} | {
 
 @dataclass(frozen=True, slots=True)
 class InputType:
-    """What one input of a model or application is.
+    """The type of one input of a model or application.
 
     Attributes:
         dtype: the element type.
-        shape: one entry a dimension, None where any length will do. ``(None,)``, a flat list of
-            any length, is what a numeric model that declares nothing takes. A scalar is ``()``.
-            Strings and bytes have no dimensions: always ``()``.
+        shape: the length of each dimension, None for any length. A numeric model that declares nothing takes
+            ``(None,)``, a flat list of any length. A scalar has the shape ``()``, and so have strings and bytes.
     """
 
     dtype: DType
@@ -182,7 +185,7 @@ class InputType:
 
     @property
     def row_bytes(self) -> int | None:
-        """The size of one row where the shape fixes it, else None."""
+        """The size of one row; None if the shape does not determine it."""
         if not self.dtype.is_numeric:
             return None
         size = self.dtype.size_bytes
@@ -194,7 +197,7 @@ class InputType:
 
     @property
     def leading_dimensions(self) -> int:
-        """How many dimensions a row carries before its data: all, if the row's size does not determine them, else 0."""
+        """The number of dimensions that precede a row's data: all if its size does not determine them, else 0."""
         return len(self.shape) if len(self.shape) > 1 and None in self.shape else 0
 
     def accepts(self, other: "InputType") -> bool:
@@ -213,7 +216,7 @@ class InputType:
         return model.accepts(self) and model.leading_dimensions == self.leading_dimensions
 
     def narrowed(self, other: "InputType") -> "InputType | None":
-        """The type of inputs that are of both types: each open length becomes the other's. None if there are none."""
+        """Return the type of the inputs that belong to both types; None if there are none."""
         if self.dtype != other.dtype or len(self.shape) != len(other.shape):
             return None
         shape = tuple(theirs if mine is None else mine for mine, theirs in zip(self.shape, other.shape))
@@ -260,7 +263,7 @@ class ModelId:
 
     @property
     def log_fields(self) -> dict[str, str]:
-        """What a record of a log says of it."""
+        """The fields that identify it in records of a log."""
         return {"model": self.name, "version": self.version}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tar_files import file, tar_of
 
-from clipper.apply.artifacts import write_artifact
+from clipper.apply.facts import write_artifact
 from clipper.errors import InvalidArgument, NotFound
 from clipper.packaging.artifact import Artifact
 from clipper.packaging.models import package

@@ -35,7 +35,7 @@ READS = {
 # What recurses with the depth of a tree, or builds paths.
 WALKERS = {"walk", "fwalk", "rmtree", "rglob", "copytree"}
 WALKS = {
-    ("apply/artifacts.py", "write_artifact"): "an artifact, whose depth was bounded when it was unpacked",
+    ("apply/facts.py", "write_artifact"): "an artifact, whose depth was bounded when it was unpacked",
     ("build.py", "_modules"): "Clipper's own code",
     ("dashboard/files.py", "read_files"): "comes with Clipper",
     ("managers/docker/images.py", "_runtime_files"): "Clipper's own code",
@@ -56,7 +56,7 @@ PIDS = {
     ("processes/folder.py", "watch"): "a child that has not been reaped",
     ("managers/environments/provider.py", "_ask_process"): "a child that has not been reaped",
     ("managers/environments/prepare.py", "_end_with"): "its own group",
-    ("cli/replacing.py", "_signal"): "the holder of the home's lock at that moment",
+    ("cli/starting.py", "_signal"): "the holder of the home's lock at that moment",
 }
 
 

@@ -21,6 +21,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "extras": "",
         "settings": "containers.protocol hosts",
         "open_files": "",
+        "http1": "",
         "tcp": "",
         "durable_redis": "",
         "malloc": "",
@@ -28,13 +29,14 @@ ALLOWED: dict[str, frozenset[str]] = {
         "telemetry.trace_context": "containers.protocol",
         "telemetry.request_note": "telemetry.trace_context",
         "telemetry.spans": "containers.protocol telemetry.request_note telemetry.trace_context",
-        "telemetry": "telemetry.request_note telemetry.spans telemetry.trace_context control.statistics extras "
-        "log_format settings",
+        "telemetry": "background telemetry.request_note telemetry.spans telemetry.trace_context control.statistics "
+        "extras log_format settings",
         "turn_budget": "",
         "tls": "turn_budget",
         "run_as": "",
         "trees": "",
         "whole_files": "",
+        "background": "",
         "build": "",
         "home": "",
         "control.descriptions": "",
@@ -54,7 +56,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "outputs": "containers.protocol inputs",
         "abstraction": "containers containers.protocol outputs metrics.histogram control.difference control.snapshot "
         "control.statistics settings telemetry telemetry.spans telemetry.trace_context",
-        "decisions": "control.statistics outputs",
+        "decisions": "background control.statistics outputs",
         "decisions.evaluation": "decisions selection.learning selection.policies",
         "selection.learning": "",
         "selection.policies": "control.descriptions control.statistics selection.learning",
@@ -101,7 +103,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management": "dashboard hosts management.events management.reports management.schemas management.series "
         "settings tls turn_budget",
         "supervisor": "control.descriptions control.shared_settings build events extras log_format rollout "
-        "managers.reconcile home hosts malloc open_files management management.events management.learned "
+        "managers.reconcile home hosts http1 malloc open_files management management.events management.learned "
         "management.recent management.reports management.schemas management.series metrics metrics.histogram "
         "metrics.sums managers managers.environments managers.open registry lease control control.address "
         "control.difference inputs processes series selection.trial selection.learning run_as settings "
@@ -109,13 +111,13 @@ ALLOWED: dict[str, frozenset[str]] = {
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
         "client.failures": "management.schemas",
-        "client.http_api": "client.failures tls",
-        "client": "home hosts client.failures client.http_api packaging management.events management.reports "
+        "client.http_api": "client.failures http1 tls",
+        "client": "home hosts http1 client.failures client.http_api packaging management.events management.reports "
         "management.schemas management.series settings tls",
         "pages": "",
         "manifest": "management.schemas packaging selection.policies settings",
         "apply": "client home management.schemas manifest packaging settings",
-        "load": "client.http_api pages tls",
+        "load": "client.http_api http1 pages tls",
         "cli": "control.descriptions apply backup build client dashboard decisions decisions.evaluation extras home "
         "hosts load manifest packaging management.events management.learned management.recent management.reports "
         "management.schemas pages processes run_as settings tls",
@@ -133,9 +135,9 @@ LAZY = {
     ("src/clipper/frontend/rpc/open.py", "clipper.frontend.rpc.server"),  # as above
     ("src/clipper/supervisor/server.py", "clipper.supervisor.workers.credentials"),
     ("src/clipper/runtime/__main__.py", "clipper.runtime.program"),  # numpy may be missing, which is told
-    ("src/clipper/telemetry/open.py", "clipper.telemetry.otlp_sender"),  # as above
-    ("src/clipper/cli/whatif.py", "clipper.decisions.evaluation.question"),  # no other command pays for numpy
-    ("src/clipper/cli/load.py", "clipper.load.session"),  # no other command pays for its libraries
+    ("src/clipper/telemetry/exporter.py", "clipper.telemetry.otlp_sender"),  # as above
+    ("src/clipper/cli/log.py", "clipper.decisions.evaluation.whatif"),  # no other command pays for numpy
+    ("src/clipper/cli/load.py", "clipper.load.runner"),  # no other command pays for its libraries
     ("src/clipper/cli/apply.py", "clipper.cli.manifest_file"),  # as above
     ("src/clipper/cli/server.py", "clipper.cli.manifest_file"),
 }
@@ -144,7 +146,7 @@ PURE = (
     "clipper.abstraction.batching",
     "clipper.abstraction.cache",
     "clipper.client.failures",
-    "clipper.client.http1",
+    "clipper.http1",
     "clipper.client.query_calls",
     "clipper.client.tensors",
     "clipper.decisions.evaluation",
@@ -208,10 +210,9 @@ PURE = (
     "clipper.rollout",
     "clipper.series",
     "clipper.turn_budget",
-    "clipper.load.answers",
     "clipper.load.arrivals",
-    "clipper.load.asked",
     "clipper.load.inputs",
+    "clipper.load.options",
     "clipper.load.page",
     "clipper.load.records",
     "clipper.load.report",

@@ -48,7 +48,7 @@ def test_one_owner_is_ended_if_it_is_there(python: Path, capsys: pytest.CaptureF
 def test_why_ray_cannot_be_asked_is_told(python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidArgument, match="--ray-python"):
         cluster.list_all("auto")
-    with pytest.raises(Unavailable, match="cannot ask Ray"):
+    with pytest.raises(Unavailable, match="nobody cannot be run"):
         cluster.list_all("auto", python.with_name("nobody"))
     python.write_text("#!/bin/sh\necho noise >&2\necho 'Ray cannot be reached at auto: none runs' >&2\nexit 1\n")
     with pytest.raises(Unavailable, match="Ray cannot be reached at auto: none runs"):

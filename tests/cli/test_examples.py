@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.cli.examples import curl_line
-from clipper.cli.serve import name_of
+from clipper.cli.serve import curl_line, name_of
 from clipper.types import check_name
 from waiting import TIMEOUT_S
 

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from clipper.cli import report_summary as summary
-from clipper.cli.report_page import as_page
+from clipper.cli.report import as_page
 from clipper.control.descriptions import Standing
 from clipper.management.recent import LastMinute
 from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup

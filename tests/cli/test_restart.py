@@ -20,8 +20,7 @@ from certificates import Authority
 from clipper.build import build_id
 from clipper.cli.output import Output
 from clipper.cli.process import StartingServer, running
-from clipper.cli.replacing import replaced
-from clipper.cli.starting import GivenOptions
+from clipper.cli.starting import GivenOptions, replaced
 from clipper.client import Clipper
 from clipper.errors import DeadlineExceeded
 from clipper.home import read_place

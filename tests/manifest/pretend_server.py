@@ -6,7 +6,6 @@ from msgspec.structs import replace
 
 from clipper.management.schemas import Application, Key
 from clipper.manifest.actual import Actual, ActualModel, ActualVersion
-from clipper.manifest.links import LinkCall
 from clipper.manifest.manifest import WantedApplication
 from clipper.manifest.plan import Packed, deployment_of, fingerprint, wanted_settings
 from clipper.manifest.steps import (
@@ -14,6 +13,7 @@ from clipper.manifest.steps import (
     CreateApplication,
     Delete,
     Deploy,
+    LinkCall,
     MakeCurrent,
     Plan,
     PutKey,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pretend_server import linked
 
-from clipper.manifest.links import link_calls
+from clipper.manifest.steps import link_calls
 from clipper.settings.application import Link
 
 LINKS = st.lists(

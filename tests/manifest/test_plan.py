@@ -115,7 +115,7 @@ CHANGED: list[tuple[str, str, list[type[Step]], list[str]]] = [
     ("default_output: 0", "default_output: 0.0", [], []),
     ("default_output: 0", "default_output: false", [ChangeApplication], ["default_output: 0 → false"]),
     ("eta: 0.1", "eta: 0.2", [ChangeApplication], ['policy_parameters: {"eta":0.1} → {"eta":0.2}']),
-    ("links: [m]", "links: [{model: m, cost: 2}]", [ChangeApplication], ['links: ["m"] → ["m (cost 2.0)"]']),
+    ("links: [m]", "links: [{model: m, cost: 2}]", [ChangeApplication], ['links: ["m"] → ["m (cost 2)"]']),
     ("links: [m]", "links: ['m:1']", [ChangeApplication], ['links: ["m"] → ["m:1"]']),
     ("from_env: WEB", "from_env: NEW", [PutKey], ["key: the old one → the new one"]),
     ("applications: [app]", "max_in_flight: 3", [PutKey], ['applications: ["app"] → []', "max_in_flight: none → 3"]),

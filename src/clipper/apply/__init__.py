@@ -1,1 +1,1 @@
-"""Makes a server have what a file says: packs, asks the server, and runs the steps of ``manifest.plan``."""
+"""Brings a server to the state of a file: packs models, asks the server, and runs the steps of ``manifest.plan``."""

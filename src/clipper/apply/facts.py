@@ -1,5 +1,6 @@
 """The facts that a plan is made from: what the file's models are, packed, and what the server has."""
 
+import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -7,14 +8,15 @@ from typing import Any
 
 from clipper.client import Clipper
 from clipper.errors import ClipperError, InvalidArgument, NotFound
+from clipper.home import ARTIFACTS_NAME
 from clipper.management.schemas import Model
 from clipper.manifest.actual import Actual, ActualModel, ActualVersion
 from clipper.manifest.document import Fault
 from clipper.manifest.manifest import Manifest, WantedApplication, WantedVersion
 from clipper.manifest.plan import Packed
-from clipper.packaging.artifact import Artifact
+from clipper.packaging.artifact import Artifact, Contents, Member, pack
 from clipper.packaging.models import package, package_code
-from clipper.settings.application import Configured, NewApplication
+from clipper.settings.application import NewApplication, configured
 from clipper.settings.version import Deployment
 
 # Beside the file: the tars of artifacts that it names by their digests.
@@ -58,7 +60,7 @@ def _named_artifact(sha256: str, folder: Path, **fields: Any) -> AbstractContext
     """An artifact that was packed before, so its file stays."""
     path = folder / ARTIFACTS / f"{sha256}.tar"
     size_bytes = path.stat().st_size if path.is_file() else 0
-    return nullcontext(Artifact(path, sha256, size_bytes, **{"data": None, **fields}))
+    return nullcontext(Artifact(path, sha256, size_bytes, **fields))
 
 
 def pack_all(wanted: Manifest, folder: Path, clipper: Clipper) -> tuple[Packed, list[Fault]]:
@@ -75,7 +77,7 @@ def pack_all(wanted: Manifest, folder: Path, clipper: Clipper) -> tuple[Packed, 
                 _check_is_there(artifact, clipper)
                 with suppress(NotFound):  # a server of before checks nothing
                     clipper.check_deployment(artifact, version=version.name, **version.settings)
-                versions[version.path] = deployment_fields(artifact) | {"manager": manager}
+                versions[version.path] = artifact.deployed | {"manager": manager}
         except ClipperError as error:
             faults.append(Fault(version.place, version.path, str(error)))
     codes: dict[str, str] = {}
@@ -94,25 +96,8 @@ def pack_all(wanted: Manifest, folder: Path, clipper: Clipper) -> tuple[Packed, 
 
 def new_application(wanted: WantedApplication, code: str | None) -> NewApplication:
     """The application that a file says, as a server gets it."""
-    given = {name: value for name, value in wanted.settings.items() if name != "code"}
-    for kind in ("policy", "loss"):
-        parameters = given.pop(f"{kind}_parameters", {})
-        if kind in given:
-            given[kind] = Configured(given[kind], dict(parameters))
+    given = configured({name: value for name, value in wanted.settings.items() if name != "code"})
     return NewApplication(name=wanted.name, links=wanted.links, code=code, **given)
-
-
-def deployment_fields(artifact: Artifact) -> dict[str, Any]:
-    """What a deployment says of its artifact."""
-    return {
-        "artifact": artifact.digest,
-        "loader": artifact.loader,
-        "target": artifact.target,
-        "data": artifact.data,
-        "framework": artifact.framework,
-        "requirements": artifact.requirements,
-        "needs": artifact.needs,
-    }
 
 
 def _check_is_there(artifact: Artifact, clipper: Clipper) -> None:
@@ -151,3 +136,37 @@ def _actual(model: Model, deployments: Mapping[str, Deployment]) -> ActualModel:
         if version in shown
     }
     return ActualModel(model.current if model.current in versions else None, versions)
+
+
+def write_artifact(home: Path, sha256: str, folder: Path) -> None:
+    """Write ``SHA256.tar`` into ``folder``, unless it is there.
+
+    Raises:
+        NotFound: the home does not have the artifact.
+        InvalidArgument: it was not packed by Clipper, so its tar cannot be made again; or a file cannot be written.
+    """
+    source, target = home / ARTIFACTS_NAME / sha256, folder / f"{sha256}.tar"
+    if target.exists():
+        return
+    if not source.is_dir():
+        raise NotFound(f"the artifact {sha256} is not in {home}: run this on the server's machine, as its user")
+    # The files of an artifact are sealed: a file that can be written, such as one of Python's caches, came later.
+    members = tuple(
+        Member(path.relative_to(source).as_posix(), path, is_program=bool(mode & 0o100))
+        for path in source.rglob("*")
+        if path.is_file() and not (mode := path.stat().st_mode) & 0o222
+    )
+    # How it is loaded is not in the tar.
+    with pack(Contents(members, "file", "")) as artifact:
+        if artifact.digest != sha256:
+            raise InvalidArgument(
+                f"the artifact {sha256} was packed by another program: deploy its model from its own file"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Only a whole file has the name.
+            partial = target.with_suffix(".partial")
+            shutil.copyfile(artifact.path, partial)
+            partial.replace(target)
+        except OSError as error:
+            raise InvalidArgument(f"{target} cannot be written: {error.strerror or error}") from error

@@ -27,7 +27,6 @@ from clipper.manifest.steps import (
     Scale,
     Step,
 )
-from clipper.settings.application import Link
 from clipper.settings.version import MOST_START_TIMES
 
 # Each loads a model, and perhaps builds its environment: more at once would only share the same processors.
@@ -39,7 +38,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``text`` is what was done, or why it was not. ``error`` is that of a failure of a call."""
+    """``text`` tells what was done, or why not. ``error`` is set if a call to the server failed."""
 
     subject: str
     status: Status
@@ -203,12 +202,11 @@ class Run:
 
     def _create(self, wanted: WantedApplication) -> None:
         settings = {name: value for name, value in wanted.settings.items() if name != "code"}
-        texts = {link: _text(link) for link in wanted.links}
         self._clipper.create_application(
             wanted.name,
-            model=[texts[link] for link in wanted.links if not link.shadow],
-            shadow=[texts[link] for link in wanted.links if link.shadow],
-            cost={texts[link]: link.cost for link in wanted.links if link.cost is not None},
+            model=[link.target for link in wanted.links if not link.shadow],
+            shadow=[link.target for link in wanted.links if link.shadow],
+            cost={link.target: link.cost for link in wanted.links if link.cost is not None},
             code=self._sent_code(wanted),
             **settings,
         )
@@ -241,7 +239,3 @@ class Run:
             "key": lambda: self._clipper.revoke_key(step.name),
         }
         calls[step.kind]()
-
-
-def _text(link: Link) -> str:
-    return link.model if link.version is None else f"{link.model}:{link.version}"

@@ -2,14 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated
 
 import typer
 from msgspec import UNSET
 
 from clipper.cli import calibration, contexts
-from clipper.cli.asking import Yes, confirm
 from clipper.cli.names import ApplicationName, complete_models
 from clipper.cli.options import (
     AsJson,
@@ -18,17 +16,21 @@ from clipper.cli.options import (
     OfVersion,
     PolicyParameters,
     Url,
+    Yes,
+    confirm,
     parse_parameters,
+    parser,
+    shown_time,
 )
 from clipper.cli.output import Output
 from clipper.cli.report_summary import explanations, of_last_minute, of_test
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
 from clipper.control.descriptions import EndedRamp, ModelDescription
-from clipper.errors import InvalidArgument
 from clipper.management.learned import Newcomer, Watched
 from clipper.management.schemas import Application
 from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, NewApplication
+from clipper.settings.fields import settings_of
 from clipper.settings.texts import read_cost
 
 commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")
@@ -41,6 +43,8 @@ LinkedName = Annotated[
         help="The model's name, or NAME:VERSION for one of several versions.", autocompletion=complete_models
     ),
 ]
+
+_parse_cost = parser(read_cost)
 
 _COLUMNS = ("name", "input type", "slo ms", "policy", "models", "default")
 # Characters of the bar for a share of 1: wide enough to see 5 %.
@@ -194,19 +198,13 @@ def delete(
 
 
 @commands.command()
+@with_settings(settings=options_of(Link, only=("shadow", "cost")))
 def link(
     name: ApplicationName,
     model: LinkedName,
     version: OfVersion = None,
-    shadow: Annotated[
-        bool, typer.Option("--shadow", help="Ask and score the model, but never answer with it.")
-    ] = False,
-    cost: Annotated[
-        str | None,
-        typer.Option(
-            help="Cost of asking the model once, in any unit; or auto, which is measured.", show_default="none"
-        ),
-    ] = None,
+    *,
+    settings: Given,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -215,12 +213,13 @@ def link(
 
     NAME:VERSION is linked beside other versions of the model.
     """
-    at = None if cost is None else _cost(cost)
     with Clipper.connect(url, home) as clipper:
-        changed = clipper.link(name, model, version, shadow=shadow, cost=at)
+        changed = clipper.link(name, model, version, **settings)
     version = version or model.partition(":")[2]
     target = f"{model.partition(':')[0]}:{version}" if version else f"{model}, whichever version is current"
-    how = (", as a shadow" if shadow else "") + ("" if at is None else f", at a cost of {_cost_text(at)}")
+    at = settings.get("cost")
+    how = ", as a shadow" if "shadow" in settings else ""
+    how += "" if at is None else f", at a cost of {at if at == 'auto' else format(at, 'g')}"
     for one in changed.newcomers:
         if one.model == model.partition(":")[0] and version in (None, "", one.version) and one.stopped is None:
             how += f", for {one.share:.1%} of its queries until feedback has shown its worth: clipper app show {name}"
@@ -238,38 +237,22 @@ def unlink(
 
 
 def _row(app: Application) -> tuple[object, ...]:
-    links = ", ".join(map(_link_text, app.links))
+    links = ", ".join(map(str, app.links))
     default = None if app.default_output is UNSET else json.dumps(app.default_output)
     return (app.name, app.input_type, f"{app.slo_ms:g}", _configured(app.policy), links, default)
 
 
+# Settings that ``_COLUMNS`` has, or that are shown with their parameters.
+_IN_COLUMNS = frozenset({"slo_ms", "default_output", "policy", "loss"})
+
+
 def _details(app: Application) -> list[tuple[str, object]]:
-    never = "never" if app.half_life is None else f"after {app.half_life} observations"
-    threshold = "none" if app.confidence_threshold is None else f"{app.confidence_threshold:g}"
+    """The rows of ``show``: each setting by the name of its option, then the application's state."""
+    settings = [one for one in settings_of(ApplicationSettings) if one.name not in _IN_COLUMNS]
     return [
         *zip(_COLUMNS, _row(app)),
         ("loss", _configured(app.loss)),
-        ("counts half", never),
-        ("prior weight", f"{app.prior_weight:g}"),
-        ("inherit", f"{app.inherit:g}"),
-        ("ramp", "none" if app.ramp is None else _ramp_text(app.ramp, app.newcomers)),
-        (
-            "stops newcomers",
-            "never"
-            if app.max_loss_increase is None
-            else f"that lose more than the rest by over {app.max_loss_increase:g}",
-        ),
-        ("waits for", app.wait),
-        ("confidence threshold", threshold),
-        ("confidence from", app.confidence_from + (", calibrated by feedback" if app.calibrate else "")),
-        ("feedback within", f"{app.feedback_ttl_s:g} s"),
-        ("decisions logged", f"{app.log_decisions:.4g}"),
-        ("features", app.features or "none"),
-        ("cost weight", f"{app.cost_weight:g}"),
-        ("asks for a key", "yes" if app.require_key else "only if the server does"),
-        ("answers name models", "yes" if app.show_model else "no"),
-        ("queries in flight", app.max_in_flight or "no limit"),
-        ("queries a second", "no limit" if app.max_per_second is None else f"{app.max_per_second:g}"),
+        *((one.flag.lstrip("-").replace("-", " "), _setting_text(getattr(app, one.name))) for one in settings),
         ("test", None if app.test is None else of_test(app.test)),
         ("policy problem", app.problem),
         *_last_minute(app),
@@ -279,16 +262,16 @@ def _details(app: Application) -> list[tuple[str, object]]:
     ]
 
 
+def _setting_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _last_minute(app: Application) -> list[tuple[str, object]]:
     if app.last_minute is None:
         return []
     return [("last minute", of_last_minute(app.last_minute)), *(("", text) for text in explanations(app.last_minute))]
-
-
-def _ramp_text(ramp: float, newcomers: Sequence[Newcomer]) -> str:
-    count = sum(one.stopped is None for one in newcomers)
-    there = {0: "there are none now", 1: "there is 1"}.get(count, f"there are {count}")
-    return f"{ramp:.4g} of the queries for newcomers, of which {there}"
 
 
 def _newcomer_text(one: Newcomer) -> str:
@@ -302,8 +285,8 @@ def _newcomer_text(one: Newcomer) -> str:
 
 
 def _ended_text(one: EndedRamp) -> str:
-    at = f"{datetime.fromtimestamp(one.ended_at).astimezone():%Y-%m-%d %H:%M:%S}"
-    return f"ended {at}, since then the policy decides its share; {one.feedback} answers with feedback{_losses(one)}"
+    since = f"ended {shown_time(one.ended_at)}, since then the policy decides its share"
+    return f"{since}; {one.feedback} answers with feedback{_losses(one)}"
 
 
 def _watched_text(one: Watched) -> str:
@@ -323,11 +306,6 @@ def _losses(one: Newcomer | EndedRamp) -> str:
     return f", {compared} lost {one.mean_loss:.3f} on average, the others {one.rest_mean_loss:.3f}"
 
 
-def _link_text(link: Link) -> str:
-    cost = "" if link.cost is None else f" (cost {_cost_text(link.cost)})"
-    return link.model + (f":{link.version}" if link.version else "") + (" (shadow)" if link.shadow else "") + cost
-
-
 def _costs(texts: list[str] | None, models: Sequence[str]) -> dict[str, Cost]:
     """Read texts such as ``forest=5`` into costs by name; ``auto`` is for all models without one."""
     costs: dict[str, Cost] = {}
@@ -336,23 +314,12 @@ def _costs(texts: list[str] | None, models: Sequence[str]) -> dict[str, Cost]:
         if text == "auto":
             costs = {**dict.fromkeys(models, "auto"), **costs}
         elif name and equals:
-            costs[name] = _cost(value)
+            costs[name] = _parse_cost(value)
         else:
             raise typer.BadParameter(
                 f"{text!r} is not a cost: expected MODEL=NUMBER, e.g. forest=5, MODEL=auto or auto"
             )
     return costs
-
-
-def _cost(text: str) -> Cost:
-    try:
-        return read_cost(text)
-    except InvalidArgument as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-def _cost_text(cost: Cost) -> str:
-    return cost if cost == "auto" else f"{cost:g}"
 
 
 def _configured(chosen: Configured) -> str:

@@ -1,17 +1,12 @@
 """``clipper app calibration``: how often answers were right, by their confidence."""
 
 from html import escape
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from clipper.cli.names import ApplicationName
-from clipper.cli.options import AsJson, Home, Url, output_file
+from clipper.cli.options import AsJson, Home, HtmlFile, Url
 from clipper.cli.output import Output
 from clipper.client import Clipper
 from clipper.control.descriptions import ConfidenceBin, Reliability
-from clipper.errors import InvalidArgument
 from clipper.pages.charts import Axis, Line, chart
 from clipper.pages.document import document, table
 
@@ -22,12 +17,7 @@ _LEAST_ANSWERS = 0.5
 
 def calibration(
     name: ApplicationName,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a page with a reliability diagram to this file.", readable=False, callback=output_file
-        ),
-    ] = None,
+    html: HtmlFile = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -43,11 +33,7 @@ def calibration(
     for each in found:
         out.note(summary(each))
     if html is not None:
-        try:
-            html.write_text(_page(name, found))
-        except OSError as error:
-            raise InvalidArgument(f"{html} cannot be written: {error.strerror}") from error
-        out.note(f"written to {html}")
+        out.page(html, _page(name, found))
 
 
 def of(found: Reliability) -> str:

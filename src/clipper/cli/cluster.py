@@ -1,23 +1,21 @@
 """``clipper cluster``: what servers have on a Ray cluster."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from msgspec import Struct
 
-from clipper.cli.asking import Yes, confirm
-from clipper.cli.options import AsJson
+from clipper.cli.options import AsJson, Yes, confirm
 from clipper.cli.output import Output
-from clipper.errors import InvalidArgument, NotFound, Unavailable
+from clipper.cli.process import run_program
+from clipper.errors import InvalidArgument, NotFound
 from clipper.extras import has_ray
 
 commands = typer.Typer(no_args_is_help=True, help="What servers have on a Ray cluster, also servers that are gone.")
 
-# To join a cluster takes Ray seconds, and what is ended answers its open queries first.
+# Ray takes seconds to join a cluster, and actors answer their open queries before they end.
 _TIMEOUT_S = 120.0
 
 Address = Annotated[str, typer.Option("--ray-address", help="HOST:PORT of the cluster, or auto for this machine's.")]
@@ -38,7 +36,7 @@ class Owner(Struct, frozen=True):
 
 @commands.command("list")
 def list_all(ray_address: Address = "auto", ray_python: Python = None, as_json: AsJson = False) -> None:
-    """List who has replicas and query workers on the cluster's nodes."""
+    """List the owners of replicas and query workers on the cluster's nodes."""
     found = _asked(ray_python, ray_address)
     rows = [(one.owner, one.replicas, one.workers, ", ".join(one.models)) for one in found]
     Output(as_json).table(found, ("owner", "replicas", "workers", "models"), rows, "no server has anything there")
@@ -52,7 +50,7 @@ def clean(
     ray_python: Python = None,
     as_json: AsJson = False,
 ) -> None:
-    """End all that an owner has on the cluster, for one of which no server will come back."""
+    """End all processes of an owner on the cluster whose server will not come back."""
     known = next((one for one in _asked(ray_python, ray_address) if one.owner == owner), None)
     if known is None:
         raise NotFound(f"{owner!r:.100} has nothing on this cluster: expected an owner of clipper cluster list")
@@ -71,11 +69,4 @@ def _asked(python: Path | None, *arguments: str) -> list[Owner]:
     if python is None and not has_ray():
         raise InvalidArgument("it needs Ray: pip install 'clipper-serving[ray]', or give --ray-python")
     command = [str(python or sys.executable), "-m", "clipper.managers.ray.left", *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"{command[0]} cannot ask Ray: {error}") from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
-        raise Unavailable(said[-1])
-    return msgspec.json.decode(done.stdout, type=list[Owner])
+    return run_program(command, list[Owner], _TIMEOUT_S)

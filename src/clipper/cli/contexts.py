@@ -43,7 +43,7 @@ def delete(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget what an application has learned in one context. What that taught all contexts stays."""
+    """Forget what an application has learned in one context. What all contexts learned from it stays."""
     with Clipper.connect(url, home) as clipper:
         clipper.delete_context(name, context)
     Output(as_json).done(

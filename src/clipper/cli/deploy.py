@@ -5,16 +5,19 @@ from typing import Annotated
 import typer
 
 from clipper.cli.names import ModelName
-from clipper.cli.options import AsJson, DataPath, FrameworkName, Home, RequirementsPath, Url, one_of
+from clipper.cli.options import AsJson, Home, Url
 from clipper.cli.output import Output
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
 from clipper.management.schemas import Version
-from clipper.packaging.models import Language
+from clipper.manifest.keys import SourceKeys
 from clipper.settings.version import Deployment
 
 
-@with_settings(settings=options_of(Deployment))
+@with_settings(
+    settings=options_of(Deployment),
+    source=options_of(SourceKeys, only=("requirements", "data", "language", "framework")),
+)
 def deploy(
     name: ModelName,
     model: Annotated[
@@ -23,16 +26,11 @@ def deploy(
     ] = None,
     *,
     settings: Given,
-    requirements: RequirementsPath = None,
-    data: DataPath = None,
-    language: Annotated[
-        Language, one_of(Language, help="With binary, MODEL is a program or jar that speaks the container protocol.")
-    ] = "python",
+    source: Given,
     image: Annotated[
         str | None,
         typer.Option(help="A Docker image whose program speaks the protocol, instead of MODEL.", metavar="NAME"),
     ] = None,
-    framework: FrameworkName = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -42,18 +40,9 @@ def deploy(
     if (model is None) == (image is None):
         raise typer.BadParameter("give either MODEL or --image")
     if image is not None:
-        language, settings["manager"] = "image", "docker"
+        source["language"], settings["manager"] = "image", "docker"
     with Clipper.connect(url, home) as clipper, out.progress("deploying") as progress:
-        made = clipper.deploy(
-            name,
-            image or model,
-            requirements=requirements,
-            data=data,
-            language=language,
-            framework=framework,
-            **settings,
-            progress=progress,
-        )
+        made = clipper.deploy(name, image or model, **source, **settings, progress=progress)
         applications = clipper.applications()
     linked = any(link.model == name for app in applications for link in app.links)
     ramped = {

@@ -3,13 +3,12 @@
 import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Annotated
 
 import msgspec
 import typer
 
-from clipper.cli.options import AsJson, Home, Url, number, one_of
+from clipper.cli.options import AsJson, Home, Url, number, one_of, shown_time
 from clipper.cli.output import Output
 from clipper.client import Clipper
 from clipper.errors import Unavailable
@@ -43,7 +42,10 @@ def events(
     with Clipper.connect(url, home) as clipper:
         found = clipper.events(limit=limit, kind=kind, subject=subject, who=who)
         if not follow:
-            rows = [(_when(one), one.level, one.kind, one.subject, one.message, _by(one)) for one in found.events]
+            rows = [
+                (shown_time(one.time_s), one.level, one.kind, one.subject, one.message, _by(one))
+                for one in found.events
+            ]
             columns = ("when", "level", "kind", "subject", "what happened", "who")
             out.table(found, columns, rows, "nothing has happened yet")
             return
@@ -77,13 +79,9 @@ def _write(out: Output, one: Event) -> None:
         sys.stdout.write(msgspec.json.encode(one).decode() + "\n")
     else:
         by = f"  ({_by(one)})" if one.who else ""
-        out.line(f"{_when(one)}  {one.level:<7}  {one.kind:<11}  {one.subject}: {one.message}{by}")
+        out.line(f"{shown_time(one.time_s)}  {one.level:<7}  {one.kind:<11}  {one.subject}: {one.message}{by}")
     sys.stdout.flush()
 
 
 def _by(one: Event) -> str:
     return one.who if one.address is None else f"{one.who} from {one.address}"
-
-
-def _when(one: Event) -> str:
-    return f"{datetime.fromtimestamp(one.time_s).astimezone():%Y-%m-%d %H:%M:%S}"

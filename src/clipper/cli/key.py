@@ -4,10 +4,9 @@ from typing import Annotated
 
 import typer
 
-from clipper.cli.options import AsJson, Home, Url
+from clipper.cli.options import AsJson, Expires, Home, Url, until
 from clipper.cli.output import Output
 from clipper.cli.settings import Given, options_of, with_settings
-from clipper.cli.times import Expires, until
 from clipper.client import Clipper
 from clipper.management.schemas import NewKey
 from clipper.tls.expiry import day

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from clipper.cli.names import ApplicationName
-from clipper.cli.options import ApiKey, Home, Url, number, one_of, output_file
+from clipper.cli.options import ApiKey, Home, HtmlFile, Url, number, one_of
 from clipper.cli.output import Output
 from clipper.client import Clipper, Trust
 from clipper.client.access import tls_for_url
@@ -115,12 +115,7 @@ def load(
             show_default="the application's",
         ),
     ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a page with diagrams to this file.", metavar="FILE", readable=False, callback=output_file
-        ),
-    ] = None,
+    html: HtmlFile = None,
     api_key: ApiKey = None,
     home: Home = None,
     url: Url = None,

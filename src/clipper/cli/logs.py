@@ -66,7 +66,7 @@ def logs(
 
 
 def _show(found: Logs, shown: str, as_json: bool) -> str:
-    """Write lines as they come; ``shown`` is the log of the line before. Returns that of the last line."""
+    """Write lines as they come. ``shown`` names the log of the previous line; returns the log of the last line."""
     for name, lines in sorted(found.lines.items()):
         for line in lines:
             if as_json:

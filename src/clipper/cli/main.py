@@ -18,14 +18,13 @@ from clipper.cli.dashboard import dashboard
 from clipper.cli.deploy import deploy
 from clipper.cli.events import events
 from clipper.cli.load import load
+from clipper.cli.log import whatif
 from clipper.cli.logs import logs
-from clipper.cli.observe import observe
 from clipper.cli.output import write_error
-from clipper.cli.predict import predict
+from clipper.cli.predict import observe, predict
 from clipper.cli.report import report
 from clipper.cli.serve import serve
 from clipper.cli.server import restart, start, status, stop
-from clipper.cli.whatif import whatif
 from clipper.errors import ClipperError
 
 cli = typer.Typer(

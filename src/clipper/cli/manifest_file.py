@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clipper.apply.artifacts import write_artifact
-from clipper.apply.facts import ask_actual, pack_all
+from clipper.apply.facts import ask_actual, pack_all, write_artifact
 from clipper.apply.run import Outcome, Run
 from clipper.cli.output import Output
 from clipper.client import Clipper

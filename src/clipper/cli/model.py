@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from clipper.cli.asking import confirm
 from clipper.cli.names import ModelName
-from clipper.cli.options import AsJson, Home, OfVersion, Url, parse_replicas
+from clipper.cli.options import AsJson, Home, OfVersion, Url, confirm, parse_replicas
 from clipper.cli.output import Output
 from clipper.client import Clipper
 from clipper.management.schemas import Model, Version

@@ -1,4 +1,4 @@
-"""Names of what a server has, as arguments of commands. A shell completes them with what the server tells."""
+"""Arguments that name a server's models, applications and replicas. A shell completes them from the server."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -9,12 +9,12 @@ import typer
 from clipper.client import Clipper
 from clipper.errors import ClipperError
 
-# Who presses TAB does not wait longer. A server on this machine answers in milliseconds.
+# A user who presses TAB waits no longer than this. A server on this machine answers in milliseconds.
 ANSWER_WITHIN_S = 2.0
 
 
 def _completion(names_of: Callable[[Clipper], Iterable[str]]) -> Callable[[typer.Context, str], list[str]]:
-    """Complete a name by those of the server that the command line names so far. No server, no names."""
+    """Complete a name from the server that the command line names so far. Without a server there are no names."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         found: list[str] = []

@@ -1,17 +1,21 @@
 """Options that several commands share, and functions that read their texts."""
 
 import json
+import re
+import sys
+import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
-from clipper.errors import InvalidArgument
+from clipper.errors import Conflict, InvalidArgument
 from clipper.settings.fields import check_range, range_text
 from clipper.settings.replicas import read_replicas
 from clipper.settings.texts import number_of, read_json
-from clipper.types import Framework
+from clipper.tls.expiry import day, duration
 
 T = TypeVar("T")
 
@@ -128,6 +132,12 @@ QueryUrl = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Write only the result, as JSON, to standard output.")]
 OfVersion = Annotated[str | None, typer.Option("--version", help="A version of the model.")]
 
+HtmlFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--html", help="Write a page with charts to this file.", metavar="FILE", readable=False, callback=output_file
+    ),
+]
 ApiKey = Annotated[
     str | None,
     typer.Option(
@@ -137,23 +147,6 @@ ApiKey = Annotated[
         metavar="KEY",
         show_default="none",
     ),
-]
-DataPath = Annotated[
-    Path | None,
-    typer.Option(help="A file or folder that module:Class gets as model_data; a model's second file.", readable=False),
-]
-FrameworkName = Annotated[
-    Framework | None,
-    one_of(
-        Framework,
-        "--framework",
-        help="The model's framework, if its file cannot be recognised.",
-        show_default="recognised",
-    ),
-]
-RequirementsPath = Annotated[
-    Path | None,
-    typer.Option(help="A requirements file: the model runs in an environment with its packages.", readable=False),
 ]
 
 PolicyParameters = Annotated[
@@ -168,3 +161,76 @@ LossParameters = Annotated[
         "--loss-parameter", help="A parameter of the loss, e.g. range=10. May be repeated.", metavar="NAME=VALUE"
     ),
 ]
+
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def confirm(question: str, unasked: str, *, yes: bool) -> None:
+    """Ask on a terminal whether to go on, and end the command if the answer is no.
+
+    Args:
+        question: what to ask.
+        unasked: what the error says where nobody can be asked; it tells to add ``--yes``.
+        yes: the command's ``--yes``.
+
+    Raises:
+        Conflict: standard input is no terminal, so that nobody can be asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Conflict(unasked)
+    typer.confirm(question, abort=True)
+
+
+_SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_past(text: str) -> float:
+    """Read ``2026-05-01T12:00``, local unless it has a time zone, or ``12h``, which is 12 hours ago.
+
+    Returns:
+        Seconds since 1970.
+    """
+    return _parse(text, -1, "12h for 12 hours ago")
+
+
+def parse_future(text: str) -> float:
+    """Read a time as ``parse_past`` does, but that ``90d`` is in 90 days."""
+    return _parse(text, 1, "90d for 90 days from now")
+
+
+def _parse(text: str, direction: int, example: str) -> float:
+    if span := _SPAN.fullmatch(text):
+        return time.time() + direction * float(span[1]) * _SECONDS[span[2]]
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{text!r} is not a time: expected e.g. 2026-05-01T12:00, or {example}") from error
+
+
+Expires = Annotated[
+    float | None,
+    typer.Option(
+        "--expires",
+        help="Refuse it from this time on, e.g. 90d for 90 days from now, or 2027-01-31.",
+        parser=parse_future,
+        metavar="TIME",
+        show_default="never",
+    ),
+]
+
+
+def shown_time(at_s: float) -> str:
+    """A time in seconds since 1970 as this machine's clock shows it."""
+    return f"{datetime.fromtimestamp(at_s).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def until(at_s: float | None) -> str:
+    """Return when something expires, and how long it is until then, for a table."""
+    if at_s is None:
+        return "never"
+    left_s = at_s - time.time()
+    return f"in {duration(left_s)} ({day(at_s)})" if left_s > 0 else f"expired {day(at_s)}"

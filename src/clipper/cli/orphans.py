@@ -1,24 +1,21 @@
-"""What workers and containers a dead supervisor has left: shown, and ended."""
+"""Show and end the workers and containers that a dead supervisor left running."""
 
-import subprocess
 from pathlib import Path
 
-import msgspec
-
-from clipper.cli.process import ServerStart
+from clipper.cli.process import ServerStart, run_program
 from clipper.client import STOP_TIMEOUT_S
 from clipper.errors import ClipperError, DeadlineExceeded, Unauthorized, Unavailable
 from clipper.home import RUN_NAME, Orphan, is_locked, lock_holder
 
-# A look asks dockerd at most, which may be busy. An end lets workers answer their open queries, as a stop does.
+# To find orphans may take an answer of a busy dockerd. Workers that are ended answer their open queries first.
 _LOOK_TIMEOUT_S = 30.0
 
 
 def look(start: ServerStart) -> list[Orphan]:
-    """What runs in a home whose supervisor is gone; nothing if the supervisor is there.
+    """List what runs in a home whose supervisor is gone; empty if the supervisor runs.
 
     Raises:
-        Unavailable, DeadlineExceeded: it cannot be looked for.
+        Unavailable, DeadlineExceeded: the list cannot be made.
     """
     if is_locked(start.home) or not (start.home / RUN_NAME).is_dir():
         return []
@@ -35,7 +32,7 @@ def end(start: ServerStart) -> list[Orphan]:
 
 
 def told(home: Path, found: list[Orphan]) -> str:
-    """One sentence about what still runs, and what to do."""
+    """Return a sentence that says what still runs, and what to do."""
     workers = sum(orphan.address is not None for orphan in found)
     counts = [
         f"{count} {noun}{'s' * (count != 1)}"
@@ -50,7 +47,7 @@ def told(home: Path, found: list[Orphan]) -> str:
 
 
 def explained(home: Path, error: ClipperError) -> ClipperError:
-    """The error of a command that got no answer; it says so if a supervisor has the home all the same."""
+    """Return the error of a command that got no answer; it names the supervisor if one holds the home."""
     if isinstance(error, Unauthorized) or not is_locked(home):
         return error
     return Unavailable(
@@ -61,7 +58,7 @@ def explained(home: Path, error: ClipperError) -> ClipperError:
 
 
 def rows(found: list[Orphan]) -> list[tuple[str, object, str]]:
-    """The rows of ``clipper status`` then: what runs, its process, and where."""
+    """Return the rows of ``clipper status``: each orphan, its process, and where it runs."""
     return [
         (
             orphan.name,
@@ -73,21 +70,11 @@ def rows(found: list[Orphan]) -> list[tuple[str, object, str]]:
 
 
 def _run(start: ServerStart, timeout_s: float, *options: str) -> list[Orphan]:
-    argv = start.argv("clipper.supervisor.orphans")
     try:
-        done = subprocess.run(
-            [*argv, *options],
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-            env=start.environment(),
-        )
-    except subprocess.TimeoutExpired:
+        argv = [*start.argv("clipper.supervisor.orphans"), *options]
+        return run_program(argv, list[Orphan], timeout_s, start.environment())
+    except DeadlineExceeded:
         raise DeadlineExceeded(
             f"what the supervisor of {start.home} left could not be dealt with within {timeout_s:.0f} s: "
             f"see {start.home / 'logs'}"
         ) from None
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
-        raise Unavailable(said[-1].removeprefix("clipper: "))
-    return msgspec.json.decode(done.stdout, type=list[Orphan])

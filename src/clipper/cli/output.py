@@ -5,12 +5,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from clipper.errors import ClipperError, ContainerFailed
+from clipper.errors import ClipperError, ContainerFailed, InvalidArgument
 
 # If a container says why it ends, its last line begins with this.
 _SAYS_WHY = "clipper: "
@@ -47,9 +48,7 @@ class Output:
         """Print a secret alone on standard output, for uses like ``$(clipper key create me)``."""
         self.done(result, text)
         if not self.as_json:
-            Console(stderr=True, highlight=False, markup=False, emoji=False).print(
-                next_step, style="dim", soft_wrap=True
-            )
+            _console_of_errors().print(next_step, style="dim", soft_wrap=True)
 
     def table(self, result: object, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
         """Print rows, or, if there are none, ``empty``, which says what to do."""
@@ -59,6 +58,18 @@ class Output:
             self._console.print(printable(empty), soft_wrap=True)
         else:
             self._console.print(_table(columns, rows))
+
+    def page(self, file: Path, html: str) -> None:
+        """Write a page to a file.
+
+        Raises:
+            InvalidArgument: it cannot be written.
+        """
+        try:
+            file.write_text(html, "utf-8")
+        except OSError as error:
+            raise InvalidArgument(f"{file} cannot be written: {error.strerror}") from error
+        self.note(f"written to {file}")
 
     def line(self, text: str, style: str | None = None) -> None:
         """Print a line of a longer report; JSON has it in the result."""
@@ -72,9 +83,7 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Print on standard error that something was done, but perhaps not as intended."""
-        Console(stderr=True, highlight=False, markup=False, emoji=False).print(
-            printable(f"warning: {text}"), style="yellow", soft_wrap=True
-        )
+        _console_of_errors().print(printable(f"warning: {text}"), style="yellow", soft_wrap=True)
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
@@ -82,8 +91,8 @@ class Output:
 
         Elsewhere, as in a pipe or a job's log, what takes longer says so in lines: nobody waits in silence.
         """
-        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        # Notebooks and CI set FORCE_COLOR, by which Console takes their files for terminals.
+        console = _console_of_errors()
+        # Notebooks and CI set FORCE_COLOR, which makes Console take their files for terminals.
         if sys.stderr.isatty():
             with console.status(text) as status:
                 yield status.update
@@ -103,6 +112,10 @@ class Output:
         sys.stdout.flush()
 
 
+def _console_of_errors() -> Console:
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
 def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -113,7 +126,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
 
 
 def printable(text: str) -> str:
-    """Text that others may have written, such as a container its log: as escapes, what would steer a terminal."""
+    """Return text of any origin, such as a container's log, with the characters that control a terminal as escapes."""
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -122,7 +135,7 @@ def write_error(error: ClipperError) -> None:
 
     The lines are left out if the container itself said why it ended, because that is the cause.
     """
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    console = _console_of_errors()
     console.print(printable(f"error: {error}"), style="red", soft_wrap=True)
     if not isinstance(error, ContainerFailed) or not error.log_tail:
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from clipper.cli.names import ApplicationName
-from clipper.cli.options import ApiKey, AsJson, Home, OfVersion, QueryUrl, Url, parse_json
+from clipper.cli.options import ApiKey, AsJson, Home, OfVersion, QueryUrl, Url, number, parse_json
 from clipper.cli.output import Output
 from clipper.client import Clipper, Prediction
 
@@ -32,6 +32,41 @@ def predict(
         numbers = None if features is None else parse_json(features)
         prediction = clipper.predict(app, given, version=version, context=context, features=numbers)
     Output(as_json).done(prediction, json.dumps(prediction.output, ensure_ascii=False), _remark(prediction))
+
+
+def observe(
+    app: ApplicationName,
+    label: Annotated[str | None, typer.Option(help="The right output, as JSON.", metavar="JSON")] = None,
+    reward: Annotated[
+        float | None,
+        number(float, help="How good the answer was, from 0 to 1, instead of a label.", least=0, most=1),
+    ] = None,
+    query_id: Annotated[int | None, number(int, help="The query that the feedback is about.")] = None,
+    value: Annotated[
+        str | None, typer.Option("--input", help="The input, as JSON, instead of a query.", metavar="JSON")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Who the input was for, e.g. a user's id.")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Numbers that came with the input, as a JSON list.", metavar="JSON")
+    ] = None,
+    api_key: ApiKey = None,
+    home: Home = None,
+    url: Url = None,
+    query_url: QueryUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send an application the right output for a query, so that its policy learns from it."""
+    if (label is None) == (reward is None):
+        raise typer.BadParameter("give either --label or --reward")
+    if (query_id is None) == (value is None):
+        raise typer.BadParameter("give either --query-id or --input")
+    told = {"label": label, "input": value, "features": features}
+    # Before the server is asked, so that a wrong text costs no connection.
+    read = {name: parse_json(text) for name, text in told.items() if text is not None}
+    with Clipper.connect(url, home, api_key=api_key, query_url=query_url) as clipper:
+        observed = clipper.observe(app, reward=reward, query_id=query_id, context=context, **read)
+    text = "this feedback had come before, and is not counted again" if observed.duplicate else "learned"
+    Output(as_json).done(observed, text, f"next: clipper app policy {app}")
 
 
 def _remark(prediction: Prediction) -> str:

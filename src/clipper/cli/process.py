@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import typer
 
 from clipper.client import STOP_TIMEOUT_S, Clipper
@@ -24,15 +25,16 @@ from clipper.settings.start_options import StartOptions, encode
 from clipper.tls.material import TlsPaths, read_material
 from clipper.types import REGISTRY_VARIABLE, START_VARIABLE, STOPS_WITH, STORE_VARIABLE
 
+T = TypeVar("T")
 USUAL = ServerSettings()
 
 # The supervisor opens its registry and starts its workers in about a second; a slow machine may take longer.
 READY_TIMEOUT_S = 60.0
 _POLL_S = 0.02
-# With which the server ends if its options are wrong.
+# The server's exit status if its options are wrong.
 _WRONG_USAGE = 2
 _LOG_LINES = 20
-# The last lines of a log are expected within these bytes.
+# The last lines of a log are searched for within these bytes.
 _LOG_TAIL_BYTES = 64 * 1024
 # Settings that may have a password, and the variables that bring them to the server.
 _ADDRESSES = {"store": STORE_VARIABLE, "registry": REGISTRY_VARIABLE}
@@ -44,8 +46,8 @@ class ServerStart:
 
     Attributes:
         home: an absolute path.
-        settings: the ``ServerSettings`` that were given, or are kept.
-        options: where each came from; None if nothing is to be kept of them.
+        settings: the given or kept fields of ``ServerSettings``.
+        options: where each came from; None if the server need not keep them.
     """
 
     home: Path
@@ -72,10 +74,7 @@ class ServerStart:
 
 
 def checked_start(home: Path, settings: dict[str, Any], options: StartOptions | None = None) -> ServerStart:
-    """Check the settings in the command, so that not only the server's log says what is wrong.
-
-    ``options``: where they came from.
-    """
+    """Check the settings in the command, which can show the user what is wrong; the server could only log it."""
     certificate, key, client_ca = (settings.get(name) for name in ("tls_cert", "tls_key", "tls_client_ca"))
     if (certificate is None) != (key is None):
         raise typer.BadParameter(
@@ -108,8 +107,27 @@ def checked_start(home: Path, settings: dict[str, Any], options: StartOptions | 
     return ServerStart(home, settings, options)
 
 
+def run_program(argv: list[str], kind: type[T], timeout_s: float, environment: Mapping[str, str] | None = None) -> T:
+    """Run a program of ours that writes JSON, and return what it wrote.
+
+    Raises:
+        Unavailable: it cannot be run, or it failed; the message is the last line that it wrote about that.
+        DeadlineExceeded: it does not end in time.
+    """
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=timeout_s, check=False, env=environment)
+    except OSError as error:
+        raise Unavailable(f"{argv[0]} cannot be run: {error}") from error
+    except subprocess.TimeoutExpired:
+        raise DeadlineExceeded(f"{argv[2]} has not ended within {timeout_s:.0f} s") from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
+        raise Unavailable(said[-1].removeprefix("clipper: "))
+    return msgspec.json.decode(done.stdout, type=kind)
+
+
 def running(home: Path) -> Status | None:
-    """The status of the server of ``home``, if it answers."""
+    """Return the status of the server of ``home``; None if it does not answer."""
     try:
         # The home's own token: the one in the environment may be for another server.
         with Clipper.connect(home=home, token=read_token(home)) as clipper:
@@ -120,14 +138,14 @@ def running(home: Path) -> Status | None:
 
 
 def settled(home: Path) -> Status | None:
-    """The status of the server of ``home``, once one that is starting or stopping has done so; None if none runs.
+    """Wait until the server of ``home`` is neither starting nor stopping. Return its status; None if none runs.
 
     Raises:
         Conflict: the server was told to stop, and its drain delay lasts longer than ``STOP_TIMEOUT_S``.
-        DeadlineExceeded: a server has the home, and says nothing for ``STOP_TIMEOUT_S``.
+        DeadlineExceeded: a server holds the home, and does not answer for ``STOP_TIMEOUT_S``.
     """
     now = None
-    for _ in _polls(STOP_TIMEOUT_S):
+    for _ in polls(STOP_TIMEOUT_S):
         now = running(home)
         if now is None:
             if not is_locked(home):
@@ -153,7 +171,7 @@ def spawn(start: ServerStart, stops_with: int | None = None) -> "StartingServer"
     """Start the server in its own session, so that it outlives this command and its terminal.
 
     Args:
-        stops_with: the reading end of a pipe. The server stops once nobody has the other end.
+        stops_with: the reading end of a pipe. The server stops once every writing end is closed.
 
     Raises:
         Unavailable: the home belongs to another user, or its log cannot be written.
@@ -186,8 +204,8 @@ class StartingServer:
     """A server's process.
 
     Attributes:
-        log_start: the length of its log before it started.
-        drain_delay_s: how long it still answers queries once it is told to stop.
+        log_start: the length of its log before the start.
+        drain_delay_s: for how long it answers queries after it is told to stop.
     """
 
     home: Path
@@ -207,13 +225,15 @@ class StartingServer:
             DeadlineExceeded: no worker is ready in time.
         """
         problem, last = "it has not written its address to supervisor.json", None
-        for _ in _polls(timeout_s):
+        for _ in polls(timeout_s):
             self.check_alive("while it started")
             now = running(self.home)
             # A server with another pid ran here before and is about to end.
             if now is None or now.pid != self.process.pid:
                 continue
-            if _all_answer(now) or _stands_by(now) or (_answers(now) and _waits_in_vain(now)):
+            all_answer = now.ready and now.applications_ready in (None, now.applications)
+            waits_in_vain = "crash_loop" in now.replicas and "starting" not in now.replicas
+            if all_answer or _stands_by(now) or (_answers(now) and waits_in_vain):
                 return now
             self._check_workers(now)
             problem, last = "; ".join(now.problems), now
@@ -270,20 +290,12 @@ def _answers(now: Status) -> bool:
     return any(worker.state == "ready" for worker in now.workers)
 
 
-def _all_answer(now: Status) -> bool:
-    return now.ready and now.applications_ready in (None, now.applications)
-
-
 def answers_or_stands_by(now: Status) -> bool:
     return _answers(now) or _stands_by(now)
 
 
 def _stands_by(now: Status) -> bool:
     return now.lease is not None and now.lease.role == "standby"
-
-
-def _waits_in_vain(now: Status) -> bool:
-    return "crash_loop" in now.replicas and "starting" not in now.replicas
 
 
 def wait_until_gone(home: Path, pid: int, drain_delay_s: float = 0.0) -> None:
@@ -293,7 +305,7 @@ def wait_until_gone(home: Path, pid: int, drain_delay_s: float = 0.0) -> None:
         DeadlineExceeded: the server still runs ``STOP_TIMEOUT_S`` after the delay.
     """
     timeout_s = drain_delay_s + STOP_TIMEOUT_S
-    for _ in _polls(timeout_s):
+    for _ in polls(timeout_s):
         if not is_locked(home) and stat_fields(pid) is None:
             return
     raise DeadlineExceeded(_still_there(home, timeout_s))
@@ -321,7 +333,8 @@ def _tail(log: Path, start: int) -> list[str]:
         return file.read().decode(errors="replace").splitlines()[-_LOG_LINES:]
 
 
-def _polls(timeout_s: float) -> Iterator[None]:
+def polls(timeout_s: float) -> Iterator[None]:
+    """Yield again and again until the time is over."""
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:
         yield

@@ -13,8 +13,6 @@ from clipper.management.schemas import Replica
 commands = typer.Typer(no_args_is_help=True, help="Replicas: the processes that run models.")
 
 _COLUMNS = ("id", "model", "version", "state", "pid", "restarts", "batch limit", "log")
-# Beside these, where a replica runs on another machine.
-_NODE = "node"
 
 
 @commands.command("list")
@@ -44,23 +42,10 @@ def show(
 
 
 def table(replicas: Sequence[Replica]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """The columns and the rows."""
-    if all(replica.node is None for replica in replicas):
-        return _COLUMNS, [_row(replica) for replica in replicas]
-    return (*_COLUMNS, _NODE), [(*_row(replica), replica.node) for replica in replicas]
-
-
-def _row(replica: Replica) -> tuple[object, ...]:
-    return (
-        replica.id,
-        replica.model,
-        replica.version,
-        replica.state,
-        replica.pid,
-        replica.restarts,
-        replica.batch_limit,
-        replica.log,
-    )
+    """The columns and the rows; also the node if a replica runs on another machine."""
+    columns = _COLUMNS if all(replica.node is None for replica in replicas) else (*_COLUMNS, "node")
+    names = [column.replace(" ", "_") for column in columns]
+    return columns, [tuple(getattr(replica, name) for name in names) for replica in replicas]
 
 
 def _note_error(out: Output, replica: Replica) -> None:

@@ -1,16 +1,19 @@
 """``clipper app report``: compares an application's models."""
 
-from pathlib import Path
+from html import escape
+from time import localtime, strftime
 from typing import Annotated
 
 import typer
 
 from clipper.cli import report_summary as summary
 from clipper.cli.names import ApplicationName
-from clipper.cli.options import AsJson, Home, Url, number, output_file
+from clipper.cli.options import AsJson, Home, HtmlFile, Url, number
 from clipper.cli.output import Output
-from clipper.cli.report_page import as_page
 from clipper.client import Clipper
+from clipper.management.reports import Report, ReportGroup
+from clipper.pages.charts import Axis, Whisker, whiskers
+from clipper.pages.document import document, table
 
 
 def report(
@@ -33,12 +36,7 @@ def report(
     by_context: Annotated[
         bool, typer.Option("--by-context", help="Report also on each of the contexts with most feedback.")
     ] = False,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a page with charts to this file.", readable=False, callback=output_file, metavar="FILE"
-        ),
-    ] = None,
+    html: HtmlFile = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -52,15 +50,9 @@ def report(
     out = Output(as_json)
     with Clipper.connect(url, home) as clipper, out.progress("comparing"):
         found = clipper.report(name, confidence=confidence, tolerance=tolerance, context=context, by_context=by_context)
-    if html is not None:
-        try:
-            html.write_text(as_page(found), "utf-8")
-        except OSError as error:
-            raise typer.BadParameter(f"{html} cannot be written: {error.strerror}", param_hint="--html") from error
     if as_json:
         out.done(found, "")
-        return
-    for group in found.groups:
+    for group in () if as_json else found.groups:
         out.done(group, f"{summary.title(group)}: {summary.conclusion(found, group)}")
         if group.test is not None and group.test.winner is None:
             out.note(summary.of_test(group.test))
@@ -72,4 +64,50 @@ def report(
     for note in summary.notes(found):
         out.note(note)
     if html is not None:
-        out.note(f"written to {html}")
+        out.page(html, as_page(found))
+
+
+def as_page(report: Report) -> str:
+    parts = [f"<h1>The models of {escape(report.application)}</h1>"]
+    for group in report.groups:
+        parts += _group(report, group)
+    parts += [f"<p>{escape(note[:1].upper() + note[1:])}.</p>" for note in summary.notes(report)]
+    made = strftime("%Y-%m-%d %H:%M:%S %Z", localtime(report.time_s))
+    parts.append(f"<p>Made {escape(made)}.</p>")
+    return document(f"clipper app report {report.application}", parts)
+
+
+def _group(report: Report, group: ReportGroup) -> list[str]:
+    known = [model for model in group.models if model.scored]
+    compared = [model for model in group.models if model.worse_by is not None]
+    name = summary.title(group)
+    parts = [f"<h2>{escape(name[:1].upper() + name[1:])}</h2>"]
+    parts.append(f"<p><b>{escape(summary.conclusion(report, group))}</b></p>")
+    if group.test is not None and group.test.winner is None:
+        text = summary.of_test(group.test)
+        parts.append(f"<p>{escape(text[:1].upper() + text[1:])}.</p>")
+    if (basis := summary.basis(group)) is not None:
+        parts.append(f"<p>{escape(basis[:1].upper() + basis[1:])}.</p>")
+    if group.problem is not None:
+        parts.append(f'<p class="warning">{escape(group.problem)}</p>')
+    parts.append(table(summary.COLUMNS, [[cell or "" for cell in row] for row in summary.rows(group)]))
+    parts.append(
+        whiskers(
+            "Mean loss",
+            Axis("mean loss"),
+            [Whisker(summary.shown(each), each.interval.low, each.interval.high, each.mean_loss) for each in known],
+        )
+    )
+    if compared:
+        parts.append(
+            whiskers(
+                "Worse than the best by",
+                Axis("difference of mean losses"),
+                [
+                    Whisker(summary.shown(each), each.worse_by.low, each.worse_by.high)
+                    for each in compared
+                    if each.worse_by is not None
+                ],
+            )
+        )
+    return parts

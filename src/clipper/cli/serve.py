@@ -1,10 +1,13 @@
 """``clipper serve``: a server, a model and an application in one foreground command."""
 
+import json
+import math
 import os
 import re
+import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,23 +15,22 @@ from typing import Annotated
 
 import typer
 
-from clipper.cli.examples import curl_line
-from clipper.cli.options import AsJson, DataPath, FrameworkName, Home, RequirementsPath
+from clipper.cli.options import AsJson, Home
 from clipper.cli.output import Output, write_error
 from clipper.cli.process import ServerStart, StartingServer, settled, spawn
-from clipper.cli.reload import Watch
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.cli.starting import find_start, given_options
 from clipper.client import Clipper
 from clipper.errors import ClipperError, Conflict, InvalidArgument, NotFound
 from clipper.home import CERTIFICATE_NAME, find_home, read_token
 from clipper.management.schemas import Application, Version
+from clipper.manifest.keys import SourceKeys
 from clipper.packaging.artifact import Artifact
 from clipper.packaging.models import package
 from clipper.settings.application import ApplicationSettings, Link
 from clipper.settings.server import ServerSettings
 from clipper.settings.version import Deployment
-from clipper.types import check_name
+from clipper.types import DType, InputType, check_name
 
 _WATCH_S = 0.2
 
@@ -36,6 +38,7 @@ _WATCH_S = 0.2
 @with_settings(
     application=options_of(ApplicationSettings, only=("slo_ms", "default_output")),
     deployment=options_of(Deployment, without=("version", "make_current", "manager")),  # the server's is taken
+    source=options_of(SourceKeys, only=("requirements", "data", "framework")),
     server=options_of(ServerSettings, panel="The server"),
 )
 def serve(
@@ -48,9 +51,7 @@ def serve(
     *,
     application: Given,
     deployment: Given,
-    requirements: RequirementsPath = None,
-    data: DataPath = None,
-    framework: FrameworkName = None,
+    source: Given,
     reload: Annotated[
         bool,
         typer.Option("--reload", help="Deploy the model again, as a new version, each time that its files change."),
@@ -72,9 +73,9 @@ def serve(
             "to it; or give another --home and ports"
         )
     # The model is packed before the server starts, so that a wrong file name costs no start.
-    pack = partial(package, model, data=data, framework=framework, requirements=requirements)
+    pack = partial(package, model, **source)
     with pack() as artifact, _server(out, start) as process:
-        others = [] if requirements is None else [requirements]
+        others = [source["requirements"]] if "requirements" in source else []
         reloader = _Reloader(out, start.home, pack, artifact, others) if reload else None
         with out.progress("starting the server") as progress:
             process.wait_until_ready()
@@ -109,7 +110,7 @@ class _Reloader:
         self._watch = Watch([*first.sources, *others])
 
     def look(self, served: Version, deployment: Given) -> Version:
-        """Return the version that serves from now on: ``served``, or one of the files as they are now."""
+        """Return the version that serves from now on: ``served``, or a new one of the changed files."""
         if not self._watch.has_changed():
             return served
         out = self._out
@@ -153,7 +154,7 @@ def _server(out: Output, start: ServerStart) -> Iterator[StartingServer]:
             with out.progress("draining"):
                 server.stop()
     finally:
-        # Of whoever asks a second time while it drains, this is the second request.
+        # If a user asks a second time while the server drains, this is the second request.
         os.close(writing)
 
 
@@ -190,3 +191,83 @@ def _application(clipper: Clipper, name: str, settings: Given) -> Application:
     if Link(name) not in found.links:
         clipper.link(name, name)
     return clipper.change_application(name, **settings)
+
+
+# Modification time in nanoseconds, size and inode: an editor may replace a file by one of the same size.
+_Look = tuple[int, int, int] | None
+
+
+class Watch:
+    """Looks at files, and at the folders that they are in, since a change may add a file.
+
+    A change is told once it is over: if two looks in a row see the same. Editors write in steps, and training scripts
+    for seconds.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._known: dict[Path, _Look] = {}
+        self._last: dict[Path, _Look] = {}
+        self.follow(files)
+
+    def follow(self, files: Iterable[Path]) -> None:
+        """Look at these files from now on. What has changed of those that were followed before is not forgotten."""
+        known = self._known
+        paths = {path for file in files for path in (file, file.parent)}
+        self._known = {path: known[path] if path in known else _look(path) for path in paths}
+        self._last = dict(self._known)
+
+    def has_changed(self) -> bool:
+        """Look again. Each change is told once."""
+        now = {path: _look(path) for path in self._known}
+        is_over, self._last = now == self._last, now
+        if now == self._known or not is_over:
+            return False
+        self._known = now
+        return True
+
+
+def _look(path: Path) -> _Look:
+    try:
+        found = path.stat()
+    except OSError:  # it is gone, or just being replaced
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+# A short program in the line makes longer inputs, to keep the line readable.
+_MAX_ELEMENTS = 16
+# Length of open dimensions; any would do.
+_OPEN_LENGTH = 3
+
+
+def curl_line(query_url: str, application: str, input_type: str, certificate: Path | None = None) -> str:
+    """A shell line that asks for one prediction; ``certificate`` is the server's, if it uses TLS."""
+    url = f"{query_url}/{application}/predict"
+    if certificate is not None:
+        url = f"--cacert {shlex.quote(str(certificate))} {url}"
+    kind = InputType.parse(input_type)
+    lengths = [length or _OPEN_LENGTH for length in kind.shape]
+    if math.prod(lengths) <= _MAX_ELEMENTS:
+        return f"curl {url} -d '{json.dumps({'input': _small(kind.dtype, lengths)})}'"
+    expression = str(_zero(kind.dtype))
+    for length in reversed(lengths):
+        expression = f"[{expression}]*{length}"
+    program = f'import json; print(json.dumps({{"input": {expression}}}))'
+    return f"python3 -c '{program}' | curl {url} -d @-"
+
+
+def _small(dtype: DType, lengths: list[int]) -> object:
+    value: object = _zero(dtype)
+    for length in reversed(lengths):
+        value = [value] * length
+    return value
+
+
+def _zero(dtype: DType) -> bool | float | int | str:
+    if dtype is DType.STRING:
+        return "some text"
+    if dtype is DType.BYTES:
+        return "AAEC"  # base64 of 0, 1, 2
+    if dtype is DType.BOOL:
+        return False
+    return 0.0 if dtype in (DType.FLOAT32, DType.FLOAT64) else 0

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipper.cli import orphans
-from clipper.cli.options import AsJson, Home, Url
+from clipper.cli.options import AsJson, Home, Url, shown_time
 from clipper.cli.output import Output
-from clipper.cli.process import become, settled, wait_until_gone
-from clipper.cli.replacing import replaced, started
+from clipper.cli.process import ServerStart, become, settled, wait_until_gone
 from clipper.cli.settings import Given, options_of, with_settings
-from clipper.cli.starting import RESET, find_start, given_options, in_turn, kept_start, other_options
+from clipper.cli.starting import RESET, find_start, given_options, in_turn, kept_start, other_options, replaced, started
 from clipper.client import Clipper
-from clipper.errors import Conflict, DeadlineExceeded, Unauthorized, Unavailable
+from clipper.errors import ClipperError, Conflict, DeadlineExceeded, Unauthorized, Unavailable
 from clipper.extras import has_grpc
-from clipper.home import find_home, read_token
+from clipper.home import Orphan, find_home, read_token
 from clipper.management.schemas import LeaseStatus, OptionStatus, Status
 from clipper.settings.server import ServerSettings
 from clipper.settings.start_options import StartedBy
@@ -171,11 +170,7 @@ def stop(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
             if url is None:
                 wait_until_gone(find_home(home), pid, stopping.drain_delay_s)
     except _NO_ANSWER as error:
-        start = kept_start(find_home(home))
-        if url is not None:
-            raise
-        if not orphans.look(start):
-            raise orphans.explained(start.home, error) from error
+        start, _ = _left_by(home, url, error)
         with out.progress("draining what the supervisor left"):
             orphans.end(start)
     out.done({"stopped": True}, "Clipper has stopped; its models and applications are kept", "next: clipper start")
@@ -207,14 +202,24 @@ def status(
                 return
             now = clipper.status()
     except _NO_ANSWER as error:
-        start = kept_start(find_home(home))
-        if url is not None:
-            raise
-        if not (left := orphans.look(start)):
-            raise orphans.explained(start.home, error) from error
+        start, left = _left_by(home, url, error)
         out.table({"ready": False, "orphans": left}, ("what", "pid", "where"), orphans.rows(left), "")
         raise Unavailable(orphans.told(start.home, left)) from error
     out.table(now, ("what", "value"), status_rows(now), "")
+
+
+def _left_by(home: Path | None, url: str | None, error: ClipperError) -> tuple[ServerStart, list[Orphan]]:
+    """What the supervisor of a home left, if it is gone, and how it was started.
+
+    Raises:
+        ClipperError: it left nothing, or ``url`` names a server elsewhere: why the server does not answer.
+    """
+    if url is not None:
+        raise error
+    start = kept_start(find_home(home))
+    if not (left := orphans.look(start)):
+        raise orphans.explained(start.home, error) from error
+    return start, left
 
 
 def _applications(now: Status) -> str:
@@ -229,7 +234,7 @@ def _counts(replicas: Mapping[str, int]) -> str:
 def _leader(lease: LeaseStatus) -> str:
     if lease.leader is None or lease.since is None:
         return f"not known; this server is a standby of {lease.registry}"
-    since = datetime.fromtimestamp(lease.since).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    since = shown_time(lease.since)
     if lease.role == "standby":
         return f"{lease.leader}, since {since}, epoch {lease.epoch}; this server is a standby"
     age = "" if lease.renewed_s_ago is None else f", lease renewed {lease.renewed_s_ago:.1f} s ago"

@@ -9,7 +9,7 @@ takes them::
 
 import inspect
 from collections.abc import Callable, Collection
-from functools import partial, wraps
+from functools import wraps
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -115,7 +115,8 @@ def _option(described: Described, to_change: bool, panel: str | None) -> Option:
     }
     read: Callable[[Any], Any] = _as_it_is
     if get_origin(kind) is tuple:
-        kind, begins, read = list[str], None, partial(_each, setting.read or _as_it_is)
+        read_one = setting.read or str
+        kind, begins, read = list[str], None, lambda values: tuple(map(read_one, values))
         option = typer.Option(flag, metavar=setting.metavar, **looks)
     elif setting.read is not None:
         kind, begins, read = str, None if begins is None else str(begins), setting.read
@@ -132,16 +133,12 @@ def _option(described: Described, to_change: bool, panel: str | None) -> Option:
         looks |= {} if setting.metavar is None else {"metavar": setting.metavar}
         option = number(kind, flag, least=setting.least, most=setting.most, above=setting.above, **looks)
     else:
-        # Whoever opens a file says what is wrong with it.
+        # The code that opens the file reports what is wrong with it.
         option = typer.Option(flag, metavar=setting.metavar, readable=False, **looks)
     parameter = inspect.Parameter(
         described.keyword, inspect.Parameter.KEYWORD_ONLY, default=begins, annotation=Annotated[kind | None, option]
     )
     return Option(described.keyword, flag, setting, parameter, read)
-
-
-def _each(read: Callable[[str], Any], texts: list[str]) -> tuple[Any, ...]:
-    return tuple(map(read, texts))
 
 
 def _as_it_is(value: Any) -> Any:

@@ -1,10 +1,9 @@
-"""How ``clipper start``, ``restart`` and ``serve`` find a server's options, and what they tell of these."""
+"""Start a server, or replace a running one: for ``clipper start``, ``restart`` and ``serve``."""
 
-import fcntl
 import os
-import time
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -12,10 +11,20 @@ from urllib.parse import urlsplit
 import typer
 
 from clipper.cli.output import Output
-from clipper.cli.process import READY_TIMEOUT_S, USUAL, ServerStart, checked_start
+from clipper.cli.process import (
+    READY_TIMEOUT_S,
+    USUAL,
+    ServerStart,
+    answers_or_stands_by,
+    checked_start,
+    polls,
+    running,
+    settled,
+    spawn,
+)
 from clipper.client import STOP_TIMEOUT_S
-from clipper.errors import DeadlineExceeded, InvalidArgument, Unavailable
-from clipper.home import OPTIONS_NAME, make_home
+from clipper.errors import ClipperError, Conflict, DeadlineExceeded, InvalidArgument, Unavailable
+from clipper.home import OPTIONS_NAME, Place, is_locked, lock_holder, make_home, read_place, take_lock
 from clipper.management.schemas import Status
 from clipper.settings.fields import settings_of
 from clipper.settings.server import ServerSettings
@@ -26,6 +35,7 @@ from clipper.settings.start_options import (
     StartOptions,
     changes,
     decode,
+    ends_workers,
     start_options,
     texts,
     value_text,
@@ -36,23 +46,22 @@ RESET = "--reset-options"
 _LOCK_NAME = "command.lock"
 # Another command may wait for a server to stop, and then for one to be ready.
 _TURN_TIMEOUT_S = STOP_TIMEOUT_S + READY_TIMEOUT_S
-_POLL_S = 0.05
 _SOURCES: dict[str, GivenSource] = {"COMMANDLINE": "command line", "ENVIRONMENT": "environment"}
 # An address that begins so names a path.
 _PATHS = ("sqlite:", "file:")
 
 
 class GivenOptions(NamedTuple):
-    """What the command line, the environment and a file give: values by setting, and where each came from."""
+    """The values that the command line, the environment and a file give, and where each came from, by setting."""
 
     values: dict[str, Any]
     sources: dict[str, GivenSource]
 
 
 def given_options(context: typer.Context, settings: dict[str, Any], file: dict[str, Any] | None) -> GivenOptions:
-    """Those of a command's ``settings`` that are no defaults. What the file says, ``file``, comes last.
+    """Collect the ``settings`` of a command that are not defaults. They take precedence over those of the ``file``.
 
-    Paths are made absolute: neither the server nor the next start need run in this folder.
+    Paths are made absolute, because the server and the next start may run in other folders.
     """
     values = dict(file or {})
     sources: dict[str, GivenSource] = dict.fromkeys(values, "file")
@@ -64,10 +73,10 @@ def given_options(context: typer.Context, settings: dict[str, Any], file: dict[s
 
 
 def read_kept(home: Path) -> StartOptions | None:
-    """The options of the home's last start; None if there was none.
+    """Read the options of the home's last start; None if there was none.
 
     Raises:
-        InvalidArgument: this Clipper cannot use what is kept.
+        InvalidArgument: this Clipper cannot use the kept options.
         Unavailable: it cannot be read.
     """
     path = home / OPTIONS_NAME
@@ -94,12 +103,12 @@ def find_start(
     reset: bool = False,
     has_file: bool = False,
 ) -> ServerStart:
-    """The start of a server with the options that are given and, in the background, those that are kept.
+    """Decide the options of a start: the given ones and, for a server in the background, the kept ones.
 
-    Tells what is kept and what differs from the last start.
+    It prints which options are kept, and which differ from the last start.
 
     Args:
-        reset: nothing that is kept is used.
+        reset: whether kept options are ignored.
     """
     options = start_options(given.values, given.sources, started_by)
     values, kept = given.values, _read_if_usable(home) if reset else read_kept(home)
@@ -110,14 +119,14 @@ def find_start(
             if used := [text for name, text in texts(options) if options.options[name].is_kept]:
                 out.note(f"as in the last start: {' '.join(used)} ({RESET} leaves these out)")
         if told := changes(kept, options):
-            # What is gone is gone on purpose only if this command says so.
+            # Only a command that keeps options leaves others out on purpose.
             tell = out.note if started_by == "start" and not has_file else out.warn
             tell(f"not as in the last start: {', '.join(told)}")
     return checked_start(home, values, options)
 
 
 def kept_start(home: Path) -> ServerStart:
-    """A start with what is kept, for a look at what an earlier one left; with no options if these cannot be used."""
+    """Return a start with the kept options, or with none if they cannot be used, to find an earlier one's orphans."""
     kept = _read_if_usable(home)
     return ServerStart(home, {} if kept is None else kept.values())
 
@@ -130,9 +139,9 @@ def _read_if_usable(home: Path) -> StartOptions | None:
 
 
 def other_options(given: GivenOptions, now: Status) -> str:
-    """What was given and is not so at the running server, as on a command line; empty if all is.
+    """List the given options that the running server does not have, as on a command line; empty if it has all.
 
-    The environment and a file are not asked for: they may be those of other servers, too.
+    Options of the environment do not count: they may be meant for other servers.
     """
     urls = {"query_port": now.query_url, "management_port": now.management_url}
     told = []
@@ -168,25 +177,14 @@ def in_turn(home: Path) -> Iterator[None]:
     except OSError as error:
         raise Unavailable(f"cannot start a server in {home}: {error}") from error
     try:
-        deadline_s = time.monotonic() + _TURN_TIMEOUT_S
-        while not _has_turn(descriptor):
-            if time.monotonic() > deadline_s:
-                raise DeadlineExceeded(
-                    f"another command has started or restarted the server of {home} for {_TURN_TIMEOUT_S:.0f} s: "
-                    "see clipper status"
-                )
-            time.sleep(_POLL_S)
+        if not take_lock(descriptor, _TURN_TIMEOUT_S):
+            raise DeadlineExceeded(
+                f"another command has started or restarted the server of {home} for {_TURN_TIMEOUT_S:.0f} s: "
+                "see clipper status"
+            )
         yield
     finally:
         os.close(descriptor)
-
-
-def _has_turn(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _absolute(value: Any) -> Any:
@@ -196,3 +194,130 @@ def _absolute(value: Any) -> Any:
         scheme, _, path = value.partition(":")
         return f"{scheme}:{Path(path).expanduser().absolute()}" if path else value
     return value
+
+
+# A supervisor that hands over answers the calls in progress first. One that hangs is killed after this time.
+_HAND_OVER_TIMEOUT_S = 10.0
+
+
+def started(server: ServerStart) -> Status:
+    """Start a server in the background, and return its status once it answers queries."""
+    process = spawn(server)
+    try:
+        return process.wait_until_ready()
+    except BaseException:
+        # Also on ^C: a half-started server would block the next start.
+        process.stop()
+        raise
+
+
+def replaced(out: Output, home: Path, given: GivenOptions, *, reset: bool, has_file: bool) -> Status:
+    """Replace the supervisor of a home, and return the status of the new one.
+
+    One that a service manager or ``clipper serve`` watches starts again in its own process, with its own command line.
+    Any other ends, and another is started. If that fails with other options than before, one is started with those.
+
+    Raises:
+        Conflict: options are given for a server whose options are not ours to change, or it keeps none, or it stops.
+        ClipperError: the new one cannot be started.
+    """
+    place = _place(home)
+    if place is None:
+        if is_locked(home):
+            settled(home)  # it starts or stops, or raises that it hangs
+            place = _place(home)
+        if place is None:
+            with out.progress("starting the server"):
+                return started(find_start(out, home, given, "start", reset=reset, has_file=has_file))
+    with out.progress("asking the server, which may hang"):
+        now = running(home)
+    if now is not None and now.stopping:
+        raise Conflict(f"the server of {home} was told to stop: wait for its end, or clipper stop, then clipper start")
+    if place.started_by in ("foreground", "serve"):
+        # The environment may say things of other servers, too.
+        if reset or any(source != "environment" for source in given.sources.values()):
+            what = "clipper serve" if place.started_by == "serve" else "clipper start --foreground"
+            raise Conflict(
+                f"the server of {home} was started by {what}, whose command line has its options: change them there; "
+                "clipper restart without options replaces it as it is"
+            )
+        with out.progress("replacing the server"):
+            return _started_again(home, place)
+    kept = read_kept(home) if not reset else None
+    if kept is None and not reset:
+        raise Conflict(
+            f"the server of {home} is of a Clipper that kept no options: give all of its options again, with {RESET}"
+        )
+    server = find_start(out, home, given, "start", reset=reset, has_file=has_file)
+    if kept is not None and server.options is not None and (ending := ends_workers(kept, server.options)):
+        out.warn(f"all workers are replaced at once, with the queries that they have then: {', '.join(ending)} changes")
+    with out.progress("replacing the server"):
+        _hand_over(home, place.pid)
+        try:
+            return _taken_over(server)
+        except ClipperError as error:
+            if kept is None or server.options is None or not changes(kept, server.options):
+                raise Unavailable(f"{error}\nwhat runs goes on: see clipper status") from error
+            out.warn(f"the server cannot be started with the options that were given, and is started without: {error}")
+            _taken_over(_as_before(home, kept, given))
+            raise
+
+
+def _as_before(home: Path, kept: StartOptions, given: GivenOptions) -> ServerStart:
+    """Return a start with the options of the last one; the given options may supply its secrets."""
+    secrets = {name: given.values[name] for name, one in kept.options.items() if one.is_secret and name in given.values}
+    options = with_kept(start_options(secrets, given.sources, "start"), kept, has_file=False)
+    return checked_start(home, options.values() | secrets, options)
+
+
+def _taken_over(server: ServerStart) -> Status:
+    """Start a server that takes over the running workers and models; they continue if it fails."""
+    process = spawn(server)
+    try:
+        return process.wait_until_ready()
+    except ClipperError:
+        process.kill()
+        raise
+
+
+def _place(home: Path) -> Place | None:
+    """Return the place of the supervisor that holds the home; None if no supervisor does."""
+    if not is_locked(home):
+        return None
+    with suppress(Unavailable):
+        place = read_place(home)
+        if place.pid == lock_holder(home):
+            return place
+    return None
+
+
+def _hand_over(home: Path, pid: int) -> None:
+    """End the supervisor. The signal also ends an older one, which does not know it."""
+    for number in (signal.SIGUSR1, signal.SIGKILL):
+        _signal(pid, number)
+        for _ in polls(_HAND_OVER_TIMEOUT_S):
+            if not is_locked(home):
+                return
+    raise DeadlineExceeded(f"the supervisor of {home} (pid {pid}) has not ended: see {home / 'logs'}")
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return  # it has ended meanwhile
+    except PermissionError as error:
+        raise Unavailable(f"the supervisor (pid {pid}) is another user's: run this as the server's user") from error
+
+
+def _started_again(home: Path, before: Place) -> Status:
+    _signal(before.pid, signal.SIGUSR1)
+    for _ in polls(READY_TIMEOUT_S):
+        place = _place(home)
+        is_new = place is not None and place.started_at > before.started_at
+        if is_new and (now := running(home)) is not None and answers_or_stands_by(now):
+            return now
+    raise DeadlineExceeded(
+        f"the server of {home} was told to start again, and does not answer after {READY_TIMEOUT_S:.0f} s; what runs "
+        f"goes on: see clipper status and {home / 'logs'}"
+    )

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from clipper.cli.options import AsJson, Home, Url, one_of
+from clipper.cli.options import AsJson, Expires, Home, Url, one_of, until
 from clipper.cli.output import Output
-from clipper.cli.times import Expires, until
 from clipper.client import Clipper
 from clipper.tls.expiry import day
 from clipper.types import Role

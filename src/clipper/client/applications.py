@@ -13,10 +13,10 @@ from clipper.packaging.models import package_code
 from clipper.settings.application import (
     ApplicationChange,
     ApplicationOptions,
-    Configured,
     Cost,
     Link,
     NewApplication,
+    configured,
 )
 
 
@@ -128,7 +128,7 @@ class Applications(Calls):
         return self._ask(Contexts, "GET", f"/applications/{part(application)}/contexts{query_string({'limit': limit})}")
 
     def delete_context(self, application: str, context: str) -> None:
-        """Forget what was learned in one context. What that taught all contexts stays.
+        """Forget what was learned in one context. What all contexts learned from it stays.
 
         Raises:
             NotFound: nothing was learned in the context.
@@ -158,14 +158,9 @@ class Applications(Calls):
 
     def _prepared(self, options: ApplicationOptions, code: str | None) -> dict[str, Any]:
         """Convert options to the fields of the wire: policy and loss include their parameters. Send the user's code."""
-        values: dict[str, Any] = {name: value for name, value in options.items() if value is not UNSET}
-        targets = [values[kind] for kind in ("policy", "loss") if ":" in values.get(kind, "")]
-        for kind in ("policy", "loss"):
-            parameters = values.pop(f"{kind}_parameters", None)
-            if kind in values:
-                values[kind] = Configured(values[kind], dict(parameters or {}))
-            elif parameters:
-                raise InvalidArgument(f"{kind}_parameters go with a {kind}: name it, even if it stays the same")
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not UNSET}
+        targets = [given[kind] for kind in ("policy", "loss") if ":" in given.get(kind, "")]
+        values = configured(given)
         if targets and code is not None:
             return values | {"code": code}
         packed = package_code(targets) if targets else None

@@ -8,14 +8,7 @@ import numpy as np
 from clipper.errors import WrongInput
 from clipper.types import DType
 
-NUMPY: dict[DType, np.dtype[Any]] = {
-    DType.INT32: np.dtype("<i4"),
-    DType.INT64: np.dtype("<i8"),
-    DType.FLOAT32: np.dtype("<f4"),
-    DType.FLOAT64: np.dtype("<f8"),
-    DType.UINT8: np.dtype("u1"),
-    DType.BOOL: np.dtype("?"),
-}
+NUMPY: dict[DType, np.dtype[Any]] = {dtype: np.dtype(dtype.numpy_code) for dtype in DType if dtype.is_numeric}
 FLOATS = frozenset({DType.FLOAT32, DType.FLOAT64})
 _NUMBERS = frozenset({int, float})
 _BOOLEANS = frozenset({bool, int, float})

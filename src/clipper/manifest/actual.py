@@ -29,7 +29,7 @@ class ActualModel:
 
 @dataclass(frozen=True, slots=True)
 class Actual:
-    """Models, applications and keys by name. ``manager`` is that of versions that name none."""
+    """Models, applications and keys by name. ``manager`` runs the versions that name none."""
 
     models: Mapping[str, ActualModel] = field(default_factory=dict)
     applications: Mapping[str, Application] = field(default_factory=dict)

@@ -18,7 +18,7 @@ MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
 # A tree of so many takes about 100 MB.
 MAX_NODES = 500_000
-# Nobody reads more of them, and a file of another kind may be wrong in each line.
+# A reader needs no more of them, and a file of another kind may be wrong in each line.
 MAX_FAULTS = 50
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -84,7 +84,7 @@ def _model(name: str, actual: Actual) -> dict[str, Any]:
 
 
 def _version(deployment: Deployment, manager: ManagerName) -> dict[str, Any]:
-    """``manager`` is that of versions that name none."""
+    """``manager`` runs the versions that name none."""
     sources = {one: getattr(deployment, "artifact" if one == "sha256" else one) for one in ARTIFACT}
     written: dict[str, Any] = {"artifact": {key: _plain(value) for key, value in sources.items() if value}}
     for one in settings_of(Deployment):
@@ -110,7 +110,7 @@ def _application(application: Application) -> dict[str, Any]:
 
 def _link(link: Link) -> str | dict[str, Any]:
     if not link.shadow and link.cost is None:
-        return link.model if link.version is None else f"{link.model}:{link.version}"
+        return link.target
     return {name: value for name, value in msgspec.structs.asdict(link).items() if value not in (None, False)}
 
 

@@ -1,4 +1,4 @@
-"""The keys of the file: those of the settings, as the Python client calls them, and a few that only a file has.
+"""The keys of the file: the settings by their names in the Python client, and a few that only a file has.
 
 A new setting is a key here, in the schema and in the page of the file without a further line.
 """
@@ -13,10 +13,9 @@ from msgspec import Struct
 
 from clipper.management.schemas import NewKey
 from clipper.packaging.models import Language
-from clipper.settings.application import MAX_COST, Cost, NewApplication
+from clipper.settings.application import Link, NewApplication
 from clipper.settings.fields import Described, Setting, settings_of
 from clipper.settings.server import ServerSettings
-from clipper.settings.texts import read_cost
 from clipper.settings.version import Deployment
 from clipper.types import Framework, Loader
 
@@ -36,16 +35,20 @@ class SourceKeys(Struct, frozen=True, kw_only=True):
     data: Annotated[
         Path | None, Setting("A file or folder that module:Class gets as model_data; a model's second file.")
     ] = None
-    language: Annotated[Language, Setting("What the model is: Python's, a program, or the name of an image.")] = (
-        "python"
-    )
+    language: Annotated[
+        Language,
+        Setting(
+            "What MODEL is. python: a file or code; binary: a program or jar that speaks the container protocol; "
+            "image: the name of a Docker image that has such a program."
+        ),
+    ] = "python"
     framework: Annotated[
         Framework | None,
         Setting("The model's framework, if its file cannot be recognised.", default="recognised"),
     ] = None
     requirements: Annotated[
         Path | tuple[str, ...] | None,
-        Setting("A requirements file, or a list of its lines: the model runs in an environment with its packages."),
+        Setting("A requirements file: the model runs in an environment with its packages."),
     ] = None
 
 
@@ -72,20 +75,6 @@ class ApplicationKeys(Struct, frozen=True, kw_only=True):
     ] = None
     code: Annotated[
         str | None, Setting("SHA-256 of an artifact with that code, as clipper export names it, instead of folder.")
-    ] = None
-
-
-class LinkKeys(Struct, frozen=True, kw_only=True):
-    """A link of an application, where the model's name is not all that there is to say."""
-
-    model: Annotated[str, Setting("The model's name.")]
-    version: Annotated[str | None, Setting("The version to stay with.", default="the current one")] = None
-    shadow: Annotated[bool, Setting("Ask and score the model, but never answer with it.")] = False
-    cost: Annotated[
-        Cost | None,
-        Setting(
-            "Cost of asking the model once, in any unit; auto is measured.", least=0, most=MAX_COST, read=read_cost
-        ),
     ] = None
 
 
@@ -124,7 +113,7 @@ VERSION = _keys(SourceKeys, Deployment, without="make_current")
 SERVER = _keys(ServerSettings)
 ARTIFACT = _keys(ArtifactKeys)
 APPLICATION = _keys(NewApplication, ApplicationKeys)
-LINK = _keys(LinkKeys)
+LINK = _keys(Link)
 KEY = _keys(KeyKeys, NewKey)
 
 # Keys whose values are not one setting's.

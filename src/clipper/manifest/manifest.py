@@ -44,7 +44,7 @@ class WantedVersion:
 
 @dataclass(frozen=True, slots=True)
 class WantedModel:
-    """``versions`` has the one that is to be current last."""
+    """The last of ``versions`` is to be current."""
 
     name: str
     versions: tuple[WantedVersion, ...]

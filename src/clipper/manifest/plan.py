@@ -1,4 +1,4 @@
-"""Decides what to do so that a server has what a file says: steps in an order in which each is safe."""
+"""Plans the steps that bring a server to the state that a file describes, in an order in which each is safe."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from clipper.management.schemas import FINGERPRINT_LENGTH, Application
 from clipper.manifest.actual import Actual, ActualModel
-from clipper.manifest.links import link_calls
 from clipper.manifest.manifest import Manifest, WantedApplication, WantedKey, WantedModel, WantedVersion
 from clipper.manifest.steps import (
     Change,
@@ -25,16 +24,18 @@ from clipper.manifest.steps import (
     PutKey,
     Scale,
     Step,
+    link_calls,
     shown,
 )
+from clipper.packaging.artifact import LOADING
 from clipper.selection.policies.by_name import default_half_life
-from clipper.settings.application import ApplicationSettings, Configured, Link, Selection
+from clipper.settings.application import ApplicationSettings, Configured, Selection, configured
 from clipper.settings.fields import settings_of
 from clipper.settings.version import Batching, Deployment
 from clipper.types import InputType
 
 # What a deployment has besides its settings: the artifact, and how it is loaded.
-_PACKED = ("artifact", "loader", "target", "data", "framework", "requirements", "needs")
+_PACKED = ("artifact", *LOADING)
 # These do not make a version another one: its name, how many replicas run, and whether it is current.
 _NOT_COMPARED = frozenset({"version", "replicas", "make_current"})
 _OF_BATCHING = frozenset(one.keyword for one in settings_of(Batching))
@@ -104,7 +105,7 @@ def fingerprint(key: str) -> str:
 def model_steps(
     wanted: WantedModel, packed: Packed, actual: ActualModel | None, obstacles: list[Obstacle]
 ) -> tuple[Step, ...]:
-    """The steps of one model, in order. What cannot be done goes into ``obstacles``."""
+    """The steps of one model, in order. Impossible steps go into ``obstacles``."""
     found = actual or ActualModel(None, {})
     return tuple(
         step
@@ -239,7 +240,7 @@ def _change(
         settings |= {name: new[name] for name in ("half_life", "features")}
     calls = tuple(link_calls(actual.links, wanted.links))
     if calls:
-        changes.append(Change("links", _link_texts(actual.links), _link_texts(wanted.links)))
+        changes.append(Change("links", list(map(str, actual.links)), list(map(str, wanted.links))))
     if not changes:
         return None
     return ChangeApplication(
@@ -251,11 +252,8 @@ def _change(
 def wanted_settings(wanted: WantedApplication, code: str | None) -> dict[str, Any]:
     """All settings of an application by keyword, those that the file does not give with their defaults."""
     given = {name: value for name, value in wanted.settings.items() if name not in ("input_type", "code")}
-    chosen = {
-        kind: Configured(given.pop(kind, default), given.pop(f"{kind}_parameters", {}))
-        for kind, default in (("policy", Selection().policy), ("loss", Selection().loss))
-    }
-    values: dict[str, Any] = {"half_life": default_half_life(chosen["policy"].name), **given, **chosen, "code": code}
+    given = {"policy": Selection().policy, "loss": Selection().loss} | given
+    values = {"half_life": default_half_life(given["policy"])} | configured(given) | {"code": code}
     return flat_settings(ApplicationSettings(**values))
 
 
@@ -322,16 +320,6 @@ def _version_deletions(model: WantedModel, actual: Actual) -> Iterable[Delete]:
 
 def _others(there: Mapping[str, object], named: Sequence[str]) -> list[str]:
     return sorted(there.keys() - set(named))
-
-
-def _link_texts(links: Sequence[Link]) -> list[str]:
-    return [
-        link.model
-        + (f":{link.version}" if link.version else "")
-        + (" (shadow)" if link.shadow else "")
-        + ("" if link.cost is None else f" (cost {link.cost})")
-        for link in links
-    ]
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -65,7 +65,7 @@ class Values:
         return found
 
     def unknown(self, key: Scalar, path: str, known: tuple[str, ...]) -> None:
-        # Looking for a near one takes milliseconds, and nobody reads more faults.
+        # Looking for a similar key takes milliseconds, and a reader needs no more faults.
         near = get_close_matches(key.text[:100], known, 1) if len(self.faults) < MAX_FAULTS else []
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
         self.fault(key.place, path, f"the key {key.text!r:.100} is not known: {hint}")

@@ -8,9 +8,10 @@ import io
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from clipper.errors import InvalidArgument, TooLarge
 from clipper.types import Framework, Loader
@@ -53,6 +54,15 @@ class Contents:
     requirements: str | None = None
     needs: tuple[str, ...] = ()
 
+    @property
+    def loading(self) -> dict[str, Any]:
+        """How it is loaded, by the names of the fields."""
+        return {name: getattr(self, name) for name in LOADING}
+
+
+# What says how an artifact is loaded: fields of ``Contents``, ``Artifact`` and ``Deployment``.
+LOADING = tuple(field.name for field in fields(Contents) if field.name != "members")
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
@@ -69,11 +79,16 @@ class Artifact:
     size_bytes: int
     loader: Loader
     target: str
-    data: str | None
+    data: str | None = None
     framework: Framework | None = None
     requirements: str | None = None
     needs: tuple[str, ...] = ()
     sources: tuple[Path, ...] = ()
+
+    @property
+    def deployed(self) -> dict[str, Any]:
+        """What a ``Deployment`` says of it, by the names of its fields."""
+        return {"artifact": self.digest} | {name: getattr(self, name) for name in LOADING}
 
     def __enter__(self) -> "Artifact":
         return self
@@ -105,7 +120,7 @@ def pack(contents: Contents) -> Artifact:
     with tempfile.NamedTemporaryFile(prefix="clipper-", suffix=".tar", delete=False) as file:
         path = Path(file.name)
         try:
-            # GNU's format takes files over 8 GiB, and writes nothing but what is set here.
+            # GNU's format takes files over 8 GiB, and writes only the fields that are set here.
             with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
                 for member in sorted(contents.members, key=lambda m: m.name):
                     _add(tar, member)
@@ -114,18 +129,8 @@ def pack(contents: Contents) -> Artifact:
             raise InvalidArgument(f"cannot pack the model: {error}") from error
     with path.open("rb") as packed:
         digest = hashlib.file_digest(packed, "sha256").hexdigest()
-    return Artifact(
-        path,
-        digest,
-        path.stat().st_size,
-        contents.loader,
-        contents.target,
-        contents.data,
-        contents.framework,
-        contents.requirements,
-        contents.needs,
-        tuple(member.source for member in contents.members if isinstance(member.source, Path)),
-    )
+    sources = tuple(member.source for member in contents.members if isinstance(member.source, Path))
+    return Artifact(path, digest, path.stat().st_size, sources=sources, **contents.loading)
 
 
 def _add(tar: tarfile.TarFile, member: Member) -> None:

@@ -93,41 +93,6 @@ def _begin(path: Path) -> bytes:
         ) from error
 
 
-def _is_anything(_path: Path) -> bool:
-    return True
-
-
-def _is_onnx(path: Path) -> bool:
-    # An ONNX file is a message whose first field, ir_version, is always there.
-    return _begin(path).startswith(b"\x08")
-
-
-def _is_xgboost(path: Path) -> bool:
-    begin = _begin(path)
-    # JSON or UBJSON of an object whose first name is this.
-    return begin.startswith(b"{") and b"learner" in begin
-
-
-def _is_lightgbm(path: Path) -> bool:
-    return _begin(path).startswith(b"tree")
-
-
-def _is_torchscript(path: Path) -> bool:
-    return any("/code/" in name for name in _zip_names(path))
-
-
-def _is_torch_export(path: Path) -> bool:
-    return bool(_zip_names(path))
-
-
-def _is_keras_zip(path: Path) -> bool:
-    return "config.json" in _zip_names(path)
-
-
-def _is_hdf5(path: Path) -> bool:
-    return _begin(path).startswith(_HDF5)
-
-
 def _is_prototxt(path: Path) -> bool:
     try:
         text = path.read_text()
@@ -145,53 +110,48 @@ def _zip_names(path: Path) -> list[str]:
 
 
 _FILES = (
-    _FileForm("joblib", (".joblib",), _is_anything, "joblib's"),
-    _FileForm("pickle", (".pkl", ".pickle"), _is_anything, "a pickle"),
-    _FileForm("onnx", (".onnx",), _is_onnx, "an ONNX model"),
-    _FileForm("xgboost", (".json", ".ubj", ".bst", ".model"), _is_xgboost, "XGBoost's save_model in JSON or UBJSON"),
-    _FileForm("lightgbm", (".txt", ".lgb", ".model"), _is_lightgbm, "LightGBM's save_model"),
+    _FileForm("joblib", (".joblib",), lambda _: True, "joblib's"),
+    _FileForm("pickle", (".pkl", ".pickle"), lambda _: True, "a pickle"),
+    # A message whose first field, ir_version, is always there.
+    _FileForm("onnx", (".onnx",), lambda path: _begin(path).startswith(b"\x08"), "an ONNX model"),
+    # JSON or UBJSON of an object whose first name is learner.
+    _FileForm(
+        "xgboost",
+        (".json", ".ubj", ".bst", ".model"),
+        lambda path: (begin := _begin(path)).startswith(b"{") and b"learner" in begin,
+        "XGBoost's save_model in JSON or UBJSON",
+    ),
+    _FileForm(
+        "lightgbm",
+        (".txt", ".lgb", ".model"),
+        lambda path: _begin(path).startswith(b"tree"),
+        "LightGBM's save_model",
+    ),
     _FileForm(
         "torchscript",
         (".pt", ".pth", ".ts"),
-        _is_torchscript,
+        lambda path: any("/code/" in name for name in _zip_names(path)),
         "a TorchScript program (a state dict needs its class: deploy module:Class with --data FILE "
         "--framework torch_state)",
     ),
-    _FileForm("torch_export", (".pt2",), _is_torch_export, "torch.export.save's"),
-    _FileForm("keras", (".keras",), _is_keras_zip, "Keras 3's"),
-    _FileForm("keras", (".h5", ".hdf5"), _is_hdf5, "Keras' HDF5"),
+    _FileForm("torch_export", (".pt2",), lambda path: bool(_zip_names(path)), "torch.export.save's"),
+    _FileForm("keras", (".keras",), lambda path: "config.json" in _zip_names(path), "Keras 3's"),
+    _FileForm("keras", (".h5", ".hdf5"), lambda path: _begin(path).startswith(_HDF5), "Keras' HDF5"),
     _FileForm("caffe", (".prototxt", ".prototxt.txt"), _is_prototxt, "a Caffe network"),
 )
 
 
-def _is_saved_model(folder: Path) -> bool:
-    return (folder / "saved_model.pb").is_file()
-
-
-def _is_mlflow(folder: Path) -> bool:
-    return (folder / "MLmodel").is_file()
-
-
-def _is_spark(folder: Path) -> bool:
-    return any((folder / "metadata").glob("part-*"))
-
-
-def _is_caffe(folder: Path) -> bool:
-    networks = [*folder.glob("*.prototxt"), *folder.glob("*.prototxt.txt")]
-    return len(networks) == 1 and len(list(folder.glob("*.caffemodel"))) == 1
-
-
-def _is_onnx_with_data(folder: Path) -> bool:
-    return len(list(folder.glob("*.onnx"))) == 1
+def _count(folder: Path, *patterns: str) -> int:
+    return sum(1 for pattern in patterns for _ in folder.glob(pattern))
 
 
 # MLflow first, because its folders contain those of other frameworks.
 _FOLDERS: dict[Framework, Callable[[Path], bool]] = {
-    "mlflow": _is_mlflow,
-    "tensorflow": _is_saved_model,
-    "spark": _is_spark,
-    "caffe": _is_caffe,
-    "onnx": _is_onnx_with_data,
+    "mlflow": lambda folder: (folder / "MLmodel").is_file(),
+    "tensorflow": lambda folder: (folder / "saved_model.pb").is_file(),
+    "spark": lambda folder: any((folder / "metadata").glob("part-*")),
+    "caffe": lambda folder: _count(folder, "*.prototxt", "*.prototxt.txt") == _count(folder, "*.caffemodel") == 1,
+    "onnx": lambda folder: _count(folder, "*.onnx") == 1,
 }
 
 _FILES_KNOWN = (

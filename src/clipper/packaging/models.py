@@ -12,7 +12,6 @@ from clipper.packaging.code import find_code
 from clipper.packaging.frameworks import recognise
 from clipper.packaging.needs import needs_of, needs_of_object
 from clipper.packaging.objects import OBJECT_NAME, object_members
-from clipper.packaging.program import program_member
 from clipper.packaging.requirements_file import requirements_member
 from clipper.types import Framework
 
@@ -160,3 +159,34 @@ def _members(path: Path, name: str, what: str) -> tuple[Member, ...]:
     if not files:
         raise InvalidArgument(f"the {what} is a folder without files")
     return tuple(Member(f"{name}/{file.relative_to(path).as_posix()}", file) for file in files)
+
+
+_ELF = b"\x7fELF"
+_SCRIPT = b"#!"
+# A jar is a zip.
+_ZIP = b"PK\x03\x04"
+
+
+def program_member(path: Path) -> Member:
+    """Return the program as a member of an artifact, under its own name.
+
+    Args:
+        path: an ELF executable, a script whose first line names its interpreter, or a jar with a main class.
+
+    Raises:
+        InvalidArgument: it cannot be read, or is not one of these.
+    """
+    begin = _begin(path)
+    is_jar = path.suffix == ".jar"
+    if not (begin.startswith(_ZIP) if is_jar else begin.startswith((_ELF, _SCRIPT))):
+        expected = "a jar" if is_jar else "an ELF executable, a script that begins with #!, or a .jar"
+        raise InvalidArgument(f"{str(path)!r} is not a program: expected {expected}, but it begins with {begin!r}")
+    return Member(path.name, path, is_program=True)
+
+
+def _begin(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4)
+    except OSError as error:
+        raise InvalidArgument(f"cannot read the program {str(path)!r}: {error.strerror}") from error

@@ -126,7 +126,7 @@ def _always(*needs: str) -> Callable[[Path], Iterator[str]]:
 
 
 def _mlflow(folder: Path) -> Iterator[str]:
-    """The folder lists in two files what was installed when it was saved. Clipper gives rows in frames of pandas."""
+    """Read two files of the folder that list the packages of its origin. Clipper passes rows as pandas frames."""
     yield "pandas"
     with suppress(OSError, ValueError):
         lines = (line.strip() for line in (folder / "requirements.txt").read_text().splitlines())

@@ -58,20 +58,29 @@ def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
     """Return an ``<svg>``; a sentence if there is nothing to draw."""
     points = [(px, py) for line in lines for px, py in line.points if py is not None and math.isfinite(py)]
     if not points:
-        return f"<h2>{escape(title)}</h2><p>There is nothing to draw.</p>"
+        return _nothing(title)
+    bottom = _HEIGHT - _BOTTOM
     across = _range([px for px, _ in points], x.scale, _LEFT, _WIDTH - _RIGHT)
-    up = _range([py for _, py in points], y.scale, _HEIGHT - _BOTTOM, _TOP)
-    parts = [*_x_axis(x, across), *_y_axis(y, up)]
+    up = _range([py for _, py in points], y.scale, bottom, _TOP)
+    parts = [*_x_axis(x, across, bottom), *_y_axis(y, up)]
     for line, colour in zip(lines, _COLOURS):
         parts += _line(line, colour, across, up)
     keys = "".join(
         f'<span class="key"><i style="background:{colour}"></i>{escape(line.name)}</span>'
         for line, colour in zip(lines, _COLOURS)
     )
+    return _svg(title, f"<p>{keys}</p>", bottom, parts)
+
+
+def _svg(title: str, keys: str, bottom: float, parts: Sequence[str]) -> str:
     return (
-        f'<h2>{escape(title)}</h2><p>{keys}</p><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'<h2>{escape(title)}</h2>{keys}<svg viewBox="0 0 {_WIDTH} {bottom + _BOTTOM:g}" role="img" '
         f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
     )
+
+
+def _nothing(title: str) -> str:
+    return f"<h2>{escape(title)}</h2><p>There is nothing to draw.</p>"
 
 
 def _range(values: Sequence[float], scale: Scale, first: float, last: float) -> _Range:
@@ -92,8 +101,8 @@ def _ticks(axis: Axis, within: _Range) -> list[tuple[float, str]]:
         values = [step * 10.0**power for power in powers for step in steps]
         return [(value, f"{value:g}") for value in values if within.low <= value <= within.high]
     step = _round_step((within.high - within.low) / _TICKS)
-    count = int((within.high - within.low) / step + 1e-9)
-    return [(within.low + step * number, f"{within.low + step * number:g}") for number in range(count + 1)]
+    numbers = range(math.ceil(within.low / step - 1e-9), math.floor(within.high / step + 1e-9) + 1)
+    return [(step * number, f"{step * number:.6g}") for number in numbers]
 
 
 def _round_step(step: float) -> float:
@@ -101,13 +110,16 @@ def _round_step(step: float) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= step * 0.999)
 
 
-def _x_axis(axis: Axis, across: _Range) -> list[str]:
-    bottom = _HEIGHT - _BOTTOM
-    parts = [f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2:g}" y="{_HEIGHT - 8}" class="mid">{escape(axis.name)}</text>']
+def _x_axis(axis: Axis, across: _Range, bottom: float) -> list[str]:
+    """Return the axis, with a mark at 0 if that is within."""
+    middle = (across.first + across.last) / 2
+    parts = [f'<text x="{middle:g}" y="{bottom + 36:g}" class="mid">{escape(axis.name)}</text>']
     for value, text in _ticks(axis, across):
         at = across.pixel(value)
-        parts.append(f'<path d="M{at:.1f} {_TOP}V{bottom}" class="grid"/>')
-        parts.append(f'<text x="{at:.1f}" y="{bottom + 16}" class="mid">{escape(text)}</text>')
+        is_zero = value == 0 and across.low < 0
+        mark = 'stroke="#78716c" stroke-dasharray="3 3"' if is_zero else 'class="grid"'
+        parts.append(f'<path d="M{at:.1f} {_TOP}V{bottom:g}" {mark}/>')
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 16:g}" class="mid">{escape(text)}</text>')
     return parts
 
 
@@ -150,37 +162,24 @@ class Whisker:
 def whiskers(title: str, axis: Axis, rows: Sequence[Whisker]) -> str:
     """Return an ``<svg>`` with a line for each interval, on a linear axis; a sentence if there are none.
 
-    The axis extends slightly beyond the intervals, and marks 0 if it is within.
+    The axis extends slightly beyond the intervals.
     """
     if not rows:
-        return f"<h2>{escape(title)}</h2><p>There is nothing to draw.</p>"
+        return _nothing(title)
     low, high = min(row.low for row in rows), max(row.high for row in rows)
     margin = 0.05 * (high - low) or 0.05
     across = _Range(low - margin, high + margin, "linear", _NAMES, _WIDTH - _RIGHT)
     bottom = _TOP + _ROW * len(rows)
-    parts = []
-    step = _round_step((across.high - across.low) / _TICKS)
-    for number in range(math.ceil(across.low / step), math.floor(across.high / step) + 1):
-        at = across.pixel(number * step)
-        mark = ' stroke="#78716c" stroke-dasharray="3 3"' if number == 0 else ' class="grid"'
-        parts.append(f'<path d="M{at:.1f} {_TOP}V{bottom}"{mark}/>')
-        parts.append(f'<text x="{at:.1f}" y="{bottom + 16}" class="mid">{number * step:.4g}</text>')
-    parts.append(f'<text x="{(_NAMES + _WIDTH) / 2:g}" y="{bottom + 34}" class="mid">{escape(axis.name)}</text>')
+    parts = _x_axis(axis, across, bottom)
     for index, row in enumerate(rows):
         up = _TOP + _ROW * (index + 0.5)
         left, right = across.pixel(row.low), across.pixel(row.high)
-        parts.append(f'<text x="{_NAMES - 8}" y="{up + 4:.1f}" class="end">{escape(_shortened(row.name))}</text>')
+        name = row.name if len(row.name) <= _MOST_CHARACTERS else row.name[: _MOST_CHARACTERS - 1] + "…"
+        parts.append(f'<text x="{_NAMES - 8}" y="{up + 4:.1f}" class="end">{escape(name)}</text>')
         parts.append(
             f'<path d="M{left:.1f} {up:.1f}H{right:.1f}M{left:.1f} {up - 4:.1f}v8M{right:.1f} {up - 4:.1f}v8" '
             f'stroke="{_COLOURS[0]}" stroke-width="1.6"/>'
         )
         if row.point is not None:
             parts.append(f'<circle cx="{across.pixel(row.point):.1f}" cy="{up:.1f}" r="3.5" fill="{_COLOURS[0]}"/>')
-    return (
-        f'<h2>{escape(title)}</h2><svg viewBox="0 0 {_WIDTH} {bottom + 42}" role="img" '
-        f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    )
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _MOST_CHARACTERS else name[: _MOST_CHARACTERS - 1] + "…"
+    return _svg(title, "", bottom, parts)

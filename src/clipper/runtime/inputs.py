@@ -11,14 +11,7 @@ from clipper.errors import WrongInput
 from clipper.runtime.model import Array, Inputs
 from clipper.types import DType, InputType
 
-NUMPY_DTYPES: dict[DType, np.dtype[Any]] = {
-    DType.INT32: np.dtype("<i4"),
-    DType.INT64: np.dtype("<i8"),
-    DType.FLOAT32: np.dtype("<f4"),
-    DType.FLOAT64: np.dtype("<f8"),
-    DType.UINT8: np.dtype("u1"),
-    DType.BOOL: np.dtype("?"),
-}
+NUMPY_DTYPES: dict[DType, np.dtype[Any]] = {dtype: np.dtype(dtype.numpy_code) for dtype in DType if dtype.is_numeric}
 _DIMENSION = np.dtype("<u4")
 
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, TypedDict
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from clipper.errors import InvalidArgument
 from clipper.settings.fields import Setting, changes_of
-from clipper.settings.texts import read_count_or_none, read_features, read_json, read_number_or_none
+from clipper.settings.texts import read_cost, read_count_or_none, read_features, read_json, read_number_or_none
 from clipper.types import MAX_FEATURES
 
 Wait = Literal["all", "decided", "expected"]
@@ -64,10 +65,28 @@ class Link(Struct, frozen=True):
     costs, in a unit of the user's; ``auto`` is measured, in milliseconds of a replica; None if it is not known.
     """
 
-    model: str
-    version: str | None = None
-    shadow: bool = False
-    cost: Cost | None = None
+    model: Annotated[str, Setting("The model's name.")]
+    version: Annotated[str | None, Setting("The version to stay with.", default="the current one")] = None
+    shadow: Annotated[bool, Setting("Ask and score the model, but never answer with it.", option="shadow")] = False
+    cost: Annotated[
+        Cost | None,
+        Setting(
+            "Cost of asking the model once, in any unit; auto is measured.",
+            least=0,
+            most=MAX_COST,
+            default="none",
+            read=read_cost,
+        ),
+    ] = None
+
+    @property
+    def target(self) -> str:
+        """``MODEL``, or ``MODEL:VERSION`` if it is pinned."""
+        return self.model if self.version is None else f"{self.model}:{self.version}"
+
+    def __str__(self) -> str:
+        cost = "" if self.cost is None else f" (cost {self.cost if self.cost == 'auto' else format(self.cost, 'g')})"
+        return self.target + (" (shadow)" if self.shadow else "") + cost
 
 
 def link_names(links: Sequence[Link]) -> tuple[str, ...]:
@@ -91,6 +110,22 @@ class Configured(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     # Litestar's schema does not accept a dict as a default.
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+def configured(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a client's keywords as fields of the wire, where a policy, or a loss, has its parameters in it.
+
+    Raises:
+        InvalidArgument: there are parameters of a policy or loss that is not named.
+    """
+    values = dict(options)
+    for kind in ("policy", "loss"):
+        parameters = values.pop(f"{kind}_parameters", None)
+        if kind in values:
+            values[kind] = Configured(values[kind], dict(parameters or {}))
+        elif parameters:
+            raise InvalidArgument(f"{kind}_parameters go with a {kind}: name it, even if it stays the same")
+    return values
 
 
 class SelectionSettings(Struct, frozen=True, kw_only=True):

@@ -126,7 +126,7 @@ def check_range(name: str, value: float, least: float, most: float | None = None
         InvalidArgument: ``value`` is not a number from ``least``, or above it, to ``most``.
     """
     end = math.inf if most is None else most
-    # Python takes True for a number; nobody else does.
+    # bool is a subclass of int in Python; a setting does not take it for a number.
     if not isinstance(value, bool) and (least < value <= end if above else least <= value <= end):
         return
     raise InvalidArgument(f"{name} is {value!r:.30}: expected a number {range_text(least, most, above=above)}")

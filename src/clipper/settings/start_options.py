@@ -1,8 +1,8 @@
-"""The options that a server was started with, and where each came from: what a home keeps of them for the next start.
+"""The options that a server was started with, where each came from, and which of them a home keeps for the next start.
 
-Decides, and reads nothing: the command that starts a server says what was given, and a home's file what was kept. An
-option is taken from the first of: the command line, the environment, the file of ``--config``, what is kept. Options
-that nobody gave are not kept, so that a newer Clipper brings its own defaults.
+This module does no I/O. An option is taken from the first of these that has it: the command line, the environment, the
+file of ``--config``, the options kept from the last start. Options that nobody gave are not kept, so a newer Clipper
+uses its own defaults for them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,17 +19,17 @@ from clipper.errors import InvalidArgument
 from clipper.settings.fields import Described, check_range, settings_of
 from clipper.settings.server import ServerSettings
 
-# What is kept, and what else a future Clipper would have to understand to use it as it is meant.
+# The version of the file's format: it grows when an older Clipper would misread the file.
 FORMAT = 1
-# All options together are some KB; a value may be a path, or repeated.
+# All options together take a few KB; a value may be a path, or be repeated.
 MAX_BYTES = 64 * 1024
 
 GivenSource = Literal["command line", "environment", "file"]
 OptionSource = Literal[GivenSource, "kept", "default"]
-# A command in the background; or one whose caller watches the server and gives all of its options at each start.
+# ``start`` runs in the background. The callers of the others watch the server, and give all options at each start.
 StartedBy = Literal["start", "foreground", "serve"]
 
-# Of the files, only whether there are any.
+# Of these files it only matters whether they are given.
 _FILES = ("tls_cert", "tls_client_ca")
 _ENDS_WORKERS = ("host", "query_port", "store", "registry", *_FILES)
 _SETTINGS: Mapping[str, Described] = {described.name: described for described in settings_of(ServerSettings)}
@@ -38,10 +38,10 @@ _SETTINGS: Mapping[str, Described] = {described.name: described for described in
 class StartOption(Struct, frozen=True, omit_defaults=True):
     """
     Attributes:
-        given: where it was given, in this start or in the one from which it is kept.
-        value: as JSON has it; None for a secret.
-        is_kept: this start took it from what was kept.
-        is_secret: the value has a password, or may have one, and is not kept.
+        given: where it was given: at this start, or at the earlier start from which it is kept.
+        value: the value as JSON; None for a secret.
+        is_kept: whether this start uses the kept value.
+        is_secret: whether the value may hold a password, so that it is not kept.
     """
 
     given: GivenSource
@@ -51,7 +51,7 @@ class StartOption(Struct, frozen=True, omit_defaults=True):
 
 
 class StartOptions(Struct, frozen=True):
-    """``clipper``: the version that wrote this. ``options`` are those that were given or kept, by their fields."""
+    """The options that were given or kept, by their fields. ``clipper`` is the version that wrote them."""
 
     started_by: StartedBy = "foreground"
     options: dict[str, StartOption] = {}
@@ -63,7 +63,7 @@ class StartOptions(Struct, frozen=True):
         return {name: _read(_SETTINGS[name], one.value) for name, one in self.options.items() if not one.is_secret}
 
     def source(self, name: str) -> OptionSource:
-        """Where this start has a setting from."""
+        """Return where this start took a setting from."""
         option = self.options.get(name)
         if option is None:
             return "default"
@@ -71,7 +71,7 @@ class StartOptions(Struct, frozen=True):
 
 
 def start_options(values: Mapping[str, Any], sources: Mapping[str, GivenSource], started_by: StartedBy) -> StartOptions:
-    """The options of a start at which ``values`` were given. ``sources`` names where, if not on the command line."""
+    """Return the options of a start with these ``values``, which come from ``sources``, else from the command line."""
     return StartOptions(
         started_by,
         {
@@ -83,13 +83,13 @@ def start_options(values: Mapping[str, Any], sources: Mapping[str, GivenSource],
 
 
 def with_kept(now: StartOptions, kept: StartOptions, *, has_file: bool) -> StartOptions:
-    """The options of a start that also uses what is kept.
+    """Add the kept options to those of a start.
 
     Args:
-        has_file: the start has a file of its own, so that what is kept of an earlier file does not count.
+        has_file: whether the start has a file of its own; then kept options of an earlier file do not count.
 
     Raises:
-        InvalidArgument: the value of a kept option is a secret, and has to be given again.
+        InvalidArgument: the value of a kept option is a secret, and must be given again.
     """
     options = dict(now.options)
     for name, option in kept.options.items():
@@ -113,7 +113,7 @@ def texts(options: StartOptions) -> Iterator[tuple[str, str]]:
 
 
 def changes(before: StartOptions, now: StartOptions) -> list[str]:
-    """How the options of a start differ from those of the start before, as texts: ``--workers 4 (was 2)``."""
+    """List how the options of a start differ from those of the start before: ``--workers 4 (was 2)``."""
     told = []
     for name in dict.fromkeys([*before.options, *now.options]):
         old, new = before.options.get(name), now.options.get(name)
@@ -128,9 +128,9 @@ def changes(before: StartOptions, now: StartOptions) -> list[str]:
 
 
 def ends_workers(before: StartOptions, now: StartOptions) -> list[str]:
-    """The options whose change ends all workers at once, with their open queries.
+    """List the changed options for which all workers are replaced at once, so that open queries are lost.
 
-    Workers that listen elsewhere, or learn into another store, cannot stand beside those that run.
+    Workers that listen at another address, or that use another store, cannot run beside the old ones.
     """
     return [
         _SETTINGS[name].flag
@@ -141,13 +141,13 @@ def ends_workers(before: StartOptions, now: StartOptions) -> list[str]:
 
 
 def _value(options: StartOptions, name: str) -> tuple[Any, bool]:
-    """What an option is, as JSON, and whether it is a secret, of which only that is known."""
+    """Return an option's value as JSON, and whether it is a secret, whose value is not known."""
     option = options.options.get(name)
     return (_to_json(_SETTINGS[name].default), False) if option is None else (option.value, option.is_secret)
 
 
 def value_text(value: Any) -> str:
-    """A setting's value for people; an empty text if there is none."""
+    """Return a setting's value as text for people; empty if there is none."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (tuple, list)):
@@ -162,8 +162,8 @@ def encode(options: StartOptions) -> bytes:
 def decode(content: bytes) -> StartOptions:
     """
     Raises:
-        InvalidArgument: it is not what this Clipper, or one before it, has encoded. The message is the rest of a
-            sentence about it.
+        InvalidArgument: neither this Clipper nor an earlier one has encoded it. The message completes a sentence whose
+            subject is the file.
     """
     if len(content) > MAX_BYTES:
         raise InvalidArgument(f"has over {MAX_BYTES} bytes, and cannot be options of a server")
@@ -203,7 +203,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _may_hold_a_secret(text: str) -> bool:
-    """Whether it is a URL with a password, or with parameters, of which one may be a password."""
+    """Tell whether it is a URL with a password, or with parameters, one of which may be a password."""
     if "://" not in text:
         return False
     try:

@@ -20,7 +20,7 @@ _ORIGIN = re.compile(
 )
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _WHOLE_NUMBER = re.compile(r"[-+]?[0-9]{1,20}")
-# float() also reads what is not a number elsewhere: 1_000, nan, infinity.
+# float() also reads 1_000, nan and infinity, which other programs do not take for numbers.
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 # Neither a space nor what stands between names and amounts. Ray has names such as accelerator_type:A100.
 _RESOURCE_NAME = re.compile(r"[^\s,=]{1,100}")

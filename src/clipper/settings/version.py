@@ -160,7 +160,7 @@ class Deployment(VersionSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
             read=read_json_or_file,
         ),
     ] = None
-    # None is for the server to decide. A spec has what it decided.
+    # None lets the server decide. A spec has the decision.
     manager: Annotated[
         ManagerName | None,
         Setting(
