@@ -270,10 +270,10 @@ inline std::string answer(const Model& model, uint64_t id, const Rows& rows, uin
   Outputs outputs;
   try {
     model.predict(rows, outputs);
-  } catch (const std::exception& error) {  // fails the inputs that have no output yet
-    while (outputs.count < rows.size()) outputs.fail(std::string("the model threw: ") + error.what());
+  } catch (const std::exception& error) {  // the caller finds out over which input, and asks again for the others
+    return frame(ERROR, id, std::string("the model threw: ") + error.what());
   } catch (...) {
-    while (outputs.count < rows.size()) outputs.fail("the model threw what is no std::exception");
+    return frame(ERROR, id, "the model threw what is no std::exception");
   }
   if (outputs.count != rows.size()) return frame(ERROR, id, "the model gave more or fewer outputs than inputs");
   if (const Output* form = outputs.form()) shown = form->type();

@@ -395,3 +395,30 @@ def test_an_input_that_took_longer_than_the_slo_is_not_remembered(run: Callable[
         assert bench.queue.recent_row == b"a" * 8
 
     run(scenario)
+
+
+def test_a_batch_that_failed_as_a_whole_is_evaluated_in_parts(run: Callable[..., None]) -> None:
+    """Of an application that is alone. In the end each bad input is told its own error, and good ones are answered."""
+
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        bad = (3, 9)
+        queries = [bench.ask(bytes([number]) * 8) for number in range(12)]
+        while not all(query.done for query in queries):
+            await until_async(lambda: container.batches or all(query.done for query in queries))
+            for batch in container.batches:
+                wrong = [row[0] for row in batch.rows if row[0] in bad]
+                if wrong:
+                    batch.fail(f"cannot take {wrong[0]}")
+                else:
+                    batch.answer([b"%d" % row[0] for row in batch.rows])
+            container.batches.clear()
+        for number, query in enumerate(queries):
+            if number in bad:
+                assert failure(query) == ("model_error", f"cannot take {number}")
+            else:
+                assert outputs(query) == [str(number)]
+        assert bench.queue.statistics().model_errors == len(bad)
+
+    run(scenario)

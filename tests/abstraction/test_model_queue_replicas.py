@@ -66,10 +66,12 @@ def test_work_of_a_replica_that_died_goes_to_another(run: Callable[..., None]) -
         bench.queue.set_replicas([first.replica, second.replica])
         await until_async(lambda: bench.states() == ["linked", "linked"])
         await first.kill()
-        await until_async(lambda: second.batches)
-        batch = second.take()
-        assert batch.rows == [bytes([number]) * 8 for number in range(3)]
-        batch.answer([b"0", b"1", b"2"])
+        # One by one: one of these inputs may have killed it.
+        for number in range(3):
+            await until_async(lambda: second.batches)
+            batch = second.take()
+            assert batch.rows == [bytes([number]) * 8]
+            batch.answer([b"%d" % number])
         await until_async(lambda: queries[2].done)
         assert outputs(*queries) == ["0", "1", "2"]
         assert bench.queue.replica_statistics()[0].state == "lost"
@@ -90,6 +92,9 @@ def test_an_input_in_flight_when_two_replicas_died_is_taken_as_the_cause(run: Ca
         code, message = failure(query)
         assert code == "model_error" and "2 containers of digits:1 died" in message
         assert bench.queue.statistics().queue_length == 0
+        # It is not sent again: it fails at once.
+        assert failure(bench.ask(b"a" * 8))[0] == "model_error"
+        assert bench.ask(b"b" * 8).heard == []
 
     run(scenario)
 

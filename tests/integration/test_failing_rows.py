@@ -74,3 +74,21 @@ def test_bad_inputs_fail_no_query_of_another_application(start: Callable[[Servin
                     assert (answer.status, answer.json["output"]) == (200, value)
         for client in clients.values():
             client.close()
+
+
+def test_a_container_that_fails_whole_batches_fails_no_good_query() -> None:
+    with serving() as system:
+        system.start_worker()
+        system.apply([application("x", input_type="float64[*]")], [model(version(all_fail(system)))])  # type: ignore[arg-type]
+        client = system.worker.connect()
+        for turn in range(ROUNDS):
+            values = [turn * AT_ONCE + number + 1 for number in range(AT_ONCE)]
+            ask(client, "x", [-value if number % 10 == 3 else value for number, value in enumerate(values)])
+            for number, value in enumerate(values):
+                answer = client.read()
+                if number % 10 == 3:
+                    assert answer.status == 502
+                    assert f"cannot take -{value}, " in answer.body.decode(), "the words are its own input's"
+                else:
+                    assert (answer.status, answer.json["output"]) == (200, value)
+        client.close()

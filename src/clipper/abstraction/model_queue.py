@@ -12,8 +12,10 @@ import msgspec
 from clipper.abstraction.alarm import Alarm
 from clipper.abstraction.batching.controller import make_controller
 from clipper.abstraction.batching.flow import Batch
+from clipper.abstraction.batching.quarantine import Quarantine
 from clipper.abstraction.batching.replica_state import ReplicaState
 from clipper.abstraction.batching.scheduler import Scheduler
+from clipper.abstraction.batching.suspects import UNCLEAR
 from clipper.abstraction.cache.clock import HASHED_BYTES, ClockCache
 from clipper.abstraction.compute_time import ComputeTime
 from clipper.abstraction.counts import VersionCounts
@@ -37,9 +39,6 @@ MAX_QUEUE_LENGTH = 16_384
 # The same bound for large inputs: a few hundred images fit.
 MAX_QUEUE_BYTES = 256 * 1024 * 1024
 
-# An input that was in flight each time when this many replicas died is assumed to have killed them.
-MAX_LOSSES = 2
-
 
 class ModelQueue:
     """Evaluates inputs on one version. All methods run on the worker's event loop."""
@@ -55,6 +54,7 @@ class ModelQueue:
         self._flow = turns.flow
         self._scheduler = Scheduler(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000, turns.flow)
         self._queue, self._suspects = self._scheduler.queue, self._scheduler.suspects
+        self._quarantine = Quarantine(self._suspects, str(model), cache.seed)
         self._links: dict[str, Replica] = {}
         self._loop = asyncio.get_running_loop()
         self._turn_is_due = False
@@ -93,7 +93,7 @@ class ModelQueue:
                 if found.lane or arrival_s < found.arrival_s + slo_s:
                     found.join(waiter)
                     if not is_background:
-                        self._suspects.queue_of(found.source).hasten(found, slo_s, waiter.deadline_s)
+                        self._suspects.queue_of(found).hasten(found, slo_s, waiter.deadline_s)
                         if not self.is_served:
                             self._turns.unserved[self.model] = self._loop.time()
                     return None
@@ -101,6 +101,12 @@ class ModelQueue:
                 table.forget(found)
         work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s, waiter.deadline_s, key, source=source)
         is_suspect = self._suspects.meet(source)
+        if is_suspect or self._quarantine.inputs:
+            refusal = self._quarantine.refusal(work, arrival_s)
+            if refusal is not None:
+                self._fail_output(work, refusal)
+                return None
+            is_suspect = is_suspect or bool(work.group)
         if not self.is_served:
             if self.wakes and not is_background:
                 self._turns.unserved[self.model] = self._loop.time()
@@ -227,21 +233,16 @@ class ModelQueue:
         self._take_turn()
 
     def lost(self, replica: Replica) -> None:
-        """The connection broke: requeue the work that was in flight."""
-        self._scheduler.push_back([work for work in self._lose(replica) if self._may_retry(work)])
+        """The connection broke: try each input that was in flight again, alone."""
+        again, failed = self._quarantine.lost(self._lose(replica), self._loop.time())
+        for message, works in failed.items():
+            log.warning("%(reason)s", {"reason": message, **self.model.log_fields})
+            for work in works:
+                self._fail_output(work, message)
+        self._push_back(again)
         if replica.is_draining:
             self._remove(replica)
         self._take_turn()
-
-    def _may_retry(self, work: Work) -> bool:
-        work.losses += 1
-        if not work.is_wanted:
-            self._forget(work)
-            return False
-        if work.losses >= MAX_LOSSES:
-            self._fail_output(work, f"{MAX_LOSSES} containers of {self.model} died while evaluating this input")
-            return False
-        return True
 
     def _drain(self, replica: Replica) -> None:
         replica.is_draining = True
@@ -253,22 +254,30 @@ class ModelQueue:
     def _remove(self, replica: Replica) -> None:
         del self._links[replica.id]
         replica.close()
-        self._scheduler.push_back(self._lose(replica))
+        self._push_back([work for batch in self._lose(replica) for work in batch.works])
         self._drop_unservable()
+
+    def _push_back(self, works: Sequence[Work]) -> None:
+        for work in works:
+            if not work.is_wanted:
+                work.forget()
+        self._scheduler.push_back([work for work in works if work.is_wanted])
 
     def _drop_unservable(self) -> None:
         if not self._links and not self.wakes:
             works = [*self._queue.clear(), *self._suspects.clear()]
-            self._drop(works, "no_replica", f"{self.model} has no replica any more")
+            self._notices.drop(works, "no_replica", f"{self.model} has no replica any more")
 
-    def _lose(self, replica: Replica) -> list[Work]:
-        """Remove the replica from the scheduler. Return the work that it had in flight."""
+    def _lose(self, replica: Replica) -> list[Batch]:
+        """Remove the replica from the scheduler. Return the batches that it had in flight, oldest first."""
         if replica.state is None:
             return []
-        for batch in replica.state.in_flight.values():
+        batches = list(replica.state.in_flight.values())
+        for batch in batches:
             self._turns.ended(self.model, batch)
         replica.state = None
-        return self._scheduler.lose_replica(replica.id)
+        self._scheduler.lose_replica(replica.id)
+        return batches
 
     # -- batches ---------------------------------------------------------------------------------------
 
@@ -293,7 +302,9 @@ class ModelQueue:
             self._time_out(decision.late)
         if decision.shed:
             self._counts.rejected += len(decision.shed)
-            self._drop(decision.shed, "overloaded", f"{self.model} gets more queries than it can answer within the SLO")
+            self._notices.drop(
+                decision.shed, "overloaded", f"{self.model} gets more queries than it can answer within the SLO"
+            )
         if decision.wake_s is not None:
             self._wake.set(decision.wake_s)
 
@@ -350,16 +361,19 @@ class ModelQueue:
                 self._scheduler.push_back(batch.works)
             self._go_on(replica)
             if not are_too_large:
-                self._fail_rows(batch.works, dict.fromkeys(rows, message))
+                self._fail_rows(batch.works, dict.fromkeys(rows, message), is_whole=True)
 
-    def _fail_rows(self, works: Sequence[Work], failures: Mapping[int, str]) -> None:
+    def _fail_rows(self, works: Sequence[Work], failures: Mapping[int, str], *, is_whole: bool = False) -> None:
         """Fail rows of an answered batch. Those whose error may be about another input are evaluated again, apart."""
         self._suspects.blame(works, failures)
-        is_unclear, is_mixed = self._suspects.are_unclear(works, failures)
+        is_unclear, is_mixed = self._suspects.are_unclear(works, failures, is_whole=is_whole)
         now_s = self._loop.time()
         again, told = told_apart(works, failures, now_s, is_unclear=is_unclear, is_mixed=is_mixed)
         for work, message in told:
             self._fail_output(work, message)
+        for work in again:
+            if not self._suspects.name_of(work):
+                work.group = UNCLEAR
         if again:
             self._scheduler.push_back(again)
             self._await_turn()
@@ -377,6 +391,8 @@ class ModelQueue:
             )
             return None
         batch, service_s = finished
+        if batch.source:
+            self._quarantine.answered(batch.works)
         self._turns.ended(self.model, batch, evaluation_us)
         self._counts.batch_latency_s.record(service_s)
         if evaluation_us is not None:
@@ -415,27 +431,13 @@ class ModelQueue:
         self._fail(work, code, self._counts.count_error(message))
 
     def _fail(self, work: Work, code: str, message: str) -> None:
-        for waiter in self._forget(work):
+        for waiter in work.forget():
             if not waiter.done:
                 waiter.on_failure(self.model.name, code, message)
 
     def _time_out(self, works: Sequence[Work]) -> None:
         self._counts.expired += len(works)
-        self._drop(works, *self.why_late())
-
-    def _drop(self, works: Sequence[Work], code: str, message: str) -> None:
-        """Fail many works, possibly a whole queue, and spread the notifications over turns of the loop.
-
-        All works leave the cache now, so that no query joins work that will have no output.
-        """
-        waiters = [waiter for work in works for waiter in self._forget(work) if not waiter.done]
-        self._notices.add(waiters, code, message)
-
-    def _forget(self, work: Work) -> list[Waiter]:
-        """Remove work that will have no output from the cache. Return its waiters."""
-        if work.table is not None:
-            work.table.forget(work)
-        return work.dismiss()
+        self._notices.drop(works, *self.why_late())
 
     def statistics(self) -> VersionStatistics:
         return self._counts.statistics(self.model, self._scheduler, self._table)

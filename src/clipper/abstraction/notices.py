@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
-from clipper.abstraction.work import Waiter
+from clipper.abstraction.work import Waiter, Work
 
 # When a whole queue expires, one turn of the loop notifies this many queries. That takes 3 ms, since each notification
 # writes an answer. A full queue in one turn took 70 to 90 ms, in which the worker answered nobody else.
@@ -19,6 +19,13 @@ class FailureNotices:
         self._loop = loop
         self._waiting: deque[tuple[Waiter, str, str]] = deque()
         self._is_due = False
+
+    def drop(self, works: Iterable[Work], code: str, message: str) -> None:
+        """Fail many works, possibly a whole queue.
+
+        All works leave the cache now, so that no query joins work that will have no output.
+        """
+        self.add([waiter for work in works for waiter in work.forget() if not waiter.done], code, message)
 
     def add(self, waiters: Iterable[Waiter], code: str, message: str) -> None:
         """Tell these waiters, the first of them now."""

@@ -53,9 +53,9 @@ class Work(msgspec.Struct, gc=False, eq=False):
         output: None until it is known.
         used: CLOCK's reference bit.
         table: the cache table that holds it, or None.
-        losses: how many replicas died while it was in flight.
         lane: id of the queue's lane that it is in; 0 if it is not queued.
         source: the application that queried it first.
+        group: ``UNCLEAR`` or ``DEADLY`` if it is tried again apart, whatever its application is; see ``Suspects``.
         is_background: no prediction waits for it, so it must not make any prediction late.
     """
 
@@ -69,9 +69,9 @@ class Work(msgspec.Struct, gc=False, eq=False):
     output: Output | None = None
     used: bool = False
     table: Table | None = None
-    losses: int = 0
     lane: int = 0
     source: str = ""
+    group: str = ""
     is_background: bool = False
 
     def join(self, waiter: Waiter) -> None:
@@ -84,6 +84,12 @@ class Work(msgspec.Struct, gc=False, eq=False):
         """Return the waiters and drop them."""
         waiters, self.waiters = self.waiters, NOBODY
         return waiters
+
+    def forget(self) -> list[Waiter]:
+        """Leave the cache, since there will be no output. Return the waiters and drop them."""
+        if self.table is not None:
+            self.table.forget(self)
+        return self.dismiss()
 
     @property
     def is_wanted(self) -> bool:

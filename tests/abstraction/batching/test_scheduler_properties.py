@@ -10,7 +10,7 @@ from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.batching.goodput import IN_TIME
 from clipper.abstraction.batching.replica_state import ReplicaState
 from clipper.abstraction.batching.scheduler import MAX_IN_FLIGHT, MAX_SHORT_WAIT_S, Scheduler
-from clipper.abstraction.batching.suspects import MOST_ROWS
+from clipper.abstraction.batching.suspects import DEADLY, MOST_ROWS, UNCLEAR
 from clipper.abstraction.work import NOBODY, Work
 from clipper.settings.version import Batching, BatchingPolicy
 from example_counts import share_of
@@ -49,8 +49,11 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert replica.id not in self.draining
             assert 1 <= len(batch.works) <= max(limits[replica.id], MOST_ROWS * bool(batch.source))
             assert limits[replica.id] <= replica.max_batch
-            sources = {work.source for work in batch.works}
-            assert sources == {batch.source} if batch.source else not sources & set(scheduler.suspects.by_name)
+            assert {scheduler.suspects.name_of(work) for work in batch.works} <= {batch.source}
+            if batch.source == DEADLY:
+                assert len(batch.works) == 1
+                flying = [each for batches in self.flying.values() for each in batches if each.source == DEADLY]
+                assert all(each.works[0].deadline_s <= now_s for each in flying)
             assert batch.size_bytes in (0, sum(len(work.row) for work in batch.works))
             self.flying[replica.id].append(batch)
             asked = [work for work in batch.works if work.waiters is not NOBODY]
@@ -82,8 +85,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert not work.lane
 
     def is_background(self, work: Work) -> bool:
-        is_apart = work.source in self.scheduler.suspects.by_name
-        return not is_apart and work.lane == self.scheduler.queue._background.id
+        return not self.scheduler.suspects.name_of(work) and work.lane == self.scheduler.queue._background.id
 
     @rule(
         speed=st.sampled_from(SPEEDS),
@@ -140,7 +142,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def join(self, data: st.DataObject, slo_s: float) -> None:
         work = data.draw(st.sampled_from(self.waiting))
         work.join(Waiting(self.now_s + slo_s))
-        self.scheduler.suspects.queue_of(work.source).hasten(work, slo_s, self.now_s + slo_s)
+        self.scheduler.suspects.queue_of(work).hasten(work, slo_s, self.now_s + slo_s)
         assert not self.is_background(work)
         self.decide()
 
@@ -160,7 +162,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         finished = self.scheduler.finished(replica, batch.id, self.now_s, failed)
         assert finished is not None and finished[0] is batch and finished[1] >= 0
         if len(self.scheduler.suspects.known) > 1:
-            assert {batch.works[row].source for row in failed} <= set(self.scheduler.suspects.by_name)
+            # A copy that probes a replica is of no application.
+            assert {batch.works[row].source for row in failed} <= {*self.scheduler.suspects.by_name, ""}
         assert self.scheduler.finished(replica, batch.id, self.now_s) is None
         self.flying[replica_id].remove(batch)
         self.decide()
@@ -177,16 +180,24 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.decide()
 
     @precondition(lambda self: self.flying)
-    @rule(data=st.data())
-    def lose_replica(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), group=st.sampled_from(["", UNCLEAR, DEADLY, DEADLY]))
+    def lose_replica(self, data: st.DataObject, group: str) -> None:
         replica_id = data.draw(st.sampled_from(sorted(self.flying)))
         lost = self.scheduler.lose_replica(replica_id)
         flown = [work for batch in self.flying.pop(replica_id) for work in batch.works]
         assert lost == [work for work in flown if work.waiters is not NOBODY]
         self.draining.discard(replica_id)
+        for work in lost:
+            work.group = work.group or group
         self.scheduler.push_back(lost)
         self.waiting += lost
         self.decide()
+
+    @rule(source=st.sampled_from(["a", "b"]))
+    def hold_application(self, source: str) -> None:
+        if self.scheduler.suspects.hold(source, self.now_s, 1.0, 8.0):
+            self.leave(self.scheduler.suspects.take_of(source))
+            assert not [work for work in self.waiting if work.source == source]
 
     @rule(seconds=st.sampled_from([0.0005, 0.02, 0.3, 5.0]))
     def wait(self, seconds: float) -> None:
@@ -202,7 +213,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def counts_are_exact(self) -> None:
         queue, suspects = self.scheduler.queue, self.scheduler.suspects
-        apart = [work for work in self.waiting if work.source in suspects.by_name]
+        apart = [work for work in self.waiting if suspects.name_of(work)]
         assert (suspects.length, suspects.size_bytes) == (len(apart), sum(len(work.row) for work in apart))
         background = [work for work in self.waiting if self.is_background(work)]
         others = len(self.waiting) - len(background) - len(apart)

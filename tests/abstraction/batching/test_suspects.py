@@ -60,13 +60,13 @@ def test_clean_batches_grow_and_begin_at_one_row_after_a_failure() -> None:
     sizes = []
     for _ in range(6):
         for _ in range(30 - suspects.length):
-            suspects.push("x", make_work(b"", source="x"))
-        batch = suspects.take(0.0001, 1.0).batch
+            suspects.push(make_work(b"", source="x"))
+        batch = suspects.take(0.0001, 1.0, 0.0).batch
         sizes.append(len(batch))
         suspects.judge(batch, [])
     assert sizes == [1, 2, 4, 8, MOST_ROWS, MOST_ROWS]
     answer(suspects, "x", MOST_ROWS, 5)
-    assert len(suspects.take(0.0001, 1.0).batch) == 1
+    assert len(suspects.take(0.0001, 1.0, 0.0).batch) == 1
 
 
 @pytest.mark.parametrize(("one_row_s", "rows"), [(0.0, 1), (0.1, 1), (0.01, 3), (0.004, 6), (0.0001, MOST_ROWS)])
@@ -75,8 +75,8 @@ def test_finding_all_bad_rows_of_a_batch_takes_a_quarter_of_the_slo(one_row_s: f
     answer(suspects, "x", 1, 0)
     answer(suspects, "x", 1), answer(suspects, "x", 2), answer(suspects, "x", 4), answer(suspects, "x", 8)
     for _ in range(30):
-        suspects.push("x", make_work(b"", source="x"))
-    taken = len(suspects.take(one_row_s, 0.2).batch)
+        suspects.push(make_work(b"", source="x"))
+    taken = len(suspects.take(one_row_s, 0.2, 0.0).batch)
     assert taken == rows and (rows == 1 or (2 * taken - 1) * one_row_s <= 0.2 / 4)
 
 
@@ -85,12 +85,12 @@ def test_the_backlog_of_all_suspects_together_is_bounded() -> None:
     answer(suspects, "x", 1, 0)
     answer(suspects, "y", 1, 0)
     # One may queue a large batch, as long as others leave room for it.
-    accepted = [suspects.push("x", make_work(b"", source="x")) for _ in range(8)]
-    accepted += [suspects.push("y", make_work(b"", source="y")) for _ in range(3)]
+    accepted = [suspects.push(make_work(b"", source="x")) for _ in range(8)]
+    accepted += [suspects.push(make_work(b"", source="y")) for _ in range(3)]
     assert accepted == [True] * 10 + [False]
     suspects.clear()
     large = bytes(1 << 19)
-    assert [suspects.push("x", make_work(large, source="x")) for _ in range(3)] == [True, True, False]
+    assert [suspects.push(make_work(large, source="x")) for _ in range(3)] == [True, True, False]
 
 
 @pytest.mark.parametrize(("bad_at_once", "every_s"), [(10, 0.05), (1, 0.005), (100, 0.1), (200, 1.0)])

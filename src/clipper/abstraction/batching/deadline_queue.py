@@ -286,6 +286,9 @@ class DeadlineQueue:
     def _enter(self, work: Work) -> None:
         """Insert work into its lane by its deadline."""
         size = len(work.row)
+        if size != self._row_bytes:
+            self._note_length(size)
+            self._last = self._background
         lane = self._background if work.is_background else self._lane(work.slo_s, self._length_class(size))
         works = lane.works
         if not works or works[-1].due_s < work.due_s:
@@ -370,6 +373,13 @@ class DeadlineQueue:
             if not self._requeue_for_later(work, work.due_s):
                 dropped.append(work)
         return drop
+
+
+def main_slo_s(lanes: Sequence[Lane], smallest_s: float) -> float:
+    """Return the SLO of the lane with the most work; ``smallest_s`` if nothing waits."""
+    if len(lanes) == 1:
+        return lanes[0].slo_s
+    return max(lanes, key=lambda lane: len(lane.works)).slo_s if lanes else smallest_s
 
 
 def _due_s(work: Work) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from clipper.abstraction.batching.arrival_rate import ArrivalRate
 from clipper.abstraction.batching.background import riders, rows_alone
 from clipper.abstraction.batching.controller import Controller
-from clipper.abstraction.batching.deadline_queue import MAX_DUE, DeadlineQueue, Lane, Taken
+from clipper.abstraction.batching.deadline_queue import MAX_DUE, DeadlineQueue, Lane, Taken, main_slo_s
 from clipper.abstraction.batching.decision import Decision, wake_at
 from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.batching.goodput import Choice, Outlook, choose
@@ -113,6 +113,8 @@ class Scheduler:
         """Remove a replica. Return its work in flight, most urgent first, to be pushed back or failed."""
         replica = self.replicas.pop(replica_id)
         self._look_at_replicas()
+        for batch in replica.in_flight.values():
+            self.suspects.ended(batch.source)
         return [work for batch in replica.in_flight.values() for work in batch.works if work.waiters is not NOBODY]
 
     def _look_at_replicas(self) -> None:
@@ -132,16 +134,15 @@ class Scheduler:
 
     def push(self, work: Work, now_s: float) -> tuple[bool, list[Work]]:
         """Queue new work. Return whether there was room, and the work that has left to make room."""
-        queue, source = self.queue, work.source
-        if queue.push(work) if source not in self.suspects.by_name else self.suspects.push(source, work):
+        suspects = self.suspects
+        if suspects.push(work) if suspects.name_of(work) else self.queue.push(work):
             return True, []
-        expired = self.suspects.queue_of(source).make_room(now_s)
+        expired = suspects.queue_of(work).make_room(now_s)
         return bool(expired) and self.push(work, now_s)[0], expired
 
     def push_back(self, works: list[Work]) -> None:
-        """Queue work again whose replica was lost, or that failed beside another application's."""
-        for work in reversed(works):
-            self.suspects.queue_of(work.source).push_back([work])
+        """Queue work again whose replica was lost, or that failed beside other inputs."""
+        self.suspects.push_back(works)
 
     @property
     def has_work(self) -> bool:
@@ -162,14 +163,13 @@ class Scheduler:
         began_s = batch.sent_s if batch.sent_s > replica.last_done_s else replica.last_done_s
         service_s = now_s - began_s
         size, times = len(batch.works), replica.times
-        if failed or self.suspects.by_name:
-            self.suspects.charge(batch.source, service_s)
-            self.suspects.judge(batch.works, failed)
+        if failed or batch.source or self.suspects.by_name:
+            self.suspects.answered(batch.source, batch.works, failed, service_s)
             if failed and size > 1:
                 # The model was called more than once, to find the bad rows: nothing is learned from that time.
                 replica.last_done_s, replica.last_size, replica.last_left = now_s, size, self.queue.length
                 return batch, service_s
-        is_doubted = batch.is_probe or batch.expected_s > self._main_slo_s(self.queue.lanes())
+        is_doubted = batch.is_probe or batch.expected_s > main_slo_s(self.queue.lanes(), self.slo_s)
         if is_doubted and 2 * service_s < batch.expected_s and size and times.is_known:
             # The replica was so slow that it is only probed now and then: one fast batch is enough to believe it again.
             times.rescale(service_s / batch.expected_s)
@@ -228,7 +228,7 @@ class Scheduler:
         if self._are_draining:
             replicas = [replica for replica in replicas if not replica.is_draining]
         if not replicas:
-            decision.late = queue.expire(now_s)
+            decision.late += queue.expire(now_s)
             if len(decision.late) >= MAX_DUE:
                 wake_at(decision, now_s)
             return decision
@@ -241,6 +241,8 @@ class Scheduler:
         if decision.late or decision.shed:
             for replica in unasked(replicas, now_s):
                 self._send(replica, take_given_up(decision, now_s), now_s, decision, is_probe=True)
+            if self.suspects.by_name and not queue.length:
+                self._send_suspects(now_s, decision)
         return decision
 
     def _fill_near_first(self, replicas: list[ReplicaState], now_s: float, decision: Decision) -> None:
@@ -274,7 +276,7 @@ class Scheduler:
         queue, times, limit = self.queue, replica.times, replica.limit
         lanes, waiting = queue.lanes(), queue.length
         if now_s >= self._rate.due_s:
-            self._rate.look(queue.arrivals, now_s, self._main_slo_s(lanes))
+            self._rate.look(queue.arrivals, now_s, main_slo_s(lanes, self.slo_s))
         size = waiting if waiting < limit else limit
         row_bytes = sum([lane.size_bytes for lane in lanes]) / waiting if queue.varies else 0.0
         first_due_s = lanes[0].works[0].due_s if len(lanes) == 1 else min(lane.works[0].due_s for lane in lanes)
@@ -359,7 +361,7 @@ class Scheduler:
 
     def _needed_per_s(self, replica: ReplicaState, replicas: list[ReplicaState], lanes: list[Lane]) -> float:
         """Return this replica's share of the arrival rate, in proportion to its capacity."""
-        slo_s = self._main_slo_s(lanes)
+        slo_s = main_slo_s(lanes, self.slo_s)
         for each in replicas:
             if not each.capacity_per_s:
                 each.capacity_per_s = each.rows_per_s(slo_s)
@@ -373,12 +375,6 @@ class Scheduler:
         if self._delay_s:
             until_s = max(until_s, self.queue.oldest_arrival_s() + self._delay_s)
         return until_s
-
-    def _main_slo_s(self, lanes: list[Lane]) -> float:
-        """Return the SLO of the lane with the most work; the smallest SLO of all if nothing waits."""
-        if len(lanes) == 1:
-            return lanes[0].slo_s
-        return max(lanes, key=lambda lane: len(lane.works)).slo_s if lanes else self.slo_s
 
     def _drop_or_probe(
         self, replica: ReplicaState, replicas: list[ReplicaState], now_s: float, decision: Decision
@@ -414,12 +410,14 @@ class Scheduler:
                 wake_at(decision, now_s + self.slo_s)
 
     def _send_suspects(self, now_s: float, decision: Decision) -> None:
-        """Send work of applications whose inputs failed, each in batches of its own, as far as it is their turn."""
+        """Send work that is kept apart, that of each suspect in its own batches, as far as it is their turn."""
         suspects = self.suspects
         decision.late += suspects.expire(now_s)
         for replica in self.replicas.values():
-            while not replica.in_flight and not replica.is_draining and suspects.is_their_turn:
-                self._send(replica, suspects.take(replica.times.mean_s(1), self.slo_s), now_s, decision)
+            while not replica.in_flight and not replica.is_draining and suspects.is_their_turn(now_s):
+                self._send(replica, suspects.take(replica.times.mean_s(1), self.slo_s, now_s), now_s, decision)
+        if suspects.length and suspects.trial_until_s > now_s:
+            wake_at(decision, suspects.trial_until_s)
 
     def _sort_out(self, taken: Taken, met_s: float, decision: Decision) -> None:
         """Split dropped work into late and shed. Work due before ``met_s`` would be late even if it were sent alone."""
@@ -439,7 +437,7 @@ class Scheduler:
         size_bytes = sum([len(work.row) for work in works]) if self.queue.varies else 0
         expected_s, median_s, _ = replica.times.outlook(size, size_bytes)
         was_full = replica.controller is not None and size >= replica.controller.limit
-        source = works[0].source if works[0].source in self.suspects.by_name else ""
+        source = self.suspects.name_of(works[0])
         batch = Batch(
             self._next_id, works, now_s, expected_s, size_bytes, was_full, median_s < SHORT_S, is_probe, source
         )

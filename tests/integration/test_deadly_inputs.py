@@ -1,0 +1,52 @@
+"""Inputs that end a model's process: they cost no other query, and they are not sent again and again."""
+
+import pytest
+
+from serving import application, model, post, serving, version
+
+# Ends its process over negative inputs.
+MODEL = """
+import ctypes
+import os
+import signal
+import time
+
+
+def predict(inputs):
+    time.sleep(0.002)
+    if min(float(row.min()) for row in inputs) < 0:
+        {death}
+    return [float(row[0]) for row in inputs]
+"""
+DEATHS = {
+    "a segmentation fault": "ctypes.string_at(0)",
+    "an exit": "os._exit(3)",
+    "as the kernel does when memory runs out": "os.kill(os.getpid(), signal.SIGKILL)",
+}
+GOOD = 40
+
+
+@pytest.mark.parametrize("neighbour", ["x", "y"])
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_deadly_input_costs_no_other_query(death: str, neighbour: str) -> None:
+    """Three replicas, of which the input ends two: it is asked for among others, of its application or another one."""
+    with serving() as system:
+        system.start_worker()
+        replicas = [system.start_container(MODEL.format(death=DEATHS[death])) for _ in range(3)]
+        apps = [application(name, input_type="float64[*]") for name in ("x", "y")]
+        system.apply(apps, [model(version(*replicas))])
+        deadly, other = system.worker.connect(), system.worker.connect()
+        other.send(b"".join(post(f"/{neighbour}/predict", {"input": [float(value)]}) for value in range(GOOD)))
+        deadly.send(post("/x/predict", {"input": [-1.0]}))
+        other.send(b"".join(post(f"/{neighbour}/predict", {"input": [float(value)]}) for value in range(GOOD)))
+        answers = [other.read() for _ in range(2 * GOOD)]
+        assert [(each.status, each.json.get("output")) for each in answers] == [
+            (200, float(value)) for value in range(GOOD)
+        ] * 2
+        answer = deadly.read()
+        for _ in range(5):  # from then on it is not sent any more
+            assert answer.status == 502
+            assert "2 containers of m:1" in answer.body.decode()
+            answer = deadly.ask("/x/predict", {"input": [-1.0]})
+        assert sum(replica.is_running for replica in replicas) == 1
+        deadly.close(), other.close()
