@@ -71,6 +71,56 @@ def test_a_container_has_its_limits_and_no_rights(bench: Bench, client: Any) -> 
     run(test())
 
 
+def test_a_container_with_its_name_does_not_prevent_a_start(bench: Bench, client: Any, tmp_path: Path) -> None:
+    """Of another home, in which replicas are numbered alike, or of a stranger."""
+    other = Bench(tmp_path / "other", "docker", bench.environ)
+
+    async def test() -> None:
+        for one in (other, bench):
+            one.manager.start(SLOT, one.model(SUM))
+            await one.ready()
+        names = [container.name for container in client.containers.list()]
+        assert len({name.rpartition("-")[0] for name in names}) == 1 and len(names) == 2
+        await bench.manager.stop_all()
+        await other.manager.stop_all()
+
+    (tmp_path / "other").mkdir()
+    run(test())
+
+
+# What a container shares with us is the folder of its socket, on this machine's disk.
+FILLS = """
+import os
+import sys
+
+folder = os.path.dirname(sys.argv[sys.argv.index("--listen") + 1].removeprefix("unix:"))
+
+
+def predict(inputs):
+    {fill}
+    return [float(row.sum()) for row in inputs]
+"""
+
+
+@pytest.mark.parametrize(
+    ("fill", "reason"),
+    [
+        ("open(f'{folder}/filled', 'wb').write(bytes(2 << 20))", "wrote 2 MiB to its folder: the bound is 1 MiB"),
+        ("[open(f'{folder}/{number}', 'w').close() for number in range(200)]", "files in its folder: the bound is 100"),
+    ],
+)
+def test_a_container_that_fills_the_folder_of_its_socket_is_killed(bench: Bench, fill: str, reason: str) -> None:
+    async def test() -> None:
+        bench.manager.start(SLOT, bench.model(FILLS.format(fill=fill)))
+        await bench.ready()
+        with closing(await bench.predict()):
+            assert reason in await bench.until_dead()
+        bench.manager.forget(SLOT)
+        bench.leaves_nothing()
+
+    run(test())
+
+
 def test_packages_are_installed_in_the_image(
     tmp_path: Path, docker_daemon: DockerDaemon, client: Any, request: pytest.FixtureRequest
 ) -> None:

@@ -86,7 +86,7 @@ def test_a_note_is_read_from_the_labels_that_it_was_written_to() -> None:
 
 
 def test_a_name_has_what_docker_takes() -> None:
-    assert container_name(note()) == "clipper-ads-2-1.g7"
+    assert container_name(note(), "0a1b2c") == "clipper-ads-2-1.g7-0a1b2c"
 
 
 def test_a_model_runs_in_the_runtime_as_whoever_runs_clipper() -> None:

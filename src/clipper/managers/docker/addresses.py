@@ -53,6 +53,10 @@ class Addresses:
         """
         return "" if note.listen.startswith("unix:") else (self._folder(note.number) / "token").read_text()
 
+    def shared_folder(self, note: ContainerNote) -> Path | None:
+        """The folder that its container may write to; None if it shares none with us."""
+        return self._folder(note.number) if note.listen.startswith("unix:") else None
+
     def is_ready(self, note: ContainerNote) -> bool:
         return self._ready(note.number).exists()
 

@@ -65,14 +65,22 @@ class DockerContainer:
         engine: Engine,
         output: DockerLog,
         note_ready: Callable[[], None],
+        folder: Path | None = None,
     ) -> None:
-        """``state`` is its present state; ``note_ready`` notes for a later supervisor that it is ready."""
+        """
+        Args:
+            state: its present state.
+            note_ready: notes for a later supervisor that it is ready.
+            folder: what it shares with us and may write to.
+        """
         self.id = id_
         self.address = address
         self.exited = asyncio.Event()
         # Which packages an image has is not known.
         self.warning: str | None = None
         self.node: str | None = None
+        self.folder = folder
+        self._killed_because: str | None = None
         self._pid = state.pid
         self._engine = engine
         self._output = output
@@ -87,6 +95,8 @@ class DockerContainer:
 
     @property
     def how_it_ended(self) -> str:
+        if self._killed_because is not None:
+            return f"was killed because it {self._killed_because}"
         if self._end is None:
             return "is gone"
         if self._end.ran_out_of_memory:
@@ -103,6 +113,11 @@ class DockerContainer:
 
     async def has_exited_within(self, seconds: float) -> bool:
         return await is_set_within(self.exited, seconds)
+
+    async def kill(self, reason: str) -> None:
+        """End it. ``reason`` is the rest of a sentence about it."""
+        self._killed_because = reason
+        await self.stop(grace_s=0)
 
     async def stop(self, grace_s: float) -> None:
         if self.exited.is_set():

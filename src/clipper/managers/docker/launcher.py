@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import secrets
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from clipper.managers.docker.engine import Engine, State
 from clipper.managers.docker.images import Images, Sources
 from clipper.managers.docker.options import (
     HOME_LABEL,
+    MAX_FOLDER_BYTES,
+    MAX_FOLDER_FILES,
     Setting,
     User,
     container_name,
@@ -27,12 +30,17 @@ from clipper.managers.docker.options import (
 )
 from clipper.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable, check_needs_no_cluster
 from clipper.managers.shares import parse_gpus
+from clipper.processes.census import disk_usage
+from clipper.processes.excess import Bounds, Usage, excess
 from clipper.settings.version import VersionSpec
 
 log = logging.getLogger(__name__)
 
 # Each look is one question to dockerd, about all containers of the home.
 LOOK_EVERY_S = 0.25
+# Disks fill more slowly than containers end.
+LOOK_AT_FOLDERS_EVERY = 4
+_FOLDER = Bounds(disk_bytes=MAX_FOLDER_BYTES, files=MAX_FOLDER_FILES)
 
 
 class DockerLauncher:
@@ -150,37 +158,53 @@ class DockerLauncher:
             # A rootless dockerd maps the user who runs it to root in the container, and all others to nobody.
             self._user = User(0, 0) if await self._engine.is_rootless() else User(os.geteuid(), os.getegid())
         options = creation(note, image, self._user, artifact, self._setting, token)
-        return await self._engine.create(container_name(note), options, limits(note, artifact, self._setting))
+        name = container_name(note, secrets.token_hex(3))
+        return await self._engine.create(name, options, limits(note, artifact, self._setting))
 
     def _know(self, note: ContainerNote, id_: str, state: State, token: str, output: DockerLog) -> DockerContainer:
         address = ReplicaAddress(note.id, dial_address(note.listen, state.ports), token)
         note_ready = partial(self._addresses.note_ready, note)
-        container = DockerContainer(id_, state, address, self._engine, output, note_ready)
+        folder = self._addresses.shared_folder(note)
+        container = DockerContainer(id_, state, address, self._engine, output, note_ready, folder)
         self._containers[note.id] = container
         if self._watching is None or self._watching.done():
             self._watching = asyncio.get_running_loop().create_task(self._watch())
         return container
 
     async def _watch(self) -> None:
-        """Notice when containers end, as long as there are any."""
-        trouble = ""
+        """Notice when containers end or fill the folders that they share with us, as long as there are any."""
+        trouble, looks = "", 0
         while self._containers:
             await asyncio.sleep(LOOK_EVERY_S)
+            looks += 1
             try:
                 await self._look()
+                if looks % LOOK_AT_FOLDERS_EVERY == 0:
+                    await self._look_at_folders()
                 trouble = ""
-            except ClipperError as error:
+            except (ClipperError, OSError) as error:
                 # Meanwhile pings show which containers run. Log this once, not four times a second.
                 if str(error) != trouble:
                     log.warning("containers in Docker cannot be looked at now: %(error)s", {"error": error})
                 trouble = str(error)
 
     async def _look(self) -> None:
-        watched = [container for container in self._containers.values() if not container.exited.is_set()]
+        watched = self._running()
         running = {found.id for found in await self._engine.containers(self._label) if found.is_running}
         for container in watched:
             if container.id not in running:
                 await container.look()
+
+    async def _look_at_folders(self) -> None:
+        for container in self._running():
+            if container.folder is not None:
+                found = await asyncio.to_thread(disk_usage, container.folder, MAX_FOLDER_FILES)
+                usage = Usage(disk_bytes=found.size_bytes, files=found.files, is_too_deep=found.is_too_deep)
+                if reason := excess(usage, _FOLDER):
+                    await container.kill(reason)
+
+    def _running(self) -> list[DockerContainer]:
+        return [container for container in self._containers.values() if not container.exited.is_set()]
 
     async def _remove(self, id_: str) -> None:
         try:

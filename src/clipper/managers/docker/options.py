@@ -39,6 +39,9 @@ MAX_TEMPORARY_BYTES = 4 * 1024**3
 # Where control groups of version 2 have 100 by default, runc makes 43 of this; up to its 1.3.1 it made 13.
 CPU_SHARES = round(1024 / 1.25**CONTAINER_NICENESS)
 
+# A container shares a folder with us for its socket, on the disk of this machine.
+MAX_FOLDER_BYTES, MAX_FOLDER_FILES = 1024**2, 100
+
 # Containers only read an image of ours. Libraries unpack what they load into /tmp, so programs may run from there.
 _FILES = {"read_only": True, "tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={MAX_TEMPORARY_BYTES}"}}
 
@@ -93,9 +96,13 @@ def noted(labels: Mapping[str, str]) -> ContainerNote | None:
         return None
 
 
-def container_name(note: ContainerNote) -> str:
-    """A name for people who read a list of containers. Docker refuses ``@``, ``:`` and ``#`` in it."""
-    return "clipper-" + re.sub(r"[^a-zA-Z0-9_.-]", "-", note.id)
+def container_name(note: ContainerNote, suffix: str) -> str:
+    """A name for people who read a list of containers. Docker refuses ``@``, ``:`` and ``#`` in it.
+
+    Args:
+        suffix: drawn at random, since dockerd has one container of a name: several homes may have the same model.
+    """
+    return f"clipper-{re.sub(r'[^a-zA-Z0-9_.-]', '-', note.id)}-{suffix}"
 
 
 def dial_address(listen: str, ports: Mapping[str, Any]) -> str:
