@@ -44,6 +44,23 @@ def test_without_allowed_origins_nothing_is_said_of_them() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("allowed", [None, ["https://other.example"], [SHOP], ["*"]])
+def test_a_page_of_another_site_cannot_even_send_unless_it_is_allowed(allowed: list[str] | None) -> None:
+    async def test(port: Port) -> None:
+        port.origins = None if allowed is None else Origins(allowed)
+        is_allowed = allowed in ([SHOP], ["*"])
+        for _ in range(2):  # the second time its head would be known
+            (answer,) = asked(port, echo(SHOP, "Sec-Fetch-Site: cross-site", "Content-Type: text/plain"))
+            assert answer.status == (200 if is_allowed else 403)
+        for site in ("same-origin", "same-site", "none"):
+            (answer,) = asked(port, echo(SHOP, f"Sec-Fetch-Site: {site}"))
+            assert answer.status == 200
+        (page,) = asked(port, echo(SHOP, "Sec-Fetch-Site: cross-site", method="GET", path="/nothing"))
+        assert page.status == 404
+
+    run(test)
+
+
 def test_exactly_the_allowed_origins_may_read() -> None:
     async def test(port: Port) -> None:
         port.origins = Origins([SHOP, "http://localhost:5173"])

@@ -46,6 +46,9 @@ class Origins:
             headers += _EXPOSED
         return _Marking(connection, pending, headers or _VARY)
 
+    def allows(self, origin: bytes) -> bool:
+        return self._allows_any or origin in self._allowed
+
     def preflight(self, head: Head) -> "Preflight | None":
         """Return the endpoint that answers a browser that asks before it sends; None for any other request."""
         return Preflight(head) if head.requested_method and self._headers(head.origin) else None

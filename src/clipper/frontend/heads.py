@@ -61,6 +61,7 @@ class Head:
         content_encoding: in lower case; empty if the head has none.
         inference_header_length: for the Open Inference Protocol; None if the head has none.
         origin: of the web page that sends it; empty if the head has none.
+        is_cross_site: whether a browser says that a page of another site sends it.
         requested_method, requested_headers: what a browser asks whether it may send; empty if it does not ask.
         is_plain: whether an equal head always means the same: it says nothing about the connection, and needs no
             answer before the body.
@@ -73,6 +74,7 @@ class Head:
         "content_length",
         "expectation",
         "inference_header_length",
+        "is_cross_site",
         "is_plain",
         "origin",
         "requested_headers",
@@ -89,6 +91,7 @@ class Head:
         self.expectation = self.content_encoding = b""
         self.origin = self.requested_method = self.requested_headers = b""
         self.inference_header_length: bytes | None = None
+        self.is_cross_site = False
         self.is_plain = True
         self.varying: Headers = []
         self._kept: list[tuple[bytes, bytes]] = []
@@ -116,6 +119,9 @@ class Head:
                 self._kept.append((name, value))
             case b"origin":
                 self.origin = value.strip()
+                self._kept.append((name, value))
+            case b"sec-fetch-site":
+                self.is_cross_site = value.strip() == b"cross-site"
                 self._kept.append((name, value))
             case b"access-control-request-method":
                 self.requested_method = value.strip()

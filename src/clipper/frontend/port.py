@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from clipper.errors import Forbidden
 from clipper.frontend import limits, responses
 from clipper.frontend.budget import Budget, Untaken
 from clipper.frontend.clients import Guarded
@@ -193,13 +194,25 @@ class Port:
 
         Raises:
             MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
+            Forbidden: a web page of a site that is not allowed sends a query or feedback.
         """
         if self.origins is not None and (preflight := self.origins.preflight(head)) is not None:
             return preflight
         endpoint = self._endpoints.get(path)
         if endpoint is None and self._others is not None:
-            return self._others.find(path, head)
+            endpoint = self._others.find(path, head)
+        if head.is_cross_site and endpoint is not None:
+            self._check_page(endpoint, head.origin)
         return endpoint.enter(head.authorizations) if isinstance(endpoint, Guarded) else endpoint
+
+    def _check_page(self, endpoint: Endpoint | Guarded, origin: bytes) -> None:
+        """Refuse pages of other sites: browsers send their text without asking first, so they could teach policies."""
+        asks = isinstance(endpoint, Guarded) or "POST" in endpoint.methods
+        if asks and (self.origins is None or not self.origins.allows(origin)):
+            raise Forbidden(
+                "a web page of another site sends this: whoever runs this server allows such pages with "
+                "clipper start --allowed-origin"
+            )
 
     def error_form(self, path: bytes) -> Callable[[str, str], bytes]:
         """Return the function that formats errors for this path."""
