@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import ssl
 import time
 from collections.abc import Callable
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from fake_transport import FakeTransport
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from certificates import Authority
 from clipper.tls.handshakes import Handshakes
 from clipper.tls.material import read_material, server_context
-from clipper.tls.transport import PIECE_BYTES, VISIT_BYTES, TlsTransport
+from clipper.tls.transport import MAX_RECORDS, PIECE_BYTES, VISIT_BYTES, TlsTransport
 from clipper.turn_budget import TurnBudget
 
 
@@ -40,11 +43,11 @@ class Application(asyncio.Protocol):
 class Pair:
     """A transport, and a client that has shaken hands with it."""
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: Authority, clock: Callable[[], float] = time.monotonic) -> None:
         self.calls: list[Callable[[], None]] = []
         self.application, self.socket = Application(), FakeTransport()
         context = server_context(read_material(authority.issue("server").paths))
-        self.tls = TlsTransport(self.application, Handshakes(context, TurnBudget(self.calls.append, time.monotonic)))
+        self.tls = TlsTransport(self.application, Handshakes(context, TurnBudget(self.calls.append, clock)))
         self.tls.connection_made(self.socket)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         trust = ssl.create_default_context(cafile=authority.certificate)
@@ -60,7 +63,8 @@ class Pair:
             assert self.socket.is_paused, "read on while it waits for its turn"
             self.turn()
             self.take()
-        self.client.write(behind)
+        if behind:
+            self.client.write(behind)
         self.tls.data_received(self._outgoing.read())
         self.turn()
 
@@ -68,6 +72,16 @@ class Pair:
         calls, self.calls[:] = self.calls[:], []
         for call in calls:
             call()
+
+    def turns(self) -> None:
+        while self.calls:
+            self.turn()
+
+    def records(self, *texts: bytes) -> bytes:
+        """What the client sends of these, each in a record of its own."""
+        for text in texts:
+            self.client.write(text)
+        return self._outgoing.read()
 
     def take(self) -> None:
         self._incoming.write(bytes(self.socket.written))
@@ -92,9 +106,68 @@ def test_what_comes_along_with_the_handshake_is_read(authority: Authority) -> No
     pair = Pair(authority)
     text = bytes(range(256)) * 1000
     pair.shake_hands(text)
+    pair.turns()
     assert pair.application.received == text
     assert not pair.socket.is_paused
     assert pair.application.told == []
+
+
+def test_many_small_records_are_read_in_turns(authority: Authority) -> None:
+    # Each look at the clock is a millisecond later than the one before.
+    clock = itertools.count(0.0, 0.001)
+    pair = Pair(authority, lambda: next(clock))
+    pair.shake_hands()
+    texts = [b"%d," % number for number in range(5000)]
+    pair.tls.data_received(pair.records(*texts))
+    # Nothing more is taken from the socket while some of it waits.
+    assert pair.application.received == b"".join(texts[:MAX_RECORDS]) and pair.socket.is_paused
+    turns = 0
+    while pair.calls:
+        before = len(pair.application.received)
+        pair.turn()
+        turns += 1
+        assert pair.application.received[before:].count(b",") <= 3 * MAX_RECORDS
+    assert turns > 5000 / (3 * MAX_RECORDS) - 2
+    assert pair.application.received == b"".join(texts) and not pair.socket.is_paused
+
+
+def test_who_pauses_reads_no_more_of_what_waits(authority: Authority) -> None:
+    pair = Pair(authority)
+    pair.shake_hands()
+    texts = [bytes([number]) for number in range(100)]
+    pair.tls.data_received(pair.records(*texts))
+    pair.tls.pause_reading()
+    pair.turns()
+    assert pair.application.received == b"".join(texts[:MAX_RECORDS])
+    pair.tls.resume_reading()
+    assert pair.socket.is_paused, "what waits goes first"
+    pair.turns()
+    assert pair.application.received == b"".join(texts) and not pair.socket.is_paused
+
+
+def test_a_connection_that_ends_while_it_waits_has_no_more_turns(authority: Authority) -> None:
+    pair = Pair(authority)
+    pair.shake_hands()
+    pair.tls.data_received(pair.records(*[b"x"] * 100))
+    pair.tls.connection_lost(None)
+    pair.turns()
+    assert pair.application.received == b"x" * MAX_RECORDS
+
+
+@given(st.data())
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_however_a_stream_is_cut_the_same_is_read(authority: Authority, data: st.DataObject) -> None:
+    pair = Pair(authority)
+    pair.shake_hands()
+    texts = data.draw(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=60))
+    texts.append(bytes(data.draw(st.sampled_from([1, PIECE_BYTES - 1, PIECE_BYTES, 3 * PIECE_BYTES]))))
+    stream = pair.records(*texts)
+    while stream:
+        size = data.draw(st.one_of(st.integers(1, 7), st.integers(1, len(stream))))
+        pair.tls.data_received(stream[:size])
+        pair.turns()
+        stream = stream[size:]
+    assert pair.application.received == b"".join(texts) and not pair.socket.is_paused
 
 
 def test_what_is_written_before_the_handshake_waits_for_it(authority: Authority) -> None:

@@ -1,4 +1,4 @@
-"""The TLS handshakes of a port: taken in turns, and bounded in number and time.
+"""The TLS handshakes of a port: taken in turns, and bounded in number and time. Reading that takes long has turns, too.
 
 A handshake costs the server about a millisecond, and anyone who reaches the port can begin any number of them. So those
 with something to do wait in one line, which has a share of the time of each turn of the event loop.
@@ -28,6 +28,11 @@ class Handshake(Protocol):
     def give_up(self) -> None: ...
 
 
+class Reading(Protocol):
+    def read_on(self) -> bool:
+        """Decrypt a piece of what was received. Return whether no more can be read now."""
+
+
 class Handshakes:
     """
     Attributes:
@@ -43,6 +48,7 @@ class Handshakes:
         self._clock = turn.now_s
         self._most = most
         self._line = Backlog[Handshake](turn, self._shake)
+        self._reading = Backlog[Reading](turn, lambda reading, end_s: reading.read_on(), in_turns=True)
         # When each handshake began: of those that wait for their client, in the order in which they last did something,
         # and of those in the line, in the order in which they joined it.
         self._waiting: dict[Handshake, float] = {}
@@ -66,6 +72,10 @@ class Handshakes:
             return
         self._due[handshake] = began_s
         self._line.add(handshake)
+
+    def queue_reading(self, reading: Reading) -> None:
+        """Queue a connection that has more to decrypt. It must not be queued already."""
+        self._reading.add(reading)
 
     def end(self, handshake: Handshake) -> None:
         """Forget a handshake that is done or whose connection is gone."""

@@ -17,6 +17,10 @@ from clipper.tls.handshakes import Handshakes
 # The largest record of TLS. Data goes through OpenSSL in such pieces both ways, because OpenSSL's buffers keep their
 # largest size for as long as the connection lasts.
 PIECE_BYTES = 16 * 1024
+# At most so many records go through OpenSSL before other connections have their turn. A read of 256 KiB has 16 of the
+# largest records, or 9,700 that ask for new keys: these take 0.3 s, and any client may send them.
+MAX_RECORDS = 16
+_HEADER_BYTES = 5
 # Bytes of a long answer that are encrypted, in about a quarter of a millisecond, before others have their turn.
 VISIT_BYTES = 256 * 1024
 
@@ -40,8 +44,10 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._handshakes = handshakes
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        # Received data that waits for the handshake's turn.
-        self._unread = b""
+        # Received data that waits for the connection's turn, or for the rest of a record's header; and how many bytes
+        # of the record that was begun are in front of the next header.
+        self._unread: bytes | memoryview = b""
+        self._record_left_bytes = 0
         # Made when the client sends something, so that a silent one costs nothing more.
         self._tls: ssl.SSLObject | None = None
         # Whether the handshake is done. Nothing can be written before.
@@ -70,6 +76,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._handshakes.end(self)
+        self._unread = b""
         self._is_closing = True
         application, self._application = self._application, _NOBODY
         self._tls = None
@@ -80,10 +87,13 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
-        if self._is_open:
-            self._read(data)
+        if self._unread:
+            data = bytes(self._unread) + data
+        if self._is_open and not self._is_queued:
+            self._read(memoryview(data))
+            self._go_on_reading()
         else:
-            self._unread += data
+            self._unread = data
             self._is_queued = True
             self._adjust_reading()
             self._handshakes.queue(self)
@@ -100,7 +110,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
 
     def resume_writing(self) -> None:
         self._is_blocked = False
-        self._adjust_reading()
+        self._go_on_reading()
         if not self._pump_is_due:
             self._pump()
 
@@ -112,11 +122,11 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             return
         if self._tls is None:
             self._tls = self._handshakes.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        data, self._unread = self._unread, b""
+        data, self._unread = memoryview(self._unread), b""
         try:
-            while not self._is_open and data:
-                self._incoming.write(data[:PIECE_BYTES])
-                data = data[PIECE_BYTES:]
+            while not self._is_open and (size := self._next_piece(data)):
+                self._incoming.write(data[:size])
+                data = data[size:]
                 with contextlib.suppress(ssl.SSLWantReadError):
                     self._tls.do_handshake()
                     self._is_open = True
@@ -130,34 +140,69 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._send_encrypted()
         self._adjust_reading()
         if not self._is_open:
+            self._unread = data
             return
         self._handshakes.end(self)
         self._pump()
         if not self._is_deaf and (data or self._incoming.pending):
             # This data came together with the end of the handshake.
             self._read(data)
+            self._go_on_reading()
 
     def give_up(self) -> None:
         self.abort()
 
     # -- data --------------------------------------------------------------------------------------------
 
-    def _read(self, data: bytes) -> None:
-        """Pass all decrypted data to the application, in one piece."""
+    def read_on(self) -> bool:
+        """Read a piece of what waits: it is this connection's turn. Return whether no more can be read now."""
+        if not self._is_deaf and self._may_read:
+            self._read(memoryview(self._unread))
+        if not self._is_deaf and self._may_read:
+            return False
+        self._is_queued = False
+        self._adjust_reading()
+        return True
+
+    def _next_piece(self, data: memoryview) -> int:
+        """Return how many of these bytes are read at once; 0 if they are a part of a record's header."""
+        at, size = self._record_left_bytes, len(data)
+        for _ in range(MAX_RECORDS):
+            if at >= PIECE_BYTES or at + _HEADER_BYTES > size:
+                break
+            at += _HEADER_BYTES + int.from_bytes(data[at + 3 : at + _HEADER_BYTES], "big")
+        piece_bytes = min(at, size, PIECE_BYTES)
+        self._record_left_bytes = at - piece_bytes
+        return piece_bytes
+
+    @property
+    def _may_read(self) -> bool:
+        """Whether more can be read now of what waits."""
+        is_enough = self._record_left_bytes > 0 or len(self._unread) >= _HEADER_BYTES
+        return bool(self._unread) and is_enough and self._reads and not self._is_blocked
+
+    def _go_on_reading(self) -> None:
+        if self._is_open and not self._is_deaf and not self._is_queued and self._may_read:
+            self._is_queued = True
+            self._handshakes.queue_reading(self)
+        self._adjust_reading()
+
+    def _read(self, data: memoryview) -> None:
+        """Pass the decrypted data of the next piece to the application. The rest waits for another turn."""
         tls, incoming = self._tls, self._incoming
         assert tls is not None
+        size = self._next_piece(data)
+        self._unread = data[size:]
+        incoming.write(data[:size])
         parts = []
         has_ended = False
         try:
-            for start in range(0, len(data) or 1, PIECE_BYTES):
-                incoming.write(data[start : start + PIECE_BYTES])
-                try:
-                    while not has_ended and (incoming.pending or tls.pending()):
-                        part = tls.read(PIECE_BYTES)
-                        parts.append(part)
-                        has_ended = not part
-                except ssl.SSLWantReadError:
-                    pass  # the rest of a record is still on its way
+            while not has_ended and (incoming.pending or tls.pending()):
+                part = tls.read(PIECE_BYTES)
+                parts.append(part)
+                has_ended = not part
+        except ssl.SSLWantReadError:
+            pass  # the rest of a record is still on its way
         except ssl.SSLError as error:
             self._end_with(error)
             return
@@ -312,7 +357,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
 
     def resume_reading(self) -> None:
         self._reads = True
-        self._adjust_reading()
+        self._go_on_reading()
 
     def is_reading(self) -> bool:
         return self._reads and not self.is_closing()
