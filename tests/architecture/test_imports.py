@@ -89,7 +89,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "trees",
         "managers.docker": "managers processes control.snapshot settings trees",
         "managers.ray": "build extras managers managers.environments managers.local managers.reconcile processes "
-        "run_as control control.address control.snapshot settings tcp tls trees",
+        "run_as control control.address control.snapshot settings tcp tls trees turn_budget",
         "managers.open": "managers managers.local managers.docker managers.ray settings",
         "dashboard": "",
         "management.events": "",

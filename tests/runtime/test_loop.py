@@ -5,7 +5,7 @@ import signal
 import socket
 import stat
 import struct
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, Kind, header
+from clipper.runtime.loop import MAX_CONNECTIONS
 from clipper.types import DType, InputType
 from waiting import until
 
@@ -422,6 +423,26 @@ def test_callers_that_come_and_go_leave_nothing(tmp_path: Path) -> None:
                     other.ping()
         until(lambda: len(list(descriptors.iterdir())) <= before + 2)
         assert caller.predict(ROWS).failures == {}
+
+
+def test_strangers_that_say_nothing_give_way_and_keep_nobody_out(tmp_path: Path) -> None:
+    """Anybody on the machine can dial a container on TCP, and others where it has a network of its own."""
+    with (
+        running(tmp_path, *code(tmp_path, SUM), listen="tcp:127.0.0.1:0", token="s3cret") as container,
+        ExitStack() as strangers,
+        container.caller(token="s3cret") as before,
+    ):
+
+        def come(count: int) -> None:
+            for _ in range(count):
+                strangers.enter_context(Caller(container.address).socket)
+
+        come(MAX_CONNECTIONS + 50)
+        for _ in range(3):
+            with container.caller(token="s3cret") as caller:
+                assert caller.predict(ROWS).failures == {}
+            come(50)
+        assert before.predict(ROWS).failures == {}
 
 
 def test_kernel_would_take_the_model_first(tmp_path: Path) -> None:

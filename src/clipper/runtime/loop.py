@@ -31,8 +31,6 @@ log = logging.getLogger("clipper.runtime")
 
 # For workers and supervisors, with room for those that dial again before their old connection is seen to close.
 MAX_CONNECTIONS = 256
-# A caller sends HELLO at once. One that has not by then may be dropped to make room for another.
-HELLO_TIMEOUT_S = 5.0
 # How long to wait after SIGTERM for callers that are slow to take their last answer.
 FLUSH_TIMEOUT_S = 5.0
 
@@ -128,11 +126,10 @@ class Server:
         self._epoll.register(connection.fileno, select.EPOLLIN)
 
     def _drop_silent(self) -> bool:
-        """Make room by dropping callers that have not sent HELLO; return whether there were any."""
-        before_s = time.monotonic() - HELLO_TIMEOUT_S
-        silent = [each for each in self._connections.values() if not each.greeted and each.since_s < before_s]
-        for connection in silent:
-            self._drop(connection)
+        """Drop the caller that has been silent longest, since each sends HELLO at once. Return whether one was."""
+        silent = [each for each in self._connections.values() if not each.greeted]
+        if silent:
+            self._drop(min(silent, key=lambda each: each.since_s))
         return bool(silent)
 
     def _drop(self, connection: Connection) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -125,14 +125,50 @@ def test_more_connections_than_there_may_be_are_refused(
     monkeypatch.setattr(front_module, "MAX_CONNECTIONS", 1)
 
     async def scenario(container: SmallContainer, address: ReplicaAddress) -> None:
-        with closing(await Caller.dial(address)):
-            reader, writer = await connect(address)
-            with suppress(OSError):  # the front closes it without a word
-                assert await reader.read() == b""
-            writer.transport.abort()
+        with closing(await Caller.dial(address)), pytest.raises(OSError):  # the front closes it without a word
+            await connect(address)
         # There is room again once the first has gone.
         await until_async(lambda: container.callers == [])
         (await Caller.dial(address)).close()
+
+    run(scenario)
+
+
+async def strange(address: ReplicaAddress, sends: bytes | None) -> asyncio.StreamWriter:
+    """Somebody of the cluster's network, who has no token: without TLS, or with it and some text."""
+    host, _, port = address.address.removeprefix("tcp:").rpartition(":")
+    if sends is None:
+        return (await asyncio.open_connection(host, int(port)))[1]
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    writer = (await asyncio.open_connection(host, int(port), ssl=trusting))[1]
+    writer.write(sends)
+    return writer
+
+
+@pytest.mark.parametrize("sends", [None, b"", b"x"], ids=["no handshake", "silent", "half a frame"])
+def test_strangers_give_way_and_keep_nobody_out(
+    run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch, sends: bytes | None
+) -> None:
+    monkeypatch.setattr(front_module, "MAX_CONNECTIONS", 8)
+    monkeypatch.setattr(front_module, "MAX_HANDSHAKES", 4)
+
+    async def scenario(container: SmallContainer, address: ReplicaAddress) -> None:
+        hearing = Hearing()
+        link = ReplicaLink(DIGITS, address.address, address.token, hearing, address.certificate)
+        link.open()
+        await until_async(lambda: link.is_linked)
+        strangers = [await strange(address, sends) for _ in range(20)]
+        for _ in range(3):
+            (await Caller.dial(address)).close()
+            strangers += [await strange(address, sends) for _ in range(20)]
+        # Who was answered before goes on.
+        assert link.is_linked and "lost" not in hearing.kinds()
+        # The container knows of none that sends it nothing, and of the others as few as there may be.
+        assert len(container.callers) <= (8 if sends else 1)
+        for stranger in strangers:
+            stranger.transport.abort()
+        link.close()
 
     run(scenario)
 
