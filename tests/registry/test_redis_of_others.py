@@ -71,6 +71,27 @@ def test_an_epoch_is_above_all_before_whoever_has_removed_the_counter(
     assert led(registry).epoch == 43
 
 
+@pytest.mark.parametrize("counted", ["123456789", "1000000000000000", "9000000000000000"])
+def test_a_counter_that_somebody_else_has_set_counts_on(
+    server: RedisServer, opened: Open, client: Redis, counted: str
+) -> None:
+    registry = opened(server)
+    led(registry)
+    client.hset(PREFIX + "counters", "start", counted)
+    assert registry.reserve("start", 100) == int(counted) + 1
+
+
+@pytest.mark.parametrize("counted", ["text", "1.5", "9223372036854775807", ""])
+def test_a_counter_that_does_not_count_is_an_error_in_words(
+    server: RedisServer, opened: Open, client: Redis, counted: str
+) -> None:
+    registry = opened(server)
+    led(registry)
+    client.hset(PREFIX + "counters", "start", counted)
+    with pytest.raises(RegistryUnavailable):
+        registry.reserve("start", 100)
+
+
 def test_a_redis_that_was_started_again_empty_is_not_written_to(tmp_path: Path, opened: Open) -> None:
     with RedisServer(tmp_path) as server:
         server.start()

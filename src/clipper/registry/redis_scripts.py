@@ -97,7 +97,12 @@ return {'done'}
 )
 
 # Adds: counter, count.
-RESERVE = _FENCE + "return {'done', tostring(redis.call('HINCRBY', prefix .. 'counters', ARGV[4], ARGV[5]))}\n"
+RESERVE = (
+    _FENCE
+    + """
+return {'done', string.format('%d', redis.call('HINCRBY', prefix .. 'counters', ARGV[4], ARGV[5]))}
+"""
+)
 
 # Adds: name, secret.
 KEEP = (
