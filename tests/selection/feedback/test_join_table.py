@@ -31,6 +31,16 @@ def make_query(number: int, size_bytes: int, arrival_s: float = 0.0, ttl_s: floa
     return Query(owner, asker, number, bytes(size_bytes), None, arrival_s, arrival_s + owner.budget_s)
 
 
+def test_contexts_count_as_the_memory_that_they_take() -> None:
+    for context, size_bytes in (("x" * 1000, 1000), ("x" * 999 + "🎲", 4000), ("é" * 10, 40)):
+        table = JoinTable(1000, 20 * (QUERY_OVERHEAD_BYTES + size_bytes))
+        for number in range(100):
+            query = make_query(number, 0)
+            query.context = context
+            table.remember(query, 0.0)
+        assert len(table) <= 20 and table.size_bytes == len(table) * (QUERY_OVERHEAD_BYTES + size_bytes)
+
+
 def size_of(query: Query) -> int:
     outputs = [*query.outputs.values(), *(query.shadow_outputs or {}).values()]
     size = QUERY_OVERHEAD_BYTES + (0 if query.row is None else len(query.row)) + sum(map(len, outputs))

@@ -7,7 +7,8 @@ from clipper.control.statistics import FeedbackWindowStatistics
 from clipper.outputs.output import Output
 from clipper.selection.query import Query
 
-# Size of a query without its input and outputs: the object, its numbers, its entries here; and of each further output.
+# Size of a query without its input, context and outputs: the object, its numbers, its entries here; and of each further
+# output.
 QUERY_OVERHEAD_BYTES = 350
 OUTPUT_OVERHEAD_BYTES = 85
 # Size of ``Said``, if the application's confidences are derived.
@@ -128,6 +129,9 @@ def _over_s(query: Query) -> float:
 def _size_bytes(query: Query) -> int:
     """Return a query's size. Computing it twice is cheaper than the memory to keep it."""
     size = QUERY_OVERHEAD_BYTES + (0 if query.row is None else len(query.row))
+    if query.context is not None:
+        # A context is up to a thousand characters of a client's choice, which take four bytes if one is an emoji.
+        size += len(query.context) * (1 if query.context.isascii() else 4)
     if query.features is not None:
         size += len(query.features)
     if query.said is not None:
