@@ -1,8 +1,10 @@
 """The control channel over TCP: who is let in, what it may send, and what it can cost."""
 
 import asyncio
+import contextlib
 import logging
 import os
+import socket
 import ssl
 import struct
 from collections.abc import Coroutine
@@ -209,6 +211,26 @@ def test_strangers_who_say_nothing_keep_nobody_out(tmp_path: Path) -> None:
             await until_async(lambda: worker.server._connections == 0)
 
     run(main())
+
+
+def test_strangers_who_reset_their_connections_fill_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="x").do_handshake()
+    hello = outgoing.read()
+
+    async def main() -> None:
+        async with listening(tmp_path) as worker:
+            for _ in range(50):
+                with socket.create_connection(("127.0.0.1", worker.address.port)) as stranger:
+                    stranger.sendall(hello)
+                    # Closing it sends a reset, while the worker waits for the rest of the handshake.
+                    stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    await until_async(lambda: worker.server._connections == 1)
+                await until_async(lambda: worker.server._connections == 0)
+
+    run(main())
+    assert len(caplog.records) <= 1, caplog.text
 
 
 def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,7 +180,11 @@ class ControlServer:
                     "control channel: %(address)s was silent for %(wait_s)g s", {"address": who, "wait_s": SILENCE_S}
                 )
         except (ClipperError, OSError) as error:
-            log.warning("control channel: %(address)s was refused: %(error)s", {"address": who, "error": error})
+            if caller is None and isinstance(error, OSError):
+                # Everybody can do that, as often as they like: it is a handshake that failed.
+                handshakes.fail(cast(TlsTransport, writer.transport), str(error))
+            else:
+                log.warning("control channel: %(address)s was refused: %(error)s", {"address": who, "error": error})
         except asyncio.CancelledError:
             pass  # as above
         finally:
