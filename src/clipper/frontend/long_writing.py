@@ -68,4 +68,5 @@ def _write(connection: LongWriter, exchange: Exchange) -> Steps:
         transport.write(rest.popleft())
         yield
     connection.writes_long = False
-    connection.flush()
+    if not transport.is_closing():  # else the connection is lost, or will be
+        connection.flush()
