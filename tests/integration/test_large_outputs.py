@@ -145,7 +145,7 @@ def test_an_output_over_the_bound_fails_its_query_alone(system: Serving, kind: i
         assert answer["error"] == "output_too_large"
         most = BOUND_BYTES if kind == ARRAY else TEXT_TIMES * BOUND_BYTES
         assert f"expected at most {most}" in answer["cause"] and "--max-output-size" in answer["cause"]
-    answer = ask(system, "/app/predict", {"input": [kind, size]})
+    answer = ask(system, "/app/predict", {"input": [kind, size + 1]})
     assert (answer.status, answer.json["error"]) == (502, "output_too_large")
 
 

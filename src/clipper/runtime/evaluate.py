@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipper.containers.protocol.frames import MAX_BODY_BYTES
-from clipper.containers.protocol.messages import BATCH_TOO_LARGE, too_large
+from clipper.containers.protocol.messages import BATCH_TOO_LARGE, MAX_OUTPUTS_BYTES, too_large
 from clipper.errors import ModelFailed
 from clipper.runtime.model import Inputs
 from clipper.runtime.outputs import Encoded, encode_outputs
@@ -33,8 +32,6 @@ NOT_ISOLATED = (
 )
 # Enough to recognise an error. The whole traceback is in the container's log.
 MAX_MESSAGE_CHARACTERS = 1000
-# Outputs with their failures must fit into a frame.
-MAX_OUTPUTS_BYTES = MAX_BODY_BYTES // 2
 
 
 def evaluate(

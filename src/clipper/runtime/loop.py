@@ -16,11 +16,11 @@ from types import FrameType
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import Kind
-from clipper.containers.protocol.messages import Buffer, Predict, Welcome
+from clipper.containers.protocol.messages import MAX_OUTPUTS_BYTES, Buffer, Predict, Welcome
 from clipper.containers.protocol.typed import encode_typed_results
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.runtime.connection import Connection
-from clipper.runtime.evaluate import MAX_OUTPUTS_BYTES, bounded, checked_lines, evaluate
+from clipper.runtime.evaluate import bounded, checked_lines, evaluate
 from clipper.runtime.health import BusyClock, Watcher, answer_watching
 from clipper.runtime.inputs import input_reader
 from clipper.runtime.model import LoadedModel

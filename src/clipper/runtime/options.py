@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from clipper.containers.protocol.messages import MAX_OUTPUTS_BYTES
 from clipper.errors import InvalidArgument
 from clipper.runtime.endpoint import Endpoint
-from clipper.runtime.evaluate import MAX_OUTPUTS_BYTES
 from clipper.types import Framework
 
 

@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from clipper.containers.protocol.frames import HEADER, MAGIC, OLDEST_VERSION, PROTOCOL_VERSION, Kind, header
+from clipper.containers.protocol.frames import (
+    HEADER,
+    MAGIC,
+    MAX_BODY_BYTES,
+    OLDEST_VERSION,
+    PROTOCOL_VERSION,
+    Kind,
+    header,
+)
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.types import MAX_DIMENSIONS, DType, InputType
 
@@ -36,6 +44,8 @@ MAX_HELLO_BYTES = _HELLO.size + 0xFFFF
 # How the message of a failure begins if the output was over the bound that the container was started with, and how that
 # of an ERROR does if all outputs of a batch are too large for a frame together.
 OUTPUT_TOO_LARGE, BATCH_TOO_LARGE = "output_too_large: ", "batch_too_large: "
+# Outputs with their failures must fit into a frame.
+MAX_OUTPUTS_BYTES = MAX_BODY_BYTES // 2
 # Outputs of larger bodies stay in the body until they are read.
 LARGE_RESULTS_BYTES = 256 * 1024
 # The contexts of a batch and of 128 queries, each with the longest tracestate that is passed on, are 73 KB.
