@@ -24,7 +24,8 @@ HELD_BYTES_PER_FEEDBACK = 512
 MAX_UNLEARNED = 8_000
 # A body up to this size is read at once, which takes a millisecond at worst; a longer one is read in steps.
 DIRECT_BODY_BYTES = 16 * 1024
-# Long bodies that are read at once, each of another application: reading one may take several times its memory.
+# Long bodies that are read at once, each of another application, and long answers that are made at once: each may take
+# several times its memory.
 MAX_LARGE_JOBS = 4
 # What those of one application may hold: a quarter of all, so that there is room for others' requests.
 MAX_LARGE_BYTES = MAX_HELD_BYTES // 4

@@ -106,7 +106,8 @@ class LongWork:
 
     Jobs of each application have a line of their own, and so have those on large bodies: an application's are done one
     after another, and only a few of all are under way, since each may take several times its body's memory. Work on
-    outputs and answers is behind queries, and goes on together, so that no long one holds up another.
+    outputs and answers is behind queries, and goes on together, so that no long one holds up another; of answers a few
+    are made at a time.
 
     Feedback waits, unread, while as much as can be learned soon is still to be learned: see ``FeedbackLine``. What was
     read takes ten times the memory of its text.
@@ -121,6 +122,9 @@ class LongWork:
         # By the line of feedback that they are of, or by whose queries they are and whether they are large.
         self._backlogs: dict[object, Backlog[Job]] = {}
         self._outputs = Backlog[Job](turn, self._do, in_turns=True)
+        # Long answers that are being made, and those that wait until they are: each may take several times its memory.
+        self._making: set[Job] = set()
+        self._to_make: deque[Job] = deque()
         # Large jobs that have begun, and what those of each backlog hold.
         self._large = 0
         self._large_bytes: Counter[object] = Counter()
@@ -211,7 +215,15 @@ class LongWork:
             self.budget.held_bytes += size_bytes
             steps = self._answer_in_steps(exchange, parts, respond or exchange.answer_parts)
             exchange.started = job = Job(self, exchange, steps, size_bytes)
-            self._outputs.begin(job)
+            self._to_make.append(job)
+            self._make()
+
+    def _make(self) -> None:
+        while self._to_make and len(self._making) < limits.MAX_LARGE_JOBS:
+            job = self._to_make.popleft()
+            if not job.has_ended:
+                self._making.add(job)
+                self._outputs.begin(job)
 
     def _answer_in_steps(self, exchange: Exchange, parts: Parts, respond: Callable[[list[bytes]], None]) -> Steps:
         made = yield from parts
@@ -268,6 +280,9 @@ class LongWork:
         self.budget.held_bytes -= job.held_bytes
         self._large_bytes[job.name] -= job.is_large * job.held_bytes
         job.steps.close()
+        if job in self._making:
+            self._making.discard(job)
+            self._make()
         if job.is_large and job.has_begun:
             self._large -= 1
             for backlog in self._backlogs.values():
