@@ -93,6 +93,16 @@ def test_the_backlog_of_all_suspects_together_is_bounded() -> None:
     assert [suspects.push(make_work(large, source="x")) for _ in range(3)] == [True, True, False]
 
 
+def test_an_application_is_held_for_a_bounded_time_however_often() -> None:
+    suspects = make_suspects("x", "y")
+    held_s = []
+    for _ in range(2000):
+        assert suspects.hold("x", 10.0, 5.0, 300.0)
+        held_s.append(suspects.by_name["x"].held_until_s - 10.0)
+    assert held_s[:7] == [5, 10, 20, 40, 80, 160, 300] and set(held_s[7:]) == {300}
+    assert not make_suspects("x").hold("x", 10.0, 5.0, 300.0)
+
+
 @pytest.mark.parametrize(("bad_at_once", "every_s"), [(10, 0.05), (1, 0.005), (100, 0.1), (200, 1.0)])
 @pytest.mark.parametrize("slo_s", [0.05, 0.1])
 def test_an_application_of_bad_inputs_delays_anothers_query_by_one_batch(

@@ -176,7 +176,8 @@ class Suspects:
             return False
         suspect = self.by_name.get(source) or self._suspect(source)
         suspect.limit, suspect.clean = 1, 0
-        suspect.held_until_s = now_s + min(least_s * 2**suspect.deaths, most_s)
+        # Of more deaths than this the power is no float any more; by then ``most_s`` is reached.
+        suspect.held_until_s = now_s + min(least_s * 2.0 ** min(suspect.deaths, 60), most_s)
         suspect.deaths += 1
         return True
 
