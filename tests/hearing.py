@@ -1,5 +1,6 @@
 """A listener of a link."""
 
+from collections.abc import Collection
 from typing import Any
 
 from clipper.containers.protocol.messages import Results, Welcome
@@ -7,20 +8,27 @@ from clipper.containers.protocol.typed import TypedResults
 
 
 class Hearing:
-    """A listener that keeps what it hears, in order."""
+    """A listener that keeps what it hears, in order.
+
+    Attributes:
+        unsent: batches of which it says that they were not sent.
+    """
 
     def __init__(self) -> None:
+        self.unsent: Collection[int] = ()
         self.heard: list[tuple[Any, ...]] = []
 
     def on_linked(self, welcome: Welcome) -> None:
         self.heard.append(("linked", welcome))
 
-    def on_results(self, batch_id: int, results: Results | TypedResults) -> None:
+    def on_results(self, batch_id: int, results: Results | TypedResults) -> bool:
         outputs = [bytes(results.data)] if isinstance(results, TypedResults) else list(results.outputs)
         self.heard.append(("results", batch_id, outputs))
+        return batch_id not in self.unsent
 
-    def on_error(self, batch_id: int, message: str) -> None:
+    def on_error(self, batch_id: int, message: str) -> bool:
         self.heard.append(("error", batch_id, message))
+        return batch_id not in self.unsent
 
     def on_lost(self, reason: str) -> None:
         self.heard.append(("lost", reason))

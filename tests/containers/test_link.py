@@ -2,6 +2,7 @@ import asyncio
 import logging
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from clipper.containers import link as link_module
-from clipper.containers.link import MAX_WELCOME_BYTES, ReplicaLink
+from clipper.containers.link import FIRST_REDIAL_S, MAX_STRAY_ANSWERS, MAX_WELCOME_BYTES, ReplicaLink
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, Kind, header
 from clipper.containers.protocol.messages import Welcome
@@ -208,6 +209,44 @@ def test_a_violation_after_welcome_ends_the_connection(
 
     run(scenario)
     assert [record.levelno for record in caplog.records if record.name == link_module.__name__] == [logging.ERROR]
+
+
+def test_a_container_that_answers_what_it_was_not_asked_is_cut_off(
+    run: Callable[[Scenario], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    flood = b"".join(
+        messages.encode_results(number, 1, b"1") if number % 2 else messages.encode_error(number, "no")
+        for number in range(100_000)
+    )
+
+    async def scenario(tmp_path: Path) -> None:
+        loop = asyncio.get_running_loop()
+        container, hearing, link = await linked(tmp_path)
+        hearing.unsent = range(100_000)
+        linked_s = []
+        for _ in range(4):
+            linked_s.append(loop.time())
+            hearing.heard.clear()
+            container.callers[-1].write(flood)
+            await until_async(lambda: "lost" in hearing.kinds())
+            assert len(hearing.heard) == MAX_STRAY_ANSWERS + 2, "none is taken after the connection's end"
+            assert f"answered {MAX_STRAY_ANSWERS + 1} batches that it was not sent" in hearing.heard[-1][1]
+            await until_async(lambda: link.is_linked)
+        # It waited twice as long each time, and a millisecond is within a loop's precision.
+        assert linked_s[3] - linked_s[2] >= 4 * FIRST_REDIAL_S - 0.001
+        # A slip ends nothing, and the next connection begins to count anew.
+        hearing.heard.clear()
+        container.callers[-1].write(flood[: flood.index(messages.encode_results(3, 1, b"1"))])
+        link.send(200_000, DType.FLOAT64, 0, [ROW])
+        await until_async(lambda: container.batches)
+        container.take().answer([b"1"])
+        await until_async(lambda: ("results", 200_000, [b"1"]) in hearing.heard)
+        assert link.is_linked
+        await end(link, container)
+
+    run(scenario)
+    told = Counter(record.levelno for record in caplog.records if record.name == link_module.__name__)
+    assert told == {logging.WARNING: 5, logging.ERROR: 4}, "of each connection its first stray answer, and its end"
 
 
 def test_a_container_that_says_it_will_say_no_more_is_lost(run: Callable[[Scenario], None]) -> None:

@@ -260,5 +260,12 @@ def test_container_that_floods_is_no_flood_of_the_worker(system: Serving) -> Non
     assert ask(system, "app", {"input": [1]}).status in (502, 503, 504)
     for _ in range(20):
         assert_unharmed(system)
-    liar.stop()
-    until(lambda: "lost" in {replica.state for replica in system.worker.statistics().replicas})
+    # Each connection is ended, and dialled again. The log has a line for its first such answer, and one for its end.
+    until(lambda: ask(system, "app", {"input": [1]}).status in (502, 503, 504) and _ended(system) >= 5)
+    told = [line for line in system.worker.log.splitlines() if "it was not sent" in line and str(liar.socket) in line]
+    assert len(told) <= 2 * (_ended(system) + 1), told[-20:]
+    assert_unharmed(system)
+
+
+def _ended(system: Serving) -> int:
+    return system.worker.log.count("101 batches that it was not sent")

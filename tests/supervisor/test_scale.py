@@ -35,9 +35,11 @@ class Listener:
     def on_linked(self, welcome: Welcome) -> None:
         self.welcome = welcome
 
-    def on_results(self, batch_id: int, results: object) -> None: ...
+    def on_results(self, batch_id: int, results: object) -> bool:
+        return True
 
-    def on_error(self, batch_id: int, message: str) -> None: ...
+    def on_error(self, batch_id: int, message: str) -> bool:
+        return True
 
     def on_lost(self, reason: str) -> None: ...
 

@@ -316,22 +316,24 @@ class ModelQueue:
         trace = self._turns.sent(self.model, state.id, batch)
         self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, [work.row for work in works], trace)
 
-    def receive_results(self, replica: Replica, batch_id: int, results: Results | TypedResults) -> None:
+    def receive_results(self, replica: Replica, batch_id: int, results: Results | TypedResults) -> bool:
+        """Take the outputs of a batch; return False if the replica was sent no such batch."""
         batch = self._finish(replica, batch_id, results.failures, results.evaluation_us)
         if batch is None:
-            return
+            return False
         if replica.state is not None:
             replica.state.max_batch = rows_within(results, replica.max_batch)
         self._go_on(replica)
         is_quick = results.evaluation_us < 1e6 * self._scheduler.slo_s
         if is_large(results):
             self._turns.do(self._take_large(batch.works, results, is_quick))
-            return
+            return True
         read = read_results(batch.works, results, self.max_output_bytes)
         if read.failures:
             self._fail_rows(batch.works, read.failures)
         if read.works:
             self._settle_in_turns(read.works, read.outputs, read.step, is_quick)
+        return True
 
     def _take_large(self, works: Sequence[Work], results: Results | TypedResults, is_quick: bool) -> Steps:
         """Read large outputs in steps, and settle each once it is read."""
@@ -350,18 +352,21 @@ class ModelQueue:
         if len(works) > step:
             self._loop.call_soon(self._settle_in_turns, works[step:], outputs[step:], step, is_quick)
 
-    def receive_error(self, replica: Replica, batch_id: int, message: str) -> None:
+    def receive_error(self, replica: Replica, batch_id: int, message: str) -> bool:
+        """Take the error of a whole batch; return False if the replica was sent no such batch."""
         known = None if replica.state is None else replica.state.in_flight.get(batch_id)
         rows = range(0 if known is None else len(known.works))
         are_too_large = message.startswith(BATCH_TOO_LARGE) and len(rows) > 1
         batch = self._finish(replica, batch_id, () if are_too_large else rows)
-        if batch is not None:
-            if are_too_large and replica.state is not None:  # together: evaluate them again, in smaller batches
-                replica.state.max_batch = len(rows) // 2
-                self._scheduler.push_back(batch.works)
-            self._go_on(replica)
-            if not are_too_large:
-                self._fail_rows(batch.works, dict.fromkeys(rows, message), is_whole=True)
+        if batch is None:
+            return False
+        if are_too_large and replica.state is not None:  # together: evaluate them again, in smaller batches
+            replica.state.max_batch = len(rows) // 2
+            self._scheduler.push_back(batch.works)
+        self._go_on(replica)
+        if not are_too_large:
+            self._fail_rows(batch.works, dict.fromkeys(rows, message), is_whole=True)
+        return True
 
     def _fail_rows(self, works: Sequence[Work], failures: Mapping[int, str], *, is_whole: bool = False) -> None:
         """Fail rows of an answered batch. Those whose error may be about another input are evaluated again, apart."""
@@ -385,10 +390,6 @@ class ModelQueue:
             return None
         finished = self._scheduler.finished(replica.state, batch_id, self._loop.time(), failed)
         if finished is None:
-            log.warning(
-                "%(replica)s answered batch %(batch_id)d, which it was not sent",
-                {"replica": replica.id, "batch_id": batch_id, **self.model.log_fields},
-            )
             return None
         batch, service_s = finished
         if batch.source:

@@ -30,9 +30,9 @@ class ReplicaOwner(Protocol):
 
     def lost(self, replica: "Replica") -> None: ...
 
-    def receive_results(self, replica: "Replica", batch_id: int, results: Results | TypedResults) -> None: ...
+    def receive_results(self, replica: "Replica", batch_id: int, results: Results | TypedResults) -> bool: ...
 
-    def receive_error(self, replica: "Replica", batch_id: int, message: str) -> None: ...
+    def receive_error(self, replica: "Replica", batch_id: int, message: str) -> bool: ...
 
 
 class Replica:
@@ -75,11 +75,11 @@ class Replica:
         self._settle()
         self._owner.linked(self, welcome)
 
-    def on_results(self, batch_id: int, results: Results | TypedResults) -> None:
-        self._owner.receive_results(self, batch_id, results)
+    def on_results(self, batch_id: int, results: Results | TypedResults) -> bool:
+        return self._owner.receive_results(self, batch_id, results)
 
-    def on_error(self, batch_id: int, message: str) -> None:
-        self._owner.receive_error(self, batch_id, message)
+    def on_error(self, batch_id: int, message: str) -> bool:
+        return self._owner.receive_error(self, batch_id, message)
 
     def on_lost(self, reason: str) -> None:
         self._settle()

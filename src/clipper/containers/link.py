@@ -38,16 +38,22 @@ SEND_BUFFER_BYTES = 4 * 1024 * 1024
 # Results over this size are not kept, unless one output may have more: a container that knows no bound may send a
 # gigabyte. The first large outputs of a model may come in a batch of many; after that, their size is known.
 MAX_RESULTS_BYTES = 256 * 1024 * 1024
+# Answers of a container, on one connection, to batches that it was not sent. A few are a slip that does no harm. Each
+# costs some 10 µs, and a million of them in a row held the loop for half a second at a time.
+MAX_STRAY_ANSWERS = 100
 
 
 class Listener(Protocol):
-    """Receives the replica's messages, on the event loop."""
+    """Receives the replica's messages, on the event loop.
+
+    ``on_results`` and ``on_error`` return whether the replica was sent such a batch, and has not answered it before.
+    """
 
     def on_linked(self, welcome: Welcome) -> None: ...
 
-    def on_results(self, batch_id: int, results: Results | TypedResults) -> None: ...
+    def on_results(self, batch_id: int, results: Results | TypedResults) -> bool: ...
 
-    def on_error(self, batch_id: int, message: str) -> None: ...
+    def on_error(self, batch_id: int, message: str) -> bool: ...
 
     def on_lost(self, reason: str) -> None:
         """The connection ended, and every batch in flight is lost. The link dials again."""
@@ -122,16 +128,17 @@ class ReplicaLink:
     async def _keep_linked(self) -> None:
         delay_s = FIRST_REDIAL_S
         while True:
-            lost = await self._dial()
+            connection = await self._dial()
             self._settle_first_attempt()
-            if lost is not None:
-                delay_s = FIRST_REDIAL_S
-                await asyncio.wait([lost])
+            if connection is not None:
+                await asyncio.wait([connection.lost])
+                if not connection.is_faulty:
+                    delay_s = FIRST_REDIAL_S
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LAST_REDIAL_S)
 
-    async def _dial(self) -> "asyncio.Future[str] | None":
-        """Connect and shake hands. Return a future for the end of the connection, or None if the dial failed."""
+    async def _dial(self) -> "_Connection | None":
+        """Connect and shake hands. Return None if the dial failed."""
         most = self._most_results_bytes
         connection = _Connection(self._address, self._listener, PROTOCOL_VERSION, most)
         try:
@@ -158,7 +165,7 @@ class ReplicaLink:
         self._transport = connection.transport
         connection.on_lost = self._forget_transport
         self._listener.on_linked(welcome)
-        return connection.lost
+        return connection
 
     async def _greet(self, connection: "_Connection") -> Welcome | None:
         """Connect and send HELLO. Return the answer, or None if the next older version is worth a try."""
@@ -205,6 +212,7 @@ class _Connection(asyncio.Protocol):
         version: the version of the protocol that HELLO asks for, and then the one that is spoken.
         welcome: done once the container has answered HELLO.
         lost: done, with the reason, once the connection has ended.
+        is_faulty: whether it ended because the container broke the protocol: it is dialled again ever more slowly.
         on_lost: called with the reason as soon as the connection ends, so that nothing is sent over it any more.
     """
 
@@ -217,6 +225,8 @@ class _Connection(asyncio.Protocol):
         self._splitter.most_kept_bytes = most_results_bytes
         self.welcome: asyncio.Future[Welcome] = loop.create_future()
         self.lost: asyncio.Future[str] = loop.create_future()
+        self.is_faulty = False
+        self._stray_answers = 0
         self.on_lost: Callable[[str], None] | None = None
         self.transport: asyncio.WriteTransport | None = None
         # After a failed dial nobody awaits this future, and asyncio would log that its exception was not retrieved.
@@ -249,6 +259,7 @@ class _Connection(asyncio.Protocol):
                 "closing the connection to the container at %(address)s: %(error)s",
                 {"address": self._address, "error": error},
             )
+            self.is_faulty = True
             self.abort()
             self._end(str(error))
 
@@ -262,13 +273,14 @@ class _Connection(asyncio.Protocol):
     def _receive(self, kind: int, frame_id: int, body: Buffer) -> None:
         if body is DROPPED and self.welcome.done():
             most = self._splitter.most_kept_bytes
-            self._listener.on_error(frame_id, f"{messages.BATCH_TOO_LARGE}outputs are over {most} bytes: expected less")
+            message = f"{messages.BATCH_TOO_LARGE}outputs are over {most} bytes: expected less"
+            self._count_answer(frame_id, self._listener.on_error(frame_id, message))
         elif kind == Kind.RESULTS and self.welcome.done():
-            self._listener.on_results(frame_id, messages.decode_results(body))
+            self._count_answer(frame_id, self._listener.on_results(frame_id, messages.decode_results(body)))
         elif kind == Kind.TYPED_RESULTS and self.welcome.done() and self.version >= 2:
             self._receive_typed(frame_id, body)
         elif kind == Kind.ERROR and self.welcome.done():
-            self._listener.on_error(frame_id, messages.decode_error(body))
+            self._count_answer(frame_id, self._listener.on_error(frame_id, messages.decode_error(body)))
         elif kind == Kind.ERROR:
             reason = messages.decode_error(body)
             self.welcome.set_exception(HelloRefused(f"the container refused the connection: {reason}"))
@@ -284,9 +296,24 @@ class _Connection(asyncio.Protocol):
         try:
             results = decode_typed_results(body)
         except ModelFailed as error:
-            self._listener.on_error(batch_id, str(error))
+            self._count_answer(batch_id, self._listener.on_error(batch_id, str(error)))
         else:
-            self._listener.on_results(batch_id, results)
+            self._count_answer(batch_id, self._listener.on_results(batch_id, results))
+
+    def _count_answer(self, batch_id: int, was_sent: bool) -> None:
+        if was_sent:
+            return
+        self._stray_answers += 1
+        if self._stray_answers > MAX_STRAY_ANSWERS:
+            raise ProtocolViolation(
+                f"the container answered {self._stray_answers} batches that it was not sent, the last as {batch_id}"
+            )
+        if self._stray_answers == 1:  # a line for each would fill the log
+            log.warning(
+                "the container at %(address)s answered batch %(batch_id)d, which it was not sent; after more than "
+                "%(limit)d such answers the connection is closed",
+                {"address": self._address, "batch_id": batch_id, "limit": MAX_STRAY_ANSWERS},
+            )
 
     def _end(self, reason: str) -> None:
         if self.lost.done():
