@@ -291,8 +291,11 @@ EQUAL = replace(record(Link("a")), selection=Selection("ensemble", {"weighting":
 UNGUARDED = replace(record(Link("a"), policy="single"), selection=Selection("single", max_loss_increase=None))
 
 
-@pytest.mark.parametrize("before", [record(Link("a"), policy="single"), WEIGHTED, EQUAL])
-def test_where_nothing_learns_a_deployed_version_is_watched(before: ApplicationRecord) -> None:
+UNRAMPED = [record(Link("a"), ramp=None), record(Link("a"), policy="mine:Mine", ramp=None)]
+
+
+@pytest.mark.parametrize("before", [record(Link("a"), policy="single"), WEIGHTED, EQUAL, *UNRAMPED])
+def test_where_nothing_is_ramped_a_deployed_version_is_watched(before: ApplicationRecord) -> None:
     made = promote(before, "2", "1")
     assert made.watched == (Newcomer(1, "a", "2", "1", promoted=True),) and (made.newcomers, made.ramps) == ((), 1)
     assert compared_with([made]) == {ModelId("a", "1")}, "what it is compared with goes on running"
@@ -315,6 +318,7 @@ def test_a_link_is_watched_where_its_version_may_answer() -> None:
     assert stopped(changed, changed.watched[0], "it fails").links == (old,)
     assert link(record(Link("b"), policy="weighted"), Link("a")).watched == (Newcomer(1, "a", "1"),)
     assert link(record(Link("b"), policy="single"), Link("a")).watched == (), "single asks no link that is added"
+    assert link(record(Link("b"), ramp=None), Link("a")).watched == (), "a policy that learns does not ask it by chance"
 
 
 def test_a_watched_version_that_is_stopped_is_told_of_as_any_other() -> None:

@@ -241,6 +241,45 @@ def test_a_watched_version_answers_all_queries_until_one_fails(tmp_path: Path) -
     run(tmp_path, TWO, scenario)
 
 
+@pytest.mark.parametrize(
+    "policy", ["thompson", "exp3", "adaptive", "best_arm", "exp4", "ensemble", "stacking", "cascade"]
+)
+def test_what_is_learned_of_a_compared_version_before_is_its_own(tmp_path: Path, policy: str) -> None:
+    async def scenario(desk: Desk) -> None:
+        selection = Selection(policy, half_life=None, ramp=None)
+        application = await with_versions(desk, selection, Link("m"))
+        watching(application)
+        application.trials.ended(0, ("m",), ("m",), "it raised")
+        asked = []
+        for _ in range(20):
+            asking = await desk.answer(application)
+            asked.append(asking.answer[1])
+            assert await desk.observe(application, on_query(asking.query_id, b"1"))
+        before = asked.count(b"1")
+        assert 2 < before < 18
+        totals = application.contexts._everyone.ledger.totals()
+        assert totals.number("m:1", "scored") == before and totals.number("m:1", "loss") == 0
+        assert totals.number("m:2", "loss") == totals.number("m:2", "scored") == 20 - before
+
+    run(tmp_path, TWO, scenario)
+
+
+def test_a_query_to_the_version_before_does_not_go_on_to_the_newcomer(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        selection = Selection("cascade", {"threshold": 1.0}, half_life=None, ramp=None)
+        application = await with_versions(desk, selection, Link("m"), Link("m", "1"))
+        watching(application)
+        application.trials.ended(0, ("m",), ("m",), "it raised")
+        asked = set()
+        for _ in range(20):
+            _, query = desk.ask(application)
+            await desk.serve_until(lambda query=query: query.done)
+            asked.add(query.choice and query.choice.models)
+        assert asked == {("m", "m:1"), ("m:1",)}
+
+    run(tmp_path, TWO, scenario)
+
+
 @pytest.mark.parametrize("without", ["1", "2"])
 def test_one_whose_version_before_is_gone_is_not_watched(tmp_path: Path, without: str) -> None:
     async def scenario(desk: Desk) -> None:

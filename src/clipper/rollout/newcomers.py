@@ -4,8 +4,8 @@ A version is a newcomer if it comes beside, or replaces, a version that the appl
 added, a link that is changed to another version, or the deployment of a model that a link follows. A version that an
 operator rolls back to is not a newcomer: the operator wants it to answer.
 
-Where the policy learns, a newcomer is ramped: it gets a share of the queries. Else it is watched: it gets all queries
-of its link at once, and is only stopped if it fails more than the version before.
+Where the policy learns and there is a ramp, a newcomer is ramped: it gets a share of the queries. Else it is watched:
+it gets the queries of its link at once, and is only stopped if it fails more than the version before.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,18 +24,13 @@ Current = Callable[[str], str | None]
 
 
 def is_ramped(selection: Selection) -> bool:
-    """Whether new versions are ramped: only a policy that learns has feedback. A user's own policy may learn."""
-    if selection.policy == "ensemble" and selection.parameters.get("weighting") == "equal":
-        return False  # equal votes need no feedback
-    policy = POLICIES.get(selection.policy)
-    return selection.ramp is not None and (policy is None or policy.learns)
+    """Whether new versions are ramped: only a policy that learns has feedback."""
+    return selection.ramp is not None and _learns(selection)
 
 
 def is_watched(selection: Selection) -> bool:
-    """Whether new versions are watched: a user's own policy may learn, and no guardrail may be wanted."""
-    policy = POLICIES.get(selection.policy)
-    is_equal = selection.policy == "ensemble" and selection.parameters.get("weighting") == "equal"
-    return selection.max_loss_increase is not None and policy is not None and (is_equal or not policy.learns)
+    """Whether new versions are watched: those that are not ramped, unless no guardrail is wanted."""
+    return selection.max_loss_increase is not None and not is_ramped(selection)
 
 
 def after_link(
@@ -232,9 +227,19 @@ def _beginning(
     newcomer = Newcomer(record.ramps + 1, link.model, version, asked, promoted)
     if is_ramped(record.selection):
         return replace(record, newcomers=(*record.newcomers, newcomer), ramps=newcomer.ramp)
-    if is_watched(record.selection) and (asked is not None or record.selection.policy != "single"):
+    # ``single`` asks no link that is added. A policy that learns asks it as its outputs deserve, which is no chance.
+    is_compared = asked is not None or not (record.selection.policy == "single" or _learns(record.selection))
+    if is_watched(record.selection) and is_compared:
         return replace(record, watched=(*record.watched, newcomer), ramps=newcomer.ramp)
-    return record  # ``single`` asks no link that is added
+    return record
+
+
+def _learns(selection: Selection) -> bool:
+    """Whether the policy learns from feedback. A user's own may, and equal votes do not."""
+    if selection.policy == "ensemble" and selection.parameters.get("weighting") == "equal":
+        return False
+    policy = POLICIES.get(selection.policy)
+    return policy is None or policy.learns
 
 
 def _incumbent(record: ApplicationRecord, model: str, version: str) -> str | None:

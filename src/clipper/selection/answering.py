@@ -55,8 +55,8 @@ class Answering:
         counts: ApplicationCounts,
         outcomes: Outcomes,
         joins: JoinTable,
+        trials: Trials,
         watch: Watch | None = None,
-        trials: Trials | None = None,
     ) -> None:
         self.name = name
         self.contexts = contexts
@@ -64,7 +64,7 @@ class Answering:
         self.outcomes = outcomes
         self._joins = joins
         self._watch = watch
-        self._trials = trials
+        self.trials = trials
         self.now_s = asyncio.get_running_loop().time
         self.complete: Callable[[Query], None] = self.finish
         self._sources: dict[str, Source] = {}
@@ -295,7 +295,7 @@ class Answering:
 
     def _count_trials(self, query: Query, choice: Choice) -> None:
         """Count which models failed or are late, for newcomers on trial: only of those that the query awaited."""
-        if self._trials is None or (query.is_settled and query.missing):
+        if query.is_settled and query.missing:
             return
         missing = [
             model
@@ -303,7 +303,7 @@ class Answering:
             if model != query.first_model and (query.more_outputs is None or model not in query.more_outputs)
         ]
         error = "" if not missing else query.failure[1] if query.failure else "it did not answer within the SLO"
-        self._trials.ended(query.id, choice.models, missing, error)
+        self.trials.ended(query.id, choice.models, missing, error)
 
     def _may_need_input(self, query: Query) -> bool:
         """Whether feedback may need the input, which is most of a query's size: to ask a model, or for itself."""

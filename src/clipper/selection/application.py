@@ -95,8 +95,8 @@ class Application:
             self.counts,
             self.outcomes,
             surroundings.joins,
-            surroundings.watch,
             self.trials,
+            surroundings.watch,
         )
         self._deadlines = Deadlines(self.answering.finish)
         # Of those who wait for a model to wake, also once it is awake. Each of the two is in order by itself.

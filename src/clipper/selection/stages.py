@@ -85,8 +85,7 @@ class Stages:
         slo_s, key = terms.slo_s, query.arms.key
         needed_s = min(
             LAST_CALL_TIMES * self.latencies.expected_s(key(model)) or LAST_CALL_SHARE * slo_s
-            for model in terms.models
-            if model not in choice.models
+            for model in self._left(choice)
         )
         if needed_s >= slo_s:
             return
@@ -117,9 +116,18 @@ class Stages:
         self._answering.finish(query)
 
     def _has_more(self, query: Query, choice: Choice) -> bool:
-        """Whether a query may ask more models. A newcomer's query may not: the newcomer answers alone."""
+        """Whether a query may ask more models. A ramped newcomer's query may not: the newcomer answers alone."""
         is_newcomers = choice.models[0] in query.arms.ramps
-        return query.pinned is None and not is_newcomers and len(choice.models) < len(self._answering.terms.models)
+        return query.pinned is None and not is_newcomers and bool(self._left(choice))
+
+    def _left(self, choice: Choice) -> list[str]:
+        """Return the models that a query may still ask, in the application's order."""
+        terms = self._answering.terms
+        left = [model for model in terms.models if model not in choice.models]
+        if terms.is_watching:
+            # Where the version before a newcomer is asked, that was in the newcomer's place.
+            left = [model for model in left if model not in terms.tried or terms.tried[model].rest not in choice.models]
+        return left
 
     def _next(self, query: Query, choice: Choice, now_s: float) -> Choice:
         answering = self._answering
@@ -129,6 +137,8 @@ class Stages:
         outlook = self._outlook(query, choice, now_s)
         try:
             further = answering.terms.selector.next(choice, query.outputs, totals, query.view(), outlook, self._random)
+            if further is not None and answering.terms.is_watching:
+                further = answering.trials.assigned(query.id, further, self._random, len(choice.models))
             return further or choice
         except PolicyFailed as error:  # it is counted; answer with the outputs that there are
             query.failure = error.code, str(error)
@@ -136,14 +146,7 @@ class Stages:
 
     def _outlook(self, query: Query, choice: Choice, now_s: float) -> Outlook:
         left_s, key = query.deadline_s - now_s, query.arms.key
-        return Outlook(
-            left_s,
-            {
-                model: self.latencies.promise_s(key(model), left_s)
-                for model in self._answering.terms.models
-                if model not in choice.models
-            },
-        )
+        return Outlook(left_s, {model: self.latencies.promise_s(key(model), left_s) for model in self._left(choice)})
 
     def _ask(self, query: Query, models: tuple[str, ...], now_s: float) -> None:
         answering, asked = self._answering, self._asked

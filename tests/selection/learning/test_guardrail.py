@@ -101,7 +101,8 @@ def test_enough_feedback_lets_through_what_is_not_worse_than_allowed() -> None:
     rest = Losses(5000.0, 1000.0, 800.0)
 
     def after(count: float, mean: float, allowed: float | None = 0.05) -> str | None:
-        return judge(RampLosses(Losses(count, count * mean, count * mean * (1 - mean)), rest), allowed)
+        own = Losses(count, count * mean, count * mean * (1 - mean))
+        return judge(RampLosses(own, rest), allowed, by_context=False)
 
     assert after(ENOUGH_FEEDBACK - 1, 0.2) is None
     assert after(ENOUGH_FEEDBACK, 0.2) == "through" and after(ENOUGH_FEEDBACK, 0.25) == "through"
@@ -111,8 +112,8 @@ def test_enough_feedback_lets_through_what_is_not_worse_than_allowed() -> None:
     assert after(15, 0.0) is None and after(30, 0.0) == "through" and after(30, 0.0, None) is None
     assert after(30, 1.0) == "stopped" and after(30, 1.0, None) is None and after(30, 1.0, 0.9) is None
     # With nothing to be compared to, it is not worse.
-    assert judge(RampLosses(Losses(200.0, 200.0, 0.3), NO_LOSSES), 0.05) == "through"
-    assert judge(RampLosses(NO_LOSSES, rest), 0.05) is None
+    assert judge(RampLosses(Losses(200.0, 200.0, 0.3), NO_LOSSES), 0.05, by_context=False) == "through"
+    assert judge(RampLosses(NO_LOSSES, rest), 0.05, by_context=False) is None
 
 
 def by_context(own: tuple[float, float], rest: tuple[float, float], aside: tuple[float, float]) -> RampLosses:
@@ -144,22 +145,38 @@ def by_context(own: tuple[float, float], rest: tuple[float, float], aside: tuple
 def test_by_context_it_counts_how_good_a_newcomer_is_where_it_matters(
     own: tuple[float, float], aside: tuple[float, float], verdict: str | None
 ) -> None:
-    assert judge(by_context(own, (1000, 0.4), aside), 0.05) == verdict
+    assert judge(by_context(own, (1000, 0.4), aside), 0.05, by_context=True) == verdict
 
 
 def test_all_answers_are_compared_until_the_newcomer_matters_to_some() -> None:
     evidence = by_context((0, 0.0), (1000, 0.4), (50, 0.3))
     assert evidence.is_by_context and evidence.compared == evidence.everywhere
     assert (evidence.everywhere.newcomer.count, evidence.everywhere.rest.count) == (50, 2000)
-    assert judge(evidence, None) is None and judge(by_context((1, 1.0), (9, 0.0), (199, 1.0)), None) == "through"
+    assert judge(evidence, None, by_context=True) is None
+    assert judge(by_context((1, 1.0), (9, 0.0), (199, 1.0)), None, by_context=True) == "through"
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(0.99, None), (1.01, "stopped")])
-def test_a_ramp_is_stopped_where_both_means_are_off_as_rarely_as_is_said(factor: float, verdict: str | None) -> None:
-    """Four fifths of the rate of false alarms are the newcomer's, one fifth is that of the rest."""
-    rest = Losses(5000.0, 1000.0, 800.0)
-    margin = bound(20.0, 0.8 * FALSE_ALARMS) / 100 + bound(rest.spread, 0.2 * FALSE_ALARMS) / rest.count
-    assert judge(RampLosses(Losses(100.0, 100 * (0.25 + factor * margin), 20.0), rest), 0.05) == verdict
+@pytest.mark.parametrize("is_by_context", [False, True])
+def test_a_ramp_is_stopped_where_both_means_are_off_as_rarely_as_is_said(
+    is_by_context: bool, factor: float, verdict: str | None
+) -> None:
+    """Four fifths of the rate of false alarms are the newcomer's, one fifth is that of the rest.
+
+    By context there are two tests, of all answers and of those to queries to which the newcomer matters. Each has half
+    of the rate from the first answer on, when all of them are: so both together have no more than the other policies'.
+    """
+    rest, rate = Losses(5000.0, 1000.0, 800.0), FALSE_ALARMS / 2 if is_by_context else FALSE_ALARMS
+    for count in (100.0, 40.0):  # before and after a fair trial
+        margin = bound(20.0, 0.8 * rate) / count + bound(rest.spread, 0.2 * rate) / rest.count
+        evidence = RampLosses(Losses(count, count * (0.25 + factor * margin), 20.0), rest)
+        assert judge(evidence, 0.05, by_context=is_by_context) == verdict
+
+
+def test_where_nothing_is_chosen_by_context_all_answers_are_compared() -> None:
+    """Such as those to queries that name a version, whose asker has picked it."""
+    assert judge(by_context((0, 0.0), (1000, 0.4), (12, 1.0)), 0.05, by_context=False) == "stopped"
+    assert judge(by_context((0, 0.0), (1000, 0.4), (12, 1.0)), 0.05, by_context=True) is None
 
 
 # What the newcomer may lose more.
@@ -178,7 +195,8 @@ def verdicts(own: float, rest: float, seeds: int, answers: int, *, drift: bool =
             loss = float(chance.random() < (own if is_own else rest) + worse)
             for key, amount in forecasts.observed("m:2", 7, loss, is_own=is_own).items():
                 numbers[key] = numbers.get(key, 0.0) + amount
-            verdict = judge(ramp_losses(Totals(numbers), "m:2", 7), ALLOWED) if is_own else None
+            evidence = ramp_losses(Totals(numbers), "m:2", 7)
+            verdict = judge(evidence, ALLOWED, by_context=False) if is_own else None
             if verdict is not None:
                 break
         found[verdict] += 1

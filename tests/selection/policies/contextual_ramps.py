@@ -8,9 +8,10 @@ from clipper.selection.feedback.scoring import lesson, shown_of_newcomers
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.guardrail import Forecasts, RampLosses, Verdict, judge, ramp_losses
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.policies.by_name import default_half_life, make_policy
+from clipper.selection.policies.by_name import default_half_life, is_by_context, make_policy
 from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
 from clipper.selection.policies.ramp import Ramp
+from clipper.settings.application import Selection
 
 NEW = "n:1"
 # Queries before the newcomer comes.
@@ -44,6 +45,7 @@ def play(
     models = tuple(model for model in next(iter(errors.values())) if model != NEW)
     half_life = default_half_life(policy_name)
     everyone, contexts = Ledger(half_life), {context: Ledger(half_life) for context in errors}
+    by_context = is_by_context(policy_name, Selection().prior_weight)
     ramp, arms = Ramp({NEW: before}, share), Arms({}, ramps={NEW: 1})
     for step in range(BEFORE + queries):
         context = chance.choice(tuple(errors))
@@ -74,6 +76,6 @@ def play(
             ledger.drop_stale()
         if is_ramped:
             evidence = ramp_losses(everyone.totals(), NEW, 1)
-            if (verdict := judge(evidence, 0.05)) is not None:
+            if (verdict := judge(evidence, 0.05, by_context=by_context)) is not None:
                 return Outcome(verdict, evidence)
     return Outcome(None, evidence)

@@ -11,7 +11,7 @@ from clipper.selection.learning.arms import Arms, lineage
 from clipper.selection.learning.guardrail import Forecasts, Verdict, judge, ramp_losses
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import Totals
-from clipper.selection.policies.by_name import POLICIES, make_policy
+from clipper.selection.policies.by_name import POLICIES, is_by_context, make_policy
 from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
 from clipper.selection.policies.ramp import Ramp
 from clipper.settings.application import Selection
@@ -97,7 +97,8 @@ def play(
         game.choices.append(choice)
         if ramp is not None:
             evidence = ramp_losses(ledger.totals(), NEW, 1)
-            game.verdict = judge(evidence, max_loss_increase)
+            by_context = is_by_context(policy_name, Selection().prior_weight)
+            game.verdict = judge(evidence, max_loss_increase, by_context=by_context)
             if game.verdict is not None:
                 game.verdict_at, game.feedback = len(game.losses), round(evidence.newcomer.count)
                 arms, ramp = line_up("2" if game.verdict == "through" else "1", None)

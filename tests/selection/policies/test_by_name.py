@@ -7,7 +7,7 @@ import pytest
 
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.losses import Squared
-from clipper.selection.policies.by_name import make_loss, make_policy, runs_own_code
+from clipper.selection.policies.by_name import POLICIES, is_by_context, make_loss, make_policy, runs_own_code
 from clipper.selection.policies.exp3 import Exp3
 
 MODULE = """
@@ -54,6 +54,14 @@ def test_clippers_own_policies_take_their_parameters() -> None:
     policy = make_policy("exp3", {"eta": 0.5})
     assert isinstance(policy, Exp3)
     assert (policy.eta, policy.gamma) == (0.5, Exp3().gamma)
+
+
+def test_choices_depend_on_what_comes_with_a_query_unless_there_is_no_way() -> None:
+    by_nothing = {name for name in POLICIES if not is_by_context(name, 10.0)}
+    assert by_nothing == {"single", "best_arm", "exp4", "ensemble", "stacking"}
+    assert is_by_context("mine:First", 10.0), "a user's own policy sees all of a query"
+    # Where contexts share nothing, each finds a winner of its own.
+    assert {name for name in by_nothing if is_by_context(name, 0.0)} == {"best_arm"}
 
 
 def test_a_users_policy_is_loaded_by_module_and_class(code: str) -> None:

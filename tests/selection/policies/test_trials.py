@@ -7,7 +7,7 @@ from statistics import median
 import pytest
 
 from clipper.selection.learning.guardrail import NO_LOSSES, Losses
-from clipper.selection.policies.policy import Choice
+from clipper.selection.policies.policy import Choice, Step
 from clipper.selection.policies.trials import (
     COMPARED,
     ENOUGH_ANSWERS,
@@ -208,3 +208,42 @@ def test_a_choice_says_with_which_probability_it_was_made() -> None:
     trials.ended(1, ("m",), ("m",), "it raised")
     joint = {trials.assigned(number, Choice(("m", "n"), (0.8, 0.2)), random) for number in range(100, 100 + COMPARED)}
     assert joint == {Choice(("m", "n"), (0.8, 0.2)), Choice(("m:1", "n"), (0.8, 0.2))}
+
+
+@pytest.fixture
+def compared() -> Trials:
+    """The watched m has failed once, so its queries are compared."""
+    trials = Trials()
+    trials.follow({"m": WATCHED}, ALLOWED)
+    trials.ended(0, ("m",), ("m",), "it raised")
+    return trials
+
+
+def test_a_choice_by_beliefs_says_where_they_were_drawn(compared: Trials) -> None:
+    random, beliefs = Random(7), ((2.0, 1.0), (1.0, 3.0))
+    drawn = {
+        compared.assigned(number, Choice(("m",), (1.0,), beliefs, ("n", "m")), random) for number in range(1, COMPARED)
+    }
+    newcomers = Choice(("m",), (0.5,), beliefs, ("n", "m"))
+    assert drawn == {newcomers, Choice(("m:1",), (0.5,), beliefs, ("n", "m:1"))}
+    # A user's own policy does not say among which models, and a test of all models is not about the version before.
+    for choice in (Choice(("m",), (1.0,), beliefs), Choice(("m",), (1.0,), among=("n", "m"))):
+        compared.ended(1, ("m",), ("m",), "it raised")
+        drawn = {compared.assigned(number, choice, random) for number in range(100, 100 + COMPARED)}
+        assert Choice(("m:1",), (0.5,), choice.beliefs) in drawn and len(drawn) == 2
+
+
+def test_of_a_further_choice_only_what_it_adds_is_drawn(compared: Trials) -> None:
+    steps = (Step(1, 0.4, 1.0),)
+    further = {
+        compared.assigned(number, Choice(("n", "m"), (0.0, 1.0), steps=steps), Random(number), 1)
+        for number in range(1, COMPARED)
+    }
+    assert further == {Choice(("n", model), (0.0, 1.0), steps=steps) for model in ("m", "m:1")}
+    first = Choice(("m", "n"), (0.0, 1.0), steps=steps)
+    assert compared.assigned(1, first, Random(1), 1) is first
+
+
+def test_a_version_before_that_is_asked_anyway_takes_no_place(compared: Trials) -> None:
+    both = Choice(("m:1", "m"), (0.5, 0.5))
+    assert {compared.assigned(number, both, Random(number)) for number in range(1, COMPARED)} == {both}

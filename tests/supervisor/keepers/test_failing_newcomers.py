@@ -83,6 +83,27 @@ def test_a_version_that_raises_is_stopped_without_feedback(live: Server, policy:
     live.call("POST", "/models/m/rollback", {}, status=409)
 
 
+FIRST = """
+from clipper.selection.policies import Choice, Policy
+
+class First(Policy):
+    def select(self, models, totals, query, random):
+        return Choice(models[:1], (1.0,))
+"""
+
+
+@pytest.mark.parametrize("policy", ["thompson", "best_arm", "exp4", "cascade", "my_model:First"])
+def test_without_a_ramp_a_version_that_raises_is_stopped_as_well(live: Server, policy: str) -> None:
+    code = {"code": live.upload(FIRST)} if ":" in policy else {}
+    live.call("POST", "/applications", {**APP, **code, "policy": policy, "ramp": None})
+    deploy(live, RAISES)
+    shown = live.call("GET", "/applications/app")
+    assert (shown["newcomers"], [one["version"] for one in shown["watched"]]) == ([], ["2"])
+    assert ask_until_stopped(live)[0] <= MOST_FAILURES
+    assert "queries to it failed or were late" in model(live)["versions"][1]["stopped"]
+    until(lambda: {live.predict("app", ROW)["output"] for _ in range(5)} == {1})
+
+
 def test_a_version_that_is_late_is_stopped(live: Server) -> None:
     live.call("POST", "/applications", {**APP, "slo_ms": 1000})
     deploy(live, "import time\ndef predict(inputs):\n    time.sleep(20)\n    return [2] * len(inputs)\n")

@@ -27,7 +27,8 @@ whether the policy, by what it had learned before, would ask it there once it is
 comes after. That does not depend on which of both groups chance puts the query into, so it may decide which answers are
 compared. The newcomer is stopped if it certainly does harm where it matters. It is also stopped if it certainly does
 harm everywhere, and is not even ahead where it matters: otherwise a newcomer that is bad for all would be ramped for
-ever, since it soon matters nowhere. Each of the two tests has half of the false alarms.
+ever, since it soon matters nowhere. Each of the two tests has half of the false alarms, from the first answer on: until
+there is a query to which the newcomer does not matter, both are the same.
 """
 
 import math
@@ -176,7 +177,7 @@ def keys_of(name: str, ramp: int) -> list[str]:
     return [f"{Epoch.at(0.0, None)}/{name}/{number}" for whose in _GROUPS for number in _names(ramp, whose)]
 
 
-def judge(evidence: RampLosses, max_loss_increase: float | None) -> Verdict | None:
+def judge(evidence: RampLosses, max_loss_increase: float | None, *, by_context: bool) -> Verdict | None:
     """Return the verdict on a newcomer; None while its ramp goes on.
 
     It passes once it has enough feedback and its loss is not above what is allowed, or earlier if that is certain: a
@@ -186,12 +187,13 @@ def judge(evidence: RampLosses, max_loss_increase: float | None) -> Verdict | No
     Args:
         evidence: of its ramp.
         max_loss_increase: how much its mean loss may exceed that of the rest; None for any.
+        by_context: whether the policy may choose by what comes with a query; the same in all looks at a ramp.
     """
-    has_enough = evidence.everywhere.newcomer.count >= ENOUGH_FEEDBACK
-    if not evidence.is_by_context:
-        return _judged(evidence, max_loss_increase, FALSE_ALARMS, has_enough=has_enough)
-    part = FALSE_ALARMS / 2
     everywhere, compared = evidence.everywhere, evidence.compared
+    has_enough = everywhere.newcomer.count >= ENOUGH_FEEDBACK
+    if not by_context:
+        return _judged(everywhere, max_loss_increase, FALSE_ALARMS, has_enough=has_enough)
+    part = FALSE_ALARMS / 2
     if everywhere.newcomer.count >= FAIR_TRIAL and _judged(everywhere, max_loss_increase, part) == "stopped":
         is_seen = compared.newcomer.count >= _LEAST_SHARE * everywhere.newcomer.count
         if not is_seen or compared.newcomer.mean >= compared.rest.mean:

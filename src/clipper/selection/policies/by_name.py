@@ -108,6 +108,20 @@ def goes_by(policy: str) -> str:
     return POLICIES[policy].goes_by if policy in POLICIES else "query"
 
 
+def is_by_context(policy: str, prior_weight: float) -> bool:
+    """Return whether an application's choices may depend on what comes with a query.
+
+    Args:
+        prior_weight: how much a context uses of what was learned over all queries. Without it, also a policy that goes
+            by nothing else learns in each context by itself.
+    """
+    kind = POLICIES.get(policy)
+    if kind is None:
+        return True
+    # A policy that asks all models each time chooses none.
+    return kind.feedback == "selected" and (kind.goes_by != "nothing" or (kind.learns and not prior_weight))
+
+
 def default_half_life(policy: str) -> int | None:
     """Return the policy's default half-life in observations, which suits the policy."""
     return POLICIES[policy].default_half_life if policy in POLICIES else DEFAULT_HALF_LIFE

@@ -201,12 +201,17 @@ class Trials:
         self.tried, self._allowed = tried, allowed
         self._trials = {one.ramp: self._trials.get(one.ramp) or Trial() for one in tried.values()}
 
-    def assigned(self, query_id: int, choice: Choice, random: Random) -> Choice:
-        """Return what a query asks: in the places of some watched newcomers, by chance, the versions before."""
+    def assigned(self, query_id: int, choice: Choice, random: Random, asked: int = 0) -> Choice:
+        """Return what a query asks: in the places of some watched newcomers, by chance, the versions before.
+
+        Args:
+            asked: how many of the models it asks already; their places stay.
+        """
         models, probability = list(choice.models), 1.0
-        for place, model in enumerate(models):
-            tried = self.tried.get(model)
-            if tried is None or not tried.is_watched or tried.rest is None:
+        for place in range(asked, len(models)):
+            tried = self.tried.get(models[place])
+            # A version before that has a link of its own may be asked already, beside the newcomer.
+            if tried is None or not tried.is_watched or tried.rest is None or tried.rest in models:
                 continue
             is_newcomers, drawn = self._trials[tried.ramp].asks_newcomer(query_id, random)
             probability *= drawn
@@ -216,7 +221,13 @@ class Trials:
             return choice
         # Of several models in an answer, the shares are weights.
         shares = (choice.shares[0] * probability,) if len(models) == 1 else choice.shares
-        return Choice(tuple(models), shares)
+        if tuple(models) == choice.models:
+            return Choice(choice.models, shares, choice.beliefs, choice.among, choice.steps)
+        # Beliefs have picked the newcomer's place. Without them, the version before is not one of ``among``.
+        among = None if choice.beliefs is None else choice.among
+        if among is not None:
+            among = tuple(models[0] if model == choice.models[0] else model for model in among)
+        return Choice(tuple(models), shares, choice.beliefs, among, choice.steps)
 
     def ended(self, query_id: int, models: tuple[str, ...], missing: Collection[str], error: str) -> None:
         """Count a query that is answered.

@@ -18,6 +18,7 @@ from clipper.registry.store import Put
 from clipper.rollout import newcomers, rollbacks
 from clipper.selection.learning.guardrail import FALSE_ALARMS, RampLosses, Verdict, judge, keys_of, ramp_losses
 from clipper.selection.learning.ledger import Ledger
+from clipper.selection.policies.by_name import is_by_context
 from clipper.selection.policies.trials import Evidence, evidence_of, fails_more, is_over
 from clipper.selection.stores.store import EVERYONE, Store
 from clipper.supervisor.catalog import Catalog
@@ -152,10 +153,13 @@ class Ramps:
         if not ramped:
             return
         totals = Ledger(None, await self._store.load(record.state_id, EVERYONE)).totals()
+        by_context = is_by_context(record.selection.policy, record.selection.prior_weight)
         for newcomer in ramped:
             evidence = ramp_losses(totals, newcomer.name, newcomer.ramp)
+            if not by_context:
+                evidence = evidence.everywhere
             self._evidence[record.state_id, newcomer.name, newcomer.ramp] = evidence
-            verdict = judge(evidence, record.selection.max_loss_increase)
+            verdict = judge(evidence, allowed, by_context=by_context)
             if verdict is not None:
                 self._decide(record.name, newcomer, verdict, evidence)
 
