@@ -1,9 +1,11 @@
 """Where learned state is kept: one store for two servers, and addresses that are none."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,20 @@ def test_two_clippers_learn_together_in_one_redis(server: Server, other: Server,
     until(lambda: server.observe("app", query_id=id_, label=2).status_code == 200)
     for each in (server, other):
         until_learned(each, 31)
+
+
+def test_a_thousand_long_contexts_are_a_few_megabytes(server: Server) -> None:
+    """Each took 66 KB of the disk, since it was in the row of each of its numbers."""
+    with_application(server, policy="exp3")
+    contexts = [f"{number:1000d}" for number in range(1000)]
+    for first in range(0, 1000, 100):
+        pieces = [{"input": ROW, "label": 2, "context": context} for context in contexts[first : first + 100]]
+        assert server.observe("app", observations=pieces).status_code == 200
+    assert server.call("GET", "/applications/app/contexts?limit=1")["count"] == 1000
+    assert server.predict("app", ROW, context=contexts[0])["output"] in MODELS.values()
+    with closing(sqlite3.connect(server.home / "selection.sqlite3")) as database:
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+    assert pages * 4096 < 8_000_000
 
 
 def test_a_password_is_shown_nowhere(

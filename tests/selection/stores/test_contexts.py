@@ -1,9 +1,7 @@
 """Which contexts both stores keep, and what they say of changes."""
 
 import asyncio
-import sqlite3
 import subprocess
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -166,69 +164,43 @@ def test_very_many_changes_are_told_in_pieces(make_store: MakeStore, monkeypatch
 
 
 class EarlierClipper:
-    """Commits, forgets and follows as workers did that followed states by their last revisions."""
+    """Commits, forgets and follows as workers did in Redis that followed states by their last revisions."""
 
-    def __init__(self, path: Path, port: int) -> None:
-        self._path, self._port = path, port
+    def __init__(self, port: int) -> None:
+        self._client = redis.Redis(port=port, decode_responses=True)
 
-    def commit(self, kind: str, *contexts: str) -> None:
-        if kind == "sqlite":
-            with closing(sqlite3.connect(self._path)) as database, database:
-                (revision,) = database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()
-                for context in contexts:
-                    changed = "INSERT INTO changes VALUES ('app-1', ?, ?) ON CONFLICT DO UPDATE SET revision = ?"
-                    database.execute(changed, (context, revision, revision))
-            return
-        client = redis.Redis(port=self._port, decode_responses=True)
-        revision = client.incr(PREFIX + "revision")
-        client.sadd(PREFIX + "applications", "app-1")
+    def commit(self, *contexts: str) -> None:
+        revision = self._client.incr(PREFIX + "revision")
+        self._client.sadd(PREFIX + "applications", "app-1")
         for context in contexts:
-            client.zadd(PREFIX + "changes", {f"app-1/{context}": revision})
+            self._client.zadd(PREFIX + "changes", {f"app-1/{context}": revision})
             if context:
-                client.zadd(PREFIX + "contexts:app-1", {context: revision})
+                self._client.zadd(PREFIX + "contexts:app-1", {context: revision})
 
-    def forget(self, kind: str, context: str) -> None:
-        if kind == "sqlite":
-            with closing(sqlite3.connect(self._path)) as database, database:
-                (revision,) = database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()
-                database.execute("DELETE FROM changes WHERE context = ?", (context,))
-                database.execute("INSERT INTO forgotten VALUES ('app-1', ?, ?, 0)", (context, revision))
-            return
-        client = redis.Redis(port=self._port, decode_responses=True)
-        client.zrem(PREFIX + "contexts:app-1", context)
-        client.zadd(PREFIX + "forgotten", {f"app-1/{context}": client.incr(PREFIX + "revision")})
+    def forget(self, context: str) -> None:
+        self._client.zrem(PREFIX + "contexts:app-1", context)
+        self._client.zadd(PREFIX + "forgotten", {f"app-1/{context}": self._client.incr(PREFIX + "revision")})
 
-    def changed_since(self, kind: str, cursor: int) -> set[str]:
-        if kind == "sqlite":
-            with closing(sqlite3.connect(self._path)) as database:
-                query = "SELECT context FROM {} WHERE revision > ?"
-                found = [database.execute(query.format(table), (cursor,)) for table in ("changes", "forgotten")]
-                return {context for rows in found for (context,) in rows}
-        client = redis.Redis(port=self._port, decode_responses=True)
+    def changed_since(self, cursor: int) -> set[str]:
         keys = (PREFIX + "changes", PREFIX + "forgotten")
-        return {state.split("/")[1] for key in keys for state in client.zrangebyscore(key, f"({cursor}", "inf")}
+        return {state.split("/")[1] for key in keys for state in self._client.zrangebyscore(key, f"({cursor}", "inf")}
 
 
-@pytest.fixture
-def earlier(tmp_path: Path, redis_server: RedisServer) -> EarlierClipper:
-    return EarlierClipper(tmp_path / "selection.sqlite3", redis_server.port)
-
-
-@pytest.mark.parametrize("make_store", ["sqlite", "redis"], indirect=True)
-def test_workers_of_an_earlier_clipper_are_heard_and_hear(
-    make_store: MakeStore, earlier: EarlierClipper, request: pytest.FixtureRequest
-) -> None:
+def test_workers_of_an_earlier_clipper_are_heard_and_hear(redis_server: RedisServer) -> None:
     """They share the store while a server is upgraded."""
-    kind = request.node.callspec.params["make_store"]
+    earlier = EarlierClipper(redis_server.port)
+
+    def make_store() -> RedisStore:
+        return RedisStore(redis_server.url)
 
     async def scenario() -> None:
         async with opened(make_store) as here, opened(make_store) as there:
             await there.commit([observation("1", "old", x=1.0)])
-            earlier.commit(kind, "", "old")
+            earlier.commit("", "old")
             cursor, _ = await here.changes(-1)
             await there.commit([observation("2", "new", x=1.0)])
-            earlier.commit(kind, "", "theirs")
-            earlier.forget(kind, "old")
+            earlier.commit("", "theirs")
+            earlier.forget("old")
             await here.commit([observation("3", "mine", x=1.0)])
             await there.forget_context("app-1", "new")
             told: set[str] = set()
@@ -238,14 +210,15 @@ def test_workers_of_an_earlier_clipper_are_heard_and_hear(
                 told |= {context for application, context in changed if application == "app-1"}
             assert {"", "new", "theirs", "old"} <= told
             assert last == cursor + 5 and (await here.changes(last)) == (last, [])
-            assert {"", "new", "theirs", "mine"} <= earlier.changed_since(kind, cursor)
+            assert {"", "new", "theirs", "mine"} <= earlier.changed_since(cursor)
 
+    subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
     asyncio.run(scenario())
 
 
 def test_earlier_clippers_marks_go_some_time_after_the_last_of_them(redis_server: RedisServer) -> None:
     clock = [1000.0]
-    earlier = EarlierClipper(Path(), redis_server.port)
+    earlier = EarlierClipper(redis_server.port)
 
     async def scenario() -> list[set[str]]:
         found = []
@@ -255,13 +228,13 @@ def test_earlier_clippers_marks_go_some_time_after_the_last_of_them(redis_server
                 clock[0] += later_s
                 await store.expire()
                 await store.commit([observation(f"{clock[0]}", "mine", x=1.0)])
-                found.append(earlier.changed_since("redis", cursor))
+                found.append(earlier.changed_since(cursor))
                 if len(found) == 2:
-                    earlier.commit("redis", "theirs")
+                    earlier.commit("theirs")
                 for _ in range(2):  # up to that revision, and past it
                     cursor, _ = await store.changes(cursor)
         return found
 
     subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
-    earlier.commit("redis", "theirs")
+    earlier.commit("theirs")
     assert asyncio.run(scenario()) == [{"", "mine"}, {"", "mine"}, {"", "mine"}, set()]

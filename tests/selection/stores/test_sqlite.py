@@ -7,7 +7,8 @@ import pytest
 from kept_states import observation, opened, run
 
 from clipper.errors import StoreUnavailable
-from clipper.selection.stores.sqlite import SCHEMA_VERSION, SqliteStore
+from clipper.selection.stores.sqlite import SqliteStore
+from clipper.selection.stores.sqlite_schema import MOVING_VERSION, SCHEMA_VERSION
 from clipper.selection.stores.store import EVERYONE, Observation, Store
 
 
@@ -29,7 +30,7 @@ def test_a_file_of_a_newer_clipper_is_refused_and_left_alone(tmp_path: Path) -> 
         database.execute("PRAGMA user_version = 0")  # as one from before versions were noted
     asyncio.run(use())
     with closing(sqlite3.connect(path)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert database.execute("PRAGMA user_version").fetchone() == (MOVING_VERSION,)
 
 
 def test_workers_that_open_a_new_file_at_once_all_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,36 +5,40 @@ Each batch of observations is one transaction, on a thread, so that the event lo
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from time import monotonic, sleep, time
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipper.errors import StoreUnavailable
-from clipper.selection.stores.gathered_reads import READ_AT_ONCE, GatheredReads, Read, State
+from clipper.selection.stores.gathered_reads import GatheredReads, Read, State
 from clipper.selection.stores.own_changes import OwnChanges
 from clipper.selection.stores.sqlite_changes import changes, tell
-from clipper.selection.stores.sqlite_schema import SCHEMA, SCHEMA_VERSION
-from clipper.selection.stores.sqlite_transactions import BUSY_TIMEOUT_S, is_busy, transaction
-from clipper.selection.stores.store import (
-    EVERYONE,
-    EVICT_CHUNK,
-    FLOAT,
-    TOLD_FOR_S,
-    Amount,
-    Observation,
+from clipper.selection.stores.sqlite_ids import note_ids
+from clipper.selection.stores.sqlite_rows import (
+    TEXTS,
+    Key,
+    add_array,
+    by_application,
+    delete_contexts,
+    insert,
+    keep_texts,
+    key_of,
+    names_of,
+    select,
 )
+from clipper.selection.stores.sqlite_schema import MOVING_VERSION, SCHEMA_VERSION, schema
+from clipper.selection.stores.sqlite_transactions import BUSY_TIMEOUT_S, is_busy, transaction
+from clipper.selection.stores.sqlite_upkeep import PAGE_BYTES, UPGRADED_AFTER_S, give_back, is_moving, move_some
+from clipper.selection.stores.store import EVERYONE, EVICT_CHUNK, FLOAT, TOLD_FOR_S, Amount, Observation
 
 T = TypeVar("T")
 
-# Rows of one statement.
-INSERTED_TOGETHER = 50
 # Pages of the file that a connection holds; SQLite's own 2 MB are few beside the millions of contexts that it may have.
 CACHE_KIB = 8 * 1024
 # The write-ahead log is copied to the file when it is this long: a page that many pieces of feedback have changed by
@@ -42,8 +46,9 @@ CACHE_KIB = 8 * 1024
 # none does, and the log would grow by 12 KB for each piece. So one makes the others wait while it copies what is left,
 # but not for long: somebody may be reading the file for a backup.
 LOG_BYTES = 64 * 1024 * 1024
-PAGE_BYTES = 4096
 LOG_WAIT_S = 0.5
+# Transactions of upkeep in one call of ``expire``, so that its caller soon goes on.
+UPKEEP_AT_ONCE = 10
 # If two make a new file a WAL file at once, one fails without waiting; it tries again after this.
 OPEN_AGAIN_S = 0.01
 
@@ -64,6 +69,9 @@ class SqliteStore:
         self._writing = _Connection(path, "selection-store-writes")
         self._log = path.with_name(f"{path.name}-wal")
         self._log_bound_bytes = LOG_BYTES
+        self._opened_s = wall_clock_s()
+        # Up to where long contexts of earlier Clippers have been moved; None if there are none left.
+        self._moved: tuple[str, Key] | None = ("", EVERYONE)
         self._own = OwnChanges()
         self._reads = GatheredReads(lambda states: self._reading.run(lambda database: _load(database, states)))
 
@@ -96,13 +104,21 @@ class SqliteStore:
         return last, changed
 
     async def forget(self, application: str, context: str, names: Sequence[str]) -> None:
-        rows = [(application, context, name) for name in names]
+        rows = [(application, key, name) for key in names_of(context) for name in names]
         await self._writing.run(lambda database: _forget_names(database, rows))
 
     async def expire(self) -> None:
         now_s = self._wall_clock_s()
         while await self._writing.run(lambda database: _expire(database, now_s)) == EVICT_CHUNK:
             pass  # a chunk at a time, so that others commit in between
+        for _ in range(UPKEEP_AT_ONCE):
+            after = self._moved
+            if after is None or now_s - self._opened_s < UPGRADED_AFTER_S:
+                break
+            self._moved = await self._writing.run(partial(move_some, after=after))
+        for _ in range(UPKEEP_AT_ONCE):
+            if not await self._writing.run(give_back):
+                break
 
     async def evict_ids(self, application: str, keep: int) -> int:
         return await self._writing.run(lambda database: _evict_ids(database, application, keep))
@@ -112,7 +128,7 @@ class SqliteStore:
 
     async def forget_context(self, application: str, context: str) -> bool:
         now_s = self._wall_clock_s()
-        return await self._writing.run(lambda database: _forget(database, [(application, context)], now_s)) == 1
+        return await self._writing.run(lambda database: _forget(database, [(application, context)], now_s)) > 0
 
     async def evict(self, application: str, keep: int) -> int:
         return await self._writing.run(lambda database: _evict(database, application, keep, self._wall_clock_s()))
@@ -181,6 +197,9 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
+        (can_give_back,) = database.execute("PRAGMA auto_vacuum").fetchone()
+        if not can_give_back:  # in force from the beginning of a new file, or once an earlier Clipper's is written anew
+            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
         database.execute("PRAGMA journal_mode = WAL")
         # An acknowledged observation survives a power failure, not only a kill.
         database.execute("PRAGMA synchronous = FULL")
@@ -194,8 +213,9 @@ def _open(path: Path) -> sqlite3.Connection:
                 f"selection store {path} has schema version {found}, this Clipper knows {SCHEMA_VERSION}: run the "
                 "Clipper that wrote it, or a newer one; or restore a backup of it"
             )
-        if found < SCHEMA_VERSION:
-            database.executescript(SCHEMA)
+        if found < MOVING_VERSION:
+            (tables,) = database.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'changes'").fetchone()
+            database.executescript(schema(is_new=not tables))
     except (sqlite3.Error, StoreUnavailable):
         database.close()
         raise
@@ -214,133 +234,82 @@ def _commit(
 ) -> tuple[list[bool], int | None]:
     """Return which are new, and the revision if anything has changed."""
     with transaction(database):
-        are_new = _note_ids(database, observations, now_s)
+        are_new = note_ids(database, observations, now_s)
         fresh = [each for each, is_new in zip(observations, are_new) if is_new]
         return are_new, _add(database, fresh, now_s) if fresh else None
 
 
-def _note_ids(database: sqlite3.Connection, observations: Sequence[Observation], now_s: float) -> list[bool]:
-    """Store the ids that are not known; return which observations are new."""
-    until_s: dict[tuple[str, str], float] = {}
-    are_first: list[bool] = []
-    for each in observations:
-        key = each.application, each.id or ""
-        are_first.append(each.id is None or key not in until_s)
-        if each.id is not None:
-            until_s.setdefault(key, now_s + each.keep_s)
-    known: set[tuple[str, str]] = set()
-    for application, ids in _by_application(until_s).items():
-        where = "WHERE application = ? AND id IN"
-        known |= {
-            (application, id_) for (id_,) in _select(database, f"SELECT id FROM seen_until {where}", application, ids)
-        }
-    rows = [(*key, until) for key, until in until_s.items() if key not in known]
-    _insert(database, "INSERT INTO seen_until VALUES {rows}", rows)
-    return [
-        is_first and (each.id is None or (each.application, each.id) not in known)
-        for each, is_first in zip(observations, are_first)
-    ]
-
-
 def _add(database: sqlite3.Connection, observations: Iterable[Observation], now_s: float) -> int:
     """Return the revision."""
-    sums: dict[tuple[str, str, str], float] = {}
-    arrays: dict[tuple[str, str, str], NDArray[np.float64]] = {}
+    sums: dict[tuple[str, Key, str], float] = {}
+    arrays: dict[tuple[str, Key, str], NDArray[np.float64]] = {}
+    states: dict[State, Key] = {}
     for observation in observations:
         for context, increments in observation.increments.items():
+            if not increments:
+                continue
+            state = observation.application, context
+            context_key = states.get(state)
+            if context_key is None:
+                context_key = states[state] = key_of(context)
             for name, amount in increments.items():
-                key = observation.application, context, name
+                key = observation.application, context_key, name
                 if not isinstance(amount, np.ndarray):
                     sums[key] = sums.get(key, 0.0) + amount
                 else:
                     arrays[key] = arrays[key] + amount if key in arrays else amount
-    _insert(
+    insert(
         database,
         "INSERT INTO sums VALUES {rows} "
         "ON CONFLICT (application, context, name) DO UPDATE SET amount = amount + excluded.amount",
         [(*key, amount) for key, amount in sums.items()],
     )
     for key, amounts in arrays.items():
-        _add_array(database, key, amounts)
-    states = {key[:2] for key in sums}
+        add_array(database, key, amounts)
+    keep_texts(database, states)
     revision = tell(database, states, now_s)
-    _insert(
+    insert(
         database,
         "INSERT INTO changes VALUES {rows} "
         "ON CONFLICT (application, context) DO UPDATE SET revision = excluded.revision",
-        [(*state, revision) for state in states],
+        [(application, key, revision) for (application, _), key in states.items()],
     )
+    if any(isinstance(key, bytes) for key in states.values()) and is_moving(database):
+        # What an earlier Clipper has left of a context is as young as the rest of it.
+        full = [(revision, *state) for state, key in states.items() if isinstance(key, bytes)]
+        database.executemany("UPDATE changes SET revision = ? WHERE application = ? AND context = ?", full)
     return revision
-
-
-def _by_application(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for application, name in keys:
-        found.setdefault(application, []).append(name)
-    return found
-
-
-def _select(
-    database: sqlite3.Connection, query: str, application: str, names: Sequence[str]
-) -> Iterator[tuple[Any, ...]]:
-    """Run a query that ends in ``IN``, for some names at a time."""
-    for start in range(0, len(names), READ_AT_ONCE):
-        some = list(names[start : start + READ_AT_ONCE])
-        # Few statements of different lengths, since each is prepared once and kept. A name counts once in a list.
-        length = 1 if len(some) == 1 else READ_AT_ONCE
-        padded = [*some, *some[-1:] * (length - len(some))]
-        yield from database.execute(f"{query} ({', '.join('?' * length)})", (application, *padded))
-
-
-def _insert(database: sqlite3.Connection, statement: str, rows: Sequence[tuple[str | float, ...]]) -> None:
-    """Insert rows, many in one statement: after each statement this thread may wait for the interpreter."""
-    if not rows:
-        return
-    row = f"({', '.join('?' * len(rows[0]))})"
-    many = len(rows) - len(rows) % INSERTED_TOGETHER
-    together = statement.format(rows=", ".join([row] * INSERTED_TOGETHER))
-    for start in range(0, many, INSERTED_TOGETHER):
-        database.execute(together, list(chain.from_iterable(rows[start : start + INSERTED_TOGETHER])))
-    database.executemany(statement.format(rows=row), rows[many:])
-
-
-def _add_array(database: sqlite3.Connection, key: tuple[str, str, str], amounts: NDArray[np.float64]) -> None:
-    """Add an array. It must be in a transaction, so that nobody else adds between reading and writing."""
-    query = "SELECT amounts FROM arrays WHERE application = ? AND context = ? AND name = ?"
-    known = database.execute(query, key).fetchone()
-    total = amounts if known is None else np.frombuffer(known[0], FLOAT) + amounts
-    database.execute("REPLACE INTO arrays VALUES (?, ?, ?, ?)", (*key, total.astype(FLOAT).tobytes()))
 
 
 def _load(database: sqlite3.Connection, states: Sequence[State]) -> list[Read]:
     """Read both tables at one moment."""
     found: dict[State, dict[str, Amount]] = {state: {} for state in states}
     with transaction(database, "DEFERRED"):
-        for application, contexts in _by_application(found).items():
-            where = "WHERE application = ? AND context IN"
-            for context, name, amount in _select(
-                database, f"SELECT context, name, amount FROM sums {where}", application, contexts
+        for application, contexts in by_application(found).items():
+            of_keys = {key_of(context): found[application, context] for context in contexts}
+            if any(isinstance(key, bytes) for key in of_keys) and is_moving(database):
+                of_keys |= {context: found[application, context] for context in contexts}
+            names, where = list(of_keys), "WHERE application = ? AND context IN"
+            for key, name, amount in select(
+                database, f"SELECT context, name, amount FROM sums {where}", application, names
             ):
-                found[application, context][name] = amount
-            for context, name, packed in _select(
-                database, f"SELECT context, name, amounts FROM arrays {where}", application, contexts
+                amounts = of_keys[key]
+                amounts[name] = amounts[name] + amount if name in amounts else amount
+            for key, name, packed in select(
+                database, f"SELECT context, name, amounts FROM arrays {where}", application, names
             ):
-                found[application, context][name] = np.frombuffer(packed, FLOAT)
+                amounts, array = of_keys[key], np.frombuffer(packed, FLOAT)
+                amounts[name] = amounts[name] + array if name in amounts else array
     return [found[state] for state in states]
 
 
 def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: float) -> int:
-    database.execute("DELETE FROM forgotten WHERE at_s < ?", (now_s - TOLD_FOR_S,))
     over = _count(database, application, "contexts") - keep
     if over <= 0:
         return 0
     # The state that was added to last has the highest revision.
-    oldest = (
-        "SELECT context FROM changes INDEXED BY changes_of_application "
-        "WHERE application = ? AND context != ? ORDER BY revision LIMIT ?"
-    )
-    found = database.execute(oldest, (application, EVERYONE, min(over, EVICT_CHUNK)))
-    return _forget(database, [(application, context) for (context,) in found], now_s)
+    oldest = database.execute(f"{TEXTS} ORDER BY revision LIMIT ?", (application, EVERYONE, min(over, EVICT_CHUNK)))
+    return _forget(database, [(application, context) for (context,) in oldest], now_s)
 
 
 def _expire(database: sqlite3.Connection, now_s: float) -> int:
@@ -363,25 +332,19 @@ def _evict_ids(database: sqlite3.Connection, application: str, keep: int) -> int
     return database.execute(soonest, (application, min(over, EVICT_CHUNK))).rowcount
 
 
-def _forget(database: sqlite3.Connection, states: Sequence[tuple[str, str]], now_s: float) -> int:
+def _forget(database: sqlite3.Connection, states: Sequence[State], now_s: float) -> int:
     """Forget states. Whatever was added to one in the meantime is forgotten with it."""
+    names = [(application, name) for application, context in states for name in names_of(context)]
     with transaction(database):
-        database.executemany("DELETE FROM sums WHERE application = ? AND context = ?", states)
-        database.executemany("DELETE FROM arrays WHERE application = ? AND context = ?", states)
-        gone = database.executemany("DELETE FROM changes WHERE application = ? AND context = ?", states).rowcount
-        revision = tell(database, states, now_s)
-        told = [(*state, revision, now_s) for state in states]
-        database.executemany("REPLACE INTO forgotten VALUES (?, ?, ?, ?)", told)
+        gone = delete_contexts(database, names)
+        tell(database, states, now_s)
     return gone
 
 
 def _contexts(database: sqlite3.Connection, application: str, limit: int) -> tuple[int, list[str]]:
-    latest = (
-        "SELECT context FROM changes INDEXED BY changes_of_application "
-        "WHERE application = ? AND context != ? ORDER BY revision DESC, context LIMIT ?"
-    )
-    found = database.execute(latest, (application, EVERYONE, limit))
-    return _count(database, application, "contexts"), [context for (context,) in found]
+    latest = f"{TEXTS} ORDER BY revision DESC, changes.context LIMIT ?"
+    found = dict.fromkeys(context for (context,) in database.execute(latest, (application, EVERYONE, limit)))
+    return _count(database, application, "contexts"), list(found)
 
 
 def _count(database: sqlite3.Connection, application: str, kind: Literal["contexts", "ids"]) -> int:
@@ -390,7 +353,7 @@ def _count(database: sqlite3.Connection, application: str, kind: Literal["contex
     return 0 if found is None else int(found[0])
 
 
-def _forget_names(database: sqlite3.Connection, rows: Sequence[tuple[str, str, str]]) -> None:
+def _forget_names(database: sqlite3.Connection, rows: Sequence[tuple[str, Key, str]]) -> None:
     with transaction(database):
         for table in ("sums", "arrays"):
             database.executemany(f"DELETE FROM {table} WHERE application = ? AND context = ? AND name = ?", rows)
@@ -401,16 +364,15 @@ def _drop_some(database: sqlite3.Connection, application: str) -> int:
     with transaction(database):
         some = "SELECT context FROM changes WHERE application = ? AND context != ? LIMIT ?"
         found = database.execute(some, (application, EVERYONE, EVICT_CHUNK))
-        states = [(application, context) for (context,) in found]
-        for table in ("sums", "arrays", "changes"):
-            database.executemany(f"DELETE FROM {table} WHERE application = ? AND context = ?", states)
+        names = [(application, name) for (name,) in found]
+        delete_contexts(database, names)
         ids = (
             "DELETE FROM seen_until WHERE application = ?1 AND id IN "
             "(SELECT id FROM seen_until WHERE application = ?1 LIMIT ?2)"
         )
-        return len(states) + database.execute(ids, (application, EVICT_CHUNK)).rowcount
+        return len(names) + database.execute(ids, (application, EVICT_CHUNK)).rowcount
 
 
 def _drop_rest(database: sqlite3.Connection, application: str) -> None:
-    for table in ("sums", "arrays", "changes", "forgotten", "seen_until", "counted"):
+    for table in ("sums", "arrays", "changes", "long_contexts", "seen_until", "counted"):
         database.execute(f"DELETE FROM {table} WHERE application = ?", (application,))

@@ -31,19 +31,19 @@ def changes(database: sqlite3.Connection, cursor: int, own: Set[int]) -> tuple[i
         last = revision
         if revision not in own:
             told.update(dict.fromkeys(_STATES.decode(states)))
-    return (last, list(told)) if last > cursor else _changes_of_earlier(database, cursor, newest)
+    return (last, list(told)) if last > cursor else _last_changes(database, cursor, newest)
 
 
-def _changes_of_earlier(database: sqlite3.Connection, cursor: int, last: int) -> tuple[int, list[State]]:
-    """The same, where a revision is not in ``told``: an earlier Clipper has made it, or all have been told."""
+def _last_changes(database: sqlite3.Connection, cursor: int, last: int) -> tuple[int, list[State]]:
+    """The same, where a revision is not in ``told`` any more: the reader was held up for long."""
     query = (
         "WITH RECURSIVE each (application) AS (SELECT min(application) FROM changes UNION ALL "
         "SELECT (SELECT min(application) FROM changes WHERE application > each.application) FROM each "
         "WHERE application NOT NULL) "
-        "SELECT changes.application, context, revision FROM each CROSS JOIN changes INDEXED BY changes_of_application "
-        "ON changes.application = each.application WHERE revision > ?1 AND revision <= ?2 "
-        "UNION ALL SELECT application, context, revision FROM forgotten WHERE revision > ?1 AND revision <= ?2 "
-        "ORDER BY revision LIMIT ?3"
+        "SELECT changes.application, coalesce(long_contexts.context, changes.context), revision "
+        "FROM each CROSS JOIN changes INDEXED BY changes_of_application ON changes.application = each.application "
+        "LEFT JOIN long_contexts ON long_contexts.application = changes.application AND key = changes.context "
+        "WHERE revision > ?1 AND revision <= ?2 ORDER BY revision LIMIT ?3"
     )
     found = database.execute(query, (cursor, last, TOLD_AT_ONCE)).fetchall()
     if len(found) == TOLD_AT_ONCE:

@@ -2,16 +2,20 @@
 
 # Version of the tables, in ``PRAGMA user_version``; 0 is from before there were versions. During an upgrade, workers of
 # two Clippers may share the file, so a new version may only add to what the previous one uses.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 6
+# That of a file whose long contexts are not all moved to digests yet: see ``sqlite_upkeep``.
+MOVING_VERSION = 5
 
 # ``told`` has the states that each change has changed, for a while: so to tell of changes takes nothing that grows with
-# the number of contexts, where an index by revision had two random pages changed by each. Earlier Clippers follow
-# ``changes`` and ``forgotten``, and do not write ``told``.
+# the number of contexts, where an index by revision had two random pages changed by each.
+#
+# ``long_contexts`` has an index of its own, since rows that are long themselves are packed better in a table with row
+# ids.
 #
 # ``counted`` has the numbers of contexts and of ids, since to count ten million rows takes a second. Triggers keep it,
 # so that a worker of the version before, which does not know of it, keeps it as well. One transaction: what another
 # worker adds meanwhile is counted once.
-SCHEMA = f"""
+_SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS sums (
     application TEXT, context TEXT, name TEXT, amount REAL NOT NULL,
@@ -27,12 +31,10 @@ CREATE TABLE IF NOT EXISTS changes (
 ) WITHOUT ROWID;
 DROP INDEX IF EXISTS changes_by_revision;
 CREATE INDEX IF NOT EXISTS changes_of_application ON changes (application, revision);
-CREATE TABLE IF NOT EXISTS forgotten (
-    application TEXT, context TEXT, revision INTEGER NOT NULL, at_s REAL NOT NULL,
-    PRIMARY KEY (application, context)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS forgotten_by_revision ON forgotten (revision);
-CREATE INDEX IF NOT EXISTS forgotten_by_time ON forgotten (at_s);
+CREATE TABLE IF NOT EXISTS long_contexts (
+    application TEXT, key BLOB, context TEXT NOT NULL,
+    PRIMARY KEY (application, key)
+);
 CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
 INSERT OR IGNORE INTO revision VALUES (0, 0);
 CREATE TABLE IF NOT EXISTS told (revision INTEGER PRIMARY KEY, at_s REAL NOT NULL, states BLOB NOT NULL);
@@ -65,6 +67,11 @@ END;
 DELETE FROM counted;
 INSERT INTO counted SELECT application, 'contexts', count(*) FROM changes WHERE context != '' GROUP BY application;
 INSERT INTO counted SELECT application, 'ids', count(*) FROM seen_until GROUP BY application;
-PRAGMA user_version = {SCHEMA_VERSION};
+PRAGMA user_version = {version};
 COMMIT;
 """
+
+
+def schema(*, is_new: bool) -> str:
+    """Return the statements that make the tables of a new file, or bring an earlier one's up to date."""
+    return _SCHEMA.format(version=SCHEMA_VERSION if is_new else MOVING_VERSION)
