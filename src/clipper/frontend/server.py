@@ -92,7 +92,8 @@ class QueryServer:
         for listener in self._listeners:
             listener.sweep()
         port.work.sweep()
-        if port.freed_large_body:
+        # While much is held it is soon used again, and giving back what is free of so much memory takes long.
+        if port.freed_large_body and port.budget.held_bytes < limits.MAX_HELD_BYTES // 8:
             port.freed_large_body = False
             give_back_freed()
         self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)

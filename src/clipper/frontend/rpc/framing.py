@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from clipper.errors import MalformedRequest, NotImplementedYet, Overloaded, TooLarge
 from clipper.frontend import limits
 from clipper.frontend.budget import NO_ROOM, Budget
@@ -25,8 +27,8 @@ _NOT_PLAIN = re.compile(rb"[^ -$&-~]")
 _HTTP_TEXT = b"this port speaks gRPC only"
 
 
-class Message(NamedTuple):
-    """``is_compressed``: by the encoding of the call's head."""
+class Message(msgspec.Struct, gc=False):
+    """``is_compressed``: by the encoding of the call's head. There may be a million, so the collector looks at none."""
 
     data: bytes
     is_compressed: bool
