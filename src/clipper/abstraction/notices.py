@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from clipper.abstraction.work import Waiter, Work
 
-# When a whole queue expires, one turn of the loop notifies this many queries. That takes 3 ms, since each notification
-# writes an answer. A full queue in one turn took 70 to 90 ms, in which the worker answered nobody else.
-MAX_NOTIFIED = 250
+# When a whole queue expires, one turn of the loop notifies this many queries. That takes a millisecond, as each
+# notification writes an answer. A full queue in one turn took 70 to 90 ms, in which the worker answered nobody else.
+MAX_NOTIFIED = 64
 
 
 class FailureNotices:

@@ -9,8 +9,8 @@ from clipper.selection.query import Query
 
 # The loop's timers are rounded to whole milliseconds, so they may fire half a millisecond early.
 TIMER_EARLY_S = 0.0005
-# At most this many queries are answered in one turn, some milliseconds of work: a batch has one deadline for all.
-MAX_EXPIRING = 500
+# At most this many queries are answered in one turn, a millisecond of work, or four by gRPC: a batch has one deadline.
+MAX_EXPIRING = 100
 
 
 class Deadlines:
