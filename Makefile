@@ -97,18 +97,16 @@ compiled: setup
 wheel:
 	@sh scripts/wheel.sh
 
-# Where the programs below have their parts.
-FUZZED := tests:tests/frontend:tests/frontend/inference:tests/frontend/rpc:tests/inputs:tests/supervisor
 SECONDS ?= 60
 fuzz: setup
-	@PYTHONPATH=$(FUZZED) $(PY) -m fuzz --seconds $(SECONDS)
+	@$(PY) -m tests.fuzz --seconds $(SECONDS)
 
 INPUTS ?= 1000000
 fuzz-server: setup
-	@PYTHONPATH=$(FUZZED) $(PY) -m fuzz_live --inputs $(INPUTS)
+	@$(PY) -m tests.frontend.fuzz_live --inputs $(INPUTS)
 
 flood: setup
-	@PYTHONPATH=$(FUZZED) $(PY) -m flood
+	@$(PY) -m tests.flood
 
 EXAMPLES ?= 5000
 rollout: setup
@@ -119,7 +117,7 @@ image:
 
 mutants:
 	@sh scripts/setup.sh mutants
-	@PYTHONPATH=tests $(PY) -m mutants --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED)) $(if $(SLOWEST),--slowest $(SLOWEST)) $(FOLDERS)
+	@$(PY) -m tests.mutants --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED)) $(if $(SLOWEST),--slowest $(SLOWEST)) $(FOLDERS)
 
 scale:
 	@sh scripts/setup.sh paper
@@ -133,11 +131,11 @@ docs: setup
 	@sh scripts/docs.sh
 
 docs-test: setup
-	@PYTHONPATH=.:tests:tests/docs $(PY) -m recipes
-	@PYTHONPATH=.:tests:tests/docs $(PY) -m slow_pages
+	@$(PY) -m tests.docs.recipes
+	@$(PY) -m tests.docs.slow_pages
 
 dashboard-pictures: setup
-	@PYTHONPATH=tests:tests/dashboard $(PY) scripts/dashboard_pictures.py
+	@PYTHONPATH=. $(PY) scripts/dashboard_pictures.py
 
 notebooks: setup
 	@sh scripts/notebooks.sh

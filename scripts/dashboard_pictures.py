@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from browser import Screen, chromium
 from playwright.sync_api import Browser
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
@@ -27,6 +26,7 @@ from clipper import Clipper
 from clipper.errors import ClipperError
 from clipper.home import read_token
 from clipper.settings.replicas import ReplicaRange
+from tests.dashboard.browser import Screen, chromium
 
 DOCS = Path(__file__).parents[1] / "docs"
 CLIPPER = (sys.executable, "-c", "from clipper.cli.main import main; main()")

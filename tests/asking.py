@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 import clipper
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 
 class Asking:

@@ -18,7 +18,6 @@ import uvicorn
 from hypothesis import HealthCheck, settings
 from litestar import post
 from litestar.params import FromPath, JSONBody
-from programs import build_cpp, kept, missing_tools
 from xdist.scheduler.loadfile import LoadFileScheduling
 
 from benchmarks.ray_cluster import RayCluster, running_cluster
@@ -29,9 +28,10 @@ from clipper.management.access import Access, Holder, Hosts
 from clipper.management.app import create_app
 from clipper.management.dashboard import Dashboard
 from clipper.management.gate import Gate
-from docker_daemon import DockerDaemon, running_daemon
-from memory_operations import MemoryOperations
-from waiting import TIMEOUT_S, until
+from tests.docker_daemon import DockerDaemon, running_daemon
+from tests.memory_operations import MemoryOperations
+from tests.sdk.programs import build_cpp, kept, missing_tools
+from tests.waiting import TIMEOUT_S, until
 
 # The same examples each time, so that a run of unchanged code ends alike; --hypothesis-seed looks at others. How long
 # it takes to draw one and to try it is the machine's to say.

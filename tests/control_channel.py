@@ -29,7 +29,7 @@ from clipper.control.messages import (
 )
 from clipper.control.server import ControlServer
 from clipper.tls.mutual import Contexts, make_contexts
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 R = TypeVar("R")
 

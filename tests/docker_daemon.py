@@ -11,8 +11,8 @@ from pathlib import Path
 
 import docker
 
-from docker_base import base_tar
-from waiting import TIMEOUT_S, until
+from tests.docker_base import base_tar
+from tests.waiting import TIMEOUT_S, until
 
 BASE_IMAGE = "clipper-test-base:1"
 # The base image takes 140 MB, and what is built on it some kB each.

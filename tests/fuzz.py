@@ -1,4 +1,4 @@
-"""``python -m fuzz --seconds 60``: tries all that is fuzzed in turns, until the time is over or something is found."""
+"""``python -m tests.fuzz --seconds 60``: tries all that is fuzzed in turns, until the time is over or one fails."""
 
 import argparse
 import sys
@@ -7,13 +7,11 @@ from collections import Counter
 from contextlib import ExitStack
 from random import SystemRandom
 
-import fuzz_front
-
-import fuzz_control
-import fuzz_tls
-from fuzz_artifacts import serving, uploading
-from fuzz_containers import lying
-from fuzz_schema import check_answers
+from tests import fuzz_control, fuzz_tls
+from tests.frontend import fuzz_front
+from tests.fuzz_artifacts import serving, uploading
+from tests.fuzz_containers import lying
+from tests.fuzz_schema import check_answers
 
 TRIES = fuzz_front.TRIES | fuzz_tls.TRIES | fuzz_control.TRIES
 

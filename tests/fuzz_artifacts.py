@@ -12,12 +12,12 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from live_server import Server, with_application
-from mutations import mutated, random_edits
 from sklearn.linear_model import LogisticRegression
 
-from fuzz_management import Calling
-from waiting import until
+from tests.frontend.mutations import mutated, random_edits
+from tests.fuzz_management import Calling
+from tests.supervisor.live_server import Server, with_application
+from tests.waiting import until
 
 MAX_GROWTH_BYTES = 64 * 1024**2
 TAR_FRAGMENTS = [b"ustar\x0000", b"ustar  \0", b"../", b"/", b"\0" * 512, b"x", b"L", b"K", b"g", b"2", b"1"]

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clipper.settings.version import Batching
-from serving import SUM, Serving, application, model, serving, version
-from waiting import until
+from tests.serving import SUM, Serving, application, model, serving, version
+from tests.waiting import until
 
 SLO_MS = 100.0
 # Far more than any machine needs on top: an answer that comes later does not come by its deadline at all.

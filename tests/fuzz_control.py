@@ -7,9 +7,6 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from http_calls import cut
-from mutations import mutated, random_edits
-
 from clipper.control.difference import EPOCH_BITS, Difference
 from clipper.control.feedback import Feedback
 from clipper.control.identity import PeerName
@@ -28,8 +25,10 @@ from clipper.control.messages import (
 )
 from clipper.control.snapshot import ApplicationSnapshot, Peer, Snapshot
 from clipper.types import ModelId
-from control_channel import LEADS, OTHER, Listening, contexts, listening
-from fuzz_tls import FRAGMENTS as TLS_FRAGMENTS
+from tests.control_channel import LEADS, OTHER, Listening, contexts, listening
+from tests.frontend.http_calls import cut
+from tests.frontend.mutations import mutated, random_edits
+from tests.fuzz_tls import FRAGMENTS as TLS_FRAGMENTS
 
 # Sizes that are right and wrong, tags, and what MessagePack says of longer things than there are.
 FRAGMENTS = [struct.pack("<I", size) for size in (0, 1, 40, MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES + 1, 0xFFFFFFFF)]

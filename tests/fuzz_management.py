@@ -6,8 +6,9 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from live_server import NO_TLS, TIMEOUT_S, Server
-from mutations import mutated, random_edits
+
+from tests.frontend.mutations import mutated, random_edits
+from tests.supervisor.live_server import NO_TLS, TIMEOUT_S, Server
 
 # What is there, for calls that change nothing, and what is not, or was made by a try before.
 THERE = ["app", "m", "1", "worker-0", "m:1#1"]

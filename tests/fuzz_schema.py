@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from live_server import Server
+from tests.supervisor.live_server import Server
 
 # Before it is taken to hang, besides the time that it is given.
 SPARE_S = 240.0

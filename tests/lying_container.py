@@ -1,4 +1,4 @@
-"""``python -m lying_container SOCKET ACTIONS``: a container that says what it is told; see ``LyingContainer``."""
+"""``python -m tests.lying_container SOCKET ACTIONS``: a container that says what it is told; see ``LyingContainer``."""
 
 import json
 import socket

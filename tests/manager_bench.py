@@ -28,8 +28,8 @@ from clipper.processes.folder import ProcessFolder
 from clipper.settings.server import ServerSettings, Transport
 from clipper.settings.version import ManagerName, VersionSpec
 from clipper.types import DType, InputType, ModelId
-from docker_daemon import BASE_IMAGE
-from waiting import until_async
+from tests.docker_daemon import BASE_IMAGE
+from tests.waiting import until_async
 
 SLOT = Slot("sum", "1", 1)
 # Not those of a server that somebody runs beside the tests.

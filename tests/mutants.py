@@ -1,4 +1,4 @@
-"""``python -m mutants``: whether the tests of what decides notice when the code is wrong.
+"""``python -m tests.mutants``: whether the tests of what decides notice when the code is wrong.
 
 A mutant is a module with one change that should matter: a comparison the other way round, a statement left out. Each
 is tried against the tests of its own folder alone, so that a survivor says what those do not see. The changes are
@@ -30,7 +30,7 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators import operator
 from cosmic_ray.plugins import get_operator
 
-from mutant_trials import Trials
+from tests.mutant_trials import Trials
 
 ROOT = Path(__file__).parent.parent
 SOURCE = Path("src/clipper")

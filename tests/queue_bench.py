@@ -11,9 +11,9 @@ from clipper.abstraction.turns import Turns
 from clipper.control.snapshot import VersionSnapshot
 from clipper.settings.version import Batching
 from clipper.types import ModelId
-from small_container import SmallContainer
-from waiting import until_async
-from works import Waiting
+from tests.small_container import SmallContainer
+from tests.waiting import until_async
+from tests.works import Waiting
 
 DIGITS = ModelId("digits", "1")
 SLO_S = 100.0

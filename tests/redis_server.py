@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 
 from clipper.supervisor.workers.ports import port_of
-from ports import keep_port
-from waiting import until
+from tests.ports import keep_port
+from tests.waiting import until
 
 
 class RedisServer:

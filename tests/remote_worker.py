@@ -8,9 +8,9 @@ from clipper.control.client import ask
 from clipper.control.identity import PeerName, Secured, write_identity
 from clipper.control.messages import Command, R
 from clipper.supervisor.workers.ports import port_of
-from control_channel import LEADS, NOW, authority, contexts
-from ports import keep_port
-from serving import TIMEOUT_S, Process, Serving
+from tests.control_channel import LEADS, NOW, authority, contexts
+from tests.ports import keep_port
+from tests.serving import TIMEOUT_S, Process, Serving
 
 
 class RemoteWorker(Process):

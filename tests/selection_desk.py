@@ -20,9 +20,9 @@ from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import Store
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching
-from event_loops import ShiftedLoop, run_clean
-from small_container import SmallContainer
-from waiting import until_async
+from tests.event_loops import ShiftedLoop, run_clean
+from tests.small_container import SmallContainer
+from tests.waiting import until_async
 
 SLO_S = 100.0
 ROW = b"r" * 8

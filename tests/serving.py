@@ -23,7 +23,7 @@ from clipper.control.statistics import ApplicationStatistics, WorkerStatistics
 from clipper.settings.application import Link
 from clipper.settings.version import Batching
 from clipper.supervisor.workers.ports import hold, port_of
-from waiting import TIMEOUT_S, until
+from tests.waiting import TIMEOUT_S, until
 
 R = TypeVar("R")
 
@@ -38,8 +38,8 @@ class Process:
         self.log_path = log
         with log.open("ab") as output:
             command = [sys.executable, "-m", module, *arguments]
-            # Beside the package, the programs of this folder.
-            folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+            # Beside the package, the programs of these tests.
+            folders = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
             self._child = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         self.pid = self._child.pid
@@ -113,7 +113,8 @@ class LyingContainer(Process):
         self.socket = folder / f"l{number}.sock"
         self.address = ReplicaAddress(f"m:1#l{number}", f"unix:{self.socket}")
         actions = {"hello": on_hello, "predict": on_predict}
-        super().__init__("lying_container", [str(self.socket), json.dumps(actions)], folder / f"liar-{number}.log")
+        arguments = [str(self.socket), json.dumps(actions)]
+        super().__init__("tests.lying_container", arguments, folder / f"liar-{number}.log")
         self.until_logged("listening on")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from clipper.processes.folder import ProcessFolder
 from clipper.processes.proc import start_time
 from clipper.processes.process import ManagedProcess
-from waiting import until_async
+from tests.waiting import until_async
 
 
 def folder_in(path: Path) -> ProcessFolder:

@@ -24,7 +24,7 @@ from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Put
 from clipper.settings.version import Batching, VersionSpec
 from clipper.trees import seal_tree
-from example_counts import share_of
+from tests.example_counts import share_of
 
 DIGEST, CODE, GONE = "a" * 64, "b" * 64, "c" * 64
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.servers import clipper, clipper_command
 from clipper.build import form
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 MODELS = Path(__file__).parents[1] / "benchmarks" / "models"
 # `make compiled` says so, where what is tested was installed from a wheel.

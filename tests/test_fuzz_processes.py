@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from fuzz_artifacts import serving, uploading
-from fuzz_containers import lying
-from fuzz_schema import check_answers
+from tests.fuzz_artifacts import serving, uploading
+from tests.fuzz_containers import lying
+from tests.fuzz_schema import check_answers
 
 pytestmark = pytest.mark.alone
 

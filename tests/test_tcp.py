@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from clipper.tcp import CUT_AFTER_S, end_when_cut
-from own_network import cut, has_own_networks, own_network
+from tests.own_network import cut, has_own_networks, own_network
 
 
 def connected() -> tuple[socket.socket, socket.socket]:

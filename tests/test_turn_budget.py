@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.turn_budget import LONGEST_TURN_S, OTHERS_SHARE, PATIENCE_SHARE_OF_SLO, VISIT_S, Backlog, TurnBudget
-from example_counts import share_of
+from tests.example_counts import share_of
 
 NEVER_S = float("inf")
 SLO_S = 0.02

@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from waiting import until, until_async
+from tests.waiting import until, until_async
 
 
 def message(*arguments: object, **options: object) -> str:

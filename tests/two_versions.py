@@ -6,8 +6,8 @@ from clipper.control.snapshot import ModelSnapshot, Newcomer, Snapshot, VersionS
 from clipper.selection.application import Application
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching
-from selection_desk import ROW, Asking, Desk
-from small_container import SmallContainer
+from tests.selection_desk import ROW, Asking, Desk
+from tests.small_container import SmallContainer
 
 # Two containers, which stand for versions 1 and 2 of one model m.
 TWO = {"a": b"1", "b": b"2"}

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from clipper.settings.version import Batching
-from event_loops import run_clean
-from queue_bench import EIGHT, Bench, Scenario
+from tests.event_loops import run_clean
+from tests.queue_bench import EIGHT, Bench, Scenario
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.abstraction.alarm import Alarm
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 # On a loop of uvloop, as in the worker: its call_at answers with another kind of handle where the time is nearly now.
 FROM_NOW_S = (-1.0, 0.0, 0.0001, 0.0004, 0.001, 0.01)

@@ -17,10 +17,10 @@ from clipper.containers.protocol.typed import OutputForm, encode_typed_results
 from clipper.outputs.output import TypedOutput
 from clipper.settings.version import Batching
 from clipper.types import DType
-from event_loops import ShiftedLoop, turn_over
-from queue_bench import SLO_S, Bench, failure, outputs
-from small_container import SmallContainer
-from waiting import until_async
+from tests.event_loops import ShiftedLoop, turn_over
+from tests.queue_bench import SLO_S, Bench, failure, outputs
+from tests.small_container import SmallContainer
+from tests.waiting import until_async
 
 
 async def typed_container(bench: Bench) -> SmallContainer:

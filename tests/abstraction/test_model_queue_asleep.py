@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from queue_bench import DIGITS, Bench, failure, outputs
-from waiting import until_async
+from tests.queue_bench import DIGITS, Bench, failure, outputs
+from tests.waiting import until_async
 
 
 def test_queries_wait_for_one_that_is_asleep_until_it_wakes(run: Callable[..., None]) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 from msgspec import structs
 
-from event_loops import ShiftedLoop, turn_over
-from queue_bench import Bench, failure, outputs
-from waiting import until_async
+from tests.event_loops import ShiftedLoop, turn_over
+from tests.queue_bench import Bench, failure, outputs
+from tests.waiting import until_async
 
 
 def test_an_equal_input_does_not_join_one_on_a_replica_that_hangs(run: Callable[..., None]) -> None:

@@ -11,10 +11,10 @@ from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Replica
 from clipper.settings.application import Link
 from clipper.settings.version import Batching
 from clipper.types import InputType, ModelId
-from event_loops import ShiftedLoop, run_clean, turn_over
-from small_container import SmallContainer
-from waiting import until_async
-from works import Waiting
+from tests.event_loops import ShiftedLoop, run_clean, turn_over
+from tests.small_container import SmallContainer
+from tests.waiting import until_async
+from tests.works import Waiting
 
 ONE_MIB = 1 << 20
 AIMD = Batching()

@@ -3,7 +3,6 @@
 import struct
 
 import pytest
-from steps import finish
 
 from clipper.abstraction.results import (
     TEXT_TIMES,
@@ -21,6 +20,7 @@ from clipper.containers.protocol.typed import OutputForm, TypedResults
 from clipper.errors import ModelFailed, OutputTooLarge
 from clipper.outputs.output import TypedOutput
 from clipper.types import DType, InputType
+from tests.frontend.steps import finish
 
 MOST = 10_000_000
 FORM = OutputForm(DType.FLOAT32, (50_000,), DType.FLOAT32)

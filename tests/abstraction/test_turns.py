@@ -16,8 +16,8 @@ from clipper.telemetry.spans import Span
 from clipper.telemetry.trace_context import SpanContext
 from clipper.telemetry.watch import Watch
 from clipper.types import ModelId
-from event_loops import ShiftedLoop, run_clean, turn_over
-from works import Waiting, make_work
+from tests.event_loops import ShiftedLoop, run_clean, turn_over
+from tests.works import Waiting, make_work
 
 
 class StillLoop(ShiftedLoop):

@@ -1,4 +1,4 @@
-from works import Waiting, make_work
+from tests.works import Waiting, make_work
 
 
 def test_joined_work_lives_as_long_as_its_most_patient_waiter() -> None:

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tar_files import file, tar_of
 
 from clipper.apply.facts import write_artifact
 from clipper.errors import InvalidArgument, NotFound
 from clipper.packaging.artifact import Artifact
 from clipper.packaging.models import package
 from clipper.supervisor.artifacts.store import Artifacts
+from tests.supervisor.tar_files import file, tar_of
 
 
 async def chunks_of(data: bytes) -> AsyncIterator[bytes]:

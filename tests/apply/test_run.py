@@ -11,7 +11,7 @@ from clipper.client import Clipper
 from clipper.manifest.manifest import Manifest, read_manifest
 from clipper.manifest.plan import Packed, plan
 from clipper.manifest.steps import Plan
-from conftest import Api
+from tests.conftest import Api
 
 CODE = "def predict(inputs):\n    return [0.0 for _ in inputs]\n"
 

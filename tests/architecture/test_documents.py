@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from source_tree import PACKAGE, ROOT, files
+
+from tests.architecture.source_tree import PACKAGE, ROOT, files
 
 MAX_LINES = 450
 

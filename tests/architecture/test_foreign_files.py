@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from source_tree import ROOT, files
+
+from tests.architecture.source_tree import ROOT, files
 
 # Calls of ``read_text`` that say nothing about errors: file and function, to why that does no harm.
 READS = {

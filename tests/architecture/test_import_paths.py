@@ -3,7 +3,8 @@
 import tomllib
 
 import pytest
-from source_tree import ROOT, imports
+
+from tests.architecture.source_tree import ROOT, imports
 
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
 FOLDERS = [folder for folder in SETTINGS["pythonpath"] if folder != "."]

@@ -4,9 +4,9 @@ import sys
 from typing import get_args
 
 import pytest
-from source_tree import PACKAGE, Import, imports, imports_in, module_name, modules
 
 from clipper.types import Framework
+from tests.architecture.source_tree import PACKAGE, Import, imports, imports_in, module_name, modules
 
 # Unit to the units of ours that it may import, besides itself and the open ones. The longest name that fits a
 # module is its unit. A new folder has to be entered here and in ARCHITECTURE.md.

@@ -4,9 +4,8 @@ import ast
 import re
 from collections.abc import Iterator
 
-from source_tree import files
-
 from clipper.log_format import FIELDS
+from tests.architecture.source_tree import files
 
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 PLACEHOLDER = re.compile(r"%(?:\((\w+)\))?[^%]")

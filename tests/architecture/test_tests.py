@@ -2,7 +2,7 @@
 
 import re
 
-from source_tree import ROOT
+from tests.architecture.source_tree import ROOT
 
 TESTS = ROOT / "tests"
 MAX_NAME = 69

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from rpc_system import RpcSystem, rpc_serving
 
 from benchmarks import attackers
-from serving import application, model, version
+from tests.frontend.rpc.rpc_system import RpcSystem, rpc_serving
+from tests.serving import application, model, version
 
 SUM = "def predict(inputs):\n    return [float(sum(row)) for row in inputs]\n"
 

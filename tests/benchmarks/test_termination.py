@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from live_server import TIMEOUT_S
 
-from waiting import until
+from tests.supervisor.live_server import TIMEOUT_S
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import MODEL, Command, commands, stop_server
-from in_process import Result, Run
 
 from clipper.cli.main import main
-from conftest import Api
+from tests.cli.commands import MODEL, Command, commands, stop_server
+from tests.cli.in_process import Result, Run
+from tests.conftest import Api
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import re
 import time
 
 import pytest
-from in_process import Run
 
-from conftest import READ_TOKEN, TOKEN, Api
+from tests.cli.in_process import Run
+from tests.conftest import READ_TOKEN, TOKEN, Api
 
 
 def test_tokens(run: Run, api: Api) -> None:

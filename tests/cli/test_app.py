@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 import typer
-from in_process import Run
 
 from clipper.control.descriptions import EndedRamp
 from clipper.management.learned import Newcomer
 from clipper.settings.application import Configured, Link
-from conftest import Api
+from tests.cli.in_process import Run
+from tests.conftest import Api
 
 
 def test_applications(run: Run, api: Api) -> None:

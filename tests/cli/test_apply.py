@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import CLIPPER, MODEL, Command, commands, stop_server, succeed
 
 from clipper.cli.process import running
 from clipper.client import Clipper
+from tests.cli.commands import CLIPPER, MODEL, Command, commands, stop_server, succeed
 
 pytestmark = pytest.mark.long
 

@@ -4,9 +4,9 @@ import sys
 
 import msgspec
 import pytest
-from in_process import Run
 
-from conftest import Api
+from tests.cli.in_process import Run
+from tests.conftest import Api
 
 
 def test_predict(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

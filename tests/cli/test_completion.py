@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import shells
 
 from clipper.client import Clipper
-from conftest import Api
-from waiting import TIMEOUT_S
+from tests.cli import shells
+from tests.conftest import Api
+from tests.waiting import TIMEOUT_S
 
 pytestmark = pytest.mark.long
 

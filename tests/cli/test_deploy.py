@@ -4,12 +4,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from in_process import Run
 
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching
-from conftest import Api
-from memory_operations import LOG_TAIL
+from tests.cli.in_process import Run
+from tests.conftest import Api
+from tests.memory_operations import LOG_TAIL
 
 
 def test_deploy(run: Run, api: Api, model: str) -> None:
@@ -132,7 +132,7 @@ def test_a_container_that_cannot_start_shows_its_last_lines(run: Run, model: str
 def test_what_a_container_or_code_of_a_user_writes_steers_no_terminal(
     run: Run, api: Api, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memory_operations.LOG_TAIL", ("\x1b]52;c;cm0gLXJm\x07 \x9b2J \u202etxt",))
+    monkeypatch.setattr("tests.memory_operations.LOG_TAIL", ("\x1b]52;c;cm0gLXJm\x07 \x9b2J \u202etxt",))
     failed = run("deploy", "broken", model).err
     assert "\\x1b]52;c;cm0gLXJm" in failed and "\\x9b2J" in failed and "\\u202etxt" in failed
     run("app", "create", "app", "--model", "m")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clipper.cli.serve import curl_line, name_of
 from clipper.types import check_name
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 
 @pytest.mark.parametrize(

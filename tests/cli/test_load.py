@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import CLIPPER
-from live_server import Server
 
 from clipper.cli.main import main
 from clipper.client import Clipper
-from waiting import TIMEOUT_S, until
+from tests.cli.commands import CLIPPER
+from tests.supervisor.live_server import Server
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.long
 

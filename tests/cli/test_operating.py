@@ -4,13 +4,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from in_process import Run
 
 from clipper.errors import Unavailable
 from clipper.events.log import NewEvent
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.types import Caller
-from conftest import TOKEN, Api
+from tests.cli.in_process import Run
+from tests.conftest import TOKEN, Api
 
 
 def test_status_by_url(bare: Run, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from commands import Command, succeed
-from live_server import processes_of
 
 from clipper.cli.process import running
 from clipper.home import lock_home, read_place
-from waiting import TIMEOUT_S, until
+from tests.cli.commands import Command, succeed
+from tests.supervisor.live_server import processes_of
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.long
 

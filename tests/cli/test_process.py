@@ -16,8 +16,8 @@ from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, Unavaila
 from clipper.home import lock_home
 from clipper.management.schemas import LeaseStatus, WorkerStatus
 from clipper.supervisor.config import Config, parse_command_line
-from conftest import Api
-from waiting import TIMEOUT_S
+from tests.conftest import Api
+from tests.waiting import TIMEOUT_S
 
 
 @pytest.fixture

@@ -12,11 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from commands import CLIPPER, Command, commands, succeed
-from live_server import processes_of
 
-from asking import Asking, older_clipper
-from certificates import Authority
 from clipper.build import build_id
 from clipper.cli.output import Output
 from clipper.cli.process import StartingServer, running
@@ -24,8 +20,12 @@ from clipper.cli.starting import GivenOptions, replaced
 from clipper.client import Clipper
 from clipper.errors import DeadlineExceeded
 from clipper.home import read_place
-from ports import keep_port
-from waiting import TIMEOUT_S, until
+from tests.asking import Asking, older_clipper
+from tests.certificates import Authority
+from tests.cli.commands import CLIPPER, Command, commands, succeed
+from tests.ports import keep_port
+from tests.supervisor.live_server import processes_of
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.long
 

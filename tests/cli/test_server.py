@@ -13,15 +13,15 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from commands import CLIPPER, MODEL, Command, succeed
-from live_server import processes_of
 from sklearn.linear_model import LogisticRegression
 
 from clipper.cli.process import running
 from clipper.client import Clipper, Prediction
 from clipper.home import read_place
 from clipper.processes.proc import start_time
-from waiting import TIMEOUT_S, until
+from tests.cli.commands import CLIPPER, MODEL, Command, succeed
+from tests.supervisor.live_server import processes_of
+from tests.waiting import TIMEOUT_S, until
 
 SHOP = "https://shop.example"
 FREE_PORTS = ["--query-port", "0", "--management-port", "0"]

@@ -1,9 +1,9 @@
 """Commands that are used wrongly say what is right, and end with status 2."""
 
 import pytest
-from in_process import Run, usage_error
 
 from clipper.build import form
+from tests.cli.in_process import Run, usage_error
 
 
 @pytest.mark.parametrize(

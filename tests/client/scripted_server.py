@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from clipper.client.queries import AsyncQueries, Queries
 from clipper.tls.trust import ClientTls, Trust
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 T = TypeVar("T")
 NO_TLS = ClientTls(Trust())

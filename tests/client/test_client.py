@@ -36,9 +36,9 @@ from clipper.settings.application import Configured, Link
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching
 from clipper.tls.trust import Trust
-from conftest import READ_TOKEN, TOKEN, Api
-from memory_operations import LOG_TAIL
-from waiting import TIMEOUT_S
+from tests.conftest import READ_TOKEN, TOKEN, Api
+from tests.memory_operations import LOG_TAIL
+from tests.waiting import TIMEOUT_S
 
 
 @pytest.fixture

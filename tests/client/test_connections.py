@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scripted_server import Accepted, Blocking, scripted
 
-from certificates import Authority
 from clipper import http1
 from clipper.client import async_connections, connections, query_calls
 from clipper.client.connections import MAX_CONNECTIONS
 from clipper.client.queries import AsyncQueries
 from clipper.errors import DeadlineExceeded, ModelFailed, TooLarge, TooManyRequests, Unavailable
 from clipper.tls.trust import ClientTls, Trust
-from waiting import TIMEOUT_S
+from tests.certificates import Authority
+from tests.client.scripted_server import Accepted, Blocking, scripted
+from tests.waiting import TIMEOUT_S
 
 ROW = np.ones(2)
 both = pytest.mark.parametrize("kind", ["sync", "async"])

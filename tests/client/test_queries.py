@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripted_server import Accepted, Blocking, scripted
 
 from clipper import AsyncClipper, Clipper
 from clipper.client.query_calls import Prediction
@@ -24,7 +23,8 @@ from clipper.errors import (
     WrongInput,
 )
 from clipper.settings.application import Selection
-from serving import Serving, application, model, serving, version
+from tests.client.scripted_server import Accepted, Blocking, scripted
+from tests.serving import Serving, application, model, serving, version
 
 TELL = """
 def told(each):

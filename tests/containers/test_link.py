@@ -19,10 +19,10 @@ from clipper.containers.protocol.typed import OutputForm, encode_typed_results
 from clipper.tcp import CUT_AFTER_S
 from clipper.types import DType, ModelId
 from clipper.worker.__main__ import PreciseLoop
-from event_loops import ShiftedLoop, run_clean, turn_over
-from hearing import Hearing
-from small_container import DOUBLES, SmallContainer
-from waiting import until_async
+from tests.event_loops import ShiftedLoop, run_clean, turn_over
+from tests.hearing import Hearing
+from tests.small_container import DOUBLES, SmallContainer
+from tests.waiting import until_async
 
 DIGITS = ModelId("digits", "1")
 ROW = struct.pack("<d", 1.5)

@@ -25,9 +25,9 @@ from clipper.control.server import LIFE_S as SERVER_LIFE_S
 from clipper.control.server import MAX_CONNECTIONS, SILENCE_S
 from clipper.errors import ProtocolViolation
 from clipper.worker.forwarder import MAX_ASKING_COMMANDS, MAX_COMMANDS
-from control_channel import LEADS, OTHER, Listening, contexts, listening
-from event_loops import ShiftedLoop, run_clean, turn_over
-from waiting import until_async
+from tests.control_channel import LEADS, OTHER, Listening, contexts, listening
+from tests.event_loops import ShiftedLoop, run_clean, turn_over
+from tests.waiting import until_async
 
 SUPERVISOR, WORKER = contexts(LEADS).dialling, contexts(OTHER).dialling
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fuzz_control import TRIES
+from tests.fuzz_control import TRIES
 
 # Numbers of tries that found something, by kind.
 KEPT: dict[str, list[int]] = {}

@@ -25,7 +25,7 @@ from clipper.control.snapshot import (
     VersionSnapshot,
 )
 from clipper.settings.application import Link
-from example_counts import share_of
+from tests.example_counts import share_of
 
 NAMES = ["a", "b", "c", "d"]
 WORKERS = 3

@@ -36,9 +36,9 @@ from clipper.control.server import MAX_CONNECTIONS, MAX_HANDSHAKES, SILENCE_S, C
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
 from clipper.errors import InvalidArgument, ProtocolViolation
 from clipper.tls.mutual import make_contexts
-from control_channel import LEADS, LISTENS, NOW, OTHER, Listening, authority, contexts, listening
-from event_loops import ShiftedLoop, run_clean
-from waiting import until_async
+from tests.control_channel import LEADS, LISTENS, NOW, OTHER, Listening, authority, contexts, listening
+from tests.event_loops import ShiftedLoop, run_clean
+from tests.waiting import until_async
 
 SUPERVISOR, WORKER = contexts(LEADS).dialling, contexts(OTHER).dialling
 SNAPSHOT = Snapshot(

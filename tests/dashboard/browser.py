@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 # It runs as root in CI, where its sandbox does not start; the network is none but this machine's.
 _ARGUMENTS = [

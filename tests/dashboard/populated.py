@@ -7,7 +7,7 @@ import msgspec
 from clipper.management.schemas import Application, Replica, Version
 from clipper.settings.application import Configured, Link
 from clipper.settings.version import Batching
-from memory_operations import LOG_TAIL, MemoryOperations
+from tests.memory_operations import LOG_TAIL, MemoryOperations
 
 # What a model's author could write anywhere, to run in the browser of who looks.
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"

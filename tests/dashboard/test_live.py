@@ -5,12 +5,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from browser import Screen, chromium
-from live_server import APP, Server, answering
 from playwright.sync_api import expect
-from populated import HOSTILE
 
-from waiting import until
+from tests.dashboard.browser import Screen, chromium
+from tests.dashboard.populated import HOSTILE
+from tests.supervisor.live_server import APP, Server, answering
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

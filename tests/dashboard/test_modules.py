@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browser import Screen, chromium
+
+from tests.dashboard.browser import Screen, chromium
 
 pytestmark = pytest.mark.long
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from browser import chromium
 
-from serving import application, model, serving, version
+from tests.dashboard.browser import chromium
+from tests.serving import application, model, serving, version
 
 
 class Page(BaseHTTPRequestHandler):

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from browser import Screen, chromium
 from playwright.sync_api import Browser, expect
-from populated import HOSTILE, crash, populate
 
 from clipper.control.descriptions import EndedRamp
 from clipper.events.log import NewEvent
 from clipper.management.learned import Newcomer, Watched
 from clipper.management.recent import LastMinute
-from conftest import READ_TOKEN, TOKEN, Api
-from waiting import until
+from tests.conftest import READ_TOKEN, TOKEN, Api
+from tests.dashboard.browser import Screen, chromium
+from tests.dashboard.populated import HOSTILE, crash, populate
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

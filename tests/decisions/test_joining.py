@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from log_files import SETTING, block_of, decision, judgement, write_log
 
 from clipper.decisions import joining
 from clipper.decisions.export import export, row_of
@@ -16,6 +15,7 @@ from clipper.decisions.joining import joined
 from clipper.decisions.reading import LogReader
 from clipper.decisions.records import Setting
 from clipper.errors import InvalidArgument, Unavailable
+from tests.decisions.log_files import SETTING, block_of, decision, judgement, write_log
 
 
 def read(folder: Path, **limits: object) -> dict[int, float | None]:

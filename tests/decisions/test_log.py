@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from log_files import SETTING, decision, judgement
 from msgspec.structs import replace
 
 from clipper.decisions import log as log_module
@@ -18,7 +17,8 @@ from clipper.decisions.records import MAX_BLOCK_BYTES, MAX_OUTPUTS_BYTES, Decisi
 from clipper.decisions.segments import MAX_WRITERS, RESERVED_PART
 from clipper.selection.policies.policy import Choice, Step
 from clipper.settings.server import LEAST_LOG_BYTES
-from waiting import until_async
+from tests.decisions.log_files import SETTING, decision, judgement
+from tests.waiting import until_async
 
 
 def ids_in(folder: Path) -> list[int]:

@@ -4,9 +4,9 @@ import zlib
 
 import msgspec
 import pytest
-from log_files import SETTING, block_of, decision, judgement
 
 from clipper.decisions.records import BLOCK_HEAD, Damaged, decode_block, split
+from tests.decisions.log_files import SETTING, block_of, decision, judgement
 
 
 def payload_of(block: bytearray) -> tuple[bytes, int]:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from log_files import SETTING, block_of, decision
 
 from clipper.decisions.reading import LogReader
 from clipper.decisions.segments import SEGMENT_HEAD, SegmentWriter, segments
+from tests.decisions.log_files import SETTING, block_of, decision
 
 
 def size_of(folder: Path) -> int:

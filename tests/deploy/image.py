@@ -18,9 +18,9 @@ from typing import Any
 
 import docker
 
-import wheels
-from docker_daemon import BASE_IMAGE
-from waiting import until
+from tests import wheels
+from tests.docker_daemon import BASE_IMAGE
+from tests.waiting import until
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 SYSTEM_LIBRARIES = (

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from waiting import TIMEOUT_S, until
-from wheels import ROOT
+from tests.waiting import TIMEOUT_S, until
+from tests.wheels import ROOT
 
 FILES = ROOT / "deploy" / "prometheus"
 

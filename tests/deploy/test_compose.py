@@ -15,13 +15,13 @@ import docker
 import httpx
 import pytest
 import yaml
-from image import build
-from prometheus import programs, unpacked
 
-from docker_base import shared_libraries
-from docker_daemon import DockerDaemon
-from waiting import TIMEOUT_S, until
-from wheels import ROOT
+from tests.deploy.image import build
+from tests.deploy.prometheus import programs, unpacked
+from tests.docker_base import shared_libraries
+from tests.docker_daemon import DockerDaemon
+from tests.waiting import TIMEOUT_S, until
+from tests.wheels import ROOT
 
 FILE = ROOT / "deploy" / "docker" / "compose.yaml"
 SERVICES = yaml.safe_load(FILE.read_text())["services"]

@@ -11,7 +11,7 @@ import yaml
 
 from benchmarks.real_models import environment
 from clipper.cli.process import STOP_TIMEOUT_S
-from wheels import ROOT
+from tests.wheels import ROOT
 
 DEPLOY = ROOT / "deploy"
 MANIFESTS = DEPLOY / "kubernetes"

@@ -10,13 +10,13 @@ import docker
 import httpx
 import pytest
 import yaml
-from image import FREE_PORTS, OF_THE_CLUSTER, build, running
 
-from certificates import Authority
-from docker_daemon import DockerDaemon
-from redis_server import RedisServer
-from waiting import TIMEOUT_S, until
-from wheels import ROOT
+from tests.certificates import Authority
+from tests.deploy.image import FREE_PORTS, OF_THE_CLUSTER, build, running
+from tests.docker_daemon import DockerDaemon
+from tests.redis_server import RedisServer
+from tests.waiting import TIMEOUT_S, until
+from tests.wheels import ROOT
 
 pytestmark = [pytest.mark.long, pytest.mark.machine]
 

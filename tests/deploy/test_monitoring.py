@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from live_server import Server, answering
-from prometheus import FILES, Prometheus, promtool, scraping
 
 from clipper.metrics import definitions, server_definitions
-from waiting import TIMEOUT_S, until
-from wheels import ROOT
+from tests.deploy.prometheus import FILES, Prometheus, promtool, scraping
+from tests.supervisor.live_server import Server, answering
+from tests.waiting import TIMEOUT_S, until
+from tests.wheels import ROOT
 
 pytestmark = [pytest.mark.machine, pytest.mark.long]
 

@@ -4,7 +4,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from wheels import ROOT, build
+from tests.wheels import ROOT, build
 
 
 def content(wheel: Path) -> dict[str, bytes]:

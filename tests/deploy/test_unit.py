@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-import wheels
-from waiting import TIMEOUT_S, until
-from wheels import ROOT
+from tests import wheels
+from tests.waiting import TIMEOUT_S, until
+from tests.wheels import ROOT
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(900), pytest.mark.machine]
 

@@ -10,10 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pages import ROOT, Block, Reader, blocks, commands
-
 from benchmarks.real_models import environment
 from clipper.packaging.frameworks import recognise
+from tests.docs.pages import ROOT, Block, Reader, blocks, commands
 
 PAGE = ROOT / "docs" / "frameworks.md"
 # What each file saves, and as which framework that is recognised. Weights alone are named by --framework.

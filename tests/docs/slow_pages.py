@@ -15,11 +15,11 @@ from types import SimpleNamespace
 
 import joblib
 import numpy as np
-from pages import ROOT, Reader, blocks, commands
 from sklearn.svm import SVC
 
 from benchmarks.real_models import environment
 from clipper import Clipper
+from tests.docs.pages import ROOT, Reader, blocks, commands
 
 # Runs what it reads, texts of Python by their place, with the same names; one may wait at its top level.
 DRIVER = """

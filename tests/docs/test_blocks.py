@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from pages import FOLLOWED, ROOT, Block, blocks, commands
 from typer.main import get_command
 
 from clipper.cli.main import cli
 from clipper.manifest.keys import SECTIONS
 from clipper.manifest.manifest import read_manifest
+from tests.docs.pages import FOLLOWED, ROOT, Block, blocks, commands
 
 PAGES = [
     ROOT / "README.md",

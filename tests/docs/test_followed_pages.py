@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import FOLLOWED, ROOT, Reader, blocks, commands
 from typer.testing import CliRunner
 
 from clipper import Clipper
 from clipper.cli.main import cli
-from waiting import until
+from tests.docs.pages import FOLLOWED, ROOT, Reader, blocks, commands
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

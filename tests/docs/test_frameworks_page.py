@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from recipes import SAVES, recipes, run
 
 from clipper.types import Framework
+from tests.docs.recipes import SAVES, recipes, run
 
 PAGE = Path(__file__).parents[2] / "docs" / "frameworks.md"
 

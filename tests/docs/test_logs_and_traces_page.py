@@ -24,8 +24,8 @@ from clipper.runtime.trace import tracing
 from clipper.telemetry.lines import access_said, slow_said
 from clipper.telemetry.request_note import MAX_REQUEST_ID_BYTES, EndedQuery, QueryNote, RequestNote
 from clipper.telemetry.trace_context import SpanContext
-from otlp_receiver import otlp_receiver
-from waiting import until
+from tests.otlp_receiver import otlp_receiver
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "logs-and-traces.md").read_text()

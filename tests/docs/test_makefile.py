@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 pytestmark = pytest.mark.long
 

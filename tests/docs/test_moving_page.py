@@ -7,11 +7,11 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
-from pages import ROOT, blocks
 from sklearn.svm import SVC
 
 from benchmarks.real_models import environment
-from waiting import TIMEOUT_S
+from tests.docs.pages import ROOT, blocks
+from tests.waiting import TIMEOUT_S
 
 pytestmark = pytest.mark.long
 

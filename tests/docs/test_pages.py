@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-import pages
 import pytest
-from pages import Reader, blocks, commands, follow, pattern
+
+from tests.docs import pages
+from tests.docs.pages import Reader, blocks, commands, follow, pattern
 
 TEXT = """# Title
 

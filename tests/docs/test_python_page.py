@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import ROOT, Reader, blocks
 
 from clipper import Clipper
+from tests.docs.pages import ROOT, Reader, blocks
 
 
 def test_both_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

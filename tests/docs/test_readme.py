@@ -17,10 +17,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-import wheels
 from clipper.errors import Unavailable
 from clipper.home import read_place
-from waiting import until
+from tests import wheels
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

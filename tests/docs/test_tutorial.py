@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from pages import ROOT, Reader, blocks, follow
+
+from tests.docs.pages import ROOT, Reader, blocks, follow
 
 DOCS = ROOT / "docs"
 # A page is some thirty programs, one after another: on a machine that is busy with other work they take minutes.

@@ -15,7 +15,7 @@ from clipper.events import file as module
 from clipper.events.file import EventFile
 from clipper.events.log import MAX_EVENTS
 from clipper.management.events import Event
-from example_counts import share_of
+from tests.example_counts import share_of
 
 
 @pytest.fixture

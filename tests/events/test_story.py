@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from fake_records import Records
 
 from clipper.control.snapshot import Snapshot
 from clipper.events.log import NewEvent
@@ -28,6 +27,7 @@ from clipper.rollout.instructions import (
 )
 from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId
+from tests.rollout.fake_records import Records
 
 SLOT = SlotFacts(Slot("m", "1", 1), "starting", VersionSpec("a", "import", "m:f"))
 

@@ -11,7 +11,7 @@ from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port
 from clipper.telemetry.watch import Watch
 from clipper.turn_budget import TurnBudget
-from serving import Response, read_response
+from tests.serving import Response, read_response
 
 
 class FakeTransport(asyncio.Transport):

@@ -8,13 +8,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from fake_transport import Echo, Peer
-from fuzz_http2 import try_http2
-from fuzz_infer import try_infer
-from fuzz_rpc import try_call
-from http_calls import ECHO, HELLO, cut
-from mutations import mutated, random_edits
-from steps import finish
 
 from clipper.control.feedback import Feedback
 from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
@@ -27,7 +20,14 @@ from clipper.frontend.port import Port
 from clipper.inputs import long_text
 from clipper.inputs.reader import make_reader
 from clipper.types import InputType
-from serving import post
+from tests.frontend.fake_transport import Echo, Peer
+from tests.frontend.http_calls import ECHO, HELLO, cut
+from tests.frontend.inference.fuzz_infer import try_infer
+from tests.frontend.mutations import mutated, random_edits
+from tests.frontend.rpc.fuzz_http2 import try_http2
+from tests.frontend.rpc.fuzz_rpc import try_call
+from tests.frontend.steps import finish
+from tests.serving import post
 
 TYPES = ["float64[*]", "float64", "float64[3]", "float64[2,*]", "float32[*,*]", "int32[*]", "int64[2]", "uint8[2,2]"]
 TYPES += ["bool[*]", "bool[2,2]", "string", "bytes", "int32[]"]

@@ -1,4 +1,4 @@
-"""``python -m fuzz_live --inputs 1000000``: sends a running server what nobody should, and looks at how it fares.
+"""``python -m tests.frontend.fuzz_live --inputs 1000000``: sends a running server what nobody should send.
 
 Inputs are made of their numbers alone, as those of ``make fuzz`` are. Many leave in one write, on a few connections,
 so that a core sends and answers some thousands a second.
@@ -17,7 +17,6 @@ from random import Random, SystemRandom
 from typing import Literal, cast
 
 import uvloop
-from fuzz_front import FEATURES, KEY, TYPES, authorization_for, garbled_requests, observe_body_for, predict_body_for
 from msgspec import UNSET
 
 from benchmarks.servers import ClipperServer, clipper
@@ -25,7 +24,16 @@ from benchmarks.soak.flatness import trend
 from benchmarks.soak.processes import read
 from benchmarks.workbench import HERE
 from clipper import Clipper
-from serving import post
+from tests.frontend.fuzz_front import (
+    FEATURES,
+    KEY,
+    TYPES,
+    authorization_for,
+    garbled_requests,
+    observe_body_for,
+    predict_body_for,
+)
+from tests.serving import post
 
 CONNECTIONS = 4
 # In one write. Of eight writes one is feedback, which waits for the disk, and one is garbled HTTP, each input on a

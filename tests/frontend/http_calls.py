@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from serving import post
+from tests.serving import post
 
 ECHO = post("/echo/predict", b"hello")
 HELLO = b'"%b"' % b"hello".hex().encode()

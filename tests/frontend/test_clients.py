@@ -3,16 +3,16 @@
 import hashlib
 from typing import Any
 
-from fake_transport import Echo, Later, Peer, run
-from http_calls import cut
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.frontend.clients import Clients, Guarded
 from clipper.frontend.port import Port
-from example_counts import share_of
-from serving import post
+from tests.example_counts import share_of
+from tests.frontend.fake_transport import Echo, Later, Peer, run
+from tests.frontend.http_calls import cut
+from tests.serving import post
 
 NAMES = ("a", "b", "c")
 

@@ -8,8 +8,6 @@ import weakref
 from random import Random
 
 import pytest
-from fake_transport import Broken, Echo, Peer, later, run
-from http_calls import ECHO, ECHO_CALLS, HELLO, OTHER_CALLS, Call, cut, expected_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,8 +15,10 @@ from clipper.frontend import limits
 from clipper.frontend.endpoints import Health
 from clipper.frontend.port import Port
 from clipper.frontend.server import QueryServer
-from example_counts import share_of
-from serving import post
+from tests.example_counts import share_of
+from tests.frontend.fake_transport import Broken, Echo, Peer, later, run
+from tests.frontend.http_calls import ECHO, ECHO_CALLS, HELLO, OTHER_CALLS, Call, cut, expected_of
+from tests.serving import post
 
 # -- every way the same bytes can arrive -----------------------------------------------------------------
 

@@ -1,14 +1,14 @@
 """One connection without a socket: mutated requests."""
 
-from fake_transport import Echo, Peer, run
-from http_calls import ECHO, ECHO_CALLS, HELLO, OTHER_CALLS, Call, cut, expected_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutations import mutated
 
 from clipper.frontend.endpoints import Health
 from clipper.frontend.port import Port
-from example_counts import share_of
+from tests.example_counts import share_of
+from tests.frontend.fake_transport import Echo, Peer, run
+from tests.frontend.http_calls import ECHO, ECHO_CALLS, HELLO, OTHER_CALLS, Call, cut, expected_of
+from tests.frontend.mutations import mutated
 
 FRAGMENTS = [b"\r\n", b"\r\n\r\n", b"\n", b"\0", b":", b" ", b"0\r\n\r\n", b"HTTP/1.1", b"Content-Length: 5\r\n"]
 FRAGMENTS += [

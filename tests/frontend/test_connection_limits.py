@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from fake_transport import Peer, later, run
-from http_calls import ECHO, HELLO
 
 from clipper.frontend import limits, responses
 from clipper.frontend.port import Port
-from serving import post
+from tests.frontend.fake_transport import Peer, later, run
+from tests.frontend.http_calls import ECHO, HELLO
+from tests.serving import post
 
 # -- limits ----------------------------------------------------------------------------------------------
 

@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Callable
 
 import pytest
-from fake_transport import FakeTransport, Peer
 
 from clipper.frontend import limits
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port
 from clipper.turn_budget import TurnBudget
-from serving import post
+from tests.frontend.fake_transport import FakeTransport, Peer
+from tests.serving import post
 
 SLO_S = 0.02
 

@@ -4,8 +4,6 @@ import gc
 import weakref
 
 import pytest
-from fake_transport import Peer, later, run
-from http_calls import ECHO, HELLO
 
 from clipper.errors import InvalidArgument, Unauthorized
 from clipper.frontend.cross_origin import Origins
@@ -13,7 +11,9 @@ from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.heads import Head
 from clipper.frontend.port import Port
 from clipper.settings.texts import read_origin
-from serving import Response
+from tests.frontend.fake_transport import Peer, later, run
+from tests.frontend.http_calls import ECHO, HELLO
+from tests.serving import Response
 
 SHOP = "https://shop.example"
 ALLOW = "access-control-allow-origin"

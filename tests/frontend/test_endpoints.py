@@ -5,14 +5,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from fake_transport import Peer, run
 
 from clipper.frontend import limits
 from clipper.frontend.endpoints import FeedbackTaker, make_endpoints, most_body_bytes
 from clipper.frontend.port import Port
 from clipper.selection.query import NO_SOURCE
 from clipper.types import InputType
-from serving import application, post, serving
+from tests.frontend.fake_transport import Peer, run
+from tests.serving import application, post, serving
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import struct
 from typing import Any
 
 import pytest
-from steps import finish
 
 from clipper.control.feedback import Feedback
 from clipper.errors import ClipperError, MalformedRequest, WrongInput
@@ -14,6 +13,7 @@ from clipper.frontend.predict_body import BodyReader
 from clipper.frontend.predict_request import Request
 from clipper.inputs.reader import make_reader
 from clipper.types import InputType
+from tests.frontend.steps import finish
 
 TYPE = InputType.parse("float64[*]")
 # Above what is read at once.

@@ -1,7 +1,8 @@
 """A short part of ``make fuzz``, and what it has found."""
 
 import pytest
-from fuzz_front import TRIES
+
+from tests.frontend.fuzz_front import TRIES
 
 # Numbers of tries that found something, by kind.
 KEPT: dict[str, list[int]] = {"predict body": [540419972820], "call": [1046054], "http2": [5011931]}

@@ -6,9 +6,10 @@ import re
 import time
 from collections.abc import Callable
 
-import fuzz_live
 import pytest
-from fuzz_live import INPUTS_A_WRITE, WRITES_A_ROUND, Found, Fuzz, make_group
+
+from tests.frontend import fuzz_live
+from tests.frontend.fuzz_live import INPUTS_A_WRITE, WRITES_A_ROUND, Found, Fuzz, make_group
 
 LENGTH = re.compile(rb"Content-Length: (\d+)\r\n\r\n")
 INPUTS = INPUTS_A_WRITE * WRITES_A_ROUND

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steps import finish
 
 from clipper.errors import MalformedRequest
 from clipper.frontend import json_parts
 from clipper.frontend.json_parts import MAX_KEYS, find_fields, find_items, find_lone_field
-from example_counts import share_of
+from tests.example_counts import share_of
+from tests.frontend.steps import finish
 
 VALUES = st.recursive(
     st.none() | st.integers() | st.text(alphabet='\\"[]{},:aé\n') | st.text(),

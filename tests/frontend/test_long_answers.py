@@ -4,7 +4,6 @@ import asyncio
 
 import numpy as np
 import pytest
-from fake_transport import Later, Peer, later, run
 
 from clipper.containers.protocol.typed import OutputForm
 from clipper.frontend import limits, responses
@@ -13,7 +12,8 @@ from clipper.frontend.port import Port
 from clipper.outputs.output import Output, TypedOutput, is_long
 from clipper.selection.query import NO_SOURCE
 from clipper.types import DType
-from serving import post
+from tests.frontend.fake_transport import Later, Peer, later, run
+from tests.serving import post
 
 ROWS = 300
 

@@ -4,13 +4,13 @@ import weakref
 from typing import Any
 
 import pytest
-from steps import finish
 
 from clipper.control.feedback import Feedback
 from clipper.errors import ClipperError, MalformedRequest, WrongInput
 from clipper.frontend.observe_body import MAX_ID_LENGTH, MAX_OBSERVATIONS, ObserveReader
 from clipper.inputs.reader import make_reader
 from clipper.types import MAX_CONTEXT_LENGTH, InputType
+from tests.frontend.steps import finish
 
 
 def read(body: object) -> tuple[list[Feedback | ClipperError], bool]:

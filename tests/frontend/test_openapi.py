@@ -14,7 +14,7 @@ from clipper.frontend.observe_body import ObserveBody
 from clipper.frontend.predict_request import PredictBody
 from clipper.selection.query import make_source
 from clipper.types import InputType
-from serving import Client, application, serving
+from tests.serving import Client, application, serving
 
 TYPES = ["float64[*]", "float32[2,3]", "int32[]", "int64[2]", "uint8[4]", "bool[2]", "string", "bytes", "float64[2000]"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from clipper.settings.version import Batching
-from serving import SUM, Serving, application, model, post, serving, version
-from waiting import until
+from tests.serving import SUM, Serving, application, model, post, serving, version
+from tests.waiting import until
 
 # Raises for a row that begins with a negative number; the other rows are summed.
 PICKY = """

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from input_reference import ALL_TYPES, LEAVES, NUMBERS, TEXTS, Refused, assert_like_reference, reference
-from steps import finish
 
 from clipper.errors import RequestError
 from clipper.frontend.predict_body import BodyReader
 from clipper.inputs.reader import make_reader
 from clipper.types import DType, InputType
-from example_counts import share_of
+from tests.example_counts import share_of
+from tests.frontend.steps import finish
+from tests.inputs.input_reference import ALL_TYPES, LEAVES, NUMBERS, TEXTS, Refused, assert_like_reference, reference
 
 
 @pytest.mark.parametrize("input_type", ALL_TYPES, ids=str)

@@ -5,7 +5,6 @@ import tracemalloc
 from collections.abc import Generator
 
 import pytest
-from costly_bodies import COSTLY, Costly
 
 from clipper.errors import ClipperError
 from clipper.frontend import limits
@@ -14,6 +13,7 @@ from clipper.frontend.predict_body import BodyReader
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.inputs.reader import make_reader
 from clipper.types import InputType
+from tests.frontend.costly_bodies import COSTLY, Costly
 
 # Processor time, of which a busy machine takes nothing; but its caches are shared, so the best of some tries counts.
 MAX_STEP_S = 0.02

@@ -6,7 +6,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from fake_transport import Peer, later, run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,8 +15,9 @@ from clipper.settings.telemetry import TelemetrySettings
 from clipper.telemetry.exporter import Exporter
 from clipper.telemetry.spans import Span
 from clipper.telemetry.watch import Watch
-from serving import post
-from waiting import until
+from tests.frontend.fake_transport import Peer, later, run
+from tests.serving import post
+from tests.waiting import until
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

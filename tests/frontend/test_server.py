@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import uvloop
-from fake_transport import Echo, Later
 
 from clipper.frontend import feedback_line, limits, responses
 from clipper.frontend.connection import Connection
@@ -17,8 +16,9 @@ from clipper.frontend.exchange import Exchange
 from clipper.frontend.long_work import FeedbackLines
 from clipper.frontend.port import Port
 from clipper.frontend.server import QueryServer
-from serving import post
-from waiting import TIMEOUT_S, until_async
+from tests.frontend.fake_transport import Echo, Later
+from tests.serving import post
+from tests.waiting import TIMEOUT_S, until_async
 
 ECHO = post("/echo/predict", b"hi")
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from fake_transport import Echo, Later
 
-from certificates import Authority, Pair
 from clipper.frontend import limits
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port as QueryPort
@@ -20,8 +18,10 @@ from clipper.frontend.server import QueryServer
 from clipper.tls import handshakes
 from clipper.tls.material import TlsPaths, read_material, server_context
 from clipper.tls.transport import NOT_TLS, PIECE_BYTES
-from serving import post
-from waiting import TIMEOUT_S, until_async
+from tests.certificates import Authority, Pair
+from tests.frontend.fake_transport import Echo, Later
+from tests.serving import post
+from tests.waiting import TIMEOUT_S, until_async
 
 ECHO = post("/echo/predict", b"hi")
 LARGE = 8 << 20

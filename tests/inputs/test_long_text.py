@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from input_reference import Refused, inputs, reference
-from steps import finish
 
 from clipper.errors import MalformedRequest, RequestError, WrongInput
 from clipper.inputs import long_text
 from clipper.inputs.reader import make_reader
 from clipper.types import DType, InputType
-from example_counts import share_of
+from tests.example_counts import share_of
+from tests.frontend.steps import finish
+from tests.inputs.input_reference import Refused, inputs, reference
 
 # At most fourteen characters of a piece are left to the next, so that smaller ones would not come to an end.
 PIECES = st.sampled_from([16, 19, 24, 40])

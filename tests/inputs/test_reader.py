@@ -6,12 +6,12 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from input_reference import ALL_TYPES, NUMERIC_TYPES, TEXTS, assert_like_reference, inputs
 
 from clipper.errors import WrongInput
 from clipper.inputs.reader import make_reader
 from clipper.types import DType, InputType
-from example_counts import share_of
+from tests.example_counts import share_of
+from tests.inputs.input_reference import ALL_TYPES, NUMERIC_TYPES, TEXTS, assert_like_reference, inputs
 
 # -- by table ----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from live_server import Server
+from tests.supervisor.live_server import Server
 
 T = TypeVar("T")
 

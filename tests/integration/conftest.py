@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from http_system import ask_once, http_system
 
-from serving import Client, Serving
+from tests.integration.http_system import ask_once, http_system
+from tests.serving import Client, Serving
 
 
 @pytest.fixture(scope="module")

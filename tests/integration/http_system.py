@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from clipper.settings.version import Batching
-from serving import SUM, Response, Serving, application, model, post, serving, version
+from tests.serving import SUM, Response, Serving, application, model, post, serving, version
 
 # Evaluates for as many seconds as the input says.
 SLEEPY = "import time\ndef predict(inputs):\n    time.sleep(inputs[0][0])\n    return [float(x[0]) for x in inputs]\n"

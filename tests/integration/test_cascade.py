@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.settings.application import Link, Selection
-from serving import Serving, model, serving, version
+from tests.serving import Serving, model, serving, version
 
 pytestmark = pytest.mark.long
 

@@ -16,18 +16,17 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-import chaos
-import open_loop
 import pytest
-from live_server import Server, processes_of
-from open_loop import Exchange
-from processor_times import ProcessorTimes
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
 from clipper.client import Clipper
-from serving import post
-from waiting import until
+from tests.integration import chaos, open_loop
+from tests.integration.open_loop import Exchange
+from tests.integration.processor_times import ProcessorTimes
+from tests.serving import post
+from tests.supervisor.live_server import Server, processes_of
+from tests.waiting import until
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
 

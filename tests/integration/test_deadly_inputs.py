@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving import application, model, post, serving, version
+from tests.serving import application, model, post, serving, version
 
 # Ends its process over negative inputs.
 MODEL = """

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from serving import Client, Serving, application, model, post, serving, version
+from tests.serving import Client, Serving, application, model, post, serving, version
 
 # Negative inputs are bad, and the error quotes them, as errors of libraries do.
 PICKY = """

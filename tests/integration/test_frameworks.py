@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from framework_cases import FIRST_RUN, made_models
-from live_server import Server
 
 from benchmarks.real_models import requirements
 from clipper import Clipper
 from clipper.errors import ContainerFailed
+from tests.runtime.frameworks.framework_cases import FIRST_RUN, made_models
+from tests.supervisor.live_server import Server
 
 pytestmark = [FIRST_RUN, pytest.mark.long]
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from costly_bodies import COSTLY, Costly
 
 from clipper.frontend import limits
-from serving import SUM, Client, Serving, application, memory_bytes, model, post, serving, version
-from waiting import until
+from tests.frontend.costly_bodies import COSTLY, Costly
+from tests.serving import SUM, Client, Serving, application, memory_bytes, model, post, serving, version
+from tests.waiting import until
 
 pytestmark = pytest.mark.alone
 

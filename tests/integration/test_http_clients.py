@@ -6,12 +6,24 @@ import threading
 from pathlib import Path
 
 import pytest
-from http_system import ONE, ask_once
 
 from clipper.control.messages import Drain, Draining
 from clipper.settings.version import Batching
-from serving import SUM, TIMEOUT_S, Client, Response, Serving, application, memory_bytes, model, post, serving, version
-from waiting import until
+from tests.integration.http_system import ONE, ask_once
+from tests.serving import (
+    SUM,
+    TIMEOUT_S,
+    Client,
+    Response,
+    Serving,
+    application,
+    memory_bytes,
+    model,
+    post,
+    serving,
+    version,
+)
+from tests.waiting import until
 
 
 def test_half_closed_client_gets_its_answers(client: Client) -> None:

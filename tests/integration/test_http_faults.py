@@ -5,14 +5,14 @@ import threading
 from contextlib import suppress
 
 import pytest
-from http_system import ONE, ask_once, assert_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from example_counts import share_of
-from framings import DOUBTFUL
-from serving import Client, Serving, memory_bytes, post
-from waiting import until
+from tests.example_counts import share_of
+from tests.framings import DOUBTFUL
+from tests.integration.http_system import ONE, ask_once, assert_error
+from tests.serving import Client, Serving, memory_bytes, post
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])

@@ -7,10 +7,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from http_system import ONE
 
-from serving import Client, Serving, post
-from waiting import TIMEOUT_S
+from tests.integration.http_system import ONE
+from tests.serving import Client, Serving, post
+from tests.waiting import TIMEOUT_S
 
 
 def test_keep_alive(client: Client) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from clipper.abstraction.results import TEXT_TIMES
 from clipper.settings.application import Selection
-from serving import SUM, Response, Serving, application, model, post, serving, version
+from tests.serving import SUM, Response, Serving, application, model, post, serving, version
 
 # Answers what its input's first number says; the second is how large it is.
 SIZED = """

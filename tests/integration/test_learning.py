@@ -10,7 +10,7 @@ import pytest
 from clipper.control.snapshot import VersionSnapshot
 from clipper.settings.application import Selection
 from clipper.settings.version import Batching
-from serving import Client, Serving, application, model, serving
+from tests.serving import Client, Serving, application, model, serving
 
 # The right answer to an input is the whole number below it; where its fraction is below a model's share, it errs.
 MODEL = """

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from clipper.settings.version import Batching
-from serving import SUM, LyingContainer, Response, Serving, application, model, serving, version
-from waiting import until
+from tests.serving import SUM, LyingContainer, Response, Serving, application, model, serving, version
+from tests.waiting import until
 
 HONEST = "send(RESULTS, batch, struct.pack('<IIQ', rows, 0, 5) + b'\\n'.join([b'1'] * rows))"
 

@@ -15,7 +15,7 @@ from clipper.control.snapshot import ApplicationSnapshot, VersionSnapshot
 from clipper.selection.policies.by_name import default_half_life
 from clipper.settings.application import Selection
 from clipper.settings.version import Batching
-from serving import Client, Serving, application, model, serving
+from tests.serving import Client, Serving, application, model, serving
 
 pytestmark = pytest.mark.long
 

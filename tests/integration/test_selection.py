@@ -16,8 +16,8 @@ from clipper.control.snapshot import ApplicationSnapshot
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE
 from clipper.settings.application import Link, Selection
-from serving import Client, Serving, application, model, post, serving, version
-from waiting import until
+from tests.serving import Client, Serving, application, model, post, serving, version
+from tests.waiting import until
 
 CONSTANT = "def predict(inputs):\n    return [{}] * len(inputs)\n"
 HANGS = "import time\ndef predict(inputs):\n    time.sleep(3600)\n"

@@ -1,7 +1,7 @@
 """A version whose first batch took nearly all of the SLO goes on being asked."""
 
-from serving import application, model, serving, version
-from waiting import until
+from tests.serving import application, model, serving, version
+from tests.waiting import until
 
 SLOW_ONCE = """
 import time

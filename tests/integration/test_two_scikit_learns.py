@@ -13,7 +13,6 @@ from pathlib import Path
 import joblib
 import pytest
 import sklearn
-from live_server import Server
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
@@ -21,6 +20,7 @@ from clipper.client import Clipper
 from clipper.managers.environments.builder import build_environment, environments_root
 from clipper.managers.environments.interpreters import find_interpreter
 from clipper.managers.environments.recipe import Recipe
+from tests.supervisor.live_server import Server
 
 pytestmark = pytest.mark.long
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steps import finish
 
 from clipper.errors import InvalidArgument
 from clipper.frontend.predict_body import BodyReader
@@ -17,7 +16,8 @@ from clipper.inputs.reader import make_reader
 from clipper.load import inputs
 from clipper.load.inputs import DEFAULT_TEXT_LENGTH, Head, Ring, Sample, read_requests
 from clipper.types import InputType
-from example_counts import share_of
+from tests.example_counts import share_of
+from tests.frontend.steps import finish
 
 HEAD = Head("localhost:1337", "/app/predict")
 TYPES = (

@@ -12,7 +12,7 @@ from clipper.http1 import Answer
 from clipper.load.records import BY_MODEL, Outcome, Records, outcome_of
 from clipper.load.report import Run
 from clipper.selection.query import make_source
-from example_counts import share_of
+from tests.example_counts import share_of
 
 SLO_S = 0.1
 OUTPUTS = (b"1", b'"text"', b'{"default":true,"error":"x"}', b'"\\"default\\":true"', b"[1,2]")

@@ -14,7 +14,7 @@ from clipper.http1 import Answer
 from clipper.load import sender as senders
 from clipper.load.inputs import Head, Ring
 from clipper.load.sender import Connection, Sender, Target
-from waiting import TIMEOUT_S, until_async
+from tests.waiting import TIMEOUT_S, until_async
 
 ANSWER = b'HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{"output":1}'
 BODY = b'{"input":[1]}'

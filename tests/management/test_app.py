@@ -15,9 +15,9 @@ from clipper.events.log import NewEvent
 from clipper.management.routes.artifacts import MAX_ARTIFACT_BYTES
 from clipper.management.statuses import STATUSES
 from clipper.types import Caller
-from conftest import READ_TOKEN, TOKEN, Api
-from memory_operations import LOG_TAIL
-from waiting import TIMEOUT_S, until
+from tests.conftest import READ_TOKEN, TOKEN, Api
+from tests.memory_operations import LOG_TAIL
+from tests.waiting import TIMEOUT_S, until
 
 TAR = b"\0" * 1024
 DIGEST = hashlib.sha256(TAR).hexdigest()

@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from clipper.dashboard.files import read_files
-from conftest import READ_TOKEN, TOKEN, Api
-from waiting import TIMEOUT_S
+from tests.conftest import READ_TOKEN, TOKEN, Api
+from tests.waiting import TIMEOUT_S
 
 SERVED = sorted(read_files())
 

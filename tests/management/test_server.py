@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from certificates import Authority
 from clipper.management import server as bounds
 from clipper.management.access import Access, Holder, Hosts
 from clipper.management.gate import Gate
 from clipper.management.server import MAX_HEAD_BYTES, MAX_PIPELINED, ManagementServer
 from clipper.tls.material import read_material, server_context
 from clipper.tls.transport import NOT_TLS
-from conftest import TOKEN
-from framings import DOUBTFUL
-from waiting import TIMEOUT_S, until
+from tests.certificates import Authority
+from tests.conftest import TOKEN
+from tests.framings import DOUBTFUL
+from tests.waiting import TIMEOUT_S, until
 
 MAX_CONNECTIONS = 8
 # Four connections' worth of what a socket and the server hold of an answer that nobody reads.

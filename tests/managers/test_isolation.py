@@ -18,9 +18,9 @@ from clipper.processes.marks import mark_of
 from clipper.processes.proc import pids
 from clipper.processes.usage import UsageKeeper
 from clipper.types import InputType
-from manager_bench import SUM, Bench, run
-from started_processes import oddly_named
-from waiting import TIMEOUT_S, until_async
+from tests.manager_bench import SUM, Bench, run
+from tests.started_processes import oddly_named
+from tests.waiting import TIMEOUT_S, until_async
 
 pytestmark = [pytest.mark.alone, pytest.mark.machine]
 

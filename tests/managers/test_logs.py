@@ -21,7 +21,7 @@ from clipper.managers.logs import (
     tail,
     without_credentials,
 )
-from waiting import until_async
+from tests.waiting import until_async
 
 
 def test_the_tail_goes_back_into_the_part_that_was_cut_off(tmp_path: Path) -> None:

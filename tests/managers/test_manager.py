@@ -19,8 +19,8 @@ from clipper.managers import replica as replicas
 from clipper.managers.bring_up import LOG_TAIL_LINES
 from clipper.managers.logs import tail
 from clipper.processes.proc import pids, start_time
-from manager_bench import SLOT, SUM, Bench, run
-from waiting import until_async
+from tests.manager_bench import SLOT, SUM, Bench, run
+from tests.waiting import until_async
 
 MakeBench = Callable[..., Bench]
 
@@ -238,8 +238,8 @@ import asyncio, os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from clipper.processes.proc import pids, stat_fields
-from manager_bench import SLOT, Bench
-from waiting import until_async
+from tests.manager_bench import SLOT, Bench
+from tests.waiting import until_async
 
 def is_stopped(pid, address):
     """Whether that process is, or one that was started with the address: in Docker a process has a pid of its own."""
@@ -280,8 +280,8 @@ def is_there(address: str, kind: str) -> bool:
 
 async def leave_one(bench: Bench, body: str, state: str = "idle") -> None:
     """Have another process start a container, and die. One that is ``asked`` has stopped itself over a batch."""
-    tests = str(Path(__file__).parents[1])
-    argv = (tests, str(bench.path), bench.kind, bench.transport, body, state, str(bench.fork_from))
+    root = str(Path(__file__).parents[2])
+    argv = (root, str(bench.path), bench.kind, bench.transport, body, state, str(bench.fork_from))
     environ = {**os.environ, **bench.environ}
     earlier = await asyncio.create_subprocess_exec(sys.executable, "-c", LEAVE_ONE, *argv, env=environ)
     assert await earlier.wait() == -signal.SIGKILL

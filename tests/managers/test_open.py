@@ -7,7 +7,7 @@ import pytest
 
 from clipper.errors import InvalidArgument
 from clipper.settings.version import ManagerName, VersionSpec
-from manager_bench import Bench
+from tests.manager_bench import Bench
 
 
 def test_each_manager_that_a_version_can_ask_for_is_in_the_table(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from clipper.containers.protocol.messages import encode_error, encode_pong, enco
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
 from clipper.managers.probe import MAX_REPLY_BYTES, Probe
-from scripted_container import WELCOME, against, pong
+from tests.scripted_container import WELCOME, against, pong
 
 
 def test_hello_and_pings(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from clipper.managers.replica import Death, Replica
 from clipper.managers.starts import COUNTED_S, Starts
 from clipper.managers.warm_up import SampleSource
 from clipper.settings.version import VersionSpec
-from event_loops import ShiftedLoop, run_clean, turn_over
+from tests.event_loops import ShiftedLoop, run_clean, turn_over
 
 
 def test_they_start_in_the_order_in_which_they_are_asked_for() -> None:

@@ -31,7 +31,7 @@ from clipper.managers.warm_up import (
 )
 from clipper.runtime.inputs import input_reader
 from clipper.types import InputType
-from scripted_container import WELCOME, against
+from tests.scripted_container import WELCOME, against
 
 SAMPLE = Sample(bytes(8), origin="given", max_batch=1024)
 

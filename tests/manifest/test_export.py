@@ -7,13 +7,13 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from test_plan import FILES, World, pack, read
 
 from clipper.manifest.actual import Actual
 from clipper.manifest.document import json_value, lines_of, read_document
 from clipper.manifest.export import Exported, exported
 from clipper.manifest.manifest import Manifest, read_manifest
 from clipper.manifest.plan import Packed, plan
+from tests.manifest.test_plan import FILES, World, pack, read
 
 
 def read_back(text: str) -> Manifest:

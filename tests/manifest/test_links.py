@@ -2,10 +2,10 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from pretend_server import linked
 
 from clipper.manifest.steps import link_calls
 from clipper.settings.application import Link
+from tests.manifest.pretend_server import linked
 
 LINKS = st.lists(
     st.builds(

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pretend_server import PretendServer, nothing
 
 from clipper.management.schemas import Key
 from clipper.manifest.actual import Actual, ActualModel, ActualVersion
@@ -25,6 +24,7 @@ from clipper.manifest.steps import (
     Scale,
     Step,
 )
+from tests.manifest.pretend_server import PretendServer, nothing
 
 ENVIRONMENT = {"WEB": "w" * 40, "NEW": "n" * 40}
 

@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from clipper.control.statistics import HistogramData, LimitStatistics, ReplicaStatistics
 from clipper.metrics.totals import Totals, links, replica_name
-from example_counts import share_of
+from tests.example_counts import share_of
 
 NOTHING = HistogramData((), 0.0)
 KEYS = ("a", "b")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from steps import finish
 
 from clipper.errors import ModelFailed
 from clipper.inputs import long_text
 from clipper.outputs.checks import NOT_JSON, check_output
 from clipper.outputs.long_texts import read_long_text
+from tests.frontend.steps import finish
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

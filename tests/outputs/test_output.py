@@ -2,13 +2,13 @@ import math
 import struct
 
 import pytest
-from steps import finish
 
 from clipper.containers.protocol.typed import OutputForm, TypedResults
 from clipper.errors import ModelFailed
 from clipper.outputs import output as module
 from clipper.outputs.output import TypedOutput, is_long, read_output, read_outputs, text_pieces, text_start
 from clipper.types import DType
+from tests.frontend.steps import finish
 
 PAIR = OutputForm(DType.FLOAT32, (2,), DType.FLOAT64)
 

@@ -18,7 +18,7 @@ from clipper.errors import ClipperError, InvalidArgument, TooLarge
 from clipper.packaging import code
 from clipper.packaging.artifact import Artifact
 from clipper.packaging.models import package, package_code
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 
 def names(artifact: Artifact) -> list[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from clipper.processes.folder import ProcessFolder
-from started_processes import folder_in
+from tests.started_processes import folder_in
 
 
 @pytest.fixture

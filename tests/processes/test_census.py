@@ -9,8 +9,8 @@ import pytest
 from clipper.processes.census import MAX_DEPTH, Census, CensusEntry, DiskUsage, disk_usage, memory_bytes
 from clipper.processes.marks import MARK
 from clipper.trees import remove_tree
-from descriptors import no_descriptors
-from waiting import TIMEOUT_S, until
+from tests.descriptors import no_descriptors
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.machine
 

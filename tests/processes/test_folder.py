@@ -13,8 +13,8 @@ import pytest
 from clipper.errors import ContainerFailed
 from clipper.processes.folder import ProcessFolder, passed_on
 from clipper.processes.proc import start_time
-from started_processes import SLEEP, folder_in, gone, launch, written
-from waiting import TIMEOUT_S
+from tests.started_processes import SLEEP, folder_in, gone, launch, written
+from tests.waiting import TIMEOUT_S
 
 
 def test_only_what_a_process_needs_of_our_environment_is_passed_on() -> None:

@@ -10,8 +10,8 @@ from clipper.processes import marks
 from clipper.processes.folder import ProcessFolder
 from clipper.processes.marks import mark_of
 from clipper.processes.proc import pids, start_time
-from started_processes import launch, written
-from waiting import TIMEOUT_S, until_async
+from tests.started_processes import launch, written
+from tests.waiting import TIMEOUT_S, until_async
 
 # One that left its session, and whose mark does not show when its parent ends, but a little later, as another program.
 BETWEEN = """

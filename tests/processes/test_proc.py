@@ -7,8 +7,8 @@ from pathlib import Path
 
 from clipper.processes import proc
 from clipper.processes.census import Census
-from started_processes import ODD_NAMES, oddly_named
-from waiting import until
+from tests.started_processes import ODD_NAMES, oddly_named
+from tests.waiting import until
 
 COMPUTES = """
 import os, sys, time

@@ -13,8 +13,8 @@ import pytest
 from clipper.processes.folder import ProcessFolder
 from clipper.processes.marks import MARK, mark_of
 from clipper.processes.proc import is_own_shortage
-from started_processes import SLEEP, gone, launch, written
-from waiting import TIMEOUT_S, until_async
+from tests.started_processes import SLEEP, gone, launch, written
+from tests.waiting import TIMEOUT_S, until_async
 
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
 # A child in the group, and one that left it; both ignore SIGTERM.

@@ -4,13 +4,13 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from leases import Open
 from redis import Redis
 
 from clipper.lease.lease import Terms
 from clipper.registry.redis import RedisRegistry
 from clipper.registry.shared import Holder
-from redis_server import RedisServer
+from tests.redis_server import RedisServer
+from tests.registry.leases import Open
 
 
 @pytest.fixture(scope="package")

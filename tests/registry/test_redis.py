@@ -8,9 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from leases import DIGEST, Open, led
 from redis import Redis
-from registry_records import APPLICATION, TOKEN
 
 from clipper import durable_redis
 from clipper.errors import NotLeader, RegistryUnavailable, TooLarge
@@ -19,8 +17,10 @@ from clipper.registry import redis as redis_registry
 from clipper.registry.redis import PREFIX, RedisRegistry
 from clipper.registry.shared import PIECE_BYTES, Away, Holder, Leader, Renewed
 from clipper.registry.store import SCHEMA_VERSION, Put
-from redis_server import RedisServer
-from waiting import until
+from tests.redis_server import RedisServer
+from tests.registry.leases import DIGEST, Open, led
+from tests.registry.registry_records import APPLICATION, TOKEN
+from tests.waiting import until
 
 # Long over when the next request comes.
 SHORT = Terms(duration_s=0.001)

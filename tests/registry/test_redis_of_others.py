@@ -7,9 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from leases import DIGEST, Open, led
 from redis import Redis
-from registry_records import APPLICATION, TOKEN
 
 from clipper.errors import ClipperError, NotLeader, RegistryUnavailable
 from clipper.lease.lease import Lease
@@ -17,7 +15,9 @@ from clipper.registry import redis as redis_registry
 from clipper.registry.redis import PREFIX, RedisRegistry
 from clipper.registry.shared import REGISTRY_ID_NAME, Away, Holder, Known, Leader, Renewed
 from clipper.registry.store import Put
-from redis_server import RedisServer
+from tests.redis_server import RedisServer
+from tests.registry.leases import DIGEST, Open, led
+from tests.registry.registry_records import APPLICATION, TOKEN
 
 
 def test_a_redis_that_drops_keys_is_no_registry(own_server: RedisServer, opened: Open) -> None:

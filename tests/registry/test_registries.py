@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
-from registry_records import APPLICATION, TOKEN, version_of
 
 from clipper.errors import RegistryUnavailable
 from clipper.registry.records import TABLES, ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
@@ -24,8 +23,9 @@ from clipper.registry.store import (
     Put,
     Registry,
 )
-from example_counts import share_of
-from redis_server import RedisServer
+from tests.example_counts import share_of
+from tests.redis_server import RedisServer
+from tests.registry.registry_records import APPLICATION, TOKEN, version_of
 
 # Opens the same registry again each time, as a supervisor that is started again does.
 Open = Callable[[], Registry]

@@ -9,7 +9,6 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from registry_records import APPLICATION, TOKEN, version_of
 
 from clipper.errors import RegistryUnavailable
 from clipper.registry.records import TABLES, ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
@@ -18,7 +17,8 @@ from clipper.registry.store import SCHEMA_VERSION, Put
 from clipper.settings.application import Link, Selection
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec
-from waiting import TIMEOUT_S
+from tests.registry.registry_records import APPLICATION, TOKEN, version_of
+from tests.waiting import TIMEOUT_S
 
 Open = Callable[[Path], SqliteRegistry]
 

@@ -1,6 +1,5 @@
 """Operators, and what decides for them by load and by feedback: what they ask for, and in which order."""
 
-from fake_records import Records
 from msgspec.structs import replace
 
 from clipper.control.descriptions import EndedRamp
@@ -12,6 +11,7 @@ from clipper.settings.application import Link, Selection
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId
+from tests.rollout.fake_records import Records
 
 
 class Operators:

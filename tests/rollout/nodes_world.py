@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from fake_processes import FakeWorker
-from world import World
-
 from clipper.rollout.nodes import place_workers
+from tests.rollout.fake_processes import FakeWorker
+from tests.rollout.world import World
 
 PER_NODE = 2
 NODES = ("10.0.0.1", "10.0.0.2", "10.0.0.3")

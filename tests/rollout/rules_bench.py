@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from fake_records import Records, records_of
 from msgspec.structs import replace
 
 from clipper.control.snapshot import ApplicationSnapshot, Peer, ReplicaAddress
@@ -14,6 +13,7 @@ from clipper.rollout.instructions import Commit, Instruction, Note, Push, Stop
 from clipper.rollout.rollout import Rollout
 from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId
+from tests.rollout.fake_records import Records, records_of
 
 SPEC, OTHER = VersionSpec("a", "import", "m:f"), VersionSpec("b", "import", "m:f")
 ONE, TWO = ModelId("m", "1"), ModelId("m", "2")

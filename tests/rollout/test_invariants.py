@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from fake_records import Records, records_of
-from invariants import validate
 from msgspec.structs import replace as changed
 
 from clipper.control.snapshot import Peer, ReplicaAddress
@@ -17,6 +15,8 @@ from clipper.rollout.rollout import Rollout
 from clipper.rollout.versions import Linking
 from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId
+from tests.rollout.fake_records import Records, records_of
+from tests.rollout.invariants import validate
 
 SPEC = VersionSpec("a", "import", "m:f")
 ONE, TWO = ModelId("m", "1"), ModelId("m", "2")

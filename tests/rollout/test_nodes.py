@@ -1,11 +1,11 @@
 """Which workers are on which nodes."""
 
 import pytest
-from nodes_world import LOST_AFTER_S, NODES, NodesWorld
-from world import World
 
 from clipper.rollout.nodes import MAX_WORKERS_ON_NODES, place_workers
 from clipper.types import ModelId
+from tests.rollout.nodes_world import LOST_AFTER_S, NODES, NodesWorld
+from tests.rollout.world import World
 
 
 @pytest.mark.parametrize(

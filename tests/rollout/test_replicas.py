@@ -4,11 +4,23 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from rules_bench import CURRENT, EPOCH, OTHER, SPEC, STOP, bench, dead, leaving, linked_start, slot, worker
 
 from clipper.managers.reconcile.plan import Slot
 from clipper.rollout.instructions import Retire, Start, Stop, WakeAt
 from clipper.rollout.versions import LINK_TIMEOUT_S
+from tests.rollout.rules_bench import (
+    CURRENT,
+    EPOCH,
+    OTHER,
+    SPEC,
+    STOP,
+    bench,
+    dead,
+    leaving,
+    linked_start,
+    slot,
+    worker,
+)
 
 
 def test_what_is_missing_is_started_with_what_the_record_says() -> None:

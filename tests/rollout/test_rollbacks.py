@@ -3,9 +3,7 @@
 from typing import Any
 
 import pytest
-from fake_records import Records, records_of
 from msgspec.structs import replace
-from rules_bench import SPEC
 
 from clipper.control.descriptions import EndedRamp
 from clipper.control.snapshot import Newcomer
@@ -13,6 +11,8 @@ from clipper.registry.records import ApplicationRecord, ModelRecord, VersionReco
 from clipper.rollout import rollbacks
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching
+from tests.rollout.fake_records import Records, records_of
+from tests.rollout.rules_bench import SPEC
 
 NEWCOMER = Newcomer(1, "m", "3", "2", promoted=True)
 

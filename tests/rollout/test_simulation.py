@@ -5,19 +5,19 @@
 
 import os
 
-from fake_processes import BAD, GOOD, WORKERS, FakeWorker
-from fake_records import Records
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
-from nodes_world import NODES, PER_NODE, NodesWorld
-from world import World
 
 from clipper.control.snapshot import VersionSnapshot
 from clipper.rollout.wanted import running
 from clipper.types import ModelId
-from example_counts import share_of
+from tests.example_counts import share_of
+from tests.rollout.fake_processes import BAD, GOOD, WORKERS, FakeWorker
+from tests.rollout.fake_records import Records
+from tests.rollout.nodes_world import NODES, PER_NODE, NodesWorld
+from tests.rollout.world import World
 
 EXAMPLES = int(os.environ.get("ROLLOUT_EXAMPLES", "60"))
 # A version that hangs takes a minute to be given up, and one after another.

@@ -3,13 +3,24 @@
 from typing import Any
 
 import pytest
-from rules_bench import CURRENT, EPOCH, STOP, bench, committed, leaving, linked_start, slot, version, worker
 
 from clipper.control.snapshot import ApplicationSnapshot, Peer
 from clipper.registry.records import KeyRecord, ModelRecord
 from clipper.rollout.facts import Facts
 from clipper.rollout.instructions import TakeEpochAbove, WakeAt
 from clipper.rollout.telling import ASK_AGAIN_S, Telling
+from tests.rollout.rules_bench import (
+    CURRENT,
+    EPOCH,
+    STOP,
+    bench,
+    committed,
+    leaving,
+    linked_start,
+    slot,
+    version,
+    worker,
+)
 
 
 def test_a_snapshot_says_what_has_changed() -> None:

@@ -3,13 +3,13 @@
 from dataclasses import replace as replaced
 
 from msgspec.structs import replace
-from rules_bench import CURRENT, SPEC, STARTING, Bench, bench, dead, linked_start, slot, version, worker
 
 from clipper.managers.reconcile.backoff import History
 from clipper.managers.reconcile.plan import Slot
 from clipper.registry.records import ModelRecord
 from clipper.rollout.facts import SlotFacts
 from clipper.rollout.instructions import DrainWorker, Retire, Start, StartSpare, Stop
+from tests.rollout.rules_bench import CURRENT, SPEC, STARTING, Bench, bench, dead, linked_start, slot, version, worker
 
 
 def upgrading(*slots: SlotFacts, wanted: int = 1) -> Bench:

@@ -3,9 +3,21 @@
 from typing import Any
 
 import pytest
-from fake_records import records_of
 from msgspec.structs import replace
-from rules_bench import (
+
+from clipper.control.snapshot import Newcomer
+from clipper.managers.reconcile.backoff import History
+from clipper.managers.reconcile.plan import Slot
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.rollout.facts import Failure, SlotFacts, WorkerFacts
+from clipper.rollout.instructions import Commit, Forget, Note, Start, WakeAt
+from clipper.rollout.telling import ASK_AGAIN_S
+from clipper.rollout.versions import LINK_TIMEOUT_S
+from clipper.rollout.wanted import Contents, cancelled, running
+from clipper.settings.application import Link, Selection
+from clipper.settings.replicas import ReplicaRange
+from tests.rollout.fake_records import records_of
+from tests.rollout.rules_bench import (
     CURRENT,
     EPOCH,
     ONE,
@@ -22,18 +34,6 @@ from rules_bench import (
     version,
     worker,
 )
-
-from clipper.control.snapshot import Newcomer
-from clipper.managers.reconcile.backoff import History
-from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
-from clipper.rollout.facts import Failure, SlotFacts, WorkerFacts
-from clipper.rollout.instructions import Commit, Forget, Note, Start, WakeAt
-from clipper.rollout.telling import ASK_AGAIN_S
-from clipper.rollout.versions import LINK_TIMEOUT_S
-from clipper.rollout.wanted import Contents, cancelled, running
-from clipper.settings.application import Link, Selection
-from clipper.settings.replicas import ReplicaRange
 
 
 @pytest.mark.parametrize(

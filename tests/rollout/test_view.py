@@ -3,7 +3,6 @@
 from dataclasses import replace as replace_facts
 from typing import Any
 
-from fake_records import Records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -17,7 +16,8 @@ from clipper.rollout.wanted import Contents
 from clipper.settings.application import Link
 from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId
-from example_counts import share_of
+from tests.example_counts import share_of
+from tests.rollout.fake_records import Records
 
 SPECS = [VersionSpec("a", "import", "m:f"), VersionSpec("b", "import", "m:f")]
 NAMES, VERSIONS, INDEXES = ["m", "n"], ["1", "2"], [1, 2]

@@ -1,7 +1,6 @@
 """What follows from the records: which versions run, how long a batch may, what fits."""
 
 import pytest
-from fake_records import records_of
 from msgspec.structs import replace
 
 from clipper.control.snapshot import Newcomer
@@ -12,6 +11,7 @@ from clipper.rollout import wanted
 from clipper.settings.application import Link
 from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId
+from tests.rollout.fake_records import records_of
 
 MODEL = ModelRecord("m", current="3", previous="2")
 

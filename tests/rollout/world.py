@@ -4,23 +4,6 @@ Whatever the rollout has done is held against the world as it really is, not as 
 whether a replica has a batch, which request came last.
 """
 
-from fake_operators import Operators
-from fake_processes import (
-    BATCH_S,
-    CRASH_AFTER_S,
-    DRAIN_S,
-    HANG_S,
-    SLOW_START_S,
-    START_S,
-    START_TIMEOUT_S,
-    STOP_S,
-    UNDIALABLE_S,
-    WORKERS,
-    FakeSlot,
-    FakeWorker,
-)
-from fake_records import Records
-from invariants import validate
 from msgspec.structs import replace
 
 from clipper.control.snapshot import Peer, ReplicaAddress, Snapshot
@@ -47,6 +30,23 @@ from clipper.rollout.rollout import Rollout
 from clipper.settings.version import VersionSpec
 from clipper.supervisor.workers.settings import WorkerSettings
 from clipper.types import ModelId
+from tests.rollout.fake_operators import Operators
+from tests.rollout.fake_processes import (
+    BATCH_S,
+    CRASH_AFTER_S,
+    DRAIN_S,
+    HANG_S,
+    SLOW_START_S,
+    START_S,
+    START_TIMEOUT_S,
+    STOP_S,
+    UNDIALABLE_S,
+    WORKERS,
+    FakeSlot,
+    FakeWorker,
+)
+from tests.rollout.fake_records import Records
+from tests.rollout.invariants import validate
 
 
 class World:

@@ -20,7 +20,7 @@ from clipper.containers.protocol.frames import HEADER, OLDEST_VERSION, Kind, Spl
 from clipper.containers.protocol.messages import Results, Welcome
 from clipper.containers.protocol.typed import TypedResults, decode_typed_results
 from clipper.types import DType
-from waiting import TIMEOUT_S, until
+from tests.waiting import TIMEOUT_S, until
 
 
 class Refused(Exception):

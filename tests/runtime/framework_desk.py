@@ -15,7 +15,7 @@ import numpy as np
 
 import clipper
 from benchmarks.real_models import environment
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 PROGRAM = Path(__file__).parent / "framework_program.py"
 

@@ -9,7 +9,7 @@ import pytest
 
 import clipper
 from clipper.managers.logs import in_text
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 SOURCE = Path(clipper.__file__).parent
 MODULES = {"clipper", "clipper.types", "clipper.errors", "clipper.log_format", "clipper.containers"}

@@ -8,7 +8,6 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
-from caller import code, running, started
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -21,7 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from clipper.errors import ContainerFailed
 from clipper.runtime.loading import ModelSource, load
 from clipper.types import DType
-from waiting import TIMEOUT_S
+from tests.runtime.caller import code, running, started
+from tests.waiting import TIMEOUT_S
 
 SPAM = (["buy now", "cheap pills", "see you at noon", "the meeting is at noon"], ["spam", "spam", "ham", "ham"])
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caller import Caller, Refused, aligned_with_other_bytes, code, readable, running, started
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +17,8 @@ from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, Kind, header
 from clipper.runtime.loop import MAX_CONNECTIONS
 from clipper.types import DType, InputType
-from waiting import until
+from tests.runtime.caller import Caller, Refused, aligned_with_other_bytes, code, readable, running, started
+from tests.waiting import until
 
 random_frames = st.builds(
     lambda kind, frame_id, body: header(kind, len(body), frame_id) + body,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caller import code, running
 from opentelemetry import trace as otel
 
 from clipper.containers.protocol import messages
@@ -18,6 +17,7 @@ from clipper.containers.protocol.trace import BatchTrace, TraceContext, write_tr
 from clipper.runtime.model import Inputs
 from clipper.runtime.trace import current_trace, tracing
 from clipper.types import DType
+from tests.runtime.caller import code, running
 
 TRACE = BatchTrace(
     TraceContext(f"00-{7:032x}-{8:016x}-01", "a=1,b=2"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"

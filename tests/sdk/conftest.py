@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from programs import Programs, build_java, kept
+
+from tests.sdk.programs import Programs, build_java, kept
 
 
 @pytest.fixture(scope="session")

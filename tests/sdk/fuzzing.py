@@ -7,9 +7,9 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import running
 
 from clipper.containers.protocol.frames import Kind, header
+from tests.sdk.programs import running
 
 frames = st.builds(
     lambda kind, frame_id, body: header(kind, len(body), frame_id) + body,

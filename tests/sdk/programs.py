@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from caller import Container
-
 from benchmarks.paper.cache import digest, folder
 from clipper.managers.command import program_argv
-from waiting import TIMEOUT_S
+from tests.runtime.caller import Container
+from tests.waiting import TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]
 SDK = ROOT / "sdk"

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caller import Caller, Refused, aligned_with_other_bytes
-from fuzzing import fuzz
-from programs import Programs, running, started
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, Kind, header
 from clipper.supervisor.workers.ports import port_of
 from clipper.types import DType, InputType
-from ports import keep_port
-from waiting import until
+from tests.ports import keep_port
+from tests.runtime.caller import Caller, Refused, aligned_with_other_bytes
+from tests.sdk.fuzzing import fuzz
+from tests.sdk.programs import Programs, running, started
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

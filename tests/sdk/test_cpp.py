@@ -4,14 +4,14 @@ import struct
 from pathlib import Path
 
 import pytest
-from fuzzing import fuzz
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import HERE, SANITIZED, SDK, VECTORS, compile_cpp, kept, run, running
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import Kind
 from clipper.types import DType
+from tests.sdk.fuzzing import fuzz
+from tests.sdk.programs import HERE, SANITIZED, SDK, VECTORS, compile_cpp, kept, run, running
 
 pytestmark = pytest.mark.long
 

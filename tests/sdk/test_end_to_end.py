@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_server import Server, processes_of
-from programs import Programs
 
 from clipper.client import Clipper
 from clipper.errors import ContainerFailed, InvalidArgument
-from waiting import until
+from tests.sdk.programs import Programs
+from tests.supervisor.live_server import Server, processes_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

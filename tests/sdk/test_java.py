@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from programs import VECTORS, run
+
+from tests.sdk.programs import VECTORS, run
 
 pytestmark = pytest.mark.long
 

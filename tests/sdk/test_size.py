@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from programs import SDK
+
+from tests.sdk.programs import SDK
 
 NO_CODE = re.compile(r"\s*(//.*|/?\*.*)?")
 

@@ -16,10 +16,10 @@ from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.terms import JOINT_MARGIN_SHARE, MARGIN_SHARE, MAX_MARGIN_S
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching
-from event_loops import ShiftedLoop, run_clean, turn_over
-from selection_desk import ROW, SLO_S, Asking, make_surroundings
-from small_container import SmallContainer
-from waiting import until_async
+from tests.event_loops import ShiftedLoop, run_clean, turn_over
+from tests.selection_desk import ROW, SLO_S, Asking, make_surroundings
+from tests.small_container import SmallContainer
+from tests.waiting import until_async
 
 
 class Digits:

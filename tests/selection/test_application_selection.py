@@ -11,9 +11,9 @@ from clipper.control.feedback import Feedback
 from clipper.selection.answering import MAX_SOURCES
 from clipper.selection.query import NO_SOURCE
 from clipper.settings.application import Selection
-from event_loops import turn_over
-from selection_desk import ROW, SLO_S, Asking, Desk, on_query, own_policy, run
-from waiting import until_async
+from tests.event_loops import turn_over
+from tests.selection_desk import ROW, SLO_S, Asking, Desk, on_query, own_policy, run
+from tests.waiting import until_async
 
 FIVE = {"a": b"1", "b": b"1", "c": b"1", "d": b"2", "e": b"2"}
 ENSEMBLE = Selection("ensemble")
@@ -286,7 +286,7 @@ def test_queries_leave_no_reference_cycles_and_keep_no_asker(tmp_path: Path) -> 
             desk.surroundings.joins.find(0, desk.loop.time() + 10_000.0)
             del query, asking
             gc.collect()
-            found = [each for each in gc.garbage if type(each).__module__.startswith(("clipper", "selection_desk"))]
+            found = [each for each in gc.garbage if type(each).__module__.startswith(("clipper", "tests."))]
             assert found == []
         finally:
             gc.set_debug(0)

@@ -6,8 +6,8 @@ from msgspec.structs import replace
 
 from clipper.control.snapshot import Snapshot
 from clipper.settings.application import Selection
-from selection_desk import Asking, Desk, run
-from waiting import until_async
+from tests.selection_desk import Asking, Desk, run
+from tests.waiting import until_async
 
 SLO_S, WAKING_SLO_S = 0.5, 60.0
 

@@ -11,8 +11,8 @@ from clipper.selection import committer as committer_module
 from clipper.selection.committer import MAX_SYNCS, Committer
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
-from event_loops import run_clean, turn_over
-from waiting import until_async
+from tests.event_loops import run_clean, turn_over
+from tests.waiting import until_async
 
 
 class Store(SqliteStore):

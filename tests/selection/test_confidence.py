@@ -10,7 +10,7 @@ from clipper.selection.application import Application
 from clipper.selection.feedback.join_table import SAID_BYTES
 from clipper.selection.learning.calibration import lesson
 from clipper.settings.application import Selection
-from selection_desk import Desk, on_input, on_query, own_policy, run
+from tests.selection_desk import Desk, on_input, on_query, own_policy, run
 
 OWN = {"confidence_from": "probabilities"}
 CALIBRATED = OWN | {"calibrate": True}

@@ -11,9 +11,9 @@ from clipper.selection.contexts import Contexts
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
 from clipper.settings.application import Selection
-from event_loops import run_clean, turn_over
-from selection_desk import ROW, SLO_S, Desk, run
-from waiting import until_async
+from tests.event_loops import run_clean, turn_over
+from tests.selection_desk import ROW, SLO_S, Desk, run
+from tests.waiting import until_async
 
 LOSS = {("a", "loss"): 1.0, ("a", "scored"): 1.0}
 TWO = {"a": b"1", "b": b"2"}

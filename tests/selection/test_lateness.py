@@ -10,8 +10,8 @@ from clipper.selection.application import Application
 from clipper.selection.feedback.join_table import OUTPUT_OVERHEAD_BYTES, JoinTable
 from clipper.selection.learner import Learner
 from clipper.settings.application import Selection
-from selection_desk import ROW, SLO_S, Asking, Desk, on_input, on_query, own_policy, run
-from waiting import until_async
+from tests.selection_desk import ROW, SLO_S, Asking, Desk, on_input, on_query, own_policy, run
+from tests.waiting import until_async
 
 TWO = {"a": b"1", "b": b"2"}
 BANDIT = Selection("exp3", half_life=None)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-import selection_desk
 from clipper.control.feedback import Feedback
 from clipper.errors import ClipperError, InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
 from clipper.selection.application import Application
@@ -15,9 +14,10 @@ from clipper.selection.policies.policy import QueryView
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S
 from clipper.settings.application import Selection
-from event_loops import turn_over
-from selection_desk import ROW, SLO_S, Desk, on_input, on_query, own_policy, run
-from waiting import until_async
+from tests import selection_desk
+from tests.event_loops import turn_over
+from tests.selection_desk import ROW, SLO_S, Desk, on_input, on_query, own_policy, run
+from tests.waiting import until_async
 
 FOUR = {"a": b"1", "b": b"1", "c": b"2", "d": b"2"}
 ALL = Selection("ensemble", {"weighting": "equal"}, half_life=None)

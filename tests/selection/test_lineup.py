@@ -20,9 +20,9 @@ from clipper.selection.policies.policy import QueryView
 from clipper.selection.policies.trials import FIRST_OPEN
 from clipper.settings.application import Link, Selection
 from clipper.settings.server import LEAST_LOG_BYTES
-from selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
-from two_versions import TWO, ask_version, show, with_versions
-from waiting import until_async
+from tests.selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
+from tests.two_versions import TWO, ask_version, show, with_versions
+from tests.waiting import until_async
 
 LEARNS = Selection("thompson", half_life=None, ramp=0.5)
 DEPLOYED = Newcomer(7, "m", "2", "1", promoted=True)

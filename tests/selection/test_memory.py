@@ -7,7 +7,7 @@ import pytest
 
 from clipper.selection.learning.ledger import Ledger
 from clipper.settings.application import Selection
-from selection_desk import ROW, Desk, on_input, run
+from tests.selection_desk import ROW, Desk, on_input, run
 
 QUERIES = 200
 CONTEXTS = ("ada", "bob", "eve")

@@ -14,7 +14,7 @@ from clipper.selection.own_code import MAX_HANGING, ImportNotes, OwnCode
 from clipper.selection.policies.exp3 import Exp3
 from clipper.selection.trial import Verdict
 from clipper.settings.application import Selection
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 # Hangs while the file ``go`` is not there, in a module of each number; where it is made, not where it is imported.
 HANGS = """

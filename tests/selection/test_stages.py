@@ -12,9 +12,9 @@ from clipper.selection.feedback.latencies import FIRST_TRY
 from clipper.selection.policies.policy import Step
 from clipper.selection.query import Query
 from clipper.settings.application import Link, Selection
-from event_loops import turn_over
-from selection_desk import SLO_S, Asking, Desk, on_query, run
-from waiting import until_async
+from tests.event_loops import turn_over
+from tests.selection_desk import SLO_S, Asking, Desk, on_query, run
+from tests.waiting import until_async
 
 UNSURE = b'{"label": 1, "confidence": 0.6}'
 SURE = b'{"label": 1, "confidence": 0.9}'

@@ -13,8 +13,8 @@ from clipper.selection.stores.store import EVERYONE, Observation
 from clipper.selection.synchronizer import EXPIRE_S, Synchronizer
 from clipper.settings.application import Selection
 from clipper.settings.server import MAX_CONTEXTS
-from selection_desk import ROW, Desk, make_surroundings, run
-from waiting import until_async
+from tests.selection_desk import ROW, Desk, make_surroundings, run
+from tests.waiting import until_async
 
 TWO = {"a": b"1", "b": b"2"}
 CONTEXTS = [None, "ada", "bob"]

@@ -14,9 +14,9 @@ from clipper.decisions.reading import LogReader
 from clipper.selection.stores.store import EVERYONE, Observation
 from clipper.settings.application import Link, Selection, link_names
 from clipper.settings.server import LEAST_LOG_BYTES
-from selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
-from two_versions import TWO, ask_version, scored, show, with_versions
-from waiting import until_async
+from tests.selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
+from tests.two_versions import TWO, ask_version, scored, show, with_versions
+from tests.waiting import until_async
 
 LEARNS = Selection("thompson", half_life=None)
 

@@ -6,9 +6,9 @@ import pytest
 
 from clipper.selection.application import Application
 from clipper.settings.application import Selection
-from event_loops import turn_over
-from selection_desk import SLO_S, Asking, Desk, on_query, run
-from waiting import until_async
+from tests.event_loops import turn_over
+from tests.selection_desk import SLO_S, Asking, Desk, on_query, run
+from tests.waiting import until_async
 
 FIVE = {"a": b"1", "b": b"1", "c": b"1", "d": b"1", "e": b"2"}
 SPLIT = {"a": b"1", "b": b"1", "c": b"2", "d": b"2", "e": b"2"}

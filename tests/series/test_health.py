@@ -1,12 +1,12 @@
 """Which applications and versions are in trouble."""
 
 import pytest
-from readings import reading, version_reading
 
 from clipper.control.statistics import ApplicationStatistics, VersionStatistics
 from clipper.series.health import BEGINS_COUNT, BEGINS_SHARE, ENDS_SHARE, Health, Share, is_on
 from clipper.series.recent import Recent
 from clipper.types import ModelId
+from tests.series.readings import reading, version_reading
 
 FAILED = {"model_error": 10}
 SAID = {"model_error": "ValueError:\n  boom", "timeout": "m:1 did not answer within the SLO"}

@@ -2,11 +2,11 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from readings import reading, version_reading
 
 from clipper.management.recent import LastMinute
 from clipper.series.recent import RECENT_S, Recent, Rows, answers_of, sum_of_answers, sum_of_rows
 from clipper.types import ModelId
+from tests.series.readings import reading, version_reading
 
 
 def test_a_step_has_the_explanations_of_what_was_counted_in_it() -> None:

@@ -6,7 +6,6 @@ from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
-from readings import answer, histogram, reading, version_reading
 
 from clipper.control.messages import GetStatistics
 from clipper.control.statistics import NO_MARK, ModelSelectionStatistics, WorkerStatistics
@@ -25,6 +24,7 @@ from clipper.series.sampler import (
 )
 from clipper.series.values import OF_OVERVIEW, Replicas
 from clipper.types import ModelId
+from tests.series.readings import answer, histogram, reading, version_reading
 
 APP, MODEL, WORKER = Subject("application", "app"), Subject("model", "m"), Subject("worker", "0")
 NAN = math.nan

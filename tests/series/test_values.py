@@ -1,7 +1,6 @@
 """The values of one step."""
 
 import pytest
-from readings import histogram, reading, version_reading
 
 from clipper.control.statistics import (
     LATENCY_BOUNDS_S,
@@ -9,6 +8,7 @@ from clipper.control.statistics import (
     ModelSelectionStatistics,
 )
 from clipper.series.values import OF_MODELS, application_values, version_values
+from tests.series.readings import histogram, reading, version_reading
 
 
 def latency(**counts: int) -> tuple[int, ...]:

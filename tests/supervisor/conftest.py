@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_server import Own, Server, processes_of, with_application
+
+from tests.supervisor.live_server import Own, Server, processes_of, with_application
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from clipper.home import Place, read_place
-from waiting import TIMEOUT_S, until
+from tests.waiting import TIMEOUT_S, until
 
 # Each call of a poll would read the certificate authorities first, which takes longer than the rest; tests of TLS have
 # clients of their own.

@@ -11,13 +11,13 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
-from live_server import APP, Server, answering, with_application
 
 from clipper.registry.records import ApplicationRecord
 from clipper.settings.application import Selection
 from clipper.supervisor.rollout.servable import MAX_DEPTH
-from example_counts import share_of
-from waiting import until
+from tests.example_counts import share_of
+from tests.supervisor.live_server import APP, Server, answering, with_application
+from tests.waiting import until
 
 # The worst of each kind that JSON has.
 INTEGERS = [0, -1, 1, 2**31, 2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 2**64, 10**20, 10**400]

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from live_server import Server
-
 from clipper.decisions.export import row_of
 from clipper.decisions.joining import joined
 from clipper.decisions.reading import LogReader
-from waiting import until
+from tests.supervisor.live_server import Server
+from tests.waiting import until
 
 # Says of label 1 that it has the probability that it is asked about.
 ECHO = "def predict(inputs): return [[1.0 - float(row[0]), float(row[0])] for row in inputs]\n"

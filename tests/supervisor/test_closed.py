@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from live_server import APP, NO_TLS, TIMEOUT_S, Server, with_application
 
 from clipper.client import Clipper
-from waiting import until
+from tests.supervisor.live_server import APP, NO_TLS, TIMEOUT_S, Server, with_application
+from tests.waiting import until
 
 
 def ask(

@@ -1,10 +1,10 @@
 """Costs of models through a live server: refused where they are none, shown, and what a cascade saves by them."""
 
 import pytest
-from live_server import Server
-from three_models import APP, ROW, learned, teach, with_models
 
-from waiting import until
+from tests.supervisor.live_server import Server
+from tests.supervisor.three_models import APP, ROW, learned, teach, with_models
+from tests.waiting import until
 
 UNSURE = '{"label": 2, "confidence": 0.6}'
 SURE = '{"label": 2, "confidence": 0.9}'

@@ -8,12 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import NO_TLS, TIMEOUT_S, Server, answering
-from three_models import MODELS, ROW, with_application, with_models
 from typer.testing import CliRunner
 
 from clipper.cli.main import cli
-from waiting import until
+from tests.supervisor.live_server import NO_TLS, TIMEOUT_S, Server, answering
+from tests.supervisor.three_models import MODELS, ROW, with_application, with_models
+from tests.waiting import until
 
 LOGGED = {"log_decisions": 1.0, "default_output": "none"}
 

@@ -5,11 +5,10 @@ import resource
 import signal
 from pathlib import Path
 
-from live_server import APP, Server, with_application
-
 from clipper.worker.descriptors import most_connections
-from serving import Client, post
-from waiting import until
+from tests.serving import Client, post
+from tests.supervisor.live_server import APP, Server, with_application
+from tests.waiting import until
 
 DESCRIPTORS = 256
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Server
 
 from clipper.client import Clipper
 from clipper.errors import ContainerFailed, InvalidArgument
 from clipper.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL
 from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.folders import open_home
-from docker_daemon import BASE_IMAGE, DockerDaemon
-from waiting import until
+from tests.docker_daemon import BASE_IMAGE, DockerDaemon
+from tests.supervisor.live_server import Server
+from tests.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.machine]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import sklearn
-from live_server import Server, processes_of
 from sklearn.linear_model import LinearRegression
 
 from clipper.client import Clipper
 from clipper.errors import ContainerFailed
-from small_packages import SlowPackage, make_wheel, use_only
-from waiting import until
+from tests.small_packages import SlowPackage, make_wheel, use_only
+from tests.supervisor.live_server import Server, processes_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

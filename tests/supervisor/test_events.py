@@ -4,10 +4,9 @@ import os
 import signal
 from typing import Any
 
-from live_server import APP, Server, answering
-
 from clipper.client import Clipper
-from waiting import until
+from tests.supervisor.live_server import APP, Server, answering
+from tests.waiting import until
 
 
 def told(server: Server, kind: str | None = None) -> list[tuple[str, str]]:

@@ -4,13 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from live_server import Server
-from test_decisions import exported
-from three_models import ROW, until_learned, with_application
 from typer.testing import CliRunner
 
 from clipper.cli.main import cli
-from waiting import until
+from tests.supervisor.live_server import Server
+from tests.supervisor.test_decisions import exported
+from tests.supervisor.three_models import ROW, until_learned, with_application
+from tests.waiting import until
 
 # What is right at each corner; the models answer 1, 2 and 3 whatever they are asked.
 RIGHT = {(1.0, 0.0): 1, (0.0, 1.0): 2, (-1.0, -1.0): 3}

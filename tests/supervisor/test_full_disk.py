@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Server, with_application
 
 from clipper.supervisor.disk_space import FULL_BYTES
 from clipper.supervisor.keepers.disks import CHANGES, FEEDBACK, folders_of, looked_at
-from waiting import until
+from tests.supervisor.live_server import Server, with_application
+from tests.waiting import until
 
 SIZE_BYTES = 64 * 1024 * 1024
 

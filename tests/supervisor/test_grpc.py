@@ -13,11 +13,11 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from live_server import Server, with_application
-from rpc_messages import INFER, InferResponse, raw_request
 
-from certificates import Authority, Pair
-from waiting import TIMEOUT_S, until
+from tests.certificates import Authority, Pair
+from tests.frontend.rpc.rpc_messages import INFER, InferResponse, raw_request
+from tests.supervisor.live_server import Server, with_application
+from tests.waiting import TIMEOUT_S, until
 
 ASKED = raw_request(np.array([1, 2], "<f8").tobytes(), [1, 2], "FP64").SerializeToString()
 ON = ("--grpc-port", "0")

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Server, answering, with_application
 
-from waiting import until
+from tests.supervisor.live_server import Server, answering, with_application
+from tests.waiting import until
 
 # It fails on a row that begins with 1, and is slower than any SLO of these tests on one that begins with 2.
 CODE = """

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_server import Server, with_application
 
 from clipper.client import Clipper
-from otlp_receiver import otlp_receiver
-from waiting import until
+from tests.otlp_receiver import otlp_receiver
+from tests.supervisor.live_server import Server, with_application
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

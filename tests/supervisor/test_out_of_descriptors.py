@@ -8,10 +8,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from live_server import APP, Server, with_application
 
 from clipper.open_files import ENOUGH, raise_limit
-from waiting import TIMEOUT_S, until
+from tests.supervisor.live_server import APP, Server, with_application
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.alone
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Server, processes_of
-from three_models import APP, ROW, learned, teach, with_application, with_models
 
-from waiting import until
+from tests.supervisor.live_server import Server, processes_of
+from tests.supervisor.three_models import APP, ROW, learned, teach, with_application, with_models
+from tests.waiting import until
 
 STUBBORN = """
 from clipper.selection.policies.policy import Choice, Policy

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Server
 
 from benchmarks.ray_cluster import RayCluster, actor_of, running_cluster
 from benchmarks.real_models import environment
@@ -16,10 +15,11 @@ from clipper.client import Clipper
 from clipper.processes.marks import MARK
 from clipper.processes.proc import start_time, variable
 from clipper.settings.replicas import ReplicaRange
-from manager_bench import RAY_PORTS
-from own_network import cut, has_own_networks, heal, own_network
-from redis_server import RedisServer
-from waiting import until
+from tests.manager_bench import RAY_PORTS
+from tests.own_network import cut, has_own_networks, heal, own_network
+from tests.redis_server import RedisServer
+from tests.supervisor.live_server import Server
+from tests.waiting import until
 
 pytestmark = [pytest.mark.scale, pytest.mark.machine]
 

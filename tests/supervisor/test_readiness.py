@@ -4,10 +4,9 @@ import os
 import signal
 from pathlib import Path
 
-from live_server import APP, Server, with_application
-from test_stop import get, health
-
-from waiting import until
+from tests.supervisor.live_server import APP, Server, with_application
+from tests.supervisor.test_stop import get, health
+from tests.waiting import until
 
 
 def break_one(server: Server, tmp_path: Path) -> None:

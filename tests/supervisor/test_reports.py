@@ -8,14 +8,14 @@ from random import Random
 from typing import Any
 
 import pytest
-from live_server import Server
-from three_models import ROW, with_application
 
 from clipper.cli.main import main
 from clipper.client import Clipper
 from clipper.selection.learning.comparison import PooledEvidence, compare
 from clipper.selection.learning.confidence_sequences import Evidence
-from waiting import until
+from tests.supervisor.live_server import Server
+from tests.supervisor.three_models import ROW, with_application
+from tests.waiting import until
 
 # How often each label is right: the models answer 1, 2 and 3, so that this is one minus their mean losses.
 CHANCES = {1: 0.9, 2: 0.6, 3: 0.1}

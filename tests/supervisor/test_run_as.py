@@ -15,7 +15,6 @@ from shlex import quote
 from typing import Any
 
 import pytest
-from live_server import APP, Server, answering, processes_of
 
 import clipper
 from clipper.client import Clipper
@@ -23,8 +22,9 @@ from clipper.errors import InvalidArgument
 from clipper.processes.proc import parent_of, user_of
 from clipper.run_as import check_able, find_run_as
 from clipper.supervisor.folders import close_home, open_home
-from small_packages import make_wheel, use_only
-from waiting import TIMEOUT_S, until
+from tests.small_packages import make_wheel, use_only
+from tests.supervisor.live_server import APP, Server, answering, processes_of
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root runs models as another user"),

@@ -11,7 +11,7 @@ from clipper.containers import link
 from clipper.containers.link import ReplicaLink
 from clipper.containers.protocol.messages import Welcome
 from clipper.types import ModelId
-from waiting import until_async
+from tests.waiting import until_async
 
 SMALL = Effort(settle_s=0.0, rest_s=0.1, applications=1, deployments=1, reads=1)
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_server import Server
 
 from benchmarks.paper.arrivals import Reply, poisson_s, send
 from benchmarks.paper.client import Address
-from waiting import until
+from tests.supervisor.live_server import Server
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

@@ -10,11 +10,20 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import TIMEOUT_S, Server
-from three_models import APP, MODELS, NEVER_FORGETS, ROW, learned, teach, until_learned, with_application
 
 from clipper.selection.query import QueryIds
-from waiting import until
+from tests.supervisor.live_server import TIMEOUT_S, Server
+from tests.supervisor.three_models import (
+    APP,
+    MODELS,
+    NEVER_FORGETS,
+    ROW,
+    learned,
+    teach,
+    until_learned,
+    with_application,
+)
+from tests.waiting import until
 
 
 def instances(ids: list[int]) -> set[int]:

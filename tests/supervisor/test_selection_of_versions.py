@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from live_server import Server, answering
-from three_models import ROW, learned
+
+from tests.supervisor.live_server import Server, answering
+from tests.supervisor.three_models import ROW, learned
 
 LINKS = "/applications/app/links"
 NOW_AND_THEN_WRONG = """

@@ -9,11 +9,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from live_server import TIMEOUT_S, Server
-from three_models import MODELS, NEVER_FORGETS, ROW, teach, until_learned, with_application
 
-from redis_server import RedisServer
-from waiting import until
+from tests.redis_server import RedisServer
+from tests.supervisor.live_server import TIMEOUT_S, Server
+from tests.supervisor.three_models import MODELS, NEVER_FORGETS, ROW, teach, until_learned, with_application
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

@@ -4,10 +4,9 @@ import os
 import signal
 from typing import Any
 
-from live_server import APP, Server
-
 from clipper.series.values import OF_OVERVIEW
-from waiting import until
+from tests.supervisor.live_server import APP, Server
+from tests.waiting import until
 
 ROW = [1.0, 2.0]
 

@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from live_server import APP, TIMEOUT_S, Server, answering, processes_of, with_application
 
 from clipper.client import Clipper
 from clipper.errors import Unavailable
 from clipper.home import is_locked
 from clipper.managers.logs import MAX_LOG_BYTES
-from started_processes import oddly_named
-from waiting import until
+from tests.started_processes import oddly_named
+from tests.supervisor.live_server import APP, TIMEOUT_S, Server, answering, processes_of, with_application
+from tests.waiting import until
 
 
 def run_supervisor(home: Path, *options: str) -> "subprocess.CompletedProcess[str]":

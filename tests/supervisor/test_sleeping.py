@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import APP, TIMEOUT_S, Server, answering, processes_of
 
 from clipper.processes.proc import parent_of
 from clipper.supervisor.workers.ports import port_of
-from ports import keep_port
-from waiting import until
+from tests.ports import keep_port
+from tests.supervisor.live_server import APP, TIMEOUT_S, Server, answering, processes_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

@@ -6,10 +6,10 @@ import signal
 import grpc
 import httpx
 import pytest
-from live_server import APP, NO_TLS, Server, with_application
-from rpc_messages import message_class
 
-from waiting import TIMEOUT_S, until
+from tests.frontend.rpc.rpc_messages import message_class
+from tests.supervisor.live_server import APP, NO_TLS, Server, with_application
+from tests.waiting import TIMEOUT_S, until
 
 # Longer than a test waits: the delay ends because somebody asks twice.
 DELAY = ("--drain-delay-s", "600")

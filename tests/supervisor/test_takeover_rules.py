@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from fake_records import records_of
 from msgspec.structs import replace
 
 from clipper.control.messages import CHANNEL_VERSION
@@ -25,6 +24,7 @@ from clipper.supervisor.workers import takeover
 from clipper.supervisor.workers.settings import WorkerNote
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import Workers
+from tests.rollout.fake_records import records_of
 
 PORT = 4711
 SPEC = VersionSpec("a", "import", "m:f")

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Server, answering, processes_of, with_application
 
-from certificates import Authority, Pair
 from clipper import Clipper
 from clipper.client import Trust
 from clipper.errors import Unavailable
 from clipper.tls.transport import NOT_TLS
-from serving import post
-from waiting import TIMEOUT_S, until
+from tests.certificates import Authority, Pair
+from tests.serving import post
+from tests.supervisor.live_server import Server, answering, processes_of, with_application
+from tests.waiting import TIMEOUT_S, until
 
 QUERY = post("/app/predict", {"input": [1, 2]})
 

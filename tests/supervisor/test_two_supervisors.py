@@ -14,14 +14,14 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import APP, Server, answering, with_application
 
 from clipper.errors import Unavailable
 from clipper.home import read_place
 from clipper.processes.proc import parent_of, pids
-from redis_server import RedisServer
-from tcp_proxy import TcpProxy
-from waiting import TIMEOUT_S, until
+from tests.redis_server import RedisServer
+from tests.supervisor.live_server import APP, Server, answering, with_application
+from tests.tcp_proxy import TcpProxy
+from tests.waiting import TIMEOUT_S, until
 
 ROW = [1.0, 2.0]
 # What operators are promised.

@@ -10,13 +10,13 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
-from live_server import APP, NO_TLS, Server, answering, processes_of, with_application
 
-from asking import Asking, older_clipper
 from clipper.backup import back_up, restore
 from clipper.build import build_id
 from clipper.managers.command import RUNTIME_PARTS
-from waiting import until
+from tests.asking import Asking, older_clipper
+from tests.supervisor.live_server import APP, NO_TLS, Server, answering, processes_of, with_application
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

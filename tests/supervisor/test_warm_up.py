@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Server
 
-from waiting import until
+from tests.supervisor.live_server import Server
+from tests.waiting import until
 
 TELLS = "def predict(inputs):\n    print('asked', len(inputs), float(inputs[0][0]))\n    return [7.0 for _ in inputs]\n"
 REFUSES = "def predict(inputs):\n    print('asked', len(inputs))\n    raise ValueError('weights are missing')\n"

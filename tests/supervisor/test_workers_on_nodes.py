@@ -14,7 +14,6 @@ import httpx
 import msgspec
 import pytest
 import redis
-from live_server import Server
 
 import clipper
 from benchmarks.ray_cluster import RayCluster, actor_of, running_cluster
@@ -25,10 +24,11 @@ from clipper.errors import ClipperError
 from clipper.lease.lease import DURATION_S
 from clipper.processes.proc import start_time
 from clipper.registry.redis import PREFIX
-from manager_bench import RAY_PORTS
-from own_network import cut, has_own_networks, heal, own_network
-from redis_server import RedisServer
-from waiting import TIMEOUT_S, until
+from tests.manager_bench import RAY_PORTS
+from tests.own_network import cut, has_own_networks, heal, own_network
+from tests.redis_server import RedisServer
+from tests.supervisor.live_server import Server
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = [pytest.mark.scale, pytest.mark.machine]
 

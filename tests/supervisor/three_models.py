@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from live_server import Server, answering
-
-from waiting import until
+from tests.supervisor.live_server import Server, answering
+from tests.waiting import until
 
 ROW = [1.0, 2.0]
 APP: dict[str, Any] = {

@@ -10,7 +10,7 @@ from clipper.errors import InvalidArgument
 from clipper.telemetry.exporter import MAX_WAITING_SPANS, SPANS_PER_MESSAGE, Exporter, open_exporter
 from clipper.telemetry.spans import Span
 from clipper.telemetry.trace_context import SpanContext
-from waiting import until
+from tests.waiting import until
 
 SPAN = Span("s", SpanContext(1, 2), 0, "internal", 1.0, 2.0, {})
 

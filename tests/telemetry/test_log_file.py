@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clipper.telemetry.log_file import MAX_WAITING_BYTES, LogFile
-from waiting import until
+from tests.waiting import until
 
 
 def test_lines_are_written_in_order(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from clipper.telemetry.otlp import encode, read_pairs, resource_of
 from clipper.telemetry.spans import Span
 from clipper.telemetry.trace_context import SpanContext
-from otlp_receiver import attributes
+from tests.otlp_receiver import attributes
 
 SPAN = Span(
     "batch m",

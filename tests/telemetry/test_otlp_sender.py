@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from certificates import Authority
 from clipper.errors import InvalidArgument, Unavailable
 from clipper.telemetry import otlp_sender
 from clipper.telemetry.otlp_sender import OtlpSender
 from clipper.telemetry.spans import Span
 from clipper.telemetry.trace_context import SpanContext
-from otlp_receiver import OtlpReceiver, otlp_receiver
+from tests.certificates import Authority
+from tests.otlp_receiver import OtlpReceiver, otlp_receiver
 
 SPAN = Span("s", SpanContext(1, 2), 0, "internal", 1.0, 1.5, {})
 

@@ -9,8 +9,8 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certificates import DAYS, Authority
 from clipper.tls.expiry import SERVER, WARN_BEFORE_S, expires_at, expiry_problem
+from tests.certificates import DAYS, Authority
 
 with tempfile.TemporaryDirectory() as _folder:
     DER = ssl.PEM_cert_to_DER_cert(

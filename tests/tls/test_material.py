@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from certificates import Authority, Pair
 from clipper.errors import InvalidArgument
 from clipper.tls.material import MAX_FILE_BYTES, TlsPaths, own_certificate, read_material, server_context
+from tests.certificates import Authority, Pair
 
 
 @pytest.fixture(scope="module")

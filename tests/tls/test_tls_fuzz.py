@@ -1,6 +1,6 @@
 """A short part of ``make fuzz`` that goes by TLS, and what it has found."""
 
-from fuzz_tls import try_tls
+from tests.fuzz_tls import try_tls
 
 # Numbers of tries that found something.
 KEPT: list[int] = []

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_transport import FakeTransport
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from certificates import Authority
 from clipper.tls.handshakes import Handshakes
 from clipper.tls.material import read_material, server_context
 from clipper.tls.transport import MAX_RECORDS, PIECE_BYTES, VISIT_BYTES, TlsTransport
 from clipper.turn_budget import TurnBudget
+from tests.certificates import Authority
+from tests.frontend.fake_transport import FakeTransport
 
 
 class Application(asyncio.Protocol):

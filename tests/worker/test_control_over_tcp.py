@@ -8,9 +8,9 @@ from clipper.control.difference import EPOCH_BITS
 from clipper.control.identity import PeerName
 from clipper.control.messages import Apply, CommandRefused, Drain, Draining, GetStatistics
 from clipper.control.snapshot import Peer, Snapshot
-from control_channel import LEADS
-from remote_worker import RemoteWorker
-from serving import Client, application, model, serving, version
+from tests.control_channel import LEADS
+from tests.remote_worker import RemoteWorker
+from tests.serving import Client, application, model, serving, version
 
 
 @pytest.fixture

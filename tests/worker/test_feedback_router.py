@@ -23,9 +23,9 @@ from clipper.settings.application import Selection
 from clipper.turn_budget import TurnBudget
 from clipper.worker.feedback_router import FeedbackRouter, _begin_one
 from clipper.worker.worker import GC_THRESHOLDS
-from event_loops import ShiftedLoop
-from redis_server import RedisServer
-from selection_desk import ROW, Desk, on_input, on_query, run
+from tests.event_loops import ShiftedLoop
+from tests.redis_server import RedisServer
+from tests.selection_desk import ROW, Desk, on_input, on_query, run
 
 HERE, THERE, GONE = 3, 4, 5
 ONE = {"a": b"1"}

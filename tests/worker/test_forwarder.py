@@ -10,8 +10,8 @@ from clipper.control.messages import Observe, Observed
 from clipper.errors import ProtocolViolation
 from clipper.worker import forwarder
 from clipper.worker.forwarder import FULL_PIECES, MAX_COMMANDS, Forwarder
-from event_loops import ShiftedLoop
-from waiting import TIMEOUT_S
+from tests.event_loops import ShiftedLoop
+from tests.waiting import TIMEOUT_S
 
 
 def piece(number: int, label: bytes = b"1") -> Feedback:

@@ -22,10 +22,10 @@ from clipper.control.messages import (
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
 from clipper.tls.material import TlsMaterial
 from clipper.worker.kept import KeptSnapshot, epoch_of
-from control_channel import LEADS
-from remote_worker import RemoteWorker
-from serving import Client, application, model, serving, version
-from waiting import until, until_async
+from tests.control_channel import LEADS
+from tests.remote_worker import RemoteWorker
+from tests.serving import Client, application, model, serving, version
+from tests.waiting import until, until_async
 
 ONE, OTHER = (ApplicationSnapshot(name, "float64[1]", 20.0) for name in ("one", "other"))
 TLS = TlsMaterial(b"certificate", b"key")

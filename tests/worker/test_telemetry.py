@@ -13,9 +13,9 @@ import pytest
 from clipper.control.statistics import TelemetryStatistics
 from clipper.settings.version import Batching
 from clipper.telemetry.exporter import MAX_WAITING_SPANS
-from otlp_receiver import OtlpReceiver, attributes, otlp_receiver
-from serving import SUM, Response, Serving, application, model, post, serving, version
-from waiting import until
+from tests.otlp_receiver import OtlpReceiver, attributes, otlp_receiver
+from tests.serving import SUM, Response, Serving, application, model, post, serving, version
+from tests.waiting import until
 
 SLOW = """
 import time

@@ -23,9 +23,9 @@ from clipper.control.snapshot import ReplicaAddress, Snapshot
 from clipper.control.statistics import NO_MARK
 from clipper.settings.version import Batching, BatchingPolicy
 from clipper.types import ModelId
-from example_counts import share_of
-from serving import SUM, TIMEOUT_S, ControlClient, Serving, application, model, serving, version, with_address
-from waiting import until
+from tests.example_counts import share_of
+from tests.serving import SUM, TIMEOUT_S, ControlClient, Serving, application, model, serving, version, with_address
+from tests.waiting import until
 
 TWO = "def predict(inputs):\n    return [2] * len(inputs)\n"
 PICKY = """

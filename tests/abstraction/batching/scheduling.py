@@ -7,7 +7,7 @@ from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.replica_state import ReplicaState
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.work import Work
-from works import make_work
+from tests.works import make_work
 
 SLO_S = 1.0
 

@@ -18,7 +18,7 @@ from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.work import NOBODY
 from clipper.settings.version import Batching, BatchingPolicy
-from works import make_work
+from tests.works import make_work
 
 SLO_S = 0.020
 MAX_BATCH = 1024

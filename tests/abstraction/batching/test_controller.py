@@ -13,7 +13,7 @@ from clipper.abstraction.batching.quantile import Quantile
 from clipper.abstraction.batching.quantile_refit import RefittedQuantile
 from clipper.errors import InvalidArgument
 from clipper.settings.version import Batching, BatchingPolicy
-from example_counts import share_of
+from tests.example_counts import share_of
 
 BUDGET_S = 0.006
 # Clipper's variations do what the paper's own rules do not.

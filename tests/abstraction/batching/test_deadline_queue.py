@@ -11,8 +11,8 @@ from clipper.abstraction.batching.deadline_queue import (
     DeadlineQueue,
 )
 from clipper.abstraction.work import Work
-from example_counts import share_of
-from works import Waiting, make_work
+from tests.example_counts import share_of
+from tests.works import Waiting, make_work
 
 MAX_LENGTH, MAX_BYTES = 12, 60
 SLOS_S = (0.5, 1.0, 4.0)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from clipper.abstraction.batching.flow import MANY, MAX_OUT_S, Batch, Flow
-from works import make_work
+from tests.works import make_work
 
 
 class FlowMachine(RuleBasedStateMachine):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from clipper.abstraction.batching.deadline_queue import DeadlineQueue
 from clipper.abstraction.batching.goodput import IN_TIME, KEEPS_UP, PLACES, Choice, Outlook, choose
 from clipper.abstraction.batching.service_times import ServiceTimes
-from example_counts import share_of
-from works import make_work
+from tests.example_counts import share_of
+from tests.works import make_work
 
 FIXED_S, PER_ROW_S = 0.01, 0.001
 FOREVER = 1000

@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scheduling import HOPELESS, LONG, SHORT, SLO_S, Speed, finish_all, is_empty, make_scheduler, push, sizes, teach
 
 from benchmarks.batching.nearness import compare
 from benchmarks.batching.profiles import profiles
@@ -12,7 +11,20 @@ from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.replica_state import ReplicaState
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.settings.version import Batching
-from works import make_work
+from tests.abstraction.batching.scheduling import (
+    HOPELESS,
+    LONG,
+    SHORT,
+    SLO_S,
+    Speed,
+    finish_all,
+    is_empty,
+    make_scheduler,
+    push,
+    sizes,
+    teach,
+)
+from tests.works import make_work
 
 # A batch of one takes 100 ms, of four 130 ms.
 TENTH = Speed(0.09, 0.01)

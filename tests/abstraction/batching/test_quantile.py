@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clipper.abstraction.batching.aimd import Aimd
 from clipper.abstraction.batching.quantile import SAMPLES, Array, Quantile, fit_line
-from example_counts import share_of
+from tests.example_counts import share_of
 
 
 def pinball_loss(sizes: Array, services_s: Array, line: tuple[float, float], quantile: float) -> float:

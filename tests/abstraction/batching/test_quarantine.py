@@ -13,7 +13,7 @@ from clipper.abstraction.batching.quarantine import MAX_INPUTS, SUSPECTED_S, Qua
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.batching.suspects import DEADLY
 from clipper.abstraction.work import Work
-from works import make_work
+from tests.works import make_work
 
 RESTART_S = 2.0
 

@@ -1,13 +1,13 @@
 """What follows from what is known of one replica."""
 
 import pytest
-from scheduling import LONG, SHORT, Speed, teach
 
 from clipper.abstraction.batching.aimd_damped import DampedAimd
 from clipper.abstraction.batching.flow import Batch
 from clipper.abstraction.batching.replica_state import AHEAD_BELOW_S, SHORT_S, ReplicaState
 from clipper.abstraction.batching.service_times import MAX_GROWTH, ServiceTimes
-from works import make_work
+from tests.abstraction.batching.scheduling import LONG, SHORT, Speed, teach
+from tests.works import make_work
 
 
 def known(speed: Speed, max_batch: int = 1000) -> ReplicaState:

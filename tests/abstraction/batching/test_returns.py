@@ -15,7 +15,7 @@ from clipper.abstraction.batching.returns import (
     Returns,
 )
 from clipper.abstraction.batching.service_times import ServiceTimes
-from works import make_work
+from tests.works import make_work
 
 DONE_S = 1.0
 

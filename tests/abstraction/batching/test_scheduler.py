@@ -3,14 +3,25 @@
 import itertools
 
 import pytest
-from scheduling import HOPELESS, LONG, SHORT, Speed, finish_all, is_empty, make_scheduler, push, sizes, teach
 
 from clipper.abstraction.batching.aimd_damped import DampedAimd
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.replica_state import AHEAD_BELOW_S, ROUND_TRIP_S, SHORT_S
 from clipper.abstraction.batching.scheduler import ENOUGH, MAX_SHORT_WAIT_S, Scheduler
 from clipper.abstraction.batching.service_times import MAX_GROWTH
-from works import make_work
+from tests.abstraction.batching.scheduling import (
+    HOPELESS,
+    LONG,
+    SHORT,
+    Speed,
+    finish_all,
+    is_empty,
+    make_scheduler,
+    push,
+    sizes,
+    teach,
+)
+from tests.works import make_work
 
 
 def test_nothing_is_decided_while_there_is_no_replica() -> None:

@@ -1,12 +1,12 @@
 """Work of the background: done where it costs no prediction its answer, and not for ever put off."""
 
 import pytest
-from scheduling import LONG, SHORT, SLO_S, Speed, finish_all, make_scheduler, push, sizes
 
 from clipper.abstraction.batching.background import BACKGROUND_SHARE, RIDE_SHARE
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.work import Work
-from works import Waiting, make_work
+from tests.abstraction.batching.scheduling import LONG, SHORT, SLO_S, Speed, finish_all, make_scheduler, push, sizes
+from tests.works import Waiting, make_work
 
 
 def push_background(scheduler: Scheduler, count: int, now_s: float = 0.0, size: int = 1) -> list[Work]:

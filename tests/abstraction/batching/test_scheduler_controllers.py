@@ -1,10 +1,9 @@
 """The scheduler under controllers, which say how large a batch may be."""
 
-from scheduling import LONG, SLO_S, push, teach
-
 from clipper.abstraction.batching.aimd_damped import DampedAimd
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.scheduler import Scheduler
+from tests.abstraction.batching.scheduling import LONG, SLO_S, push, teach
 
 
 def test_a_controller_hears_of_its_batches_and_sets_the_limit() -> None:

@@ -1,10 +1,10 @@
 """Work that more than one query waits for, each with a deadline of its own."""
 
 import pytest
-from scheduling import Speed, make_scheduler, push
 
 from clipper.abstraction.batching.aimd_damped import DampedAimd
-from works import Waiting, make_work
+from tests.abstraction.batching.scheduling import Speed, make_scheduler, push
+from tests.works import Waiting, make_work
 
 
 def test_a_query_that_joined_one_that_became_late_is_still_answered() -> None:

@@ -3,11 +3,11 @@
 import random
 
 import pytest
-from scheduling import Speed, finish_all, make_scheduler
 
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.scheduler import Scheduler
-from works import make_work
+from tests.abstraction.batching.scheduling import Speed, finish_all, make_scheduler
+from tests.works import make_work
 
 # 10 ms, and 1 ms for 1000 bytes.
 TEXTS = Speed(0.01, 0.0, 1000, per_byte_s=1e-6)

@@ -9,7 +9,6 @@ from typing import get_args
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scheduling import Speed, make_scheduler, push, sizes
 
 from clipper.abstraction.batching.controller import make_controller
 from clipper.abstraction.batching.flow import Batch, Flow
@@ -17,8 +16,9 @@ from clipper.abstraction.batching.probing import PROBE_EVERY_S, PROBE_TIMES
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.work import NOBODY
 from clipper.settings.version import Batching, BatchingPolicy
-from example_counts import share_of
-from works import Waiting, make_work
+from tests.abstraction.batching.scheduling import Speed, make_scheduler, push, sizes
+from tests.example_counts import share_of
+from tests.works import Waiting, make_work
 
 POLICIES: tuple[BatchingPolicy, ...] = get_args(BatchingPolicy)
 # What a batch takes, in SLOs: most lie about where the learned time leaves no query the time that its answer needs.

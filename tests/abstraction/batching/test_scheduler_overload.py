@@ -1,12 +1,12 @@
 """What the scheduler drops and how long it waits, by deadlines and known times; one replica unless it says so."""
 
 import pytest
-from scheduling import SLO_S, Speed, finish_all, make_scheduler, push, sizes
 
 from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.batching.goodput import IN_TIME
 from clipper.abstraction.batching.scheduler import Scheduler
-from works import make_work
+from tests.abstraction.batching.scheduling import SLO_S, Speed, finish_all, make_scheduler, push, sizes
+from tests.works import make_work
 
 WIDE = Speed(0.1, 0.001, 256)
 

@@ -3,7 +3,6 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from scheduling import HOPELESS, LONG, SHORT, Speed, teach
 
 from clipper.abstraction.batching.controller import make_controller
 from clipper.abstraction.batching.flow import Batch, Flow
@@ -13,8 +12,9 @@ from clipper.abstraction.batching.scheduler import MAX_IN_FLIGHT, MAX_SHORT_WAIT
 from clipper.abstraction.batching.suspects import DEADLY, MOST_ROWS, UNCLEAR
 from clipper.abstraction.work import NOBODY, Work
 from clipper.settings.version import Batching, BatchingPolicy
-from example_counts import share_of
-from works import Waiting, make_work
+from tests.abstraction.batching.scheduling import HOPELESS, LONG, SHORT, Speed, teach
+from tests.example_counts import share_of
+from tests.works import Waiting, make_work
 
 MAX_LENGTH, MAX_BYTES = 40, 20_000
 SLOS_S = (0.05, 0.2, 1.0)

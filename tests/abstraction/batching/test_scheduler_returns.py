@@ -1,10 +1,10 @@
 """The scheduler lets a replica wait for those it has just answered, once it has seen that they come back."""
 
 import pytest
-from scheduling import Speed, make_scheduler, push, sizes
 
 from clipper.abstraction.batching.decision import Decision
 from clipper.abstraction.batching.scheduler import Scheduler
+from tests.abstraction.batching.scheduling import Speed, make_scheduler, push, sizes
 
 COSTLY = Speed(0.004, 0.00002, 1000)
 

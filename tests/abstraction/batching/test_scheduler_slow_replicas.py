@@ -2,12 +2,11 @@
 
 import itertools
 
-from scheduling import HOPELESS, SLO_S, Speed, is_empty, make_scheduler, push, sizes
-
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.probing import PROBE_EVERY_S, PROBE_TIMES
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.work import NOBODY
+from tests.abstraction.batching.scheduling import HOPELESS, SLO_S, Speed, is_empty, make_scheduler, push, sizes
 
 
 class TestReplicaTooSlowForAnyQuery:

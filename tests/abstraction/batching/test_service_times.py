@@ -15,7 +15,7 @@ from clipper.abstraction.batching.service_times import (
     RATIOS,
     ServiceTimes,
 )
-from example_counts import share_of
+from tests.example_counts import share_of
 
 FIXED_S, PER_ROW_S, PER_BYTE_S = 0.004, 50e-6, 1e-6
 SIZES = (1, 40, 10, 64, 5, 20, 100)

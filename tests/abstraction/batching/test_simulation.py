@@ -20,9 +20,9 @@ import functools
 from collections.abc import Iterator, Sequence
 
 import pytest
-from simulation import SLO_S, Model, Run, Simulation
 
 from clipper.settings.version import BatchingPolicy
+from tests.abstraction.batching.simulation import SLO_S, Model, Run, Simulation
 
 pytestmark = pytest.mark.long
 

@@ -9,7 +9,7 @@ from clipper.abstraction.batching.deadline_queue import DeadlineQueue
 from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.batching.suspects import LEAST_CLEAN, MOST_ROWS, Suspects
-from works import make_work
+from tests.works import make_work
 
 
 def make_suspects(*names: str, max_length: int = 1000) -> Suspects:

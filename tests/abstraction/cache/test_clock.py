@@ -14,8 +14,8 @@ from clipper.abstraction.cache.clock import (
     ClockCache,
 )
 from clipper.abstraction.work import Work
-from example_counts import share_of
-from works import make_work
+from tests.example_counts import share_of
+from tests.works import make_work
 
 CAPACITY_BYTES = 10 * (ENTRY_OVERHEAD_BYTES + 20)
 LARGEST_BYTES = CAPACITY_BYTES // MAX_ENTRY_SHARE - ENTRY_OVERHEAD_BYTES

@@ -3,13 +3,13 @@
 from contextlib import closing
 from pathlib import Path
 
-import caller
 import numpy as np
 import pytest
 
 from benchmarks.paper import latency_profiles
 from benchmarks.paper.container import BatchFailed, Container, encode_batch
 from benchmarks.paper.data import Labelled
+from tests.runtime import caller
 
 MODEL = """
 def model(inputs):

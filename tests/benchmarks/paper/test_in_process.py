@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.paper.in_process import InBatches, OneByOne
-from waiting import TIMEOUT_S, until_async
+from tests.waiting import TIMEOUT_S, until_async
 
 
 class Sums:

@@ -8,10 +8,6 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, cast
 
-from fake_transport import Peer
-from http_calls import cut
-from mutations import mutated, random_edits
-
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.control.statistics import WorkerStatistics
@@ -23,7 +19,10 @@ from clipper.frontend.port import Port
 from clipper.frontend.readiness import Readiness
 from clipper.selection.query import NO_SOURCE
 from clipper.types import InputType
-from serving import post
+from tests.frontend.fake_transport import Peer
+from tests.frontend.http_calls import cut
+from tests.frontend.mutations import mutated, random_edits
+from tests.serving import post
 
 TYPES = ["float64[*]", "float32[3]", "float64[2,*]", "int32[]", "int64[2]", "uint8[2,2]", "bool[*]", "string", "bytes"]
 SIZES: list[Any] = [0, 1, 1, 1, 2, 3, 4, -1, 2**31, 2**63, 2**64, 10_000, 10_001, 1.5, "3", None, True]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from steps import finish
 
 from clipper.frontend.inference.answers import Answer, Encoded, column, encode, encode_usual, opening
 from clipper.frontend.inference.requests import COLUMNS, AnswerForm
 from clipper.frontend.inference.tensors import DATATYPES
 from clipper.selection.query import NO_SOURCE, Source, make_source
+from tests.frontend.steps import finish
 
 BINARY = AnswerForm((("output", True),))
 PLAIN = AnswerForm()

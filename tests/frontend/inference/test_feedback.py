@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steps import finish
 
 from clipper.control import messages as control
 from clipper.control.feedback import Feedback
@@ -21,8 +20,9 @@ from clipper.frontend.observe_body import MAX_ID_LENGTH, MAX_LABEL_BYTES, Observ
 from clipper.inputs.reader import make_reader
 from clipper.settings.application import Selection
 from clipper.types import MAX_CONTEXT_LENGTH, InputType
-from example_counts import share_of
-from serving import Client, Response, Serving, application, model, serving, version
+from tests.example_counts import share_of
+from tests.frontend.steps import finish
+from tests.serving import Client, Response, Serving, application, model, serving, version
 
 FLOATS = InputType.parse("float64[2]")
 Tensors = dict[str, tuple[list[int], str, Any]]

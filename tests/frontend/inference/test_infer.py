@@ -15,8 +15,8 @@ from clipper.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.inputs.numbers import NUMPY
 from clipper.settings.application import Selection
 from clipper.types import InputType
-from example_counts import share_of
-from serving import Client, Response, Serving, application, model, serving, version
+from tests.example_counts import share_of
+from tests.serving import Client, Response, Serving, application, model, serving, version
 
 # Says what it was given, so that two ways to say it can be compared.
 TELL = """

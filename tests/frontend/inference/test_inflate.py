@@ -6,11 +6,11 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from steps import finish
 
 from clipper.errors import MalformedRequest, Overloaded, TooLarge, UnsupportedMediaType
 from clipper.frontend.budget import Budget
 from clipper.frontend.inference.inflate import check_encoding, inflate
+from tests.frontend.steps import finish
 
 COMPRESS = {b"gzip": gzip.compress, b"deflate": zlib.compress}
 

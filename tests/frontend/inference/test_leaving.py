@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from fake_transport import Peer, run
-from fuzz_infer import Answering, Taker, no_statistics
 
 from clipper.frontend import limits
 from clipper.frontend.clients import Clients
@@ -19,7 +17,9 @@ from clipper.frontend.port import Port
 from clipper.frontend.readiness import Readiness
 from clipper.selection.query import NO_SOURCE
 from clipper.types import InputType
-from serving import post
+from tests.frontend.fake_transport import Peer, run
+from tests.frontend.inference.fuzz_infer import Answering, Taker, no_statistics
+from tests.serving import post
 
 
 class Slow(Answering):

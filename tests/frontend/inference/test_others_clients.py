@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from others_clients import (
+
+from tests.frontend.others_clients import (
     PERF_OPTIONS,
     assert_asyncio_found,
     assert_kserve_found,
@@ -12,8 +13,7 @@ from others_clients import (
     assert_tritonclient_found,
     told_by,
 )
-
-from serving import Serving, application, model, serving, version
+from tests.serving import Serving, application, model, serving, version
 
 CLIENTS = Path(__file__).parent / "clients"
 SUM = "def predict(inputs):\n    return [float(row.sum()) + {} for row in inputs]\n"

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from steps import finish
 
 from clipper.errors import MalformedRequest, RequestError
 from clipper.frontend.inference import json_data
 from clipper.frontend.inference.requests import InferRequest, Plan, RequestReader
 from clipper.types import InputType
+from tests.frontend.steps import finish
 
 RAW = np.arange(4, dtype="<f4").tobytes()
 INPUT: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32"}

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from steps import finish
 
 from clipper.errors import MalformedRequest, WrongInput
 from clipper.frontend.inference import json_data, tensors
@@ -18,6 +17,7 @@ from clipper.frontend.inference.tensors import DATATYPES, TensorReader, batch_sh
 from clipper.inputs import long_text
 from clipper.inputs.numbers import NUMPY
 from clipper.types import InputType
+from tests.frontend.steps import finish
 
 NUMERIC = [name for name, datatype in DATATYPES.items() if datatype.numpy is not None and name != "BF16"]
 SHAPES = [(), (3,), (None,), (2, 2), (2, None), (None, None)]

@@ -11,7 +11,7 @@ from clipper.frontend.inference.tensors import datatype_of
 from clipper.inputs.numbers import NUMPY
 from clipper.settings.application import Selection
 from clipper.types import InputType
-from serving import Client, Serving, application, model, serving, version
+from tests.serving import Client, Serving, application, model, serving, version
 
 # Answers its inputs, as one array.
 ECHO = "def predict(inputs):\n    return inputs\n"

@@ -5,9 +5,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
 import hpack
-from fake_transport import FakeTransport
-from fuzz_infer import Answering, Taker, no_statistics
-from http2 import PREFACE, message_frame
 from hyperframe.frame import (
     DataFrame,
     Frame,
@@ -16,7 +13,6 @@ from hyperframe.frame import (
     RstStreamFrame,
     SettingsFrame,
 )
-from rpc_messages import INFER, raw_request
 
 from clipper.frontend import limits
 from clipper.frontend.clients import Clients
@@ -27,6 +23,10 @@ from clipper.frontend.rpc.service import Services
 from clipper.selection.query import NO_SOURCE
 from clipper.turn_budget import TurnBudget
 from clipper.types import InputType
+from tests.frontend.fake_transport import FakeTransport
+from tests.frontend.inference.fuzz_infer import Answering, Taker, no_statistics
+from tests.frontend.rpc.http2 import PREFACE, message_frame
+from tests.frontend.rpc.rpc_messages import INFER, raw_request
 
 OWN = InputType.parse("float32[4]")
 ASKED = raw_request(bytes(16), [1, 4]).SerializeToString()

@@ -4,14 +4,13 @@ import asyncio
 import struct
 from random import Random
 
-from fake_client import ASKED, OWN, FakeClient, Later, headers_of, serving
-from fuzz_infer import Answering
-from http2 import PREFACE, frame, message_frame
-from mutations import mutated, random_edits
-from rpc_messages import INFER
-
 from clipper.frontend.rpc.service import METHODS, OBSERVE, WATCH
 from clipper.selection.query import NO_SOURCE
+from tests.frontend.inference.fuzz_infer import Answering
+from tests.frontend.mutations import mutated, random_edits
+from tests.frontend.rpc.fake_client import ASKED, OWN, FakeClient, Later, headers_of, serving
+from tests.frontend.rpc.http2 import PREFACE, frame, message_frame
+from tests.frontend.rpc.rpc_messages import INFER
 
 PATHS = [INFER] * 8 + [method.path for method in METHODS.values()] + [OBSERVE.path, WATCH.path, "/x", ""]
 PATHS += [f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")]

@@ -4,9 +4,6 @@ import asyncio
 from random import Random
 from typing import Any, cast
 
-from fuzz_infer import TYPES, Answering, Taker, no_statistics
-from mutations import mutated, random_edits
-
 from clipper.frontend import limits
 from clipper.frontend.clients import Clients
 from clipper.frontend.inference.tensors import DATATYPES, datatype_of
@@ -21,6 +18,8 @@ from clipper.frontend.rpc.statuses import STATUSES, Refused
 from clipper.frontend.rpc.stream import Rest
 from clipper.frontend.rpc.wire import decode, encode
 from clipper.types import InputType
+from tests.frontend.inference.fuzz_infer import TYPES, Answering, Taker, no_statistics
+from tests.frontend.mutations import mutated, random_edits
 
 SIZES = [0, 1, 2, 3, 4, -1, 2**31, 2**62, -(2**63), 10_000, 10_001]
 FRAGMENTS = [

@@ -4,7 +4,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9

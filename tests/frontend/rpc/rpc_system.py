@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from clipper.supervisor.workers.ports import hold, port_of
-from serving import Serving, application, model, serving, version
+from tests.serving import Serving, application, model, serving, version
 
 SUM = "def predict(inputs):\n    return [float(row.sum()) + {} for row in inputs]\n"
 UPPER = "def predict(inputs):\n    return [text.upper() for text in inputs]\n"

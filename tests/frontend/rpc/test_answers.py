@@ -4,7 +4,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-from rpc_messages import InferResponse
 
 from clipper.containers.protocol.typed import OutputForm, TypedResults
 from clipper.frontend.exchange import Exchange
@@ -15,6 +14,7 @@ from clipper.frontend.rpc.answers import MAX_ARRAYS, MAX_OPENINGS, MessageCodec
 from clipper.outputs.output import TypedOutput, read_outputs
 from clipper.selection.query import NO_SOURCE, make_source
 from clipper.types import DType
+from tests.frontend.rpc.rpc_messages import InferResponse
 
 NUMBERS = np.array([[1.1, -2.5], [3e9, 0.0]], np.float32)
 

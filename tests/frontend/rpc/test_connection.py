@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_client import ASKED, FakeClient, Later, data, headers_of, run, serving
-from http2 import message_frame
 
 from clipper.frontend.rpc import bounds
 from clipper.frontend.rpc.calls import Call
 from clipper.frontend.rpc.service import METHODS
 from clipper.selection.query import NO_SOURCE
 from clipper.turn_budget import LONGEST_TURN_S, VISIT_S, TurnBudget
+from tests.frontend.rpc.fake_client import ASKED, FakeClient, Later, data, headers_of, run, serving
+from tests.frontend.rpc.http2 import message_frame
 
 LOOK_S = 20e-6
 

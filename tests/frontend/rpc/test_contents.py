@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rpc_messages import message_class
 
 from clipper.errors import ClipperError, MalformedRequest, TooLarge, WrongInput
 from clipper.frontend.inference.tensors import DATATYPES, PIECE_BYTES
 from clipper.frontend.long_work import done
 from clipper.frontend.rpc.contents import FIELD_OF, as_binary, typed
 from clipper.frontend.rpc.wire import delimited, varint
+from tests.frontend.rpc.rpc_messages import message_class
 
 Contents = message_class("inference.InferTensorContents")
 MOST = 1 << 20

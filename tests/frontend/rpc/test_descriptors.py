@@ -10,7 +10,7 @@ from google.protobuf import descriptor_pb2
 from benchmarks.real_models import environment
 from clipper.frontend.rpc import protocols
 from clipper.frontend.rpc.descriptors import describe
-from waiting import TIMEOUT_S
+from tests.waiting import TIMEOUT_S
 
 PROTOS = Path(protocols.__file__).parent / "protos"
 ROOT = Path(__file__).parents[3]

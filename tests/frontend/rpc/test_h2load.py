@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from http2 import message_frame
-from rpc_messages import INFER, raw_request
-from rpc_system import RpcSystem, models_behind_rpc
 
 from clipper.frontend.rpc import bounds
-from waiting import TIMEOUT_S, until
+from tests.frontend.rpc.http2 import message_frame
+from tests.frontend.rpc.rpc_messages import INFER, raw_request
+from tests.frontend.rpc.rpc_system import RpcSystem, models_behind_rpc
+from tests.waiting import TIMEOUT_S, until
 
 
 @pytest.fixture(scope="module")

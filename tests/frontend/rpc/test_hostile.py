@@ -9,13 +9,23 @@ from collections.abc import Iterator
 import grpc
 import numpy as np
 import pytest
-from http2 import ACK, END_HEADERS, HEADERS, INITIAL_WINDOW, PING, RESET, Http2Client, frame, headers_of
-from rpc_messages import INFER, InferRequest, InferResponse, raw_request
-from rpc_system import OWN, RpcSystem, models_behind_rpc, rpc_serving
 
 from clipper.frontend.rpc.wire import delimited
-from serving import application, memory_bytes, model, version
-from waiting import TIMEOUT_S, until
+from tests.frontend.rpc.http2 import (
+    ACK,
+    END_HEADERS,
+    HEADERS,
+    INITIAL_WINDOW,
+    PING,
+    RESET,
+    Http2Client,
+    frame,
+    headers_of,
+)
+from tests.frontend.rpc.rpc_messages import INFER, InferRequest, InferResponse, raw_request
+from tests.frontend.rpc.rpc_system import OWN, RpcSystem, models_behind_rpc, rpc_serving
+from tests.serving import application, memory_bytes, model, version
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.long
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_client import Served, run
-from http2 import frame
 from hyperframe.frame import DataFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
-from rpc_messages import InferResponse
 
 from clipper.containers.protocol.typed import OutputForm
 from clipper.frontend.rpc import bounds
 from clipper.outputs.output import TypedOutput
 from clipper.types import DType
+from tests.frontend.rpc.fake_client import Served, run
+from tests.frontend.rpc.http2 import frame
+from tests.frontend.rpc.rpc_messages import InferResponse
 
 NUMBERS = np.arange(400_000, dtype=np.float32)
 LONG: Any = TypedOutput(

@@ -7,12 +7,12 @@ from typing import Any
 
 import grpc
 import numpy as np
-from rpc_messages import INFER, raw_request
-from rpc_system import RpcSystem, rpc_serving
 
-from otlp_receiver import attributes, otlp_receiver
-from serving import SUM, application, model, version
-from waiting import TIMEOUT_S, until
+from tests.frontend.rpc.rpc_messages import INFER, raw_request
+from tests.frontend.rpc.rpc_system import RpcSystem, rpc_serving
+from tests.otlp_receiver import attributes, otlp_receiver
+from tests.serving import SUM, application, model, version
+from tests.waiting import TIMEOUT_S, until
 
 OWN = "float64[2]"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

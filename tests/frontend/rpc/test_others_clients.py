@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from others_clients import (
+
+from tests.frontend.others_clients import (
     EIGHT_SUMS,
     PERF_OPTIONS,
     assert_asyncio_found,
@@ -13,7 +14,7 @@ from others_clients import (
     assert_tritonclient_found,
     told_by,
 )
-from rpc_system import RpcSystem, models_behind_rpc
+from tests.frontend.rpc.rpc_system import RpcSystem, models_behind_rpc
 
 CLIENTS = Path(__file__).parent / "clients"
 

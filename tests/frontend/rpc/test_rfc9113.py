@@ -7,8 +7,6 @@ import struct
 from collections.abc import Callable, Sequence
 
 import pytest
-from fake_client import ASKED, FakeClient, headers_of, run
-from http2 import PREFACE, frame, message_frame
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -23,6 +21,8 @@ from hyperframe.frame import (
 )
 
 from clipper.frontend.rpc import bounds
+from tests.frontend.rpc.fake_client import ASKED, FakeClient, headers_of, run
+from tests.frontend.rpc.http2 import PREFACE, frame, message_frame
 
 NO_ERROR, PROTOCOL, FLOW_CONTROL, CLOSED, SIZE, REFUSED, CANCEL, COMPRESSION, CALM = 0, 1, 3, 5, 6, 7, 8, 9, 11
 # Outcomes: the connection ends with a code; the call's stream is reset with a code; the call is answered; or nothing.

@@ -12,14 +12,14 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from rpc_messages import INFER, OBSERVE, InferRequest, InferResponse, message_class, raw_request
-from rpc_system import OWN, SLOW, RpcSystem, models_behind_rpc, rpc_serving
 
 from clipper.control.snapshot import KeySnapshot, Snapshot
 from clipper.frontend.inference.tensors import DATATYPES
 from clipper.frontend.rpc.contents import FIELD_OF
-from serving import application, model, version
-from waiting import TIMEOUT_S, until
+from tests.frontend.rpc.rpc_messages import INFER, OBSERVE, InferRequest, InferResponse, message_class, raw_request
+from tests.frontend.rpc.rpc_system import OWN, SLOW, RpcSystem, models_behind_rpc, rpc_serving
+from tests.serving import application, model, version
+from tests.waiting import TIMEOUT_S, until
 
 ROW = np.array([1, 2, 3, 4], "<f4").tobytes()
 WATCH, CHECK = "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/Check"

@@ -6,14 +6,14 @@ import struct
 from collections.abc import Sequence
 
 import pytest
-from fake_client import ASKED, FakeClient, Served, data, headers_of, run
-from http2 import message_frame
 from hyperframe.frame import GoAwayFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
-from rpc_messages import message_class
 
 from clipper.frontend import limits
 from clipper.frontend.rpc import bounds
 from clipper.frontend.rpc.service import METHODS, WATCH
+from tests.frontend.rpc.fake_client import ASKED, FakeClient, Served, data, headers_of, run
+from tests.frontend.rpc.http2 import message_frame
+from tests.frontend.rpc.rpc_messages import message_class
 
 CALM, CANCEL = 11, 8
 STREAM_INFER = METHODS["ModelStreamInfer"].path

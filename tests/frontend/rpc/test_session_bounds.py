@@ -5,13 +5,13 @@ import struct
 from collections.abc import Sequence
 
 import pytest
-from fake_client import ASKED, FakeClient, Later, Served, data, headers_of, run, serving
-from http2 import frame, message_frame
 from hyperframe.frame import Frame, GoAwayFrame, PingFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from clipper.frontend import limits
 from clipper.frontend.rpc import bounds, connection
 from clipper.frontend.rpc.service import METHODS, WATCH
+from tests.frontend.rpc.fake_client import ASKED, FakeClient, Later, Served, data, headers_of, run, serving
+from tests.frontend.rpc.http2 import frame, message_frame
 
 CALM, CANCEL = 11, 8
 STREAM_INFER = METHODS["ModelStreamInfer"].path

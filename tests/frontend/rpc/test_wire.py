@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rpc_messages import InferRequest, message_class
 
 from clipper.errors import MalformedRequest
 from clipper.frontend.rpc.protocols import OPEN_INFERENCE, REFLECTION
 from clipper.frontend.rpc.wire import MAX_VALUES, decode, delimited, encode, split, varint
+from tests.frontend.rpc.rpc_messages import InferRequest, message_class
 
 REQUEST = OPEN_INFERENCE.message("ModelInferRequest")
 CONTENTS = OPEN_INFERENCE.message("InferTensorContents")

@@ -20,10 +20,10 @@ from clipper.managers.logs import tail
 from clipper.managers.open import open_launchers
 from clipper.processes.proc import start_time
 from clipper.settings.version import VersionSpec
-from docker_daemon import BASE_IMAGE, DockerDaemon
-from manager_bench import SLOT, SUM, Bench, run
-from small_packages import make_wheel
-from waiting import until_async
+from tests.docker_daemon import BASE_IMAGE, DockerDaemon
+from tests.manager_bench import SLOT, SUM, Bench, run
+from tests.small_packages import make_wheel
+from tests.waiting import until_async
 
 pytestmark = [pytest.mark.long, pytest.mark.machine]
 

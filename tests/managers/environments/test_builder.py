@@ -16,8 +16,8 @@ from clipper.managers.environments.builder import build_environment, environment
 from clipper.managers.environments.interpreters import find_interpreter, installed_packages
 from clipper.managers.environments.recipe import Recipe
 from clipper.trees import is_sealed
-from small_packages import SlowPackage, make_wheel, use_only
-from waiting import until
+from tests.small_packages import SlowPackage, make_wheel, use_only
+from tests.waiting import until
 
 PYTHON = find_interpreter(sys.executable)
 

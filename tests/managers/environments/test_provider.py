@@ -19,8 +19,8 @@ from clipper.managers.environments.provider import EnvironmentProvider
 from clipper.processes.folder import ProcessFolder
 from clipper.processes.proc import start_time
 from clipper.settings.version import VersionSpec
-from small_packages import SlowPackage, make_wheel, use_only
-from waiting import until_async
+from tests.small_packages import SlowPackage, make_wheel, use_only
+from tests.waiting import until_async
 
 
 class Bench:
@@ -133,8 +133,8 @@ def test_replicas_wait_for_one_build_and_without_any_it_ends(bench: Bench) -> No
 LEAVE_ONE = """
 import asyncio, sys
 from pathlib import Path
-sys.path[:0] = sys.argv[3:]
-from test_provider import Bench
+sys.path.insert(0, sys.argv[3])
+from tests.managers.environments.test_provider import Bench
 
 async def main():
     bench = Bench(Path(sys.argv[1]))
@@ -146,10 +146,9 @@ asyncio.run(main())
 
 def test_a_build_dies_with_its_supervisor_and_the_next_one_builds_it(bench: Bench) -> None:
     slow = SlowPackage.make(bench.path / "slow")
-    here = Path(__file__).parent
 
     async def test() -> None:
-        argv = [sys.executable, "-c", LEAVE_ONE, str(bench.path), slow.requirement, str(here), str(here.parents[1])]
+        argv = [sys.executable, "-c", LEAVE_ONE, str(bench.path), slow.requirement, str(Path(__file__).parents[3])]
         with subprocess.Popen(argv) as supervisor:
             await until_async(lambda: slow.builds)
             supervisor.send_signal(signal.SIGKILL)

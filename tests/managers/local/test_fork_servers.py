@@ -24,8 +24,8 @@ from clipper.processes.limits import CONTAINER_NICENESS, MAX_OPEN_FILES
 from clipper.processes.marks import mark_of
 from clipper.processes.proc import parent_of, pids, start_time, variable
 from clipper.processes.process import ManagedProcess
-from manager_bench import SLOT, SUM, Bench, run, send_batch
-from waiting import until_async
+from tests.manager_bench import SLOT, SUM, Bench, run, send_batch
+from tests.waiting import until_async
 
 pytestmark = pytest.mark.long
 
@@ -586,8 +586,8 @@ def test_it_ends_with_who_started_it(bench: Bench) -> None:
     program = f"""
 import asyncio, os, sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from manager_bench import SLOT, SUM, Bench
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+from tests.manager_bench import SLOT, SUM, Bench
 
 async def main():
     bench = Bench(Path({str(bench.path)!r}), fork_from=1)

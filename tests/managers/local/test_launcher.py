@@ -18,9 +18,9 @@ from clipper.managers.reconcile.plan import Slot
 from clipper.managers.warm_up import Sample
 from clipper.processes import limits
 from clipper.processes.limits import CONTAINER_NICENESS
-from event_loops import ShiftedLoop
-from manager_bench import SLOT, SUM, Bench, run
-from waiting import until_async
+from tests.event_loops import ShiftedLoop
+from tests.manager_bench import SLOT, SUM, Bench, run
+from tests.waiting import until_async
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from clipper.managers.ray.front import TlsFront
 from clipper.tcp import CUT_AFTER_S
 from clipper.types import DType, ModelId
 from clipper.worker.__main__ import PreciseLoop
-from event_loops import ShiftedLoop
-from hearing import Hearing
-from small_container import SmallContainer
-from waiting import until_async
+from tests.event_loops import ShiftedLoop
+from tests.hearing import Hearing
+from tests.small_container import SmallContainer
+from tests.waiting import until_async
 
 DIGITS = ModelId("digits", "1")
 

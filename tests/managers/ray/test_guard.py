@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipper.processes.marks import MARK
 from clipper.processes.proc import pids, start_time
-from waiting import TIMEOUT_S, until
+from tests.waiting import TIMEOUT_S, until
 
 
 def test_it_ends_what_a_killed_process_leaves(tmp_path: Path) -> None:

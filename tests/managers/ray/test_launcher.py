@@ -18,8 +18,8 @@ from clipper.managers.ray.messages import List
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.replica import Replica
 from clipper.processes.proc import start_time, variable
-from manager_bench import SLOT, SUM, Bench, run
-from waiting import until_async
+from tests.manager_bench import SLOT, SUM, Bench, run
+from tests.waiting import until_async
 
 pytestmark = [pytest.mark.machine, pytest.mark.long]
 

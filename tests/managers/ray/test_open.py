@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
-from source_tree import PACKAGE, imports, module_name
 
 from clipper.errors import InvalidArgument
 from clipper.managers.facilities import Facilities
@@ -15,7 +14,8 @@ from clipper.managers.open import open_cluster_host, open_launchers
 from clipper.managers.ray.open import open_ray
 from clipper.run_as import RunAs
 from clipper.settings.version import VersionSpec
-from manager_bench import Bench
+from tests.architecture.source_tree import PACKAGE, imports, module_name
+from tests.manager_bench import Bench
 
 ACTOR, DRIVER = "clipper.managers.ray.actor", "clipper.managers.ray.driver"
 LEFT = "clipper.managers.ray.left"

@@ -11,7 +11,7 @@ from clipper.managers.ray import revival
 from clipper.managers.ray.revival import PATIENCE_S, Revival
 from clipper.managers.ray.reviver import Reviver
 from clipper.managers.reconcile.backoff import CRASH_LOOP_DEATHS, CRASH_LOOP_DELAY_S
-from waiting import until_async
+from tests.waiting import until_async
 
 
 def test_nobody_is_waited_for_longer_than_a_supervisor_takes() -> None:

@@ -8,7 +8,7 @@ import pytest
 from clipper.managers.ray.certificate import make_identity
 from clipper.managers.ray.front import TlsFront
 from clipper.managers.ray.watched import WatchedTasks
-from waiting import until_async
+from tests.waiting import until_async
 
 
 async def for_ever() -> None:

@@ -19,7 +19,7 @@ from clipper.errors import ContainerFailed, Unavailable
 from clipper.managers.ray.connection import Cluster
 from clipper.managers.ray.worker_host import RayWorkerHost
 from clipper.managers.worker_host import ClusterNode, WorkerStart
-from waiting import TIMEOUT_S, until_async
+from tests.waiting import TIMEOUT_S, until_async
 
 AUTHORITY = Authority(make_authority(datetime.now(UTC)))
 SCRIPTED = Path(__file__).with_name("scripted_driver.py")

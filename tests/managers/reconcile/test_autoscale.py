@@ -20,8 +20,8 @@ from clipper.managers.reconcile.autoscale import (
     Target,
     expected_per_s,
 )
-from example_counts import share_of
-from scaling_simulation import LOOK_EVERY_S, Run, Simulation, Version
+from tests.example_counts import share_of
+from tests.scaling_simulation import LOOK_EVERY_S, Run, Simulation, Version
 
 CAPACITY_PER_S = 100.0
 SEEDS = (1, 2, 3)

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from framework_cases import FIRST_RUN
+
+from tests.runtime.frameworks.framework_cases import FIRST_RUN
 
 HERE = Path(__file__).parent
 

@@ -1,7 +1,8 @@
 """hmmlearn's hidden Markov models through Clipper's runtime, against hmmlearn itself."""
 
 import pytest
-from framework_cases import FIRST_RUN, Told, told_of
+
+from tests.runtime.frameworks.framework_cases import FIRST_RUN, Told, told_of
 
 pytestmark = [FIRST_RUN, pytest.mark.long]
 

@@ -1,7 +1,8 @@
 """LightGBM's boosters through Clipper's runtime, against LightGBM itself."""
 
 import pytest
-from framework_cases import Told, told_of
+
+from tests.runtime.frameworks.framework_cases import Told, told_of
 
 pytestmark = pytest.mark.long
 

@@ -1,7 +1,8 @@
 """MLflow's model folders through Clipper's runtime, against their own Python functions."""
 
 import pytest
-from framework_cases import Told, told_of
+
+from tests.runtime.frameworks.framework_cases import Told, told_of
 
 pytestmark = pytest.mark.long
 

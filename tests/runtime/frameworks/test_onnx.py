@@ -1,7 +1,8 @@
 """ONNX graphs through Clipper's runtime, against onnxruntime itself."""
 
 import pytest
-from framework_cases import Told, told_of
+
+from tests.runtime.frameworks.framework_cases import Told, told_of
 
 pytestmark = pytest.mark.long
 

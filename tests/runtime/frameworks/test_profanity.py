@@ -1,7 +1,8 @@
 """A real classifier of texts through Clipper's runtime, against scikit-learn itself."""
 
 import pytest
-from framework_cases import Told, told_of
+
+from tests.runtime.frameworks.framework_cases import Told, told_of
 
 pytestmark = pytest.mark.long
 

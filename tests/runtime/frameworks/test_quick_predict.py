@@ -22,7 +22,7 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from clipper.runtime.frameworks.quick_predict import quick_predict_of
-from example_counts import share_of
+from tests.example_counts import share_of
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 

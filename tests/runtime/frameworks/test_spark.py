@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from framework_desk import Desk, Refused, desk, near
 
 from benchmarks.real_models import exported
-from waiting import until
+from tests.runtime.framework_desk import Desk, Refused, desk, near
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

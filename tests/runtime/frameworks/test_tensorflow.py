@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from framework_desk import Desk, Refused, desk, near, sample
 
 from benchmarks.real_models import exported
+from tests.runtime.framework_desk import Desk, Refused, desk, near, sample
 
 pytestmark = pytest.mark.long
 

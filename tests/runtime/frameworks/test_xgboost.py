@@ -1,7 +1,8 @@
 """XGBoost's boosters through Clipper's runtime, against XGBoost itself."""
 
 import pytest
-from framework_cases import Told, told_of
+
+from tests.runtime.frameworks.framework_cases import Told, told_of
 
 pytestmark = pytest.mark.long
 

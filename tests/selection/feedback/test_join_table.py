@@ -12,7 +12,7 @@ from clipper.selection.feedback.join_table import (
     JoinTable,
 )
 from clipper.selection.query import Query
-from example_counts import share_of
+from tests.example_counts import share_of
 
 MAX_BYTES = 10 * QUERY_OVERHEAD_BYTES
 

@@ -20,7 +20,7 @@ from clipper.selection.learning.confidence_sequences import (
     nearest_means,
     sureness,
 )
-from example_counts import share_of
+from tests.example_counts import share_of
 
 ERROR = 0.1
 RUNS, LOSSES = 60, 300

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from bandits import RIGHT, answer
-
 from clipper.selection.feedback.scoring import lesson, shown_of_newcomers
 from clipper.selection.learning.arms import Arms, lineage
 from clipper.selection.learning.guardrail import Forecasts, Verdict, judge, ramp_losses
@@ -15,6 +13,7 @@ from clipper.selection.policies.by_name import POLICIES, is_by_context, make_pol
 from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
 from clipper.selection.policies.ramp import Ramp
 from clipper.settings.application import Selection
+from tests.selection.policies.bandits import RIGHT, answer
 
 # A model m, of which a second version comes after so many queries, and another beside it.
 BEFORE = 1500

@@ -4,7 +4,6 @@ import math
 from random import Random
 
 import pytest
-from bandits import MODELS, bernoulli, play, pseudo_regret
 
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.ledger import Ledger
@@ -19,6 +18,7 @@ from clipper.selection.policies.adaptive import (
     lower_bound,
 )
 from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
+from tests.selection.policies.bandits import MODELS, bernoulli, play, pseudo_regret
 
 MEANS = (0.1, 0.4, 0.4, 0.5, 0.5)
 

@@ -4,12 +4,12 @@ from collections import Counter
 from random import Random
 
 import pytest
-from bandits import MODELS, bernoulli
 
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import Totals, tally
 from clipper.selection.policies.by_name import POLICIES, default_half_life, make_policy
 from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
+from tests.selection.policies.bandits import MODELS, bernoulli
 
 # Where features tell users apart, contexts have nothing of their own to go by; ``best_arm`` is a test of the
 # application, over all contexts.

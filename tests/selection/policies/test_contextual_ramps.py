@@ -1,7 +1,8 @@
 """What becomes of newcomers under policies that choose by context."""
 
 import pytest
-from contextual_ramps import NEW, play
+
+from tests.selection.policies.contextual_ramps import NEW, play
 
 pytestmark = pytest.mark.long
 

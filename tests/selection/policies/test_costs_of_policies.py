@@ -4,7 +4,6 @@ from collections import Counter
 from random import Random
 
 import pytest
-from bandits import bernoulli
 
 from clipper.selection.feedback.scoring import lesson
 from clipper.selection.learning.arms import Arms
@@ -12,6 +11,7 @@ from clipper.selection.learning.costs import NO_COSTS, Costs
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.policies.by_name import default_half_life, make_policy
 from clipper.selection.policies.policy import JudgedQuery, QueryView
+from tests.selection.policies.bandits import bernoulli
 
 MODELS = ("dear", "cheap", "cheapest")
 ONE_OF_THEM = ["adaptive", "epsilon_greedy", "ucb1", "thompson", "exp3"]

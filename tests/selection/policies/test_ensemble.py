@@ -4,12 +4,12 @@ import math
 from random import Random
 
 import pytest
-from bandits import MODELS, bernoulli, learned, play
 
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import Totals, tally
 from clipper.selection.policies.ensemble import EXCESS_BY, SHARPNESSES, Ensemble, best_sharpness
 from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, QueryView
+from tests.selection.policies.bandits import MODELS, bernoulli, learned, play
 
 
 def shares(policy: Ensemble, totals: Totals) -> tuple[float, ...]:

@@ -1,10 +1,10 @@
 """Epsilon-greedy: its probabilities and its regret."""
 
 import pytest
-from bandits import learned, mean_regret
 
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.epsilon_greedy import EpsilonGreedy
+from tests.selection.policies.bandits import learned, mean_regret
 
 
 def test_the_best_gets_all_but_what_explores() -> None:

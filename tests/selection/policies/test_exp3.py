@@ -4,12 +4,12 @@ import math
 from random import Random
 
 import pytest
-from bandits import MODELS, bernoulli, failing, learned, play
 
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.exp3 import EXCESS_LOSS, Exp3
 from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
+from tests.selection.policies.bandits import MODELS, bernoulli, failing, learned, play
 
 
 def excess(**losses: float) -> Totals:

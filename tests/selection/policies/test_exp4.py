@@ -4,7 +4,6 @@ import math
 from random import Random
 
 import pytest
-from bandits import MODELS, failing, play
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.exp3 import EXCESS_LOSS
 from clipper.selection.policies.exp4 import FURTHEST, Exp4
 from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, QueryView
+from tests.selection.policies.bandits import MODELS, failing, play
 
 rounds = st.lists(st.lists(st.floats(0, 1), min_size=5, max_size=5), max_size=60)
 

@@ -4,7 +4,6 @@ from random import Random
 
 import numpy as np
 import pytest
-from bandits import answer
 
 from clipper.control.feedback import Feedback
 from clipper.selection.feedback.scoring import default_loss, lesson, score
@@ -12,6 +11,7 @@ from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.losses import ZeroOne
 from clipper.selection.policies.by_name import POLICIES, default_half_life, make_policy
 from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
+from tests.selection.policies.bandits import answer
 
 ASK_ALL = ("exp4", "ensemble", "stacking")
 ASK_ONE = [name for name in POLICIES if name not in ("single", "weighted", *ASK_ALL)]

@@ -16,7 +16,7 @@ from clipper.selection.policies.by_name import make_policy
 from clipper.selection.policies.linear import beliefs, lessons
 from clipper.selection.policies.linear_thompson import least_of
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, QueryView
-from example_counts import share_of
+from tests.example_counts import share_of
 
 MODELS = ("a", "b", "c")
 LINEAR = ("linucb", "linear_thompson")

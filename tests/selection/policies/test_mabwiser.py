@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from bandits import MODELS, learned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mabwiser import mab
@@ -16,7 +15,8 @@ from clipper.selection.policies.linucb import LinUcb
 from clipper.selection.policies.policy import JudgedQuery, QueryView
 from clipper.selection.policies.thompson import Thompson
 from clipper.selection.policies.ucb1 import Ucb1
-from example_counts import share_of
+from tests.example_counts import share_of
+from tests.selection.policies.bandits import MODELS, learned
 
 # Of each model some rewards of 0 and 1; each was scored at least once, as MABWiser takes 0 for what it never saw.
 rewards = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=30), min_size=5, max_size=5)

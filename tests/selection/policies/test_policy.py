@@ -4,7 +4,6 @@ import math
 from random import Random
 
 import pytest
-from bandits import MODELS, bernoulli, learned, play
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from clipper.selection.learning.totals import Totals, tally
 from clipper.selection.policies import Choice, Combined
 from clipper.selection.policies.by_name import POLICIES, make_policy
 from clipper.selection.policies.policy import JudgedQuery, QueryView
+from tests.selection.policies.bandits import MODELS, bernoulli, learned, play
 
 ASKS_ONE = (
     "adaptive",

@@ -3,13 +3,13 @@ from functools import cache
 from random import Random
 
 import pytest
-from ramps import NEW, play
 
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import LOSS, SCORED, Totals
 from clipper.selection.policies.by_name import make_policy
 from clipper.selection.policies.policy import Choice, Policy, QueryView
 from clipper.selection.policies.ramp import Ramp
+from tests.selection.policies.ramps import NEW, play
 
 ALONE = ["adaptive", "epsilon_greedy", "exp3", "thompson", "ucb1"]
 JOINT = ["ensemble", "exp4", "stacking"]

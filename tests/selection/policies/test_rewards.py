@@ -3,7 +3,6 @@
 from random import Random
 
 import pytest
-from bandits import MODELS, answer, bernoulli
 
 from clipper.control.feedback import Feedback
 from clipper.selection.feedback.scoring import lesson, score
@@ -11,6 +10,7 @@ from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.losses import ZeroOne
 from clipper.selection.policies.by_name import POLICIES, default_half_life, make_policy
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, QueryView
+from tests.selection.policies.bandits import MODELS, answer, bernoulli
 
 MEANS = (0.4, 0.1, 0.4, 0.5, 0.5)
 # Without features there is nothing that the linear ones learn.

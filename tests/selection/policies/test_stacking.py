@@ -7,7 +7,6 @@ from random import Random
 
 import numpy as np
 import pytest
-from bandits import MODELS, bernoulli, failing, play
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from clipper.selection.learning.totals import MISSED, PULLS, Totals
 from clipper.selection.policies.ensemble import Ensemble
 from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, Policy, QueryView
 from clipper.selection.policies.stacking import MAX_PAIRED, Stacking, _least_square
+from tests.selection.policies.bandits import MODELS, bernoulli, failing, play
 
 QUERY = QueryView()
 texts = st.sampled_from(

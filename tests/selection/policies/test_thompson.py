@@ -3,11 +3,10 @@
 import math
 from random import Random
 
-from bandits import MODELS, bernoulli, failing, learned, play, pseudo_regret
-
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import QueryView
 from clipper.selection.policies.thompson import Thompson
+from tests.selection.policies.bandits import MODELS, bernoulli, failing, learned, play, pseudo_regret
 
 
 def test_beliefs_count_successes_and_failures() -> None:

@@ -3,10 +3,10 @@
 import math
 
 import pytest
-from bandits import MODELS, bernoulli, failing, learned, mean_regret, play
 
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.ucb1 import Ucb1
+from tests.selection.policies.bandits import MODELS, bernoulli, failing, learned, mean_regret, play
 
 
 def test_index_is_the_mean_reward_and_a_width() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import QueryView
 from clipper.selection.policies.weighted import Weighted
-from example_counts import share_of
+from tests.example_counts import share_of
 
 CONTEXTS = [f"user-{number}" for number in range(4000)]
 # Shares are of 4,000 hashes: five standard deviations of a count are at most 0.04 of them.

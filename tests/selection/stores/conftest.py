@@ -3,11 +3,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kept_states import MakeStore
 
 from clipper.selection.stores.redis import RedisStore
 from clipper.selection.stores.sqlite import SqliteStore
-from redis_server import RedisServer
+from tests.redis_server import RedisServer
+from tests.selection.stores.kept_states import MakeStore
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import redis
-from kept_states import MakeStore, load, observation, opened, run
 
 from clipper.selection import stores
 from clipper.selection.stores.gathered_reads import State
 from clipper.selection.stores.redis import PREFIX, UPGRADED_AFTER_S, RedisStore
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, TOLD_FOR_S
-from redis_server import RedisServer
+from tests.redis_server import RedisServer
+from tests.selection.stores.kept_states import MakeStore, load, observation, opened, run
 
 
 def test_changes_name_the_states_that_were_added_to(make_store: MakeStore) -> None:

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from kept_states import load
-
 from clipper.selection.stores.redis import RedisStore
 from clipper.selection.stores.sqlite import SqliteStore
-from redis_server import RedisServer
+from tests.redis_server import RedisServer
+from tests.selection.stores.kept_states import load
 
 WRITER = """
 import asyncio, sys

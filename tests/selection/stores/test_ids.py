@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from kept_states import MakeStore, load, observation, opened, run
 
 from clipper.selection import stores
 from clipper.selection.stores.redis import RedisStore
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation, Store
-from redis_server import RedisServer
+from tests.redis_server import RedisServer
+from tests.selection.stores.kept_states import MakeStore, load, observation, opened, run
 
 
 def test_the_same_feedback_counts_once_within_a_batch_and_over_batches(make_store: MakeStore) -> None:

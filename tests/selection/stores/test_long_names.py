@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earlier_file import EarlierWorker, names_in_rows
-from kept_states import MakeStore, load, observation, opened, run
 
 from clipper.selection.stores import sqlite_upkeep
 from clipper.selection.stores.sqlite import SqliteStore
@@ -20,6 +18,8 @@ from clipper.selection.stores.sqlite_rows import LONGEST_IN_FULL
 from clipper.selection.stores.sqlite_schema import MOVING_VERSION, SCHEMA_VERSION
 from clipper.selection.stores.sqlite_upkeep import UPGRADED_AFTER_S
 from clipper.selection.stores.store import EVERYONE, Observation
+from tests.selection.stores.earlier_file import EarlierWorker, names_in_rows
+from tests.selection.stores.kept_states import MakeStore, load, observation, opened, run
 
 # Those that a store may treat in two ways, and what would be the same if only their beginnings counted.
 LONG = ["x" * LONGEST_IN_FULL, "x" * (LONGEST_IN_FULL + 1), "x" * 1000, "x" * 999 + "y", "ü/" * 400]

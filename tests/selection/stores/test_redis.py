@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kept_states import observation, opened, run
 
 from clipper.errors import StoreUnavailable
 from clipper.selection.stores.redis import RedisStore
 from clipper.selection.stores.store import EVERYONE, Amount, Observation
-from redis_server import RedisServer
+from tests.redis_server import RedisServer
+from tests.selection.stores.kept_states import observation, opened, run
 
 
 def test_a_store_that_is_down_says_so_and_recovers_by_itself(tmp_path: Path) -> None:

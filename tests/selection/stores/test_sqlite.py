@@ -4,12 +4,12 @@ from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
-from kept_states import observation, opened, run
 
 from clipper.errors import StoreUnavailable
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.sqlite_schema import MOVING_VERSION, SCHEMA_VERSION
 from clipper.selection.stores.store import EVERYONE, Observation, Store
+from tests.selection.stores.kept_states import observation, opened, run
 
 
 def test_a_file_of_a_newer_clipper_is_refused_and_left_alone(tmp_path: Path) -> None:

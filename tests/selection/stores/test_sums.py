@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kept_states import MakeStore, arrays, load, observation, opened, run
 
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Amount
-from example_counts import share_of
+from tests.example_counts import share_of
+from tests.selection.stores.kept_states import MakeStore, arrays, load, observation, opened, run
 
 
 def test_increments_add_up(make_store: MakeStore) -> None:

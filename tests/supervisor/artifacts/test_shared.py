@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tar_files import file, tar_of
 
 from clipper.errors import TooLarge
 from clipper.registry import redis as redis_registry
@@ -20,7 +19,8 @@ from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.artifacts import shared as shared_module
 from clipper.supervisor.artifacts.shared import SharedArtifacts, fetch_missing
 from clipper.supervisor.artifacts.store import Artifacts
-from redis_server import RedisServer
+from tests.redis_server import RedisServer
+from tests.supervisor.tar_files import file, tar_of
 
 
 @pytest.fixture

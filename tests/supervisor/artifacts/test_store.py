@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from live_server import Server
-from tar_files import cve_2025_4517, file, symlink, tar_of
 
 from clipper.errors import InvalidArgument, NotFound, RequestTimeout, TooLarge, Unavailable
 from clipper.supervisor.artifacts.store import MAX_UPLOADS, Artifacts
-from waiting import until_async
+from tests.supervisor.live_server import Server
+from tests.supervisor.tar_files import cve_2025_4517, file, symlink, tar_of
+from tests.waiting import until_async
 
 
 async def chunks_of(data: bytes) -> AsyncIterator[bytes]:

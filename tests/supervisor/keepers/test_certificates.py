@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from certificates import DAYS, Authority
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.tls.material import TlsMaterial
+from tests.certificates import DAYS, Authority
 
 
 def test_files_are_taken_when_they_have_settled(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from live_server import Server, answering, with_application
 
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
@@ -14,7 +13,8 @@ from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.cleaner import UNUSED_AGE_S, ArtifactCleaner
-from waiting import until
+from tests.supervisor.live_server import Server, answering, with_application
+from tests.waiting import until
 
 DEPLOYED, LINKED, LEFT = ("a" * 64, "b" * 64, "c" * 64)
 

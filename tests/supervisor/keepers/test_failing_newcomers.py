@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from live_server import Server, answering
-from three_models import ROW
 
-from waiting import until
+from tests.supervisor.live_server import Server, answering
+from tests.supervisor.three_models import ROW
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 

@@ -14,7 +14,7 @@ from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.forgetter import Forgetter
-from waiting import until_async
+from tests.waiting import until_async
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
-from live_server import APP, NO_TLS, TIMEOUT_S, Server
 
 from clipper.supervisor.keepers.keepers import Keepers
-from descriptors import no_descriptors
-from waiting import until, until_async
+from tests.descriptors import no_descriptors
+from tests.supervisor.live_server import APP, NO_TLS, TIMEOUT_S, Server
+from tests.waiting import until, until_async
 
 
 def keeping(check: Callable[[Keepers], Awaitable[None]]) -> None:

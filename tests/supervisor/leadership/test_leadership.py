@@ -9,7 +9,7 @@ from clipper.lease.lease import Lease, Terms
 from clipper.registry.clock import clock_s
 from clipper.registry.shared import Away, Leader, Renewed
 from clipper.supervisor.leadership.leadership import Leadership
-from waiting import until_async
+from tests.waiting import until_async
 
 AWAY = Away("the registry redis://h/0 cannot be used: Connection refused")
 # Renewals follow each other at once, but the lease lasts.

@@ -15,7 +15,7 @@ from clipper.registry.shared import Leader
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.leadership.standby import Standby, StandbyOperations
 from clipper.supervisor.stop_requests import StopRequests
-from fuzz_management import Calling
+from tests.fuzz_management import Calling
 
 ATTEMPTS = 200
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from live_server import APP, Server, with_application
 
 from clipper.settings.application import ApplicationSettings
 from clipper.settings.fields import settings_of
+from tests.supervisor.live_server import APP, Server, with_application
 
 
 def test_applications_change_while_they_are_served(server: Server) -> None:

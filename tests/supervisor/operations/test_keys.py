@@ -9,12 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from live_server import APP, NO_TLS, TIMEOUT_S, Server, answering, processes_of
 
 from clipper.client import Clipper
 from clipper.errors import Forbidden, InvalidArgument, NotFound, TooLarge, TooManyRequests, Unauthorized
-from serving import Client, Response, post
-from waiting import until
+from tests.serving import Client, Response, post
+from tests.supervisor.live_server import APP, NO_TLS, TIMEOUT_S, Server, answering, processes_of
+from tests.waiting import until
 
 CLIPPER = "from clipper.cli.main import main; main()"
 ROW = {"input": [1, 2]}

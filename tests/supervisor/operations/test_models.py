@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Own, Server, answering, processes_of, with_application
 
 from clipper.management.schemas import ReplicaState, ShownState
 from clipper.supervisor.operations.views import condition_of
-from waiting import until
+from tests.supervisor.live_server import Own, Server, answering, processes_of, with_application
+from tests.waiting import until
 
 
 def test_a_version_that_fails_leaves_the_current_one_and_says_why(own: Own) -> None:

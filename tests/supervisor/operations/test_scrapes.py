@@ -31,7 +31,7 @@ from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.scrapes import MAX_WAITING, PER_QUESTION, Scrapes
 from clipper.supervisor.operations.views import Views
 from clipper.supervisor.workers.workers import Workers
-from worker_stand_in import StandIn, listening
+from tests.worker_stand_in import StandIn, listening
 
 APPLICATIONS = [f"app-{number}" for number in range(2 * PER_QUESTION + 1)]
 NO_LATENCY = HistogramData((0,) * (len(LATENCY_BOUNDS_S) + 1), 0.0)

@@ -28,9 +28,9 @@ from clipper.supervisor.folders import open_home
 from clipper.supervisor.workers.credentials import SupervisorCredentials, home_authority, shared_authority
 from clipper.supervisor.workers.settings import WorkerSettings
 from clipper.supervisor.workers.worker_process import WorkerProcess
-from control_channel import LISTENS, NOW, Listening, authority, listening
-from redis_server import RedisServer
-from waiting import until_async
+from tests.control_channel import LISTENS, NOW, Listening, authority, listening
+from tests.redis_server import RedisServer
+from tests.waiting import until_async
 
 
 @pytest.fixture

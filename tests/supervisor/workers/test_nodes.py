@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from msgspec.structs import replace
-from stub_host import StubHost, StubWorker
 
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
 from clipper.processes.process import ProcessRecord
@@ -20,7 +19,8 @@ from clipper.supervisor.workers.nodes import NodeFollower, addresses_of, own_add
 from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import Workers
-from waiting import until_async
+from tests.supervisor.stub_host import StubHost, StubWorker
+from tests.waiting import until_async
 
 SETTINGS = WorkerSettings("", 1337, 1000, store_digest="digest")
 A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"

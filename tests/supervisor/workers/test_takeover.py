@@ -5,9 +5,8 @@ import random
 import signal
 import time
 
-from live_server import Server, answering, processes_of, with_application
-
-from waiting import until
+from tests.supervisor.live_server import Server, answering, processes_of, with_application
+from tests.waiting import until
 
 
 def test_a_killed_supervisor_leaves_all_serving_and_the_next_takes_over(server: Server) -> None:

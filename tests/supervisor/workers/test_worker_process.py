@@ -40,7 +40,7 @@ from clipper.supervisor.workers import worker_process
 from clipper.supervisor.workers.ports import hold, port_of
 from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings, worker_note
 from clipper.supervisor.workers.worker_process import WorkerProcess
-from waiting import until_async
+from tests.waiting import until_async
 
 
 @pytest.fixture

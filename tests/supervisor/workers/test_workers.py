@@ -3,11 +3,10 @@
 import asyncio
 from pathlib import Path
 
-from stub_host import statistics
-
 from clipper.control.messages import AnyCommand, AnyReply, Draining, Statistics
 from clipper.supervisor.workers.workers import Workers
-from worker_stand_in import StandIn, listening
+from tests.supervisor.stub_host import statistics
+from tests.worker_stand_in import StandIn, listening
 
 
 class Answering(StandIn):
