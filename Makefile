@@ -89,7 +89,7 @@ COMPILED := tests/test_build.py tests/abstraction tests/selection/test_applicati
 	tests/frontend/test_endpoints.py tests/frontend/test_predict.py tests/frontend/test_predict_body.py \
 	tests/frontend/rpc/test_statuses.py tests/frontend/rpc/test_contents.py tests/frontend/rpc/test_h2load.py tests/worker/test_worker.py \
 	tests/integration/test_http_requests.py tests/integration/test_http_faults.py tests/integration/test_lying_containers.py \
-	--ignore=tests/abstraction/batching/test_open_loop.py --ignore=tests/abstraction/batching/test_goodput.py
+	--ignore=tests/abstraction/batching/test_goodput.py
 compiled: setup
 	@compiled=$$(sh scripts/compiled.sh) && \
 		CLIPPER_FORM=compiled "$$compiled/bin/python" -m pytest $(COMPILED) -m "not alone and not pure" $(TOGETHER)
@@ -103,10 +103,10 @@ fuzz: setup
 
 INPUTS ?= 1000000
 fuzz-server: setup
-	@$(PY) -m tests.frontend.fuzz_live --inputs $(INPUTS)
+	@$(PY) -m tests.benchmarks.fuzz_live --inputs $(INPUTS)
 
 flood: setup
-	@$(PY) -m tests.flood
+	@$(PY) -m tests.benchmarks.flood
 
 EXAMPLES ?= 5000
 rollout: setup

@@ -14,10 +14,10 @@ from statistics import median
 import numpy as np
 
 from benchmarks.outcome import Outcome, Row
-from benchmarks.real_models import environment, exported
 from benchmarks.workbench import HERE, ROUND_S, WARM_UP_S, Served, Workbench, median_ratio
 from clipper.managers.environments.builder import BUILD_TIMEOUT_S
 from clipper.packaging.frameworks import recognise
+from scripts.real_models import environment, exported
 
 BODIES = HERE / "bodies.lua"
 PROGRAM = HERE / "in_process.py"

@@ -16,11 +16,11 @@ from random import Random
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.real_models import unpacked
 from clipper.decisions.evaluation.estimators import Estimate
 from clipper.decisions.evaluation.samples import Sample
 from clipper.decisions.evaluation.whatif import Learner, evaluate, logged
 from clipper.selection.policies.by_name import default_half_life, make_policy
+from scripts.real_models import unpacked
 
 PACKAGE = "obp==0.4.1"
 ITEMS = 80

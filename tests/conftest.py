@@ -20,14 +20,14 @@ from litestar import post
 from litestar.params import FromPath, JSONBody
 from xdist.scheduler.loadfile import LoadFileScheduling
 
-from benchmarks.ray_cluster import RayCluster, running_cluster
-from benchmarks.real_models import environment
 from clipper.errors import NotFound
 from clipper.home import lock_home
 from clipper.management.access import Access, Holder, Hosts
 from clipper.management.app import create_app
 from clipper.management.dashboard import Dashboard
 from clipper.management.gate import Gate
+from scripts.ray_cluster import RayCluster, running_cluster
+from scripts.real_models import environment
 from tests.docker_daemon import DockerDaemon, running_daemon
 from tests.memory_operations import MemoryOperations
 from tests.sdk.programs import build_cpp, kept, missing_tools

@@ -36,9 +36,9 @@ from benchmarks.paper.replicas import (
 from benchmarks.paper.results import write
 from benchmarks.paper.serve import serving
 from benchmarks.peers.processes import cpu_s, processes_of
-from benchmarks.ray_cluster import running_cluster
-from benchmarks.real_models import environment
 from benchmarks.servers import clipper
+from scripts.ray_cluster import running_cluster
+from scripts.real_models import environment
 
 COUNTS = (1, 2, 4, 8)
 NODES = 4

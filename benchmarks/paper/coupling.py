@@ -17,8 +17,8 @@ from benchmarks.paper.data import fashion_mnist
 from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict
 from benchmarks.paper.programs import built
 from benchmarks.paper.training import exported_pictures
-from benchmarks.real_models import environment
 from benchmarks.servers import free_port, listens, process, wait_until
+from scripts.real_models import environment
 
 # Every request differs, so that no cache could answer it.
 REQUESTS = Path(__file__).parents[1] / "yardstick" / "unique784.lua"

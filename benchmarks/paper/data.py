@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.paper.cache import folder
+from scripts.kept import folder
 
 FASHION_MNIST = Path("usr/share/datasets/fashion-mnist")
 VOWEL = Path("usr/lib/R/site-library/mlbench/data/Vowel.rda")

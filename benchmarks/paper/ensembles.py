@@ -14,7 +14,7 @@ from benchmarks.paper.client import Connection, for_each
 from benchmarks.paper.data import Labelled, fashion_mnist
 from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict
 from benchmarks.paper.training import CLASSIFIERS, exported_pictures, trained
-from benchmarks.real_models import environment
+from scripts.real_models import environment
 
 
 @dataclass(frozen=True, slots=True)

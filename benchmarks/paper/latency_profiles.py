@@ -16,7 +16,7 @@ from benchmarks.paper.container import Container, address, encode_batch
 from benchmarks.paper.data import Labelled, fashion_mnist
 from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict, shows_gain
 from benchmarks.paper.training import PLAIN, PLAIN_FITTED_TO, spark_linear, trained
-from benchmarks.real_models import environment
+from scripts.real_models import environment
 
 CODE = Path(__file__).parent / "models"
 

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from benchmarks.paper.cache import digest, folder
+from scripts.kept import digest, folder
 
 SOURCES = Path(__file__).parent / "cpp"
 SDK = Path(__file__).parents[2] / "sdk" / "cpp"

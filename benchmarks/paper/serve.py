@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks.paper.client import Address
 from benchmarks.peers.table import APPS
-from benchmarks.ray_cluster import RayCluster
 from benchmarks.servers import free_port
+from scripts.ray_cluster import RayCluster
 
 # Serve stops its replicas in turn.
 END_WITHIN_S = 120.0

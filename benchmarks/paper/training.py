@@ -22,9 +22,9 @@ from sklearn.preprocessing import MaxAbsScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from benchmarks.paper.cache import digest, folder
 from benchmarks.paper.data import Labelled
-from benchmarks.real_models import exported
+from scripts.kept import digest, folder
+from scripts.real_models import exported
 
 # Of pictures: 20,000 to train on, 784 pixels from 0 to 255.
 CLASSIFIERS: dict[str, Callable[[], Any]] = {

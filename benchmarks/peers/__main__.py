@@ -12,10 +12,10 @@ from benchmarks.peers.rounds import alternate, middle, open_loop
 from benchmarks.peers.running import PeerFailed, running
 from benchmarks.peers.table import PEERS
 from benchmarks.peers.tasks import TASKS, Task
-from benchmarks.real_models import environment
 from benchmarks.termination import end_in_order_at_sigterm
 from benchmarks.wrk import WrkFailed, run
 from clipper.errors import ContainerFailed
+from scripts.real_models import environment
 
 HERE = Path(__file__).parent
 # Whom the others are measured beside.

@@ -16,8 +16,8 @@ from benchmarks.peers.results import version_of
 from benchmarks.peers.running import ANSWER_WITHIN_S, ASKED_AT_MOST, DEFAULT, running
 from benchmarks.peers.table import PEERS
 from benchmarks.peers.tasks import TASKS
-from benchmarks.real_models import environment
 from benchmarks.termination import end_in_order_at_sigterm
+from scripts.real_models import environment
 
 PAGE = Path(__file__).parents[2] / "docs" / "open-inference.md"
 BEGIN, END = "<!-- the table of make conformance -->", "<!-- its end -->"

@@ -20,8 +20,8 @@ from pathlib import Path
 from benchmarks.peers.processes import is_running, processes_of
 from benchmarks.peers.table import APPS, Peer
 from benchmarks.peers.tasks import Task
-from benchmarks.real_models import environment, made
 from benchmarks.servers import free_port, listens
+from scripts.real_models import environment, made
 
 # Ray takes ten seconds on a quiet machine.
 START_WITHIN_S = 180.0

@@ -1,18 +1,53 @@
 """Rules of the tests themselves."""
 
 import re
+from pathlib import Path
 
-from tests.architecture.source_tree import ROOT
+import pytest
+
+from tests.architecture.source_tree import ROOT, imports_in
 
 TESTS = ROOT / "tests"
+FILES = sorted(TESTS.rglob("*.py"))
 MAX_NAME = 69
+# Modules that lie in folders of tests, by their bare names; those of scripts/ are imported so.
+BARE = (
+    {file.stem for file in FILES} - {file.stem for file in (ROOT / "scripts").glob("*.py")} - {"__init__", "prometheus"}
+)
+
+
+def imported_by(file: Path) -> list[str]:
+    return [found.module for found in imports_in(file.read_text(), file.relative_to(ROOT).as_posix(), "")]
 
 
 def test_no_test_has_a_name_too_long_to_read() -> None:
-    texts = [file.read_text() for file in TESTS.rglob("test_*.py")]
-    names = [name for text in texts for name in re.findall(r"\bdef (test_\w+)", text)]
+    names = [name for file in FILES for name in re.findall(r"\bdef (test_\w+)", file.read_text())]
     assert len(names) > 3000
     assert [name for name in names if len(name) > MAX_NAME] == []
+
+
+@pytest.mark.parametrize("folder", sorted({file.parent for file in FILES}), ids=lambda folder: folder.name)
+def test_what_tests_share_is_imported_by_its_whole_path(folder: Path) -> None:
+    """``from tests.rollout.world import``: tests are one package."""
+    assert (folder / "__init__.py").exists()
+    bare = [
+        f"{file.name}: {module}"
+        for file in folder.glob("*.py")
+        for module in imported_by(file)
+        if module.partition(".")[0] in BARE
+    ]
+    assert bare == [], "write the whole path, such as `from tests.frontend.http_calls import`"
+
+
+def test_only_the_benchmarks_own_tests_import_them() -> None:
+    found = [
+        f"{file.relative_to(TESTS)}: {module}"
+        for file in FILES
+        if not file.is_relative_to(TESTS / "benchmarks")
+        for module in imported_by(file)
+        if module.partition(".")[0] == "benchmarks"
+    ]
+    assert found == []
 
 
 def test_the_makefile_names_tests_that_are_there() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import real_models
-from benchmarks.real_models import made
+from scripts import real_models
+from scripts.real_models import made
 
 ADDS = """
 import sys

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.real_models import environment
 from clipper.cli.process import STOP_TIMEOUT_S
+from scripts.real_models import environment
 from tests.wheels import ROOT
 
 DEPLOY = ROOT / "deploy"

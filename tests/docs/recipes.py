@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.real_models import environment
 from clipper.packaging.frameworks import recognise
+from scripts.real_models import environment
 from tests.docs.pages import ROOT, Block, Reader, blocks, commands
 
 PAGE = ROOT / "docs" / "frameworks.md"

@@ -17,8 +17,8 @@ import joblib
 import numpy as np
 from sklearn.svm import SVC
 
-from benchmarks.real_models import environment
 from clipper import Clipper
+from scripts.real_models import environment
 from tests.docs.pages import ROOT, Reader, blocks, commands
 
 # Runs what it reads, texts of Python by their place, with the same names; one may wait at its top level.

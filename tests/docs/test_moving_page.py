@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.svm import SVC
 
-from benchmarks.real_models import environment
+from scripts.real_models import environment
 from tests.docs.pages import ROOT, blocks
 from tests.waiting import TIMEOUT_S
 

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.real_models import environment
+from scripts.real_models import environment
 from tests.waiting import TIMEOUT_S
 
 EIGHT_SUMS = [6.0, 22.0, 38.0, 54.0, 70.0, 86.0, 102.0, 118.0]

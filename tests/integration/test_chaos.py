@@ -21,9 +21,10 @@ from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
 from clipper.client import Clipper
-from tests.integration import chaos, open_loop
-from tests.integration.open_loop import Exchange
+from tests import open_loop
+from tests.integration import chaos
 from tests.integration.processor_times import ProcessorTimes
+from tests.open_loop import Exchange
 from tests.serving import post
 from tests.supervisor.live_server import Server, processes_of
 from tests.waiting import until
@@ -152,7 +153,7 @@ def go_through(
         saturated = loading.submit(open_loop.saturation_per_s, port, requests, CONNECTIONS, 3.0).result()
         with ProcessorTimes(pid) as worker, ProcessorTimes(loading.submit(os.getpid).result()) as client:
             done = acting.submit(chaos.carry_out, server, acts)
-            exchanges = loading.submit(open_loop.send, port, requests, saturated / 2, SECONDS).result()
+            exchanges = loading.submit(open_loop.send_evenly, port, requests, saturated / 2, SECONDS).result()
             return exchanges, worker, client, done.result()
 
 

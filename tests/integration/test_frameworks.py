@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.real_models import requirements
 from clipper import Clipper
 from clipper.errors import ContainerFailed
+from scripts.real_models import requirements
 from tests.runtime.frameworks.framework_cases import FIRST_RUN, made_models
 from tests.supervisor.live_server import Server
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import clipper
-from benchmarks.real_models import environment
+from scripts.real_models import environment
 from tests.waiting import TIMEOUT_S
 
 PROGRAM = Path(__file__).parent / "framework_program.py"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.paper.cache import digest, folder
 from clipper.managers.command import program_argv
+from scripts.kept import digest, folder
 from tests.runtime.caller import Container
 from tests.waiting import TIMEOUT_S
 

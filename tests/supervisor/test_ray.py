@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.ray_cluster import RayCluster, actor_of, running_cluster
-from benchmarks.real_models import environment
 from clipper.client import Clipper
 from clipper.processes.marks import MARK
 from clipper.processes.proc import start_time, variable
 from clipper.settings.replicas import ReplicaRange
+from scripts.ray_cluster import RayCluster, actor_of, running_cluster
+from scripts.real_models import environment
 from tests.manager_bench import RAY_PORTS
 from tests.own_network import cut, has_own_networks, heal, own_network
 from tests.redis_server import RedisServer

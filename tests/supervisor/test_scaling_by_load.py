@@ -6,15 +6,17 @@ Whether they come before the objective breaks depends on how fast processes star
 The model sleeps for each row, so that replicas and not processors decide what can be answered.
 """
 
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Iterable
+from random import Random
 from typing import Any
 
-import numpy as np
 import pytest
 
-from benchmarks.paper.arrivals import Reply, poisson_s, send
-from benchmarks.paper.client import Address
+from clipper.load.arrivals import due_times_s
+from tests.open_loop import send
+from tests.serving import post
 from tests.supervisor.live_server import Server
 from tests.waiting import until
 
@@ -53,22 +55,18 @@ def scale(server: Server, replicas: int) -> None:
     until(lambda: states() == ["ready"] * replicas)
 
 
-def address(server: Server) -> Address:
-    host, _, port = server.place.query_url.removeprefix("http://").rpartition(":")
-    return host, int(port)
+def ask(server: Server, application: str, due_s: Iterable[float]) -> list[Any]:
+    """The answers to inputs 0, 1 and so on, which are sent when they are due, in the order in which they came."""
+    port = int(server.place.query_url.rpartition(":")[2])
+    requests = [post(f"/{application}/predict", {"input": [number]}) for number in range(100)]
+    return [json.loads(each.answer) for each in send(port, requests, iter(due_s))]
 
 
-def ask(server: Server, application: str, due_s: list[float]) -> list[Reply]:
-    bodies = [b'{"input":[%d]}' % number for number in range(len(due_s))]
-    return send(address(server), f"/{application}/predict", bodies, due_s)
-
-
-def ramp_s(rng: np.random.Generator) -> list[float]:
+def ramp_s(random: Random) -> list[float]:
     """When queries are due whose rate rises from the first to the last: one that always was the last's, thinned."""
-    candidates_s = np.array(poisson_s(round(LAST_PER_S * RAMP_S), LAST_PER_S, rng))
-    rates_per_s = FIRST_PER_S + (LAST_PER_S - FIRST_PER_S) * candidates_s / RAMP_S
-    due_s: list[float] = candidates_s[rng.random(len(candidates_s)) * LAST_PER_S < rates_per_s].tolist()
-    return due_s
+    candidates_s = due_times_s("poisson", LAST_PER_S, RAMP_S, random)
+    rise_per_s = (LAST_PER_S - FIRST_PER_S) / RAMP_S
+    return [each_s for each_s in candidates_s if random.random() * LAST_PER_S < FIRST_PER_S + rise_per_s * each_s]
 
 
 class Steady(threading.Thread):
@@ -76,20 +74,20 @@ class Steady(threading.Thread):
 
     def __init__(self, server: Server, application: str, per_s: float) -> None:
         super().__init__()
-        self._ask: Callable[[list[float]], list[Reply]] = lambda due_s: ask(server, application, due_s)
-        self._per_s = per_s
-        self._rng = np.random.default_rng(2)
+        self._server, self._application, self._per_s = server, application, per_s
+        self._random = Random(2)
         self._enough = threading.Event()
-        self.replies: list[Reply] = []
+        self.answers: list[Any] = []
 
     def run(self) -> None:
         while not self._enough.is_set():
-            self.replies += self._ask(poisson_s(round(self._per_s), self._per_s, self._rng))
+            due_s = due_times_s("poisson", self._per_s, 1.0, self._random)
+            self.answers += ask(self._server, self._application, due_s)
 
     def finish(self) -> list[Any]:
         self._enough.set()
         self.join()
-        return [reply.answer for reply in self.replies]
+        return self.answers
 
 
 def test_replicas_follow_a_ramp_roll_and_scale_without_losing_a_query(server: Server) -> None:
@@ -98,7 +96,7 @@ def test_replicas_follow_a_ramp_roll_and_scale_without_losing_a_query(server: Se
     create(server, "prompt", slo_ms=3000)
     create(server, "patient", slo_ms=60_000)
 
-    ask(server, "prompt", ramp_s(np.random.default_rng(1)))
+    ask(server, "prompt", ramp_s(Random(1)))
     version = server.call("GET", "/models/m/versions/1")
     assert version["replicas_wanted"] >= 3 and version["scaling_reason"]
     until(lambda: len(server.ready_pids("m")) >= 3)

@@ -16,14 +16,14 @@ import pytest
 import redis
 
 import clipper
-from benchmarks.ray_cluster import RayCluster, actor_of, running_cluster
-from benchmarks.real_models import environment
 from clipper.cli.cluster import clean, list_all
 from clipper.client import Clipper
 from clipper.errors import ClipperError
 from clipper.lease.lease import DURATION_S
 from clipper.processes.proc import start_time
 from clipper.registry.redis import PREFIX
+from scripts.ray_cluster import RayCluster, actor_of, running_cluster
+from scripts.real_models import environment
 from tests.manager_bench import RAY_PORTS
 from tests.own_network import cut, has_own_networks, heal, own_network
 from tests.redis_server import RedisServer

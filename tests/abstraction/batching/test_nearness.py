@@ -4,8 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.batching.nearness import compare
-from benchmarks.batching.profiles import profiles
 from clipper.abstraction.batching.controller import make_controller
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.replica_state import ReplicaState
@@ -227,18 +225,3 @@ def test_where_all_are_on_one_node_nothing_is_preferred(
         assert sizes(one) == sizes(other)
         assert (len(one.late), len(one.shed), one.wake_s) == (len(other.late), len(other.shed), other.wake_s)
         assert is_empty(one) == is_empty(other)
-
-
-@pytest.mark.parametrize(
-    ("name", "far", "load", "most_far"),
-    [
-        ("3ms 4 replicas", 2, 0.2, 0.02),
-        ("40ms 4 replicas", 2, 0.9, 0.7),
-        ("3ms 4 replicas, bursts", 2, 0.5, 0.5),
-    ],
-)
-def test_what_the_preference_costs_in_simulation(name: str, far: int, load: float, most_far: float) -> None:
-    """``make batching`` says what it is: here, that it is next to nothing."""
-    found = compare(profiles()[name], load, far, seed=3, queries=400)
-    assert found.near_first >= found.even - 0.01
-    assert found.far_share <= most_far

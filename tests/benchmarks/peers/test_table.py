@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.peers.table import APPS, PEERS
 from benchmarks.peers.tasks import TASKS
-from benchmarks.real_models import requirements
+from scripts.real_models import requirements
 
 VARIABLE = re.compile(r'environ\["([A-Z_]+)"\]')
 # Of every process.

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.real_models import made
 from clipper.decisions.evaluation.estimators import dr, ips, snips
+from scripts.real_models import made
 
 # Installing the library takes minutes the first time.
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.long]

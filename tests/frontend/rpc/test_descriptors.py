@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pb2
 
-from benchmarks.real_models import environment
 from clipper.frontend.rpc import protocols
 from clipper.frontend.rpc.descriptors import describe
+from scripts.real_models import environment
 from tests.waiting import TIMEOUT_S
 
 PROTOS = Path(protocols.__file__).parent / "protos"

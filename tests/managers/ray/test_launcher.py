@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ray_cluster import RayCluster, actor_of, running_cluster
-from benchmarks.real_models import environment
 from clipper.errors import Unavailable
 from clipper.managers.logs import tail
 from clipper.managers.ray.connection import Cluster, Connection
@@ -18,6 +16,8 @@ from clipper.managers.ray.messages import List
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.replica import Replica
 from clipper.processes.proc import start_time, variable
+from scripts.ray_cluster import RayCluster, actor_of, running_cluster
+from scripts.real_models import environment
 from tests.manager_bench import SLOT, SUM, Bench, run
 from tests.waiting import until_async
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import clipper
-from benchmarks.real_models import environment, made, unpacked
+from scripts.real_models import environment, made, unpacked
 
 HERE = Path(__file__).parent
 # To load some of the largest libraries there are, on a busy machine.

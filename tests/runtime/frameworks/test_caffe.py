@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.real_models import exported
+from scripts.real_models import exported
 from tests.runtime.framework_desk import Desk, Refused, desk, near, sample
 
 pytestmark = pytest.mark.long

@@ -1,4 +1,4 @@
-"""``python -m tests.frontend.fuzz_live --inputs 1000000``: sends a running server what nobody should send.
+"""``python -m tests.benchmarks.fuzz_live --inputs 1000000``: sends a running server what nobody should send.
 
 Inputs are made of their numbers alone, as those of ``make fuzz`` are. Many leave in one write, on a few connections,
 so that a core sends and answers some thousands a second.

@@ -1,8 +1,8 @@
 """Real models of each framework, each made once, in an environment of its own, and kept outside the checkout.
 
-Tests use them too, and have more made.
-``requirements/<framework>.txt`` says what an environment holds, ``exports/<name>.py`` saves models with the library
-itself, besides inputs and what the library answers to them.
+Tests and benchmarks share them.
+``requirements/<framework>.txt`` says what an environment holds, and ``benchmarks/exports/<name>.py`` saves
+models with the library itself, besides inputs and what the library answers to them.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from clipper.managers.environments.interpreters import find_interpreter
 from clipper.managers.environments.recipe import Interpreter, Recipe
 
 ROOT = Path(__file__).parent.parent
-EXPORTS = Path(__file__).parent / "exports"
+EXPORTS = ROOT / "benchmarks" / "exports"
 
 # One for all, whatever runs Clipper, so that what was made is found again; and PyTorch for others may bring CUDA.
 PYTHON = "3.11"

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.frontend import fuzz_live
-from tests.frontend.fuzz_live import INPUTS_A_WRITE, WRITES_A_ROUND, Found, Fuzz, make_group
+from tests.benchmarks import fuzz_live
+from tests.benchmarks.fuzz_live import INPUTS_A_WRITE, WRITES_A_ROUND, Found, Fuzz, make_group
 
 LENGTH = re.compile(rb"Content-Length: (\d+)\r\n\r\n")
 INPUTS = INPUTS_A_WRITE * WRITES_A_ROUND

@@ -1,20 +1,19 @@
-"""Load on the query port from a process of its own, with each answer as it came and when."""
+"""Load on the query port that does not wait for answers, with each answer as it came and when."""
 
 import gc
 import time
 from collections import Counter
-from collections.abc import Sequence
-from itertools import cycle
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from random import Random
 from typing import NamedTuple
 
 import uvloop
+from clipper.load.answers import Answer
 
-from benchmarks.load import LoadClient
-from clipper.http1 import Answer
 from clipper.load.arrivals import due_times_s
 from clipper.load.inputs import Ring
-from clipper.load.sender import Sender, Target
+from clipper.load.sender import MAX_WAITING, Sender, Target
 
 # Above the load times the SLO, by far. Over it a request waits for a connection.
 MAX_CONNECTIONS = 2000
@@ -34,39 +33,42 @@ class Exchange(NamedTuple):
 
 def saturation_per_s(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> float:
     """How many requests are answered per second if each connection sends its next one with its last one's answer."""
-    numbered = cycle(enumerate(requests))
-
-    async def run() -> float:
-        client = LoadClient("127.0.0.1", port, connections, lambda: next(numbered), lambda answer: None)
-        await client.run_for(seconds)
-        return client.answered / seconds
-
-    return uvloop.run(run())
+    log = _Exchanges()
+    began_s = time.monotonic()
+    uvloop.run(_run(port, requests, repeat(0.0, MAX_WAITING), log, connections, seconds))
+    return len(log.exchanges) / (max(each.answered_s for each in log.exchanges) - began_s)
 
 
-def send(port: int, requests: Sequence[bytes], per_s: float, seconds: float) -> list[Exchange]:
-    """Send requests, over and over, evenly spread over the time, whether or not earlier ones were answered.
+def send_evenly(port: int, requests: Sequence[bytes], per_s: float, seconds: float) -> list[Exchange]:
+    """``send``, with the requests spread evenly over the time."""
+    return send(port, requests, due_times_s("constant", per_s, seconds, Random()))
+
+
+def send(port: int, requests: Sequence[bytes], due_s: Iterator[float]) -> list[Exchange]:
+    """Send requests, over and over, when they are due, whether or not earlier ones were answered.
 
     Raises:
         ConnectionError: some were not answered.
     """
     log = _Exchanges()
-    due_s = due_times_s("constant", per_s, seconds, Random())
-
-    async def run() -> None:
-        sender = Sender(
-            Target("127.0.0.1", port), Ring(requests, ""), due_s, log,
-            max_connections=MAX_CONNECTIONS, answer_within_s=ANSWER_WITHIN_S,
-        )  # fmt: skip
-        await sender.connect()
-        await sender.run(time.monotonic())
-
     # A pause of the collector's, over so many exchanges, would look like late answers.
     gc.disable()
-    uvloop.run(run())
+    try:
+        uvloop.run(_run(port, requests, due_s, log, MAX_CONNECTIONS, ANSWER_WITHIN_S))
+    finally:
+        gc.enable()
     if log.lost:
         raise ConnectionError(f"besides {len(log.exchanges)} answers: {dict(log.lost)}")
     return log.exchanges
+
+
+async def _run(
+    port: int, requests: Sequence[bytes], due_s: Iterator[float], log: "_Exchanges", connections: int, within_s: float
+) -> None:
+    target = Target("127.0.0.1", port)
+    sender = Sender(target, Ring(requests, ""), due_s, log, max_connections=connections, answer_within_s=within_s)
+    await sender.connect()
+    await sender.run(time.monotonic())
 
 
 class _Exchanges:

@@ -1,4 +1,4 @@
-"""``python -m tests.flood``: the most that a client may send of feedback at once, and what it does to others.
+"""``python -m tests.benchmarks.flood``: the most feedback that a client may send at once, and what it does to others.
 
 Twice: 64 requests of 10,000 observations each, all sent before the first answer is read; then feedback in 65,000
 contexts, each of its own. Others ask for predictions meanwhile, one at a time.
@@ -23,7 +23,7 @@ from benchmarks.workbench import HERE
 from clipper import Clipper
 from clipper.frontend.limits import MAX_PIPELINED
 from clipper.frontend.observe_body import MAX_OBSERVATIONS
-from tests.frontend.fuzz_live import Answers, loop_cpu_s
+from tests.benchmarks.fuzz_live import Answers, loop_cpu_s
 
 CONTEXTS = 65_000
 CONNECTIONS = 16
