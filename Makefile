@@ -2,6 +2,8 @@
 # PYTHON=python3.12 picks an interpreter; else the first of python3, python3.13, 3.12, 3.11 that is 3.11 or later.
 
 PY := .venv/bin/python
+# Else each process of the tests would compile Clipper again, and pytest all tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup check format test test-all test-scale compiled wheel mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
 

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -42,12 +41,8 @@ settings.load_profile("steady")
 
 
 def pytest_configure() -> None:
-    """Undo what the caller's environment would do to all that tests start, and to the tests."""
-    # A shell that runs the suite in its background has it ignore SIGINT.
+    """A shell that runs the suite in its background has it ignore SIGINT, and so would all that tests start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Each of some thousand processes would compile Clipper again, and pytest all tests.
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    sys.dont_write_bytecode = False
 
 
 # Where files take longest, since their tests start servers: first, so that processes end with short ones, at once.

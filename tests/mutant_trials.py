@@ -346,10 +346,11 @@ def pytest_in_child(copy: Path, arguments: Sequence[str], plugin: object, write_
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.chdir(copy)
-        # Before where it is installed from; and no module of it is imported yet.
+        # Before where it is installed from; and no module of it is imported yet. The copy has tests of its own.
         source = str(copy / "src")
-        tests = str(Path(__file__).parent)
-        sys.path[:] = [source, *(each for each in sys.path if not each.startswith(tests))]
+        sys.path[:] = [source, *(each for each in sys.path if each not in ("", str(Path(__file__).parents[1])))]
+        for name in [each for each in sys.modules if each.partition(".")[0] == "tests"]:
+            del sys.modules[name]
         os.environ["PYTHONPATH"] = source
         sys.dont_write_bytecode = not write_bytecode
         # One example that fails is enough.
