@@ -28,6 +28,9 @@ def elements(text: bytes, marks: bytearray | None = None) -> Iterator[list[Any]]
         Ragged: there is an object in the text, or an empty list.
     """
     start, size = 0, long_text.PIECE_BYTES
+    if text.startswith(b'"'):
+        yield [_decode(text)]
+        return
     while start < len(text):
         piece = text[start : start + size]
         is_last = start + size >= len(text)

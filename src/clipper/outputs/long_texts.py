@@ -53,15 +53,21 @@ class _Checks:
     Attributes:
         _open: the brackets that are open behind the last cut.
         _rest: what has come since that cut, without the middle of a long string.
+        _is_inside: whether that ends inside a string, and not within an escape.
     """
 
     def __init__(self) -> None:
         self._open = self._rest = b""
+        self._is_inside = False
 
     def add(self, piece: bytes) -> None:
         """Check all up to the last comma."""
+        if self._is_inside and b'"' not in piece and b"\\" not in piece:  # of a long string, such as an image in base64
+            check_json(b'"%b"' % piece)
+            return
         text = self._rest + piece
         marks = find_marks(text)
+        self._is_inside = marks.is_inside and not marks.is_escaped
         places, found = marks.places, np.frombuffer(text, np.uint8)[marks.places]
         commas, cut = places[found == ord(",")], 0
         if len(commas):
