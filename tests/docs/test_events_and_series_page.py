@@ -42,8 +42,8 @@ def test_every_series_has_its_row() -> None:
     latency = HistogramData((1,) * (len(LATENCY_BOUNDS_S) + 1), 1.0)
     counted = ApplicationStatistics("app", 1, {"timeout": 1}, {"failed": 1}, 1, latency, selection)
     ends = {"timeout": "REASON", "failed": "REASON", "m": "MODEL"}
-    found = {"slo_ms"}
-    for name in application_values(counted, 2.0, 1.0):
+    found = {"slo_ms", "regret"}
+    for name in application_values(counted, 2.0):
         series, _, end = name.partition(".")
         found.add(name if not end else f"{series}.{ends.get(end, 'BOUND')}")
     assert first_cells("| series of an application | |") == found >= set(OF_APPLICATIONS)
