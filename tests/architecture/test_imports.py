@@ -67,7 +67,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.trial abstraction outputs control control.feedback metrics.histogram control.snapshot "
         "control.statistics settings telemetry telemetry.request_note telemetry.trace_context",
         "inputs": "",
-        "frontend.limits": "",
+        "frontend.limits": "settings",
         "frontend": "frontend.limits inputs outputs malloc selection control.difference control.feedback "
         "control.snapshot control.statistics telemetry telemetry.request_note tls turn_budget",
         "worker": "control.shared_settings decisions frontend frontend.limits malloc open_files selection "
@@ -117,7 +117,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "pages": "",
         "manifest": "management.schemas packaging selection.policies settings",
         "apply": "client home management.schemas manifest packaging settings",
-        "load": "client.http_api http1 pages tls",
+        "load": "client.http_api http1 pages settings tls",
         "cli": "control.descriptions apply backup build client dashboard decisions decisions.evaluation extras home "
         "hosts load manifest packaging management.events management.learned management.recent management.reports "
         "management.schemas pages processes run_as settings tls",

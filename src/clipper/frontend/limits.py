@@ -1,11 +1,13 @@
 """The query port's bounds. A request over a bound gets an error that says so, and harms no other request."""
 
+from clipper.settings import server
+
 # nginx and Node allow 8 to 16 KB of headers; Clipper reads none that is long.
 MAX_HEAD_BYTES = 16 * 1024
-# Default for an application's request bodies: about the size of a hundred images in base64.
-MAX_BODY_BYTES = 8 * 1024 * 1024
-# An application whose input type needs more may take this much: a 3x1024x1024 image as JSON numbers is about 60 MB.
-MAX_TYPED_BODY_BYTES = 64 * 1024 * 1024
+# Bound of a request's body, unless the server or the application's input type has another.
+MAX_BODY_BYTES = server.MAX_BODY_BYTES
+# Bound of the body for an input type that needs more.
+MAX_TYPED_BODY_BYTES = server.MOST_MAX_BODY_BYTES
 # A float64 in JSON takes up to 25 characters, plus whitespace and brackets.
 BODY_BYTES_PER_NUMBER = 32
 # Memory that requests hold in a worker: bodies that arrive or wait to be read, feedback that is not learned yet, and

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper.errors import InvalidArgument
+from clipper.settings.server import MOST_MAX_BODY_BYTES
 from clipper.types import DType, InputType
 
 # Lengths of a sample's open dimensions, and of strings and bytes, if they are not given.
 DEFAULT_LENGTH = 4
 DEFAULT_TEXT_LENGTH = 100
 
-# The query port takes no larger body.
-_MAX_BODY_BYTES = 64 * 1024 * 1024
 # All requests are in memory before the first one is sent. More would be a data transfer, and no load.
 MAX_FILE_BYTES = 1024**3
 # Size of a sample's requests, which are made before the first one is sent.
@@ -68,9 +67,9 @@ class Sample:
         size = DEFAULT_LENGTH if dtype.is_numeric else DEFAULT_TEXT_LENGTH
         shape = tuple(each or length or size for each in input_type.shape)
         # Each number takes at least two characters.
-        if (math.prod(shape) * 2 if dtype.is_numeric else length or size) > _MAX_BODY_BYTES:
+        if (math.prod(shape) * 2 if dtype.is_numeric else length or size) > MOST_MAX_BODY_BYTES:
             raise InvalidArgument(
-                f"one input of {input_type} has over {_MAX_BODY_BYTES >> 20} MiB: give a smaller --width"
+                f"one input of {input_type} has over {MOST_MAX_BODY_BYTES >> 20} MiB: give a smaller --width"
             )
         last = (shape or (1,))[-1] if dtype.is_numeric else length or size
         self._splice = _splice(dtype, last)
@@ -208,9 +207,9 @@ def _bounded(bodies: Iterable[bytes], path: Path) -> Iterator[bytes]:
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         # A line without an end would fill the memory.
-        for number, line in enumerate(iter(lambda: file.readline(_MAX_BODY_BYTES + 1), b""), 1):
-            if len(line) > _MAX_BODY_BYTES:
-                raise InvalidArgument(f"line {number} of {path} has over {_MAX_BODY_BYTES >> 20} MiB")
+        for number, line in enumerate(iter(lambda: file.readline(MOST_MAX_BODY_BYTES + 1), b""), 1):
+            if len(line) > MOST_MAX_BODY_BYTES:
+                raise InvalidArgument(f"line {number} of {path} has over {MOST_MAX_BODY_BYTES >> 20} MiB")
             text = line.strip()
             if not text:
                 continue

@@ -18,8 +18,10 @@ ReadyWhen = Literal["any", "all"]
 
 # Each worker is one event loop. For more cores than this, use several machines.
 MAX_WORKERS = 64
+# About the size of a hundred images in base64.
 MAX_BODY_BYTES = 8 * 1024 * 1024
-# A smaller bound would refuse ordinary requests; a larger body costs a worker tenths of a second to read.
+# A smaller bound would refuse ordinary requests. An image of 3x1024x1024 as JSON numbers has about 60 MB, and a larger
+# body costs a worker tenths of a second to read.
 LEAST_MAX_BODY_BYTES = 64 * 1024
 MOST_MAX_BODY_BYTES = 64 * 1024 * 1024
 # By default an output may have what 2,900 x 2,900 float32 take. As JSON, in which float32 are up to 6.25 times as long,
