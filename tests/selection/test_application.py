@@ -123,7 +123,7 @@ def test_at_the_deadline_a_query_ends_and_its_output_is_still_kept(
             assert application.statistics().defaults == {"timeout": 1}
         # No output came within the SLO, though the answer did.
         assert application.statistics().slo_misses == 1
-        assert application.counts.reading("app").explanations == {"timeout": explanation}
+        assert application.counts.told_explanations() == {"timeout": explanation}
         await digits.answer(b"7")
         await until_async(lambda: digits.predictor.queues()[0].statistics().outputs)
         late, _ = digits.ask(application)
