@@ -9,8 +9,8 @@ from random import Random
 from typing import NamedTuple
 
 import uvloop
-from clipper.load.answers import Answer
 
+from clipper.http1 import Answer
 from clipper.load.arrivals import due_times_s
 from clipper.load.inputs import Ring
 from clipper.load.sender import MAX_WAITING, Sender, Target
