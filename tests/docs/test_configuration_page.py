@@ -20,7 +20,7 @@ UNITS = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
 
 def shown(name: str, value: float) -> str:
     """A constant's value as the page writes it; the unit is in its name."""
-    if name.endswith("_BYTES"):
+    if name.endswith(("_BYTES", "_BYTES_PER_ROW")):
         size, unit = next((size, unit) for size, unit in UNITS if value >= size)
         return f"{value / size:g} {unit}"
     return f"{value:,g} s" if name.endswith("_S") else f"{value:,d}"
