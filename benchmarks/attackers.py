@@ -267,14 +267,17 @@ async def read_large(host: str, port: int, request: bytes) -> None:
     while True:
         try:
             reader, writer = await asyncio.open_connection(host, port)
-            while True:
-                writer.write(request)
-                head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                left = int(head.partition(b"content-length: ")[2].split()[0])
-                while left:
-                    left -= len(piece := await reader.read(min(left, READ_BYTES)))
-                    if not piece:
-                        raise ConnectionResetError
+            try:
+                while True:
+                    writer.write(request)
+                    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                    left = int(head.partition(b"content-length: ")[2].split()[0])
+                    while left:
+                        left -= len(piece := await reader.read(min(left, READ_BYTES)))
+                        if not piece:
+                            raise ConnectionResetError
+            finally:
+                writer.transport.abort()
         except (OSError, asyncio.IncompleteReadError):
             await asyncio.sleep(0.1)
 
@@ -284,10 +287,12 @@ async def leave_unread(host: str, port: int) -> None:
     while True:
         try:
             _, writer = await asyncio.open_connection(host, port)
-            writer.transport.pause_reading()  # type: ignore[attr-defined]
-            writer.write(LARGE["large_tensor"]())
-            await asyncio.sleep(5.0)
-            writer.transport.abort()
+            try:
+                writer.transport.pause_reading()  # type: ignore[attr-defined]
+                writer.write(LARGE["large_tensor"]())
+                await asyncio.sleep(5.0)
+            finally:
+                writer.transport.abort()
         except OSError:
             await asyncio.sleep(0.1)
 

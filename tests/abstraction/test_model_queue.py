@@ -123,10 +123,9 @@ def test_miss_join_and_hit(run: Callable[..., None]) -> None:
         assert sum(statistics.batch_latency_s.counts) == 1
         (replica,) = bench.queue.replica_statistics()
         assert (replica.state, replica.batch_limit, replica.in_flight, replica.batches) == ("linked", 8, 0, 1)
-        load = bench.queue.load()
-        assert (load.arrivals, load.late, load.batches_sent, load.batches_answered, load.slo_s) == (2, 0, 1, 1, 1.0)
+        assert (statistics.arrivals, statistics.rejected + statistics.expired, statistics.slo_s) == (2, 0, 1.0)
         # Of batches of 8: while one size only is known, a tenth of its time is taken to go by the row.
-        assert load.rows_per_s == {replica.id: pytest.approx(8 / (1.3 * load.service_s))}
+        assert statistics.rows_per_s == {replica.id: pytest.approx(8 / (1.3 * statistics.batch_latency_s.sum))}
 
     run(scenario)
 
@@ -137,11 +136,11 @@ def test_counts_of_the_cache_stay_where_it_is_empty(run: Callable[..., None]) ->
         await bench.link(container)
         asked = bench.ask(b"a" * 8)
         await until_async(lambda: container.batches)
-        assert bench.queue.reading().cache_misses == 1
+        assert bench.queue.statistics().cache_misses == 1
         # What failed is not kept, so no entry is left.
         container.take().fail("it raised")
         await until_async(lambda: asked.done)
-        assert bench.queue.reading().cache_misses == bench.queue.statistics().cache_misses == 1
+        assert bench.queue.statistics().cache_misses == 1
 
     run(scenario)
 
@@ -156,7 +155,7 @@ def test_background_work_is_done_and_a_prediction_joining_it_goes_first(run: Cal
         background = [bench.ask(bytes([number]) * 8, is_background=True) for number in range(20)]
         joined, prediction = bench.ask(bytes([15]) * 8), bench.ask(b"p" * 8)
         await turn_over(20)
-        assert bench.queue.load().arrivals == 2, "queries of the background are not counted as load"
+        assert bench.queue.statistics().arrivals == 2, "queries of the background are not counted as load"
         container.take().answer([b"0"])
         await until_async(lambda: container.batches)
         batch = container.take()
@@ -224,7 +223,7 @@ def test_failures_of_rows_of_batches_and_of_counts(run: Callable[..., None]) -> 
         await until_async(lambda: rows[1].done)
         assert outputs(rows[0]) == ["1"]
         assert failure(rows[1]) == ("model_error", "x" * MAX_MESSAGE_CHARACTERS)
-        reading = bench.queue.reading()
+        reading = bench.queue.statistics()
         assert (reading.model_errors, reading.last_error) == (1, "x" * MAX_MESSAGE_CHARACTERS)
         whole = bench.ask(b"w" * 8)
         await until_async(lambda: container.batches)
@@ -316,7 +315,8 @@ def test_a_full_queue_refuses_at_once(run: Callable[..., None], monkeypatch: pyt
         accepted = bench.ask(b"x" * 8)
         assert [failure(waiter)[0] for waiter in waiting] == ["no_replica", "no_replica"]
         assert not accepted.done and bench.queue.statistics().expired == 2
-        assert (bench.queue.load().arrivals, bench.queue.load().late) == (4, 3)
+        statistics = bench.queue.statistics()
+        assert (statistics.arrivals, statistics.rejected + statistics.expired) == (4, 3)
 
     run(scenario)
 

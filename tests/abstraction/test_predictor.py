@@ -215,7 +215,7 @@ def test_batches_are_sized_for_the_smallest_slo_of_those_that_ask(run: Callable[
             ApplicationSnapshot("other", "doubles", 1.0, links=(Link("faces"),)),
         )
         await fleet.apply("2", {"1": [], "2": [], "3": []}, applications)
-        slos_s = {queue.model.version: queue.load().slo_s for queue in fleet.predictor.queues()}
+        slos_s = {queue.model.version: queue.statistics().slo_s for queue in fleet.predictor.queues()}
         # None follows or pins 3, but a query of any application that links the model may name it.
         assert slos_s == {"1": 0.5, "2": 0.04, "3": 0.04}
 

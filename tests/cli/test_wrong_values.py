@@ -33,7 +33,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("--query-id", "--confidence", "--tolerance"), NUMBER),
     **dict.fromkeys(("--max-in-flight", "--max-per-second", "--half-life", "--ramp"), OR_NONE),
     **dict.fromkeys(("--max-loss-increase", "--confidence-threshold", "--features", "--waking-slo-ms"), OR_NONE),
-    **dict.fromkeys(("--memory", "--cache-size", "--max-body-size", "--decision-log-size"), SIZE),
+    **dict.fromkeys(("--memory", "--cache-size", "--max-body-size", "--max-output-size", "--decision-log-size"), SIZE),
     **dict.fromkeys(("--wait", "--confidence-from", "--batching", "--manager", "--log-format", "--log-level"), CHOICE),
     **dict.fromkeys(("--docker-transport", "--framework", "--language", "--kind", "--arrivals", "--role"), CHOICE),
     **dict.fromkeys(("--start-method", "--ready-when"), CHOICE),

@@ -6,7 +6,6 @@ comma, is ``[[1,2],0]`` and ``[0,[3,4]]``: the text is JSON exactly if all these
 stay, after what is between has been checked.
 """
 
-import codecs
 import io
 from collections.abc import Generator
 
@@ -25,6 +24,8 @@ _OPENED_BEFORE = {ord("["): b"[0,", ord("{"): b'{"":0,'}
 _AFTER = {ord("["): b",0", ord("{"): b',"":0'}
 # A comma comes within so many pieces, or the text is refused: numbers, brackets and what is left of strings are short.
 _PIECES_WITHOUT_COMMA = 64
+# Of the longest escape, such as \u001f.
+_ESCAPE_BYTES = 6
 
 
 def read_long_text(text: memoryview) -> Generator[None, None, bytes]:
@@ -33,13 +34,17 @@ def read_long_text(text: memoryview) -> Generator[None, None, bytes]:
     Raises:
         ModelFailed: it is not JSON, or has a number beyond those of float64.
     """
-    copy, characters, checks = io.BytesIO(), codecs.getincrementaldecoder("utf-8")(), _Checks()
+    copy, checks, start = io.BytesIO(), _Checks(), 0
     try:
-        for start in range(0, len(text), long_text.PIECE_BYTES):
-            piece = bytes(text[start : start + long_text.PIECE_BYTES])
+        while start < len(text):
+            end = min(start + long_text.PIECE_BYTES, len(text))
+            for _ in range(3):  # a piece of a string is checked alone, so it does not end inside a character
+                end -= end < len(text) and text[end] & 0xC0 == 0x80
+            piece = bytes(text[start:end])
             copy.write(piece)
-            characters.decode(piece, start + len(piece) == len(text))
+            piece.decode()
             checks.add(piece)
+            start = end
             yield
         checks.end()
     except NOT_JSON as error:
@@ -53,7 +58,7 @@ class _Checks:
     Attributes:
         _open: the brackets that are open behind the last cut.
         _rest: what has come since that cut, without the middle of a long string.
-        _is_inside: whether that ends inside a string, and not within an escape.
+        _is_inside: whether that ends inside a string, and surely not within an escape.
     """
 
     def __init__(self) -> None:
@@ -67,7 +72,7 @@ class _Checks:
             return
         text = self._rest + piece
         marks = find_marks(text)
-        self._is_inside = marks.is_inside and not marks.is_escaped
+        self._is_inside = marks.is_inside and b"\\" not in text[-_ESCAPE_BYTES:]
         places, found = marks.places, np.frombuffer(text, np.uint8)[marks.places]
         commas, cut = places[found == ord(",")], 0
         if len(commas):
