@@ -273,7 +273,7 @@ class _Connection(asyncio.Protocol):
     def _receive(self, kind: int, frame_id: int, body: Buffer) -> None:
         if body is DROPPED and self.welcome.done():
             most = self._splitter.most_kept_bytes
-            message = f"{messages.BATCH_TOO_LARGE}outputs are over {most} bytes: expected less"
+            message = f"{messages.BATCH_TOO_LARGE}outputs of a batch are over {most} bytes: have the model return less"
             self._count_answer(frame_id, self._listener.on_error(frame_id, message))
         elif kind == Kind.RESULTS and self.welcome.done():
             self._count_answer(frame_id, self._listener.on_results(frame_id, messages.decode_results(body)))

@@ -126,7 +126,7 @@ def checked_lines(encoded: Encoded) -> bytes:
 
 def _check_size(size: int) -> None:
     if size > MAX_OUTPUTS_BYTES:
-        raise ModelFailed(f"{BATCH_TOO_LARGE}outputs are {size} bytes: expected at most {MAX_OUTPUTS_BYTES} a batch")
+        raise ModelFailed(f"{BATCH_TOO_LARGE}outputs of a batch are {size} bytes: expected at most {MAX_OUTPUTS_BYTES}")
 
 
 def bounded(encoded: Encoded, rows: int, max_output_bytes: int) -> Encoded:
