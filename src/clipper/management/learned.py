@@ -36,9 +36,9 @@ class Watched(Struct, frozen=True):
 
     Attributes:
         before: the version that the link asked before; None if the version has a link of its own.
-        answers: queries that it has ended, with or without an output.
+        answers: queries that it has ended, with or without an output, after its first ten seconds.
         enough_answers: after so many it is watched no more, unless it fails more by then.
-        compared, failed: of these, those that are compared, and how many of them failed or were late.
+        compared, failed: queries that are compared, and how many of them failed or were late.
         rest_compared, rest_failed: the same of the version before, or of all others.
         last_error: why one of its queries failed; None if none did.
     """

@@ -196,7 +196,7 @@ class Answering:
         if self._is_recorded:
             self._record(query, latency_s, now_s)
         if self._tries and choice is not None and query.pinned is None:
-            self._count_trials(query, choice)
+            self._count_trials(query, choice, now_s)
         # With one model there is nothing to select, so the policy needs no outcomes.
         if self._learns and choice is not None and choice is not self.terms.only_choice:
             self._count_outcome(query, choice, is_over=now_s >= query.deadline_s - TIMER_EARLY_S)
@@ -293,7 +293,7 @@ class Answering:
             elif not query.missing or is_over or model in (query.lost or ()):
                 outcomes.missed(model, choice, arms, query.features)
 
-    def _count_trials(self, query: Query, choice: Choice) -> None:
+    def _count_trials(self, query: Query, choice: Choice, now_s: float) -> None:
         """Count which models failed or are late, for newcomers on trial: only of those that the query awaited."""
         if query.is_settled and query.missing:
             return
@@ -303,7 +303,7 @@ class Answering:
             if model != query.first_model and (query.more_outputs is None or model not in query.more_outputs)
         ]
         error = "" if not missing else query.failure[1] if query.failure else "it did not answer within the SLO"
-        self.trials.ended(query.id, choice.models, missing, error)
+        self.trials.ended(query.id, choice.models, missing, error, now_s, is_late=query.failure is None)
 
     def _may_need_input(self, query: Query) -> bool:
         """Whether feedback may need the input, which is most of a query's size: to ask a model, or for itself."""

@@ -13,6 +13,7 @@ from clipper.selection.policies.trials import (
     ENOUGH_ANSWERS,
     FIRST_OPEN,
     MOST_ANSWERS,
+    WARM_UP_S,
     Evidence,
     Trial,
     Trials,
@@ -52,7 +53,7 @@ def play(
         waiting.append((number, model, fails))
         if len(waiting) > delay:
             ended, asked, failed = waiting.pop(0)
-            trials.ended(ended, (asked,), (asked,) if failed else (), "it raised" if failed else "")
+            trials.ended(ended, (asked,), (asked,) if failed else (), "it raised" if failed else "", float(ended))
             evidence = evidence_of(trials.readings())
             if failed and fails_more(evidence.newcomer, evidence.rest, allowed):
                 return number + 1, hurt
@@ -101,11 +102,11 @@ def test_a_worker_asks_one_that_fails_seldom_whatever_the_supervisor_does() -> N
     failed = 0
     for number in range(1000):
         (model,) = trials.assigned(number, CHOICE, random).models
-        trials.ended(number, (model,), ("m",) if model == "m" else (), "it raised")
+        trials.ended(number, (model,), ("m",) if model == "m" else (), "it raised", 0.0)
         failed += model == "m"
     assert failed < 60
     (reading,) = trials.readings()
-    assert reading.last_error == "it raised" and reading.answers == failed
+    assert reading.last_error == "it raised" and reading.answers == 0, "it is not warm"
 
 
 def test_one_that_hangs_makes_few_queries_late() -> None:
@@ -115,7 +116,7 @@ def test_one_that_hangs_makes_few_queries_late() -> None:
     assert asked[:FIRST_OPEN] == ["m"] * FIRST_OPEN and asked.count("m") < FIRST_OPEN + 60
     # As answers come there is room for more.
     for number in range(FIRST_OPEN):
-        trials.ended(number, ("m",), (), "")
+        trials.ended(number, ("m",), (), "", 0.0)
     assert [trials.assigned(number, CHOICE, random).models[0] for number in range(1000, 1020)].count("m") > 0
 
 
@@ -125,22 +126,46 @@ def test_a_newcomer_without_failures_gets_all_queries() -> None:
     both = Choice(("n", "m"), (0.5, 0.5))
     for number in range(500):
         assert trials.assigned(number, both, random) is both
-        trials.ended(number, ("n", "m"), (), "")
+        trials.ended(number, ("n", "m"), (), "", WARM_UP_S * (number > 0))
     (reading,) = trials.readings()
-    assert (reading.answers, reading.newcomer, reading.rest) == (500, (0, 0, 0), (0, 0, 0))
+    assert (reading.answers, reading.newcomer, reading.rest) == (499, (0, 0, 0), (0, 0, 0))
+
+
+def test_a_newcomer_may_be_late_while_it_warms_up() -> None:
+    trials, random = Trials(), Random(7)
+    trials.follow({"m": WATCHED}, ALLOWED)
+
+    def late(first: int, at_s: float) -> Losses:
+        """Its failures once 200 more queries have come, all of its own late."""
+        for number in range(first, first + 200):
+            (model,) = trials.assigned(number, CHOICE, random).models
+            missing = ("m",) if model == "m" else ()
+            trials.ended(number, (model,), missing, "it did not answer within the SLO", at_s, is_late=True)
+        return evidence_of(trials.readings()).newcomer
+
+    assert late(0, 100.0).count == late(200, 100.0 + WARM_UP_S - 0.1).count == 0
+    found = late(400, 100.0 + WARM_UP_S)
+    assert found.count > 0 and found.mean == 1.0
+    evidence = evidence_of(trials.readings())
+    assert fails_more(evidence.newcomer, evidence.rest, ALLOWED)
+    # What it raises counts at once.
+    cold = Trial()
+    cold.asks_newcomer(0, random)
+    cold.ended(0, 1.0, "it raised", ALLOWED, 0.0, is_late=False, is_watched=False)
+    assert cold.reading(1).newcomer[:2] == (1, 1)
 
 
 def test_a_comparison_ends_after_queries_without_a_failure() -> None:
     trial, random = Trial(), Random(7)
     assert trial.asks_newcomer(0, random) == (True, 1.0)
-    trial.ended(0, 1.0, "it raised", ALLOWED, is_watched=True)
+    trial.ended(0, 1.0, "it raised", ALLOWED, 0.0, is_late=False, is_watched=True)
     drawn = [trial.asks_newcomer(number, random) for number in range(1, COMPARED + 1)]
     assert {probability for _, probability in drawn} == {0.5}
     asked = [is_newcomer for is_newcomer, _ in drawn]
     assert 4 < asked.count(False) < COMPARED - 4
     for number, is_newcomer in enumerate(asked, 1):
         if is_newcomer:
-            trial.ended(number, 0.0, "", ALLOWED, is_watched=True)
+            trial.ended(number, 0.0, "", ALLOWED, 0.0, is_late=False, is_watched=True)
         else:
             trial.rest_ended(number, 0.0, is_watched=True)
     assert all(trial.asks_newcomer(number, random)[0] for number in range(100, 110))
@@ -152,10 +177,10 @@ def test_a_comparison_ends_after_queries_without_a_failure() -> None:
 def test_of_a_ramped_newcomer_all_queries_count() -> None:
     trials = Trials()
     trials.follow({"m:2": RAMPED, "n:1": Tried(2, None, is_watched=False)}, ALLOWED)
-    trials.ended(1, ("m:2",), ("m:2",), "it raised")
-    trials.ended(2, ("m",), (), "")
-    trials.ended(3, ("m", "o"), ("o",), "")
-    trials.ended(4, ("n:1",), (), "")
+    trials.ended(1, ("m:2",), ("m:2",), "it raised", 0.0)
+    trials.ended(2, ("m",), (), "", 0.0)
+    trials.ended(3, ("m", "o"), ("o",), "", 0.0)
+    trials.ended(4, ("n:1",), (), "", 0.0)
     first, second = trials.readings()
     assert (first.ramp, first.newcomer[:2], first.rest[:2]) == (1, (1, 1), (2, 0))
     assert (second.ramp, second.newcomer[:2], second.rest[:2]) == (2, (1, 0), (3, 1.5))
@@ -202,10 +227,10 @@ def test_a_choice_says_with_which_probability_it_was_made() -> None:
     trials.follow({"m": WATCHED}, ALLOWED)
     chosen = Choice(("m",), (0.8,))
     assert trials.assigned(0, chosen, random) is chosen
-    trials.ended(0, ("m",), ("m",), "it raised")
+    trials.ended(0, ("m",), ("m",), "it raised", 0.0)
     drawn = {trials.assigned(number, chosen, random) for number in range(1, COMPARED)}
     assert drawn == {Choice(("m",), (0.4,)), Choice(("m:1",), (0.4,))}
-    trials.ended(1, ("m",), ("m",), "it raised")
+    trials.ended(1, ("m",), ("m",), "it raised", 0.0)
     joint = {trials.assigned(number, Choice(("m", "n"), (0.8, 0.2)), random) for number in range(100, 100 + COMPARED)}
     assert joint == {Choice(("m", "n"), (0.8, 0.2)), Choice(("m:1", "n"), (0.8, 0.2))}
 
@@ -215,7 +240,7 @@ def compared() -> Trials:
     """The watched m has failed once, so its queries are compared."""
     trials = Trials()
     trials.follow({"m": WATCHED}, ALLOWED)
-    trials.ended(0, ("m",), ("m",), "it raised")
+    trials.ended(0, ("m",), ("m",), "it raised", 0.0)
     return trials
 
 
@@ -228,7 +253,7 @@ def test_a_choice_by_beliefs_says_where_they_were_drawn(compared: Trials) -> Non
     assert drawn == {newcomers, Choice(("m:1",), (0.5,), beliefs, ("n", "m:1"))}
     # A user's own policy does not say among which models, and a test of all models is not about the version before.
     for choice in (Choice(("m",), (1.0,), beliefs), Choice(("m",), (1.0,), among=("n", "m"))):
-        compared.ended(1, ("m",), ("m",), "it raised")
+        compared.ended(1, ("m",), ("m",), "it raised", 0.0)
         drawn = {compared.assigned(number, choice, random) for number in range(100, 100 + COMPARED)}
         assert Choice(("m:1",), (0.5,), choice.beliefs) in drawn and len(drawn) == 2
 

@@ -20,6 +20,10 @@ first answers have come, only ``FIRST_OPEN`` queries wait for a newcomer at once
 come: a version that hangs makes no more queries late than that. If a worker's own counts already say that the newcomer
 fails more, the worker asks it no more than seldom, without waiting for the supervisor, which decides by all workers'
 counts. So a version that fails each query costs each worker about a dozen of them, at any rate of queries.
+
+**A newcomer may be late at first**: for ``WARM_UP_S`` from its first answer its batch sizes are learned and its caches
+fill, which makes many queries late at once and says nothing of later ones. Of these queries only those count for which
+it fails, and none of them ends its watch.
 """
 
 from collections.abc import Collection, Mapping
@@ -39,6 +43,8 @@ FIRST_OPEN = 16
 SELDOM = 0.02
 # What is expected of a newcomer if nothing else was asked meanwhile: that it answers at least half of its queries.
 EXPECTED_FAILURES = 0.5
+# How long a newcomer may be late. Learning batch sizes takes some hundred batches, two seconds under load.
+WARM_UP_S = 10.0
 # A watch ends after this many answers, and if the newcomer fails a little more than allowed, after ten times as many.
 ENOUGH_ANSWERS = ENOUGH_FEEDBACK
 MOST_ANSWERS = 10 * ENOUGH_ANSWERS
@@ -52,7 +58,7 @@ class Evidence:
 
     Attributes:
         newcomer, rest: their failures as losses.
-        answers: queries of the newcomer that have ended, whether they count or not.
+        answers: queries of the newcomer that have ended after it had warmed up, whether they count or not.
         last_error: of the newcomer; empty if there was none.
     """
 
@@ -135,6 +141,7 @@ class Trial:
         self._answers = self._open = self._left = 0
         self._room = FIRST_OPEN
         self._is_closed = False
+        self._warm_at_s: float | None = None
         self._last_error = ""
         # Ids of open queries of a watched newcomer that were drawn by chance.
         self._drawn: set[int] = set()
@@ -159,13 +166,29 @@ class Trial:
         self._open += 1
         return True, share
 
-    def ended(self, query_id: int, failure: float, error: str, allowed: float | None, *, is_watched: bool) -> None:
+    def ended(
+        self,
+        query_id: int,
+        failure: float,
+        error: str,
+        allowed: float | None,
+        now_s: float,
+        *,
+        is_late: bool,
+        is_watched: bool,
+    ) -> None:
         """Count a query of the newcomer that is answered, with or without its output."""
-        self._answers += 1
+        if self._warm_at_s is None:
+            self._warm_at_s = now_s + WARM_UP_S
+        is_warm = now_s >= self._warm_at_s
+        self._answers += is_warm
         self._open = max(self._open - 1, 0)
         if failure:
-            self._last_error = error
             self._left = COMPARED
+            if is_late and not is_warm:
+                self._drawn.discard(query_id)
+                return
+            self._last_error = error
         else:
             self._room += 1
         if not is_watched or query_id in self._drawn:
@@ -229,19 +252,31 @@ class Trials:
             among = tuple(models[0] if model == choice.models[0] else model for model in among)
         return Choice(tuple(models), shares, choice.beliefs, among, choice.steps)
 
-    def ended(self, query_id: int, models: tuple[str, ...], missing: Collection[str], error: str) -> None:
+    def ended(
+        self,
+        query_id: int,
+        models: tuple[str, ...],
+        missing: Collection[str],
+        error: str,
+        now_s: float,
+        *,
+        is_late: bool = False,
+    ) -> None:
         """Count a query that is answered.
 
         Args:
             models: those that it asked.
             missing: those of them that have failed or are late.
             error: why the last one failed.
+            is_late: whether none of them failed, so that those missing are late.
         """
         for name, tried in self.tried.items():
             trial = self._trials[tried.ramp]
             if name in models:
                 failure = float(name in missing)
-                trial.ended(query_id, failure, error, self._allowed, is_watched=tried.is_watched)
+                trial.ended(
+                    query_id, failure, error, self._allowed, now_s, is_late=is_late, is_watched=tried.is_watched
+                )
             elif tried.rest is None:
                 trial.rest_ended(query_id, len(missing) / len(models), is_watched=False)
             elif tried.rest in models:
