@@ -73,6 +73,7 @@ def test_a_container_has_its_limits_and_no_rights(bench: Bench, client: Any) -> 
 
 def test_a_container_with_its_name_does_not_prevent_a_start(bench: Bench, client: Any, tmp_path: Path) -> None:
     """Of another home, in which replicas are numbered alike, or of a stranger."""
+    (tmp_path / "other").mkdir()
     other = Bench(tmp_path / "other", "docker", bench.environ)
 
     async def test() -> None:
@@ -84,7 +85,6 @@ def test_a_container_with_its_name_does_not_prevent_a_start(bench: Bench, client
         await bench.manager.stop_all()
         await other.manager.stop_all()
 
-    (tmp_path / "other").mkdir()
     run(test())
 
 
