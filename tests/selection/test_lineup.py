@@ -16,6 +16,7 @@ from clipper.selection.application import Application
 from clipper.selection.description import describe
 from clipper.selection.learner import Learner
 from clipper.selection.learning.guardrail import RampLosses, ramp_losses
+from clipper.selection.policies import trials
 from clipper.selection.policies.policy import QueryView
 from clipper.selection.policies.trials import FIRST_OPEN
 from clipper.settings.application import Link, Selection
@@ -209,7 +210,9 @@ def watching(application: Application) -> None:
     application.follow(snapshot)
 
 
-def test_a_watched_version_answers_all_queries_until_one_fails(tmp_path: Path) -> None:
+def test_a_watched_version_answers_all_queries_until_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "WARM_UP_S", 0.0)
+
     async def scenario(desk: Desk) -> None:
         application = await with_versions(desk, Selection(), Link("m"))
         watching(application)
@@ -249,7 +252,7 @@ def test_what_is_learned_of_a_compared_version_before_is_its_own(tmp_path: Path,
         selection = Selection(policy, half_life=None, ramp=None)
         application = await with_versions(desk, selection, Link("m"))
         watching(application)
-        application.trials.ended(0, ("m",), ("m",), "it raised")
+        application.trials.ended(0, ("m",), ("m",), "it raised", 0.0)
         asked = []
         for _ in range(20):
             asking = await desk.answer(application)
@@ -269,7 +272,7 @@ def test_a_query_to_the_version_before_does_not_go_on_to_the_newcomer(tmp_path: 
         selection = Selection("cascade", {"threshold": 1.0}, half_life=None, ramp=None)
         application = await with_versions(desk, selection, Link("m"), Link("m", "1"))
         watching(application)
-        application.trials.ended(0, ("m",), ("m",), "it raised")
+        application.trials.ended(0, ("m",), ("m",), "it raised", 0.0)
         asked = set()
         for _ in range(20):
             _, query = desk.ask(application)
