@@ -86,7 +86,8 @@ def with_tables(page: str) -> str:
     for name, known in TABLES.items():
         begin = f"<!-- table: {name} -->\n"
         assert begin in page, f"the page has no place for the table {name}"
-        page = re.sub(re.escape(begin) + r"(\|.*\n)*", lambda _, known=known, begin=begin: begin + table(known), page)
+        head, _, rest = page.partition(begin)
+        page = head + begin + table(known) + re.sub(r"\A(\|.*\n)*", "", rest)
     return page
 
 

@@ -194,7 +194,7 @@ def _observed(operations: MemoryOperations, app_name: str, body: dict[str, objec
 
 def _predict_route(operations: CurrentOperations) -> object:
     @post("/query/{app_name:str}/predict", status_code=200)
-    async def predict(app_name: FromPath[str], data: JSONBody[dict[str, object]]) -> object:
+    async def predict(app_name: FromPath[str], data: JSONBody[dict[str, Any]]) -> object:
         one = operations.predict(app_name)
         return {"batch_predictions": [one for _ in data["input_batch"]]} if "input_batch" in data else one
 

@@ -8,7 +8,8 @@ from urllib.parse import quote
 import httpx
 
 from tests.frontend.mutations import mutated, random_edits
-from tests.supervisor.live_server import NO_TLS, TIMEOUT_S, Server
+from tests.supervisor.live_server import NO_TLS, Server
+from tests.waiting import TIMEOUT_S
 
 # What is there, for calls that change nothing, and what is not, or was made by a try before.
 THERE = ["app", "m", "1", "worker-0", "m:1#1"]

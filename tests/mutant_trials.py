@@ -354,7 +354,7 @@ def pytest_in_child(copy: Path, arguments: Sequence[str], plugin: object, write_
         os.environ["PYTHONPATH"] = source
         sys.dont_write_bytecode = not write_bytecode
         # One example that fails is enough.
-        conjecture.ConjectureRunner.shrink_interesting_examples = lambda self: None  # type: ignore[method-assign]
+        conjecture.ConjectureRunner.shrink_interesting_examples = lambda self: None  # type: ignore[attr-defined]
         # Plugins of what is imported already; their own asserts need no rewriting.
         quiet = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
         options = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=short", *quiet)

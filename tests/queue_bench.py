@@ -11,6 +11,7 @@ from clipper.abstraction.turns import Turns
 from clipper.control.snapshot import VersionSnapshot
 from clipper.settings.version import Batching
 from clipper.types import ModelId
+from tests.event_loops import ShiftedLoop
 from tests.small_container import SmallContainer
 from tests.waiting import until_async
 from tests.works import Waiting
@@ -31,7 +32,9 @@ class Bench:
         self.cache = ClockCache(1 << 20)
         self.turns = Turns()
         self.queue = ModelQueue(DIGITS, self.snapshot, self.cache, self.turns, node="10.0.0.1")
-        self.loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ShiftedLoop)
+        self.loop = loop
         self.containers: list[SmallContainer] = []
 
     async def start(self, max_batch: int | None = None) -> SmallContainer:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 
 from clipper.control.address import TcpAddress
 from clipper.control.client import ask
@@ -10,7 +11,8 @@ from clipper.control.messages import Command, R
 from clipper.supervisor.workers.ports import port_of
 from tests.control_channel import LEADS, NOW, authority, contexts
 from tests.ports import keep_port
-from tests.serving import TIMEOUT_S, Process, Serving
+from tests.serving import Process, Serving
+from tests.waiting import TIMEOUT_S
 
 
 class RemoteWorker(Process):
@@ -18,7 +20,7 @@ class RemoteWorker(Process):
 
     def __init__(self, system: Serving, instance: int, at: "RemoteWorker | None" = None, **config: object) -> None:
         self.name = PeerName("worker", instance)
-        self._held = (keep_port(), keep_port()) if at is None else at._held
+        self._held: tuple[socket.socket, socket.socket] = (keep_port(), keep_port()) if at is None else at._held
         self.port = port_of(self._held[0])
         self.address = TcpAddress("127.0.0.1", port_of(self._held[1]))
         identity = system.folder / f"identity-{instance}.pem"

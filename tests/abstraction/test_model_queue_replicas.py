@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from msgspec import structs
 
-from tests.event_loops import ShiftedLoop, turn_over
+from tests.event_loops import turn_over
 from tests.queue_bench import Bench, failure, outputs
 from tests.waiting import until_async
 
@@ -17,7 +17,6 @@ def test_an_equal_input_does_not_join_one_on_a_replica_that_hangs(run: Callable[
         hung = bench.ask(b"a" * 8, slo_s=20.0)
         await until_async(lambda: hanging.batches)
         await bench.link(hanging, other)
-        assert isinstance(bench.loop, ShiftedLoop)
         bench.loop.advance(40.0)
         fresh = bench.ask(b"a" * 8, slo_s=20.0)
         await until_async(lambda: other.batches)
@@ -41,7 +40,6 @@ def test_a_replica_that_hangs_is_sent_no_more(run: Callable[..., None]) -> None:
         await bench.link(hanging)
         hung = bench.ask(b"a" * 8)
         await until_async(lambda: hanging.batches)
-        assert isinstance(bench.loop, ShiftedLoop)
         bench.loop.advance(1.0)
         waiting = bench.ask(b"b" * 8)
         await turn_over(20)

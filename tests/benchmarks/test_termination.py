@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervisor.live_server import TIMEOUT_S
-from tests.waiting import until
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.long
 

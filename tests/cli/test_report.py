@@ -11,6 +11,7 @@ from clipper.cli.report import as_page
 from clipper.control.descriptions import Standing
 from clipper.management.recent import LastMinute
 from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
+from clipper.tls.expiry import duration
 
 
 def model(name: str, mean: float | None = 0.2, **fields: Any) -> ReportedModel:
@@ -134,7 +135,7 @@ def test_a_test_says_how_it_stands(test: Standing, text: str) -> None:
     [(1.2, "1 second"), (119, "119 seconds"), (150, "2 minutes"), (7200, "2 hours"), (1e7, "116 days")],
 )
 def test_durations_are_in_a_unit_of_which_there_are_two(seconds: float, text: str) -> None:
-    assert summary.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_a_context_cannot_steer_a_terminal() -> None:

@@ -71,6 +71,7 @@ SNAPSHOT = Snapshot(
     ),
 )
 HISTOGRAM = HistogramData((0, 2**40), 0.25)
+COUNTS = (0, 1, 2, 3, 4, 5, 6, 7, 8)
 ONE = (1.0, 0.0, 0.5)
 WORKER = WorkerStatistics(
     index=1,
@@ -85,9 +86,9 @@ WORKER = WorkerStatistics(
         ),
     ),
     versions=(
-        VersionStatistics("digits", "2", *range(9), HISTOGRAM, HISTOGRAM, HISTOGRAM),
+        VersionStatistics("digits", "2", *COUNTS, HISTOGRAM, HISTOGRAM, HISTOGRAM),
         VersionStatistics(
-            "digits", "1", *range(9), HISTOGRAM, HISTOGRAM, HISTOGRAM, 9, 0.02, {"r": 64}, {"r": 400.0}, "boom", 2**60
+            "digits", "1", *COUNTS, HISTOGRAM, HISTOGRAM, HISTOGRAM, 9, 0.02, {"r": 64}, {"r": 400.0}, "boom", 2**60
         ),
     ),
     replicas=(

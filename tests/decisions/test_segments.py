@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from clipper.decisions.reading import LogReader
-from clipper.decisions.segments import SEGMENT_HEAD, SegmentWriter, segments
+from clipper.decisions.records import SEGMENT_HEAD
+from clipper.decisions.segments import SegmentWriter, segments
 from tests.decisions.log_files import SETTING, block_of, decision
 
 

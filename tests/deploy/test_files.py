@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from clipper.cli.process import STOP_TIMEOUT_S
+from clipper.client import STOP_TIMEOUT_S
 from scripts.real_models import environment
 from tests.wheels import ROOT
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from clipper.metrics import definitions, server_definitions
+from clipper.metrics.group import Group
 from tests.deploy.prometheus import FILES, Prometheus, promtool, scraping
 from tests.supervisor.live_server import Server, answering
 from tests.waiting import TIMEOUT_S, until
@@ -147,7 +148,7 @@ def test_every_metric_of_every_expression_is_exported(prometheus: Prometheus) ->
 
 
 def _exported(group: object) -> Iterator[str]:
-    if isinstance(group, definitions.Group):
+    if isinstance(group, Group):
         for metric in group.metrics:
             kind = getattr(metric, "kind", "histogram")
             yield f"{metric.name}_total" if kind == "counter" else metric.name

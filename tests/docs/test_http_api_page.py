@@ -11,13 +11,14 @@ from clipper.frontend.inference import feedback, requests
 from clipper.frontend.inference.paths import read_path
 from clipper.frontend.inference.tensors import DATATYPES, MAX_ROWS
 from clipper.frontend.limits import REQUEST_TIMEOUT_SWEEPS
+from clipper.frontend.predict_request import PredictBody
 from clipper.frontend.statuses import STATUSES
 from clipper.types import MAX_CONTEXT_LENGTH
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "http-api.md").read_text()
 PROTOCOL = (DOCS / "open-inference.md").read_text()
-FIELDS = {*predict_body.PredictBody.__struct_fields__, *observe_body.ObserveBody.__struct_fields__, "observations"}
+FIELDS = {*PredictBody.__struct_fields__, *observe_body.ObserveBody.__struct_fields__, "observations"}
 ANSWERS = {
     field
     for name, schema in openapi.frame()["components"]["schemas"].items()

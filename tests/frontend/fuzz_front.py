@@ -17,6 +17,7 @@ from clipper.frontend.clients import Clients, Guarded
 from clipper.frontend.endpoints import Health
 from clipper.frontend.json_parts import find_fields
 from clipper.frontend.port import Port
+from clipper.frontend.predict_request import PredictBody
 from clipper.inputs import long_text
 from clipper.inputs.reader import make_reader
 from clipper.types import InputType
@@ -93,7 +94,7 @@ AUTHORIZATION_FRAGMENTS = [
     b"Authorization:",
 ]
 
-KNOWN = {*predict_body.PredictBody.__struct_fields__, *observe_body.ObserveBody.__struct_fields__, "observations"}
+KNOWN = {*PredictBody.__struct_fields__, *observe_body.ObserveBody.__struct_fields__, "observations"}
 
 
 def try_http(number: int) -> None:

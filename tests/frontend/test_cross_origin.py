@@ -7,7 +7,7 @@ import pytest
 
 from clipper.errors import InvalidArgument, Unauthorized
 from clipper.frontend.cross_origin import Origins
-from clipper.frontend.endpoints import Endpoint
+from clipper.frontend.endpoint import Endpoint
 from clipper.frontend.heads import Head
 from clipper.frontend.port import Port
 from clipper.settings.texts import read_origin

@@ -209,7 +209,7 @@ def test_answers_that_are_not_taken_are_bounded_in_bytes(system: Serving) -> Non
     until(lambda: memory_bytes(system.worker.pid) < before_bytes + (64 << 20))
     with system.worker.connect() as client:
         # The worker refuses until it has noticed that enough of those clients are gone.
-        answer = until(lambda: (got := client.ask("/large/predict", {"input": [1]})).status != 503 and got)
+        answer = until(lambda: got if (got := client.ask("/large/predict", {"input": [1]})).status != 503 else None)
         assert len(answer.json["output"]) == LARGE_BYTES
 
 

@@ -12,7 +12,6 @@ from clipper.settings.version import Batching
 from tests.integration.http_system import ONE, ask_once
 from tests.serving import (
     SUM,
-    TIMEOUT_S,
     Client,
     Response,
     Serving,
@@ -23,7 +22,7 @@ from tests.serving import (
     serving,
     version,
 )
-from tests.waiting import until
+from tests.waiting import TIMEOUT_S, until
 
 
 def test_half_closed_client_gets_its_answers(client: Client) -> None:

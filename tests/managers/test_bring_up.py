@@ -8,9 +8,9 @@ import pytest
 
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ContainerFailed
-from clipper.managers import bring_up
 from clipper.managers.bring_up import BringUp
 from clipper.managers.launcher import ContainerNote
+from clipper.processes import proc
 from clipper.settings.version import VersionSpec
 
 
@@ -44,7 +44,7 @@ def test_only_processes_of_this_machine_are_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: str | None, looks: bool
 ) -> None:
     looked = []
-    monkeypatch.setattr(bring_up.proc, "session_computed_s", looked.append)
+    monkeypatch.setattr(proc, "session_computed_s", looked.append)
     note = ContainerNote("m", "1", 1, 1, "unix:/nowhere/s", VersionSpec("a", "import", "m:f"))
 
     async def test() -> None:

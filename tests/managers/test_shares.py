@@ -8,13 +8,13 @@ from clipper.errors import ContainerFailed, InvalidArgument
 from clipper.managers.shares import (
     THREAD_VARIABLES,
     Gpus,
-    Share,
     Shares,
     environment,
     least_used,
     parse_gpus,
     whole,
 )
+from clipper.processes.limits import Share
 from clipper.settings.version import VersionSpec
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from clipper.runtime.loading import ModelSource, load
 from clipper.runtime.model import LoadedModel
 from clipper.runtime.outputs import encode_outputs
 
-Message = dict[str, object]
+Message = dict[str, Any]
 
 
 def main() -> None:

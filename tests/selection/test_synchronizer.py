@@ -61,9 +61,9 @@ def test_two_workers_learn_what_one_would_have(tmp_path: Path, policy: str) -> N
             await each.follow()
         restarted = await desk.application(selection)
         for context in CONTEXTS:
-            for each in (*workers, restarted):
-                if each.contexts.totals(context) is None:
-                    await each.contexts.load(context)
+            for application in (*workers, restarted):
+                if application.contexts.totals(context) is None:
+                    await application.contexts.load(context)
             expected = pytest.approx(numbers(restarted, context), abs=1e-9)
             assert numbers(here, context) == expected and numbers(there, context) == expected
         assert numbers(here, None)["", "observations"] == 60

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 
 from clipper.client import Clipper
-from tests.supervisor.live_server import APP, NO_TLS, TIMEOUT_S, Server, with_application
-from tests.waiting import until
+from tests.supervisor.live_server import APP, NO_TLS, Server, with_application
+from tests.waiting import TIMEOUT_S, until
 
 
 def ask(

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from clipper.cli.main import cli
-from tests.supervisor.live_server import NO_TLS, TIMEOUT_S, Server, answering
+from tests.supervisor.live_server import NO_TLS, Server, answering
 from tests.supervisor.three_models import MODELS, ROW, with_application, with_models
-from tests.waiting import until
+from tests.waiting import TIMEOUT_S, until
 
 LOGGED = {"log_decisions": 1.0, "default_output": "none"}
 

@@ -290,7 +290,7 @@ def test_packages_are_built_as_that_user_and_are_not_its_own_to_write_to(
     with Clipper.connect(home=server.start().home) as clipper:
 
         def tells(inputs: Any) -> list[str]:
-            import own
+            import own  # type: ignore[import-not-found]
 
             found = []
             for path in (own.__file__, own.__cached__, f"{own.__path__[0]}/new", f"{__import__('sys').prefix}/new"):

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from clipper.selection.query import QueryIds
-from tests.supervisor.live_server import TIMEOUT_S, Server
+from tests.supervisor.live_server import Server
 from tests.supervisor.three_models import (
     APP,
     MODELS,
@@ -23,7 +23,7 @@ from tests.supervisor.three_models import (
     until_learned,
     with_application,
 )
-from tests.waiting import until
+from tests.waiting import TIMEOUT_S, until
 
 
 def instances(ids: list[int]) -> set[int]:

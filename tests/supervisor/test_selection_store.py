@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.redis_server import RedisServer
-from tests.supervisor.live_server import TIMEOUT_S, Server
+from tests.supervisor.live_server import Server
 from tests.supervisor.three_models import MODELS, NEVER_FORGETS, ROW, teach, until_learned, with_application
-from tests.waiting import until
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.long
 

@@ -21,8 +21,8 @@ from clipper.errors import Unavailable
 from clipper.home import is_locked
 from clipper.managers.logs import MAX_LOG_BYTES
 from tests.started_processes import oddly_named
-from tests.supervisor.live_server import APP, TIMEOUT_S, Server, answering, processes_of, with_application
-from tests.waiting import until
+from tests.supervisor.live_server import APP, Server, answering, processes_of, with_application
+from tests.waiting import TIMEOUT_S, until
 
 
 def run_supervisor(home: Path, *options: str) -> "subprocess.CompletedProcess[str]":
@@ -209,7 +209,8 @@ def test_the_logs_of_a_model_that_prints_without_end_are_bounded(server: Server)
     server.start()
     server.deploy("m", code + "threading.Thread(target=talk, daemon=True).start()\n" + answering("one"))
     log = server.home / "logs" / "m@1-1.log"
-    cut = until(lambda: (server.home / "logs" / "m@1-1.log.1").exists() and log.with_name("m@1-1.log.1"))
+    cut = log.with_name("m@1-1.log.1")
+    until(cut.exists)
     until(lambda: log.stat().st_size < MAX_LOG_BYTES)
     assert cut.stat().st_size <= MAX_LOG_BYTES
     # Fewer while it is being cut.

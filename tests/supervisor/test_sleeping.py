@@ -11,8 +11,8 @@ import pytest
 from clipper.processes.proc import parent_of
 from clipper.supervisor.workers.ports import port_of
 from tests.ports import keep_port
-from tests.supervisor.live_server import APP, TIMEOUT_S, Server, answering, processes_of
-from tests.waiting import until
+from tests.supervisor.live_server import APP, Server, answering, processes_of
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.long
 

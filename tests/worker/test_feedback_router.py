@@ -5,7 +5,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from selectors import SelectorKey
+from selectors import BaseSelector, SelectorKey
 
 import pytest
 
@@ -130,7 +130,7 @@ def test_feedback_that_waits_at_a_peer_holds_up_no_other_application(tmp_path: P
         async def pass_on(_: Peer, command: Observe) -> Observed:
             if command.feedback[0].label != b"1":
                 await may_answer.wait()
-            return Observed((Outcome(),) * sum(len(part.feedback) for part in (command, *command.others)))
+            return Observed((Outcome(),) * (len(command.feedback) + sum(len(part.feedback) for part in command.others)))
 
         router._pass_on = pass_on  # type: ignore[method-assign]
         held = []
@@ -202,8 +202,9 @@ class MeteredLoop(ShiftedLoop):
         super().__init__()
         self.longest_s = 0.0
         self._began_s = time.thread_time()
-        self._wait = self._selector.select
-        self._selector.select = self._select  # type: ignore[method-assign]
+        selector: BaseSelector = vars(self)["_selector"]
+        self._wait = selector.select
+        selector.select = self._select  # type: ignore[method-assign]
 
     def _select(self, timeout: float | None = None) -> "list[tuple[SelectorKey, int]]":
         self.longest_s = max(self.longest_s, time.thread_time() - self._began_s)

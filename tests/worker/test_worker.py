@@ -24,8 +24,8 @@ from clipper.control.statistics import NO_MARK
 from clipper.settings.version import Batching, BatchingPolicy
 from clipper.types import ModelId
 from tests.example_counts import share_of
-from tests.serving import SUM, TIMEOUT_S, ControlClient, Serving, application, model, serving, version, with_address
-from tests.waiting import until
+from tests.serving import SUM, ControlClient, Serving, application, model, serving, version, with_address
+from tests.waiting import TIMEOUT_S, until
 
 TWO = "def predict(inputs):\n    return [2] * len(inputs)\n"
 PICKY = """

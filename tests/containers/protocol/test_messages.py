@@ -12,14 +12,13 @@ from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, Splitter
 from clipper.containers.protocol.messages import (
     LARGE_ROW_BYTES,
-    MAX_DIMENSIONS,
     MAX_ERROR_BYTES,
     MAX_ROWS,
     MAX_TRACE_BYTES,
     Welcome,
 )
 from clipper.errors import ProtocolViolation
-from clipper.types import DType, InputType
+from clipper.types import MAX_DIMENSIONS, DType, InputType
 
 ids = st.integers(0, 2**64 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from clipper.errors import MalformedRequest, WrongInput
 from clipper.frontend.inference import json_data, tensors
 from clipper.frontend.inference.json_data import read_json
-from clipper.frontend.inference.tensors import DATATYPES, TensorReader, batch_shape
+from clipper.frontend.inference.tensors import DATATYPES, ONLY_BINARY, TensorReader, batch_shape
 from clipper.inputs import long_text
 from clipper.inputs.numbers import NUMPY
 from clipper.types import InputType
@@ -69,7 +69,7 @@ def test_rows_are_what_numpy_makes_of_the_array(made: Any, piece_bytes: int) -> 
             return
     prefix = np.array(array.shape[1:], "<u4").tobytes() if input_type.leading_dimensions else b""
     assert rows == [prefix + row.astype(target).tobytes() for row in array]
-    if datatype not in json_data.ONLY_BINARY:
+    if datatype not in ONLY_BINARY:
         text = str(array.tolist()).replace("True", "true")
         text = text.replace("False", "false")
         flat = "[" + ",".join(text.replace("[", " ").replace("]", " ").replace(" ", "").split(",")) + "]"

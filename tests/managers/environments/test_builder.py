@@ -15,6 +15,7 @@ from clipper.managers.environments import builder
 from clipper.managers.environments.builder import build_environment, environments_root, remove_unneeded
 from clipper.managers.environments.interpreters import find_interpreter, installed_packages
 from clipper.managers.environments.recipe import Recipe
+from clipper.managers.environments.retention import to_remove
 from clipper.trees import is_sealed
 from tests.small_packages import SlowPackage, make_wheel, use_only
 from tests.waiting import until
@@ -138,7 +139,7 @@ def test_the_least_recently_used_environment_goes_unless_it_is_in_use(
         used.touch()
         os.utime(used, (1e9 - age_s, 1e9 - age_s))
     (root / ".building-killed").mkdir()
-    monkeypatch.setattr(builder.to_remove, "__defaults__", (1,))
+    monkeypatch.setattr(to_remove, "__defaults__", (1,))
     with subprocess.Popen([pythons["running"], "-c", "input()"], stdin=subprocess.PIPE) as process:
         until(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(os.fsencode(root)))
         remove_unneeded(root)

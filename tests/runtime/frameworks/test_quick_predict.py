@@ -315,7 +315,7 @@ def test_a_release_that_goes_about_it_in_another_way_answers_itself(
 ) -> None:
     estimator.fit(DIGITS[:300], LABELS[:300])
     assert quick_predict_of(estimator) is not None
-    base = type(estimator).__mro__[1]
+    base: Any = type(estimator).__mro__[1]
     own = base.predict
     monkeypatch.setattr(base, "predict", lambda forest, rows: own(forest, rows) + 1)
     assert quick_predict_of(estimator) is None

@@ -1,6 +1,7 @@
 """What networks of all frameworks share, without any of them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_an_output_may_have_any_name(output: str) -> None:
 def test_batches_of_one_size() -> None:
     seen = []
 
-    def keep(inputs: object) -> object:
+    def keep(inputs: Any) -> Any:
         seen.append(inputs)
         return inputs
 

@@ -1,6 +1,7 @@
 """By which evidence models are compared, and what is said of the feedback that it leaves out."""
 
 from clipper.selection.learning.basis import Basis, basis_of
+from clipper.selection.learning.comparison import PooledEvidence
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import TELLS_PICKED, tally
 from clipper.selection.learning.weighing import weighed
@@ -66,5 +67,7 @@ def test_models_that_were_asked_together_may_depend_on_each_other() -> None:
     for _ in range(3):
         ledger.add(ledger.entries(tally(("a:1", "b:1"), {"a:1": 1.0, "b:1": 0.0})))
     apart, together = basis(taught(plain=3)), basis(ledger, has_contexts=False)
-    assert (apart.evidence.are_together, together.evidence.are_together) == (False, True)
+    for basis_found, are_together in ((apart, False), (together, True)):
+        assert isinstance(basis_found.evidence, PooledEvidence)
+        assert basis_found.evidence.are_together is are_together
     assert together.compared == 3.0

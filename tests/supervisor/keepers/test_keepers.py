@@ -6,8 +6,8 @@ import pytest
 
 from clipper.supervisor.keepers.keepers import Keepers
 from tests.descriptors import no_descriptors
-from tests.supervisor.live_server import APP, NO_TLS, TIMEOUT_S, Server
-from tests.waiting import until, until_async
+from tests.supervisor.live_server import APP, NO_TLS, Server
+from tests.waiting import TIMEOUT_S, until, until_async
 
 
 def keeping(check: Callable[[Keepers], Awaitable[None]]) -> None:

@@ -13,8 +13,8 @@ import pytest
 from clipper.client import Clipper
 from clipper.errors import Forbidden, InvalidArgument, NotFound, TooLarge, TooManyRequests, Unauthorized
 from tests.serving import Client, Response, post
-from tests.supervisor.live_server import APP, NO_TLS, TIMEOUT_S, Server, answering, processes_of
-from tests.waiting import until
+from tests.supervisor.live_server import APP, NO_TLS, Server, answering, processes_of
+from tests.waiting import TIMEOUT_S, until
 
 CLIPPER = "from clipper.cli.main import main; main()"
 ROW = {"input": [1, 2]}
