@@ -1,18 +1,24 @@
-"""Make the pictures of docs/dashboard.md: ``make dashboard-pictures``, some seven minutes.
+"""Make the pictures of docs/dashboard.md: ``make dashboard-pictures``, eight minutes.
 
 A server of its own serves real models of iris flowers under load, while a version is deployed over another and the load
 rises for a while. Then Debian's Chromium looks at it. After that comes an incident: a model that crashes each time it
 starts, one that fails on every query, a bad version that is stopped, and an application whose threshold asks for
 defaults.
+
+Each step is told. What asks and looks is a process of its own, so that a run that takes twice as long as it should is
+ended, with its browser and its server, and fails.
 """
 
+import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -32,13 +38,23 @@ DOCS = Path(__file__).parents[1] / "docs"
 CLIPPER = (sys.executable, "-c", "from clipper.cli.main import main; main()")
 # The charts show five minutes.
 LOADED_S = 280.0
-DEPLOY_AT_S = 60.0
-BUSY_FROM_S, BUSY_TO_S = 130.0, 180.0
+# Parts of that time.
+DEPLOY_AT = 0.2
+BUSY_FROM, BUSY_TO = 0.45, 0.65
 QUERIES_PER_S, BUSY_QUERIES_PER_S = 15.0, 70.0
 # A bad version among five applications has had its share by then.
 INCIDENT_S = 120.0
+# What the start, two dozen models and the browser take on a busy machine, in addition to twice the above.
+OTHERWISE_S = 300.0
+# The pages ask for new values every two seconds, and then draw them.
+SETTLED_MS = 5000.0
 # As large as the difference between two kinds of iris, so that models err.
 NOISE_CM = 0.5
+
+
+def step(text: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stdout.flush()
 
 
 def ask(home: Path, rate_per_s: float, from_s: float, to_s: float, seed: int) -> None:
@@ -87,32 +103,31 @@ def open_at(
     made = Screen(browser, url, width, theme)
     made.page.set_viewport_size({"width": width, "height": height})
     made.log_in(token, where)
-    # Charts draw once their values have come.
-    made.page.wait_for_load_state("networkidle")
+    made.page.wait_for_timeout(SETTLED_MS)
     return made
 
 
-def save(made: Screen, name: str) -> None:
-    made.page.screenshot(path=DOCS / f"dashboard-{name}.png")
+def save(folder: Path, made: Screen, name: str) -> None:
+    made.page.screenshot(path=folder / f"dashboard-{name}.png")
     made.context.close()
 
 
-def look(screen: Callable[..., Screen]) -> None:
+def look(screen: Callable[..., Screen], folder: Path) -> None:
     """Save a picture of each page of a server that is well."""
-    save(screen("", 1100, 760), "overview")
+    save(folder, screen("", 1100, 760), "overview")
     application = screen("applications/flowers", 1100, 1000)
     section = application.page.locator("section", has_text="Regret and confidence")
     section.get_by_role("img").first.wait_for()
-    section.screenshot(path=DOCS / "dashboard-confidence.png")
+    section.screenshot(path=folder / "dashboard-confidence.png")
     application.page.evaluate("scrollTo(0, 0)")
-    save(application, "application")
-    save(screen("models/forest", 1100, 1600, "dark"), "model")
+    save(folder, application, "application")
+    save(folder, screen("models/forest", 1100, 1600, "dark"), "model")
     tried = screen("applications/flowers/try", 390, 844)
     for place, value in enumerate((6.1, 2.8, 4.7, 1.2)):
         tried.page.get_by_label(str(place), exact=True).fill(str(value))
     tried.page.get_by_role("button", name="Ask").click()
     tried.page.get_by_role("region", name="Output").wait_for()
-    save(tried, "try")
+    save(folder, tried, "try")
 
 
 def begin_incident(clipper: Clipper, home: Path) -> None:
@@ -164,49 +179,82 @@ def ask_all(home: Path, for_s: float) -> None:
                     pass  # it is an incident
 
 
-def look_at_incident(screen: Callable[..., Screen]) -> None:
+def look_at_incident(screen: Callable[..., Screen], folder: Path) -> None:
     """Save what an operator sees of it, at a desk and on a phone."""
-    save(screen("", 1100, 1150), "incident")
-    save(screen("applications/bouquets", 390, 844, "dark"), "incident-application")
-    save(screen("events", 390, 844), "events")
+    save(folder, screen("", 1100, 1150), "incident")
+    save(folder, screen("applications/bouquets", 390, 844, "dark"), "incident-application")
+    save(folder, screen("events", 390, 844), "events")
+
+
+def load(clipper: Clipper, home: Path, for_s: float) -> None:
+    """Ask for flowers for so long, with a busy time in between, and deploy another version meanwhile."""
+    busy = (home, BUSY_QUERIES_PER_S, BUSY_FROM * for_s, BUSY_TO * for_s)
+    parts = [(home, QUERIES_PER_S, 0.0, for_s, 1), (*busy, 2), (*busy, 3)]
+    threads = [threading.Thread(target=ask, args=part, daemon=True) for part in parts]
+    for thread in threads:
+        thread.start()
+    time.sleep(DEPLOY_AT * for_s)
+    second = LogisticRegression(max_iter=1000).fit(*load_iris(return_X_y=True))
+    clipper.deploy("linear", second, output="probabilities", description="of three kinds")
+    for thread in threads:
+        thread.join()
+
+
+def take(home: Path, folder: Path, loaded_s: float, incident_s: float) -> None:
+    """Take all pictures of the server of a home."""
+    with Clipper.connect(home=home) as clipper, chromium() as browser:
+        step("the first models are deployed")
+        set_up(clipper)
+        step(f"flowers are asked about for {loaded_s:.0f} s")
+        load(clipper, home, loaded_s)
+        token = read_token(home)
+        assert token is not None
+        screen = partial(open_at, browser, clipper.status().management_url, token)
+        step("pictures are taken")
+        look(screen, folder)
+        step(f"an incident goes on for {incident_s:.0f} s")
+        begin_incident(clipper, home)
+        ask_all(home, incident_s)
+        step("pictures of the incident are taken")
+        look_at_incident(screen, folder)
+
+
+def run_within(limit_s: float, command: list[str]) -> None:
+    """Run a command, and end it with all processes that it started if it takes longer."""
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            status = process.wait(limit_s)
+        except subprocess.TimeoutExpired as error:
+            raise SystemExit(f"the pictures were not taken within {limit_s:.0f} s: see the last step") from error
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if status:
+        raise SystemExit(f"the pictures could not be taken: status {status}, see the last step")
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        options = ("--home", folder)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=DOCS, help="where the pictures go")
+    parser.add_argument("--loaded-s", type=float, default=LOADED_S, help="how long the server is asked before")
+    parser.add_argument("--incident-s", type=float, default=INCIDENT_S, help="how long the incident goes on")
+    parser.add_argument("--limit-s", type=float, help="after how long the run is ended")
+    parser.add_argument("--home", type=Path, help="the home of a server that runs already; else one is started")
+    given = parser.parse_args()
+    if given.home is not None:
+        take(given.home, given.folder, given.loaded_s, given.incident_s)
+        return
+    limit_s = given.limit_s or 2 * (given.loaded_s + given.incident_s) + OTHERWISE_S
+    with tempfile.TemporaryDirectory() as home:
+        options = ("--home", home)
         ports = ("--query-port", "0", "--management-port", "0", "--grpc-port", "off")
-        subprocess.run([*CLIPPER, "start", *options, *ports], check=True)
         try:
-            with Clipper.connect(home=home) as clipper:
-                set_up(clipper)
-                loads = [
-                    threading.Thread(target=ask, args=(home, QUERIES_PER_S, 0.0, LOADED_S, 1)),
-                    *(
-                        threading.Thread(target=ask, args=(home, BUSY_QUERIES_PER_S, BUSY_FROM_S, BUSY_TO_S, seed))
-                        for seed in (2, 3)
-                    ),
-                ]
-                for load in loads:
-                    load.start()
-                time.sleep(DEPLOY_AT_S)
-                rows, kinds = load_iris(return_X_y=True)
-                second = LogisticRegression(max_iter=1000).fit(rows, kinds)
-                clipper.deploy("linear", second, output="probabilities", description="of three kinds")
-                url = clipper.status().management_url
-                for load in loads:
-                    load.join()
-            token = read_token(home)
-            assert token is not None
-            with chromium() as browser:
-                screen = partial(open_at, browser, url, token)
-                look(screen)
-                with Clipper.connect(home=home) as clipper:
-                    begin_incident(clipper, home)
-                ask_all(home, INCIDENT_S)
-                look_at_incident(screen)
+            step("the server starts")
+            subprocess.run([*CLIPPER, "start", *options, *ports], check=True, stdout=subprocess.DEVNULL)
+            run_within(limit_s, [sys.executable, __file__, *sys.argv[1:], *options])
         finally:
-            subprocess.run([*CLIPPER, "stop", *options], check=True)
+            subprocess.run([*CLIPPER, "stop", *options], check=False, stdout=subprocess.DEVNULL, timeout=120)
+    step(f"the pictures are in {given.folder}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from clipper.selection.policies.policy import QueryView
 from clipper.selection.policies.trials import FIRST_OPEN
 from clipper.settings.application import Link, Selection
 from clipper.settings.server import LEAST_LOG_BYTES
-from tests.selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
+from tests.selection_desk import ROW, SLO_S, Asking, Desk, on_input, on_query, run
 from tests.two_versions import TWO, ask_version, show, with_versions
 from tests.waiting import until_async
 
@@ -151,22 +151,70 @@ def test_what_was_not_chosen_by_chance_is_no_evidence(tmp_path: Path) -> None:
     run(tmp_path, TWO, scenario)
 
 
+async def ask_while_held(desk: Desk, application: Application, first: int) -> list[Asking]:
+    """Ask 60 queries, with feedback on those that version 1 answers. Returns the others, to which 2 is late."""
+    desk.models.held.add("b")
+    late = []
+    for number in range(first, first + 60):
+        asking, query = desk.ask(application, bytes([number]) * 8)
+        if query.choice is not None and query.choice.models == ("m",):
+            await desk.serve_until(lambda query=query: query.done)
+            await desk.observe(application, on_query(asking.query_id, b"1"))
+        else:
+            late.append(asking)
+    desk.loop.advance(SLO_S)
+    await until_async(lambda: application.in_flight == 0)
+    desk.models.held.clear()
+    return late
+
+
 def test_one_that_never_answers_is_known_without_feedback_on_defaults(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await with_versions(desk, LEARNS, Link("m"), newcomers=(DEPLOYED,))
-        desk.models.held.add("b")
-        for number in range(60):
-            asking, query = desk.ask(application, bytes([number]) * 8)
-            if query.choice is not None and query.choice.models == ("m",):
-                await desk.serve_until(lambda query=query: query.done)
-                await desk.observe(application, on_query(asking.query_id, b"1"))
-        desk.loop.advance(SLO_S)
-        await until_async(lambda: application.in_flight == 0)
+        await ask_while_held(desk, application, 0)
+        desk.loop.advance(trials.WARM_UP_S)
+        await ask_while_held(desk, application, 60)
         Learner(application).make_up()
         await until_async(lambda: application.contexts.prior().number("m:2", "loss"))
         known = await evidence(desk, application)
         assert known.newcomer.mean == 1.0 and known.newcomer.count > 5
-        desk.models.held.clear()
+
+    run(tmp_path, TWO, scenario)
+
+
+@pytest.mark.parametrize("policy", ["thompson", "ensemble"])
+def test_a_late_answer_is_no_evidence_while_a_newcomer_warms_up(tmp_path: Path, policy: str) -> None:
+    async def scenario(desk: Desk) -> None:
+        selection = msgspec.structs.replace(LEARNS, policy=policy)
+        application = await with_versions(desk, selection, Link("m"), newcomers=(DEPLOYED,))
+        late = await ask_while_held(desk, application, 0)
+        assert len(late) > 10
+        for asking in late:
+            assert await desk.observe(application, on_query(asking.query_id, b"1"))
+        Learner(application).make_up()
+        known = await evidence(desk, application)
+        assert known.newcomer.count == 0.0 and known.rest.count == 60 - len(late)
+        # What it answers, or fails on, counts from the first one on.
+        failed = 0
+        while not failed:
+            desk.models.held.add("b")
+            asking, query = desk.ask(application)
+            assert query.choice is not None
+            if query.choice.models == ("m:2",):
+                await until_async(lambda: desk.models.containers["b"].batches)
+                desk.models.containers["b"].take().fail("ValueError: no")
+                failed = 1
+            desk.models.held.clear()
+            await desk.serve_until(lambda query=query: query.done)
+            await desk.observe(application, on_query(asking.query_id, b"1"))
+        assert (await evidence(desk, application)).newcomer.mean == 1.0
+        # So does being late, afterwards.
+        desk.loop.advance(trials.WARM_UP_S)
+        later = await ask_while_held(desk, application, 60)
+        for asking in later:
+            assert await desk.observe(application, on_query(asking.query_id, b"1"))
+        known = await evidence(desk, application)
+        assert known.newcomer.count == 1 + len(later) and known.newcomer.mean == 1.0
 
     run(tmp_path, TWO, scenario)
 

@@ -28,6 +28,8 @@ from clipper.telemetry.watch import Watch
 # settled, it does not wait for one below the second.
 HARDLY_IN_TIME = 0.1
 USUALLY_IN_TIME = 0.5
+# Errors that mean that there was no time, and not that the model cannot answer.
+NO_TIME = ("timeout", "overloaded")
 TOO_LARGE_TO_COMBINE = (
     f"an output may have over {MAX_READ_BYTES} bytes as JSON, which the application's policy cannot combine or find a "
     "confidence in: have models return less, or use a policy that answers with the output of one model"
@@ -100,13 +102,12 @@ class Answering:
         if query.done:
             return
         query.failure = code, message
+        query.lost += (model,)
+        if code in NO_TIME:
+            query.shed += (model,)
         if not query.missing:
             self.complete(query)
-            return
-        if query.lost is None:
-            query.lost = set()
-        query.lost.add(model)
-        if query.is_asked:
+        elif query.is_asked:
             self.consider_leaving(query)
 
     def shadow_came(self, query: Query, name: str, output: Output) -> None:
@@ -126,7 +127,7 @@ class Answering:
         choice, terms = query.choice, self.terms
         if choice is None or query.first_output is None or terms.wait == "all" or not query.is_readable:
             return
-        outputs, lost = query.outputs, query.lost or ()
+        outputs, lost = query.outputs, query.lost
         threshold: float | None = terms.threshold
         if terms.confidences is not None:
             threshold = terms.confidences.least_share(terms.threshold)
@@ -290,8 +291,11 @@ class Answering:
         for model in choice.models:
             if counts_outputs and (model == query.first_model or model in (query.more_outputs or ())):
                 outcomes.came(arms.key(model))
-            elif not query.missing or is_over or model in (query.lost or ()):
-                outcomes.missed(model, choice, arms, query.features)
+            elif not query.missing or is_over or model in query.lost:
+                if arms.ramps and self.excuses(query, model):
+                    outcomes.excused(arms.key(model))
+                else:
+                    outcomes.missed(model, choice, arms, query.features)
 
     def _count_trials(self, query: Query, choice: Choice, now_s: float) -> None:
         """Count which models failed or are late, for newcomers on trial: only of those that the query awaited."""
@@ -303,7 +307,13 @@ class Answering:
             if model != query.first_model and (query.more_outputs is None or model not in query.more_outputs)
         ]
         error = "" if not missing else query.failure[1] if query.failure else "it did not answer within the SLO"
-        self.trials.ended(query.id, choice.models, missing, error, now_s, is_late=query.failure is None)
+        late = [model for model in missing if query.is_late(model)]
+        self.trials.ended(query.id, choice.models, missing, error, now_s, late=late)
+
+    def excuses(self, query: Query, model: str) -> bool:
+        """Return whether a model is late for a query while it may be: it is a newcomer that warms up."""
+        ramp = query.arms.ramps.get(model)
+        return ramp is not None and self.trials.is_warming(ramp, query.deadline_s) and query.is_late(model)
 
     def _may_need_input(self, query: Query) -> bool:
         """Whether feedback may need the input, which is most of a query's size: to ask a model, or for itself."""

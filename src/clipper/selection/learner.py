@@ -318,4 +318,5 @@ class _Commit:
             outcomes.told_of_answer()
             missed = query.missed(asyncio.get_running_loop().time()) if len(missed) > 1 else ()
         for model in missed:
-            outcomes.told_of_miss(query.arms.key(model))
+            if not self.application.answering.excuses(query, model):
+                outcomes.told_of_miss(query.arms.key(model))

@@ -181,6 +181,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
             application.forecasts,
             choice.models,
             would_lose,
+            excused=() if query is None else [name for name in missed if application.answering.excuses(query, name)],
             matters=lambda name: not picked.among_all or _matters(application, name, joined.totals, judged),
         )
         lessons[None] = {**lessons[None], **arms.keyed(shown)}

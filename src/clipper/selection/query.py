@@ -107,7 +107,8 @@ class Query(msgspec.Struct, gc=False, eq=False):
         choice: the policy's selection; None if there is none yet, or the policy failed.
         arms: the versions behind the asked models.
         shadow_outputs: outputs of the shadow models; None while there are none.
-        lost: selected models that have failed; None if none has.
+        lost: selected models that have failed; most queries have none.
+        shed: those of them that failed for want of time.
         is_settled: whether it was answered early, since the missing outputs could not change the answer.
         stage: 1, plus one for each time that the policy asked further models.
         is_asked: whether all selected models have been asked, so that it may be answered without some of them.
@@ -140,7 +141,8 @@ class Query(msgspec.Struct, gc=False, eq=False):
     done: bool = False
     shadow_outputs: dict[str, Output] | None = None
     output: Output | None = None
-    lost: set[str] | None = None
+    lost: tuple[str, ...] = ()
+    shed: tuple[str, ...] = ()
     stage: int = 1
     is_asked: bool = False
     is_settled: bool = False
@@ -209,6 +211,10 @@ class Query(msgspec.Struct, gc=False, eq=False):
             return ()
         in_time = self.answered[: self.in_time]
         return tuple(model for model in self.choice.models if model not in in_time)
+
+    def is_late(self, model: str) -> bool:
+        """Return whether a selected model has not answered by the deadline, for want of time and no other reason."""
+        return (model not in self.lost or model in self.shed) and model not in self.answered[: self.in_time]
 
     def on_output(self, model: str, output: Output) -> None:
         """Take the output of a selected model. The query may be answered already."""

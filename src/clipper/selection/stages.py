@@ -7,7 +7,7 @@ from random import Random
 
 from clipper.errors import PolicyFailed
 from clipper.outputs.output import Output
-from clipper.selection.answering import Answering
+from clipper.selection.answering import NO_TIME, Answering
 from clipper.selection.feedback.latencies import Latencies
 from clipper.selection.policies.policy import Choice, Outlook
 from clipper.selection.query import Query
@@ -19,8 +19,6 @@ LAST_CALL_TIMES = 1.2
 LAST_CALL_SHARE = 0.5
 # Queries that are moved on in one turn of the loop because their first models are late.
 MAX_CALLED = 500
-# Errors that mean that there was no time, and not that the model cannot answer.
-NO_TIME = ("timeout", "overloaded")
 
 
 class Further:

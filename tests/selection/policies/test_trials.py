@@ -140,7 +140,7 @@ def test_a_newcomer_may_be_late_while_it_warms_up() -> None:
         for number in range(first, first + 200):
             (model,) = trials.assigned(number, CHOICE, random).models
             missing = ("m",) if model == "m" else ()
-            trials.ended(number, (model,), missing, "it did not answer within the SLO", at_s, is_late=True)
+            trials.ended(number, (model,), missing, "it did not answer within the SLO", at_s, late=missing)
         return evidence_of(trials.readings()).newcomer
 
     assert late(0, 100.0).count == late(200, 100.0 + WARM_UP_S - 0.1).count == 0

@@ -1,5 +1,6 @@
 """New versions that fail or are late, through a real server: they are stopped without any feedback, and said so."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from clipper.selection.policies.trials import WARM_UP_S
 from tests.supervisor.live_server import Server, answering
 from tests.supervisor.three_models import ROW
 from tests.waiting import until
@@ -115,6 +117,40 @@ def test_a_version_that_is_late_is_stopped(live: Server) -> None:
 
         until(is_stopped)
     assert "were late" in model(live)["versions"][1]["stopped"]
+
+
+def test_feedback_on_late_answers_is_no_harm_while_a_version_warms_up(live: Server) -> None:
+    """Its ten seconds may pass on a slow machine, so the test asks another new version until they have not."""
+    slow = live.home.parent / "slow"
+    code = "import os, time\ndef predict(inputs):\n    while os.path.exists({!r}): time.sleep(0.01)\n"
+    code += "    return [2] * len(inputs)\n"
+    live.call("POST", "/applications", {**APP, "slo_ms": 250, "policy": "thompson", "ramp": 0.5})
+
+    def ask(_: int) -> bool:
+        answer = live.predict("app", ROW)
+        # What the newcomer answers is right, and the default is wrong.
+        live.observe("app", query_id=answer["query_id"], label=1 if answer["default"] else answer["output"])
+        return bool(answer["default"])
+
+    def newcomer() -> Any:
+        (shown,) = live.call("GET", "/applications/app")["newcomers"]
+        return shown
+
+    while True:
+        deploy(live, code.format(str(slow)))
+        slow.touch()
+        began_s = time.monotonic()
+        with ThreadPoolExecutor(8) as threads:
+            late = sum(threads.map(ask, range(60)))
+        was_warming = time.monotonic() - began_s < WARM_UP_S
+        slow.unlink()
+        if was_warming and late > 10:
+            break
+        live.call("POST", "/models/m/rollback", {"version": "1"})
+    until(lambda: newcomer()["rest_feedback"] >= 60 - late)
+    assert (newcomer()["stopped"], newcomer()["feedback"]) == (None, 0)
+    # Once it answers it gets through, since nothing was held against it.
+    until(lambda: [ask(0) for _ in range(20)] and live.call("GET", "/applications/app")["newcomers"] == [])
 
 
 def test_a_version_that_fails_as_the_one_before_goes_on(live: Server) -> None:

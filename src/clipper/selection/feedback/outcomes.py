@@ -107,6 +107,10 @@ class Outcomes:
         version.choice, version.arms, version.features = choice, arms, features
         version.see(was_in_time=False)
 
+    def excused(self, key: str) -> None:
+        """Count a miss that only shows whether to wait for the version now, and from which nothing is learned."""
+        self._version(key).see(was_in_time=False)
+
     def told_of_answer(self) -> None:
         """Count feedback on an answer."""
         self._told += 1

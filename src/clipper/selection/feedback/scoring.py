@@ -141,6 +141,7 @@ def shown_of_newcomers(
     asked: Collection[str],
     loss: float,
     times: int = 1,
+    excused: Collection[str] = (),
     matters: Callable[[str], bool] = lambda name: True,
 ) -> Keyed:
     """Return what answers add to the evidence on the newcomers of their time; nothing for ramps that have ended.
@@ -149,13 +150,14 @@ def shown_of_newcomers(
         arms: those of the query.
         asked: the models that made the answers.
         loss: loss of each answer.
+        excused: newcomers among ``asked`` that are late while they may be, so that the answers show nothing of them.
         matters: whether a newcomer matters to their query: see ``guardrail``.
     """
     shown: dict[Key, float] = {}
     part = [name for name in arms.ramps if name in asked]
     # An answer with another newcomer's part in it says nothing.
     for name in part or arms.ramps:
-        if arms_now.ramps.get(name) == arms.ramps[name]:
+        if name not in excused and arms_now.ramps.get(name) == arms.ramps[name]:
             shown |= forecasts.observed(
                 name, arms.ramps[name], loss, is_own=bool(part), times=times, matters=matters(name)
             )

@@ -23,7 +23,7 @@ counts. So a version that fails each query costs each worker about a dozen of th
 
 **A newcomer may be late at first**: for ``WARM_UP_S`` from its first answer its batch sizes are learned and its caches
 fill, which makes many queries late at once and says nothing of later ones. Of these queries only those count for which
-it fails, and none of them ends its watch.
+it fails, and none of them ends its watch. The guardrail leaves them out, too: see ``Trials.is_warming``.
 """
 
 from collections.abc import Collection, Mapping
@@ -180,12 +180,12 @@ class Trial:
         """Count a query of the newcomer that is answered, with or without its output."""
         if self._warm_at_s is None:
             self._warm_at_s = now_s + WARM_UP_S
-        is_warm = now_s >= self._warm_at_s
-        self._answers += is_warm
+        is_warming = self.is_warming(now_s)
+        self._answers += not is_warming
         self._open = max(self._open - 1, 0)
         if failure:
             self._left = COMPARED
-            if is_late and not is_warm:
+            if is_late and is_warming:
                 self._drawn.discard(query_id)
                 return
             self._last_error = error
@@ -196,6 +196,9 @@ class Trial:
             self._newcomer.add(failure)
         if is_watched and (failure or self._is_closed):
             self._is_closed = fails_more(Losses(*self._newcomer.sums()), Losses(*self._rest.sums()), allowed)
+
+    def is_warming(self, now_s: float) -> bool:
+        return self._warm_at_s is None or now_s < self._warm_at_s
 
     def rest_ended(self, query_id: int, failure: float, *, is_watched: bool) -> None:
         """Count a query of the version before, or of other models, unless it was sent there for want of room."""
@@ -223,6 +226,11 @@ class Trials:
         """Go on with these newcomers, and forget all others."""
         self.tried, self._allowed = tried, allowed
         self._trials = {one.ramp: self._trials.get(one.ramp) or Trial() for one in tried.values()}
+
+    def is_warming(self, ramp: int, now_s: float) -> bool:
+        """Return whether a newcomer, by its ramp's number, may be late for a query that has to be answered by then."""
+        trial = self._trials.get(ramp)
+        return trial is not None and trial.is_warming(now_s)
 
     def assigned(self, query_id: int, choice: Choice, random: Random, asked: int = 0) -> Choice:
         """Return what a query asks: in the places of some watched newcomers, by chance, the versions before.
@@ -260,22 +268,22 @@ class Trials:
         error: str,
         now_s: float,
         *,
-        is_late: bool = False,
+        late: Collection[str] = (),
     ) -> None:
         """Count a query that is answered.
 
         Args:
             models: those that it asked.
-            missing: those of them that have failed or are late.
+            missing: those of them without an output.
             error: why the last one failed.
-            is_late: whether none of them failed, so that those missing are late.
+            late: those of the missing for which there was no time.
         """
         for name, tried in self.tried.items():
             trial = self._trials[tried.ramp]
             if name in models:
                 failure = float(name in missing)
                 trial.ended(
-                    query_id, failure, error, self._allowed, now_s, is_late=is_late, is_watched=tried.is_watched
+                    query_id, failure, error, self._allowed, now_s, is_late=name in late, is_watched=tried.is_watched
                 )
             elif tried.rest is None:
                 trial.rest_ended(query_id, len(missing) / len(models), is_watched=False)
