@@ -51,9 +51,17 @@ class Bench:
     def states(self) -> list[str]:
         return [replica.state for replica in self.queue.replica_statistics()]
 
-    def ask(self, row: bytes, slo_s: float = SLO_S, source: str = "app", *, is_background: bool = False) -> Waiting:
+    def ask(
+        self,
+        row: bytes,
+        slo_s: float = SLO_S,
+        source: str = "app",
+        *,
+        is_background: bool = False,
+        may_wait: bool = True,
+    ) -> Waiting:
         now_s = self.loop.time()
-        waiter = Waiting(now_s + slo_s)
+        waiter = Waiting(now_s + slo_s, may_wait=may_wait and not is_background)
         output = self.queue.predict(row, waiter, now_s, slo_s, source, is_background=is_background)
         if output is not None:
             waiter.on_output("digits", output)

@@ -12,8 +12,9 @@ class Waiting:
         output: as it came; ``heard`` has its text.
     """
 
-    def __init__(self, deadline_s: float = float("inf")) -> None:
+    def __init__(self, deadline_s: float = float("inf"), *, may_wait: bool = True) -> None:
         self.done = False
+        self.may_wait = may_wait
         self.deadline_s = deadline_s
         self.span: SpanContext | None = None
         self.heard: list[tuple[str, ...]] = []

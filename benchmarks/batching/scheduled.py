@@ -25,7 +25,7 @@ class Client:
 
     def __init__(self, query: Query) -> None:
         self.query = query
-        self.done = False
+        self.done = self.may_wait = False
         self.deadline_s = query.due_s
         self.span = None
 

@@ -287,6 +287,7 @@ class Operations(RuleBasedStateMachine):
             if record.state == "ready" and not is_bad:
                 assert [one.phase for one in slots] == ["ready"] * record.replicas_wanted, (id_, slots)
                 assert not any(one.is_outdated for one in slots)
+                assert not any(one.is_starting for worker in world.workers for one in versions_of(worker, id_))
                 assert all(one.id in worker.asks for one in slots for worker in world.workers)
                 may_sleep = record.scaling is not None and record.scaling.min == 0
                 assert {one.wakes for worker in world.workers for one in versions_of(worker, id_)} == {may_sleep}

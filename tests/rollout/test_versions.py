@@ -69,6 +69,33 @@ def test_one_that_may_be_asleep_is_told_to_workers_as_one_that_wakes(least: int,
 
 
 @pytest.mark.parametrize(
+    ("slots", "is_starting"),
+    [
+        ((), True),
+        ((slot(phase="starting"),), True),
+        ((dead(last_error="killed"),), True),
+        ((dead(history=History(crash_loop=True)), dead(2)), True),
+        ((slot(), dead(2)), False),
+        ((dead(history=History(crash_loop=True)),), False),
+        ((slot(phase="starting", history=History(crash_loop=True)),), False),
+    ],
+)
+def test_workers_are_told_whether_a_replica_is_coming(slots: tuple[SlotFacts, ...], is_starting: bool) -> None:
+    one = bench(CURRENT[0], replace(CURRENT[1], replicas_wanted=2), slots=slots)
+    (told,) = one.push().snapshot.models[0].versions
+    assert (bool(told.replicas), told.is_starting) == (any(each.phase == "ready" for each in slots), is_starting)
+
+
+def test_none_is_coming_for_a_version_that_is_asleep_or_stops() -> None:
+    asleep = replace(CURRENT[1], replicas_wanted=0, scaling=ReplicaRange(0, 4))
+    one = bench(CURRENT[0], asleep)
+    (told,) = one.push().snapshot.models[0].versions
+    assert told.wakes and not told.is_starting
+    stopping = bench(ModelRecord("m"), version(state="sleeping"), slots=(slot(phase="stopping"),))
+    assert not any(each.is_starting for each in stopping.push().snapshot.models[0].versions)
+
+
+@pytest.mark.parametrize(
     ("slots", "state", "error"),
     [
         ((dead(start_failure=Failure("no module", ("line",))),), "failed", "no module"),

@@ -65,7 +65,7 @@ class ModelQueue:
         self.output_type: InputType | None = None  # None if the container does not declare it
         self.compute_time = ComputeTime()
         self._counts = VersionCounts()
-        self.wakes = snapshot.wakes
+        self.wakes, self.is_starting = snapshot.wakes, snapshot.is_starting
         self.is_served = False  # whether a replica is in service: linked or being dialled, and not draining
 
     # -- queries ---------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class ModelQueue:
         if not self.is_served:
             if self.wakes and not is_background:
                 self._turns.unserved[self.model] = self._loop.time()
-            elif not self._links:
+            elif not (self._links or (self.is_starting and waiter.may_wait)):
                 self._fail(work, "no_replica", f"{self.model} has no replica")
                 return None
         if is_background and not is_suspect:
@@ -154,6 +154,8 @@ class ModelQueue:
             return "timeout", f"{self.model} did not answer within the SLO"
         if self.is_asleep:
             return "no_replica", f"{self.model} was asleep, and has no replica yet"
+        if self.is_starting:
+            return "no_replica", f"a replica of {self.model} is starting, and no other one is there"
         return "no_replica", f"no replica of {self.model} is connected"
 
     @property
@@ -175,11 +177,6 @@ class ModelQueue:
         """Set the smallest SLO of the applications that query this version: batches are sized for it."""
         self._scheduler.set_slo(slo_s)
 
-    def can_follow(self, snapshot: VersionSnapshot) -> bool:
-        """Whether only its replicas, and whether it wakes, are different. Other differences need a new queue."""
-        known, replace = self.snapshot, msgspec.structs.replace
-        return replace(snapshot, replicas=(), wakes=False) == replace(known, replicas=(), wakes=False)
-
     # -- replicas --------------------------------------------------------------------------------------
 
     def set_replicas(self, addresses: Sequence[ReplicaAddress]) -> None:
@@ -199,7 +196,7 @@ class ModelQueue:
         self.is_served = bool(wanted)
         if wanted:  # who asked while it slept is answered now: once it sleeps again, that must not wake it
             self._turns.unserved.pop(self.model, None)
-        self._drop_unservable()  # what has waited in vain for a version that will not wake any more
+        self._drop_unservable()  # what has waited in vain for a replica that does not come any more
 
     def replicas(self) -> list[Replica]:
         return list(self._links.values())
@@ -211,7 +208,7 @@ class ModelQueue:
 
     def close(self) -> None:
         """The version was removed: hang up, fail the queued work, and drop the cache's entries."""
-        self.wakes = self.is_served = False
+        self.wakes = self.is_starting = self.is_served = False
         for replica in list(self._links.values()):
             self._remove(replica)
         self._drop_unservable()
@@ -265,7 +262,7 @@ class ModelQueue:
 
     def _drop_unservable(self) -> None:
         if not self._links and not self.wakes:
-            works = [*self._queue.clear(), *self._suspects.clear()]
+            works = self._suspects.give_up(is_starting=self.is_starting)
             self._notices.drop(works, "no_replica", f"{self.model} has no replica any more")
 
     def _lose(self, replica: Replica) -> list[Batch]:

@@ -161,7 +161,7 @@ class Predictor:
         self._draining.clear()
 
     def _drain(self, queue: ModelQueue) -> None:
-        queue.wakes = False
+        queue.wakes = queue.is_starting = False
         self._turns.unserved.pop(queue.model, None)
         queue.set_replicas(())
         self._draining.append(queue)
@@ -178,13 +178,13 @@ class Predictor:
             self._drain(queues.pop(gone))
         for version in model.versions:
             queue = queues.get(version.version)
-            if queue is not None and not queue.can_follow(version):
+            if queue is not None and queue.snapshot.without_replicas != version.without_replicas:
                 self._drain(queue)
                 queue = None
             if queue is None:
                 id_ = ModelId(model.name, version.version)
                 queue = queues[version.version] = ModelQueue(id_, version, self.cache, self._turns, self._node)
-            queue.wakes = version.wakes
+            queue.wakes, queue.is_starting = version.wakes, version.is_starting
             queue.set_replicas(version.replicas)
         if queues:
             self._predecessors[model.name] = {each.version: each.predecessor for each in model.versions}

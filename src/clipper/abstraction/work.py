@@ -21,6 +21,10 @@ class Waiter(Protocol):
     def span(self) -> SpanContext | None:
         """The span of its query; None if that is not traced."""
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether it waits for a replica that is starting. It does not if another model may answer its query now."""
+
     def on_output(self, model: str, output: Output) -> None:
         """Take the output. Also called if ``done``: feedback is scored with late outputs as well."""
 

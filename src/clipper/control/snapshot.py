@@ -5,6 +5,7 @@ A worker never reads the registry. Its first snapshot is whole. The next ones co
 """
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from clipper.control.address import ControlAddress, parse_address
 from clipper.settings.application import Link, Selection
@@ -37,6 +38,7 @@ class VersionSnapshot(Struct, frozen=True):
         input_type: the text form of ``types.InputType``.
         predecessor: the version that was current when this one was deployed; None if none was.
         wakes: without a replica it is asleep, and gets one once it is asked.
+        is_starting: no replica is in service, and one is starting or about to be started again: queries wait for it.
     """
 
     version: str
@@ -46,6 +48,12 @@ class VersionSnapshot(Struct, frozen=True):
     replicas: tuple[ReplicaAddress, ...] = ()
     predecessor: str | None = None
     wakes: bool = False
+    is_starting: bool = False
+
+    @property
+    def without_replicas(self) -> "VersionSnapshot":
+        """All but what it says of replicas. If that changes, a worker serves the version anew."""
+        return replace(self, replicas=(), wakes=False, is_starting=False)
 
 
 class ModelSnapshot(Struct, frozen=True):

@@ -117,7 +117,14 @@ class Telling:
             found = None
         if found is None:
             found = self._contents.make(
-                view.records, view.runs, facts.applications, view.in_service, peers, facts.fleet_revision, workers
+                view.records,
+                view.runs,
+                facts.applications,
+                view.in_service,
+                peers,
+                facts.fleet_revision,
+                workers,
+                view.looping,
             )
         self._revision, self._in_service, self._found = facts.revision, view.in_service, found
         return found

@@ -14,7 +14,7 @@ from clipper.types import ModelId
 OF_RECORDS = ("runs", "undecided")
 OF_SLOTS = ("_groups", "leaving", "has_outdated")
 OF_BOTH = ("_unsettled",)
-OF_FLEET = ("slots_of", "in_service", "_misplaced")
+OF_FLEET = ("slots_of", "in_service", "looping", "_misplaced")
 
 T = TypeVar("T")
 
@@ -112,6 +112,16 @@ class View:
             return tuple(one.address for one in own if one.phase == "ready" and one.address is not None)
 
         return self._by_version("in_service", find, self.grouped)
+
+    @cached_property
+    def looping(self) -> dict[ModelId, bool]:
+        """The versions all of whose slots are in a crash loop, so that none is expected to be ready soon."""
+
+        def find(id_: ModelId) -> bool:
+            own = self.slots_of.get(id_, ())
+            return bool(own) and all(one.history.crash_loop for one in own)
+
+        return self._by_version("looping", find, self.grouped)
 
     @property
     def misplaced(self) -> list[SlotFacts]:

@@ -1,6 +1,6 @@
 """Derives from the registry's records which versions run, and what workers get. Values in, values out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -25,6 +25,9 @@ from clipper.types import InputType, ModelId
 # A batch that runs longer than both of these counts as hung: no application waits for it any more.
 MIN_BATCH_TIMEOUT_S = 30.0
 BATCH_TIMEOUT_SLOS = 10
+
+# A version, its replicas in service, and whether one is starting and none is in service.
+_Told = tuple[VersionRecord, tuple[ReplicaAddress, ...], bool]
 
 
 class Records(Protocol):
@@ -117,6 +120,7 @@ class Contents:
         peers: tuple[Peer, ...],
         fleet_revision: int | None = None,
         workers: int = 1,
+        looping: Collection[ModelId] = (),
     ) -> Snapshot:
         """The content of a snapshot for workers, without its generation.
 
@@ -127,11 +131,13 @@ class Contents:
             peers: the workers themselves.
             fleet_revision: see ``Facts``.
             workers: how many share what is bounded over all.
+            looping: the versions whose replicas are all in a crash loop. It may only change if ``replicas`` is another
+                object.
         """
         is_same = fleet_revision is not None and fleet_revision == self._revision
         models = self._content.models
         if not is_same or replicas is not self._replicas or runs != self._runs:
-            models = self._all_models(records, runs, replicas)
+            models = self._all_models(records, runs, replicas, looping)
         self._revision, self._runs, self._replicas = fleet_revision, runs, replicas
         self._keys = {name: self._key(key) for name, key in sorted(records.keys.items())}
         keys = tuple(part for _, part in self._keys.values())
@@ -139,21 +145,24 @@ class Contents:
         return self._content
 
     def _all_models(
-        self, records: Records, runs: Mapping[ModelId, int], replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]
+        self,
+        records: Records,
+        runs: Mapping[ModelId, int],
+        replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]],
+        looping: Collection[ModelId],
     ) -> tuple[ModelSnapshot, ...]:
         # A version without an input type has had no ready container yet. One that stops stays in the snapshot until its
         # last replica has left service.
-        told: dict[str, list[tuple[VersionRecord, tuple[ReplicaAddress, ...]]]] = {name: [] for name in records.models}
+        told: dict[str, list[_Told]] = {name: [] for name in records.models}
         for id_, record in records.versions.items():
             own = replicas.get(id_)
             if record.input_type is not None and (own is not None or id_ in runs):
-                told[record.model].append((record, own or ()))
+                is_starting = not own and runs.get(id_, 0) > 0 and id_ not in looping
+                told[record.model].append((record, own or (), is_starting))
         self._models = {model.name: self._model(model, told[model.name]) for model in records.models.values()}
         return tuple(part for _, part in self._models.values())
 
-    def _model(
-        self, model: ModelRecord, versions: list[tuple[VersionRecord, tuple[ReplicaAddress, ...]]]
-    ) -> tuple[tuple[object, ...], ModelSnapshot]:
+    def _model(self, model: ModelRecord, versions: list[_Told]) -> tuple[tuple[object, ...], ModelSnapshot]:
         basis = model, *(each for version in versions for each in version)
         known = self._models.get(model.name)
         if (
@@ -163,7 +172,7 @@ class Contents:
         ):
             return known
         ordered = sorted(versions, key=lambda version: (version[0].created_at, version[0].version))
-        parts = tuple(_version_snapshot(record, replicas) for record, replicas in ordered)
+        parts = tuple(_version_snapshot(*version) for version in ordered)
         part = ModelSnapshot(model.name, model.current, parts)
         return basis, part if known is None or known[1] != part else known[1]
 
@@ -174,9 +183,12 @@ class Contents:
         return key, KeySnapshot(**shared(key, KeySnapshot))
 
 
-def _version_snapshot(record: VersionRecord, replicas: tuple[ReplicaAddress, ...]) -> VersionSnapshot:
+def _version_snapshot(
+    record: VersionRecord, replicas: tuple[ReplicaAddress, ...], is_starting: bool
+) -> VersionSnapshot:
     wakes = record.scaling is not None and record.scaling.min == 0
-    return VersionSnapshot(**shared(record, VersionSnapshot), replicas=replicas, wakes=wakes)
+    parts = shared(record, VersionSnapshot)
+    return VersionSnapshot(**parts, replicas=replicas, wakes=wakes, is_starting=is_starting)
 
 
 def batch_timeout_s(records: Records, model: str) -> float:

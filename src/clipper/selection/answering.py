@@ -46,7 +46,7 @@ class Answering:
         complete: called once all models that a query asked have answered or failed: ``finish``, or, if the policy may
             ask further models, ``Stages.go_on``.
         now_s: the loop's clock.
-        feedback_ttl_s, input_type: copies from the terms, which the join table reads for each query.
+        goes_on, feedback_ttl_s, input_type: copies from the terms, which are read for each query.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Answering:
     def follow(self, terms: Terms) -> None:
         """Answer by these terms from now on, also the queries in flight."""
         self.terms = terms
-        self.feedback_ttl_s = terms.feedback_ttl_s
+        self.goes_on, self.feedback_ttl_s = terms.selector.goes_on, terms.feedback_ttl_s
         self.input_type = terms.input_type
         # What each query would otherwise find out anew.
         selector = terms.selector

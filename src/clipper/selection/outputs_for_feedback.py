@@ -38,9 +38,10 @@ class FeedbackOutputs:
 class FeedbackOutput:
     """Takes one model's output, under the model's name in the policy."""
 
-    __slots__ = ("_name", "_outputs")
+    __slots__ = ("_name", "_outputs", "may_wait")
 
     def __init__(self, outputs: FeedbackOutputs, name: str) -> None:
+        self.may_wait = False
         self._outputs = outputs
         self._name = name
 

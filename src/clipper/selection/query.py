@@ -72,11 +72,13 @@ class Owner(Protocol):
 
     Attributes:
         name: the application's name.
+        goes_on: whether its policy may ask further models for a query.
         feedback_ttl_s: how long its queries are kept for feedback.
         input_type: the application's input type.
     """
 
     name: str
+    goes_on: bool
     feedback_ttl_s: float
     input_type: InputType
 
@@ -156,6 +158,12 @@ class Query(msgspec.Struct, gc=False, eq=False):
     def span(self) -> SpanContext | None:
         """Its span, if it is traced and not answered."""
         return None if self.note is None else self.note.span
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether it waits for a replica that is starting: no other model may answer it."""
+        is_alone = self.choice is not None and len(self.choice.models) == 1
+        return is_alone and (self.pinned is not None or not self.owner.goes_on)
 
     @property
     def raw_confidence(self) -> float | None:
@@ -263,6 +271,10 @@ class Named:
     def span(self) -> SpanContext | None:
         return self._query.span
 
+    @property
+    def may_wait(self) -> bool:
+        return self._query.may_wait
+
     def on_output(self, model: str, output: Output) -> None:
         self._query.on_output(self._name, output)
 
@@ -273,9 +285,10 @@ class Named:
 class Shadow:
     """Takes a shadow model's output for a query. The answer does not wait for it."""
 
-    __slots__ = ("_name", "_query", "deadline_s", "done")
+    __slots__ = ("_name", "_query", "deadline_s", "done", "may_wait")
 
     def __init__(self, query: Query, name: str) -> None:
+        self.may_wait = False
         self._query = query
         self._name = name
         self.deadline_s = query.deadline_s

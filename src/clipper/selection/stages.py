@@ -24,7 +24,7 @@ MAX_CALLED = 500
 class Further:
     """Takes the output of a model in a later stage of a query."""
 
-    __slots__ = ("_name", "_query", "_stages", "asked_s", "is_over", "key")
+    __slots__ = ("_name", "_query", "_stages", "asked_s", "is_over", "key", "may_wait")
 
     def __init__(self, stages: "Stages", query: Query, name: str, asked_s: float) -> None:
         self._stages = stages
@@ -32,6 +32,7 @@ class Further:
         self._name = name
         self.key = query.arms.key(name)
         self.asked_s = asked_s
+        self.may_wait = False  # another model has been asked before it
         # Whether its time has been learned, or is known to be too long.
         self.is_over = False
 

@@ -4,12 +4,15 @@ import heapq
 from math import inf
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clipper.abstraction.batching.deadline_queue import DeadlineQueue
 from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.batching.scheduler import Scheduler
-from clipper.abstraction.batching.suspects import LEAST_CLEAN, MOST_ROWS, Suspects
-from tests.works import make_work
+from clipper.abstraction.batching.suspects import DEADLY, LEAST_CLEAN, MOST_ROWS, UNCLEAR, Suspects
+from tests.example_counts import share_of
+from tests.works import Waiting, make_work
 
 
 def make_suspects(*names: str, max_length: int = 1000) -> Suspects:
@@ -88,9 +91,50 @@ def test_the_backlog_of_all_suspects_together_is_bounded() -> None:
     accepted = [suspects.push(make_work(b"", source="x")) for _ in range(8)]
     accepted += [suspects.push(make_work(b"", source="y")) for _ in range(3)]
     assert accepted == [True] * 10 + [False]
-    suspects.clear()
+    suspects.give_up(is_starting=False)
     large = bytes(1 << 19)
     assert [suspects.push(make_work(large, source="x")) for _ in range(3)] == [True, True, False]
+
+
+@given(
+    pieces=st.lists(
+        st.tuples(
+            st.sampled_from("xyz"),
+            st.sampled_from(["", UNCLEAR, DEADLY]),
+            st.lists(st.booleans(), min_size=1, max_size=3),
+            st.booleans(),
+        ),
+        max_size=30,
+    ),
+    is_starting=st.booleans(),
+)
+@settings(max_examples=share_of(300), deadline=None)
+def test_without_a_replica_only_what_waits_for_one_that_starts_is_kept(
+    pieces: list[tuple[str, str, list[bool], bool]], is_starting: bool
+) -> None:
+    trusted = DeadlineQueue(1000, 1 << 20)
+    suspects = Suspects(trusted, 1000, 1 << 20)
+    for name in "xyz":
+        suspects.meet(name)
+    answer(suspects, "x", 1, 0)
+    works = []
+    for number, (source, group, waits, is_background) in enumerate(pieces):
+        work = make_work(b"%d" % number, source=source)
+        work.waiters = [Waiting(may_wait=one) for one in waits]
+        work.group = group
+        if suspects.name_of(work) or group:
+            suspects.push(work)
+        elif is_background:
+            trusted.push_background(work)
+        else:
+            trusted.push(work)
+        works.append(work)
+    given_up = suspects.give_up(is_starting=is_starting)
+    assert sorted(work.row for work in given_up) == sorted(
+        work.row for work in works if not (is_starting and any(waiter.may_wait for waiter in work.waiters))
+    )
+    assert trusted.length + trusted.background + suspects.length == len(works) - len(given_up)
+    assert all(bool(work.lane) != (work in given_up) for work in works)
 
 
 def test_an_application_is_held_for_a_bounded_time_however_often() -> None:

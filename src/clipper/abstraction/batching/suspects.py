@@ -256,9 +256,15 @@ class Suspects:
         self._forget_empty()
         return expired
 
-    def clear(self) -> list[Work]:
-        """Remove and return all their work."""
-        works = [work for suspect in self.by_name.values() for work in suspect.queue.clear()]
+    def give_up(self, *, is_starting: bool) -> list[Work]:
+        """Remove and return what does not wait, of all applications, while there is no replica.
+
+        ``is_starting``: one is coming. Queries that no other model may answer wait for it until their deadlines.
+        """
+        if is_starting:
+            return self._take_where(lambda work: not any(waiter.may_wait for waiter in work.waiters))
+        works = [*self._trusted.clear()]
+        works += [work for suspect in self.by_name.values() for work in suspect.queue.clear()]
         self._forget_empty()
         return works
 
