@@ -59,8 +59,9 @@ format: setup
 # To collect all other files, too, takes as long as ten of their tests.
 ALONE := $(shell grep -rl --include=test_*.py 'mark\.alone' tests)
 
-# Most tests wait for processes, so that two at a time take half as long (tests/conftest.py says which stay together).
-TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
+# Most tests wait for processes, a third of their time: three at a time keep two cores busy (tests/conftest.py says which
+# stay together).
+TOGETHER := -n 3 --dist loadfile --no-loadscope-reorder
 
 # What every change is tested with, in minutes: the tests that are not marked, and a part of each property's examples.
 ifdef PYTEST

@@ -7,6 +7,7 @@ kernel bounds. A process id alone is no proof: it passes to other processes. Exc
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import pytest
@@ -98,6 +99,7 @@ def _is_proc(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value == "/proc/"
 
 
+@cache
 def everything() -> list[tuple[str, Found]]:
     package = ROOT / "src" / "clipper"
     return [

@@ -1,6 +1,7 @@
 """ARCHITECTURE.md's table of imports and its rule of pure folders, as code."""
 
 import sys
+from functools import cache
 from typing import get_args
 
 import pytest
@@ -260,6 +261,7 @@ def breaks_order(importer: str, imported: str) -> bool:
     return other not in {mine, "", *OPEN, *ALLOWED[mine]}
 
 
+@cache
 def importer_of(found: Import) -> str:
     return module_name(PACKAGE.parent.parent / found.file)
 

@@ -28,7 +28,7 @@ def calls() -> Iterator[tuple[str, ast.Call, list[ast.expr]]]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 level = node.func.attr
-                if ast.unparse(node.func.value) in names and level in (*LEVELS, "log"):
+                if level in (*LEVELS, "log") and ast.unparse(node.func.value) in names:
                     yield f"{file}:{node.lineno}", node, node.args[level == "log" :]
 
 

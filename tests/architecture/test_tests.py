@@ -1,6 +1,7 @@
 """Rules of the tests themselves."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ BARE = (
 )
 
 
+@cache
 def imported_by(file: Path) -> list[str]:
     return [found.module for found in imports_in(file.read_text(), file.relative_to(ROOT).as_posix(), "")]
 

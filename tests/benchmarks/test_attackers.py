@@ -23,6 +23,7 @@ def system() -> Iterator[RpcSystem]:
         yield started
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attack", attackers.ATTACKS)
 def test_a_worker_answers_others_after_an_attack(
     system: RpcSystem, attack: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

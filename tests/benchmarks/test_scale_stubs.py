@@ -4,6 +4,8 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.scale import stubs
 from benchmarks.scale.__main__ import READS, Effort, Saved, main
 from benchmarks.scale.page import BEGIN, END
@@ -16,6 +18,7 @@ from tests.waiting import until_async
 SMALL = Effort(settle_s=0.0, rest_s=0.1, applications=1, deployments=1, reads=1)
 
 
+@pytest.mark.long
 def test_a_server_of_stubs_takes_changes_and_its_numbers_are_saved(tmp_path: Path) -> None:
     saved = Saved(tmp_path / "results.json", tmp_path / "page.md", tmp_path / "picture.svg")
     saved.page.write_text(f"before\n\n{BEGIN}of the run before\n{END}\nafter\n")

@@ -202,6 +202,7 @@ def test_a_piece_on_an_array_that_is_refused_has_its_error_in_its_place(client: 
     assert [type(each) for each in refused_all] == [WrongInput, WrongInput]
 
 
+@pytest.mark.long
 @both
 def test_a_client_outlives_a_new_type_and_a_new_server(kind: str) -> None:
     with serving() as system:

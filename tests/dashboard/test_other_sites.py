@@ -46,6 +46,7 @@ async ([url, kind]) => {
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("host", "allowed", "as_text", "as_json", "feedback"),
     [

@@ -89,6 +89,7 @@ def many(folder: Path, queries: int) -> None:
     write_log(folder, *blocks)
 
 
+@pytest.mark.long
 def test_memory_is_bounded_by_blocks_and_not_by_the_log(tmp_path: Path) -> None:
     peaks = []
     for queries in (5_000, 20_000):

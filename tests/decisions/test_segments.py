@@ -38,6 +38,7 @@ def files_up_to(size_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.long
 def test_several_writers_stay_within_the_bound_at_every_moment(tmp_path: Path) -> None:
     max_bytes = 512 * 2400
     writers = [SegmentWriter(tmp_path, f"w{number}", max_bytes) for number in range(5)]
@@ -53,6 +54,7 @@ def test_several_writers_stay_within_the_bound_at_every_moment(tmp_path: Path) -
     assert max(kept) == 1099 and min(kept) > 0
 
 
+@pytest.mark.long
 def test_the_oldest_goes_first_and_the_rest_stays_whole(tmp_path: Path) -> None:
     writer = SegmentWriter(tmp_path, "w", 512 * 1024)
     for number in range(900):

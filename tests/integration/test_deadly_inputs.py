@@ -26,7 +26,7 @@ DEATHS = {
 GOOD = 40
 
 
-@pytest.mark.parametrize("neighbour", ["x", "y"])
+@pytest.mark.parametrize("neighbour", ["x", pytest.param("y", marks=pytest.mark.long)])
 @pytest.mark.parametrize("death", DEATHS)
 def test_a_deadly_input_costs_no_other_query(death: str, neighbour: str) -> None:
     """Three replicas, of which the input ends two: it is asked for among others, of its application or another one."""

@@ -254,6 +254,7 @@ if len(waiting) == 2:
     assert [part["output"] for part in parts] == [10, 20]
 
 
+@pytest.mark.long
 def test_container_that_floods_is_no_flood_of_the_worker(system: Serving) -> None:
     liar = system.start_liar(on_predict="while True:\n    send(RESULTS, 999, struct.pack('<IIQ', 1, 0, 5) + b'1')")
     serve(system, liar, slo_ms=300.0)

@@ -5,6 +5,7 @@ import signal
 import socket
 import stat
 import struct
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, Kind, header
 from clipper.runtime.loop import MAX_CONNECTIONS
 from clipper.types import DType, InputType
-from tests.runtime.caller import Caller, Refused, aligned_with_other_bytes, code, readable, running, started
+from tests.runtime.caller import Caller, Container, Refused, aligned_with_other_bytes, code, readable, running, started
 from tests.waiting import until
 
 random_frames = st.builds(
@@ -66,6 +67,14 @@ def acting(folder: Path) -> tuple[str, ...]:
     return code(folder, f"import os\nos.environ['RELEASE'] = {str(folder / 'release')!r}\n{ACTING}")
 
 
+@pytest.fixture(scope="module")
+def summing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    """One for all tests that neither end it nor tell it what is not to be undone."""
+    folder = tmp_path_factory.mktemp("summing")
+    with running(folder, *code(folder, SUM)) as container:
+        yield container
+
+
 def test_answers_batches_in_order_and_says_what_it_is(tmp_path: Path) -> None:
     options = (*code(tmp_path, SUM), "--input-type", "float64[2]")
     with running(tmp_path, *options) as container, container.caller(greet=False) as caller:
@@ -102,19 +111,18 @@ def test_each_caller_gets_arrays_as_its_version_has_them(tmp_path: Path) -> None
         assert third.greet(version=9).protocol == PROTOCOL_VERSION
 
 
-def test_several_callers_and_large_batches(tmp_path: Path) -> None:
+def test_several_callers_and_large_batches(summing: Container) -> None:
     with (
-        running(tmp_path, *code(tmp_path, SUM)) as container,
-        container.caller() as first,
-        container.caller() as second,
+        summing.caller() as first,
+        summing.caller() as second,
     ):
         large = np.ones((2000, 784))
         assert first.predict(large).outputs == [b"784.0"] * 2000
         assert second.predict(ROWS).outputs == [b"3.0", b"7.0", b"11.0"]
 
 
-def test_hello_and_predict_in_one_write(tmp_path: Path) -> None:
-    with running(tmp_path, *code(tmp_path, SUM)) as container, container.caller(greet=False) as caller:
+def test_hello_and_predict_in_one_write(summing: Container) -> None:
+    with summing.caller(greet=False) as caller:
         # More than may come before HELLO, behind it in the same read.
         rows = [np.ones(10_000).tobytes()]
         predict = b"".join(messages.encode_predict(1, DType.FLOAT64, 0, rows))
@@ -225,15 +233,15 @@ def test_ping_is_answered_while_a_batch_runs(tmp_path: Path) -> None:
         assert watcher.ping() == 0
 
 
-def test_connection_that_works_is_pinged_between_batches(tmp_path: Path) -> None:
-    with running(tmp_path, *code(tmp_path, SUM)) as container, container.caller() as caller:
+def test_connection_that_works_is_pinged_between_batches(summing: Container) -> None:
+    with summing.caller() as caller:
         assert caller.predict(ROWS).failures == {}
         assert caller.ping(9) == 0
         assert caller.predict(ROWS).failures == {}
 
 
-def test_connection_that_watches_is_told_that_it_only_does(tmp_path: Path) -> None:
-    with running(tmp_path, *code(tmp_path, SUM)) as container, container.caller() as watcher:
+def test_connection_that_watches_is_told_that_it_only_does(summing: Container) -> None:
+    with summing.caller() as watcher:
         watcher.ping()
         with pytest.raises(Refused, match="watches"):
             watcher.predict(ROWS)
@@ -252,11 +260,10 @@ def test_connection_that_watches_is_told_that_it_only_does(tmp_path: Path) -> No
     ids=["http", "short_hello", "huge", "welcome", "zeros"],
 )
 @pytest.mark.parametrize("before", ["nothing", "hello", "ping"])
-def test_garbage_ends_its_connection_and_nothing_else(tmp_path: Path, garbage: bytes, before: str) -> None:
+def test_garbage_ends_its_connection_and_nothing_else(summing: Container, garbage: bytes, before: str) -> None:
     with (
-        running(tmp_path, *code(tmp_path, SUM)) as container,
-        container.caller() as other,
-        container.caller(greet=before != "nothing") as caller,
+        summing.caller() as other,
+        summing.caller(greet=before != "nothing") as caller,
     ):
         if before == "ping":
             caller.ping()
@@ -269,22 +276,21 @@ def test_garbage_ends_its_connection_and_nothing_else(tmp_path: Path, garbage: b
         assert other.predict(ROWS).outputs == [b"3.0", b"7.0", b"11.0"]
 
 
-def test_predict_before_hello_is_refused_with_a_reason(tmp_path: Path) -> None:
+def test_predict_before_hello_is_refused_with_a_reason(summing: Container) -> None:
     with (
-        running(tmp_path, *code(tmp_path, SUM)) as container,
-        container.caller(greet=False) as caller,
+        summing.caller(greet=False) as caller,
         pytest.raises(Refused, match="expected HELLO"),
     ):
         caller.predict(ROWS, batch_id=0)
 
 
-def test_random_frames_harm_nobody_else(tmp_path: Path) -> None:
-    with running(tmp_path, *code(tmp_path, SUM)) as container, container.caller() as other:
+def test_random_frames_harm_nobody_else(summing: Container) -> None:
+    with summing.caller() as other:
 
         @given(st.booleans(), st.lists(random_frames | st.binary(max_size=60), max_size=5))
         @settings(max_examples=200, deadline=None)
         def fuzz(greet: bool, sent: list[bytes]) -> None:
-            with container.caller(greet) as caller:
+            with summing.caller(greet) as caller:
                 # The container may close while this is still being sent.
                 with suppress(ConnectionError):
                     caller.socket.sendall(b"".join(sent))
@@ -297,19 +303,19 @@ def test_random_frames_harm_nobody_else(tmp_path: Path) -> None:
         fuzz()
 
 
-def test_second_hello_ends_its_connection(tmp_path: Path) -> None:
-    with running(tmp_path, *code(tmp_path, SUM)) as container, container.caller() as caller:
+def test_second_hello_ends_its_connection(summing: Container) -> None:
+    with summing.caller() as caller:
         caller.socket.sendall(messages.encode_hello())
         with pytest.raises(EOFError):
             caller.read()
 
 
-def test_predict_whose_sizes_do_not_add_up_ends_its_connection(tmp_path: Path) -> None:
-    with running(tmp_path, *code(tmp_path, SUM)) as container, container.caller() as caller:
+def test_predict_whose_sizes_do_not_add_up_ends_its_connection(summing: Container) -> None:
+    with summing.caller() as caller:
         caller.socket.sendall(header(Kind.PREDICT, 4, 1) + bytes(4))
         with pytest.raises(EOFError):
             caller.read()
-        assert "PREDICT of 4 bytes is too short" in container.log
+        assert "PREDICT of 4 bytes is too short" in summing.log
 
 
 def test_reader_that_does_not_read_blocks_nobody(tmp_path: Path) -> None:
@@ -368,10 +374,9 @@ def test_sigterm_ends_an_idle_container_sigint_does_not(tmp_path: Path) -> None:
         assert container.wait() == 0
 
 
-def test_unix_socket_is_for_its_owner_only(tmp_path: Path) -> None:
-    with running(tmp_path, *code(tmp_path, SUM)) as container:
-        mode = Path(container.address.removeprefix("unix:")).stat().st_mode
-        assert stat.S_IMODE(mode) == 0o600
+def test_unix_socket_is_for_its_owner_only(summing: Container) -> None:
+    mode = Path(summing.address.removeprefix("unix:")).stat().st_mode
+    assert stat.S_IMODE(mode) == 0o600
 
 
 def test_socket_of_a_dead_container_is_replaced_of_a_live_one_not(tmp_path: Path) -> None:
@@ -412,13 +417,13 @@ def test_port_that_is_taken_is_an_exit_code_of_its_own(tmp_path: Path) -> None:
             assert f"cannot listen on {address}" in container.log.splitlines()[-1]
 
 
-def test_callers_that_come_and_go_leave_nothing(tmp_path: Path) -> None:
-    with running(tmp_path, *code(tmp_path, SUM)) as container, container.caller() as caller:
-        descriptors = Path(f"/proc/{container.process.pid}/fd")
+def test_callers_that_come_and_go_leave_nothing(summing: Container) -> None:
+    with summing.caller() as caller:
+        descriptors = Path(f"/proc/{summing.process.pid}/fd")
         caller.predict(ROWS)
         before = len(list(descriptors.iterdir()))
         for number in range(300):
-            with container.caller() as other:
+            with summing.caller() as other:
                 if number % 2:
                     other.ping()
         until(lambda: len(list(descriptors.iterdir())) <= before + 2)
@@ -445,6 +450,5 @@ def test_strangers_that_say_nothing_give_way_and_keep_nobody_out(tmp_path: Path)
         assert before.predict(ROWS).failures == {}
 
 
-def test_kernel_would_take_the_model_first(tmp_path: Path) -> None:
-    with running(tmp_path, *code(tmp_path, SUM)) as container:
-        assert Path(f"/proc/{container.process.pid}/oom_score_adj").read_text() == "500\n"
+def test_kernel_would_take_the_model_first(summing: Container) -> None:
+    assert Path(f"/proc/{summing.process.pid}/oom_score_adj").read_text() == "500\n"

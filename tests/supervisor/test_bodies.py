@@ -218,6 +218,7 @@ def test_what_no_encoder_writes(shared: Server, text: str) -> None:
     assert_served(shared, "app")
 
 
+@pytest.mark.long
 def test_what_an_older_clipper_stored_and_nobody_can_serve_is_left_out(server: Server) -> None:
     with_application(server)
     assert server.stop() == 0

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from clipper.decisions.export import row_of
 from clipper.decisions.joining import joined
 from clipper.decisions.reading import LogReader
@@ -47,6 +49,7 @@ def settled(server: Server, row: list[float]) -> float:
     return confidence
 
 
+@pytest.mark.long
 def test_confidence_comes_to_say_how_often_answers_are_right(server: Server) -> None:
     server.start("--workers", "2")
     assert server.deploy("echo", ECHO, input_type="float64[2]")["state"] == "ready"

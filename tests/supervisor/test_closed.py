@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from clipper.client import Clipper
 from tests.supervisor.live_server import APP, NO_TLS, Server, with_application
@@ -97,6 +98,7 @@ def pids_of(server: Server) -> list[int]:
     return [server.process.pid, *server.worker_pids]
 
 
+@pytest.mark.long
 def test_an_older_clippers_home_gets_a_token_and_a_removed_one_is_back(server: Server) -> None:
     with_application(server)
     assert server.stop() == 0

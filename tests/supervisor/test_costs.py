@@ -51,6 +51,7 @@ def sleeping(output: object) -> str:
     return f"import time\ndef predict(inputs): return time.sleep(0.03 * len(inputs)) or [{output}] * len(inputs)\n"
 
 
+@pytest.mark.long
 def test_costs_are_measured_where_nobody_says_them(server: Server) -> None:
     with_models(server)
     server.deploy("slow", sleeping(2), input_type="float64[2]")
@@ -86,6 +87,7 @@ def test_costs_are_measured_where_nobody_says_them(server: Server) -> None:
     assert "cost" in answer["cause"]
 
 
+@pytest.mark.long
 def test_a_cascade_goes_by_measured_costs_without_any_feedback(cascading: Server) -> None:
     """The dear one was linked first: the first queries ask it, and from when it has been measured the cheap one."""
     server = cascading

@@ -92,6 +92,7 @@ def test_queries_and_feedback_are_exported_also_if_too_late_to_be_learned(server
     assert rows[pinned]["pinned"] == "1" and rows[ids[0]]["pinned"] is None
 
 
+@pytest.mark.long
 def test_all_that_was_written_survives_workers_that_are_killed(server: Server) -> None:
     with_application(server, "--workers", "2", policy="thompson", **LOGGED)
     ids, judged = [], []
@@ -166,6 +167,7 @@ def test_a_long_output_is_cut(server: Server) -> None:
     assert sum(path.stat().st_size for path in (server.home / "decisions").iterdir()) < 20_000
 
 
+@pytest.mark.long
 def test_a_share_of_the_queries_is_logged_and_feedback_on_others_is_not(server: Server) -> None:
     with_models(server)
     links = [{"model": model} for model in MODELS]
@@ -185,6 +187,7 @@ def test_a_share_of_the_queries_is_logged_and_feedback_on_others_is_not(server: 
     assert Counter(row["query_id"] for row in rows).keys() <= set(ids)
 
 
+@pytest.mark.long
 def test_another_policys_loss_is_answered_from_a_servers_log(server: Server) -> None:
     """Each model answers its number, and 2 is right: three truths that are known."""
     with_application(server, policy={"name": "epsilon_greedy", "parameters": {"epsilon": 1.0}}, **LOGGED)

@@ -5,6 +5,8 @@ import resource
 import signal
 from pathlib import Path
 
+import pytest
+
 from clipper.worker.descriptors import most_connections
 from tests.serving import Client, post
 from tests.supervisor.live_server import APP, Server, with_application
@@ -54,6 +56,7 @@ def test_more_busy_connections_than_descriptors_do_not_cost_the_worker(server: S
     assert f"may open {DESCRIPTORS} files" in log and "no more are accepted until" in log
 
 
+@pytest.mark.long
 def test_idle_connections_give_way_to_new_ones_and_a_running_query_stays(server: Server) -> None:
     worker, port = with_few_descriptors(server)
     slow = "import time\ndef predict(inputs):\n    time.sleep(3)\n    return ['slow' for _ in inputs]\n"

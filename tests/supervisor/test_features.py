@@ -28,10 +28,11 @@ def teach(server: Server, times: int) -> int:
 
 def answers_right(server: Server) -> bool:
     answers = [server.predict("app", ROW, features=features) for features in RIGHT for _ in range(5)]
-    assert not [answer for answer in answers if "error" in answer]
-    return [answer["output"] for answer in answers] == [label for label in RIGHT.values() for _ in range(5)]
+    # After a start not all models are up at once.
+    return [answer.get("output") for answer in answers] == [label for label in RIGHT.values() for _ in range(5)]
 
 
+@pytest.mark.long
 def test_what_two_workers_learn_of_regions_is_shared_logged_and_kept(server: Server) -> None:
     policy = {"name": "linear_thompson", "parameters": {"exploration": 0.1}}
     with_application(server, "--workers", "2", policy=policy, features=2, half_life=None, log_decisions=1.0)

@@ -52,6 +52,7 @@ def fill(place: Path, left_bytes: int) -> None:
 if os.geteuid() == 0:
 
     @pytest.mark.machine
+    @pytest.mark.long
     def test_a_disk_that_fills_is_a_problem_and_one_with_room_again_is_none(small_disk: Path) -> None:
         server = Server(small_disk / "home")
         try:

@@ -114,6 +114,7 @@ def test_what_a_check_forks_is_gone_with_it(shared: Server) -> None:
     assert list((shared.home / "run" / "scratch").glob("selection-check*")) == []
 
 
+@pytest.mark.long
 def test_code_whose_import_hangs_in_a_worker_costs_its_application_alone(server: Server, tmp_path: Path) -> None:
     with_application(server)
     (worker,) = server.worker_pids
@@ -149,6 +150,7 @@ class Own(Single):
 """
 
 
+@pytest.mark.long
 def test_an_import_that_comes_to_hang_in_c_holds_up_no_worker(server: Server, tmp_path: Path) -> None:
     with_application(server)
     hang = tmp_path / "hang"
@@ -171,6 +173,7 @@ def test_an_import_that_comes_to_hang_in_c_holds_up_no_worker(server: Server, tm
     assert server.worker_pids == [worker]
 
 
+@pytest.mark.long
 def test_what_a_worker_hung_on_is_left_out_by_the_next(server: Server) -> None:
     with_application(server)
     (first,) = server.worker_pids

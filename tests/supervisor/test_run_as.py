@@ -193,6 +193,7 @@ def test_a_forked_model_is_that_user_too_and_cannot_reach_its_fork_server(server
     assert processes_of(server.home) == {}
 
 
+@pytest.mark.long
 def test_bounds_restarts_and_take_over_hold_as_for_the_servers_own_user(server: Server) -> None:
     greedy = "kept = []\ndef predict(inputs):\n    kept.append(bytearray(400 << 20)); import time; time.sleep(60)\n"
     server.start()
@@ -220,6 +221,7 @@ def test_bounds_restarts_and_take_over_hold_as_for_the_servers_own_user(server: 
     assert not list((server.home / "run").glob("m*"))
 
 
+@pytest.mark.long
 def test_a_home_that_was_used_without_it_is_closed_before_it_is_opened(server: Server) -> None:
     server.start("--workers=1")
     digest = server.upload(LOOKS)
@@ -274,6 +276,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 """
 
 
+@pytest.mark.long
 def test_packages_are_built_as_that_user_and_are_not_its_own_to_write_to(
     place: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +366,7 @@ def test_a_home_that_the_user_cannot_reach_is_refused_before_a_start(server: Ser
     assert f"models cannot run as nobody: {closed} on the way to the home is closed to that user" in done.stderr
 
 
+@pytest.mark.long
 def test_a_second_server_does_not_close_the_home_to_the_first_ones_models(server: Server) -> None:
     server.start()
     argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(server.home)]
@@ -371,6 +375,7 @@ def test_a_second_server_does_not_close_the_home_to_the_first_ones_models(server
     assert server.deploy("m", answering("one"), input_type="float64[2]")["state"] == "ready"
 
 
+@pytest.mark.long
 def test_sockets_that_are_elsewhere_are_reached_as_well(place: Path) -> None:
     server = OpenServer(place / ("x" * 100) / "home", "--run-as", "nobody")
     try:

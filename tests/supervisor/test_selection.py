@@ -126,6 +126,7 @@ def queries(server: Server) -> float:
     return float(server.metrics.partition('clipper_queries_total{application="app"} ')[2].partition("\n")[0])
 
 
+@pytest.mark.long
 def test_what_was_learned_survives_the_death_of_a_worker(server: Server) -> None:
     with_application(server, "--workers", "2", policy="exp4", **NEVER_FORGETS)
     teach(server, 2, 50)
@@ -193,6 +194,7 @@ class Load(threading.Thread):
                 self.answers.append(answer.json())
 
 
+@pytest.mark.long
 def test_an_application_is_changed_under_load_without_losing_a_query(server: Server) -> None:
     with_application(server, "--workers", "2", policy="exp3", **NEVER_FORGETS)
     teach(server, 2, 20)

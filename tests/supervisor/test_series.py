@@ -4,6 +4,8 @@ import os
 import signal
 from typing import Any
 
+import pytest
+
 from clipper.series.values import OF_OVERVIEW
 from tests.supervisor.live_server import APP, Server
 from tests.waiting import until
@@ -56,6 +58,7 @@ def test_series_show_what_was_asked_and_begin_anew_after_a_restart(shared: Serve
     assert not is_counted(of_app(shared)["series"]["rate"])
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_and_an_application_made_again(shared: Server) -> None:
     def is_asked() -> bool:
         shared.predict("app", ROW)

@@ -61,6 +61,7 @@ def test_everything_comes_back_after_a_stop(server: Server) -> None:
     assert server.call("GET", "/models/m")["previous"] == "1"
 
 
+@pytest.mark.long
 def test_a_model_of_an_odd_name_prevents_no_start_after_a_crash(server: Server) -> None:
     server.start()
     name = "open(f'/proc/{os.getpid()}/comm', 'wb', buffering=0).write(b'caf\\xe9 ) Z')"
@@ -136,6 +137,7 @@ def test_the_port_of_another_server_is_taken_although_workers_share_it(shared: S
     assert processes_of(tmp_path) == {}
 
 
+@pytest.mark.long
 def test_a_home_whose_path_is_too_long_for_sockets(server: Server, tmp_path: Path) -> None:
     server.home = tmp_path / ("long" * 30) / "home"
     with_application(server)
@@ -233,6 +235,7 @@ def test_a_home_that_is_moved_away_is_told_of_until_it_is_back(server: Server) -
     assert server.call("GET", "/status")["problems"] == []
 
 
+@pytest.mark.long
 def test_an_unreadable_row_of_the_registry_is_told_and_the_rest_is_served(server: Server) -> None:
     with_application(server)
     server.call("POST", "/applications", {**APP, "name": "lost"})

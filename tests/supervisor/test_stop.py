@@ -7,6 +7,7 @@ import grpc
 import httpx
 import pytest
 
+from clipper.supervisor.config import parse_command_line
 from tests.frontend.rpc.rpc_messages import message_class
 from tests.supervisor.live_server import APP, NO_TLS, Server, with_application
 from tests.waiting import TIMEOUT_S, until
@@ -88,6 +89,7 @@ def test_the_delay_passes(server: Server) -> None:
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "3601", "soon"])
-def test_a_delay_that_is_not_one(server: Server, text: str) -> None:
-    with pytest.raises(AssertionError, match="--drain-delay-s"):
-        server.start(f"--drain-delay-s={text}")
+def test_a_delay_that_is_not_one(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_command_line(["--home=h", f"--drain-delay-s={text}"])
+    assert "--drain-delay-s" in capsys.readouterr().err

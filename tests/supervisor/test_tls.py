@@ -202,6 +202,7 @@ def test_a_broken_pair_changes_nothing_and_is_told(secure: Server, authority: Au
     assert shown(secure, authority) == before
 
 
+@pytest.mark.long
 def test_hangups_without_end_while_a_pair_is_half_written(secure: Server, authority: Authority, pair: Pair) -> None:
     before = shown(secure, authority)
     certificate, key = pair.certificate.read_bytes(), pair.key.read_bytes()
@@ -220,6 +221,7 @@ def test_hangups_without_end_while_a_pair_is_half_written(secure: Server, author
     assert secure.log.count("the certificate stays as it was") <= 20
 
 
+@pytest.mark.long
 def test_a_successor_takes_workers_over_only_if_they_met_clients_alike(
     server: Server, authority: Authority, tmp_path: Path
 ) -> None:
@@ -276,6 +278,7 @@ def test_a_pair_that_cannot_be_used_is_refused_at_once(tmp_path: Path, authority
     assert refused.returncode == 1 and "is encrypted" in refused.stderr
 
 
+@pytest.mark.long
 def test_when_the_certificate_expires_is_told(secure: Server, authority: Authority, pair: Pair) -> None:
     def status() -> dict[str, Any]:
         found: dict[str, Any] = secure.call("GET", "/status")

@@ -6,6 +6,7 @@ from benchmarks.batching.nearness import compare
 from benchmarks.batching.profiles import profiles
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "far", "load", "most_far"),
     [

@@ -393,6 +393,7 @@ def test_gain_of_batches_is_over_one_query_at_a_time() -> None:
     assert batching_gain.gain(BATCHING_GAIN["models"]["linear-svm"]) == 25.0  # type: ignore[index]
 
 
+@pytest.mark.long
 def test_paper_policies_leave_a_failing_model_on_the_answers_ours_get() -> None:
     """Five made-up models that err apart from each other, and few queries."""
     chance = np.random.default_rng(0)

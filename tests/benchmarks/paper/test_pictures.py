@@ -11,6 +11,7 @@ from benchmarks.paper.results import RESULTS, read
 FOUND = read(FIGURES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in PICTURES if name in FOUND])
 def test_result_is_drawn(name: str, tmp_path: Path) -> None:
     path = tmp_path / "figure.png"

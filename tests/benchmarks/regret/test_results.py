@@ -49,6 +49,7 @@ def test_stacking_is_no_worse_than_equal_votes_or_weights_by_accuracy() -> None:
     assert RESULTS["stacking"][0].sum < 0.2 * min(equal.sum, log_odds.sum)
 
 
+@pytest.mark.long
 def test_a_small_part_of_it_again() -> None:
     """Five models, three seeds: adaptive beside the textbook's best, with the setting that is best in all."""
     mine = play(ours.Adaptive, [{"exploration": Adaptive().exploration}], 5, 3).sum(axis=1).mean()

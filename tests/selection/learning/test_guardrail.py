@@ -203,6 +203,7 @@ def verdicts(own: float, rest: float, seeds: int, answers: int, *, drift: bool =
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("own", "rest", "seeds"), [(0.25, 0.2, 300), (0.05, 0.0, 100), (0.55, 0.5, 100)])
 def test_false_alarms_are_as_rare_as_is_said(own: float, rest: float, seeds: int) -> None:
     """At the edge of what is allowed, where they are most likely, to either side."""

@@ -96,6 +96,7 @@ def test_counts_of_any_size_give_probabilities(scale: float) -> None:
     assert all(0 <= share <= 1 for share in shares)
 
 
+@pytest.mark.long
 def test_it_leaves_the_best_model_when_it_fails_and_returns_to_it() -> None:
     mean_losses = [bernoulli(MEANS, seed=3), bernoulli((0.9, *MEANS[1:]), seed=4)]
     game = play(Adaptive(), lambda step: mean_losses[4000 <= step < 8000](step), 12000, seed=5, half_life=1000)
@@ -109,6 +110,7 @@ def test_it_leaves_the_best_model_when_it_fails_and_returns_to_it() -> None:
     assert game.leaders[2000:4000].count("a") > 0.98 * 2000
 
 
+@pytest.mark.long
 def test_the_regret_hardly_grows_where_nothing_changes() -> None:
     games = [play(Adaptive(), bernoulli(MEANS, seed), 8000, seed=seed, half_life=1000) for seed in range(3)]
     late = sum(pseudo_regret(MEANS, game.leaders[4000:]) for game in games) / 3

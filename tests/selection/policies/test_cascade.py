@@ -201,6 +201,7 @@ def drawn(of: Callable[[Random], Query], count: int, seed: int) -> list[Query]:
     return [of(random) for _ in range(count)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("weight", [0.0005, 0.002, 0.005, 0.02])
 def test_the_learned_threshold_is_within_some_per_cent_of_the_best(weight: float) -> None:
     """Learning and exploring counted, over seeds."""

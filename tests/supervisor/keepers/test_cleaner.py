@@ -67,6 +67,7 @@ def test_one_that_is_asked_for_is_not_old(folder: Path) -> None:
     assert not artifacts.renew("d" * 64)
 
 
+@pytest.mark.long
 def test_what_is_kept_of_versions_and_contexts_is_bounded(server: Server) -> None:
     with_application(server.with_options("--keep-versions", "1", "--max-contexts", "20"))
     selecting = {"name": "learner", "slo_ms": 20_000, "input_type": "float64[2]", "links": [{"model": "m"}]}

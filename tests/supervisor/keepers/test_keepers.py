@@ -85,6 +85,7 @@ def predict(inputs):
 """
 
 
+@pytest.mark.long
 def test_a_server_without_descriptors_tells_what_stands_still_and_goes_on(server: Server) -> None:
     server.start()
     server.deploy("m", TAKES, input_type="float64[2]", memory_bytes=150 << 20, cache=False)

@@ -5,6 +5,8 @@ import random
 import signal
 import time
 
+import pytest
+
 from tests.supervisor.live_server import Server, answering, processes_of, with_application
 from tests.waiting import until
 
@@ -33,6 +35,7 @@ def test_a_killed_supervisor_leaves_all_serving_and_the_next_takes_over(server: 
     assert processes_of(server.home) == {}
 
 
+@pytest.mark.long
 def test_a_supervisor_killed_at_any_time_leaks_nothing_and_keeps_wishes(server: Server) -> None:
     rng = random.Random(7)
     with_application(server)
@@ -50,6 +53,7 @@ def test_a_supervisor_killed_at_any_time_leaks_nothing_and_keeps_wishes(server: 
     assert processes_of(server.home) == {}
 
 
+@pytest.mark.long
 def test_what_died_while_there_was_no_supervisor_is_replaced(server: Server) -> None:
     with_application(server, replicas=2)
     first, second = server.ready_pids("m")
@@ -64,6 +68,7 @@ def test_what_died_while_there_was_no_supervisor_is_replaced(server: Server) -> 
     assert sorted(processes_of(server.home).values()) == ["m@1-1", "m@1-2", "worker-0"]
 
 
+@pytest.mark.long
 def test_workers_with_other_settings_are_replaced_and_containers_kept(server: Server) -> None:
     with_application(server)
     (worker,), containers = server.worker_pids, server.ready_pids("m")
