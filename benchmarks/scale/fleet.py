@@ -175,6 +175,8 @@ def fleet(folder: Path, size: Size) -> Iterator[tuple[Fleet, str]]:
         running = stack.enter_context(closing(Fleet(home, supervisor, host_pids)))
         running.call("PUT", f"/artifacts/{digest}", content=packed, headers={"Content-Type": "application/x-tar"})
         running.wait_until_up(size)
+        if any(replica["pid"] for replica in running.call("GET", "/replicas")):
+            raise RuntimeError("the replicas are processes, and no stubs: find what the supervisor opens launchers by")
         yield running, digest
 
 

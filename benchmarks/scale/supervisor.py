@@ -17,7 +17,7 @@ from clipper.managers.launcher import Container, ContainerNote, Keeper, OnProgre
 from clipper.processes.folder import ProcessFolder
 from clipper.settings.version import VersionSpec
 from clipper.supervisor import __main__ as program
-from clipper.supervisor import server
+from clipper.supervisor import assembly, server
 from clipper.supervisor.workers import worker_process
 from clipper.types import STORE_VARIABLE
 
@@ -115,7 +115,7 @@ if __name__ == "__main__":
     # A worker that is told something waits for the 31 others of its host.
     worker_process.APPLY_TIMEOUT_S = worker_process.CHECK_TIMEOUT_S = 300.0
     HostedProcesses.hosts = [dialled(path) for path in hosts]
-    # By name, since they are what the module has imported.
-    server.__dict__["open_launchers"] = lambda facilities, where: {"local": StubLauncher(stubs)}
+    # By name, since they are what the modules have imported.
+    assembly.__dict__["open_launchers"] = lambda facilities, where: {"local": StubLauncher(stubs)}
     server.__dict__["ProcessFolder"] = HostedProcesses
     sys.exit(program.main())
