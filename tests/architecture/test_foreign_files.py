@@ -43,6 +43,7 @@ WALKS = {
     ("managers/docker/images.py", "_runtime_files"): "Clipper's own code",
     ("packaging/code.py", "_python_files"): "a folder of the command's own user",
     ("packaging/models.py", "_members"): "a folder of the command's own user",
+    ("packaging/needs.py", "_files"): "an artifact, whose depth was bounded when it was unpacked",
     ("supervisor/artifacts/unpacking.py", "_seal"): "just unpacked, from members whose depth is bounded",
 }
 # What looks a process up by its number, or sends a signal to one.

@@ -89,12 +89,17 @@ def test_code_of_another_release_is_told_and_nothing_is_built_for_it(
     saved = pickle.dumps(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]))
     (tmp_path / "older.pkl").write_bytes(saved.replace(bytes([len(here)]) + here, b"\x050.9.0"))
     (tmp_path / "newer.pkl").write_bytes(saved)
+    folder = tmp_path / "folder" / "of" / "several"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("trained on Monday")
+    shutil.copy(tmp_path / "older.pkl", folder / "m.pkl")
     monkeypatch.chdir(code)
     told = {
-        name: clipper.deploy("m", "lazy:Model", data=tmp_path / f"{name}.pkl").warning for name in ("older", "newer")
+        name: clipper.deploy("m", "lazy:Model", data=tmp_path / name).warning or ""
+        for name in ("older.pkl", "newer.pkl", "folder")
     }
-    assert told["newer"] is None and told["older"] is not None
-    assert f"saved with scikit-learn 0.9.0 but runs with {sklearn.__version__}" in told["older"]
+    assert told["newer.pkl"] == "" and told["folder"] == told["older.pkl"]
+    assert f"saved with scikit-learn 0.9.0 but runs with {sklearn.__version__}" in told["older.pkl"]
     assert not list((tmp_path / "cache").glob("environments/*")), "code runs where it ran before"
 
 

@@ -5,10 +5,12 @@ itself. A server whose own Python meets all needs uses that Python; any other se
 """
 
 import json
+import os
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from clipper.errors import InvalidArgument
@@ -31,6 +33,9 @@ _DISTRIBUTIONS = {
     "tensorflow": "tensorflow-cpu",
 }
 
+# Files of a folder of data that are looked at. A model seldom has more pickles than that, and its other data may be
+# thousands of pictures.
+_MOST_FILES = 200
 # The end of a file of XGBoost, which says the version that wrote it.
 _TAIL_BYTES = 4096
 _XGBOOST_VERSION = re.compile(rb'"version":\s*\[(\d+),\s*(\d+),\s*(\d+)\]')
@@ -49,12 +54,22 @@ def needs_of(framework: Framework, path: Path) -> tuple[str, ...]:
 
 
 def needs_of_data(path: Path) -> tuple[str, ...]:
-    """The needs of a pickle or joblib file that code gets as its data; none of anything else."""
-    try:
-        framework = recognise(path)
-    except InvalidArgument:
-        return ()
-    return needs_of(framework, path) if framework in ("pickle", "joblib") else ()
+    """The needs of the pickle and joblib files that code gets as its data, a file or a folder; sorted."""
+    needs: set[str] = set()
+    for file in islice(_files(path), _MOST_FILES):
+        with suppress(InvalidArgument):
+            framework = recognise(file)
+            needs.update(needs_of(framework, file) if framework in ("pickle", "joblib") else ())
+    return tuple(sorted(needs))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+    # In the order of their names, so that all starts look at the same files.
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        yield from (Path(folder, name) for name in sorted(names))
 
 
 def needs_of_object(members: Iterable[Member]) -> tuple[str, ...]:
