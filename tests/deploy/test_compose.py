@@ -16,6 +16,7 @@ import httpx
 import pytest
 import yaml
 
+from tests.asking import Asking
 from tests.deploy.image import build
 from tests.deploy.prometheus import programs, unpacked
 from tests.docker_base import shared_libraries
@@ -104,7 +105,8 @@ def compose(docker_daemon: DockerDaemon, tmp_path: Path, monkeypatch: pytest.Mon
     compose("down", "--volumes")
 
 
-def test_the_three_come_up_and_know_each_other(compose: Compose) -> None:
+def test_the_three_come_up_and_know_each_other(compose: Compose, tmp_path: Path) -> None:
+    override = tmp_path / "override.yaml"
     compose("up", "--detach", "--wait")
     compose(
         "exec", "-T", "-w", "/models", "clipper", "clipper", "deploy", "sum", "sums:total", "--input-type", "doubles"
@@ -132,6 +134,31 @@ def test_the_three_come_up_and_know_each_other(compose: Compose) -> None:
     until(lambda: ready() == ["1"])
     rules = httpx.get(f"{monitor}/api/v1/rules", timeout=TIMEOUT_S).json()
     assert rules["data"]["groups"]
+
+    # It starts again in its process, so that Docker sees nothing of it; its options are the file's.
+    def status() -> Any:
+        return json.loads(compose("exec", "-T", "clipper", "clipper", "status", "--json"))
+
+    def containers() -> Any:
+        return compose("ps", "--quiet", "clipper").strip()
+
+    before, container = status(), containers()
+    with Asking(f"{queries}/sum/predict", 2) as asking:
+        compose("exec", "-T", "clipper", "clipper", "restart")
+        assert status()["pid"] == before["pid"] and status()["uptime_s"] < before["uptime_s"]
+    assert containers() == container and {type(one) for one in asking.answers} == {float}
+    assert status()["options"] == before["options"]
+    refused = compose("exec", "-T", "clipper", "sh", "-c", "! clipper restart --workers 2 2>&1")
+    assert "clipper start --foreground, whose command line has its options: change them there" in refused
+    # With other options in the file it is another container, on the same home.
+    command = [*SERVICES["clipper"]["command"], "--workers=2"]
+    override.write_text(
+        override.read_text().replace("  clipper:\n", f"  clipper:\n    command: !override {json.dumps(command)}\n")
+    )
+    compose("up", "--detach", "--wait")
+    assert containers() != container and len(status()["workers"]) == 2
+    queries = compose.url("clipper", 1337)
+    until(lambda: post("predict", {"input": [1, 2]}).get("output") == 3.0)
 
     # A supervisor that is killed is started again, with all that it had.
     compose("kill", "clipper")

@@ -4,6 +4,7 @@ The namespaces have a network without other machines, an empty hierarchy of cont
 wherever the unit writes. Clipper is installed in /opt/clipper from its wheel, as the unit has it.
 """
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,12 @@ from tests import wheels
 from tests.waiting import TIMEOUT_S, until
 from tests.wheels import ROOT
 
-pytestmark = [pytest.mark.scale, pytest.mark.timeout(900), pytest.mark.machine]
+pytestmark = [
+    pytest.mark.scale,
+    pytest.mark.timeout(900),
+    pytest.mark.machine,
+    pytest.mark.skipif(shutil.which("unshare") is None, reason="namespaces are made by unshare of util-linux"),
+]
 
 UNIT = ROOT / "deploy" / "systemd" / "clipper.service"
 _AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
@@ -54,6 +61,15 @@ exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=test /lib/systemd/syste
 """
 NAMESPACES = ("--mount", "--pid", "--fork", "--cgroup", "--net", "--uts", "--ipc", "--kill-child")
 MODEL = "def total(inputs):\n    return [float(row.sum()) for row in inputs]\n"
+# Asks without a pause, each time on a new connection, until /run/over is there.
+ASK = """while [ ! -e /run/over ]; do
+curl -sS localhost:1337/sum/predict -d '{"input": [1, 2]}' -w '\\n' || echo lost
+done >/run/answers 2>&1 </dev/null &"""
+# Where the unit's own command line is replaced.
+OTHER_OPTIONS = """[Service]
+ExecStart=
+ExecStart=/opt/clipper/bin/clipper start --foreground --drain-delay 15 --workers 2
+"""
 
 
 class Machine:
@@ -92,11 +108,22 @@ class Machine:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
-    def clipper(self, arguments: str) -> str:
-        """Run a command of Clipper as the unit's user."""
+    def as_user(self, arguments: str) -> str:
+        """A command of Clipper as the unit's user."""
         become = f"setpriv --reuid={USER_ID} --regid={USER_ID} --clear-groups"
-        home = "CLIPPER_HOME=/var/lib/clipper"
-        return self.run(f"cd /run/models && {home} {become} /opt/clipper/bin/clipper {arguments}")
+        return f"CLIPPER_HOME=/var/lib/clipper {become} /opt/clipper/bin/clipper {arguments}"
+
+    def clipper(self, arguments: str) -> str:
+        return self.run(f"cd /run/models && {self.as_user(arguments)}")
+
+    def status(self) -> Any:
+        return json.loads(self.clipper("status --json"))
+
+    def serve_sums(self) -> None:
+        until(self.is_serving)
+        self.run("cat >/run/models/sums.py <<'END'\n" + MODEL + "END")
+        self.clipper("deploy sum sums:total --input-type 'float64[2]' --no-cache")
+        self.clipper("app create sum --model sum --slo-ms 20000")
 
     def is_serving(self) -> bool:
         try:
@@ -140,12 +167,8 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     subprocess.run([*_AS_ROOT, "rm", "-rf", str(tmp_path / "writes")], check=True)
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="namespaces are made by unshare of util-linux")
 def test_the_unit_serves_heals_reloads_and_stays_stopped(machine: Machine) -> None:
-    until(machine.is_serving)
-    machine.run("cat >/run/models/sums.py <<'END'\n" + MODEL + "END")
-    machine.clipper("deploy sum sums:total --input-type 'float64[2]'")
-    machine.clipper("app create sum --model sum --slo-ms 5000")
+    machine.serve_sums()
     assert '"output":3.0' in machine.predict("[1, 2]")
     # It is confined: the user's, without privileges, and it writes where it should and nowhere else.
     pid = machine.shows("MainPID")
@@ -177,3 +200,43 @@ def test_the_unit_serves_heals_reloads_and_stays_stopped(machine: Machine) -> No
     assert '"output":7.0' in machine.predict("[1, 6]")
     machine.run("systemctl stop clipper")
     assert (machine.shows("Result"), machine.shows("ActiveState")) == ("success", "inactive")
+
+
+def test_a_newer_clipper_and_other_options_cost_no_query(machine: Machine) -> None:
+    machine.serve_sums()
+    machine.run(ASK)
+    pid, before = machine.shows("MainPID"), machine.status()
+    # A newer Clipper is installed. The server starts again in its process, of which systemd sees nothing.
+    machine.run("sed -i '$a # newer' /opt/clipper/lib/python3*/site-packages/clipper/worker/worker.py")
+    machine.clipper("restart")
+
+    def is_replaced() -> bool:
+        now = machine.status()
+        old = {worker["pid"] for worker in before["workers"]}
+        return not now["problems"] and not old & {worker["pid"] for worker in now["workers"]}
+
+    until(is_replaced)
+    assert (machine.shows("MainPID"), machine.shows("NRestarts")) == (pid, "0")
+    assert machine.status()["options"] == before["options"]
+
+    # Options are the unit's. Whoever gives them to the command is told so.
+    refused = machine.run("! " + machine.as_user("restart --workers 2") + " 2>&1")
+    assert "clipper start --foreground, whose command line has its options: change them there" in refused
+    machine.run("mkdir /etc/systemd/system/clipper.service.d")
+    machine.run(f"cat >/etc/systemd/system/clipper.service.d/override.conf <<'END'\n{OTHER_OPTIONS}END")
+    machine.run("systemctl daemon-reload")
+    machine.run("systemctl kill --kill-whom=main --signal=SIGKILL clipper")
+
+    def workers() -> int:
+        return len(machine.status()["workers"]) if machine.is_serving() else 0
+
+    until(lambda: machine.shows("NRestarts") == "1" and workers() == 2 and not machine.status()["problems"])
+    machine.run("touch /run/over")
+    answers = machine.run("cat /run/answers").splitlines()
+    assert len(answers) > 10 and all('"output":3.0' in answer for answer in answers), answers
+
+    # A restart by systemd has the unit's options, too, and all that was deployed.
+    machine.run("systemctl restart clipper")
+    until(lambda: machine.is_serving() and workers() == 2)
+    machine.run("until curl -fsS localhost:1337/health/ready; do sleep 0.1; done")
+    assert '"output":7.0' in machine.predict("[1, 6]")

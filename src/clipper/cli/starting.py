@@ -238,8 +238,8 @@ def replaced(out: Output, home: Path, given: GivenOptions, *, reset: bool, has_f
         if reset or any(source != "environment" for source in given.sources.values()):
             what = "clipper serve" if place.started_by == "serve" else "clipper start --foreground"
             raise Conflict(
-                f"the server of {home} was started by {what}, whose command line has its options: change them there; "
-                "clipper restart without options replaces it as it is"
+                f"the server of {home} was started by {what}, whose command line has its options: change them there, "
+                "such as in its unit or compose file; clipper restart without options replaces it as it is"
             )
         with out.progress("replacing the server"):
             return _started_again(home, place)
