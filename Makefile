@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup check format test test-all test-scale compiled wheel mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
 
 help:
-	@echo "make test    set up .venv, then lint, type-check and test what takes minutes in all; PYTEST=\"tests/frontend -x\" picks tests"
+	@echo "make test    set up .venv, then lint, type-check and test what takes minutes in all; PYTEST=\"tests/worker/frontend -x\" picks tests"
 	@echo "make test-all  make test, then all other tests, as CI does: what takes long, what runs alone, and the compiled form"
 	@echo "make test-scale  run the tests that take too long for CI: on a real Ray cluster, with two supervisors, with docker compose, under systemd"
 	@echo "make wheel   build wheels with the query path compiled, for each Python of 3.11 to 3.13 that is there"
@@ -83,16 +83,16 @@ test-scale: setup
 	$(PY) -m pytest -m scale
 
 # The compiled form is tested by the tests of what is compiled, without the longest simulations, and by tests of whole servers.
-COMPILED := tests/test_build.py tests/abstraction tests/selection/test_application.py tests/selection/test_memory.py \
-	tests/selection/test_contexts.py tests/selection/test_committer.py tests/selection/test_learner.py \
-	tests/selection/learning tests/selection/feedback tests/selection/policies/test_distribution.py \
-	tests/selection/test_stages.py tests/selection/test_waiting.py tests/frontend/test_connection.py \
-	tests/frontend/test_connection_fuzz.py tests/frontend/test_connection_limits.py tests/frontend/test_cross_origin.py \
-	tests/test_turn_budget.py \
-	tests/frontend/test_endpoints.py tests/frontend/test_predict.py tests/frontend/test_predict_body.py \
-	tests/frontend/rpc/test_statuses.py tests/frontend/rpc/test_contents.py tests/frontend/rpc/test_h2load.py tests/worker/test_worker.py \
+COMPILED := tests/base/test_build.py tests/worker/abstraction tests/worker/selection/test_application.py tests/worker/selection/test_memory.py \
+	tests/worker/selection/test_contexts.py tests/worker/selection/test_committer.py tests/worker/selection/test_learner.py \
+	tests/learning/mathematics tests/worker/selection/feedback tests/learning/policies/test_distribution.py \
+	tests/worker/selection/test_stages.py tests/worker/selection/test_waiting.py tests/worker/frontend/http/test_connection.py \
+	tests/worker/frontend/http/test_connection_fuzz.py tests/worker/frontend/http/test_connection_limits.py tests/worker/frontend/http/test_cross_origin.py \
+	tests/base/test_turn_budget.py \
+	tests/worker/frontend/http/test_endpoints.py tests/worker/frontend/test_predict.py tests/worker/frontend/test_predict_body.py \
+	tests/worker/frontend/rpc/test_statuses.py tests/worker/frontend/rpc/test_contents.py tests/worker/frontend/rpc/test_h2load.py tests/worker/test_worker.py \
 	tests/integration/test_http_requests.py tests/integration/test_http_faults.py tests/integration/test_lying_containers.py \
-	--ignore=tests/abstraction/batching/test_goodput.py
+	--ignore=tests/worker/abstraction/batching/test_goodput.py
 compiled: setup
 	@compiled=$$(sh scripts/compiled.sh) && \
 		CLIPPER_FORM=compiled "$$compiled/bin/python" -m pytest $(COMPILED) -m "not alone and not pure" $(TOGETHER)
@@ -113,7 +113,7 @@ flood: setup
 
 EXAMPLES ?= 5000
 rollout: setup
-	@ROLLOUT_EXAMPLES=$(EXAMPLES) $(PY) -m pytest tests/rollout/test_simulation.py --timeout 0 --hypothesis-seed=$$(date +%s)
+	@ROLLOUT_EXAMPLES=$(EXAMPLES) $(PY) -m pytest tests/supervisor/rollout/test_simulation.py --timeout 0 --hypothesis-seed=$$(date +%s)
 
 image:
 	@sh scripts/image.sh

@@ -14,9 +14,9 @@ from typing import cast
 
 import uvloop
 
-from clipper.frontend.rpc.protocols import OPEN_INFERENCE
-from clipper.frontend.rpc.wire import encode
-from clipper.open_files import raise_limit
+from clipper.base.open_files import raise_limit
+from clipper.worker.frontend.rpc.protocols import OPEN_INFERENCE
+from clipper.worker.frontend.rpc.wire import encode
 
 # Written at once, and again whenever the socket has taken it.
 CHUNK_BYTES = 256 * 1024

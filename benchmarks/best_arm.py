@@ -14,15 +14,15 @@ from multiprocessing import Pool
 from random import Random
 from statistics import fmean
 
-from clipper.selection.learning.confidence_sequences import (
+from clipper.learning.mathematics.confidence_sequences import (
     NO_EVIDENCE,
     Evidence,
     log_capital_above,
     log_capital_below,
 )
-from clipper.selection.learning.totals import Numbers, Totals, tally
-from clipper.selection.policies.best_arm import BestArm
-from clipper.selection.policies.policy import QueryView
+from clipper.learning.mathematics.totals import Numbers, Totals, tally
+from clipper.learning.policies.best_arm import BestArm
+from clipper.learning.policies.policy import QueryView
 
 RUNS = 400
 # Of confidence sequences, which are cheaper to look at.

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import uvloop
 
+from clipper.base.tls.trust import ClientTls, Trust
 from clipper.client.queries import AsyncQueries, Queries
 from clipper.client.query_calls import Observed
-from clipper.tls.trust import ClientTls, Trust
 
 CALLS = 32
 PIECES = 64

@@ -31,7 +31,7 @@ from benchmarks.load import post
 from benchmarks.termination import end_in_order_at_sigterm
 from clipper.client import Clipper
 from clipper.errors import ClipperError
-from clipper.selection.stores.redis import PREFIX
+from clipper.learning.stores.redis import PREFIX
 
 WORKERS = 4
 # What is learned from, before it is copied.

@@ -22,6 +22,7 @@ from statistics import median
 
 import uvloop
 
+from clipper.base.tls.mutual import make_contexts
 from clipper.control.address import ControlAddress, TcpAddress, UnixAddress, parse_address
 from clipper.control.authority import Authority, make_authority
 from clipper.control.client import Connections, ask
@@ -30,7 +31,6 @@ from clipper.control.identity import IdentityFile, PeerName, Secured, write_iden
 from clipper.control.messages import AnyCommand, AnyReply, Applied, Apply, ApplyDifference, encode
 from clipper.control.server import ControlServer
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, Snapshot, VersionSnapshot
-from clipper.tls.mutual import make_contexts
 
 EPOCH, WORKER = 3, PeerName("worker", 7)
 GENERATION = (EPOCH << EPOCH_BITS) + 1

@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.outcome import Outcome, Row
 from benchmarks.workbench import HERE, ROUND_S, WARM_UP_S, Served, Workbench, median_ratio
-from clipper.managers.environments.builder import BUILD_TIMEOUT_S
-from clipper.packaging.frameworks import recognise
+from clipper.client.packaging.frameworks import recognise
+from clipper.supervisor.managers.environments.builder import BUILD_TIMEOUT_S
 from scripts.real_models import environment, exported
 
 BODIES = HERE / "bodies.lua"

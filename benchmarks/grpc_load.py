@@ -13,8 +13,8 @@ import time
 import uvloop
 from grpc import aio
 
-from clipper.frontend.rpc.protocols import OPEN_INFERENCE
-from clipper.frontend.rpc.wire import encode
+from clipper.worker.frontend.rpc.protocols import OPEN_INFERENCE
+from clipper.worker.frontend.rpc.wire import encode
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 # The parameter of an answer that is the application's default, in protobuf.

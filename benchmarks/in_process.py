@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipper.runtime.loading import ModelSource, load
+from clipper.model.runtime.loading import ModelSource, load
 
 
 def main() -> None:

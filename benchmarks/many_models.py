@@ -25,10 +25,10 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks import servers
 from benchmarks.footprint import resident_mb
 from clipper import Clipper
-from clipper.managers.launcher import slot_name
-from clipper.managers.reconcile.plan import Slot
-from clipper.processes.proc import start_time
+from clipper.base.processes.proc import start_time
 from clipper.settings.replicas import ReplicaRange
+from clipper.supervisor.managers.launcher import slot_name
+from clipper.supervisor.managers.reconcile.plan import Slot
 
 MODELS = 200
 MAY_SLEEP = ReplicaRange(0, 1)

@@ -14,7 +14,7 @@ from benchmarks import texts
 from benchmarks.frameworks import TABLE
 from benchmarks.outcome import Outcome, Row
 from benchmarks.workbench import HERE, SLO_MS, Workbench
-from clipper.load.report import Run, share, why_too_slow
+from clipper.cli.load.report import Run, share, why_too_slow
 from scripts.real_models import environment, exported
 
 BODIES = HERE / "bodies.lua"

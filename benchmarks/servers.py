@@ -19,7 +19,7 @@ import httpx
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from clipper.load.report import Report, Run
+from clipper.cli.load.report import Report, Run
 
 YARDSTICK = Path(__file__).parent / "yardstick"
 

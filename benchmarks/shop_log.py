@@ -16,10 +16,10 @@ from random import Random
 from rich.console import Console
 from rich.table import Table
 
-from clipper.decisions.evaluation.estimators import Estimate
-from clipper.decisions.evaluation.samples import Sample
-from clipper.decisions.evaluation.whatif import Learner, evaluate, logged
-from clipper.selection.policies.by_name import default_half_life, make_policy
+from clipper.learning.decisions.evaluation.estimators import Estimate
+from clipper.learning.decisions.evaluation.samples import Sample
+from clipper.learning.decisions.evaluation.whatif import Learner, evaluate, logged
+from clipper.learning.policies.by_name import default_half_life, make_policy
 from scripts.real_models import unpacked
 
 PACKAGE = "obp==0.4.1"

@@ -13,15 +13,15 @@ from multiprocessing import Pool
 from random import Random
 from statistics import median
 
-from clipper.selection.feedback.picking import how_picked, weights_of
-from clipper.selection.feedback.scoring import lesson
-from clipper.selection.learning.basis import basis_of
-from clipper.selection.learning.comparison import ModelEvidence, PooledEvidence
-from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.totals import TELLS_PICKED, Totals
-from clipper.selection.learning.weighing import has_begun, weighed
-from clipper.selection.policies.by_name import default_half_life, make_policy
-from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
+from clipper.learning.mathematics.basis import basis_of
+from clipper.learning.mathematics.comparison import ModelEvidence, PooledEvidence
+from clipper.learning.mathematics.ledger import Ledger
+from clipper.learning.mathematics.totals import TELLS_PICKED, Totals
+from clipper.learning.mathematics.weighing import has_begun, weighed
+from clipper.learning.policies.by_name import default_half_life, make_policy
+from clipper.learning.policies.policy import JudgedQuery, Policy, QueryView
+from clipper.worker.selection.feedback.picking import how_picked, weights_of
+from clipper.worker.selection.feedback.scoring import lesson
 
 RUNS = 1000
 PIECES = 1000

@@ -30,9 +30,9 @@ from sklearn.linear_model import LogisticRegression
 
 from clipper import Clipper
 from clipper.errors import ClipperError
-from clipper.home import read_token
+from clipper.settings.home import read_token
 from clipper.settings.replicas import ReplicaRange
-from tests.dashboard.browser import Screen, chromium
+from tests.api.dashboard.browser import Screen, chromium
 
 DOCS = Path(__file__).parents[1] / "docs"
 CLIPPER = (sys.executable, "-c", "from clipper.cli.main import main; main()")

@@ -139,7 +139,35 @@ def selection() -> Iterator[str]:
     yield text(244, 190, "shares", "small")
 
 
+def processes() -> Iterator[str]:
+    """The processes of a server, and the rooms of the source that each one runs."""
+    yield box(10, 40, 170, 60, "wait", "applications", "REST :1337, gRPC :1339")
+    yield box(10, 250, 170, 60, "wait", "operators", "REST :1338, CLI")
+    yield arrow((180, 70), (238, 70))
+    yield arrow((180, 280), (238, 280))
+    yield box(240, 10, 430, 130, "box", "", "")
+    yield text(455, 32, "query worker 1..N", "middle")
+    for number, name in enumerate(("frontend", "selection", "abstraction", "link")):
+        x = 254 + 105 * number
+        yield box(x, 52, 88, 40, "good", name)
+        if number:
+            yield arrow((x - 17, 72), (x - 1, 72))
+    yield text(455, 122, "worker, learning", "middle small")
+    yield box(750, 40, 190, 60, "box", "model container", "replica 1..R: model")
+    yield arrow((670, 70), (748, 70))
+    yield text(709, 60, "protocol", "middle small")
+    yield box(240, 235, 430, 90, "box", "supervisor", "supervisor, api", "decides in rollout, acts in managers")
+    yield arrow((405, 233), (405, 142))
+    yield text(414, 180, "control: snapshots go up,", "small")
+    yield text(414, 196, "readings come down", "small")
+    yield arrow((670, 262), (845, 102), kind="dashed")
+    yield text(780, 190, "starts, watches, heals", "small")
+    yield box(750, 250, 190, 60, "wait", "registry", "SQLite, or a shared Redis")
+    yield arrow((670, 280), (748, 280))
+
+
 PICTURES = {
+    "processes.svg": ("The processes of a server, and what each one runs", 950, 340, processes),
     "batching-rule.svg": ("Five queries wait; four go in a batch, and one is dropped", 850, 300, batching),
     "deadlines.svg": ("What becomes of three queries with an SLO of 20 ms", 800, 278, deadlines),
     "selection.svg": ("A query asks one model by its share; feedback changes the shares", 910, 290, selection),

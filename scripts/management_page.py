@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from clipper.management.app import create_app
+from clipper.api.server.app import create_app
 
 _METHODS = ("get", "head", "post", "put", "patch", "delete")
 

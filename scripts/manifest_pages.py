@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from msgspec import NODEFAULT, UNSET
 
-from clipper.manifest import keys
-from clipper.manifest.keys import Keys, kinds_of
-from clipper.manifest.schema import SCHEMA, make_schema
+from clipper.cli.manifest import keys
+from clipper.cli.manifest.keys import Keys, kinds_of
+from clipper.cli.manifest.schema import SCHEMA, make_schema
 from clipper.settings.fields import Described
 from clipper.settings.texts import read_size
 

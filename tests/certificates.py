@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from clipper.tls.material import TlsPaths
+from clipper.base.tls.material import TlsPaths
 
 _PEM = serialization.Encoding.PEM
 DAYS = 30.0

@@ -19,12 +19,12 @@ from litestar import post
 from litestar.params import FromPath, JSONBody
 from xdist.scheduler.loadfile import LoadFileScheduling
 
+from clipper.api.server.access import Access, Holder, Hosts
+from clipper.api.server.app import create_app
+from clipper.api.server.dashboard import Dashboard
+from clipper.api.server.gate import Gate
 from clipper.errors import NotFound
-from clipper.home import lock_home
-from clipper.management.access import Access, Holder, Hosts
-from clipper.management.app import create_app
-from clipper.management.dashboard import Dashboard
-from clipper.management.gate import Gate
+from clipper.settings.home import lock_home
 from scripts.ray_cluster import RayCluster, running_cluster
 from scripts.real_models import environment
 from tests.docker_daemon import DockerDaemon, running_daemon
@@ -67,12 +67,12 @@ def pytest_collection_finish() -> None:
 
 # The files whose tests share one dockerd, which would not bear another beside it.
 DOCKERD = (
-    "tests/managers/test_manager.py",
-    "tests/managers/docker/test_launcher.py",
+    "tests/supervisor/managers/test_manager.py",
+    "tests/supervisor/managers/docker/test_launcher.py",
     "tests/supervisor/test_docker.py",
     "tests/deploy/test_image.py",
     # Of one Ray cluster, too, which test_manager.py shares.
-    "tests/managers/ray/test_launcher.py",
+    "tests/supervisor/managers/ray/test_launcher.py",
 )
 
 

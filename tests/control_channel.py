@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from clipper.base.tls.mutual import Contexts, make_contexts
 from clipper.control.address import TcpAddress
 from clipper.control.authority import Authority, make_authority
 from clipper.control.client import Connections, ask
@@ -28,7 +29,6 @@ from clipper.control.messages import (
     RecentInput,
 )
 from clipper.control.server import ControlServer
-from clipper.tls.mutual import Contexts, make_contexts
 from tests.waiting import TIMEOUT_S
 
 R = TypeVar("R")

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from random import SystemRandom
 
 from tests import fuzz_control, fuzz_tls
-from tests.frontend import fuzz_front
 from tests.fuzz_artifacts import serving, uploading
 from tests.fuzz_containers import lying
 from tests.fuzz_schema import check_answers
+from tests.worker.frontend import fuzz_front
 
 TRIES = fuzz_front.TRIES | fuzz_tls.TRIES | fuzz_control.TRIES
 

@@ -14,10 +14,10 @@ from random import Random
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from tests.frontend.mutations import mutated, random_edits
 from tests.fuzz_management import Calling
 from tests.supervisor.live_server import Server, with_application
 from tests.waiting import until
+from tests.worker.frontend.mutations import mutated, random_edits
 
 MAX_GROWTH_BYTES = 64 * 1024**2
 TAR_FRAGMENTS = [b"ustar\x0000", b"ustar  \0", b"../", b"/", b"\0" * 512, b"x", b"L", b"K", b"g", b"2", b"1"]

@@ -24,11 +24,11 @@ from clipper.control.messages import (
     encode,
 )
 from clipper.control.snapshot import ApplicationSnapshot, Peer, Snapshot
-from clipper.types import ModelId
+from clipper.values.types import ModelId
 from tests.control_channel import LEADS, OTHER, Listening, contexts, listening
-from tests.frontend.http_calls import cut
-from tests.frontend.mutations import mutated, random_edits
 from tests.fuzz_tls import FRAGMENTS as TLS_FRAGMENTS
+from tests.worker.frontend.http_calls import cut
+from tests.worker.frontend.mutations import mutated, random_edits
 
 # Sizes that are right and wrong, tags, and what MessagePack says of longer things than there are.
 FRAGMENTS = [struct.pack("<I", size) for size in (0, 1, 40, MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES + 1, 0xFFFFFFFF)]

@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import httpx
 
-from tests.frontend.mutations import mutated, random_edits
 from tests.supervisor.live_server import NO_TLS, Server
 from tests.waiting import TIMEOUT_S
+from tests.worker.frontend.mutations import mutated, random_edits
 
 # What is there, for calls that change nothing, and what is not, or was made by a try before.
 THERE = ["app", "m", "1", "worker-0", "m:1#1"]

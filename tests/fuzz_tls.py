@@ -10,18 +10,18 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-from clipper.frontend.connection import Connection
-from clipper.frontend.port import Port
-from clipper.tls.handshakes import Handshakes
-from clipper.tls.material import read_material, server_context
-from clipper.tls.transport import TlsTransport
-from clipper.turn_budget import TurnBudget
+from clipper.base.tls.handshakes import Handshakes
+from clipper.base.tls.material import read_material, server_context
+from clipper.base.tls.transport import TlsTransport
+from clipper.base.turn_budget import TurnBudget
+from clipper.worker.frontend.http.connection import Connection
+from clipper.worker.frontend.http.port import Port
 from tests.certificates import Authority
-from tests.frontend.fake_transport import Echo, FakeTransport
-from tests.frontend.fuzz_front import garbled_requests
-from tests.frontend.http_calls import ECHO, HELLO, cut
-from tests.frontend.mutations import mutated, random_edits
 from tests.serving import read_response
+from tests.worker.frontend.fake_transport import Echo, FakeTransport
+from tests.worker.frontend.fuzz_front import garbled_requests
+from tests.worker.frontend.http_calls import ECHO, HELLO, cut
+from tests.worker.frontend.mutations import mutated, random_edits
 
 # Heads of records, with versions and lengths that are right and wrong; alerts; what changes keys; what a browser says.
 FRAGMENTS = [b"\x16\x03\x01", b"\x17\x03\x03", b"\x15\x03\x03\x00\x02\x01\x00", b"\x15\x03\x03\x00\x02\x02\x28"]

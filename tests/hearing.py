@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from typing import Any
 
-from clipper.containers.protocol.messages import Results, Welcome
-from clipper.containers.protocol.typed import TypedResults
+from clipper.model.protocol.messages import Results, Welcome
+from clipper.values.output_arrays import TypedResults
 
 
 class Hearing:

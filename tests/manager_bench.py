@@ -13,21 +13,21 @@ from typing import Any
 import docker
 
 import clipper
-from clipper.containers.protocol import messages
-from clipper.containers.protocol.messages import encode_hello
+from clipper.base.processes.folder import ProcessFolder
 from clipper.control.snapshot import ReplicaAddress
-from clipper.managers.environments.provider import EnvironmentProvider
-from clipper.managers.facilities import Facilities
-from clipper.managers.local.launcher import LocalLauncher
-from clipper.managers.manager import Manager, SlotStatus
-from clipper.managers.open import open_launchers
-from clipper.managers.probe import connect
-from clipper.managers.reconcile.plan import Slot
-from clipper.managers.warm_up import Sample
-from clipper.processes.folder import ProcessFolder
+from clipper.model.protocol import messages
+from clipper.model.protocol.messages import encode_hello
 from clipper.settings.server import ServerSettings, Transport
 from clipper.settings.version import ManagerName, VersionSpec
-from clipper.types import DType, InputType, ModelId
+from clipper.supervisor.managers.environments.provider import EnvironmentProvider
+from clipper.supervisor.managers.facilities import Facilities
+from clipper.supervisor.managers.local.launcher import LocalLauncher
+from clipper.supervisor.managers.manager import Manager, SlotStatus
+from clipper.supervisor.managers.open import open_launchers
+from clipper.supervisor.managers.probe import connect
+from clipper.supervisor.managers.reconcile.plan import Slot
+from clipper.supervisor.managers.warm_up import Sample
+from clipper.values.types import DType, InputType, ModelId
 from tests.docker_daemon import BASE_IMAGE
 from tests.waiting import until_async
 

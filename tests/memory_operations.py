@@ -11,14 +11,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from clipper.control.descriptions import ConfidenceBin, ModelDescription, Reliability
-from clipper.control.statistics import CacheStatistics, WorkerStatistics
-from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
-from clipper.events.log import EventLog, NewEvent
-from clipper.management.events import Events, Kind, Step
-from clipper.management.operations import Call
-from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
-from clipper.management.schemas import (
+from clipper.api.events import Events, Kind, Step
+from clipper.api.reports import Bounds, Report, ReportedModel, ReportGroup
+from clipper.api.schemas import (
     Application,
     Contexts,
     CreatedKey,
@@ -39,15 +34,20 @@ from clipper.management.schemas import (
     WorkerState,
     WorkerStatus,
 )
-from clipper.management.series import Named, Series, SeriesOverview
-from clipper.manifest.plan import fingerprint
-from clipper.metrics.exposition import Scrape, render
+from clipper.api.series import Named, Series, SeriesOverview
+from clipper.api.server.operations import Call
+from clipper.cli.manifest.plan import fingerprint
+from clipper.control.descriptions import ConfidenceBin, ModelDescription, Reliability
+from clipper.control.statistics import CacheStatistics, WorkerStatistics
+from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
 from clipper.settings.application import ApplicationChange, Configured, Link, NewApplication, Selection
 from clipper.settings.fields import shared
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Deployment
+from clipper.supervisor.history.events.log import EventLog, NewEvent
+from clipper.supervisor.metrics.exposition import Scrape, render
 from clipper.supervisor.operations.views import condition_of
-from clipper.types import check_name
+from clipper.values.types import check_name
 
 LOG_TAIL = ("Traceback (most recent call last):", "ModuleNotFoundError: No module named 'left_pad'")
 

@@ -48,7 +48,7 @@ FOLDERS = (
     "selection/feedback",
     "containers/protocol",
     "managers/reconcile",
-    "processes/excess.py",
+    "base/processes/excess.py",
 )
 
 # For each operator the two that are nearest to it: the bound itself, and the other side. Others are noticed by all.

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import uvloop
 
-from clipper.http1 import Answer
-from clipper.load.arrivals import due_times_s
-from clipper.load.inputs import Ring
-from clipper.load.sender import MAX_WAITING, Sender, Target
+from clipper.base.http1 import Answer
+from clipper.cli.load.arrivals import due_times_s
+from clipper.cli.load.inputs import Ring
+from clipper.cli.load.sender import MAX_WAITING, Sender, Target
 
 # Above the load times the SLO, by far. Over it a request waits for a connection.
 MAX_CONNECTIONS = 2000

@@ -5,12 +5,12 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from clipper.abstraction.cache.clock import ClockCache
-from clipper.abstraction.model_queue import ModelQueue
-from clipper.abstraction.turns import Turns
 from clipper.control.snapshot import VersionSnapshot
 from clipper.settings.version import Batching
-from clipper.types import ModelId
+from clipper.values.types import ModelId
+from clipper.worker.abstraction.cache.clock import ClockCache
+from clipper.worker.abstraction.model_queue import ModelQueue
+from clipper.worker.abstraction.turns import Turns
 from tests.event_loops import ShiftedLoop
 from tests.small_container import SmallContainer
 from tests.waiting import until_async

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipper.managers.reconcile.autoscale import Autoscaler, Load
+from clipper.supervisor.managers.reconcile.autoscale import Autoscaler, Load
 
 STEP_S = 0.01
 LOOK_EVERY_S = 0.5

@@ -5,10 +5,10 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from clipper.containers.protocol.frames import Kind, Splitter
-from clipper.containers.protocol.messages import Welcome, encode_pong, encode_welcome
 from clipper.control.snapshot import ReplicaAddress
-from clipper.types import DType, InputType
+from clipper.model.protocol.frames import Kind, Splitter
+from clipper.model.protocol.messages import Welcome, encode_pong, encode_welcome
+from clipper.values.types import DType, InputType
 
 WELCOME = Welcome("m", "1", InputType(DType.FLOAT64), None, "test")
 

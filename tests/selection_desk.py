@@ -8,18 +8,18 @@ from textwrap import dedent
 from typing import Any
 from uuid import uuid4
 
-from clipper.abstraction.predictor import Predictor
 from clipper.control.feedback import Feedback
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
-from clipper.selection.application import Application, Surroundings
-from clipper.selection.committer import Committer
-from clipper.selection.feedback.join_table import JoinTable
-from clipper.selection.learner import MAX_ASKING, Learner
-from clipper.selection.query import NO_SOURCE, Query, QueryIds, Source
-from clipper.selection.stores.sqlite import SqliteStore
-from clipper.selection.stores.store import Store
+from clipper.learning.stores.sqlite import SqliteStore
+from clipper.learning.stores.store import Store
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching
+from clipper.worker.abstraction.predictor import Predictor
+from clipper.worker.selection.application import Application, Surroundings
+from clipper.worker.selection.committer import Committer
+from clipper.worker.selection.feedback.join_table import JoinTable
+from clipper.worker.selection.learner import MAX_ASKING, Learner
+from clipper.worker.selection.query import NO_SOURCE, Query, QueryIds, Source
 from tests.event_loops import ShiftedLoop, run_clean
 from tests.small_container import SmallContainer
 from tests.waiting import until_async
@@ -171,7 +171,7 @@ def run(
 
 
 OWN = """
-    from clipper.selection.policies.policy import Choice, Combined, Policy
+    from clipper.learning.policies.policy import Choice, Combined, Policy
 
     class Own(Policy):
         def __init__(self, **parameters):

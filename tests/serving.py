@@ -95,7 +95,7 @@ class Container(Process):
             "input-type": input_type,
         }
         flags = [f"--{name}={value}" for name, value in arguments.items()]
-        super().__init__("clipper.runtime", flags, folder / f"container-{number}.log")
+        super().__init__("clipper.model.runtime", flags, folder / f"container-{number}.log")
 
     def wait_until_ready(self) -> None:
         self.until_logged("listening on")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import PROTOCOL_VERSION, Kind, Splitter
-from clipper.containers.protocol.messages import Predict, Welcome
 from clipper.control.snapshot import ReplicaAddress
-from clipper.types import InputType
+from clipper.model.protocol import messages
+from clipper.model.protocol.frames import PROTOCOL_VERSION, Kind, Splitter
+from clipper.model.protocol.messages import Predict, Welcome
+from clipper.values.types import InputType
 
 Evaluate = Callable[[list[bytes]], Sequence[bytes]]
 

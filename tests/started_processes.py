@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from clipper.processes.folder import ProcessFolder
-from clipper.processes.proc import start_time
-from clipper.processes.process import ManagedProcess
+from clipper.base.processes.folder import ProcessFolder
+from clipper.base.processes.proc import start_time
+from clipper.base.processes.process import ManagedProcess
 from tests.waiting import until_async
 
 

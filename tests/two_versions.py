@@ -3,9 +3,9 @@
 import msgspec
 
 from clipper.control.snapshot import ModelSnapshot, Newcomer, Snapshot, VersionSnapshot
-from clipper.selection.application import Application
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching
+from clipper.worker.selection.application import Application
 from tests.selection_desk import ROW, Asking, Desk
 from tests.small_container import SmallContainer
 

@@ -9,7 +9,7 @@ from typing import cast
 from clipper.control.address import UnixAddress
 from clipper.control.messages import AnyCommand, AnyReply
 from clipper.control.server import ControlServer
-from clipper.managers.worker_host import WorkerHost
+from clipper.supervisor.managers.worker_host import WorkerHost
 from clipper.supervisor.workers.settings import WorkerSettings
 from clipper.supervisor.workers.worker_process import WorkerProcess
 

@@ -1,8 +1,8 @@
 """Waiters and pieces of work for the tests of what decides."""
 
-from clipper.abstraction.work import Work
-from clipper.outputs.output import Output
-from clipper.telemetry.trace_context import SpanContext
+from clipper.values.outputs.output import Output
+from clipper.worker.abstraction.work import Work
+from clipper.worker.telemetry.trace_context import SpanContext
 
 
 class Waiting:

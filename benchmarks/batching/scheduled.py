@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Sequence
 
 from benchmarks.batching.profiles import Profile, Query
-from clipper.abstraction.batching.controller import Controller, make_controller
-from clipper.abstraction.batching.flow import Flow
-from clipper.abstraction.batching.quantile import SAMPLES
-from clipper.abstraction.batching.scheduler import Scheduler
-from clipper.abstraction.work import Work
-from clipper.outputs.output import Output
 from clipper.settings.version import Batching, BatchingPolicy
+from clipper.values.outputs.output import Output
+from clipper.worker.abstraction.batching.controller import Controller, make_controller
+from clipper.worker.abstraction.batching.flow import Flow
+from clipper.worker.abstraction.batching.quantile import SAMPLES
+from clipper.worker.abstraction.batching.scheduler import Scheduler
+from clipper.worker.abstraction.work import Work
 
 MAX_BATCH = 4096
 # Batches that a controller has seen before the run, all of them full: the paper's regression rests on so many.

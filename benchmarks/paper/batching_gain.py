@@ -11,7 +11,7 @@ from benchmarks.paper.data import fashion_mnist
 from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict, shows_gain
 from benchmarks.paper.loads import best, offer, serve, write_inputs
 from benchmarks.paper.training import PLAIN, PLAIN_FITTED_TO, trained
-from clipper.abstraction.batching.quantile import SAMPLES
+from clipper.worker.abstraction.batching.quantile import SAMPLES
 
 # Every request differs, so that no cache could answer it.
 REQUESTS = Path(__file__).parents[1] / "yardstick" / "unique784.lua"

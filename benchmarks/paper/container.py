@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import Kind, Splitter
-from clipper.types import DType
+from clipper.model.protocol import messages
+from clipper.model.protocol.frames import Kind, Splitter
+from clipper.values.types import DType
 
 # Far longer than any batch here may take.
 ANSWER_WITHIN_S = 60.0

@@ -87,7 +87,7 @@ def container(link: Link, folder: Path, number: int, token: str) -> Iterator[Rep
     artifact = folder / f"artifact-{number}"
     shutil.copytree(MODELS, artifact / "code")
     port = 7000 + number
-    command = [*link.inside, sys.executable, "-m", "clipper.runtime", f"--listen=tcp:{link.address}:{port}"]
+    command = [*link.inside, sys.executable, "-m", "clipper.model.runtime", f"--listen=tcp:{link.address}:{port}"]
     options = [f"--model={NAME}", "--version=1", f"--artifact={artifact}", "--loader=import", "--input-type=bytes"]
     environment = os.environ | {"CLIPPER_TOKEN": token}
     with _process([*command, *options, f"--target={NAME}:predict"], folder / f"container-{number}.log", environment):

@@ -16,10 +16,10 @@ from benchmarks.paper import networks
 from benchmarks.paper.data import fashion_mnist
 from benchmarks.paper.simulated_failure import BREAKS_AT, BROKEN, RECOVERS_AT
 from benchmarks.paper.training import CLASSIFIERS, trained
-from clipper.selection.feedback.scoring import lesson
-from clipper.selection.learning.ledger import Ledger
-from clipper.selection.policies import JudgedQuery, QueryView
-from clipper.selection.policies.by_name import default_half_life, make_policy
+from clipper.learning.mathematics.ledger import Ledger
+from clipper.learning.policies import JudgedQuery, QueryView
+from clipper.learning.policies.by_name import default_half_life, make_policy
+from clipper.worker.selection.feedback.scoring import lesson
 
 CLASSIFIERS_ALIKE = ("svm", "net", "deep_net", "forest", "neighbours")
 POLICIES: Sequence[tuple[str, Mapping[str, Any]]] = (

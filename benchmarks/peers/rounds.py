@@ -13,9 +13,9 @@ from benchmarks import wrk
 from benchmarks.peers.processes import cpu_s
 from benchmarks.peers.running import DEFAULT, Running
 from benchmarks.workbench import HERE
-from clipper.http1 import Answer
-from clipper.load.arrivals import due_times_s
-from clipper.load.sender import Sender, Target
+from clipper.base.http1 import Answer
+from clipper.cli.load.arrivals import due_times_s
+from clipper.cli.load.sender import Sender, Target
 
 REQUESTS = HERE / "peers" / "requests.lua"
 MAX_CONNECTIONS = 512

@@ -13,7 +13,7 @@ from benchmarks.regret.features import DIMENSIONS, FEATURE_STREAMS, blind, play_
 from benchmarks.regret.panels import play_panel
 from benchmarks.regret.simulation import Setting, play
 from benchmarks.regret.streams import SIZES, STREAMS, Floats
-from clipper.selection.policies.by_name import POLICIES
+from clipper.learning.policies.by_name import POLICIES
 
 FEW_SEEDS, SEEDS = 4, 30
 # Of a search with few seeds so many settings are tried with all.

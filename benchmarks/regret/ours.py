@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.regret.simulation import Integers
 from benchmarks.regret.streams import Floats
 from benchmarks.regret.textbook import drawn, first_of_chance
-from clipper.selection.policies.adaptive import HALF_LIVES, RECORD_HALF_LIFE, WIDTHS
+from clipper.learning.policies.adaptive import HALF_LIVES, RECORD_HALF_LIFE, WIDTHS
 
 
 class Exp3:

@@ -11,9 +11,9 @@ import numpy as np
 from benchmarks.regret.answers import answers, losses_of, vote
 from benchmarks.regret.simulation import Integers, Setting
 from benchmarks.regret.streams import BLOCK_ROUNDS, ROUNDS, STREAMS, Floats
-from clipper.selection.policies.ensemble import RECORD_HALF_LIFE, SHARPNESSES
-from clipper.selection.policies.exp4 import FURTHEST
-from clipper.selection.policies.stacking import MAX_PAIRED
+from clipper.learning.policies.ensemble import RECORD_HALF_LIFE, SHARPNESSES
+from clipper.learning.policies.exp4 import FURTHEST
+from clipper.learning.policies.stacking import MAX_PAIRED
 
 # So many steps from the weights of twenty rounds before are near enough to the best ones.
 DESCENTS = 40

@@ -19,12 +19,12 @@ from typing import Any
 import httpx
 
 from benchmarks import servers
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
-from clipper.registry.sqlite import SqliteRegistry
-from clipper.registry.store import Put
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.folders import open_home
+from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.supervisor.registry.sqlite import SqliteRegistry
+from clipper.supervisor.registry.store import Put
 
 HOSTS = 2
 INPUT_TYPE = "float64[4]"

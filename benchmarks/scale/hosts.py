@@ -11,10 +11,10 @@ import msgspec
 import uvloop
 
 from benchmarks.scale import stubs
-from clipper.containers import link
+from clipper.base.open_files import raise_limit
 from clipper.control.address import parse_address
 from clipper.control.server import ControlServer
-from clipper.open_files import raise_limit
+from clipper.worker import link
 from clipper.worker.__main__ import PreciseLoop
 from clipper.worker.config import WorkerConfig
 from clipper.worker.worker import Worker

@@ -10,9 +10,9 @@ import socket
 import sys
 from typing import Any
 
-from clipper.containers.link import ReplicaLink
-from clipper.containers.protocol.frames import Kind, Splitter
-from clipper.containers.protocol.messages import (
+from clipper.base.open_files import raise_limit
+from clipper.model.protocol.frames import Kind, Splitter
+from clipper.model.protocol.messages import (
     Welcome,
     decode_hello,
     decode_predict,
@@ -20,8 +20,8 @@ from clipper.containers.protocol.messages import (
     encode_results,
     encode_welcome,
 )
-from clipper.open_files import raise_limit
-from clipper.types import InputType
+from clipper.values.types import InputType
+from clipper.worker.link import ReplicaLink
 
 INPUT_TYPE = InputType.parse("float64[4]")
 
@@ -85,7 +85,7 @@ class StubTransport:
 
 
 async def connect(address: str, connection: Any, certificate: str) -> None:
-    """In place of ``clipper.containers.link._connect``."""
+    """In place of ``clipper.worker.link._connect``."""
     connection.connection_made(StubTransport(connection))
 
 

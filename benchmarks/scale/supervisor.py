@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from clipper.base.processes.folder import ProcessFolder
 from clipper.control.snapshot import ReplicaAddress
-from clipper.managers.launcher import Container, ContainerNote, Keeper, OnProgress, Runnable
-from clipper.processes.folder import ProcessFolder
 from clipper.settings.version import VersionSpec
 from clipper.supervisor import __main__ as program
 from clipper.supervisor import assembly, server
+from clipper.supervisor.managers.launcher import Container, ContainerNote, Keeper, OnProgress, Runnable
 from clipper.supervisor.workers import worker_process
-from clipper.types import STORE_VARIABLE
+from clipper.values.types import STORE_VARIABLE
 
 # As long as a container of a small model takes from a warmed process.
 START_S = 0.05

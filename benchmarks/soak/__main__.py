@@ -29,7 +29,7 @@ from benchmarks.soak.streams import streams
 from benchmarks.soak.verdict import judge, most_waited, rows
 from benchmarks.soak.visitors import come_and_go, never_read
 from clipper import Clipper
-from clipper.load.sender import Target
+from clipper.cli.load.sender import Target
 
 RESULTS = Path(__file__).parents[1] / "results"
 # As fast as it answers, for so long, and then what it left behind has to go.

@@ -11,10 +11,10 @@ import grpc
 from grpc import aio
 
 from benchmarks.soak.streams import SLO_MS, WIDTH, Tally
-from clipper.frontend.rpc.protocols import OPEN_INFERENCE
-from clipper.frontend.rpc.wire import encode
-from clipper.load.arrivals import due_times_s
-from clipper.load.runner import PATIENCE_S
+from clipper.cli.load.arrivals import due_times_s
+from clipper.cli.load.runner import PATIENCE_S
+from clipper.worker.frontend.rpc.protocols import OPEN_INFERENCE
+from clipper.worker.frontend.rpc.wire import encode
 
 NAME = "by gRPC"
 SHARE = 0.08

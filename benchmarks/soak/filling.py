@@ -5,8 +5,8 @@ import random
 
 from benchmarks.load import Answer, LoadClient, post
 from benchmarks.soak.streams import LARGE_WIDTH, POOL, WIDTH
-from clipper.frontend.limits import MAX_KNOWN_HEADS
-from clipper.selection.contexts import MAX_CONTEXTS
+from clipper.worker.frontend.limits import MAX_KNOWN_HEADS
+from clipper.worker.selection.contexts import MAX_CONTEXTS
 
 IN_FLIGHT = 24
 # Each worker gets about half of the connections; by this much more than its share one of them surely fills.

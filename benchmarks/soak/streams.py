@@ -10,13 +10,13 @@ from hdrh.histogram import HdrHistogram
 
 from benchmarks.load import post
 from benchmarks.soak.facts import Asked
-from clipper.http1 import Answer
-from clipper.load.arrivals import due_times_s
-from clipper.load.inputs import Head, Requests, Sample
-from clipper.load.records import BY_MODEL, outcome_of
-from clipper.load.runner import PATIENCE_S
-from clipper.load.sender import Sender, Target
-from clipper.types import InputType
+from clipper.base.http1 import Answer
+from clipper.cli.load.arrivals import due_times_s
+from clipper.cli.load.inputs import Head, Requests, Sample
+from clipper.cli.load.records import BY_MODEL, outcome_of
+from clipper.cli.load.runner import PATIENCE_S
+from clipper.cli.load.sender import Sender, Target
+from clipper.values.types import InputType
 
 SLO_MS = 250.0
 CONNECTIONS = 32

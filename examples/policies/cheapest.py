@@ -2,7 +2,7 @@
 
 from random import Random
 
-from clipper.selection.policies import Choice, Policy, QueryView, Totals
+from clipper.policies import Choice, Policy, QueryView, Totals
 
 
 class Cheapest(Policy):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from random import Random
 
-from clipper.selection.policies import Choice, Outlook, Policy, QueryView, Totals
+from clipper.policies import Choice, Outlook, Policy, QueryView, Totals
 
 
 class SecondOpinion(Policy):

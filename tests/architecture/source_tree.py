@@ -34,7 +34,7 @@ def files() -> list[Path]:
 
 
 def module_name(file: Path) -> str:
-    """``src/clipper/inputs/reader.py`` is ``clipper.inputs.reader``."""
+    """``src/clipper/values/inputs/reader.py`` is ``clipper.values.inputs.reader``."""
     parts = ("clipper", *file.relative_to(PACKAGE).with_suffix("").parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

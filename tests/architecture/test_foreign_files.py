@@ -16,18 +16,21 @@ from tests.architecture.source_tree import ROOT, files
 
 # Calls of ``read_text`` that say nothing about errors: file and function, to why that does no harm.
 READS = {
-    ("frontend/rpc/protocols.py", "_read"): "comes with Clipper",
-    ("frontend/rpc/protocols.py", ""): "comes with Clipper",
-    ("managers/docker/addresses.py", "token"): "the server made it, in a folder that the container may only read",
-    ("managers/environments/provider.py", "prepare"): "a ValueError is told as the version's",
-    ("packaging/frameworks.py", "_is_prototxt"): "a file of the command's own user",
-    ("packaging/needs.py", "_mlflow"): "a file of the command's own user",
-    ("packaging/needs.py", "_spark"): "a file of the command's own user",
-    ("packaging/requirements_file.py", "_lines_of"): "a file of the command's own user",
-    ("registry/shared.py", "read"): "the server's own, in its home, where nobody else may write",
-    ("runtime/frameworks/caffe.py", "load"): "the model's own process reads it, and fails as on any of its files",
+    ("worker/frontend/rpc/protocols.py", "_read"): "comes with Clipper",
+    ("worker/frontend/rpc/protocols.py", ""): "comes with Clipper",
     (
-        "runtime/frameworks/spark.py",
+        "supervisor/managers/docker/addresses.py",
+        "token",
+    ): "the server made it, in a folder that the container may only read",
+    ("supervisor/managers/environments/provider.py", "prepare"): "a ValueError is told as the version's",
+    ("client/packaging/frameworks.py", "_is_prototxt"): "a file of the command's own user",
+    ("client/packaging/needs.py", "_mlflow"): "a file of the command's own user",
+    ("client/packaging/needs.py", "_spark"): "a file of the command's own user",
+    ("client/packaging/requirements_file.py", "_lines_of"): "a file of the command's own user",
+    ("supervisor/registry/shared.py", "read"): "the server's own, in its home, where nobody else may write",
+    ("model/frameworks/caffe.py", "load"): "the model's own process reads it, and fails as on any of its files",
+    (
+        "model/frameworks/spark.py",
         "_class_name",
     ): "the model's own process reads it, and fails as on any of its files",
     ("settings/texts.py", "read_json_or_file"): "a file of the command's own user",
@@ -37,28 +40,32 @@ READS = {
 # What recurses with the depth of a tree, or builds paths.
 WALKERS = {"walk", "fwalk", "rmtree", "rglob", "copytree"}
 WALKS = {
-    ("apply/facts.py", "write_artifact"): "an artifact, whose depth was bounded when it was unpacked",
-    ("build.py", "_modules"): "Clipper's own code",
-    ("dashboard/files.py", "read_files"): "comes with Clipper",
-    ("managers/docker/images.py", "_runtime_files"): "Clipper's own code",
-    ("packaging/code.py", "_python_files"): "a folder of the command's own user",
-    ("packaging/models.py", "_members"): "a folder of the command's own user",
-    ("packaging/needs.py", "_files"): "an artifact, whose depth was bounded when it was unpacked",
+    ("cli/manifest_facts.py", "write_artifact"): "an artifact, whose depth was bounded when it was unpacked",
+    ("base/build.py", "_modules"): "Clipper's own code",
+    ("api/dashboard/files.py", "read_files"): "comes with Clipper",
+    ("supervisor/managers/docker/images.py", "_runtime_files"): "Clipper's own code",
+    ("client/packaging/code.py", "_python_files"): "a folder of the command's own user",
+    ("client/packaging/models.py", "_members"): "a folder of the command's own user",
+    ("client/packaging/needs.py", "_files"): "an artifact, whose depth was bounded when it was unpacked",
     ("supervisor/artifacts/unpacking.py", "_seal"): "just unpacked, from members whose depth is bounded",
 }
 # What looks a process up by its number, or sends a signal to one.
 PIDS = {
-    ("processes/proc.py", "stat_fields"): "the start time is among what it reads",
-    ("processes/proc.py", "variable"): "its callers hold a pidfd, compare the start time, or only count",
-    ("processes/proc.py", "program_of"): "nothing is done to the process",
-    ("processes/proc.py", "user_of"): "its callers hold a pidfd, compare the start time, or only count",
-    ("processes/proc.py", "parent_of"): "nothing is done to the process",
-    ("processes/proc.py", "proportional_bytes"): "only counts",
-    ("processes/limits.py", "apply"): "of a child that has not been reaped",
-    ("processes/process.py", "kill_group"): "of a child that has not been reaped, or whose start time was compared",
-    ("processes/folder.py", "watch"): "a child that has not been reaped",
-    ("managers/environments/provider.py", "_ask_process"): "a child that has not been reaped",
-    ("managers/environments/prepare.py", "_end_with"): "its own group",
+    ("base/oom.py", "end_first"): "of itself, or of a child that has not been reaped",
+    ("base/processes/proc.py", "stat_fields"): "the start time is among what it reads",
+    ("base/processes/proc.py", "variable"): "its callers hold a pidfd, compare the start time, or only count",
+    ("base/processes/proc.py", "program_of"): "nothing is done to the process",
+    ("base/processes/proc.py", "user_of"): "its callers hold a pidfd, compare the start time, or only count",
+    ("base/processes/proc.py", "parent_of"): "nothing is done to the process",
+    ("base/processes/proc.py", "proportional_bytes"): "only counts",
+    ("base/processes/limits.py", "apply"): "of a child that has not been reaped",
+    (
+        "base/processes/process.py",
+        "kill_group",
+    ): "of a child that has not been reaped, or whose start time was compared",
+    ("base/processes/folder.py", "watch"): "a child that has not been reaped",
+    ("supervisor/managers/environments/provider.py", "_ask_process"): "a child that has not been reaped",
+    ("supervisor/managers/environments/prepare.py", "_end_with"): "its own group",
     ("cli/starting.py", "_signal"): "the holder of the home's lock at that moment",
 }
 
@@ -114,8 +121,8 @@ def everything() -> list[tuple[str, Found]]:
     ("rule", "allowed", "instead"),
     [
         ("read", READS, "read bytes, or say errors="),
-        ("walk", WALKS, "use clipper.trees.remove_tree, or walk with descriptors as processes/census.py does"),
-        ("pid", PIDS, "use a pidfd, the start time (clipper.processes.proc) or a lock"),
+        ("walk", WALKS, "use clipper.base.trees.remove_tree, or walk with descriptors as processes/census.py does"),
+        ("pid", PIDS, "use a pidfd, the start time (clipper.base.processes.proc) or a lock"),
     ],
 )
 def test_what_others_can_write_is_not_trusted(rule: str, allowed: dict[tuple[str, str], str], instead: str) -> None:

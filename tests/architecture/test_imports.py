@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md's table of imports and its rule of pure folders, as code."""
+"""Which room and folder may import which others, and the rule of pure folders."""
 
 import sys
 from functools import cache
@@ -6,232 +6,185 @@ from typing import get_args
 
 import pytest
 
-from clipper.types import Framework
+from clipper.values.types import Framework
 from tests.architecture.source_tree import PACKAGE, Import, imports, imports_in, module_name, modules
 
-# Unit to the units of ours that it may import, besides itself and the open ones. The longest name that fits a
-# module is its unit. A new folder has to be entered here and in ARCHITECTURE.md.
-OPEN = frozenset({"errors", "types"})
-ALLOWED: dict[str, frozenset[str]] = {
-    unit: frozenset(names.split())
-    for unit, names in {
+# Room to the rooms that it may import, besides itself and the errors. ARCHITECTURE.md says each room in a sentence.
+ROOMS: dict[str, frozenset[str]] = {
+    room: frozenset(names.split())
+    for room, names in {
         "": "",
         "errors": "",
-        "types": "",
-        "hosts": "",
-        "extras": "",
-        "settings": "containers.protocol hosts",
-        "open_files": "",
-        "http1": "",
-        "tcp": "",
-        "durable_redis": "",
-        "malloc": "",
-        "log_format": "",
-        "telemetry.trace_context": "containers.protocol",
-        "telemetry.request_note": "telemetry.trace_context",
-        "telemetry.spans": "containers.protocol telemetry.request_note telemetry.trace_context",
-        "telemetry": "background telemetry.request_note telemetry.spans telemetry.trace_context control.statistics "
-        "extras log_format settings",
-        "turn_budget": "",
-        "tls": "turn_budget",
-        "run_as": "",
-        "trees": "",
-        "whole_files": "",
-        "background": "",
-        "build": "",
-        "home": "",
-        "control.descriptions": "",
-        "control.feedback": "",
-        "control.address": "",
-        "control.snapshot": "control.address settings",
-        "control.difference": "control.snapshot",
-        "control.shared_settings": "run_as settings tls",
-        "control.statistics": "control.descriptions",
-        "control": "control.address control.difference control.feedback control.snapshot control.statistics tcp tls "
-        "turn_budget whole_files control.descriptions",
-        "containers.protocol": "",
-        "containers": "containers.protocol tcp tls",
-        "runtime": "containers.protocol log_format",
-        "metrics.histogram": "control.statistics",
-        "metrics.regret": "control.statistics",
-        "outputs": "containers.protocol inputs",
-        "abstraction": "containers containers.protocol outputs metrics.histogram control.difference control.snapshot "
-        "control.statistics settings telemetry telemetry.spans telemetry.trace_context",
-        "decisions": "background control.statistics outputs",
-        "decisions.evaluation": "decisions selection.learning selection.policies",
-        "selection.learning": "",
-        "selection.policies": "control.descriptions control.statistics selection.learning",
-        "selection.stores": "durable_redis",
-        "selection.check": "run_as selection.policies settings",
-        "selection.trial": "processes run_as selection.check settings trees",
-        "selection": "control.descriptions decisions selection.learning selection.policies selection.stores "
-        "selection.trial abstraction outputs control control.feedback metrics.histogram control.snapshot "
-        "control.statistics settings telemetry telemetry.request_note telemetry.trace_context",
-        "inputs": "",
-        "frontend.limits": "settings",
-        "frontend": "frontend.limits inputs outputs malloc selection control.difference control.feedback "
-        "control.snapshot control.statistics telemetry telemetry.request_note tls turn_budget",
-        "worker": "control.shared_settings decisions frontend frontend.limits malloc open_files selection "
-        "selection.stores selection.trial control.address control.difference control.feedback abstraction control "
-        "processes control.snapshot control.statistics tls log_format telemetry turn_budget",
-        "metrics.sums": "",
-        "series": "control control.statistics management.recent metrics.histogram metrics.regret metrics.sums",
-        "events": "control.snapshot management.events registry rollout settings whole_files",
-        "lease": "",
-        "registry": "control.descriptions settings control.snapshot durable_redis lease",
-        "managers.reconcile": "",
-        "processes": "run_as",
-        "rollout": "control.descriptions managers.reconcile registry selection.policies control.difference "
-        "control.snapshot settings",
-        "managers": "managers.reconcile processes run_as containers.protocol control.address control.snapshot "
-        "settings tls",
-        "managers.environments": "managers packaging processes run_as trees settings",
-        "managers.local": "managers managers.environments processes run_as control.address control.snapshot settings "
-        "trees",
-        "managers.docker": "managers processes control.snapshot settings trees",
-        "managers.ray": "build extras managers managers.environments managers.local managers.reconcile processes "
-        "run_as control control.address control.snapshot settings tcp tls trees turn_budget",
-        "managers.open": "managers managers.local managers.docker managers.ray settings",
-        "dashboard": "",
-        "management.events": "",
-        "management.learned": "",
-        "management.recent": "",
-        "management.reports": "control.descriptions management.recent",
-        "management.series": "",
-        "management.schemas": "control.descriptions management.learned management.recent settings",
-        "metrics": "control.descriptions management.learned management.schemas control.statistics metrics.regret "
-        "metrics.sums",
-        "management": "dashboard hosts management.events management.reports management.schemas management.series "
-        "settings tls turn_budget",
-        "supervisor": "control.descriptions control.shared_settings build events extras log_format rollout "
-        "managers.reconcile home hosts http1 malloc open_files management management.events management.learned "
-        "management.recent management.reports management.schemas management.series metrics metrics.histogram "
-        "metrics.sums managers managers.environments managers.open registry lease control control.address "
-        "control.difference inputs processes series selection.trial selection.learning run_as settings "
-        "selection.policies selection.stores control.snapshot control.statistics tls trees whole_files",
-        "packaging": "",
-        "backup": "home processes registry selection.stores trees",
-        "client.failures": "management.schemas",
-        "client.http_api": "client.failures http1 tls",
-        "client": "home hosts http1 client.failures client.http_api packaging management.events management.reports "
-        "management.schemas management.series settings tls",
-        "pages": "",
-        "manifest": "management.schemas packaging selection.policies settings",
-        "apply": "client home management.schemas manifest packaging settings",
-        "load": "client.http_api http1 pages settings tls",
-        "cli": "control.descriptions apply backup build client dashboard decisions decisions.evaluation extras home "
-        "hosts load manifest packaging management.events management.learned management.recent management.reports "
-        "management.schemas pages processes run_as settings tls",
+        "base": "",
+        "values": "",
+        "model": "base values",
+        "settings": "base model values",
+        "control": "base settings values",
+        "learning": "base control settings values",
+        "api": "base control settings values",
+        "client": "api base settings values",
+        "worker": "base control learning model settings values",
+        "supervisor": "api base client control learning model settings values",
+        "cli": "api base client control learning settings supervisor values",
+        # The paths by which users import what lies in a room.
+        "policies": "learning",
+        "runtime": "model",
+        "selection": "policies",
+    }.items()
+}
+OPEN = frozenset({"", "errors"})
+# Folder of a room to the folders of the same room that it may import. The files beside them are free: what they may
+# not do is import each other in a circle.
+FOLDERS: dict[str, frozenset[str]] = {
+    folder: frozenset(names.split())
+    for folder, names in {
+        "base.processes": "",
+        "base.tls": "",
+        "values.inputs": "",
+        "values.outputs": "inputs",
+        "model.protocol": "",
+        "model.frameworks": "",
+        "model.runtime": "frameworks protocol",
+        "learning.mathematics": "",
+        "learning.stores": "",
+        "learning.policies": "mathematics",
+        "learning.own_code": "mathematics policies",
+        "learning.decisions": "mathematics policies",
+        "api.dashboard": "",
+        "api.pages": "",
+        "api.server": "dashboard",
+        "client.packaging": "",
+        "worker.telemetry": "",
+        "worker.abstraction": "telemetry",
+        "worker.selection": "abstraction telemetry",
+        "worker.frontend": "selection telemetry",
+        "supervisor.registry": "",
+        "supervisor.artifacts": "registry",
+        "supervisor.metrics": "",
+        "supervisor.managers": "",
+        "supervisor.rollout": "managers registry",
+        "supervisor.history": "metrics registry rollout",
+        "supervisor.workers": "managers registry rollout",
+        "supervisor.keepers": "artifacts history managers metrics registry rollout workers",
+        "supervisor.reconciler": "history managers registry rollout workers",
+        "supervisor.operations": "artifacts history keepers managers metrics reconciler registry rollout workers",
+        "supervisor.leadership": "artifacts history keepers managers metrics operations registry workers",
+        "cli.load": "",
+        "cli.manifest": "",
+        "cli.commands": "load manifest",
     }.items()
 }
 
 # Imports inside functions, each for a reason: module, imported module.
 LAZY = {
     ("src/clipper/__init__.py", "clipper.client"),  # a container imports the package without the client's libraries
-    ("src/clipper/selection/stores/open.py", "clipper.selection.stores.redis"),  # its library is an extra
-    ("src/clipper/supervisor/server.py", "clipper.registry.redis"),  # as above
-    ("src/clipper/managers/docker/open.py", "clipper.managers.docker.engine"),  # as above
-    ("src/clipper/managers/docker/open.py", "clipper.managers.docker.images"),
-    ("src/clipper/managers/docker/open.py", "clipper.managers.docker.launcher"),
-    ("src/clipper/frontend/rpc/open.py", "clipper.frontend.rpc.server"),  # as above
+    ("src/clipper/learning/stores/open.py", "clipper.learning.stores.redis"),  # its library is an extra
+    ("src/clipper/supervisor/server.py", "clipper.supervisor.registry.redis"),  # as above
+    ("src/clipper/supervisor/managers/docker/open.py", "clipper.supervisor.managers.docker.engine"),  # as above
+    ("src/clipper/supervisor/managers/docker/open.py", "clipper.supervisor.managers.docker.images"),
+    ("src/clipper/supervisor/managers/docker/open.py", "clipper.supervisor.managers.docker.launcher"),
+    ("src/clipper/worker/frontend/rpc/open.py", "clipper.worker.frontend.rpc.server"),  # as above
     ("src/clipper/supervisor/server.py", "clipper.supervisor.workers.credentials"),
-    ("src/clipper/runtime/__main__.py", "clipper.runtime.program"),  # numpy may be missing, which is told
-    ("src/clipper/telemetry/exporter.py", "clipper.telemetry.otlp_sender"),  # as above
-    ("src/clipper/cli/log.py", "clipper.decisions.evaluation.whatif"),  # no other command pays for numpy
-    ("src/clipper/cli/load.py", "clipper.load.runner"),  # no other command pays for its libraries
-    ("src/clipper/cli/apply.py", "clipper.cli.manifest_file"),  # as above
-    ("src/clipper/cli/server.py", "clipper.cli.manifest_file"),
+    ("src/clipper/model/runtime/__main__.py", "clipper.model.runtime.program"),  # numpy may be missing, which is told
+    ("src/clipper/worker/telemetry/exporter.py", "clipper.worker.telemetry.otlp_sender"),  # as above
+    (
+        "src/clipper/cli/commands/log.py",
+        "clipper.learning.decisions.evaluation.whatif",
+    ),  # no other command pays for numpy
+    ("src/clipper/cli/commands/load.py", "clipper.cli.load.runner"),  # no other command pays for its libraries
+    ("src/clipper/cli/commands/apply.py", "clipper.cli.commands.manifest_file"),  # as above
+    ("src/clipper/cli/commands/server.py", "clipper.cli.commands.manifest_file"),
 }
 
 PURE = (
-    "clipper.abstraction.batching",
-    "clipper.abstraction.cache",
+    "clipper.worker.abstraction.batching",
+    "clipper.worker.abstraction.cache",
     "clipper.client.failures",
-    "clipper.http1",
+    "clipper.base.http1",
     "clipper.client.query_calls",
     "clipper.client.tensors",
-    "clipper.decisions.evaluation",
-    "clipper.inputs",
-    "clipper.lease",
-    "clipper.outputs",
-    "clipper.selection.policies",
-    "clipper.selection.learning",
-    "clipper.containers.protocol",
+    "clipper.learning.decisions.evaluation",
+    "clipper.values.inputs",
+    "clipper.supervisor.registry.lease",
+    "clipper.values.outputs",
+    "clipper.learning.policies",
+    "clipper.learning.mathematics",
+    "clipper.model.protocol",
     "clipper.control.address",
     "clipper.control.difference",
-    "clipper.frontend.inference.answers",
-    "clipper.frontend.inference.errors",
-    "clipper.frontend.inference.feedback",
-    "clipper.frontend.inference.framing",
-    "clipper.frontend.inference.inflate",
-    "clipper.frontend.inference.json_data",
-    "clipper.frontend.inference.metadata",
-    "clipper.frontend.inference.paths",
-    "clipper.frontend.inference.requests",
-    "clipper.frontend.inference.tensors",
-    "clipper.frontend.openapi",
-    "clipper.frontend.rpc.answers",
-    "clipper.frontend.rpc.contents",
-    "clipper.frontend.rpc.descriptors",
-    "clipper.frontend.rpc.framing",
-    "clipper.frontend.rpc.protocols",
-    "clipper.frontend.rpc.reflection",
-    "clipper.frontend.rpc.requests",
-    "clipper.frontend.rpc.schema",
-    "clipper.frontend.rpc.session",
-    "clipper.frontend.rpc.statuses",
-    "clipper.frontend.rpc.stream",
-    "clipper.frontend.rpc.wire",
-    "clipper.managers.start_time",
-    "clipper.managers.shares",
-    "clipper.managers.local.fork_messages",
-    "clipper.managers.local.warmth",
-    "clipper.managers.docker.log_lines",
-    "clipper.managers.docker.options",
-    "clipper.managers.docker.dockerfile",
-    "clipper.managers.ray.messages",
-    "clipper.managers.ray.placement",
-    "clipper.managers.ray.revival",
-    "clipper.managers.reconcile",
-    "clipper.managers.environments.output",
-    "clipper.managers.environments.pip_settings",
-    "clipper.managers.environments.plan",
-    "clipper.managers.environments.recipe",
-    "clipper.managers.environments.retention",
-    "clipper.managers.environments.surroundings",
-    "clipper.processes.excess",
-    "clipper.events.changes",
-    "clipper.events.log",
-    "clipper.events.story",
-    "clipper.telemetry.lines",
-    "clipper.telemetry.otlp",
-    "clipper.telemetry.request_note",
-    "clipper.telemetry.spans",
-    "clipper.telemetry.trace_context",
-    "clipper.rollout",
-    "clipper.series",
-    "clipper.turn_budget",
-    "clipper.load.arrivals",
-    "clipper.load.inputs",
-    "clipper.load.options",
-    "clipper.load.page",
-    "clipper.load.records",
-    "clipper.load.report",
-    "clipper.load.summary",
-    "clipper.load.sweep",
-    "clipper.manifest",
-    "clipper.pages",
-    "clipper.management.reports",
+    "clipper.worker.frontend.inference.answers",
+    "clipper.worker.frontend.inference.errors",
+    "clipper.worker.frontend.inference.feedback",
+    "clipper.worker.frontend.inference.framing",
+    "clipper.worker.frontend.inference.inflate",
+    "clipper.worker.frontend.inference.json_data",
+    "clipper.worker.frontend.inference.metadata",
+    "clipper.worker.frontend.inference.paths",
+    "clipper.worker.frontend.inference.requests",
+    "clipper.worker.frontend.inference.tensors",
+    "clipper.worker.frontend.http.openapi",
+    "clipper.worker.frontend.rpc.answers",
+    "clipper.worker.frontend.rpc.contents",
+    "clipper.worker.frontend.rpc.descriptors",
+    "clipper.worker.frontend.rpc.framing",
+    "clipper.worker.frontend.rpc.protocols",
+    "clipper.worker.frontend.rpc.reflection",
+    "clipper.worker.frontend.rpc.requests",
+    "clipper.worker.frontend.rpc.schema",
+    "clipper.worker.frontend.rpc.session",
+    "clipper.worker.frontend.rpc.statuses",
+    "clipper.worker.frontend.rpc.stream",
+    "clipper.worker.frontend.rpc.wire",
+    "clipper.supervisor.managers.start_time",
+    "clipper.supervisor.managers.shares",
+    "clipper.supervisor.managers.local.fork_messages",
+    "clipper.supervisor.managers.local.warmth",
+    "clipper.supervisor.managers.docker.log_lines",
+    "clipper.supervisor.managers.docker.options",
+    "clipper.supervisor.managers.docker.dockerfile",
+    "clipper.supervisor.managers.ray.messages",
+    "clipper.supervisor.managers.ray.placement",
+    "clipper.supervisor.managers.ray.revival",
+    "clipper.supervisor.managers.reconcile",
+    "clipper.supervisor.managers.environments.output",
+    "clipper.supervisor.managers.environments.pip_settings",
+    "clipper.supervisor.managers.environments.plan",
+    "clipper.supervisor.managers.environments.recipe",
+    "clipper.supervisor.managers.environments.retention",
+    "clipper.supervisor.managers.environments.surroundings",
+    "clipper.base.processes.excess",
+    "clipper.supervisor.history.events.changes",
+    "clipper.supervisor.history.events.log",
+    "clipper.supervisor.history.events.story",
+    "clipper.worker.telemetry.lines",
+    "clipper.worker.telemetry.otlp",
+    "clipper.worker.telemetry.request_note",
+    "clipper.worker.telemetry.spans",
+    "clipper.worker.telemetry.trace_context",
+    "clipper.supervisor.rollout",
+    "clipper.supervisor.history.series",
+    "clipper.base.turn_budget",
+    "clipper.cli.load.arrivals",
+    "clipper.cli.load.inputs",
+    "clipper.cli.load.options",
+    "clipper.cli.load.page",
+    "clipper.cli.load.records",
+    "clipper.cli.load.report",
+    "clipper.cli.load.summary",
+    "clipper.cli.load.sweep",
+    "clipper.cli.manifest",
+    "clipper.api.pages",
+    "clipper.api.reports",
 )
 IMPURE = {"asyncio", "socket", "time", "random", "logging", "selectors", "threading", "subprocess", "uvloop"}
 # The type of an argument that brings randomness in, which is what the rule is for.
 PURE_NAMES = {("random", "Random")}
 
 # What a model's own environment has to hold, besides what the model needs.
-RUNTIME = ("clipper.runtime", "clipper.types", "clipper.errors", "clipper.containers.protocol")
+RUNTIME = ("clipper.model.runtime", "clipper.values.types", "clipper.errors", "clipper.model.protocol")
 RUNTIME_THIRD_PARTY = {"numpy"}
 # What reads a framework's models imports that framework, and is itself imported only where there is such a model.
-FRAMEWORKS = "clipper.runtime.frameworks"
+FRAMEWORKS = "clipper.model.frameworks"
 # Imports no framework: what they all share, and what stands in for a part of one that a pickle brings.
 OF_NONE = tuple(
     f"{FRAMEWORKS}{name}"
@@ -243,22 +196,25 @@ def within(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
 
-def unit_of(module: str) -> str:
-    """The longest unit in the table that holds the module.
+def room_of(module: str) -> str:
+    """The first name below ``clipper``; empty for the package itself."""
+    return f"{module}.".split(".")[1]
 
-    Raises:
-        KeyError: no unit does.
-    """
-    name = module.removeprefix("clipper").removeprefix(".")
-    fitting = [unit for unit in ALLOWED if unit == name or (unit and name.startswith(unit + "."))]
-    if not fitting:
-        raise KeyError(f"{module} is in no unit: enter it in this table and in ARCHITECTURE.md")
-    return max(fitting, key=len)
+
+def folder_of(module: str) -> str:
+    """The folder of its room that holds a module, such as ``worker.frontend``; empty for a file beside the folders."""
+    names = module.split(".")[1:3]
+    return ".".join(names) if ".".join(names) in FOLDERS else ""
 
 
 def breaks_order(importer: str, imported: str) -> bool:
-    mine, other = unit_of(importer), unit_of(imported)
-    return other not in {mine, "", *OPEN, *ALLOWED[mine]}
+    room, other = room_of(importer), room_of(imported)
+    if room != other:
+        return other not in OPEN | ROOMS[room]
+    folder, beside = folder_of(importer), folder_of(imported)
+    if not folder or not beside or folder == beside:
+        return False
+    return beside.removeprefix(f"{room}.") not in FOLDERS[folder]
 
 
 @cache
@@ -281,8 +237,12 @@ def is_declared(found: Import) -> bool:
     return (found.file, found.module) in LAZY
 
 
-def test_the_table_has_no_cycle() -> None:
-    left = {unit: set(names) - {unit} for unit, names in ALLOWED.items()}
+@pytest.mark.parametrize("table", [ROOMS, FOLDERS], ids=["rooms", "folders"])
+def test_the_tables_have_no_cycle(table: dict[str, frozenset[str]]) -> None:
+    left = {
+        unit: {f"{unit.partition('.')[0]}.{name}" if "." in unit else name for name in names}
+        for unit, names in table.items()
+    }
     while left:
         lowest = {unit for unit, names in left.items() if not names & left.keys()}
         assert lowest, f"these import each other: {sorted(left)}"
@@ -300,14 +260,25 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         left = {module: imported for module, imported in left.items() if module not in lowest}
 
 
-def test_every_edge_of_the_table_is_used() -> None:
-    used = {(unit_of(importer_of(found)), unit_of(found.module)) for found in ours()}
-    assert sorted((unit, name) for unit, names in ALLOWED.items() for name in names if (unit, name) not in used) == []
+def test_every_edge_of_the_tables_is_used() -> None:
+    pairs = [(importer_of(found), found.module) for found in ours()]
+    rooms = {(room_of(importer), room_of(imported)) for importer, imported in pairs}
+    folders = {(folder_of(importer), folder_of(imported)) for importer, imported in pairs}
+    unused = [(room, name) for room, names in ROOMS.items() for name in names if (room, name) not in rooms]
+    unused += [
+        (folder, name)
+        for folder, names in FOLDERS.items()
+        for name in names
+        if (folder, f"{folder.partition('.')[0]}.{name}") not in folders
+    ]
+    assert sorted(unused) == []
 
 
-def test_every_unit_of_the_table_exists() -> None:
-    missing = [unit for unit in ALLOWED if f"clipper.{unit}".rstrip(".") not in modules()]
-    assert missing == []
+def test_the_tables_hold_every_room_and_folder() -> None:
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms - {"__init__"} == ROOMS.keys() - {""}
+    folders = {f"{path.parent.parent.name}.{path.parent.name}" for path in PACKAGE.glob("*/*/__init__.py")}
+    assert folders == FOLDERS.keys()
 
 
 @pytest.mark.parametrize("package", PURE)
@@ -364,11 +335,16 @@ def test_declared_lazy_imports_exist() -> None:
 
 
 def test_reader_sees_imports_in_every_form() -> None:
-    text = "import a.b\nfrom clipper import types\ndef f():\n    from . import errors\n    from ..types import DType\n"
-    found = [(item.module, item.lazy) for item in imports_in(text, "x.py", "clipper.runtime")]
-    assert found == [("a.b", False), ("clipper.types", False), ("clipper.runtime", True), ("clipper.types", True)]
+    text = "import a.b\nfrom clipper import errors\ndef f():\n    from . import model\n    from ..values import types\n"
+    found = [(item.module, item.lazy) for item in imports_in(text, "x.py", "clipper.model.runtime")]
+    assert found == [
+        ("a.b", False),
+        ("clipper.errors", False),
+        ("clipper.model.runtime", True),
+        ("clipper.model.values", True),
+    ]
 
 
 def test_order_check_refuses_an_upward_import() -> None:
-    assert breaks_order("clipper.abstraction.predictor", "clipper.frontend.connection")
-    assert not breaks_order("clipper.frontend.connection", "clipper.selection.selector")
+    assert breaks_order("clipper.worker.abstraction.predictor", "clipper.worker.frontend.http.connection")
+    assert not breaks_order("clipper.worker.frontend.http.connection", "clipper.worker.selection.selector")

@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from clipper.log_format import FIELDS
+from clipper.base.log_format import FIELDS
 from tests.architecture.source_tree import files
 
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
@@ -51,7 +51,7 @@ def test_each_value_of_a_message_has_a_name_of_the_list() -> None:
         assert {keyword.arg for keyword in call.keywords} <= {"exc_info"}, where
         assert len(values) < 2, f"{where}: expected one dict of values by their names"
         names = names_of(values[0]) if values else set()
-        assert names <= set(FIELDS), f"{where}: {names - set(FIELDS)} is not in clipper.log_format.FIELDS"
+        assert names <= set(FIELDS), f"{where}: {names - set(FIELDS)} is not in clipper.base.log_format.FIELDS"
         # Without values nothing is formatted.
         shown = set(PLACEHOLDER.findall(message.value.replace("%%", ""))) if values else set()
         assert shown <= names, f"{where}: {message.value!r} has what {names} have not"

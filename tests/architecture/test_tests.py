@@ -30,7 +30,7 @@ def test_no_test_has_a_name_too_long_to_read() -> None:
 
 @pytest.mark.parametrize("folder", sorted({file.parent for file in FILES}), ids=lambda folder: folder.name)
 def test_what_tests_share_is_imported_by_its_whole_path(folder: Path) -> None:
-    """``from tests.rollout.world import``: tests are one package."""
+    """``from tests.supervisor.rollout.world import``: tests are one package."""
     assert (folder / "__init__.py").exists()
     bare = [
         f"{file.name}: {module}"
@@ -38,7 +38,7 @@ def test_what_tests_share_is_imported_by_its_whole_path(folder: Path) -> None:
         for module in imported_by(file)
         if module.partition(".")[0] in BARE
     ]
-    assert bare == [], "write the whole path, such as `from tests.frontend.http_calls import`"
+    assert bare == [], "write the whole path, such as `from tests.worker.frontend.http_calls import`"
 
 
 def test_only_the_benchmarks_own_tests_import_them() -> None:

@@ -21,8 +21,8 @@ from benchmarks.load import Answer, LoadClient, post
 from benchmarks.servers import ClipperServer, clipper
 from benchmarks.workbench import HERE
 from clipper import Clipper
-from clipper.frontend.limits import MAX_PIPELINED
-from clipper.frontend.observe_body import MAX_OBSERVATIONS
+from clipper.worker.frontend.limits import MAX_PIPELINED
+from clipper.worker.frontend.observe_body import MAX_OBSERVATIONS
 from tests.benchmarks.fuzz_live import Answers, loop_cpu_s
 
 CONTEXTS = 65_000

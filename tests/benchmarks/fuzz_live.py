@@ -24,7 +24,8 @@ from benchmarks.soak.flatness import trend
 from benchmarks.soak.processes import read
 from benchmarks.workbench import HERE
 from clipper import Clipper
-from tests.frontend.fuzz_front import (
+from tests.serving import post
+from tests.worker.frontend.fuzz_front import (
     FEATURES,
     KEY,
     TYPES,
@@ -33,7 +34,6 @@ from tests.frontend.fuzz_front import (
     observe_body_for,
     predict_body_for,
 )
-from tests.serving import post
 
 CONNECTIONS = 4
 # In one write. Of eight writes one is feedback, which waits for the disk, and one is garbled HTTP, each input on a

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks import attackers
-from tests.frontend.rpc.rpc_system import RpcSystem, rpc_serving
 from tests.serving import application, model, version
+from tests.worker.frontend.rpc.rpc_system import RpcSystem, rpc_serving
 
 SUM = "def predict(inputs):\n    return [float(sum(row)) for row in inputs]\n"
 

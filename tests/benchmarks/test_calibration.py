@@ -11,8 +11,8 @@ from sklearn.naive_bayes import GaussianNB
 from benchmarks.calibration.models import ESTIMATORS
 from benchmarks.calibration.results import ABOUT, Answers, Bin, read, result, standard_error, table
 from benchmarks.calibration.stream import VOTE
-from clipper.selection.learning.calibration import Curve, bins, lesson
-from clipper.selection.learning.ledger import Ledger
+from clipper.learning.mathematics.calibration import Curve, bins, lesson
+from clipper.learning.mathematics.ledger import Ledger
 
 RESULTS = read()
 PAGE = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()

@@ -12,7 +12,7 @@ from benchmarks import __main__ as program
 from benchmarks import open_loop, texts
 from benchmarks.models.slept import Slept
 from benchmarks.open_loop import SLEPT, outcome
-from clipper.load.report import Latencies, Run, SenderFacts
+from clipper.cli.load.report import Latencies, Run, SenderFacts
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 from benchmarks.scale import stubs
 from benchmarks.scale.__main__ import READS, Effort, Saved, main
 from benchmarks.scale.page import BEGIN, END
-from clipper.containers import link
-from clipper.containers.link import ReplicaLink
-from clipper.containers.protocol.messages import Welcome
-from clipper.types import ModelId
+from clipper.model.protocol.messages import Welcome
+from clipper.values.types import ModelId
+from clipper.worker import link
+from clipper.worker.link import ReplicaLink
 from tests.waiting import until_async
 
 SMALL = Effort(settle_s=0.0, rest_s=0.1, applications=1, deployments=1, reads=1)

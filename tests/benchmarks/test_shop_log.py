@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks.shop_log import ITEMS, clicks, samples
-from clipper.decisions.evaluation.estimators import Estimate
-from clipper.decisions.evaluation.whatif import OneModel, evaluate, logged
+from clipper.learning.decisions.evaluation.estimators import Estimate
+from clipper.learning.decisions.evaluation.whatif import OneModel, evaluate, logged
 
 # The package is fetched the first time.
 pytestmark = pytest.mark.timeout(600)

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 import typer
 
+from clipper.api.learned import Newcomer
 from clipper.control.descriptions import EndedRamp
-from clipper.management.learned import Newcomer
 from clipper.settings.application import Configured, Link
 from tests.cli.in_process import Run
 from tests.conftest import Api

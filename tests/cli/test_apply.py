@@ -9,9 +9,9 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
+from clipper.api.schemas import Model
 from clipper.cli.process import running
 from clipper.client import Clipper
-from clipper.management.schemas import Model
 from tests.cli.commands import CLIPPER, MODEL, Command, commands, stop_server, succeed
 
 pytestmark = pytest.mark.long
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.long
 KEY = "a-key-for-tests-" + "k" * 40
 
 POLICY = """
-from clipper.selection.policies.policy import Choice, Policy
+from clipper.learning.policies.policy import Choice, Policy
 
 class First(Policy):
     def select(self, models, totals, query, random):

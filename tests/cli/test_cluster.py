@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clipper.cli import cluster
+from clipper.cli.commands import cluster
 from clipper.errors import InvalidArgument, NotFound, Unavailable
 
 OWNERS = [
@@ -32,7 +32,7 @@ def test_the_owners_are_listed(python: Path, capsys: pytest.CaptureFixture[str])
     cluster.list_all("10.0.0.1:6379", python)
     first, second = (line for line in capsys.readouterr().out.splitlines() if "clipper-" in line)
     assert first.split() == ["clipper-00", "2", "3", "ads,", "sum"] and second.split() == ["clipper-11", "0", "1", "-"]
-    assert called(python) == ["-m clipper.managers.ray.left 10.0.0.1:6379"]
+    assert called(python) == ["-m clipper.supervisor.managers.ray.orphans 10.0.0.1:6379"]
     cluster.list_all("auto", python, as_json=True)
     assert json.loads(capsys.readouterr().out) == OWNERS
 
@@ -42,7 +42,7 @@ def test_one_owner_is_ended_if_it_is_there(python: Path, capsys: pytest.CaptureF
         cluster.clean("clipper-22", True, "auto", python)
     cluster.clean("clipper-11", True, "auto", python)
     assert "ended 0 replicas and 1 query workers of clipper-11" in capsys.readouterr().out
-    assert called(python)[-1] == "-m clipper.managers.ray.left auto clipper-11"
+    assert called(python)[-1] == "-m clipper.supervisor.managers.ray.orphans auto clipper-11"
 
 
 def test_why_ray_cannot_be_asked_is_told(python: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.cli.serve import curl_line, name_of
-from clipper.types import check_name
+from clipper.cli.commands.serve import curl_line, name_of
+from clipper.values.types import check_name
 from tests.waiting import TIMEOUT_S
 
 

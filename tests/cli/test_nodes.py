@@ -2,10 +2,10 @@
 
 import pytest
 
-from clipper.cli import replica as replica_commands
+from clipper.api.schemas import LeaseStatus, Replica, Status, WorkerStatus
+from clipper.cli.commands import replica as replica_commands
+from clipper.cli.commands.server import print_running, status_rows
 from clipper.cli.output import Output
-from clipper.cli.server import print_running, status_rows
-from clipper.management.schemas import LeaseStatus, Replica, Status, WorkerStatus
 from clipper.supervisor.operations.operations import by_node
 
 

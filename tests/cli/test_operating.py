@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from clipper.errors import Unavailable
-from clipper.events.log import NewEvent
-from clipper.registry.sqlite import SqliteRegistry
-from clipper.types import Caller
+from clipper.supervisor.history.events.log import NewEvent
+from clipper.supervisor.registry.sqlite import SqliteRegistry
+from clipper.values.types import Caller
 from tests.cli.in_process import Run
 from tests.conftest import TOKEN, Api
 
@@ -70,7 +70,7 @@ def test_events_are_followed_while_the_server_is_started_again(
         if step in ("new", "back"):
             api.operations.happen(NewEvent("key", f"key {step}", "the key is made", by=Caller("ci", "10.0.0.7")))
 
-    monkeypatch.setattr("clipper.cli.events.time", SimpleNamespace(sleep=pass_time))
+    monkeypatch.setattr("clipper.cli.commands.events.time", SimpleNamespace(sleep=pass_time))
     followed = run("events", "--follow")
     lines = followed.out.splitlines()
     assert [line.split("  ")[-2].strip() for line in lines] == [

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from clipper.cli.process import running
-from clipper.home import lock_home, read_place
+from clipper.settings.home import lock_home, read_place
 from tests.cli.commands import Command, succeed
 from tests.supervisor.live_server import processes_of
 from tests.waiting import TIMEOUT_S, until

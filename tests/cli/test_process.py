@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import typer
 
+from clipper.api.schemas import LeaseStatus, WorkerStatus
 from clipper.cli import process as processes
 from clipper.cli.process import ServerStart, StartingServer, checked_start, settled, spawn, wait_until_gone
 from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, Unavailable
-from clipper.home import lock_home
-from clipper.management.schemas import LeaseStatus, WorkerStatus
+from clipper.settings.home import lock_home
 from clipper.supervisor.config import Config, parse_command_line
 from tests.conftest import Api
 from tests.waiting import TIMEOUT_S

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from clipper.cli.serve import Watch
+from clipper.cli.commands.serve import Watch
 
 
 def test_a_change_is_told_once_and_when_it_is_over(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from clipper.cli import report_summary as summary
-from clipper.cli.report import as_page
+from clipper.api.recent import LastMinute
+from clipper.api.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
+from clipper.base.tls.expiry import duration
+from clipper.cli.commands import report_summary as summary
+from clipper.cli.commands.report import as_page
 from clipper.control.descriptions import Standing
-from clipper.management.recent import LastMinute
-from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
-from clipper.tls.expiry import duration
 
 
 def model(name: str, mean: float | None = 0.2, **fields: Any) -> ReportedModel:

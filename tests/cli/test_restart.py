@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
-from clipper.build import build_id
+from clipper.base.build import build_id
 from clipper.cli.output import Output
 from clipper.cli.process import StartingServer, running
 from clipper.cli.starting import GivenOptions, replaced
 from clipper.client import Clipper
 from clipper.errors import DeadlineExceeded
-from clipper.home import read_place
+from clipper.settings.home import read_place
 from tests.asking import Asking, older_clipper
 from tests.certificates import Authority
 from tests.cli.commands import CLIPPER, Command, commands, succeed

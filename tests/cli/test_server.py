@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from clipper.base.processes.proc import start_time
 from clipper.cli.process import running
 from clipper.client import Clipper, Prediction
-from clipper.home import read_place
-from clipper.processes.proc import start_time
+from clipper.settings.home import read_place
 from tests.cli.commands import CLIPPER, MODEL, Command, succeed
 from tests.supervisor.live_server import processes_of
 from tests.waiting import TIMEOUT_S, until
@@ -27,7 +27,7 @@ SHOP = "https://shop.example"
 FREE_PORTS = ["--query-port", "0", "--management-port", "0"]
 
 POLICY = """
-from clipper.selection.policies.policy import Choice, Policy
+from clipper.learning.policies.policy import Choice, Policy
 
 class Fails(Policy):
     def __init__(self, above):

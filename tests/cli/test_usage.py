@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipper.build import form
+from clipper.base.build import form
 from tests.cli.in_process import Run, usage_error
 
 

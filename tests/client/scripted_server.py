@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from clipper.base.tls.trust import ClientTls, Trust
 from clipper.client.queries import AsyncQueries, Queries
-from clipper.tls.trust import ClientTls, Trust
 from tests.waiting import TIMEOUT_S
 
 T = TypeVar("T")

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from clipper import Clipper
+from clipper.api.schemas import Failure
+from clipper.base.tls.trust import Trust
 from clipper.client import Observed
 from clipper.client.access import tls_for_url, token_for_url
 from clipper.client.failures import to_error
 from clipper.client.http_api import HttpApi
+from clipper.client.packaging.models import package
 from clipper.errors import (
     ClipperError,
     Conflict,
@@ -29,13 +32,10 @@ from clipper.errors import (
     Unauthorized,
     Unavailable,
 )
-from clipper.home import find_home, lock_home, read_place, read_token
-from clipper.management.schemas import Failure
-from clipper.packaging.models import package
 from clipper.settings.application import Configured, Link
+from clipper.settings.home import find_home, lock_home, read_place, read_token
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching
-from clipper.tls.trust import Trust
 from tests.conftest import READ_TOKEN, TOKEN, Api
 from tests.memory_operations import LOG_TAIL
 from tests.waiting import TIMEOUT_S

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipper import http1
+from clipper.base import http1
+from clipper.base.tls.trust import ClientTls, Trust
 from clipper.client import async_connections, connections, query_calls
 from clipper.client.connections import MAX_CONNECTIONS
 from clipper.client.queries import AsyncQueries
 from clipper.errors import DeadlineExceeded, ModelFailed, TooLarge, TooManyRequests, Unavailable
-from clipper.tls.trust import ClientTls, Trust
 from tests.certificates import Authority
 from tests.client.scripted_server import Accepted, Blocking, scripted
 from tests.waiting import TIMEOUT_S
@@ -399,7 +399,7 @@ FORKED = """
 import os, sys
 import numpy as np
 from clipper.client.queries import AsyncQueries, Queries
-from clipper.tls.trust import ClientTls, Trust
+from clipper.base.tls.trust import ClientTls, Trust
 
 client = Queries(sys.argv[1], ClientTls(Trust()))
 assert client.predict("app", np.zeros(2)).output == 0

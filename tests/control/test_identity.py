@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from clipper.base.tls.mutual import make_contexts
 from clipper.control.authority import VALID, Authority, make_authority, make_request
 from clipper.control.identity import IdentityFile, PeerName, certified_name, read_identity, write_identity
 from clipper.errors import InvalidArgument, ProtocolViolation
-from clipper.tls.mutual import make_contexts
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 WORKER = PeerName("worker", 7)

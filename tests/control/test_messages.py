@@ -40,7 +40,7 @@ from clipper.control.statistics import (
 from clipper.errors import ProtocolViolation
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching
-from clipper.types import ModelId
+from clipper.values.types import ModelId
 
 R = TypeVar("R")
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 import yaml
 
-from clipper.metrics import definitions, server_definitions
-from clipper.metrics.group import Group
+from clipper.supervisor.metrics import definitions, server_definitions
+from clipper.supervisor.metrics.group import Group
 from tests.deploy.prometheus import FILES, Prometheus, promtool, scraping
 from tests.supervisor.live_server import Server, answering
 from tests.waiting import TIMEOUT_S, until

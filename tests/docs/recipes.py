@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from clipper.packaging.frameworks import recognise
+from clipper.client.packaging.frameworks import recognise
 from scripts.real_models import environment
 from tests.docs.pages import ROOT, Block, Reader, blocks, commands
 

@@ -22,8 +22,8 @@ import yaml
 from typer.main import get_command
 
 from clipper.cli.main import cli
-from clipper.manifest.keys import SECTIONS
-from clipper.manifest.manifest import read_manifest
+from clipper.cli.manifest.keys import SECTIONS
+from clipper.cli.manifest.manifest import read_manifest
 from tests.docs.pages import FOLLOWED, ROOT, Block, blocks, commands
 
 PAGES = [
@@ -66,7 +66,7 @@ COMMANDS_RUN = {
 }
 # Pages whose commands are only parsed, and why.
 COMMANDS_PARSED = {
-    "docs/cluster.md": "they make a cluster of several machines; tests/managers/ray run one of a machine",
+    "docs/cluster.md": "they make a cluster of several machines; tests/supervisor/managers/ray run one of a machine",
     "docs/deploying.md": "they change the system; tests/deploy run the image and the files",
     "docs/docker.md": "they need a dockerd of the system's; tests/supervisor/test_docker.py runs one",
     "docs/languages.md": "they build into the checkout; tests/sdk build and deploy elsewhere",

@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
-from clipper.selection.policies.by_name import POLICIES
-from clipper.types import Framework
+from clipper.learning.policies.by_name import POLICIES
+from clipper.values.types import Framework
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "compared.md").read_text()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from clipper.apply.run import MODELS_AT_ONCE
+from clipper.cli.manifest.document import MAX_BYTES
+from clipper.cli.manifest_run import MODELS_AT_ONCE
 from clipper.cli.process import running, wait_until_gone
-from clipper.manifest.document import MAX_BYTES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "configuration-file.md").read_text()

@@ -6,12 +6,12 @@ from typing import get_args
 
 import pytest
 
-from clipper.managers.environments.builder import BUILD_TIMEOUT_S
-from clipper.managers.environments.pip_settings import uv_variables
-from clipper.managers.environments.provider import MAX_BUILDS
-from clipper.managers.environments.retention import MAX_ENVIRONMENTS
-from clipper.packaging.needs import needs_of
-from clipper.types import Framework
+from clipper.client.packaging.needs import needs_of
+from clipper.supervisor.managers.environments.builder import BUILD_TIMEOUT_S
+from clipper.supervisor.managers.environments.pip_settings import uv_variables
+from clipper.supervisor.managers.environments.provider import MAX_BUILDS
+from clipper.supervisor.managers.environments.retention import MAX_ENVIRONMENTS
+from clipper.values.types import Framework
 
 PAGE = (Path(__file__).parents[2] / "docs" / "environments.md").read_text()
 

@@ -6,6 +6,8 @@ from typing import get_args
 
 import pytest
 
+from clipper.api.events import DEFAULT_EVENTS, Kind
+from clipper.api.series import MAX_SERIES_S
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
@@ -15,12 +17,16 @@ from clipper.control.statistics import (
     SelectionStatistics,
     VersionStatistics,
 )
-from clipper.events.log import BURST, MAX_EVENTS, MAX_MESSAGE, WINDOW_S
-from clipper.management.events import DEFAULT_EVENTS, Kind
-from clipper.management.series import MAX_SERIES_S
-from clipper.series.ring import IDLE_STEPS
-from clipper.series.sampler import MAX_FOLLOWED, MAX_MISSED, MAX_SERIES, PER_STEP, POINTS, STEP_S
-from clipper.series.values import OF_APPLICATIONS, OF_MODELS, OF_OVERVIEW, application_values, version_values
+from clipper.supervisor.history.events.log import BURST, MAX_EVENTS, MAX_MESSAGE, WINDOW_S
+from clipper.supervisor.history.series.ring import IDLE_STEPS
+from clipper.supervisor.history.series.sampler import MAX_FOLLOWED, MAX_MISSED, MAX_SERIES, PER_STEP, POINTS, STEP_S
+from clipper.supervisor.history.series.values import (
+    OF_APPLICATIONS,
+    OF_MODELS,
+    OF_OVERVIEW,
+    application_values,
+    version_values,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "events-and-series.md").read_text()
 

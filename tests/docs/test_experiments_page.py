@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from clipper.cli.report_summary import COLUMNS
-from clipper.selection.policies.best_arm import BestArm
+from clipper.cli.commands.report_summary import COLUMNS
+from clipper.learning.policies.best_arm import BestArm
 
 PAGE = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text()
 

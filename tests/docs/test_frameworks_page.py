@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from clipper.types import Framework
+from clipper.values.types import Framework
 from tests.docs.recipes import SAVES, recipes, run
 
 PAGE = Path(__file__).parents[2] / "docs" / "frameworks.md"

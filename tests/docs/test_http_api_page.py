@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from clipper.frontend import observe_body, openapi, predict_body
-from clipper.frontend.inference import feedback, requests
-from clipper.frontend.inference.paths import read_path
-from clipper.frontend.inference.tensors import DATATYPES, MAX_ROWS
-from clipper.frontend.limits import REQUEST_TIMEOUT_SWEEPS
-from clipper.frontend.predict_request import PredictBody
-from clipper.frontend.statuses import STATUSES
-from clipper.types import MAX_CONTEXT_LENGTH
+from clipper.values.types import MAX_CONTEXT_LENGTH
+from clipper.worker.frontend import observe_body, predict_body
+from clipper.worker.frontend.http import openapi
+from clipper.worker.frontend.http.statuses import STATUSES
+from clipper.worker.frontend.inference import feedback, requests
+from clipper.worker.frontend.inference.paths import read_path
+from clipper.worker.frontend.inference.tensors import DATATYPES, MAX_ROWS
+from clipper.worker.frontend.limits import REQUEST_TIMEOUT_SWEEPS
+from clipper.worker.frontend.predict_request import PredictBody
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "http-api.md").read_text()

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clipper.base.log_format import FIELDS, JsonFormatter
 from clipper.cli.process import running, wait_until_gone
-from clipper.containers.protocol.trace import BatchTrace, TraceContext, write_trace
-from clipper.log_format import FIELDS, JsonFormatter
-from clipper.runtime.trace import tracing
-from clipper.telemetry.lines import access_said, slow_said
-from clipper.telemetry.request_note import MAX_REQUEST_ID_BYTES, EndedQuery, QueryNote, RequestNote
-from clipper.telemetry.trace_context import SpanContext
+from clipper.model.protocol.trace import BatchTrace, TraceContext, write_trace
+from clipper.model.runtime.trace import tracing
+from clipper.worker.telemetry.lines import access_said, slow_said
+from clipper.worker.telemetry.request_note import MAX_REQUEST_ID_BYTES, EndedQuery, QueryNote, RequestNote
+from clipper.worker.telemetry.trace_context import SpanContext
 from tests.otlp_receiver import otlp_receiver
 from tests.waiting import until
 

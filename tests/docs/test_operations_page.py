@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from clipper.api.server.statuses import STATUSES as MANAGEMENT
 from clipper.errors import ClipperError
-from clipper.frontend.statuses import STATUSES as QUERY
-from clipper.management.statuses import STATUSES as MANAGEMENT
+from clipper.worker.frontend.http.statuses import STATUSES as QUERY
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 ROW = re.compile(r"^\| `(\w+)` \| (\d+|none) \| (\d+|none) \|", re.MULTILINE)

@@ -6,12 +6,12 @@ from random import Random
 
 import pytest
 
-from clipper.selection.learning.ledger import DEFAULT_HALF_LIFE, Ledger
-from clipper.selection.learning.losses import LOSSES
-from clipper.selection.learning.totals import DEFAULT_PRIOR_WEIGHT, Totals, tally
-from clipper.selection.policies import Choice, Combined, JudgedQuery, Outlook, QueryView
-from clipper.selection.policies.by_name import POLICIES, make_policy, parameters_of
-from clipper.types import InputType
+from clipper.learning.mathematics.ledger import DEFAULT_HALF_LIFE, Ledger
+from clipper.learning.mathematics.losses import LOSSES
+from clipper.learning.mathematics.totals import DEFAULT_PRIOR_WEIGHT, Totals, tally
+from clipper.learning.policies import Choice, Combined, JudgedQuery, Outlook, QueryView
+from clipper.learning.policies.by_name import POLICIES, make_policy, parameters_of
+from clipper.values.types import InputType
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "policies.md").read_text()

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from clipper.errors import Unavailable
-from clipper.home import read_place
+from clipper.settings.home import read_place
 from tests import wheels
 from tests.waiting import until
 

@@ -10,7 +10,7 @@ import pytest
 from clipper import Clipper
 from clipper.errors import ContainerFailed
 from scripts.real_models import requirements
-from tests.runtime.frameworks.framework_cases import FIRST_RUN, made_models
+from tests.model.frameworks.framework_cases import FIRST_RUN, made_models
 from tests.supervisor.live_server import Server
 
 pytestmark = [FIRST_RUN, pytest.mark.long]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from clipper.frontend import limits
-from tests.frontend.costly_bodies import COSTLY, Costly
+from clipper.worker.frontend import limits
 from tests.serving import SUM, Client, Serving, application, memory_bytes, model, post, serving, version
 from tests.waiting import until
+from tests.worker.frontend.costly_bodies import COSTLY, Costly
 
 pytestmark = pytest.mark.alone
 

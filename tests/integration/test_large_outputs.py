@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from clipper.abstraction.results import TEXT_TIMES
 from clipper.settings.application import Selection
+from clipper.worker.abstraction.results import TEXT_TIMES
 from tests.serving import SUM, Response, Serving, application, model, serving, version
 
 # Answers what its input's first number says; the second is how large it is.

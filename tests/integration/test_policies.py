@@ -12,7 +12,7 @@ import pytest
 
 from clipper.control.messages import DescribePolicy, PolicyDescription
 from clipper.control.snapshot import ApplicationSnapshot, VersionSnapshot
-from clipper.selection.policies.by_name import default_half_life
+from clipper.learning.policies.by_name import default_half_life
 from clipper.settings.application import Selection
 from clipper.settings.version import Batching
 from tests.serving import Client, Serving, application, model, serving

@@ -13,8 +13,8 @@ import pytest
 
 from clipper.control.messages import DescribePolicy, PolicyDescription
 from clipper.control.snapshot import ApplicationSnapshot
-from clipper.selection.stores.sqlite import SqliteStore
-from clipper.selection.stores.store import EVERYONE
+from clipper.learning.stores.sqlite import SqliteStore
+from clipper.learning.stores.store import EVERYONE
 from clipper.settings.application import Link, Selection
 from tests.serving import Client, Serving, application, model, post, serving, version
 from tests.waiting import until
@@ -278,7 +278,7 @@ def _answers_alone(system: Serving) -> bool:
 
 SLOW_POLICY = """
 import pathlib, time
-from clipper.selection.policies.single import Single
+from clipper.learning.policies.single import Single
 here = pathlib.Path(__file__).parent
 (here / "begun").touch()
 while not (here / "go").exists():

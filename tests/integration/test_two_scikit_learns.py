@@ -17,9 +17,9 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from clipper.client import Clipper
-from clipper.managers.environments.builder import build_environment, environments_root
-from clipper.managers.environments.interpreters import find_interpreter
-from clipper.managers.environments.recipe import Recipe
+from clipper.supervisor.managers.environments.builder import build_environment, environments_root
+from clipper.supervisor.managers.environments.interpreters import find_interpreter
+from clipper.supervisor.managers.environments.recipe import Recipe
 from tests.supervisor.live_server import Server
 
 pytestmark = pytest.mark.long

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from compile_hook import with_native_structs
 
-from clipper.abstraction.work import Work
-from clipper.frontend.exchange import Exchange
-from clipper.managers.command import RUNTIME_PARTS
-from clipper.selection.query import Query
+from clipper.supervisor.managers.command import RUNTIME_PARTS
+from clipper.worker.abstraction.work import Work
+from clipper.worker.frontend.exchange import Exchange
+from clipper.worker.selection.query import Query
 
 ROOT = Path(__file__).parents[2]
 HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]

@@ -3,7 +3,7 @@ import re
 import management_page
 import pytest
 
-from clipper.management.app import create_app
+from clipper.api.server.app import create_app
 
 PAGE = management_page.page()
 PATHS = create_app(None).openapi_schema.to_schema()["paths"]  # type: ignore[arg-type]

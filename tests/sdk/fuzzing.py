@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper.containers.protocol.frames import Kind, header
+from clipper.model.protocol.frames import Kind, header
 from tests.sdk.programs import running
 
 frames = st.builds(

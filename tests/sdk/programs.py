@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from clipper.managers.command import program_argv
+from clipper.supervisor.managers.command import program_argv
 from scripts.kept import digest, folder
-from tests.runtime.caller import Container
+from tests.model.runtime.caller import Container
 from tests.waiting import TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]

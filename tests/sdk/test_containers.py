@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, Kind, header
+from clipper.model.protocol import messages
+from clipper.model.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, Kind, header
 from clipper.supervisor.workers.ports import port_of
-from clipper.types import DType, InputType
+from clipper.values.types import DType, InputType
+from tests.model.runtime.caller import Caller, Refused, aligned_with_other_bytes
 from tests.ports import keep_port
-from tests.runtime.caller import Caller, Refused, aligned_with_other_bytes
 from tests.sdk.fuzzing import fuzz
 from tests.sdk.programs import Programs, running, started
 from tests.waiting import until

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import Kind
-from clipper.types import DType
+from clipper.model.protocol import messages
+from clipper.model.protocol.frames import Kind
+from clipper.values.types import DType
 from tests.sdk.fuzzing import fuzz
 from tests.sdk.programs import HERE, SANITIZED, SDK, VECTORS, compile_cpp, kept, run, running
 

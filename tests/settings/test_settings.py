@@ -8,7 +8,6 @@ from msgspec import UNSET, Struct
 
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import InvalidArgument
-from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.settings.application import (
     ApplicationChange,
     ApplicationOptions,
@@ -20,6 +19,7 @@ from clipper.settings.application import (
 from clipper.settings.fields import check_range, check_ranges, given, settings_of, shared
 from clipper.settings.replicas import ReplicaRange, check_replicas
 from clipper.settings.version import Batching, Deployment, DeploymentOptions, VersionSpec
+from clipper.supervisor.registry.records import ApplicationRecord, VersionRecord
 
 # The client makes a policy and a loss of a name and parameters; the server takes both as one.
 COMPOSED = {"policy": str, "loss": str}

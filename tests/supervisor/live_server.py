@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from clipper.home import Place, read_place
+from clipper.settings.home import Place, read_place
 from tests.waiting import TIMEOUT_S, until
 
 # Each call of a poll would read the certificate authorities first, which takes longer than the rest; tests of TLS have

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from clipper.base.processes.process import ProcessRecord
 from clipper.control.address import ControlAddress, UnixAddress
 from clipper.control.messages import (
     AnyCommand,
@@ -20,9 +21,8 @@ from clipper.control.messages import (
 from clipper.control.server import ControlServer
 from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.errors import Unavailable
-from clipper.managers.logs import Lines
-from clipper.managers.worker_host import ClusterNode, RunningWorker, StartedWorker, WorkerStart
-from clipper.processes.process import ProcessRecord
+from clipper.supervisor.managers.logs import Lines
+from clipper.supervisor.managers.worker_host import ClusterNode, RunningWorker, StartedWorker, WorkerStart
 
 
 class StubWorker:

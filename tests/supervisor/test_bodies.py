@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
 
-from clipper.registry.records import ApplicationRecord
 from clipper.settings.application import Selection
-from clipper.supervisor.rollout.servable import MAX_DEPTH
+from clipper.supervisor.reconciler.servable import MAX_DEPTH
+from clipper.supervisor.registry.records import ApplicationRecord
 from tests.example_counts import share_of
 from tests.supervisor.live_server import APP, Server, answering, with_application
 from tests.waiting import until

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from clipper.decisions.export import row_of
-from clipper.decisions.joining import joined
-from clipper.decisions.reading import LogReader
+from clipper.learning.decisions.export import row_of
+from clipper.learning.decisions.joining import joined
+from clipper.learning.decisions.reading import LogReader
 from tests.supervisor.live_server import Server
 from tests.waiting import until
 

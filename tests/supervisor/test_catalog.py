@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from clipper.errors import NotFound, RegistryUnavailable
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
-from clipper.registry.sqlite import SqliteRegistry
-from clipper.registry.store import (
+from clipper.settings.application import Link
+from clipper.settings.version import Batching, VersionSpec
+from clipper.supervisor.catalog import Catalog, Numbers
+from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.supervisor.registry.sqlite import SqliteRegistry
+from clipper.supervisor.registry.store import (
     Change,
     Contents,
     Delete,
@@ -20,10 +23,7 @@ from clipper.registry.store import (
     Forgotten,
     Put,
 )
-from clipper.rollout import wanted
-from clipper.settings.application import Link
-from clipper.settings.version import Batching, VersionSpec
-from clipper.supervisor.catalog import Catalog, Numbers
+from clipper.supervisor.rollout import wanted
 
 APPLICATION = ApplicationRecord("app", "string", 20.0, id="app#1", code="b")
 VERSION = VersionRecord("m", "1", VersionSpec("a", "import", "m:f"), Batching(), True, 1, 0.0)
@@ -42,7 +42,7 @@ def registry(path: Path) -> Iterator[SqliteRegistry]:
 
 @pytest.fixture(autouse=True)
 def no_lock_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipper.registry.sqlite.BUSY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("clipper.supervisor.registry.sqlite.BUSY_TIMEOUT_S", 0.0)
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from clipper.base.tls.material import TlsPaths
 from clipper.supervisor.config import Config, parse_command_line
-from clipper.tls.material import TlsPaths
 
 
 def test_defaults_and_options() -> None:

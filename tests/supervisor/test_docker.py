@@ -11,9 +11,9 @@ import pytest
 
 from clipper.client import Clipper
 from clipper.errors import ContainerFailed, InvalidArgument
-from clipper.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL
 from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.folders import open_home
+from clipper.supervisor.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL
 from tests.docker_daemon import BASE_IMAGE, DockerDaemon
 from tests.supervisor.live_server import Server
 from tests.waiting import until

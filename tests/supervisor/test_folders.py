@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import clipper
-from clipper.backup import restore
 from clipper.cli.starting import in_turn
 from clipper.errors import Conflict, Unavailable
-from clipper.home import Place, lock_home, read_place
+from clipper.settings.home import Place, lock_home, read_place
 from clipper.settings.start_options import StartOptions
+from clipper.supervisor.backup import restore
 from clipper.supervisor.folders import MAX_SOCKET_PATH_BYTES, open_home
 
 
@@ -130,7 +130,7 @@ def test_what_another_user_put_into_a_home_is_refused(tmp_path: Path, name: str)
 LOCK = """
 import sys
 from pathlib import Path
-from clipper.home import lock_home
+from clipper.settings.home import lock_home
 from clipper.supervisor.folders import open_home
 lock_home(open_home(Path(sys.argv[1])).root)
 print("locked", flush=True)

@@ -16,9 +16,9 @@ import pytest
 
 from clipper.supervisor.config import parse_command_line
 from tests.certificates import Authority, Pair
-from tests.frontend.rpc.rpc_messages import INFER, InferResponse, raw_request
 from tests.supervisor.live_server import Server, with_application
 from tests.waiting import TIMEOUT_S, until
+from tests.worker.frontend.rpc.rpc_messages import INFER, InferResponse, raw_request
 
 ASKED = raw_request(np.array([1, 2], "<f8").tobytes(), [1, 2], "FP64").SerializeToString()
 ON = ("--grpc-port", "0")

@@ -10,18 +10,18 @@ from msgspec.structs import replace
 
 from clipper.control.messages import GetStatistics, Statistics
 from clipper.control.snapshot import NO_OUTCOME, Newcomer, RampOutcome
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
-from clipper.registry.sqlite import SqliteRegistry
-from clipper.registry.store import Put
-from clipper.selection.learning.guardrail import Forecasts
-from clipper.selection.learning.ledger import Ledger
-from clipper.selection.stores.sqlite import SqliteStore
-from clipper.selection.stores.store import EVERYONE, Observation
+from clipper.learning.mathematics.guardrail import Forecasts
+from clipper.learning.mathematics.ledger import Ledger
+from clipper.learning.stores.sqlite import SqliteStore
+from clipper.learning.stores.store import EVERYONE, Observation
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.ramps import Ramps
-from clipper.types import ModelId
+from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.supervisor.registry.sqlite import SqliteRegistry
+from clipper.supervisor.registry.store import Put
+from clipper.values.types import ModelId
 
 DEPLOYED = Newcomer(1, "m", "2", "1", promoted=True)
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from clipper.open_files import ENOUGH, raise_limit
+from clipper.base.open_files import ENOUGH, raise_limit
 from tests.supervisor.live_server import APP, Server, with_application
 from tests.waiting import TIMEOUT_S, until
 

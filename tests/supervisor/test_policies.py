@@ -14,7 +14,7 @@ from tests.supervisor.three_models import APP, ROW, learned, teach, with_applica
 from tests.waiting import until
 
 STUBBORN = """
-from clipper.selection.policies.policy import Choice, Policy
+from clipper.learning.policies.policy import Choice, Policy
 
 class Stubborn(Policy):
     def __init__(self, model):
@@ -120,7 +120,7 @@ def test_code_whose_import_hangs_in_a_worker_costs_its_application_alone(server:
     (worker,) = server.worker_pids
     hangs = f"""
 import pathlib, sys, time
-from clipper.selection.policies.single import Single
+from clipper.learning.policies.single import Single
 while "clipper.worker.worker" in sys.modules and not pathlib.Path({str(tmp_path / "go")!r}).exists():
     time.sleep(0.01)
 class Own(Single):
@@ -142,7 +142,7 @@ class Own(Single):
 # Of C, called so that the interpreter's lock is held: no other thread of the process runs any more.
 HANGS_IN_C = """
 import ctypes, pathlib, sys
-from clipper.selection.policies.single import Single
+from clipper.learning.policies.single import Single
 if {when}:
     ctypes.PyDLL(None).sleep(3600)
 class Own(Single):

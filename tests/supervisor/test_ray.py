@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from clipper.base.processes.marks import MARK
+from clipper.base.processes.proc import start_time, variable
 from clipper.client import Clipper
-from clipper.processes.marks import MARK
-from clipper.processes.proc import start_time, variable
 from clipper.settings.replicas import ReplicaRange
 from scripts.ray_cluster import RayCluster, actor_of, running_cluster
 from scripts.real_models import environment

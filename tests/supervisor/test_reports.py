@@ -11,8 +11,8 @@ import pytest
 
 from clipper.cli.main import main
 from clipper.client import Clipper
-from clipper.selection.learning.comparison import PooledEvidence, compare
-from clipper.selection.learning.confidence_sequences import Evidence
+from clipper.learning.mathematics.comparison import PooledEvidence, compare
+from clipper.learning.mathematics.confidence_sequences import Evidence
 from tests.supervisor.live_server import Server
 from tests.supervisor.three_models import ROW, with_application
 from tests.waiting import until

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 import clipper
+from clipper.base.processes.proc import parent_of, user_of
+from clipper.base.run_as import check_able, find_run_as
 from clipper.client import Clipper
 from clipper.errors import InvalidArgument
-from clipper.processes.proc import parent_of, user_of
-from clipper.run_as import check_able, find_run_as
 from clipper.supervisor.folders import close_home, open_home
 from tests.small_packages import make_wheel, use_only
 from tests.supervisor.live_server import APP, Server, answering, processes_of
@@ -243,7 +243,7 @@ def test_a_home_that_was_used_without_it_is_closed_before_it_is_opened(server: S
 
 POLICY = """
 import os
-from clipper.selection.policies.policy import Policy
+from clipper.learning.policies.policy import Policy
 
 class Tells(Policy):
     def __init__(self):
@@ -342,14 +342,14 @@ def test_a_server_for_who_cannot_be_does_not_start(tmp_path: Path, text: str) ->
 
 def test_who_is_not_root_cannot_have_it() -> None:
     assert NOBODY is not None
-    code = f"from clipper.run_as import *; become({NOBODY.pw_uid}, {NOBODY.pw_gid}); find_run_as('daemon')"
+    code = f"from clipper.base.run_as import *; become({NOBODY.pw_uid}, {NOBODY.pw_gid}); find_run_as('daemon')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     assert "start the server as root, or without --run-as" in done.stderr
 
 
 def test_a_root_that_may_not_is_told_what_it_lacks() -> None:
     check_able()
-    code = "from clipper.run_as import check_able; check_able()"
+    code = "from clipper.base.run_as import check_able; check_able()"
     bound = ["setpriv", "--bounding-set=-sys_ptrace,-kill", "--inh-caps=-sys_ptrace,-kill", sys.executable, "-c", code]
     done = subprocess.run(bound, capture_output=True, text=True, check=False)
     assert "root lacks CAP_KILL, CAP_SYS_PTRACE; if the server is in a container" in done.stderr

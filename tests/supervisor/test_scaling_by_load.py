@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from clipper.load.arrivals import due_times_s
+from clipper.cli.load.arrivals import due_times_s
 from tests.open_loop import send
 from tests.serving import post
 from tests.supervisor.live_server import Server

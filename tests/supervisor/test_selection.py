@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from clipper.selection.query import QueryIds
+from clipper.worker.selection.query import QueryIds
 from tests.supervisor.live_server import Server
 from tests.supervisor.three_models import (
     APP,

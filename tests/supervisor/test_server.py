@@ -18,8 +18,8 @@ import pytest
 
 from clipper.client import Clipper
 from clipper.errors import Unavailable
-from clipper.home import is_locked
-from clipper.managers.logs import MAX_LOG_BYTES
+from clipper.settings.home import is_locked
+from clipper.supervisor.managers.logs import MAX_LOG_BYTES
 from tests.started_processes import oddly_named
 from tests.supervisor.live_server import APP, Server, answering, processes_of, with_application
 from tests.waiting import TIMEOUT_S, until

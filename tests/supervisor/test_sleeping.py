@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from clipper.processes.proc import parent_of
+from clipper.base.processes.proc import parent_of
 from clipper.supervisor.workers.ports import port_of
 from tests.ports import keep_port
 from tests.supervisor.live_server import APP, Server, answering, processes_of

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from clipper.supervisor.config import parse_command_line
-from tests.frontend.rpc.rpc_messages import message_class
 from tests.supervisor.live_server import APP, NO_TLS, Server, with_application
 from tests.waiting import TIMEOUT_S, until
+from tests.worker.frontend.rpc.rpc_messages import message_class
 
 # Longer than a test waits: the delay ends because somebody asks twice.
 DELAY = ("--drain-delay-s", "600")

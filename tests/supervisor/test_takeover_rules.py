@@ -10,21 +10,21 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from clipper.base.processes.folder import ProcessFolder
+from clipper.base.processes.proc import start_time
+from clipper.base.processes.process import ManagedProcess, ProcessRecord
 from clipper.control.messages import CHANNEL_VERSION
-from clipper.managers.launcher import ContainerNote
-from clipper.managers.local.worker_host import LocalWorkerHost
-from clipper.processes.folder import ProcessFolder
-from clipper.processes.proc import start_time
-from clipper.processes.process import ManagedProcess, ProcessRecord
-from clipper.registry.records import ModelRecord, VersionRecord
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import HomeFolders
+from clipper.supervisor.managers.launcher import ContainerNote
+from clipper.supervisor.managers.local.worker_host import LocalWorkerHost
+from clipper.supervisor.registry.records import ModelRecord, VersionRecord
 from clipper.supervisor.workers import takeover
 from clipper.supervisor.workers.settings import WorkerNote
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import Workers
-from tests.rollout.fake_records import records_of
+from tests.supervisor.rollout.fake_records import records_of
 
 PORT = 4711
 SPEC = VersionSpec("a", "import", "m:f")

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from clipper import Clipper
+from clipper.base.tls.transport import NOT_TLS
 from clipper.client import Trust
 from clipper.errors import Unavailable
-from clipper.tls.transport import NOT_TLS
 from tests.certificates import Authority, Pair
 from tests.serving import post
 from tests.supervisor.live_server import Server, answering, processes_of, with_application

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
+from clipper.base.processes.proc import parent_of, pids
 from clipper.errors import Unavailable
-from clipper.home import read_place
-from clipper.processes.proc import parent_of, pids
+from clipper.settings.home import read_place
 from tests.redis_server import RedisServer
 from tests.supervisor.live_server import APP, Server, answering, with_application
 from tests.tcp_proxy import TcpProxy

@@ -11,9 +11,9 @@ import httpx
 import msgspec
 import pytest
 
-from clipper.backup import back_up, restore
-from clipper.build import build_id
-from clipper.managers.command import RUNTIME_PARTS
+from clipper.base.build import build_id
+from clipper.supervisor.backup import back_up, restore
+from clipper.supervisor.managers.command import RUNTIME_PARTS
 from tests.asking import Asking, older_clipper
 from tests.supervisor.live_server import APP, NO_TLS, Server, answering, processes_of, with_application
 from tests.waiting import until
@@ -107,7 +107,7 @@ def test_an_upgrade_replaces_workers_then_replicas_without_losing_a_query(
     before = processes_of(server.home)
     assert set(notes(server.home).values()) == {
         subprocess.check_output(
-            [sys.executable, "-c", f"from clipper.build import build_id; print(build_id({parts!r}))"], text=True
+            [sys.executable, "-c", f"from clipper.base.build import build_id; print(build_id({parts!r}))"], text=True
         ).strip()
         for parts in ((".",), RUNTIME_PARTS)
     }

@@ -16,12 +16,12 @@ import pytest
 import redis
 
 import clipper
-from clipper.cli.cluster import clean, list_all
+from clipper.base.processes.proc import start_time
+from clipper.cli.commands.cluster import clean, list_all
 from clipper.client import Clipper
 from clipper.errors import ClipperError
-from clipper.lease.lease import DURATION_S
-from clipper.processes.proc import start_time
-from clipper.registry.redis import PREFIX
+from clipper.supervisor.registry.lease.lease import DURATION_S
+from clipper.supervisor.registry.redis import PREFIX
 from scripts.ray_cluster import RayCluster, actor_of, running_cluster
 from scripts.real_models import environment
 from tests.manager_bench import RAY_PORTS
@@ -40,7 +40,7 @@ SUM = "def predict(inputs):\n    return [float(row.sum()) for row in inputs]\n"
 SLOW_SUM = f"import time\n{SUM}".replace("    return", "    time.sleep(0.05)\n    return")
 # A policy of the user's own: the first model, and it learns nothing.
 OWN_POLICY = """
-from clipper.selection.policies.single import Single
+from clipper.learning.policies.single import Single
 class Mine(Single):
     pass
 """

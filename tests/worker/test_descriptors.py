@@ -2,8 +2,8 @@
 
 import pytest
 
-from clipper.frontend.limits import MAX_CONNECTIONS, MAX_REFUSED_AT_ONCE
 from clipper.worker.descriptors import MIN_OWN, most_connections
+from clipper.worker.frontend.limits import MAX_CONNECTIONS, MAX_REFUSED_AT_ONCE
 
 
 @pytest.mark.parametrize("descriptors", [256, 1024, 4096, 8192, 20_000])

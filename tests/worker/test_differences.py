@@ -7,7 +7,7 @@ import pytest
 from clipper.control.difference import Difference
 from clipper.control.messages import ApplyDifference, GetStatistics, encode
 from clipper.control.snapshot import KeySnapshot, ModelSnapshot, Snapshot
-from clipper.types import ModelId
+from clipper.values.types import ModelId
 from tests.serving import SUM, ControlClient, Serving, application, model, serving, version
 
 TWICE = "def predict(inputs):\n    return [float(2 * row.sum()) for row in inputs]\n"

@@ -9,19 +9,19 @@ from selectors import BaseSelector, SelectorKey
 
 import pytest
 
+from clipper.base.turn_budget import TurnBudget
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.messages import AnyReply, Draining, Framer, Observe, Observed, ObservePart, decode_command, encode
 from clipper.control.snapshot import Peer
 from clipper.errors import Overloaded, StoreUnavailable
-from clipper.selection.learner import Learner
-from clipper.selection.query import QueryIds
-from clipper.selection.stores.gathered_reads import Read
-from clipper.selection.stores.redis import RedisStore
-from clipper.selection.stores.sqlite import SqliteStore
-from clipper.selection.synchronizer import Synchronizer
+from clipper.learning.stores.gathered_reads import Read
+from clipper.learning.stores.redis import RedisStore
+from clipper.learning.stores.sqlite import SqliteStore
 from clipper.settings.application import Selection
-from clipper.turn_budget import TurnBudget
 from clipper.worker.feedback_router import FeedbackRouter, _begin_one
+from clipper.worker.selection.learner import Learner
+from clipper.worker.selection.query import QueryIds
+from clipper.worker.selection.synchronizer import Synchronizer
 from clipper.worker.worker import GC_THRESHOLDS
 from tests.event_loops import ShiftedLoop
 from tests.redis_server import RedisServer

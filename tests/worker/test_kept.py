@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clipper.base.tls.material import TlsMaterial
 from clipper.control.difference import EPOCH_BITS, Difference
 from clipper.control.identity import PeerName
 from clipper.control.messages import (
@@ -20,7 +21,6 @@ from clipper.control.messages import (
     GetStatistics,
 )
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
-from clipper.tls.material import TlsMaterial
 from clipper.worker.kept import KeptSnapshot, epoch_of
 from tests.control_channel import LEADS
 from tests.remote_worker import RemoteWorker

@@ -12,7 +12,7 @@ import pytest
 
 from clipper.control.statistics import TelemetryStatistics
 from clipper.settings.version import Batching
-from clipper.telemetry.exporter import MAX_WAITING_SPANS
+from clipper.worker.telemetry.exporter import MAX_WAITING_SPANS
 from tests.otlp_receiver import OtlpReceiver, attributes, otlp_receiver
 from tests.serving import SUM, Response, Serving, application, model, post, serving, version
 from tests.waiting import until
@@ -32,7 +32,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Link, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from clipper.runtime.trace import current_trace
+from clipper.model.runtime.trace import current_trace
 
 provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter("URL/v1/traces")))

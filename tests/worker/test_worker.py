@@ -22,7 +22,7 @@ from clipper.control.messages import (
 from clipper.control.snapshot import ReplicaAddress, Snapshot
 from clipper.control.statistics import NO_MARK
 from clipper.settings.version import Batching, BatchingPolicy
-from clipper.types import ModelId
+from clipper.values.types import ModelId
 from tests.example_counts import share_of
 from tests.serving import SUM, ControlClient, Serving, application, model, serving, version, with_address
 from tests.waiting import TIMEOUT_S, until

@@ -10,21 +10,21 @@ from typing import Annotated
 import typer
 
 from clipper import __version__
-from clipper.build import form
-from clipper.cli import app, cluster, key, log, model, replica, token
-from clipper.cli.apply import apply, export
-from clipper.cli.backup import backup, restore
-from clipper.cli.dashboard import dashboard
-from clipper.cli.deploy import deploy
-from clipper.cli.events import events
-from clipper.cli.load import load
-from clipper.cli.log import whatif
-from clipper.cli.logs import logs
+from clipper.base.build import form
+from clipper.cli.commands import app, cluster, key, log, model, replica, token
+from clipper.cli.commands.apply import apply, export
+from clipper.cli.commands.backup import backup, restore
+from clipper.cli.commands.dashboard import dashboard
+from clipper.cli.commands.deploy import deploy
+from clipper.cli.commands.events import events
+from clipper.cli.commands.load import load
+from clipper.cli.commands.log import whatif
+from clipper.cli.commands.logs import logs
+from clipper.cli.commands.predict import observe, predict
+from clipper.cli.commands.report import report
+from clipper.cli.commands.serve import serve
+from clipper.cli.commands.server import restart, start, status, stop
 from clipper.cli.output import write_error
-from clipper.cli.predict import observe, predict
-from clipper.cli.report import report
-from clipper.cli.serve import serve
-from clipper.cli.server import restart, start, status, stop
 from clipper.errors import ClipperError
 
 cli = typer.Typer(

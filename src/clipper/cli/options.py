@@ -11,11 +11,11 @@ from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
+from clipper.base.tls.expiry import day, duration
 from clipper.errors import Conflict, InvalidArgument
 from clipper.settings.fields import check_range, range_text
 from clipper.settings.replicas import read_replicas
 from clipper.settings.texts import number_of, read_json
-from clipper.tls.expiry import day, duration
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from clipper.cli.process import ServerStart, run_program
 from clipper.client import STOP_TIMEOUT_S
 from clipper.errors import ClipperError, DeadlineExceeded, Unauthorized, Unavailable
-from clipper.home import RUN_NAME, Orphan, is_locked, lock_holder
+from clipper.settings.home import RUN_NAME, Orphan, is_locked, lock_holder
 
 # To find orphans may take an answer of a busy dockerd. Workers that are ended answer their open queries first.
 _LOOK_TIMEOUT_S = 30.0

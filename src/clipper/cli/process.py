@@ -12,18 +12,18 @@ from typing import Any, TypeVar
 import msgspec
 import typer
 
+from clipper.api.schemas import Status
+from clipper.base.extras import has_grpc, has_otel, why_no_manager
+from clipper.base.hosts import is_loopback
+from clipper.base.processes.proc import stat_fields
+from clipper.base.run_as import find_run_as
+from clipper.base.tls.material import TlsPaths, read_material
 from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, MalformedRequest, Unauthorized, Unavailable
-from clipper.extras import has_grpc, has_otel, why_no_manager
-from clipper.home import is_locked, make_home, read_token
-from clipper.hosts import is_loopback
-from clipper.management.schemas import Status
-from clipper.processes.proc import stat_fields
-from clipper.run_as import find_run_as
+from clipper.settings.home import is_locked, make_home, read_token
 from clipper.settings.server import ServerSettings
 from clipper.settings.start_options import StartOptions, encode
-from clipper.tls.material import TlsPaths, read_material
-from clipper.types import REGISTRY_VARIABLE, START_VARIABLE, STOPS_WITH, STORE_VARIABLE
+from clipper.values.types import REGISTRY_VARIABLE, START_VARIABLE, STOPS_WITH, STORE_VARIABLE
 
 T = TypeVar("T")
 USUAL = ServerSettings()

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from clipper.api.schemas import Status
 from clipper.cli.output import Output
 from clipper.cli.process import (
     READY_TIMEOUT_S,
@@ -24,9 +25,8 @@ from clipper.cli.process import (
 )
 from clipper.client import STOP_TIMEOUT_S
 from clipper.errors import ClipperError, Conflict, DeadlineExceeded, InvalidArgument, Unavailable
-from clipper.home import OPTIONS_NAME, Place, is_locked, lock_holder, make_home, read_place, take_lock
-from clipper.management.schemas import Status
 from clipper.settings.fields import settings_of
+from clipper.settings.home import OPTIONS_NAME, Place, is_locked, lock_holder, make_home, read_place, take_lock
 from clipper.settings.server import ServerSettings
 from clipper.settings.start_options import (
     MAX_BYTES,

@@ -21,6 +21,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from clipper.api.events import Step
+from clipper.api.schemas import Status, Stopping
+from clipper.base.tls.trust import ClientTls, Trust
 from clipper.client.access import (
     TokenSource,
     find_key,
@@ -40,10 +43,7 @@ from clipper.client.queries import AsyncQueries, Queries
 from clipper.client.query_calls import Observed, Prediction
 from clipper.client.watching import Watching
 from clipper.errors import DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
-from clipper.home import find_home
-from clipper.management.events import Step
-from clipper.management.schemas import Status, Stopping
-from clipper.tls.trust import ClientTls, Trust
+from clipper.settings.home import find_home
 
 __all__ = ["STOP_TIMEOUT_S", "AsyncClipper", "Clipper", "Observed", "Prediction", "Trust"]
 

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from clipper.base.hosts import is_loopback
+from clipper.base.http1 import Address
+from clipper.base.tls.trust import ClientTls, Trust
 from clipper.errors import InvalidArgument, Unavailable
-from clipper.home import CERTIFICATE_NAME, Place, is_locked, lock_holder, read_place, read_token
-from clipper.hosts import is_loopback
-from clipper.http1 import Address
-from clipper.tls.trust import ClientTls, Trust
+from clipper.settings.home import CERTIFICATE_NAME, Place, is_locked, lock_holder, read_place, read_token
 
 VARIABLE = "CLIPPER_TOKEN"
 CA_VARIABLE = "CLIPPER_CA"

@@ -5,11 +5,11 @@ from typing import Any, Literal, Unpack
 
 from msgspec import UNSET
 
+from clipper.api.reports import Report
+from clipper.api.schemas import Application, Contexts, LearnedPolicy, LinkChange
 from clipper.client.calls import Calls, ignore, part, query_string
+from clipper.client.packaging.models import package_code
 from clipper.errors import InvalidArgument
-from clipper.management.reports import Report
-from clipper.management.schemas import Application, Contexts, LearnedPolicy, LinkChange
-from clipper.packaging.models import package_code
 from clipper.settings.application import (
     ApplicationChange,
     ApplicationOptions,

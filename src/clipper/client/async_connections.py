@@ -5,11 +5,11 @@ import ssl
 import time
 from typing import cast
 
+from clipper.base.http1 import CONNECT_TIMEOUT_S, RENEWAL_S, Address, Answer, AnswerReader, BadAnswer, Request
+from clipper.base.tls.trust import ClientTls
 from clipper.client.connections import MAX_IDLE_S, BrokenOff
 from clipper.client.failures import broke_off, cannot_connect, too_late
 from clipper.errors import Unavailable
-from clipper.http1 import CONNECT_TIMEOUT_S, RENEWAL_S, Address, Answer, AnswerReader, BadAnswer, Request
-from clipper.tls.trust import ClientTls
 
 # The default. A call takes little of the client, so this bounds what one client may ask of a server at once.
 MAX_CONNECTIONS = 256

@@ -8,11 +8,11 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
+from clipper.base.tls.trust import ClientTls
 from clipper.client.access import TokenSource
 from clipper.client.http_api import HttpApi
+from clipper.client.packaging.artifact import Artifact
 from clipper.errors import InvalidArgument, Unavailable
-from clipper.packaging.artifact import Artifact
-from clipper.tls.trust import ClientTls
 
 # The deployment's own time-out bounds the start. This is for the rest: unpacking, linking, draining.
 SETTLE_TIMEOUT_S = 60.0

@@ -7,10 +7,10 @@ import threading
 import time
 from contextlib import suppress
 
+from clipper.base.http1 import CONNECT_TIMEOUT_S, RENEWAL_S, Address, Answer, AnswerReader, BadAnswer, Request
+from clipper.base.tls.trust import ClientTls
 from clipper.client.failures import broke_off, cannot_connect, too_late
 from clipper.errors import DeadlineExceeded, Unavailable
-from clipper.http1 import CONNECT_TIMEOUT_S, RENEWAL_S, Address, Answer, AnswerReader, BadAnswer, Request
-from clipper.tls.trust import ClientTls
 
 # A thread waits for the answer on its connection. More threads than this keep each other from running.
 MAX_CONNECTIONS = 64

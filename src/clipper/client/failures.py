@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct
 
+from clipper.api.schemas import Failure
 from clipper.errors import (
     ClipperError,
     ContainerFailed,
@@ -15,7 +16,6 @@ from clipper.errors import (
     Unauthorized,
     Unavailable,
 )
-from clipper.management.schemas import Failure
 
 # OpenSSL's names for two failures, in messages that come through other libraries.
 NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import httpx
 
+from clipper.base.http1 import CONNECT_TIMEOUT_S, RENEWAL_S, Address
+from clipper.base.tls.trust import ClientTls, Trust
 from clipper.client.failures import NOT_TRUSTED, answered_error, broke_off, cannot_connect, too_late
 from clipper.errors import InvalidArgument, NotFound, Unauthorized
-from clipper.http1 import CONNECT_TIMEOUT_S, RENEWAL_S, Address
-from clipper.tls.trust import ClientTls, Trust
 
 _DEFAULT_TIMEOUT_S = 30.0
 

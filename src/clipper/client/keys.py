@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from msgspec import UNSET, UnsetType
 
+from clipper.api.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Token
 from clipper.client.calls import Calls, part
-from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Token
-from clipper.types import Role
+from clipper.values.types import Role
 
 
 class Keys(Calls):

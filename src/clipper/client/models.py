@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Unpack
 
+from clipper.api.schemas import Logs, Model, Replica, Rollback, Scale, Version
 from clipper.client.calls import (
     PREPARE_TIMEOUT_S,
     SETTLE_TIMEOUT_S,
@@ -14,14 +15,13 @@ from clipper.client.calls import (
     part,
     query_string,
 )
+from clipper.client.packaging.artifact import Artifact
+from clipper.client.packaging.models import Language, package
 from clipper.errors import Conflict, ContainerFailed, DeadlineExceeded
-from clipper.management.schemas import Logs, Model, Replica, Rollback, Scale, Version
-from clipper.packaging.artifact import Artifact
-from clipper.packaging.models import Language, package
 from clipper.settings.fields import settings_of
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import MOST_START_TIMES, Batching, Deployment, DeploymentOptions
-from clipper.types import Framework
+from clipper.values.types import Framework
 
 _CRASH_LOG_LINES = 20
 
@@ -48,7 +48,7 @@ class Models(Calls):
             name: of the model.
             model: the path of a model file or folder; ``"module:attribute"``; a Python object, which is an estimator, a
                 function over a batch, or an object with ``predict_batch``; or an ``Artifact``, which
-                ``clipper.packaging`` makes from any of these.
+                ``clipper.client.packaging`` makes from any of these.
             data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; or the
                 second file of a framework's model that has two.
             language: with ``binary``, ``model`` is the path of a program that speaks the container protocol; with

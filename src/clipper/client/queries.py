@@ -7,12 +7,12 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from msgspec import UNSET, UnsetType
 
+from clipper.base.http1 import Address
+from clipper.base.tls.trust import ClientTls
 from clipper.client.async_connections import MAX_CONNECTIONS, AsyncConnections
 from clipper.client.connections import Connections
 from clipper.client.query_calls import How, Observed, Prediction, QueryCalls, Steps
 from clipper.errors import ClipperError
-from clipper.http1 import Address
-from clipper.tls.trust import ClientTls
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from msgspec import UNSET, Struct
 
+from clipper.api.schemas import Failure
+from clipper.base.http1 import Address, Answer, Request
 from clipper.client.calls import part, to_list
 from clipper.client.failures import answered_error, to_error
 from clipper.client.http_api import checked_token
@@ -30,8 +32,6 @@ from clipper.errors import (
     Unavailable,
     WrongInput,
 )
-from clipper.http1 import Address, Answer, Request
-from clipper.management.schemas import Failure
 from clipper.settings.application import MAX_SLO_MS
 
 # The server answers a query by its deadline. This is for the rest: a large body or answer, a busy machine.

@@ -1,8 +1,8 @@
 """The client's methods to watch a server: events, and series of what happened lately."""
 
+from clipper.api.events import DEFAULT_EVENTS, Events, Kind
+from clipper.api.series import MAX_SERIES_S, Series, SeriesOverview
 from clipper.client.calls import Calls, part, query_string
-from clipper.management.events import DEFAULT_EVENTS, Events, Kind
-from clipper.management.series import MAX_SERIES_S, Series, SeriesOverview
 
 
 class Watching(Calls):

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from clipper.base.tls.material import TlsMaterial
 from clipper.control.identity import PeerName
 from clipper.errors import InvalidArgument
-from clipper.tls.material import TlsMaterial
 
 # An authority is replaced by removing its key, and not by time.
 _AUTHORITY_VALID = datetime.timedelta(days=3650)

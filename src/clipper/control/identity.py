@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from clipper.base.tls.material import TlsMaterial
+from clipper.base.tls.mutual import Contexts, make_contexts
+from clipper.base.whole_files import stamp, write_whole
 from clipper.errors import InvalidArgument, ProtocolViolation
-from clipper.tls.material import TlsMaterial
-from clipper.tls.mutual import Contexts, make_contexts
-from clipper.whole_files import stamp, write_whole
 
 log = logging.getLogger(__name__)
 

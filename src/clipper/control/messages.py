@@ -16,14 +16,14 @@ from typing import Generic, TypeVar, get_args
 import msgspec
 from msgspec import Struct
 
+from clipper.base.tls.material import TlsMaterial
 from clipper.control.descriptions import ModelDescription, Reliability, Standing
 from clipper.control.difference import Difference
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.snapshot import Snapshot
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ProtocolViolation
-from clipper.tls.material import TlsMaterial
-from clipper.types import ModelId
+from clipper.values.types import ModelId
 
 # A supervisor and workers of adjacent versions understand each other, since an upgraded server replaces its workers one
 # by one. Within a version fields and messages are only added, with defaults. Workers of version 1 take whole snapshots

@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+from clipper.base.tcp import end_when_cut
+from clipper.base.tls.handshakes import Handshake, Handshakes
+from clipper.base.tls.transport import TlsTransport
+from clipper.base.turn_budget import TurnBudget
 from clipper.control.access import Access
 from clipper.control.address import ControlAddress, TcpAddress
 from clipper.control.identity import IdentityFile, PeerName, certified_name
 from clipper.control.messages import AnyCommand, AnyReply, Framer, Refused, decode_command, encode
 from clipper.errors import ClipperError, Forbidden, InvalidArgument, ProtocolViolation
-from clipper.tcp import end_when_cut
-from clipper.tls.handshakes import Handshake, Handshakes
-from clipper.tls.transport import TlsTransport
-from clipper.turn_budget import TurnBudget
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,8 @@
 
 from msgspec import Struct
 
-from clipper.run_as import RunAs
+from clipper.base.run_as import RunAs
+from clipper.base.tls.material import TlsMode
 from clipper.settings.server import (
     DEFAULT_LOG_BYTES,
     FEEDBACK_QUERIES,
@@ -12,7 +13,6 @@ from clipper.settings.server import (
     ReadyWhen,
 )
 from clipper.settings.telemetry import TelemetrySettings
-from clipper.tls.material import TlsMode
 
 
 class SharedSettings(Struct, frozen=True):

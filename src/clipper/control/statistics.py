@@ -8,7 +8,7 @@ more than its bounds, for values above the last.
 from msgspec import Struct
 
 from clipper.control.descriptions import Standing
-from clipper.types import ModelId
+from clipper.values.types import ModelId
 
 # Fine enough to tell p99 from the SLO around 20 ms, wide enough for an SLO of seconds.
 LATENCY_BOUNDS_S = (

@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Setting, changes_of
 from clipper.settings.texts import read_cost, read_count_or_none, read_features, read_json, read_number_or_none
-from clipper.types import MAX_FEATURES
+from clipper.values.types import MAX_FEATURES
 
 Wait = Literal["all", "decided", "expected"]
 ConfidenceFrom = Literal["agreement", "probabilities"]

@@ -8,7 +8,7 @@ from clipper.settings.fields import Setting
 from clipper.settings.telemetry import TelemetrySettings
 from clipper.settings.texts import checked_ports, read_grpc_port, read_host, read_origin, read_registry, read_size
 from clipper.settings.version import ManagerName
-from clipper.types import REGISTRY_VARIABLE, STORE_VARIABLE
+from clipper.values.types import REGISTRY_VARIABLE, STORE_VARIABLE
 
 # How a container in Docker is dialled: over a unix socket in a folder that both share, or over TCP with a token.
 Transport = Literal["unix", "tcp"]

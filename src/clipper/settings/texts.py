@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from clipper.base.hosts import address_of
 from clipper.errors import InvalidArgument
-from clipper.hosts import address_of
 from clipper.settings.fields import check_range
 
 # No size has more digits; of many more, Python would make infinity.

@@ -4,11 +4,11 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from msgspec import Struct
 
-from clipper.containers.protocol.messages import MAX_ROWS
+from clipper.model.protocol.messages import MAX_ROWS
 from clipper.settings.fields import Setting
 from clipper.settings.replicas import ReplicaRange, read_replicas
 from clipper.settings.texts import read_json_or_file, read_resources, read_size
-from clipper.types import Framework, Loader
+from clipper.values.types import Framework, Loader
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ManagerName = Literal["local", "docker", "ray"]

@@ -10,16 +10,16 @@ import sys
 
 import uvloop
 
+from clipper.base.log_format import set_up
+from clipper.base.malloc import keep_large_pieces_apart, share_one_arena
+from clipper.base.open_files import raise_limit
+from clipper.base.run_as import check_able, forbid_new_privileges
 from clipper.errors import ClipperError
-from clipper.home import lock_home
-from clipper.log_format import set_up
-from clipper.malloc import keep_large_pieces_apart, share_one_arena
-from clipper.open_files import raise_limit
-from clipper.run_as import check_able, forbid_new_privileges
+from clipper.settings.home import lock_home
 from clipper.supervisor.config import parse_command_line
 from clipper.supervisor.folders import close_home, open_home
 from clipper.supervisor.server import Supervisor
-from clipper.types import STORE_VARIABLE
+from clipper.values.types import STORE_VARIABLE
 
 
 def main() -> int:

@@ -4,16 +4,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clipper.build import build_id
-from clipper.managers.command import RUNTIME_PARTS
-from clipper.managers.facilities import Facilities
-from clipper.managers.manager import Manager
-from clipper.managers.open import ELSEWHERE, open_launchers, open_worker_host
-from clipper.managers.worker_host import ClusterHost
-from clipper.processes.limits import machine_cores
-from clipper.rollout import wanted
-from clipper.rollout.rollout import Rollout
-from clipper.selection.stores.store import Store
+from clipper.base.build import build_id
+from clipper.base.processes.limits import machine_cores
+from clipper.learning.stores.store import Store
 from clipper.supervisor.artifacts.shared import SharedArtifacts
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
@@ -28,18 +21,25 @@ from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.keepers.samples import Samples
 from clipper.supervisor.keepers.sampling import Sampling
 from clipper.supervisor.keepers.scaler import Scaler
-from clipper.supervisor.leadership.leadership import Leadership
+from clipper.supervisor.managers.command import RUNTIME_PARTS
+from clipper.supervisor.managers.facilities import Facilities
+from clipper.supervisor.managers.manager import Manager
+from clipper.supervisor.managers.open import ELSEWHERE, open_launchers, open_worker_host
+from clipper.supervisor.managers.worker_host import ClusterHost
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.selections import SelectionChecker
 from clipper.supervisor.operations.token_file import TokenFile
 from clipper.supervisor.operations.tokens import Tokens
-from clipper.supervisor.rollout.reconciler import Reconciler
+from clipper.supervisor.reconciler.reconciler import Reconciler
+from clipper.supervisor.registry.leadership import Leadership
+from clipper.supervisor.rollout import wanted
+from clipper.supervisor.rollout.rollout import Rollout
 from clipper.supervisor.workers.apply_messages import ApplyMessages
 from clipper.supervisor.workers.nodes import NodeFollower
 from clipper.supervisor.workers.settings import Credentials, WorkerSettings
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import Workers
-from clipper.types import OTEL_PREFIX
+from clipper.values.types import OTEL_PREFIX
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from msgspec.structs import replace
 
 from clipper.errors import Conflict, NotFound, RegistryUnavailable
-from clipper.events.changes import events_of
-from clipper.events.log import NewEvent
-from clipper.registry.records import (
+from clipper.supervisor.history.events.changes import events_of
+from clipper.supervisor.history.events.log import NewEvent
+from clipper.supervisor.registry.records import (
     TABLES,
     ApplicationRecord,
     KeyRecord,
@@ -19,9 +19,9 @@ from clipper.registry.records import (
     VersionRecord,
     name_of,
 )
-from clipper.registry.store import Change, Delete, ForgetLater, Forgotten, Put, Registry
-from clipper.rollout import wanted
-from clipper.types import CLIPPER, Caller, ModelId
+from clipper.supervisor.registry.store import Change, Delete, ForgetLater, Forgotten, Put, Registry
+from clipper.supervisor.rollout import wanted
+from clipper.values.types import CLIPPER, Caller, ModelId
 
 log = logging.getLogger(__name__)
 

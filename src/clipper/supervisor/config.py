@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
+from clipper.base.extras import has_cryptography, has_grpc, has_otel, why_no_manager
+from clipper.base.hosts import is_loopback
+from clipper.base.run_as import RunAs, find_run_as
+from clipper.base.tls.material import TlsMode, TlsPaths
 from clipper.errors import InvalidArgument
-from clipper.extras import has_cryptography, has_grpc, has_otel, why_no_manager
-from clipper.hosts import is_loopback
-from clipper.run_as import RunAs, find_run_as
 from clipper.settings.fields import Described, settings_of
 from clipper.settings.server import GRPC_PORT, ServerSettings
 from clipper.settings.start_options import StartOptions, decode, start_options
 from clipper.settings.texts import read_endpoint, read_grpc_port, read_ports, read_registry
-from clipper.tls.material import TlsMode, TlsPaths
-from clipper.types import REGISTRY_VARIABLE, START_VARIABLE, STOPS_WITH, STORE_VARIABLE
+from clipper.values.types import REGISTRY_VARIABLE, START_VARIABLE, STOPS_WITH, STORE_VARIABLE
 
 T = TypeVar("T")
 

@@ -2,10 +2,10 @@
 
 import os
 
-from clipper.managers.facilities import Facilities
-from clipper.processes.folder import ProcessFolder
+from clipper.base.processes.folder import ProcessFolder
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import HomeFolders
+from clipper.supervisor.managers.facilities import Facilities
 
 
 def facilities_of(config: Config, home: HomeFolders, processes: ProcessFolder) -> Facilities:

@@ -12,8 +12,11 @@ from pathlib import Path
 import msgspec
 
 import clipper
+from clipper.base.run_as import RunAs
+from clipper.base.trees import is_sealed, remove_tree, seal_tree
+from clipper.base.whole_files import write_whole
 from clipper.errors import Unavailable
-from clipper.home import (
+from clipper.settings.home import (
     ARTIFACTS_NAME,
     CERTIFICATE_NAME,
     DECISIONS_NAME,
@@ -27,10 +30,7 @@ from clipper.home import (
     Place,
     make_home,
 )
-from clipper.run_as import RunAs
 from clipper.settings.start_options import StartOptions, encode
-from clipper.trees import is_sealed, remove_tree, seal_tree
-from clipper.whole_files import write_whole
 
 # The kernel's bound on a unix socket's path.
 MAX_SOCKET_PATH_BYTES = 107

@@ -4,12 +4,12 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from clipper.management.access import Access, Holder, allowed_hosts
-from clipper.management.app import create_app
-from clipper.management.dashboard import Dashboard
-from clipper.management.gate import Gate
-from clipper.management.operations import Operations
-from clipper.management.server import ManagementServer
+from clipper.api.server.access import Access, Holder, allowed_hosts
+from clipper.api.server.app import create_app
+from clipper.api.server.dashboard import Dashboard
+from clipper.api.server.gate import Gate
+from clipper.api.server.operations import Operations
+from clipper.api.server.server import ManagementServer
 from clipper.supervisor.config import Config
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.supervisor.workers import ports

@@ -10,13 +10,13 @@ import sys
 
 import msgspec
 
+from clipper.base.processes.folder import ProcessFolder, running
 from clipper.errors import ClipperError
-from clipper.home import Orphan, lock_home
-from clipper.managers.open import open_cluster_host, open_launchers
-from clipper.processes.folder import ProcessFolder, running
+from clipper.settings.home import Orphan, lock_home
 from clipper.supervisor.config import Config, parse_command_line
 from clipper.supervisor.facilities import facilities_of
 from clipper.supervisor.folders import HomeFolders, open_home
+from clipper.supervisor.managers.open import open_cluster_host, open_launchers
 from clipper.supervisor.workers import ports, takeover
 from clipper.supervisor.workers.settings import worker_note
 

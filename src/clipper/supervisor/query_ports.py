@@ -4,9 +4,9 @@ import asyncio
 import socket
 from dataclasses import dataclass
 
+from clipper.base.processes.folder import ProcessFolder
+from clipper.base.processes.process import ProcessRecord
 from clipper.errors import Conflict
-from clipper.processes.folder import ProcessFolder
-from clipper.processes.process import ProcessRecord
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import HomeFolders
 from clipper.supervisor.workers import ports, takeover

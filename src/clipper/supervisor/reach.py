@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from clipper.base.processes.folder import passed_on
+from clipper.base.run_as import RunAs, credentials
 from clipper.errors import Unavailable
-from clipper.processes.folder import passed_on
-from clipper.run_as import RunAs, credentials
 from clipper.supervisor.folders import HomeFolders
 
 # It imports numpy, on a machine that may be busy.
@@ -22,7 +22,7 @@ def check_reach(run_as: RunAs, home: HomeFolders) -> None:
     environ = passed_on(os.environ) | {"PYTHONPATH": str(home.python_path), "HOME": "/"}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", "import clipper.runtime.loop"],
+            [sys.executable, "-c", "import clipper.model.runtime.loop"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

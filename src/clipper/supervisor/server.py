@@ -13,25 +13,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from clipper.base.processes.folder import ProcessFolder
+from clipper.base.processes.process import ProcessRecord
 from clipper.errors import InvalidArgument, RegistryUnavailable
-from clipper.events.file import EventFile
-from clipper.events.log import NewEvent
-from clipper.events.story import started_event
-from clipper.home import Place
-from clipper.managers.logs import LogKeeper
-from clipper.managers.open import open_cluster_host, open_launchers
-from clipper.processes.folder import ProcessFolder
-from clipper.processes.process import ProcessRecord
-from clipper.registry.shared import EPOCHS, REGISTRY_ID_NAME, Holder, Known, SharedRegistry
-from clipper.registry.sqlite import SqliteRegistry
-from clipper.registry.store import Registry
-from clipper.selection.stores.open import open_store
-from clipper.selection.stores.store import Store
+from clipper.learning.stores.open import open_store
+from clipper.learning.stores.store import Store
+from clipper.settings.home import Place
 from clipper.supervisor.assembly import Ground, make_parts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
 from clipper.supervisor.facilities import facilities_of
 from clipper.supervisor.folders import HomeFolders
+from clipper.supervisor.history.events.file import EventFile
+from clipper.supervisor.history.events.log import NewEvent
+from clipper.supervisor.history.events.story import started_event
 from clipper.supervisor.keepers import cleaner, disks, ended_tests, scaler
 from clipper.supervisor.keepers.certificates import LOOK_EVERY_S as CERTIFICATES_EVERY_S
 from clipper.supervisor.keepers.certificates import Certificates
@@ -39,16 +34,21 @@ from clipper.supervisor.keepers.cleaner import ArtifactCleaner, VersionCleaner
 from clipper.supervisor.keepers.ended_tests import EndedTests
 from clipper.supervisor.keepers.events import LOOK_EVERY_S as EVENTS_EVERY_S
 from clipper.supervisor.keepers.events import EventKeeper
-from clipper.supervisor.leadership.leadership import Leadership
 from clipper.supervisor.leadership.step_down import HandOver, start_again, step_down
 from clipper.supervisor.leadership.succession import Succession
 from clipper.supervisor.management_port import ManagementPort
+from clipper.supervisor.managers.logs import LogKeeper
+from clipper.supervisor.managers.open import open_cluster_host, open_launchers
 from clipper.supervisor.operations.operations import SupervisorOperations
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.token_file import TokenFile
 from clipper.supervisor.operations.views import options_view
 from clipper.supervisor.query_ports import QueryPorts, hold_ports
 from clipper.supervisor.reach import check_reach
+from clipper.supervisor.registry.leadership import Leadership
+from clipper.supervisor.registry.shared import EPOCHS, REGISTRY_ID_NAME, Holder, Known, SharedRegistry
+from clipper.supervisor.registry.sqlite import SqliteRegistry
+from clipper.supervisor.registry.store import Registry
 from clipper.supervisor.stop_requests import StopRequests
 from clipper.supervisor.workers import ports, takeover
 from clipper.supervisor.workers.nodes import own_address
@@ -322,7 +322,7 @@ class Supervisor:
 def _open_shared(address: str, holder: Holder, known: Known) -> SharedRegistry:
     """Open the registry of an address that ``read_registry`` lets through. Nothing is asked of it yet."""
     try:
-        from clipper.registry.redis import RedisRegistry
+        from clipper.supervisor.registry.redis import RedisRegistry
 
         return RedisRegistry(address, holder, known=known)
     except ImportError as error:

@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from clipper.base.log_format import set_up
+from clipper.base.malloc import keep_large_pieces_apart
+from clipper.base.open_files import raise_limit
 from clipper.control.address import parse_address
 from clipper.control.identity import IdentityFile
 from clipper.control.server import ControlServer
-from clipper.log_format import set_up
-from clipper.malloc import keep_large_pieces_apart
-from clipper.open_files import raise_limit
 from clipper.worker.config import WorkerConfig
 from clipper.worker.descriptors import most_connections
 from clipper.worker.kept import KeptSnapshot, epoch_of

@@ -1,6 +1,6 @@
 """Shares a worker's file descriptors between its clients and itself."""
 
-from clipper.frontend.limits import MAX_CONNECTIONS, MAX_REFUSED_AT_ONCE
+from clipper.worker.frontend.limits import MAX_CONNECTIONS, MAX_REFUSED_AT_ONCE
 
 # Share of descriptors that clients do not get: for the control channel, replicas, the store, other workers and logs.
 # Without a free one the worker could not answer its supervisor, which would take it for hung.

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import chain
 from typing import TypeVar
 
+from clipper.base.turn_budget import Backlog, TurnBudget
 from clipper.control.client import Connections
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.identity import IdentityFile, PeerName
@@ -16,11 +17,10 @@ from clipper.control.messages import Command, GetStatistics, Observe, Observed, 
 from clipper.control.snapshot import Peer
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
-from clipper.selection.application import Application
-from clipper.selection.learner import ASK_TIMEOUT_S, Learner
-from clipper.selection.query import QueryIds
-from clipper.turn_budget import Backlog, TurnBudget
 from clipper.worker.forwarder import MAX_ASKING_COMMANDS, MAX_COMMANDS, Forwarder
+from clipper.worker.selection.application import Application
+from clipper.worker.selection.learner import ASK_TIMEOUT_S, Learner
+from clipper.worker.selection.query import QueryIds
 
 R = TypeVar("R")
 # Pieces of feedback that are begun one by one, and what is done once all of them are.

@@ -13,7 +13,8 @@ from pathlib import Path
 from random import Random
 from time import monotonic
 
-from clipper.abstraction.predictor import Predictor
+from clipper.base.processes.marks import MARK, kill_marked
+from clipper.base.tls.material import TlsMaterial, server_context
 from clipper.control.difference import Difference
 from clipper.control.identity import IdentityFile
 from clipper.control.messages import (
@@ -43,37 +44,36 @@ from clipper.control.statistics import (
     VersionStatistics,
     WorkerStatistics,
 )
-from clipper.decisions.log import DecisionLog
-from clipper.frontend.clients import Clients
-from clipper.frontend.cross_origin import Origins
-from clipper.frontend.endpoints import make_endpoints, paths_of
-from clipper.frontend.inference.service import Inference
-from clipper.frontend.limits import MAX_CONNECTIONS
-from clipper.frontend.listener import Listener, bind_shared
-from clipper.frontend.other_paths import OtherPaths
-from clipper.frontend.port import Port
-from clipper.frontend.readiness import Readiness
-from clipper.frontend.rpc.open import open_rpc_server
-from clipper.frontend.rpc.service import Services
-from clipper.frontend.server import QueryServer
-from clipper.processes.marks import MARK, kill_marked
-from clipper.selection.application import Application, Surroundings
-from clipper.selection.committer import Committer
-from clipper.selection.description import count, describe
-from clipper.selection.feedback.join_table import JoinTable
-from clipper.selection.learner import MAX_ASKING
-from clipper.selection.own_code import ImportNotes, OwnCode
-from clipper.selection.query import QueryIds
-from clipper.selection.stores.open import open_store
-from clipper.selection.synchronizer import Synchronizer
-from clipper.selection.trial import Trials
-from clipper.telemetry.exporter import open_exporter
-from clipper.telemetry.watch import Watch
-from clipper.tls.material import TlsMaterial, server_context
-from clipper.types import OTEL_PREFIX, STORE_VARIABLE, ModelId
+from clipper.learning.decisions.log import DecisionLog
+from clipper.learning.own_code.trial import Trials
+from clipper.learning.own_code.watch import ImportNotes, OwnCode
+from clipper.learning.stores.open import open_store
+from clipper.values.types import OTEL_PREFIX, STORE_VARIABLE, ModelId
+from clipper.worker.abstraction.predictor import Predictor
 from clipper.worker.code_folders import located
 from clipper.worker.config import WorkerConfig
 from clipper.worker.feedback_router import FeedbackRouter
+from clipper.worker.frontend.clients import Clients
+from clipper.worker.frontend.http.cross_origin import Origins
+from clipper.worker.frontend.http.endpoints import make_endpoints, paths_of
+from clipper.worker.frontend.http.listener import Listener, bind_shared
+from clipper.worker.frontend.http.other_paths import OtherPaths
+from clipper.worker.frontend.http.port import Port
+from clipper.worker.frontend.http.server import QueryServer
+from clipper.worker.frontend.inference.service import Inference
+from clipper.worker.frontend.limits import MAX_CONNECTIONS
+from clipper.worker.frontend.readiness import Readiness
+from clipper.worker.frontend.rpc.open import open_rpc_server
+from clipper.worker.frontend.rpc.service import Services
+from clipper.worker.selection.application import Application, Surroundings
+from clipper.worker.selection.committer import Committer
+from clipper.worker.selection.description import count, describe
+from clipper.worker.selection.feedback.join_table import JoinTable
+from clipper.worker.selection.learner import MAX_ASKING
+from clipper.worker.selection.query import QueryIds
+from clipper.worker.selection.synchronizer import Synchronizer
+from clipper.worker.telemetry.exporter import open_exporter
+from clipper.worker.telemetry.watch import Watch
 
 log = logging.getLogger(__name__)
 

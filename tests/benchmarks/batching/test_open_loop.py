@@ -25,8 +25,8 @@ from benchmarks.batching.profiles import Profile, profiles
 from benchmarks.batching.scheduled import Scheduled
 from benchmarks.batching.simulation import goodput
 from benchmarks.pages import fill
-from clipper.abstraction.batching.probing import PROBE_EVERY_S, PROBE_TIMES
 from clipper.settings.version import BatchingPolicy
+from clipper.worker.abstraction.batching.probing import PROBE_EVERY_S, PROBE_TIMES
 
 pytestmark = pytest.mark.long
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.paper import latency_profiles
 from benchmarks.paper.container import BatchFailed, Container, encode_batch
 from benchmarks.paper.data import Labelled
-from tests.runtime import caller
+from tests.model.runtime import caller
 
 MODEL = """
 def model(inputs):

@@ -18,11 +18,11 @@ from benchmarks.regret.features import (
     play_features,
 )
 from benchmarks.regret.streams import ROUNDS, SWAP_ROUNDS
-from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.totals import tally
-from clipper.selection.policies.by_name import make_policy
-from clipper.selection.policies.linear import beliefs, lessons
-from clipper.selection.policies.policy import JudgedQuery, QueryView
+from clipper.learning.mathematics.ledger import Ledger
+from clipper.learning.mathematics.totals import tally
+from clipper.learning.policies.by_name import make_policy
+from clipper.learning.policies.linear import beliefs, lessons
+from clipper.learning.policies.policy import JudgedQuery, QueryView
 
 pytestmark = pytest.mark.long
 

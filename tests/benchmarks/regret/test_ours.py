@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from benchmarks.regret import ours, textbook
-from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.totals import tally
-from clipper.selection.policies.adaptive import WIDTHS, Adaptive
-from clipper.selection.policies.epsilon_greedy import EpsilonGreedy
-from clipper.selection.policies.exp3 import Exp3
-from clipper.selection.policies.policy import Choice, JudgedQuery, Policy
-from clipper.selection.policies.thompson import Thompson
-from clipper.selection.policies.ucb1 import Ucb1
+from clipper.learning.mathematics.ledger import Ledger
+from clipper.learning.mathematics.totals import tally
+from clipper.learning.policies.adaptive import WIDTHS, Adaptive
+from clipper.learning.policies.epsilon_greedy import EpsilonGreedy
+from clipper.learning.policies.exp3 import Exp3
+from clipper.learning.policies.policy import Choice, JudgedQuery, Policy
+from clipper.learning.policies.thompson import Thompson
+from clipper.learning.policies.ucb1 import Ucb1
 
 MODELS = ("a", "b", "c", "d")
 STEPS, HALF_LIFE = 700, 50

@@ -10,11 +10,11 @@ from benchmarks.regret.answers import COMMON_CHANCE, RIGHT, answers, losses_of, 
 from benchmarks.regret.families import setting_of
 from benchmarks.regret.panels import play_panel
 from benchmarks.regret.streams import BLOCK_ROUNDS
-from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.totals import tally
-from clipper.selection.policies.by_name import make_policy
-from clipper.selection.policies.combine import vote as vote_of_outputs
-from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
+from clipper.learning.mathematics.ledger import Ledger
+from clipper.learning.mathematics.totals import tally
+from clipper.learning.policies.by_name import make_policy
+from clipper.learning.policies.combine import vote as vote_of_outputs
+from clipper.learning.policies.policy import JudgedQuery, Policy, QueryView
 
 pytestmark = pytest.mark.long
 

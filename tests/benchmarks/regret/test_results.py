@@ -11,7 +11,7 @@ from benchmarks.regret.results import BLIND, BY_FEATURES, best_textbook, ratio, 
 from benchmarks.regret.simulation import play
 from benchmarks.regret.streams import ROUNDS, SIZES, STREAMS, SWAP_ROUNDS
 from benchmarks.regret.table import table, table_by_features
-from clipper.selection.policies.adaptive import Adaptive
+from clipper.learning.policies.adaptive import Adaptive
 
 RESULTS = read()
 POLICIES = [family.policy for family in families()]

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.soak import by_grpc
 from benchmarks.soak.streams import Inputs, Tally, lost, streams
-from clipper.http1 import Answer
+from clipper.base.http1 import Answer
 
 KILLS_S = [100.0]
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from clipper.errors import TooLarge
-from clipper.registry import redis as redis_registry
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
-from clipper.registry.redis import RedisRegistry
-from clipper.registry.shared import Holder
-from clipper.registry.store import Put
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.artifacts import shared as shared_module
 from clipper.supervisor.artifacts.shared import SharedArtifacts, fetch_missing
 from clipper.supervisor.artifacts.store import Artifacts
+from clipper.supervisor.registry import redis as redis_registry
+from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.supervisor.registry.redis import RedisRegistry
+from clipper.supervisor.registry.shared import Holder
+from clipper.supervisor.registry.store import Put
 from tests.redis_server import RedisServer
 from tests.supervisor.tar_files import file, tar_of
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper import packaging
+from clipper.base.trees import remove_tree
+from clipper.client import packaging
 from clipper.errors import InvalidArgument
 from clipper.supervisor.artifacts import tar, unpacking
 from clipper.supervisor.artifacts.unpacking import Stopped, leads_out, unpack
-from clipper.trees import remove_tree
 from tests.example_counts import share_of
 from tests.supervisor.tar_files import Member, cve_2025_4517, file, folder, hard_link, member, symlink, tar_of
 

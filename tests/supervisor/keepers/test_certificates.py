@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from clipper.base.tls.material import TlsMaterial
 from clipper.supervisor.keepers.certificates import Certificates
-from clipper.tls.material import TlsMaterial
 from tests.certificates import DAYS, Authority
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
-from clipper.registry.sqlite import SqliteRegistry
-from clipper.registry.store import Put
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.cleaner import UNUSED_AGE_S, ArtifactCleaner
+from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.supervisor.registry.sqlite import SqliteRegistry
+from clipper.supervisor.registry.store import Put
 from tests.supervisor.live_server import Server, answering, with_application
 from tests.waiting import until
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from clipper.control.descriptions import Standing
-from clipper.events.file import EventFile
-from clipper.events.story import Story
-from clipper.registry.sqlite import SqliteRegistry
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.history.events.file import EventFile
+from clipper.supervisor.history.events.story import Story
 from clipper.supervisor.keepers.ended_tests import EndedTests
 from clipper.supervisor.keepers.events import EventKeeper
+from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.supervisor.workers.workers import Workers
 
 

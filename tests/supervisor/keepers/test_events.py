@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from clipper.events.file import EventFile
-from clipper.events.log import NewEvent
+from clipper.supervisor.history.events.file import EventFile
+from clipper.supervisor.history.events.log import NewEvent
 from clipper.supervisor.keepers.events import EventKeeper
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clipper.selection.policies.trials import WARM_UP_S
+from clipper.learning.policies.trials import WARM_UP_S
 from tests.supervisor.live_server import Server, answering
 from tests.supervisor.three_models import ROW
 from tests.waiting import until
@@ -86,7 +86,7 @@ def test_a_version_that_raises_is_stopped_without_feedback(live: Server, policy:
 
 
 FIRST = """
-from clipper.selection.policies import Choice, Policy
+from clipper.learning.policies import Choice, Policy
 
 class First(Policy):
     def select(self, models, totals, query, random):

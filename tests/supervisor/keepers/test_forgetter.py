@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from clipper.registry.sqlite import SqliteRegistry
-from clipper.registry.store import ForgetLater
-from clipper.selection.stores.sqlite import SqliteStore
-from clipper.selection.stores.store import EVERYONE, Observation
+from clipper.learning.stores.sqlite import SqliteStore
+from clipper.learning.stores.store import EVERYONE, Observation
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.forgetter import Forgetter
+from clipper.supervisor.registry.sqlite import SqliteRegistry
+from clipper.supervisor.registry.store import ForgetLater
 from tests.waiting import until_async
 
 
@@ -63,7 +63,7 @@ def test_it_forgets_what_an_earlier_supervisor_left_and_what_comes(catalog: Cata
 def test_a_store_that_is_down_is_tried_again(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("clipper.selection.stores.sqlite_transactions.BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("clipper.learning.stores.sqlite_transactions.BUSY_TIMEOUT_S", 0.01)
     path = tmp_path / "selection.sqlite3"
 
     async def test(forgetter: Forgetter, store: SqliteStore) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from clipper.control.messages import GetRecentInput, RecentInput
-from clipper.registry.records import VersionRecord
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.samples import Samples
+from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.workers.workers import Workers
-from clipper.types import InputType, ModelId
+from clipper.values.types import InputType, ModelId
 
 ROW = bytes(16)
 TYPE = InputType.parse("float64[2]")

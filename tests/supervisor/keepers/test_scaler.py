@@ -11,16 +11,16 @@ from msgspec.structs import replace
 
 from clipper.control.messages import GetStatistics, Statistics
 from clipper.control.statistics import CacheStatistics, WorkerStatistics
-from clipper.managers.manager import Manager
-from clipper.registry.records import ModelRecord, VersionRecord
-from clipper.registry.sqlite import SqliteRegistry
-from clipper.registry.store import Delete, Put
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.scaler import Scaler
+from clipper.supervisor.managers.manager import Manager
+from clipper.supervisor.registry.records import ModelRecord, VersionRecord
+from clipper.supervisor.registry.sqlite import SqliteRegistry
+from clipper.supervisor.registry.store import Delete, Put
 from clipper.supervisor.workers.workers import Workers
-from clipper.types import ModelId
+from clipper.values.types import ModelId
 
 SPEC = VersionSpec("a", "import", "m:f")
 MODELS = 200

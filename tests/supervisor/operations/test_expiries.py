@@ -3,8 +3,8 @@
 import pytest
 
 from clipper.errors import InvalidArgument
-from clipper.registry.records import KeyRecord, TokenRecord
 from clipper.supervisor.operations.expiries import check_expiry, expiry_problems, next_expiry
+from clipper.supervisor.registry.records import KeyRecord, TokenRecord
 
 DAY_S = 86400.0
 BEGAN_S = 1_700_000_000.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clipper.management.schemas import ReplicaState, ShownState
+from clipper.api.schemas import ReplicaState, ShownState
 from clipper.supervisor.operations.views import condition_of
 from tests.supervisor.live_server import Own, Server, answering, processes_of, with_application
 from tests.waiting import until

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
+from clipper.api.reports import Report
 from clipper.control.descriptions import ModelDescription
 from clipper.control.messages import PolicyDescription
 from clipper.control.statistics import (
@@ -23,21 +24,20 @@ from clipper.control.statistics import (
     VersionStatistics,
     WorkerStatistics,
 )
-from clipper.management.reports import Report
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
-from clipper.registry.sqlite import SqliteRegistry
-from clipper.registry.store import Put
-from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.totals import tally
-from clipper.selection.stores.sqlite import SqliteStore
-from clipper.selection.stores.store import EVERYONE, Observation
-from clipper.series.recent import Recent
+from clipper.learning.mathematics.ledger import Ledger
+from clipper.learning.mathematics.totals import tally
+from clipper.learning.stores.sqlite import SqliteStore
+from clipper.learning.stores.store import EVERYONE, Observation
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.history.series.recent import Recent
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.reports import MAX_GROUPS, MAX_UNLINKED, ReportOperations
-from clipper.types import ModelId
+from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.supervisor.registry.sqlite import SqliteRegistry
+from clipper.supervisor.registry.store import Put
+from clipper.values.types import ModelId
 
 NOTHING = HistogramData((), 0.0)
 TOLD = PolicyDescription(

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from clipper.api.schemas import Status
 from clipper.control.messages import AnyCommand, AnyReply, GetStatistics, Statistics
 from clipper.control.statistics import (
     LATENCY_BOUNDS_S,
@@ -20,16 +21,15 @@ from clipper.control.statistics import (
     WorkerStatistics,
 )
 from clipper.errors import InvalidArgument, Overloaded
-from clipper.management.schemas import Status
-from clipper.registry.records import ApplicationRecord
-from clipper.registry.sqlite import SqliteRegistry
-from clipper.registry.store import Delete, Put
 from clipper.settings.application import Selection
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.operations import scrapes
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.scrapes import MAX_WAITING, PER_QUESTION, Scrapes
 from clipper.supervisor.operations.views import Views
+from clipper.supervisor.registry.records import ApplicationRecord
+from clipper.supervisor.registry.sqlite import SqliteRegistry
+from clipper.supervisor.registry.store import Delete, Put
 from clipper.supervisor.workers.workers import Workers
 from tests.worker_stand_in import StandIn, listening
 

@@ -5,8 +5,8 @@ from msgspec import UNSET
 from msgspec.structs import asdict, fields
 
 from clipper.errors import InvalidArgument
-from clipper.selection.policies.exp3 import Exp3
-from clipper.selection.policies.thompson import Thompson
+from clipper.learning.policies.exp3 import Exp3
+from clipper.learning.policies.thompson import Thompson
 from clipper.settings.application import ApplicationChange, Configured, NewApplication, Selection
 from clipper.settings.fields import check_ranges
 from clipper.supervisor.operations.selections import changed_selection, names_code, new_selection

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from clipper.api.schemas import NewToken
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unauthorized, Unavailable
-from clipper.home import read_token
-from clipper.management.schemas import NewToken
-from clipper.registry.sqlite import SqliteRegistry
+from clipper.settings.home import read_token
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.operations import tokens as tokens_module
 from clipper.supervisor.operations.token_file import TokenFile
 from clipper.supervisor.operations.tokens import MAX_TOKENS, Tokens
-from clipper.types import Role
+from clipper.supervisor.registry.sqlite import SqliteRegistry
+from clipper.values.types import Role
 
 
 def mode_of(path: Path) -> int:

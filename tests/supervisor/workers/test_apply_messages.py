@@ -2,10 +2,10 @@
 
 from msgspec.structs import replace
 
+from clipper.base.tls.material import TlsMaterial
 from clipper.control.messages import Apply, ApplyDifference, decode_command
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
 from clipper.supervisor.workers.apply_messages import MAX_KEPT, ApplyMessages
-from clipper.tls.material import TlsMaterial
 
 FIRST = Snapshot(1, (ApplicationSnapshot("a", "float64", 20.0),))
 SECOND = replace(FIRST, generation=2, applications=(*FIRST.applications, ApplicationSnapshot("b", "float64", 20.0)))

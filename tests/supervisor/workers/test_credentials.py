@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clipper.base.processes.folder import ProcessFolder
 from clipper.control.difference import EPOCH_BITS
 from clipper.control.messages import (
     AnyCommand,
@@ -21,10 +22,9 @@ from clipper.control.messages import (
 )
 from clipper.control.snapshot import Snapshot
 from clipper.errors import Unavailable
-from clipper.processes.folder import ProcessFolder
-from clipper.registry.redis import RedisRegistry
-from clipper.registry.shared import Holder
 from clipper.supervisor.folders import open_home
+from clipper.supervisor.registry.redis import RedisRegistry
+from clipper.supervisor.registry.shared import Holder
 from clipper.supervisor.workers.credentials import SupervisorCredentials, home_authority, shared_authority
 from clipper.supervisor.workers.settings import WorkerSettings
 from clipper.supervisor.workers.worker_process import WorkerProcess

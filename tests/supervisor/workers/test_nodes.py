@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from clipper.base.processes.process import ProcessRecord
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
-from clipper.processes.process import ProcessRecord
-from clipper.registry.sqlite import SqliteRegistry
 from clipper.settings.application import Selection
 from clipper.supervisor.catalog import Numbers
-from clipper.supervisor.rollout.gathering import worker_facts
+from clipper.supervisor.reconciler.gathering import worker_facts
+from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.supervisor.workers import worker_process
 from clipper.supervisor.workers.nodes import NodeFollower, addresses_of, own_address, take_over
 from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings

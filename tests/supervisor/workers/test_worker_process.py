@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from clipper.base.processes.folder import ProcessFolder
+from clipper.base.processes.proc import start_time
+from clipper.base.processes.process import ManagedProcess, ProcessRecord
 from clipper.control.address import UnixAddress
 from clipper.control.difference import Difference
 from clipper.control.messages import (
@@ -30,12 +33,9 @@ from clipper.control.snapshot import (
     Snapshot,
     VersionSnapshot,
 )
-from clipper.managers.local.worker_host import LocalWorkerHost
-from clipper.processes.folder import ProcessFolder
-from clipper.processes.proc import start_time
-from clipper.processes.process import ManagedProcess, ProcessRecord
 from clipper.settings.application import Link, Selection
 from clipper.supervisor.folders import open_home
+from clipper.supervisor.managers.local.worker_host import LocalWorkerHost
 from clipper.supervisor.workers import worker_process
 from clipper.supervisor.workers.ports import hold, port_of
 from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings, worker_note

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from clipper.errors import ClipperError
-from clipper.registry.shared import PIECE_BYTES, SharedRegistry
 from clipper.supervisor.artifacts.store import Artifacts
+from clipper.supervisor.registry.shared import PIECE_BYTES, SharedRegistry
 
 log = logging.getLogger(__name__)
 

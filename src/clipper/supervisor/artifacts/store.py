@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Protocol
 
+from clipper.base.trees import remove_tree
 from clipper.errors import InvalidArgument, NotFound, RequestTimeout, Unavailable
 from clipper.supervisor.artifacts.unpacking import unpack
-from clipper.trees import remove_tree
 
 # Uploads at once; more wait for their turn. Each may take disk for its tar and again for its content.
 MAX_UPLOADS = 4

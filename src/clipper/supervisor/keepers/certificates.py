@@ -7,10 +7,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from clipper.base.tls.expiry import CLIENT_CA, SERVER, expires_at, expiry_problem
+from clipper.base.tls.material import TlsMaterial, TlsPaths, own_certificate, read_material, server_context
+from clipper.base.whole_files import stamp, write_whole
 from clipper.errors import InvalidArgument
-from clipper.tls.expiry import CLIENT_CA, SERVER, expires_at, expiry_problem
-from clipper.tls.material import TlsMaterial, TlsPaths, own_certificate, read_material, server_context
-from clipper.whole_files import stamp, write_whole
 
 log = logging.getLogger(__name__)
 

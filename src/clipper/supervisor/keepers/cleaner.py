@@ -5,9 +5,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 from clipper.errors import ClipperError
-from clipper.rollout import wanted
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.rollout import wanted
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ import logging
 import time
 
 from clipper.control.descriptions import Standing
-from clipper.events.log import NewEvent
-from clipper.events.story import Story
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.history.events.log import NewEvent
+from clipper.supervisor.history.events.story import Story
 from clipper.supervisor.keepers.events import EventKeeper
 from clipper.supervisor.workers.workers import Workers
 

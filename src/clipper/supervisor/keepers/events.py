@@ -4,8 +4,8 @@ import logging
 import time
 from collections.abc import Sequence
 
-from clipper.events.file import EventFile
-from clipper.events.log import MAX_EVENTS, EventLog, NewEvent
+from clipper.supervisor.history.events.file import EventFile
+from clipper.supervisor.history.events.log import MAX_EVENTS, EventLog, NewEvent
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ import asyncio
 import logging
 
 from clipper.errors import ClipperError
-from clipper.registry.store import Forgotten
-from clipper.selection.stores.store import Store
+from clipper.learning.stores.store import Store
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.registry.store import Forgotten
 
 log = logging.getLogger(__name__)
 

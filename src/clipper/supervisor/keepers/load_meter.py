@@ -5,9 +5,9 @@ from math import inf
 from statistics import fmean
 
 from clipper.control.statistics import VersionStatistics
-from clipper.managers.reconcile.autoscale import Load
-from clipper.managers.reconcile.plan import Phase
-from clipper.metrics.sums import increase, total
+from clipper.supervisor.managers.reconcile.autoscale import Load
+from clipper.supervisor.managers.reconcile.plan import Phase
+from clipper.supervisor.metrics.sums import increase, total
 
 # Assumed until a replica has been seen to start: Python, and a framework.
 DEFAULT_START_S = 5.0

@@ -13,15 +13,15 @@ from clipper.control.messages import GetStatistics, Statistics
 from clipper.control.snapshot import NO_OUTCOME, Newcomer, RampOutcome
 from clipper.control.statistics import TrialReading
 from clipper.errors import ClipperError
-from clipper.registry.records import ApplicationRecord
-from clipper.registry.store import Put
-from clipper.rollout import newcomers, rollbacks
-from clipper.selection.learning.guardrail import FALSE_ALARMS, RampLosses, Verdict, judge, keys_of, ramp_losses
-from clipper.selection.learning.ledger import Ledger
-from clipper.selection.policies.by_name import is_by_context
-from clipper.selection.policies.trials import Evidence, evidence_of, fails_more, is_over
-from clipper.selection.stores.store import EVERYONE, Store
+from clipper.learning.mathematics.guardrail import FALSE_ALARMS, RampLosses, Verdict, judge, keys_of, ramp_losses
+from clipper.learning.mathematics.ledger import Ledger
+from clipper.learning.policies.by_name import is_by_context
+from clipper.learning.policies.trials import Evidence, evidence_of, fails_more, is_over
+from clipper.learning.stores.store import EVERYONE, Store
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.registry.records import ApplicationRecord
+from clipper.supervisor.registry.store import Put
+from clipper.supervisor.rollout import newcomers, rollbacks
 
 log = logging.getLogger(__name__)
 

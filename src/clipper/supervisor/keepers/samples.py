@@ -8,12 +8,12 @@ from msgspec.structs import replace
 
 from clipper.control.messages import GetRecentInput, RecentInput
 from clipper.errors import RequestError
-from clipper.inputs.reader import make_reader
-from clipper.managers.warm_up import Sample, fewer_rows, made_row
-from clipper.registry.records import VersionRecord
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.managers.warm_up import Sample, fewer_rows, made_row
+from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.workers.workers import Workers
-from clipper.types import InputType, ModelId
+from clipper.values.inputs.reader import make_reader
+from clipper.values.types import InputType, ModelId
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from collections import Counter
 
 from msgspec.structs import replace
 
-from clipper.managers.manager import Manager
-from clipper.processes.proc import CPU_TICKS, RESIDENT_PAGES, stat_fields
-from clipper.series.health import Health
-from clipper.series.sampler import STEP_S, ApplicationFacts, Facts, ModelFacts, ProcessFacts, Sampler
-from clipper.series.values import Replicas
+from clipper.base.processes.proc import CPU_TICKS, RESIDENT_PAGES, stat_fields
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.history.series.health import Health
+from clipper.supervisor.history.series.sampler import STEP_S, ApplicationFacts, Facts, ModelFacts, ProcessFacts, Sampler
+from clipper.supervisor.history.series.values import Replicas
+from clipper.supervisor.managers.manager import Manager
 from clipper.supervisor.workers.workers import Workers
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")

@@ -9,14 +9,14 @@ from msgspec.structs import replace
 
 from clipper.control.messages import GetStatistics
 from clipper.control.statistics import VersionStatistics
-from clipper.managers.manager import Manager
-from clipper.managers.reconcile.autoscale import Autoscaler, Target
-from clipper.registry.records import VersionRecord
 from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.load_meter import LoadMeter, StartTimes
+from clipper.supervisor.managers.manager import Manager
+from clipper.supervisor.managers.reconcile.autoscale import Autoscaler, Target
+from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.workers.workers import Workers
-from clipper.types import ModelId
+from clipper.values.types import ModelId
 
 log = logging.getLogger(__name__)
 

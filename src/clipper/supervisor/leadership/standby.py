@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from clipper import __version__
+from clipper.api.schemas import LeaseStatus, Logs, OptionStatus, Status, Stopping
 from clipper.errors import NotLeader, RegistryUnavailable
-from clipper.home import Place
-from clipper.lease.lease import Lease
-from clipper.management.schemas import LeaseStatus, Logs, OptionStatus, Status, Stopping
-from clipper.metrics.exposition import Scrape, render
-from clipper.registry.clock import clock_s
-from clipper.registry.shared import Away, Leader, SharedRegistry
+from clipper.settings.home import Place
 from clipper.supervisor.artifacts.shared import fetch_missing
 from clipper.supervisor.artifacts.store import Artifacts
+from clipper.supervisor.metrics.exposition import Scrape, render
 from clipper.supervisor.operations.models import logs_of
+from clipper.supervisor.registry.clock import clock_s
+from clipper.supervisor.registry.lease.lease import Lease
+from clipper.supervisor.registry.shared import Away, Leader, SharedRegistry
 from clipper.supervisor.stop_requests import StopRequests
 
 log = logging.getLogger(__name__)

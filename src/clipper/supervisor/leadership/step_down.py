@@ -12,8 +12,8 @@ import os
 import sys
 from typing import NoReturn
 
-from clipper.events.log import NewEvent
 from clipper.supervisor.config import ADDRESSES, Config
+from clipper.supervisor.history.events.log import NewEvent
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.stop_requests import StopRequests
 

@@ -7,11 +7,9 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from clipper.home import Place
-from clipper.management.access import Holder
-from clipper.managers.open import ELSEWHERE, open_launchers
-from clipper.processes.folder import ProcessFolder
-from clipper.registry.shared import SharedRegistry
+from clipper.api.server.access import Holder
+from clipper.base.processes.folder import ProcessFolder
+from clipper.settings.home import Place
 from clipper.supervisor.artifacts.shared import fetch_missing
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.config import Config
@@ -19,14 +17,16 @@ from clipper.supervisor.facilities import facilities_of
 from clipper.supervisor.folders import HomeFolders
 from clipper.supervisor.keepers.certificates import LOOK_EVERY_S, Certificates
 from clipper.supervisor.keepers.keepers import Keepers
-from clipper.supervisor.leadership.leadership import Leadership
 from clipper.supervisor.leadership.standby import Standby, StandbyOperations, reap_children, who_leads
 from clipper.supervisor.management_port import ManagementPort
+from clipper.supervisor.managers.open import ELSEWHERE, open_launchers
 from clipper.supervisor.operations.token_file import TokenFile
 from clipper.supervisor.operations.views import options_view
+from clipper.supervisor.registry.leadership import Leadership
+from clipper.supervisor.registry.shared import SharedRegistry
 from clipper.supervisor.stop_requests import StopRequests
 from clipper.supervisor.workers import ports, takeover
-from clipper.types import OPERATOR
+from clipper.values.types import OPERATOR
 
 log = logging.getLogger(__name__)
 

@@ -7,23 +7,22 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from clipper.api.schemas import Application, Contexts, LearnedPolicy, LinkChange
+from clipper.api.server.caller import CALLER
 from clipper.control.statistics import ApplicationStatistics
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
-from clipper.management.caller import CALLER
-from clipper.management.schemas import Application, Contexts, LearnedPolicy, LinkChange
-from clipper.registry.records import ApplicationRecord
-from clipper.registry.store import Delete, ForgetLater, Put
-from clipper.rollout import newcomers, wanted
-from clipper.selection.learning.parameters import check_number
+from clipper.learning.mathematics.parameters import check_number
 from clipper.settings.application import MAX_COST, ApplicationChange, Link, NewApplication, Selection
 from clipper.settings.fields import check_ranges, given, shared
-from clipper.supervisor.operations import rules
 from clipper.supervisor.operations.parts import OfParts
 from clipper.supervisor.operations.selections import changed_selection, check_features, names_code, new_selection
 from clipper.supervisor.operations.views import application_view, policy_view
-from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S
-from clipper.supervisor.rollout.servable import check_json
-from clipper.types import MAX_CONTEXT_LENGTH, DType, InputType, ModelId, check_name
+from clipper.supervisor.reconciler.reconciler import REACH_TIMEOUT_S
+from clipper.supervisor.reconciler.servable import check_json
+from clipper.supervisor.registry.records import ApplicationRecord
+from clipper.supervisor.registry.store import Delete, ForgetLater, Put
+from clipper.supervisor.rollout import newcomers, rules, wanted
+from clipper.values.types import MAX_CONTEXT_LENGTH, DType, InputType, ModelId, check_name
 
 # A query may ask all of an application's links.
 MAX_LINKS = 64

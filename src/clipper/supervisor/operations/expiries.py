@@ -3,9 +3,9 @@
 import time
 from collections.abc import Iterable, Sequence
 
+from clipper.base.tls.expiry import day, duration
 from clipper.errors import InvalidArgument
-from clipper.registry.records import KeyRecord, TokenRecord
-from clipper.tls.expiry import day, duration
+from clipper.supervisor.registry.records import KeyRecord, TokenRecord
 
 # A week to hand out another one; a quarter of its life, if that is shorter. It is told as long afterwards: then whoever
 # needed it has noticed.

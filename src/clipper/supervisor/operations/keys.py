@@ -5,17 +5,17 @@ import time
 
 from msgspec import UNSET, UnsetType
 
+from clipper.api.schemas import FINGERPRINT_LENGTH, CreatedKey, Key, NewKey
+from clipper.api.server.caller import CALLER
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
-from clipper.management.caller import CALLER
-from clipper.management.schemas import FINGERPRINT_LENGTH, CreatedKey, Key, NewKey
-from clipper.registry.records import KeyRecord
-from clipper.registry.store import Delete, Put
 from clipper.settings.fields import check_ranges, shared
 from clipper.supervisor.operations.expiries import check_expiry
 from clipper.supervisor.operations.parts import OfParts
 from clipper.supervisor.operations.token_file import TOKEN, digest_of
-from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S
-from clipper.types import check_name
+from clipper.supervisor.reconciler.reconciler import REACH_TIMEOUT_S
+from clipper.supervisor.registry.records import KeyRecord
+from clipper.supervisor.registry.store import Delete, Put
+from clipper.values.types import check_name
 
 # One for each client program or customer. All are in each snapshot, and those with limits have metrics.
 MAX_KEYS = 1000

@@ -10,25 +10,24 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from clipper.api.schemas import MAX_LOG_LINES, Logs, Model, Replica, Version
+from clipper.api.server.caller import CALLER
 from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound, Unavailable
-from clipper.management.caller import CALLER
-from clipper.management.schemas import MAX_LOG_LINES, Logs, Model, Replica, Version
-from clipper.managers import logs
-from clipper.managers.environments.provider import PREPARE_TIMEOUT_S
-from clipper.metrics.totals import replica_name
-from clipper.registry.records import ModelRecord, VersionRecord
-from clipper.registry.store import Delete, Put
-from clipper.rollout import newcomers, rollbacks, wanted
-from clipper.rollout.versions import LINK_TIMEOUT_S
 from clipper.settings.fields import check_range, check_ranges, shared
 from clipper.settings.replicas import ReplicaRange, check_replicas
 from clipper.settings.version import MOST_START_TIMES, Deployment, VersionSpec
 from clipper.supervisor.keepers.samples import read_sample
-from clipper.supervisor.operations import rules
+from clipper.supervisor.managers import logs
+from clipper.supervisor.managers.environments.provider import PREPARE_TIMEOUT_S
+from clipper.supervisor.metrics.totals import replica_name
 from clipper.supervisor.operations.parts import OfParts, Parts
 from clipper.supervisor.operations.views import Views, deployment_view
-from clipper.supervisor.rollout.servable import check_json
-from clipper.types import InputType, ModelId, check_name
+from clipper.supervisor.reconciler.servable import check_json
+from clipper.supervisor.registry.records import ModelRecord, VersionRecord
+from clipper.supervisor.registry.store import Delete, Put
+from clipper.supervisor.rollout import newcomers, rollbacks, rules, wanted
+from clipper.supervisor.rollout.versions import LINK_TIMEOUT_S
+from clipper.values.types import InputType, ModelId, check_name
 
 # A model that names all packages of the environment that it was saved in has some hundred needs.
 MAX_NEEDS = 1000

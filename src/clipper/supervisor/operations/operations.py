@@ -8,14 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipper import __version__
-from clipper.control.statistics import WorkerStatistics
-from clipper.errors import NotFound
-from clipper.events.log import NewEvent
-from clipper.home import CERTIFICATE_NAME, Place, lock_path
-from clipper.management.caller import CALLER
-from clipper.management.events import Events, Kind, Step
-from clipper.management.operations import Call
-from clipper.management.schemas import (
+from clipper.api.events import Events, Kind, Step
+from clipper.api.schemas import (
     MAX_LOG_LINES,
     CreatedToken,
     DiskStatus,
@@ -27,10 +21,16 @@ from clipper.management.schemas import (
     Stopping,
     Token,
 )
-from clipper.managers.manager import SlotStatus
+from clipper.api.server.caller import CALLER
+from clipper.api.server.operations import Call
+from clipper.control.statistics import WorkerStatistics
+from clipper.errors import NotFound
 from clipper.settings.application import Link
 from clipper.settings.fields import check_range
+from clipper.settings.home import CERTIFICATE_NAME, Place, lock_path
 from clipper.settings.server import ReadyWhen
+from clipper.supervisor.history.events.log import NewEvent
+from clipper.supervisor.managers.manager import SlotStatus
 from clipper.supervisor.operations.applications import ApplicationOperations
 from clipper.supervisor.operations.expiries import expiry_problems, next_expiry
 from clipper.supervisor.operations.keys import KeyOperations
@@ -42,7 +42,7 @@ from clipper.supervisor.operations.scrapes import Scrapes
 from clipper.supervisor.operations.series import SeriesOperations
 from clipper.supervisor.operations.views import worker_view
 from clipper.supervisor.stop_requests import StopRequests
-from clipper.types import ModelId
+from clipper.values.types import ModelId
 
 
 @dataclass(frozen=True, slots=True)

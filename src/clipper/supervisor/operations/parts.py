@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from clipper.managers.manager import Manager
-from clipper.selection.stores.store import Store
+from clipper.learning.stores.store import Store
 from clipper.settings.version import ManagerName
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog
@@ -15,10 +14,11 @@ from clipper.supervisor.keepers.keepers import Keepers
 from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.keepers.sampling import Sampling
 from clipper.supervisor.keepers.scaler import Scaler
-from clipper.supervisor.leadership.leadership import Leadership
+from clipper.supervisor.managers.manager import Manager
 from clipper.supervisor.operations.selections import SelectionChecker
 from clipper.supervisor.operations.tokens import Tokens
-from clipper.supervisor.rollout.reconciler import Reconciler
+from clipper.supervisor.reconciler.reconciler import Reconciler
+from clipper.supervisor.registry.leadership import Leadership
 from clipper.supervisor.workers.nodes import NodeFollower
 from clipper.supervisor.workers.workers import Workers
 

@@ -5,10 +5,10 @@ import contextlib
 from pathlib import Path
 from urllib.parse import quote
 
+from clipper.api.server.operations import Call
+from clipper.base.http1 import Address, Answer, AnswerReader, BadAnswer, Request
+from clipper.base.tls.trust import ClientTls, Trust
 from clipper.errors import MalformedRequest, Overloaded, TooLarge, Unavailable
-from clipper.http1 import Address, Answer, AnswerReader, BadAnswer, Request
-from clipper.management.operations import Call
-from clipper.tls.trust import ClientTls, Trust
 
 # People try applications; what needs more asks the query port itself. Each takes some times the bytes of its answer.
 MAX_AT_ONCE = 8

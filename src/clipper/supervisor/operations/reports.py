@@ -5,7 +5,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from clipper.api.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
 from clipper.control.descriptions import ModelDescription
+from clipper.control.histogram import quantile
 from clipper.control.statistics import (
     LATENCY_BOUNDS_S,
     ApplicationStatistics,
@@ -14,21 +16,19 @@ from clipper.control.statistics import (
     WorkerStatistics,
 )
 from clipper.errors import InvalidArgument
-from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
-from clipper.metrics.histogram import quantile
-from clipper.registry.records import ApplicationRecord
-from clipper.selection.learning.basis import basis_of, tells_picked
-from clipper.selection.learning.comparison import Compared, compare
-from clipper.selection.learning.confidence_sequences import Interval, mean_interval
-from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.totals import EVER_SCORED
-from clipper.selection.policies.best_arm import BestArm
-from clipper.selection.policies.by_name import goes_by, make_policy
-from clipper.selection.stores.store import EVERYONE
+from clipper.learning.mathematics.basis import basis_of, tells_picked
+from clipper.learning.mathematics.comparison import Compared, compare
+from clipper.learning.mathematics.confidence_sequences import Interval, mean_interval
+from clipper.learning.mathematics.ledger import Ledger
+from clipper.learning.mathematics.totals import EVER_SCORED
+from clipper.learning.policies.best_arm import BestArm
+from clipper.learning.policies.by_name import goes_by, make_policy
+from clipper.learning.stores.store import EVERYONE
 from clipper.settings.application import link_names
-from clipper.supervisor.operations import rules
 from clipper.supervisor.operations.parts import OfParts
-from clipper.types import ModelId
+from clipper.supervisor.registry.records import ApplicationRecord
+from clipper.supervisor.rollout import rules
+from clipper.values.types import ModelId
 
 # A report has groups for this many contexts, as many as a page can show: of the latest contexts, each of which is read
 # from the store, those with most feedback.

@@ -10,17 +10,17 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from clipper.api.schemas import Status
 from clipper.control.messages import GetStatistics
 from clipper.control.statistics import ApplicationStatistics, LimitStatistics, VersionStatistics, WorkerStatistics
 from clipper.errors import InvalidArgument, Overloaded
-from clipper.management.schemas import Status
-from clipper.metrics.exposition import Counted, Scrape, render
-from clipper.metrics.totals import Link, Totals, application_has_counted, links, version_has_counted
+from clipper.supervisor.metrics.exposition import Counted, Scrape, render
+from clipper.supervisor.metrics.totals import Link, Totals, application_has_counted, links, version_has_counted
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.views import Views, application_view
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import ANSWER_TIMEOUT_S
-from clipper.types import ModelId
+from clipper.values.types import ModelId
 
 # Applications, and versions, in one question. What 64 workers say of as many is added up in 50 ms.
 PER_QUESTION = 50

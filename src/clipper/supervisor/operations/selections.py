@@ -5,14 +5,14 @@ from pathlib import Path
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from clipper.base.processes.folder import ProcessFolder
+from clipper.base.run_as import RunAs
 from clipper.errors import InvalidArgument
-from clipper.processes.folder import ProcessFolder
-from clipper.run_as import RunAs
-from clipper.selection.policies.by_name import POLICIES, default_half_life, make_loss, make_policy, runs_own_code
-from clipper.selection.trial import Trials
+from clipper.learning.own_code.trial import Trials
+from clipper.learning.policies.by_name import POLICIES, default_half_life, make_loss, make_policy, runs_own_code
 from clipper.settings.application import ApplicationChange, Configured, NewApplication, Selection, SelectionSettings
 from clipper.settings.fields import check_ranges, given, shared
-from clipper.types import MAX_FEATURES, InputType
+from clipper.values.types import MAX_FEATURES, InputType
 
 # The name of a check's process, before its number.
 _CHECKS = "selection-check"

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from clipper.management.series import Named, Series, SeriesOverview
-from clipper.series.ring import Subject
-from clipper.series.sampler import LATEST_POINTS, STEP_S
-from clipper.series.values import OF_APPLICATIONS, OF_MODELS, OF_OVERVIEW
+from clipper.api.series import Named, Series, SeriesOverview
+from clipper.supervisor.history.series.ring import Subject
+from clipper.supervisor.history.series.sampler import LATEST_POINTS, STEP_S
+from clipper.supervisor.history.series.values import OF_APPLICATIONS, OF_MODELS, OF_OVERVIEW
 from clipper.supervisor.operations.parts import OfParts
 
 

@@ -8,9 +8,9 @@ import re
 import secrets
 from pathlib import Path
 
+from clipper.base.whole_files import stamp, stamp_of, write_whole
 from clipper.errors import Unavailable
-from clipper.home import open_token, token_text
-from clipper.whole_files import stamp, stamp_of, write_whole
+from clipper.settings.home import open_token, token_text
 
 log = logging.getLogger(__name__)
 

@@ -3,17 +3,17 @@
 import hmac
 import time
 
+from clipper.api.schemas import CreatedToken, NewToken, Token
+from clipper.api.server.access import Holder
+from clipper.api.server.caller import CALLER
+from clipper.base.tls.expiry import day
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unauthorized
-from clipper.management.access import Holder
-from clipper.management.caller import CALLER
-from clipper.management.schemas import CreatedToken, NewToken, Token
-from clipper.registry.records import TokenRecord
-from clipper.registry.store import Delete, Put
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.operations.expiries import check_expiry
 from clipper.supervisor.operations.token_file import TokenFile, digest_of, new_token
-from clipper.tls.expiry import day
-from clipper.types import OPERATOR, RESERVED_CALLERS, check_name
+from clipper.supervisor.registry.records import TokenRecord
+from clipper.supervisor.registry.store import Delete, Put
+from clipper.values.types import OPERATOR, RESERVED_CALLERS, check_name
 
 # One for each person and each program. Each call is compared with all of them.
 MAX_TOKENS = 100

@@ -7,12 +7,9 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import asdict
 
-from clipper.control import snapshot
-from clipper.control.messages import PolicyDescription
-from clipper.control.statistics import ApplicationStatistics
-from clipper.management.learned import Newcomer, Watched
-from clipper.management.recent import LastMinute
-from clipper.management.schemas import (
+from clipper.api.learned import Newcomer, Watched
+from clipper.api.recent import LastMinute
+from clipper.api.schemas import (
     Application,
     LearnedPolicy,
     Model,
@@ -23,18 +20,21 @@ from clipper.management.schemas import (
     Version,
     WorkerStatus,
 )
-from clipper.managers.manager import SlotStatus
-from clipper.registry.records import ApplicationRecord, VersionRecord
-from clipper.rollout import rollbacks
-from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK
-from clipper.selection.policies.trials import ENOUGH_ANSWERS, Evidence
+from clipper.control import snapshot
+from clipper.control.messages import PolicyDescription
+from clipper.control.statistics import ApplicationStatistics
+from clipper.learning.mathematics.guardrail import ENOUGH_FEEDBACK
+from clipper.learning.policies.trials import ENOUGH_ANSWERS, Evidence
 from clipper.settings.application import Configured, Selection
 from clipper.settings.fields import settings_of, shared
 from clipper.settings.server import ServerSettings
 from clipper.settings.start_options import StartOptions, value_text
 from clipper.settings.version import Deployment
 from clipper.supervisor.keepers.ramps import Ramps
+from clipper.supervisor.managers.manager import SlotStatus
 from clipper.supervisor.operations.parts import Parts
+from clipper.supervisor.registry.records import ApplicationRecord, VersionRecord
+from clipper.supervisor.rollout import rollbacks
 from clipper.supervisor.workers.worker_process import WorkerProcess
 
 

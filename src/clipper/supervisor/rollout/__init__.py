@@ -1,1 +1,1 @@
-"""The shell of ``clipper.rollout``: gathers its facts and carries out its instructions."""
+"""Decides what to do now, from desired and observed state: no I/O, no clock, no task. ``supervisor`` has the shell."""

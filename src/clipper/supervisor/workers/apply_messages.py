@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from clipper.base.tls.material import TlsMaterial
 from clipper.control.difference import Changes
 from clipper.control.messages import Apply, ApplyDifference, encode
 from clipper.control.snapshot import Snapshot
-from clipper.tls.material import TlsMaterial
 
 # Messages of the newest snapshot: one whole, and one for each base that workers have. They have a few, since all are
 # told at the same time.

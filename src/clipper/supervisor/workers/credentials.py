@@ -7,13 +7,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from clipper.base.tls.mutual import Contexts, make_contexts
+from clipper.base.whole_files import write_whole
 from clipper.control.authority import Authority, make_authority
 from clipper.control.identity import PeerName, Secured
 from clipper.errors import InvalidArgument, Unavailable
-from clipper.managers.worker_host import Sign
-from clipper.registry.shared import SharedRegistry
-from clipper.tls.mutual import Contexts, make_contexts
-from clipper.whole_files import write_whole
+from clipper.supervisor.managers.worker_host import Sign
+from clipper.supervisor.registry.shared import SharedRegistry
 
 # The supervisor has the authority's key, so a new certificate costs it less than a millisecond.
 _RENEW_AFTER = timedelta(days=1)

@@ -5,10 +5,10 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 
 from clipper.errors import Unavailable
-from clipper.managers.logs import FIRST_PLACE, Lines
-from clipper.managers.worker_host import ClusterHost, ClusterNode, RunningWorker
-from clipper.rollout.nodes import MAX_WORKERS_ON_NODES, place_workers
 from clipper.supervisor.catalog import Numbers
+from clipper.supervisor.managers.logs import FIRST_PLACE, Lines
+from clipper.supervisor.managers.worker_host import ClusterHost, ClusterNode, RunningWorker
+from clipper.supervisor.rollout.nodes import MAX_WORKERS_ON_NODES, place_workers
 from clipper.supervisor.workers.settings import WorkerSettings, worker_note
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import ASKED_AT_ONCE, Workers

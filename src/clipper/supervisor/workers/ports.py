@@ -2,8 +2,8 @@
 
 import socket
 
+from clipper.base.hosts import is_every, is_loopback
 from clipper.errors import Conflict
-from clipper.hosts import is_every, is_loopback
 
 
 def listen(host: str, port: int, option: str) -> socket.socket:

@@ -6,12 +6,12 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
+from clipper.base.processes.process import ProcessRecord
 from clipper.control.address import ControlAddress, parse_address
 from clipper.control.identity import Secured
 from clipper.control.messages import CHANNEL_VERSION
 from clipper.control.shared_settings import SharedSettings
 from clipper.errors import InvalidArgument
-from clipper.processes.process import ProcessRecord
 
 # Query ids have this much room for the number of the worker's start; numbers repeat after a million starts.
 INSTANCES = 2**20

@@ -5,20 +5,20 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from clipper.base.processes.folder import ProcessFolder
+from clipper.base.processes.proc import start_time
+from clipper.base.processes.process import ProcessRecord
 from clipper.control.address import UnixAddress
-from clipper.managers.launcher import Launcher, container_note, slot_name
-from clipper.managers.manager import Manager
-from clipper.managers.reconcile.plan import Slot
-from clipper.managers.replica import Replica
-from clipper.processes.folder import ProcessFolder
-from clipper.processes.proc import start_time
-from clipper.processes.process import ProcessRecord
-from clipper.rollout import wanted
 from clipper.settings.fields import shared
 from clipper.settings.telemetry import TelemetrySettings
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import HomeFolders
+from clipper.supervisor.managers.launcher import Launcher, container_note, slot_name
+from clipper.supervisor.managers.manager import Manager
+from clipper.supervisor.managers.reconcile.plan import Slot
+from clipper.supervisor.managers.replica import Replica
+from clipper.supervisor.rollout import wanted
 from clipper.supervisor.workers.settings import WorkerSettings, worker_note
 from clipper.supervisor.workers.worker_process import DRAIN_MARGIN_S, DRAIN_TIMEOUT_S
 from clipper.supervisor.workers.workers import Workers

@@ -7,6 +7,9 @@ from typing import TypeVar
 
 import msgspec
 
+from clipper.base.processes.proc import is_own_shortage
+from clipper.base.processes.process import ProcessRecord
+from clipper.base.tls.material import TlsMaterial
 from clipper.control.address import ControlAddress, TcpAddress
 from clipper.control.client import Connections
 from clipper.control.difference import EPOCH_BITS
@@ -23,17 +26,14 @@ from clipper.control.messages import (
 from clipper.control.shared_settings import SharedSettings
 from clipper.control.snapshot import Snapshot
 from clipper.errors import ClipperError, ProtocolViolation
-from clipper.managers.reconcile.backoff import NO_DEATHS
-from clipper.managers.worker_host import RunningWorker, WorkerHost, WorkerStart
-from clipper.processes.proc import is_own_shortage
-from clipper.processes.process import ProcessRecord
-from clipper.rollout.facts import WorkerPhase
-from clipper.rollout.newcomers import without_ramps
 from clipper.settings.fields import shared
+from clipper.supervisor.managers.reconcile.backoff import NO_DEATHS
+from clipper.supervisor.managers.worker_host import RunningWorker, WorkerHost, WorkerStart
+from clipper.supervisor.rollout.facts import WorkerPhase
+from clipper.supervisor.rollout.newcomers import without_ramps
 from clipper.supervisor.workers.apply_messages import ApplyMessage, ApplyMessages
 from clipper.supervisor.workers.settings import INSTANCES, Credentials, WorkerNote, WorkerSettings, worker_note
-from clipper.tls.material import TlsMaterial
-from clipper.types import STORE_VARIABLE
+from clipper.values.types import STORE_VARIABLE
 
 R = TypeVar("R")
 

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
+from clipper.base.processes.process import ProcessRecord
+from clipper.base.tls.material import TlsMaterial
 from clipper.control.messages import (
     Command,
     DescribePolicy,
@@ -14,11 +16,9 @@ from clipper.control.messages import (
 from clipper.control.snapshot import Snapshot
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ProtocolViolation
-from clipper.processes.process import ProcessRecord
 from clipper.supervisor.workers.settings import WorkerSettings, worker_note
 from clipper.supervisor.workers.worker_process import WorkerProcess
-from clipper.tls.material import TlsMaterial
-from clipper.types import ModelId
+from clipper.values.types import ModelId
 
 R = TypeVar("R")
 

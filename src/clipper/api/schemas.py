@@ -1,0 +1,384 @@
+"""What the management API takes and gives, as JSON. The CLI and the Python client read the same types.
+
+Requests refuse unknown fields, so that a misspelt option is an error and not a surprise. Those to deploy a version, and
+to create or change an application, are in ``clipper.settings``.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from clipper.api.learned import Newcomer, Watched
+from clipper.api.recent import LastMinute
+from clipper.control.descriptions import EndedRamp, ModelDescription, Reliability, Standing
+from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, MaxInFlight, MaxPerSecond
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Batching, ManagerName, VersionState
+from clipper.values.types import Role
+
+# A log has at most a few MB on disk; so many of its lines still fit in a modest answer.
+MAX_LOG_LINES = 10_000
+# Hex digits of its digest that a key is told by: too few to find a weak key by.
+FINGERPRINT_LENGTH = 8
+
+# A version that is ready and has no replica, since nobody asks it, is shown as asleep.
+ShownState = VersionState | Literal["asleep"]
+ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
+WorkerState = Literal["starting", "ready", "lost", "backing_off", "crash_loop", "stopping", "draining"]
+
+
+class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """``version`` None follows the model's current version. A ``shadow`` is asked and scored, but never answers.
+
+    ``cost`` is that of asking it once, at least 0, in a unit of the user's; ``auto`` is measured, in milliseconds of a
+    replica; null is not said.
+    """
+
+    version: str | None = None
+    shadow: bool = False
+    cost: Cost | None = None
+
+
+class Application(ApplicationSettings, frozen=True):
+    """An application as it is.
+
+    Attributes:
+        id: the key of its learned state in the selection store.
+        problem: the last problem of its own policy or loss in any worker; None if there is none, or if no worker was
+            asked.
+        watched: new versions that answer all queries of their links, unless they fail more than the versions before.
+        newcomers: versions that are new to it and get a share of the queries, or, once stopped, no queries.
+        ended_ramps: for each of its models the last version that was let through, while it answers.
+        test: the state of the policy ``best_arm``; None with other policies, or if no worker was asked.
+        last_minute: what came of its queries; None where an application was changed just now.
+    """
+
+    name: str
+    input_type: str
+    links: tuple[Link, ...]
+    policy: Configured
+    loss: Configured
+    half_life: int | None
+    id: str = ""
+    problem: str | None = None
+    newcomers: tuple[Newcomer, ...] = ()
+    watched: tuple[Watched, ...] = ()
+    ended_ramps: tuple[EndedRamp, ...] = ()
+    test: Standing | None = None
+    last_minute: LastMinute | None = None
+
+
+class LearnedPolicy(Struct, frozen=True):
+    """What an application's policy has learned, in ``context`` or, if that is None, over all contexts.
+
+    ``calibration`` is always over all contexts; it is empty unless the application calibrates.
+    ``test`` is the state of a policy that is a test, such as ``best_arm``; None with other policies.
+
+    Attributes:
+        mean_cost: of the queries since the workers' start, at today's costs; None if no cost is known.
+        stages: the shares of these queries that went on to a second model, a third and so on.
+    """
+
+    policy: str
+    parameters: dict[str, Any]
+    loss: str
+    context: str | None
+    observations: float
+    models: tuple[ModelDescription, ...]
+    problem: str | None
+    calibration: tuple[Reliability, ...] = ()
+    test: Standing | None = None
+    mean_cost: float | None = None
+    stages: tuple[float, ...] = ()
+
+
+class Replica(Struct, frozen=True):
+    """``batch_limit`` is the smallest over the workers; None until a worker has linked the replica.
+
+    ``node`` is the node of a cluster that it runs on; None on the server's own machine.
+    """
+
+    id: str
+    model: str
+    version: str
+    state: ReplicaState
+    pid: int | None
+    restarts: int
+    last_error: str | None
+    batch_limit: int | None
+    log: str
+    node: str | None = None
+
+
+class Version(Struct, frozen=True):
+    """A version as it is.
+
+    Attributes:
+        state: that of its deployment. ``asleep`` if it has no replica because nobody asks it, and gets one with the
+            next query. A version that was ready once stays ``ready`` when its replicas crash: see ``condition``.
+        condition: what it can do now, for readers: ``state``, but of a version that is ready or starting and has no
+            ready replica the state of its replicas, such as ``crash_loop``; ``degraded`` if only some replicas are
+            ready and another one crashes. Empty from a server that does not know the field.
+        current: whether it is the model's current one.
+        input_type: None until a container has said it.
+        progress: the step before its containers can start, such as ``installing 12 packages``.
+        warning: a mismatch between the model and the packages that it runs with, or that it is not known to answer any
+            input.
+        scaling: the range in which the load decides ``replicas_wanted``; None if it is a fixed number.
+        scaling_reason: why the scaler chose the number; None if it has not looked yet.
+        stopped: why a guardrail stopped it, or that its replicas did not stay up: no rollback returns to it unless it
+            names it. None if neither, or if a later version was deployed over it since.
+    """
+
+    model: str
+    version: str
+    state: ShownState
+    current: bool
+    input_type: str | None
+    runtime: str
+    batching: Batching
+    cache: bool
+    replicas_wanted: int
+    replicas: tuple[Replica, ...]
+    created_at: float
+    last_error: str | None = None
+    log_tail: tuple[str, ...] = ()
+    progress: str | None = None
+    warning: str | None = None
+    scaling: ReplicaRange | None = None
+    scaling_reason: str | None = None
+    description: str | None = None
+    condition: str = ""
+    stopped: str | None = None
+
+    @property
+    def ready_replicas(self) -> int:
+        return sum(replica.state == "ready" for replica in self.replicas)
+
+
+class Model(Struct, frozen=True):
+    """``previous`` is the version that a rollback returns to; None if there is none."""
+
+    name: str
+    current: str | None
+    previous: str | None
+    versions: tuple[Version, ...]
+
+
+class Contexts(Struct, frozen=True):
+    """The number of an application's contexts in the store, and those with the latest feedback, latest first."""
+
+    count: int
+    contexts: tuple[str, ...]
+
+
+class Rollback(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``version`` is the one to make current; None means the model's previous one.
+
+    A version that was ``stopped`` becomes current only with ``allow_stopped``.
+    """
+
+    version: str | None = None
+    allow_stopped: bool = False
+
+
+class Scale(Struct, frozen=True, forbid_unknown_fields=True):
+    """``replicas`` is a number, or a range within which the version's load decides."""
+
+    replicas: int | ReplicaRange
+    version: str | None = None
+
+
+class Logs(Struct, frozen=True):
+    """Lines of logs, oldest first, by the log's name: a replica's, such as ``digits:2#1``, or one of the server's.
+
+    ``places`` says where each ends. A call that gives them back gets what was written since.
+    """
+
+    lines: dict[str, tuple[str, ...]]
+    places: dict[str, str] = {}
+
+
+class NewToken(Struct, frozen=True, forbid_unknown_fields=True):
+    """``name`` says who or what the token is for; it is listed and revoked by this name.
+
+    ``expires_at``: when it is refused, in seconds since 1970; null means never.
+    """
+
+    name: str
+    role: Role = "read"
+    expires_at: float | None = None
+
+
+class Token(Struct, frozen=True):
+    """A token's record, without the token itself. ``created_at`` and ``expires_at`` are in seconds since 1970."""
+
+    name: str
+    role: Role
+    created_at: float
+    expires_at: float | None = None
+
+
+class CreatedToken(Token, frozen=True, kw_only=True):
+    """A new token. Only this answer contains ``token``, because the server keeps only its digest."""
+
+    token: str
+
+
+class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    Attributes:
+        name: who or what the key is for; it is listed, revoked and shown in metrics by this name.
+        applications: those that the key is for; empty means all.
+        max_in_flight, max_per_second: limits on its queries, over all applications and workers; null means no limit.
+        key: the key itself, 32 to 512 letters, digits or ._~+/=-; null means that the server makes one.
+        replace: whether it takes the place of the key of that name, if there is one.
+        expires_at: when it is refused, in seconds since 1970; null means never. If it is absent, a key that
+            takes its own place expires when it would have.
+    """
+
+    name: str
+    applications: tuple[str, ...] = ()
+    max_in_flight: MaxInFlight = None
+    max_per_second: MaxPerSecond = None
+    key: str | None = None
+    replace: bool = False
+    expires_at: float | UnsetType | None = UNSET
+
+
+class Key(Struct, frozen=True):
+    """A key's record, without the key itself. ``created_at`` and ``expires_at`` are in seconds since 1970.
+
+    ``fingerprint`` is the beginning of the SHA-256 of the key, in hex: who has the key can tell that it is this one.
+    It is shown to the role ``admin`` alone, and null to others.
+    """
+
+    name: str
+    created_at: float
+    applications: tuple[str, ...]
+    max_in_flight: int | None
+    max_per_second: float | None
+    fingerprint: str | None = None
+    expires_at: float | None = None
+
+
+class CreatedKey(Key, frozen=True, kw_only=True):
+    """A new key. Only this answer contains ``key``, because the server keeps only its digest."""
+
+    key: str
+
+
+class WorkerStatus(Struct, frozen=True):
+    """A query worker. ``node``: the address of its node in a cluster; empty if it runs on the server's machine."""
+
+    index: int
+    pid: int | None
+    state: WorkerState
+    restarts: int
+    generation: int
+    last_error: str | None
+    node: str = ""
+
+
+class LeaseStatus(Struct, frozen=True):
+    """Which of several supervisors that share a registry leads.
+
+    Attributes:
+        role: of this server.
+        registry: the registry's address, without a password.
+        epoch, leader, since: of the lease that is in force: its number, the leader's management port, and when it was
+            granted, in seconds since 1970. A standby that cannot ask the registry has None.
+        renewed_s_ago: of the leader, the time since the registry has confirmed its lease.
+        standby: of the leader, the management port of a server that stands by; None if none does.
+        renewals_failed: of the leader, the renewals of this lease that the registry did not confirm.
+    """
+
+    role: Literal["leader", "standby"]
+    registry: str
+    epoch: int | None = None
+    leader: str | None = None
+    since: float | None = None
+    renewed_s_ago: float | None = None
+    standby: str | None = None
+    renewals_failed: int = 0
+
+
+class OptionStatus(Struct, frozen=True):
+    """An option of the server: its value as text, None if it may hold a secret, and where it came from.
+
+    ``source`` is ``command line``, ``environment``, ``file`` (of --config), ``kept`` (of an earlier start) or
+    ``default``.
+    """
+
+    value: str | None
+    source: str
+
+
+class DiskStatus(Struct, frozen=True):
+    """The disk of a folder that the server writes to. ``free_bytes``: what the server may still write there."""
+
+    path: str
+    free_bytes: int
+    size_bytes: int
+
+
+class Status(Struct, frozen=True):
+    """The server's status.
+
+    ``certificate_expires_at`` is in seconds since 1970; None without TLS. ``client_ca_expires_at`` is that of the
+    first expiring certificate of ``--tls-client-ca``; None without it. ``grpc_address`` is HOST:PORT; None if nothing
+    listens there. ``stopping``: whether it was told to stop. ``applications_ready``: how many can answer; None from an
+    older server. ``nodes`` has the replicas on each node of a cluster, by their state. ``lease`` is None for a server
+    whose registry is in its home. ``manager`` is that of deployments that name none. ``options`` are those of the
+    server, by name.
+    """
+
+    version: str
+    pid: int
+    home: str
+    query_url: str
+    management_url: str
+    uptime_s: float
+    ready: bool
+    problems: tuple[str, ...]
+    workers: tuple[WorkerStatus, ...]
+    applications: int
+    models: int
+    replicas: dict[str, int]
+    applications_ready: int | None = None
+    certificate_expires_at: float | None = None
+    client_ca_expires_at: float | None = None
+    credential_expires_at: float | None = None
+    grpc_address: str | None = None
+    stopping: bool = False
+    nodes: dict[str, dict[str, int]] = {}
+    lease: LeaseStatus | None = None
+    manager: ManagerName = "local"
+    options: dict[str, OptionStatus] = {}
+    disks: tuple[DiskStatus, ...] = ()
+
+
+class Health(Struct, frozen=True):
+    """The answer of a passing health check."""
+
+    status: Literal["live", "ready"]
+
+
+class Stopping(Struct, frozen=True):
+    """The answer of ``POST /stop``. ``drain_delay_s``: how long queries are still answered before workers drain."""
+
+    status: Literal["stopping"] = "stopping"
+    drain_delay_s: float = 0.0
+
+
+class Failure(Struct, frozen=True, omit_defaults=True):
+    """The body of every error. ``log_tail`` has the container's last lines, only with ``container_failed``."""
+
+    error: str
+    cause: str
+    log_tail: tuple[str, ...] = ()
+
+
+def to_json(value: Struct) -> bytes:
+    return msgspec.json.encode(value)

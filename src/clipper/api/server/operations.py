@@ -1,0 +1,204 @@
+"""The port between the management API and the supervisor: everything that an operator can ask for.
+
+Routes turn HTTP into these calls and results into JSON; they hold no rules. The supervisor implements them.
+Every method runs on the supervisor's event loop and raises only ``ClipperError``s.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Literal, Protocol
+
+from clipper.api.events import Events, Kind, Step
+from clipper.api.reports import Report
+from clipper.api.schemas import (
+    Application,
+    Contexts,
+    CreatedKey,
+    CreatedToken,
+    Key,
+    LearnedPolicy,
+    LinkChange,
+    Logs,
+    Model,
+    NewKey,
+    NewToken,
+    Replica,
+    Status,
+    Stopping,
+    Token,
+    Version,
+)
+from clipper.api.series import Series, SeriesOverview
+from clipper.settings.application import ApplicationChange, NewApplication
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Deployment
+
+# Calls of the query port.
+Call = Literal["predict", "observe"]
+
+
+class Operations(Protocol):
+    """What the supervisor does for an operator.
+
+    ``NotFound`` is raised for an unknown name, ``Conflict`` for a name that is taken or a thing in use,
+    ``InvalidArgument`` for a value outside its range, ``RegistryUnavailable`` if the registry cannot be written.
+    """
+
+    async def status(self) -> Status: ...
+
+    async def history(self) -> list[Step]:
+        """The latest events and decisions since the server's start, oldest first."""
+
+    async def events(
+        self, after: int | None, limit: int, kind: Kind | None, subject: str | None, who: str | None
+    ) -> Events:
+        """The first ``limit`` events after the one of that number; the last ``limit`` if ``after`` is None."""
+
+    async def series_overview(self) -> SeriesOverview: ...
+
+    async def application_series(self, name: str, seconds: int) -> Series:
+        """All series of the last ``seconds``, from 2 to 3600."""
+
+    async def model_series(self, name: str, seconds: int) -> Series:
+        """As ``application_series``."""
+
+    async def has_artifact(self, digest: str) -> bool: ...
+
+    async def add_artifact(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
+        """Stream a tar to disk, check its SHA-256, unpack it. Returns whether it is new."""
+
+    async def list_applications(self) -> list[Application]: ...
+
+    async def get_application(self, name: str) -> Application: ...
+
+    async def create_application(self, new: NewApplication) -> Application:
+        """Returns once every worker serves it."""
+
+    async def check_application(self, new: NewApplication) -> None:
+        """Raise what creating it, or changing an application to it, would raise.
+
+        Models that are not there yet do not count, nor does code that was not uploaded: they may come before it.
+        """
+
+    async def change_application(self, name: str, change: ApplicationChange) -> Application: ...
+
+    async def delete_application(self, name: str) -> None:
+        """The supervisor drops what it has learned later, as soon as the selection store can be written."""
+
+    async def ask(self, application: str, call: Call, body: bytes, key: str | None) -> tuple[int, bytes]:
+        """Pass a call on to the query port; ``key`` is that of the application. Returns its status, and its JSON.
+
+        Raises ``Overloaded`` if too many are under way, ``Unavailable`` if the query port does not answer, and
+        ``TooLarge`` if its answer is.
+        """
+
+    async def report(
+        self,
+        name: str,
+        confidence: float | None,
+        tolerance: float | None,
+        context: str | None,
+        by_context: bool,
+    ) -> Report:
+        """Compare its models: over all queries or in one context, and in the contexts with most feedback."""
+
+    async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
+        """What its policy has learned. Raises ``Unavailable`` if no worker answers."""
+
+    async def list_contexts(self, name: str, limit: int) -> Contexts:
+        """Contexts with the latest feedback. Raises ``StoreUnavailable``, like ``delete_context``."""
+
+    async def delete_context(self, name: str, context: str) -> None:
+        """Forget what was learned in a context; every worker follows within moments."""
+
+    async def link(self, application: str, model: str, change: LinkChange) -> Application: ...
+
+    async def unlink(self, application: str, model: str) -> Application: ...
+
+    async def list_models(self, names: Sequence[str] | None) -> list[Model]:
+        """All, or those of these names that there are, by name."""
+
+    async def get_model(self, name: str) -> Model: ...
+
+    async def delete_model(self, name: str) -> None:
+        """Remove a model with its versions. Raises ``Conflict`` while an application links it."""
+
+    async def deploy(self, model: str, deployment: Deployment) -> Version:
+        """Registers the version and starts it; returns at once, in state ``starting``.
+
+        It is shown as ``ready`` only once every worker serves it and, if that was requested, it is current.
+        """
+
+    async def check_deployment(self, deployment: Deployment) -> None:
+        """Raise what ``deploy`` would raise. Its artifact counts only if it is there: it may come before it."""
+
+    async def get_version(self, model: str, version: str) -> Version: ...
+
+    async def list_deployments(self, model: str) -> dict[str, Deployment]:
+        """The deployment that would make each version of a model again, by the version's name, oldest first.
+
+        Its ``replicas`` are today's; ``make_current`` is False for a version that runs without having been current.
+        """
+
+    async def delete_version(self, model: str, version: str) -> None:
+        """Remove a version. Raises ``Conflict`` while it is current or pinned."""
+
+    async def rollback(self, model: str, version: str | None, allow_stopped: bool) -> Model:
+        """Make a version current: the previous one, or the given one. Return once every worker serves it.
+
+        Raises:
+            Conflict: there is no previous version, or the given one was stopped and ``allow_stopped`` is False.
+            ContainerFailed: it cannot be started.
+        """
+
+    async def scale(self, model: str, replicas: int | ReplicaRange, version: str | None) -> Version:
+        """A range lets the version's load decide. Returns at once; poll the version for its replicas' states."""
+
+    async def logs(
+        self, model: str, version: str | None, replica: str | None, lines: int, after: Mapping[str, str]
+    ) -> Logs:
+        """The last lines of containers' logs; of logs that ``after`` has a place for, the lines after it."""
+
+    async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> Logs:
+        """As ``logs``, of the server itself, its workers and their access and slow-query logs, or of one of these."""
+
+    async def list_replicas(self, models: Sequence[str] | None) -> list[Replica]:
+        """All, or those of these models."""
+
+    async def get_replica(self, replica_id: str) -> Replica: ...
+
+    async def list_tokens(self) -> list[Token]:
+        """Tokens by name, without the server's own."""
+
+    async def create_token(self, new: NewToken) -> CreatedToken:
+        """Make a token. Raises ``Conflict`` if the name is taken, or if there are as many as are allowed."""
+
+    async def revoke_token(self, name: str) -> None:
+        """Refuse the token from now on."""
+
+    async def list_keys(self) -> list[Key]:
+        """Keys by name."""
+
+    async def create_key(self, new: NewKey) -> CreatedKey:
+        """Make a key. Returns once every worker knows it. Raises ``Conflict`` like ``create_token``."""
+
+    async def revoke_key(self, name: str) -> None:
+        """Revoke a key. Returns once every worker refuses it."""
+
+    async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
+        """Prometheus text, with sums over all workers.
+
+        Args:
+            by_worker: in place of sums, each worker's own numbers, with the label ``worker``.
+            applications, models: the series of these alone; None and None mean the whole server.
+
+        Raises ``InvalidArgument`` if these are too many series, and ``Overloaded`` if too many scrapes wait.
+        """
+
+    async def why_not_ready(self) -> list[str]:
+        """Why the server is not ready to answer queries; empty if it is."""
+
+    async def stop(self) -> Stopping:
+        """Begin to stop: drain workers, then containers, after the drain delay. A second call ends the delay.
+
+        Returns at once.
+        """

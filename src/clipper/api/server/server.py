@@ -1,0 +1,272 @@
+"""The management API's HTTP server: uvicorn's, with bounds on what a client may hold.
+
+Anyone who reaches the port can open connections, with or without a token. So an idle connection is closed for a new
+one, and nobody can keep health checks and operators out by holding all connections.
+"""
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httptools
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from clipper.api.server.gate import Gate
+from clipper.api.server.statuses import bare_answer
+from clipper.base.tls.handshakes import Handshakes
+from clipper.base.tls.transport import TlsTransport
+from clipper.base.turn_budget import TurnBudget
+from clipper.errors import ClipperError, MalformedRequest, Overloaded, RequestTimeout, TooLarge
+
+# An operator's tools hold a few connections.
+MAX_CONNECTIONS = 256
+# The clients' share of the process's descriptors: the rest is for workers and containers.
+DESCRIPTORS_SHARE = 4
+# A head has a token, a host and a path: some hundred bytes.
+MAX_HEAD_BYTES = 32 * 1024
+# More of a read than this is not parsed at once, so that a head is known to be too long before it is all in memory.
+PARSED_AT_ONCE_BYTES = 64 * 1024
+# Requests that wait for the one before on their connection; each takes some KB.
+MAX_PIPELINED = 16
+# A client that already has its answer may send this much more, so that it reads the answer, not a reset connection.
+MAX_DISCARDED_BYTES = 1024 * 1024
+# Time for a request's head, and for a new connection to send its first request.
+HEAD_TIMEOUT_S = 10.0
+# Silence in the middle of a body, and while an answer is not read. A tar of 16 GiB may take hours, but no piece of it.
+BODY_TIMEOUT_S = 30.0
+WRITE_TIMEOUT_S = 30.0
+# For answers to operators under way when the server stops.
+GRACE_S = 2
+# Who has connected no longer ago than this, when it stops, may still send a request. Another server may go on with the
+# port, as a standby that leads does, and its clients should not notice.
+FIRST_REQUEST_S = 0.25
+# uvicorn calls ``on_tick`` ten times a second; a look at all connections takes microseconds.
+_TICKS_A_SWEEP = 2
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        assert isinstance(self.config, _Settings)
+        self._max_connections = self.config.max_connections
+        self._running: RequestResponseCycle | None = None
+        self._is_in_head = False
+        self._has_begun = False
+        self._head_bytes = 0
+        self._discarded_bytes = 0
+        self._head_since_s = self._read_at_s = time.monotonic()
+        self._unwritten = (0, 0.0)
+
+    @property
+    def asks_nothing(self) -> bool:
+        """Whether none of its requests is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def is_read_slowly(self) -> bool:
+        return self.transport.get_write_buffer_size() > 0
+
+    @property
+    def read_at_s(self) -> float:
+        """When it last sent something."""
+        return self._read_at_s
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) <= self._max_connections:
+            return
+        others: list[Connection] = [one for one in self.connections if isinstance(one, Connection) and one is not self]
+        idle = [one for one in others if one.asks_nothing] or [one for one in others if one.is_read_slowly]
+        if idle:
+            min(idle, key=lambda one: one.read_at_s).transport.abort()
+        else:
+            self._refuse(
+                Overloaded(f"{len(others)} requests are under way, the most that are allowed: try again later")
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # uvicorn reports the newest request; of several, the oldest one is being answered.
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The server stops: end as soon as what is under way is answered."""
+        left_s = FIRST_REQUEST_S - (time.monotonic() - self._head_since_s)
+        if self.cycle is None and left_s > 0:
+            self.loop.call_later(left_s, super().shutdown)
+        else:
+            super().shutdown()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def data_received(self, data: bytes) -> None:
+        self._read_at_s = time.monotonic()
+        for start in range(0, len(data), PARSED_AT_ONCE_BYTES):
+            if self.transport.is_closing():
+                return
+            part = data[start : start + PARSED_AT_ONCE_BYTES]
+            self._has_begun = False
+            self._parse(part)
+            # A head may have begun anywhere in this part, so its size so far is not known.
+            self._head_bytes += 0 if self._has_begun else len(part)
+            if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(TooLarge(f"the request's head is over {MAX_HEAD_BYTES} bytes"))
+
+    def _parse(self, data: bytes) -> None:
+        """As uvicorn does it, but for offers of another protocol, such as Java's client makes.
+
+        uvicorn takes what follows for that. So the request's body is lost, or what comes of it later is read as the
+        next request.
+        """
+        self._unset_keepalive_if_required()
+        try:
+            while data and not self.transport.is_closing():
+                try:
+                    self.parser.feed_data(data)
+                    return
+                except httptools.HttpParserUpgrade as offer:
+                    data = self._head_without_offer() + data[offer.args[0] :]
+                    self.parser = httptools.HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _head_without_offer(self) -> bytes:
+        """The head that was just read, to be read again."""
+        version = self.parser.get_http_version().encode()
+        headers = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(headers))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head = self._has_begun = True
+        self._head_bytes = 0
+        self._head_since_s = time.monotonic()
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                # It offers nothing else, so there is no other way to read it.
+                self._refuse(MalformedRequest("CONNECT is not allowed: this is not a proxy"))
+            return  # it is read a second time
+        self._discarded_bytes = 0
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.transport.close()
+            return
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle.response_complete:
+            self._discarded_bytes += len(body)
+            if self._discarded_bytes > MAX_DISCARDED_BYTES:
+                self.transport.close()
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer in the form of all other errors if uvicorn's parser fails."""
+        self._refuse(MalformedRequest(f"{msg} expected HTTP/1.1"))
+
+    def sweep(self, now_s: float) -> None:
+        """Close it if it has been silent for too long."""
+        unwritten, since_s = self.transport.get_write_buffer_size(), self._unwritten[1]
+        if unwritten != self._unwritten[0]:
+            self._unwritten = unwritten, now_s
+        elif unwritten and now_s - since_s > WRITE_TIMEOUT_S:
+            # Also while it is being closed, which waits until everything is written.
+            self.transport.abort()
+            return
+        if self.transport.is_closing():
+            return
+        is_new = self.cycle is None
+        if (self._is_in_head or is_new) and now_s - self._head_since_s > HEAD_TIMEOUT_S:
+            self._refuse(RequestTimeout(f"the request's head did not arrive within {HEAD_TIMEOUT_S:g} s"))
+        elif self._sends_a_body and now_s - self._read_at_s > BODY_TIMEOUT_S:
+            self.transport.abort()
+
+    @property
+    def _sends_a_body(self) -> bool:
+        """Whether we wait for more of a body. While we do not read, the client is not the slow one."""
+        return self.cycle is not None and self.cycle.more_body and not self.flow.read_paused
+
+    def _refuse(self, error: ClipperError) -> None:
+        """Answer with an error, although no request was read to its end, and close."""
+        if self.transport.is_closing():
+            return
+        status, headers, body = bare_answer(error)
+        lines = [b"HTTP/1.1 %d %s" % (status, error.code.encode()), b"connection: close"]
+        lines += [name + b": " + value for name, value in headers]
+        # In the middle of another's answer it would be taken for a part of it.
+        if self.asks_nothing:
+            self.transport.write(b"\r\n".join([*lines, b"", body]))
+        self.transport.close()
+
+
+class _Settings(uvicorn.Config):
+    """uvicorn's settings, without its own bound, which would answer the next request with 503."""
+
+    def __init__(self, app: Gate, max_connections: int, connect: Callable[..., asyncio.Protocol]) -> None:
+        super().__init__(
+            app,
+            http=connect,  # type: ignore[arg-type]  # whatever makes a protocol of what one is made of
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        self.max_connections = max_connections
+
+
+class ManagementServer(uvicorn.Server):
+    """uvicorn's server, but the supervisor handles signals."""
+
+    def __init__(self, app: Gate, max_descriptors: int, tls: ssl.SSLContext | None = None) -> None:
+        """``max_descriptors``: how many the process may have open; ``tls``: for connections by TLS, else None."""
+        super().__init__(_Settings(app, min(MAX_CONNECTIONS, max_descriptors // DESCRIPTORS_SHARE), self._connect))
+        self._tls = tls
+        self._handshakes: Handshakes | None = None
+
+    def secure(self, tls: ssl.SSLContext) -> None:
+        """Meet connections with another certificate from the next one on."""
+        self._tls = tls
+        if self._handshakes is not None:
+            self._handshakes.context = tls
+
+    def _connect(self, **parts: Any) -> asyncio.Protocol:
+        connection = Connection(**parts)
+        if self._tls is None:
+            return connection
+        if self._handshakes is None:
+            # As many as connections, whose bounds also cover handshakes.
+            turn = TurnBudget(asyncio.get_running_loop().call_soon, time.monotonic)
+            self._handshakes = Handshakes(self._tls, turn)
+        return TlsTransport(connection, self._handshakes)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_SWEEP == 0:
+            now_s = time.monotonic()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.sweep(now_s)
+        return await super().on_tick(counter)

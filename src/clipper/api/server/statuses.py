@@ -1,0 +1,113 @@
+"""Error codes to HTTP statuses: the one table of the management API, and the body of every error."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+
+from clipper.api.schemas import Failure, to_json
+from clipper.errors import ClipperError, ContainerFailed
+
+_log = logging.getLogger(__name__)
+
+STATUSES: dict[str, int] = {
+    "malformed_request": 400,
+    "wrong_input": 400,
+    "invalid_argument": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "conflict": 409,
+    "too_large": 413,
+    "unsupported_media_type": 415,
+    "too_many_requests": 429,
+    "internal_error": 500,
+    "not_implemented": 501,
+    "model_error": 502,
+    "output_too_large": 502,
+    "container_failed": 502,
+    "policy_error": 502,
+    "protocol_violation": 502,
+    "no_replica": 503,
+    "overloaded": 503,
+    "unavailable": 503,
+    "registry_unavailable": 503,
+    "not_leader": 503,
+    "store_unavailable": 503,
+    "timeout": 504,
+}
+
+# Error codes for the framework's own refusals, by status. Any other 4xx is malformed_request.
+_FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
+
+# Start-up and a swap of workers take about this long.
+_RETRY_AFTER_S = "1"
+
+
+def clipper_error(_request: Request[Any, Any, Any], error: ClipperError) -> Response[Failure]:
+    tail = tuple(error.log_tail) if isinstance(error, ContainerFailed) else ()
+    return _response(Failure(error.code, str(error), tail))
+
+
+def bare_answer(error: ClipperError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of an error that is answered before the framework has seen the request."""
+    body = to_json(Failure(error.code, str(error)))
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    status = STATUSES[error.code]
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b'Bearer realm="clipper"'))
+    return status, headers, body
+
+
+def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Failure]:
+    """Answer a refusal of the framework: an unknown path or method, a body that does not fit its schema."""
+    if error.status_code >= 500:
+        return unexpected_error(request, error)
+    code = _FRAMEWORK_CODES.get(error.status_code, "malformed_request")
+    return _response(Failure(code, _cause(request, error, code)), error.headers)
+
+
+def too_deep(_request: Request[Any, Any, Any], _error: RecursionError) -> Response[Failure]:
+    """Answer a RecursionError: only decoding a body recurses as deeply as what a client sends."""
+    return _response(Failure("malformed_request", "the body is nested too deeply: expected a flat JSON object"))
+
+
+def not_unicode(_request: Request[Any, Any, Any], error: UnicodeDecodeError) -> Response[Failure]:
+    """Answer a UnicodeDecodeError: only decoding a body reads a client's texts. Litestar does not say more."""
+    return _response(Failure("malformed_request", f"the body is not JSON: it is not UTF-8: {error.reason}"))
+
+
+def unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Failure]:
+    """A bug: logged with its traceback, answered without."""
+    _log.error("%(method)s %(path)s failed", {"method": request.method, "path": request.url.path}, exc_info=error)
+    cause = f"the server failed on {request.method} {request.url.path}: {type(error).__name__}; see its log"
+    return _response(Failure("internal_error", cause))
+
+
+def _response(failure: Failure, headers: dict[str, str] | None = None) -> Response[Failure]:
+    status = STATUSES.get(failure.error, 500)
+    extra = {"Retry-After": _RETRY_AFTER_S} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return Response(failure, status_code=status, media_type="application/json", headers={**(headers or {}), **extra})
+
+
+def _cause(request: Request[Any, Any, Any], error: HTTPException, code: str) -> str:
+    if code == "not_found":
+        return f"no path {request.url.path}: the API's paths are listed under /schema/openapi.json"
+    if code == "method_not_allowed":
+        allowed = (error.headers or {}).get("allow", "another method")
+        return f"{request.method} is not allowed on {request.url.path}: expected {allowed}"
+    if isinstance(error, ValidationException) and error.extra:
+        return "; ".join(_field(item) for item in error.extra)
+    return str(error.__cause__ or error.detail)
+
+
+def _field(item: Any) -> str:
+    """One of the framework's findings as ``field: expected, got``."""
+    if not isinstance(item, dict):
+        return str(item)
+    message = str(item.get("message", item)).replace("`", "")
+    return f"{item['key']}: {message}" if item.get("key") else message

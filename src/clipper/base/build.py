@@ -1,0 +1,36 @@
+"""Identifies the code that a process runs: one that an earlier supervisor started may run other code than ours."""
+
+import hashlib
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from clipper import __version__
+
+PACKAGE = Path(__file__).parents[1]
+_DIGITS = 12
+_CODE = {".py", ".so"}
+
+
+def form() -> str:
+    """Whether the query path is ``compiled`` or ``pure Python``: what this interpreter imports, whatever lies about."""
+    spec = find_spec("clipper.worker.frontend.http.connection")
+    return "pure Python" if spec is None or str(spec.origin).endswith(".py") else "compiled"
+
+
+def build_id(files: Sequence[str] = (".",)) -> str:
+    """Clipper's version, and a digest of its source, such as ``0.1.0+3f2a91c04b7e``: two of one version may differ.
+
+    What is compiled has another one than the same source that is not.
+
+    Args:
+        files: those that count: paths of modules and folders inside the package.
+    """
+    digest = hashlib.sha256()
+    for path in sorted({found for part in files for found in _modules(PACKAGE / part)}):
+        digest.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
+    return f"{__version__}+{digest.hexdigest()[:_DIGITS]}"
+
+
+def _modules(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [found for found in path.rglob("*") if found.suffix in _CODE]

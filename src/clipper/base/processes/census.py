@@ -1,0 +1,144 @@
+"""Which processes there are, by the mark of the container that they belong to, and what they use."""
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipper.base.processes.marks import mark_of
+from clipper.base.processes.proc import (
+    RESIDENT_PAGES,
+    START_TIME,
+    THREADS,
+    pids,
+    proportional_bytes,
+    stat_fields,
+    user_of,
+)
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+# A process that is just being started still has its parent's environment for a moment.
+_SETTLED_S = 2.0
+# Of folders in folders. Packages have about ten levels; each that is open costs a descriptor.
+MAX_DEPTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class CensusEntry:
+    """One process. ``resident_bytes`` counts memory that it shares with others in full."""
+
+    pid: int
+    threads: int
+    resident_bytes: int
+
+
+class Census:
+    """Looks through ``/proc``. It reads a process's mark once, because a process keeps its mark for life.
+
+    Only processes of ``users`` count: anyone can start a process with any mark, and root can read it.
+    """
+
+    def __init__(self, users: Collection[int]) -> None:
+        self._users = users
+        self._marks: dict[tuple[int, int], str] = {}
+
+    def look(self) -> dict[str, list[CensusEntry]]:
+        """Every process that has a mark, by its mark."""
+        known, self._marks = self._marks, {}
+        settled_before = int((time.clock_gettime(time.CLOCK_BOOTTIME) - _SETTLED_S) * _TICKS_PER_S)
+        entries: dict[str, list[CensusEntry]] = {}
+        for pid in pids():
+            fields = stat_fields(pid)
+            if fields is None:
+                continue
+            started = int(fields[START_TIME])
+            mark = known.get((pid, started))
+            if mark is None or started > settled_before:
+                mark = mark_of(pid)
+            self._marks[pid, started] = mark
+            if mark and user_of(pid) in self._users:
+                resident_bytes = int(fields[RESIDENT_PAGES]) * _PAGE_BYTES
+                entries.setdefault(mark, []).append(CensusEntry(pid, int(fields[THREADS]), resident_bytes))
+        return entries
+
+
+def memory_bytes(processes: list[CensusEntry], bound_bytes: int | None) -> int:
+    """The memory of some processes together, where what they share counts once.
+
+    The exact figure costs milliseconds for each GB, and an upper bound is known already. So the exact figure is read
+    only if the upper bound exceeds ``bound_bytes``.
+    """
+    most_bytes = sum(process.resident_bytes for process in processes)
+    if bound_bytes is None or most_bytes <= bound_bytes or len(processes) == 1:
+        return most_bytes
+    return sum(proportional_bytes(process.pid) for process in processes)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUsage:
+    """What is in a folder.
+
+    Attributes:
+        size_bytes: that it takes on disk.
+        files: and folders in it.
+        is_too_deep: folders are nested in it more than ``MAX_DEPTH`` levels deep.
+    """
+
+    size_bytes: int
+    files: int
+    is_too_deep: bool = False
+
+
+def disk_usage(folder: Path, max_files: int) -> DiskUsage:
+    """Count what is in a folder. The count ends after ``max_files``, and at a folder that is too deep.
+
+    The path of a nested folder may be longer than the kernel takes. So each is opened from the one above.
+
+    Raises:
+        OSError: this process has no descriptor left to look with.
+    """
+    size_bytes = files = 0
+    # From the outermost one to the one that is looked at: each with the names of folders in it that are left.
+    opened: list[tuple[int, list[str]]] = []
+    try:
+        name, above = os.fspath(folder), None
+        while True:
+            if (descriptor := _opened(name, above)) is not None:
+                folders: list[str] = []
+                opened.append((descriptor, folders))
+                with os.scandir(descriptor) as entries:
+                    for entry in entries:
+                        files += 1
+                        if files > max_files:
+                            return DiskUsage(size_bytes, files)
+                        try:
+                            found = entry.stat(follow_symlinks=False)
+                        except FileNotFoundError:
+                            continue  # it was removed meanwhile: go on with the others
+                        size_bytes += found.st_blocks * 512
+                        if stat.S_ISDIR(found.st_mode):
+                            folders.append(entry.name)
+                if folders and len(opened) >= MAX_DEPTH:
+                    return DiskUsage(size_bytes, files, is_too_deep=True)
+            while opened and not opened[-1][1]:
+                os.close(opened.pop()[0])
+            if not opened:
+                return DiskUsage(size_bytes, files)
+            above, name = opened[-1][0], opened[-1][1].pop()
+    finally:
+        for descriptor, _ in opened:
+            os.close(descriptor)
+
+
+def _opened(name: str, above: int | None) -> int | None:
+    """A folder; None if it was removed meanwhile, or is closed to us."""
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # else a folder would pass for empty
+        return None

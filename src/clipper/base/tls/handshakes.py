@@ -1,0 +1,112 @@
+"""The TLS handshakes of a port: taken in turns, and bounded in number and time. Reading that takes long has turns, too.
+
+A handshake costs the server about a millisecond, and anyone who reaches the port can begin any number of them. So those
+with something to do wait in one line, which has a share of the time of each turn of the event loop.
+If there are too many, those that wait for their clients are dropped first: honest clients hardly keep them waiting.
+"""
+
+import logging
+import ssl
+from typing import Protocol
+
+from clipper.base.turn_budget import Backlog, TurnBudget
+
+log = logging.getLogger(__name__)
+
+# Handshakes under way at once. One that has begun takes some ten KB, and honest ones are done in milliseconds.
+MAX_HANDSHAKES = 1000
+# Counted from when a connection is accepted. Across the world three round trips take a second.
+HANDSHAKE_TIMEOUT_S = 10.0
+# Failures and the latest reason are logged once in this time, so that clients cannot fill the log.
+WARN_EVERY_S = 60.0
+
+
+class Handshake(Protocol):
+    def shake(self) -> None:
+        """Go on with the handshake as far as possible."""
+
+    def give_up(self) -> None: ...
+
+
+class Reading(Protocol):
+    def read_on(self) -> bool:
+        """Decrypt a piece of what was received. Return whether no more can be read now."""
+
+
+class Handshakes:
+    """
+    Attributes:
+        context: for new connections; it may be replaced at any time.
+        failed: how many have failed.
+        turn: the time of the event loop's turns.
+    """
+
+    def __init__(self, context: ssl.SSLContext, turn: TurnBudget, most: int = MAX_HANDSHAKES) -> None:
+        self.context = context
+        self.failed = 0
+        self.turn = turn
+        self._clock = turn.now_s
+        self._most = most
+        self._line = Backlog[Handshake](turn, self._shake)
+        self._reading = Backlog[Reading](turn, lambda reading, end_s: reading.read_on(), in_turns=True)
+        # When each handshake began: of those that wait for their client, in the order in which they last did something,
+        # and of those in the line, in the order in which they joined it.
+        self._waiting: dict[Handshake, float] = {}
+        self._due: dict[Handshake, float] = {}
+        self._warns_at_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._due)
+
+    def begin(self, handshake: Handshake) -> None:
+        """Add a handshake. This may give up another one, or this one if all others are in the line."""
+        is_full = len(self) >= self._most
+        self._waiting[handshake] = self._clock()
+        if is_full:
+            self._give_up(next(iter(self._waiting)), "too many are under way")
+
+    def queue(self, handshake: Handshake) -> None:
+        """Queue a handshake that has something to do."""
+        began_s = self._waiting.pop(handshake, None)
+        if began_s is None:
+            return
+        self._due[handshake] = began_s
+        self._line.add(handshake)
+
+    def queue_reading(self, reading: Reading) -> None:
+        """Queue a connection that has more to decrypt. It must not be queued already."""
+        self._reading.add(reading)
+
+    def end(self, handshake: Handshake) -> None:
+        """Forget a handshake that is done or whose connection is gone."""
+        self._waiting.pop(handshake, None)
+        self._due.pop(handshake, None)
+
+    def fail(self, handshake: Handshake, why: str) -> None:
+        self.end(handshake)
+        self.failed += 1
+        now_s = self._clock()
+        if now_s >= self._warns_at_s:
+            self._warns_at_s = now_s + WARN_EVERY_S
+            log.warning(
+                "%(count)d TLS handshakes have failed, the last one because: %(reason)s",
+                {"count": self.failed, "reason": why},
+            )
+
+    def sweep(self) -> None:
+        """Give up those that take too long; call this about once a second."""
+        before_s = self._clock() - HANDSHAKE_TIMEOUT_S
+        for handshake, began_s in [*self._waiting.items(), *self._due.items()]:
+            if began_s <= before_s:
+                self._give_up(handshake, f"it was not done within {HANDSHAKE_TIMEOUT_S:g} s")
+
+    def _give_up(self, handshake: Handshake, why: str) -> None:
+        self.fail(handshake, why)
+        handshake.give_up()
+
+    def _shake(self, handshake: Handshake, end_s: float) -> bool:
+        began_s = self._due.pop(handshake, None)
+        if began_s is not None:
+            self._waiting[handshake] = began_s
+            handshake.shake()
+        return True

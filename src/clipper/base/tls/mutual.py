@@ -1,0 +1,40 @@
+"""TLS between processes of Clipper, where both ends show certificates of one authority."""
+
+import ssl
+from dataclasses import dataclass
+
+from clipper.base.tls.material import TlsMaterial, nameless
+from clipper.base.tls.trust import NO_CHECK_TIME
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """Of one process: ``listening`` for who dials it, ``dialling`` for whom it dials."""
+
+    listening: ssl.SSLContext
+    dialling: ssl.SSLContext
+
+
+def make_contexts(material: TlsMaterial) -> Contexts:
+    """Contexts that trust nothing but the authority, whatever the other end's certificate is named.
+
+    Whoever uses them checks the name and the time: OpenSSL does not tell the name of a certificate that it refuses.
+
+    Raises:
+        ssl.SSLError, ValueError: the pair or the authority cannot be used.
+    """
+    assert material.client_ca is not None, "there is an authority"
+    listening = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # Each command has its own connection, and one that goes on from an earlier one would skip the certificates.
+    listening.num_tickets = 0
+    dialling = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    dialling.check_hostname = False
+    for context in (listening, dialling):
+        # Both ends are Clipper of this year.
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= NO_CHECK_TIME
+        context.load_verify_locations(cadata=material.client_ca.decode("ascii"))
+        with nameless(material.certificate) as certificate, nameless(material.key) as key:
+            context.load_cert_chain(certificate, key)
+    return Contexts(listening, dialling)

@@ -1,0 +1,1 @@
+"""The subcommands of clipper: one file for each noun."""

@@ -1,0 +1,340 @@
+"""``clipper app``: applications and their links to models."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from msgspec import UNSET
+
+from clipper.api.learned import Newcomer, Watched
+from clipper.api.schemas import Application
+from clipper.cli.commands import calibration, contexts
+from clipper.cli.commands.report_summary import explanations, of_last_minute, of_test
+from clipper.cli.names import ApplicationName, complete_models
+from clipper.cli.options import (
+    AsJson,
+    Home,
+    LossParameters,
+    OfVersion,
+    PolicyParameters,
+    Url,
+    Yes,
+    confirm,
+    parse_parameters,
+    parser,
+    shown_time,
+)
+from clipper.cli.output import Output
+from clipper.cli.settings import Given, options_of, with_settings
+from clipper.client import Clipper
+from clipper.control.descriptions import EndedRamp, ModelDescription
+from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, NewApplication
+from clipper.settings.fields import settings_of
+from clipper.settings.texts import read_cost
+
+commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")
+commands.add_typer(contexts.commands, name="contexts")
+commands.command("calibration")(calibration.calibration)
+
+LinkedName = Annotated[
+    str,
+    typer.Argument(
+        help="The model's name, or NAME:VERSION for one of several versions.", autocompletion=complete_models
+    ),
+]
+
+_parse_cost = parser(read_cost)
+
+_COLUMNS = ("name", "input type", "slo ms", "policy", "models", "default")
+# Characters of the bar for a share of 1: wide enough to see 5 %.
+_BAR_WIDTH = 20
+
+
+@commands.command()
+@with_settings(settings=options_of(NewApplication))
+def create(
+    name: ApplicationName,
+    *,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model to link; NAME:VERSION stays with a version. May be repeated.")
+    ] = None,
+    version: OfVersion = None,
+    shadow: Annotated[
+        list[str] | None, typer.Option(help="A model that is asked and scored but never answers. May be repeated.")
+    ] = None,
+    cost: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Cost of asking a model once, in any unit, e.g. forest=5; or auto, which measures that of the rest "
+            "in milliseconds of a replica. May be repeated."
+        ),
+    ] = None,
+    settings: Given,
+    policy_parameter: PolicyParameters = None,
+    loss_parameter: LossParameters = None,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create an application. It follows its models' current versions, or stays with --version of its only model."""
+    if version is not None and len(model or ()) != 1:
+        raise typer.BadParameter("--version goes with one --model; with several models, write --model NAME:VERSION")
+    out, costs = Output(as_json), _costs(cost, (*(model or ()), *(shadow or ())))
+    settings |= {
+        "policy_parameters": parse_parameters(policy_parameter),
+        "loss_parameters": parse_parameters(loss_parameter),
+    }
+    with Clipper.connect(url, home) as clipper, out.progress(f"creating {name}"):
+        made = clipper.create_application(
+            name,
+            model=model[0] if version and model else model,
+            version=version,
+            shadow=shadow or (),
+            cost=costs,
+            **settings,
+        )
+    step = f"next: clipper predict {name} INPUT" if made.links else f"next: clipper app link {name} MODEL"
+    out.done(made, f"application {name} takes {made.input_type} and answers within {made.slo_ms:g} ms", step)
+
+
+@commands.command("list")
+def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+    """List the applications."""
+    with Clipper.connect(url, home) as clipper:
+        found = clipper.applications()
+    rows = [(*_row(app), None if app.last_minute is None else of_last_minute(app.last_minute)) for app in found]
+    Output(as_json).table(
+        found, (*_COLUMNS, "last minute"), rows, "no applications; next: clipper app create NAME --model MODEL"
+    )
+
+
+@commands.command()
+def show(name: ApplicationName, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+    """Show an application: its models, how it selects among them, and its policy's last problem."""
+    with Clipper.connect(url, home) as clipper:
+        found = clipper.application(name)
+    Output(as_json).table(found, ("what", "value"), _details(found), "")
+
+
+@commands.command()
+def policy(
+    name: ApplicationName,
+    context: Annotated[
+        str | None, typer.Option(help="A user, session or other group; all contexts if left out.")
+    ] = None,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an application's policy has learned, and the share of each model now."""
+    with Clipper.connect(url, home) as clipper:
+        found = clipper.policy(name, context)
+    out = Output(as_json)
+    columns = ["model", "chosen now", "", "mean loss", "pulls", "scored"]
+    # Most applications have neither costs nor thresholds.
+    columns += ["cost"] * any(model.cost is not None for model in found.models)
+    columns += ["goes on below"] * any(model.threshold is not None for model in found.models)
+    out.table(found, columns, [_learned_row(model, columns) for model in found.models], "no models")
+    where = "over all contexts" if context is None else f"in context {context}"
+    chosen = _configured(Configured(found.policy, found.parameters))
+    out.note(
+        f"policy {chosen}, loss {found.loss}, {where}, from {found.observations:.0f} observations that still count"
+    )
+    if found.mean_cost is not None:
+        out.note(f"a query has cost {found.mean_cost:.4g} on average since the server's workers started")
+    for number, share in enumerate(found.stages, 2):
+        out.note(f"{share:.1%} of queries have gone on to stage {number}")
+    for each in found.calibration:
+        out.note(calibration.summary(each))
+    if found.test is not None:
+        out.note(of_test(found.test))
+    if found.problem:
+        out.note(f"problem: {found.problem}")
+
+
+@commands.command()
+@with_settings(settings=options_of(ApplicationSettings, to_change=True))
+def update(
+    name: ApplicationName,
+    *,
+    settings: Given,
+    policy_parameter: PolicyParameters = None,
+    loss_parameter: LossParameters = None,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change an application while it serves. Options that are left out stay; so does what it has learned."""
+    for kind, texts in (("policy", policy_parameter), ("loss", loss_parameter)):
+        if texts and kind not in settings:
+            raise typer.BadParameter(f"--{kind}-parameter goes with --{kind}")
+        if texts:
+            settings[f"{kind}_parameters"] = parse_parameters(texts)
+    if not settings:
+        raise typer.BadParameter("nothing to change: give --slo-ms, --default, --policy or another option")
+    with Clipper.connect(url, home) as clipper:
+        changed = clipper.change_application(name, **settings)
+    Output(as_json).table(changed, ("what", "value"), _details(changed), "")
+
+
+@commands.command()
+def delete(
+    name: ApplicationName, yes: Yes = False, home: Home = None, url: Url = None, as_json: AsJson = False
+) -> None:
+    """Remove an application, with all that it has learned. Its models stay. Asks first."""
+    with Clipper.connect(url, home) as clipper:
+        contexts = clipper.contexts(name, 1).count
+        learned = "what it has learned" + (f", also in {contexts} contexts" if contexts else "")
+        confirm(
+            f"Remove application {name}, and forget {learned}?",
+            f"removing application {name} would forget {learned}: add --yes if that is meant",
+            yes=yes,
+        )
+        clipper.delete_application(name)
+    Output(as_json).done(
+        {"deleted": name}, f"application {name} is removed; its models stay", "next: clipper model list"
+    )
+
+
+@commands.command()
+@with_settings(settings=options_of(Link, only=("shadow", "cost")))
+def link(
+    name: ApplicationName,
+    model: LinkedName,
+    version: OfVersion = None,
+    *,
+    settings: Given,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Link a model. The link follows the current version, or stays with --version.
+
+    NAME:VERSION is linked beside other versions of the model.
+    """
+    with Clipper.connect(url, home) as clipper:
+        changed = clipper.link(name, model, version, **settings)
+    version = version or model.partition(":")[2]
+    target = f"{model.partition(':')[0]}:{version}" if version else f"{model}, whichever version is current"
+    at = settings.get("cost")
+    how = ", as a shadow" if "shadow" in settings else ""
+    how += "" if at is None else f", at a cost of {at if at == 'auto' else format(at, 'g')}"
+    for one in changed.newcomers:
+        if one.model == model.partition(":")[0] and version in (None, "", one.version) and one.stopped is None:
+            how += f", for {one.share:.1%} of its queries until feedback has shown its worth: clipper app show {name}"
+    Output(as_json).done(changed, f"application {name} asks {target}{how}", f"next: clipper predict {name} INPUT")
+
+
+@commands.command()
+def unlink(
+    name: ApplicationName, model: LinkedName, home: Home = None, url: Url = None, as_json: AsJson = False
+) -> None:
+    """Unlink a model."""
+    with Clipper.connect(url, home) as clipper:
+        changed = clipper.unlink(name, model)
+    Output(as_json).done(changed, f"application {name} no longer asks {model}", f"next: clipper app link {name} MODEL")
+
+
+def _row(app: Application) -> tuple[object, ...]:
+    links = ", ".join(map(str, app.links))
+    default = None if app.default_output is UNSET else json.dumps(app.default_output)
+    return (app.name, app.input_type, f"{app.slo_ms:g}", _configured(app.policy), links, default)
+
+
+# Settings that ``_COLUMNS`` has, or that are shown with their parameters.
+_IN_COLUMNS = frozenset({"slo_ms", "default_output", "policy", "loss"})
+
+
+def _details(app: Application) -> list[tuple[str, object]]:
+    """The rows of ``show``: each setting by the name of its option, then the application's state."""
+    settings = [one for one in settings_of(ApplicationSettings) if one.name not in _IN_COLUMNS]
+    return [
+        *zip(_COLUMNS, _row(app)),
+        ("loss", _configured(app.loss)),
+        *((one.flag.lstrip("-").replace("-", " "), _setting_text(getattr(app, one.name))) for one in settings),
+        ("test", None if app.test is None else of_test(app.test)),
+        ("policy problem", app.problem),
+        *_last_minute(app),
+        *((f"newcomer {one.model}:{one.version}", _newcomer_text(one)) for one in app.newcomers),
+        *((f"watched {one.model}:{one.version}", _watched_text(one)) for one in app.watched),
+        *((f"ramp of {one.model}:{one.version}", _ended_text(one)) for one in app.ended_ramps),
+    ]
+
+
+def _setting_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _last_minute(app: Application) -> list[tuple[str, object]]:
+    if app.last_minute is None:
+        return []
+    return [("last minute", of_last_minute(app.last_minute)), *(("", text) for text in explanations(app.last_minute))]
+
+
+def _newcomer_text(one: Newcomer) -> str:
+    if one.stopped is not None:
+        return f"stopped: {one.stopped}"
+    beside = "the others" if one.before is None else f"{one.model}:{one.before}"
+    told = f"{one.feedback} of {one.enough_feedback} answers with feedback"
+    # It has enough feedback, but was not let through.
+    waits = "; it waits, since it may lose more than is allowed" if one.feedback >= one.enough_feedback else ""
+    return f"{one.share:.2%} of the queries, beside {beside}; {told}{_losses(one)}{waits}"
+
+
+def _ended_text(one: EndedRamp) -> str:
+    since = f"ended {shown_time(one.ended_at)}, since then the policy decides its share"
+    return f"{since}; {one.feedback} answers with feedback{_losses(one)}"
+
+
+def _watched_text(one: Watched) -> str:
+    text = f"{one.answers} of {one.enough_answers} answers"
+    if one.before is not None:
+        text += f", after {one.model}:{one.before}"
+    if one.compared:
+        text += f"; {one.failed} of {one.compared} that are compared failed or were late"
+        text += f", {one.rest_failed} of {one.rest_compared} others"
+    return text if one.last_error is None else f"{text}; its last error: {one.last_error}"
+
+
+def _losses(one: Newcomer | EndedRamp) -> str:
+    if one.mean_loss is None or one.rest_mean_loss is None:
+        return ""
+    compared = "which" if one.compared is None else f"of which {one.compared}, where the policy would ask it,"
+    return f", {compared} lost {one.mean_loss:.3f} on average, the others {one.rest_mean_loss:.3f}"
+
+
+def _costs(texts: list[str] | None, models: Sequence[str]) -> dict[str, Cost]:
+    """Read texts such as ``forest=5`` into costs by name; ``auto`` is for all models without one."""
+    costs: dict[str, Cost] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if text == "auto":
+            costs = {**dict.fromkeys(models, "auto"), **costs}
+        elif name and equals:
+            costs[name] = _parse_cost(value)
+        else:
+            raise typer.BadParameter(
+                f"{text!r} is not a cost: expected MODEL=NUMBER, e.g. forest=5, MODEL=auto or auto"
+            )
+    return costs
+
+
+def _configured(chosen: Configured) -> str:
+    """As text, e.g. ``exp3 eta=0.05``."""
+    return " ".join([chosen.name, *(f"{name}={json.dumps(value)}" for name, value in chosen.parameters.items())])
+
+
+def _learned_row(model: ModelDescription, columns: Sequence[str]) -> tuple[object, ...]:
+    pinned = model.version is None or ":" in model.model
+    name = (model.model if pinned else f"{model.model}:{model.version}") + (" (shadow)" if model.shadow else "")
+    loss = None if model.mean_loss is None else f"{model.mean_loss:.3f}"
+    bar = "█" * round(model.share * _BAR_WIDTH)
+    row: list[object] = [name, f"{model.share:.1%}", bar, loss, f"{model.pulls:.1f}", f"{model.scored:.1f}"]
+    if "cost" in columns:
+        row.append(None if model.cost is None else f"{model.cost:g}")
+    if "goes on below" in columns:
+        row.append(None if model.threshold is None else f"{model.threshold:g}")
+    return tuple(row)

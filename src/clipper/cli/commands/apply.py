@@ -1,0 +1,69 @@
+"""``clipper apply`` and ``clipper export``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipper.cli.options import AsJson, Home, Url
+from clipper.cli.output import Output
+from clipper.client import Clipper
+from clipper.settings.home import find_home
+
+
+def apply(
+    file: Annotated[Path, typer.Argument(help="The file; - is standard input.", metavar="FILE", readable=False)] = Path(
+        "clipper.yaml"
+    ),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Show the old and new value of each setting, and do nothing.")
+    ] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="With --dry-run or --diff: exit 2 if there is something to do.")
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete what the file does not name, of the sections that it has.")
+    ] = False,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give the server the models, applications and keys of a file. What already matches the file stays untouched."""
+    # No other command pays for its libraries.
+    from clipper.cli.commands.manifest_file import ManifestFile
+
+    if exit_code and not (dry_run or diff):
+        raise typer.BadParameter("tells of what would be done: add --dry-run or --diff", param_hint="'--exit-code'")
+    out, wanted = Output(as_json), ManifestFile(file)
+    with Clipper.connect(url, home) as clipper:
+        result = wanted.apply(clipper, out, only_show=dry_run or diff, diff=diff, prune=prune)
+    out.done(result.as_json, result.text)
+    if not result.is_done:
+        raise typer.Exit(1)
+    if exit_code and result.as_json["plan"]:
+        raise typer.Exit(2)
+
+
+def export(
+    artifacts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the models' artifacts into this folder, too; apply finds them in artifacts/ beside the file.",
+            metavar="FOLDER",
+            show_default="none",
+            readable=False,
+        ),
+    ] = None,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a file for clipper apply that has the server's models and applications."""
+    if artifacts is not None and url is not None:
+        raise typer.BadParameter("reads the server's home: run it on the server's machine, without --url")
+    # As above.
+    from clipper.cli.commands.manifest_file import export_to
+
+    with Clipper.connect(url, home) as clipper:
+        export_to(Output(as_json), clipper, find_home(home), artifacts)

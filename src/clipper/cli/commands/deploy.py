@@ -1,0 +1,76 @@
+"""``clipper deploy``."""
+
+from typing import Annotated
+
+import typer
+
+from clipper.api.schemas import Version
+from clipper.cli.manifest.keys import SourceKeys
+from clipper.cli.names import ModelName
+from clipper.cli.options import AsJson, Home, Url
+from clipper.cli.output import Output
+from clipper.cli.settings import Given, options_of, with_settings
+from clipper.client import Clipper
+from clipper.settings.version import Deployment
+
+
+@with_settings(
+    settings=options_of(Deployment),
+    source=options_of(SourceKeys, only=("requirements", "data", "language", "framework")),
+)
+def deploy(
+    name: ModelName,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A model file or folder, module:attribute of a file in this folder, or a program."),
+    ] = None,
+    *,
+    settings: Given,
+    source: Given,
+    image: Annotated[
+        str | None,
+        typer.Option(help="A Docker image whose program speaks the protocol, instead of MODEL.", metavar="NAME"),
+    ] = None,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Deploy a version of a model, and wait until it serves."""
+    out = Output(as_json)
+    if (model is None) == (image is None):
+        raise typer.BadParameter("give either MODEL or --image")
+    if image is not None:
+        source["language"], settings["manager"] = "image", "docker"
+    with Clipper.connect(url, home) as clipper, out.progress("deploying") as progress:
+        made = clipper.deploy(name, image or model, **source, **settings, progress=progress)
+        applications = clipper.applications()
+    linked = any(link.model == name for app in applications for link in app.links)
+    ramped = {
+        app.name: newcomer
+        for app in applications
+        for newcomer in app.newcomers
+        if (newcomer.model, newcomer.version, newcomer.stopped) == (made.model, made.version, None)
+    }
+    if made.warning:
+        out.warn(made.warning)
+    for app, newcomer in ramped.items():
+        out.note(
+            f"{app} sends it {newcomer.share:.1%} of its queries until feedback shows its worth: clipper app show {app}"
+        )
+    out.done(made, _summary(made), _next_step(made, linked))
+
+
+def _summary(made: Version) -> str:
+    place = "current" if made.current else "not current"
+    replicas = f"{len(made.replicas)} replica{'s' * (len(made.replicas) != 1)}"
+    if made.scaling:
+        replicas += f" of {made.scaling}"
+    return f"{made.model}:{made.version} is ready: {replicas}, takes {made.input_type}, {place}"
+
+
+def _next_step(made: Version, linked: bool) -> str:
+    if not made.current:
+        return f"next: clipper model rollback {made.model} --to {made.version} sends queries to it"
+    if not linked:
+        return f"next: clipper app create {made.model} --model {made.model}"
+    return f"next: clipper model show {made.model}; clipper model rollback {made.model} undoes this"

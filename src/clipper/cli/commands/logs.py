@@ -1,0 +1,80 @@
+"""``clipper logs``."""
+
+import sys
+import time
+from contextlib import suppress
+from typing import Annotated
+
+import msgspec
+import typer
+
+from clipper.api.schemas import MAX_LOG_LINES, Logs
+from clipper.cli.names import complete_models
+from clipper.cli.options import AsJson, Home, OfVersion, Url, number
+from clipper.cli.output import Output, printable
+from clipper.client import Clipper
+
+# A line is shown half of this later on average. A look costs the server less than a millisecond.
+FOLLOW_EVERY_S = 0.5
+
+
+def logs(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="The model's name. Without it: the server's own logs and its workers'.",
+            autocompletion=complete_models,
+        ),
+    ] = None,
+    version: OfVersion = None,
+    replica: Annotated[str | None, typer.Option(help="One replica's id, e.g. digits:2#1.")] = None,
+    log: Annotated[
+        str | None, typer.Option("--log", help="One of the server's logs, e.g. supervisor, worker-0, access-0, slow-0.")
+    ] = None,
+    lines: Annotated[
+        int, number(int, "--lines", "-n", help="How many lines of each log.", least=1, most=MAX_LOG_LINES)
+    ] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the last lines of the logs of a model's containers, or of the server."""
+    if model is not None and log is not None:
+        raise typer.BadParameter("is one of the server's logs, not of a model's: leave out one", param_hint="--log")
+    if model is None and (version is not None or replica is not None):
+        raise typer.BadParameter("are a model's: give its name, too", param_hint="--version, --replica")
+
+    with Clipper.connect(url, home) as clipper:
+
+        def read(after: Logs | None = None) -> Logs:
+            if model is None:
+                return clipper.server_logs(log, lines=lines, after=after)
+            return clipper.logs(model, version=version, replica=replica, lines=lines, after=after)
+
+        found = read()
+        if not follow:
+            texts = [line for name, tail in sorted(found.lines.items()) for line in (f"==> {name} <==", *tail)]
+            Output(as_json).done(found, "\n".join(texts) or f"{model} has no logs: it has no replicas")
+            return
+        shown = ""
+        with suppress(KeyboardInterrupt):  # how one stops it
+            while True:
+                shown = _show(found, shown, as_json)
+                time.sleep(FOLLOW_EVERY_S)
+                found = read(found)
+
+
+def _show(found: Logs, shown: str, as_json: bool) -> str:
+    """Write lines as they come. ``shown`` names the log of the previous line; returns the log of the last line."""
+    for name, lines in sorted(found.lines.items()):
+        for line in lines:
+            if as_json:
+                sys.stdout.write(msgspec.json.encode({"log": name, "line": line}).decode() + "\n")
+                continue
+            if name != shown:
+                sys.stdout.write(f"==> {printable(name)} <==\n")
+                shown = name
+            sys.stdout.write(printable(line) + "\n")
+    sys.stdout.flush()
+    return shown

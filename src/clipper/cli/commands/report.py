@@ -1,0 +1,113 @@
+"""``clipper app report``: compares an application's models."""
+
+from html import escape
+from time import localtime, strftime
+from typing import Annotated
+
+import typer
+
+from clipper.api.pages.charts import Axis, Whisker, whiskers
+from clipper.api.pages.document import document, table
+from clipper.api.reports import Report, ReportGroup
+from clipper.cli.commands import report_summary as summary
+from clipper.cli.names import ApplicationName
+from clipper.cli.options import AsJson, Home, HtmlFile, Url, number
+from clipper.cli.output import Output
+from clipper.client import Clipper
+
+
+def report(
+    name: ApplicationName,
+    confidence: Annotated[
+        float | None,
+        number(
+            float, help="Confidence that a verdict needs, above 0.5, below 1.", show_default="the policy's, or 0.95"
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        number(
+            float, help="By how much the mean losses of equal models may differ.", show_default="the policy's, or 0.01"
+        ),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(help="A user, session or other group, to use its feedback alone; all if left out.")
+    ] = None,
+    by_context: Annotated[
+        bool, typer.Option("--by-context", help="Report also on each of the contexts with most feedback.")
+    ] = False,
+    html: HtmlFile = None,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare an application's models: which is better, how sure that is, and when it will be known.
+
+    You may run this at any time and as often as you like: its intervals stay valid.
+    """
+    if context is not None and by_context:
+        raise typer.BadParameter("give either --context or --by-context")
+    out = Output(as_json)
+    with Clipper.connect(url, home) as clipper, out.progress("comparing"):
+        found = clipper.report(name, confidence=confidence, tolerance=tolerance, context=context, by_context=by_context)
+    if as_json:
+        out.done(found, "")
+    for group in () if as_json else found.groups:
+        out.done(group, f"{summary.title(group)}: {summary.conclusion(found, group)}")
+        if group.test is not None and group.test.winner is None:
+            out.note(summary.of_test(group.test))
+        if (basis := summary.basis(group)) is not None:
+            out.note(basis)
+        if group.problem is not None:
+            out.warn(group.problem)
+        out.table(group, summary.COLUMNS, summary.rows(group), "no models")
+    for note in summary.notes(found):
+        out.note(note)
+    if html is not None:
+        out.page(html, as_page(found))
+
+
+def as_page(report: Report) -> str:
+    parts = [f"<h1>The models of {escape(report.application)}</h1>"]
+    for group in report.groups:
+        parts += _group(report, group)
+    parts += [f"<p>{escape(note[:1].upper() + note[1:])}.</p>" for note in summary.notes(report)]
+    made = strftime("%Y-%m-%d %H:%M:%S %Z", localtime(report.time_s))
+    parts.append(f"<p>Made {escape(made)}.</p>")
+    return document(f"clipper app report {report.application}", parts)
+
+
+def _group(report: Report, group: ReportGroup) -> list[str]:
+    known = [model for model in group.models if model.scored]
+    compared = [model for model in group.models if model.worse_by is not None]
+    name = summary.title(group)
+    parts = [f"<h2>{escape(name[:1].upper() + name[1:])}</h2>"]
+    parts.append(f"<p><b>{escape(summary.conclusion(report, group))}</b></p>")
+    if group.test is not None and group.test.winner is None:
+        text = summary.of_test(group.test)
+        parts.append(f"<p>{escape(text[:1].upper() + text[1:])}.</p>")
+    if (basis := summary.basis(group)) is not None:
+        parts.append(f"<p>{escape(basis[:1].upper() + basis[1:])}.</p>")
+    if group.problem is not None:
+        parts.append(f'<p class="warning">{escape(group.problem)}</p>')
+    parts.append(table(summary.COLUMNS, [[cell or "" for cell in row] for row in summary.rows(group)]))
+    parts.append(
+        whiskers(
+            "Mean loss",
+            Axis("mean loss"),
+            [Whisker(summary.shown(each), each.interval.low, each.interval.high, each.mean_loss) for each in known],
+        )
+    )
+    if compared:
+        parts.append(
+            whiskers(
+                "Worse than the best by",
+                Axis("difference of mean losses"),
+                [
+                    Whisker(summary.shown(each), each.worse_by.low, each.worse_by.high)
+                    for each in compared
+                    if each.worse_by is not None
+                ],
+            )
+        )
+    return parts

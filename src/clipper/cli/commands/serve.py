@@ -1,0 +1,273 @@
+"""``clipper serve``: a server, a model and an application in one foreground command."""
+
+import json
+import math
+import os
+import re
+import shlex
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipper.api.schemas import Application, Version
+from clipper.cli.manifest.keys import SourceKeys
+from clipper.cli.options import AsJson, Home
+from clipper.cli.output import Output, write_error
+from clipper.cli.process import ServerStart, StartingServer, settled, spawn
+from clipper.cli.settings import Given, options_of, with_settings
+from clipper.cli.starting import find_start, given_options
+from clipper.client import Clipper
+from clipper.client.packaging.artifact import Artifact
+from clipper.client.packaging.models import package
+from clipper.errors import ClipperError, Conflict, InvalidArgument, NotFound
+from clipper.settings.application import ApplicationSettings, Link
+from clipper.settings.home import CERTIFICATE_NAME, find_home, read_token
+from clipper.settings.server import ServerSettings
+from clipper.settings.version import Deployment
+from clipper.values.types import DType, InputType, check_name
+
+_WATCH_S = 0.2
+
+
+@with_settings(
+    application=options_of(ApplicationSettings, only=("slo_ms", "default_output")),
+    deployment=options_of(Deployment, without=("version", "make_current", "manager")),  # the server's is taken
+    source=options_of(SourceKeys, only=("requirements", "data", "framework")),
+    server=options_of(ServerSettings, panel="The server"),
+)
+def serve(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A model file or folder, or module:attribute with its code here.")],
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the model and the application.", show_default="from the model's file or module"),
+    ] = None,
+    *,
+    application: Given,
+    deployment: Given,
+    source: Given,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Deploy the model again, as a new version, each time that its files change."),
+    ] = False,
+    home: Home = None,
+    server: Given,
+    as_json: AsJson = False,
+) -> None:
+    """Start a server, deploy a model and create its application, in the foreground. ^C drains and stops."""
+    # Also SIGINT: a shell without job control starts its background jobs with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    out, root = Output(as_json), find_home(home)
+    start = find_start(out, root, given_options(context, server, None), "serve")
+    chosen = _checked(name or name_of(model))
+    if now := settled(start.home):
+        raise Conflict(
+            f"Clipper is running already at {now.management_url}: clipper deploy {chosen} {model} adds the model "
+            "to it; or give another --home and ports"
+        )
+    # The model is packed before the server starts, so that a wrong file name costs no start.
+    pack = partial(package, model, **source)
+    with pack() as artifact, _server(out, start) as process:
+        others = [source["requirements"]] if "requirements" in source else []
+        reloader = _Reloader(out, start.home, pack, artifact, others) if reload else None
+        with out.progress("starting the server") as progress:
+            process.wait_until_ready()
+            with Clipper.connect(home=start.home, token=read_token(start.home)) as clipper:
+                version = clipper.deploy(chosen, artifact, progress=progress, **deployment)
+                asked = _application(clipper, chosen, application)
+        if version.warning:
+            out.warn(version.warning)
+        shown = start.home / CERTIFICATE_NAME if "tls_cert" in server else None
+        _print_served(out, clipper.query_url, version, asked, shown, needs_key="api_keys" in server)
+        while True:  # until ^C, or until the server ends on its own, which is an error
+            process.check_alive("while it served")
+            time.sleep(_WATCH_S)
+            if reloader is not None:
+                version = reloader.look(version, deployment)
+
+
+class _Reloader:
+    """Deploys a model again when its files have changed. If that fails, the version before goes on serving.
+
+    Args:
+        pack: packs the files.
+        first: what the first version was made of.
+        others: files that are not in the artifact as they are.
+    """
+
+    def __init__(
+        self, out: Output, home: Path, pack: Callable[[], Artifact], first: Artifact, others: Sequence[Path]
+    ) -> None:
+        self._out, self._home, self._pack, self._others = out, home, pack, others
+        self._digest = first.digest
+        self._watch = Watch([*first.sources, *others])
+
+    def look(self, served: Version, deployment: Given) -> Version:
+        """Return the version that serves from now on: ``served``, or a new one of the changed files."""
+        if not self._watch.has_changed():
+            return served
+        out = self._out
+        try:
+            with self._pack() as artifact, Clipper.connect(home=self._home, token=read_token(self._home)) as clipper:
+                self._watch.follow([*artifact.sources, *self._others])
+                if artifact.digest == self._digest:
+                    return served
+                self._digest = artifact.digest
+                with out.progress(f"the files of {served.model} have changed") as progress:
+                    made = clipper.deploy(served.model, artifact, progress=progress, **deployment)
+        except (ClipperError, OSError) as error:  # OSError: a file is being replaced just now
+            write_error(error if isinstance(error, ClipperError) else InvalidArgument(str(error)))
+            out.warn(f"{served.model}:{served.version} goes on serving; the next change of a file is tried again")
+            return served
+        if made.warning:
+            out.warn(made.warning)
+        out.line(f"{made.model}:{made.version} is served")
+        return made
+
+
+def _checked(name: str) -> str:
+    try:
+        return check_name("model", name)
+    except InvalidArgument as error:
+        raise typer.BadParameter(str(error), param_hint="--name") from error
+
+
+@contextmanager
+def _server(out: Output, start: ServerStart) -> Iterator[StartingServer]:
+    """A server that is drained and stopped when ^C, SIGTERM or an error ends the block, or this process is killed."""
+    reading, writing = os.pipe()
+    try:
+        server = spawn(start, reading)
+        os.close(reading)
+        try:
+            yield server
+        except KeyboardInterrupt:
+            pass
+        finally:
+            with out.progress("draining"):
+                server.stop()
+    finally:
+        # If a user asks a second time while the server drains, this is the second request.
+        os.close(writing)
+
+
+def _print_served(
+    out: Output,
+    query_url: str,
+    version: Version,
+    application: Application,
+    certificate: Path | None,
+    *,
+    needs_key: bool,
+) -> None:
+    name = application.name
+    result = {"query_url": f"{query_url}/{name}/predict", "version": version, "application": application}
+    curl = curl_line(query_url, name, application.input_type, certificate)
+    if needs_key or application.require_key:
+        curl = f'export CLIPPER_API_KEY=$(clipper key create me)\n  {curl} -H "Authorization: Bearer $CLIPPER_API_KEY"'
+    text = f"{name}:{version.version} is served within {application.slo_ms:g} ms; try:\n\n  {curl}\n"
+    out.done(result, text, "^C drains and stops")
+
+
+def name_of(model: str) -> str:
+    """Make a valid name from a file's stem or a module's last part: ``My Model.joblib`` gives ``my-model``."""
+    stem = model.split(":")[0].rsplit(".", 1)[-1] if ":" in model else Path(model).stem
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63].rstrip("-._") or "model"
+
+
+def _application(clipper: Clipper, name: str, settings: Given) -> Application:
+    """Create the application of that name, or change it to the given settings."""
+    try:
+        found = clipper.application(name)
+    except NotFound:
+        return clipper.create_application(name, model=name, **settings)
+    if Link(name) not in found.links:
+        clipper.link(name, name)
+    return clipper.change_application(name, **settings)
+
+
+# Modification time in nanoseconds, size and inode: an editor may replace a file by one of the same size.
+_Look = tuple[int, int, int] | None
+
+
+class Watch:
+    """Looks at files, and at the folders that they are in, since a change may add a file.
+
+    A change is told once it is over: if two looks in a row see the same. Editors write in steps, and training scripts
+    for seconds.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._known: dict[Path, _Look] = {}
+        self._last: dict[Path, _Look] = {}
+        self.follow(files)
+
+    def follow(self, files: Iterable[Path]) -> None:
+        """Look at these files from now on. What has changed of those that were followed before is not forgotten."""
+        known = self._known
+        paths = {path for file in files for path in (file, file.parent)}
+        self._known = {path: known[path] if path in known else _look(path) for path in paths}
+        self._last = dict(self._known)
+
+    def has_changed(self) -> bool:
+        """Look again. Each change is told once."""
+        now = {path: _look(path) for path in self._known}
+        is_over, self._last = now == self._last, now
+        if now == self._known or not is_over:
+            return False
+        self._known = now
+        return True
+
+
+def _look(path: Path) -> _Look:
+    try:
+        found = path.stat()
+    except OSError:  # it is gone, or just being replaced
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+# A short program in the line makes longer inputs, to keep the line readable.
+_MAX_ELEMENTS = 16
+# Length of open dimensions; any would do.
+_OPEN_LENGTH = 3
+
+
+def curl_line(query_url: str, application: str, input_type: str, certificate: Path | None = None) -> str:
+    """A shell line that asks for one prediction; ``certificate`` is the server's, if it uses TLS."""
+    url = f"{query_url}/{application}/predict"
+    if certificate is not None:
+        url = f"--cacert {shlex.quote(str(certificate))} {url}"
+    kind = InputType.parse(input_type)
+    lengths = [length or _OPEN_LENGTH for length in kind.shape]
+    if math.prod(lengths) <= _MAX_ELEMENTS:
+        return f"curl {url} -d '{json.dumps({'input': _small(kind.dtype, lengths)})}'"
+    expression = str(_zero(kind.dtype))
+    for length in reversed(lengths):
+        expression = f"[{expression}]*{length}"
+    program = f'import json; print(json.dumps({{"input": {expression}}}))'
+    return f"python3 -c '{program}' | curl {url} -d @-"
+
+
+def _small(dtype: DType, lengths: list[int]) -> object:
+    value: object = _zero(dtype)
+    for length in reversed(lengths):
+        value = [value] * length
+    return value
+
+
+def _zero(dtype: DType) -> bool | float | int | str:
+    if dtype is DType.STRING:
+        return "some text"
+    if dtype is DType.BYTES:
+        return "AAEC"  # base64 of 0, 1, 2
+    if dtype is DType.BOOL:
+        return False
+    return 0.0 if dtype in (DType.FLOAT32, DType.FLOAT64) else 0

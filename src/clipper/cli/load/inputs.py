@@ -1,0 +1,238 @@
+"""The requests to send: for the inputs of a file, in order, or for random inputs that all differ."""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipper.errors import InvalidArgument
+from clipper.settings.server import MOST_MAX_BODY_BYTES
+from clipper.values.types import DType, InputType
+
+# Lengths of a sample's open dimensions, and of strings and bytes, if they are not given.
+DEFAULT_LENGTH = 4
+DEFAULT_TEXT_LENGTH = 100
+
+# All requests are in memory before the first one is sent. More would be a data transfer, and no load.
+MAX_FILE_BYTES = 1024**3
+# Size of a sample's requests, which are made before the first one is sent.
+_SAMPLE_BYTES = 1024**2
+# Numbers of samples to choose from: primes that have no factor in common with the number of spliced values, so that a
+# request only repeats after the product of both.
+_SAMPLES = (4093, 1021, 251, 61, 11, 1)
+
+_DIGITS = 9
+_LETTERS = "etaoinshrdlu  "
+
+
+class Requests(Protocol):
+    """Makes requests. ``what`` describes them in words."""
+
+    what: str
+
+    def of(self, number: int) -> bytes:
+        """Return the request of the query with this number, from 0 on."""
+        ...
+
+
+class Ring:
+    """Repeats the inputs of a file."""
+
+    def __init__(self, requests: Sequence[bytes], what: str) -> None:
+        self._requests, self.what = requests, what
+
+    def of(self, number: int) -> bytes:
+        return self._requests[number % len(self._requests)]
+
+
+class Sample:
+    """Random inputs of a type, each of them new as long as the type has others.
+
+    Making each one when it is due would take more time than sending it. So some are made in advance, and each time one
+    is sent, its last numbers (or the first characters of a string) are replaced by others with as many digits.
+    """
+
+    def __init__(self, head: "Head", input_type: InputType, length: int | None, random: Random) -> None:
+        """
+        Args:
+            length: of the type's open dimensions, of a string in characters, or of bytes; None for the default.
+        """
+        dtype = input_type.dtype
+        size = DEFAULT_LENGTH if dtype.is_numeric else DEFAULT_TEXT_LENGTH
+        shape = tuple(each or length or size for each in input_type.shape)
+        # Each number takes at least two characters.
+        if (math.prod(shape) * 2 if dtype.is_numeric else length or size) > MOST_MAX_BODY_BYTES:
+            raise InvalidArgument(
+                f"one input of {input_type} has over {MOST_MAX_BODY_BYTES >> 20} MiB: give a smaller --width"
+            )
+        last = (shape or (1,))[-1] if dtype.is_numeric else length or size
+        self._splice = _splice(dtype, last)
+        make = (
+            _array_maker(dtype, shape, random, self._splice) if dtype.is_numeric else _text_maker(dtype, last, random)
+        )
+        before, after = make()
+        body_bytes = len(before) + len(after)
+        count = next(count for count in _SAMPLES if count * body_bytes <= _SAMPLE_BYTES or count == 1)
+        parts = [(before, after), *(make() for _ in range(count - 1))]
+        prefix = b'{"input":'
+        self._parts = [
+            (head.of(len(prefix) + len(a) + len(self._splice(0)) + len(b) + 1) + prefix + a, b + b"}") for a, b in parts
+        ]
+        # Not seeded, so that other processes that load the same server draw other inputs.
+        self._offset = random.randrange(10**_DIGITS)
+        lengths = f", open lengths {length or size}" if None in input_type.shape else ""
+        lengths = lengths if dtype.is_numeric else f" of {length or size}"
+        self.what = f"random inputs of {input_type}{lengths}"
+
+    def of(self, number: int) -> bytes:
+        before, after = self._parts[number % len(self._parts)]
+        return before + self._splice(number + self._offset) + after
+
+
+class Head:
+    """Makes the heads of requests to one path."""
+
+    def __init__(self, host: str, path: str, api_key: str | None = None) -> None:
+        key = "" if api_key is None else f"Authorization: Bearer {api_key}\r\n"
+        self._start = f"POST {path} HTTP/1.1\r\nHost: {host}\r\n{key}Content-Type: application/json\r\nContent-Length: "
+
+    def of(self, body_bytes: int) -> bytes:
+        return f"{self._start}{body_bytes}\r\n\r\n".encode()
+
+
+def _splice(dtype: DType, length: int) -> Callable[[int], bytes]:
+    """Return a function from a query's number to the text that makes it unique, which always has one length.
+
+    Args:
+        dtype: the type of the elements.
+        length: of a string, of bytes, or of an array's last dimension, 1 if there is none.
+    """
+    match dtype:
+        case DType.FLOAT64 | DType.FLOAT32:
+            # A float32 distinguishes seven digits. Neighbours are far apart, like random numbers.
+            digits = _DIGITS if dtype is DType.FLOAT64 else 7
+            modulus, factor = 10**digits, 387_420_489  # a power of 3, so that all come before one comes again
+            return lambda number: b"0.%0*d" % (digits, number * factor % modulus)
+        case DType.INT32 | DType.INT64 | DType.UINT8:
+            # All have three digits, and fit into a byte if that is the type.
+            base = 156 if dtype is DType.UINT8 else 900
+            places = _places(base, length)
+            return lambda number: b",".join([b"%d" % (100 + number // place % base) for place in places])
+        case DType.BOOL:
+            places = _places(2, length)
+            return lambda number: b",".join([b"true " if number // place % 2 else b"false" for place in places])
+    # Base64 has groups of four characters.
+    size = min(length, _DIGITS) if dtype is DType.STRING else 8 if length >= 6 else 4 if length >= 3 else 0
+    return (lambda number: b"%0*d" % (size, number % 10**size)) if size else (lambda number: b"")
+
+
+def _places(base: int, length: int) -> list[int]:
+    """Return places for as many values as a million queries need, or as there is room for."""
+    places = [1]
+    while places[-1] * base < 10**6 and len(places) < length:
+        places.append(places[-1] * base)
+    return places
+
+
+Parts = tuple[bytes, bytes]
+
+
+def _array_maker(
+    dtype: DType, shape: Sequence[int], random: Random, splice: Callable[[int], bytes]
+) -> Callable[[], Parts]:
+    """Return a function that makes the text before an array's last numbers, which are spliced in, and after them."""
+    spliced = splice(0).count(b",") + 1
+
+    def number() -> str:
+        if dtype in (DType.FLOAT32, DType.FLOAT64):
+            return f"{random.random():.4f}"
+        return random.choice(("true", "false")) if dtype is DType.BOOL else str(random.randrange(100))
+
+    def array(shape: Sequence[int]) -> str:
+        return f"[{','.join(array(shape[1:]) for _ in range(shape[0]))}]" if shape else number()
+
+    def make() -> Parts:
+        text = array(shape)
+        after = "]" * len(shape)
+        start = len(text)
+        for _ in range(spliced):
+            start = max(text.rfind(",", 0, start), text.rfind("[", 0, start))
+        return text[: start + 1].encode(), after.encode()
+
+    return make
+
+
+def _text_maker(dtype: DType, length: int, random: Random) -> Callable[[], Parts]:
+    """Return a function that makes the text before a string's first characters, and after them."""
+    spliced = len(_splice(dtype, length)(0))
+
+    def make() -> Parts:
+        if dtype is DType.STRING:
+            return b'"', "".join(random.choices(_LETTERS, k=length - spliced)).encode() + b'"'
+        return b'"', base64.b64encode(random.randbytes(length - spliced // 4 * 3)) + b'"'
+
+    return make
+
+
+def read_requests(path: Path, head: Head, input_type: InputType | None) -> Ring:
+    """Read the inputs of a file: rows of ``.npy``, else JSON lines, each an input or a body with ``input`` and more.
+
+    Raises:
+        InvalidArgument: the file cannot be read, is empty or too large, or a line does not have that form.
+    """
+    try:
+        bodies = list(_bounded(_rows(path, input_type) if path.suffix == ".npy" else _lines(path), path))
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"{path} cannot be read: {error}") from error
+    if not bodies:
+        raise InvalidArgument(f"{path} has no inputs: expected one a line")
+    return Ring([head.of(len(body)) + body for body in bodies], f"{len(bodies)} inputs of {path.name}")
+
+
+def _bounded(bodies: Iterable[bytes], path: Path) -> Iterator[bytes]:
+    size = 0
+    for body in bodies:
+        size += len(body)
+        if size > MAX_FILE_BYTES:
+            raise InvalidArgument(f"{path} has over {MAX_FILE_BYTES >> 20} MiB of inputs: give fewer")
+        yield body
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        # A line without an end would fill the memory.
+        for number, line in enumerate(iter(lambda: file.readline(MOST_MAX_BODY_BYTES + 1), b""), 1):
+            if len(line) > MOST_MAX_BODY_BYTES:
+                raise InvalidArgument(f"line {number} of {path} has over {MOST_MAX_BODY_BYTES >> 20} MiB")
+            text = line.strip()
+            if not text:
+                continue
+            try:
+                value = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise InvalidArgument(f"line {number} of {path} is not JSON: {error}") from None
+            if not isinstance(value, dict):
+                yield b'{"input":' + text + b"}"
+            elif "input" in value:
+                yield text
+            else:
+                raise InvalidArgument(f'line {number} of {path} is an object without "input"')
+
+
+def _rows(path: Path, input_type: InputType | None) -> Iterator[bytes]:
+    rows: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if rows.ndim < 1 or rows.dtype.kind not in "biuf":
+        raise InvalidArgument(f"{path} has {rows.dtype} of shape {rows.shape}: expected numbers, one row an input")
+    # A third of the size, if the query port accepts it.
+    packed = input_type is not None and input_type.dtype is DType.UINT8 and input_type.row_bytes is not None
+    for row in rows:
+        if packed and row.dtype == np.uint8:
+            yield b'{"input":"' + base64.b64encode(row.tobytes()) + b'"}'
+        else:
+            yield b'{"input":' + json.dumps(row.tolist(), allow_nan=False, separators=(",", ":")).encode() + b"}"

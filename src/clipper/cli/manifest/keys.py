@@ -1,0 +1,143 @@
+"""The keys of the file: the settings by their names in the Python client, and a few that only a file has.
+
+A new setting is a key here, in the schema and in the page of the file without a further line.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType, NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from msgspec import Struct
+
+from clipper.api.schemas import NewKey
+from clipper.client.packaging.models import Language
+from clipper.settings.application import Link, NewApplication
+from clipper.settings.fields import Described, Setting, settings_of
+from clipper.settings.server import ServerSettings
+from clipper.settings.version import Deployment
+from clipper.values.types import Framework, Loader
+
+
+class SourceKeys(Struct, frozen=True, kw_only=True):
+    """Where a version's model comes from. Paths are relative to the file."""
+
+    model: Annotated[
+        str | None,
+        Setting(
+            "A model file or folder, module:attribute, or with language binary a program, with image a Docker image."
+        ),
+    ] = None
+    folder: Annotated[
+        Path | None, Setting("The folder with the code of module:attribute.", default="the file's own folder")
+    ] = None
+    data: Annotated[
+        Path | None, Setting("A file or folder that module:Class gets as model_data; a model's second file.")
+    ] = None
+    language: Annotated[
+        Language,
+        Setting(
+            "What MODEL is. python: a file or code; binary: a program or jar that speaks the container protocol; "
+            "image: the name of a Docker image that has such a program."
+        ),
+    ] = "python"
+    framework: Annotated[
+        Framework | None,
+        Setting("The model's framework, if its file cannot be recognised.", default="recognised"),
+    ] = None
+    requirements: Annotated[
+        Path | tuple[str, ...] | None,
+        Setting("A requirements file: the model runs in an environment with its packages."),
+    ] = None
+
+
+class ArtifactKeys(Struct, frozen=True, kw_only=True):
+    """A model that the server has, or that is in ``artifacts/SHA256.tar`` beside the file, as ``export`` names it."""
+
+    sha256: Annotated[str, Setting("SHA-256 of the artifact's tar, in lower-case hex.")]
+    loader: Annotated[Loader, Setting("How the model is loaded.")]
+    target: Annotated[str, Setting("A path in the artifact, module:attribute, or the name of an image.")]
+    data: Annotated[str | None, Setting("A path in the artifact: what the model gets as its data.")] = None
+    framework: Annotated[Framework | None, Setting("The model's framework.")] = None
+    requirements: Annotated[str | None, Setting("A path in the artifact: the requirements file.")] = None
+    needs: Annotated[tuple[str, ...], Setting("The requirements that the model's file states.")] = ()
+
+
+class ApplicationKeys(Struct, frozen=True, kw_only=True):
+    """What an application has in a file besides its settings."""
+
+    policy_parameters: Annotated[dict[str, Any], Setting("Parameters of the policy, by name.")] = {}
+    loss_parameters: Annotated[dict[str, Any], Setting("Parameters of the loss, by name.")] = {}
+    folder: Annotated[
+        Path | None,
+        Setting("The folder with the code of a policy or loss of your own.", default="the file's own folder"),
+    ] = None
+    code: Annotated[
+        str | None, Setting("SHA-256 of an artifact with that code, as clipper export names it, instead of folder.")
+    ] = None
+
+
+class KeyKeys(Struct, frozen=True, kw_only=True):
+    """A client's key."""
+
+    from_env: Annotated[str, Setting("The environment variable that has the key: 32 to 512 letters, digits or ._~+/=-")]
+    applications: Annotated[
+        tuple[str, ...], Setting("The applications that the key is for.", default="all applications")
+    ] = ()
+
+
+Keys = Mapping[str, Described]
+
+
+# Where a file differs from a command line.
+_IN_FILE: Mapping[str, Mapping[str, Any]] = {
+    "sample": {"help": "An input that the model must answer before it is ready."},
+    "half_life": {"default": "the policy's own"},
+}
+
+
+def _keys(*kinds: type[Struct], without: str = "") -> Keys:
+    found: dict[str, Described] = {}
+    for one in (each for kind in kinds for each in settings_of(kind) if each.keyword != without):
+        setting = replace(one.setting, **_IN_FILE.get(one.keyword, {}))
+        if one.default is True and setting.option is not None:
+            # The help is of an option that turns it off.
+            setting = replace(setting, help=f"With false: {setting.help[0].lower()}{setting.help[1:]}")
+        found[one.keyword] = one._replace(setting=setting)
+    return MappingProxyType(found)
+
+
+# A version that is not to be current is named in `versions` beside the one that is.
+VERSION = _keys(SourceKeys, Deployment, without="make_current")
+SERVER = _keys(ServerSettings)
+ARTIFACT = _keys(ArtifactKeys)
+APPLICATION = _keys(NewApplication, ApplicationKeys)
+LINK = _keys(Link)
+KEY = _keys(KeyKeys, NewKey)
+
+# Keys whose values are not one setting's.
+SECTIONS = {
+    "server": "The server's own settings: clipper start --config uses them, clipper apply ignores them.",
+    "models": "Models by name.",
+    "applications": "Applications by name.",
+    "keys": "Keys of clients of the query port, by name.",
+}
+ARTIFACT_HELP = "The model as clipper export names it, instead of model."
+VERSIONS_HELP = "Several versions by name, each with the keys of a version, instead of those."
+CURRENT_HELP = "Which of versions is the current one."
+LINKS_HELP = "The linked models: NAME follows the current version, NAME:VERSION stays with one."
+# Settings whose text may hold a secret: a variable of the environment may stand in them as ${NAME}.
+WITH_VARIABLES = frozenset({"store", "registry"})
+# Texts for people, in which ${NAME} means nothing.
+FREE_TEXTS = frozenset({"description"})
+
+
+def kinds_of(annotation: Any) -> tuple[Any, ...]:
+    """The types that a key's value may have; ``Configured`` has its own keys in the file."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return tuple(kind for kind in kinds if not (isinstance(kind, type) and issubclass(kind, Struct)))
+
+
+def takes_null(annotation: Any) -> bool:
+    return NoneType in kinds_of(annotation)

@@ -1,0 +1,172 @@
+"""The steps that a plan is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET
+
+from clipper.cli.manifest.manifest import WantedApplication, WantedKey, WantedVersion
+from clipper.settings.application import Link
+from clipper.settings.replicas import ReplicaRange
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCall:
+    """``Clipper.link`` of ``name``, ``MODEL`` or ``MODEL:VERSION``, or ``unlink`` of it if ``link`` is None."""
+
+    name: str
+    link: Link | None
+
+
+def link_calls(actual: Sequence[Link], wanted: Sequence[Link]) -> list[LinkCall]:
+    """The calls, in order.
+
+    A call of ``MODEL`` sets the only link of a model, or of several the one that follows the current version; one of
+    ``MODEL:VERSION`` sets the link to that version, beside the others.
+    """
+    calls: list[LinkCall] = []
+    for model in dict.fromkeys(link.model for link in (*wanted, *actual)):
+        before = {link.version: link for link in actual if link.model == model}
+        after = {link.version: link for link in wanted if link.model == model}
+        if len(before) == len(after) == 1:
+            # The same link, with another version or other options: it is replaced, whatever its version.
+            if before != after:
+                calls.append(LinkCall(model, next(iter(after.values()))))
+            continue
+        if None in after and None not in before and len(before) == 1:
+            # A call of MODEL would replace the only link: it is made first, and that link again after it.
+            calls.append(LinkCall(model, after[None]))
+            before = {None: after[None]}
+        # A link that follows comes first: it would take the place of a pinned one that is alone.
+        for version, link in sorted(after.items(), key=lambda item: item[0] is not None):
+            if before.get(version) != link:
+                calls.append(LinkCall(model if version is None else f"{model}:{version}", link))
+        gone = [version for version in before if version not in after]
+        # A link that follows goes first: MODEL would mean a pinned one if that were alone.
+        for version in sorted(gone, key=lambda version: version is not None):
+            calls.append(LinkCall(model if version is None else f"{model}:{version}", None))
+    return calls
+
+
+# Characters of a value in a line.
+_SHOWN_LENGTH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A setting's old and new value. ``UNSET`` means that there is none."""
+
+    name: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.name}: {shown(self.old)} → {shown(self.new)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """
+    Attributes:
+        subject: what it is about, such as ``model digits``.
+        does: what it does, such as ``deploys a version``.
+        needs: the models that have to be as the file says before it.
+    """
+
+    subject: str
+    does: str
+    changes: tuple[Change, ...] = ()
+    needs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deploy(Step):
+    model: str
+    version: WantedVersion
+    digest: str
+    make_current: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeCurrent(Step):
+    model: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale(Step):
+    """``start_timeout_s`` is how long a new replica may take to start."""
+
+    model: str
+    version: str
+    replicas: int | ReplicaRange
+    start_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateApplication(Step):
+    application: WantedApplication
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeApplication(Step):
+    """``settings`` are keywords of ``Clipper.change_application``."""
+
+    application: WantedApplication
+    settings: Mapping[str, Any]
+    links: tuple[LinkCall, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutKey(Step):
+    key: WantedKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete(Step):
+    kind: Literal["application", "model", "version", "key"]
+    name: str
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Something in the file that no call can bring about. ``model`` is the model that is to blame, if any."""
+
+    subject: str
+    reason: str
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    Attributes:
+        models: the steps of each model; models may be done at the same time.
+        others: steps to do one after the other, once those of all models are done.
+        deletions: steps to do last, and only if everything else was done.
+        obstacles: what cannot be done.
+        unnamed: what the file does not name, and stays.
+    """
+
+    models: Mapping[str, tuple[Step, ...]]
+    others: tuple[Step, ...]
+    deletions: tuple[Delete, ...]
+    obstacles: tuple[Obstacle, ...]
+    unnamed: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return (*(step for steps in self.models.values() for step in steps), *self.others, *self.deletions)
+
+
+def shown(value: Any) -> str:
+    """A value in a line, shortened."""
+    if value is UNSET or value is None:
+        return "none"
+    if isinstance(value, ReplicaRange):
+        return str(value)
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[: _SHOWN_LENGTH - 1]}…"

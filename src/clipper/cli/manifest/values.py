@@ -1,0 +1,193 @@
+"""Reads one value of the file by the type that its key wants."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from clipper.cli.manifest.document import MAX_FAULTS, Entries, Fault, Items, Node, Place, Scalar, json_value
+from clipper.cli.manifest.keys import FREE_TEXTS, WITH_VARIABLES, Keys, kinds_of, takes_null
+from clipper.errors import InvalidArgument
+from clipper.settings.fields import Described, check_range
+from clipper.settings.replicas import check_replicas, read_replicas
+from clipper.settings.texts import checked_resources, number_of, read_resources
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+# Stands for a value that has a fault.
+INVALID: Any = object()
+
+
+class Values:
+    """Reads values, and collects what is wrong with them.
+
+    Attributes:
+        faults: what was wrong so far.
+        folder: what paths are relative to.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], faults: list[Fault]) -> None:
+        self.folder = folder
+        self.faults = faults
+        self._environment = environment
+
+    def fault(self, place: Place, path: str, text: str) -> None:
+        self.faults.append(Fault(place, path, text))
+
+    def entries(self, node: Node, path: str, what: str) -> tuple[tuple[Scalar, Node], ...]:
+        """The entries of a mapping; no entries, and a fault, if it is something else. No value is an empty mapping."""
+        if isinstance(node, Entries):
+            return node.entries
+        if not (isinstance(node, Scalar) and node.is_null):
+            self.fault(node.place, path, f"expected {what}, found {_kind(node)}")
+        return ()
+
+    def items(self, node: Node, path: str, what: str) -> tuple[Node, ...]:
+        if isinstance(node, Items):
+            return node.items
+        if not (isinstance(node, Scalar) and node.is_null):
+            self.fault(node.place, path, f"expected a list of {what}, found {_kind(node)}")
+        return ()
+
+    def settings(self, node: Node, path: str, keys: Keys, further: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The values of a mapping with these keys. Those of ``further`` are allowed, too, and left to the caller."""
+        found: dict[str, Any] = {}
+        for key, value in self.entries(node, path, "settings"):
+            name, where = key.text, f"{path}.{key.text:.100}"
+            if name in keys:
+                read = self.value(value, where, keys[name])
+                if read is not INVALID:
+                    found[name] = read
+            elif name not in further:
+                self.unknown(key, path, (*keys, *further))
+        return found
+
+    def unknown(self, key: Scalar, path: str, known: tuple[str, ...]) -> None:
+        # Looking for a similar key takes milliseconds, and a reader needs no more faults.
+        near = get_close_matches(key.text[:100], known, 1) if len(self.faults) < MAX_FAULTS else []
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
+        self.fault(key.place, path, f"the key {key.text!r:.100} is not known: {hint}")
+
+    def value(self, node: Node, path: str, key: Described) -> Any:
+        """A setting's value; ``INVALID``, and a fault, if it has none."""
+        kinds = kinds_of(key.type)
+        has_names = isinstance(node, Entries) and any(get_origin(kind) is dict for kind in kinds)
+        if key.type is Any or Any in kinds or has_names:
+            return self._json(node, path, key)
+        if isinstance(node, Scalar) and node.is_null:
+            return None if takes_null(key.type) else self._wrong(node, path, kinds, key)
+        if isinstance(node, Items) and any(get_origin(kind) is tuple for kind in kinds):
+            return tuple(self._item(item, f"{path}[{index}]", key) for index, item in enumerate(node.items))
+        if not isinstance(node, Scalar):
+            return self._wrong(node, path, kinds, key)
+        return self._scalar(node, path, kinds, key)
+
+    def text(self, node: Node, path: str) -> str:
+        """A text as it stands in the file, whether in quotes or not; empty, and a fault, if it is something else."""
+        if isinstance(node, Scalar) and not node.is_null:
+            return node.text
+        self.fault(node.place, path, f"expected a text, found {_kind(node)}")
+        return ""
+
+    def _item(self, node: Node, path: str, key: Described) -> str:
+        """One of a setting's several values."""
+        count, text = len(self.faults), self.text(node, path)
+        if key.setting.read is not None and len(self.faults) == count:
+            try:
+                key.setting.read(text)
+            except InvalidArgument as error:
+                self.fault(node.place, path, str(error))
+        return text
+
+    def _json(self, node: Node, path: str, key: Described) -> Any:
+        count = len(self.faults)
+        read = json_value(node, self.faults, path)
+        if len(self.faults) > count:
+            return INVALID
+        try:
+            return checked_resources(read) if key.setting.read is read_resources else read
+        except InvalidArgument as error:
+            self.fault(node.place, path, str(error))
+            return INVALID
+
+    def _scalar(self, node: Scalar, path: str, kinds: tuple[Any, ...], key: Described) -> Any:
+        setting = key.setting
+        try:
+            read = setting.read(node.text) if setting.read is not None else self._typed(node, path, kinds, key)
+            if read is INVALID:
+                return read
+            if isinstance(read, (int, float)) and not isinstance(read, bool) and setting.least is not None:
+                check_range("it", read, setting.least, setting.most, above=setting.above)
+            if setting.read is read_replicas:
+                check_replicas(read)
+        except InvalidArgument as error:
+            self.fault(node.place, path, str(error))
+            return INVALID
+        return read
+
+    def _typed(self, node: Scalar, path: str, kinds: tuple[Any, ...], key: Described) -> Any:
+        text = node.text
+        for kind in kinds:
+            if kind is bool and node.is_plain and text in ("true", "false"):
+                return text == "true"
+            if kind in (int, float) and node.is_plain and (number := number_of(kind, text)) is not None:
+                return number
+            if get_origin(kind) is Literal and text in get_args(kind):
+                return text
+            if kind is Path:
+                return self.folder / self._expanded(node, path, key)
+            if kind is str:
+                return self._expanded(node, path, key)
+        return self._wrong(node, path, kinds, key)
+
+    def _expanded(self, node: Scalar, path: str, key: Described) -> str:
+        """The text, with variables where a secret may be."""
+        if key.keyword in FREE_TEXTS:
+            return node.text
+        if key.keyword not in WITH_VARIABLES:
+            if _VARIABLE.search(node.text):
+                self.fault(
+                    node.place, path, "variables of the environment are for server.store and from_env of keys alone"
+                )
+            return node.text
+        return _VARIABLE.sub(lambda match: self.variable(match[1], node.place, path), node.text)
+
+    def variable(self, name: str, place: Place, path: str) -> str:
+        """The value of a variable; empty, and a fault, if there is none. No message has a value."""
+        value = self._environment.get(name, "")
+        if not value:
+            # What is not like a variable's name may be the secret itself.
+            shown = f" {name:.100}" if name.isupper() else " of this name"
+            self.fault(place, path, f"the environment has no variable{shown}: set it")
+        return value
+
+    def _wrong(self, node: Node, path: str, kinds: tuple[Any, ...], key: Described) -> Any:
+        expected = " or ".join(dict.fromkeys(_described(kind, key) for kind in kinds if kind is not NoneType))
+        null = ", or null" if takes_null(key.type) else ""
+        self.fault(node.place, path, f"expected {expected}{null}, found {_kind(node)}")
+        return INVALID
+
+
+def _described(kind: Any, key: Described) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return "a list of texts"
+    if get_origin(kind) is dict:
+        return "names with values"
+    if kind in (int, float) and key.setting.least is not None:
+        least, most = key.setting.least, key.setting.most
+        return f"a number from {least:g}" + (f" to {most:.16g}" if most is not None else "")
+    return {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}.get(kind, "a text")
+
+
+def _kind(node: Node) -> str:
+    if isinstance(node, Entries):
+        return "a mapping"
+    if isinstance(node, Items):
+        return "a list"
+    if node.is_null:
+        return "nothing"
+    return repr(node.text[:100]) if node.is_plain else f"the text {node.text[:100]!r}"

@@ -1,0 +1,144 @@
+"""An artifact: a tar whose bytes depend only on its content, named by its SHA-256.
+
+Equal models have equal digests, so a model that the server already has is not sent again.
+"""
+
+import hashlib
+import io
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from clipper.errors import InvalidArgument, TooLarge
+from clipper.values.types import Framework, Loader
+
+# The server's limits. They are checked here too, before anything is written.
+MAX_ARTIFACT_BYTES = 16 * 1024**3
+MAX_MEMBERS = 100_000
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of an artifact.
+
+    Attributes:
+        name: its path in the artifact.
+        source: its bytes, or the file that has them.
+        is_program: whether it is a program to run.
+    """
+
+    name: str
+    source: Path | bytes
+    is_program: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The files of an artifact, and how it is loaded. All but ``members`` are fields of ``Deployment``."""
+
+    members: tuple[Member, ...]
+    loader: Loader
+    target: str
+    data: str | None = None
+    framework: Framework | None = None
+    requirements: str | None = None
+    needs: tuple[str, ...] = ()
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """How it is loaded, by the names of the fields."""
+        return {name: getattr(self, name) for name in LOADING}
+
+
+# What says how an artifact is loaded: fields of ``Contents``, ``Artifact`` and ``Deployment``.
+LOADING = tuple(field.name for field in fields(Contents) if field.name != "members")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A packed model in a temporary file. The end of the ``with`` block removes the file.
+
+    Attributes:
+        path: the uncompressed tar.
+        digest: its SHA-256 in lower-case hex.
+        sources: the user's files that are in it.
+    """
+
+    path: Path
+    digest: str
+    size_bytes: int
+    loader: Loader
+    target: str
+    data: str | None = None
+    framework: Framework | None = None
+    requirements: str | None = None
+    needs: tuple[str, ...] = ()
+    sources: tuple[Path, ...] = ()
+
+    @property
+    def deployed(self) -> dict[str, Any]:
+        """What a ``Deployment`` says of it, by the names of its fields."""
+        return {"artifact": self.digest} | {name: getattr(self, name) for name in LOADING}
+
+    def __enter__(self) -> "Artifact":
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The tar in pieces of at most 1 MiB, so that it is never in memory as a whole."""
+        with self.path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+
+
+def pack(contents: Contents) -> Artifact:
+    """Write the contents' tar to a temporary file.
+
+    Raises:
+        TooLarge: the files have more than ``MAX_ARTIFACT_BYTES`` together, or are more than ``MAX_MEMBERS``.
+        InvalidArgument: a file cannot be read, or the temporary file cannot be written.
+    """
+    if len(contents.members) > MAX_MEMBERS:
+        raise TooLarge(f"the model has {len(contents.members)} files: expected at most {MAX_MEMBERS}")
+    size_bytes = sum(member.size_bytes for member in contents.members)
+    if size_bytes > MAX_ARTIFACT_BYTES:
+        raise TooLarge(f"the model has {size_bytes} bytes: expected at most {MAX_ARTIFACT_BYTES}")
+    with tempfile.NamedTemporaryFile(prefix="clipper-", suffix=".tar", delete=False) as file:
+        path = Path(file.name)
+        try:
+            # GNU's format takes files over 8 GiB, and writes only the fields that are set here.
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+                for member in sorted(contents.members, key=lambda m: m.name):
+                    _add(tar, member)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise InvalidArgument(f"cannot pack the model: {error}") from error
+    with path.open("rb") as packed:
+        digest = hashlib.file_digest(packed, "sha256").hexdigest()
+    sources = tuple(member.source for member in contents.members if isinstance(member.source, Path))
+    return Artifact(path, digest, path.stat().st_size, sources=sources, **contents.loading)
+
+
+def _add(tar: tarfile.TarFile, member: Member) -> None:
+    header = tarfile.TarInfo(member.name)
+    header.size = member.size_bytes
+    header.mode = 0o755 if member.is_program else 0o644
+    if isinstance(member.source, bytes):
+        tar.addfile(header, io.BytesIO(member.source))
+        return
+    with member.source.open("rb") as source:
+        tar.addfile(header, source)

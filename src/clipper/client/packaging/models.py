@@ -1,0 +1,192 @@
+"""Turns a model file or folder, a Python object, or ``module:attribute`` into an artifact."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from clipper.client.packaging.artifact import Artifact, Contents, Member, pack
+from clipper.client.packaging.code import find_code
+from clipper.client.packaging.frameworks import recognise
+from clipper.client.packaging.needs import needs_of, needs_of_object
+from clipper.client.packaging.objects import OBJECT_NAME, object_members
+from clipper.client.packaging.requirements_file import requirements_member
+from clipper.errors import InvalidArgument
+from clipper.values.types import Framework
+
+# Python: Clipper's own runtime loads the model. Binary: the model is a program that speaks the container protocol.
+# Image: such a program in a Docker image, which is fetched where it runs.
+Language = Literal["python", "binary", "image"]
+
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+# A class and its weights. Only the framework's name tells it from a class that reads its data itself.
+_OF_CODE: Framework = "torch_state"
+
+
+def package(
+    model: object,
+    *,
+    data: Path | str | None = None,
+    folder: Path | None = None,
+    language: Language = "python",
+    framework: Framework | None = None,
+    requirements: Path | str | Sequence[str] | None = None,
+) -> Artifact:
+    """Pack a model. The caller closes the artifact (``with``), which removes its file.
+
+    Args:
+        model: the path of a model file or folder (``str`` or ``Path``), ``"module:attribute"``, or any other Python
+            object: a fitted estimator, a function over a batch, an object with ``predict_batch``.
+        data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; or the
+            second file of a model that has two.
+        folder: the folder with the code of ``module:attribute``, and with the files that lines of requirements include;
+            the current one if None.
+        language: ``binary``: ``model`` is the path of a program, an executable or a jar.
+        framework: the framework of the file or folder; recognised if None. ``torch_state``: ``model`` is
+            ``module:Class``, and ``data`` its state dict.
+        requirements: the path of a requirements file, or its lines: all that the model needs besides numpy.
+
+    Raises:
+        InvalidArgument: the model cannot be read, is empty or of an unknown format, or its code cannot be found.
+        TooLarge: it exceeds a limit.
+    """
+    contents = _contents(model, None if data is None else Path(data), folder or Path.cwd(), language, framework)
+    return pack(contents if requirements is None else _with_requirements(contents, requirements, folder))
+
+
+def _with_requirements(contents: Contents, requirements: Path | str | Sequence[str], folder: Path | None) -> Contents:
+    if contents.loader in ("binary", "image"):
+        raise InvalidArgument("requirements are for models that Clipper's own runtime loads: a program has its own")
+    member = requirements_member(requirements, folder)
+    return replace(contents, members=(*contents.members, member), requirements=member.name)
+
+
+def _contents(
+    model: object, data: Path | None, folder: Path, language: Language, framework: Framework | None
+) -> Contents:
+    if language != "python":
+        _refuse_framework(framework, "a program")
+    if language == "binary":
+        return _program_contents(model, data)
+    if language == "image":
+        return _with_data(Contents((), "image", str(model)), data)
+    if isinstance(model, str) and _TARGET.fullmatch(model):
+        return _import_contents(model, data, folder, framework)
+    if isinstance(model, (str, Path)):
+        return _saved_contents(Path(model), data, framework)
+    _refuse_framework(framework, "a Python object")
+    if data is not None:
+        raise InvalidArgument("data is for module:attribute, programs and Caffe: an object has its data in itself")
+    members = object_members(model)
+    return Contents(members, "file", OBJECT_NAME, framework="pickle", needs=needs_of_object(members))
+
+
+def _refuse_framework(framework: Framework | None, what: str) -> None:
+    if framework is not None:
+        raise InvalidArgument(f"framework {framework} is for model files and folders: leave it out for {what}")
+
+
+def package_code(targets: Sequence[str], folder: Path | None = None) -> Artifact | None:
+    """Pack the code of an application's own policy and loss, each ``module:attribute``. The caller closes the artifact.
+
+    Returns None if the folder (the current one if None is given) has no Python files: then all code is installed.
+
+    Raises:
+        InvalidArgument: a target is not of that form, or its code cannot be found.
+        TooLarge: the folder has too many Python files.
+    """
+    folder = folder or Path.cwd()
+    for target in targets:
+        if not _TARGET.fullmatch(target):
+            raise InvalidArgument(f"{target!r} is not module:attribute, such as policies:Cautious")
+    members: tuple[Member, ...] = ()
+    for target in targets:
+        # It returns the whole folder each time. Only the check is for this target.
+        members = find_code(target, folder)
+    return pack(Contents(members, "import", targets[0])) if members else None
+
+
+def _program_contents(model: object, data: Path | None) -> Contents:
+    if not isinstance(model, (str, Path)):
+        raise InvalidArgument(
+            f"model is of type {type(model).__name__}: expected the path of a program, because language is binary"
+        )
+    program = program_member(Path(model))
+    return _with_data(Contents((program,), "binary", program.name), data)
+
+
+def _import_contents(target: str, data: Path | None, folder: Path, framework: Framework | None) -> Contents:
+    if framework != _OF_CODE:
+        _refuse_framework(framework, "code")
+    elif data is None:
+        raise InvalidArgument(f"framework {framework} needs the state dict of {target}: give its file with --data")
+    needs = needs_of(framework, Path(data)) if framework and data else ()
+    return _with_data(Contents(find_code(target, folder), "import", target, framework=framework, needs=needs), data)
+
+
+def _saved_contents(path: Path, data: Path | None, framework: Framework | None) -> Contents:
+    if framework == _OF_CODE:
+        raise InvalidArgument(f"framework {framework} needs a class: deploy module:Class with --data {path}")
+    known = framework or recognise(path)
+    if data is not None and known != "caffe":
+        raise InvalidArgument(
+            f"data is for module:attribute, programs and Caffe: a model of {known} has its data in itself"
+        )
+    if known == "caffe" and data is None and path.is_file():
+        raise InvalidArgument(f"{path.name} is the network without its weights: give its .caffemodel with --data")
+    members = _members(path, path.resolve().name, f"model at {str(path)!r}")
+    needs = needs_of(known, path)
+    return _with_data(Contents(members, "file", path.resolve().name, framework=known, needs=needs), data)
+
+
+def _with_data(contents: Contents, data: Path | None) -> Contents:
+    if data is None:
+        return contents
+    name = f"data/{data.resolve().name}"
+    return replace(contents, members=contents.members + _members(data, name, f"data at {str(data)!r}"), data=name)
+
+
+def _members(path: Path, name: str, what: str) -> tuple[Member, ...]:
+    """A file, or all files of a folder, under ``name`` in the artifact."""
+    if path.is_file():
+        return (Member(name, path),)
+    if not path.is_dir():
+        raise InvalidArgument(f"there is no {what}: expected a file or folder")
+    files = [file for file in path.rglob("*") if file.is_file()]
+    if not files:
+        raise InvalidArgument(f"the {what} is a folder without files")
+    return tuple(Member(f"{name}/{file.relative_to(path).as_posix()}", file) for file in files)
+
+
+_ELF = b"\x7fELF"
+_SCRIPT = b"#!"
+# A jar is a zip.
+_ZIP = b"PK\x03\x04"
+
+
+def program_member(path: Path) -> Member:
+    """Return the program as a member of an artifact, under its own name.
+
+    Args:
+        path: an ELF executable, a script whose first line names its interpreter, or a jar with a main class.
+
+    Raises:
+        InvalidArgument: it cannot be read, or is not one of these.
+    """
+    begin = _begin(path)
+    is_jar = path.suffix == ".jar"
+    if not (begin.startswith(_ZIP) if is_jar else begin.startswith((_ELF, _SCRIPT))):
+        expected = "a jar" if is_jar else "an ELF executable, a script that begins with #!, or a .jar"
+        raise InvalidArgument(f"{str(path)!r} is not a program: expected {expected}, but it begins with {begin!r}")
+    return Member(path.name, path, is_program=True)
+
+
+def _begin(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4)
+    except OSError as error:
+        raise InvalidArgument(f"cannot read the program {str(path)!r}: {error.strerror}") from error

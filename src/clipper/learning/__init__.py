@@ -1,0 +1,1 @@
+"""Learning from feedback: policies, their mathematics, stores of what was learned, and the decision log."""

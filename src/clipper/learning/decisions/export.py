@@ -1,0 +1,195 @@
+"""Writes joined decisions to a file: JSON lines, or Parquet with the extra ``clipper-serving[log]``."""
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from clipper.errors import InvalidArgument, Unavailable
+from clipper.learning.decisions.joining import Joined
+from clipper.learning.decisions.records import Decision, Judgement, Setting
+
+# One query, by the columns of docs/decision-log.md. Lists by model are in the order of ``models``. JSON of models and
+# clients is text.
+Row = dict[str, Any]
+
+
+def row_of(joined: Joined) -> Row:
+    setting, decision, judgement = joined.setting, joined.decision, joined.judgement
+    answer, packed = answer_of(setting, decision), decision.features
+    return {
+        "query_id": decision.query_id,
+        "time_s": decision.time_s,
+        "application": setting.application,
+        "policy": setting.policy,
+        "candidates": setting.models,
+        "candidate_versions": setting.versions,
+        "context": decision.context,
+        "pinned": decision.pinned,
+        "models": decision.models,
+        # Beliefs determine the probability of a choice that was drawn by them.
+        "shares": decision.shares if decision.beliefs is None else (None,) * len(decision.models),
+        "beliefs": decision.beliefs,
+        "outputs": tuple(None if output is None else _text(output) for output in decision.outputs),
+        "output": None if answer is None else _text(answer),
+        "is_cut": decision.is_cut,
+        "default": decision.reason is not None and answer is not None,
+        "reason": decision.reason,
+        "confidence": decision.confidence,
+        "raw_confidence": decision.raw_confidence,
+        "latency_ms": decision.latency_s * 1000,
+        "feedback_count": joined.feedback_count,
+        "feedback_time_s": None if judgement is None else judgement.time_s,
+        "label": None if judgement is None or judgement.label is None else _text(judgement.label),
+        "reward": None if judgement is None else judgement.reward,
+        "losses": None if judgement is None else judgement.losses,
+        "loss": None if judgement is None else _loss(judgement),
+        # The policy does not learn from feedback that came too late.
+        "learned": None if judgement is None else judgement.losses is not None,
+        "steps": decision.steps,
+        "features": None if packed is None else struct.unpack_from(f"<{len(packed) // 8}d", packed),
+    }
+
+
+def answer_of(setting: Setting, decision: Decision) -> bytes | None:
+    """Return the JSON text of the answer; None if it was an error."""
+    if decision.reason is not None:
+        return setting.default
+    if decision.answer is not None:
+        return decision.answer
+    return decision.outputs[0] if len(decision.outputs) == 1 else None
+
+
+def _loss(judgement: Judgement) -> float | None:
+    if judgement.answer_loss is not None:
+        return judgement.answer_loss
+    return None if judgement.reward is None else 1.0 - judgement.reward
+
+
+def _text(json: bytes) -> str:
+    # A text that was cut may end within a character.
+    return json.decode(errors="replace")
+
+
+def as_json(row: Row) -> bytes:
+    """Encode one line. JSON of models and clients is copied unchanged if it is complete."""
+    outputs = {model: _value(text) for model, text in zip(row["models"], row["outputs"]) if text is not None}
+    values = {"outputs": outputs, "output": _value(row["output"]), "label": _value(row["label"])}
+    return msgspec.json.encode(row | values) + b"\n"
+
+
+def _value(text: str | None) -> Any:
+    if text is None:
+        return None
+    raw = text.encode()
+    try:
+        msgspec.json.decode(raw, type=msgspec.Raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return text
+    return msgspec.Raw(raw)
+
+
+# Rows in memory at once: a row group of Parquet, of some MB.
+ROWS_PER_GROUP = 20_000
+
+
+def export(rows: Iterable[Row], output: Path) -> int:
+    """Write all rows to ``output``, or no file at all if that fails; return the number of rows.
+
+    Raises:
+        InvalidArgument: the name ends neither in .parquet nor in .jsonl, or the extra for Parquet is not installed.
+        Unavailable: the file cannot be written.
+    """
+    writers: dict[str, Callable[[Iterable[Row], Path], int]] = {".jsonl": _write_lines, ".parquet": _write_parquet}
+    write = writers.get(output.suffix)
+    if write is None:
+        raise InvalidArgument(f"{output} has an unknown format: expected a name that ends in .parquet or .jsonl")
+    making = output.with_name(f".{output.name}.making")
+    try:
+        count = write(rows, making)
+        making.replace(output)
+    except OSError as error:
+        raise Unavailable(f"{output} cannot be written: {error}") from error
+    finally:
+        with suppress(OSError):  # where it could not be made it cannot be removed
+            making.unlink(missing_ok=True)
+    return count
+
+
+def _write_lines(rows: Iterable[Row], path: Path) -> int:
+    count = 0
+    with path.open("wb") as file:
+        for row in rows:
+            file.write(as_json(row))
+            count += 1
+    return count
+
+
+def _write_parquet(rows: Iterable[Row], path: Path) -> int:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise InvalidArgument(
+            "Parquet needs the extra clipper-serving[log]: install it, or export to a name that ends in .jsonl"
+        ) from error
+    texts, numbers = pa.list_(pa.string()), pa.map_(pa.string(), pa.float64())
+    time = pa.timestamp("us", tz="UTC")
+    schema = pa.schema(
+        [
+            pa.field("query_id", pa.int64()),
+            pa.field("time", time),
+            pa.field("application", pa.dictionary(pa.int32(), pa.string())),
+            pa.field("policy", pa.dictionary(pa.int32(), pa.string())),
+            pa.field("candidates", texts),
+            pa.field("candidate_versions", texts),
+            pa.field("context", pa.string()),
+            pa.field("pinned", pa.string()),
+            pa.field("models", texts),
+            pa.field("shares", pa.list_(pa.float64())),
+            pa.field("beliefs", pa.list_(pa.list_(pa.float64()))),
+            pa.field("outputs", texts),
+            pa.field("output", pa.string()),
+            pa.field("is_cut", pa.bool_()),
+            pa.field("default", pa.bool_()),
+            pa.field("reason", pa.string()),
+            pa.field("confidence", pa.float64()),
+            pa.field("raw_confidence", pa.float64()),
+            pa.field("latency_ms", pa.float64()),
+            pa.field("feedback_count", pa.int32()),
+            pa.field("feedback_time", time),
+            pa.field("label", pa.string()),
+            pa.field("reward", pa.float64()),
+            pa.field("losses", numbers),
+            pa.field("loss", pa.float64()),
+            pa.field("learned", pa.bool_()),
+            pa.field("steps", pa.list_(pa.list_(pa.float64()))),
+            pa.field("features", pa.list_(pa.float64())),
+        ]
+    )
+    count = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for group in _groups(rows):
+            columns = {field.name: [_column(row, field.name) for row in group] for field in schema}
+            writer.write_table(pa.table(columns, schema=schema))
+            count += len(group)
+    return count
+
+
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    left = iter(rows)
+    while group := list(islice(left, ROWS_PER_GROUP)):
+        yield group
+
+
+def _column(row: Row, name: str) -> Any:
+    """Return a field's value as Parquet takes it: a time in whole microseconds, a map as pairs."""
+    if name in ("time", "feedback_time"):
+        seconds = row[f"{name}_s"]
+        return None if seconds is None else round(seconds * 1e6)
+    value = row[name]
+    return list(value.items()) if isinstance(value, dict) else value

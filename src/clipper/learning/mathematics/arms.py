@@ -1,0 +1,174 @@
+"""Maps the models' names of a policy to the versions of a state.
+
+A policy knows an application's models by their links' names, such as ``digits``. A state keeps what was learned by
+version, ``digits:2``: feedback belongs to the version that answered, whatever has become current since. A version
+begins where its predecessor was, but less certain: what was learned about the predecessor counts with a weight below 1,
+and about the predecessor's own with the square of it. So its own feedback soon outweighs the inherited part.
+
+States from before versions were distinguished have numbers by model. They count in full for versions without a
+predecessor, such as all that were deployed by then, and fade like all numbers.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from clipper.learning.mathematics.costs import NO_COSTS, Costs
+from clipper.learning.mathematics.totals import Amount, Arrays, Key, Keyed, Numbers, Part, Totals
+from clipper.learning.mathematics.weighing import lineup_id
+
+# A version whose learned numbers count, and by how much.
+Origin = tuple[str, float]
+# Where a number counts: under which key, by how much, and whether it is a predecessor's.
+_Place = tuple[Key, float, bool]
+
+# Predecessors that count less are left out: by default a state knows 1,443 observations, so this is about one.
+MIN_WEIGHT = 0.001
+
+# Keys whose places are remembered, for a moment: more than the numbers of most applications' own states.
+MAX_PLACES = 16_384
+
+
+def lineage(model: str, version: str, predecessors: Mapping[str, str | None], inherit: float) -> tuple[Origin, ...]:
+    """Return the versions whose numbers a version has: its own first, in full.
+
+    Args:
+        model, version: the version.
+        predecessors: for each known version of the model, the version that was current when it was deployed, or None.
+        inherit: how much of a predecessor's numbers counts, from 0 to 1.
+    """
+    origins = [(f"{model}:{version}", 1.0)]
+    weight = 1.0
+    seen = {version}
+    while (before := predecessors.get(version)) is not None and before not in seen and weight * inherit >= MIN_WEIGHT:
+        weight *= inherit
+        origins.append((f"{model}:{before}", weight))
+        seen.add(before)
+        version = before
+    if predecessors.get(version) is None:
+        origins.append((model, weight))
+    return tuple(origins)
+
+
+class Arms:
+    """Maps the names that a policy knows to those that a state keeps, and back.
+
+    Args:
+        origins: by link's name, as ``lineage`` returns them. A name that is not in it stands for itself.
+        costs: by link's name.
+        ramps: for names of newcomers, the numbers of their ramps.
+
+    Attributes:
+        lineup: names these versions in a state's weighed sums.
+    """
+
+    __slots__ = ("_keyed", "_keys", "_links", "_models", "_origins", "_places", "costs", "lineup", "ramps")
+
+    def __init__(
+        self,
+        origins: Mapping[str, Sequence[Origin]],
+        costs: Costs = NO_COSTS,
+        ramps: Mapping[str, int] | None = None,
+    ) -> None:
+        self._origins = origins
+        self.costs = costs
+        self.ramps = ramps or {}
+        self._keys = {name: each[0][0] for name, each in origins.items()}
+        self.lineup = lineup_id(self._keys.values())
+        self._models = {key.partition(":")[0] for each in origins.values() for key, _ in each}
+        # By version, the links that have its numbers.
+        self._links: dict[str, list[tuple[str, float, bool]]] = {}
+        for name, each in origins.items():
+            for rank, (version, weight) in enumerate(each):
+                self._links.setdefault(version, []).append((name, weight, rank > 0))
+        # What keys are mapped to: each piece of feedback maps the same few dozen, to and fro.
+        self._places: dict[Key, list[_Place]] = {}
+        self._keyed: dict[Key, Key] = {}
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all versions that may be asked."""
+        return self._keys.keys()
+
+    def key(self, name: str) -> str:
+        """Return the state's name for the version behind ``name``."""
+        return self._keys.get(name, name)
+
+    def keyed(self, increments: Keyed) -> dict[Key, Amount]:
+        """Return a policy's increments by the state's names for the versions."""
+        keyed: dict[Key, Amount] = {}
+        for place, amount in increments.items():
+            key = self._keyed.get(place)
+            if key is None:
+                name, number = place
+                key = self.key(name), number
+                if len(self._keyed) >= MAX_PLACES:
+                    self._keyed.clear()
+                self._keyed[place] = key
+            keyed[key] = keyed.get(key, 0.0) + amount
+        return keyed
+
+    def view(self, totals: Totals) -> Totals:
+        """Return a state's numbers as a policy reads them: by links' names, with the inherited part.
+
+        Versions without a link, such as one that a query named, are left out if others of their model are linked.
+        Numbers that a user's policy keeps under names of its own stay.
+        """
+        arrays = self._view_arrays(totals.arrays) if totals.arrays.parts else None
+        numbers: Numbers = {}
+        inherits = False
+        for key, amount in totals.numbers.items():
+            for place, weight, is_inherited in self._places_of(key):
+                numbers[place] = numbers.get(place, 0.0) + weight * amount
+                inherits = inherits or is_inherited
+        if not inherits:
+            return Totals(numbers, None, self.costs, arrays)
+        of_versions: Numbers = {}
+        for key, amount in totals.numbers.items():
+            for place, _, is_inherited in self._places_of(key):
+                if not is_inherited:
+                    of_versions[place] = of_versions.get(place, 0.0) + amount
+        return Totals(numbers, of_versions, self.costs, arrays)
+
+    def _places_of(self, key: Key) -> list[_Place]:
+        """Return where a state's number counts."""
+        places = self._places.get(key)
+        if places is None:
+            version, number = key
+            links = self._links.get(version)
+            places = [((name, number), weight, is_inherited) for name, weight, is_inherited in links or ()]
+            if links is None and version.partition(":")[0] not in self._models:
+                places = [(key, 1.0, False)]
+            if len(self._places) >= MAX_PLACES:
+                self._places.clear()
+            self._places[key] = places
+        return places
+
+    def _view_arrays(self, arrays: Arrays) -> Arrays:
+        parts: dict[tuple[str, str, int], list[Part]] = {}
+        by_key: dict[str, list[tuple[str, int, Sequence[Part]]]] = {}
+        for (key, name, size), each in arrays.parts.items():
+            if key in self._links:
+                by_key.setdefault(key, []).append((name, size, each))
+            elif key.partition(":")[0] not in self._models:
+                parts[key, name, size] = list(each)
+        for link, origins in self._origins.items():
+            for key, weight in origins:
+                for name, size, each in by_key.get(key, ()):
+                    weighted = ((amounts, weight * counts) for amounts, counts in each)
+                    parts.setdefault((link, name, size), []).extend(weighted)
+        return Arrays(parts, arrays.memo)
+
+    def with_key(self, name: str, key: str) -> "Arms":
+        """Return the same with one name for another version, and without newcomers."""
+        return Arms({**self._origins, name: ((key, 1.0),)}, self.costs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Arms) and (self._origins, self.costs, self.ramps) == (
+            other._origins,
+            other.costs,
+            other.ramps,
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # compared, never a key
+
+
+NO_ARMS = Arms({})

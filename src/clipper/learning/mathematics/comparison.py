@@ -1,0 +1,196 @@
+"""Compares models: which is the best, how certain that is, and how much feedback certainty still takes."""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from clipper.learning.mathematics.confidence_sequences import (
+    Evidence,
+    Interval,
+    difference_interval,
+    log_capital_less,
+    mean_interval,
+)
+
+# ``best``: certainly has the least mean loss. ``as_good``: certainly no model is better by more than the tolerance.
+# ``open``: neither is known. ``alone``: there is no other model.
+Verdict = Literal["best", "as_good", "open", "alone", "no_feedback"]
+
+# More than a million times the feedback so far is not worth waiting for.
+_MOST_DOUBLINGS = 20
+_HALVINGS = 12
+
+
+class ModelEvidence(Protocol):
+    """What is known of models' losses: ``PooledEvidence``, or ``weighing.WeighedEvidence``.
+
+    Attributes:
+        feedback: the number of pieces of feedback in it.
+    """
+
+    @property
+    def feedback(self) -> float: ...
+
+    def statements(self, models: int) -> int:
+        """Return how many statements of a pair may be wrong, so that a verdict on so many models is."""
+        ...
+
+    def count(self, model: str) -> float:
+        """Return the number of pieces of feedback that tell about a model."""
+        ...
+
+    def mean(self, model: str) -> float: ...
+
+    def mean_interval(self, model: str, error: float) -> Interval: ...
+
+    def difference_interval(self, first: str, second: str, error: float) -> Interval: ...
+
+    def log_capital_less(self, first: str, second: str, margin: float = 0.0) -> float: ...
+
+    def times(self, factor: float) -> "ModelEvidence":
+        """Return the evidence of so many times the same feedback."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PooledEvidence:
+    """All losses of each model as one sequence, which holds if choices depend on nothing that came with the query: see
+    ``confidence_sequences``.
+
+    Losses of one query on several models may depend on each other: verdicts hold then as well, but take more feedback.
+
+    Attributes:
+        by_model: the losses.
+        feedback: number of pieces of feedback in them, over all models.
+        are_together: whether a piece of feedback may have told about several models.
+    """
+
+    by_model: Mapping[str, Evidence]
+    feedback: float
+    are_together: bool = False
+
+    def statements(self, models: int) -> int:
+        """Return K - 1: means are constant, so there is one true best model that a wrong verdict is against."""
+        return models - 1
+
+    def count(self, model: str) -> float:
+        return self.by_model[model].count
+
+    def mean(self, model: str) -> float:
+        return self.by_model[model].mean
+
+    def mean_interval(self, model: str, error: float) -> Interval:
+        return mean_interval(self.by_model[model], error)
+
+    def difference_interval(self, first: str, second: str, error: float) -> Interval:
+        return difference_interval(self.by_model[first], self.by_model[second], error, are_together=self.are_together)
+
+    def log_capital_less(self, first: str, second: str, margin: float = 0.0) -> float:
+        return log_capital_less(self.by_model[first], self.by_model[second], margin, are_together=self.are_together)
+
+    def times(self, factor: float) -> "PooledEvidence":
+        grown = {
+            model: Evidence(each.count * factor, each.loss * factor, each.spread * factor)
+            for model, each in self.by_model.items()
+        }
+        return PooledEvidence(grown, self.feedback * factor, self.are_together)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One model in a comparison.
+
+    Attributes:
+        mean: its mean loss; None without feedback.
+        interval: confidence interval of its mean loss.
+        worse_by: interval of its mean loss less the best model's; None for the best model, or without feedback.
+        sureness: certainty that the best model is better; None as above.
+        more_feedback: feedback until it is known whether it is worse than the best model or as good; 0 if it is known;
+            None if that cannot be told, and for the best model.
+    """
+
+    mean: float | None
+    interval: Interval
+    worse_by: Interval | None = None
+    sureness: float | None = None
+    more_feedback: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """
+    Attributes:
+        best: the model with the least mean loss; None without feedback.
+        sureness: certainty that it is the best.
+        more_feedback: feedback until there is a verdict, if mean losses and the mix of feedback stay as they are; None
+            if that cannot be told.
+    """
+
+    models: Mapping[str, Compared]
+    verdict: Verdict
+    best: str | None
+    sureness: float
+    more_feedback: float | None
+
+
+def compare(models: Collection[str], evidence: ModelEvidence, confidence: float, tolerance: float) -> Comparison:
+    """Compare models by all of their feedback, as often as wanted.
+
+    All verdicts hold together, at all times, with probability ``confidence``: a wrong one requires that a false bet
+    wins in one of the pairs of which a wrong verdict may be said. So do all intervals of differences. The interval of
+    each mean holds with ``confidence`` by itself.
+
+    Args:
+        models: those to compare.
+        evidence: what is known of them.
+        confidence: above 0, below 1.
+        tolerance: difference of mean losses up to which models are as good as each other; at least 0.
+    """
+    error = 1 - confidence
+    intervals = {model: evidence.mean_interval(model, error) for model in models}
+    known = [model for model in models if evidence.count(model) > 0]
+    if not known:
+        return Comparison({m: Compared(None, intervals[m]) for m in models}, "no_feedback", None, 0.0, None)
+    best = min(known, key=evidence.mean)
+    others = [model for model in models if model != best]
+    found = {best: Compared(evidence.mean(best), intervals[best])}
+    if not others:
+        return Comparison(found, "alone", best, 1.0, 0.0)
+    statements = evidence.statements(len(models))
+    of_pair = error / (len(models) * (len(models) - 1) / 2)
+    for model in others:
+        if not evidence.count(model):
+            found[model] = Compared(None, intervals[model], sureness=0.0)
+            continue
+        found[model] = Compared(
+            evidence.mean(model),
+            intervals[model],
+            evidence.difference_interval(model, best, of_pair),
+            max(1 - statements * math.exp(-evidence.log_capital_less(best, model)), 0.0),
+            _more_feedback(best, model, evidence, tolerance, math.log(statements / error)),
+        )
+    needed = [found[model].more_feedback for model in others]
+    sureness = min(found[model].sureness or 0.0 for model in others)
+    more = None if None in needed else max(each for each in needed if each is not None)
+    verdict: Verdict = "best" if sureness >= confidence else "as_good" if more == 0 else "open"
+    return Comparison({model: found[model] for model in models}, verdict, best, sureness, more)
+
+
+def _more_feedback(better: str, other: str, evidence: ModelEvidence, tolerance: float, wanted: float) -> float | None:
+    """Return the feedback until the pair's capital is as wanted, if further feedback is like the previous."""
+
+    def is_enough(times: float) -> bool:
+        return evidence.times(times).log_capital_less(better, other, tolerance) >= wanted
+
+    if is_enough(1.0):
+        return 0.0
+    low, high = 1.0, 2.0
+    while not is_enough(high):
+        low, high = high, 2 * high
+        if high > 2.0**_MOST_DOUBLINGS:
+            return None
+    for _ in range(_HALVINGS):
+        between = (low + high) / 2
+        low, high = (low, between) if is_enough(between) else (between, high)
+    return math.ceil((high - 1) * evidence.feedback)

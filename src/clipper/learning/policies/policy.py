@@ -1,0 +1,282 @@
+"""The interface of selection policies: which models to ask, how to combine their outputs, how to learn from feedback.
+
+The shape is that of the paper's Listing 2 (select, combine, observe), with one difference: a policy's state is a set of
+named numbers, and ``observe`` returns increments to them, never a new state. Increments commute, so several workers and
+machines can learn into one state by adding, and none of their feedback is lost.
+
+A policy holds only its parameters. It is called on the event loop for each query, so it must be quick: what can be
+computed once for a state belongs in ``totals.memo``.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from random import Random
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from clipper.control.descriptions import Standing
+from clipper.learning.mathematics.ledger import DEFAULT_HALF_LIFE
+from clipper.learning.mathematics.totals import Increments, Totals
+from clipper.learning.policies.combine import Combined, vote, vote_is_settled
+from clipper.values.types import DType, InputType
+
+__all__ = [
+    "Choice",
+    "Combined",
+    "Increments",
+    "JudgedQuery",
+    "Outlook",
+    "Policy",
+    "QueryView",
+    "Standing",
+    "Step",
+    "Totals",
+]
+
+
+Features = NDArray[np.float64]
+
+FEATURE = np.dtype("<f8")
+_DTYPES: Mapping[DType, np.dtype[Any]] = {dtype: np.dtype(dtype.numpy_code) for dtype in DType if dtype.is_numeric}
+_DIMENSION = np.dtype("<u4")
+
+
+class QueryView(msgspec.Struct, frozen=True, gc=False):
+    """What a query brings to its policy.
+
+    Attributes:
+        context: the user, session or other group that it belongs to; None if it named none.
+        packed_features: the features' raw buffer, as in the decision log; read ``features`` instead.
+        row: the input's raw buffer, as containers get it; read ``input`` instead.
+        input_type: type of the row.
+    """
+
+    context: str | None = None
+    packed_features: bytes | None = None
+    row: bytes | None = None
+    input_type: InputType | None = None
+
+    @property
+    def features(self) -> Features | None:
+        """Read-only float64 of shape (d,); None if the query brought no features."""
+        return None if self.packed_features is None else np.frombuffer(self.packed_features, FEATURE)
+
+    @property
+    def input(self) -> NDArray[Any] | str | bytes | None:
+        """The input: a read-only array of the application's dtype and shape, or a str or bytes; None if it is not kept.
+
+        It is decoded at each access: keep it if you need it twice.
+        """
+        if self.row is None or self.input_type is None:
+            return None
+        return decode_row(self.row, self.input_type)
+
+
+class JudgedQuery(QueryView, frozen=True, gc=False):
+    """A query, or an input, with feedback.
+
+    Attributes:
+        outputs: JSON text by model, of all known outputs, including late ones and those asked for the feedback.
+        label: JSON text of the right output; None if there was a reward instead.
+    """
+
+    outputs: Mapping[str, bytes] = {}
+    label: bytes | None = None
+
+
+def as_features(row: bytes, input_type: InputType) -> bytes:
+    """Return the features' raw buffer of a numeric input that is the features: the row itself if it is float64."""
+    if input_type.dtype is DType.FLOAT64:
+        return row
+    return np.frombuffer(row, _DTYPES[input_type.dtype]).astype(FEATURE).tobytes()
+
+
+def decode_row(row: bytes, input_type: InputType) -> NDArray[Any] | str | bytes:
+    """Decode a row.
+
+    Raises:
+        ValueError: it is not of that type.
+    """
+    if input_type.dtype is DType.STRING:
+        return row.decode()
+    if input_type.dtype is DType.BYTES:
+        return row
+    start = input_type.leading_dimensions * _DIMENSION.itemsize
+    numbers = np.frombuffer(row, _DTYPES[input_type.dtype], offset=start)
+    if start:
+        return numbers.reshape(np.frombuffer(row, _DIMENSION, input_type.leading_dimensions))
+    return numbers if None in input_type.shape else numbers.reshape(tuple(size or 0 for size in input_type.shape))
+
+
+class Step(msgspec.Struct, frozen=True, gc=False):
+    """A decision of ``next``.
+
+    Attributes:
+        asked: number of models that had been asked by then.
+        confidence: confidence of their answer, 0 to 1.
+        probability: probability of asking a further model; 0 if there was no time for one.
+    """
+
+    asked: int
+    confidence: float
+    probability: float
+
+
+class Outlook(msgspec.Struct, frozen=True, gc=False):
+    """The options that are left for a query.
+
+    Attributes:
+        left_s: time until it must be answered.
+        expected_s: for each model that it has not asked, in the application's order: the time within which nine of ten
+            of its recent answers to this application came; 0 if that is unknown, or must be measured again.
+    """
+
+    left_s: float
+    expected_s: Mapping[str, float]
+
+    def has_time_for(self, model: str) -> bool:
+        """Whether a model is expected to answer in time. Others are not asked, even if ``next`` says so."""
+        return self.expected_s.get(model, math.inf) < self.left_s
+
+
+class Choice(msgspec.Struct, frozen=True, gc=False):
+    """The models that a query asks, at least one, in the application's order; then those that ``next`` has added, in
+    the order of asking.
+
+    Attributes:
+        shares: one for each model. If one model is chosen, its probability; if several are asked, their weights in the
+            answer, which add up to 1.
+        beliefs: used if the probability has no closed form: the two parameters of the Beta distribution that was drawn
+            from for each of the application's models, of which the highest draw was chosen. The share is then the
+            probability that the choice was made so: 1, or less while there are newcomers.
+        among: the models that it was chosen among, if learning depends on them, or there are beliefs.
+        steps: the decisions of ``next``, if it reports them.
+    """
+
+    models: tuple[str, ...]
+    shares: tuple[float, ...]
+    beliefs: tuple[tuple[float, float], ...] | None = None
+    among: tuple[str, ...] | None = None
+    steps: tuple[Step, ...] = ()
+
+
+class Policy(Protocol):
+    """Subclass this and write ``select``; the rest is for policies that need it.
+
+    Clipper's own raise InvalidArgument if they are made with a parameter outside of its range.
+
+    Attributes:
+        feedback: the outputs that feedback is scored on: ``selected``, those of the models that the query asked; or
+            ``all`` of the application's, which are then asked for feedback if they had not been.
+        learns: whether ``select`` or ``combine`` reads the state; if not, no state is read for a query's context.
+        keeps_input: whether ``observe`` reads the query's input, which is then kept until the query's feedback.
+        needs_features: for Clipper's own: whether queries must bring features.
+        default_half_life: for Clipper's own: the half-life in observations, if none is set.
+        goes_by: for Clipper's own: what a choice may depend on beside what was learned over all queries: ``nothing``,
+            also if it asks all models each time; the ``context`` and what was learned in it; or the ``query``.
+    """
+
+    feedback: Literal["selected", "all"] = "selected"
+    learns: bool = True
+    keeps_input: bool = False
+    needs_features: bool = False
+    default_half_life: int | None = DEFAULT_HALF_LIFE
+    goes_by: Literal["nothing", "context", "query"] = "context"
+
+    @abstractmethod
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
+        """Return which of ``models`` to ask.
+
+        Args:
+            models: the application's models, at least one, in the order of their links.
+            totals: the state of this application and context.
+            query: the query's context, features and input.
+            random: the only source of randomness.
+        """
+        ...
+
+    def next(
+        self,
+        choice: Choice,
+        outputs: Mapping[str, bytes],
+        totals: Totals,
+        query: QueryView,
+        outlook: Outlook,
+        random: Random,
+    ) -> Choice | None:
+        """Choose further models, after the asked ones have answered or are not worth waiting for any more.
+
+        It is called again after those, until it adds none or none is left: a query asks each model at most once. If the
+        last models miss the deadline, ``combine`` makes the answer from the outputs so far.
+
+        Args:
+            choice: the models asked so far.
+            outputs: JSON text by model, of those that have answered; may be empty.
+            totals: as in ``select``.
+            query: as in ``select``.
+            outlook: the time that is left, and the time that each further model is expected to need.
+            random: as in ``select``.
+
+        Returns:
+            ``choice`` with further models after its own, and a share for each. None, or ``choice`` with only a further
+            step, makes the answer. The default is None.
+        """
+        return None
+
+    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
+        """Make one answer. The default is a vote of the models by their shares.
+
+        Args:
+            choice: the models that were asked.
+            outputs: JSON text by model, of those of ``choice.models`` that answered in time; at least one.
+            totals: as in ``select``.
+            query: as in ``select``.
+        """
+        return vote(choice.models, choice.shares, outputs)
+
+    def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
+        """Whether no missing output can change ``combine``'s output, or whether its confidence is enough.
+
+        The default is False for a policy that overrides ``combine``.
+
+        Args:
+            choice: the models that were asked.
+            outputs: the outputs so far; at least one.
+            lost: selected models that have failed.
+            threshold: the application's confidence threshold, 0 if none.
+        """
+        votes = type(self).combine is Policy.combine
+        return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
+
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
+        """Return increments to the state's numbers, by model and name. The default is none.
+
+        Each model's ``pulls``, ``scored`` and ``loss`` are counted for every policy.
+
+        Args:
+            choice: what ``select`` returned for the query that the feedback is on.
+            losses: in [0, 1], by model, for the models whose output is known; may include models that were not
+                selected.
+            totals: as in ``select``.
+            query: as in ``select``, with the outputs and the label; its input is None unless ``keeps_input``.
+        """
+        return {}
+
+    def observe_reward(
+        self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
+    ) -> Increments:
+        """The same for a reward of an answer that several models contributed to. The default calls ``observe``.
+
+        Args:
+            losses: of the models whose output was the answer, all the same, and of those without an output. A model
+                with another output is missing: what its output would have earned is unknown.
+        """
+        return self.observe(choice, losses, totals, query)
+
+    def standing(self, models: tuple[str, ...], totals: Totals) -> Standing | None:
+        """Return the state of the policy's test; None if the policy is not a test."""
+        return None

@@ -1,0 +1,20 @@
+"""``single``: the application's first model answers."""
+
+from dataclasses import dataclass
+from random import Random
+
+from clipper.learning.policies.policy import Choice, Policy, QueryView, Totals
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Single(Policy):
+    """Asks the model that was linked first. It learns nothing; the usual counts show how good the model is."""
+
+    learns = False
+    goes_by = "nothing"
+
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
+        choice: Choice | None = totals.memo.get((self, models))
+        if choice is None:
+            choice = totals.memo[self, models] = Choice(models[:1], (1.0,))
+        return choice

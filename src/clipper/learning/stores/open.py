@@ -1,0 +1,36 @@
+"""Opens the store that an address names."""
+
+from pathlib import Path
+
+from clipper.errors import InvalidArgument
+from clipper.learning.stores.sqlite import SqliteStore
+from clipper.learning.stores.store import Store
+
+
+def open_store(address: str) -> Store:
+    """Open ``sqlite:PATH``, or, with its extra installed, ``redis://HOST:PORT/DB`` (and ``rediss://``, ``unix://``).
+
+    Raises:
+        InvalidArgument: the address is neither, is not valid, or the extra is not installed.
+    """
+    scheme, _, rest = address.partition(":")
+    if scheme == "sqlite" and rest:
+        return SqliteStore(Path(rest))
+    if scheme not in ("redis", "rediss", "unix"):
+        raise InvalidArgument(f"store {_shown(address)!r} is not known: expected sqlite:PATH or redis://HOST:PORT/DB")
+    try:
+        from clipper.learning.stores.redis import RedisStore
+    except ImportError as error:
+        raise InvalidArgument("a Redis store needs the redis package: pip install 'clipper-serving[redis]'") from error
+    try:
+        return RedisStore(address)
+    except ValueError as error:
+        raise InvalidArgument(
+            f"store {_shown(address)!r} is malformed: {error}; expected redis://HOST:PORT/DB"
+        ) from error
+
+
+def _shown(address: str) -> str:
+    """Return the address without name and password: messages go to logs."""
+    scheme, slashes, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else address

@@ -1,0 +1,185 @@
+"""ONNX graphs, run by onnxruntime."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+
+from clipper.errors import ContainerFailed, ModelFailed
+from clipper.model.frameworks.framework import (
+    LABELS,
+    PROBABILITIES,
+    FrameworkModel,
+    FrameworkSource,
+    answered,
+    named_inputs,
+    thread_count,
+)
+from clipper.model.model import Array, Inputs
+from clipper.values.types import DType, InputType, Shape
+
+# From a graph's element type to numpy's and to that of queries: JSON has no half-precision or small numbers.
+_ELEMENTS: dict[str, tuple[str, DType]] = {
+    "float16": ("float16", DType.FLOAT32),
+    "float": ("float32", DType.FLOAT32),
+    "double": ("float64", DType.FLOAT64),
+    "int8": ("int8", DType.INT32),
+    "int16": ("int16", DType.INT32),
+    "int32": ("int32", DType.INT32),
+    "int64": ("int64", DType.INT64),
+    "uint8": ("uint8", DType.UINT8),
+    "uint16": ("uint16", DType.INT32),
+    "uint32": ("uint32", DType.INT64),
+    "uint64": ("uint64", DType.INT64),
+    "bool": ("bool", DType.BOOL),
+    "string": ("object", DType.STRING),
+}
+_FLOATING = ("tensor(float16)", "tensor(float)", "tensor(double)")
+_LABELLING = ("tensor(int64)", "tensor(string)")
+
+# How a graph takes rows. stacked: along a first dimension of any length. single: along a first dimension of length 1.
+# whole: it has no such dimension, and a row is the whole input.
+_Batching = Literal["stacked", "single", "whole"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """An input of the graph. ``shape`` includes the batch's dimension, and has None for a dimension of any length."""
+
+    name: str
+    element: str
+    wire: DType
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """An answer that can be requested: an output of the graph, and its conversion."""
+
+    name: str
+    convert: Callable[[Any], Any]
+
+
+def load(source: FrameworkSource) -> FrameworkModel:
+    """Load a graph. Raises ContainerFailed if no query can bring its inputs, or it lacks the requested outputs."""
+    session = _session(_file_in(source.path))
+    inputs = [_input(node) for node in session.get_inputs()]
+    batching = _batching_of(inputs)
+    outputs, default = _outputs(session.get_outputs())
+    chosen = {name: outputs[name] for name in source.names(list(outputs), default)}
+    read = _reader(inputs, batching)
+    names = [output.name for output in chosen.values()]
+
+    def predict_batch(rows: Inputs) -> Sequence[Any]:
+        values = session.run(names, read(rows))
+        split = (_split(value, name, batching, len(rows)) for name, value in zip(names, values))
+        return answered({name: output.convert(value) for (name, output), value in zip(chosen.items(), split)})
+
+    return FrameworkModel(
+        predict_batch,
+        _input_type(inputs, batching),
+        f"onnxruntime {onnxruntime.__version__}",
+        None if batching == "stacked" else 1,
+    )
+
+
+def _file_in(path: Path) -> Path:
+    """Find the graph in a folder, which has one graph and the files of its weights."""
+    return next(path.glob("*.onnx")) if path.is_dir() else path
+
+
+def _session(path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = thread_count()
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=onnxruntime.get_available_providers())
+
+
+def _input(node: Any) -> _Input:
+    element = str(node.type).removeprefix("tensor(").removesuffix(")")
+    if element not in _ELEMENTS:
+        raise ContainerFailed(
+            f"the graph's input {node.name} is a {node.type}, which no query can bring: expected a tensor of "
+            f"{', '.join(_ELEMENTS)}"
+        )
+    name, wire = _ELEMENTS[element]
+    # A dimension of any length is a name or None.
+    return _Input(node.name, name, wire, tuple(size if isinstance(size, int) else None for size in node.shape))
+
+
+def _batching_of(inputs: Sequence[_Input]) -> _Batching:
+    if all(one.shape and one.shape[0] is None for one in inputs):
+        return "stacked"
+    # For a graph that takes a list of one number, a row is the number itself.
+    return "single" if all(len(one.shape) > 1 and one.shape[0] == 1 for one in inputs) else "whole"
+
+
+def _input_type(inputs: Sequence[_Input], batching: _Batching) -> InputType:
+    if len(inputs) > 1:
+        return InputType(DType.STRING)
+    (one,) = inputs
+    shape = one.shape if batching == "whole" else one.shape[1:]
+    if one.wire is DType.STRING and any(size not in (1, None) for size in shape):
+        raise ContainerFailed(
+            f"the graph's input {one.name} takes texts of shape {list(shape)} a row: expected one text for each row"
+        )
+    return InputType(one.wire, shape)
+
+
+def _reader(inputs: Sequence[_Input], batching: _Batching) -> Callable[[Inputs], dict[str, Array]]:
+    if len(inputs) > 1:
+        return lambda rows: _from_objects(rows, inputs, batching)
+    (one,) = inputs
+    if one.wire is DType.STRING:
+        sizes = (1,) * (len(one.shape) if batching == "whole" else len(one.shape) - 1)
+        return lambda rows: {one.name: _whole(np.array(rows, object).reshape(-1, *sizes), batching)}
+    return lambda rows: {one.name: _whole(np.asarray(rows).astype(one.element, copy=False), batching)}
+
+
+def _from_objects(rows: Inputs, inputs: Sequence[_Input], batching: _Batching) -> dict[str, Array]:
+    """Read the inputs of a graph with several: each row is the text of a JSON object of inputs by name."""
+    objects = named_inputs(rows, [one.name for one in inputs])
+    return {
+        one.name: _whole(np.stack([np.array(values[one.name], one.element) for values in objects]), batching)
+        for one in inputs
+    }
+
+
+def _whole(rows: Array, batching: _Batching) -> Array:
+    return rows.reshape(rows.shape[1:]) if batching == "whole" else rows
+
+
+def _outputs(nodes: Sequence[Any]) -> tuple[dict[str, _Output], list[str]]:
+    """The answers that can be requested, by name, and the default."""
+    known = {node.name: _Output(node.name, lambda value: value) for node in nodes}
+    if _is_classifier(nodes):
+        labels, probabilities = (known[node.name] for node in nodes)
+        return known | {LABELS: labels, PROBABILITIES: probabilities}, [LABELS]
+    if len(nodes) == 1 and nodes[0].type in _FLOATING and len(nodes[0].shape) > 1:
+        return known | {LABELS: _Output(nodes[0].name, _largest)}, list(known)[:1]
+    return known, list(known)
+
+
+def _is_classifier(nodes: Sequence[Any]) -> bool:
+    """Whether the outputs are those of a converted classifier: its labels, and its probabilities."""
+    return len(nodes) == 2 and nodes[0].type in _LABELLING and "probabilit" in nodes[1].name.lower()
+
+
+def _largest(scores: Any) -> Array:
+    return np.asarray(np.asarray(scores).argmax(axis=-1))
+
+
+def _split(value: Any, name: str, batching: _Batching, rows: int) -> Any:
+    """Split a graph's output into one value for each row."""
+    # A graph that takes a single row may return its output without the batch's dimension.
+    if batching == "whole" or (batching == "single" and np.shape(value)[:1] != (1,)):
+        return [value]
+    if not isinstance(value, Mapping) and len(value) == rows:
+        return value
+    raise ModelFailed(
+        f"output {name} has shape {list(np.shape(value))} for {rows} inputs: expected one value for each input; "
+        "choose other outputs with --output"
+    )

@@ -1,0 +1,153 @@
+"""A pipeline of Spark's fitted stages: which columns it takes, of which types, and which it answers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pyspark.ml import PipelineModel
+from pyspark.ml.feature import IndexToString, StringIndexerModel
+from pyspark.ml.linalg import DenseVector, SparseVector, Vectors, VectorUDT
+from pyspark.sql import SparkSession
+from pyspark.sql.types import DoubleType, StringType, StructField, StructType
+
+from clipper.errors import ContainerFailed
+from clipper.model.frameworks.framework import LABELS, PROBABILITIES, FrameworkSource, answered
+from clipper.model.model import Inputs
+from clipper.values.types import DType, InputType
+
+# Input types of these stages; all others take vectors.
+_TAKE_TEXT = {"RegexTokenizer", "StringIndexerModel", "Tokenizer"}
+_TAKE_NUMBERS = {"Binarizer", "Bucketizer", "ImputerModel", "OneHotEncoderModel", "VectorAssembler"}
+
+_INPUTS = ("inputCol", "inputCols", "featuresCol")
+_OUTPUTS = ("outputCol", "outputCols", "predictionCol", "probabilityCol", "rawPredictionCol")
+
+
+class Pipeline:
+    """Answers batches with ``transform``.
+
+    Attributes:
+        input_type: one text, one vector, or as many numbers as there are columns of them, in the order of the stages.
+    """
+
+    def __init__(self, session: SparkSession, stages: Sequence[Any], source: FrameworkSource) -> None:
+        """Find out what the stages take and answer.
+
+        Raises:
+            ContainerFailed: one input of Clipper cannot be their columns, or they lack the requested output.
+        """
+        flat = list(_flat(stages))
+        self._session = session
+        self._labels = _labels(flat)
+        self._stages = [stage for stage in flat if not _indexes_labels(stage, flat)]
+        taken = _taken(self._stages)
+        self.input_type = _input_type(taken)
+        self._schema = StructType([StructField(name, _column_type(stage)) for name, stage in taken.items()])
+        outputs = _outputs(self._stages)
+        self._names = source.names(tuple(outputs), (next(iter(outputs)),))
+        self._columns = [outputs[name] for name in self._names]
+
+    def predict_batch(self, inputs: Inputs) -> Sequence[Any]:
+        frame = self._session.createDataFrame(self._rows(inputs), self._schema, verifySchema=False)
+        for stage in self._stages:
+            frame = stage.transform(frame)
+        columns = zip(self._names, zip(*frame.select(*self._columns).collect()))
+        return answered({name: [self._plain(name, value) for value in values] for name, values in columns})
+
+    def _rows(self, inputs: Inputs) -> list[tuple[Any, ...]]:
+        if isinstance(inputs, list):
+            return [(text,) for text in inputs]
+        if isinstance(self._schema[0].dataType, VectorUDT):
+            return [(Vectors.dense(row),) for row in inputs]
+        return [tuple(row) for row in inputs.tolist()]
+
+    def _plain(self, name: str, value: Any) -> Any:
+        """Convert a value for JSON; a label's index becomes the label."""
+        return self._labels[int(value)] if name == LABELS and self._labels else plain(value)
+
+
+def plain(value: Any) -> Any:
+    """Convert a column's value for JSON."""
+    return value.toArray().tolist() if isinstance(value, (DenseVector, SparseVector)) else value
+
+
+def _flat(stages: Sequence[Any]) -> Iterator[Any]:
+    for stage in stages:
+        if isinstance(stage, PipelineModel):
+            yield from _flat(stage.stages)
+        else:
+            yield stage
+
+
+def _columns(stage: Any, parameters: Sequence[str]) -> list[str]:
+    """Return the names of columns that a stage's parameters give, in their order."""
+    given = [stage.getOrDefault(name) for name in parameters if stage.hasParam(name) and stage.isDefined(name)]
+    return [name for value in given for name in ([value] if isinstance(value, str) else value)]
+
+
+def _indexes_labels(stage: Any, stages: Sequence[Any]) -> bool:
+    """Whether a stage turns labels into numbers. There are no labels when a model is asked."""
+    used = {name for other in stages for name in _columns(other, _INPUTS)}
+    return isinstance(stage, StringIndexerModel) and used.isdisjoint(_columns(stage, ("outputCol", "outputCols")))
+
+
+def _labels(stages: Sequence[Any]) -> list[str] | None:
+    """Return the labels whose indices the pipeline's last model predicts, if it was fitted on such indices."""
+    if isinstance(stages[-1], IndexToString):
+        return None
+    predicted = [name for stage in stages for name in _columns(stage, ("labelCol",))]
+    indexers = [stage for stage in stages if _indexes_labels(stage, stages)]
+    found = [stage for stage in indexers if predicted and predicted[-1] in _columns(stage, ("outputCol",))]
+    return list(found[0].labels) if found else None
+
+
+def _taken(stages: Sequence[Any]) -> dict[str, Any]:
+    """Return the columns that no stage makes, each with the first stage that takes the column."""
+    taken: dict[str, Any] = {}
+    made: set[str] = set()
+    for stage in stages:
+        taken |= {name: stage for name in _columns(stage, _INPUTS) if name not in made and name not in taken}
+        made.update(_columns(stage, _OUTPUTS))
+    return taken
+
+
+def _column_type(stage: Any) -> StringType | DoubleType | VectorUDT:
+    kind = type(stage).__name__
+    if kind in _TAKE_TEXT:
+        return StringType()
+    return DoubleType() if kind in _TAKE_NUMBERS else VectorUDT()
+
+
+def _input_type(taken: Mapping[str, Any]) -> InputType:
+    types = [type(_column_type(stage)) for stage in taken.values()]
+    if types == [StringType]:
+        return InputType(DType.STRING)
+    if types == [VectorUDT]:
+        [stage] = taken.values()
+        return InputType(DType.FLOAT64, (_size(stage),))
+    if set(types) == {DoubleType}:
+        return InputType(DType.FLOAT64, (len(types),))
+    described = ", ".join(f"{name} ({type(_column_type(stage)).__name__})" for name, stage in taken.items())
+    raise ContainerFailed(f"the pipeline takes columns {described}: expected one text, one vector, or numbers only")
+
+
+def _size(stage: Any) -> int | None:
+    """Return the size of the vectors that a stage was fitted on, if it says it."""
+    features = getattr(stage, "numFeatures", None)
+    if isinstance(features, int) and features > 0:
+        return features
+    mean = getattr(stage, "mean", None)
+    return int(mean.size) if isinstance(mean, (DenseVector, SparseVector)) else None
+
+
+def _outputs(stages: Sequence[Any]) -> dict[str, str]:
+    """Return the columns that can be answered, by name of the answer; the default comes first."""
+    columns = [name for stage in stages for name in _columns(stage, _OUTPUTS)]
+    last = stages[-1]
+    predictions = [name for stage in stages for name in _columns(stage, ("predictionCol",))]
+    probabilities = [name for stage in stages for name in _columns(stage, ("probabilityCol",))]
+    if isinstance(last, IndexToString):
+        predictions = _columns(last, ("outputCol",))
+    outputs = {LABELS: predictions[-1]} if predictions else {}
+    if probabilities:
+        outputs[PROBABILITIES] = probabilities[-1]
+    return outputs | {name: name for name in reversed(columns)}

@@ -1,0 +1,73 @@
+"""TensorFlow: a SavedModel folder, served by its signature ``serving_default``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from clipper.errors import ContainerFailed
+from clipper.model.frameworks.framework import FrameworkModel, FrameworkSource, thread_count
+from clipper.model.frameworks.tensors import Answer, Tensor, in_batches_of, texts
+from clipper.model.model import Inputs
+
+LIBRARY = f"tensorflow {tf.__version__}"
+
+SIGNATURE = "serving_default"
+
+# TensorFlow accepts these settings only before its first operation.
+tf.config.threading.set_intra_op_parallelism_threads(thread_count())
+tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def load(source: FrameworkSource) -> FrameworkModel:
+    """Load the folder.
+
+    Raises:
+        ContainerFailed: the folder has no such signature, or the signature takes more than one tensor.
+    """
+    saved = tf.saved_model.load(str(source.path))
+    signature = _signature(saved.signatures)
+    name, spec = _input(signature.structured_input_signature[1])
+    # Sorted, because TensorFlow returns them in a changing order.
+    names = sorted(signature.structured_outputs)
+    answer = Answer.of(source, names)
+
+    def predict_batch(inputs: Inputs) -> Any:
+        # Keep ``loaded`` alive: the signature does not.
+        assert saved is not None
+        outputs = signature(**{name: given(inputs, spec)})
+        return answer.rows({key: texts(outputs[key].numpy()) for key in names})
+
+    tensor = described(name, spec)
+    batch = tensor.fixed_batch
+    return FrameworkModel(in_batches_of(batch, predict_batch), tensor.input_type(source.input_type), LIBRARY, batch)
+
+
+def given(inputs: Inputs, spec: tf.TensorSpec) -> tf.Tensor:
+    """Convert a batch to the signature's tensor; texts become a column if the signature has one."""
+    tensor = tf.convert_to_tensor(inputs, spec.dtype)
+    return tf.reshape(tensor, (-1, *spec.shape[1:])) if spec.dtype == tf.string else tensor
+
+
+def described(name: str, spec: tf.TensorSpec) -> Tensor:
+    if spec.shape.rank is None:
+        raise ContainerFailed(f"input {name!r} is of any rank: save the model with a signature that fixes it")
+    return Tensor(name, spec.dtype.name, tuple(spec.shape))
+
+
+def _signature(signatures: Mapping[str, Any]) -> Any:
+    if SIGNATURE not in signatures:
+        there = ", ".join(sorted(signatures)) or "none"
+        raise ContainerFailed(
+            f"the SavedModel has no signature {SIGNATURE}, it has {there}: save it with "
+            f"tf.saved_model.save(model, path, signatures={{'{SIGNATURE}': function}})"
+        )
+    return signatures[SIGNATURE]
+
+
+def _input(specs: Mapping[str, tf.TensorSpec]) -> tuple[str, tf.TensorSpec]:
+    if len(specs) != 1:
+        raise ContainerFailed(
+            f"signature {SIGNATURE} takes {len(specs)} inputs, {', '.join(specs)}: expected one tensor of a batch"
+        )
+    return next(iter(specs.items()))

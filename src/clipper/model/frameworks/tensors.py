@@ -1,0 +1,158 @@
+"""Converts between Clipper's batches and networks: the input that a graph declares, and answers from its outputs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from clipper.errors import ContainerFailed, ModelFailed
+from clipper.model.frameworks.framework import LABELS, PROBABILITIES, FrameworkSource, answered
+from clipper.model.model import Array, Inputs
+from clipper.values.types import DType, InputType
+
+# A batch's outputs by name: an array with one row for each input, or a list.
+Outputs = Mapping[str, Array | list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input of a graph.
+
+    Attributes:
+        dtype: the graph's own type, in numpy's names, or ``string``.
+        shape: the batch's dimension comes first; None is a dimension of any length.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The exact number of rows that a call takes; None means any number."""
+        return self.shape[0]
+
+    def input_type(self, declared: str | None) -> InputType:
+        """Return the type of one row.
+
+        Args:
+            declared: the deployment's input type, by which texts may come as bytes.
+
+        Raises:
+            ContainerFailed: no input of Clipper can be the graph's.
+        """
+        if not self.shape:
+            raise ContainerFailed(f"input {self.name!r} is one value: expected its first dimension to be the batch")
+        if self.dtype == "string":
+            return InputType(DType.BYTES if declared == DType.BYTES.label else DType.STRING)
+        label = _COMPUTED_AS.get(self.dtype, self.dtype)
+        if label not in _NUMERIC:
+            raise ContainerFailed(f"input {self.name!r} is of {self.dtype}: expected {', '.join(_NUMERIC)} or string")
+        return InputType(DType.parse(label), self.shape[1:])
+
+
+_NUMERIC = [dtype.label for dtype in DType if dtype.is_numeric]
+# Types that queries do not have; values come in a type that contains all of theirs, and are converted.
+_COMPUTED_AS = {"float16": "float32", "bfloat16": "float32", "half": "float32", "int8": "int32", "int16": "int32"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The part of a network's outputs that is answered.
+
+    Attributes:
+        labels: answer the index of each row's largest score.
+        names: of the requested outputs; empty means all.
+    """
+
+    labels: bool = False
+    names: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(source: FrameworkSource, known: Sequence[str] = ()) -> "Answer":
+        """Return what the deployment requests.
+
+        Args:
+            known: the names of all outputs, if the network says them before it is called.
+
+        Raises:
+            ContainerFailed: the network lacks a requested output.
+        """
+        if source.output == LABELS and LABELS not in known:
+            return Answer(labels=True)
+        if source.output == PROBABILITIES and PROBABILITIES not in known:
+            raise ContainerFailed(
+                "a network does not say whether its outputs are probabilities: let it end in a softmax, and deploy it "
+                "without --output to be answered what it returns"
+            )
+        # If the names are not known now, they are looked up in what the network returns.
+        asked = [] if source.output is None else [name.strip() for name in source.output.split(",")]
+        return Answer(names=source.names(known or asked, ()))
+
+    def rows(self, outputs: Outputs) -> Array | Sequence[Any]:
+        """Return one answer for each row: a value, or with several outputs an object by their names.
+
+        Raises:
+            ModelFailed: the outputs are not the requested ones.
+        """
+        if self.labels:
+            return labels_of(_only(outputs))
+        chosen = {name: _returned(name, outputs) for name in self.names or outputs}
+        # A single array becomes text faster unchanged.
+        if len(chosen) == 1:
+            return next(iter(chosen.values()))
+        return answered({name: rows if isinstance(rows, list) else rows.tolist() for name, rows in chosen.items()})
+
+
+def labels_of(scores: Array) -> Array:
+    """Return the index of each row's largest score.
+
+    Raises:
+        ModelFailed: each row has a single score.
+    """
+    flat = scores.reshape(len(scores), -1)
+    if flat.shape[1] < 2:
+        raise ModelFailed(
+            "a label is the index of the largest of a row's scores, but each row has a single score: "
+            "deploy without --output labels to be answered the score"
+        )
+    labels: Array = flat.argmax(axis=1)
+    return labels
+
+
+def _returned(name: str, outputs: Outputs) -> Array | list[Any]:
+    if name not in outputs:
+        raise ModelFailed(f"the network returned no output {name}: it has {', '.join(outputs)}")
+    return outputs[name]
+
+
+def _only(outputs: Outputs) -> Array:
+    if len(outputs) != 1:
+        raise ModelFailed(f"labels are of one output, and the network has {', '.join(outputs)}: name some instead")
+    return np.asarray(next(iter(outputs.values())))
+
+
+def in_batches_of(size: int | None, predict_batch: Callable[[Inputs], Any]) -> Callable[[Inputs], Any]:
+    """Wrap ``predict_batch`` to get exactly ``size`` rows, the last one repeated; None leaves it unchanged."""
+    if size is None:
+        return predict_batch
+
+    def padded(inputs: Inputs) -> Any:
+        missing = size - len(inputs)
+        if isinstance(inputs, list):
+            return predict_batch([*inputs, *[inputs[-1]] * missing])[: len(inputs)]
+        return predict_batch(np.concatenate([inputs, inputs[-1:].repeat(missing, axis=0)]))[: len(inputs)]
+
+    return padded
+
+
+def texts(array: Array) -> Array:
+    """Convert tensors of bytes, in which strings come, to text; return others unchanged."""
+    if array.dtype != object:
+        return array
+    return np.array([_text(each) for each in array.ravel()], dtype=object).reshape(array.shape)
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -1,0 +1,78 @@
+"""What the three forms of a PyTorch network share once they are loaded."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from clipper.errors import ModelFailed
+from clipper.model.frameworks.framework import FrameworkModel, FrameworkSource, thread_count
+from clipper.model.frameworks.tensors import Answer, in_batches_of
+from clipper.model.model import Array, Inputs
+from clipper.values.types import DType, InputType
+
+LIBRARY = f"torch {torch.__version__}"
+
+Convert = Callable[[torch.Tensor], torch.Tensor]
+
+# PyTorch accepts the second setting only before its first operation.
+torch.set_num_threads(thread_count())
+torch.set_num_interop_threads(1)
+
+
+def network(module: torch.nn.Module, source: FrameworkSource) -> FrameworkModel:
+    """Return a module as a model. A module does not declare its input: without a deployment's, it is a float32 list."""
+    input_type = None if source.input_type else InputType(DType.FLOAT32)
+    dtype = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
+    # Whole numbers may be counts or indices and stay whole; the uint8 of pictures becomes float.
+    converted = (torch.float32, torch.float64, torch.uint8)
+
+    def convert(inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.to(dtype) if inputs.dtype in converted else inputs
+
+    predict_batch = predictor(module.eval(), convert, source)
+    return FrameworkModel(predict_batch, input_type, LIBRARY)
+
+
+def predictor(
+    call: Callable[..., Any], convert: Convert, source: FrameworkSource, batch: int | None = None
+) -> Callable[[Inputs], object]:
+    """Return the function that answers a batch.
+
+    Args:
+        convert: makes inputs of the network's own type.
+        batch: the exact number of rows of a call; None means any number.
+    """
+    answer = Answer.of(source)
+
+    def predict_batch(inputs: Inputs) -> Any:
+        with torch.inference_mode():
+            # Texts go unchanged to a network that takes them.
+            given = inputs if isinstance(inputs, list) else convert(torch.from_numpy(inputs))
+            outputs = _by_name(call(given))
+        return answer.rows(outputs) if isinstance(outputs, dict) else outputs
+
+    return in_batches_of(batch, predict_batch)
+
+
+def _by_name(returned: Any) -> dict[str, Array] | list[Any]:
+    """Return the outputs' arrays by name, or, if the network returned a list of one answer for each row, that list."""
+    if isinstance(returned, torch.Tensor):
+        return {"output": _array(returned)}
+    if isinstance(returned, Mapping):
+        return {str(name): _array(value) for name, value in returned.items()}
+    if hasattr(returned, "_asdict"):  # a named tuple
+        return _by_name(returned._asdict())
+    if not isinstance(returned, (list, tuple)):
+        raise ModelFailed(f"the network returned a {type(returned).__name__}: expected a tensor, or several of them")
+    if isinstance(returned, list) and not any(isinstance(value, torch.Tensor) for value in returned):
+        return returned
+    return {f"output_{number}": _array(value) for number, value in enumerate(returned)}
+
+
+def _array(value: Any) -> Array:
+    if not isinstance(value, torch.Tensor):
+        raise ModelFailed(f"one of the network's outputs is a {type(value).__name__}: expected tensors")
+    # numpy has no bfloat16.
+    array: Array = (value.float() if value.dtype is torch.bfloat16 else value).numpy(force=True)
+    return array

@@ -1,0 +1,10 @@
+"""PyTorch: a TorchScript archive (``torch.jit.save``), a complete program that needs no code of its author."""
+
+import torch
+
+from clipper.model.frameworks.framework import FrameworkModel, FrameworkSource
+from clipper.model.frameworks.torch_network import network
+
+
+def load(source: FrameworkSource) -> FrameworkModel:
+    return network(torch.jit.load(str(source.path), map_location="cpu"), source)

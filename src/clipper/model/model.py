@@ -1,0 +1,61 @@
+"""The model that a user writes, and the form in which the runtime serves it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from clipper.values.types import InputType
+
+Array = npt.NDArray[Any]
+
+# The inputs of a batch, all of the model's input type:
+#   numeric        one array (rows, *shape), which the model may change and keep. If the input type has a dimension of
+#                  any length, a batch of several shapes is a list of arrays here, and several calls of the model.
+#   string, bytes  a list of str, of bytes
+Inputs = Array | list[Array] | list[str] | list[bytes]
+
+
+class ModelContainer(Protocol):
+    """A model as a class. It need not derive from this one. A function over a batch is a model too.
+
+    A class may have an ``input_type``, e.g. ``"float32[3,*,*]"``, which counts if the deployment says none, a
+    ``max_batch``, its own limit on a batch's rows, and an ``output_type``, e.g. ``"float32[10]"``, which clients are
+    told of its outputs before it has answered.
+    """
+
+    def __init__(self, model_data: str | None) -> None:
+        """Load the model. ``model_data`` is the path of the deployment's data, or None if it has none."""
+
+    def predict_batch(self, inputs: Inputs) -> Sequence[Any]:
+        """Answer a batch.
+
+        Args:
+            inputs: one or more; their number changes from call to call.
+
+        Returns:
+            One output for each input, in the same order: numbers, texts, lists, dicts, numpy arrays and scalars of
+            these, and bytes (which become base64).
+
+        Raises:
+            Exception: then the batch is tried in halves, so that only those inputs fail for which it raises.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready to answer.
+
+    Attributes:
+        predict_batch: takes ``Inputs`` and should return one output for each, but may do anything.
+        runtime: free text about the environment, e.g. ``python 3.11.7, scikit-learn 1.9.1``.
+        output_type: what it says of its outputs; None if that has to be learned from them.
+    """
+
+    predict_batch: Callable[[Inputs], object]
+    input_type: InputType
+    max_batch: int | None
+    runtime: str
+    output_type: InputType | None = None

@@ -1,0 +1,249 @@
+"""Calls the model with a batch, and answers whatever the model does.
+
+A model always gets one array. Which queries come together is chance, and the model must not see it: so a batch of
+inputs of several shapes is evaluated shape by shape. If the model raises for a batch, the batch is tried in halves, so
+that only those inputs fail for which the model raises.
+"""
+
+import logging
+import os
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from clipper.errors import ModelFailed
+from clipper.model.model import Inputs
+from clipper.model.protocol.messages import BATCH_TOO_LARGE, MAX_OUTPUTS_BYTES, too_large
+from clipper.model.runtime.outputs import Encoded, encode_outputs
+
+log = logging.getLogger("clipper.runtime")
+
+# Each bad input of n takes up to 2·log2(n) extra calls to find. Their time is bounded, and not their number: other
+# queries wait for the model meanwhile, and most SLOs allow no more.
+MAX_EXTRA_S = 0.25
+# Inputs that were not told apart in that time. Another input's error may quote that input, so it is not passed on.
+NOT_ISOLATED = (
+    "the model raised for a batch with this input, and there was no time to try this input without the others"
+)
+# Enough to recognise an error. The whole traceback is in the container's log.
+MAX_MESSAGE_CHARACTERS = 1000
+
+
+def evaluate(
+    predict_batch: Callable[[Inputs], object],
+    read_inputs: Callable[[], Inputs],
+    clock_s: Callable[[], float] = time.monotonic,
+) -> Encoded:
+    """Return the outputs of a batch, with a failure for each input for which the model raised.
+
+    Args:
+        read_inputs: returns a new copy of the batch's inputs each time, because a model may change them.
+
+    Raises:
+        ModelFailed: the model broke its contract for the whole batch, e.g. returned too few outputs.
+        KeyboardInterrupt: the model raised it, to end the process.
+    """
+    inputs = read_inputs()
+    if isinstance(inputs, list) and isinstance(inputs[0], np.ndarray):
+        return _evaluate_by_shape(predict_batch, read_inputs, clock_s, [array.shape for array in inputs])
+    return _evaluate(predict_batch, read_inputs, clock_s, inputs)
+
+
+def _evaluate_by_shape(
+    predict_batch: Callable[[Inputs], object],
+    read_inputs: Callable[[], Inputs],
+    clock_s: Callable[[], float],
+    shapes: Sequence[tuple[int, ...]],
+) -> Encoded:
+    parts = _Parts(len(shapes))
+    for shape in dict.fromkeys(shapes):
+        rows = [row for row, each in enumerate(shapes) if each == shape]
+
+        def read_group(rows: Sequence[int] = rows) -> Inputs:
+            inputs = read_inputs()
+            return np.stack([inputs[row] for row in rows])
+
+        try:
+            parts.add(rows, _evaluate(predict_batch, read_group, clock_s, read_group()))
+        except ModelFailed as error:
+            parts.fail(rows, str(error))
+    return parts.joined()
+
+
+def _evaluate(
+    predict_batch: Callable[[Inputs], object],
+    read_inputs: Callable[[], Inputs],
+    clock_s: Callable[[], float],
+    inputs: Inputs,
+) -> Encoded:
+    rows = len(inputs)
+    try:
+        outputs = _call(predict_batch, inputs)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the model may raise anything, also SystemExit; that answers this batch
+        log.warning("predict_batch raised for a batch of %(rows)d", {"rows": rows}, exc_info=error)
+        return _Bisection(predict_batch, read_inputs, clock_s, rows).answer(describe(error))
+    return _encode(outputs, rows)
+
+
+def _call(predict_batch: Callable[[Inputs], object], inputs: Inputs) -> object:
+    process = os.getpid()
+    try:
+        return predict_batch(inputs)
+    finally:
+        # The model may fork and let the child return here. The child must not answer in place of its parent.
+        if os.getpid() != process:
+            os._exit(0)
+
+
+def _encode(outputs: object, rows: int) -> Encoded:
+    try:
+        encoded = encode_outputs(outputs, rows)
+    except ModelFailed:
+        raise
+    except Exception as error:  # outputs are objects of the user, and converting them may raise anything
+        raise ModelFailed(f"outputs of type {type(outputs).__name__} cannot be read: {describe(error)}") from error
+    _check_size(len(encoded.text) if encoded.array is None else encoded.array.nbytes)
+    return encoded
+
+
+def checked_lines(encoded: Encoded) -> bytes:
+    """Return the outputs as texts.
+
+    Raises:
+        ModelFailed: the texts are too long.
+    """
+    text = encoded.lines()
+    _check_size(len(text))
+    return text
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_OUTPUTS_BYTES:
+        raise ModelFailed(f"{BATCH_TOO_LARGE}outputs of a batch are {size} bytes: expected at most {MAX_OUTPUTS_BYTES}")
+
+
+def bounded(encoded: Encoded, rows: int, max_output_bytes: int) -> Encoded:
+    """Return the outputs without those over the bound, whose rows fail: they never leave the container.
+
+    An output's size is that of its elements if it is an array, else that of its text.
+    """
+    if encoded.array is not None:
+        size = encoded.array.nbytes // rows
+        if size <= max_output_bytes:
+            return encoded
+        failures = {**dict.fromkeys(range(rows), too_large(size, max_output_bytes)), **encoded.failures}
+        return Encoded(b"\n" * (rows - 1), failures)
+    if len(encoded.text) <= max_output_bytes:
+        return encoded
+    lines, failures = encoded.text.split(b"\n"), dict(encoded.failures)
+    for row, line in enumerate(lines):
+        size = encoded.array_bytes.get(row, len(line))
+        if size > max_output_bytes:
+            failures[row], lines[row] = too_large(size, max_output_bytes), b""
+    return Encoded(b"\n".join(lines), failures)
+
+
+class _Parts:
+    """The outputs of a batch that was evaluated in parts."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._parts: list[tuple[Sequence[int], Encoded]] = []
+        self._failures: dict[int, str] = {}
+
+    def add(self, rows: Sequence[int], encoded: Encoded) -> None:
+        # A copy: a model may answer with the same array again.
+        array = None if encoded.array is None else encoded.array.copy()
+        self._parts.append((rows, encoded._replace(array=array)))
+        self._failures.update({rows[index]: message for index, message in encoded.failures.items()})
+
+    def fail(self, rows: Sequence[int], message: str) -> None:
+        self._failures.update(dict.fromkeys(rows, message))
+
+    def joined(self) -> Encoded:
+        """Return the outputs of the whole batch: an array if all parts are arrays of one type and shape."""
+        forms = {encoded.form for _, encoded in self._parts}
+        first = self._parts[0][1].array if self._parts else None
+        if first is not None and len(forms) == 1:
+            whole = np.zeros((self._rows, *first.shape[1:]), first.dtype)
+            for rows, encoded in self._parts:
+                whole[rows] = encoded.array
+            return Encoded(b"", self._failures, whole)
+        lines = [b""] * self._rows
+        array_bytes: dict[int, int] = {}
+        for rows, encoded in self._parts:
+            for row, line in zip(rows, encoded.lines().split(b"\n")):
+                lines[row] = line
+            if encoded.array is not None:
+                array_bytes |= dict.fromkeys(rows, encoded.array.nbytes // len(rows))
+            array_bytes |= {rows[index]: size for index, size in encoded.array_bytes.items()}
+        return Encoded(b"\n".join(lines), self._failures, array_bytes=array_bytes)
+
+
+@dataclass(slots=True)
+class _Bisection:
+    """Finds the inputs of a failed batch that fail by themselves."""
+
+    predict_batch: Callable[[Inputs], object]
+    read_inputs: Callable[[], Inputs]
+    clock_s: Callable[[], float]
+    rows: int
+    until_s: float = field(init=False)
+    parts: _Parts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.until_s = self.clock_s() + MAX_EXTRA_S
+        self.parts = _Parts(self.rows)
+
+    def answer(self, message: str) -> Encoded:
+        """Answer a batch for which the model raised ``message``.
+
+        The largest parts are tried first, so that most of the good inputs have outputs if the time does not suffice.
+        """
+        failed = deque([(range(self.rows), message)])
+        while failed:
+            rows, message = failed.popleft()
+            if len(rows) == 1:
+                self.parts.fail(rows, message)
+                continue
+            middle = len(rows) // 2
+            for half in (rows[:middle], rows[middle:]):
+                if self.clock_s() > self.until_s:
+                    self.parts.fail(half, NOT_ISOLATED)
+                elif (raised := self._try(half)) is not None:
+                    failed.append((half, raised))
+        return self.parts.joined()
+
+    def _try(self, rows: range) -> str | None:
+        """Evaluate these rows. Return what the model raised; None if they are settled."""
+        inputs = self.read_inputs()[rows.start : rows.stop]
+        try:
+            encoded = _encode(_call(self.predict_batch, inputs), len(rows))
+        except KeyboardInterrupt:
+            raise
+        except ModelFailed as error:
+            self.parts.fail(rows, str(error))
+        except BaseException as error:  # noqa: BLE001  as in evaluate
+            return describe(error)
+        else:
+            self.parts.add(rows, encoded)
+        return None
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception as one short text: its message, and where in the model it was raised."""
+    text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    if len(text) > MAX_MESSAGE_CHARACTERS:
+        text = text[:MAX_MESSAGE_CHARACTERS] + "…"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or frames[-1].filename == __file__:
+        return text
+    last = frames[-1]
+    return f"{text} ({Path(last.filename).name}:{last.lineno}, in {last.name})"

@@ -1,0 +1,142 @@
+"""Turns the body of a PREDICT into the inputs of ``predict_batch``."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from clipper.errors import WrongInput
+from clipper.model.model import Array, Inputs
+from clipper.model.protocol.messages import Predict
+from clipper.values.types import DType, InputType
+
+NUMPY_DTYPES: dict[DType, np.dtype[Any]] = {dtype: np.dtype(dtype.numpy_code) for dtype in DType if dtype.is_numeric}
+_DIMENSION = np.dtype("<u4")
+
+
+def input_reader(input_type: InputType) -> Callable[[Predict], Inputs]:
+    """Return a function that turns a batch of ``input_type`` into the model's inputs.
+
+    It raises WrongInput for a batch of another type. That is a fault of the caller, not of the model.
+    """
+    read = _reader(input_type)
+    dtype, dimensions = input_type.dtype, input_type.leading_dimensions
+
+    def checked(batch: Predict) -> Inputs:
+        if batch.dtype is not dtype or batch.dimensions != dimensions:
+            raise WrongInput(
+                f"model takes {input_type} with {dimensions} dimensions before each row, "
+                f"got {batch.dtype.label} with {batch.dimensions}"
+            )
+        return read(batch)
+
+    return checked
+
+
+def _reader(input_type: InputType) -> Callable[[Predict], Inputs]:
+    if input_type.dtype is DType.STRING:
+        return _texts
+    if input_type.dtype is DType.BYTES:
+        return _byte_strings
+    if input_type.row_bytes is not None:
+        return _Fixed(input_type)
+    return _Flat(input_type) if len(input_type.shape) == 1 else _Shaped(input_type)
+
+
+def _texts(batch: Predict) -> list[str]:
+    try:
+        return [str(row, "utf-8") for row in _rows(batch)]
+    except UnicodeDecodeError as error:
+        raise WrongInput(f"a string input is not UTF-8: {error}") from error
+
+
+def _byte_strings(batch: Predict) -> list[bytes]:
+    return [bytes(row) for row in _rows(batch)]
+
+
+class _Numbers:
+    """What is looked up once, and not for each batch."""
+
+    __slots__ = ("_dtype", "_element_bytes", "_input_type")
+
+    def __init__(self, input_type: InputType) -> None:
+        self._input_type = input_type
+        self._dtype = NUMPY_DTYPES[input_type.dtype]
+        self._element_bytes = input_type.dtype.size_bytes
+
+    def _array(self, data: memoryview) -> Array:
+        # A copy is aligned, while a frame behind another one in the same read may not be. And the model may change the
+        # copy, while the frame stays as it came, for a second try in halves.
+        return np.frombuffer(data, self._dtype).copy()
+
+
+class _Fixed(_Numbers):
+    """Rows of one shape."""
+
+    __slots__ = ("_row_bytes", "_shape")
+
+    def __init__(self, input_type: InputType) -> None:
+        super().__init__(input_type)
+        self._row_bytes, self._shape = input_type.row_bytes, input_type.shape
+
+    def __call__(self, batch: Predict) -> Array:
+        if batch.row_bytes != self._row_bytes:
+            raise WrongInput(f"model takes {self._input_type}, rows of {self._row_bytes} bytes: got {_sizes(batch)}")
+        return self._array(batch.payload).reshape(batch.rows, *self._shape)
+
+
+class _Flat(_Numbers):
+    """Lists, each of any length."""
+
+    __slots__ = ()
+
+    def __call__(self, batch: Predict) -> Array | list[Array]:
+        row_bytes, element_bytes = batch.row_bytes, self._element_bytes
+        if row_bytes and row_bytes % element_bytes == 0:
+            return self._array(batch.payload).reshape(batch.rows, -1)
+        lengths = batch.lengths or (row_bytes or 0,)
+        if any(length % element_bytes for length in lengths):
+            raise WrongInput(f"model takes {self._input_type}, elements of {element_bytes} bytes: got {_sizes(batch)}")
+        # row_bytes is 0 for rows of several lengths, and for rows that are all empty.
+        if not any(lengths):
+            return self._array(batch.payload).reshape(batch.rows, 0)
+        return [self._array(row) for row in _rows(batch)]
+
+
+class _Shaped(_Numbers):
+    """Rows that begin with their own shape."""
+
+    __slots__ = ()
+
+    def __call__(self, batch: Predict) -> Array | list[Array]:
+        arrays = [self._with_own_shape(row) for row in _rows(batch)]
+        first = arrays[0].shape
+        return np.stack(arrays) if all(array.shape == first for array in arrays) else arrays
+
+    def _with_own_shape(self, row: memoryview) -> Array:
+        declared = self._input_type.shape
+        head_bytes = 4 * len(declared)
+        if len(row) < head_bytes:
+            raise WrongInput(f"a row of {len(row)} bytes ends inside its dimensions")
+        shape: tuple[int, ...] = tuple(np.frombuffer(row[:head_bytes], _DIMENSION).tolist())
+        if not all(want is None or want == got for want, got in zip(declared, shape)):
+            raise WrongInput(f"model takes {self._input_type}, got a row of shape {list(shape)}")
+        if math.prod(shape) * self._element_bytes != len(row) - head_bytes:
+            raise WrongInput(f"a row of shape {list(shape)} has {len(row) - head_bytes} bytes")
+        return self._array(row[head_bytes:]).reshape(shape)
+
+
+def _rows(batch: Predict) -> Iterator[memoryview]:
+    start = 0
+    for length in batch.lengths or (batch.row_bytes or 0,) * batch.rows:
+        yield batch.payload[start : start + length]
+        start += length
+
+
+def _sizes(batch: Predict) -> str:
+    return (
+        f"rows of {batch.row_bytes} bytes"
+        if batch.row_bytes
+        else f"rows of {sorted(set(batch.lengths or ()))[:8]} bytes"
+    )

@@ -1,0 +1,293 @@
+"""Finds and loads the model that a deployment names, and finds out its input type."""
+
+import importlib
+import inspect
+import logging
+import pickle
+import platform
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from clipper.errors import ClipperError, ContainerFailed
+from clipper.model.frameworks import scikit_learn
+from clipper.model.frameworks.framework import LABELS, PROBABILITIES, FrameworkModel, FrameworkSource
+from clipper.model.frameworks.hidden_markov import sequence_model
+from clipper.model.frameworks.quick_predict import quick_predict_of
+from clipper.model.model import Inputs, LoadedModel
+from clipper.values.types import Framework, InputType
+
+log = logging.getLogger("clipper.runtime")
+
+# Formats that hold Python objects of any library. Each other framework has a module in ``frameworks/``.
+PICKLES = (None, "pickle", "joblib")
+
+# Objects in pickles that their framework's module serves, because their own predict takes or returns something else.
+_SERVED_BY_FRAMEWORK = {("xgboost.core", "Booster"): "xgboost", ("lightgbm.basic", "Booster"): "lightgbm"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model is, and how to load it.
+
+    Attributes:
+        artifact: the folder of the unpacked artifact.
+        loader: ``file``: ``target`` is a model file or folder in the artifact; ``import``: it is ``module:attribute``,
+            looked for in the artifact's ``code/`` first.
+        data: a path in the artifact: the argument of a model's class, or a framework's second file.
+        input_type: text form, if the deployment says it.
+        framework: what loads the model; None means a pickle, or code.
+        output: what the model answers, as in ``FrameworkSource``.
+    """
+
+    artifact: Path
+    loader: Literal["file", "import"]
+    target: str
+    data: str | None = None
+    input_type: str | None = None
+    framework: Framework | None = None
+    output: str | None = None
+
+
+def load(source: ModelSource) -> LoadedModel:
+    """Load the model.
+
+    Raises:
+        ContainerFailed: it cannot be loaded. The message is one line that says why and what to do. The error's cause
+            has the traceback.
+    """
+    code = source.artifact / "code"
+    if code.is_dir():
+        # For pickles too: they may refer to modules of their author.
+        sys.path.insert(0, str(code.resolve()))
+    loaded = _load_pickle(source) if source.framework in PICKLES else _load_framework(source)
+    return LoadedModel(
+        predict_batch=loaded.predict_batch,
+        input_type=_chosen_type(source, loaded.input_type),
+        max_batch=loaded.max_batch,
+        runtime=f"python {platform.python_version()}, {loaded.library}",
+        output_type=loaded.output_type,
+    )
+
+
+def _load_framework(source: ModelSource) -> FrameworkModel:
+    """Load it with the framework's own module, which is the first to import the framework."""
+    name = source.framework
+    data = None if source.data is None else _inside(source, source.data, "model data")
+    if source.loader == "import":
+        if data is None:
+            raise ContainerFailed(
+                f"framework {name} needs the state dict of {source.target}: give its file with --data"
+            )
+        given = FrameworkSource(data, None, source.target, source.output, source.input_type)
+    else:
+        path = _inside(source, source.target, "model")
+        given = FrameworkSource(path, data, None, source.output, source.input_type)
+
+    def step() -> Any:
+        return importlib.import_module(f"clipper.model.frameworks.{name}").load(given)
+
+    loaded: FrameworkModel = _loading(f"{name} model {source.target}", step)
+    return loaded
+
+
+def _load_pickle(source: ModelSource) -> FrameworkModel:
+    scikit_learn.quiet()
+    found, saved_with = _load_object(source)
+    framework = _SERVED_BY_FRAMEWORK.get((type(found).__module__, type(found).__name__))
+    if framework is not None:
+        return _from_object(framework, found, source)
+    model = sequence_model(found)
+    said = getattr(model, "output_type", None)
+    return FrameworkModel(
+        predict_batch=_predict_batch_of(model, source),
+        input_type=_input_type_of(model, source),
+        library=_library_text(found, saved_with),
+        max_batch=_max_batch_of(model),
+        output_type=_parsed(said, source, "output") if isinstance(said, str) else None,
+    )
+
+
+def _from_object(framework: str, found: Any, source: ModelSource) -> FrameworkModel:
+    given = FrameworkSource(source.artifact / source.target, None, None, source.output, source.input_type)
+    module = importlib.import_module(f"clipper.model.frameworks.{framework}")
+    loaded: FrameworkModel = _loading(f"{framework} model {source.target}", lambda: module.model_of(found, given))
+    return loaded
+
+
+def _load_object(source: ModelSource) -> tuple[Any, str | None]:
+    """Return the model, and the version of scikit-learn that it was saved with if this is another version."""
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            if source.loader == "file":
+                path = _inside(source, source.target, "model file")
+                model = _loading(f"model file {source.target}", lambda: _unpickle(path), _advice_on_file)
+            else:
+                model = _from_import(source)
+        except ContainerFailed as error:
+            saved_with = scikit_learn.saved_with(caught)
+            if saved_with is None:
+                raise
+            raise ContainerFailed(
+                f"{error}; it was saved with scikit-learn {saved_with}, but this is {scikit_learn.version()}: "
+                "use the version that it was saved with"
+            ) from error.__cause__
+        finally:
+            for warning in caught:
+                log.warning(
+                    "loading %(file)s: %(error)s",
+                    {"file": source.target, "error": f"{warning.category.__name__}: {warning.message}"},
+                )
+    return model, scikit_learn.saved_with(caught)
+
+
+def _inside(source: ModelSource, name: str, what: str) -> Path:
+    path = (source.artifact / name).resolve()
+    if not path.exists():
+        there = ", ".join(sorted(entry.name for entry in source.artifact.glob("*"))[:20]) or "nothing"
+        raise ContainerFailed(f"{what} {name} is not in the artifact, which holds: {there}")
+    return path
+
+
+def _unpickle(path: Path) -> Any:
+    # joblib also reads plain pickles. Plain pickle does not read joblib's files.
+    try:
+        joblib = importlib.import_module("joblib")
+    except ModuleNotFoundError:
+        if path.suffix == ".joblib":
+            raise
+        with path.open("rb") as file:
+            return pickle.load(file)
+    return joblib.load(path)
+
+
+def _from_import(source: ModelSource) -> Any:
+    module_name, _, attribute = source.target.partition(":")
+    if not module_name or not attribute:
+        raise ContainerFailed(f"target {source.target!r} is malformed: expected module:attribute")
+    found = _loading(f"module {module_name}", lambda: importlib.import_module(module_name))
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            raise ContainerFailed(f"module {module_name} does not define {attribute}: check the name")
+        found = getattr(found, name)
+    return _instance(found, source) if isinstance(found, type) else found
+
+
+def _instance(model_class: Callable[..., Any], source: ModelSource) -> Any:
+    """Make the model's class. Without this check Python would only count arguments that its author never wrote."""
+    data = None if source.data is None else str(_inside(source, source.data, "model data"))
+    try:
+        inspect.signature(model_class).bind(data)
+    except ValueError:
+        pass  # of a class in C that has no signature: making it will tell
+    except TypeError as error:
+        raise ContainerFailed(
+            f"{source.target} cannot be made with the one argument model_data: {error}. Expected a class with "
+            "__init__(self, model_data), where model_data is the path of --data, or None without it: add the argument"
+        ) from None
+    return _loading(f"{source.target}(model_data={data!r})", lambda: model_class(data))
+
+
+def _no_advice(_error: BaseException) -> str:
+    return ""
+
+
+def _loading(what: str, step: Callable[[], Any], advice: Callable[[BaseException], str] = _no_advice) -> Any:
+    """Run code of the user. Whatever it raises becomes one line."""
+    try:
+        return step()
+    except ContainerFailed:
+        raise
+    except ModuleNotFoundError as error:
+        raise ContainerFailed(
+            f"{what} needs the module {error.name!r}, which {sys.executable} does not have: name its package in "
+            "--requirements, or give a Python that has it with --python; to ship a module of your own, deploy "
+            "module:attribute from its folder"
+        ) from error
+    except MemoryError as error:
+        raise ContainerFailed(f"{what} does not fit into the container's memory: raise --memory") from error
+    except (Exception, SystemExit) as error:  # a user's code may raise anything, and may call sys.exit
+        text = " ".join("".join(traceback.format_exception_only(type(error), error)).split())
+        raise ContainerFailed(f"{what} cannot be loaded: {text}{advice(error)}") from error
+
+
+def _advice_on_file(error: BaseException) -> str:
+    if isinstance(error, AttributeError) and "__main__" in str(error):
+        return ": it was saved in the script that defines its classes; move them to a module and ship that in code/"
+    # A wrong byte can make the reader of pickles raise any error.
+    return (
+        ": it is damaged, is not a pickle, or was saved with other versions of its libraries; save it again with these"
+    )
+
+
+def _predict_batch_of(model: Any, source: ModelSource) -> Callable[[Inputs], object]:
+    if source.output not in (None, LABELS):
+        return _probabilities_of(model, source)
+    own = getattr(model, "predict_batch", None)
+    for method in (own, quick_predict_of(model), getattr(model, "predict", None), model):
+        if callable(method):
+            return method
+    raise ContainerFailed(
+        f"{source.target} is of type {type(model).__name__}: "
+        "expected an object with predict_batch or predict, or a function over a batch"
+    )
+
+
+def _probabilities_of(model: Any, source: ModelSource) -> Callable[[Inputs], object]:
+    method = getattr(model, "predict_proba", None)
+    known = (LABELS, PROBABILITIES) if callable(method) else (LABELS,)
+    if source.output != PROBABILITIES or not callable(method):
+        raise ContainerFailed(f"{source.target} has no output {source.output}: it has {', '.join(known)}")
+    return method  # type: ignore[no-any-return]
+
+
+def _input_type_of(model: Any, source: ModelSource) -> InputType | None:
+    known = scikit_learn.input_type_of(model)
+    said = getattr(model, "input_type", None)
+    # The deployment overrides what an object says, but not what an estimator was fitted on.
+    if known is not None or said is None or source.input_type is not None:
+        return known
+    return _parsed(said, source)
+
+
+def _parsed(text: object, source: ModelSource, of: str = "input") -> InputType:
+    try:
+        return InputType.parse(str(text))
+    except ClipperError as error:
+        raise ContainerFailed(f"{of} type of {source.target}: {error}") from error
+
+
+def _chosen_type(source: ModelSource, known: InputType | None) -> InputType:
+    # The default is a list of any length, which most functions can take.
+    chosen = _parsed(source.input_type, source) if source.input_type else known or InputType.parse("float64")
+    if known is not None and not _suits(chosen, known):
+        raise ContainerFailed(f"input type {chosen} does not suit {source.target}, which takes {known}")
+    return chosen
+
+
+def _suits(chosen: InputType, known: InputType) -> bool:
+    """Whether inputs of a declared type fit an estimator. Any type of number fits any other."""
+    if not known.dtype.is_numeric:
+        return chosen.dtype is known.dtype
+    return chosen.dtype.is_numeric and InputType(known.dtype, chosen.shape).accepts(known)
+
+
+def _max_batch_of(model: Any) -> int | None:
+    limit = getattr(model, "max_batch", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def _library_text(model: Any, saved_with: str | None) -> str:
+    """The libraries that an object runs on: the one that defines its class, and scikit-learn if that is loaded."""
+    root = type(model).__module__.partition(".")[0]
+    own = getattr(sys.modules.get(root), "__version__", None)
+    known = [] if own is None or root == "sklearn" else [f"{root} {own}"]
+    if (version := scikit_learn.version()) is not None:
+        known.append(f"scikit-learn {version}" + (f" (model saved with {saved_with})" if saved_with else ""))
+    return ", ".join(known) or f"numpy {np.__version__}"

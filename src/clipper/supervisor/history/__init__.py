@@ -1,0 +1,1 @@
+"""What happened on a server: series of values, and events."""

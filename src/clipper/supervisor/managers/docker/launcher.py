@@ -1,0 +1,228 @@
+"""Containers in Docker: created, found again, watched and removed."""
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import Collection, Mapping
+from functools import partial
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from clipper.base.processes.census import disk_usage
+from clipper.base.processes.excess import Bounds, Usage, excess
+from clipper.control.snapshot import ReplicaAddress
+from clipper.errors import ClipperError, InvalidArgument
+from clipper.settings.version import VersionSpec
+from clipper.supervisor.managers.docker.addresses import Addresses
+from clipper.supervisor.managers.docker.container import DockerContainer, DockerLog
+from clipper.supervisor.managers.docker.engine import Engine, State
+from clipper.supervisor.managers.docker.images import Images, Sources
+from clipper.supervisor.managers.docker.options import (
+    HOME_LABEL,
+    MAX_FOLDER_BYTES,
+    MAX_FOLDER_FILES,
+    Setting,
+    User,
+    container_name,
+    creation,
+    dial_address,
+    limits,
+    noted,
+)
+from clipper.supervisor.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable, check_needs_no_cluster
+from clipper.supervisor.managers.shares import parse_gpus
+
+log = logging.getLogger(__name__)
+
+# Each look is one question to dockerd, about all containers of the home.
+LOOK_EVERY_S = 0.25
+# Disks fill more slowly than containers end.
+LOOK_AT_FOLDERS_EVERY = 4
+_FOLDER = Bounds(disk_bytes=MAX_FOLDER_BYTES, files=MAX_FOLDER_FILES)
+
+
+class DockerLauncher:
+    """A ``Launcher`` of containers in Docker.
+
+    dockerd may come and go. While it is away nothing can be started, and containers that run go on answering.
+    """
+
+    def __init__(self, engine: Engine, sources: Sources, setting: Setting, sockets: Path) -> None:
+        self._engine = engine
+        self._images = Images(engine, sources, setting)
+        self._artifacts = sources.artifacts
+        self._setting = setting
+        self._addresses = Addresses(sockets, setting)
+        self._label = f"{HOME_LABEL}={setting.home}"
+        self._user: User | None = None
+        # All by the id of the container's note. ``_left`` has Docker's ids of what an earlier supervisor left.
+        self._containers: dict[str, DockerContainer] = {}
+        self._starting: set[str] = set()
+        self._left: dict[str, str] = {}
+        self._removing_strays = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
+
+    def check(self, asked: Runnable) -> None:
+        if asked.python is not None:
+            raise InvalidArgument("python is for the manager 'local': in Docker, models run in the base image's Python")
+        check_needs_no_cluster(asked, "docker")
+        if asked.gpus is not None:
+            parse_gpus(asked.gpus)
+
+    def keepers(self) -> Mapping[str, Keeper]:
+        return {}
+
+    def choose_address(self, number: int) -> str:
+        return self._addresses.choose(number)
+
+    async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> DockerContainer:
+        await self._remove_strays()
+        image = await self._images.image_of(note.spec, on_progress)
+        starting = asyncio.get_running_loop().create_task(self._start(note, image, log_path))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # The call to dockerd goes on in its thread, so the container would come up with nobody to know it.
+            await (await starting).stop(grace_s=0)
+            raise
+
+    async def seen(self) -> list[tuple[ContainerNote, int | None]]:
+        try:
+            found = await self._engine.containers(self._label)
+        except ClipperError as error:
+            log.info("containers in Docker cannot be looked for: %(error)s", {"error": error})
+            return []
+        return [(note, None) for one in found if one.is_running and (note := noted(one.labels))]
+
+    async def left(self) -> list[ContainerNote]:
+        try:
+            found = await self._engine.containers(self._label)
+        except ClipperError as error:
+            log.info(
+                "containers that an earlier server left in Docker cannot be looked for: %(error)s", {"error": error}
+            )
+            return []
+        notes = {one.id: note for one in found if (note := noted(one.labels))}
+        self._left = {note.id: id_ for id_, note in notes.items()}
+        self._addresses.give_back_others(notes.values())
+        return [replace(note, ready=self._addresses.is_ready(note)) for note in notes.values()]
+
+    async def adopt(self, note: ContainerNote, log_path: Path) -> DockerContainer | None:
+        id_ = self._left.pop(note.id)
+        try:
+            state, token = await self._engine.state(id_), self._addresses.token(note)
+        except (ClipperError, OSError) as error:
+            log.warning("container %(replica)s cannot be taken over: %(error)s", {**note.log_fields, "error": error})
+            return None
+        container = self._know(note, id_, state, token, DockerLog(id_, self._engine, log_path, is_new=False))
+        return container if state.is_running else None
+
+    def expect(self, asleep: Mapping[str, VersionSpec]) -> None:
+        """Docker keeps the images of versions that sleep."""
+
+    async def clean_up(self, note: ContainerNote) -> None:
+        container = self._containers.get(note.id)
+        if container is not None:
+            await container.save_log()
+            await self._remove(container.id)
+            del self._containers[note.id]
+        self._addresses.give_back(note)
+
+    async def prune(self, artifacts: Collection[str]) -> None:
+        try:
+            await self._images.prune(artifacts)
+        except ClipperError as error:
+            # Whoever has no Docker would read it for each version that goes.
+            log.debug("images that no version needs stay: %(error)s", {"error": error})
+
+    async def _start(self, note: ContainerNote, image: str, log_path: Path) -> DockerContainer:
+        self._starting.add(note.id)
+        try:
+            token = self._addresses.prepare(note)
+            id_ = await self._create(note, image, token)
+            try:
+                await self._engine.start(id_)
+                state = await self._engine.state(id_)
+            except ClipperError:
+                await self._remove(id_)
+                raise
+            return self._know(note, id_, state, token, DockerLog(id_, self._engine, log_path, is_new=True))
+        finally:
+            self._starting.remove(note.id)
+
+    async def _create(self, note: ContainerNote, image: str, token: str) -> str:
+        artifact = self._artifacts / note.spec.artifact
+        if self._user is None:
+            # A rootless dockerd maps the user who runs it to root in the container, and all others to nobody.
+            self._user = User(0, 0) if await self._engine.is_rootless() else User(os.geteuid(), os.getegid())
+        options = creation(note, image, self._user, artifact, self._setting, token)
+        name = container_name(note, secrets.token_hex(3))
+        return await self._engine.create(name, options, limits(note, artifact, self._setting))
+
+    def _know(self, note: ContainerNote, id_: str, state: State, token: str, output: DockerLog) -> DockerContainer:
+        address = ReplicaAddress(note.id, dial_address(note.listen, state.ports), token)
+        note_ready = partial(self._addresses.note_ready, note)
+        folder = self._addresses.shared_folder(note)
+        container = DockerContainer(id_, state, address, self._engine, output, note_ready, folder)
+        self._containers[note.id] = container
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
+        return container
+
+    async def _watch(self) -> None:
+        """Notice when containers end or fill the folders that they share with us, as long as there are any."""
+        trouble, looks = "", 0
+        while self._containers:
+            await asyncio.sleep(LOOK_EVERY_S)
+            looks += 1
+            try:
+                await self._look()
+                if looks % LOOK_AT_FOLDERS_EVERY == 0:
+                    await self._look_at_folders()
+                trouble = ""
+            except (ClipperError, OSError) as error:
+                # Meanwhile pings show which containers run. Log this once, not four times a second.
+                if str(error) != trouble:
+                    log.warning("containers in Docker cannot be looked at now: %(error)s", {"error": error})
+                trouble = str(error)
+
+    async def _look(self) -> None:
+        watched = self._running()
+        running = {found.id for found in await self._engine.containers(self._label) if found.is_running}
+        for container in watched:
+            if container.id not in running:
+                await container.look()
+
+    async def _look_at_folders(self) -> None:
+        for container in self._running():
+            if container.folder is not None:
+                found = await asyncio.to_thread(disk_usage, container.folder, MAX_FOLDER_FILES)
+                usage = Usage(disk_bytes=found.size_bytes, files=found.files, is_too_deep=found.is_too_deep)
+                if reason := excess(usage, _FOLDER):
+                    await container.kill(reason)
+
+    def _running(self) -> list[DockerContainer]:
+        return [container for container in self._containers.values() if not container.exited.is_set()]
+
+    async def _remove(self, id_: str) -> None:
+        try:
+            await self._engine.remove(id_)
+        except ClipperError as error:
+            log.error(
+                "container %(container)s cannot be removed now; the next start tries again: %(error)s",
+                {"container": id_, "error": error},
+            )
+
+    async def _remove_strays(self) -> None:
+        """Remove containers of this home that we do not know: dockerd was away, or an earlier supervisor was killed."""
+        async with self._removing_strays:
+            for found in await self._engine.containers(self._label):
+                note = noted(found.labels)
+                # Looked up only now, because another start may have created it meanwhile.
+                if note is None or note.id not in self._starting | self._containers.keys():
+                    log.info("removing container %(container)s, which an earlier start left", {"container": found.id})
+                    await self._remove(found.id)
+                    if note is not None:
+                        self._addresses.give_back(note)

@@ -1,0 +1,188 @@
+"""The arguments that a container is created with, and the labels by which it is found again."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from clipper.base.oom import OOM_SCORE_ADJUSTMENT
+from clipper.base.processes.limits import CONTAINER_NICENESS, Share
+from clipper.settings.server import Transport
+from clipper.supervisor.managers.command import container_argv, program_options
+from clipper.supervisor.managers.docker.dockerfile import ARTIFACT_FOLDER, PYTHON
+from clipper.supervisor.managers.launcher import ContainerNote
+from clipper.supervisor.managers.logs import MAX_LOG_BYTES
+from clipper.supervisor.managers.shares import Gpus, environment, parse_gpus
+
+# The home that a container belongs to. Only that home's supervisor touches it.
+HOME_LABEL = "clipper.home"
+# The home that an image belongs to. Its name differs because every container of an image inherits the image's labels,
+# even one that somebody else started.
+IMAGE_HOME_LABEL = "clipper.image-home"
+ARTIFACT_LABEL = "clipper.image-artifact"
+NOTE_LABEL = "clipper.note"
+
+LOOPBACK = "127.0.0.1"
+# In a network of its own a container has all ports to itself. Docker chooses the port of this machine that leads there.
+PUBLISHED_PORT = 7000
+PUBLISHED = f"tcp:0.0.0.0:{PUBLISHED_PORT}"
+
+# Threads count: numerical libraries and Java start some hundreds.
+MAX_PROCESSES = 4096
+# As much as a local process may write. These files are in memory, so a bound on memory counts them too.
+MAX_TEMPORARY_BYTES = 4 * 1024**3
+# The same weight as a local container's niceness gives: each step of niceness takes a fifth off the default of 1024.
+# Where control groups of version 2 have 100 by default, runc makes 43 of this; up to its 1.3.1 it made 13.
+CPU_SHARES = round(1024 / 1.25**CONTAINER_NICENESS)
+
+# A container shares a folder with us for its socket, on the disk of this machine.
+MAX_FOLDER_BYTES, MAX_FOLDER_FILES = 1024**2, 100
+
+# Containers only read an image of ours. Libraries unpack what they load into /tmp, so programs may run from there.
+_FILES = {"read_only": True, "tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={MAX_TEMPORARY_BYTES}"}}
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """The user of a container: the one who runs Clipper, because a container's unix socket has mode 0600."""
+
+    uid: int
+    gid: int
+
+    def __str__(self) -> str:
+        return f"{self.uid}:{self.gid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all containers of one home have in common.
+
+    Attributes:
+        home: the home's name in labels.
+        network: Docker's name of the network that they, and the builds of their images, are in.
+        transport: how they are dialled.
+    """
+
+    home: str
+    network: str
+    transport: Transport
+
+    @property
+    def publishes(self) -> bool:
+        """Whether they have ports of their own, which Docker publishes on ports of this machine."""
+        return self.transport == "tcp" and self.network != "host"
+
+
+def labels(note: ContainerNote, home: str) -> dict[str, str]:
+    return {
+        HOME_LABEL: home,
+        "clipper.model": note.model,
+        "clipper.version": note.version,
+        "clipper.replica": str(note.slot),
+        "clipper.start": note.id,
+        NOTE_LABEL: msgspec.json.encode(note).decode(),
+    }
+
+
+def noted(labels: Mapping[str, str]) -> ContainerNote | None:
+    """The note in a container's labels; None if another version of Clipper wrote it."""
+    try:
+        return msgspec.json.decode(labels.get(NOTE_LABEL, ""), type=ContainerNote)
+    except msgspec.MsgspecError:
+        return None
+
+
+def container_name(note: ContainerNote, suffix: str) -> str:
+    """A name for people who read a list of containers. Docker refuses ``@``, ``:`` and ``#`` in it.
+
+    Args:
+        suffix: drawn at random, since dockerd has one container of a name: several homes may have the same model.
+    """
+    return f"clipper-{re.sub(r'[^a-zA-Z0-9_.-]', '-', note.id)}-{suffix}"
+
+
+def dial_address(listen: str, ports: Mapping[str, Any]) -> str:
+    """Where to dial a container that listens on ``listen``; ``ports`` are its published ports, as Docker lists them."""
+    published = ports.get(f"{PUBLISHED_PORT}/tcp")
+    return f"tcp:{LOOPBACK}:{published[0]['HostPort']}" if listen == PUBLISHED and published else listen
+
+
+def creation(
+    note: ContainerNote, image: str, user: User, artifact: Path, setting: Setting, token: str = ""
+) -> dict[str, Any]:
+    """The arguments of the SDK's ``create_container``, except ``host_config``, which is made from ``limits``.
+
+    Args:
+        artifact: the unpacked artifact on this machine.
+        token: what its callers send; empty over a unix socket.
+    """
+    # Docker decides which processors and GPUs it sees.
+    variables = environment(note.spec.cpus, Share(gpus=None)) | ({"CLIPPER_TOKEN": token} if token else {})
+    given = {
+        "image": image,
+        "command": _command(note, artifact),
+        "labels": labels(note, setting.home),
+        "environment": variables,
+        "ports": [PUBLISHED_PORT] if note.listen == PUBLISHED else None,
+    }
+    if note.spec.loader == "image":
+        # Over TCP it shares no files with us, so it runs as the user that its image says.
+        return given if token else {**given, "user": str(user)}
+    # The user has no home in the image, and can write only to /tmp.
+    at_home = {"working_dir": "/tmp", "environment": {**variables, "HOME": "/tmp"}}
+    return {**given, **at_home, "user": str(user), "entrypoint": []}
+
+
+def limits(note: ContainerNote, artifact: Path, setting: Setting) -> dict[str, Any]:
+    """The arguments of the SDK's ``create_host_config``. Folders have the same path inside as outside."""
+    spec = note.spec
+    return {
+        **({} if spec.loader == "image" else _FILES),
+        "binds": _mounts(note, artifact),
+        "network_mode": setting.network,
+        "port_bindings": {PUBLISHED_PORT: (LOOPBACK,)} if note.listen == PUBLISHED else None,
+        "mem_limit": spec.memory_bytes,
+        "cpu_shares": CPU_SHARES,
+        "nano_cpus": None if spec.cpus is None else round(spec.cpus * 1e9),
+        "device_requests": None if spec.gpus is None else [_device_request(parse_gpus(spec.gpus))],
+        # No swap: a model that swaps answers nothing in time.
+        "memswap_limit": spec.memory_bytes,
+        "pids_limit": MAX_PROCESSES,
+        "oom_score_adj": OOM_SCORE_ADJUSTMENT,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        # Reaps what a model leaves behind, and passes SIGTERM on.
+        "init": True,
+        # The reconciler decides when to start it again.
+        "restart_policy": {"Name": "no"},
+        "log_config": {"type": "json-file", "config": {"max-size": str(MAX_LOG_BYTES), "max-file": "1"}},
+    }
+
+
+def _mounts(note: ContainerNote, artifact: Path) -> dict[str, dict[str, str]]:
+    mounts = {}
+    scheme, _, path = note.listen.partition(":")
+    if scheme == "unix":
+        folder = str(Path(path).parent)
+        mounts[folder] = {"bind": folder, "mode": "rw"}
+    if note.spec.loader == "image" and note.spec.data is not None:
+        mounts[str(artifact)] = {"bind": str(artifact), "mode": "ro"}
+    return mounts
+
+
+def _command(note: ContainerNote, artifact: Path) -> list[str]:
+    if note.spec.loader == "image":
+        return program_options(note, artifact)
+    if note.spec.loader != "binary":
+        # Docker bounds the memory of all its processes together.
+        note = replace(note, spec=replace(note.spec, memory_bytes=None))
+    return container_argv(note, Path(ARTIFACT_FOLDER), PYTHON)
+
+
+def _device_request(gpus: Gpus) -> dict[str, Any]:
+    wanted = {"device_ids": list(gpus.ids)} if gpus.ids else {"count": -1 if gpus.count is None else gpus.count}
+    return {**wanted, "capabilities": [["gpu"]]}

@@ -1,0 +1,265 @@
+"""Containers as processes of this machine: started, taken over and cleaned up after."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from clipper.base.processes import limits
+from clipper.base.processes.enter import entering
+from clipper.base.processes.limits import Share
+from clipper.base.processes.proc import user_of
+from clipper.base.processes.process import ManagedProcess
+from clipper.base.processes.usage import UsageKeeper
+from clipper.base.run_as import RunAs
+from clipper.base.trees import remove_tree
+from clipper.errors import ContainerFailed, InvalidArgument
+from clipper.settings.version import VersionSpec
+from clipper.supervisor.managers.command import container_argv
+from clipper.supervisor.managers.environments.builder import environments_root
+from clipper.supervisor.managers.environments.provider import EnvironmentProvider
+from clipper.supervisor.managers.facilities import Facilities
+from clipper.supervisor.managers.launcher import (
+    ContainerNote,
+    Keeper,
+    OnProgress,
+    Runnable,
+    check_needs_no_cluster,
+    container_note,
+)
+from clipper.supervisor.managers.local.container import LocalContainer
+from clipper.supervisor.managers.local.fork_messages import Fork
+from clipper.supervisor.managers.local.fork_servers import FORK_FROM, ForkServers
+from clipper.supervisor.managers.local.warmth import Warmth, warmth_of
+from clipper.supervisor.managers.shares import THREAD_VARIABLES, Shares, environment, parse_gpus
+from clipper.values.types import DATA_PER_MEMORY
+
+log = logging.getLogger(__name__)
+
+# The name of a folder for one container's socket, before its number. Those of containers in Docker begin with c.
+SOCKET_FOLDER = "m"
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a container is started with.
+
+    Attributes:
+        folder: the folder that it works in.
+        variables: those that it gets besides those that every process of ours gets.
+    """
+
+    note: ContainerNote
+    log_path: Path
+    folder: Path
+    argv: tuple[str, ...]
+    variables: dict[str, str]
+    share: Share
+
+
+class LocalLauncher:
+    """A ``Launcher`` of processes, each with a folder of its own to work in.
+
+    Attributes:
+        forks: the processes that others are forked from.
+    """
+
+    def __init__(
+        self,
+        facilities: Facilities,
+        environments: EnvironmentProvider,
+        shares: Shares | None = None,
+        token: str = "",
+        fork_from: int = FORK_FROM,
+    ) -> None:
+        """
+        Args:
+            shares: what containers may get; None means all of this machine.
+            token: what callers of its containers must send; with an empty one they need none.
+            fork_from: as for ``ForkServers``, if the server's start method is ``forkserver``.
+        """
+        self._artifacts = facilities.artifacts
+        self._scratch = facilities.scratch
+        self._sockets = facilities.sockets
+        self._processes = facilities.processes
+        self._run_as: RunAs | None = facilities.run_as
+        self._environments = environments
+        self._shares = shares or Shares(limits.machine_cores(), limits.machine_gpus())
+        self._token = token
+        forks = facilities.settings.start_method == "forkserver"
+        self.forks = ForkServers(facilities.processes, facilities.logs, facilities.run_as, fork_from if forks else None)
+        self._is_forking = forks
+        self._running: dict[str, LocalContainer] = {}
+        # What there was at this server's start, by containers' names: what was taken over, and what sleeps.
+        self._found: dict[str, VersionSpec] = {}
+
+    @classmethod
+    def open(cls, facilities: Facilities) -> "LocalLauncher":
+        # Homes of one user share environments. Another user cannot get to this user's cache.
+        is_own = facilities.run_as is None
+        root = environments_root(facilities.environ) if is_own else facilities.environments
+        return cls(facilities, EnvironmentProvider(facilities.processes, facilities.artifacts, root, facilities.run_as))
+
+    def running(self) -> list[LocalContainer]:
+        return list(self._running.values())
+
+    def check(self, asked: Runnable) -> None:
+        if asked.loader == "image":
+            raise InvalidArgument("an image runs in Docker: expected manager 'docker', not 'local'")
+        check_needs_no_cluster(asked, "local")
+        if asked.gpus is not None:
+            parse_gpus(asked.gpus)
+
+    def keepers(self) -> Mapping[str, Keeper]:
+        bounds: dict[str, Keeper] = {"holding replicas to their bounds": UsageKeeper(self.running, self._run_as).run}
+        if not self._is_forking:
+            return bounds
+        return bounds | {
+            "ending fork servers that nobody uses": self.forks.run,
+            "warming up fork servers for models that sleep": self.warm_up,
+        }
+
+    def choose_address(self, number: int) -> str:
+        # With --run-as, another user makes the socket. It gets a folder for that and nothing else beside our sockets.
+        name = f"c{number}.sock" if self._run_as is None else f"{SOCKET_FOLDER}{number}/s"
+        return f"unix:{self._sockets / name}"
+
+    async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> LocalContainer:
+        prepared = await self._environments.prepare(note.spec, on_progress)
+        folder, socket_folder = self._folder(note), self._socket_folder(note)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Its temporary files go into its own folder: there they are bounded, and they are removed with it.
+        variables = {"TMPDIR": str(folder)} | ({"CLIPPER_TOKEN": self._token} if self._token else {})
+        if self._run_as is not None and socket_folder is not None:
+            socket_folder.mkdir(mode=0o700, exist_ok=True)
+            for path in (folder, socket_folder):
+                os.chown(path, self._run_as.uid, self._run_as.gid)
+            variables["HOME"] = str(folder)  # the server's own home is closed to it
+        share = self._shares.give(note.name, note.spec)
+        variables = environment(note.spec.cpus, share) | variables
+        argv = container_argv(note, self._artifacts / note.spec.artifact, prepared.python)
+        start = _Start(note, log_path, folder, tuple(argv), variables, share)
+        process = await self._forked(start) or self._started(start)
+        container = LocalContainer(note, process, self._processes, folder, prepared.warning, socket_folder)
+        self._running[note.name] = container
+        return container
+
+    async def _forked(self, start: _Start) -> ManagedProcess | None:
+        """Fork a container from a process that has its libraries; None if it has to be started by itself."""
+        note, argv = start.note, start.argv
+        warmth = _warmth(note.spec, argv[0])
+        if warmth is None:
+            return None
+        request = Fork(
+            argv[argv.index("clipper.model.runtime") + 1 :],
+            start.variables,
+            str(start.folder),
+            str(self._artifacts / note.spec.artifact / "code"),
+            None if start.share.cores is None else tuple(sorted(start.share.cores)),
+        )
+        extra, memory_bytes = msgspec.to_builtins(note), note.spec.memory_bytes
+        return await self.forks.fork(note.name, warmth, request, start.log_path, memory_bytes, extra)
+
+    def _started(self, start: _Start) -> ManagedProcess:
+        """Start a container by itself, as a program."""
+        spec, argv, cores = start.note.spec, list(start.argv), start.share.cores
+        # A program is limited from outside. Clipper's runtime limits itself, and Java limits its own heap.
+        is_bare_program = spec.loader == "binary" and not spec.target.endswith(".jar")
+        data_bytes = DATA_PER_MEMORY * spec.memory_bytes if spec.memory_bytes is not None and is_bare_program else None
+        if self._run_as is not None:
+            argv = entering(self._run_as, data_bytes, cores, argv)
+        process = self._processes.launch(
+            start.note.name,
+            argv,
+            log_path=start.log_path,
+            cwd=start.folder,
+            environment=start.variables,
+            extra=msgspec.to_builtins(start.note),
+        )
+        if self._run_as is None:
+            try:
+                limits.apply(process.pid, data_bytes, cores)
+            except OSError:
+                process.kill()  # it must not run without its limits
+                raise
+        return process
+
+    async def seen(self) -> list[tuple[ContainerNote, int | None]]:
+        records = self._processes.running()
+        return [(note, record.pid) for record in records if (note := container_note(record.extra))]
+
+    async def left(self) -> list[ContainerNote]:
+        notes = [note for record in self._processes.recorded() if (note := container_note(record.extra))]
+        kept = {self._socket_folder(note) for note in notes}
+        for folder in self._sockets.glob(f"{SOCKET_FOLDER}[0-9]*/"):
+            if folder not in kept:
+                await asyncio.to_thread(remove_tree, folder)
+        return notes
+
+    async def adopt(self, note: ContainerNote, log_path: Path) -> LocalContainer | None:
+        record = next((one for one in self._processes.recorded() if one.name == note.name), None)
+        process = None if record is None else self._processes.adopt(record)
+        if process is None:
+            return None
+        if user_of(process.pid) != (os.geteuid() if self._run_as is None else self._run_as.uid):
+            process.release()  # it is ended with everything else that was not taken over
+            return None
+        self._shares.has(note.name, limits.share_of(process.pid))
+        container = LocalContainer(
+            note, process, self._processes, self._folder(note), socket_folder=self._socket_folder(note)
+        )
+        self._running[note.name] = container
+        self._found[note.name] = note.spec
+        return container
+
+    def expect(self, asleep: Mapping[str, VersionSpec]) -> None:
+        self._found |= asleep
+
+    async def warm_up(self) -> None:
+        """Warm up fork servers for versions that sleep: else the first of each environment would wake slowly."""
+        found, self._found = self._found, {}
+        for name, spec in found.items() if self._is_forking else ():
+            try:
+                prepared = await self._environments.prepare(spec, lambda text: None)
+            except ContainerFailed as error:
+                log.info("%(process)s will not start: %(error)s", {"process": name, "error": error})
+                continue
+            if (warmth := _warmth(spec, prepared.python)) is not None:
+                self.forks.note(name, warmth, is_there=name in self._running)
+            await asyncio.sleep(0)  # there may be a thousand of them
+        await self.forks.warm_up()
+
+    async def clean_up(self, note: ContainerNote) -> None:
+        self._running.pop(note.name, None)
+        self._shares.take_back(note.name)
+        self.forks.forget(note.name)
+        self._processes.forget(note.name)
+        if socket_folder := self._socket_folder(note):
+            await asyncio.to_thread(remove_tree, socket_folder)
+        else:
+            Path(note.listen.removeprefix("unix:")).unlink(missing_ok=True)
+        # In a thread, because it may have made many files. The next start in the slot tries again to remove the rest.
+        await asyncio.to_thread(remove_tree, self._folder(note))
+
+    async def prune(self, artifacts: Collection[str]) -> None:
+        """Nothing is kept for one version: versions share environments."""
+
+    def _socket_folder(self, note: ContainerNote) -> Path | None:
+        """The folder of its socket, if it has one of its own.
+
+        The note decides, because an earlier supervisor may have had another ``run_as``, or none.
+        """
+        folder = Path(note.listen.removeprefix("unix:")).parent
+        return None if folder == self._sockets else folder
+
+    def _folder(self, note: ContainerNote) -> Path:
+        """The folder that it works in."""
+        return self._scratch / note.name
+
+
+def _warmth(spec: VersionSpec, python: str) -> Warmth | None:
+    return warmth_of(spec, python, environment(spec.cpus, Share()), THREAD_VARIABLES)

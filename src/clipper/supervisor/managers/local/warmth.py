@@ -1,0 +1,74 @@
+"""Decides which containers can be forked from one process, and what that process imports for them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from clipper.settings.version import VersionSpec
+from clipper.values.types import Framework
+
+# What models are made of, by the requirement that says so. Importing a module of a library imports most of it.
+_LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    "joblib": ("joblib",),
+    "lightgbm": ("lightgbm",),
+    "pandas": ("pandas",),
+    "scikit-learn": (
+        "sklearn.cluster",
+        "sklearn.compose",
+        "sklearn.decomposition",
+        "sklearn.ensemble",
+        "sklearn.feature_extraction.text",
+        "sklearn.linear_model",
+        "sklearn.naive_bayes",
+        "sklearn.neighbors",
+        "sklearn.neural_network",
+        "sklearn.pipeline",
+        "sklearn.preprocessing",
+        "sklearn.svm",
+        "sklearn.tree",
+    ),
+    "scipy": ("scipy.sparse", "scipy.special"),
+    "xgboost": ("xgboost",),
+    "xgboost-cpu": ("xgboost",),
+}
+# Those whose module in the runtime imports the library, which may be in use in a forked process. Of the others,
+# TensorFlow and Spark start threads, and OpenCV leaves what it does to its build.
+_FORKED_FRAMEWORKS: frozenset[Framework] = frozenset(
+    ("lightgbm", "onnx", "torch_export", "torch_state", "torchscript", "xgboost")
+)
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Warmth:
+    """What a fork server is made for. Containers of equal warmth can be forked from one.
+
+    Attributes:
+        python: the interpreter.
+        modules: what it imports, besides Clipper's runtime.
+        variables: those that libraries read when they are imported, as sorted pairs.
+    """
+
+    python: str
+    modules: tuple[str, ...]
+    variables: tuple[tuple[str, str], ...]
+
+
+def warmth_of(spec: VersionSpec, python: str, variables: Mapping[str, str], names: Iterable[str]) -> Warmth | None:
+    """The warmth of a version's containers; None if they cannot be forked, since they bring a program of their own.
+
+    Args:
+        python: the interpreter that they run on.
+        variables: of a container.
+        names: of those variables that libraries read when they are imported.
+    """
+    if spec.loader in ("binary", "image"):
+        return None
+    found: set[str] = set()
+    for need in spec.needs:
+        if (name := _NAME.match(need)) is not None:
+            found.update(_LIBRARIES.get(name[0].lower(), ()))
+    if spec.framework in _FORKED_FRAMEWORKS:
+        found.add(f"clipper.model.frameworks.{spec.framework}")
+    read = tuple(sorted((name, variables[name]) for name in names if name in variables))
+    return Warmth(python, tuple(sorted(found)), read)

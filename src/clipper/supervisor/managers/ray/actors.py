@@ -1,0 +1,246 @@
+"""The detached actors of one namespace, as the server sees them: listed, called, provided with artifacts and killed."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from clipper.errors import ClipperError, ContainerFailed, Unavailable
+from clipper.supervisor.managers.ray.connection import ActorGone, Connection
+from clipper.supervisor.managers.ray.messages import (
+    Call,
+    Create,
+    Description,
+    Kill,
+    Kind,
+    List,
+    Method,
+    NotLaunched,
+    Placement,
+    Ship,
+)
+
+log = logging.getLogger(__name__)
+
+N = TypeVar("N")
+T = TypeVar("T")
+
+# What an actor does at once. One that takes longer is in trouble, and is killed.
+CALL_TIMEOUT_S = 10.0
+# How long to wait for an actor to start again what has ended, while this server may do nothing: its first pauses, and a
+# start. After that the caller asks again later, by its own rules.
+REVIVAL_TIMEOUT_S = 20.0
+LOOK_EVERY_S = 0.5
+# How long an actor is spared that could not be ended, once others are ended: its slot is started again by then.
+SPARED_FOR_S = 60.0
+
+
+def launched(answer: Any, kind: type[N]) -> N:
+    """What an actor says of the process that it has started. Raises ContainerFailed if it could not start it."""
+    outcome: N | NotLaunched = msgspec.convert(answer, kind | NotLaunched)
+    if isinstance(outcome, NotLaunched):
+        raise ContainerFailed(outcome.reason, list(outcome.log_tail))
+    return outcome
+
+
+class Removable(Protocol):
+    """What ``Actors`` remove: an ``ActorProcess``."""
+
+    actor: str
+    has_died: bool
+
+    async def remove(self) -> bool: ...
+
+
+class Actors:
+    """Those that somebody uses are *known*.
+
+    The cluster may come and go. While it cannot be reached nothing can be started, and what runs goes on.
+    """
+
+    def __init__(self, connection: Connection, artifacts: Path, in_use: Path, *, closes_when_idle: bool = True) -> None:
+        """
+        Args:
+            artifacts: the folder of unpacked artifacts, by their digests.
+            in_use: a file that is there while actors of this home may run. Without it, nobody looks for any.
+            closes_when_idle: whether to close the connection while none is known.
+        """
+        self.connection = connection
+        self._artifacts = artifacts
+        self._in_use = in_use
+        self._closes_when_idle = closes_when_idle
+        self._known: set[str] = set()
+        # Whether there may be actors of this home besides these: Ray was away when they should have been killed.
+        self._may_be_more = False
+        # Those that could not be ended when what they ran had ended, by the names of their slots; and until when those
+        # are spared.
+        self._unended: dict[str, str] = {}
+        self._spared_until_s: dict[str, float] = {}
+        # One artifact is sent to one node once, also if several actors that start wait for it.
+        self._deliveries: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    def use(self, actor: str) -> None:
+        """It is known from now on."""
+        self._known.add(actor)
+        self._in_use.touch()
+
+    async def start(self, actor: str, start: Callable[[], Awaitable[T]]) -> T:
+        """Use a new actor, which ``start`` creates. If that fails it is killed; a lost node is an Unavailable, too."""
+        self.use(actor)
+        try:
+            await self.remove_strays()
+            try:
+                return await start()
+            except BaseException as error:
+                await self.kill(actor)
+                if isinstance(error, ActorGone):
+                    raise Unavailable(f"its node was lost, or Ray could not start its actor: {error}") from error
+                raise
+        except BaseException:
+            self.drop(actor)
+            raise
+
+    async def create(
+        self, actor: str, placement: Placement, kind: Kind, build: str, within_s: float | None = None
+    ) -> Description:
+        """Create an actor, once Ray has found a node for it. Raises ContainerFailed if that has another Clipper."""
+        described = await self.connection.ask(lambda number: Create(number, actor, placement, kind), within_s)
+        description = msgspec.convert(described, Description)
+        if description.build != build:
+            raise ContainerFailed(
+                f"the node at {description.host} has Clipper {description.build}, and the server {build}: "
+                "install the same version on every node"
+            )
+        return description
+
+    def drop(self, actor: str) -> None:
+        """Nobody uses it any more."""
+        self._known.discard(actor)
+        self.close_if_idle()
+
+    def close_if_idle(self) -> None:
+        if not self._known:
+            if self._closes_when_idle:
+                self.connection.close()
+            if not self._may_be_more:
+                self._in_use.unlink(missing_ok=True)
+
+    async def call(self, actor: str, method: Method, *arguments: Any, within_s: float | None = None) -> Any:
+        """Call a method of an actor; return its value.
+
+        Raises:
+            ActorGone, Unavailable: as ``Connection.ask``.
+        """
+        return await self.connection.ask(lambda number: Call(number, actor, method, list(arguments)), within_s)
+
+    async def kill(self, actor: str) -> bool:
+        """End an actor, or note that it could not be ended now; return whether it is."""
+        try:
+            await self.connection.ask(lambda number: Kill(number, actor), CALL_TIMEOUT_S)
+        except ClipperError as error:
+            log.error(
+                "actor %(replica)s cannot be killed now; the next start tries again: %(error)s",
+                {"replica": actor, "error": error},
+            )
+            self._may_be_more = True
+            return False
+        return True
+
+    async def end(self, name: str, process: "Removable") -> None:
+        """Remove what has ended. If it has died and its actor cannot be told now, ``regain`` may find it again.
+
+        ``name``: of its slot.
+        """
+        if await process.remove() or not process.has_died:
+            self.drop(process.actor)
+        else:
+            self._unended[name] = process.actor
+
+    async def regain(self, name: str, noted: type[N]) -> tuple[str, N] | None:
+        """What the actor of a slot has started again by itself, since nobody could end it: its name and its note.
+
+        Raises:
+            Unavailable: it has not, and this server may not start another now.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + REVIVAL_TIMEOUT_S
+        while (actor := self._unended.get(name)) is not None:
+            try:
+                is_up = await self.call(actor, "is_up", within_s=CALL_TIMEOUT_S)
+                note = await self.call(actor, "noted", within_s=CALL_TIMEOUT_S) if is_up else None
+            except ActorGone:
+                self._forget(name)
+                continue
+            if note is not None:
+                del self._unended[name]
+                self._spared_until_s.pop(actor, None)
+                log.info("going on with %(replica)s, which its actor has started again", {"replica": actor})
+                return actor, msgspec.convert(note, noted)
+            if self.connection.may_act and await self.kill(actor):
+                self._forget(name)
+            elif loop.time() > give_up_s:
+                raise Unavailable(f"its actor {actor} has not started it again, and this server may not do so now")
+            else:
+                await asyncio.sleep(LOOK_EVERY_S)
+        return None
+
+    async def remove_strays(self) -> None:
+        """Kill actors of this home that nobody knows: Ray was away, or an earlier supervisor was killed."""
+        actors = await self.connection.ask(List)
+        self._may_be_more = False
+        now_s = asyncio.get_running_loop().time()
+        for name, actor in list(self._unended.items()):
+            if now_s > self._spared_until_s.setdefault(actor, now_s + SPARED_FOR_S):
+                self._forget(name)
+        for actor in actors:
+            if actor not in self._known:
+                log.info("killing actor %(replica)s, which an earlier start left", {"replica": actor})
+                await self.kill(actor)
+
+    async def left(self, noted: type[N]) -> dict[str, N]:
+        """What an earlier supervisor left: what each actor notes, by its name. They are known from now on.
+
+        An actor that notes nothing, or does not answer, is killed.
+        """
+        found: dict[str, N] = {}
+        if not self._in_use.exists():
+            return found
+        try:
+            for actor in await self.connection.ask(List):
+                if (note := await self._noted(actor, noted)) is not None:
+                    found[actor] = note
+                    self._known.add(actor)
+        except Unavailable as error:
+            log.info("what an earlier server left on Ray cannot be looked for: %(error)s", {"error": error})
+            self._may_be_more = True
+        self.close_if_idle()
+        return found
+
+    async def deliver(self, actor: str, node: str, digest: str, on_sending: Callable[[], None]) -> None:
+        """Let an actor's node have an artifact. ``node``: Ray's id of it."""
+        lock = self._deliveries.setdefault((node, digest), asyncio.Lock())
+        async with lock:
+            if not await self.call(actor, "has_artifact", digest):
+                on_sending()
+                folder = str(self._artifacts / digest)
+                await self.connection.ask(lambda number: Ship(number, actor, digest, folder))
+
+    def _forget(self, name: str) -> None:
+        """The actor of this slot is gone, or is no more spared."""
+        actor = self._unended.pop(name)
+        self._spared_until_s.pop(actor, None)
+        self.drop(actor)
+
+    async def _noted(self, actor: str, noted: type[N]) -> N | None:
+        try:
+            note = await self.call(actor, "noted", within_s=CALL_TIMEOUT_S)
+            if note is not None:
+                return msgspec.convert(note, noted)
+        except (ActorGone, Unavailable, msgspec.ValidationError) as error:
+            log.warning("actor %(replica)s cannot be taken over: %(error)s", {"replica": actor, "error": error})
+        await self.kill(actor)
+        return None

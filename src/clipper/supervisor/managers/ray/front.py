@@ -1,0 +1,156 @@
+"""TLS before a container: what callers send over TCP goes on to the container's unix socket, and back.
+
+So a container in any language is reached over TLS, and its own socket stays closed to other users of its node. The
+front knows nothing of the container protocol: the container itself checks the token in HELLO.
+
+Everybody in the cluster's network can dial it. So whoever has not been answered by the container gives way to new
+callers, the oldest first, and costs the container nothing before it has sent something.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from clipper.base.tcp import end_when_cut
+from clipper.base.tls.handshakes import Handshakes
+from clipper.base.tls.transport import TlsTransport
+from clipper.base.turn_budget import TurnBudget
+
+# As many as a container takes.
+MAX_CONNECTIONS = 256
+# They are some of the connections, and are done in milliseconds.
+MAX_HANDSHAKES = 64
+# From when it is accepted until a caller sends something: callers send HELLO at once.
+SILENCE_S = 10.0
+_SWEEP_EVERY_S = 1.0
+# How long a caller may take to read the last answer of a container that ends. A container waits as long itself.
+FLUSH_TIMEOUT_S = 5.0
+# How often to look whether the container listens. Until it does, callers are refused, which costs nobody a handshake.
+LOOK_EVERY_S = 0.02
+
+# The most that each direction of a connection holds is some two of these.
+_READ_BYTES = 256 * 1024
+
+
+class TlsFront:
+    """The front of one container."""
+
+    def __init__(self, listener: socket.socket, context: ssl.SSLContext, container: Path) -> None:
+        """
+        Args:
+            listener: bound, and not listening yet.
+            context: with the certificate to show.
+            container: the path of the container's socket, which need not exist yet.
+        """
+        self._listener = listener
+        self._context = context
+        self._container = container
+        # Those that the container has answered, and the others, in the order in which they were accepted.
+        self._answered: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._unanswered: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    async def run(self) -> None:
+        """Wait for the container's socket, then serve until cancelled."""
+        while not self._container.is_socket():
+            await asyncio.sleep(LOOK_EVERY_S)
+        # A caller whose network was cut would keep its connection for ever, and callers dial again.
+        end_when_cut(self._listener)
+        loop = asyncio.get_running_loop()
+        handshakes = Handshakes(self._context, TurnBudget(loop.call_soon, loop.time), MAX_HANDSHAKES)
+
+        def make_connection() -> asyncio.Protocol:
+            reader = asyncio.StreamReader(limit=_READ_BYTES)
+            return TlsTransport(asyncio.StreamReaderProtocol(reader, self._accept), handshakes)
+
+        server = await loop.create_server(make_connection, sock=self._listener)
+        try:
+            while True:
+                await asyncio.sleep(_SWEEP_EVERY_S)
+                handshakes.sweep()
+        finally:
+            server.close()
+            for connection, writer in [*self._answered.items(), *self._unanswered.items()]:
+                _end(connection, writer)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a caller, whose handshake has not begun yet."""
+        if len(self._answered) + len(self._unanswered) >= MAX_CONNECTIONS:
+            if not self._unanswered:
+                writer.transport.abort()
+                return
+            oldest = next(iter(self._unanswered))
+            _end(oldest, self._unanswered.pop(oldest))
+        connection = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._unanswered[connection] = writer
+        connection.add_done_callback(self._has_ended)
+
+    def _has_ended(self, connection: "asyncio.Task[None]") -> None:
+        self._answered.pop(connection, None)
+        self._unanswered.pop(connection, None)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                first = await reader.read(_READ_BYTES)
+            if first:
+                await self._pass_on(first, reader, writer)
+        except OSError:
+            pass  # it was silent or has gone, or the container is ending
+        finally:
+            writer.transport.abort()
+
+    async def _pass_on(self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.current_task()
+        assert connection is not None
+
+        def answered() -> None:
+            if connection in self._unanswered:
+                self._answered[connection] = self._unanswered.pop(connection)
+
+        inner_reader, inner_writer = await asyncio.open_unix_connection(str(self._container), limit=_READ_BYTES)
+        inner_writer.write(first)
+        answers = asyncio.get_running_loop().create_task(_pump(inner_reader, writer, answered))
+        requests = asyncio.get_running_loop().create_task(_pump(reader, inner_writer))
+        try:
+            await asyncio.wait([answers, requests], return_when=asyncio.FIRST_COMPLETED)
+            if answers.done():
+                # The container has closed it, e.g. since its token is wrong: it gives way if it does not read that.
+                self._answered.pop(connection, None)
+                self._unanswered[connection] = writer
+                await _flush(writer)
+        finally:
+            answers.cancel()
+            requests.cancel()
+            # A caller that has gone takes no answer any more, so the container need not write it.
+            inner_writer.transport.abort()
+
+
+def _end(connection: "asyncio.Task[None]", writer: asyncio.StreamWriter) -> None:
+    # A task that has not begun ends without closing anything.
+    writer.transport.abort()
+    connection.cancel()
+
+
+async def _pump(
+    source: asyncio.StreamReader, target: asyncio.StreamWriter, passed: Callable[[], None] = lambda: None
+) -> None:
+    """Pass on what comes until either side ends. ``passed``: called before each piece."""
+    try:
+        while data := await source.read(_READ_BYTES):
+            passed()
+            target.write(data)
+            await target.drain()
+    except OSError:
+        return  # a connection that breaks has ended, too
+
+
+async def _flush(writer: asyncio.StreamWriter) -> None:
+    """Send what is left, and close."""
+    writer.close()
+    try:
+        async with asyncio.timeout(FLUSH_TIMEOUT_S):
+            await writer.wait_closed()
+    except OSError:
+        return

@@ -1,0 +1,145 @@
+"""Containers on the nodes of a Ray cluster: placed, started, found again and removed.
+
+Each replica is a detached actor, which starts the container on its node (``actor.py``). Ray decides on which node, by
+what the version takes, and ends the actor with its node. When to start which is for the reconciler, as for any manager.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from clipper.base.run_as import RunAs
+from clipper.errors import InvalidArgument
+from clipper.settings.version import VersionSpec
+from clipper.supervisor.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable
+from clipper.supervisor.managers.ray.actors import Actors, launched
+from clipper.supervisor.managers.ray.connection import Cluster, Connection
+from clipper.supervisor.managers.ray.container import RayContainer
+from clipper.supervisor.managers.ray.messages import (
+    Launched,
+    Noted,
+)
+from clipper.supervisor.managers.ray.placement import check_placement, placement_of, room_of
+
+log = logging.getLogger(__name__)
+
+# How often to ask what goes on while a container is started: building its environment may take minutes.
+PROGRESS_EVERY_S = 0.5
+
+# What stands where other managers have an address: the node chooses the port.
+LISTEN = "tcp:node:0"
+
+
+class RayLauncher:
+    """A ``Launcher`` of containers on the nodes of one cluster.
+
+    The cluster may come and go. While it cannot be reached nothing can be started, and containers that run go on
+    answering. The driver runs only while there are containers.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        artifacts: Path,
+        in_use: Path,
+        ports: tuple[int, int],
+        build: str,
+        run_as: RunAs | None = None,
+    ) -> None:
+        """
+        Args:
+            in_use: a file that is there while actors of this home may run. Without it, nobody looks for any.
+            ports: the first and the last port that containers listen on.
+            build: of the runtime, which each node has to have.
+            run_as: the user that models shall run as.
+        """
+        self._actors = Actors(Connection(cluster), artifacts, in_use)
+        self._ports = ports
+        self._build = build
+        self._run_as = run_as
+        # By the id of the container's note, which is the name of its actor.
+        self._containers: dict[str, RayContainer] = {}
+        self._left: dict[str, Noted] = {}
+
+    def check(self, asked: Runnable) -> None:
+        if asked.loader == "image":
+            raise InvalidArgument("an image runs in Docker: expected manager 'docker', not 'ray'")
+        if self._run_as is not None:
+            raise InvalidArgument(
+                "models on Ray run as the user of each node's Ray, and this server has --run-as: "
+                "expected another manager, or a server without --run-as"
+            )
+        check_placement(asked)
+
+    def keepers(self) -> Mapping[str, Keeper]:
+        return {}
+
+    def choose_address(self, number: int) -> str:
+        return LISTEN
+
+    async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> RayContainer:
+        actors = self._actors
+        if (regained := await actors.regain(note.name, Noted)) is not None:
+            actor, noted = regained
+            before = msgspec.json.decode(noted.note, type=ContainerNote)
+            if (before.spec, before.build) == (note.spec, note.build):
+                container = self._containers[note.id] = RayContainer(note, noted, actors, actor, log_path, is_new=False)
+                return container
+            await actors.kill(actor)
+            actors.drop(actor)
+        noted = await actors.start(note.id, lambda: self._start(note, on_progress))
+        container = self._containers[note.id] = RayContainer(note, noted, actors, note.id, log_path, is_new=True)
+        return container
+
+    async def seen(self) -> list[tuple[ContainerNote, int | None]]:
+        return []
+
+    async def left(self) -> list[ContainerNote]:
+        self._left = await self._actors.left(Noted)
+        return [msgspec.json.decode(noted.note, type=ContainerNote) for noted in self._left.values()]
+
+    async def adopt(self, note: ContainerNote, log_path: Path) -> RayContainer | None:
+        noted, actors = self._left.pop(note.id), self._actors
+        container = self._containers[note.id] = RayContainer(note, noted, actors, note.id, log_path, is_new=False)
+        return container
+
+    def expect(self, asleep: Mapping[str, VersionSpec]) -> None:
+        """Nodes keep the artifacts of versions that sleep."""
+
+    async def clean_up(self, note: ContainerNote) -> None:
+        container = self._containers.get(note.id)
+        if container is not None:
+            await container.save_log()
+            del self._containers[note.id]
+            await self._actors.end(note.name, container)
+
+    async def prune(self, artifacts: Collection[str]) -> None:
+        """Nodes remove artifacts that nobody uses any more: several homes may share a node."""
+
+    async def _start(self, note: ContainerNote, on_progress: OnProgress) -> Noted:
+        placement = placement_of(note.spec)
+        on_progress(f"waiting for room in the Ray cluster: {room_of(placement)}")
+        description = await self._actors.create(note.id, placement, "replica", self._build)
+        await self._actors.deliver(
+            note.id, description.node, note.spec.artifact, lambda: on_progress("sending its artifact to its node")
+        )
+        token = secrets.token_urlsafe()
+        note_text = msgspec.json.encode(note).decode()
+        call = self._actors.call(note.id, "launch", note_text, token, self._ports)
+        answer = await self._with_progress(note.id, call, on_progress)
+        return Noted(note_text, description.name, token, launched(answer, Launched))
+
+    async def _with_progress(self, actor: str, answer: Any, on_progress: OnProgress) -> Any:
+        answering = asyncio.ensure_future(answer)
+        try:
+            while not (await asyncio.wait([answering], timeout=PROGRESS_EVERY_S))[0]:
+                if text := await self._actors.call(actor, "progress"):
+                    on_progress(text)
+            return answering.result()
+        finally:
+            answering.cancel()

@@ -1,0 +1,231 @@
+"""The messages between the supervisor's side and the driver: one JSON text in each line."""
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from clipper.base.processes.process import ProcessRecord
+
+# The methods of actors that may be called: of a replica's and a worker's, and of one of these.
+Method = Literal[
+    "noted",
+    "has_artifact",
+    "launch",
+    "ended",
+    "stop",
+    "clean_up",
+    "progress",
+    "read_log",
+    "note_ready",
+    "terminate",
+    "is_up",
+    "request_identity",
+    "take_identity",
+    "read_logs",
+]
+# Read-only: a server may call these even when it is unsure that it leads.
+READS: frozenset[Method] = frozenset(("noted", "ended", "is_up", "progress", "read_log", "read_logs"))
+# What an actor runs.
+Kind = Literal["replica", "worker"]
+
+
+# The namespaces of an owner's actors: a home's, or that of the servers that share a registry.
+OWNER_PREFIX = "clipper-"
+WORKERS_SUFFIX = "-workers"
+
+
+class Owner(Struct, frozen=True):
+    """What an owner has on a cluster. ``models``: names of some of its replicas' models."""
+
+    owner: str
+    replicas: int
+    workers: int
+    models: tuple[str, ...] = ()
+
+
+class Nodes(Struct, frozen=True):
+    """How Ray chooses a node.
+
+    Attributes:
+        strategy: Ray's name of it.
+        address: of the only node that will do; empty means any node.
+        labels: that the node must have, with their values.
+    """
+
+    strategy: str = "SPREAD"
+    address: str = ""
+    labels: dict[str, str] = {}
+
+
+class Placement(Struct, frozen=True):
+    """What a replica takes of its node, and which node that may be.
+
+    Attributes:
+        memory_bytes: that Ray reserves; 0 reserves none.
+        resources: Ray's custom resources, by name.
+    """
+
+    cpus: float
+    gpus: float = 0.0
+    memory_bytes: int = 0
+    resources: dict[str, float] = {}
+    nodes: Nodes = Nodes()
+
+
+class Create(Struct, frozen=True, tag="create"):
+    """Create an actor, and wait until Ray has found a node for it. The value is its ``Description``."""
+
+    number: int
+    actor: str
+    placement: Placement
+    kind: Kind = "replica"
+
+
+class Call(Struct, frozen=True, tag="call"):
+    """Call a method of an actor. The value is what it returns."""
+
+    number: int
+    actor: str
+    method: Method
+    arguments: list[Any] = []
+
+
+class Ship(Struct, frozen=True, tag="ship"):
+    """Send a folder of this machine to an actor's node, where it becomes the artifact ``digest``. The value is None."""
+
+    number: int
+    actor: str
+    digest: str
+    folder: str
+
+
+class Kill(Struct, frozen=True, tag="kill"):
+    """End an actor, also one that has no node yet. The value is None, also if there is no such actor."""
+
+    number: int
+    actor: str
+
+
+class List(Struct, frozen=True, tag="list"):
+    """The value has the names of all actors of the namespace."""
+
+    number: int
+
+
+class ListNodes(Struct, frozen=True, tag="list nodes"):
+    """The value has a ``ClusterNode`` of each node that Ray knows, also of nodes that are lost."""
+
+    number: int
+
+
+Request = Create | Call | Ship | Kill | List | ListNodes
+
+
+class Answer(Struct, frozen=True, tag="answer"):
+    """``number`` is that of the request."""
+
+    number: int
+    value: Any = None
+
+
+class Gone(Struct, frozen=True, tag="gone"):
+    """The actor has ended, with its process or its node; or there is none of that name."""
+
+    number: int
+    reason: str
+
+
+class Failed(Struct, frozen=True, tag="failed"):
+    """The request failed; the actor may be well. ``is_unreachable``: the actor did not get it, or could not answer."""
+
+    number: int
+    reason: str
+    is_unreachable: bool = False
+
+
+class Refused(Struct, frozen=True, tag="refused"):
+    """The driver cannot connect to the cluster, and ends."""
+
+    reason: str
+
+
+class Connected(Struct, frozen=True, tag="connected"):
+    """The driver is connected."""
+
+
+Reply = Answer | Gone | Failed | Refused | Connected
+
+
+class Description(Struct, frozen=True):
+    """The node that an actor runs on.
+
+    Attributes:
+        node: Ray's id of it.
+        host: its address.
+        build: of the Clipper that is installed there.
+    """
+
+    node: str
+    host: str
+    build: str
+
+    @property
+    def name(self) -> str:
+        """The node's name for people: several nodes may share an address."""
+        return f"{self.host} ({self.node[:8]})"
+
+
+class Launched(Struct, frozen=True, tag="launched"):
+    """A container that was started; it is dialled at ``address`` over TLS, and shows ``certificate``."""
+
+    address: str
+    certificate: str
+    pid: int
+    warning: str | None = None
+
+
+class WorkerLaunch(Struct, frozen=True):
+    """What a query worker is started with. The actor adds what its node decides; see ``WorkerStart`` for the rest."""
+
+    name: str
+    config: dict[str, Any]
+    environment: dict[str, str]
+    note: dict[str, Any]
+
+
+class WorkerLaunched(Struct, frozen=True, tag="worker launched"):
+    """A query worker that was started, and what a later supervisor needs. ``node``: Ray's id of its node."""
+
+    node: str
+    record: ProcessRecord
+
+
+class NotLaunched(Struct, frozen=True, tag="not launched"):
+    reason: str
+    log_tail: tuple[str, ...] = ()
+
+
+class LogPart(Struct, frozen=True):
+    """What a container has written from some offset on, decoded as Latin-1, so that each byte is a character."""
+
+    text: str
+    next_offset: int
+
+
+class Noted(Struct, frozen=True):
+    """What a later supervisor needs to go on with an actor.
+
+    Attributes:
+        note: a ``ContainerNote`` as JSON.
+        node: as ``Description.name`` has it.
+    """
+
+    note: str
+    node: str
+    token: str
+    launched: Launched
+
+
+def line(message: Request | Reply) -> bytes:
+    return msgspec.json.encode(message) + b"\n"

@@ -1,0 +1,86 @@
+"""``python -m clipper.supervisor.managers.ray.orphans ADDRESS [OWNER]``: list, or end, what is left on a Ray cluster.
+
+An owner is a home, or the servers that share a registry. Its actors go on for as long as no server of its is there, so
+nobody but an operator can tell that none will come. The answer is one line of JSON. It runs where Ray is installed.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util import list_named_actors
+
+from clipper.supervisor.managers.ray.messages import OWNER_PREFIX, WORKERS_SUFFIX, Owner
+
+# A worker answers its open queries, which takes ten seconds at most.
+GRACE_S = 11.0
+END_TIMEOUT_S = 20.0
+# Of a thousand models the first ones tell whose they are.
+SHOWN_MODELS = 10
+
+
+def owners(named: Iterable[tuple[str, str]]) -> list[Owner]:
+    """Who has which of these actors, each given by its namespace and its name."""
+    found: dict[str, tuple[set[str], int, int]] = {}
+    for namespace, name in named:
+        if namespace.startswith(OWNER_PREFIX):
+            owner = namespace.removesuffix(WORKERS_SUFFIX)
+            models, replicas, workers = found.get(owner, (set(), 0, 0))
+            if namespace == owner:
+                found[owner] = models | {name.partition(":")[0]}, replicas + 1, workers
+            else:
+                found[owner] = models, replicas, workers + 1
+    return [
+        Owner(owner, replicas, workers, tuple(sorted(models)[:SHOWN_MODELS]))
+        for owner, (models, replicas, workers) in sorted(found.items())
+    ]
+
+
+def main() -> None:
+    address, *ended = sys.argv[1:]
+    # What Ray prints must not get into the answer.
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # noqa: BLE001  # Ray has no common class for what can be wrong with an address
+        sys.exit(f"Ray cannot be reached at {address}: {error}")
+    named = [(one["namespace"], one["name"]) for one in list_named_actors(all_namespaces=True)]
+    found = owners(named)
+    if ended:
+        found = [one for one in found if one.owner in ended]
+        _end([(space, name) for space, name in named if space.removesuffix(WORKERS_SUFFIX) in ended])
+    answer.write(msgspec.json.encode(found) + b"\n")
+    answer.flush()
+    os._exit(0)  # to leave the cluster in order takes Ray seconds
+
+
+def _end(named: Iterable[tuple[str, str]]) -> None:
+    actors = []
+    for namespace, name in named:
+        try:
+            actors.append(ray.get_actor(name, namespace=namespace))
+        except ValueError:  # it has ended since
+            continue
+    # All at once, workers and replicas: who asks them is told no more, either.
+    for method, arguments in (("stop", [GRACE_S]), ("clean_up", [])):
+        _wait([getattr(actor, method).remote(*arguments) for actor in actors])
+    for actor in actors:
+        ray.kill(actor, no_restart=True)
+
+
+def _wait(calls: list[Any]) -> None:
+    for call in ray.wait(calls, num_returns=len(calls), timeout=END_TIMEOUT_S)[0] if calls else ():
+        try:
+            ray.get(call, timeout=END_TIMEOUT_S)
+        except (RayError, GetTimeoutError):  # it was never started, or its node is gone: it is killed
+            continue
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Query workers on the nodes of a Ray cluster: each is a process that a detached actor starts (``worker_actor.py``)."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from clipper.base.processes.process import ProcessRecord
+from clipper.control.address import ControlAddress, parse_address
+from clipper.errors import Unavailable
+from clipper.supervisor.managers.logs import Lines
+from clipper.supervisor.managers.ray.actors import CALL_TIMEOUT_S, Actors, launched
+from clipper.supervisor.managers.ray.connection import ActorGone, Cluster, Connection
+from clipper.supervisor.managers.ray.messages import (
+    ListNodes,
+    Nodes,
+    Placement,
+    WorkerLaunch,
+    WorkerLaunched,
+)
+from clipper.supervisor.managers.ray.worker import RENEW_EVERY_S, RayWorker
+from clipper.supervisor.managers.worker_host import ClusterNode, RunningWorker, Sign, StartedWorker, WorkerStart
+
+# Grace period for open queries of a worker that is shut down instead of adopted. A worker drains within ten seconds.
+END_GRACE_S = 11.0
+# For Ray to start an actor: longer means that it cannot, as on a node that it empties. After this, start-up no longer
+# waits for this worker.
+PLACE_TIMEOUT_S = 60.0
+# For a process to be started. That it answers is waited for by its control channel.
+LAUNCH_TIMEOUT_S = 30.0
+# Who asks for logs waits for those of all nodes.
+LOGS_TIMEOUT_S = 5.0
+
+
+class RayWorkerHost:
+    """A ``ClusterHost``. It keeps its connection to the cluster until ``close``."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        artifacts: Path,
+        in_use: Path,
+        ports: tuple[int, int],
+        build: str,
+        sign: Sign | None,
+    ) -> None:
+        """
+        Args:
+            artifacts: the folder of unpacked artifacts, by their digests.
+            in_use: a file that is there while workers of this home may run on nodes.
+            ports: the first and the last port that control channels listen on.
+            build: of Clipper, which each node has to have.
+            sign: signs for workers, which show each other and the supervisor what it signed; None if none are started.
+        """
+        self._actors = Actors(Connection(cluster), artifacts, in_use, closes_when_idle=False)
+        self._ports = ports
+        self._build = build
+        self._sign = sign
+        # By the name of their actors.
+        self._left: dict[str, WorkerLaunched] = {}
+        # Artifacts that an actor has had, by the actor's name.
+        self._provided: dict[str, set[str]] = {}
+
+    @property
+    def is_away(self) -> bool:
+        return False
+
+    async def nodes(self) -> list[ClusterNode]:
+        found = await self._actors.connection.ask(ListNodes, CALL_TIMEOUT_S)
+        return msgspec.convert(found, list[ClusterNode])
+
+    async def start(self, start: WorkerStart) -> StartedWorker:
+        actor = f"{start.name}.g{start.instance}"
+        return await self._actors.start(actor, lambda: self._start(actor, start))
+
+    async def regain(self, name: str, node: str) -> ProcessRecord | None:
+        regained = await self._actors.regain(name, WorkerLaunched)
+        if regained is None:
+            return None
+        actor, found = regained
+        if found.record.extra.get("node") != node:  # its node was lost, and is back
+            await self._actors.kill(actor)
+            self._actors.drop(actor)
+            return None
+        self._left[actor] = found
+        return found.record
+
+    async def adopt(self, record: ProcessRecord) -> RayWorker:
+        actor = next(actor for actor, left in self._left.items() if left.record == record)
+        # How old its certificate is, and who signed it, is not known.
+        return self._worker(actor, self._left.pop(actor), renew_after_s=0.0)
+
+    async def left(self) -> list[ProcessRecord]:
+        self._left = await self._actors.left(WorkerLaunched)
+        return [left.record for left in self._left.values()]
+
+    async def end(self, record: ProcessRecord) -> None:
+        worker = await self.adopt(record)
+        await worker.stop(END_GRACE_S)
+        await self._actors.end(record.name, worker)
+
+    async def sees(self, process: RunningWorker) -> bool:
+        return await _own(process).is_seen()
+
+    async def logs(
+        self, process: RunningWorker, name: str | None, places: Mapping[str, str], lines: int
+    ) -> dict[str, tuple[Lines, str]]:
+        actor = _own(process).actor
+        try:
+            found = await self._actors.call(actor, "read_logs", name, dict(places), lines, within_s=LOGS_TIMEOUT_S)
+        except ActorGone as error:
+            raise Unavailable(f"its actor is gone: {error}") from error
+        return msgspec.convert(found, dict[str, tuple[Lines, str]])
+
+    async def provide(self, process: RunningWorker, folders: Iterable[str]) -> None:
+        worker = _own(process)
+        provided = self._provided.setdefault(worker.actor, set())
+        for digest in {folder.partition("/")[0] for folder in folders} - provided:
+            try:
+                await self._actors.deliver(worker.actor, worker.node, digest, lambda: None)
+            except ActorGone as error:
+                raise Unavailable(f"its actor is gone: {error}") from error
+            provided.add(digest)
+
+    async def clean_up(self, name: str, process: RunningWorker | None, control: ControlAddress | None) -> None:
+        if process is not None:
+            worker = _own(process)
+            self._provided.pop(worker.actor, None)
+            await self._actors.end(name, worker)
+
+    def close(self) -> None:
+        self._actors.connection.close()
+
+    async def _start(self, actor: str, start: WorkerStart) -> StartedWorker:
+        # It takes no processor of Ray's: what a worker needs is there as it is for the server's other processes.
+        placement = Placement(cpus=0.0, nodes=Nodes(address=start.node))
+        await self._actors.create(actor, placement, "worker", self._build, PLACE_TIMEOUT_S)
+        await self._identify(actor, start.instance)
+        launch = WorkerLaunch(start.name, dict(start.config), dict(start.environment), dict(start.note))
+        text = msgspec.json.encode(launch).decode()
+        answer = await self._actors.call(actor, "launch", text, self._ports, within_s=LAUNCH_TIMEOUT_S)
+        started = launched(answer, WorkerLaunched)
+        control = parse_address(str(started.record.extra["control"]))
+        return StartedWorker(self._worker(actor, started, RENEW_EVERY_S), control)
+
+    def _worker(self, actor: str, started: WorkerLaunched, renew_after_s: float) -> RayWorker:
+        instance = int(started.record.extra["instance"])
+        renew = None if self._sign is None else partial(self._identify, actor, instance)
+        return RayWorker(self._actors, actor, started.node, started.record, renew, renew_after_s)
+
+    async def _identify(self, actor: str, instance: int) -> None:
+        """Let a worker show a new certificate, of a new key that stays on its node."""
+        assert self._sign is not None, "workers are started on nodes"
+        request = str(await self._actors.call(actor, "request_identity", within_s=CALL_TIMEOUT_S))
+        certificate, authority = self._sign(request.encode(), instance)
+        await self._actors.call(
+            actor, "take_identity", certificate.decode(), authority.decode(), within_s=CALL_TIMEOUT_S
+        )
+
+
+def _own(process: RunningWorker) -> RayWorker:
+    assert isinstance(process, RayWorker)
+    return process

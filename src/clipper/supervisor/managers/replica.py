@@ -1,0 +1,218 @@
+"""One container, from its start to its end."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipper.control.snapshot import ReplicaAddress
+from clipper.errors import ClipperError, ContainerFailed, ProtocolViolation
+from clipper.model.protocol.messages import Welcome
+from clipper.supervisor.managers import logs
+from clipper.supervisor.managers.bring_up import EXIT_AFTER_LOSS_S, BringUp
+from clipper.supervisor.managers.launcher import Container, ContainerNote, Launcher
+from clipper.supervisor.managers.logs import without_credentials
+from clipper.supervisor.managers.probe import Probe
+from clipper.supervisor.managers.reconcile.plan import Phase
+from clipper.supervisor.managers.starts import Starts
+from clipper.supervisor.managers.warm_up import SampleSource
+
+log = logging.getLogger(__name__)
+
+# A container that an earlier supervisor saw ready answers HELLO at the latest after its current batch.
+ADOPTION_TIMEOUT_S = 10.0
+PING_EVERY_S = 1.0
+PING_TIMEOUT_S = 10.0
+# Time to finish its current batch when it has to stop.
+STOP_GRACE_S = 5.0
+# A warm-up can start something that kills the container only later, such as processes that fork without end: bounds are
+# checked twice a second, and a machine that runs out of memory is slow.
+WARM_UP_AFTERMATH_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a replica ended on its own.
+
+    Attributes:
+        uptime_s: 0 if it was never ready.
+        log_tail: its own last lines, if it was never ready.
+        warm_up_rows: rows of the warm-up batch during or shortly after which it ended; 0 if it ended otherwise.
+    """
+
+    reason: str
+    uptime_s: float
+    log_tail: tuple[str, ...] = ()
+    warm_up_rows: int = 0
+
+
+class Replica:
+    """A container and the supervisor's connection to it.
+
+    Attributes:
+        phase: ``starting``, ``ready`` or ``stopping``.
+        welcome: what the container said about itself; None until it is ready.
+        settled: set once it is ready or gone.
+        progress: what goes on before its container is started; None after that.
+    """
+
+    def __init__(
+        self,
+        note: ContainerNote,
+        launcher: Launcher,
+        log_path: Path,
+        container: Container | None = None,
+        starts: Starts | None = None,
+    ) -> None:
+        """
+        Args:
+            container: one that runs already; without it, ``live`` launches one.
+            starts: among which it waits for its turn to start; None if it waits for none.
+        """
+        self.note = note
+        self.phase: Phase = "starting"
+        self.welcome: Welcome | None = None
+        self.settled = asyncio.Event()
+        self.progress: str | None = None
+        self._launcher = launcher
+        self._container = container
+        self._starts = starts
+        self._end_start: Callable[[], None] = lambda: None
+        self._log_path = log_path
+        self._log_start_bytes = logs.size_bytes(log_path)
+        self._bring_up: BringUp | None = None
+        self._launching: asyncio.Task[Container] | None = None
+        self._is_to_stop = False
+        self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> ReplicaAddress | None:
+        """The address to dial; None until its container is started."""
+        return None if self._container is None else self._container.address
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._container is None else self._container.pid
+
+    @property
+    def warning(self) -> str | None:
+        """How its packages differ from those that the model was saved with."""
+        return None if self._container is None else self._container.warning
+
+    @property
+    def node(self) -> str | None:
+        """The machine that it runs on; None if it is this one, or if there is no container yet."""
+        return None if self._container is None else self._container.node
+
+    async def live(
+        self,
+        start_timeout_s: float,
+        batch_timeout_s: Callable[[], float],
+        samples: SampleSource,
+        on_ready: Callable[[], None],
+    ) -> Death:
+        """Bring it up and watch it until it ends, or end it because it hangs. When this returns, the container is gone.
+
+        Args:
+            batch_timeout_s: returns how long a batch may run at present.
+            samples: inputs to warm it up with.
+            on_ready: called once it can be put into service.
+        """
+        try:
+            container = self._container = self._container or await self._launched()
+            bring_up = self._bring_up = BringUp(
+                self.note, container, self._log_path, self._log_start_bytes, start_timeout_s
+            )
+            if self._is_to_stop:
+                self.begin_to_stop()  # it was asked to stop when there was no container yet
+            try:
+                with closing(await bring_up.answering()) as probe:
+                    if not self.note.ready:
+                        await bring_up.warm_up(probe.welcome, samples)
+                    self.welcome = probe.welcome
+                    ready_at_s = asyncio.get_running_loop().time()
+                    self.settled.set()
+                    self._end_start()
+                    if self.phase == "starting":
+                        self.phase = "ready"
+                    container.note_ready()
+                    on_ready()
+                    reason = await self._watch(container, probe, batch_timeout_s)
+                uptime_s = asyncio.get_running_loop().time() - ready_at_s
+                return Death(reason, uptime_s, (), bring_up.warm_up_rows if uptime_s < WARM_UP_AFTERMATH_S else 0)
+            finally:
+                # Also after cancellation and bugs of ours: a container that nobody watches would keep its share of the
+                # machine, and get no query.
+                await container.stop(grace_s=0)
+        except ContainerFailed as error:
+            rows = 0 if self._bring_up is None else self._bring_up.warm_up_rows
+            return Death(str(error), 0.0, tuple(error.log_tail), rows)
+        finally:
+            self._end_start()
+            await self._launcher.clean_up(self.note)
+            self.settled.set()
+
+    def retire(self) -> None:
+        """Take it out of service. It answers until it is stopped."""
+        self.phase = "stopping"
+
+    def begin_to_stop(self) -> None:
+        """Let it finish its current batch, then end it. ``live`` returns when it is gone."""
+        self.phase = "stopping"
+        self._is_to_stop = True
+        if self._launching is not None:
+            self._launching.cancel()
+        if self._container is not None and self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._container.stop(STOP_GRACE_S))
+
+    async def save_log(self) -> None:
+        """Bring its log up to date with what it has written."""
+        if self._container is not None:
+            await self._container.save_log()
+
+    async def _launched(self) -> Container:
+        def on_progress(text: str) -> None:
+            self.progress = without_credentials(text)
+
+        async def launch() -> Container:
+            if self._starts is not None:
+                if self._starts.is_full:
+                    on_progress("waiting while others start")
+                self._end_start = await self._starts.begin()
+            return await self._launcher.launch(self.note, self._log_path, on_progress)
+
+        self._launching = asyncio.get_running_loop().create_task(launch())
+        try:
+            container = await self._launching
+        except (ClipperError, OSError) as error:
+            log_tail = error.log_tail if isinstance(error, ContainerFailed) else []
+            raise ContainerFailed(
+                f"container {self.note.slot} cannot be started: {without_credentials(str(error))}",
+                [without_credentials(line) for line in log_tail],
+            ) from error
+        except asyncio.CancelledError:
+            if not self._is_to_stop:
+                raise
+            raise ContainerFailed(f"container {self.note.slot} was stopped before it was started") from None
+        finally:
+            self._launching = self.progress = None
+        log.info("started %(replica)s, pid %(pid)s", {**self.note.log_fields, "pid": container.pid})
+        return container
+
+    async def _watch(self, container: Container, probe: Probe, batch_timeout_s: Callable[[], float]) -> str:
+        """Ping until something is wrong; return what is."""
+        while True:
+            if await container.has_exited_within(PING_EVERY_S):
+                return f"container {self.note.slot} {container.how_it_ended}"
+            try:
+                busy_s = await probe.ping(PING_TIMEOUT_S) / 1e6
+            except TimeoutError:
+                return f"container {self.note.slot} hung: no answer to a ping for {PING_TIMEOUT_S:g} s"
+            except (OSError, ProtocolViolation) as error:
+                if await container.has_exited_within(EXIT_AFTER_LOSS_S):
+                    return f"container {self.note.slot} {container.how_it_ended}"
+                return f"container {self.note.slot} is alive but its connection broke: {error}"
+            if busy_s > batch_timeout_s():
+                return f"container {self.note.slot} hung: a batch ran for over {batch_timeout_s():g} s"

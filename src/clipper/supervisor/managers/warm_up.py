@@ -1,0 +1,136 @@
+"""A container's first batches, before it is in service.
+
+What a model loads, compiles or fills in its first calls then makes no query late.
+"""
+
+import asyncio
+import math
+import struct
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from clipper.control.snapshot import ReplicaAddress
+from clipper.model.protocol.messages import Welcome
+from clipper.supervisor.managers.probe import Caller
+from clipper.values.types import DType, InputType, ModelId
+
+# Frameworks that compile for the shape of a batch do so for one row, and once more for several.
+WARM_UP_ROWS = 8
+# A batch of several rows is left out if it is expected to take longer. The sample may be an input that takes seconds by
+# itself, and a replica that comes back would be away for eight times as long.
+MAX_SEVERAL_S = 2.0
+# A dimension of any length gets this one in a made row: convolutions refuse lengths that are much smaller.
+OPEN_LENGTH = 32
+# The largest made row: an image of 1,024 by 1,024 pixels in three float32. A replica needs as much memory as eight of
+# them for queries, too.
+MAX_MADE_BYTES = 16 * 1024 * 1024
+# What a model takes that does not say what it takes: no row made of it is likely to be one of its inputs.
+_UNSAID = InputType(DType.FLOAT64)
+
+# given: it came with the deployment, so the model must answer it. remembered: it is the input of a recent query, or the
+# sample of another version. made: zeros of the type that the model's file states.
+Origin = Literal["given", "remembered", "made"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An input to warm up with.
+
+    Attributes:
+        row: in the form of the container protocol.
+        max_batch: the most rows of a batch: what the deployment allows, or fewer if a larger one has killed.
+    """
+
+    row: bytes
+    origin: Origin
+    max_batch: int
+
+
+class SampleSource(Protocol):
+    """Finds the samples that versions are warmed up with."""
+
+    async def find(self, id_: ModelId, input_type: InputType) -> Sample | None:
+        """A sample of that type for a version; None if it has none, or should not be warmed up.
+
+        Raises:
+            RequestError: the sample that came with the deployment is not of the type.
+        """
+
+    def has_tried(self, id_: ModelId, failure: str | None) -> None:
+        """Note that a sample was evaluated: that the version answered it, or the model's message if it failed on a row
+        that Clipper made."""
+
+    def has_killed(self, id_: ModelId, rows: int) -> bool:
+        """Note that a batch of ``rows`` killed a container; return whether the next start sends fewer."""
+
+
+def made_row(input_type: InputType) -> bytes | None:
+    """A row of zeros, or a short text, in the form of the container protocol.
+
+    It loads and compiles what the first query would have to wait for, and its output means nothing. None if no row is
+    likely to be an input of the model: bytes are a format, and the type may say nothing, or be too large.
+    """
+    if input_type.dtype is DType.STRING:
+        return b"text"
+    if input_type.dtype is DType.BYTES or input_type == _UNSAID:
+        return None
+    shape = [OPEN_LENGTH if length is None else length for length in input_type.shape]
+    size_bytes = math.prod(shape) * input_type.dtype.size_bytes
+    if size_bytes > MAX_MADE_BYTES:
+        return None
+    dimensions = input_type.leading_dimensions
+    return struct.pack(f"<{dimensions}I", *shape[:dimensions]) + bytes(size_bytes)
+
+
+def warm_up_sizes(max_batch: int, model_max_batch: int | None) -> tuple[int, ...]:
+    """The rows of each warm-up batch: one, and then several if batches may be so large."""
+    several = min(WARM_UP_ROWS, max_batch, model_max_batch or max_batch)
+    return (1, several) if several > 1 else (1,)
+
+
+def rows_in_time(rows: int, one_row_s: float) -> int:
+    """The rows of the second batch, at most ``rows``, of which one takes ``one_row_s``."""
+    return min(rows, int(MAX_SEVERAL_S / one_row_s)) if one_row_s > 0 else rows
+
+
+def fewer_rows(rows: int) -> int:
+    """The most rows of a warm-up batch after one of ``rows`` has killed; 0 means no warm-up."""
+    return 1 if rows > 1 else 0
+
+
+async def warm_up(
+    address: ReplicaAddress, welcome: Welcome, sample: Sample, on_batch: Callable[[int], None]
+) -> str | None:
+    """Have a container evaluate the sample, and wait until it has.
+
+    The first call may take long since it loads or compiles. So if it did, the sample is evaluated once more alone,
+    before its time decides how many rows the second batch has.
+
+    Args:
+        on_batch: called before each batch with the number of its rows.
+
+    Returns:
+        The model's message if it failed, else None.
+
+    Raises:
+        OSError: the connection failed.
+        ProtocolViolation: the container breaks the protocol.
+    """
+    with closing(await Caller.dial(address)) as caller:
+        clock_s = asyncio.get_running_loop().time
+
+        async def evaluate(rows: int) -> tuple[str | None, float]:
+            began_s = clock_s()
+            on_batch(rows)
+            return await caller.predict(welcome.input_type, [sample.row] * rows), clock_s() - began_s
+
+        one, *larger = warm_up_sizes(sample.max_batch, welcome.max_batch)
+        failure, took_s = await evaluate(one)
+        for rows in larger:
+            if failure is None and rows_in_time(rows, took_s) < rows:
+                failure, took_s = await evaluate(one)
+            if failure is None and (several := rows_in_time(rows, took_s)) > 1:
+                failure, _ = await evaluate(several)
+        return failure

@@ -1,0 +1,168 @@
+"""The port by which query workers are started, found again and cleaned up after, on whatever machine they run."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from clipper.base.processes.process import ProcessRecord
+from clipper.control.address import ControlAddress
+from clipper.supervisor.managers.logs import Lines
+
+# Signs a worker's request for a certificate, in PEM. It takes the instance of the worker, which the certificate names,
+# and returns the certificate and the authority's.
+Sign = Callable[[bytes, int], tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """What a worker is started with.
+
+    Attributes:
+        name: of its process and of its log; the same over restarts.
+        instance: the number of this start.
+        config: its ``WorkerConfig``, without what the host decides: where its control channel listens.
+        environment: further variables, which may hold secrets.
+        note: what the host notes for the next supervisor, to which it adds ``control``.
+        node: the address of the node that it is to run on; empty means the host's only machine.
+    """
+
+    name: str
+    instance: int
+    config: Mapping[str, Any]
+    environment: Mapping[str, str]
+    note: Mapping[str, Any]
+    node: str = ""
+
+
+class RunningWorker(Protocol):
+    """A worker's process. ``exited`` is set once it has exited and nothing of it runs any more."""
+
+    exited: asyncio.Event
+
+    @property
+    def pid(self) -> int:
+        """As its machine sees it."""
+
+    @property
+    def how_it_ended(self) -> str:
+        """The rest of a sentence about it."""
+
+    def terminate(self) -> None:
+        """Ask it to drain and end."""
+
+    def kill(self) -> None: ...
+
+    async def stop(self, grace_s: float) -> None:
+        """Ask it to end, and kill it after ``grace_s``. Returns when it is gone."""
+
+    async def has_exited_within(self, seconds: float) -> bool:
+        """Wait for its exit, no longer than that; return whether it has exited."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartedWorker:
+    """``control``: where its control channel will listen."""
+
+    process: RunningWorker
+    control: ControlAddress
+
+
+class WorkerHost(Protocol):
+    """Where workers run."""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether no worker could be asked or started, because what they are reached by is away."""
+
+    async def start(self, start: WorkerStart) -> StartedWorker:
+        """
+        Raises:
+            ClipperError, OSError: it cannot be started.
+        """
+
+    async def adopt(self, record: ProcessRecord) -> RunningWorker | None:
+        """Go on with a worker that an earlier supervisor started; None if it is gone."""
+
+    async def regain(self, name: str, node: str) -> ProcessRecord | None:
+        """What the host has started again on this node after the worker of this name had died, since it could not be
+        told that nobody wants it. It must be adopted.
+
+        Raises:
+            Unavailable: it has not yet, and no other can be started meanwhile.
+        """
+
+    async def sees(self, process: RunningWorker) -> bool:
+        """Whether the host can tell that a process runs. If so and the worker does not answer, it hangs; if not, the
+        worker may be well, and cannot be reached."""
+
+    async def provide(self, process: RunningWorker, folders: Iterable[str]) -> None:
+        """Let a worker have the code that its next snapshot names.
+
+        Args:
+            folders: of modules of users' own policies, as the snapshot has them.
+
+        Raises:
+            ClipperError, OSError: it cannot be had now.
+        """
+
+    async def clean_up(self, name: str, process: RunningWorker | None, control: ControlAddress | None) -> None:
+        """Remove what a worker that has exited has left. ``process``, ``control``: of its last start."""
+
+
+class ClusterNode(Struct, frozen=True):
+    """A node of the cluster.
+
+    Attributes:
+        address: of its machine; several nodes may have one.
+        is_up: the cluster has not lost it.
+        is_own: it is this machine's.
+        is_draining: the cluster empties it, and ends it after a while or once nothing runs there.
+    """
+
+    address: str
+    is_up: bool
+    is_own: bool
+    is_draining: bool = False
+
+
+class ClusterHost(WorkerHost, Protocol):
+    """Where workers run on the nodes of a cluster."""
+
+    async def nodes(self) -> list[ClusterNode]:
+        """The nodes that the cluster knows, also those that are lost.
+
+        Raises:
+            Unavailable: the cluster cannot be reached.
+        """
+
+    async def logs(
+        self, process: RunningWorker, name: str | None, places: Mapping[str, str], lines: int
+    ) -> dict[str, tuple[Lines, str]]:
+        """What a worker has written on its node, by the log's name, as ``logs_after`` returns it.
+
+        Args:
+            name: of the only log that is wanted; None means all of the worker's.
+
+        Raises:
+            Unavailable: it cannot be had now.
+        """
+
+    async def left(self) -> list[ProcessRecord]:
+        """The records of workers that an earlier supervisor left. Each must be adopted or ended."""
+
+    async def end(self, record: ProcessRecord) -> None:
+        """End a worker of ``left``, and remove what it leaves."""
+
+    def close(self) -> None:
+        """Look at the cluster no more. Workers go on."""
+
+
+def worker_argv(config: Mapping[str, Any], control: ControlAddress) -> list[str]:
+    """The command line that starts a worker."""
+    text = msgspec.json.encode({**config, "control": str(control)}).decode()
+    return [sys.executable, "-m", "clipper.worker", "--config", text]

@@ -1,0 +1,262 @@
+"""Carries out what the rollout decides: the shell around ``clipper.supervisor.rollout``, without rules of its own.
+
+A pass looks at everything, does what can be done now, and waits for nothing. Every change of a container, a worker or
+by an operator asks for another pass. So nothing slow holds up anything else.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from clipper.errors import RegistryUnavailable
+from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.history.events.log import NewEvent
+from clipper.supervisor.history.events.story import Story
+from clipper.supervisor.managers.manager import Manager
+from clipper.supervisor.reconciler.gathering import SlotGathering, worker_facts
+from clipper.supervisor.reconciler.servable import Servable
+from clipper.supervisor.registry.records import ApplicationRecord
+from clipper.supervisor.rollout.facts import Facts
+from clipper.supervisor.rollout.instructions import (
+    Commit,
+    DrainWorker,
+    Forget,
+    Instruction,
+    Note,
+    Push,
+    Retire,
+    Start,
+    StartSpare,
+    Stop,
+    TakeEpochAbove,
+    WakeAt,
+)
+from clipper.supervisor.rollout.rollout import Rollout
+from clipper.supervisor.workers.workers import Workers
+from clipper.values.types import ModelId
+
+log = logging.getLogger(__name__)
+
+# Workers take a snapshot in milliseconds, or within their settle timeout where a replica does not answer.
+REACH_TIMEOUT_S = 15.0
+# A registry that could not be written is tried again after this.
+SAVE_AGAIN_S = 5.0
+# Phases of slots and workers that should have a process and have none.
+DOWN = ("dead", "backing_off", "crash_loop")
+# A pass takes a handful of looks, whatever there is to do; one that never ends is a bug of ours.
+MAX_LOOKS = 100
+
+
+class Reconciler:
+    """Runs on the event loop that it is made on. See ``Rollout`` for what is decided, and why in that order.
+
+    Attributes:
+        story: what became of processes, and what was decided.
+    """
+
+    def __init__(
+        self,
+        rollout: Rollout,
+        catalog: Catalog,
+        manager: Manager,
+        workers: Workers,
+        code_folder: Callable[[str], str],
+        record: Callable[[Sequence[NewEvent]], None] = lambda _: None,
+        take_epoch_above: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            code_folder: from an artifact's digest to where its modules are.
+            record: gets the events of processes.
+            take_epoch_above: begins a lease of an epoch above that one.
+        """
+        self.story = Story()
+        self._record = record
+        self._take_epoch_above = take_epoch_above
+        self._rollout = rollout
+        self._catalog = catalog
+        self._manager = manager
+        self._workers = workers
+        self._servable = Servable(code_folder)
+        self._slots = SlotGathering(manager)
+        self._loop = asyncio.get_running_loop()
+        self._can_commit_at_s = float("-inf")
+        self._waiting: list[Callable[[], bool]] = []
+        self._timer: asyncio.Handle | None = None
+        # uvloop's handle of a call that is due at once does not tell for when it was.
+        self._timer_at_s = 0.0
+        self._is_running = False
+
+    def start(self) -> None:
+        self._is_running = True
+        self._make_pass()
+
+    def stop(self) -> None:
+        """Make no more changes."""
+        self._is_running = False
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def wake(self, delay_s: float = 0.0) -> None:
+        """Ask for a pass, now or after ``delay_s``; the earliest request counts."""
+        if not self._is_running:
+            return
+        at_s = self._loop.time() + delay_s
+        if self._timer is not None and not self._timer.cancelled():
+            if self._timer_at_s <= at_s:
+                return
+            self._timer.cancel()
+        self._timer_at_s = at_s
+        self._timer = self._loop.call_at(at_s, self._on_timer)
+
+    async def until(self, is_so: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until passes have made something true; return whether they did in time."""
+        done = self._loop.create_future()
+        check = _resolver(is_so, done)
+        if check():
+            return True
+        self._waiting.append(check)
+        self.wake()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await done
+        except TimeoutError:
+            return False
+        finally:
+            if check in self._waiting:
+                self._waiting.remove(check)
+        return True
+
+    async def reach_workers(self, timeout_s: float) -> bool:
+        """Push what the catalog says now; return whether all workers serve by it in time."""
+        if self._is_running:
+            self._make_pass()
+        telling = self._rollout.telling
+        generation = telling.generation
+        return await self.until(lambda: telling.have_applied(self._facts(), generation), timeout_s)
+
+    def check_servable(self, record: ApplicationRecord) -> None:
+        """Check that a record can be encoded for workers, before it is stored.
+
+        Raises:
+            InvalidArgument, TooLarge: as ``Servable.check``.
+        """
+        self._servable.check(record, self._catalog.applications)
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Applications that workers do not get, and why: an older Clipper may have stored them, for instance."""
+        return self._servable.left_out
+
+    def is_announced(self, id_: ModelId) -> bool:
+        """Whether every worker knows that the version is ready: its replicas, and that it is current if it is."""
+        return self._rollout.is_announced(id_)
+
+    def told(self) -> Callable[[str], bool]:
+        """Tells of a replica's id whether all workers that answer queries have it among those that they ask now."""
+        return self._rollout.told(self._facts())
+
+    def outdated(self) -> list[str]:
+        """Processes that run other code or settings than ours, and what holds up their replacement, as a problem."""
+        facts = self._facts()
+        names = [f"worker-{one.index}" for one in facts.workers if one.is_outdated]
+        names += [one.id for one in facts.slots if one.is_outdated]
+        if not names:
+            return []
+        ended: list[tuple[str, str | None]] = [(one.phase, one.last_error) for one in facts.workers]
+        ended += [(one.phase, one.last_error) for one in facts.slots]
+        errors = [error for phase, error in ended if phase in DOWN and error]
+        why = f"; held up by: {errors[0]}" if errors else ""
+        return [f"{', '.join(names)} still run another Clipper's code or other settings, and are being replaced{why}"]
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._make_pass()
+
+    def _make_pass(self) -> None:
+        try:
+            self._look()
+        except Exception:  # a bug of ours: what runs goes on, and the next pass may do better
+            log.exception("a pass of the reconciler failed")
+            self.wake(SAVE_AGAIN_S)
+        self._waiting = [check for check in self._waiting if not check()]
+
+    def _look(self) -> None:
+        if not self._catalog.save_notes():
+            self.wake(SAVE_AGAIN_S)
+        # Facts are gathered anew for each look, so the next rule sees what carrying out the last one has changed, or
+        # could not change: a registry that cannot be written, a container that cannot be started.
+        for _ in range(MAX_LOOKS):
+            facts, at = self._facts(), time.time()
+            self._record(self.story.follow(at, facts))
+            instructions = self._rollout.look(facts)
+            self.story.record(at, instructions)
+            for instruction in instructions:
+                self._carry_out(instruction)
+            if all(isinstance(one, WakeAt) for one in instructions):
+                return
+        raise RuntimeError(f"after {MAX_LOOKS} looks there is still something to do: {instructions!r:.1000}")
+
+    def _facts(self) -> Facts:
+        return Facts(
+            self._loop.time(),
+            self._catalog,
+            self._servable.snapshots(self._catalog.applications, self._catalog.revision),
+            self._slots.facts(self._loop.time()),
+            tuple(map(worker_facts, self._workers)),
+            self._can_commit_at_s,
+            self._catalog.revision,
+            self._catalog.fleet_revision,
+        )
+
+    def _carry_out(self, instruction: Instruction) -> None:
+        match instruction:
+            case Note(record, why):
+                level = logging.ERROR if record.state == "failed" else logging.INFO
+                log.log(level, "%(model)s:%(version)s: %(reason)s", {**record.id.log_fields, "reason": why})
+                self._catalog.note(record)
+            case Commit():
+                self._commit(instruction)
+            case Push(snapshot):
+                self._workers.push(snapshot)
+            case Start(slot, spec):
+                self._manager.start(slot, spec)
+            case Retire(slot):
+                self._manager.retire(slot)
+            case Stop(slot):
+                self._manager.stop(slot)
+            case Forget(slot):
+                self._manager.forget(slot)
+            case StartSpare(why):
+                log.info("a spare worker is started: %(reason)s", {"reason": why})
+                self._workers.start_spare()
+            case DrainWorker(index, why):
+                log.info("%(worker)s is drained: %(reason)s", {"worker": f"worker-{index}", "reason": why})
+                self._workers.renew(index)
+            case TakeEpochAbove(epoch, why):
+                log.warning("workers obey epoch %(epoch)d: %(reason)s", {"epoch": epoch, "reason": why})
+                self._take_epoch_above(epoch)
+            case WakeAt(at_s):
+                self.wake(at_s - self._loop.time())
+
+    def _commit(self, commit: Commit) -> None:
+        try:
+            self._catalog.commit(*commit.changes)
+        except RegistryUnavailable as error:
+            log.error("%(model)s:%(version)s cannot be made ready: %(error)s", {**commit.id.log_fields, "error": error})
+            self._can_commit_at_s = self._loop.time() + SAVE_AGAIN_S
+        else:
+            log.info("%(model)s:%(version)s: %(reason)s", {**commit.id.log_fields, "reason": commit.why})
+
+
+def _resolver(is_so: Callable[[], bool], done: "asyncio.Future[None]") -> Callable[[], bool]:
+    def check() -> bool:
+        if done.done():
+            return True
+        if is_so():
+            done.set_result(None)
+            return True
+        return False
+
+    return check

@@ -1,0 +1,127 @@
+"""Which applications workers get: each record has to be encoded in a snapshot, and one that cannot be must not cost the
+others their answers.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clipper.control.messages import MAX_MESSAGE_BYTES, Apply, decode_command, encode
+from clipper.control.snapshot import ApplicationSnapshot, Snapshot
+from clipper.errors import ClipperError, InvalidArgument, TooLarge
+from clipper.settings.fields import check_ranges
+from clipper.supervisor.registry.records import ApplicationRecord
+from clipper.supervisor.rollout import rules
+
+# A snapshot is one message; the other half is for models and their replicas, of which each takes some hundred bytes.
+MAX_APPLICATIONS_BYTES = MAX_MESSAGE_BYTES // 2
+# Most JSON parsers recurse and fail at a few hundred levels; an input has eight at most.
+MAX_DEPTH = 64
+# What the snapshot's encoding, SQL and most languages have as an integer.
+MAX_INTEGER = 2**63 - 1
+
+
+def check_json(field: str, value: Any) -> None:
+    """Check that any JSON can be written in every form that it takes on the way to workers and back to clients.
+
+    Raises:
+        InvalidArgument: it is nested too deeply, or has an integer of more than 64 bits.
+    """
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        for one in level:
+            if isinstance(one, int) and not -MAX_INTEGER <= one <= MAX_INTEGER:
+                raise InvalidArgument(
+                    f"{field}: there is a whole number of over 64 bits; write it like 1e20, or as text"
+                )
+        inside = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [each for part in inside for each in part]
+        if not level:
+            return
+    raise InvalidArgument(f"{field}: nested over {MAX_DEPTH} levels deep")
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A record as workers get it, or why they cannot get it."""
+
+    record: ApplicationRecord
+    snapshot: ApplicationSnapshot | None
+    size_bytes: int = 0
+    why_not: str = ""
+
+
+class Servable:
+    """Encodes records as workers get them, each once.
+
+    Attributes:
+        left_out: the applications that workers do not get, and why.
+    """
+
+    def __init__(self, code_folder: Callable[[str], str]) -> None:
+        """``code_folder``: from an artifact's digest to where its modules are."""
+        self.left_out: dict[str, str] = {}
+        self._code_folder = code_folder
+        self._encoded: dict[str, _Encoded] = {}
+        self._revision: int | None = None
+        self._found: tuple[ApplicationSnapshot, ...] = ()
+
+    def snapshots(
+        self, records: Mapping[str, ApplicationRecord], revision: int | None = None
+    ) -> tuple[ApplicationSnapshot, ...]:
+        """Of those that can be encoded. ``revision`` stands still while the records do; None if nobody counts."""
+        if revision is not None and revision == self._revision:
+            return self._found
+        self._revision = revision
+        self._encoded = {name: self._known(record) for name, record in records.items()}
+        self.left_out = {}
+        found, size_bytes = [], 0
+        for name, each in self._encoded.items():
+            if each.snapshot is None:
+                self.left_out[name] = each.why_not
+            elif size_bytes + each.size_bytes > MAX_APPLICATIONS_BYTES:
+                self.left_out[name] = (
+                    f"together with the others it is over {MAX_APPLICATIONS_BYTES} bytes, the most that workers take"
+                )
+            else:
+                size_bytes += each.size_bytes
+                found.append(each.snapshot)
+        # The same object while all parts are.
+        if len(found) != len(self._found) or any(now is not then for now, then in zip(found, self._found)):
+            self._found = tuple(found)
+        return self._found
+
+    def check(self, record: ApplicationRecord, others: Mapping[str, ApplicationRecord]) -> None:
+        """Check that a record can be encoded for workers, beside the others, before it is stored.
+
+        Raises:
+            InvalidArgument: it cannot be encoded.
+            TooLarge: there is no room for it.
+        """
+        new = self._known(record)
+        if new.snapshot is None:
+            raise InvalidArgument(f"application {record.name!r} cannot be served: {new.why_not}")
+        taken = sum(self._known(other).size_bytes for name, other in others.items() if name != record.name)
+        if taken + new.size_bytes > MAX_APPLICATIONS_BYTES:
+            raise TooLarge(
+                f"application {record.name!r} takes {new.size_bytes} bytes, and the others {taken}: expected at most "
+                f"{MAX_APPLICATIONS_BYTES} together; make default outputs and parameters smaller"
+            )
+
+    def _known(self, record: ApplicationRecord) -> _Encoded:
+        known = self._encoded.get(record.name)
+        return known if known is not None and known.record is record else self._encode(record)
+
+    def _encode(self, record: ApplicationRecord) -> _Encoded:
+        """Encode and decode it as workers will: what they could not read has to show here."""
+        try:
+            rules.checked_type(record.input_type)
+            check_ranges(record.selection)
+            snapshot = rules.application_snapshot(record, self._code_folder)
+            body = encode(Apply(Snapshot(applications=(snapshot,))))
+            decode_command(body[4:])
+        except ClipperError as error:
+            return _Encoded(record, None, why_not=str(error))
+        except (OverflowError, ValueError, TypeError, RecursionError) as error:  # what the encoder cannot write
+            return _Encoded(record, None, why_not=f"it cannot be encoded for the workers: {error}")
+        return _Encoded(record, snapshot, len(body))

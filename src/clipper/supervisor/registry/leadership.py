@@ -1,0 +1,124 @@
+"""Keeps the lease of a supervisor that leads, and says what it allows."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from clipper.api.schemas import LeaseStatus
+from clipper.errors import NotLeader, RegistryUnavailable
+from clipper.supervisor.registry.clock import clock_s
+from clipper.supervisor.registry.lease.lease import Lease
+from clipper.supervisor.registry.shared import EPOCHS, Away, Renewed, SharedRegistry
+
+log = logging.getLogger(__name__)
+
+READY_POLL_S = 0.5
+
+
+class Leadership:
+    """
+    Attributes:
+        registry: what the lease is of.
+        standby: address of a server that stands by; None if none does.
+        lost: done, with the reason, once this supervisor no longer leads.
+    """
+
+    def __init__(self, registry: SharedRegistry, lease: Lease, address: str, since: float) -> None:
+        """
+        Args:
+            address: of this server's management port.
+            since: when the lease was granted, in seconds since 1970.
+        """
+        self.registry = registry
+        self._lease = lease
+        self._address = address
+        self._since = since
+        self.standby: str | None = None
+        self._is_ready = False
+        self._renewals_failed = 0
+        self._raising: asyncio.Task[None] | None = None
+        self.lost = asyncio.get_running_loop().create_task(self._keep())
+
+    @property
+    def epoch(self) -> int:
+        return self._lease.epoch
+
+    def may_act(self) -> bool:
+        """Whether certainly nobody else leads, so that what all supervisors share may be changed."""
+        return self._lease.may_act(clock_s())
+
+    def take_epoch_above(self, epoch: int) -> None:
+        """Give up this lease for one of an epoch above ``epoch``, which workers obey: Redis has forgotten of it."""
+        self._raising = asyncio.get_running_loop().create_task(self._raise_epoch(epoch))
+
+    async def tell_when_ready(self, problems: Callable[[], Awaitable[list[str]]]) -> None:
+        """Wait until ``problems`` returns none, and tell standbys that queries are answered, from then on."""
+        while await problems():
+            await asyncio.sleep(READY_POLL_S)
+        self._is_ready = True
+
+    def problems(self) -> list[str]:
+        """Why changes are refused; empty if they are not."""
+        if self._lease.silent_since_s is None:
+            return []
+        seconds = clock_s() - self._lease.silent_since_s
+        return [
+            f"{self._lease.why_silent}; for {seconds:.0f} s. Until Redis answers, changes are refused; queries are "
+            "answered, and what runs on this machine is kept running"
+        ]
+
+    def status(self) -> LeaseStatus:
+        return LeaseStatus(
+            role="leader",
+            registry=self.registry.shown_address,
+            epoch=self._lease.epoch,
+            leader=self._address,
+            since=self._since,
+            renewed_s_ago=self._lease.age_s(clock_s()),
+            standby=self.standby,
+            renewals_failed=self._renewals_failed,
+        )
+
+    async def release(self) -> None:
+        """Let a standby take over at once. From now on this server changes nothing that servers share."""
+        self.lost.cancel()
+        self._lease.lose("this server has given its lease back")
+        try:
+            await asyncio.to_thread(self.registry.release)
+        except RegistryUnavailable as error:
+            log.warning("the lease could not be given back, and ends by itself: %(error)s", {"error": error})
+
+    async def _raise_epoch(self, epoch: int) -> None:
+        while self._lease.why_lost is None:
+            try:
+                # The count of epochs stands at that of this lease, and the next lease gets the next one.
+                self.registry.reserve(EPOCHS, epoch - self._lease.epoch)
+            except NotLeader as error:
+                self._lease.lose(str(error))
+            except RegistryUnavailable as error:
+                log.error("no later epoch can be taken now: %(error)s", {"error": error})
+                await asyncio.sleep(READY_POLL_S)
+            else:
+                self._lease.lose(f"workers obey epoch {epoch}, and this server takes the lease again with a later one")
+
+    async def _keep(self) -> str:
+        lease = self._lease
+        while lease.why_lost is None:
+            await asyncio.sleep(max(0.0, lease.renew_at_s - clock_s()))
+            asked_at_s = clock_s()
+            # On a thread: it takes seconds to find out that a Redis is away.
+            answer = await asyncio.to_thread(self.registry.renew, self._is_ready)
+            if isinstance(answer, Renewed):
+                lease.confirm(asked_at_s)
+                self.standby = answer.standby
+                if self.registry.doubt is not None:
+                    # What is stored is read again, so that it and what is in memory are the same.
+                    lease.lose(f"{self.registry.doubt}; this server starts again with what is stored")
+            elif isinstance(answer, Away):
+                if lease.silent_since_s is None:
+                    log.error("%(error)s", {"error": answer.why})
+                lease.miss(asked_at_s, clock_s(), answer.why)
+                self._renewals_failed += 1
+            else:
+                lease.lose(f"another server leads now, with epoch {answer.epoch}: {answer.address}")
+        return lease.why_lost

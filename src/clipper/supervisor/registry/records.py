@@ -1,0 +1,179 @@
+"""What the registry holds. A record is stored as JSON; fields may be added with a default, never renamed."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from clipper.control.descriptions import EndedRamp
+from clipper.control.snapshot import Newcomer
+from clipper.settings.application import Link, Selection
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Batching, VersionSpec, VersionState
+from clipper.values.types import Caller, ModelId, Role
+
+
+class ApplicationRecord(Struct, frozen=True):
+    """An application.
+
+    Attributes:
+        input_type: ``str(InputType)``.
+        default_output: JSON text; None if it has no default.
+        selection: without ``code``, which is a folder: the registry does not know where folders are.
+        id: the key of its learned state; a new application with an old name has another id.
+        code: SHA-256 of the artifact with the modules of its own policy and loss; None if it has none.
+        require_key: it answers only clients that send a key for it.
+        max_in_flight, max_per_second: limits on its queries; None means no limit.
+        newcomers: versions of its links that are ramped, or that were stopped and that no operator has acted on since.
+        ramps: how many ramps and watches there have been.
+        watched: versions that were deployed or linked in place of others where the policy does not learn. They answer
+            all queries of their links, and are stopped if they fail more than the versions before.
+        ended_ramps: the last version of each linked model that was let through.
+        waking_slo_ms: the SLO while its models wake; None means ``slo_ms``.
+        show_model: its answers say which versions gave them.
+    """
+
+    name: str
+    input_type: str
+    slo_ms: float
+    default_output: str | None = None
+    selection: Selection = Selection()
+    links: tuple[Link, ...] = ()
+    id: str = ""
+    code: str | None = None
+    require_key: bool = False
+    max_in_flight: int | None = None
+    max_per_second: float | None = None
+    newcomers: tuple[Newcomer, ...] = ()
+    ramps: int = 0
+    ended_ramps: tuple[EndedRamp, ...] = ()
+    waking_slo_ms: float | None = None
+    show_model: bool = True
+    watched: tuple[Newcomer, ...] = ()
+
+    @property
+    def state_id(self) -> str:
+        """``id``, or its substitute in an old record without one."""
+        return self.id or self.name
+
+
+class ModelRecord(Struct, frozen=True):
+    """``current`` is None until a first version is ready; ``previous`` was current before it, and runs for a rollback.
+
+    ``previous`` is never the current version, nor one that was stopped. If it has failed since, a rollback returns to
+    another: see ``rollout/rollbacks.py``.
+    """
+
+    name: str
+    current: str | None = None
+    previous: str | None = None
+
+
+class VersionRecord(Struct, frozen=True):
+    """A version of a model.
+
+    Attributes:
+        replicas_wanted: the target number of replicas now.
+        scaling: the range in which its load decides that; None if it is a fixed number.
+        input_type: what its containers take; None until one has said it.
+        runtime: free text from its containers.
+        kept: runs although it is neither current nor previous (deployed with ``make_current: false``).
+        promotion: order of the request to become current; the highest wins. None if not requested.
+        promoted_by: who made the last such request; None in an old record.
+        created_at: seconds since the epoch.
+        log_tail: of the container whose start failed, or of the installer, oldest line first.
+        warning: a mismatch between the model and the packages that it runs with; None if they match.
+        predecessor: the version that was current when this one was deployed; None if there was none, or in an old
+            record.
+        is_new: it was deployed and has not become current since, nor been rolled back to, so it may be ramped.
+        stopped: why a guardrail stopped it, or that its replicas did not stay up when another version took its place;
+            None if neither, or if a later version was deployed over it since.
+        warm_up_rows: bound of the rows of a warm-up batch, because more killed a replica; 0 means no warm-up, None no
+            bound.
+        unanswered: the model's message on the row that Clipper made to warm it up, as long as the version is not known
+            to have answered any input; else empty.
+    """
+
+    model: str
+    version: str
+    spec: VersionSpec
+    batching: Batching
+    cache: bool
+    replicas_wanted: int
+    created_at: float
+    state: VersionState = "starting"
+    input_type: str | None = None
+    runtime: str = ""
+    kept: bool = False
+    promotion: int | None = None
+    last_error: str | None = None
+    log_tail: tuple[str, ...] = ()
+    warning: str | None = None
+    scaling: ReplicaRange | None = None
+    warm_up_rows: int | None = None
+    predecessor: str | None = None
+    is_new: bool = False
+    promoted_by: Caller | None = None
+    stopped: str | None = None
+    unanswered: str = ""
+
+    @property
+    def unknown(self) -> str | None:
+        """What is not known of a version that is ready; None if it has answered an input, or none was tried."""
+        if not self.unanswered:
+            return None
+        return (
+            f"no input that Clipper tried could be answered (last error: {self.unanswered}); deploy it with "
+            "--sample INPUT to have it checked"
+        )
+
+    @property
+    def id(self) -> ModelId:
+        return ModelId(self.model, self.version)
+
+
+class TokenRecord(Struct, frozen=True):
+    """A token of the management API. ``digest`` is its SHA-256, in hex: the token itself is not stored.
+
+    ``expires_at``: when it is refused, in seconds since 1970; None means never.
+    """
+
+    name: str
+    role: Role
+    digest: str
+    created_at: float
+    expires_at: float | None = None
+
+
+class KeyRecord(Struct, frozen=True):
+    """A key of the query port. ``digest`` is its SHA-256, in hex: the key itself is not stored.
+
+    Attributes:
+        applications: those that the key is for; empty means all.
+        max_in_flight, max_per_second: limits on its queries; None means no limit.
+        expires_at: when it is refused, in seconds since 1970; None means never.
+    """
+
+    name: str
+    digest: str
+    created_at: float
+    applications: tuple[str, ...] = ()
+    max_in_flight: int | None = None
+    max_per_second: float | None = None
+    expires_at: float | None = None
+
+
+Record = ApplicationRecord | ModelRecord | VersionRecord | TokenRecord | KeyRecord
+
+# The kinds of records, and what storage calls many of them.
+TABLES: Mapping[type[Record], str] = {
+    ApplicationRecord: "applications",
+    ModelRecord: "models",
+    VersionRecord: "versions",
+    TokenRecord: "tokens",
+    KeyRecord: "keys",
+}
+
+
+def name_of(record: Record) -> str:
+    """The record's name among those of its kind: ``MODEL:VERSION`` for a version."""
+    return str(record.id) if isinstance(record, VersionRecord) else record.name

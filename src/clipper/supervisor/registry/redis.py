@@ -1,0 +1,296 @@
+"""The registry in Redis, for several supervisors of which one leads: the extra ``clipper-serving[redis]``.
+
+A change is acknowledged once Redis has it on disk, and every call is bounded: see ``durable_redis``. While the last
+request was not answered, changes are refused at once, so that the supervisor's event loop does not wait for a Redis
+that is away.
+"""
+
+import re
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import redis
+from redis.exceptions import RedisError
+
+from clipper.base import durable_redis
+from clipper.errors import NotLeader, RegistryUnavailable, TooLarge
+from clipper.supervisor.registry import redis_scripts
+from clipper.supervisor.registry.clock import clock_s
+from clipper.supervisor.registry.lease.lease import Lease, Terms
+from clipper.supervisor.registry.reading import read_contents
+from clipper.supervisor.registry.records import TABLES, name_of
+from clipper.supervisor.registry.shared import (
+    MAX_ARTIFACT_BYTES,
+    MAX_ARTIFACTS_BYTES,
+    PIECE_BYTES,
+    REGISTRY_ID_NAME,
+    Away,
+    Holder,
+    Known,
+    Leader,
+    Renewed,
+)
+from clipper.supervisor.registry.store import SCHEMA_VERSION, Change, Contents, Delete, ForgetLater, Forgotten, Put
+
+# All keys begin with this, so that Clipper can share a Redis with others.
+PREFIX = "clipper:registry:"
+# Addresses and names are shorter.
+MAX_TEXT_BYTES = 1000
+# Redis may have this many on their way to its disk, which may write once a second.
+SYNC_EVERY_PIECES = 8
+# A piece that is uploaded goes after this, unless its artifact is complete by then.
+PIECE_EXPIRY_S = 3600
+
+# A whole number that fits into 64 bits.
+_NUMBER = re.compile(rb"[0-9]{1,18}")
+
+
+class RedisRegistry:
+    """See ``SharedRegistry``."""
+
+    def __init__(
+        self,
+        url: str,
+        holder: Holder,
+        terms: Terms | None = None,
+        now_s: Callable[[], float] = clock_s,
+        known: Known | None = None,
+    ) -> None:
+        """
+        Args:
+            known: keeps the id of the registry at this address.
+
+        Raises:
+            ValueError: the address is malformed.
+        """
+        self.shown_address = durable_redis.shown(url)
+        self.id = ""
+        self.lease: Lease | None = None
+        self.doubt: str | None = None
+        self._holder = holder
+        self._terms = terms or Terms()
+        self._now_s = now_s
+        self._known = known or Known()
+        self._client: Any = durable_redis.open_client(url)
+        self._scripts: dict[str, Any] = {
+            name: self._client.register_script(getattr(redis_scripts, name))
+            for name in ("ACQUIRE", "RENEW", "WRITE", "RESERVE", "RELEASE", "COMPLETE", "REMOVE", "KEEP")
+        }
+
+    def acquire(self, takes: bool = True) -> Lease | Leader | Away:
+        asked_at_s = self._now_s()
+        duration_ms = round(self._terms.duration_s * 1000)
+        try:
+            with self._client.client() as connection:
+                if why := durable_redis.why_it_evicts(connection.info("memory")):
+                    raise RegistryUnavailable(f"the registry {self.shown_address} cannot be used: {why}")
+                holder = self._holder
+                known = [PREFIX, SCHEMA_VERSION, duration_ms, holder.id, holder.address, secrets.token_hex(8)]
+                expected = self._known.read(self.shown_address)
+                reply = self._scripts["ACQUIRE"](args=[*known, int(takes), expected], client=connection)
+                if reply[0] == b"another":
+                    return Away(
+                        f"the registry {self.shown_address} is not the one that this server has known: its Redis was "
+                        "emptied, or another one has its address. Give it back what it had stored; or, to begin anew, "
+                        f"stop this server and remove the file {REGISTRY_ID_NAME} of its home"
+                    )
+                if reply[0] == b"newer":
+                    raise RegistryUnavailable(
+                        f"registry {self.shown_address} has schema version {_text(reply[1])}, this Clipper knows "
+                        f"{SCHEMA_VERSION}: run the Clipper that wrote it, or a newer one"
+                    )
+                if reply[0] == b"led":
+                    self._known.write(self.shown_address, _text(reply.pop()))
+                    return _leader(reply)
+                # An epoch that Redis forgot when it crashed would be given out twice.
+                _sync(connection)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            # Without a password, or with a wrong one, Redis never grants anything.
+            if isinstance(error, redis.AuthenticationError):
+                raise RegistryUnavailable(self._away(str(error))) from error
+            return Away(self._away(str(error)))
+        except RedisError as error:
+            raise RegistryUnavailable(self._away(str(error))) from error
+        self.id = _text(reply[2])
+        self._known.write(self.shown_address, self.id)
+        self.lease = Lease(self._terms, int(reply[1]), asked_at_s)
+        return self.lease
+
+    def renew(self, is_ready: bool) -> Renewed | Leader | Away:
+        try:
+            with self._client.client() as connection:
+                reply = self._scripts["RENEW"](args=[*self._fence(), int(is_ready)], client=connection)
+                # A renewal that Redis forgot when it crashed would have its holder act after the lease was over.
+                _sync(connection)
+        except RedisError as error:
+            return Away(self._away(str(error)))
+        return _leader(reply) if reply[0] == b"led" else Renewed(_text(reply[1]) or None)
+
+    def release(self) -> None:
+        if self.lease is not None:
+            with self._explained():
+                self._scripts["RELEASE"](args=[PREFIX, self.lease.epoch])
+
+    def load(self) -> Contents:
+        with self._explained():
+            pipeline = self._client.pipeline(transaction=True)
+            for table in TABLES.values():
+                pipeline.hgetall(PREFIX + table)
+            *found, to_forget = pipeline.smembers(PREFIX + "to_forget").execute()
+        rows = {kind: sorted(records.items()) for kind, records in zip(TABLES, found)}
+        return read_contents(rows, sorted(map(_text, to_forget)))
+
+    def write(self, *changes: Change) -> None:
+        reply = self._change("WRITE", [part for change in changes for part in _operation(change)])
+        if reply[0] == b"no model":
+            raise RegistryUnavailable(
+                f"registry {self.shown_address}: nothing was changed: there is no model {_text(reply[1])!r} for a "
+                "version of it"
+            )
+
+    def reserve(self, counter: str, count: int) -> int:
+        return int(self._change("RESERVE", [counter, count])[1]) - count + 1
+
+    def secret(self, name: str, made: bytes) -> bytes:
+        return self._change("KEEP", [name, made.decode("ascii")])[1]
+
+    def artifact_sizes(self) -> dict[str, int]:
+        with self._explained():
+            sizes = self._client.hgetall(PREFIX + "artifacts")
+        # What is no size was not written by Clipper, and no version has such an artifact.
+        return {_text(digest): int(size) for digest, size in sizes.items() if _NUMBER.fullmatch(size)}
+
+    def admit_artifact(self, size_bytes: int) -> None:
+        if size_bytes > MAX_ARTIFACT_BYTES:
+            raise TooLarge(
+                f"the artifact has {size_bytes} bytes, and a registry in Redis keeps none over {MAX_ARTIFACT_BYTES}: "
+                "leave out what the model does not need, or let it get its data from elsewhere"
+            )
+        stored_bytes = sum(self.artifact_sizes().values())
+        if stored_bytes + size_bytes > MAX_ARTIFACTS_BYTES:
+            raise TooLarge(
+                f"the artifacts in the registry {self.shown_address} have {stored_bytes} bytes, and this one of "
+                f"{size_bytes} would take them over {MAX_ARTIFACTS_BYTES}: delete versions that are not needed, or "
+                "start the server with a lower --keep-versions"
+            )
+
+    def put_piece(self, digest: str, number: int, piece: bytes) -> None:
+        with self._explained(), self._client.client() as connection:
+            connection.set(_piece_key(digest, number), piece, ex=PIECE_EXPIRY_S)
+            # So that no more waits for the disk when the artifact is completed than it writes in time.
+            if (number + 1) % SYNC_EVERY_PIECES == 0 or len(piece) < PIECE_BYTES:
+                _sync(connection)
+
+    def complete_artifact(self, digest: str, size_bytes: int) -> None:
+        pieces = -(-size_bytes // PIECE_BYTES)
+        if self._change("COMPLETE", [digest, size_bytes, pieces])[0] == b"no piece":
+            raise RegistryUnavailable(
+                f"registry {self.shown_address}: a piece of artifact {digest} is gone: upload it again"
+            )
+
+    def get_piece(self, digest: str, number: int) -> bytes:
+        with self._explained():
+            piece: bytes | None = self._client.get(_piece_key(digest, number))
+        if piece is None:
+            raise RegistryUnavailable(f"registry {self.shown_address}: a piece of artifact {digest} is gone")
+        return piece
+
+    def remove_artifact(self, digest: str) -> None:
+        self._change("REMOVE", [digest])
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _fence(self) -> list[str | int]:
+        assert self.lease is not None, "only a leader changes anything"
+        return [PREFIX, self.lease.epoch, round(self._terms.duration_s * 1000)]
+
+    def _change(self, script: str, arguments: Sequence[str | int]) -> list[bytes]:
+        """Run a script that changes something under the lease, and wait until the disk has it."""
+        lease = self.lease
+        if lease is None or lease.why_lost is not None:
+            raise NotLeader(lease.why_lost if lease and lease.why_lost else "this server does not lead its cluster")
+        if lease.silent_since_s is not None:
+            raise RegistryUnavailable(f"{lease.why_silent}; nothing was changed")
+        asked_at_s = self._now_s()
+        try:
+            connection = self._client.client()
+        except RedisError as error:
+            lease.miss(asked_at_s, self._now_s(), self._away(str(error)))
+            raise RegistryUnavailable(f"{lease.why_silent}; nothing was changed") from error
+        try:
+            with connection:
+                reply: list[bytes] = self._scripts[script](args=[*self._fence(), *arguments], client=connection)
+                if reply[0] == b"led":
+                    leader = _leader(reply)
+                    lease.lose(_led(leader))
+                    raise NotLeader(f"{lease.why_lost}; nothing was changed: ask that server")
+                _sync(connection)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            self.doubt = f"Redis did not say whether it stored a change: {error}"
+            lease.miss(asked_at_s, self._now_s(), self._away(str(error)))
+            raise RegistryUnavailable(
+                f"{lease.why_silent}; the change may have been made or not: look before you ask again"
+            ) from error
+        except RedisError as error:
+            raise RegistryUnavailable(f"registry {self.shown_address}: {error}") from error
+        lease.confirm(asked_at_s)
+        return reply
+
+    def _away(self, why: str) -> str:
+        return (
+            f"the registry {self.shown_address} cannot be used: {why}; check that Redis runs and can be reached, and "
+            "that it keeps an append-only file (appendonly yes)"
+        )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except RedisError as error:
+            raise RegistryUnavailable(self._away(str(error))) from error
+
+
+def _sync(connection: Any) -> None:
+    """Wait until the disk has what this connection wrote."""
+    durable_redis.check_on_disk(connection.execute_command(*durable_redis.disk_wait()))
+
+
+def _leader(reply: list[bytes]) -> Leader:
+    _, epoch, address, since, ready = reply
+    numbers = (int(text) if _NUMBER.fullmatch(text) else 0 for text in (epoch, since))
+    return Leader(next(numbers), _text(address), float(next(numbers)), ready == b"1")
+
+
+def _text(found: bytes) -> str:
+    """What is in Redis for people to read, whoever wrote it."""
+    return found[:MAX_TEXT_BYTES].decode(errors="replace")
+
+
+def _led(leader: Leader) -> str:
+    if leader.epoch == 0:
+        return (
+            "the registry has no leader on record: its Redis has lost what it stored, or somebody else has written "
+            "there"
+        )
+    return f"another server leads this cluster now, with epoch {leader.epoch}: {leader.address}"
+
+
+def _piece_key(digest: str, number: int) -> str:
+    return f"{PREFIX}artifact:{digest}:{number}"
+
+
+def _operation(change: Change) -> tuple[str, str, str, str]:
+    """The change as the script takes it: kind, key, name and text."""
+    match change:
+        case Put(record):
+            return "put", TABLES[type(record)], name_of(record), msgspec.json.encode(record).decode()
+        case Delete(kind, name):
+            return "delete", TABLES[kind], name, ""
+        case ForgetLater(application_id):
+            return "add", "to_forget", application_id, ""
+        case Forgotten(application_id):
+            return "remove", "to_forget", application_id, ""

@@ -1,0 +1,177 @@
+"""The port to a registry that several supervisors share, of which one leads at a time."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from clipper.supervisor.registry.lease.lease import Lease
+from clipper.supervisor.registry.store import Registry
+
+# The file of a home that has the address and the id of the registry that its server has known last.
+REGISTRY_ID_NAME = "registry.id"
+# An artifact is in memory and in the append-only file of the storage, so larger ones, and more of them, are refused.
+MAX_ARTIFACT_BYTES = 1024 * 1024 * 1024
+MAX_ARTIFACTS_BYTES = 4 * 1024 * 1024 * 1024
+# What is sent at once. The storage answers others in between.
+PIECE_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who asks for the lease.
+
+    Attributes:
+        id: of its home. The lock of the home keeps a second process from having the same.
+        address: of its management port, for people and for ``clipper status``.
+    """
+
+    id: str
+    address: str
+
+
+class Known:
+    """Keeps which registry a server has known at an address: one that was emptied has lost all applications, and to
+    lead it would end them.
+
+    Args:
+        path: a file of the home; without one nothing is kept for the next start.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._kept: tuple[str, str] | None = None
+
+    def read(self, address: str) -> str:
+        """Return the id of the registry at this address; empty if it is not known."""
+        if self._kept is None:
+            try:
+                text = "" if self._path is None else self._path.read_text()
+            except (OSError, UnicodeDecodeError):
+                text = ""
+            kept, _, id_ = text.strip().rpartition(" ")
+            self._kept = kept, id_
+        return self._kept[1] if self._kept[0] == address else ""
+
+    def write(self, address: str, id_: str) -> None:
+        if not id_ or self.read(address) == id_:
+            return
+        self._kept = address, id_
+        if self._path is not None:
+            # Without it, the next start knows no registry, as on a first one.
+            with suppress(OSError):
+                self._path.write_text(f"{address} {id_}\n")
+
+
+# The counter of epochs, among those of ``Registry.reserve``.
+EPOCHS = "supervisor"
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """The supervisor that has the lease.
+
+    Attributes:
+        since: when it got the lease, in seconds since 1970 by the storage's clock.
+        is_ready: whether it said that it answers queries.
+    """
+
+    epoch: int
+    address: str
+    since: float
+    is_ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The lease was renewed.
+
+    Attributes:
+        standby: address of a server that has asked for the lease within its duration; None if none has.
+    """
+
+    standby: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """The storage does not answer."""
+
+    why: str
+
+
+class SharedRegistry(Registry, Protocol):
+    """A registry under a lease. Changes are made only by the holder of the latest epoch: see ``lease.lease``.
+
+    ``write`` and ``reserve`` raise ``NotLeader`` once another supervisor has led since, and ``RegistryUnavailable``
+    while the storage does not answer.
+
+    Attributes:
+        shown_address: the storage's address without a password.
+        id: a random name of the registry, the same for all supervisors; empty before the lease was granted.
+        lease: None before it was granted.
+        doubt: why it is not known whether the last change was stored; None if it is known.
+    """
+
+    shown_address: str
+    id: str
+    lease: Lease | None
+    doubt: str | None
+
+    def acquire(self, takes: bool = True) -> Lease | Leader | Away:
+        """Ask for the lease; return it, or who has it. It begins a new epoch, also for who had it before.
+
+        Args:
+            takes: if False, only find out who has it, or had it last.
+
+        Raises:
+            RegistryUnavailable: this Clipper cannot use the storage as it is; the message says what to change.
+        """
+
+    def renew(self, is_ready: bool) -> Renewed | Leader | Away:
+        """Ask for a renewal, and say whether this supervisor answers queries; return who leads if it is another.
+
+        It may run on a thread beside the other methods. It does not change ``lease``.
+        """
+
+    def release(self) -> None:
+        """Give the lease back, so that another supervisor need not wait for its end. Raises RegistryUnavailable."""
+
+    def secret(self, name: str, made: bytes) -> bytes:
+        """The secret of that name. If there is none, ``made``, which is ASCII, is stored and becomes it.
+
+        It is not encrypted: who can read the storage has it.
+
+        Raises:
+            NotLeader, RegistryUnavailable: as ``write``.
+        """
+
+    def artifact_sizes(self) -> dict[str, int]:
+        """The artifacts that are stored, by digest, with their sizes in bytes.
+
+        Raises:
+            RegistryUnavailable: the storage does not answer.
+        """
+
+    def admit_artifact(self, size_bytes: int) -> None:
+        """
+        Raises:
+            TooLarge: an artifact of this size is not stored, or there is no more room.
+            RegistryUnavailable: as above.
+        """
+
+    def put_piece(self, digest: str, number: int, piece: bytes) -> None:
+        """Store a piece for an hour, or until ``complete_artifact``. Raises RegistryUnavailable."""
+
+    def complete_artifact(self, digest: str, size_bytes: int) -> None:
+        """Keep all pieces. When it returns they survive as a change does.
+
+        Raises:
+            NotLeader, RegistryUnavailable: as ``write``; also if a piece is missing.
+        """
+
+    def get_piece(self, digest: str, number: int) -> bytes:
+        """Raises RegistryUnavailable, also if it is not there."""
+
+    def remove_artifact(self, digest: str) -> None:
+        """Raises as ``write``."""

@@ -1,0 +1,126 @@
+"""Everything that the rollout knows of the world at one moment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from clipper.control.snapshot import ApplicationSnapshot, Peer, ReplicaAddress
+from clipper.settings.version import VersionSpec
+from clipper.supervisor.managers.reconcile.backoff import NO_DEATHS, History
+from clipper.supervisor.managers.reconcile.plan import Phase, Slot
+from clipper.supervisor.rollout.wanted import Records
+
+WorkerPhase = Literal["starting", "ready", "lost", "backing_off", "crash_loop", "stopping", "draining"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a start failed; ``log_tail`` holds the container's last lines."""
+
+    reason: str
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFacts:
+    """The place of one replica, and the process in it.
+
+    Attributes:
+        phase: of the process; ``dead`` if there is none.
+        spec: what this process, or the last one, was started with.
+        id: of the process; empty if it has none.
+        address: where the process can be dialled; None until it has started.
+        input_type: what the container reported when it became ready; None before.
+        start_failure: set while the slot is dead because its last start failed.
+        last_error: how the last process ended, or why it could not be started.
+        is_outdated: the process runs another Clipper's code than ours, or with other settings.
+        has_to_move: it is on a node of a cluster that is being emptied.
+    """
+
+    slot: Slot
+    phase: Phase
+    spec: VersionSpec
+    id: str = ""
+    address: ReplicaAddress | None = None
+    input_type: str | None = None
+    runtime: str = ""
+    warning: str | None = None
+    start_failure: Failure | None = None
+    last_error: str | None = None
+    history: History = NO_DEATHS
+    is_outdated: bool = False
+    has_to_move: bool = False
+
+    @property
+    def lives(self) -> bool:
+        return self.phase in ("starting", "ready")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """One query worker.
+
+    One that is ``lost`` cannot be reached, on a node that may be cut off. It may go on answering, by its last snapshot.
+    Nothing waits for it. Once it can be reached, all that waits for every worker waits for it again, so it gets the
+    newest snapshot before anything goes on.
+
+    Attributes:
+        peer: how other workers reach it; None if it has no process, or a process that is ending.
+        generation: of the snapshot in force, as it last reported to us; None before its first report.
+        found_generation: of the snapshot in force when we first dialled it, which an earlier supervisor may have sent.
+        unlinked: ids of the replicas that it could not dial, each with the reason.
+        undrained: ids of the replicas out of service that still run one of its batches.
+        is_spare: it stands in while others are replaced.
+        is_outdated: another Clipper's code than ours runs in it, or it runs with other settings.
+        node: the address of its node in a cluster; empty if it runs on the server's machine.
+    """
+
+    index: int
+    phase: WorkerPhase
+    peer: Peer | None = None
+    generation: int | None = None
+    found_generation: int = 0
+    unlinked: Mapping[str, str] = field(default_factory=dict)
+    undrained: tuple[str, ...] = ()
+    last_error: str | None = None
+    is_spare: bool = False
+    is_outdated: bool = False
+    node: str = ""
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether the worker is up or coming up, so that what every worker has to know, it has to know too."""
+        return self.phase in ("starting", "ready")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """
+    Attributes:
+        now_s: of a clock that never goes back.
+        applications: those of the records that can be encoded for workers.
+        slots: in order. A slot whose facts are the same object as at another moment has not changed since.
+        can_commit_at_s: when to try the registry again, after it could not be written.
+        revision, fleet_revision: stand still while the records do, and those of models and versions; None if nobody
+            counts.
+    """
+
+    now_s: float
+    records: Records
+    applications: tuple[ApplicationSnapshot, ...]
+    slots: tuple[SlotFacts, ...]
+    workers: tuple[WorkerFacts, ...]
+    can_commit_at_s: float = float("-inf")
+    revision: int | None = None
+    fleet_revision: int | None = None
+
+
+def changed_slots(before: tuple[SlotFacts, ...], now: tuple[SlotFacts, ...]) -> tuple[list[SlotFacts], list[SlotFacts]]:
+    """What is in ``now`` and not in ``before``, and the other way round: new facts of a slot are another object."""
+    if before is now:
+        return [], []
+    if len(before) == len(now):  # nearly always: then few pairs differ
+        pairs = [(then, one) for then, one in zip(before, now) if then is not one]
+        before, now = tuple(then for then, _ in pairs), tuple(one for _, one in pairs)
+    old, new = set(map(id, before)), set(map(id, now))
+    return [one for one in now if id(one) not in old], [one for one in before if id(one) not in new]

@@ -1,0 +1,265 @@
+"""Finds the versions that are new to an application after a change of its links and models. Records in and out.
+
+A version is a newcomer if it comes beside, or replaces, a version that the application asks already: by a link that is
+added, a link that is changed to another version, or the deployment of a model that a link follows. A version that an
+operator rolls back to is not a newcomer: the operator wants it to answer.
+
+Where the policy learns and there is a ramp, a newcomer is ramped: it gets a share of the queries. Else it is watched:
+it gets the queries of its link at once, and is only stopped if it fails more than the version before.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from msgspec.structs import replace
+
+from clipper.control.descriptions import EndedRamp
+from clipper.control.snapshot import NO_OUTCOME, ApplicationSnapshot, Newcomer, RampOutcome, Snapshot
+from clipper.learning.policies.by_name import POLICIES
+from clipper.settings.application import Link, Selection
+from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.values.types import ModelId
+
+# Finds the current version of a model; None if it has none.
+Current = Callable[[str], str | None]
+
+
+def is_ramped(selection: Selection) -> bool:
+    """Whether new versions are ramped: only a policy that learns has feedback."""
+    return selection.ramp is not None and _learns(selection)
+
+
+def is_watched(selection: Selection) -> bool:
+    """Whether new versions are watched: those that are not ramped, unless no guardrail is wanted."""
+    return selection.max_loss_increase is not None and not is_ramped(selection)
+
+
+def after_link(
+    before: ApplicationRecord, after: ApplicationRecord, new: Link, replaced: Link | None, current: Current
+) -> ApplicationRecord:
+    """``new`` has been linked: it replaces another link, or is an additional one.
+
+    A version that was stopped and is linked again is tried again.
+    """
+    version = new.version or current(new.model)
+    was = None if replaced is None or replaced.shadow else replaced.version or current(replaced.model)
+    known = _newcomer(before, new.model, version)
+    if version is not None and version == was and not new.shadow and (known is None or known.stopped is None):
+        return after
+    asked = None if was is None else _incumbent(before, new.model, was)
+    after = _without(after, lambda one: one.model == new.model and (one.version in (was, version) or _is_over(one)))
+    return after if new.shadow else _beginning(after, new, version, asked, current)
+
+
+def after_promotion(
+    record: ApplicationRecord, model: str, version: str, was: str | None, *, is_new: bool, current: Current
+) -> ApplicationRecord:
+    """``version`` is its model's current one in place of ``was``: deployed (``is_new``), or rolled back to.
+
+    A ramp that is under way is overtaken; what it was compared with goes on.
+    """
+    link = next((one for one in record.links if (one.model, one.version) == (model, None) and not one.shadow), None)
+    if link is None:
+        return record
+    asked = None if was is None else _incumbent(record, model, was)
+    record = _without(record, lambda one: one.model == model and (one.version in (was, version) or _is_over(one)))
+    return _beginning(record, link, version, asked, current, promoted=True) if is_new else record
+
+
+def after_other_change(
+    record: ApplicationRecord, current: Current, exists: Callable[[ModelId], bool]
+) -> ApplicationRecord:
+    """Drop newcomers without a link, those whose ``before`` is gone, and those that are not ramped any more.
+
+    Call this after any other change.
+    """
+
+    def is_over(one: Newcomer) -> bool:
+        links = [link for link in record.links if link.model == one.model and not link.shadow]
+        if not exists(ModelId(one.model, one.version)) or not links:
+            return True
+        if _is_over(one):
+            return False
+        if one.stopped is None and not is_ramped(record.selection):
+            return True
+        if not any((link.version or current(link.model)) == one.version for link in links):
+            return True
+        return not others if one.before is None else not exists(ModelId(one.model, one.before))
+
+    def goes_on(one: Newcomer) -> bool:
+        links = [link for link in record.links if link.model == one.model and not link.shadow]
+        is_asked = any((link.version or current(link.model)) == one.version for link in links)
+        is_compared = one.before is None or exists(ModelId(one.model, one.before))
+        return is_asked and is_compared and exists(ModelId(one.model, one.version)) and is_watched(record.selection)
+
+    new = {(one.model, one.version) for one in record.newcomers}
+    asked = [(link.model, link.version or current(link.model)) for link in record.links if not link.shadow]
+    others = [target for target in asked if target[1] is not None and target not in new]
+    return _without(record, lambda one: not goes_on(one) if one in record.watched else is_over(one))
+
+
+def through(record: ApplicationRecord, newcomer: Newcomer, ended: EndedRamp) -> ApplicationRecord:
+    """The newcomer has enough feedback: from now on it is a link like the others, and ``ended`` is kept for show."""
+    linked = {link.model for link in record.links}
+    kept = [one for one in record.ended_ramps if one.model in linked and one.model != ended.model]
+    return replace(_without(record, lambda one: one == newcomer), ended_ramps=(*kept, ended))
+
+
+def unwatched(record: ApplicationRecord, newcomer: Newcomer) -> ApplicationRecord:
+    """The newcomer has answered enough queries."""
+    return _without(record, lambda one: one == newcomer)
+
+
+def ended_ramps(
+    record: ApplicationRecord, versions: Mapping[ModelId, VersionRecord], current: Current
+) -> tuple[EndedRamp, ...]:
+    """The ended ramps of the versions that answer now."""
+    answering = compared_with([record])
+    for link in record.links:
+        version = link.version or current(link.model)
+        if version is not None and not link.shadow:
+            answering.add(ModelId(link.model, version))
+    answering -= {ModelId(one.model, one.version) for one in record.newcomers}
+
+    def is_of_now(one: EndedRamp) -> bool:
+        version = versions.get(id_ := ModelId(one.model, one.version))
+        # A version that was deleted and deployed again under its name is another one.
+        return id_ in answering and version is not None and version.created_at <= one.ended_at
+
+    return tuple(filter(is_of_now, record.ended_ramps))
+
+
+def stopped(
+    record: ApplicationRecord, newcomer: Newcomer, why: str, outcome: RampOutcome = NO_OUTCOME
+) -> ApplicationRecord:
+    """The newcomer gets no more queries. A link that was changed to it goes back to the version before.
+
+    If it was promoted, the caller has to roll its model back.
+    """
+
+    def back(link: Link) -> Link:
+        leads = link.version == newcomer.version or (link.version is None and not newcomer.promoted)
+        is_its = link.model == newcomer.model and not link.shadow and leads
+        return replace(link, version=newcomer.before) if is_its and newcomer.before is not None else link
+
+    over = replace(newcomer, stopped=why, outcome=outcome)
+    record = replace(record, links=tuple(map(back, record.links)))
+    if newcomer in record.watched:
+        record = _without(record, lambda one: one == newcomer)
+        return replace(record, newcomers=(*record.newcomers, over))
+    newcomers = tuple(over if one == newcomer else one for one in record.newcomers)
+    return replace(record, newcomers=newcomers)
+
+
+def compared_with(records: Iterable[ApplicationRecord]) -> set[ModelId]:
+    """The versions that go on answering until their successors are let through."""
+    return {
+        ModelId(one.model, one.before)
+        for record in records
+        for one in (*record.newcomers, *record.watched)
+        if one.before is not None and one.stopped is None
+    }
+
+
+def proven(records: Iterable[ApplicationRecord], model: ModelRecord) -> str | None:
+    """The version to roll back to from the one that comes after the current one.
+
+    It is the current one, unless an application still ramps it or has stopped it: then the one before that.
+    """
+    for record in records:
+        newcomer = _newcomer(record, model.name, model.current)
+        if newcomer is not None and newcomer.promoted:
+            return newcomer.before or model.previous
+    return model.current
+
+
+def without_ramps(snapshot: Snapshot) -> Snapshot:
+    """The links for a worker that does not know newcomers, and would send a newcomer all queries of its link.
+
+    Each link asks the version that its newcomer is compared with, and a newcomer with a link of its own is not asked:
+    so long as there is a replica that answers in its place.
+    """
+    current = {model.name: model.current or "" for model in snapshot.models}
+    runs = {
+        (model.name, version.version) for model in snapshot.models for version in model.versions if version.replicas
+    }
+
+    def changed(application: ApplicationSnapshot) -> ApplicationSnapshot:
+        new = {(one.model, one.version): one for one in application.newcomers}
+        asked = [(link, (link.model, link.version or current.get(link.model, ""))) for link in application.links]
+        others_run = any(at in runs and at not in new for link, at in asked if not link.shadow)
+        links = []
+        for link, at in asked:
+            newcomer = None if link.shadow else new.get(at)
+            if newcomer is None:
+                links.append(link)
+            elif newcomer.before is not None and (link.model, newcomer.before) in runs:
+                links.append(replace(link, version=newcomer.before))
+            elif newcomer.before is not None or not others_run:
+                links.append(link)
+        return replace(application, links=tuple(links), newcomers=())
+
+    return replace(snapshot, applications=tuple(map(changed, snapshot.applications)))
+
+
+def _beginning(
+    record: ApplicationRecord,
+    link: Link,
+    version: str | None,
+    asked: str | None,
+    current: Current,
+    *,
+    promoted: bool = False,
+) -> ApplicationRecord:
+    """Add ``version``, which ``link`` leads to, as a newcomer, if there is anything to compare it with.
+
+    Args:
+        asked: the version that the link's queries went to before.
+    """
+    others = [
+        ModelId(other.model, at)
+        for other in record.links
+        if other != link and not other.shadow and (at := other.version or current(other.model)) is not None
+    ]
+    if version is None or asked == version or ModelId(link.model, version) in others:
+        return record
+    if asked is None and not others:
+        return record
+    newcomer = Newcomer(record.ramps + 1, link.model, version, asked, promoted)
+    if is_ramped(record.selection):
+        return replace(record, newcomers=(*record.newcomers, newcomer), ramps=newcomer.ramp)
+    # ``single`` asks no link that is added. A policy that learns asks it as its outputs deserve, which is no chance.
+    is_compared = asked is not None or not (record.selection.policy == "single" or _learns(record.selection))
+    if is_watched(record.selection) and is_compared:
+        return replace(record, watched=(*record.watched, newcomer), ramps=newcomer.ramp)
+    return record
+
+
+def _learns(selection: Selection) -> bool:
+    """Whether the policy learns from feedback. A user's own may, and equal votes do not."""
+    if selection.policy == "ensemble" and selection.parameters.get("weighting") == "equal":
+        return False
+    policy = POLICIES.get(selection.policy)
+    return policy is None or policy.learns
+
+
+def _incumbent(record: ApplicationRecord, model: str, version: str) -> str | None:
+    """The version that gets most queries of a link to ``version``; None if a newcomer has the link to itself."""
+    known = _newcomer(record, model, version)
+    return version if known is None else known.before
+
+
+def _newcomer(record: ApplicationRecord, model: str, version: str | None) -> Newcomer | None:
+    return next((one for one in record.newcomers if (one.model, one.version) == (model, version)), None)
+
+
+def _is_over(one: Newcomer) -> bool:
+    """Whether its link leads back to the version before, so that it only stays to show that it was stopped."""
+    return one.stopped is not None and one.before is not None
+
+
+def _without(record: ApplicationRecord, is_gone: Callable[[Newcomer], bool]) -> ApplicationRecord:
+    left = tuple(one for one in record.newcomers if not is_gone(one))
+    watched = tuple(one for one in record.watched if not is_gone(one))
+    if (left, watched) == (record.newcomers, record.watched):
+        return record
+    return replace(record, newcomers=left, watched=watched)

@@ -1,0 +1,148 @@
+"""The rules for when a slot's process starts, leaves service and ends. Each method is one rule."""
+
+from dataclasses import dataclass, replace
+
+from clipper.supervisor.managers.reconcile.plan import Slot, SlotState, plan_replicas
+from clipper.supervisor.rollout.facts import SlotFacts
+from clipper.supervisor.rollout.instructions import Forget, Instruction, Retire, Start, Stop
+from clipper.supervisor.rollout.snapshot_rollout import Telling
+from clipper.supervisor.rollout.view import View
+from clipper.supervisor.rollout.wanted import batch_timeout_s
+from clipper.values.types import ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A replica that has left service: when, and the first snapshot without it."""
+
+    since_s: float
+    generation: int
+    is_stopped: bool = False
+
+
+class Replicas:
+    """
+    Attributes:
+        retired: replicas that have left service, by id.
+        renewing: versions whose replicas of another Clipper's code or settings are being replaced.
+    """
+
+    def __init__(self) -> None:
+        self.retired: dict[str, Retired] = {}
+        self.renewing: set[ModelId] = set()
+
+    def drop_stale(self, view: View) -> None:
+        leaving = {slot.id for slot in view.leaving}
+        self.retired = {id_: one for id_, one in self.retired.items() if id_ in leaving}
+
+    def drop_outdated(self, view: View) -> list[Instruction]:
+        """A version that is deployed under the name of a removed one must not get that one's replicas."""
+        instructions: list[Instruction] = []
+        for one in view.misplaced:
+            if one.lives:
+                instructions.append(Retire(one.slot, "another version was deployed under its name"))
+            elif one.phase == "dead":
+                instructions.append(Forget(one.slot, "another version was deployed under its name"))
+        return instructions
+
+    def move(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
+        """Start missing replicas. Retire surplus ones, once every worker knows the replicas that stay.
+
+        Returns:
+            What to do, or when the next start is due.
+        """
+        renewing = self._renewed(view)
+        # Of most versions there is nothing to plan. The others' slots are looked at one by one.
+        desired = {id_: view.runs.get(id_, 0) + (id_ in renewing) for id_ in {*view.unsettled, *renewing}}
+        found = [one for id_ in desired for one in view.grouped.get(id_, ())]
+        observed = [SlotState(one.slot, one.phase, one.history) for one in found]
+        plan = plan_replicas(desired, observed, view.now_s)
+        versions = view.records.versions
+        dead = {one.slot: one for one in found}
+        instructions: list[Instruction] = [Forget(slot, "it is no longer needed") for slot in plan.forget]
+        instructions += [
+            Start(slot, versions[slot.model_id].spec, _why_started(dead.get(slot), slot, view)) for slot in plan.start
+        ]
+        if telling.all_know(view.facts):
+            instructions += [Retire(slot, "it is no longer needed") for slot in plan.retire]
+            instructions += [
+                Retire(slot, _why_renewed(dead[slot]))
+                for slot in renewing.values()
+                if slot is not None and slot not in plan.retire
+            ]
+        return instructions, float("inf") if plan.wake_at_s is None else plan.wake_at_s
+
+    def stop(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
+        """Stop replicas that have drained. The newest snapshot lacks them: once it is applied they get no batches.
+
+        A replica is stopped when every worker has reported, for a snapshot without it, that no batch is left there; or
+        when its last batch has run for so long that it counts as hung.
+
+        Returns:
+            What to do, or when the next one is overdue.
+        """
+        undrained = {id_ for worker in view.facts.workers for id_ in worker.undrained}
+        # A worker that drains finishes its batches and reports nothing any more.
+        is_draining = any(worker.phase in ("draining", "stopping") for worker in view.facts.workers)
+        instructions: list[Instruction] = []
+        wake_at_s = float("inf")
+        for one in view.leaving:
+            retired = self.retired.setdefault(one.id, Retired(view.now_s, telling.generation))
+            if retired.is_stopped:
+                continue
+            knows = telling.have_applied(view.facts, retired.generation)
+            overdue_at_s = retired.since_s + batch_timeout_s(view.records, one.slot.model)
+            is_drained = knows and not is_draining and one.id not in undrained
+            if is_drained or view.now_s >= overdue_at_s:
+                self.retired[one.id] = replace(retired, is_stopped=True)
+                why = "no worker has a batch left there" if is_drained else "its last batch takes too long"
+                instructions.append(Stop(one.slot, why))
+            else:
+                wake_at_s = min(wake_at_s, overdue_at_s)
+        return instructions, wake_at_s
+
+    def _renewed(self, view: View) -> dict[ModelId, Slot | None]:
+        """Versions in which replicas are replaced now, since they are of other code or settings, or on nodes that are
+        being emptied: one at a time, over all versions.
+
+        Such a version has one slot more. While all of them are ready the first old replica gives its slot back, and a
+        new one comes up in it. So there are never fewer than wanted, and where a new one does not come up the old ones
+        stay. Workers come first: those of the old code need not get along with containers of the new one.
+
+        Returns:
+            For each, the slot that is to be given back now; None while that has to wait.
+        """
+        found: dict[ModelId, Slot | None] = {}
+        if not view.has_outdated and not self.renewing:
+            return found
+        if any(worker.is_outdated or worker.is_spare for worker in view.facts.workers):
+            return found
+        for id_, wanted in sorted(view.runs.items(), key=lambda item: str(item[0])):
+            slots = view.slots_of.get(id_, [])
+            own = [one for one in slots if one.slot.index <= wanted]
+            old = [one for one in own if (one.is_outdated or one.has_to_move) and one.lives]
+            is_whole = not old and sum(one.phase == "ready" for one in own) == wanted
+            if view.records.versions[id_].state != "ready" or is_whole or not (old or id_ in self.renewing):
+                continue
+            has_spare = len(view.in_service.get(id_, ())) > wanted
+            found[id_] = old[0].slot if old and has_spare else None
+            # One that does not come up may not keep the other versions waiting.
+            if not any(one.history.crash_loop for one in slots):
+                break
+        self.renewing = set(found)
+        return found
+
+    @property
+    def waits(self) -> bool:
+        """Whether a replica has left service and is not stopped yet."""
+        return any(not one.is_stopped for one in self.retired.values())
+
+
+def _why_renewed(one: SlotFacts) -> str:
+    return "it runs another Clipper's code or other settings" if one.is_outdated else "its node is being emptied"
+
+
+def _why_started(before: SlotFacts | None, slot: Slot, view: View) -> str:
+    if before is not None:
+        return f"again: {before.last_error}"
+    return "it is needed" if slot.index <= view.runs[slot.model_id] else "it stands in while others are replaced"

@@ -1,0 +1,71 @@
+"""Facts in, instructions out. It is level-triggered: each look goes by the present state, not by events.
+
+Each look applies the first rule that has something to do. The caller carries its instructions out, in order, and looks
+again until there are none. So every rule sees the effects of the rules before it, and sees what could not be done.
+
+The order of the rules keeps queries from being lost: new replicas are known to every worker before a version becomes
+current, and a replica is stopped only when every worker has said that it was taken out and has no batch left.
+"""
+
+from collections.abc import Callable
+
+from clipper.supervisor.rollout.facts import Facts
+from clipper.supervisor.rollout.instructions import Instruction, WakeAt
+from clipper.supervisor.rollout.replicas import Replicas
+from clipper.supervisor.rollout.snapshot_rollout import Telling
+from clipper.supervisor.rollout.versions import Versions
+from clipper.supervisor.rollout.view import View
+from clipper.supervisor.rollout.workers import renew_workers
+from clipper.values.types import ModelId
+
+
+class Rollout:
+    """What a supervisor remembers between looks. It may be lost: the next supervisor starts from the facts alone."""
+
+    def __init__(self, epoch: int, *, needs_key: bool = False, is_leased: bool = False) -> None:
+        """
+        Args:
+            epoch: one more than that of the supervisor before.
+            needs_key: every application answers only who shows a key.
+            is_leased: the epoch is that of a lease, and only another lease has another.
+        """
+        self.telling = Telling(epoch, needs_key=needs_key, is_leased=is_leased)
+        self.versions = Versions()
+        self.replicas = Replicas()
+        self._view: View | None = None
+
+    def look(self, facts: Facts) -> list[Instruction]:
+        """What to do now. Once that is done, look again; with no more than a ``WakeAt`` there is nothing to do."""
+        view = self._view = View(facts, self._view)
+        self.versions.drop_stale(view)
+        self.replicas.drop_stale(view)
+        if instructions := self.replicas.drop_outdated(view) or self.versions.judge(view) or self.telling.tell(view):
+            return instructions
+        # From here on the newest snapshot tells all that is.
+        self.versions.announce(view, self.telling)
+        wakes_at_s = []
+        for rule in (self.versions.promote, self.replicas.move, self.replicas.stop):
+            instructions, wake_at_s = rule(view, self.telling)
+            if instructions:
+                return instructions
+            wakes_at_s.append(wake_at_s)
+        if instructions := renew_workers(view, self.telling):
+            return instructions
+        if self.replicas.waits or self.versions.linking:
+            instructions, wake_at_s = self.telling.ask_again(view)
+            wakes_at_s.append(wake_at_s)
+        if instructions:
+            return instructions
+        at_s = min(wakes_at_s)
+        return [] if at_s == float("inf") else [WakeAt(at_s)]
+
+    def is_announced(self, id_: ModelId) -> bool:
+        """Whether every worker knows that the version is ready: its replicas, and that it is current if it is."""
+        return id_ not in self.versions.announcing
+
+    def told(self, facts: Facts) -> Callable[[str], bool]:
+        """Tells of a replica's id whether all workers that answer queries have it among those that they ask."""
+        telling = self.telling
+        in_force = [worker.generation for worker in facts.workers if worker.generation is not None]
+        lowest = min(in_force, default=telling.generation) if max(in_force, default=0) <= telling.generation else -1
+        return lambda replica_id: telling.told_in.get(replica_id, lowest + 1) <= lowest

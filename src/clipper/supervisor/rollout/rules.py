@@ -1,0 +1,59 @@
+"""Rules for operators' requests, and the records made from them. Values in, values out."""
+
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+
+from clipper.control.snapshot import ApplicationSnapshot
+from clipper.errors import InvalidArgument
+from clipper.settings.fields import shared
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.server import MOST_MAX_BODY_BYTES
+from clipper.supervisor.registry.records import ApplicationRecord, VersionRecord
+from clipper.values.types import MAX_CONTEXT_LENGTH, InputType
+
+
+def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
+    """An application as workers get it. ``code_folder``: from an artifact's digest to the folder of its modules."""
+    selection = replace(record.selection, code=code_folder(record.code) if record.code else None)
+    own = {"selection": selection, "id": record.state_id, "needs_key": record.require_key}
+    return ApplicationSnapshot(**shared(record, ApplicationSnapshot) | own)
+
+
+def within(replicas: int | ReplicaRange, in_use: int) -> int:
+    """The number of replicas that a version begins with; of a range, the number nearest to those in use."""
+    return replicas if isinstance(replicas, int) else min(max(in_use, replicas.min), replicas.max)
+
+
+def next_version(taken: Iterable[str]) -> str:
+    """The whole number after the highest taken one."""
+    return str(max((int(version) for version in taken if version.isdecimal()), default=0) + 1)
+
+
+def next_promotion(versions: Iterable[VersionRecord]) -> int:
+    """The number of a new request to become current, above those of all requests under way."""
+    return max((record.promotion or 0 for record in versions), default=0) + 1
+
+
+def check_context(context: str | None) -> None:
+    """Raises:
+    InvalidArgument: no query can be in that context. An empty one would stand for what all have taught.
+    """
+    if context is not None and not 0 < len(context) <= MAX_CONTEXT_LENGTH:
+        raise InvalidArgument(f"context has {len(context)} characters: expected 1 to {MAX_CONTEXT_LENGTH}")
+
+
+def checked_type(text: str) -> InputType:
+    """Read an input type whose rows fit into a request and into a frame to a container.
+
+    Raises:
+        InvalidArgument: the type is not valid, or no request is large enough for one of its rows.
+    """
+    input_type = InputType.parse(text)
+    # A number takes at least a digit and a comma. A frame to a container has room for far more.
+    if (needed := 2 * (input_type.row_bytes or 0) // (input_type.dtype.size_bytes or 1)) > MOST_MAX_BODY_BYTES:
+        raise InvalidArgument(
+            f"an input of {input_type} takes at least {needed:.3g} bytes as JSON, and a request has "
+            f"{MOST_MAX_BODY_BYTES} at most: declare a smaller type"
+        )
+    return input_type

@@ -1,0 +1,213 @@
+"""The rules that take a version from its deployment to ready and current, or to failed. Each method is one rule."""
+
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from clipper.errors import InvalidArgument
+from clipper.supervisor.registry.records import ModelRecord, VersionRecord
+from clipper.supervisor.registry.store import Put
+from clipper.supervisor.rollout import newcomers, rollbacks
+from clipper.supervisor.rollout.facts import SlotFacts
+from clipper.supervisor.rollout.instructions import Commit, Instruction, Note
+from clipper.supervisor.rollout.snapshot_rollout import Telling
+from clipper.supervisor.rollout.view import View
+from clipper.supervisor.rollout.wanted import check_fits
+from clipper.values.types import ModelId
+
+# Enough for a worker that has to start first and then waits in vain for a replica to answer.
+LINK_TIMEOUT_S = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class Linking:
+    """A version whose replicas workers are dialling.
+
+    Attributes:
+        created_at: of the version, which may be removed and made anew under the same name.
+        is_start: the version becomes ready after that; otherwise it is ready already, and only becomes current.
+    """
+
+    created_at: float
+    since_s: float
+    is_start: bool
+
+
+class Versions:
+    """
+    Attributes:
+        linking: versions whose replicas workers are dialling.
+        announcing: versions that are ready, to the first snapshot after that; None until there is one. They are shown
+            as ready once all workers have it.
+    """
+
+    def __init__(self) -> None:
+        self.linking: dict[ModelId, Linking] = {}
+        self.announcing: dict[ModelId, int | None] = {}
+
+    def drop_stale(self, view: View) -> None:
+        """Forget what was remembered of versions that are gone, have started, or no longer wait to become current."""
+        self.linking = {id_: one for id_, one in self.linking.items() if self._goes_on(view, id_, one)}
+        versions = view.records.versions
+        self.announcing = {
+            id_: one for id_, one in self.announcing.items() if id_ in versions and versions[id_].state == "ready"
+        }
+
+    def _goes_on(self, view: View, id_: ModelId, one: Linking) -> bool:
+        record = view.records.versions.get(id_)
+        if record is None or record.created_at != one.created_at:
+            return False
+        # One that does not run any more sleeps once ``judge`` has seen it.
+        # A replica that dies before workers have it is waited for again, as one that is not up yet.
+        return record.state == "starting" and not view.lacks(record) if one.is_start else _is_to_be_promoted(record)
+
+    def judge(self, view: View) -> list[Instruction]:
+        """Record the outcome of starts, and which versions sleep."""
+        judged = (self._judged(view, record) for record in view.undecided)
+        return [note for note in judged if note is not None]
+
+    def _judged(self, view: View, record: VersionRecord) -> Note | None:
+        if record.id not in view.runs:
+            if record.state in ("starting", "ready"):
+                return Note(replace(record, state="sleeping", promotion=None), "nothing uses it any more")
+        elif record.state == "sleeping":
+            # One that was asleep needs a replica to be ready.
+            wanted = max(record.replicas_wanted, 1)
+            again = replace(record, state="starting", replicas_wanted=wanted, last_error=None, log_tail=())
+            return Note(again, "it is used again")
+        elif record.state == "starting":
+            return self._judge_start(view, record)
+        return None
+
+    def _judge_start(self, view: View, record: VersionRecord) -> Note | None:
+        """A version fails with the first replica that cannot start. Once all its replicas are up, workers dial them."""
+        slots = view.slots_of.get(record.id, [])
+        for slot in slots:
+            if slot.start_failure is not None:
+                return _failed(record, slot.start_failure.reason, slot.start_failure.log_tail)
+            if slot.phase == "dead" and slot.history.crash_loop:
+                return _failed(record, f"its replicas do not stay up: {slot.last_error}")
+        if record.id in self.linking or view.lacks(record):
+            return None
+        record = _as_they_say(record, slots)
+        try:
+            for application, pinned in view.records.linking(record.model):
+                if pinned == record.version or (pinned is None and record.promotion is not None):
+                    check_fits(application, record)
+        except InvalidArgument as error:
+            return _failed(record, str(error))
+        self.linking[record.id] = Linking(record.created_at, view.now_s, is_start=True)
+        return Note(record, "all its replicas are up: workers get their addresses")
+
+    def promote(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
+        """Make versions ready, and current if that was requested, once all workers have linked their replicas.
+
+        Returns:
+            What to do, or when to look again if nothing happens.
+        """
+        wake_at_s = float("inf")
+        for record in view.undecided:
+            id_ = record.id
+            if id_ in view.runs and _is_to_be_promoted(record):
+                self.linking.setdefault(id_, Linking(record.created_at, view.now_s, is_start=False))
+            if id_ not in self.linking:
+                continue
+            why_not, over_s = _why_not_linked(view, telling, record), self.linking[id_].since_s + LINK_TIMEOUT_S
+            if why_not is not None and view.now_s < over_s:
+                wake_at_s = min(wake_at_s, over_s)
+            elif why_not is not None:
+                del self.linking[id_]
+                if record.state == "starting":
+                    return [_failed(record, why_not)], wake_at_s
+                note = Note(
+                    replace(record, promotion=None, last_error=why_not), f"it did not become current: {why_not}"
+                )
+                return [note], wake_at_s
+            elif view.now_s < view.facts.can_commit_at_s:
+                wake_at_s = min(wake_at_s, view.facts.can_commit_at_s)
+            else:
+                self.announcing[id_] = None
+                return [_ready(view, record)], wake_at_s
+        return [], wake_at_s
+
+    def announce(self, view: View, telling: Telling) -> None:
+        """Runs when ``Telling.tell`` had nothing to push: the newest snapshot is up to date."""
+        named = {id_: one or telling.generation for id_, one in self.announcing.items()}
+        self.announcing = {id_: one for id_, one in named.items() if not telling.have_applied(view.facts, one)}
+
+
+def _is_to_be_promoted(record: VersionRecord) -> bool:
+    """Whether it waits to become current and is ready already, as the previous version or a kept one is."""
+    return record.state == "ready" and record.promotion is not None
+
+
+def _failed(record: VersionRecord, reason: str, log_tail: tuple[str, ...] = ()) -> Note:
+    failed = replace(record, state="failed", promotion=None, last_error=reason, log_tail=log_tail)
+    return Note(failed, f"it has failed: {reason}")
+
+
+def _as_they_say(record: VersionRecord, slots: list[SlotFacts]) -> VersionRecord:
+    """With what its containers have reported: at least one is ready."""
+    ready = [slot for slot in slots if slot.phase == "ready" and slot.input_type is not None]
+    warning = next((slot.warning for slot in slots if slot.warning), record.warning)
+    if not ready:
+        return replace(record, warning=warning)
+    return replace(record, input_type=ready[0].input_type, runtime=ready[0].runtime, warning=warning)
+
+
+def _why_not_linked(view: View, telling: Telling, record: VersionRecord) -> str | None:
+    addresses = view.in_service.get(record.id, ())
+    if not addresses:
+        return "none of its replicas is ready"
+    if not telling.all_know(view.facts):
+        return "not every worker took the snapshot with its replicas in time"
+    unlinked = {id_: why for worker in view.facts.workers for id_, why in worker.unlinked.items()}
+    reasons = [unlinked[address.id] for address in addresses if address.id in unlinked]
+    return f"a worker cannot dial its replica: {reasons[0]}" if reasons else None
+
+
+def _ready(view: View, record: VersionRecord) -> Commit:
+    ready = replace(record, state="ready", promotion=None, last_error=None, log_tail=())
+    if record.promotion is None:
+        return Commit(record.id, (Put(ready),), "it is ready")
+    model = view.records.models[record.model]
+    replaced = _replaced(view, model, record)
+    model = rollbacks.after(view.records, model, record.version, replaced)
+    # The latest request wins, even if an older one is ready later: so older requests end here.
+    overtaken = [
+        Put(replace(other, promotion=None))
+        for other in view.records.versions_of(record.model)
+        if other.promotion is not None and other.promotion < record.promotion
+    ]
+    promoted = Put(replace(ready, kept=False, is_new=False))
+    judged = [] if replaced is None else [Put(replaced)]
+    changes = (promoted, Put(model), *overtaken, *judged, *_ramped(view, record))
+    return Commit(record.id, changes, "it is ready and current")
+
+
+def _replaced(view: View, model: ModelRecord, by: VersionRecord) -> VersionRecord | None:
+    """The version that another one replaces, if it is judged by that; else None."""
+    replaced = view.records.versions.get(ModelId(model.name, model.current or ""))
+    if replaced is None or replaced.version == by.version:
+        return None
+    crashing = [slot for slot in view.slots_of.get(replaced.id, ()) if slot.history.crash_loop]
+    if crashing and not view.in_service.get(replaced.id):
+        return replace(replaced, stopped=f"its replicas did not stay up: {crashing[0].last_error}")
+    # An operator chose it although it had been stopped, and builds on it.
+    return replace(replaced, stopped=None) if by.is_new and replaced.stopped is not None else None
+
+
+def _ramped(view: View, record: VersionRecord) -> list[Put]:
+    """Changes of the applications that follow the model: where the policy learns, the version is ramped."""
+    models = view.records.models
+    was = models[record.model].current
+
+    def current(model: str) -> str | None:  # asked of other models only: one link at most follows this one
+        return models[model].current if model in models else None
+
+    before = list(view.records.applications.values())
+    after = [
+        newcomers.after_promotion(each, record.model, record.version, was, is_new=record.is_new, current=current)
+        for each in before
+    ]
+    return [Put(new) for new, old in zip(after, before) if new is not old]

@@ -1,0 +1,186 @@
+"""Facts, and the conclusions from them that several rules use."""
+
+from collections.abc import Callable, Collection, Iterable
+from functools import cached_property
+from typing import Any, TypeVar
+
+from clipper.control.snapshot import ReplicaAddress
+from clipper.supervisor.registry.records import VersionRecord
+from clipper.supervisor.rollout.facts import Facts, SlotFacts, changed_slots
+from clipper.supervisor.rollout.wanted import running
+from clipper.values.types import ModelId
+
+# Conclusions from the records alone, from the slots alone, from both, and from the slots and the records of versions.
+OF_RECORDS = ("runs", "undecided")
+OF_SLOTS = ("_groups", "leaving", "has_outdated")
+OF_BOTH = ("_unsettled",)
+OF_FLEET = ("slots_of", "in_service", "looping", "_misplaced")
+
+T = TypeVar("T")
+
+
+class View:
+    """Facts of one moment, each conclusion drawn once.
+
+    With thousands of models and replicas most looks find one of them changed, or none. So a view takes over the
+    conclusions of the one before that still hold. Of those by version it draws anew those of versions whose slots have
+    changed, if the records have not.
+    """
+
+    def __init__(self, facts: Facts, before: "View | None" = None) -> None:
+        self.facts = facts
+        self.now_s = facts.now_s
+        self.records = facts.records
+        self._slots_before: tuple[SlotFacts, ...] = ()
+        # Conclusions of the view before, by name, that hold for versions whose slots have not changed.
+        self._partial: dict[str, Any] = {}
+        if before is None:
+            return
+        was, known = before.facts, before.__dict__
+        has_same_records = facts.revision is not None and facts.revision == was.revision
+        has_same_fleet = facts.fleet_revision is not None and facts.fleet_revision == was.fleet_revision
+        has_same_slots = facts.slots is was.slots
+        for names, holds, needs_slots in (
+            (OF_RECORDS, has_same_records, False),
+            (OF_SLOTS, True, True),
+            (OF_BOTH, has_same_records, True),
+            (OF_FLEET, has_same_fleet, True),
+        ):
+            found = {name: known[name] for name in names if name in known} if holds else {}
+            if has_same_slots or not needs_slots:
+                self.__dict__.update(found)
+            elif "_groups" in known:
+                self._slots_before = was.slots
+                self._partial |= found
+        # At once, since it takes next to nothing now, and the next view would have to begin anew.
+        for name in self._partial:
+            getattr(self, name)
+
+    @cached_property
+    def runs(self) -> dict[ModelId, int]:
+        """The target number of replicas of each version that is to run."""
+        return running(self.records)
+
+    @cached_property
+    def undecided(self) -> list[VersionRecord]:
+        """The versions of which something is to be recorded, or waited for: they start, or sleep and should not."""
+        runs = self.runs
+        return [
+            record
+            for id_, record in self.records.versions.items()
+            if (record.state in ("sleeping", "starting") if id_ in runs else record.state in ("starting", "ready"))
+            or record.promotion is not None
+        ]
+
+    @cached_property
+    def _groups(self) -> tuple[dict[ModelId, tuple[SlotFacts, ...]], set[ModelId]]:
+        """All slots by version, in order; and the versions whose slots are others than in the view before."""
+        changed, gone = changed_slots(self._slots_before, self.facts.slots)
+        groups = dict(self._partial["_groups"][0]) if "_groups" in self._partial else {}
+        old = set(map(id, gone))
+        fresh: dict[ModelId, list[SlotFacts]] = {one.slot.model_id: [] for one in gone}
+        for one in changed:
+            fresh.setdefault(one.slot.model_id, []).append(one)
+        for id_, new in fresh.items():
+            group = [one for one in groups.get(id_, ()) if id(one) not in old] + new
+            groups[id_] = tuple(sorted(group, key=lambda one: one.slot.index))
+            if not group:
+                del groups[id_]
+        return groups, set(fresh)
+
+    @property
+    def grouped(self) -> dict[ModelId, tuple[SlotFacts, ...]]:
+        """All slots, by version, in order."""
+        return self._groups[0]
+
+    @cached_property
+    def slots_of(self) -> dict[ModelId, list[SlotFacts]]:
+        """The slots of each version, without those of a removed version of the same name."""
+
+        def find(id_: ModelId) -> list[SlotFacts]:
+            record = self.records.versions.get(id_)
+            return [] if record is None else [one for one in self.grouped[id_] if _is_of(one, record)]
+
+        return self._by_version("slots_of", find, self.grouped)
+
+    @cached_property
+    def in_service(self) -> dict[ModelId, tuple[ReplicaAddress, ...]]:
+        """The ready replicas of each version that has any: those that workers may ask."""
+
+        def find(id_: ModelId) -> tuple[ReplicaAddress, ...]:
+            own = self.slots_of.get(id_, ())
+            return tuple(one.address for one in own if one.phase == "ready" and one.address is not None)
+
+        return self._by_version("in_service", find, self.grouped)
+
+    @cached_property
+    def looping(self) -> dict[ModelId, bool]:
+        """The versions all of whose slots are in a crash loop, so that none is expected to be ready soon."""
+
+        def find(id_: ModelId) -> bool:
+            own = self.slots_of.get(id_, ())
+            return bool(own) and all(one.history.crash_loop for one in own)
+
+        return self._by_version("looping", find, self.grouped)
+
+    @property
+    def misplaced(self) -> list[SlotFacts]:
+        """The slots of removed versions whose names other versions have now."""
+        return [one for group in self._misplaced.values() for one in group]
+
+    @cached_property
+    def _misplaced(self) -> dict[ModelId, list[SlotFacts]]:
+        def find(id_: ModelId) -> list[SlotFacts]:
+            record = self.records.versions.get(id_)
+            return [] if record is None else [one for one in self.grouped[id_] if not _is_of(one, record)]
+
+        return self._by_version("_misplaced", find, self.grouped)
+
+    @property
+    def unsettled(self) -> Iterable[ModelId]:
+        """The versions whose slots are not just the wanted ones, each with a process that starts or is ready."""
+        return self._unsettled
+
+    @cached_property
+    def _unsettled(self) -> dict[ModelId, bool]:
+        runs, grouped = self.runs, self.grouped
+
+        def find(id_: ModelId) -> bool:
+            wanted, group = runs.get(id_, 0), grouped.get(id_, ())
+            # In order and each once, so that the last index tells whether all before it are there.
+            is_whole = len(group) == wanted and (not group or group[-1].slot.index == wanted)
+            return not is_whole or any(one.phase not in ("starting", "ready") for one in group)
+
+        return self._by_version("_unsettled", find, {**runs, **grouped})
+
+    @cached_property
+    def leaving(self) -> list[SlotFacts]:
+        """The slots whose process has left service."""
+        return [one for one in self.facts.slots if one.phase == "stopping"]
+
+    @cached_property
+    def has_outdated(self) -> bool:
+        """Whether a process runs another Clipper's code, or where it cannot stay."""
+        return any(one.is_outdated or one.has_to_move for one in self.facts.slots)
+
+    def lacks(self, record: VersionRecord) -> int:
+        """How many replicas a version lacks to its target."""
+        return max(record.replicas_wanted - len(self.in_service.get(record.id, ())), 0)
+
+    def _by_version(self, name: str, find: Callable[[ModelId], T], versions: Collection[ModelId]) -> dict[ModelId, T]:
+        """What ``find`` says of each version, where it says anything."""
+        known = self._partial.get(name)
+        found: dict[ModelId, T] = {}
+        if known is not None:
+            found, regrouped = dict(known), self._groups[1]
+            for id_ in regrouped:
+                found.pop(id_, None)
+            versions = [id_ for id_ in regrouped if id_ in versions]
+        for id_ in versions:
+            if one := find(id_):
+                found[id_] = one
+        return found
+
+
+def _is_of(slot: SlotFacts, record: VersionRecord) -> bool:
+    return slot.spec is record.spec or slot.spec == record.spec

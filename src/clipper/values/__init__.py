@@ -1,0 +1,1 @@
+"""Inputs and outputs: their types, rows from JSON, and outputs to JSON."""

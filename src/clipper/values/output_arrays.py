@@ -1,0 +1,53 @@
+"""The outputs of a batch as one array: raw, little-endian and in C order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+from clipper.values.types import DType, InputType
+
+
+@dataclass(frozen=True, slots=True)
+class OutputForm:
+    """What each output of a batch is.
+
+    Attributes:
+        dtype: type of the elements; not strings, nor bytes.
+        shape: the shape of one output, each length at least 1; ``()`` for a number.
+        written_as: the type as which JSON has the elements: ``dtype``, or float64 for float32. So 1.1 as a float32 is
+            the text 1.1, or 1.100000023841858, which is the same number as a float64.
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    written_as: DType
+
+    @property
+    def elements(self) -> int:
+        """The number of elements of an output."""
+        return prod(self.shape)
+
+    @property
+    def row_bytes(self) -> int:
+        return self.elements * self.dtype.size_bytes
+
+    def __str__(self) -> str:
+        return str(InputType(self.dtype, self.shape))
+
+
+class TypedResults(NamedTuple):
+    """The answer to a batch.
+
+    Attributes:
+        rows: number of outputs.
+        data: the outputs one after another, in C order. Bytes of failed rows mean nothing.
+        evaluation_us: how long the model took, in microseconds.
+        failures: row to error message.
+    """
+
+    form: OutputForm
+    rows: int
+    data: memoryview
+    evaluation_us: int
+    failures: Mapping[int, str]

@@ -1,0 +1,62 @@
+"""Controllers of the batch limit, the paper's two and Clipper's variations of them: their port, and the factory."""
+
+from typing import ClassVar, Protocol
+
+from clipper.errors import InvalidArgument
+from clipper.settings.version import Batching
+from clipper.worker.abstraction.batching.aimd import Aimd
+from clipper.worker.abstraction.batching.aimd_damped import DampedAimd
+from clipper.worker.abstraction.batching.quantile import Quantile
+from clipper.worker.abstraction.batching.quantile_refit import RefittedQuantile
+
+
+class Controller(Protocol):
+    """Sets one replica's batch limit from its service times, whatever waits in the queue.
+
+    The budget is the time that one batch may take, in seconds.
+
+    Attributes:
+        share_of_slo: how much of the SLO the budget is. The paper's rules allow a batch the whole SLO. The variations
+            allow 0.3: a query may wait for two batches before its own, and the worker needs some of the time.
+        limit: the largest batch to send now, at least 1. Read before each batch.
+    """
+
+    share_of_slo: ClassVar[float]
+    limit: int
+
+    def record(self, size: int, service_s: float, was_full: bool) -> None:
+        """Learn from an answered batch.
+
+        Args:
+            size: its rows, at least 1.
+            service_s: how long the replica was busy with it, without the wait for the batch before it.
+            was_full: whether it was as large as the limit allowed. Only then may the limit grow.
+        """
+        ...
+
+    def set_budget(self, budget_s: float) -> None:
+        """Use another budget from now on; keep what was learned about the replica."""
+        ...
+
+
+def make_controller(batching: Batching, slo_s: float) -> Controller | None:
+    """Make the controller for a version's settings; None for policies without one: goodput, fixed and none.
+
+    Raises:
+        InvalidArgument: ``max_batch`` is below 1, or the SLO is not above 0.
+    """
+    if batching.max_batch < 1:
+        raise InvalidArgument(f"max_batch is {batching.max_batch}: expected at least 1")
+    if not slo_s > 0:
+        raise InvalidArgument(f"the SLO is {slo_s} s: expected more than 0: set a larger SLO")
+    match batching.policy:
+        case "aimd":
+            return Aimd(slo_s * Aimd.share_of_slo, batching.max_batch)
+        case "quantile":
+            return Quantile(slo_s * Quantile.share_of_slo, batching.max_batch)
+        case "aimd_damped":
+            return DampedAimd(slo_s * DampedAimd.share_of_slo, batching.max_batch)
+        case "quantile_refit":
+            return RefittedQuantile(slo_s * RefittedQuantile.share_of_slo, batching.max_batch)
+        case "goodput" | "fixed" | "none":
+            return None

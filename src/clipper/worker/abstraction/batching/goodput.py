@@ -1,0 +1,168 @@
+"""Chooses which of the waiting queries make up the next batch, so that the most are answered in time.
+
+In a queue sorted by deadline a batch is two numbers, ``drop`` and ``take``: leave out the ``drop`` most urgent queries,
+then send the next ``take``. All queries of a batch are answered when it ends. So the most urgent query in a batch
+bounds its size, and leaving out a few urgent queries allows a larger batch. Two rules decide how many to drop:
+
+- **The fewest drops with which a batch keeps up.** A batch keeps up if it answers as many queries a second as arrive
+  and nearly all of it is in time: then the queue stops growing. More drops would not answer more queries.
+- **If no batch keeps up, the most queries in time per second**, over the spread of service times of such batches.
+  Another drop pays as long as the larger batch answers more of the rest in time than were dropped.
+
+The second rule is the sliding window of Nexus (Shen et al., SOSP 2019, section 6.3), with expected values instead of
+one service time for each size. See docs/batching.md.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from clipper.worker.abstraction.batching.deadline_queue import Lane
+from clipper.worker.abstraction.batching.service_times import LEAST_S, QUANTILES, ServiceTimes
+
+Array = npt.NDArray[np.float64]
+
+# Number of places in the queue to look at. Twice as many change no cell of the simulation by 1 %.
+PLACES = 32
+# A batch keeps up if it answers this many times the arrivals: slightly more, to work off what waits already.
+KEEPS_UP = 1.05
+# Share of a batch that must be expected in time if it keeps up; its most urgent query must be, at the median time.
+IN_TIME = 0.98
+MEDIAN = len(QUANTILES) // 2
+# Quantiles of the service time for which the largest batch is tried that still meets its most urgent query.
+FITTED = [MEDIAN, len(QUANTILES) - 1]
+# Batches within this fraction of the best rate count as equal: the one with the fewest drops is chosen.
+NEARLY_BEST = 0.998
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A queue, sampled at some places from its most urgent piece on.
+
+    Attributes:
+        due_s: the deadline of the piece at each place, (places,), ascending.
+        rows: number of pieces before each place, and the total, (places + 1,).
+        size_bytes: the same for bytes.
+    """
+
+    due_s: Array
+    rows: Array
+    size_bytes: Array
+
+    @classmethod
+    def over(cls, lanes: list[Lane]) -> "Outlook":
+        """Sample one or more lanes, none of them empty. A short queue is sampled at every piece."""
+        seen: list[tuple[float, float, float]] = []
+        is_short = sum(len(lane.works) for lane in lanes) <= PLACES
+        for lane in lanes:
+            works = lane.works
+            length = len(works)
+            row_bytes = lane.size_bytes / length
+            places = length if is_short else min(length, max(PLACES // len(lanes), 2))
+            edges = [length * place // places for place in range(places + 1)]
+            seen += [
+                (works[edge].due_s, next_edge - edge, (next_edge - edge) * row_bytes)
+                for edge, next_edge in pairwise(edges)
+            ]
+        if len(lanes) > 1:
+            seen.sort()
+        columns = np.array(seen).T
+        return cls(columns[0], _sums(columns[1]), _sums(columns[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Drop ``drop`` pieces, then send ``take``.
+
+    Attributes:
+        in_time: expected number of the batch's queries that are answered in time.
+        per_s: the same per second of the batch's expected duration.
+        keeps_up: whether the batch keeps up with the arrivals, or takes all that waits.
+    """
+
+    drop: int
+    take: int
+    in_time: float
+    per_s: float
+    keeps_up: bool
+
+
+def choose(
+    outlook: Outlook, times: ServiceTimes, wait_s: float, now_s: float, needed_per_s: float, limit: int
+) -> Choice:
+    """Choose a replica's next batch.
+
+    Args:
+        outlook: the queue.
+        times: the replica's service times.
+        wait_s: how long the replica is still busy.
+        now_s: the time on the loop's clock.
+        needed_per_s: queries a second that this replica must answer for the queue not to grow.
+        limit: the largest batch to send.
+    """
+    ahead, places = outlook.rows, len(outlook.due_s)
+    first = ahead[:places, None]
+    row_s = times.per_row_s + times.per_byte_s * float(outlook.size_bytes[-1] / ahead[-1])
+    # [i, j] is the batch that begins at place i and ends before place j + 1, or at the limit. The last columns are
+    # batches that just meet their most urgent query: between two places there may be more pieces than the model can
+    # evaluate in time.
+    rows = ahead[None, 1:] - first
+    is_batch = (rows > 0) & (ahead[None, :-1] - first < limit)
+    room_s = outlook.due_s[:, None] - now_s - wait_s
+    fitting = room_s / np.array(times.ratios(max(times.largest, 1)))[None, FITTED] - times.fixed_s
+    fits = np.floor(np.minimum(fitting / max(row_s, LEAST_S), float(limit)) + 1e-9)
+    rows = np.hstack([np.where(is_batch, np.minimum(rows, limit), 1.0), np.clip(fits, 1.0, ahead[-1] - first)])
+    is_batch = np.hstack([is_batch, np.broadcast_to(True, fits.shape)])
+    ends = first + rows
+    mean_s = times.fixed_s + times.per_row_s * rows
+    if times.per_byte_s:
+        whole_bytes = np.interp(ends, ahead, outlook.size_bytes) - outlook.size_bytes[:places, None]
+        mean_s = mean_s + times.per_byte_s * np.minimum(whole_bytes, times.most_bytes())
+    in_time, took_s, most_urgent_s = np.zeros_like(rows), np.zeros_like(rows), np.zeros_like(rows)
+    for quantile, ratio in enumerate(_ratios(rows, times)):
+        done_s = wait_s + mean_s * ratio
+        in_time += np.clip(ends - np.maximum(_due_before(outlook, now_s + done_s), first), 0.0, rows)
+        took_s += done_s
+        if quantile == MEDIAN:
+            most_urgent_s = now_s + done_s
+    in_time = np.where(is_batch, in_time / len(QUANTILES), 0.0)
+    per_s = in_time / (took_s / len(QUANTILES))
+    keeps_up = is_batch & (in_time >= IN_TIME * rows) & (most_urgent_s <= outlook.due_s[:, None])
+    keeps_up &= (ends == ahead[-1]) | (per_s >= needed_per_s * KEEPS_UP)
+    # The fewest drops among the nearly best.
+    drop = int(np.argmax((per_s >= NEARLY_BEST * per_s.max()).any(axis=1)))
+    least = int(np.argmax(keeps_up.any(axis=1)))
+    does = least <= drop and bool(keeps_up[least].any())
+    if does:
+        drop, end = least, int(np.argmax(np.where(keeps_up[least], per_s[least], -1.0)))
+    else:
+        end = int(np.argmax(per_s[drop]))
+    return Choice(int(ahead[drop]), int(rows[drop, end]), float(in_time[drop, end]), float(per_s[drop, end]), does)
+
+
+def _ratios(rows: Array, times: ServiceTimes) -> list[Array]:
+    """Return five equally likely ratios for each size."""
+    sizes = np.frexp(rows)[1]
+    known = {int(size): times.ratios(1 << (int(size) - 1)) for size in np.unique(sizes)}
+    least = min(known)
+    table = np.ones((max(known) - least + 1, len(QUANTILES)))
+    for size, ratios in known.items():
+        table[size - least] = ratios
+    picked = table[sizes - least]
+    return [picked[..., quantile] for quantile in range(len(QUANTILES))]
+
+
+def _due_before(outlook: Outlook, at_s: Array) -> Array:
+    """Return how many pieces are due before each time, as if deadlines were spread evenly between two places."""
+    ahead = outlook.rows
+    places = len(outlook.due_s)
+    if ahead[-1] == places:
+        exact: Array = ahead[np.searchsorted(outlook.due_s, at_s)]
+        return exact
+    return np.interp(at_s, outlook.due_s, ahead[:places], left=0.0, right=float(ahead[-1]))
+
+
+def _sums(counts: Array) -> Array:
+    return np.concatenate(([0.0], np.cumsum(counts)))

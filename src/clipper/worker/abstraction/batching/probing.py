@@ -1,0 +1,70 @@
+"""Keeps replicas asked whose learned times leave them no query.
+
+A replica that gets no batch teaches nothing, so a wrong time would last for ever: one slow first batch would silence a
+version. Two rules bound that, whatever was learned:
+
+- **A query that is late on arrival is sent.** If no replica is fast enough even for a query that has just come, the
+  newest query has nothing to lose, and goes to each replica that idles.
+- **A query that is given up goes to a replica that has idled for ``PROBE_EVERY_S``.** This rule looks at what was
+  decided and not at why, so it holds for every controller. A replica that is slower than another one waits for
+  ``PROBE_TIMES`` of its own batches if these take longer: probes cost it a tenth of its time at most.
+
+So while queries are given up, a version whose batches come back is sent one within a second.
+"""
+
+from clipper.worker.abstraction.batching.deadline_queue import Lane, Taken
+from clipper.worker.abstraction.batching.decision import Decision
+from clipper.worker.abstraction.batching.replica_state import ReplicaState
+from clipper.worker.abstraction.work import NOBODY, Work
+
+PROBE_EVERY_S = 1.0
+PROBE_TIMES = 10.0
+
+
+def alone_s(replicas: list[ReplicaState]) -> float:
+    """Return the time that a quick batch of one row takes on the fastest of these replicas."""
+    return min([each.times.mean_s(1) * each.times.ratios(1)[0] for each in replicas])
+
+
+def fresh_s(lanes: list[Lane]) -> float:
+    """Return the time that the newest queries had when they arrived: their SLO without the worker's own share of it."""
+    newest = [lane.works[-1] for lane in lanes]
+    return max([min(work.slo_s, work.due_s - work.arrival_s) for work in newest])
+
+
+def probe_every_s(replica: ReplicaState) -> float:
+    """Return the time between two probes of a replica beside others."""
+    return max(PROBE_EVERY_S, PROBE_TIMES * replica.times.mean_s(1))
+
+
+def unasked(replicas: list[ReplicaState], now_s: float) -> list[ReplicaState]:
+    """Return the replicas that have idled for so long that they get what is given up. ``replicas``: fastest first."""
+    return [
+        each
+        for number, each in enumerate(replicas)
+        if not each.in_flight and now_s >= each.asked_s + (probe_every_s(each) if number else PROBE_EVERY_S)
+    ]
+
+
+def take_given_up(decision: Decision, now_s: float) -> Taken:
+    """Take the newest query that is not over out of those that a decision gives up, if there is one.
+
+    If its client has gone, the decision keeps it and the replica gets a copy.
+    """
+    newest, its = None, decision.late
+    for works in (decision.late, decision.shed):
+        for work in works:
+            if work.due_s >= now_s and (newest is None or work.due_s > newest.due_s):
+                newest, its = work, works
+    if newest is None:
+        return Taken([], [])
+    if not newest.is_wanted:
+        return copy_of(newest, now_s)
+    its.remove(newest)
+    return Taken([newest], [])
+
+
+def copy_of(work: Work, now_s: float) -> Taken:
+    """Return a batch of the same row that nobody waits for."""
+    due_s = now_s + work.slo_s
+    return Taken([Work(work.row, NOBODY, now_s, work.slo_s, due_s, due_s, work.row)], [])

@@ -1,0 +1,119 @@
+"""What the scheduler knows about one replica: its service times and its batches in flight."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from clipper.worker.abstraction.batching.controller import Controller
+from clipper.worker.abstraction.batching.flow import Batch
+from clipper.worker.abstraction.batching.service_times import LEAST_S, MAX_GROWTH, ServiceTimes
+
+# A batch that takes less than this is short. A second batch behind it hides a round trip of about 0.2 ms. A replica
+# that idles for this long loses less than a batch costs the worker and the container, so short batches may wait.
+SHORT_S = 0.001
+# Behind a batch that takes longer than this the round trip is negligible, and it is better to bind queries to a replica
+# only when the batch has ended.
+AHEAD_BELOW_S = 0.005
+# Behind a batch that is not short, a second batch leaves this long before its end. Any earlier, it would leave with
+# fewer queries than it could have gathered.
+ROUND_TRIP_S = 0.0003
+
+
+@dataclass(slots=True)
+class ReplicaState:
+    """The state of one replica.
+
+    Attributes:
+        max_batch: the largest batch that it takes, in rows; smaller if their outputs are large.
+        controller: sets the batch limit, for the policies that have one; else None.
+        is_far: it is on another node than the worker.
+        last_done_s: when the last batch came back.
+        last_size: rows of that batch.
+        last_left: queries that were waiting at that moment.
+        last_was_slow: whether that batch was not short.
+        asked_s: when it was last sent a batch.
+        probed_s: when it was last probed with rows that seem too long, or for being slower than another replica.
+        capacity_per_s: cached ``rows_per_s``; 0 if it must be computed anew.
+    """
+
+    id: str
+    max_batch: int
+    controller: Controller | None
+    times: ServiceTimes
+    is_far: bool = False
+    in_flight: dict[int, Batch] = field(default_factory=dict)
+    is_draining: bool = False
+    batches: int = 0
+    last_done_s: float = 0.0
+    last_size: int = 0
+    last_left: int = 0
+    last_was_slow: bool = False
+    asked_s: float = 0.0
+    probed_s: float = 0.0
+    capacity_per_s: float = 0.0
+
+    @property
+    def limit(self) -> int:
+        """The largest batch to send now, in rows."""
+        if self.controller is not None:
+            return min(self.controller.limit, self.max_batch)
+        most = self.times.largest * MAX_GROWTH or 1
+        return most if most < self.max_batch else self.max_batch
+
+    def batch_limit(self, slo_s: float) -> int:
+        """Return the largest batch that takes half of the SLO: a query waits for one batch and is in the next."""
+        if self.controller is not None:
+            return self.limit
+        if not self.times.is_known:
+            return 1
+        return max(1, int(min(self.times.rows_within(slo_s / 2), self.limit)))
+
+    def rows_per_s(self, slo_s: float) -> float:
+        """Return the rows answered a second in batches of ``batch_limit``; 0 while nothing is known."""
+        if not self.times.is_known:
+            return 0.0
+        rows = self.batch_limit(slo_s)
+        return rows / max(self.times.mean_s(rows), LEAST_S)
+
+    def rest_s(self, now_s: float) -> float:
+        """Return how long the batches in flight are expected to keep it busy."""
+        rest_s = 0.0
+        for running in self.in_flight.values():
+            began_s = max(running.sent_s, self.last_done_s)
+            rest_s += max(0.0, running.expected_s - (now_s - began_s))
+        return rest_s
+
+    def share(self, replicas: "Sequence[ReplicaState]", size: int, row_bytes: float) -> int:
+        """Return how many of ``size`` queries go here if others idle, too. A batch must not be mostly fixed time."""
+        idle = sum(not other.in_flight for other in replicas)
+        if idle <= 1 or self.in_flight:
+            return size
+        times = self.times
+        per_row_s = times.per_row_s + times.per_byte_s * row_bytes
+        worth = times.fixed_s / per_row_s if per_row_s > 0 else size
+        return min(size, max(-(-size // idle), int(worth) + 1))
+
+    def free_s(self, now_s: float) -> float:
+        """Return when the batches in flight are expected to have ended: in the past if the first is overdue."""
+        free_s = now_s
+        for number, running in enumerate(self.in_flight.values()):
+            began_s = max(running.sent_s, self.last_done_s) if number == 0 else now_s
+            free_s += running.expected_s - (now_s - began_s)
+        return free_s
+
+    def may_send_ahead(self, now_s: float, *, will_ask_again: bool) -> bool:
+        """Whether a second batch may follow now: the first one is nearly over and not overdue.
+
+        A replica whose batch is overdue may hang, and gets no more work.
+
+        Args:
+            will_ask_again: whether the clients of the running batch will query again at once. Then the next batch is
+                better with their queries in it, unless the running batch is short.
+        """
+        running = next(iter(self.in_flight.values()))
+        # A batch with bad rows takes longer than expected.
+        if running.source or running.expected_s > AHEAD_BELOW_S or (will_ask_again and not running.is_short):
+            return False
+        elapsed_s = now_s - max(running.sent_s, self.last_done_s)
+        slow_s = running.expected_s * self.times.ratios(len(running.works))[-1]
+        ahead_s = SHORT_S if running.is_short else ROUND_TRIP_S
+        return running.expected_s - elapsed_s < ahead_s and elapsed_s < max(slow_s, SHORT_S)

@@ -1,0 +1,108 @@
+"""Clients that query again once they are answered, and how long a replica waits for them.
+
+Clients that wait for their answers split into two halves: one is being evaluated while the other sends queries, and
+each half pays the fixed cost of a batch. A replica that waits for the clients it has just answered puts both halves
+into one batch. If clients do not wait for answers, nobody comes back, and a wait only makes queries late. So the
+worker first measures whether they come back.
+"""
+
+from typing import Protocol
+
+from clipper.worker.abstraction.batching.deadline_queue import DeadlineQueue
+from clipper.worker.abstraction.batching.service_times import ServiceTimes
+
+# A replica waits only after batches of at least this size: with few clients there is no wait.
+LEAST_ANSWERED = 16
+# It waits only if the fixed time of a batch is at least this.
+LEAST_FIXED_S = 0.002
+# It waits for at most this many fixed times.
+MAX_TIMES = 2.0
+# Before the first client is back it waits for this fraction of the fixed time, and only if that is expected to answer a
+# tenth more queries a second: possibly none comes back.
+FIRST_SHARE = 0.5
+FIRST_GAIN = 1.1
+# The resolution of the loop's timers.
+LEAST_WAIT_S = 0.0002
+# Clients that wait for their answers query again within this fraction of their batch's service time.
+WINDOW_SHARE = 0.5
+# That window is counted as at most this share of the time between two answers. If it is nearly all of that time, it
+# does not tell clients that come back from others.
+MOST_EVENLY = 0.8
+# Weight of the newest batch in the share of clients that come back. Replicas wait once the share is at least BELIEVED.
+GAIN = 0.25
+BELIEVED = 0.5
+
+
+class Answering(Protocol):
+    """A replica that has just answered; see ``ReplicaState``."""
+
+    times: ServiceTimes
+    last_done_s: float
+    last_size: int
+    last_left: int
+
+
+class Returns:
+    """Estimates the share of answered clients that query again at once, from the arrivals right after an answer."""
+
+    __slots__ = ("_answered", "_arrivals", "_early", "_since_s", "_until_s", "share")
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        self._answered = self._arrivals = self._early = 0
+        self._since_s = self._until_s = 0.0
+
+    def answered(self, size: int, arrivals: int, now_s: float, service_s: float) -> None:
+        """Learn from the arrivals since the previous answer.
+
+        Queries that come at any time are spread evenly between two answers; those of clients that query again come at
+        its beginning.
+
+        Args:
+            size: rows of the batch that was just answered.
+            arrivals: total number of queries so far.
+            now_s: the time on the loop's clock.
+            service_s: the batch's service time.
+        """
+        if self._answered:
+            came = arrivals - self._arrivals
+            evenly = min((self._until_s - self._since_s) / max(now_s - self._since_s, 1e-9), MOST_EVENLY)
+            early = max(self._early / came - evenly, 0.0) / (1 - evenly) if came else 0.0
+            self.share += GAIN * (early * min(came / self._answered, 1.0) - self.share)
+        self._answered = size if size >= LEAST_ANSWERED else 0
+        self._arrivals, self._early = arrivals, 0
+        self._since_s, self._until_s = now_s, now_s + WINDOW_SHARE * service_s
+
+    def look(self, arrivals: int, now_s: float) -> None:
+        """Note the arrivals so far, while clients of the last batch may still come back."""
+        if now_s <= self._until_s:
+            self._early = arrivals - self._arrivals
+
+    @property
+    def are_believed(self) -> bool:
+        """Whether most answered clients query again at once."""
+        return self.share >= BELIEVED
+
+    def until_s(self, replica: Answering, waiting: int, limit: int, queue: DeadlineQueue, now_s: float) -> float:
+        """Return until when an idle replica waits for the clients it has just answered; a past time if it does not.
+
+        It waits as long as that answers more queries a second. A batch of n takes ``t(n)``, and the remaining clients
+        are assumed to come at the rate of those that are back: wait while
+        ``all / (rest + t(all)) >= waiting / t(waiting)``.
+        """
+        times, answered, left = replica.times, replica.last_size, replica.last_left
+        fixed_s = times.fixed_s
+        everyone = min(left + answered, limit)
+        if not self.are_believed or answered < LEAST_ANSWERED or fixed_s < LEAST_FIXED_S or waiting >= everyone:
+            return 0.0
+        began_s = replica.last_done_s
+        back = waiting - left
+        if back > 0:
+            began_s = max(began_s, queue.oldest_arrival_s())
+        elapsed_s = now_s - began_s
+        rest_s = (everyone - waiting) * elapsed_s / back if back > 0 else fixed_s * FIRST_SHARE
+        gain = everyone * times.mean_s(waiting) / (waiting * (rest_s + times.mean_s(everyone)))
+        if back <= 0:
+            return began_s + rest_s if gain >= FIRST_GAIN else 0.0
+        wait_s = min(fixed_s * MAX_TIMES, elapsed_s + max(rest_s, LEAST_WAIT_S))
+        return began_s + wait_s if gain >= 1 else 0.0

@@ -1,0 +1,42 @@
+"""Decides how long a batch waits that would answer fewer queries a second than arrive, near a replica's capacity."""
+
+from clipper.worker.abstraction.batching.deadline_queue import Lane
+from clipper.worker.abstraction.batching.service_times import ServiceTimes
+
+# A batch that answers this many times the arrivals does not wait.
+WAITS_BELOW = 1.2
+# It stops waiting once it has this many times the queries that arrive during a batch's fixed time.
+WORTH_TIMES = 2.0
+# It also stops waiting if nothing has arrived for this many times the mean time between two queries.
+MAX_GAPS = 10.0
+# A timer of the loop may be late by this much.
+TIMER_LATE_S = 0.001
+
+
+def until_larger_s(
+    times: ServiceTimes,
+    lanes: list[Lane],
+    size: int,
+    row_bytes: float,
+    per_s: float,
+    needed_per_s: float,
+    first_due_s: float,
+) -> float:
+    """Return until when a batch of all ``size`` queries that wait should wait for more; a past time if it should not.
+
+    Args:
+        times: those of the replica.
+        lanes: what waits.
+        row_bytes: mean length of its rows; 0 while all have one length.
+        per_s: the rate of arrivals.
+        needed_per_s: the replica's share of it.
+        first_due_s: the earliest deadline.
+    """
+    if size >= WAITS_BELOW * needed_per_s * times.mean_s(size, size * row_bytes):
+        return 0.0
+    if size >= WORTH_TIMES * per_s * times.fixed_s:
+        return 0.0  # arrivals during the wait would not make up for it
+    # The rate may come from clients that wait for this very answer, or from before a pause. Then nobody arrives,
+    # and the batch would wait in vain for a deadline that may be seconds away.
+    paused_s = max([lane.works[-1].arrival_s for lane in lanes]) + MAX_GAPS / per_s
+    return min(paused_s, first_due_s - times.slow_s(size + 1, (size + 1) * row_bytes) - TIMER_LATE_S)

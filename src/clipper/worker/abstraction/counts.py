@@ -1,0 +1,78 @@
+"""Counters of one version."""
+
+from clipper.control.histogram import Histogram
+from clipper.control.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionStatistics
+from clipper.values.types import ModelId
+from clipper.worker.abstraction.batching.scheduler import Scheduler
+from clipper.worker.abstraction.cache.clock import CacheTable
+
+# A model's error is cut to this length in an answer; the container's log has the whole error.
+MAX_MESSAGE_CHARACTERS = 300
+
+
+class VersionCounts:
+    """The query path increments these counters, so they are plain attributes.
+
+    Attributes:
+        turned_away: predictions that found the queue full; the queue counts those that it accepts.
+        last_error: the latest message of ``model_errors``; empty if there was none.
+    """
+
+    __slots__ = (
+        "batch_latency_s",
+        "batch_size",
+        "expired",
+        "last_error",
+        "model_errors",
+        "outputs",
+        "queue_wait_s",
+        "rejected",
+        "turned_away",
+    )
+
+    def __init__(self) -> None:
+        self.turned_away = self.outputs = self.model_errors = self.rejected = self.expired = 0
+        self.last_error = ""
+        self.queue_wait_s = Histogram(LATENCY_BOUNDS_S)
+        self.batch_size = Histogram(SIZE_BOUNDS)
+        self.batch_latency_s = Histogram(LATENCY_BOUNDS_S)
+
+    def count_error(self, message: str) -> str:
+        """Count a row on which the model failed; return the message in the length in which it is told."""
+        self.model_errors += 1
+        self.last_error = message[:MAX_MESSAGE_CHARACTERS]
+        return self.last_error
+
+    def mark(self, scheduler: Scheduler, table: CacheTable | None) -> int:
+        """Return another number whenever a batch, a look-up or a failure was counted, or a batch limit has changed."""
+        looked_up = 0 if table is None else table.hits + table.joins + table.misses
+        batches = sum(self.queue_wait_s.counts) + sum(self.batch_latency_s.counts)
+        limits = hash(tuple([replica.batch_limit(scheduler.slo_s) for replica in scheduler.replicas.values()]))
+        # The limits have bits of their own, so that their change cannot cancel one of the counts.
+        return batches + looked_up + self.model_errors + self.expired + ((limits & 0xFFFFF) << 40)
+
+    def statistics(self, model: ModelId, scheduler: Scheduler, table: CacheTable | None) -> VersionStatistics:
+        replicas = scheduler.replicas.values()
+        rates = {replica.id: replica.rows_per_s(scheduler.slo_s) for replica in replicas}
+        return VersionStatistics(
+            model=model.name,
+            version=model.version,
+            queue_length=scheduler.queue.length + scheduler.suspects.length,
+            queue_bytes=scheduler.queue.size_bytes + scheduler.suspects.size_bytes,
+            outputs=self.outputs,
+            model_errors=self.model_errors,
+            rejected=self.rejected,
+            expired=self.expired,
+            cache_hits=table.hits if table is not None else 0,
+            cache_misses=table.misses if table is not None else 0,
+            cache_joins=table.joins if table is not None else 0,
+            queue_wait_s=self.queue_wait_s.data(),
+            batch_size=self.batch_size.data(),
+            batch_latency_s=self.batch_latency_s.data(),
+            arrivals=scheduler.queue.arrivals + scheduler.suspects.arrivals + self.turned_away,
+            slo_s=scheduler.slo_s,
+            batch_limits={replica.id: replica.batch_limit(scheduler.slo_s) for replica in replicas},
+            rows_per_s={id_: rate for id_, rate in rates.items() if rate},
+            last_error=self.last_error,
+            mark=self.mark(scheduler, table),
+        )

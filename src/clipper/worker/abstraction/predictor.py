@@ -1,0 +1,211 @@
+"""The queues of all versions that a query worker can query; follows the snapshot."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from clipper.control.difference import Difference, Holding
+from clipper.control.snapshot import ModelSnapshot, Snapshot
+from clipper.settings.server import MAX_OUTPUT_BYTES
+from clipper.values.types import InputType, ModelId
+from clipper.worker.abstraction.cache.clock import ClockCache
+from clipper.worker.abstraction.model_queue import ModelQueue
+from clipper.worker.abstraction.turns import Steps, Turns
+from clipper.worker.telemetry.watch import Watch
+
+# A version that was asked so long ago while it was asleep is to wake, also if nobody waits for it any more: some looks
+# of the supervisor.
+DEMAND_S = 2.0
+
+
+class Predictor:
+    """Owns the prediction cache and one ``ModelQueue`` for each version.
+
+    Args:
+        cache_capacity_bytes: bound of the cache; 0 keeps no outputs.
+        seed: seed of the cache's hash; see ``ClockCache``.
+        watch: see ``Turns``.
+        node: the address of this worker's node, whose replicas it prefers; if empty, it prefers none.
+        max_output_bytes: bound of one output, as its container sends it.
+
+    Attributes:
+        held: the snapshot in force.
+    """
+
+    def __init__(
+        self,
+        cache_capacity_bytes: int,
+        seed: int = 0,
+        watch: Watch | None = None,
+        node: str = "",
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> None:
+        self.cache = ClockCache(cache_capacity_bytes, seed)
+        self.held = Holding()
+        self._turns = Turns(watch, max_output_bytes)
+        self._node = node
+        # By model and version.
+        self._queues: dict[str, dict[str, ModelQueue]] = {}
+        # Queues of removed versions whose last batches are still in flight.
+        self._draining: list[ModelQueue] = []
+        self._predecessors: dict[str, dict[str, str | None]] = {}
+
+    def do_by(self, do: Callable[[Steps], None]) -> None:
+        """Have long work done in steps by ``do``, between the loop's other events."""
+        self._turns.do = do
+
+    def apply(self, told: Snapshot | Difference) -> Difference:
+        """Make queues, replicas and current versions match a snapshot, or the one that a difference leads to.
+
+        A version that is missing from it gets no more queries, and is closed once its queries in flight are answered.
+        What a difference costs depends on it alone; a whole snapshot is compared with the one in force.
+
+        Args:
+            told: if it is a difference, the snapshot in force is one that it can be applied to (``Holding.takes``).
+
+        Returns:
+            What has changed.
+        """
+        held = self.held
+        difference = held.difference_to(told) if isinstance(told, Snapshot) else told
+        names = (*difference.gone_applications, *(each.name for each in difference.applications))
+        before = [held.applications[name] for name in names if name in held.applications]
+        linked = {link.model for each in (*before, *difference.applications) for link in each.links}
+        held.follow(difference)
+        gone: Iterable[str] = difference.gone_models
+        if not difference.base:  # it is the whole, and there may be queues of a snapshot that could not be applied
+            gone = [name for name in self._queues if name not in held.models]
+        for name in gone:
+            self._apply_model(ModelSnapshot(name, None, ()))
+        for model in difference.models:
+            self._apply_model(model)
+        self._close_drained()
+        for name in linked.union(model.name for model in difference.models):
+            self._set_slos(name)
+        return difference
+
+    def forget(self) -> None:
+        """What was told last could not be applied: until the next whole snapshot nothing counts as in force."""
+        self.held = Holding()
+
+    def find(self, model: str, version: str | None = None) -> ModelQueue | None:
+        """Return the queue of a version, by default of the current one; None if that version does not exist."""
+        if version is None:
+            version = self.current(model)
+        queues = self._queues.get(model)
+        return None if version is None or queues is None else queues.get(version)
+
+    def current(self, model: str) -> str | None:
+        """Return the model's current version, or None."""
+        known = self.held.models.get(model)
+        return None if known is None else known.current
+
+    def predecessors(self, model: str) -> Mapping[str, str | None]:
+        """Map each version of a model that may be queried to the version that was current when it was deployed."""
+        return self._predecessors.get(model, {})
+
+    def end_turn(self) -> None:
+        """Let the queues send the batches now that they would otherwise send after the loop has polled again."""
+        self._turns.end()
+
+    def queues(self) -> list[ModelQueue]:
+        return [queue for queues in self._queues.values() for queue in queues.values()]
+
+    def versions_of(self, model: str) -> list[ModelQueue]:
+        return list(self._queues.get(model, {}).values())
+
+    def recent_input(self, model: str) -> tuple[InputType, bytes] | None:
+        """Return a recently answered input with its type: of the current version, else of any other version."""
+        current = self.find(model)
+        others = self.versions_of(model)
+        for queue in [current, *others] if current else others:
+            if queue.recent_row is not None:
+                return queue.input_type, queue.recent_row
+        return None
+
+    def demanded(self) -> tuple[ModelId, ...]:
+        """Return the versions that are asleep and were asked lately, or have queries that wait for a replica."""
+        unserved, since_s = self._turns.unserved, asyncio.get_running_loop().time() - DEMAND_S
+        for id_, asked_at_s in list(unserved.items()):
+            queue = self.find(id_.name, id_.version)
+            if queue is None or not queue.is_asleep or (asked_at_s <= since_s and not queue.has_waiting):
+                del unserved[id_]
+        return tuple(unserved)
+
+    async def settle(self) -> None:
+        """Wait until every new replica has been dialled once and every removed one has answered its last batch."""
+        waits = [
+            replica.link.first_attempt for replica in self._turns.unsettled if not replica.link.first_attempt.done()
+        ]
+        if waits:
+            await asyncio.wait(waits)
+        while any(replica.is_draining for replica in self._turns.unsettled):
+            await asyncio.sleep(0.005)
+        self._close_drained()
+
+    def unlinked(self) -> dict[str, str]:
+        """Map the id of each replica that is not linked to the reason."""
+        return {
+            replica.id: replica.link.last_error or "still dialling"
+            for replica in self._turns.unsettled
+            if not replica.link.is_linked and not replica.is_draining
+        }
+
+    def undrained(self) -> tuple[str, ...]:
+        """Return the ids of replicas that still have to answer their last batch."""
+        return tuple(replica.id for replica in self._turns.unsettled if replica.is_draining)
+
+    def close(self) -> None:
+        for queue in (*self.queues(), *self._draining):
+            queue.close()
+        self._queues.clear()
+        self._draining.clear()
+
+    def _drain(self, queue: ModelQueue) -> None:
+        queue.wakes = queue.is_starting = False
+        self._turns.unserved.pop(queue.model, None)
+        queue.set_replicas(())
+        self._draining.append(queue)
+
+    def _close_drained(self) -> None:
+        for queue in self._draining:
+            if not queue.replicas():
+                queue.close()
+        self._draining = [queue for queue in self._draining if queue.replicas()]
+
+    def _apply_model(self, model: ModelSnapshot) -> None:
+        queues = self._queues.setdefault(model.name, {})
+        for gone in queues.keys() - {version.version for version in model.versions}:
+            self._drain(queues.pop(gone))
+        for version in model.versions:
+            queue = queues.get(version.version)
+            if queue is not None and queue.snapshot.without_replicas != version.without_replicas:
+                self._drain(queue)
+                queue = None
+            if queue is None:
+                id_ = ModelId(model.name, version.version)
+                queue = queues[version.version] = ModelQueue(id_, version, self.cache, self._turns, self._node)
+            queue.wakes, queue.is_starting = version.wakes, version.is_starting
+            queue.set_replicas(version.replicas)
+        if queues:
+            self._predecessors[model.name] = {each.version: each.predecessor for each in model.versions}
+        else:
+            del self._queues[model.name]
+            self._predecessors.pop(model.name, None)
+
+    def _set_slos(self, model: str) -> None:
+        """Give each version of a model the smallest SLO of the applications that query it by their links.
+
+        A version that no link leads to can still be named in a query, by any application that links its model: it
+        gets the smallest SLO of these applications.
+        """
+        by_version: dict[str, float] = {}
+        smallest_s: float | None = None
+        for application in map(self.held.applications.__getitem__, self.held.linking(model)):
+            slo_s = application.slo_ms / 1000
+            smallest_s = slo_s if smallest_s is None else min(slo_s, smallest_s)
+            for link in application.links:
+                if link.model == model and (version := link.version or self.current(model)):
+                    by_version[version] = min(slo_s, by_version.get(version, slo_s))
+        if smallest_s is not None:
+            for version, queue in self._queues.get(model, {}).items():
+                queue.set_slo(by_version.get(version, smallest_s))

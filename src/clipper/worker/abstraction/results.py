@@ -1,0 +1,146 @@
+"""Reads the results of a batch: which rows have an output, and why the others have none.
+
+Results of more than ``LARGE_RESULTS_BYTES`` are read a row at a time, in steps: to copy and check the outputs of one
+batch may take seconds.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+
+from clipper.errors import ModelFailed, OutputTooLarge
+from clipper.model.protocol.messages import (
+    BATCH_TOO_LARGE,
+    LARGE_RESULTS_BYTES,
+    MAX_ROWS,
+    OUTPUT_TOO_LARGE,
+    Results,
+    too_large,
+)
+from clipper.values.output_arrays import TypedResults
+from clipper.values.outputs.checks import read_texts
+from clipper.values.outputs.long_texts import read_long_text
+from clipper.values.outputs.output import Output, read_output, read_outputs
+from clipper.values.types import InputType
+from clipper.worker.abstraction.work import Work
+
+# So many rows, and numbers of arrays, go into answers in one turn of the loop: a millisecond or two, if they are JSON.
+MAX_STEP, MAX_ELEMENTS = 128, 16_384
+# An error of a batch with other applications' inputs may quote one of these.
+NOT_TOLD_APART = (
+    "the model failed for a batch with this input, and there was no time to try this input without the others"
+)
+# A text may have so many times the bound: in a batch of unequal outputs an array is one, and float32 as JSON are 6.25
+# times as long. Clipper's runtime knows which texts these are, and refuses others over the bound.
+TEXT_TIMES = 7
+# The outputs of a batch may have this size together, or a batch has one row: a worker holds them until all are read.
+MAX_BATCH_BYTES = 64 * 1024 * 1024
+
+
+class Read:
+    """Results that were read.
+
+    Attributes:
+        works: those that have an output.
+        outputs: of each of them.
+        failures: row to error message, for the others.
+        step: of how many rows the answers are written in one turn.
+    """
+
+    __slots__ = ("failures", "outputs", "step", "works")
+
+    def __init__(
+        self, works: Sequence[Work], outputs: Sequence[Output | None], failures: Mapping[int, str], step: int
+    ) -> None:
+        self.works, self.failures, self.step = works, failures, step
+        if failures:
+            rows = [row for row in range(len(works)) if row not in failures]
+            self.works, outputs = [works[row] for row in rows], [outputs[row] for row in rows]
+        self.outputs = [output for output in outputs if output is not None]
+        for work, output in zip(self.works, self.outputs):
+            work.output = output
+
+
+def is_large(results: Results | TypedResults) -> bool:
+    return results.is_large if isinstance(results, Results) else len(results.data) > LARGE_RESULTS_BYTES
+
+
+def read_results(works: Sequence[Work], results: Results | TypedResults, max_output_bytes: int) -> Read:
+    """Read the results of a batch, that are not large, and give each work its output."""
+    count = len(works)
+    if results.rows != count:
+        return Read(works, (), dict.fromkeys(range(count), _other_number(results, count)), count)
+    if isinstance(results, TypedResults):
+        size = results.form.row_bytes
+        if size > max_output_bytes:
+            return Read(works, (), dict.fromkeys(range(count), too_large(size, max_output_bytes)), count)
+        outputs, failures = read_outputs(results)
+        return Read(works, outputs, failures, max(1, min(MAX_STEP, MAX_ELEMENTS // results.form.elements)))
+    texts: Sequence[bytes] = results.outputs  # type: ignore[assignment]  # of results that are not large
+    failures = read_texts(texts, results.failures)
+    return Read(works, texts, failures, MAX_STEP)
+
+
+def read_row(
+    results: Results | TypedResults, row: int, rows: int, max_output_bytes: int
+) -> Generator[None, None, Output]:
+    """Return one output of large results, in steps of less than a millisecond.
+
+    Raises:
+        ModelFailed: the row has none.
+    """
+    if results.rows != rows:
+        raise ModelFailed(_other_number(results, rows))
+    if row in results.failures:
+        raise ModelFailed(results.failures[row])
+    text = None if isinstance(results, TypedResults) else memoryview(results.outputs[row])
+    size = results.form.row_bytes if isinstance(results, TypedResults) else len(text or b"")
+    most_bytes = max_output_bytes if text is None else TEXT_TIMES * max_output_bytes
+    if size > most_bytes:
+        raise OutputTooLarge(too_large(size, most_bytes))
+    if isinstance(results, TypedResults):
+        return (yield from read_output(results, row))
+    return (yield from read_long_text(memoryview(text or b"")))
+
+
+def rows_within(results: Results | TypedResults, most: int) -> int:
+    """Return how many rows the next batch may have, at most ``most``, if outputs stay as large."""
+    if not is_large(results):
+        return most
+    size = sum(map(len, results.outputs)) if isinstance(results, Results) else len(results.data)
+    return max(1, min(most, MAX_BATCH_BYTES * results.rows // size))
+
+
+def rows_of_type(output_type: InputType | None) -> int:
+    """Return how many rows a batch may have by the type of the outputs, if their size follows from it."""
+    size = None if output_type is None else output_type.row_bytes
+    return MAX_ROWS if not size else max(1, MAX_BATCH_BYTES // size)
+
+
+def told_apart(
+    works: Sequence[Work], failures: Mapping[int, str], now_s: float, *, is_unclear: bool, is_mixed: bool
+) -> tuple[list[Work], list[tuple[Work, str]]]:
+    """Return which failed rows are evaluated again, apart, and the message for each of the others.
+
+    ``is_unclear``, ``is_mixed``: see ``Suspects.are_unclear``. That an output is too large says nothing of other rows.
+    """
+    again: list[Work] = []
+    told: list[tuple[Work, str]] = []
+    for row, message in failures.items():
+        work = works[row]
+        is_own = not is_unclear or message.startswith(OUTPUT_TOO_LARGE)
+        if not is_own and work.due_s > now_s and work.is_wanted:
+            again.append(work)
+        else:
+            told.append((work, message if is_own or not is_mixed else NOT_TOLD_APART))
+    return again, told
+
+
+def code_of(message: str) -> tuple[str, str]:
+    """Return the error code of a row's failure, and its message without it."""
+    for start in (OUTPUT_TOO_LARGE, BATCH_TOO_LARGE):
+        if message.startswith(start):
+            return OutputTooLarge.code, message.removeprefix(start)
+    return ModelFailed.code, message
+
+
+def _other_number(results: Results | TypedResults, rows: int) -> str:
+    return f"the container answered {results.rows} outputs for {rows} inputs"

@@ -1,0 +1,36 @@
+"""What a path of the query port does with a request: what connections, limits and ``endpoints`` agree on."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from clipper.worker.frontend.exchange import Exchange
+
+
+class Endpoint(Protocol):
+    """Handles the requests to one path.
+
+    Attributes:
+        slo_s: time within which its requests are to be answered; infinite if there is none.
+        error_json: formats an error's body from its code and cause.
+    """
+
+    slo_s: float
+
+    @property
+    def error_json(self) -> Callable[[str, str], bytes]: ...
+
+    @property
+    def methods(self) -> tuple[str, ...]: ...
+
+    @property
+    def max_body_bytes(self) -> int: ...
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        """Answer the exchange, now or later.
+
+        Args:
+            exchange: the request.
+            body: its body; a bytearray if it is long.
+            arrived_s: when it was read, on the loop's clock.
+            is_late: whether it has waited so long to be taken in that a query could not be answered in time.
+        """

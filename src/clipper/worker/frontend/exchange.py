@@ -1,0 +1,290 @@
+"""One request and its answer: the selection layer calls it back, and it keeps answers in the order of requests."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import msgspec
+
+from clipper.errors import ClipperError, Overloaded, TooManyRequests
+from clipper.values.outputs.output import Output, is_long, text_bytes
+from clipper.worker.frontend import limits
+from clipper.worker.frontend.budget import Budget
+from clipper.worker.frontend.client_limits import Limits
+from clipper.worker.frontend.http import responses
+from clipper.worker.selection.query import Query, Source
+from clipper.worker.telemetry.request_note import RequestNote
+
+
+class LongAnswers(Protocol):
+    """Makes long answers in steps, between the loop's other events."""
+
+    def answer(self, exchange: "Exchange", parts: responses.Parts, size_bytes: int) -> None:
+        """Answer a request with parts that are still to be made, in at most about so many bytes."""
+
+
+class Answerer(Protocol):
+    """The connection, as an exchange sees it."""
+
+    @property
+    def long_answers(self) -> LongAnswers: ...
+
+    def flush(self) -> None:
+        """Write answers: one of them may now be the next in turn."""
+
+
+class Cancellable(Protocol):
+    """What a request has started: a query, a batch of queries, or a job."""
+
+    def cancel(self) -> None: ...
+
+
+class Exchange(msgspec.Struct, gc=False, eq=False):
+    """A request that waits for its answer. For a predict call with one input it is the query's ``Asker``.
+
+    The garbage collector does not track it; it drops what it has started as soon as it is answered.
+
+    Attributes:
+        response: the answer's bytes, once it is known; of a long answer, how it begins.
+        rest: the rest of a long answer, which is written in pieces; None if there is none.
+        started: what to cancel if the client disconnects; None once it has ended.
+        closes: whether the connection ends with this answer.
+        has_body: False for HEAD.
+        limits: the client's limits until the answer; None if there are none.
+        admitted: number of queries that the limits have admitted for this request.
+        error_json: formats an error's body from its code and cause.
+        note: what is noted of the request; None if nothing is.
+    """
+
+    connection: Answerer
+    response: bytes | None = None
+    started: Cancellable | None = None
+    closes: bool = False
+    has_body: bool = True
+    limits: Limits | None = None
+    admitted: int = 0
+    error_json: Callable[[str, str], bytes] = responses.error_json
+    note: RequestNote | None = None
+    rest: deque[bytes | memoryview] | None = None
+
+    def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
+        if is_long(output):
+            parts = responses.long_prediction(query_id, output, confidence, source)
+            self.connection.long_answers.answer(self, parts, text_bytes(output))
+            return
+        body = responses.prediction_json(query_id, output, confidence, source)
+        if self.closes:
+            self.answer(200, body)
+            return
+        # The same as respond(), without a call for each query.
+        self.started = None
+        if self.limits is not None:
+            self._leave_limits()
+        self.response = responses.ok(body)
+        self.connection.flush()
+
+    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        self.answer(200, responses.default_json(query_id, output, reason, explanation))
+
+    def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
+        if is_long(unsure):
+            parts = responses.long_unsure(query_id, output, unsure, confidence)
+            self.connection.long_answers.answer(self, parts, text_bytes(unsure))
+        else:
+            self.answer(200, responses.unsure_json(query_id, output, unsure, confidence))
+
+    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
+        self.refuse(reason, explanation)
+
+    def refuse(self, code: str, cause: str, allow: str = "", retry_after_s: int = responses.RETRY_AFTER_S) -> None:
+        """Answer with an error of the error tree."""
+        status, body = responses.status_of(code), self.error_json(code, cause)
+        self.respond(
+            responses.answer(
+                status, body, close=self.closes, allow=allow, has_body=self.has_body, retry_after_s=retry_after_s
+            )
+        )
+
+    def refuse_with(self, error: ClipperError) -> None:
+        retry_after_s = error.retry_after_s if isinstance(error, TooManyRequests) else responses.RETRY_AFTER_S
+        self.refuse(error.code, str(error), retry_after_s=retry_after_s)
+
+    def admit_all(self, count: int, now_s: float) -> None:
+        """Admit the rest of a request's queries, after its body has shown that it has ``count`` of them.
+
+        Raises:
+            TooLarge, TooManyRequests: the limits refuse them.
+        """
+        if self.limits is not None and count > self.admitted:
+            self.limits.admit(count - self.admitted, now_s, self.admitted)
+            self.admitted = count
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.respond(responses.answer(status, body, close=self.closes, has_body=self.has_body))
+
+    def answer_parts(self, parts: list[bytes]) -> None:
+        """Answer with 200 and a body in parts."""
+        self.respond_parts([responses.ok_head(sum(map(len, parts)), close=self.closes), *parts])
+
+    def respond_parts(self, parts: list[bytes]) -> None:
+        """Answer with a whole HTTP response, whose head is the first part."""
+        if sum(map(len, parts)) <= limits.LARGE_ANSWER_BYTES:
+            self.respond(b"".join(parts))
+            return
+        self.rest = deque(_pieces(parts[1:]))
+        self.respond(parts[0])
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """Size of what is known of the answer and is not written."""
+        return len(self.response or b"") + (0 if self.rest is None else sum(map(len, self.rest)))
+
+    def send_raw(self, data: bytes) -> None:
+        """Write an interim answer, such as 100 Continue, in its turn."""
+        self.respond(data)
+
+    def cancel(self) -> None:
+        """The client has disconnected: cancel what the request has started."""
+        if self.started is not None:
+            self.started.cancel()
+            self.started = None
+            self._leave_limits()
+
+    def respond(self, data: bytes) -> None:
+        """Answer with a whole HTTP response."""
+        # The query and the exchange refer to each other. Dropping one frees both without the garbage collector.
+        self.started = None
+        self._leave_limits()
+        self.response = data
+        self.connection.flush()
+
+    def _leave_limits(self) -> None:
+        if self.limits is not None:
+            self.limits.give_back(self.admitted)
+            self.limits = None
+
+
+class Gather:
+    """A predict call with several inputs: each is a query of its own, and all are answered together.
+
+    Each row counts against the memory budget until its part of the answer does.
+    """
+
+    __slots__ = ("_answer_bytes", "_are_made", "_budget", "_exchange", "_held_bytes", "_missing", "_parts", "_queries")
+
+    def __init__(self, exchange: Exchange, size: int, budget: Budget) -> None:
+        """
+        Raises:
+            Overloaded: there is no room for so many rows.
+        """
+        hold_rows(budget, size)
+        self._exchange = exchange
+        self._parts: list[bytes | responses.Parts] = [b""] * size
+        self._are_made = True
+        self._missing = size
+        self._queries: list[Query] = []
+        self._budget = budget
+        self._held_bytes = size * limits.HELD_BYTES_PER_ROW
+        self._answer_bytes = 0
+
+    def add_query(self, query: Query) -> None:
+        self._queries.append(query)
+
+    def end_part(self, index: int, body: bytes | responses.Parts, held_bytes: int, answer_bytes: int) -> None:
+        """Take the answer to an input.
+
+        Args:
+            index: the input's place.
+            body: its part of the answer; if it is long, it is made once all have come.
+            held_bytes: what it holds until then.
+            answer_bytes: a bound of its size.
+        """
+        self._parts[index] = body
+        self._missing -= 1
+        self._are_made = self._are_made and isinstance(body, bytes)
+        self._answer_bytes += answer_bytes
+        more_bytes = held_bytes - limits.HELD_BYTES_PER_ROW
+        self._held_bytes += more_bytes
+        self._budget.held_bytes += more_bytes
+        if self._answer_bytes > limits.MAX_ANSWER_BYTES:
+            self.cancel()
+            self._exchange.refuse("too_large", responses.too_long(self._answer_bytes))
+        elif more_bytes > 0 and not self._budget.has_room(0):
+            self.cancel()
+            self._exchange.refuse("overloaded", "incomplete answers take up all memory for them: try again in a moment")
+        elif not self._missing:
+            parts, exchange = self._parts, self._exchange
+            self._release()
+            if self._are_made and self._answer_bytes <= limits.LARGE_ANSWER_BYTES:
+                exchange.answer(200, responses.batch_json([part for part in parts if isinstance(part, bytes)]))
+            else:
+                answers = exchange.connection.long_answers
+                answers.answer(exchange, responses.long_batch(parts), self._answer_bytes)
+
+    def cancel(self) -> None:
+        for query in self._queries:
+            query.cancel()
+        self._release()
+
+    def _release(self) -> None:
+        self._queries.clear()
+        self._parts = []
+        self._budget.held_bytes -= self._held_bytes
+        self._held_bytes = 0
+
+
+def hold_rows(budget: Budget, count: int) -> None:
+    """Count so many rows that are asked against the budget.
+
+    Raises:
+        Overloaded: there is no room for them.
+    """
+    size_bytes = count * limits.HELD_BYTES_PER_ROW
+    if not budget.has_room(size_bytes):
+        raise Overloaded("rows that wait for their outputs take up all memory for them: try again in a moment")
+    budget.held_bytes += size_bytes
+
+
+class Part:
+    """One input of a batch. If there is neither an output nor a default, the error is its part of the answer."""
+
+    __slots__ = ("_gather", "_index")
+
+    def __init__(self, gather: Gather, index: int) -> None:
+        self._gather = gather
+        self._index = index
+
+    def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
+        if is_long(output):
+            self._end_long(responses.long_prediction(query_id, output, confidence, source), output)
+        else:
+            self._end(responses.prediction_json(query_id, output, confidence, source))
+
+    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        self._end(responses.default_json(query_id, output, reason, explanation))
+
+    def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
+        if is_long(unsure):
+            self._end_long(responses.long_unsure(query_id, output, unsure, confidence), unsure)
+        else:
+            self._end(responses.unsure_json(query_id, output, unsure, confidence))
+
+    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
+        self._end(responses.error_json(reason, explanation))
+
+    def _end(self, body: bytes) -> None:
+        self._gather.end_part(self._index, body, len(body), len(body))
+
+    def _end_long(self, body: responses.Parts, output: Output) -> None:
+        self._gather.end_part(self._index, body, len(output), text_bytes(output))
+
+
+def _pieces(parts: Iterable[bytes]) -> Iterable[bytes | memoryview]:
+    """Cut what is too much to write in one turn."""
+    for part in parts:
+        if len(part) <= limits.WRITE_BYTES:
+            yield part
+        else:
+            whole = memoryview(part)
+            for start in range(0, len(part), limits.WRITE_BYTES):
+                yield whole[start : start + limits.WRITE_BYTES]

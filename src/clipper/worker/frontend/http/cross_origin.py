@@ -1,0 +1,104 @@
+"""Which web pages may read the query port's answers: cross-origin requests, as the Fetch standard has them.
+
+A browser sends the origin of the page, and hides the answer from the page unless the answer names that origin. Before a
+request with JSON or a key it asks with OPTIONS whether it may send it, without a key. None of this is looked at unless
+an origin is allowed; and a request without an origin, as programs send it, costs the same either way.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+
+from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.worker.frontend.exchange import Answerer, Exchange, LongAnswers
+from clipper.worker.frontend.http import responses
+from clipper.worker.frontend.http.heads import Head
+
+# The word that allows every origin.
+ANY = "*"
+# How long a browser need not ask again. An origin that is not allowed any more cannot send keys longer than this.
+_MAX_AGE_S = 600
+# What may be sent back of a request: text within one line.
+_NAMES = re.compile(rb"[!-~ \t]+")
+_VARY = b"vary: origin\r\n"
+# Headers of answers that a page may read, besides those that it always may.
+_EXPOSED = b"access-control-expose-headers: inference-header-content-length, retry-after, x-request-id\r\n"
+
+
+class Origins:
+    """The origins that are allowed: each ``SCHEME://HOST`` or ``SCHEME://HOST:PORT``, or ``*`` for all."""
+
+    def __init__(self, allowed: Collection[str]) -> None:
+        self._allows_any = ANY in allowed
+        self._allowed = frozenset(origin.encode() for origin in allowed)
+
+    def answerer(self, head: Head, connection: Answerer, pending: Sequence[Exchange]) -> Answerer:
+        """Return who takes the answer to a request: the connection, or what adds headers to the answer before.
+
+        Args:
+            pending: the connection's requests, in their order.
+        """
+        if not head.origin and self._allows_any:
+            return connection
+        headers = self._headers(head.origin)
+        if headers:
+            # Equal heads are handled without this.
+            head.is_plain = False
+            headers += _EXPOSED
+        return _Marking(connection, pending, headers or _VARY)
+
+    def allows(self, origin: bytes) -> bool:
+        return self._allows_any or origin in self._allowed
+
+    def preflight(self, head: Head) -> "Preflight | None":
+        """Return the endpoint that answers a browser that asks before it sends; None for any other request."""
+        return Preflight(head) if head.requested_method and self._headers(head.origin) else None
+
+    def _headers(self, origin: bytes) -> bytes:
+        if not origin:
+            return b""
+        if self._allows_any:
+            return b"access-control-allow-origin: *\r\n"
+        return b"access-control-allow-origin: %b\r\n%b" % (origin, _VARY) if origin in self._allowed else b""
+
+
+class _Marking:
+    """Adds headers to the answer of one request."""
+
+    __slots__ = ("_connection", "_headers", "_pending")
+
+    def __init__(self, connection: Answerer, pending: Sequence[Exchange], headers: bytes) -> None:
+        self._connection = connection
+        self._pending = pending
+        self._headers = headers
+
+    @property
+    def long_answers(self) -> LongAnswers:
+        return self._connection.long_answers
+
+    def flush(self) -> None:
+        for exchange in self._pending:
+            response = exchange.response
+            if exchange.connection is self and response is not None:
+                exchange.connection = self._connection
+                if response is not responses.CONTINUE:
+                    end = response.index(b"\r\n") + 2
+                    exchange.response = b"%b%b%b" % (response[:end], self._headers, response[end:])
+        self._connection.flush()
+
+
+class Preflight:
+    """Answers OPTIONS with what the page may send: it is allowed whatever the path takes, or refuses by itself."""
+
+    methods = ("OPTIONS",)
+    slo_s = float("inf")
+    max_body_bytes = SHORT_TEXT_BYTES
+    error_json = staticmethod(responses.error_json)
+
+    def __init__(self, head: Head) -> None:
+        self._requested = head.requested_headers if _NAMES.fullmatch(head.requested_headers) else b""
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        head = b"HTTP/1.1 204 No Content\r\naccess-control-allow-methods: GET, POST\r\naccess-control-max-age: %d\r\n"
+        headers = b"access-control-allow-headers: %b\r\n" % self._requested if self._requested else b""
+        closes = b"connection: close\r\n" if exchange.closes else b""
+        exchange.respond(b"%b%b%b\r\n" % (head % _MAX_AGE_S, headers, closes))

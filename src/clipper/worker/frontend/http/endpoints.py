@@ -1,0 +1,322 @@
+"""The endpoints of the query port: what each path does."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Protocol
+
+from clipper.control.feedback import Feedback, Outcome
+from clipper.errors import ClipperError, Overloaded
+from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.values.inputs.reader import make_reader
+from clipper.values.types import InputType
+from clipper.worker.frontend import limits
+from clipper.worker.frontend.budget import Budget
+from clipper.worker.frontend.clients import Guarded
+from clipper.worker.frontend.endpoint import Endpoint
+from clipper.worker.frontend.exchange import Exchange, Gather, Part
+from clipper.worker.frontend.http import responses
+from clipper.worker.frontend.long_work import LongWork, Steps
+from clipper.worker.frontend.observe_body import MAX_OBSERVATIONS, MIN_OBSERVATION_BYTES, ObserveReader
+from clipper.worker.frontend.predict_body import BodyReader
+from clipper.worker.frontend.predict_request import Request
+from clipper.worker.frontend.repeats import MIN_BODY_BYTES, RepeatedBodies
+from clipper.worker.selection.application import Application
+
+log = logging.getLogger(__name__)
+
+
+# Reads the feedback in a request, with an error in place of each wrong piece, and whether it is a list.
+Reading = Generator[None, None, tuple[list[Feedback | ClipperError], bool]]
+# Answers that are formatted in one step.
+_OUTCOMES_PER_STEP = 500
+
+
+class Predict:
+    """``POST /{app}/predict``."""
+
+    methods = ("POST",)
+    error_json = staticmethod(responses.error_json)
+
+    def __init__(self, application: Application, refused: Counter[str], work: LongWork, max_body_bytes: int) -> None:
+        self.max_body_bytes = most_body_bytes(application.terms.input_type, max_body_bytes)
+        self._application = application
+        self._refused = refused
+        self._work = work
+        self._body = BodyReader(make_reader(application.terms.input_type), application.terms.features_size)
+        self._repeats = RepeatedBodies()
+        self.slo_s = application.terms.slo_s
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        # The answer to a batch has a part for each input, so a late batch is read to count them.
+        if is_late and b'"input_batch"' not in body:
+            self._application.shed(exchange)
+            return
+        if isinstance(body, bytearray):
+            self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, arrived_s), asks=self)
+            return
+        row = known = self._repeats.find(body) if len(body) >= MIN_BODY_BYTES else None
+        if row is None:
+            row = self._body.read_plain(body)
+        if row is None:
+            self._handle_any_form(exchange, body, arrived_s)
+            return
+        query = self._application.predict(row, exchange, arrived_s, None, None, None, None, exchange.note)
+        if not query.done:
+            exchange.started = query
+        elif known is None:
+            self._repeats.remember(body, row)
+
+    def _handle_any_form(self, exchange: Exchange, body: bytes, arrived_s: float) -> None:
+        try:
+            request = self._body.read_single(body) if len(body) <= limits.DIRECT_BODY_BYTES else None
+            if request is not None:
+                self._predict_one(exchange, request, arrived_s)
+                return
+        except ClipperError as error:
+            self._refuse(exchange, error)
+            return
+        self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, arrived_s), asks=self)
+
+    def _answer_in_steps(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float) -> Steps:
+        try:
+            request = yield from self._body.read(body)
+            if request.is_batch:
+                yield from predict_batch(self._application, exchange, request, arrived_s, self._work.budget)
+            else:
+                self._predict_one(exchange, request, arrived_s)
+        except ClipperError as error:
+            self._refuse(exchange, error)
+
+    def _predict_one(self, exchange: Exchange, request: Request, arrived_s: float) -> None:
+        query = self._application.predict(
+            request.rows[0],
+            exchange,
+            arrived_s,
+            request.version,
+            request.context,
+            request.features[0],
+            request.timeout_s,
+            exchange.note,
+        )
+        if not query.done:
+            exchange.started = query
+
+    def _refuse(self, exchange: Exchange, error: ClipperError) -> None:
+        self._refused[error.code] += 1
+        exchange.refuse_with(error)
+
+
+def predict_batch(
+    application: Application, exchange: Exchange, request: Request, arrived_s: float, budget: Budget
+) -> Steps:
+    """Ask each input of a batch, and answer all together.
+
+    Raises:
+        ClipperError: the batch as a whole is refused.
+    """
+    exchange.admit_all(len(request.rows), arrived_s)
+    gather = Gather(exchange, len(request.rows), budget)
+    try:
+        for index, (row, features) in enumerate(zip(request.rows, request.features)):
+            if exchange.response is not None:
+                return  # refused: the answer is already too large
+            query = application.predict(
+                row,
+                Part(gather, index),
+                arrived_s,
+                request.version,
+                request.context,
+                features,
+                request.timeout_s,
+                exchange.note,
+            )
+            if not query.done:
+                gather.add_query(query)
+            yield
+    except BaseException:  # also if the client disconnects before all queries are sent
+        gather.cancel()
+        raise
+    if exchange.response is None:
+        exchange.started = gather
+
+
+class FeedbackTaker(Protocol):
+    """Learns from feedback, here or in the worker that answered the query."""
+
+    async def observe(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]: ...
+
+
+class Observe:
+    """``POST /{app}/observe``, and ``/{app}/update``, its name in the old system."""
+
+    methods = ("POST",)
+    slo_s = float("inf")
+    error_json = staticmethod(responses.error_json)
+
+    def __init__(
+        self,
+        application: Application,
+        taker: FeedbackTaker,
+        refused: Counter[str],
+        work: LongWork,
+        max_body_bytes: int,
+    ) -> None:
+        self.max_body_bytes = most_body_bytes(application.terms.input_type, max_body_bytes)
+        self._application = application
+        self._taker = taker
+        self._refused = refused
+        self._work = work
+        self.reader = ObserveReader(make_reader(application.terms.input_type), application.terms.features_size)
+        self._lines = work.lines_of(application.name)
+        # The loop only keeps weak references to tasks. Their number is bounded by the requests in progress.
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        try:
+            single = None
+            size_bytes = len(body)
+            is_taken = size_bytes <= limits.DIRECT_BODY_BYTES and self._lines.of(size_bytes).has_room
+            if is_taken and isinstance(body, bytes):
+                single = self.reader.read_single(body)
+        except ClipperError as error:
+            self.refuse(exchange, error)
+            return
+        if single is not None:
+            self._observe_later(exchange, [single], False, len(body))
+        else:
+            pieces = min(len(body) // MIN_OBSERVATION_BYTES, MAX_OBSERVATIONS)
+            self.learn_from(exchange, self.reader.read(body), len(body), pieces, arrived_s)
+
+    def learn_from(self, exchange: Exchange, reading: Reading, body_bytes: int, pieces: int, arrived_s: float) -> None:
+        """Learn what ``reading`` returns, and answer.
+
+        Args:
+            exchange: the request.
+            reading: reads the body in steps of a few milliseconds at most.
+            body_bytes: size of the body.
+            pieces: the most pieces of feedback that it may hold.
+            arrived_s: when it was read, on the loop's clock.
+        """
+        steps = self._read_in_steps(exchange, reading, body_bytes, arrived_s)
+        self._work.begin(exchange, body_bytes, steps, self._lines.of(body_bytes), pieces)
+
+    def _read_in_steps(self, exchange: Exchange, reading: Reading, body_bytes: int, arrived_s: float) -> Steps:
+        try:
+            items, is_list = yield from reading
+            exchange.admit_all(len(items), arrived_s)
+        except ClipperError as error:
+            self.refuse(exchange, error)
+            return
+        self._observe_later(exchange, items, is_list, body_bytes)
+
+    def _observe_later(
+        self, exchange: Exchange, items: "list[Feedback | ClipperError]", is_list: bool, body_bytes: int
+    ) -> None:
+        budget = self._work.budget
+        held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST + limits.HELD_BYTES_PER_FEEDBACK * len(items)
+        if not budget.has_room(held_bytes):
+            self.refuse(
+                exchange,
+                Overloaded("feedback that is not learned yet takes up all memory for it: try again in a moment"),
+            )
+            return
+        budget.held_bytes += held_bytes
+        unlearned = self._work.take(self._lines.of(body_bytes), len(items))
+        # The feedback is learned even if the client disconnects, and counts as in flight until then.
+        exchange.started = None
+        task = asyncio.ensure_future(self._observe(exchange, items, is_list))
+
+        def end(task: "asyncio.Task[None]") -> None:
+            budget.held_bytes -= held_bytes
+            self._tasks.discard(task)
+            self._work.learned(unlearned)
+
+        self._tasks.add(task)
+        task.add_done_callback(end)
+
+    def refuse(self, exchange: Exchange, error: ClipperError) -> None:
+        self._refused[error.code] += 1
+        exchange.refuse_with(error)
+
+    async def _observe(self, exchange: Exchange, items: "list[Feedback | ClipperError]", is_list: bool) -> None:
+        feedback = [item for item in items if isinstance(item, Feedback)]
+        try:
+            taken = iter(await self._taker.observe(self._application, feedback))
+        except Exception as error:  # every request must be answered
+            name = self._application.name
+            log.exception("failed to observe feedback for application %(application)s", {"application": name})
+            exchange.refuse(ClipperError.code, f"{type(error).__name__}: {error}")
+            return
+        texts: list[bytes] = []
+        for start in range(0, len(items), _OUTCOMES_PER_STEP):
+            outcomes = [
+                next(taken) if isinstance(item, Feedback) else Outcome(error=item.code, cause=str(item))
+                for item in items[start : start + _OUTCOMES_PER_STEP]
+            ]
+            texts += map(responses.outcome_json, outcomes)
+            if is_list:
+                await asyncio.sleep(0)
+        if is_list:
+            exchange.answer(200, responses.outcomes_json(texts))
+        elif outcomes[0].error is not None:
+            exchange.refuse(outcomes[0].error, outcomes[0].cause)
+        else:
+            exchange.answer(200, texts[0])
+
+
+class Health:
+    """``GET /health/live``: shows that this worker answers."""
+
+    methods = ("GET", "HEAD")
+    slo_s = float("inf")
+    max_body_bytes = SHORT_TEXT_BYTES
+    error_json = staticmethod(responses.error_json)
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        exchange.answer(200, b'{"status":"live"}')
+
+
+def most_body_bytes(input_type: InputType, otherwise: int) -> int:
+    """Return the bound of an application's bodies: ``otherwise``, or what one input of its type needs if that is
+    more."""
+    row_bytes = input_type.row_bytes
+    if row_bytes is None:
+        return otherwise
+    needed = row_bytes // input_type.dtype.size_bytes * limits.BODY_BYTES_PER_NUMBER
+    return max(otherwise, min(needed, limits.MAX_TYPED_BODY_BYTES))
+
+
+def make_endpoints(
+    applications: Iterable[Application],
+    taker: FeedbackTaker,
+    refused: Counter[str],
+    work: LongWork,
+    max_body_bytes: int = limits.MAX_BODY_BYTES,
+    guard: Callable[[Application, Endpoint], Endpoint | Guarded] = lambda _, endpoint: endpoint,
+) -> dict[bytes, Endpoint | Guarded]:
+    """Return the endpoints of all paths, with and without a trailing slash.
+
+    Args:
+        applications: the applications to serve.
+        taker: learns from feedback.
+        refused: counts refused calls by error code.
+        work: runs long work.
+        max_body_bytes: see ``most_body_bytes``.
+        guard: puts an application's keys and limits in front of an endpoint.
+    """
+    endpoints: dict[bytes, Endpoint | Guarded] = {b"/health/live": Health()}
+    for application in applications:
+        predict = Predict(application, refused, work, max_body_bytes)
+        observe = Observe(application, taker, refused, work, max_body_bytes)
+        guarded = guard(application, predict), guard(application, observe)
+        for path in paths_of(application.name):
+            endpoints[path] = guarded[0] if path.rstrip(b"/").endswith(b"predict") else guarded[1]
+    return endpoints
+
+
+def paths_of(application: str) -> list[bytes]:
+    """Return the paths of an application, with and without a trailing slash."""
+    paths = [f"/{application}/{action}".encode() for action in ("predict", "observe", "update")]
+    return paths + [path + b"/" for path in paths]

@@ -1,0 +1,77 @@
+"""Decides which connection gives way: to a new one when there are as many as there may be, or when memory is short.
+
+The one that has been idle for the longest goes first. One that has never sent anything may go at once; of one that was
+answered, the client may be about to ask again, so it may go only after ``limits.GIVES_WAY_AFTER_S``. One whose request
+arrives goes once it is slow. One that waits for an answer never goes.
+
+When memory is short, the request that has been arriving for the longest goes first, however fast it comes: it has
+held most others up, and who sends half a request again and again is soon the oldest.
+"""
+
+from collections.abc import Callable, Collection
+from itertools import islice
+from typing import Generic, TypeVar
+
+from clipper.worker.frontend import limits
+
+# For each connection that comes, about so many are looked at: some 10 us.
+LOOKED_AT_FOR_EACH = 16
+# So many are sorted at once: some 5 ms. All 10,000 would hold up everybody for 30 ms.
+SORTED_AT_ONCE = 2_000
+
+
+def slow_from_s(began_s: float, size_bytes: int) -> float:
+    """Return from when on a request that began to arrive at ``began_s``, and has this much of its body, is slow."""
+    return began_s + limits.ARRIVES_WITHIN_S + size_bytes / limits.ARRIVES_BYTES_PER_S
+
+
+M_co = TypeVar("M_co", covariant=True)
+
+
+class GivingWay(Generic[M_co]):
+    """The connections that may give way, in their order.
+
+    They are sorted once a second and, if none of the last time gives way now, for connections that come in proportion.
+    If there are very many, a part of them is sorted: the first ones, in the order in which they were made, among which
+    one gives way.
+    """
+
+    def __init__(self, members: Collection[M_co], time_of: Callable[[M_co], float | None]) -> None:
+        """
+        Args:
+            members: all connections, in the order in which they were made; the caller changes them.
+            time_of: from when on a connection gives way; None if it does not.
+        """
+        self._members, self._time_of = members, time_of
+        # With their times when they were sorted. The next is the last.
+        self._order: list[tuple[float, M_co]] = []
+        self._sorted_at_sweep = -1
+        self._looks = 0
+
+    def look(self, sweep: int, now_s: float) -> None:
+        """Look at the connections, for each that comes. ``sweep``: a number that rises once a second."""
+        self._looks += 1
+        enough = min(len(self._members) // LOOKED_AT_FOR_EACH, limits.MAX_REFUSED_AT_ONCE)
+        if sweep == self._sorted_at_sweep and (self._gives_way(now_s) or self._looks < enough):
+            return
+        self._sorted_at_sweep, self._looks = sweep, 0
+        self._order = []
+        for start in range(0, len(self._members), SORTED_AT_ONCE):
+            part = islice(self._members, start, start + SORTED_AT_ONCE)
+            self._order = [(from_s, one) for one in part if (from_s := self._time_of(one)) is not None]
+            self._order.sort(key=lambda pair: pair[0])
+            self._order.reverse()
+            if self._gives_way(now_s):
+                break
+
+    def _gives_way(self, now_s: float) -> bool:
+        return bool(self._order) and self._order[-1][0] <= now_s
+
+    def next(self, now_s: float) -> M_co | None:
+        """Which of those gives way now, each once; None if none does."""
+        while self._gives_way(now_s):
+            from_s, one = self._order.pop()
+            # It may have asked since.
+            if self._time_of(one) == from_s:
+                return one
+        return None

@@ -1,0 +1,72 @@
+"""Writes a long answer in pieces, as its client reads it, beside the worker's other work.
+
+A client that reads as fast as the worker writes would have a whole answer written in one turn of the loop, and all such
+clients theirs.
+"""
+
+import asyncio
+from typing import Protocol
+
+from clipper.worker.frontend.exchange import Exchange
+from clipper.worker.frontend.http.port import Port
+from clipper.worker.frontend.long_work import Steps
+
+
+class LongWriter(Protocol):
+    """A connection.
+
+    Attributes:
+        transport: where it writes.
+        writes_long: whether it is writing a long answer.
+        is_paused: whether its client does not read.
+    """
+
+    transport: asyncio.Transport
+    writes_long: bool
+    is_paused: bool
+
+    def flush(self) -> None:
+        """Go on: all is written, or the client did not read for a while."""
+
+    def look_at_untaken(self) -> None:
+        """Count what the client has not read."""
+
+
+def is_written(port: Port, connection: LongWriter, exchange: Exchange) -> bool:
+    """Return whether all of the long answer is written that is next in turn. If it is not, write more of it soon."""
+    rest, transport = exchange.rest, connection.transport
+    if rest is None:
+        return True
+    response, exchange.response = exchange.response, b""
+    if response:  # the first time
+        rest_bytes = exchange.unwritten_bytes
+        if exchange.note is not None:
+            response = port.conclude(exchange.note, response, rest_bytes)
+            exchange.note = None
+        head = port.fitting(response, exchange.closes, exchange.has_body, rest_bytes)
+        if head is not response:  # an error in its place
+            rest.clear()
+        if not transport.is_closing():
+            transport.write(head)
+    if transport.is_closing():  # the client has left
+        rest.clear()
+    if not rest:
+        exchange.rest = None
+        port.freed_large_body = True
+    connection.look_at_untaken()
+    if not rest:
+        return True
+    if not connection.writes_long and not connection.is_paused:
+        connection.writes_long = True
+        port.work.do(_write(connection, exchange))
+    return False
+
+
+def _write(connection: LongWriter, exchange: Exchange) -> Steps:
+    rest, transport = exchange.rest, connection.transport
+    while rest and not connection.is_paused and not transport.is_closing():
+        transport.write(rest.popleft())
+        yield
+    connection.writes_long = False
+    if not transport.is_closing():  # else the connection is lost, or will be
+        connection.flush()

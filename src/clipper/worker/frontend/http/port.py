@@ -1,0 +1,399 @@
+"""What the connections to a query port share: endpoints and known heads, the budgets, and the clock."""
+
+import asyncio
+import select
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from clipper.base.turn_budget import TurnBudget
+from clipper.errors import Forbidden
+from clipper.worker.frontend import limits
+from clipper.worker.frontend.budget import Budget, Untaken
+from clipper.worker.frontend.clients import Guarded
+from clipper.worker.frontend.endpoint import Endpoint
+from clipper.worker.frontend.http import responses
+from clipper.worker.frontend.http.cross_origin import Origins
+from clipper.worker.frontend.http.giving_way import GivingWay
+from clipper.worker.frontend.http.heads import Head, Headers, ids_of, path_of, without_varying
+from clipper.worker.frontend.inference.errors import error_json
+from clipper.worker.frontend.long_work import LongWork
+from clipper.worker.telemetry.request_note import RequestNote, read_request_id
+from clipper.worker.telemetry.watch import Watch
+
+_ACTIONS = {b"predict", b"observe", b"update"}
+# The status of a request whose client has left, as nginx logs it.
+LEFT = "499"
+# Of gRPC.
+HEALTH_SERVICE = b"/grpc.health.v1.Health/"
+NEVER_S = float("inf")
+NO_HEADERS: Headers = []
+NO_IDS: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
+
+
+def address_of(client: asyncio.BaseTransport) -> str:
+    """The address of who is at the other end; empty if that has none."""
+    peer = client.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) else ""
+
+
+def has_gone(transport: asyncio.Transport) -> bool:
+    """Whether the client has closed both directions, or reset the connection. Half-closed, it may still read."""
+    return bool(_poll(transport, 0) & (select.POLLERR | select.POLLHUP))
+
+
+def _has_input(transport: asyncio.Transport) -> bool:
+    """Whether the kernel has input that was not read yet: a request that came while the loop was at work."""
+    return _poll(transport, select.POLLIN) != 0
+
+
+def _poll(transport: asyncio.Transport, events: int) -> int:
+    connected = transport.get_extra_info("socket")
+    if connected is None or connected.fileno() < 0:
+        return 0
+    poll = select.poll()
+    poll.register(connected.fileno(), events)
+    found = poll.poll(0)
+    return found[0][1] if found else 0
+
+
+class Member(Protocol):
+    """A connection, as the port sees it.
+
+    Attributes:
+        untaken: the answers that its client has not read.
+        is_going: whether it was cut off and is not lost yet.
+        gives_way_from_s: see ``giving_way``; None also while the client has not read a refusal, or all of an answer.
+        arrives_from_s: since when a request has been arriving that holds memory; None if none does.
+    """
+
+    transport: asyncio.Transport
+    untaken: Untaken
+    is_going: bool
+
+    @property
+    def is_busy(self) -> bool: ...
+
+    @property
+    def gives_way_from_s(self) -> float | None: ...
+
+    @property
+    def arrives_from_s(self) -> float | None: ...
+
+    def sweep(self, sweeps: int) -> None: ...
+
+    def give_way(self) -> None: ...
+
+    def stop_arriving(self) -> None:
+        """Refuse the request that has been arriving for the longest: memory is short."""
+
+    def cut_off(self) -> None: ...
+
+
+class OtherPaths(Protocol):
+    """Paths that no table can hold, since they are too many or depend on more of a head."""
+
+    def find(self, path: bytes, head: Head) -> Endpoint | None:
+        """As ``Port.find``."""
+
+    def why_not_found(self, path: bytes) -> str | None:
+        """Return the cause to answer if there is no endpoint; None if the path is of no known form."""
+
+
+class Port:
+    """State of one query port, for its connections. ``QueryServer`` listens on it, and connections do not know that.
+
+    Attributes:
+        members: the open connections, in the order in which they were made.
+        max_connections: for further ones idle connections give way; if none is idle, they are refused.
+        coming: connections that were accepted but are not members yet. The loop may accept hundreds before it calls
+            the first one.
+        on_leaving: called when a connection was lost.
+        known_heads: request head to its endpoint and body size; see ``Connection``.
+        plain_heads: those whose requests need no note unless they have an id.
+        budget: the memory that requests hold.
+        work: runs work that takes too long for one turn.
+        now_s: the loop's clock.
+        turn: the time of the loop's turns, for which requests wait while the worker has none.
+        refused: number of refused requests that no application saw, by error code; endpoints count theirs here, too.
+        freed_large_body: whether a large body was dropped since the last sweep, which then frees its memory.
+        sweeps: number of sweeps since the start, one a second: a clock that is free to read.
+        is_draining: whether each connection ends with its next answer.
+        origins: the web pages that may read answers; None if no page of another origin may.
+        watch: notes requests; None if nobody wants to know of them.
+    """
+
+    def __init__(
+        self,
+        max_connections: int = limits.MAX_CONNECTIONS,
+        give_out: Callable[[], None] = lambda: None,
+        origins: Origins | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.watch = watch
+        loop = asyncio.get_running_loop()
+        self._endpoints: dict[bytes, Endpoint | Guarded] = {}
+        # How many of them have each SLO.
+        self._slos: Counter[float] = Counter()
+        self._others: OtherPaths | None = None
+        self.members: dict[Member, None] = {}
+        # Those of them that were told to end, and the others in the order in which they are.
+        self._leaving: set[Member] = set()
+        self._giving_way = GivingWay[Member](self.members, lambda member: member.gives_way_from_s)
+        self._arriving = GivingWay[Member](self.members, lambda member: member.arrives_from_s)
+        self.max_connections = max_connections
+        self.coming = 0
+        self.on_leaving: Callable[[], None] = lambda: None
+        self.known_heads: dict[bytes, tuple[Endpoint, int]] = {}
+        # If a watch may want to know of any request, none may be found here.
+        self.plain_heads = {} if watch is not None and watch.most else self.known_heads
+        self.budget = Budget()
+        self.budget.make_room = self._stop_arriving
+        self.refused: Counter[str] = Counter()
+        self.now_s = loop.time
+        self.turn = TurnBudget(loop.call_soon, self.now_s, give_out)
+        self.work = LongWork(self.turn, self.budget, self.refused)
+        self.freed_large_body = False
+        self.sweeps = 0
+        self.is_draining = False
+        self.origins = origins
+
+    # -- endpoints ---------------------------------------------------------------------------------------
+
+    def serve(
+        self,
+        endpoints: Mapping[bytes, Endpoint | Guarded],
+        others: OtherPaths | None = None,
+        gone: Iterable[bytes] = (),
+    ) -> None:
+        """Serve these paths, too, from the next request on, or serve them by other endpoints.
+
+        Args:
+            others: finds paths that are not among the endpoints.
+            gone: paths to serve no more.
+        """
+        self.known_heads.clear()
+        self._others = others
+        for path in gone:
+            self._replace(path, None)
+        for path, endpoint in endpoints.items():
+            self._replace(path, endpoint)
+        self.turn.set_slo(min(self._slos, default=1.0))
+
+    def _replace(self, path: bytes, endpoint: Endpoint | Guarded | None) -> None:
+        before = self._endpoints.pop(path, None)
+        if before is not None:
+            self._slos[before.slo_s] -= 1
+            if not self._slos[before.slo_s]:
+                del self._slos[before.slo_s]
+        if endpoint is not None:
+            self._endpoints[path] = endpoint
+            self._slos[endpoint.slo_s] += 1
+
+    def find(self, path: bytes, head: Head) -> Endpoint | None:
+        """Return the endpoint for this path and the client that sent this head.
+
+        Raises:
+            MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
+            Forbidden: a web page of a site that is not allowed sends a query or feedback.
+        """
+        if self.origins is not None and (preflight := self.origins.preflight(head)) is not None:
+            return preflight
+        endpoint = self._endpoints.get(path)
+        if endpoint is None and self._others is not None:
+            endpoint = self._others.find(path, head)
+        if head.is_cross_site and endpoint is not None:
+            self._check_page(endpoint, head.origin)
+        return endpoint.enter(head.authorizations) if isinstance(endpoint, Guarded) else endpoint
+
+    def _check_page(self, endpoint: Endpoint | Guarded, origin: bytes) -> None:
+        """Refuse pages of other sites: browsers send their text without asking first, so they could teach policies."""
+        asks = isinstance(endpoint, Guarded) or "POST" in endpoint.methods
+        if asks and (self.origins is None or not self.origins.allows(origin)):
+            raise Forbidden(
+                "a web page of another site sends this: whoever runs this server allows such pages with "
+                "clipper start --allowed-origin"
+            )
+
+    def error_form(self, path: bytes) -> Callable[[str, str], bytes]:
+        """Return the function that formats errors for this path."""
+        is_protocols = path.partition(b"/")[2].partition(b"/")[0] == b"v2" and path not in self._endpoints
+        return error_json if is_protocols else responses.error_json
+
+    def count_refused(self, code: str) -> None:
+        self.refused[code] += 1
+
+    def forget_heads(self) -> None:
+        """Permissions have changed: parse each client's next head again."""
+        self.known_heads.clear()
+
+    def known(self, data: bytes, start: int) -> Endpoint | None:
+        """Return the endpoint of a query that begins at ``start``, if its head is known."""
+        end = data.find(b"\r\n\r\n", start) + 4
+        head = data[start:end] if end > start else b""  # see ``Connection._take``
+        known = self.known_heads.get(head) or self.known_heads.get(without_varying(head)[0])
+        return None if known is None or known[0].slo_s == NEVER_S else known[0]
+
+    # -- notes -------------------------------------------------------------------------------------------
+
+    def recognise(
+        self, head: bytes, arrived_s: float, transport: asyncio.Transport
+    ) -> tuple[tuple[Endpoint, int] | None, RequestNote | None]:
+        """Look a head up, whatever its headers say that differ in each request. Return the request's note, too."""
+        known, varying, chance = self.known_heads.get(head), NO_HEADERS, 0.0
+        if known is None:
+            rest, varying = without_varying(head)
+            known = self.known_heads.get(rest) if varying else None
+            if known is None:
+                return None, None
+        if self.watch is not None:
+            chance = self.watch.draw()
+            if chance >= self.watch.most and not varying:
+                return known, None
+        # Known heads are of POST.
+        return known, self.note(arrived_s, varying, "POST", head[5 : head.find(b" ", 5)], transport, chance)
+
+    def note(
+        self,
+        arrived_s: float,
+        varying: Headers,
+        method: str,
+        url: bytes,
+        client: asyncio.BaseTransport | str,
+        chance: float | None = None,
+    ) -> RequestNote | None:
+        """Note a request, if it has an id or the watch wants to know of it.
+
+        Args:
+            arrived_s: when it was read.
+            varying: its headers that differ in each request.
+            method, url: what it asks.
+            client: its transport, or its address.
+            chance: what the watch has drawn for it; None if that is still to do.
+        """
+        ids, traceparents, tracestates = ids_of(varying) if varying else NO_IDS
+        request_id = read_request_id(ids[0]) if len(ids) == 1 else ""
+        if self.watch is None:
+            return RequestNote(arrived_s, request_id) if request_id else None
+
+        def about() -> tuple[str, str, str]:
+            address = client if isinstance(client, str) else address_of(client)
+            return method, path_of(url).decode("latin-1"), address
+
+        asks = method == "POST" and not url.startswith(HEALTH_SERVICE)
+        if chance is None:
+            chance = self.watch.draw()
+        return self.watch.note(chance, arrived_s, request_id, traceparents, tracestates, about, may_begin=asks)
+
+    def conclude(self, note: RequestNote, response: bytes, rest_bytes: int = 0) -> bytes:
+        """The request is answered, or, if the response is empty, its client has left. Return the response as it is
+        sent: with the request's id. ``rest_bytes`` follow it."""
+        if self.watch is not None:
+            status = response[9:12].decode() or LEFT
+            self.watch.answered(note, status, status >= "500", self.now_s(), len(response) + rest_bytes, "http")
+        if not note.id or not response:
+            return response
+        start = response.find(b"\r\n") + 2
+        return b"%bx-request-id: %b\r\n%b" % (response[:start], note.id.encode(), response[start:])
+
+    def why_not_found(self, path: bytes) -> str:
+        if self._others is not None and (why := self._others.why_not_found(path)) is not None:
+            return why
+        shown = path[:200].decode("latin-1")
+        name, _, action = path.strip(b"/").partition(b"/")
+        if action in _ACTIONS and f"/{name.decode('latin-1')}/predict".encode() not in self._endpoints:
+            return f"application {name[:100].decode('latin-1')!r} is not known: `clipper app list` shows the known ones"
+        return f"nothing at {shown!r}: expected /APPLICATION/predict or /APPLICATION/observe"
+
+    def learn_head(self, request: bytes, endpoint: Endpoint | None, head: Head) -> None:
+        """Remember the plain head of a whole request that httptools has just parsed into ``head``."""
+        size = len(request) - head.content_length
+        if request.find(b"\r\n\r\n") + 4 != size:
+            return
+        rest, varying = without_varying(request[:size])
+        if len(rest) > limits.MAX_KNOWN_HEAD_BYTES or len(varying) != len(head.varying):
+            return
+        if endpoint is None or "POST" not in endpoint.methods:
+            return
+        if len(self.known_heads) >= limits.MAX_KNOWN_HEADS:
+            self.known_heads.clear()
+        self.known_heads[rest] = endpoint, head.content_length
+
+    # -- connections -------------------------------------------------------------------------------------
+
+    def add(self, connection: Member) -> bool:
+        """Add a new connection. Return False if there are too many, so that it must be refused."""
+        self.coming = max(self.coming - 1, 0)
+        has_room = len(self.members) - len(self._leaving) < self.max_connections or self.make_room(1) > 0
+        self.members[connection] = None
+        return has_room
+
+    def make_room(self, most: int, giving_way: "GivingWay[Member] | None" = None) -> int:
+        """Let up to ``most`` idle connections give way, of all or of some; return how many did.
+
+        At most ``MAX_REFUSED_AT_ONCE`` are on their way out at a time, since they have their descriptors until then.
+        """
+        count, now_s = 0, self.now_s()
+        giving_way = giving_way or self._giving_way
+        giving_way.look(self.sweeps, now_s)
+        while count < most and len(self._leaving) < limits.MAX_REFUSED_AT_ONCE:
+            idle = giving_way.next(now_s)
+            if idle is None:
+                break
+            if idle in self.members and idle not in self._leaving and not _has_input(idle.transport):
+                self._leaving.add(idle)
+                idle.give_way()
+                count += 1
+        return count
+
+    def _stop_arriving(self) -> bool:
+        """Memory is short: refuse the request that has been arriving for the longest. Return whether there was one."""
+        now_s = self.now_s()
+        self._arriving.look(self.sweeps, now_s)
+        connection = self._arriving.next(now_s)
+        if connection is None:
+            return False
+        connection.stop_arriving()
+        return True
+
+    def remove(self, connection: Member) -> None:
+        self.members.pop(connection, None)
+        self._leaving.discard(connection)
+        self.on_leaving()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for one more connection, not even to refuse it."""
+        return len(self.members) + self.coming >= self.max_connections + limits.MAX_REFUSED_AT_ONCE
+
+    def fitting(self, response: bytes, closes: bool, has_body: bool, rest_bytes: int = 0) -> bytes:
+        """Return a large answer, or an error in its place if other clients' unread answers leave no room for it.
+
+        ``rest_bytes`` follow it.
+        """
+        if self.budget.has_room(len(response) + rest_bytes):
+            return response
+        self.shed(limits.SLOW_SWEEPS)
+        self.refused["overloaded"] += 1
+        body = responses.error_json(
+            "overloaded", "answers that clients have not read take up all memory for them: try again in a moment"
+        )
+        return responses.answer(503, body, close=closes, has_body=has_body)
+
+    def shed(self, slow_sweeps: int) -> None:
+        """Requests hold too much memory: cut off the clients that have not read their answers for the longest.
+
+        Args:
+            slow_sweeps: spare clients that have read some within this many sweeps.
+        """
+        untaken = [connection for connection in self.members if connection.untaken.size_bytes]
+        going_bytes = sum(connection.untaken.size_bytes for connection in untaken if connection.is_going)
+        staying = [connection for connection in untaken if not connection.is_going]
+        staying.sort(key=lambda connection: (connection.untaken.last_taken_sweep, -connection.untaken.size_bytes))
+        for connection in staying:
+            is_slow = self.sweeps - connection.untaken.last_taken_sweep >= slow_sweeps
+            if not is_slow or self.budget.has_room(-going_bytes):
+                return
+            going_bytes += connection.untaken.size_bytes
+            self.refused["overloaded"] += 1
+            connection.cut_off()

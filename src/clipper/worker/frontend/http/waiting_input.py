@@ -1,0 +1,106 @@
+"""Input that a connection has read but not taken in yet."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from clipper.base.turn_budget import PATIENCE_SHARE_OF_SLO, TurnBudget
+from clipper.worker.frontend.budget import Budget
+from clipper.worker.frontend.limits import GIVES_WAY_AFTER_S
+
+_NEVER_S = float("inf")
+
+
+def _take_nothing(data: bytes, start: int) -> None:
+    """A closed connection may still have its turn."""
+
+
+class Asked(Protocol):
+    """What queries are for that wait in one line."""
+
+    @property
+    def slo_s(self) -> float: ...
+
+
+class Held:
+    """Input that waits: for its turn, as its ``Visitor``, or until the client reads its answers.
+
+    Attributes:
+        data: the bytes; they count against the budget.
+        start: where the input begins in them. What came before was taken in: to copy the rest for each request would
+            cost the square of what is sent at once.
+        arrived_s: when the first of them was read, or the input that was taken in last; 0 if none ever came.
+        patience_s, asks: see ``Visitor``.
+        is_late: whether the input that is being taken in has waited too long.
+        is_the_last: whether the client has sent EOF.
+        is_rest: whether it is what an earlier visit has left, and so waits behind what others have just sent.
+        waits: whether it is queued for its turn.
+    """
+
+    __slots__ = (
+        "_budget",
+        "_made_s",
+        "_take",
+        "_turn",
+        "arrived_s",
+        "asks",
+        "data",
+        "is_late",
+        "is_rest",
+        "is_the_last",
+        "patience_s",
+        "start",
+        "waits",
+    )
+
+    def __init__(self, budget: Budget, turn: TurnBudget, take: Callable[[bytes, int], None], made_s: float) -> None:
+        """``take`` takes in the input, the data from the start on; it may hold part of it again.
+
+        ``made_s``: when the connection was made.
+        """
+        self._budget, self._turn, self._take, self._made_s = budget, turn, take, made_s
+        self.data = b""
+        self.start = 0
+        self.arrived_s = 0.0
+        self.patience_s = _NEVER_S
+        self.asks: object = None
+        self.is_late = self.is_rest = self.is_the_last = self.waits = False
+
+    @property
+    def gives_way_from_s(self) -> float:
+        """From when on an idle connection may give way: see ``giving_way``."""
+        return self.arrived_s + GIVES_WAY_AFTER_S if self.arrived_s else self._made_s
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.data) - self.start
+
+    def set(self, data: bytes, start: int) -> None:
+        self._budget.held_bytes += len(data) - len(self.data)
+        self.data = data
+        self.start = start
+
+    def end(self) -> None:
+        """The connection was lost: drop the input, and the callback, which would form a reference cycle."""
+        self.set(b"", 0)
+        self._take = _take_nothing
+
+    def wait(self, asks: Asked | None) -> None:
+        """Queue for its turn, unless it is queued already. ``asks``: what the input begins with a query for; None if
+        it is not known to be a query."""
+        if self.waits:
+            return
+        self.waits = True
+        self.asks, self.patience_s = asks, _NEVER_S if asks is None else asks.slo_s * PATIENCE_SHARE_OF_SLO
+        if self.is_rest:
+            self._turn.wait_behind(self)
+        else:
+            self._turn.wait(self)
+
+    def enter(self, *, is_late: bool) -> None:
+        self.waits = False
+        data, start = self.data, self.start
+        self.set(b"", 0)
+        self.is_late = is_late or (self.is_rest and self._turn.now_s() - self.arrived_s > self.patience_s)
+        self.asks = None  # it would keep a removed application in memory
+        self._take(data, start)
+        self.is_late = False

@@ -1,0 +1,180 @@
+"""Feedback as tensors: the inputs or query ids, and the labels or rewards, with one row of each for a piece."""
+
+from collections.abc import Generator, Sequence
+from math import prod
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Raw, Struct, UnsetType
+
+from clipper.control.feedback import Feedback
+from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.values.inputs.numbers import NUMPY
+from clipper.values.types import DType, InputType
+from clipper.worker.frontend import limits
+from clipper.worker.frontend.inference.requests import (
+    FEATURES,
+    INPUT,
+    Announced,
+    Described,
+    InferHead,
+    TensorHead,
+    announce,
+    context_of,
+    read_long_json,
+    read_short_json,
+    read_tensors,
+)
+from clipper.worker.frontend.inference.tensors import TensorReader, check_shape
+from clipper.worker.frontend.json_parts import find_fields
+from clipper.worker.frontend.observe_body import MAX_LABEL_BYTES, feedback_id
+from clipper.worker.frontend.predict_body import read_context
+
+QUERY_ID, LABEL, REWARD, ID, CONTEXT = "query_id", "label", "reward", "id", "context"
+# Tensors with one row for each piece of feedback. A tensor of any other name has the inputs.
+COLUMNS = (QUERY_ID, LABEL, REWARD, ID, CONTEXT, FEATURES)
+# Making this many pieces takes less than a millisecond.
+_PIECES_PER_STEP = 200
+_EXPECTED = (
+    f"expected a tensor with the inputs or {QUERY_ID!r}, and {LABEL!r} or {REWARD!r}; "
+    f"{FEATURES!r}, {ID!r} and {CONTEXT!r} may come with them"
+)
+_encode = msgspec.json.encode
+
+
+class _Top(Struct, frozen=True):
+    inputs: Raw | UnsetType = msgspec.UNSET
+
+
+def has_tensors(body: bytes | bytearray) -> Generator[None, None, bool]:
+    """Whether the JSON of a body describes tensors, in steps of a few milliseconds at most.
+
+    Raises:
+        MalformedRequest: it is not a JSON object.
+    """
+    if isinstance(body, bytearray) and len(body) > SHORT_TEXT_BYTES:
+        return "inputs" in (yield from find_fields(body, 0, len(body)))
+    try:
+        return not isinstance(msgspec.json.decode(body, type=_Top).inputs, UnsetType)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise MalformedRequest(f"body is not an observe call: {error}: {_EXPECTED}") from error
+
+
+class FeedbackReader:
+    """Reads the feedback of one application.
+
+    Args:
+        input_type: the application's input type.
+        features_size: number of features for each query; None if the application takes none.
+        must_be_finite: see ``TensorReader``.
+    """
+
+    def __init__(self, input_type: InputType, features_size: int | None = None, must_be_finite: bool = False) -> None:
+        self._takes_features = features_size is not None
+        self._input = TensorReader(input_type, must_be_finite)
+        text, features = InputType(DType.STRING), InputType(DType.FLOAT64, (features_size or 1,))
+        self._readers = {
+            QUERY_ID: TensorReader(InputType(DType.INT64, ())),
+            REWARD: TensorReader(InputType(DType.FLOAT64, ()), must_be_finite=True),
+            ID: TensorReader(text),
+            CONTEXT: TensorReader(text),
+            FEATURES: TensorReader(features, must_be_finite=True),
+        }
+
+    def read(self, body: bytes | bytearray, json_bytes: int) -> Generator[None, None, list[Feedback]]:
+        """Return the feedback in a request, in steps of a few milliseconds at most.
+
+        Args:
+            body: JSON that describes the tensors, and after it their bytes.
+            json_bytes: length of the JSON.
+
+        Raises:
+            MalformedRequest, WrongInput: with what was expected and what came.
+        """
+        if json_bytes > limits.DIRECT_BODY_BYTES:
+            body = body if isinstance(body, bytearray) else bytearray(body)
+            head, found = yield from read_long_json(body, json_bytes)
+        else:
+            head, found = read_short_json(bytes(body[:json_bytes]))
+        order = self._announced(found)
+        columns = yield from read_tensors(list(order.values()), body, json_bytes)
+        return (yield from self._made({name: columns[each.tensor.name] for name, each in order.items()}, order, head))
+
+    def _announced(self, found: Sequence[Described]) -> dict[str, Announced]:
+        """Return the tensors by what they are, in their order."""
+        named: dict[str, Described] = {}
+        for tensor, data in found:
+            name = tensor.name if tensor.name in COLUMNS else INPUT
+            if name in named:
+                raise MalformedRequest(f"request has two tensors for {name}: {_EXPECTED}")
+            named[name] = tensor, data
+        shown = ", ".join(named)
+        if (LABEL in named) == (REWARD in named) or (INPUT in named) == (QUERY_ID in named):
+            raise MalformedRequest(f"request has the tensors {shown}: {_EXPECTED}")
+        if REWARD in named and INPUT in named:
+            raise MalformedRequest(
+                f"a reward is for the answer to a query: expected {QUERY_ID!r}, which came with the answer"
+            )
+        needs_features = self._takes_features and INPUT in named
+        if (FEATURES in named) != needs_features:
+            wanted = "inputs of this application come with" if needs_features else "expected no"
+            raise WrongInput(f"request has the tensors {shown}: {wanted} {FEATURES!r}")
+        order = {name: announce(tensor, data, self._reader_of(name, tensor)) for name, (tensor, data) in named.items()}
+        rows = {name: each.tensor.rows for name, each in order.items()}
+        if len(set(rows.values())) > 1:
+            counts = ", ".join(f"{count} rows of {name}" for name, count in rows.items())
+            raise WrongInput(f"request has {counts}: expected as many of each")
+        return order
+
+    def _reader_of(self, name: str, tensor: TensorHead) -> TensorReader:
+        if name == INPUT:
+            return self._input
+        return _label_reader(tensor) if name == LABEL else self._readers[name]
+
+    def _made(
+        self, rows: dict[str, list[bytes]], order: dict[str, Announced], head: InferHead
+    ) -> Generator[None, None, list[Feedback]]:
+        shared = context_of(head.parameters or {})
+        made: list[Feedback] = []
+        for index in range(len(next(iter(rows.values())))):
+            piece = {name: column[index] for name, column in rows.items()}
+            query_id = _number(piece.get(QUERY_ID), DType.INT64)
+            reward = _number(piece.get(REWARD), DType.FLOAT64)
+            context = read_context(piece[CONTEXT].decode(), None) if CONTEXT in piece else shared
+            name = feedback_id(piece[ID].decode() if ID in piece else None, query_id)
+            label = _label(piece[LABEL], order[LABEL]) if LABEL in piece else None
+            made.append(Feedback(name, query_id, piece.get(INPUT), context, label, reward, piece.get(FEATURES)))
+            if index % _PIECES_PER_STEP == _PIECES_PER_STEP - 1 or (label is not None and len(label) > 10_000):
+                yield
+        return made
+
+
+def _label_reader(tensor: TensorHead) -> TensorReader:
+    """Labels have any shape. Numbers keep their value: whole ones are compared as whole numbers."""
+    check_shape(tensor.name, tensor.shape)
+    # An element takes two characters at least, with its comma: a label that is too long is not converted first.
+    if 2 * prod(tensor.shape[1:]) > MAX_LABEL_BYTES:
+        raise MalformedRequest(f"label has more elements than fit into {MAX_LABEL_BYTES} bytes of JSON: expected fewer")
+    if tensor.datatype == "BYTES":
+        return TensorReader(InputType(DType.STRING))
+    number = DType.INT64 if "INT" in tensor.datatype else DType.FLOAT64
+    dtype = DType.BOOL if tensor.datatype == "BOOL" else number
+    return TensorReader(InputType(dtype, tuple(tensor.shape[1:])), must_be_finite=True)
+
+
+def _label(row: bytes, announced: Announced) -> bytes:
+    """Return a label's JSON text."""
+    input_type = announced.reader.type
+    if input_type.dtype == DType.STRING:
+        text = _encode(row.decode()) if len(row) <= MAX_LABEL_BYTES else row
+    else:
+        text = _encode(np.frombuffer(row, NUMPY[input_type.dtype]).reshape(announced.tensor.shape[1:]).tolist())
+    if len(text) > MAX_LABEL_BYTES:
+        raise MalformedRequest(f"label takes over {MAX_LABEL_BYTES} bytes as JSON: expected at most that")
+    return text
+
+
+def _number(row: bytes | None, dtype: DType) -> Any:
+    return None if row is None else np.frombuffer(row, NUMPY[dtype]).item()

@@ -1,0 +1,360 @@
+"""``POST /v2/models/{app}/infer``: each row of the request's tensors is a query."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from clipper.errors import ClipperError
+from clipper.values.outputs.output import Output
+from clipper.worker.frontend import limits
+from clipper.worker.frontend.exchange import Exchange, hold_rows
+from clipper.worker.frontend.http.endpoints import most_body_bytes
+from clipper.worker.frontend.http.heads import Head
+from clipper.worker.frontend.http.responses import Parts, infer_head, too_long
+from clipper.worker.frontend.inference.answers import Answer, Encoded, answer_bytes, encode, encode_usual, opening
+from clipper.worker.frontend.inference.errors import error_json
+from clipper.worker.frontend.inference.framing import Framing
+from clipper.worker.frontend.inference.inflate import inflate
+from clipper.worker.frontend.inference.requests import AnswerForm, InferRequest, Plan, RequestReader
+from clipper.worker.frontend.long_work import LongWork, Steps, done
+from clipper.worker.selection.application import Application
+from clipper.worker.selection.query import Asker, Query, Source
+
+# Remembered JSON of requests with binary tensors. A client sends one or a few; a client that varies it fills this up.
+MAX_PLANS = 256
+MAX_PLAN_BYTES = 2048
+# Copying a row of this size from the body takes a tenth of a millisecond.
+DIRECT_ROW_BYTES = 256 * 1024
+
+
+class Codec(Protocol):
+    """Encodes answers as responses."""
+
+    def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
+        """Encode the usual answer to one row, which is fast; return None for others."""
+
+    def encode(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> Parts:
+        """Encode any answer in parts, in steps of a few milliseconds at most; a head is in the first."""
+
+
+class HttpCodec:
+    """Encodes answers as HTTP responses. ``name`` is the application's."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._openings: dict[str | None, bytes] = {}
+
+    def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
+        version = answer.source.version if version is None else version
+        found = self._openings.get(version)
+        if found is None:  # only running versions get here, so few are remembered
+            found = self._openings[version] = opening(self._name, version)
+        encoded = encode_usual(found, answer, form)
+        return None if encoded is None else b"".join(_response(exchange, encoded))
+
+    def encode(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> Parts:
+        return _response(exchange, (yield from encode(self._name, version, answers, form)))
+
+
+class Infer:
+    """Handles one application's infer calls, for all heads."""
+
+    def __init__(
+        self,
+        application: Application,
+        refused: Counter[str],
+        work: LongWork,
+        max_body_bytes: int,
+        codec: Codec | None = None,
+    ) -> None:
+        self.max_body_bytes = most_body_bytes(application.terms.input_type, max_body_bytes)
+        self.application = application
+        self.work = work
+        self._refused = refused
+        must_be_finite = application.terms.features_are_input
+        self.reader = RequestReader(application.terms.input_type, application.terms.features_size, must_be_finite)
+        self._plans: dict[bytes, Plan] = {}
+        self._codec = codec or HttpCodec(application.name)
+
+    def refuse(self, exchange: Exchange, error: ClipperError) -> None:
+        self._refused[error.code] += 1
+        exchange.refuse_with(error)
+
+    def handle(
+        self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool, call: "Call"
+    ) -> None:
+        framing = call.framing
+        if framing.problem is not None:
+            self.refuse(exchange, framing.problem)
+            return
+        try:
+            if framing.encoding:
+                steps = self._inflate_then_answer(exchange, body, arrived_s, call)
+                self.work.begin(exchange, len(body), steps, asks=self)
+                return
+            json_bytes = framing.json_bytes_of(body)
+            plan = self._known_plan(body, json_bytes)
+            if is_late and plan is not None and plan.rows == 1:
+                self.application.shed(self.asker(exchange, call.version, plan.form))
+            elif plan is not None and plan.rows == 1 and plan.row_bytes == len(body) - json_bytes <= DIRECT_ROW_BYTES:
+                self.ask_one(exchange, bytes(body[json_bytes:]), None, plan, call.version, arrived_s)
+            elif plan is not None and plan.rows == 1 and len(body) <= limits.DIRECT_BODY_BYTES:
+                request = done(self.reader.read(plan, body, json_bytes))
+                self.ask_one(exchange, request.rows[0], request.features[0], plan, call.version, arrived_s)
+            else:
+                steps = self._answer_in_steps(exchange, body, json_bytes, plan, arrived_s, call.version)
+                self.work.begin(exchange, len(body), steps, asks=self)
+        except ClipperError as error:
+            self.refuse(exchange, error)
+
+    def _known_plan(self, body: bytes | bytearray, json_bytes: int) -> Plan | None:
+        """Return the plan that the JSON describes; None if the JSON is long.
+
+        Raises:
+            MalformedRequest, WrongInput: with what was expected and what came.
+        """
+        if json_bytes == 0:
+            return self.reader.plan_raw(len(body))
+        if json_bytes > limits.DIRECT_BODY_BYTES:
+            return None
+        text = bytes(body[:json_bytes])
+        plan = self._plans.get(text)
+        if plan is None:
+            plan = self.reader.plan(text)
+            if json_bytes <= MAX_PLAN_BYTES and plan.is_binary and not plan.form.id:
+                if len(self._plans) >= MAX_PLANS:
+                    self._plans.clear()
+                self._plans[text] = plan
+        return plan
+
+    def _inflate_then_answer(
+        self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, call: "Call"
+    ) -> Steps:
+        budget = self.work.budget
+        try:
+            whole = yield from inflate(body, call.framing.encoding, self.max_body_bytes, budget)
+            del body
+            budget.held_bytes += len(whole)
+            try:
+                json_bytes = call.framing.json_bytes_of(whole)
+                plan = self._known_plan(whole, json_bytes)
+                yield from self._answer_in_steps(exchange, whole, json_bytes, plan, arrived_s, call.version)
+            finally:
+                budget.held_bytes -= len(whole)
+        except ClipperError as error:
+            self.refuse(exchange, error)
+
+    def _answer_in_steps(
+        self,
+        exchange: Exchange,
+        body: bytes | bytearray,
+        json_bytes: int,
+        plan: Plan | None,
+        arrived_s: float,
+        version: str | None,
+    ) -> Steps:
+        try:
+            if plan is None:
+                body = body if isinstance(body, bytearray) else bytearray(body)
+                plan = yield from self.reader.plan_long(body, json_bytes)
+            request = yield from self.reader.read(plan, body, json_bytes)
+            if plan.rows == 1:
+                self.ask_one(exchange, request.rows[0], request.features[0], plan, version, arrived_s)
+            else:
+                yield from self.ask_all(exchange, request, plan, version, arrived_s)
+        except ClipperError as error:
+            self.refuse(exchange, error)
+
+    def ask_one(
+        self,
+        exchange: Exchange,
+        row: bytes,
+        features: bytes | None,
+        plan: Plan,
+        version: str | None,
+        arrived_s: float,
+    ) -> None:
+        asker = self.asker(exchange, version, plan.form)
+        query = self.application.predict(
+            row, asker, arrived_s, version, plan.context, features, plan.timeout_s, exchange.note
+        )
+        if not query.done:
+            exchange.started = query
+
+    def asker(self, exchange: Exchange, version: str | None, form: AnswerForm) -> Asker:
+        """Return what gets the answer to a request's only row."""
+        return Reply(exchange, self, version, form)
+
+    def ask_all(
+        self, exchange: Exchange, request: InferRequest, plan: Plan, version: str | None, arrived_s: float
+    ) -> Steps:
+        exchange.admit_all(plan.rows, arrived_s)
+        gather = Gather(exchange, self, version, plan.form, plan.rows)
+        try:
+            for index, (row, features) in enumerate(zip(request.rows, request.features)):
+                if gather.has_ended:
+                    return
+                query = self.application.predict(
+                    row,
+                    Part(gather, index),
+                    arrived_s,
+                    version,
+                    plan.context,
+                    features,
+                    plan.timeout_s,
+                    exchange.note,
+                )
+                if not query.done:
+                    gather.queries.append(query)
+                yield
+        except BaseException:  # also if the client disconnects before all queries are sent
+            gather.cancel()
+            raise
+        if not gather.has_ended:
+            exchange.started = gather
+
+    def answer(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> None:
+        """Answer a request: at once if the answer is small, else in steps."""
+        if len(answers) == 1:
+            usual = self._codec.usual(exchange, version, answers[0], form)
+            if usual is not None:
+                exchange.respond(usual)
+                return
+        steps = self._codec.encode(exchange, version, answers, form)
+        output_bytes = sum([answer_bytes(answer, form) for answer in answers])
+        if output_bytes <= limits.DIRECT_BODY_BYTES and len(answers) <= 100:
+            exchange.respond_parts(done(steps))
+        else:
+            self.work.answer(exchange, steps, output_bytes, exchange.respond_parts)
+
+
+def _response(exchange: Exchange, encoded: Encoded) -> list[bytes]:
+    size = sum(map(len, encoded.parts))
+    return [infer_head(size, encoded.json_bytes, close=exchange.closes), *encoded.parts]
+
+
+class Call:
+    """The endpoint for infer calls with one head."""
+
+    methods = ("POST",)
+    error_json = staticmethod(error_json)
+
+    def __init__(self, infer: Infer, version: str | None, head: Head) -> None:
+        self._infer = infer
+        self.max_body_bytes = infer.max_body_bytes
+        self.slo_s = infer.application.terms.slo_s
+        self.version = version
+        self.framing = Framing(head)
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        exchange.error_json = error_json
+        self._infer.handle(exchange, body, arrived_s, is_late, self)
+
+
+class Reply(msgspec.Struct, gc=False, eq=False):
+    """The ``Asker`` of a request's only row. Like the exchange, it is not tracked by the garbage collector."""
+
+    exchange: Exchange
+    infer: Infer
+    version: str | None
+    form: AnswerForm
+
+    def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
+        self._answer(Answer(query_id, output, confidence, None, source))
+
+    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        self._answer(Answer(query_id, output, 0.0, reason))
+
+    def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
+        self._answer(Answer(query_id, output, confidence, "low_confidence"))
+
+    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
+        self.exchange.refuse(reason, explanation)
+
+    def _answer(self, answer: Answer) -> None:
+        self.infer.answer(self.exchange, self.version, (answer,), self.form)
+
+
+class Gather:
+    """Gathers the answers to a request's rows. The protocol has no partial answers: one error fails the request.
+
+    Rows count against the memory budget, and then their answers, until all have come.
+
+    Attributes:
+        queries: the queries in progress.
+        has_ended: whether the request was answered.
+    """
+
+    def __init__(self, exchange: Exchange, infer: Infer, version: str | None, form: AnswerForm, count: int) -> None:
+        """
+        Raises:
+            Overloaded: there is no room for so many rows.
+        """
+        hold_rows(infer.work.budget, count)
+        self._exchange, self._infer, self._version, self._form = exchange, infer, version, form
+        self._answers: list[Answer | None] = [None] * count
+        self._missing = count
+        self._held_bytes = count * limits.HELD_BYTES_PER_ROW
+        self._answer_bytes = 0
+        self.queries: list[Query] = []
+        self.has_ended = False
+
+    def end_part(self, index: int, answer: Answer) -> None:
+        if self.has_ended:
+            return
+        budget = self._infer.work.budget
+        self._answers[index] = answer
+        self._missing -= 1
+        size_bytes = answer_bytes(answer, self._form)
+        self._answer_bytes += size_bytes
+        self._held_bytes += size_bytes - limits.HELD_BYTES_PER_ROW
+        budget.held_bytes += size_bytes - limits.HELD_BYTES_PER_ROW
+        if self._answer_bytes > limits.MAX_ANSWER_BYTES:
+            self.fail("too_large", too_long(self._answer_bytes))
+        elif size_bytes > limits.HELD_BYTES_PER_ROW and not budget.has_room(0):
+            self.fail("overloaded", "incomplete answers take up all memory for them: try again in a moment")
+        elif not self._missing:
+            answers = [each for each in self._answers if each is not None]
+            self._release()
+            self._infer.answer(self._exchange, self._version, answers, self._form)
+
+    def fail(self, reason: str, explanation: str) -> None:
+        if not self.has_ended:
+            self.cancel()
+            self._exchange.refuse(reason, explanation)
+
+    def cancel(self) -> None:
+        for query in self.queries:
+            query.cancel()
+        self._release()
+
+    def _release(self) -> None:
+        self.has_ended = True
+        self.queries.clear()
+        self._answers = []
+        self._infer.work.budget.held_bytes -= self._held_bytes
+        self._held_bytes = 0
+
+
+class Part:
+    """The ``Asker`` of one row of several."""
+
+    __slots__ = ("_gather", "_index")
+
+    def __init__(self, gather: Gather, index: int) -> None:
+        self._gather = gather
+        self._index = index
+
+    def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
+        self._gather.end_part(self._index, Answer(query_id, output, confidence, None, source))
+
+    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        self._gather.end_part(self._index, Answer(query_id, output, 0.0, reason))
+
+    def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
+        self._gather.end_part(self._index, Answer(query_id, output, confidence, "low_confidence"))
+
+    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
+        self._gather.fail(reason, explanation)

@@ -1,0 +1,132 @@
+"""The data of a tensor in JSON: a flat list in row-major order, or nested lists of the tensor's shape."""
+
+from collections.abc import Generator
+from math import prod
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, NumberPieces, read_string, strip
+from clipper.values.inputs.numbers import NUMPY, pack, show
+from clipper.values.types import MAX_DIMENSIONS, DType, InputType
+from clipper.worker.frontend.inference.tensors import ONLY_BINARY, Rows, Tensor, TensorReader, datatype_of
+from clipper.worker.frontend.json_parts import Extent, find_items
+
+# The types as which numbers are read before they are converted. Floats are read in the application's type, since the
+# text may have more digits than a float32 keeps.
+_READ_AS = {
+    "BOOL": DType.BOOL,
+    "INT8": DType.INT32,
+    "INT16": DType.INT32,
+    "INT32": DType.INT32,
+    "INT64": DType.INT64,
+    "UINT8": DType.UINT8,
+    "UINT16": DType.INT32,
+    "UINT32": DType.INT64,
+    "UINT64": DType.INT64,
+}
+
+
+def read_json(reader: TensorReader, tensor: Tensor, text: bytearray, start: int, stop: int) -> Rows:
+    """Return the rows of the tensor whose data is in ``text[start:stop]``; this may overwrite the text.
+
+    Raises:
+        MalformedRequest: the data is not JSON.
+        WrongInput: the data is not of the datatype or shape.
+    """
+    name = tensor.datatype.name
+    if name in ONLY_BINARY:
+        raise WrongInput(f"input {tensor.name!r} has {name} data in JSON: expected binary data, which alone is exact")
+    if tensor.datatype.numpy is None:
+        return (yield from _read_texts(tensor, text, start, stop))
+    dtype = _READ_AS.get(name, reader.type.dtype)
+    count = prod(tensor.shape)
+    if stop - start <= SHORT_TEXT_BYTES:
+        numbers = pack(dtype, _flat(tensor, _decode(text, start, stop), count))
+    elif not count:
+        raise WrongInput(f"input {tensor.name!r} has data: expected none for a shape with a length of 0")
+    else:
+        numbers = yield from NumberPieces(_type_of(tensor, dtype, text, start, stop)).read(text, start, stop)
+    _check_range(tensor, dtype, numbers)
+    own = tensor._replace(datatype=datatype_of(dtype))
+    return (yield from reader.rows(own, memoryview(numbers)))
+
+
+def _type_of(tensor: Tensor, dtype: DType, text: bytearray, start: int, stop: int) -> InputType:
+    """Return the type of one input that is the whole tensor: flat, or of the tensor's shape."""
+    first, _ = strip(text, start, stop)
+    is_flat = text.find(b"[", first + 1, stop) < 0
+    if not is_flat and len(tensor.shape) > MAX_DIMENSIONS:
+        raise WrongInput(
+            f"input {tensor.name!r} has lists nested {len(tensor.shape)} deep: expected one flat list, "
+            f"or at most {MAX_DIMENSIONS} levels"
+        )
+    return InputType(dtype, (prod(tensor.shape),) if is_flat else tuple(tensor.shape))
+
+
+def _check_range(tensor: Tensor, dtype: DType, numbers: bytes) -> None:
+    wanted = tensor.datatype.numpy
+    if wanted is None or wanted.kind not in "iu" or wanted.itemsize >= dtype.size_bytes or not numbers:
+        return
+    found, bounds = np.frombuffer(numbers, NUMPY[dtype]), np.iinfo(wanted)
+    for number in (int(found.min()), int(found.max())):
+        if not bounds.min <= number <= bounds.max:
+            raise WrongInput(f"input {tensor.name!r} has {number}: expected {tensor.datatype.name}")
+
+
+def _decode(text: bytearray, start: int, stop: int) -> Any:
+    try:
+        return msgspec.json.decode(text[start:stop])
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise MalformedRequest(f"data is not JSON: {error}") from error
+
+
+def _flat(tensor: Tensor, data: Any, count: int) -> list[Any]:
+    """Return the elements in order.
+
+    Raises:
+        WrongInput: there are more or fewer than the shape says, or the lists have another shape.
+    """
+    if not isinstance(data, list):
+        raise WrongInput(f"input {tensor.name!r} has data {show(data)}: expected a list")
+    wrong = WrongInput(f"input {tensor.name!r} has data of another shape: expected {list(tensor.shape)}")
+    if any(isinstance(item, list) for item in data):
+        if len(data) != tensor.rows:
+            raise wrong
+        for length in tensor.shape[1:]:
+            if not all(isinstance(part, list) and len(part) == length for part in data):
+                raise wrong
+            data = [item for part in data for item in part]
+    if len(data) != count or any(isinstance(item, list) for item in data):
+        raise wrong
+    return list(data)
+
+
+def _read_texts(tensor: Tensor, text: bytearray, start: int, stop: int) -> Rows:
+    if stop - start <= SHORT_TEXT_BYTES:
+        items = _flat(tensor, _decode(text, start, stop), tensor.rows)
+        wrong = next((item for item in items if not isinstance(item, str)), None)
+        if wrong is not None:
+            raise WrongInput(f"input {tensor.name!r} has {show(wrong)}: expected a string")
+        try:
+            return [item.encode() for item in items]
+        except UnicodeError as error:
+            raise MalformedRequest(f"data is not JSON: {error}") from error
+    extents = yield from _items(tensor, text, start, stop, tensor.rows)
+    rows = []
+    for at, end in extents:
+        first, last = strip(text, at, end)
+        if text[first : first + 1] == b"[" and len(tensor.shape) > 1:
+            ((first, last),) = yield from _items(tensor, text, first, last, 1)
+        rows.append((yield from read_string(text, first, last)))
+        yield
+    return rows
+
+
+def _items(tensor: Tensor, text: bytearray, start: int, stop: int, count: int) -> Generator[None, None, list[Extent]]:
+    found = yield from find_items(text, start, stop, count)
+    if found is None or len(found) != count:
+        raise WrongInput(f"input {tensor.name!r} has data of another shape: expected {list(tensor.shape)}")
+    return found

@@ -1,0 +1,142 @@
+"""The protocol's metadata of the server and its models. Each model of the protocol is an application."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from clipper import __version__
+from clipper.control.statistics import HistogramData, VersionStatistics, WorkerStatistics
+from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.values.outputs.output import Output, TypedOutput
+from clipper.values.types import InputType, ModelId
+from clipper.worker.frontend.inference.answers import ANY, OutputType, type_of
+from clipper.worker.frontend.inference.requests import FEATURES, INPUT, OUTPUT
+from clipper.worker.frontend.inference.tensors import DATATYPES, MAX_ROWS, batch_shape, datatype_of
+
+PLATFORM = "clipper"
+# perf_analyzer takes every version in the statistics for a number, and crashes if one is not.
+STATISTICS = "statistics"
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters", "model_repository")
+
+Json = dict[str, Any]
+# Version to the models that have it and whether each can be queried; see ``Targets.versions``.
+Versions = Mapping[str, Mapping[str, bool]]
+
+
+def server(versions: Iterable[str]) -> Json:
+    """Return the server's metadata. ``versions`` are those of all models."""
+    are_numbers = all(version.isascii() and version.isdigit() and len(version) <= 18 for version in versions)
+    extensions = [*EXTENSIONS, STATISTICS] if are_numbers else list(EXTENSIONS)
+    return {"name": "clipper", "version": __version__, "extensions": extensions}
+
+
+def model(
+    name: str, versions: Sequence[str], input_type: InputType, features_size: int | None, output: OutputType | None
+) -> Json:
+    """Return a model's metadata. ``output`` is the type of its outputs; None if it is not known."""
+    known = output or ANY
+    inputs = [{"name": INPUT, "datatype": datatype_of(input_type.dtype).name, "shape": batch_shape(input_type)}]
+    if features_size is not None:
+        inputs.append({"name": FEATURES, "datatype": "FP64", "shape": [-1, features_size]})
+    outputs = [{"name": OUTPUT, "datatype": known.datatype, "shape": [-1, *known.shape]}]
+    return {"name": name, "versions": list(versions), "platform": PLATFORM, "inputs": inputs, "outputs": outputs}
+
+
+def output_type(outputs: Iterable[tuple[InputType | None, Output | None]]) -> OutputType | None:
+    """Return the type of a model's outputs, from ``Targets.outputs``; None if unknown or different for each model."""
+    found: set[OutputType | None] = set()
+    for declared, recent in outputs:
+        if declared is not None:
+            shape = tuple(-1 if size is None else size for size in declared.shape)
+            found.add(OutputType(datatype_of(declared.dtype).name, shape))
+        elif isinstance(recent, TypedOutput):
+            found.add(OutputType(datatype_of(recent.form.dtype).name, recent.form.shape))
+        else:
+            found.add(None if recent is None or len(recent) > SHORT_TEXT_BYTES else type_of(recent))
+    return found.pop() if len(found) == 1 else None
+
+
+def config(of_model: Json) -> Json:
+    """Return a model's configuration, made of its metadata. Its shapes are those of one row."""
+    return {
+        "name": of_model["name"],
+        "platform": PLATFORM,
+        "backend": PLATFORM,
+        "max_batch_size": MAX_ROWS,
+        "input": [_configured(each) for each in of_model["inputs"]],
+        "output": [_configured(each) for each in of_model["outputs"]],
+    }
+
+
+def _configured(tensor: Json) -> Json:
+    data_type = DATATYPES[tensor["datatype"]].config
+    return {"name": tensor["name"], "data_type": data_type, "dims": tensor["shape"][1:]}
+
+
+def index(versions: Mapping[str, Versions]) -> list[Json]:
+    """Return the repository index. ``versions`` has those of each application."""
+    return [
+        {
+            "name": name,
+            "version": version,
+            "state": "READY" if any(ready.values()) else "UNAVAILABLE",
+            "reason": "" if any(ready.values()) else "no replica is connected",
+        }
+        for name, of_name in versions.items()
+        for version, ready in of_name.items()
+    ]
+
+
+def asked_models(asked: Mapping[str, Versions]) -> set[ModelId]:
+    """Return whose statistics ``statistics`` needs."""
+    return {ModelId(each, name) for versions in asked.values() for name, models in versions.items() for each in models}
+
+
+def statistics(asked: Mapping[str, Versions], workers: Sequence[WorkerStatistics]) -> Json:
+    """Return what the workers have counted. ``asked`` has the versions of each application."""
+    found: dict[tuple[str, str], list[VersionStatistics]] = {}
+    for worker in workers:
+        for each in worker.versions:
+            found.setdefault((each.model, each.version), []).append(each)
+    return {
+        "model_stats": [
+            _counted(name, version, [each for model in models for each in found.get((model, version), ())])
+            for name, versions in asked.items()
+            for version, models in versions.items()
+        ]
+    }
+
+
+def _counted(name: str, version: str, counted: Sequence[VersionStatistics]) -> Json:
+    answered = sum(each.outputs + each.cache_hits + each.cache_joins for each in counted)
+    failed = sum(each.model_errors + each.rejected + each.expired for each in counted)
+    hits = sum(each.cache_hits for each in counted)
+    batches, evaluation_s = _summed([each.batch_latency_s for each in counted])
+    _, wait_s = _summed([each.queue_wait_s for each in counted])
+    evaluated = sum(each.outputs for each in counted)
+    return {
+        "name": name,
+        "version": version,
+        "last_inference": 0,
+        "inference_count": answered,
+        "execution_count": batches,
+        "inference_stats": {
+            "success": _duration(answered, wait_s + evaluation_s),
+            "fail": _duration(failed, 0.0),
+            "queue": _duration(answered + failed, wait_s),
+            "compute_input": _duration(evaluated, 0.0),
+            "compute_infer": _duration(evaluated, evaluation_s),
+            "compute_output": _duration(evaluated, 0.0),
+            "cache_hit": _duration(hits, 0.0),
+            "cache_miss": _duration(sum(each.cache_misses for each in counted), 0.0),
+        },
+        "batch_stats": [],
+        "memory_usage": [],
+    }
+
+
+def _summed(histograms: Sequence[HistogramData]) -> tuple[int, float]:
+    return sum(sum(each.counts) for each in histograms), sum(each.sum for each in histograms)
+
+
+def _duration(count: int, seconds: float) -> Json:
+    return {"count": count, "ns": int(seconds * 1_000_000_000)}

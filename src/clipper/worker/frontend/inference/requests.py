@@ -1,0 +1,394 @@
+"""The body of an infer request: JSON that describes tensors, and for binary tensors their bytes after the JSON.
+
+The request's head has the length of the JSON if bytes follow it (the binary tensor data extension). A ``Plan`` is what
+the JSON says. Requests with equal shapes have the same JSON, so it need not be parsed again.
+"""
+
+from collections.abc import Generator, Sequence
+from math import prod
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.inputs.numbers import show
+from clipper.values.types import DType, InputType
+from clipper.worker.frontend.inference.json_data import read_json
+from clipper.worker.frontend.inference.tensors import Tensor, TensorReader, check_shape, datatype_of
+from clipper.worker.frontend.json_parts import Extent, find_fields, find_items
+from clipper.worker.frontend.predict_body import MAX_FIELD_BYTES, compose, read_context
+
+# Name of the model's input, and of the input with the features for a policy.
+INPUT, FEATURES = "input", "features"
+OUTPUT = "output"
+# Further outputs that a request may ask for by name: one element for each row.
+COLUMNS = ("query_id", "confidence", "default", "default_reason", "models")
+# Longer than any UUID. The id is repeated in the answer.
+MAX_ID_LENGTH = 200
+# A model's input and its features, and some more so that an error can name the unknown ones.
+MAX_TENSORS = 16
+_MOST_BYTES = dict.fromkeys(("id", "parameters", "outputs"), MAX_FIELD_BYTES)
+_MOST_TENSOR_BYTES = dict.fromkeys(("name", "datatype", "shape", "parameters"), MAX_FIELD_BYTES)
+_EXPECTED = 'expected {"inputs": [{"name", "shape", "datatype", "data"}]}'
+
+
+class TensorHead(Struct, frozen=True):
+    """One of ``inputs``. Unknown keys are ignored, as the protocol demands."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, Any] | None = None
+    data: Raw | UnsetType = UNSET
+
+
+class OutputHead(Struct, frozen=True):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class InferHead(Struct, frozen=True):
+    """The JSON of a request."""
+
+    inputs: list[TensorHead] = []
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[OutputHead] | None = None
+
+
+class Beside(Struct, frozen=True):
+    """A tensor's data that is neither in the JSON nor behind it: bytes that came apart, as in messages of gRPC."""
+
+    size_bytes: int
+
+
+# A tensor of a request, and its data, or where they are.
+Described = tuple[TensorHead, Raw | Extent | Beside | None]
+_decode = msgspec.json.Decoder(InferHead).decode
+_decode_tensor = msgspec.json.Decoder(TensorHead).decode
+
+
+class AnswerForm(Struct, frozen=True):
+    """The form of the answer that a request asks for.
+
+    Attributes:
+        outputs: name of each output, and whether it is binary, in order.
+        id: repeated in the answer.
+    """
+
+    outputs: tuple[tuple[str, bool], ...] = ((OUTPUT, False),)
+    id: str | None = None
+
+
+class Announced(Struct, frozen=True):
+    """A tensor of a request, and where its data is.
+
+    Attributes:
+        binary_bytes: size of its binary data; None if the data is in the JSON.
+        data: the JSON text of the data if the JSON is short; its extent if the JSON is long.
+    """
+
+    tensor: Tensor
+    reader: TensorReader
+    binary_bytes: int | None
+    data: Raw | Extent | None = None
+
+
+class Plan(Struct, frozen=True):
+    """What a request's JSON says, without the data.
+
+    Attributes:
+        input, features: the tensors, also in ``order``, as they come in the request.
+        row_bytes: the row's size, if the whole binary data is one row as it is; else None.
+        is_raw: whether there is no JSON. A single BYTES element then has no length before it.
+        timeout_s: the client's timeout; None if there is only the application's SLO.
+    """
+
+    input: Announced
+    features: Announced | None
+    order: tuple[Announced, ...]
+    form: AnswerForm
+    context: str | None
+    timeout_s: float | None
+    row_bytes: int | None
+    is_raw: bool = False
+
+    @property
+    def rows(self) -> int:
+        return self.input.tensor.rows
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the plan does not depend on where the JSON is, so that it can be used again."""
+        return all(each.binary_bytes is not None for each in self.order)
+
+
+class InferRequest(Struct, frozen=True):
+    """An infer request that was read: a row for each input, with its features."""
+
+    rows: list[bytes]
+    features: Sequence[bytes | None]
+
+
+class RequestReader:
+    """Reads the infer requests of one application.
+
+    Args:
+        input_type: the application's input type.
+        features_size: number of features for each query; None if the application takes none.
+        must_be_finite: see ``TensorReader``.
+    """
+
+    def __init__(self, input_type: InputType, features_size: int | None = None, must_be_finite: bool = False) -> None:
+        self._input = TensorReader(input_type, must_be_finite)
+        self._features_size = features_size
+        self._features = TensorReader(InputType(DType.FLOAT64, (features_size or 1,)), must_be_finite=True)
+
+    def plan(self, text: bytes) -> Plan:
+        """Return the plan for short JSON.
+
+        Raises:
+            MalformedRequest, WrongInput: with what was expected and what came.
+        """
+        return self.plan_of(*read_short_json(text))
+
+    def plan_raw(self, size_bytes: int) -> Plan:
+        """Return the plan for a request without JSON: its body is the one input, and the answer is binary.
+
+        Raises:
+            WrongInput: the body's size does not determine the input's shape.
+        """
+        input_type = self._input.type
+        datatype = datatype_of(input_type.dtype)
+        sizes = [size or 0 for size in input_type.shape]
+        if sizes.count(0) == 1:
+            sizes[sizes.index(0)] = size_bytes // (datatype.size_bytes * prod(filter(None, sizes)))
+        elif 0 in sizes:
+            raise WrongInput(
+                f"request has no JSON: the size of an input of {input_type} does not tell its shape: expected JSON"
+            )
+        tensor = self._input.announce(INPUT, datatype.name, [1, *sizes])
+        expected = self._input.size_bytes(tensor)
+        if expected not in (None, size_bytes):
+            raise WrongInput(f"request without JSON has {size_bytes} bytes: expected {expected} for {input_type}")
+        own = Announced(tensor, self._input, size_bytes)
+        form = AnswerForm(((OUTPUT, True),))
+        row_bytes = size_bytes if self._input.is_as_it_is(tensor) else None
+        return Plan(own, None, (own,), form, None, None, row_bytes, is_raw=True)
+
+    def plan_long(self, text: bytearray, stop: int) -> Generator[None, None, Plan]:
+        """Return the plan for long JSON in ``text[:stop]``, in steps of a few milliseconds at most."""
+        return self.plan_of(*(yield from read_long_json(text, stop)))
+
+    def read(self, plan: Plan, body: bytes | bytearray, json_bytes: int) -> Generator[None, None, InferRequest]:
+        """Return the rows of a request, in steps of a few milliseconds at most.
+
+        Raises:
+            MalformedRequest, WrongInput: with what was expected and what came.
+        """
+        if plan.is_raw and plan.input.tensor.datatype.numpy is None:
+            element = yield from plan.input.reader.element(plan.input.tensor, memoryview(body))
+            return InferRequest([element], [None])
+        return self.request_of(plan, (yield from read_tensors(plan.order, body, json_bytes)))
+
+    def request_of(self, plan: Plan, found: dict[str, list[bytes]]) -> InferRequest:
+        """``found``: the rows of each tensor, by its name."""
+        rows = found[plan.input.tensor.name]
+        features = found[plan.features.tensor.name] if plan.features is not None else [None] * len(rows)
+        return InferRequest(rows, features)
+
+    def plan_of(self, head: InferHead, found: Sequence[Described]) -> Plan:
+        """What a request says whose tensors are these, each with where its data is.
+
+        Raises:
+            MalformedRequest, WrongInput: with what was expected and what came.
+        """
+        names = [tensor.name for tensor, _ in found]
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise MalformedRequest(f"request has input {repeated[:100]!r} twice: expected it once")
+        takes_features = self._features_size is not None
+        expected = {FEATURES, *(name for name in names if name != FEATURES)} if takes_features else set(names[:1])
+        if len(names) != 1 + takes_features or set(names) != expected:
+            wanted = f"one, and {FEATURES!r}" if takes_features else "one"
+            raise WrongInput(f"request has the inputs {', '.join(map(repr, names))[:200]}: expected {wanted}")
+        order = tuple(
+            announce(tensor, data, self._features if takes_features and tensor.name == FEATURES else self._input)
+            for tensor, data in found
+        )
+        features = next((each for each in order if each.reader is self._features), None)
+        (own,) = (each for each in order if each is not features)
+        if features is not None and features.tensor.rows != own.tensor.rows:
+            raise WrongInput(
+                f"request has {features.tensor.rows} rows of features and {own.tensor.rows} of input: expected as many"
+            )
+        parameters = head.parameters or {}
+        # To ignore these would lose the state that the client counts on.
+        if any(map(parameters.get, ("sequence_id", "sequence_start", "sequence_end"))):
+            raise WrongInput(
+                "request is part of a sequence, which is not supported: applications have contexts instead"
+            )
+        is_alone = features is None and own.tensor.rows == 1 and own.reader.is_as_it_is(own.tensor)
+        return Plan(
+            own,
+            features,
+            order,
+            _answer_form(head),
+            context_of(parameters),
+            _timeout_s(parameters.get("timeout")),
+            own.binary_bytes if is_alone else None,
+        )
+
+
+def read_short_json(text: bytes) -> tuple[InferHead, Sequence[Described]]:
+    """Return what short JSON says, and each tensor with its data.
+
+    Raises:
+        MalformedRequest: it is not an infer request.
+    """
+    head = _parse(text)
+    if not 1 <= len(head.inputs) <= MAX_TENSORS:
+        raise MalformedRequest(f"request has {len(head.inputs)} inputs: {_EXPECTED}")
+    return head, [(each, None if isinstance(each.data, UnsetType) else each.data) for each in head.inputs]
+
+
+def read_long_json(text: bytearray, stop: int) -> Generator[None, None, tuple[InferHead, Sequence[Described]]]:
+    """Return what long JSON in ``text[:stop]`` says, and where each tensor's data is, in steps of a few milliseconds.
+
+    Raises:
+        MalformedRequest: it is not an infer request.
+    """
+    fields = yield from find_fields(text, 0, stop)
+    if "inputs" not in fields:
+        raise MalformedRequest(f"request has no inputs: {_EXPECTED}")
+    extents = yield from find_items(text, *fields["inputs"], MAX_TENSORS)
+    if not extents:
+        count = f"over {MAX_TENSORS}" if extents is None else "no"
+        raise MalformedRequest(f"request has {count} inputs: {_EXPECTED}")
+    found: list[Described] = []
+    for extent in extents:
+        parts = yield from find_fields(text, *extent)
+        try:
+            tensor = _decode_tensor(compose(text, parts, _MOST_TENSOR_BYTES))
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise MalformedRequest(f"request has an input that is not valid: {error}: {_EXPECTED}") from error
+        found.append((tensor, parts.get("data")))
+    return _parse(compose(text, fields, _MOST_BYTES)), found
+
+
+def _parse(text: bytes) -> InferHead:
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise MalformedRequest(f"body is not an infer request: {error}: {_EXPECTED}") from error
+
+
+def announce(head: TensorHead, data: "Raw | Extent | Beside | None", reader: TensorReader) -> Announced:
+    """Check a tensor's description, and where its data is.
+
+    Raises:
+        MalformedRequest, WrongInput: with what was expected and what came.
+    """
+    name, parameters = head.name[:100], head.parameters or {}
+    check_shape(name, head.shape)
+    for unsupported in ("shared_memory_region", "classification"):
+        if unsupported in parameters:
+            raise WrongInput(f"input {name!r} has {unsupported}, which is not supported: expected data")
+    size = parameters.get("binary_data_size")
+    told = f"binary_data_size {size}"
+    if isinstance(data, Beside):
+        size, told, data = data.size_bytes, f"{data.size_bytes} bytes", None
+    if (size is None) == (data is None):
+        both = "neither data nor" if size is None else "both data and"
+        raise MalformedRequest(f"input {name!r} has {both} binary_data_size: expected one of them")
+    if size is not None and (type(size) is not int or size < 0):
+        raise MalformedRequest(f"input {name!r} has binary_data_size {show(size)}: expected a number of bytes")
+    tensor = reader.announce(name, head.datatype, head.shape)
+    expected = reader.size_bytes(tensor)
+    if size is not None and expected is not None and size != expected:
+        raise WrongInput(f"input {name!r} has {told}: expected {expected} for its shape")
+    return Announced(tensor, reader, size, data)
+
+
+def read_tensors(
+    order: Sequence[Announced], body: bytes | bytearray, json_bytes: int
+) -> Generator[None, None, dict[str, list[bytes]]]:
+    """Return the rows of each tensor by its name, in steps of a few milliseconds at most.
+
+    Raises:
+        MalformedRequest, WrongInput: with what was expected and what came.
+    """
+    at = json_bytes
+    view = memoryview(body)
+    announced_bytes = sum(each.binary_bytes or 0 for each in order)
+    if announced_bytes != len(body) - json_bytes:
+        raise MalformedRequest(
+            f"request has {len(body) - json_bytes} bytes after its JSON: expected {announced_bytes}, "
+            "the sum of the inputs' binary_data_size"
+        )
+    found: dict[str, list[bytes]] = {}
+    for each in order:
+        if each.binary_bytes is None:
+            found[each.tensor.name] = yield from _read_data(each, body)
+        else:
+            found[each.tensor.name] = yield from each.reader.rows(each.tensor, view[at : at + each.binary_bytes])
+            at += each.binary_bytes
+    return found
+
+
+def _read_data(announced: Announced, body: bytes | bytearray) -> Generator[None, None, list[bytes]]:
+    data, tensor = announced.data, announced.tensor
+    if isinstance(data, tuple):
+        assert isinstance(body, bytearray)  # long JSON is read in place
+        return (yield from read_json(announced.reader, tensor, body, *data))
+    text = bytearray(data or b"")
+    return (yield from read_json(announced.reader, tensor, text, 0, len(text)))
+
+
+def context_of(parameters: dict[str, Any]) -> str | None:
+    """
+    Raises:
+        MalformedRequest: the parameter is not a context.
+    """
+    value = parameters.get("context")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
+        raise MalformedRequest("the parameter context is neither a string nor a whole number")
+    return read_context(value, None)
+
+
+def _timeout_s(value: object) -> float | None:
+    """Return a timeout given in microseconds, as in the protocol; 0 is no timeout."""
+    if value is None or value == 0:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise MalformedRequest("the parameter timeout is not a number of microseconds: expected 0 or more")
+    return value / 1_000_000
+
+
+def _answer_form(head: InferHead) -> AnswerForm:
+    if head.id is not None and len(head.id) > MAX_ID_LENGTH:
+        raise MalformedRequest(f"id has {len(head.id)} characters: expected at most {MAX_ID_LENGTH}")
+    is_binary = _boolean(head.parameters, "binary_data_output", otherwise=False)
+    if not head.outputs:
+        return AnswerForm(((OUTPUT, is_binary),), head.id)
+    outputs = {}
+    for output in head.outputs:
+        name = output.name
+        if name != OUTPUT and name not in COLUMNS:
+            known = ", ".join((OUTPUT, *COLUMNS))
+            raise WrongInput(f"request asks for output {name[:100]!r}: expected one of {known}")
+        if name in outputs:
+            raise MalformedRequest(f"request asks for output {name!r} twice: expected it once")
+        for unsupported in ("shared_memory_region", "classification"):
+            if (output.parameters or {}).get(unsupported):
+                raise WrongInput(f"output {name!r} has {unsupported}, which is not supported: leave it out")
+        outputs[name] = _boolean(output.parameters, "binary_data", otherwise=is_binary)
+    return AnswerForm(tuple(outputs.items()), head.id)
+
+
+def _boolean(parameters: dict[str, Any] | None, name: str, *, otherwise: bool) -> bool:
+    value = (parameters or {}).get(name, otherwise)
+    if not isinstance(value, bool):
+        raise MalformedRequest(f"the parameter {name} is neither true nor false")
+    return value

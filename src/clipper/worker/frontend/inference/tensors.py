@@ -1,0 +1,300 @@
+"""Tensors of the Open Inference Protocol: checks them, and makes rows of an application's input type of them.
+
+The first dimension counts the inputs; the others are the shape of each input. Numbers are converted if that is
+lossless. Tensors of any size are read in pieces: generators yield so that other requests get their turn.
+"""
+
+import codecs
+import io
+import struct
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clipper.errors import WrongInput
+from clipper.values.inputs.numbers import FLOATS, NUMPY
+from clipper.values.types import MAX_DIMENSIONS, DType, InputType
+
+# Copying or converting this much takes a tenth of a millisecond.
+PIECE_BYTES = 256 * 1024
+# Making this many rows one by one takes about as long.
+PIECE_ROWS = 256
+# Bound of the inputs in a request, the same as for a batch of a predict call.
+MAX_ROWS = 10_000
+_LENGTH = struct.Struct("<I")
+_MAX_SIZE = 2**63 - 1
+
+Rows = Generator[None, None, list[bytes]]
+
+
+class Datatype(NamedTuple):
+    """A datatype of the protocol.
+
+    Attributes:
+        numpy: layout of an element; None for BYTES, whose elements have lengths of their own.
+        config: its name in a model's configuration.
+    """
+
+    name: str
+    numpy: np.dtype[Any] | None
+    config: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of an element; 0 for BYTES."""
+        return 0 if self.numpy is None else self.numpy.itemsize
+
+
+_NUMERIC = {"BOOL": "?", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
+_NUMERIC |= {f"INT{8 * size}": f"<i{size}" for size in (1, 2, 4, 8)}
+_NUMERIC |= {f"UINT{8 * size}": f"<u{size}" for size in (1, 2, 4, 8)}
+DATATYPES = {name: Datatype(name, np.dtype(code), f"TYPE_{name}") for name, code in _NUMERIC.items()}
+# numpy has no bfloat16. Its two bytes are the upper half of a float32.
+DATATYPES["BF16"] = Datatype("BF16", np.dtype("<u2"), "TYPE_BF16")
+DATATYPES["BYTES"] = Datatype("BYTES", None, "TYPE_STRING")
+
+_OWN = {
+    DType.INT32: "INT32",
+    DType.INT64: "INT64",
+    DType.FLOAT32: "FP32",
+    DType.FLOAT64: "FP64",
+    DType.UINT8: "UINT8",
+    DType.BOOL: "BOOL",
+    DType.STRING: "BYTES",
+    DType.BYTES: "BYTES",
+}
+_INTEGERS = tuple(name for name in DATATYPES if "INT" in name)
+# As in JSON, an integer is a valid float, and an integer of another size is valid if its value fits.
+_TAKEN = {
+    DType.INT32: _INTEGERS,
+    DType.INT64: _INTEGERS,
+    DType.UINT8: _INTEGERS,
+    DType.FLOAT32: (*_INTEGERS, "FP16", "BF16", "FP32"),
+    DType.FLOAT64: (*_INTEGERS, "FP16", "BF16", "FP32", "FP64"),
+    DType.BOOL: ("BOOL",),
+    DType.STRING: ("BYTES",),
+    DType.BYTES: ("BYTES",),
+}
+# JSON cannot state these exactly, so the protocol only allows them as binary data.
+ONLY_BINARY = frozenset({"FP16", "BF16"})
+
+
+def datatype_of(dtype: DType) -> Datatype:
+    """Return the protocol's datatype for the elements of an application's inputs."""
+    return DATATYPES[_OWN[dtype]]
+
+
+class Tensor(NamedTuple):
+    """A tensor of a request, without its data.
+
+    Attributes:
+        name: its name in messages.
+        shape: the first length is the number of inputs.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: Sequence[int]
+
+    @property
+    def rows(self) -> int:
+        return self.shape[0]
+
+
+class TensorReader:
+    """Makes rows of one type from tensors.
+
+    Args:
+        input_type: type of the rows.
+        must_be_finite: refuse NaN and infinities. Otherwise binary data may have them, since a model may handle them.
+    """
+
+    def __init__(self, input_type: InputType, must_be_finite: bool = False) -> None:
+        self.type = input_type
+        self._must_be_finite = must_be_finite and input_type.dtype in FLOATS
+        self._own = datatype_of(input_type.dtype)
+
+    def announce(self, name: str, datatype: str, shape: Sequence[int]) -> Tensor:
+        """Check a tensor's description before its data is read.
+
+        Raises:
+            WrongInput: this type cannot be made from it; the message says what was expected and what came.
+        """
+        known = DATATYPES.get(datatype)
+        if known is None:
+            raise WrongInput(f"input {name!r} has datatype {datatype[:20]!r}: expected one of {', '.join(DATATYPES)}")
+        if datatype not in _TAKEN[self.type.dtype]:
+            expected = ", ".join(_TAKEN[self.type.dtype])
+            raise WrongInput(f"input {name!r} has datatype {datatype}: for {self.type} expected one of {expected}")
+        if not self._fits(shape):
+            raise WrongInput(f"input {name!r} has shape {_shown(shape)}: expected {_shown(batch_shape(self.type))}")
+        if not 1 <= shape[0] <= MAX_ROWS:
+            raise WrongInput(f"input {name!r} has {shape[0]} rows: expected 1 to {MAX_ROWS}")
+        return Tensor(name, known, shape)
+
+    def _fits(self, shape: Sequence[int]) -> bool:
+        expected = self.type.shape
+        # A flat list of scalars is as good as a column.
+        if not expected and len(shape) == 2 and shape[1] == 1:
+            return True
+        return (
+            len(shape) == len(expected) + 1
+            and all(size >= 0 for size in shape)
+            and all(want is None or want == got for want, got in zip(expected, shape[1:]))
+        )
+
+    def row_elements(self, tensor: Tensor) -> int:
+        """Return the number of elements in a row."""
+        elements = 1
+        for size in tensor.shape[1:]:
+            elements *= size
+        return elements
+
+    def size_bytes(self, tensor: Tensor) -> int | None:
+        """Return the size of the tensor's data; None for BYTES, where only the data shows it."""
+        own = tensor.datatype.size_bytes
+        return own * tensor.rows * self.row_elements(tensor) if own else None
+
+    def prefix(self, tensor: Tensor) -> bytes:
+        """Return the beginning of each row: its dimensions, if the row's size does not determine them."""
+        return np.array(tensor.shape[1:], "<u4").tobytes() if self.type.leading_dimensions else b""
+
+    def is_as_it_is(self, tensor: Tensor) -> bool:
+        """Whether each row is a slice of the data, without conversion or checks."""
+        is_own = tensor.datatype is self._own and self.type.dtype.is_numeric and self.type.dtype != DType.BOOL
+        return is_own and not self.type.leading_dimensions and not self._must_be_finite
+
+    def rows(self, tensor: Tensor, data: memoryview) -> Rows:
+        """Return the rows of a tensor with binary data: little-endian, without padding.
+
+        Raises:
+            WrongInput: the data has another size than the shape says, or an element is not of the type.
+        """
+        expected = self.size_bytes(tensor)
+        if expected is None:
+            return (yield from self._elements(tensor, data))
+        if len(data) != expected:
+            raise WrongInput(
+                f"input {tensor.name!r} has {len(data)} bytes: expected {expected} for shape {_shown(tensor.shape)} of "
+                f"{tensor.datatype.name}"
+            )
+        row_bytes, prefix = expected // tensor.rows, self.prefix(tensor)
+        if not row_bytes:
+            return [prefix] * tensor.rows
+        if row_bytes > PIECE_BYTES:
+            return (yield from self._large_rows(tensor, data, row_bytes, prefix))
+        rows: list[bytes] = []
+        step = row_bytes * min(PIECE_BYTES // row_bytes, PIECE_ROWS)
+        for start in range(0, expected, step):
+            piece = data[start : start + step]
+            own = self._converted(tensor, piece)
+            own_bytes = len(own) * row_bytes // len(piece)
+            rows += [prefix + own[at : at + own_bytes] for at in range(0, len(own), own_bytes)]
+            yield
+        return rows
+
+    def _large_rows(self, tensor: Tensor, data: memoryview, row_bytes: int, prefix: bytes) -> Rows:
+        rows = []
+        for start in range(0, len(data), row_bytes):
+            row = io.BytesIO()  # returns its bytes without a copy
+            row.write(prefix)
+            for at in range(start, start + row_bytes, PIECE_BYTES):
+                row.write(self._converted(tensor, data[at : min(at + PIECE_BYTES, start + row_bytes)]))
+                yield
+            rows.append(row.getvalue())
+        return rows
+
+    def _converted(self, tensor: Tensor, data: memoryview) -> bytes:
+        """Convert elements to the row's type.
+
+        Raises:
+            WrongInput: an element is not of the type.
+        """
+        if self.is_as_it_is(tensor):
+            return bytes(data)
+        wide = _numbers(tensor.datatype, data)
+        dtype = self.type.dtype
+        if dtype == DType.BOOL:
+            if len(wide) and wide.view("u1").max() > 1:
+                raise WrongInput(f"input {tensor.name!r} has a byte other than 0 and 1: expected {self.type}")
+            return bytes(data)
+        if dtype in FLOATS:
+            if self._must_be_finite and wide.dtype.kind == "f" and not np.isfinite(wide).all():
+                raise WrongInput(f"input {tensor.name!r} has NaN or infinity: expected finite numbers")
+        elif len(wide):
+            bounds = np.iinfo(NUMPY[dtype])
+            least, most = int(wide.min()), int(wide.max())
+            if least < bounds.min or most > bounds.max:
+                wrong = least if least < bounds.min else most
+                raise WrongInput(f"input {tensor.name!r} has {wrong}: expected {dtype.label}")
+        return wide.astype(NUMPY[dtype]).tobytes()
+
+    def _elements(self, tensor: Tensor, data: memoryview) -> Rows:
+        """Return the elements of BYTES; each comes after its length."""
+        rows: list[bytes] = []
+        at = 0
+        for index in range(tensor.rows):
+            start = at + _LENGTH.size
+            at = start + _LENGTH.unpack_from(data, at)[0] if start <= len(data) else len(data) + 1
+            if at > len(data):
+                raise WrongInput(f"input {tensor.name!r} ends within element {index} of {tensor.rows}")
+            rows.append((yield from self.element(tensor, data[start:at])))
+            if index % PIECE_ROWS == PIECE_ROWS - 1:
+                yield
+        if at != len(data):
+            raise WrongInput(f"input {tensor.name!r} has {len(data) - at} bytes after its {tensor.rows} elements")
+        return rows
+
+    def element(self, tensor: Tensor, data: memoryview) -> Generator[None, None, bytes]:
+        """Return the row of one element of BYTES.
+
+        Raises:
+            WrongInput: the type is string, and the element is not UTF-8.
+        """
+        is_text = self.type.dtype == DType.STRING
+        try:
+            if len(data) <= PIECE_BYTES:
+                row = bytes(data)
+                if is_text:
+                    row.decode()
+                return row
+            whole, decoder = io.BytesIO(), codecs.getincrementaldecoder("utf-8")()
+            for at in range(0, len(data), PIECE_BYTES):
+                piece = bytes(data[at : at + PIECE_BYTES])
+                if is_text:
+                    decoder.decode(piece, final=at + PIECE_BYTES >= len(data))
+                whole.write(piece)
+                yield
+            return whole.getvalue()
+        except UnicodeDecodeError as error:
+            raise WrongInput(f"input {tensor.name!r} is not UTF-8 ({error}): expected a string") from error
+
+
+def batch_shape(input_type: InputType) -> list[int]:
+    """Return the shape of tensors with such inputs; -1 is any length, as for the number of inputs.
+
+    Scalars and strings form a column, as in clients: perf_analyzer cannot send an input without a shape.
+    """
+    return [-1, *(-1 if size is None else size for size in input_type.shape or (1,))]
+
+
+def check_shape(name: str, shape: Sequence[int]) -> None:
+    """Check the number of dimensions, and that each has a length that the protocol can have.
+
+    Raises:
+        WrongInput: no input type has so many, or a length is over 64 bits. Python cannot print a product of such.
+    """
+    if any(size > _MAX_SIZE for size in shape):
+        raise WrongInput(f"{name!r} has a shape with a length over {_MAX_SIZE}: expected at most that")
+    if not 1 <= len(shape) <= MAX_DIMENSIONS + 1:
+        raise WrongInput(f"{name!r} has {len(shape)} dimensions: expected 1 to {MAX_DIMENSIONS + 1}")
+
+
+def _numbers(datatype: Datatype, data: memoryview) -> np.ndarray[Any, Any]:
+    numbers = np.frombuffer(data, datatype.numpy)
+    return (numbers.astype("<u4") << 16).view("<f4") if datatype.name == "BF16" else numbers
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return f"[{','.join(map(str, shape[: MAX_DIMENSIONS + 1]))}{',…' if len(shape) > MAX_DIMENSIONS + 1 else ''}]"

@@ -1,0 +1,120 @@
+"""Finds the parts of a long JSON text, in pieces, and counts them before any of them is parsed."""
+
+import itertools
+import re
+from collections.abc import Generator
+
+import msgspec
+import numpy as np
+
+from clipper.errors import MalformedRequest
+from clipper.values.inputs.json_marks import OPEN, SEPARATOR, find_marks
+from clipper.values.inputs.long_text import strip
+
+# Half a millisecond of work if every other character is a comma.
+_PIECE_BYTES = 32 * 1024
+# More keys than any client sends. Each key costs a little before it turns out to be unknown.
+MAX_KEYS = 1000
+# No known key is longer.
+_MAX_KEY_BYTES = 100
+_LONE_KEY = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"([a-z_]{1,30})"[ \t\r\n]*:')
+_DEPTHS = np.array([0, 0, 0, 1, -1, 0], np.int64)
+
+Extent = tuple[int, int]
+
+
+def find_items(text: bytearray, start: int, stop: int, most: int) -> Generator[None, None, list[Extent] | None]:
+    """Return the extents of the items of the list in ``text[start:stop]``; None if there are more than ``most``.
+
+    Items are not parsed, so they may be anything, even if it is not JSON.
+
+    Raises:
+        MalformedRequest: the text is not a list.
+    """
+    marks = yield from _find_marks(text, start, stop, b"[]", most + 1)
+    if marks is None:
+        return None
+    if any(text[mark] != ord(",") for mark in marks[1:-1]):
+        raise MalformedRequest("body is not JSON: expected a comma between the items of a list")
+    if len(marks) == 2 and not text[marks[0] + 1 : marks[1]].strip():
+        return []
+    return [(before + 1, after) for before, after in itertools.pairwise(marks)]
+
+
+def find_lone_field(text: bytearray) -> dict[str, Extent] | None:
+    """Find the field of an object that has only one, and whose value is either a string or contains none.
+
+    Most bodies have this form. Return None if there may be more fields; that is not examined further.
+    """
+    match = _LONE_KEY.match(text)
+    start, stop = strip(text, match.end() if match else 0, len(text))
+    if match is None or text[stop - 1 : stop] != b"}":
+        return None
+    start, stop = strip(text, start, stop - 1)
+    quote = text.find(b'"', start, stop)
+    if quote == start:
+        quote = text.find(b'"', start + 1, stop)
+        is_alone = quote == stop - 1
+    else:
+        is_alone = quote < 0
+    return {match[1].decode(): (start, stop)} if is_alone else None
+
+
+def find_fields(text: bytearray, start: int, stop: int) -> Generator[None, None, dict[str, Extent]]:
+    """Return the extents of the values of the object in ``text[start:stop]``, by key. Of equal keys, the last counts.
+
+    Raises:
+        MalformedRequest: the text is not an object, or has more than ``MAX_KEYS`` keys.
+    """
+    marks = yield from _find_marks(text, start, stop, b"{}", 2 * MAX_KEYS + 1)
+    if marks is None:
+        raise MalformedRequest(f"body has over {MAX_KEYS} keys: expected fewer")
+    fields: dict[str, Extent] = {}
+    if len(marks) == 2 and not text[marks[0] + 1 : marks[1]].strip():
+        return fields
+    if len(marks) % 2 == 0 or any(text[mark] != ord(":,"[index % 2]) for index, mark in enumerate(marks[1:-1])):
+        raise MalformedRequest("body is not JSON: expected a colon after each key, and a comma after each value")
+    for before, colon, after in zip(marks[::2], marks[1::2], marks[2::2]):
+        key = _read_key(text, *strip(text, before + 1, colon))
+        if key is not None:
+            fields[key] = colon + 1, after
+    return fields
+
+
+def _read_key(text: bytearray, start: int, stop: int) -> str | None:
+    if stop - start > _MAX_KEY_BYTES:
+        return None
+    try:
+        return msgspec.json.decode(text[start:stop], type=str)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise MalformedRequest(f"body is not JSON: {error}") from error
+
+
+def _find_marks(
+    text: bytearray, start: int, stop: int, brackets: bytes, most: int
+) -> Generator[None, None, list[int] | None]:
+    """Find where a list or object opens, where it closes, and the commas and colons between its parts.
+
+    Return None if there are more than ``most`` such places.
+    """
+    start, stop = strip(text, start, stop)
+    marks: list[int] = []
+    depth, is_inside, is_escaped = 0, False, False
+    for at in range(start, stop, _PIECE_BYTES):
+        piece = text[at : min(at + _PIECE_BYTES, stop)]
+        places, found, is_inside, is_escaped = find_marks(piece, is_inside, is_escaped)
+        depths = np.cumsum(_DEPTHS[found]) + depth
+        own = (depths == 1) & ((found == SEPARATOR) | (found == OPEN)) | (depths <= 0)
+        # The opening of a nested list is at depth 2, and its closing returns to depth 1.
+        marks += (places[own] + at).tolist()
+        if len(marks) > most and marks[0] == start:
+            return None
+        depth = int(depths[-1]) if len(depths) else depth
+        if depth <= 0:
+            break
+        yield
+    if depth or is_inside or len(marks) < 2 or (marks[0], marks[-1] + 1) != (start, stop):
+        raise MalformedRequest("body is not JSON: a list, an object or a string does not end where it should")
+    if text[start] != brackets[0] or text[stop - 1] != brackets[1]:
+        raise MalformedRequest(f"expected a JSON {'object' if brackets == b'{}' else 'list'}")
+    return marks

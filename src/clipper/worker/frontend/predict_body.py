@@ -1,0 +1,212 @@
+"""The body of a predict call: finds and reads its input, context, version and features."""
+
+import struct
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import simdjson
+from msgspec import Raw
+
+from clipper.errors import MalformedRequest
+from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.values.inputs.reader import NumberReader, Reader
+from clipper.values.types import MAX_CONTEXT_LENGTH
+from clipper.worker.frontend.features import FeaturesReader, check_count, features_text
+from clipper.worker.frontend.json_parts import Extent, find_fields, find_items, find_lone_field
+from clipper.worker.frontend.predict_request import PlainBody, PredictBody, Request
+
+# A client's batch is answered as one. More inputs would block the connection for too long, and fill the queue.
+MAX_CLIENT_BATCH = 10_000
+# Enough for the longest context, all of it in escapes.
+MAX_FIELD_BYTES = 16 * 1024
+# As JSON writers write it, with and without a space.
+_PLAIN_HEADS = frozenset({b'{"input":', b'{"input": '})
+# In a body of this size, making Python objects of the numbers takes less time than finding them.
+SHORT_BODY_BYTES = 160
+# Packers by number of elements: each number takes at least two bytes, with its comma.
+_PACK = [struct.Struct(f"<{count}d").pack for count in range(SHORT_BODY_BYTES // 2)]
+
+
+# Bounds of the small fields, as JSON text.
+_MOST_BYTES = dict.fromkeys(("context", "uid", "version", "timeout_ms"), MAX_FIELD_BYTES)
+
+
+class BodyReader:
+    """Reads the bodies of one application's predict calls.
+
+    Args:
+        reader: reads one input.
+        features_size: number of features for each query; None if the application takes none.
+    """
+
+    def __init__(self, reader: Reader, features_size: int | None = None) -> None:
+        self._reader = reader
+        self._features = FeaturesReader(features_size)
+        self._decode = msgspec.json.Decoder(PredictBody).decode
+        self._decode_plain = msgspec.json.Decoder(PlainBody).decode
+        self._parser = simdjson.Parser()
+        self._row_bytes = reader.row_bytes if isinstance(reader, NumberReader) else None
+        self._has_plain_way = isinstance(reader, NumberReader) and reader.takes_plain_list and features_size is None
+
+    def read_plain(self, body: bytes) -> bytes | None:
+        """Return the row of ``{"input": [numbers]}``, written as programs do; None if the body has another form."""
+        if not self._has_plain_way:
+            return None
+        size = len(body)
+        if size > SHORT_TEXT_BYTES:
+            return None
+        row = self._read_short(body) if size <= SHORT_BODY_BYTES else self._read_long(body)
+        return row if self._row_bytes is None or row is None or len(row) == self._row_bytes else None
+
+    def _read_short(self, body: bytes) -> bytes | None:
+        try:
+            numbers = self._decode_plain(body).input
+        except (msgspec.DecodeError, UnicodeError):
+            return None
+        return _PACK[len(numbers)](*numbers)
+
+    def _read_long(self, body: bytes) -> bytes | None:
+        """Read a body whose only content is one flat list of numbers; None if there may be another key."""
+        start = body.find(b"[")
+        if body[:start] not in _PLAIN_HEADS or body.rfind(b"[") != start or body[-2:] != b"]}":
+            return None
+        try:
+            numbers: Any = self._parser.parse(body[start:-1])
+            return bytes(numbers.as_buffer(of_type="d"))
+        except (ValueError, TypeError, RuntimeError, AttributeError, KeyError):
+            self._parser = simdjson.Parser()
+            return None
+
+    def read_single(self, body: bytes) -> Request | None:
+        """Read a body with one input, in any form, at once. Return None if it holds a batch.
+
+        Raises:
+            MalformedRequest, WrongInput: with what was expected and what came.
+        """
+        parsed = self._parse(body)
+        if not isinstance(parsed.input_batch, msgspec.UnsetType):
+            return None
+        if isinstance(parsed.input, msgspec.UnsetType):
+            raise MalformedRequest('body has neither "input" nor "input_batch": expected one of them')
+        features = self._features.read(parsed.features)
+        return _request(parsed, [self._reader.read(bytes(parsed.input))], [features], is_batch=False)
+
+    def read(self, body: bytes | bytearray) -> Generator[None, None, Request]:
+        """Read a body of any form and size, in steps of a few milliseconds at most.
+
+        Raises:
+            MalformedRequest, WrongInput: with what was expected and what came.
+        """
+        if len(body) > SHORT_TEXT_BYTES:
+            return (yield from self._read_parts(body if isinstance(body, bytearray) else bytearray(body)))
+        parsed = self._parse(bytes(body))
+        texts, is_batch = _inputs(parsed)
+        features = parsed.features
+        each = self._features.read_all(features, len(texts)) if is_batch else [self._features.read(features)]
+        request = _request(parsed, [], each, is_batch)
+        for text in texts:
+            request.rows.append(self._reader.read(bytes(text)))
+            yield
+        return request
+
+    def _read_parts(self, body: bytearray) -> Generator[None, None, Request]:
+        fields = find_lone_field(body) or (yield from find_fields(body, 0, len(body)))
+        is_batch = "input_batch" in fields
+        if is_batch == ("input" in fields):
+            raise MalformedRequest(
+                f'body has {"both" if is_batch else "neither"} "input" {"and" if is_batch else "nor"} "input_batch": '
+                "expected one of them"
+            )
+        if is_batch:
+            extents = yield from find_items(body, *fields["input_batch"], MAX_CLIENT_BATCH)
+            if not extents:
+                count = f"over {MAX_CLIENT_BATCH}" if extents is None else "0"
+                raise MalformedRequest(f"input_batch has {count} inputs: expected 1 to {MAX_CLIENT_BATCH}")
+        else:
+            extents = [fields["input"]]
+        features = yield from self._read_features(body, fields.get("features"), len(extents), is_batch)
+        request = _request(self._parse(compose(body, fields, _MOST_BYTES)), [], features, is_batch)
+        for start, stop in extents:
+            request.rows.append((yield from read_input(self._reader, body, start, stop)))
+            yield
+        return request
+
+    def _read_features(
+        self, body: bytearray, extent: Extent | None, count: int, is_batch: bool
+    ) -> Generator[None, None, Sequence[bytes | None]]:
+        if extent is None or self._features.size is None or not is_batch:
+            text = msgspec.UNSET if extent is None else features_text(body, *extent)
+            return [self._features.read(text)] * count
+        extents = yield from find_items(body, *extent, MAX_CLIENT_BATCH)
+        check_count(None if extents is None else len(extents), count)
+        features = []
+        for start, stop in extents or ():
+            features.append(self._features.read(features_text(body, start, stop)))
+            yield
+        return features
+
+    def _parse(self, body: bytes) -> PredictBody:
+        try:
+            return self._decode(body)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            expected = 'expected {"input": …} or {"input_batch": […]}'
+            raise MalformedRequest(f"body is not a predict call: {error}: {expected}") from error
+
+
+def read_input(reader: Reader, text: bytearray, start: int, stop: int) -> Generator[None, None, bytes]:
+    """Return the row of the input in ``text[start:stop]``."""
+    if stop - start <= SHORT_TEXT_BYTES:
+        return reader.read(bytes(text[start:stop]))
+    return (yield from reader.read_long(text, start, stop))
+
+
+def compose(text: bytearray, fields: Mapping[str, Extent], most_bytes: Mapping[str, int]) -> bytes:
+    """Make a small body of those fields of a large one that ``most_bytes`` names, each with its bound.
+
+    Raises:
+        MalformedRequest: a field is over its bound.
+    """
+    parts = []
+    for name, most in most_bytes.items():
+        if name in fields:
+            start, stop = fields[name]
+            if stop - start > most:
+                raise MalformedRequest(f"{name} takes {stop - start} bytes: expected at most {most}")
+            parts.append(b'"%b":%b' % (name.encode(), bytes(text[start:stop])))
+    return b"{%b}" % b",".join(parts)
+
+
+def read_context(context: str | int | None, uid: str | int | None) -> str | None:
+    """Return the context's name; None if there is none or it is empty.
+
+    Raises:
+        MalformedRequest: the name is too long.
+    """
+    name = context if context is not None else uid
+    text = None if name is None else str(name)
+    if text is not None and len(text) > MAX_CONTEXT_LENGTH:
+        raise MalformedRequest(f"context has {len(text)} characters: expected at most {MAX_CONTEXT_LENGTH}")
+    return text or None
+
+
+def _request(parsed: PredictBody, rows: list[bytes], features: Sequence[bytes | None], is_batch: bool) -> Request:
+    version = None if parsed.version is None else str(parsed.version)
+    timeout_ms = parsed.timeout_ms
+    if timeout_ms is not None and timeout_ms <= 0:
+        raise MalformedRequest(f"timeout_ms is {timeout_ms:g}: expected a number of milliseconds above 0")
+    timeout_s = None if timeout_ms is None else timeout_ms / 1000
+    return Request(rows, features, is_batch, read_context(parsed.context, parsed.uid), version, timeout_s)
+
+
+def _inputs(parsed: PredictBody) -> tuple[list[Raw], bool]:
+    if isinstance(parsed.input_batch, msgspec.UnsetType):
+        if isinstance(parsed.input, msgspec.UnsetType):
+            raise MalformedRequest('body has neither "input" nor "input_batch": expected one of them')
+        return [parsed.input], False
+    if not isinstance(parsed.input, msgspec.UnsetType):
+        raise MalformedRequest('body has both "input" and "input_batch": expected one of them')
+    if not 1 <= len(parsed.input_batch) <= MAX_CLIENT_BATCH:
+        count = len(parsed.input_batch)
+        raise MalformedRequest(f"input_batch has {count} inputs: expected 1 to {MAX_CLIENT_BATCH}")
+    return parsed.input_batch, True

@@ -1,0 +1,77 @@
+"""Whether a server should be sent queries: what balancers and probes ask for, by REST and by gRPC."""
+
+from collections.abc import Collection
+from urllib.parse import parse_qsl
+
+from clipper.errors import InvalidArgument, NotFound
+from clipper.worker.selection.application import Application
+
+# More applications than a probe would name by hand.
+MAX_NAMED = 100
+
+
+class Readiness:
+    """The readiness of one worker, which all its ports tell.
+
+    Attributes:
+        is_stopping: the server was told to stop. It still answers queries, and wants no further ones.
+    """
+
+    def __init__(self, applications: Collection[Application], needs_all: bool = False) -> None:
+        """``applications`` are those that the worker serves at the moment of each call; ``needs_all`` says whether all
+        of them have to be able to answer, or one."""
+        self._applications = applications
+        self._needs_all = needs_all
+        self.is_stopping = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether enough applications have a model with a replica, and the server is not stopping."""
+        return self.why_not() is None
+
+    def why_not(self, names: Collection[str] = ()) -> str | None:
+        """Why the server is not ready for these applications; None if it is.
+
+        Without names it is for as many as have to be able to answer, and the text has no names, since nobody shows a
+        key to ask.
+
+        Raises:
+            NotFound: there is no application of such a name.
+        """
+        asked = {one.name: one for one in self._applications} if names else {}
+        if unknown := [name for name in names if name not in asked]:
+            raise NotFound(f"there is no application {unknown[0]!r:.100}: GET /v2/repository/index lists them")
+        if self.is_stopping:
+            return "not ready: the server is stopping; send queries to another"
+        if waiting := [name for name in names if not asked[name].terms.is_ready]:
+            return f"not ready: applications without a model that has a replica: {', '.join(waiting)}"
+        if names:
+            return None
+        count = sum(not application.terms.is_ready for application in self._applications)
+        if count and (self._needs_all or count == len(self._applications)):
+            return f"not ready: applications without a model that has a replica: {count}; clipper status lists them"
+        return None
+
+    def of_model(self, application: Application, version: str | None) -> bool:
+        """Whether an application, or one running version of its models, can answer, and the server is not stopping."""
+        terms = application.terms
+        return not self.is_stopping and (any(terms.versions()[version].values()) if version else terms.is_ready)
+
+
+def named(url: bytes) -> tuple[str, ...]:
+    """The applications that the query of ``/health/ready?application=NAME`` names; other parameters mean nothing.
+
+    Raises:
+        InvalidArgument: there are too many, or one without a name.
+    """
+    try:
+        query = url.partition(b"?")[2].decode()
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_NAMED)
+    except ValueError as error:
+        raise InvalidArgument(
+            f"the query is not valid: expected application=NAME, at most {MAX_NAMED} times"
+        ) from error
+    names = tuple(value for name, value in pairs if name == "application")
+    if "" in names:
+        raise InvalidArgument("application has no value: expected application=NAME, with the name of an application")
+    return names

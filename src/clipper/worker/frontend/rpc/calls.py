@@ -1,0 +1,218 @@
+"""A call from its message to its answer, and what stands between it and the endpoints that it shares with REST."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from clipper.base.turn_budget import PATIENCE_SHARE_OF_SLO
+from clipper.errors import ClipperError, Overloaded, TooLarge
+from clipper.worker.frontend import limits
+from clipper.worker.frontend.budget import NO_ROOM
+from clipper.worker.frontend.exchange import Exchange, LongAnswers
+from clipper.worker.frontend.http import responses
+from clipper.worker.frontend.http.port import Port
+from clipper.worker.frontend.rpc.statuses import CANCELLED, FAULTS, OK, Refused, refusal, status_of
+from clipper.worker.frontend.rpc.stream import Rest
+from clipper.worker.telemetry.request_note import RequestNote
+
+log = logging.getLogger(__name__)
+
+BUG = "a bug in Clipper: the worker's log has its traceback"
+
+
+class Caller(Protocol):
+    """Who made a call, as the call sees it. One of these ends the call."""
+
+    def on_answer(self, message: bytes, rest: Rest = ()) -> None:
+        """``rest``: of a long answer, in pieces; the message is how it begins."""
+
+    def on_refusal(self, refused: Refused) -> None: ...
+
+
+class CallExchange(Exchange, gc=False, eq=False):
+    """An exchange whose answer is a message, or what endpoints answer with 200 of HTTP: without a head."""
+
+    refused: Refused | None = None
+
+    def refuse(self, code: str, cause: str, allow: str = "", retry_after_s: int = responses.RETRY_AFTER_S) -> None:
+        self.refused = Refused(code, cause, retry_after_s)
+        self.respond(b"")
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.respond(body)
+
+
+class Call:
+    """One call: a visitor that waits for its turn, and what its exchange answers to.
+
+    Attributes:
+        message: what came; it counts against the budget while it waits for its answer.
+        authorizations: what was sent as ``authorization``.
+        deadline_s: by when an answer is wanted, on the loop's clock; None if at any time.
+        arrived_s: when the end of its message was read.
+        asks, patience_s: see ``Visitor``.
+        note: what is noted of it; None if nothing is.
+    """
+
+    __slots__ = (
+        "_begin",
+        "_caller",
+        "_exchange",
+        "_held_bytes",
+        "_port",
+        "_then",
+        "arrived_s",
+        "asks",
+        "authorizations",
+        "deadline_s",
+        "message",
+        "note",
+        "patience_s",
+    )
+
+    def __init__(
+        self,
+        port: Port,
+        caller: Caller,
+        message: bytes,
+        authorizations: Sequence[bytes] = (),
+        deadline_s: float | None = None,
+        arrived_s: float | None = None,
+        note: RequestNote | None = None,
+    ) -> None:
+        """``arrived_s``: None if the message can only now be asked about."""
+        self._port = port
+        self._caller: Caller | None = caller
+        self.message = message
+        self.authorizations = authorizations
+        self.deadline_s = deadline_s
+        self.note = note
+        self._begin: Callable[[Exchange, float, bool], None] | None = None
+        self._then: Callable[[bytes], None] | None = None
+        self._exchange: CallExchange | None = None
+        self._held_bytes = 0
+        self.arrived_s = port.now_s() if arrived_s is None else arrived_s
+        self.asks: object = None
+        self.patience_s = float("inf")
+
+    @property
+    def long_answers(self) -> LongAnswers:
+        return self._port.work
+
+    def run(self, method: "Callable[[Call], None]") -> None:
+        """Have a method answer it, now or later. An error that it raises refuses the call."""
+        try:
+            method(self)
+        except ClipperError as error:
+            self._port.count_refused(error.code)
+            self.refuse(refusal(error))
+        except Exception:  # a bug costs one call, as in a connection of HTTP/1.1
+            log.exception("a call could not be handled")
+            self.refuse(Refused("internal_error", BUG))
+
+    def ask(
+        self,
+        begin: Callable[[Exchange, float, bool], None],
+        asks: object = None,
+        slo_s: float = float("inf"),
+        then: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Ask an endpoint, once it is the call's turn if it is a query.
+
+        Args:
+            begin: what is asked, of an exchange, when it arrived, and whether it is late. It may raise ClipperError.
+            asks: what queries are for that wait in one line; None lets the call in at once.
+            slo_s: its SLO.
+            then: takes the endpoint's answer, and goes on; None if the answer is the call's.
+
+        Raises:
+            Overloaded: there is no room for it to wait.
+        """
+        self._begin, self._then = begin, then
+        # Each knows the other, and the collector looks at no exchange: it would keep both until the call ends.
+        self._exchange = CallExchange(self)
+        self._exchange.note = self.note
+        self._hold(len(self.message))
+        turn, now_s, patience_s = self._port.turn, self._port.now_s(), slo_s * PATIENCE_SHARE_OF_SLO
+        if asks is None:
+            self.enter(is_late=False)
+        elif turn.is_open(now_s):
+            self.enter(is_late=now_s - self.arrived_s > patience_s)
+        elif not self._port.budget.has_room(0):
+            raise Overloaded(NO_ROOM)
+        else:
+            self.asks, self.patience_s = asks, patience_s
+            turn.wait(self)
+
+    def enter(self, *, is_late: bool) -> None:
+        exchange, begin = self._exchange, self._begin
+        if exchange is None or begin is None:  # the client has left
+            return
+        self._begin = None
+        try:
+            begin(exchange, self.arrived_s, is_late)
+        except ClipperError as error:
+            self._port.count_refused(error.code)
+            exchange.refuse_with(error)
+        except Exception:  # a bug costs one call, as in a connection of HTTP/1.1
+            log.exception("a call could not be handled")
+            if exchange.response is None:
+                exchange.cancel()
+                exchange.refuse("internal_error", BUG)
+
+    def flush(self) -> None:
+        """The exchange has its answer."""
+        exchange, then = self._exchange, self._then
+        if exchange is None or exchange.response is None:
+            return
+        if exchange.refused is not None:
+            self.refuse(exchange.refused)
+        elif then is None:
+            self.answer(exchange.response, exchange.rest or ())
+        else:
+            self._exchange = None
+            answer = b"".join((exchange.response, *(exchange.rest or ())))
+            self.run(lambda _: then(answer))
+
+    def answer(self, message: bytes, rest: Rest = ()) -> None:
+        caller = self._end()
+        if caller is not None:
+            self._conclude(OK, len(message) + sum(map(len, rest)))
+            caller.on_answer(message, rest)
+
+    def refuse(self, refused: Refused) -> None:
+        caller = self._end()
+        if caller is not None:
+            self._conclude(status_of(refused.code), 0)
+            caller.on_refusal(refused)
+
+    def cancel(self) -> None:
+        """The client has left: cancel what was asked."""
+        exchange = self._exchange
+        if self._end() is not None:
+            self._conclude(CANCELLED, 0)
+        if exchange is not None:
+            exchange.cancel()
+
+    def _conclude(self, status: str, answer_bytes: int) -> None:
+        port = self._port
+        if self.note is not None and port.watch is not None:
+            port.watch.answered(self.note, status, status in FAULTS, port.now_s(), answer_bytes, "grpc")
+
+    def _end(self) -> Caller | None:
+        caller, self._caller = self._caller, None
+        self._exchange = self._begin = self._then = self.asks = None
+        self._hold(0)
+        return caller
+
+    def _hold(self, size_bytes: int) -> None:
+        if self._held_bytes > limits.LARGE_BODY_BYTES:
+            self._port.freed_large_body = True
+        self._port.budget.held_bytes += size_bytes - self._held_bytes
+        self._held_bytes = size_bytes
+
+
+def check_size(size_bytes: int, most_bytes: int) -> None:
+    """Raises TooLarge where a message is over what its application takes."""
+    if size_bytes > most_bytes:
+        raise TooLarge(f"message is over {most_bytes} bytes")

@@ -1,0 +1,114 @@
+"""Infer requests as messages: the same ``Plan`` as of REST, and where each tensor's data is."""
+
+from collections.abc import Generator
+from typing import Any
+
+from clipper.errors import MalformedRequest
+from clipper.worker.frontend.inference.requests import (
+    MAX_TENSORS,
+    Beside,
+    InferHead,
+    InferRequest,
+    OutputHead,
+    Plan,
+    RequestReader,
+    TensorHead,
+)
+from clipper.worker.frontend.rpc.contents import as_binary
+from clipper.worker.frontend.rpc.protocols import OPEN_INFERENCE
+from clipper.worker.frontend.rpc.wire import Values, decode, fields, split
+
+REQUEST = OPEN_INFERENCE.message("ModelInferRequest")
+_INPUT = OPEN_INFERENCE.message("ModelInferRequest.InferInputTensor")
+_OUTPUT = OPEN_INFERENCE.message("ModelInferRequest.InferRequestedOutputTensor")
+_PARAMETER = OPEN_INFERENCE.message("ModelInferRequest.ParametersEntry")
+_NAME, _VERSION, RAW_INPUT_CONTENTS = 1, 2, 7
+# Longer than any; the message of an error shows less.
+MAX_NAME_BYTES = 1024
+# A few of each tensor, and parameters.
+_MAX_FIELDS = 200
+
+
+def who_is_asked(message: memoryview) -> tuple[str, str | None]:
+    """The model of a request and its version; None leaves that to the application.
+
+    Raises:
+        MalformedRequest: it is not a message, or names no model.
+    """
+    found = {_NAME: b"", _VERSION: b""}
+    for index, (number, wire, value) in enumerate(fields(message)):
+        if number in found and wire == 2:
+            found[number] = bytes(value[:MAX_NAME_BYTES])
+        if index > 2 * _MAX_FIELDS:
+            raise MalformedRequest(f"message has over {_MAX_FIELDS} fields")
+    try:
+        model, version = found[_NAME].decode(), found[_VERSION].decode()
+    except UnicodeDecodeError as error:
+        raise MalformedRequest(f"model_name or model_version is not UTF-8: {error}") from error
+    if not model:
+        raise MalformedRequest("model_name is empty: expected the name of an application")
+    return model, version or None
+
+
+def read_request(
+    reader: RequestReader, message: memoryview, most_bytes: int
+) -> Generator[None, None, tuple[Plan, InferRequest | None, memoryview | None]]:
+    """Read a request, in steps of a few milliseconds at most.
+
+    Returns:
+        what it says, and its rows; or in their place, if all of its data is one row as it is, where that stands.
+
+    Raises:
+        MalformedRequest, WrongInput, TooLarge: with what was expected and what came.
+    """
+    found = split(REQUEST, message, _MAX_FIELDS)
+    raw = found.get("raw_input_contents", [])
+    texts = found.get("inputs", [])
+    if not 1 <= len(texts) <= MAX_TENSORS:
+        raise MalformedRequest(f"request has {len(texts)} inputs: expected 1 to {MAX_TENSORS}")
+    inputs = [split(_INPUT, each, _MAX_FIELDS) for each in texts]
+    if raw and len(raw) != len(inputs):
+        raise MalformedRequest(f"request has {len(raw)} raw_input_contents: expected {len(inputs)}, one an input")
+    tensors, data = [], []
+    for index, each in enumerate(inputs):
+        tensor = TensorHead(
+            each.get("name", ""), each.get("datatype", ""), each.get("shape", []), _parameters(each, "binary_data_size")
+        )
+        contents = each.get("contents", memoryview(b""))
+        if raw and len(contents):
+            raise MalformedRequest(f"input {tensor.name[:100]!r} has both contents and raw_input_contents")
+        if raw:
+            data.append(raw[index])
+        else:
+            name = tensor.name[:100]
+            data.append((yield from as_binary(name, tensor.datatype, tensor.shape, contents, most_bytes)))
+        tensors.append(tensor)
+    head = InferHead(
+        id=found.get("id") or None,
+        # As the request's tensors came, those of the reply go.
+        parameters=_parameters(found, "binary_data_output") | {"binary_data_output": bool(raw)},
+        outputs=[_output(each) for each in found.get("outputs", [])],
+    )
+    plan = reader.plan_of(head, [(tensor, Beside(len(own))) for tensor, own in zip(tensors, data)])
+    if plan.row_bytes is not None:
+        return plan, None, memoryview(data[0])
+    rows = {}
+    for announced, own in zip(plan.order, data):
+        rows[announced.tensor.name] = yield from announced.reader.rows(announced.tensor, memoryview(own))
+    return plan, reader.request_of(plan, rows), None
+
+
+def _output(message: memoryview) -> OutputHead:
+    found = split(_OUTPUT, message, _MAX_FIELDS)
+    return OutputHead(found.get("name", ""), _parameters(found, "binary_data"))
+
+
+def _parameters(found: Values, without: str) -> dict[str, Any]:
+    """``without``: what REST has to say how data comes, and a message does not."""
+    parameters = {}
+    for each in found.get("parameters", []):
+        entry = decode(_PARAMETER, each, _MAX_FIELDS)
+        value = next(iter(entry.get("value", {}).values()), None)
+        parameters[entry.get("key", "")] = value
+    parameters.pop(without, None)
+    return parameters

@@ -1,0 +1,51 @@
+"""The gRPC port of a worker: what its connections share, and how it drains.
+
+What it imports needs the extra ``grpc``.
+"""
+
+import asyncio
+
+from clipper.worker.frontend import limits
+from clipper.worker.frontend.http.giving_way import GivingWay
+from clipper.worker.frontend.http.port import Port
+from clipper.worker.frontend.rpc.behaviours import Counts
+from clipper.worker.frontend.rpc.connection import RpcConnection
+from clipper.worker.frontend.rpc.service import Services
+
+
+class RpcServer:
+    """Makes connections for a listener of the query server.
+
+    Attributes:
+        counts: of calls.
+        connections, giving_way: see ``connection.Server``.
+    """
+
+    slo_s = float("inf")
+    services: Services
+
+    def __init__(self, port: Port) -> None:
+        self.port = port
+        self.counts = Counts()
+        self.connections: dict[RpcConnection, None] = {}
+        self.giving_way = GivingWay[RpcConnection](self.connections, lambda member: member.gives_way_from_s)
+
+    def serve(self, services: Services) -> None:
+        """Serve these from the next call on."""
+        self.services = services
+
+    def make_connection(self) -> RpcConnection:
+        return RpcConnection(self)
+
+    def drain(self) -> None:
+        """Ask clients to call another worker. What they have sent before they could know is still answered.
+
+        The query server closes the connections once they are done, as it does others.
+        """
+        for connection in list(self.connections):
+            connection.announce_end()
+        asyncio.get_running_loop().call_later(limits.DRAIN_GRACE_S, self._begin_end)
+
+    def _begin_end(self) -> None:
+        for connection in list(self.connections):
+            connection.begin_end()

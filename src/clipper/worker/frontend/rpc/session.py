@@ -1,0 +1,397 @@
+"""One client's connection of HTTP/2, without its socket: bytes to calls, and answers to bytes.
+
+libnghttp2 knows HTTP/2, and answers what is not HTTP/2. What is decided here is what gRPC makes of its streams, and how
+much a client may send.
+"""
+
+import struct
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Protocol
+
+import ngh2
+from ngh2 import ErrorCode, Setting
+
+from clipper.errors import ClipperError, DeadlineExceeded, MalformedRequest, Overloaded, RequestTimeout
+from clipper.worker.frontend import limits
+from clipper.worker.frontend.budget import Budget
+from clipper.worker.frontend.http.heads import Headers
+from clipper.worker.frontend.rpc import bounds
+from clipper.worker.frontend.rpc.framing import ANSWER_HEAD, NotGrpc, prefix_of, read_head
+from clipper.worker.frontend.rpc.statuses import Refused, refusal, trailers_of
+from clipper.worker.frontend.rpc.stream import Behaviour, Rest, Stream
+
+_CONFIGURATION = ngh2.Configuration(
+    # A stream's client waits while enough of its messages do.
+    auto_window_update=False,
+    max_outbound_ack=bounds.MAX_ACKNOWLEDGEMENTS,
+    stream_reset_rate_limit=(bounds.RESETS_AT_ONCE, bounds.RESETS_PER_SECOND),
+    max_inbound_header_list_size=bounds.MAX_FATAL_HEAD_BYTES,
+    max_inbound_header_count=bounds.MAX_HEADERS,
+)
+_SETTINGS: Mapping[Setting, int] = {
+    Setting.MAX_CONCURRENT_STREAMS: bounds.MAX_STREAMS,
+    Setting.INITIAL_WINDOW_SIZE: bounds.STREAM_WINDOW_BYTES,
+    Setting.MAX_HEADER_LIST_SIZE: limits.MAX_HEAD_BYTES,
+}
+_GOAWAY = struct.Struct(">HBBBIII")
+_GOAWAY_TYPE = 7
+
+
+class Host(Protocol):
+    """What a session's calls are for."""
+
+    @property
+    def most_message_bytes(self) -> int: ...
+
+    def begin(self, stream: Stream) -> Behaviour:
+        """A call has begun.
+
+        Raises:
+            ClipperError: it is refused.
+        """
+
+    def count_refused(self, code: str) -> None: ...
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether there is room for an answer until its client reads it."""
+
+    def on_output(self) -> None:
+        """There is something to send."""
+
+    def on_large_freed(self) -> None:
+        """A large message was dropped."""
+
+
+class Session:
+    """
+    Attributes:
+        streams: open calls by number: those that have no final answer.
+        has_begun: whether the client has sent its preface and settings.
+        is_over: whether nothing more is read. What there is to send has to be sent.
+        last_call_sweep: when the last call began or ended.
+        arrived_s: when the input that is being taken in was read, on the loop's clock.
+        client: its address; empty if nobody asks for it.
+    """
+
+    def __init__(self, host: Host, budget: Budget) -> None:
+        self._host = host
+        self._budget = budget
+        self.streams: dict[int, Stream] = {}
+        self.has_begun = False
+        self.is_over = False
+        self.last_call_sweep = 0
+        self._sweep = 0
+        self.arrived_s = 0.0
+        self.client = ""
+        self._idle_frames = self._calls = 0
+        # Answered calls whose client still sends: they are reset once the answer is sent.
+        self._to_reset: set[int] = set()
+        # Calls whose client does not take its answers.
+        self._blocked: dict[int, Stream] = {}
+        # Long messages that libnghttp2 has not taken yet, and the trailers behind them, by stream.
+        self._long: dict[int, tuple[deque[bytes | memoryview], Headers | None]] = {}
+        self._last_words = b""
+        self._last_stream = 0
+        self._http2 = ngh2.Connection(ngh2.Role.SERVER, _CONFIGURATION)
+        self._http2.initiate_connection(_SETTINGS)
+        self._http2.set_local_window_size(bounds.CONNECTION_WINDOW_BYTES)
+
+    # -- what comes ------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, arrived_s: float, sweep: int) -> None:
+        """Take in what the client has sent, at most ``READ_PIECE_BYTES``. Send what there is to send before more.
+
+        Args:
+            data: bytes of HTTP/2.
+            arrived_s: when they were read. Clients' timeouts and SLOs begin then, however long the bytes waited since.
+            sweep: the number of sweeps so far.
+        """
+        if self.is_over:
+            return
+        self.arrived_s = arrived_s
+        self._begin_sweep(sweep)
+        try:
+            self._http2.receive_data(data)
+        except ngh2.DenialOfServiceError:
+            self._fail(ErrorCode.ENHANCE_YOUR_CALM)
+        except (ngh2.NGH2Error, ValueError):
+            self._fail(ErrorCode.PROTOCOL_ERROR)
+        else:
+            self._take_events()
+
+    def _begin_sweep(self, sweep: int) -> None:
+        if sweep != self._sweep:
+            self._sweep = sweep
+            self._idle_frames = self._calls = 0
+
+    def _take_events(self) -> None:
+        for event in self._http2.events():
+            if self.is_over:
+                return
+            if isinstance(event, ngh2.DataReceived):
+                self._on_data(event.stream_id, event.data, event.end_stream)
+            elif isinstance(event, ngh2.RequestReceived):
+                self._on_request(event)
+            elif isinstance(event, ngh2.StreamClosed):
+                self._to_reset.discard(event.stream_id)
+                self._long.pop(event.stream_id, None)
+                stream = self.streams.get(event.stream_id)
+                if stream is not None:
+                    self._remove(stream)
+            elif isinstance(event, ngh2.TrailersReceived):
+                self._on_data(event.stream_id, b"", True)
+            elif isinstance(event, ngh2.ConnectionClosed):
+                self._end_all()
+            elif isinstance(event, ngh2.SettingsReceived):
+                self.has_begun = True
+                self._idle_frames += 1
+            elif isinstance(event, ngh2.PingReceived) or (
+                isinstance(event, ngh2.WindowUpdated) and event.increment < bounds.SMALL_WINDOW_UPDATE_BYTES
+            ):
+                self._idle_frames += 1
+        if self._idle_frames > bounds.MAX_IDLE_FRAMES + bounds.IDLE_FRAMES_PER_CALL * self._calls:
+            self.terminate(ErrorCode.ENHANCE_YOUR_CALM)
+
+    def _on_request(self, event: ngh2.RequestReceived) -> None:
+        self._calls += 1
+        self.last_call_sweep = self._sweep
+        self._last_stream = number = event.stream_id
+        try:
+            head = read_head(event.headers)
+        except NotGrpc as other:
+            self._answer(number, other.head, not event.end_stream)
+            return
+        except ClipperError as error:
+            self._host.count_refused(error.code)
+            self._answer(number, [*ANSWER_HEAD, *trailers_of(refusal(error))], not event.end_stream)
+            return
+        stream = Stream(self, self._budget, number, head, self._sweep)
+        self.streams[number] = stream
+        try:
+            stream.behaviour = self._host.begin(stream)
+            if stream.behaviour.may_be_quiet:
+                stream.waits_since_sweep = None
+            if event.end_stream:
+                self._end_input(stream)
+        except (ClipperError, Refused) as error:
+            stream.fail(error)
+
+    def _on_data(self, number: int, data: bytes, is_last: bool) -> None:
+        stream = self.streams.get(number)
+        if stream is None or stream.behaviour is None:
+            self._acknowledge(number, len(data))
+            return
+        behaviour = stream.behaviour
+        try:
+            if data:
+                messages = stream.reader.add(data, self._host.most_message_bytes + bounds.MESSAGE_HEAD_BYTES)
+                self._calls += len(messages)
+                for message in messages:
+                    if stream.is_open:
+                        behaviour.take(message)
+                if behaviour.may_be_quiet and (messages or stream.waits_since_sweep is None):
+                    stream.waits_since_sweep = self._sweep if stream.reader.is_within_message else None
+            elif not is_last:
+                self._idle_frames += 1
+            if is_last:
+                self._end_input(stream)
+        except (ClipperError, Refused) as error:
+            stream.fail(error)
+        if data:
+            if behaviour.is_busy and stream.is_open:
+                stream.withheld_bytes += len(data)
+            else:
+                self._acknowledge(number, len(data))
+
+    def _end_input(self, stream: Stream) -> None:
+        stream.has_ended = True
+        stream.waits_since_sweep = None
+        if stream.behaviour is not None:
+            if stream.reader.is_within_message:
+                raise MalformedRequest("the call ends within a message")
+            stream.behaviour.end()
+
+    def sweep(self, now_s: float, sweep: int) -> None:
+        """End calls that take too long. Called once a second."""
+        self._begin_sweep(sweep)
+        for stream in list(self.streams.values()):
+            try:
+                since = stream.waits_since_sweep
+                if since is not None and sweep - since > limits.REQUEST_TIMEOUT_SWEEPS:
+                    raise RequestTimeout(f"message did not arrive within {limits.REQUEST_TIMEOUT_SWEEPS} s")
+                if stream.deadline_s is not None and now_s > stream.deadline_s + limits.SWEEP_S:
+                    raise DeadlineExceeded("the call's deadline is over")
+                if stream.behaviour is not None:
+                    stream.behaviour.look()
+            except (ClipperError, Refused) as error:
+                stream.fail(error)
+
+    # -- what goes -------------------------------------------------------------------------------------------
+
+    def data_to_send(self) -> bytes:
+        """Return what is to be written now: at most ``WRITE_PIECE_BYTES``, and that much if there may be more."""
+        if self._last_words:
+            data, self._last_words = self._last_words, b""
+            return data
+        if self._long:
+            self._pass_on()
+        try:
+            data = self._http2.data_to_send(bounds.WRITE_PIECE_BYTES)
+        except ngh2.NGH2Error:  # the session has failed
+            return b""
+        if self._blocked:
+            for stream in [each for each in self._blocked.values() if not self.is_behind(each)]:
+                del self._blocked[stream.number]
+                if stream.behaviour is not None:
+                    stream.behaviour.resume()
+        self._take_events()
+        if self._to_reset and len(data) < bounds.WRITE_PIECE_BYTES:
+            data += self._resets()
+            self._take_events()
+        return data
+
+    def _pass_on(self) -> None:
+        """Give libnghttp2 as much of each long message as may be written now: it copies what it is given."""
+        http2 = self._http2
+        for number, (rest, trailers) in list(self._long.items()):
+            try:
+                while rest and http2.queued_body_size(number) <= bounds.WRITE_PIECE_BYTES:
+                    http2.send_data(number, rest.popleft())
+                if not rest:
+                    del self._long[number]
+                    self._host.on_large_freed()
+                    if trailers is not None:
+                        http2.send_trailers(number, trailers)
+            except ngh2.NGH2Error:  # libnghttp2 has given the stream up
+                self._long.pop(number, None)
+
+    def _resets(self) -> bytes:
+        for number in list(self._to_reset):
+            if not self._http2.queued_body_size(number) and number not in self._long:
+                self._to_reset.discard(number)
+                self._http2.reset_stream(number, ErrorCode.NO_ERROR)
+        return self._http2.data_to_send(bounds.WRITE_PIECE_BYTES)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of answers that the client's windows do not let out."""
+        passed_on = self._http2.queued_body_size()
+        return passed_on + sum([len(piece) for rest, _ in self._long.values() for piece in rest])
+
+    def is_behind(self, stream: Stream) -> bool:
+        unsent_bytes = self._http2.queued_body_size(stream.number)
+        if unsent_bytes > bounds.MAX_STREAM_UNSENT_BYTES or stream.number in self._long:
+            self._blocked[stream.number] = stream
+            return True
+        return False
+
+    def _acknowledge(self, number: int, size_bytes: int) -> None:
+        if size_bytes and not self.is_over:
+            # The end may be known to libnghttp2 alone: its event comes after those of calls.
+            with suppress(ngh2.NGH2Error, ValueError):
+                self._http2.acknowledge_received_data(size_bytes, number)
+
+    def resume(self, number: int, size_bytes: int) -> None:
+        self._acknowledge(number, size_bytes)
+        self._host.on_output()
+
+    def count_refused(self, code: str) -> None:
+        self._host.count_refused(code)
+
+    def send(self, stream: Stream, message: bytes | None, trailers: Headers | None, rest: Rest = ()) -> None:
+        http2, number = self._http2, stream.number
+        size_bytes = len(message or b"") + sum(map(len, rest))
+        self._host.on_output()
+        try:
+            if not stream.has_head:
+                stream.has_head = True
+                http2.send_response(number, stream.answer_head)
+            if message is None:
+                pass
+            elif size_bytes > limits.LARGE_ANSWER_BYTES and not self._host.has_room(size_bytes):
+                raise Overloaded("answers that clients have not read take up all memory for them: try again later")
+            else:
+                http2.send_data(number, prefix_of(size_bytes) + message)
+            if rest:
+                self._long[number] = deque(rest), trailers
+            elif number in self._long:
+                self._long[number] = self._long[number][0], trailers
+            elif trailers is not None:
+                http2.send_trailers(number, trailers)
+        except ngh2.NGH2Error:  # libnghttp2 has given the stream up, and will say so
+            self._remove(stream)
+            return
+        if trailers is not None:
+            self._end_output(stream)
+
+    def refuse(self, stream: Stream, trailers: Headers) -> None:
+        self._host.on_output()
+        self._answer(stream.number, [*stream.answer_head, *trailers], False)
+        self._end_output(stream)
+
+    def _answer(self, number: int, head: Headers, is_to_reset: bool) -> None:
+        with suppress(ngh2.NGH2Error):  # as above
+            self._http2.send_response(number, head, end_stream=True)
+            if is_to_reset:
+                self._to_reset.add(number)
+
+    def _end_output(self, stream: Stream) -> None:
+        if not stream.has_ended:
+            self._to_reset.add(stream.number)
+        self._remove(stream)
+
+    def _remove(self, stream: Stream) -> None:
+        if not stream.is_open:
+            return
+        stream.is_open = False
+        del self.streams[stream.number]
+        self._blocked.pop(stream.number, None)
+        self.last_call_sweep = self._sweep
+        if stream.reader.held_bytes > limits.LARGE_BODY_BYTES:
+            self._host.on_large_freed()
+        stream.reader.drop()
+        stream.resume()
+        behaviour, stream.behaviour = stream.behaviour, None
+        if behaviour is not None:
+            behaviour.leave()
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def ping(self) -> None:
+        """Find out whether the client is there: it has to answer."""
+        with suppress(ngh2.NGH2Error):  # it is over
+            self._http2.ping()
+
+    def announce_end(self) -> None:
+        """Tell the client to begin no more calls. Those that it has begun meanwhile are still taken in."""
+        with suppress(ngh2.NGH2Error):  # as above
+            self._http2.send_shutdown_notice()
+
+    def begin_end(self) -> None:
+        """Take in no more calls. Once those that are open have ended, the session is over."""
+        with suppress(ngh2.NGH2Error):  # as above
+            self._http2.send_goaway(ErrorCode.NO_ERROR)
+
+    def terminate(self, code: ErrorCode) -> None:
+        """Give up all calls, and tell the client why."""
+        with suppress(ngh2.NGH2Error):  # as above
+            self._http2.terminate_connection(code)
+        self._end_all()
+
+    def close(self) -> None:
+        """The connection is lost."""
+        self._end_all()
+
+    def _fail(self, code: ErrorCode) -> None:
+        """The input is not HTTP/2, or a bound was passed. libnghttp2 gives up without a word, so tell the client."""
+        self._last_words = _GOAWAY.pack(0, 8, _GOAWAY_TYPE, 0, 0, self._last_stream, code)
+        self._end_all()
+
+    def _end_all(self) -> None:
+        self.is_over = True
+        self._to_reset.clear()
+        self._long.clear()
+        for stream in list(self.streams.values()):
+            self._remove(stream)

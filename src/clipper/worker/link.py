@@ -1,0 +1,331 @@
+"""Dials one replica, speaks the container protocol with it, and reports to a ``Listener``. It decides nothing."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+from clipper.base.tcp import end_when_cut
+from clipper.base.tls.trust import pinned_context
+from clipper.errors import ClipperError, ModelFailed, ProtocolViolation
+from clipper.model.protocol import messages
+from clipper.model.protocol.frames import (
+    DROPPED,
+    MAX_BODY_BYTES,
+    OLDEST_VERSION,
+    PROTOCOL_VERSION,
+    Kind,
+    Splitter,
+)
+from clipper.model.protocol.messages import Buffer, Results, Welcome
+from clipper.model.protocol.trace import BatchTrace, write_trace
+from clipper.model.protocol.typed import decode_typed_results
+from clipper.values.output_arrays import TypedResults
+from clipper.values.types import DType, ModelId
+
+log = logging.getLogger(__name__)
+
+# A container that listens has loaded its model and only has to answer HELLO.
+HANDSHAKE_TIMEOUT_S = 5.0
+# A WELCOME holds names, types and a line of text. A peer that sends more is not a container.
+MAX_WELCOME_BYTES = 64 * 1024
+# Until a snapshot removes the replica, it may come back at this address, so the link dials again after these delays.
+FIRST_REDIAL_S = 0.02
+LAST_REDIAL_S = 1.0
+# The kernel sends this much of a batch by itself, if it allows so large a buffer; the rest waits for the worker's loop,
+# once for each bufferful. With the usual 208 KiB, 125 rows of 784 float64 took 13 ms while the loop was busy.
+SEND_BUFFER_BYTES = 4 * 1024 * 1024
+# Results over this size are not kept, unless one output may have more: a container that knows no bound may send a
+# gigabyte. The first large outputs of a model may come in a batch of many; after that, their size is known.
+MAX_RESULTS_BYTES = 256 * 1024 * 1024
+# Answers of a container, on one connection, to batches that it was not sent. A few are a slip that does no harm. Each
+# costs some 10 µs, and a million of them in a row held the loop for half a second at a time.
+MAX_STRAY_ANSWERS = 100
+
+
+class Listener(Protocol):
+    """Receives the replica's messages, on the event loop.
+
+    ``on_results`` and ``on_error`` return whether the replica was sent such a batch, and has not answered it before.
+    """
+
+    def on_linked(self, welcome: Welcome) -> None: ...
+
+    def on_results(self, batch_id: int, results: Results | TypedResults) -> bool: ...
+
+    def on_error(self, batch_id: int, message: str) -> bool: ...
+
+    def on_lost(self, reason: str) -> None:
+        """The connection ended, and every batch in flight is lost. The link dials again."""
+
+
+class ReplicaLink:
+    """The connection to one replica. It is dialled until it answers, and again after it breaks, until ``close``.
+
+    Attributes:
+        last_error: why the latest dial failed or the connection ended; None while linked.
+        first_attempt: done once the first dial has succeeded or failed.
+    """
+
+    def __init__(
+        self,
+        model: ModelId,
+        address: str,
+        token: str,
+        listener: Listener,
+        certificate: str = "",
+        most_results_bytes: int = MAX_RESULTS_BYTES,
+    ) -> None:
+        """
+        Args:
+            certificate: in PEM, the only one that the replica may show; without it there is no TLS.
+            most_results_bytes: larger results of a batch are dropped, and reported as an error of the batch.
+        """
+        self._model = model
+        self._address = address
+        self._token = token
+        self._certificate = certificate
+        self._listener = listener
+        self._most_results_bytes = most_results_bytes
+        self._transport: asyncio.WriteTransport | None = None
+        self._version = OLDEST_VERSION  # that is spoken while it is linked
+        self._task: asyncio.Task[None] | None = None
+        self.last_error: str | None = None
+        self.first_attempt: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_linked(self) -> bool:
+        return self._transport is not None
+
+    def open(self) -> None:
+        """Start to dial."""
+        self._task = asyncio.get_running_loop().create_task(self._keep_linked())
+
+    def close(self) -> None:
+        """Close for good: the listener is not called again."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._transport is not None:
+            # close() would wait until the container has read the rest, which may never happen.
+            self._transport.abort()
+            self._transport = None
+        self._settle_first_attempt()
+
+    def send(
+        self, batch_id: int, dtype: DType, dimensions: int, rows: Sequence[bytes], trace: BatchTrace | None = None
+    ) -> None:
+        """Write one batch. The link must be linked. The scheduler's two batches in flight bound what is buffered.
+
+        ``trace``: None if it is not traced. A container of an older version is not told.
+        """
+        transport = self._transport
+        assert transport is not None
+        frame = messages.encode_predict(batch_id, dtype, dimensions, rows)
+        if trace is not None and self._version >= 3:
+            frame = messages.add_trace(frame, write_trace(trace))
+        transport.writelines(frame)
+
+    async def _keep_linked(self) -> None:
+        delay_s = FIRST_REDIAL_S
+        while True:
+            connection = await self._dial()
+            self._settle_first_attempt()
+            if connection is not None:
+                await asyncio.wait([connection.lost])
+                if not connection.is_faulty:
+                    delay_s = FIRST_REDIAL_S
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, LAST_REDIAL_S)
+
+    async def _dial(self) -> "_Connection | None":
+        """Connect and shake hands. Return None if the dial failed."""
+        most = self._most_results_bytes
+        connection = _Connection(self._address, self._listener, PROTOCOL_VERSION, most)
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                while (welcome := await self._greet(connection)) is None:
+                    connection.abort()
+                    connection = _Connection(self._address, self._listener, connection.version - 1, most)
+            if (welcome.model, welcome.version) != (self._model.name, self._model.version):
+                # The address is stale: another container listens there now.
+                raise ProtocolViolation(f"{self._address} serves {welcome.model}:{welcome.version}, not {self._model}")
+            if connection.lost.done():
+                raise ProtocolViolation(f"the connection ended after WELCOME: {connection.lost.result()}")
+        except (OSError, TimeoutError, ValueError, OverflowError, ClipperError) as error:
+            # int() and connect() raise ValueError and OverflowError for an address that is not valid, and a context
+            # raises ValueError or an OSError for a certificate that is not.
+            self.last_error = str(error) or f"no answer within {HANDSHAKE_TIMEOUT_S} s"
+            connection.abort()
+            return None
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        self.last_error = None
+        self._version = connection.version
+        self._transport = connection.transport
+        connection.on_lost = self._forget_transport
+        self._listener.on_linked(welcome)
+        return connection
+
+    async def _greet(self, connection: "_Connection") -> Welcome | None:
+        """Connect and send HELLO. Return the answer, or None if the next older version is worth a try."""
+        await _connect(self._address, connection, self._certificate)
+        connection.write(messages.encode_hello(self._token, connection.version))
+        try:
+            return await connection.welcome
+        except HelloRefused:
+            # A container of version 1 or 2 refuses a version that it does not know, and closes.
+            if connection.version == OLDEST_VERSION:
+                raise
+            return None
+
+    def _forget_transport(self, reason: str) -> None:
+        if self._transport is not None:
+            self._transport = None
+            self.last_error = reason
+            self._listener.on_lost(reason)
+
+    def _settle_first_attempt(self) -> None:
+        if not self.first_attempt.done():
+            self.first_attempt.set_result(None)
+
+
+async def _connect(address: str, connection: "_Connection", certificate: str) -> None:
+    loop = asyncio.get_running_loop()
+    scheme, _, rest = address.partition(":")
+    if scheme == "unix":
+        await loop.create_unix_connection(lambda: connection, rest)
+    else:
+        host, _, port = rest.rpartition(":")
+        context = pinned_context(certificate) if certificate else None
+        await loop.create_connection(lambda: connection, host, int(port), ssl=context)
+
+
+class HelloRefused(ProtocolViolation):
+    """The container answered HELLO with an error."""
+
+
+class _Connection(asyncio.Protocol):
+    """The bytes of one connection.
+
+    Attributes:
+        version: the version of the protocol that HELLO asks for, and then the one that is spoken.
+        welcome: done once the container has answered HELLO.
+        lost: done, with the reason, once the connection has ended.
+        is_faulty: whether it ended because the container broke the protocol: it is dialled again ever more slowly.
+        on_lost: called with the reason as soon as the connection ends, so that nothing is sent over it any more.
+    """
+
+    def __init__(self, address: str, listener: Listener, version: int, most_results_bytes: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._address = address
+        self._listener = listener
+        self.version = version
+        self._splitter = Splitter(MAX_WELCOME_BYTES)
+        self._splitter.most_kept_bytes = most_results_bytes
+        self.welcome: asyncio.Future[Welcome] = loop.create_future()
+        self.lost: asyncio.Future[str] = loop.create_future()
+        self.is_faulty = False
+        self._stray_answers = 0
+        self.on_lost: Callable[[str], None] | None = None
+        self.transport: asyncio.WriteTransport | None = None
+        # After a failed dial nobody awaits this future, and asyncio would log that its exception was not retrieved.
+        self.welcome.add_done_callback(_retrieve)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.WriteTransport, transport)
+        own_socket = transport.get_extra_info("socket")
+        if own_socket.family == socket.AF_UNIX:  # the kernel enlarges the buffers of TCP by itself
+            own_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        else:
+            # Else the batches in flight when a network is cut would not be asked again elsewhere.
+            end_when_cut(own_socket)
+
+    def write(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            splitter = self._splitter.feed(data)
+            while splitter.rest and (frame := splitter.take()) is not None:
+                self._receive(*frame)
+        except ProtocolViolation as error:
+            log.error(
+                "closing the connection to the container at %(address)s: %(error)s",
+                {"address": self._address, "error": error},
+            )
+            self.is_faulty = True
+            self.abort()
+            self._end(str(error))
+
+    def eof_received(self) -> None:
+        # A container that has stopped sending will not answer, so there is no point in sending it the rest.
+        self.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(str(error or "the container closed the connection"))
+
+    def _receive(self, kind: int, frame_id: int, body: Buffer) -> None:
+        if body is DROPPED and self.welcome.done():
+            most = self._splitter.most_kept_bytes
+            message = f"{messages.BATCH_TOO_LARGE}outputs of a batch are over {most} bytes: have the model return less"
+            self._count_answer(frame_id, self._listener.on_error(frame_id, message))
+        elif kind == Kind.RESULTS and self.welcome.done():
+            self._count_answer(frame_id, self._listener.on_results(frame_id, messages.decode_results(body)))
+        elif kind == Kind.TYPED_RESULTS and self.welcome.done() and self.version >= 2:
+            self._receive_typed(frame_id, body)
+        elif kind == Kind.ERROR and self.welcome.done():
+            self._count_answer(frame_id, self._listener.on_error(frame_id, messages.decode_error(body)))
+        elif kind == Kind.ERROR:
+            reason = messages.decode_error(body)
+            self.welcome.set_exception(HelloRefused(f"the container refused the connection: {reason}"))
+        elif kind == Kind.WELCOME and not self.welcome.done():
+            welcome = messages.decode_welcome(body, self.version)
+            self.version = welcome.protocol
+            self.welcome.set_result(welcome)
+            self._splitter.max_body_bytes = MAX_BODY_BYTES
+        else:
+            raise ProtocolViolation(f"the container sent an unexpected frame of kind {kind}")
+
+    def _receive_typed(self, batch_id: int, body: Buffer) -> None:
+        try:
+            results = decode_typed_results(body)
+        except ModelFailed as error:
+            self._count_answer(batch_id, self._listener.on_error(batch_id, str(error)))
+        else:
+            self._count_answer(batch_id, self._listener.on_results(batch_id, results))
+
+    def _count_answer(self, batch_id: int, was_sent: bool) -> None:
+        if was_sent:
+            return
+        self._stray_answers += 1
+        if self._stray_answers > MAX_STRAY_ANSWERS:
+            raise ProtocolViolation(
+                f"the container answered {self._stray_answers} batches that it was not sent, the last as {batch_id}"
+            )
+        if self._stray_answers == 1:  # a line for each would fill the log
+            log.warning(
+                "the container at %(address)s answered batch %(batch_id)d, which it was not sent; after more than "
+                "%(limit)d such answers the connection is closed",
+                {"address": self._address, "batch_id": batch_id, "limit": MAX_STRAY_ANSWERS},
+            )
+
+    def _end(self, reason: str) -> None:
+        if self.lost.done():
+            return
+        self.lost.set_result(reason)
+        if not self.welcome.done():
+            self.welcome.set_exception(ProtocolViolation(f"the container did not send WELCOME: {reason}"))
+        if self.on_lost is not None:
+            self.on_lost(reason)
+
+
+def _retrieve(future: "asyncio.Future[Welcome]") -> None:
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,332 @@
+"""One application in a query worker: asks models for its queries, and answers each query by its deadline."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+
+from clipper.control.snapshot import ApplicationSnapshot
+from clipper.control.statistics import ApplicationStatistics
+from clipper.errors import ClipperError, PolicyFailed
+from clipper.learning.decisions.log import DecisionLog
+from clipper.learning.mathematics.guardrail import Forecasts
+from clipper.learning.mathematics.totals import Totals
+from clipper.learning.own_code.watch import Made, make
+from clipper.learning.policies.policy import Choice, QueryView
+from clipper.learning.policies.trials import Trials
+from clipper.learning.stores.store import Store
+from clipper.worker.abstraction.model_queue import ModelQueue
+from clipper.worker.abstraction.predictor import Predictor
+from clipper.worker.selection.answering import Answering
+from clipper.worker.selection.committer import Committer
+from clipper.worker.selection.context_reads import ContextReads
+from clipper.worker.selection.contexts import Contexts
+from clipper.worker.selection.counts import ApplicationCounts
+from clipper.worker.selection.deadlines import Deadlines
+from clipper.worker.selection.feedback.join_table import JoinTable
+from clipper.worker.selection.feedback.outcomes import Outcomes
+from clipper.worker.selection.query import Asker, Named, Query, QueryIds, Shadow
+from clipper.worker.selection.selector import Selector
+from clipper.worker.selection.stages import Stages
+from clipper.worker.selection.terms import Terms
+from clipper.worker.telemetry.request_note import RequestNote
+from clipper.worker.telemetry.watch import Watch
+
+log = logging.getLogger(__name__)
+
+# Share of the SLO that a query may spend on reading its context's state. After that, it uses the application's state.
+READ_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """
+    Attributes:
+        asking: bounds the feedback that models are being asked for; see ``Learner``.
+        make: makes an application's policy and loss, without waiting for a user's code.
+        decisions: the decision log; None if there is none.
+        watch: is told of queries that are slow, or whose request has a note; None if nobody wants to know of them.
+    """
+
+    predictor: Predictor
+    ids: QueryIds
+    random: Random
+    store: Store
+    committer: Committer
+    joins: JoinTable
+    asking: asyncio.Semaphore
+    make: Callable[[ApplicationSnapshot], Made] = make
+    decisions: DecisionLog | None = None
+    watch: Watch | None = None
+
+
+class Application:
+    """Answers an application's queries.
+
+    What depends on a snapshot is in ``terms``, which is replaced as a whole; everything else outlives snapshots.
+    All queries have one SLO, so they expire in order of arrival: see ``Deadlines``.
+
+    Attributes:
+        snapshot: the settings in force.
+        terms: what follows from the settings and the running versions.
+        answering: answers queries after their models were asked.
+        stages: lets the policy ask further models; None if the policy does not.
+        counts, outcomes, forecasts, trials, contexts: what queries and feedback have left behind.
+    """
+
+    def __init__(self, snapshot: ApplicationSnapshot, surroundings: Surroundings) -> None:
+        self.name = snapshot.name
+        self.snapshot = snapshot
+        self.surroundings = surroundings
+        self._take_id = surroundings.ids.take
+        self.counts = ApplicationCounts()
+        self.outcomes = Outcomes()
+        self.forecasts = Forecasts()
+        self.trials = Trials()
+        selection = snapshot.selection
+        self.contexts = Contexts(snapshot.id, surroundings.store, selection.half_life, selection.prior_weight)
+        self.stages: Stages | None = None
+        self.terms = self._terms(Selector(snapshot, self.counts, surroundings.make))
+        self.answering = Answering(
+            snapshot.name,
+            self.terms,
+            self.contexts,
+            self.counts,
+            self.outcomes,
+            surroundings.joins,
+            self.trials,
+            surroundings.watch,
+        )
+        self._deadlines = Deadlines(self.answering.finish)
+        # Of those who wait for a model to wake, also once it is awake. Each of the two is in order by itself.
+        self._waking_deadlines = Deadlines(self.answering.finish)
+        self._deadlines_now = self._deadlines
+        self._reads = ContextReads(self.load)
+        self._is_store_down = False
+        self._follow_terms()
+
+    def can_follow(self, snapshot: ApplicationSnapshot) -> bool:
+        """Whether ``snapshot`` has other settings of this same application, and not another one of the same name."""
+        return snapshot.id == self.snapshot.id and snapshot.input_type == self.snapshot.input_type
+
+    def follow(self, snapshot: ApplicationSnapshot) -> None:
+        """Serve by this snapshot from the next query on. Call it also when a model's current version changes."""
+        selector = self.terms.selector
+        if snapshot.selection != self.snapshot.selection:
+            self.contexts.follow(snapshot.selection.half_life, snapshot.selection.prior_weight)
+            selector = Selector(snapshot, self.counts, self.surroundings.make)
+        self.snapshot = snapshot
+        self.terms = self._terms(selector)
+        self._follow_terms()
+
+    def follow_code(self) -> None:
+        """The code of the policy and loss has been loaded, or has failed to load: use what there is now."""
+        self.terms = self._terms(Selector(self.snapshot, self.counts, self.surroundings.make))
+        self._follow_terms()
+
+    def follow_costs(self) -> None:
+        """Use the present costs of models, if they are measured. Call it periodically."""
+        if self.terms.costs_have_changed:
+            self.terms = self._terms(self.terms.selector)
+            self._follow_terms()
+
+    def _terms(self, selector: Selector) -> Terms:
+        surroundings = self.surroundings
+        return Terms(self.snapshot, selector, self.contexts, surroundings.predictor, surroundings.decisions)
+
+    def _follow_terms(self) -> None:
+        terms, answering = self.terms, self.answering
+        answering.follow(terms)
+        self._deadlines_now = self._waking_deadlines if terms.is_waking else self._deadlines
+        self._deadlines_now.bring_forward(terms.budget_s)
+        self.forecasts.keep(terms.arms.ramps.values())
+        self.trials.follow(terms.tried, self.snapshot.selection.max_loss_increase)
+        self.contexts.follow_arms(terms.arms)
+        # Policies that ask only once pay nothing for stages.
+        if terms.selector.goes_on:
+            self.stages = self.stages or Stages(answering, self.surroundings.random)
+            self.stages.latencies.follow([terms.arms.key(name) for name in terms.targets])
+            answering.complete = self.stages.go_on
+        elif self.stages is not None:
+            self.stages.close()
+            self.stages = None
+            answering.complete = answering.finish
+
+    def predict(
+        self,
+        row: bytes,
+        asker: Asker,
+        arrival_s: float,
+        version: str | None = None,
+        context: str | None = None,
+        features: bytes | None = None,
+        timeout_s: float | None = None,
+        request: RequestNote | None = None,
+    ) -> Query:
+        """Answer one input: ``asker`` is called now or later, by the deadline.
+
+        Args:
+            row: the input's raw buffer, of this application's input type.
+            asker: gets the answer.
+            arrival_s: when the query was read, on the loop's clock.
+            version: ask this version of the linked model instead of the current one.
+            context: the user, session or other group whose state the policy uses.
+            features: raw buffer of float64 features for the policy; None if the input itself is the features.
+            timeout_s: the client's timeout, if it is shorter than the SLO.
+            request: what is noted of the request that asks; None if nothing is.
+
+        Raises:
+            NotFound: this version does not run.
+            WrongInput: the version takes another type of input.
+        """
+        terms = self.terms
+        if version is None:
+            choice, targets, arms = terms.only_choice, terms.targets, terms.arms
+        else:
+            choice, targets, arms = terms.pinned(version)
+        if terms.features_are_input:
+            features = terms.features_of(row)
+        deadline_s = arrival_s + (terms.budget_s if timeout_s is None else min(terms.budget_s, timeout_s))
+        query_id = self._take_id()
+        query = Query(
+            self.answering, asker, query_id, row, context, arrival_s, deadline_s, version, features, choice, arms
+        )
+        if request is not None and (watch := self.surroundings.watch) is not None:
+            query.note = watch.begin(request, self.name, query_id, deadline_s)
+        self.counts.queries += 1
+        if choice is not None:
+            self._ask(query, row, choice, targets)
+            if terms.shadows and version is None:
+                self._ask_shadows(query, row)
+        elif terms.models:
+            totals = self.answering.totals(context)
+            if totals is None:
+                self._read_then_ask(query, row, context)
+            else:
+                self._select_and_ask(query, row, totals)
+        else:
+            query.failure = "no_replica", f"application {self.name} has no linked model"
+            self.answering.finish(query)
+        if not query.done:
+            self._deadlines_now.wait(query)
+            if self.stages is not None:
+                self.stages.wait(query)
+        return query
+
+    def shed(self, asker: Asker) -> None:
+        """Answer a query as overloaded, without reading its input: its models would answer too late."""
+        query = Query(self.answering, asker, self.surroundings.ids.take(), b"", None, 0.0, 0.0)
+        self.counts.queries += 1
+        query.failure = "overloaded", "the worker gets more queries than it can answer within the SLO"
+        query.done = True
+        self.answering.answer_without(query, asker)
+
+    def close(self) -> None:
+        """The application was removed: answer its queries. Requests that are being read may still ask."""
+        if self.stages is not None:
+            self.stages.close()
+        for query in (*self._deadlines.clear(), *self._waking_deadlines.clear()):
+            query.failure = query.failure or ("unavailable", f"application {self.name} was removed or changed")
+            self.answering.finish(query)
+
+    def end_waits(self) -> None:
+        """Answer the queries that wait, soon, as at their deadlines."""
+        for deadlines in (self._deadlines, self._waking_deadlines):
+            deadlines.bring_forward(0.0)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._deadlines) + len(self._waking_deadlines)
+
+    def statistics(self) -> ApplicationStatistics:
+        terms = self.terms
+        error = None if terms.confidences is None else terms.confidences.answered_error(terms.models)
+        return self.counts.statistics(self.name, len(self.contexts), terms.arms.costs.by_model, error)
+
+    # -- selection ---------------------------------------------------------------------------------------
+
+    def select(self, totals: Totals, query: QueryView, random: Random | None = None) -> Choice:
+        """Let the policy select.
+
+        Raises:
+            PolicyFailed: see ``Selector.select``.
+        """
+        terms = self.terms
+        return terms.selector.select_beside(terms.ramp, terms.models, totals, query, random or self.surroundings.random)
+
+    async def load(self, context: str | None = None) -> None:
+        """Read learned state from the store, if the store is available; until then it is as if nothing was learned."""
+        try:
+            await self.contexts.load(context)
+        except ClipperError as error:
+            if not self._is_store_down:  # log it once, not for each query
+                log.warning(
+                    "application %(application)s uses only what it has learned in memory: %(error)s",
+                    {"application": self.name, "error": error},
+                )
+            self._is_store_down = True
+        else:
+            self._is_store_down = False
+
+    def _read_then_ask(self, query: Query, row: bytes, context: str | None) -> None:
+        assert context is not None
+
+        def go_on() -> None:
+            if not query.done:
+                self._select_and_ask(query, row, self.contexts.totals(context) or self.contexts.prior())
+
+        self._reads.wait(context, self.terms.budget_s * READ_SHARE, go_on)
+
+    def _select_and_ask(self, query: Query, row: bytes, totals: Totals) -> None:
+        terms = self.terms
+        try:
+            # As select() does.
+            choice = terms.selector.select_beside(
+                terms.ramp, terms.models, totals, query.view(), self.surroundings.random
+            )
+        except PolicyFailed as error:
+            query.failure = error.code, str(error)
+            self.answering.finish(query)
+            return
+        if query.note is not None:
+            query.note.selected_s = self.answering.now_s()
+        if terms.is_watching:
+            choice = self.trials.assigned(query.id, choice, self.surroundings.random)
+        query.choice, query.arms = choice, terms.arms
+        self._ask(query, row, choice, terms.targets)
+        if terms.shadows:
+            self._ask_shadows(query, row)
+
+    def _ask(self, query: Query, row: bytes, choice: Choice, targets: Mapping[str, ModelQueue | None]) -> None:
+        models, terms = choice.models, self.terms
+        slo_s = terms.slo_s
+        query.missing = asked = len(models)
+        if asked > 1:
+            query.deadline_s -= terms.joint_margin_s
+            slo_s -= terms.joint_margin_s
+        self.counts.selected[models] += 1
+        for model in models:
+            target = targets[model]
+            if target is None:
+                query.on_failure(model, "no_replica", terms.why_not_asked(model))
+                continue
+            waiter = query if model == target.name else Named(query, model)
+            output = target.predict(row, waiter, query.arrival_s, slo_s, self.name)
+            if output is not None:
+                if query.note is not None:
+                    query.note.cache_hits += 1
+                query.on_output(model, output)
+        if asked > 1 and query.missing and not query.done:
+            query.is_asked = True
+            self.answering.consider_leaving(query)
+
+    def _ask_shadows(self, query: Query, row: bytes) -> None:
+        terms = self.terms
+        for model in terms.shadows:
+            target = terms.targets[model]
+            if target is not None:
+                waiter = Shadow(query, model)
+                output = target.predict(row, waiter, query.arrival_s, terms.slo_s, self.name, is_background=True)
+                if output is not None:
+                    self.answering.shadow_came(query, model, output)

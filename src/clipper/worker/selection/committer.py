@@ -1,0 +1,236 @@
+"""Group commit: observations that arrive while the store is busy are written together in its next batch.
+
+An observation goes two steps. It is *applied* once the store has it and whoever reads the store sees it; then it is
+added to memory, too. It is *durable* once it would survive a kill of every process; then it is acknowledged. Batches
+are applied one after another, and none waits for an earlier one to be durable: a Redis that writes its file once a
+second would otherwise take one batch a second.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipper.errors import ClipperError, Overloaded, StoreUnavailable
+from clipper.learning.stores.store import EVERYONE, Observation, Store
+
+log = logging.getLogger(__name__)
+
+# Observations that are added to memory, or acknowledged, in one turn of the loop.
+MAX_TOLD = 100
+# At 10,000 observations a second, a second of them, in which Redis writes its file. If more wait, the store does not
+# keep up, and an error is better.
+MAX_WAITING = 10_000
+# Bound of waiting arrays: some hundred times the size of all other waiting observations.
+MAX_WAITING_ARRAYS_BYTES = 64 * 1024 * 1024
+
+# During a wait for the disk, feedback gathers for this share of the longest recent wait, since an
+# acknowledgement takes as long anyway; but not for longer than this, since until then other workers do not know of it.
+GATHER_SHARE, MAX_GATHER_S = 0.1, 0.1
+# Waits for the disk at once: one that begins while another lasts may end with it. With Redis each has a connection.
+MAX_SYNCS = 10
+# A failure is a problem for so long: whoever sends feedback tries again within that, or there is nobody who knows more.
+PROBLEM_S = 60.0
+# By this the longest wait counts less with each further one.
+WAIT_KEPT = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    observation: Observation
+    applied: Callable[[bool], None]
+    durable: "asyncio.Future[bool]"
+    arrays_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Pieces that the store has. What they add is not kept: arrays would be many while the disk is waited for.
+
+    Attributes:
+        durable: of each, the future.
+        are_new: of each, whether it was added.
+        told: set once all have been added to memory.
+    """
+
+    durable: "list[asyncio.Future[bool]]"
+    are_new: list[bool]
+    told: asyncio.Event
+
+
+class Committer:
+    """Writes observations to the store, in the order in which they came.
+
+    Attributes:
+        written: ids of the applications that observations came for, until somebody takes them out.
+        between_batches: held while a batch is applied. Whoever holds it reads states that no commit is changing.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: deque[_Piece] = deque()
+        self._waiting_arrays_bytes = 0
+        # What is applied, and no wait for the disk covers it yet.
+        self._applied: list[_Batch] = []
+        # Pieces that are applied and not acknowledged.
+        self._undurable = 0
+        self._writing: asyncio.Task[None] | None = None
+        # The loop only keeps weak references to tasks.
+        self._syncs: set[asyncio.Task[None]] = set()
+        self._is_gathering = False
+        self._sync_s = 0.0
+        self._failed_s = 0.0
+        self._why_failed: str | None = None
+        self.written: set[str] = set()
+        self.between_batches = asyncio.Lock()
+
+    def submit(self, observation: Observation, applied: Callable[[bool], None]) -> "asyncio.Future[bool]":
+        """Return a future that is done once the observation is durable; its result is whether the observation is new.
+
+        It fails with ``StoreUnavailable`` if the store cannot be written. Nothing was added then; or, if the store
+        took it and does not say that it is on disk, it may be there or not.
+
+        Args:
+            applied: called before that, and while ``between_batches`` is held, with whether the store was added to.
+
+        Raises:
+            Overloaded: too many observations are waiting.
+        """
+        self.check_room()
+        loop = asyncio.get_running_loop()
+        piece = _Piece(observation, applied, loop.create_future(), _arrays_bytes(observation))
+        self._waiting.append(piece)
+        self.written.add(observation.application)
+        self._waiting_arrays_bytes += piece.arrays_bytes
+        if self._writing is None:
+            self._writing = loop.create_task(self._write())
+        return piece.durable
+
+    def check_room(self) -> None:
+        """Check that ``submit`` has room.
+
+        Raises:
+            Overloaded: it has none.
+        """
+        if not self.has_room:
+            raise Overloaded(
+                f"{len(self._waiting) + self._undurable} observations wait for the selection store, which does not "
+                "keep up: try again in a moment"
+            )
+
+    @property
+    def problem(self) -> str | None:
+        """Why the store could not be written; None if it could since, or if that is long ago."""
+        is_over = asyncio.get_running_loop().time() - self._failed_s > PROBLEM_S
+        return None if is_over else self._why_failed
+
+    def _failed(self, error: Exception) -> ClipperError:
+        why = _unavailable(error)
+        self._failed_s, self._why_failed = asyncio.get_running_loop().time(), str(why)
+        return why
+
+    @property
+    def has_room(self) -> bool:
+        return (
+            len(self._waiting) + self._undurable < MAX_WAITING and self._waiting_arrays_bytes < MAX_WAITING_ARRAYS_BYTES
+        )
+
+    async def _write(self) -> None:
+        try:
+            while self._waiting:
+                if self._syncs and len(self._waiting) < self._store.commit_at_once:
+                    await asyncio.sleep(self._gather_s)
+                async with self.between_batches:
+                    pieces = [
+                        self._waiting.popleft() for _ in range(min(len(self._waiting), self._store.commit_at_once))
+                    ]
+                    self._waiting_arrays_bytes -= sum(piece.arrays_bytes for piece in pieces)
+                    await self._apply(pieces)
+        finally:
+            self._writing = None
+
+    async def _apply(self, pieces: list[_Piece]) -> None:
+        try:
+            are_new = await self._store.commit([piece.observation for piece in pieces])
+        except Exception as error:  # noqa: BLE001  # who waits must get an answer, and the next batch must go
+            why = self._failed(error)
+            for piece in pieces:
+                _tell(piece.applied, False)
+                if not piece.durable.done():
+                    piece.durable.set_exception(why)
+            return
+        # In the step in which the store has them: a wait for the disk that begins later is for all of them.
+        batch = _Batch([piece.durable for piece in pieces], are_new, asyncio.Event())
+        self._applied.append(batch)
+        self._undurable += len(pieces)
+        self._begin_sync()
+        for index, (piece, is_new) in enumerate(zip(pieces, are_new)):
+            _tell(piece.applied, is_new)
+            if index % MAX_TOLD == MAX_TOLD - 1:
+                await asyncio.sleep(0)
+        batch.told.set()
+
+    @property
+    def _gather_s(self) -> float:
+        return min(GATHER_SHARE * self._sync_s, MAX_GATHER_S)
+
+    def _begin_sync(self) -> None:
+        if self._applied and not self._is_gathering and len(self._syncs) < MAX_SYNCS:
+            self._is_gathering = True
+            task = asyncio.get_running_loop().create_task(self._sync())
+            self._syncs.add(task)
+            task.add_done_callback(self._end_sync)
+
+    def _end_sync(self, task: asyncio.Task[None]) -> None:
+        self._syncs.discard(task)
+        self._begin_sync()
+
+    async def _sync(self) -> None:
+        """Acknowledge all that is applied."""
+        if len(self._syncs) > 1:
+            await asyncio.sleep(self._gather_s)
+        self._is_gathering = False
+        applied, self._applied = self._applied, []
+        began_s, why = asyncio.get_running_loop().time(), None
+        try:
+            await self._store.sync()
+        except Exception as error:  # noqa: BLE001  # as above
+            why = self._failed(error)
+        else:
+            self._why_failed = None
+        self._sync_s = max(asyncio.get_running_loop().time() - began_s, WAIT_KEPT * self._sync_s)
+        for batch in applied:
+            await batch.told.wait()
+            for index, (durable, is_new) in enumerate(zip(batch.durable, batch.are_new)):
+                self._undurable -= 1
+                if durable.done():
+                    continue
+                if why is None:
+                    durable.set_result(is_new)
+                else:
+                    durable.set_exception(why)
+                if index % MAX_TOLD == MAX_TOLD - 1:
+                    await asyncio.sleep(0)
+
+
+def _unavailable(error: Exception) -> ClipperError:
+    if isinstance(error, ClipperError):
+        return error
+    log.error("the selection store failed", exc_info=error)
+    return StoreUnavailable(f"selection store failed: {type(error).__name__}: {error}")
+
+
+def _tell(applied: Callable[[bool], None], was_added: bool) -> None:
+    try:
+        applied(was_added)
+    except Exception:  # a bug of ours: the others of the batch must be told
+        log.exception("an observation could not be added to memory")
+
+
+def _arrays_bytes(observation: Observation) -> int:
+    """Return the size of its arrays. Only the application's own state has arrays, contexts have none."""
+    common = observation.increments.get(EVERYONE, {})
+    return sum(amount.nbytes for amount in common.values() if isinstance(amount, np.ndarray))

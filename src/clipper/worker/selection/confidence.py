@@ -1,0 +1,173 @@
+"""Confidences of an application's answers: their source, and their calibration by feedback."""
+
+from typing import Protocol
+
+import msgspec
+
+from clipper.control.descriptions import ConfidenceBin, Reliability
+from clipper.control.feedback import Feedback
+from clipper.learning.mathematics.arms import Arms
+from clipper.learning.mathematics.calibration import BASES, Basis, Curve, bins, expected_error, lesson
+from clipper.learning.mathematics.losses import Log, Loss, ZeroOne
+from clipper.learning.mathematics.probabilities import read_claim
+from clipper.learning.mathematics.totals import Keyed, Totals
+from clipper.learning.policies.policy import Choice, Combined
+from clipper.settings.application import Selection
+from clipper.values.outputs.output import Output
+from clipper.worker.selection.contexts import Contexts
+
+# A curve is fitted again once this share of the answers behind it is new. A fit takes 0.15 ms: with a query after each
+# of a thousand pieces of feedback a second, fitting each time would take a seventh of a worker's time.
+REFIT_SHARE = 0.01
+# Stands for the model of an answer that several models made.
+SEVERAL = ""
+
+
+class Answered(Protocol):
+    """A query that was answered: see ``selection.query.Query``."""
+
+    output: Output | None
+    confidence: float
+
+
+class Said(msgspec.Struct, frozen=True, gc=False):
+    """The answer of an application's models, whether it was believed or not, and its raw confidence.
+
+    Attributes:
+        answer: JSON text.
+        model: the model that made it; ``SEVERAL`` if several were asked.
+        basis: the source of the confidence.
+        confidence: the raw confidence.
+    """
+
+    answer: bytes
+    model: str
+    basis: Basis
+    confidence: float
+
+
+class _Fitted:
+    """A fitted curve. ``changes`` counts the changes of state since the fit; ``totals`` is the latest state."""
+
+    __slots__ = ("changes", "curve", "totals")
+
+    def __init__(self, curve: Curve, totals: Totals) -> None:
+        self.curve = curve
+        self.totals = totals
+        self.changes = 0
+
+
+class Confidences:
+    """Makes an application's confidences, if they are not simply the policy's.
+
+    The calibration is the application's, over all contexts: confidence depends more on the model than on the context,
+    and one context has too little feedback.
+
+    Args:
+        selection: the application's settings.
+        loss: the application's loss. An answer is right to the degree of 1 minus its loss. Under ``log``, which judges
+            whole distributions, an answer is right if its label is.
+        contexts: the application's learned state.
+    """
+
+    def __init__(self, selection: Selection, loss: Loss, contexts: Contexts) -> None:
+        self.calibrates = selection.calibrate
+        self._reads_probabilities = selection.confidence_from == "probabilities"
+        self._loss = ZeroOne() if isinstance(loss, Log) else loss
+        self._contexts = contexts
+        self._fitted: dict[tuple[str, str], _Fitted] = {}
+
+    def say(self, choice: Choice, combined: Combined) -> Said:
+        """Return the models' answer with its raw confidence."""
+        model = choice.models[0] if len(choice.models) == 1 else SEVERAL
+        claim = read_claim(combined.output) if self._reads_probabilities else None
+        if claim is None:
+            return Said(combined.output, model, "agreement", combined.confidence)
+        return Said(combined.output, model, "probability", claim.probability)
+
+    def confidence(self, said: Said, arms: Arms) -> float:
+        """Return the confidence to answer with.
+
+        Args:
+            said: the answer with its raw confidence.
+            arms: the versions that were asked. For a version that no link leads to now, such as one that a query named,
+                the raw confidence is returned, since its curve is not in memory.
+        """
+        if not self.calibrates or arms.key(said.model) != self._contexts.arms.key(said.model):
+            return said.confidence
+        return self._curve(said.model, said.basis).calibrated(said.confidence)
+
+    def least_share(self, threshold: float) -> float | None:
+        """Return the share of agreeing models from which an answer is believed; None if agreement does not decide."""
+        if self._reads_probabilities:
+            return None
+        return self._curve(SEVERAL, "agreement").least_raw(threshold) if self.calibrates else threshold
+
+    def taught(self, feedback: Feedback, said: Said, arms: Arms, query: "Answered | None" = None) -> Keyed:
+        """Return what feedback adds to the application's state, by version and name.
+
+        Args:
+            feedback: the feedback.
+            said: the answer that it is on.
+            arms: the versions that were asked.
+            query: the answered query; None for feedback on an input, which would be answered with ``said`` now.
+
+        Raises:
+            InvalidArgument: the label cannot be compared with the answer.
+            PolicyFailed: the user's own loss failed.
+        """
+        if feedback.label is not None:
+            right = 1.0 - self._loss(said.answer, feedback.label)
+        elif feedback.reward is not None and (query is None or query.output is not None):
+            right = feedback.reward
+        else:  # a reward for the default says nothing about the models' answer
+            return {}
+        answered = self.confidence(said, arms) if query is None else query.confidence
+        return arms.keyed(lesson(said.model, said.basis, said.confidence, answered, right))
+
+    def reliability(self, models: tuple[str, ...]) -> tuple[Reliability, ...]:
+        """Return the reliability of each model and basis with feedback; empty if the application does not calibrate."""
+        if not self.calibrates:
+            return ()
+        numbers = self._contexts.prior().numbers
+        found = []
+        for model in (*models, SEVERAL):
+            for basis in BASES:
+                raw, answered = bins(numbers, model, basis), bins(numbers, model, basis, "answered")
+                if not raw or not answered:
+                    continue
+                curve = self._curve(model, basis)
+                found.append(
+                    Reliability(
+                        model or None,
+                        basis,
+                        tuple(
+                            ConfidenceBin(each.answers, each.confidence, each.right, curve.calibrated(each.confidence))
+                            for each in raw
+                        ),
+                        tuple(ConfidenceBin(each.answers, each.confidence, each.right) for each in answered),
+                        expected_error(raw),
+                        expected_error(answered),
+                    )
+                )
+        return tuple(found)
+
+    def answered_error(self, models: tuple[str, ...]) -> float | None:
+        """Return the expected calibration error of all answers; None without feedback or calibration."""
+        if not self.calibrates:
+            return None
+        numbers = self._contexts.prior().numbers
+        found = [
+            each for model in (*models, SEVERAL) for basis in BASES for each in bins(numbers, model, basis, "answered")
+        ]
+        return expected_error(found) if found else None
+
+    def _curve(self, model: str, basis: Basis) -> Curve:
+        totals = self._contexts.prior()
+        fitted = self._fitted.get((model, basis))
+        if fitted is not None and fitted.totals is not totals:
+            fitted.totals = totals
+            fitted.changes += 1
+        if fitted is None or fitted.changes > fitted.curve.answers * REFIT_SHARE:
+            fitted = self._fitted[model, basis] = _Fitted(Curve(bins(totals.numbers, model, basis)), totals)
+        return fitted.curve

@@ -1,0 +1,306 @@
+"""What one application has learned: its own state, and a state for each of its contexts.
+
+A bounded number of contexts is in memory, and all are in the store. A context is read when it is first queried.
+
+Memory follows the store in two ways, which must not count an observation twice. What this worker commits is added to
+memory once the store reports it durable; and a state is read again when another worker has changed it. A read that
+overlaps a commit may or may not contain it. So states are read again only between commits (``reload``), and a state
+that was first read at any other time (``load``) is soon read again.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import numpy as np
+
+from clipper.errors import InvalidArgument, StoreUnavailable
+from clipper.learning.mathematics.arms import NO_ARMS, Arms
+from clipper.learning.mathematics.ledger import Ledger
+from clipper.learning.mathematics.totals import Amount, Keyed, Totals
+from clipper.learning.mathematics.weighing import prefix_of, surplus
+from clipper.learning.stores.gathered_reads import READ_AT_ONCE
+from clipper.learning.stores.store import EVERYONE, Store
+
+# A context takes about 6 KB with five models, and 10 KB with ``adaptive``. The least recently used is evicted, and read
+# again when it is needed.
+MAX_CONTEXTS = 10_000
+# Numbers in all states together; each takes about 1 KB with what is derived from it. A state of ``stacking`` has some 9
+# with three models, 26 with five and 281 with sixteen: 10,000 of these would take 2.3 GB.
+MAX_NUMBERS = 120_000
+
+
+class _State:
+    """A context's ledger, with values derived from it, which are cached while it does not change: its totals by the
+    links' names, and the same mixed with the application's.
+
+    Attributes:
+        counted: numbers of the ledger that count towards ``MAX_NUMBERS``.
+    """
+
+    __slots__ = ("_arms", "_seen", "_view", "counted", "ledger", "mixed", "mixed_from")
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.counted = 0
+        self._seen: Totals | None = None
+        self._arms = NO_ARMS
+        self._view = Totals()
+        self.mixed: Totals | None = None
+        self.mixed_from: tuple[Totals, Totals] | None = None
+
+    def view(self, arms: Arms) -> Totals:
+        seen = self.ledger.totals()
+        if seen is not self._seen or arms is not self._arms:
+            self._view = arms.view(seen)
+            self._seen, self._arms = seen, arms
+        return self._view
+
+
+class Contexts:
+    """Reads an application's states and adds to them. The context ``None`` is the application's own state.
+
+    Args:
+        application: the application's id.
+        store: where states are kept.
+        half_life: see ``Selection``.
+        prior_weight: see ``Selection``.
+
+    Attributes:
+        is_loaded: whether the application's own state has been read. Until then it looks as if nothing was learned,
+            which is good enough to select by, but not to add to.
+        arms: the versions behind the links' names.
+    """
+
+    def __init__(self, application: str, store: Store, half_life: int | None, prior_weight: float) -> None:
+        self._application = application
+        self._store = store
+        self._half_life = half_life
+        self._prior_weight = prior_weight
+        self.arms = NO_ARMS
+        self._everyone = _State(Ledger(half_life))
+        self._states: OrderedDict[str, _State] = OrderedDict()
+        self._numbers = 0
+        self._uncertain: set[str] = set()
+        # Number of observations in each state that the store has not answered yet.
+        self._pending: Counter[str] = Counter()
+        # How often each state is being read, and which of them an observation overlaps.
+        self._being_read: Counter[str] = Counter()
+        self._overlapped: set[str] = set()
+        self.is_loaded = False
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def follow(self, half_life: int | None, prior_weight: float) -> None:
+        """Use other settings: keep the sums, and drop the values derived from them."""
+        self._half_life = half_life
+        self._prior_weight = prior_weight
+        self._everyone = _State(Ledger(half_life, self._everyone.ledger.sums()))
+        self._states.clear()
+        self._numbers = 0
+
+    def follow_arms(self, arms: Arms) -> None:
+        """Set the versions behind the links' names."""
+        if arms != self.arms:
+            if arms.lineup != self.arms.lineup and self.is_loaded:
+                self._uncertain.add(EVERYONE)  # sums of an earlier lineup may exceed the bound by now
+            self.arms = arms
+
+    def totals(self, context: str | None) -> Totals | None:
+        """Return the totals of a context, or None if it must be loaded first; for None, the application's totals.
+
+        Numbers are by the links' names, each for the version that it stands for.
+        """
+        if context is None:
+            return self.prior()
+        state = self._states.get(context)
+        if state is None:
+            return None
+        self._states.move_to_end(context)
+        own, prior = state.view(self.arms), self.prior()
+        if state.mixed is None or state.mixed_from != (own, prior):
+            state.mixed = own.with_prior(prior, self._prior_weight)
+            state.mixed_from = own, prior
+        return state.mixed
+
+    def prior(self) -> Totals:
+        """Return the totals that a context without a state begins with."""
+        return self._everyone.view(self.arms)
+
+    # -- reading the store -------------------------------------------------------------------------------
+
+    async def load(self, context: str | None) -> None:
+        """Read a state that is not in memory.
+
+        Raises:
+            StoreUnavailable: memory has not changed; try again later.
+        """
+        with self._reading([_name(context)]):
+            self._take_in(context, self._ledger_of(await self._store.load(self._application, _name(context))))
+
+    async def load_many(self, contexts: Sequence[str]) -> None:
+        """Read the contexts that are not in memory. A context that cannot be read is left out.
+
+        Raises:
+            StoreUnavailable: the others were not read; try again later.
+        """
+        for start in range(0, len(contexts), READ_AT_ONCE):
+            missing = self.missing(contexts[start : start + READ_AT_ONCE])
+            with self._reading(missing):
+                for context, found in zip(missing, await self._store.load_many(self._application, missing)):
+                    with suppress(StoreUnavailable):
+                        self._take_in(context, self._ledger_of(found))
+
+    def missing(self, contexts: Iterable[str | None]) -> list[str]:
+        """Return the contexts that are not in memory, each once."""
+        return [each for each in dict.fromkeys(contexts) if each is not None and each not in self._states]
+
+    @contextmanager
+    def _reading(self, names: Sequence[str]) -> Iterator[None]:
+        """Notice which states a commit overlaps while they are read."""
+        for name in names:
+            self._being_read[name] += 1
+            if name in self._pending:
+                self._overlapped.add(name)
+        try:
+            yield
+        finally:
+            for name in names:
+                self._being_read[name] -= 1
+                if not self._being_read[name]:
+                    del self._being_read[name]
+                    self._overlapped.discard(name)
+
+    def _take_in(self, context: str | None, ledger: Ledger) -> None:
+        """Hold a state that was read at any time."""
+        if self.is_loaded if context is None else context in self._states:
+            return
+        self._keep(context, ledger)
+        if _name(context) in self._overlapped:
+            self._uncertain.add(_name(context))
+
+    async def reload(self, names: Iterable[str]) -> None:
+        """Read states again, by their names in the store, if they are in memory. No commit may be in progress.
+
+        One that cannot be read stays as it is, and among ``to_reload``.
+
+        Raises:
+            StoreUnavailable: all of them stay so.
+        """
+        held = self.held(names)
+        self._uncertain.update(held)
+        for name, found in zip(held, await self._store.load_many(self._application, held)):
+            try:
+                ledger = self._ledger_of(found)
+            except StoreUnavailable:
+                continue
+            self._keep(None if name == EVERYONE else name, ledger)
+            # A state keeps the sums of two epochs, and of a few lineups, or it would take ever longer to read.
+            outdated = surplus(ledger.totals().numbers, self.arms.lineup) if name == EVERYONE else ()
+            surpluses = [key for lineup in outdated for key in ledger.keys_of(prefix_of(lineup))]
+            if stale := ledger.stale() + surpluses:
+                ledger.drop(surpluses)
+                ledger.drop_stale()
+                await self._store.forget(self._application, name, stale)
+            self._uncertain.discard(name)
+
+    def names(self) -> list[str]:
+        """Return the names in the store of all states in memory."""
+        return [EVERYONE, *self._states]
+
+    def held(self, names: Iterable[str]) -> list[str]:
+        """Return the names whose states are in memory."""
+        return [name for name in names if name == EVERYONE or name in self._states]
+
+    @property
+    def has_to_reload(self) -> bool:
+        """Whether there may be any ``to_reload``: of a thousand applications this is asked four times a second."""
+        return not self.is_loaded or bool(self._uncertain)
+
+    def to_reload(self) -> list[str]:
+        """Return the names of states that must be read again even without a change."""
+        unread = [] if self.is_loaded else [EVERYONE]
+        self._uncertain = set(self.held(self._uncertain))
+        return unread + [name for name in self._uncertain if name != EVERYONE or self.is_loaded]
+
+    def _ledger_of(self, found: dict[str, Amount] | StoreUnavailable) -> Ledger:
+        """
+        Raises:
+            StoreUnavailable: the state cannot be read, or is not one that Clipper wrote.
+        """
+        if isinstance(found, StoreUnavailable):
+            raise found
+        try:
+            return Ledger(self._half_life, found)
+        except InvalidArgument as error:
+            raise StoreUnavailable(f"the selection store holds something else in place of a state: {error}") from error
+
+    def _keep(self, context: str | None, ledger: Ledger) -> None:
+        if context is None:
+            self._everyone = _State(ledger)
+            self.is_loaded = True
+            return
+        before = self._states.get(context)
+        self._numbers -= before.counted if before is not None else 0
+        state = self._states[context] = _State(ledger)
+        self._count(state)
+
+    def _count(self, state: _State) -> None:
+        """Count a changed ledger, and evict the least recently used states over the bound, but never the last one."""
+        self._numbers += len(state.ledger) - state.counted
+        state.counted = len(state.ledger)
+        while len(self._states) > MAX_CONTEXTS or (self._numbers > MAX_NUMBERS and len(self._states) > 1):
+            _, gone = self._states.popitem(last=False)
+            self._numbers -= gone.counted
+
+    # -- learning ----------------------------------------------------------------------------------------
+
+    def begin(self, context: str | None, increments: Keyed) -> dict[str, Amount]:
+        """Return what to add to the store for one observation. Call ``end`` once the store has answered.
+
+        Observations in progress count as made, so that each of many at once has its own place in time.
+
+        Args:
+            context: the context, or None.
+            increments: by version: see ``Arms.keyed``. Only the application's own state keeps arrays: in a context they
+                would take 17 KB for each model, in up to 10,000 contexts.
+        """
+        name = _name(context)
+        ledger = self._ledger(context)
+        if context is not None:
+            increments = {key: amount for key, amount in increments.items() if not isinstance(amount, np.ndarray)}
+        # If the state was just evicted, an empty ledger tells the time as well.
+        entries = (ledger or Ledger(self._half_life)).entries(increments, ahead=self._pending[name])
+        self._pending[name] += 1
+        if name in self._being_read:
+            self._overlapped.add(name)
+        return entries
+
+    def end(self, context: str | None, entries: dict[str, Amount], *, was_added: bool) -> None:
+        """The store has answered. A context that is not in memory will have the observation when it is next loaded."""
+        name = _name(context)
+        self._pending[name] -= 1
+        if not self._pending[name]:
+            del self._pending[name]
+        ledger = self._ledger(context)
+        if was_added and ledger is not None:
+            ledger.add(entries)
+            if context is not None:
+                self._count(self._states[context])
+            if ledger.has_stale():
+                self._uncertain.add(name)
+
+    def doubt(self, contexts: Iterable[str | None]) -> None:
+        """Have states read again: the store may have lost additions, or have additions that it did not confirm."""
+        self._uncertain.update(self.held(map(_name, contexts)))
+
+    def _ledger(self, context: str | None) -> Ledger | None:
+        if context is None:
+            return self._everyone.ledger
+        state = self._states.get(context)
+        return None if state is None else state.ledger
+
+
+def _name(context: str | None) -> str:
+    return EVERYONE if context is None else context

@@ -1,0 +1,181 @@
+"""Counters of one application: its queries, and what it has learned from."""
+
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from clipper.control.histogram import Histogram
+from clipper.control.statistics import (
+    CONFIDENCE_BOUNDS,
+    LATENCY_BOUNDS_S,
+    ApplicationStatistics,
+    ModelSelectionStatistics,
+    SelectionStatistics,
+)
+
+# Sets of models that are counted separately. Clipper's own policies ask one model or all.
+MAX_SETS = 1000
+NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
+# Characters of an explanation that a reading has: a model's error is as long at most, and a user's policy may say more.
+MAX_EXPLANATION = 300
+
+
+class ApplicationCounts:
+    """The query path increments these counters, so they are plain attributes.
+
+    Attributes:
+        selected: how often each set of models was asked together.
+        stages: how often queries asked further models, by the number of stages so far: 2, 3 and so on.
+        missing: answers, defaults and errors that were sent without this selected model's output.
+        scored, loss: number of each model's outputs with feedback, and the sum of their losses.
+        answers_scored, answer_loss: the same for the application's answers, including defaults and errors.
+        answer_loss_by_reason: ``answer_loss`` by cause: ``wrong`` for the models' output, or the error code for which
+            there was no output or it was not believed.
+        weight, weighted_loss: by model, the number of queries that its losses stand for, and its loss on them.
+        context_answers, context_loss: scored answers to queries by whose context the policy learns, and what the best
+            model of each context would have lost on them.
+        explanations: by reason, that of the latest default or error.
+        feedback: by outcome: ``joined``, ``duplicate``, ``late``, ``evicted``, ``unknown``, ``failed``.
+    """
+
+    def __init__(self) -> None:
+        self.queries = self.slo_misses = self.policy_errors = 0
+        self.defaults: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.explanations: dict[str, str] = {}
+        self.latency_s = Histogram(LATENCY_BOUNDS_S)
+        self.confidence = Histogram(CONFIDENCE_BOUNDS)
+        self.selected: Counter[tuple[str, ...]] = Counter()
+        self.stages: Counter[int] = Counter()
+        self.missing: Counter[str] = Counter()
+        self.scored: Counter[str] = Counter()
+        self.loss: dict[str, float] = {}
+        self.answers_scored = 0
+        self.answer_loss = 0.0
+        self.answer_loss_by_reason: dict[str, float] = {}
+        self.weight: dict[str, float] = {}
+        self.weighted_loss: dict[str, float] = {}
+        self.context_answers = 0
+        self.context_loss = 0.0
+        self.feedback: Counter[str] = Counter()
+        self.last_policy_error: str | None = None
+        self.why_no_policy: str | None = None
+
+    def fail_policy(self, problem: str) -> None:
+        """Count a failure of the user's own policy or loss."""
+        self.policy_errors += 1
+        self.last_policy_error = problem
+
+    def go_on(self, stage: int, models: tuple[str, ...]) -> None:
+        """Count a query that asks further models."""
+        self.stages[stage] += 1
+        self.selected[models] += 1
+
+    def bound_sets(self) -> None:
+        """A user's policy may ask ever new sets of models together: count them by model once there are too many."""
+        if len(self.selected) > MAX_SETS:
+            self.selected = Counter({(model,): times for model, times in self._selected().items()})
+
+    def learn(
+        self,
+        losses: dict[str, float],
+        answer_loss: float | None,
+        reason: str = "wrong",
+        weights: Mapping[str, float] = NO_WEIGHTS,
+        context_loss: float | None = None,
+    ) -> None:
+        """Count one observation.
+
+        Args:
+            losses: by model.
+            answer_loss: loss of the answer; None if the feedback does not say.
+            reason: its cause.
+            weights: by model, if what came with the query picked it; others count as 1.
+            context_loss: what the query adds to the loss of its context's best model; None if the policy does not learn
+                by the context.
+        """
+        self.feedback["joined"] += 1
+        for model, loss in losses.items():
+            weight = weights.get(model, 1.0)
+            self.scored[model] += 1
+            self.loss[model] = self.loss.get(model, 0.0) + loss
+            self.weight[model] = self.weight.get(model, 0.0) + weight
+            self.weighted_loss[model] = self.weighted_loss.get(model, 0.0) + weight * loss
+        if answer_loss is not None:
+            if context_loss is not None:
+                self.context_answers += 1
+                self.context_loss += context_loss
+            self.answers_scored += 1
+            self.answer_loss += answer_loss
+            lost = self.answer_loss_by_reason
+            lost[reason] = lost.get(reason, 0.0) + answer_loss
+
+    def statistics(
+        self, name: str, contexts: int, costs: Mapping[str, float], calibration_error: float | None = None
+    ) -> ApplicationStatistics:
+        """Return the counters. ``costs`` has the known costs of asking models."""
+        return ApplicationStatistics(
+            name=name,
+            queries=self.queries,
+            defaults=dict(self.defaults),
+            errors=dict(self.errors),
+            slo_misses=self.slo_misses,
+            latency_s=self.latency_s.data(),
+            selection=self._selection(contexts, costs, calibration_error),
+            mark=self.mark(),
+        )
+
+    def mark(self) -> int:
+        """Return a number that grows with each query, answer and piece of feedback."""
+        return self.queries + sum(self.latency_s.counts) + sum(self.feedback.values())
+
+    def told_explanations(self) -> dict[str, str]:
+        """Return the explanations in the length in which they are told."""
+        # A user's policy may say what no encoding has, such as half of a surrogate pair.
+        return {
+            reason: text[:MAX_EXPLANATION].encode("utf-8", "backslashreplace").decode()
+            for reason, text in self.explanations.items()
+        }
+
+    def _selection(
+        self, contexts: int, costs: Mapping[str, float], calibration_error: float | None
+    ) -> SelectionStatistics:
+        return SelectionStatistics(
+            models=self._models(costs),
+            confidence=self.confidence.data(),
+            feedback=dict(self.feedback),
+            answers_scored=self.answers_scored,
+            answer_loss=self.answer_loss,
+            answer_loss_by_reason=dict(self.answer_loss_by_reason),
+            contexts=contexts,
+            policy_errors=self.policy_errors,
+            last_policy_error=self.last_policy_error,
+            why_no_policy=self.why_no_policy,
+            stages={str(stage): times for stage, times in sorted(self.stages.items())},
+            calibration_error=calibration_error,
+            context_answers=self.context_answers,
+            context_loss=self.context_loss,
+        )
+
+    def _models(self, costs: Mapping[str, float]) -> dict[str, ModelSelectionStatistics]:
+        selected = self._selected()
+        absent = 0.0 if costs else None
+        return {
+            model: ModelSelectionStatistics(
+                selected[model],
+                self.missing[model],
+                self.scored[model],
+                self.loss.get(model, 0.0),
+                costs.get(model, absent),
+                self.weight.get(model, 0.0),
+                self.weighted_loss.get(model, 0.0),
+            )
+            for model in sorted(selected.keys() | self.scored.keys() | self.missing.keys())
+        }
+
+    def _selected(self) -> Counter[str]:
+        selected: Counter[str] = Counter()
+        for models, times in self.selected.items():
+            for model in models:
+                selected[model] += times
+        return selected

@@ -1,0 +1,109 @@
+"""Describes what an application has learned, for people."""
+
+import asyncio
+from collections.abc import Mapping
+from random import Random
+
+from msgspec.structs import replace
+
+from clipper.control.descriptions import ModelDescription, Standing
+from clipper.control.messages import PolicyDescription
+from clipper.control.statistics import ApplicationStatistics
+from clipper.errors import PolicyFailed
+from clipper.learning.mathematics.totals import LOSS, PLAIN_LOSS, PLAIN_SCORED, PULLS, SCORED, Totals
+from clipper.learning.policies.by_name import POLICIES
+from clipper.learning.policies.cascade import Cascade, by_cost
+from clipper.learning.policies.policy import QueryView
+from clipper.worker.selection.application import Application
+
+# Shares are measured by letting the policy select this often, which works for every policy, including a user's own. So
+# many draws are exact to within 2 %.
+DRAWS = 1000
+# Draws in one turn of the loop: queries are answered in between.
+DRAWS_AT_ONCE = 50
+_SEED = 0
+
+
+async def describe(application: Application, context: str | None) -> PolicyDescription:
+    """Describe what the policy knows and would do now, in a context or, for None, in the application as a whole."""
+    if not application.contexts.is_loaded:
+        await application.load(None)
+    totals = application.contexts.totals(context)
+    if totals is None:
+        await application.load(context)
+        totals = application.contexts.totals(context) or application.contexts.prior()
+    problem = application.counts.last_policy_error
+    try:
+        shares = await _shares(application, totals, context)
+    except PolicyFailed as error:
+        shares, problem = {}, str(error)
+    answering = application.terms.models + application.terms.newcomers
+    models = [_model(application, model, totals, shares.get(model, 0.0)) for model in answering]
+    models += [_model(application, model, totals, 0.0, shadow=True) for model in application.terms.shadows]
+    confidences = application.terms.confidences
+    calibration = () if confidences is None else confidences.reliability(application.terms.models)
+    return PolicyDescription(True, totals.observations, tuple(models), problem, calibration, _test(application, totals))
+
+
+async def _shares(application: Application, totals: Totals, context: str | None) -> Mapping[str, float]:
+    """Return each model's influence: the share of queries that ask it, weighted by its weight in the answer."""
+    if not application.terms.models:
+        return {}
+    if application.stages is not None and totals.observations > 0:
+        # Which models a query ends up asking depends on outputs, so count what queries with feedback have asked.
+        return {
+            model: min(totals.number(model, PULLS) / totals.observations, 1.0) for model in application.terms.models
+        }
+    random = Random(_SEED)
+    weights = dict.fromkeys(application.terms.models + application.terms.newcomers, 0.0)
+    for draw in range(DRAWS):
+        if draw % DRAWS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        choice = application.select(totals, QueryView(context), random)
+        for model, share in zip(choice.models, choice.shares):
+            weights[model] += share if len(choice.models) > 1 else 1.0
+    return {model: weight / DRAWS for model, weight in weights.items()}
+
+
+def count(application: Application, *, has_details: bool = False) -> ApplicationStatistics:
+    """Return the application's statistics, with the state of its test; with its explanations and trials if asked."""
+    totals = application.contexts.totals(None)
+    test = None if totals is None else _test(application, totals)
+    counted = replace(application.statistics(), test=test)
+    if not has_details:
+        return counted
+    explanations, trials = application.counts.told_explanations(), application.trials.readings()
+    return replace(counted, explanations=explanations, trials=trials)
+
+
+def _test(application: Application, totals: Totals) -> Standing | None:
+    # Only for Clipper's own policies: a user's need not be a subclass, and may lack the method.
+    if application.snapshot.selection.policy not in POLICIES:
+        return None
+    return application.terms.selector.policy.standing(application.terms.models, totals)
+
+
+def _model(
+    application: Application, model: str, totals: Totals, share: float, *, shadow: bool = False
+) -> ModelDescription:
+    scored = totals.number(model, SCORED)
+    mean_loss = totals.number(model, LOSS) / scored if scored > 0 else None
+    plain_scored = totals.number(model, PLAIN_SCORED)
+    if totals.costs.weight and plain_scored > 0:
+        mean_loss = totals.number(model, PLAIN_LOSS) / plain_scored
+    policy = application.terms.selector.policy
+    dearest = application.terms.models and by_cost(application.terms.models, totals.costs)[-1]
+    threshold = None
+    if isinstance(policy, Cascade) and not shadow and model != dearest:
+        threshold = min(policy.limit(model, totals), 1.0)
+    return ModelDescription(
+        model,
+        share,
+        mean_loss,
+        totals.number(model, PULLS),
+        scored,
+        shadow,
+        application.terms.arms.key(model).partition(":")[2] or None,
+        totals.costs.by_model.get(model),
+        threshold,
+    )

@@ -1,0 +1,322 @@
+"""Learns from feedback on one application: joins it with the prediction, scores it, and commits it durably.
+
+Models whose output is needed but unknown are asked as background work, so that predictions go first.
+"""
+
+import asyncio
+from collections.abc import Collection, Coroutine, Sequence
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import replace
+
+from clipper.control.feedback import Feedback
+from clipper.errors import InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
+from clipper.learning.mathematics.totals import TELLS_PICKED, Amount, Key, Keyed
+from clipper.learning.mathematics.weighing import has_begun, weighed
+from clipper.learning.policies.policy import JudgedQuery, Totals
+from clipper.learning.stores.store import EVERYONE, MIN_KEEP_S, Observation
+from clipper.values.outputs.output import MAX_READ_BYTES
+from clipper.worker.selection.application import Application
+from clipper.worker.selection.feedback.picking import weights_of
+from clipper.worker.selection.feedback.scoring import lesson, shown_of_newcomers
+from clipper.worker.selection.lessons import Joined, Scored, join, learn, missing_models
+from clipper.worker.selection.outputs_for_feedback import FeedbackOutput, FeedbackOutputs
+from clipper.worker.selection.query import Query
+
+# Feedback may wait this long for models that are asked to score it.
+ASK_TIMEOUT_S = 5.0
+# Pieces of feedback in a worker that models are asked for at once: a small part of a queue's bound, so that predictions
+# have room. Further pieces wait.
+MAX_ASKING = 1000
+
+
+class Learner:
+    """Learns from an application's feedback."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._loop = asyncio.get_running_loop()
+        # What is called back needs no context variables: without this each piece of feedback would keep a copy of them.
+        self._no_variables = Context()
+
+    def missing_contexts(self, feedback: Sequence[Feedback]) -> list[str]:
+        """Return the contexts of a piece of feedback that are not in memory."""
+        joins, now_s = self._application.surroundings.joins, self._loop.time()
+        queries = (None if each.query_id is None else joins.find(each.query_id, now_s) for each in feedback)
+        named = (each.context if query is None else query.context for each, query in zip(feedback, queries))
+        return self._application.contexts.missing(named)
+
+    async def read(self, contexts: Sequence[str]) -> None:
+        """Read contexts that are not in memory, many at once.
+
+        It is no error here if the store cannot be read: whatever needs a context tries again.
+        """
+        with suppress(StoreUnavailable):
+            await self._application.contexts.load_many(contexts)
+
+    def learn(self, feedback: Feedback) -> "asyncio.Future[bool] | Coroutine[None, None, bool]":
+        """Learn from feedback. Await the result: whether the feedback was new. It is then durable.
+
+        If only the store has to be waited for, the result is a future of the store's next batch, and costs no task.
+
+        Raises:
+            NotFound: the query is not known, or no longer known.
+            InvalidArgument: the label or reward cannot be scored, or the context is not the query's.
+            PolicyFailed: the user's own policy or loss failed.
+            Overloaded: the store or the models do not keep up.
+
+        Awaiting the result raises the same, and ``StoreUnavailable``: nothing was learned; send it again.
+        """
+        application = self._application
+        query = self._find(feedback)
+        context = feedback.context if query is None else query.context
+        totals = application.contexts.totals(context)
+        if totals is None or not application.contexts.is_loaded:
+            return self._learn_later(feedback, query, context)
+        joined = join(application, feedback, query, context, totals)
+        if missing_models(application, joined, self._loop.time()):
+            return self._learn_later(feedback, query, context)
+        return self._commit(joined)
+
+    async def _learn_later(self, feedback: Feedback, query: Query | None, context: str | None) -> bool:
+        application = self._application
+        joined = join(application, feedback, query, context, await self._loaded(context))
+        row = feedback.row if query is None else query.row
+        missing = missing_models(application, joined, self._loop.time())
+        if missing and row is not None:
+            await self._ask(missing, row, joined.outputs)
+            # While models were asked, the context may have been evicted from memory.
+            joined = replace(joined, totals=await self._loaded(context))
+        return await self._commit(joined)
+
+    async def _loaded(self, context: str | None) -> Totals:
+        contexts = self._application.contexts
+        try:
+            if not contexts.is_loaded:
+                await contexts.load(None)
+            totals = contexts.totals(context)
+            while totals is None:
+                await contexts.load(context)
+                totals = contexts.totals(context)
+        except StoreUnavailable:
+            self._application.counts.feedback["failed"] += 1
+            raise
+        return totals
+
+    async def _ask(self, models: Sequence[str], row: bytes, outputs: dict[str, bytes]) -> None:
+        asking = self._application.surroundings.asking
+        end_s = self._loop.time() + ASK_TIMEOUT_S
+        try:
+            async with asyncio.timeout_at(end_s):
+                await asking.acquire()
+        except TimeoutError as error:
+            self._application.counts.feedback["failed"] += 1
+            raise Overloaded(
+                f"{MAX_ASKING} pieces of feedback wait for models to be asked: try again in a moment"
+            ) from error
+        try:
+            asked = FeedbackOutputs(outputs, end_s)
+            self._send(models, row, asked)
+            await asyncio.wait([asked.all_in], timeout=max(end_s - self._loop.time(), 0.0))
+            asked.done = True
+        finally:
+            asking.release()
+
+    def _send(self, models: Sequence[str], row: bytes, asked: FeedbackOutputs) -> None:
+        now_s = self._loop.time()
+        asked.missing = len(models)
+        for model in models:
+            target = self._application.terms.targets.get(model)
+            if target is None:
+                asked.on_failure(model, "no_replica", "")
+                continue
+            waiter, source = FeedbackOutput(asked, model), self._application.name
+            output = target.predict(row, waiter, now_s, ASK_TIMEOUT_S, source, is_background=True)
+            if output is not None:
+                asked.on_output(model, output)
+
+    def _commit(self, joined: Joined) -> "asyncio.Future[bool]":
+        """Commit the lessons, and add them to memory once the store has them."""
+        application, feedback = self._application, joined.feedback
+        contexts, committer = application.contexts, application.surroundings.committer
+        committer.check_room()
+        try:
+            scored, lessons = learn(application, joined, self._loop.time())
+        except PolicyFailed as error:
+            application.counts.fail_policy(str(error))
+            raise
+        entries = {each: contexts.begin(each, lesson) for each, lesson in lessons.items()}
+        # It waits for the disk, so it holds no more than it needs.
+        commit = _Commit(application, feedback, joined.query, scored, entries)
+        committed = committer.submit(
+            Observation(
+                feedback.id or None,
+                application.snapshot.id,
+                {EVERYONE if each is None else each: amounts for each, amounts in entries.items()},
+                max(MIN_KEEP_S, application.snapshot.selection.feedback_ttl_s),
+            ),
+            commit.remember,
+        )
+        committed.add_done_callback(commit.acknowledge, context=self._no_variables)
+        return committed
+
+    def make_up(self) -> None:
+        """Learn from misses without feedback, as far as similar misses have feedback: see ``Outcomes``.
+
+        They teach the application's state, which contexts begin with. This runs periodically in the background: if all
+        models that are asked miss, there is no feedback on answers that could trigger it.
+        """
+        application = self._application
+        terms, outcomes, contexts = application.terms, application.outcomes, application.contexts
+        policy = terms.selector.policy
+        committer = application.surroundings.committer
+        if policy.feedback == "all" or not policy.learns or not contexts.is_loaded or not committer.has_room:
+            return
+        made_up, prior = outcomes.make_up(), contexts.prior()
+        increments: dict[Key, Amount] = {}
+        try:
+            for each in made_up:
+                seen, losses = JudgedQuery(packed_features=each.features), {each.name: each.loss}
+                # Their contexts are not kept.
+                is_picked = terms.selector.goes_by == "query" or has_begun(prior, each.arms.lineup)
+                taught: Keyed = lesson(policy, each.choice, losses, prior, seen, {each.name: 1.0}, is_picked=is_picked)
+                if is_picked:
+                    weights = weights_of(each.choice, (), application.surroundings.random)
+                    taught = {**taught, **weighed(losses, weights, each.arms.lineup, each.arms.names, prior)}
+                for key, amount in each.arms.keyed(taught).items():
+                    increments[key] = increments.get(key, 0.0) + each.times * amount
+                shown = shown_of_newcomers(
+                    each.arms, terms.arms, application.forecasts, each.choice.models, each.loss, each.times
+                )
+                for key, amount in each.arms.keyed(shown).items():
+                    increments[key] = increments.get(key, 0.0) + amount
+        except PolicyFailed as error:
+            application.counts.fail_policy(str(error))
+            return
+        if not increments:
+            return
+        if not prior.observations:
+            increments["", TELLS_PICKED] = 1.0
+        entries = contexts.begin(None, increments)
+
+        def remember(was_added: bool) -> None:
+            contexts.end(None, entries, was_added=was_added)
+            if not was_added:
+                outcomes.take_back(made_up)
+
+        observation = Observation(None, application.snapshot.id, {EVERYONE: entries}, 0.0)
+        committed = committer.submit(observation, remember)
+        committed.add_done_callback(lambda done: done.cancelled() or done.exception())  # no client waits for it
+
+    def _find(self, feedback: Feedback) -> Query | None:
+        if feedback.query_id is None:
+            return None
+        application = self._application
+        query = application.surroundings.joins.find(feedback.query_id, self._loop.time())
+        if query is None or query.owner is not application.answering:
+            outcome, why = self._why_not(feedback.query_id, query)
+            application.counts.feedback[outcome] += 1
+            selection, decisions = application.snapshot.selection, application.terms.decisions
+            if (
+                decisions is not None
+                and query is None
+                and decisions.judge_late(
+                    feedback.query_id, feedback.label, feedback.reward, selection.loss, selection.loss_parameters
+                )
+            ):
+                why += "; it was not learned from, and is in the decision log"
+            raise NotFound(f"query {feedback.query_id} is not known to {application.name}: {why}")
+        if feedback.context is not None and feedback.context != query.context:
+            raise InvalidArgument(
+                f"query {query.id} has context {query.context!r}, but its feedback has {feedback.context!r}: "
+                "leave the context out, or send the query's"
+            )
+        return query
+
+    def _why_not(self, query_id: int, query: Query | None) -> tuple[str, str]:
+        """Return how to count feedback whose query is not found, and the reason for the client."""
+        surroundings = self._application.surroundings
+        ttl_s = self._application.terms.feedback_ttl_s
+        if query is not None:
+            return "unknown", f"the query was for application {query.owner.name}, or for an earlier one of this name"
+        if not surroundings.ids.has_given(query_id):
+            return "unknown", "no running worker has given this id: the query was never asked, or its worker has ended"
+        if not ttl_s:
+            return "late", "the application keeps no queries for feedback: its feedback_ttl_s is 0"
+        why = surroundings.joins.why_not(query_id, ttl_s)
+        if why == "over":
+            return (
+                "late",
+                f"it was asked longer ago than the application waits for feedback (feedback_ttl_s: {ttl_s:g} s)",
+            )
+        if why == "evicted":
+            max_queries = surroundings.joins.max_queries
+            return "evicted", (
+                f"the query was evicted, since many came after it: this worker keeps {max_queries} for feedback "
+                "(--feedback-queries), or fewer if their outputs are large; or its output is too large for feedback, "
+                f"which needs at most {MAX_READ_BYTES} bytes of JSON"
+            )
+        return "unknown", "it has not been answered, or was shed unread as overloaded, or its client disconnected first"
+
+
+class _Commit:
+    """A piece of feedback on its way to the store, to memory and to its sender.
+
+    Attributes:
+        entries: what is added, by context, until memory has it.
+        contexts: those that it is added to.
+    """
+
+    __slots__ = ("application", "contexts", "entries", "feedback", "query", "scored")
+
+    def __init__(
+        self,
+        application: Application,
+        feedback: Feedback,
+        query: Query | None,
+        scored: Scored,
+        entries: dict[str | None, dict[str, Amount]],
+    ) -> None:
+        self.application = application
+        self.feedback = feedback
+        self.query = query
+        self.scored = scored
+        self.entries = entries
+        self.contexts = tuple(entries)
+
+    def remember(self, was_added: bool) -> None:
+        """The store has it, or does not: add it to memory, too."""
+        for context, amounts in self.entries.items():
+            self.application.contexts.end(context, amounts, was_added=was_added)
+        self.entries = {}
+
+    def acknowledge(self, committed: "asyncio.Future[bool]") -> None:
+        """The disk has it, or does not: count it."""
+        application, feedback, query, scored = self.application, self.feedback, self.query, self.scored
+        is_durable = not committed.cancelled() and committed.exception() is None
+        if not (is_durable or committed.cancelled()):
+            application.contexts.doubt(self.contexts)
+        if not (is_durable and committed.result()):
+            application.counts.feedback["duplicate" if is_durable else "failed"] += 1
+            return
+        application.counts.learn(
+            scored.losses_shown, scored.answer_loss, scored.reason, scored.weights, scored.context_loss
+        )
+        self._tell_outcome()
+        decisions = application.terms.decisions
+        if decisions is not None and query is not None:
+            decisions.judge(query.id, feedback.label, feedback.reward, scored.losses, scored.answer_loss)
+
+    def _tell_outcome(self) -> None:
+        outcomes, query = self.application.outcomes, self.query
+        if self.feedback.label is not None and self.application.terms.default is not None:
+            outcomes.told_of_default(self.scored.no_answer_loss)
+        if query is None or query.choice is None:
+            return
+        missed: Collection[str] = query.choice.models
+        if query.output is not None:
+            outcomes.told_of_answer()
+            missed = query.missed(asyncio.get_running_loop().time()) if len(missed) > 1 else ()
+        for model in missed:
+            if not self.application.answering.excuses(query, model):
+                outcomes.told_of_miss(query.arms.key(model))

@@ -1,0 +1,193 @@
+"""The terms by which an application answers: its settings, and the versions of its links."""
+
+from collections.abc import Mapping
+
+from clipper.control.snapshot import ApplicationSnapshot
+from clipper.errors import NotFound, WrongInput
+from clipper.learning.decisions.application import ApplicationDecisions, versions_of
+from clipper.learning.decisions.log import DecisionLog
+from clipper.learning.decisions.records import Setting
+from clipper.learning.mathematics.arms import Arms
+from clipper.learning.policies.policy import Choice, as_features
+from clipper.values.outputs.output import Output
+from clipper.values.types import InputType
+from clipper.worker.abstraction.model_queue import ModelQueue
+from clipper.worker.abstraction.predictor import Predictor
+from clipper.worker.selection.confidence import Confidences
+from clipper.worker.selection.contexts import Contexts
+from clipper.worker.selection.lineup import line_up
+from clipper.worker.selection.selector import Selector
+
+# The answer should be at the client by the deadline, so it is sent a little earlier: 5 % of the SLO, at most 2 ms.
+MARGIN_SHARE = 0.05
+MAX_MARGIN_S = 0.002
+# An answer of several models is sent earlier by this much more, 2 ms at most: it can be sent with the outputs so far,
+# which is better than late, and it is made while other models use the processors (16 forests on two cores: 2 ms).
+JOINT_MARGIN_SHARE = 0.1
+# A measured cost is used until it has changed by this share: then everything derived from it is computed anew.
+COST_CHANGE = 0.1
+
+
+class Terms:
+    """The terms of one snapshot and the versions that run at that time. New terms replace them when either changes.
+
+    Attributes:
+        selector: the policy at work.
+        input_type: the declared type, with the open lengths fixed by the linked models.
+        slo_s: the application's SLO; its waking SLO while ``is_waking``.
+        is_waking: it has a waking SLO, none of its models has a replica, and one of them is asleep.
+        budget_s: time from a query's arrival until its answer must be sent.
+        joint_margin_s: how much earlier an answer of several models must be sent.
+        default: JSON text of the default output; None if the application has none.
+        shows_model: whether answers say which versions gave them.
+        wait: which models an answer waits for; see ``Selection.wait``.
+        threshold: answers of less confidence are not believed.
+        feedback_ttl_s: how long queries are kept for feedback.
+        features_are_input: whether the input itself is the features.
+        features_size: number of features that each query brings; None if it brings none.
+        targets: the queue for each link's name; None if no suitable version runs.
+        models, newcomers, shadows, ramp: the names, and how newcomers are asked: see ``Lineup``.
+        arms: the versions behind the names.
+        tried: the newcomers on trial: see ``Lineup``.
+        is_watching: whether a newcomer is watched, so that another version may be asked in its place.
+        only_choice: the choice of every query that names no version; None if the policy must be asked.
+        confidences: makes the answers' confidences; None if the policy's own are used.
+        decisions: writes the decision log; None if the application has no log.
+    """
+
+    def __init__(
+        self,
+        snapshot: ApplicationSnapshot,
+        selector: Selector,
+        contexts: Contexts,
+        predictor: Predictor,
+        log: DecisionLog | None,
+    ) -> None:
+        selection = snapshot.selection
+        self._name = snapshot.name
+        self._links = snapshot.links
+        self._predictor = predictor
+        self._pinned_arms: dict[str, Arms] = {}
+        self.selector = selector
+
+        self.input_type = self._narrowed_type(snapshot)
+        lineup = line_up(snapshot, predictor, self._find)
+        self._measured = lineup.measured
+        self.targets, self.arms, self.ramp = lineup.targets, lineup.arms, lineup.ramp
+        self.models, self.newcomers, self.shadows = lineup.models, lineup.newcomers, lineup.shadows
+        answering = [self.targets[name] for name in self.models]
+        is_asleep = any(target is not None and target.is_asleep for target in answering) and not any(
+            target is not None and target.is_served for target in answering
+        )
+        slo_ms, waking_slo_ms = snapshot.slo_ms, snapshot.waking_slo_ms
+        self.is_waking = is_asleep and waking_slo_ms is not None
+        self.slo_s = (slo_ms if waking_slo_ms is None or not is_asleep else waking_slo_ms) / 1000
+        self.budget_s = self.slo_s - min(self.slo_s * MARGIN_SHARE, MAX_MARGIN_S)
+        self.joint_margin_s = min(self.slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
+        if selector.goes_on:
+            # Any query may end up asking several models, so all have the earlier deadline.
+            self.budget_s -= self.joint_margin_s
+            self.joint_margin_s = 0.0
+        self.default = None if snapshot.default_output is None else snapshot.default_output.encode()
+        self.shows_model = snapshot.show_model
+        self.wait = selection.wait
+        self.threshold = selection.confidence_threshold or 0.0
+        self.feedback_ttl_s = selection.feedback_ttl_s
+        wanted = selection.features
+        self.features_are_input = wanted == "input"
+        self.features_size = wanted if isinstance(wanted, int) else None
+
+        self.tried = lineup.tried
+        self.is_watching = any(one.is_watched for one in self.tried.values())
+        known = {*self.models, *self.newcomers, *self.shadows}
+        self._compared = tuple(
+            one.rest for one in self.tried.values() if one.is_watched and one.rest and one.rest not in known
+        )
+        self.only_choice = None if self.newcomers or self.is_watching else selector.only_choice(self.models)
+        self.confidences = Confidences(selection, selector.loss, contexts) if selector.makes_confidence else None
+        self.decisions: ApplicationDecisions | None = None
+        if log is not None and selection.log_decisions:
+            # A choice's beliefs are about the first, in this order.
+            models = self.models + self.newcomers + self._compared
+            setting = Setting(snapshot.name, selection.policy, models, versions_of(models, self.targets), self.default)
+            self.decisions = ApplicationDecisions(log, setting, selection.log_decisions)
+
+    def pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue], Arms]:
+        """Return the choice, target and versions for a query that names a version of one of the models.
+
+        Raises:
+            NotFound: this version does not run.
+            WrongInput: it takes another type of input.
+        """
+        for model in dict.fromkeys(link.model for link in self._links if not link.shadow):
+            target = self._predictor.find(model, version)
+            if target is None:
+                continue
+            if not self.input_type.suits(target.input_type):
+                raise WrongInput(
+                    f"{target.model} takes {target.input_type}, application {self._name} has {self.input_type}"
+                )
+            arms = self._pinned_arms.get(version)
+            if arms is None:
+                arms = self._pinned_arms[version] = self.arms.with_key(model, str(target.model))
+            return Choice((model,), (1.0,)), {model: target}, arms
+        raise NotFound(f"no model linked to application {self._name} has a running version {version[:100]!r}")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether at least one model can be asked. One that is asleep wakes then."""
+        return any(target is not None and (target.is_linked or target.wakes) for target in self.targets.values())
+
+    @property
+    def costs_have_changed(self) -> bool:
+        """Tell whether a measured cost differs noticeably from the cost in these terms."""
+        if not self._measured:
+            return False
+        by_name = self.arms.costs.by_model
+        now = {name: target.compute_time.row_ms for name, target in self._measured.items()}
+        return any(
+            cost is not None and (name not in by_name or abs(cost - by_name[name]) > COST_CHANGE * by_name[name])
+            for name, cost in now.items()
+        )
+
+    def outputs(self, version: str | None) -> list[tuple[InputType | None, Output | None]]:
+        """Return, for each model that a query asks (or one that names this version), the type of its outputs if its
+        container declares it, and a recent output.
+
+        Raises:
+            NotFound, WrongInput: as ``pinned``.
+        """
+        names: Mapping[str, ModelQueue | None] = self.targets if version is None else self.pinned(version)[1]
+        silent = (*self.shadows, *self._compared)
+        asked = [target for name, target in names.items() if target is not None and name not in silent]
+        return [(target.output_type, target.recent_output) for target in asked]
+
+    def versions(self) -> dict[str, dict[str, bool]]:
+        """Return the versions that a query may name: for each, the models that have it, and whether each is there."""
+        found: dict[str, dict[str, bool]] = {}
+        for model in dict.fromkeys(link.model for link in self._links if not link.shadow):
+            for queue in self._predictor.versions_of(model):
+                if self.input_type.suits(queue.input_type):
+                    found.setdefault(queue.model.version, {})[model] = queue.is_linked or queue.wakes
+        return found
+
+    def features_of(self, row: bytes) -> bytes | None:
+        """Return the features that are the input itself; None if the application does not use the input as features."""
+        return as_features(row, self.input_type) if self.features_are_input else None
+
+    def why_not_asked(self, model: str) -> str:
+        """Return the message for a linked model without a target."""
+        return f"model {model} has no running version that takes {self.input_type}"
+
+    def _narrowed_type(self, snapshot: ApplicationSnapshot) -> InputType:
+        narrowed = InputType.parse(snapshot.input_type)
+        for link in snapshot.links:
+            target = self._predictor.find(link.model, link.version)
+            both = None if target is None else narrowed.narrowed(target.input_type)
+            narrowed = both or narrowed
+        return narrowed
+
+    def _find(self, model: str, version: str | None) -> ModelQueue | None:
+        """Return the queue of a version that runs and takes this application's rows as they are."""
+        target = self._predictor.find(model, version)
+        return target if target is not None and self.input_type.suits(target.input_type) else None

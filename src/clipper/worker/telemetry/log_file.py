@@ -1,0 +1,62 @@
+"""A log of lines that a worker's loop gives and a thread writes. The supervisor bounds the file: ``managers.logs``."""
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipper.base.background import Background
+
+# How many lines may wait for the disk: a few seconds' worth. Further lines are dropped.
+MAX_WAITING_BYTES = 1024 * 1024
+# The supervisor cuts the file long before. While no supervisor runs, nobody does, and further lines are dropped.
+MAX_FILE_BYTES = 64 * 1024 * 1024
+# How many lines gather before the thread writes: to wake it for each costs the loop more than to make the line.
+GATHER_S = 0.05
+LINES_AT_ONCE = 100_000
+# A stop waits this long for the disk.
+CLOSE_TIMEOUT_S = 2.0
+
+
+class LogFile(Background[bytes]):
+    """Appends lines, each with its line feed, to one file, which is made with the first line."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"write {path.name}",
+            most=MAX_WAITING_BYTES,
+            at_once=LINES_AT_ONCE,
+            gather_s=GATHER_S,
+            close_s=CLOSE_TIMEOUT_S,
+        )
+        self._path = path
+        self._file = -1
+
+    def do(self, items: Sequence[bytes]) -> None:
+        self._open()
+        rest = memoryview(b"".join(items))
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+
+    def end(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+    def _open(self) -> None:
+        """Open the file, also again if it was moved or removed. The supervisor cuts it in place.
+
+        Raises:
+            OSError: it cannot be opened, or is as large as it may be.
+        """
+        if self._file >= 0:
+            try:
+                found = self._path.stat()
+                if found.st_ino == os.fstat(self._file).st_ino:
+                    if found.st_size > MAX_FILE_BYTES:
+                        raise OSError(errno.EFBIG, f"over {MAX_FILE_BYTES} bytes, since no supervisor has cut it")
+                    return
+            except FileNotFoundError:
+                pass
+            os.close(self._file)
+            self._file = -1
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

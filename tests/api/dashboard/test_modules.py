@@ -1,0 +1,166 @@
+"""What the pages compute: their modules, called in the browser that runs them."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.api.dashboard.browser import Screen, chromium
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def screen(management: tuple[str, Any]) -> Iterator[Screen]:
+    with chromium() as browser:
+        screen = Screen(browser, management[0])
+        screen.page.goto(f"{screen.url}/dashboard/")
+        yield screen
+
+
+def call(screen: Screen, module: str, function: str, *arguments: Any) -> Any:
+    code = "async ([module, name, given]) => (await import(`/dashboard/${module}`))[name](...given)"
+    return screen.page.evaluate(code, [module, function, list(arguments)])
+
+
+def test_the_last_minute(screen: Screen) -> None:
+    series = {
+        "rate": [1000.0, *[0.0] * 27, 30.0, None, 10.0],
+        "p99_ms": [1000.0, *[None] * 27, 5.0, None, 7.0],
+    }
+    recent = call(screen, "pages/recent.js", "recentOf", series)
+    # The first value is older than that.
+    assert recent["rate"] == pytest.approx(40 / 29)
+    assert recent["p99_ms"] == 7.0
+    assert set(call(screen, "pages/recent.js", "recentOf", None).values()) == {None}
+    assert call(screen, "pages/recent.js", "smoothed", [None, 1.0, None, 3.0]) == [None, 1.0, None, 2.0]
+
+
+def test_applications_that_break_their_objective_come_first(screen: Screen) -> None:
+    def trouble(p99_ms: float | None = None, problem: str | None = None, **shares: float | None) -> Any:
+        shares = {"late": None, "errors": None, "defaults": None, "asked_defaults": None, **shares}
+        given = {"recent": {"p99_ms": p99_ms}, "slo_ms": 20.0, "problem": problem, "shares": shares}
+        return call(screen, "pages/trouble.js", "troubleOf", given)
+
+    assert [trouble(), trouble(late=0.01), trouble(p99_ms=21.0), trouble(late=0.5), trouble(errors=0.5)] == [
+        0,
+        0,
+        1,
+        1,
+        1,
+    ]
+    # A default that the threshold of confidence asks for is no trouble, and any other is.
+    assert [trouble(defaults=0.3, asked_defaults=asked) for asked in (0.295, 0.25, None)] == [0, 1, 1]
+    assert trouble(problem="it hangs") == 1
+
+
+def test_shares_of_the_last_minute_are_of_its_queries(screen: Screen) -> None:
+    counted = {"queries": 40, "late": 10, "errors": {"timeout": 8, "model_error": 2}, "defaults": {"low_confidence": 4}}
+    shares = {"late": 0.25, "errors": 0.25, "defaults": 0.1, "asked_defaults": 0.1}
+    assert call(screen, "pages/recent.js", "sharesOf", counted) == shares
+    # Its answers may be to queries of before.
+    assert call(screen, "pages/recent.js", "sharesOf", {**counted, "queries": 0, "late": 10})["late"] == 1
+    assert set(call(screen, "pages/recent.js", "sharesOf", None).values()) == {None}
+
+
+def test_an_empty_chart_says_why(screen: Screen) -> None:
+    def why(left_out: bool, **series: list[float | None]) -> Any:
+        given = {"series": series, "left_out": left_out}
+        return call(screen, "pages/series.js", "whyEmpty", given, "No feedback came in this time.")
+
+    assert why(False, rate=[0.0, None], mean_loss=[None, None]) == "No feedback came in this time."
+    assert why(True, rate=[0.0]) == "No feedback came in this time."
+    assert why(True, rate=[None]).startswith("This is not recorded")
+    for nothing in ({}, {"rate": []}, {"rate": [None, None]}):
+        assert why(False, **nothing).startswith("There are no values of this time")
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "example"),
+    [
+        ("float64[3]", [3], [0, 0, 0]),
+        ("int32[2,*]", [2, None], [[0], [0]]),
+        ("bool[1]", [1], [False]),
+        ("float32[]", [], 0),
+        ("string", [], "a text"),
+        ("bytes", [], "Ynl0ZXM="),
+    ],
+)
+def test_an_example_is_an_input_of_the_type(screen: Screen, text: str, shape: list[Any], example: Any) -> None:
+    kind = call(screen, "pages/inputs.js", "readType", text)
+    assert kind == {"dtype": text.partition("[")[0], "shape": shape}
+    assert call(screen, "pages/inputs.js", "exampleOf", kind) == example
+
+
+def test_the_same_query_in_other_ways(screen: Screen) -> None:
+    query = {
+        "url": "https://[::1]:1337",
+        "application": "it's",
+        "type": {"dtype": "bool", "shape": [2]},
+        "input": [True, False],
+        "context": "a'b",
+        "hasKey": True,
+    }
+    curl, python, triton = (one["code"] for one in call(screen, "pages/inputs.js", "samples", query))
+    assert "$CLIPPER_API_KEY" in curl
+    words = shlex.split(curl)
+    assert words[3] == "https://[::1]:1337/it's/predict"
+    assert json.loads(words[5]) == {"input": [True, False], "context": "a'b"}
+    for code in (python, triton):
+        compile(code, "sample", "exec")
+    assert 'predict("it\'s", [True, False], context="a\'b")' in python
+    assert 'InferenceServerClient("[::1]:1337", ssl=True)' in triton and '[1, 2], "BOOL"' in triton
+    as_bytes = query | {"type": {"dtype": "bytes", "shape": []}, "input": "Ynl0ZXM=", "context": "", "hasKey": False}
+    for one in call(screen, "pages/inputs.js", "samples", as_bytes)[1:]:
+        compile(one["code"], "sample", "exec")
+        assert "base64.b64decode" in one["code"]
+
+
+def test_metrics_are_read_for_one_application(screen: Screen) -> None:
+    text = "\n".join(
+        [
+            "# TYPE c_bucket histogram",
+            'c_bucket{application="a",worker="0",le="0.5"} 1.0',
+            'c_bucket{application="a",worker="0",le="+Inf"} 3.0',
+            'c_bucket{application="a",worker="1",le="0.5"} 1.0',
+            'c_bucket{application="a",worker="1",le="+Inf"} 1.0',
+            'c_bucket{application="b",worker="0",le="0.5"} 9.0',
+            'r{application="a",worker="0"} 2.5',
+            'r{application="a",worker="1"} NaN',
+            'r{application="a\\"} 1",worker="1"} 7',
+            'r{model="m",application="a"',
+            "up 1",
+        ]
+    )
+    samples = call(screen, "metrics.js", "samplesOf", text, "a")
+    assert len(samples) == 6
+    assert call(screen, "metrics.js", "total", samples, "r") == 2.5
+    assert call(screen, "metrics.js", "total", samples, "none") is None
+    bins = call(screen, "metrics.js", "histogram", samples, "c")
+    assert [one["count"] for one in bins] == [2, 2]
+    assert [one["labels"]["application"] for one in call(screen, "metrics.js", "samplesOf", text, 'a"} 1')] == ['a"} 1']
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "text"),
+    [
+        ("number", None, "–"),
+        ("number", 0, "0"),
+        ("number", 12345.6, "12,346"),
+        ("number", 0.00012, "1.2e-4"),
+        ("percent", None, "–"),
+        ("percent", 0, "0 %"),
+        ("percent", 0.0001, "< 0.1 %"),
+        ("percent", 0.0456, "4.6 %"),
+        ("percent", 1, "100 %"),
+        ("duration", 119, "119 s"),
+        ("duration", 7199, "119 min"),
+        ("duration", 90000, "25 h"),
+        ("megabytes", 1048576, "1 MiB"),
+        ("milliseconds", 20, "20 ms"),
+    ],
+)
+def test_numbers_as_people_read_them(screen: Screen, function: str, value: Any, text: str) -> None:
+    assert call(screen, "format.js", function, value) == text

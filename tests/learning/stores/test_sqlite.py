@@ -1,0 +1,152 @@
+import asyncio
+import sqlite3
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from clipper.errors import StoreUnavailable
+from clipper.learning.stores.sqlite import SqliteStore
+from clipper.learning.stores.sqlite_schema import MOVING_VERSION, SCHEMA_VERSION
+from clipper.learning.stores.store import EVERYONE, Observation, Store
+from tests.learning.stores.kept_states import observation, opened, run
+
+
+def test_a_file_of_a_newer_clipper_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "selection.sqlite3"
+
+    async def use() -> dict[str, float]:
+        async with opened(lambda: SqliteStore(path)) as store:
+            await store.commit([Observation("one", "a", {"": {"x": 1.0}})])
+            return await store.load("a", "")
+
+    asyncio.run(use())
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(StoreUnavailable, match=rf"schema version {SCHEMA_VERSION + 1}.*run the Clipper that wrote it"):
+        asyncio.run(use())
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT amount FROM sums").fetchall() == [(1.0,)]
+        database.execute("PRAGMA user_version = 0")  # as one from before versions were noted
+    asyncio.run(use())
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (MOVING_VERSION,)
+
+
+def test_workers_that_open_a_new_file_at_once_all_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipper.learning.stores.sqlite.BUSY_TIMEOUT_S", 60.0)
+
+    async def open_all(path: Path) -> list[dict[str, float]]:
+        async with AsyncExitStack() as stack:
+            stores = [await stack.enter_async_context(opened(lambda: SqliteStore(path))) for _ in range(4)]
+            return await asyncio.gather(*(store.load("app-1", EVERYONE) for store in stores))
+
+    for number in range(40):
+        assert asyncio.run(open_all(tmp_path / f"{number}.sqlite3")) == [{}] * 4
+
+
+def test_a_broken_file_is_reported_and_used_again_once_it_is_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "selection.sqlite3"
+    path.write_bytes(b"this is not a database" * 100)
+
+    async def use() -> list[bool]:
+        async with opened(lambda: SqliteStore(path)) as store:
+            with pytest.raises(StoreUnavailable, match="not a database"):
+                await store.commit([observation("a", x=1.0)])
+            path.unlink()
+            return await store.commit([observation("a", x=1.0)])
+
+    assert asyncio.run(use()) == [True]
+
+
+def test_a_file_of_before_counts_were_kept_is_counted_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "selection.sqlite3"
+
+    def make_store() -> Store:
+        return SqliteStore(path)
+
+    run(make_store, [observation(f"{number}", f"c{number}", x=1.0) for number in range(5)])
+    with closing(sqlite3.connect(path)) as database:
+        for trigger in ("context_added", "context_deleted", "id_added", "id_deleted"):
+            database.execute(f"DROP TRIGGER {trigger}")
+        database.execute("DROP TABLE counted")
+        database.execute("PRAGMA user_version = 2")
+        database.execute("DELETE FROM changes WHERE context = 'c0'")
+        database.commit()
+
+    async def counted() -> list[int]:
+        async with opened(make_store) as store:
+            evicted = await store.evict("app-1", 2)
+            return [evicted, (await store.contexts("app-1", 0))[0], await store.evict_ids("app-1", 2)]
+
+    assert asyncio.run(counted()) == [2, 2, 3]
+
+
+def test_a_file_with_an_own_index_of_changes_loses_it_and_they_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "selection.sqlite3"
+
+    def make_store() -> Store:
+        return SqliteStore(path)
+
+    run(make_store, [observation(f"{number}", f"c{number}", x=1.0) for number in range(3)])
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE INDEX changes_by_revision ON changes (revision)")
+        database.execute("DROP TABLE told")
+        database.execute("PRAGMA user_version = 3")
+
+    async def changed() -> tuple[int, list[tuple[str, str]]]:
+        async with opened(make_store) as store:
+            return await store.changes(0)
+
+    last, told = asyncio.run(changed())
+    assert last == 1 and sorted(told) == [("app-1", ""), *(("app-1", f"c{number}") for number in range(3))]
+    with closing(sqlite3.connect(path)) as database:
+        indexes = [name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")]
+        assert "changes_of_application" in indexes and "changes_by_revision" not in indexes
+
+
+def test_reads_do_not_wait_for_commits(tmp_path: Path) -> None:
+    """A commit takes as long as the disk, and the transactions of other workers that come first."""
+    path = tmp_path / "selection.sqlite3"
+
+    async def scenario() -> None:
+        async with opened(lambda: SqliteStore(path)) as store:
+            await store.commit([observation("before", "ada", x=1.0)])
+            cursor, _ = await store.changes(-1)
+            with closing(sqlite3.connect(path, isolation_level=None)) as another:
+                another.execute("BEGIN IMMEDIATE")
+                committing = asyncio.ensure_future(store.commit([observation("after", "ada", x=1.0)]))
+                assert await store.load("app-1", "ada") == {"x": 1.0}
+                assert await store.load_many("app-1", ["ada", "none"]) == [{"x": 1.0}, {}]
+                assert await store.contexts("app-1", 10) == (1, ["ada"])
+                assert await store.changes(cursor) == (cursor, [])
+                assert not committing.done()
+                another.execute("COMMIT")
+            assert await committing == [True]
+
+    asyncio.run(scenario())
+
+
+def test_the_write_ahead_log_has_a_bound_though_somebody_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipper.learning.stores.sqlite.LOG_BYTES", 200_000)
+    monkeypatch.setattr("clipper.learning.stores.sqlite.LOG_WAIT_S", 0.001)
+    path, log = tmp_path / "selection.sqlite3", tmp_path / "selection.sqlite3-wal"
+
+    async def scenario() -> tuple[int, int]:
+        async with opened(lambda: SqliteStore(path)) as store:
+            await store.commit([observation("first", x=1.0)])
+            with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM sums").fetchone()
+                for number in range(30):
+                    await store.commit([observation(f"a{number}", f"a{number}", x=1.0)])
+                read_bytes = log.stat().st_size
+            for number in range(30):
+                await store.commit([observation(f"b{number}", f"b{number}", x=1.0)])
+            assert len(await store.load("app-1", "b29")) == 1
+            return read_bytes, log.stat().st_size
+
+    while_read_bytes, after_bytes = asyncio.run(scenario())
+    assert while_read_bytes > 400_000 > after_bytes

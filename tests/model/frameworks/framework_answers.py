@@ -1,0 +1,53 @@
+"""Run in a framework's environment: asks Clipper's runtime all cases of a folder, and writes its answers as JSON.
+
+A case has the fields of ``ModelSource``, and ``inputs``.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipper.errors import ContainerFailed
+from clipper.model.model import LoadedModel
+from clipper.model.runtime.evaluate import evaluate
+from clipper.model.runtime.loading import ModelSource, load
+
+FIELDS = ("loader", "target", "data", "input_type", "framework", "output")
+
+
+def inputs_of(model: LoadedModel, values: list[Any]) -> Any:
+    if not model.input_type.dtype.is_numeric:
+        return values
+    arrays = [np.array(value, model.input_type.dtype.label) for value in values]
+    return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays
+
+
+def answer(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
+    given = {"loader": "file", **{name: case[name] for name in FIELDS if name in case}}
+    try:
+        model = load(ModelSource(folder, **given))
+    except ContainerFailed as error:
+        return {"refusal": str(error)}
+    outputs, failures = [], []
+    # As many at once as it takes.
+    step = model.max_batch or len(case["inputs"])
+    for start in range(0, len(case["inputs"]), step):
+        rows = case["inputs"][start : start + step]
+        encoded = evaluate(model.predict_batch, lambda rows=rows: inputs_of(model, rows))
+        outputs += [json.loads(line) if line else None for line in encoded.lines().split(b"\n")]
+        failures += encoded.failures.values()
+    told = {"takes": str(model.input_type), "runtime": model.runtime, "max_batch": model.max_batch}
+    return {**told, "outputs": outputs, "failures": failures}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    cases = json.loads((folder / "cases.json").read_text())
+    print(json.dumps({name: answer(folder, case) for name, case in cases.items()}))
+
+
+if __name__ == "__main__":
+    main()

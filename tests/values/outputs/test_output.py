@@ -1,0 +1,72 @@
+import math
+import struct
+
+import pytest
+
+from clipper.errors import ModelFailed
+from clipper.values.output_arrays import OutputForm, TypedResults
+from clipper.values.outputs import output as module
+from clipper.values.outputs.output import TypedOutput, is_long, read_output, read_outputs, text_pieces, text_start
+from clipper.values.types import DType
+from tests.worker.frontend.steps import finish
+
+PAIR = OutputForm(DType.FLOAT32, (2,), DType.FLOAT64)
+
+
+def results(form: OutputForm, rows: int, data: bytes, failures: dict[int, str] | None = None) -> TypedResults:
+    return TypedResults(form, rows, memoryview(data), 5, failures or {})
+
+
+def test_outputs_keep_their_bytes_and_have_a_text() -> None:
+    data = struct.pack("<4f", 0.5, 2, -1, 1e20)
+    outputs, failures = read_outputs(results(PAIR, 2, data))
+    assert failures == {}
+    first, second = outputs
+    assert isinstance(first, TypedOutput) and isinstance(second, TypedOutput)
+    assert (first.data, second.data) == (data[:8], data[8:])
+    sizes = len(first), len(second)
+    assert (bytes(first), bytes(second)) == (b"[0.5,2.0]", b"[-1.0,1.0000000200408773e+20]")
+    # A text that was made does not change what a cache counts.
+    assert (len(first), len(second)) == sizes and len(second) >= 8 + len(bytes(second))
+    assert bytes(second) is bytes(second)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_what_json_could_not_carry_fails_its_row_alone(number: float) -> None:
+    outputs, failures = read_outputs(results(PAIR, 3, struct.pack("<6f", 1, 2, 3, number, 5, 6)))
+    assert [output is None for output in outputs] == [False, True, False]
+    assert failures == {1: "output contains NaN or infinity, which JSON cannot carry"}
+
+
+def test_a_bool_that_is_neither_fails_its_row_alone() -> None:
+    outputs, failures = read_outputs(results(OutputForm(DType.BOOL, (), DType.BOOL), 3, b"\0\1\2"))
+    assert [output and bytes(output) for output in outputs] == [b"false", b"true", None]
+    assert failures == {2: "output contains a bool that is not 0 or 1"}
+
+
+def test_the_containers_own_message_of_a_failed_row_stays() -> None:
+    data = struct.pack("<4f", math.nan, 2, 3, 4)
+    outputs, failures = read_outputs(results(PAIR, 2, data, {0: "no such user"}))
+    assert outputs[0] is None and failures == {0: "no such user"}
+
+
+LONG = OutputForm(DType.FLOAT64, (100, 200), DType.FLOAT64)
+
+
+def test_a_long_output_is_read_in_pieces_and_does_not_keep_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PIECE_BYTES", 1000)
+    data = struct.pack("<40000d", *range(40_000))
+    output = finish(read_output(results(LONG, 2, data), 1))
+    assert output.data == data[160_000:] and is_long(output) and len(output) == len(output.data)
+    whole = bytes(output)
+    assert output.text is None and b"".join(text_pieces(output)) == whole
+    assert text_start(output, 10_000) == whole[:10_000] and text_start(output, 10**9) == whole
+
+
+def test_a_long_output_that_json_could_not_carry_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PIECE_BYTES", 1000)
+    data = bytearray(struct.pack("<40000d", *range(40_000)))
+    struct.pack_into("<d", data, 8 * 30_000, math.inf)
+    with pytest.raises(ModelFailed, match="NaN or infinity"):
+        finish(read_output(results(LONG, 2, bytes(data)), 1))
+    assert finish(read_output(results(LONG, 2, bytes(data)), 0)).data == data[:160_000]

@@ -1,0 +1,189 @@
+"""What the scheduler drops and how long it waits, by deadlines and known times; one replica unless it says so."""
+
+import pytest
+
+from clipper.worker.abstraction.batching.flow import Batch, Flow
+from clipper.worker.abstraction.batching.goodput import IN_TIME
+from clipper.worker.abstraction.batching.scheduler import Scheduler
+from tests.worker.abstraction.batching.scheduling import SLO_S, Speed, finish_all, make_scheduler, push, sizes
+from tests.works import make_work
+
+WIDE = Speed(0.1, 0.001, 256)
+
+
+def offer(
+    scheduler: Scheduler, speed: Speed, slo_s: float, rates: list[tuple[float, float]], count_from_s: float
+) -> int:
+    """Queries that come evenly in virtual time, at rates that hold until some time, to replicas as fast as ``speed``.
+
+    Returns how many that came after ``count_from_s`` were answered in time.
+    """
+    now_s, next_s, in_time, end_s = 0.0, 0.0, 0, rates[-1][1]
+    running: list[tuple[float, str, Batch]] = []
+    wake_s: float | None = None
+    while True:
+        now_s = min([next_s, *(end for end, _, _ in running), *([] if wake_s is None else [wake_s])])
+        if now_s >= end_s:
+            return in_time
+        if now_s == next_s:
+            scheduler.push(make_work(b"", now_s, slo_s), now_s)
+            next_s += 1 / next(rate for rate, until_s in rates if now_s < until_s)
+        for each in [each for each in running if each[0] <= now_s]:
+            running.remove(each)
+            assert scheduler.finished(scheduler.replicas[each[1]], each[2].id, now_s) is not None
+            in_time += sum(work.due_s >= now_s and work.arrival_s >= count_from_s for work in each[2].works)
+        decision = scheduler.decide(now_s)
+        wake_s = decision.wake_s
+        assert wake_s is None or wake_s > now_s
+        for replica, batch in decision.batches:
+            began_s = max([now_s, *(end for end, id_, _ in running if id_ == replica.id)])
+            running.append((began_s + speed.service_s(len(batch.works)), replica.id, batch))
+
+
+def settle(scheduler: Scheduler) -> None:
+    """One query, long ago, alone: the rate is then known to be low."""
+    push(scheduler, 1, 0.0, 100.0)
+    scheduler.decide(0.0)
+    finish_all(scheduler, WIDE.service_s(1))
+
+
+def test_alone_a_query_leaves_at_once() -> None:
+    scheduler = make_scheduler(WIDE)
+    for now_s in (0.0, 3.0, 6.0, 9.0):
+        push(scheduler, 1, now_s)
+        decision = scheduler.decide(now_s)
+        assert (sizes(decision), decision.wake_s) == ([("0", 1)], None)
+        finish_all(scheduler, now_s + WIDE.service_s(1))
+
+
+def come(scheduler: Scheduler, rate: float, seconds: float) -> float:
+    """Queries have come at this rate from 0 s on, and all have left. Returns when."""
+    step_s, now_s = 0.02, 0.0
+    for step in range(int(seconds / step_s)):
+        now_s = step * step_s
+        push(scheduler, int((step + 1) * rate * step_s) - int(step * rate * step_s), now_s)
+        scheduler._rate.look(scheduler.queue.arrivals, now_s, SLO_S)
+        scheduler.queue.clear()
+    return now_s
+
+
+def test_what_cannot_be_met_is_late_and_what_makes_room_is_shed() -> None:
+    """One is past its deadline, one could be met, but only by a batch that is too small for what comes."""
+    scheduler = make_scheduler(WIDE)
+    now_s = come(scheduler, 2 * scheduler.replicas["0"].rows_per_s(SLO_S), 3.0)
+    gone, tight, fresh = (push(scheduler, count, now_s - ago_s) for count, ago_s in ((1, 1.1), (1, 0.89), (25, 0.2)))
+    decision = scheduler.decide(now_s)
+    assert (decision.late, decision.shed) == (gone, tight)
+    assert [batch.works for _, batch in decision.batches] == [fresh]
+
+
+def test_where_few_come_nobody_makes_room() -> None:
+    """The same where there is time: the one that is tight goes first, with as many as it has time for."""
+    scheduler = make_scheduler(WIDE)
+    settle(scheduler)
+    gone, tight, fresh = (push(scheduler, count, now_s) for count, now_s in ((1, 9.0), (1, 9.21), (20, 9.9)))
+    decision = scheduler.decide(10.1)
+    assert (decision.late, decision.shed) == (gone, [])
+    ((_, batch),) = decision.batches
+    assert batch.works == [*tight, *fresh[: len(batch.works) - 1]]
+    assert 10.1 + WIDE.service_s(len(batch.works)) <= 10.21
+
+
+def test_no_more_are_dropped_than_a_batch_that_keeps_up_calls_for() -> None:
+    """Two of many are past meeting: the others, however urgent the first, all go."""
+    scheduler = make_scheduler(WIDE)
+    settle(scheduler)
+    late, urgent, fresh = push(scheduler, 2, 9.1), push(scheduler, 3, 9.36), push(scheduler, 20, 9.9)
+    decision = scheduler.decide(10.1)
+    assert decision.late + decision.shed == late
+    assert [batch.works for _, batch in decision.batches] == [urgent + fresh]
+
+
+def test_when_nothing_can_be_met_all_is_late_at_once() -> None:
+    scheduler = make_scheduler(WIDE)
+    works = push(scheduler, 30, 0.0)
+    decision = scheduler.decide(0.95)
+    assert (decision.batches, decision.late, decision.shed) == ([], works, [])
+    assert scheduler.queue.length == 0
+
+
+@pytest.mark.parametrize(("load", "waits"), [(0.5, False), (0.97, True)])
+def test_a_batch_waits_for_more_only_near_what_the_replica_can_do(load: float, waits: bool) -> None:
+    """Its highest rate comes of batches that take half of the SLO."""
+    scheduler = make_scheduler(WIDE)
+    capacity = scheduler.replicas["0"].rows_per_s(SLO_S)
+    assert capacity == pytest.approx(256 / WIDE.service_s(256), rel=0.01)
+    now_s = come(scheduler, load * capacity, 2.0)
+    push(scheduler, 10, now_s)
+    decision = scheduler.decide(now_s)
+    if waits:
+        assert decision.batches == []
+        assert decision.wake_s is not None and now_s < decision.wake_s < now_s + SLO_S - WIDE.service_s(10)
+        assert sizes(scheduler.decide(decision.wake_s)) == [("0", 10)]
+    else:
+        assert (sizes(decision), decision.wake_s) == ([("0", 10)], None)
+
+
+def test_a_waiting_clients_query_leaves_long_before_its_deadline() -> None:
+    """Four slow batches in a row are another speed, by which one client's queries are more than the replica can do."""
+    slo_s, now_s, waited_s = 20.0, 0.0, 0.0
+    scheduler = Scheduler(1000, 1 << 20, 0.0, Flow())
+    scheduler.add_replica("0", 1000)
+    scheduler.set_slo(slo_s)
+    for number in range(6_000):
+        (work,) = push(scheduler, 1, now_s, slo_s)
+        decision = scheduler.decide(now_s)
+        while not decision.batches:
+            assert decision.wake_s is not None
+            now_s = decision.wake_s
+            decision = scheduler.decide(now_s)
+        waited_s = max(waited_s, now_s - work.arrival_s)
+        now_s += 0.004 if number % 2_000 > 1_995 else 0.0003
+        assert finish_all(scheduler, now_s) == 1
+    assert 0 < waited_s < 0.01, "it never waited, so that this shows nothing; or for longer than a few batches"
+
+
+FAST = Speed(0.002, 0.0001, 1000)
+FAST_SLO_S = 0.1
+# What a replica answers a second in batches that take half of that.
+FAST_PER_S = 9600
+
+
+@pytest.mark.parametrize(("load", "share"), [(0.5, 0.999), (0.9, 0.99), (1.5, 0.97), (3.0, 0.97)])
+def test_overload_takes_nothing_from_those_that_can_be_met(load: float, share: float) -> None:
+    scheduler = make_scheduler(FAST, slo_s=FAST_SLO_S)
+    assert scheduler.replicas["0"].rows_per_s(FAST_SLO_S) == pytest.approx(FAST_PER_S, rel=0.001)
+    in_time = offer(scheduler, FAST, FAST_SLO_S, [(load * FAST_PER_S, 1.5)], 0.2)
+    # Those that came in the last SLO have not all been answered.
+    assert in_time >= share * min(load, 1.0) * FAST_PER_S * 1.2
+
+
+def test_defaults_end_soon_after_the_load_falls() -> None:
+    scheduler = make_scheduler(FAST, slo_s=FAST_SLO_S)
+    rates = [(3.0 * FAST_PER_S, 0.3), (0.5 * FAST_PER_S, 0.9)]
+    assert offer(scheduler, FAST, FAST_SLO_S, rates, 0.4) >= 0.999 * 0.5 * FAST_PER_S * 0.4
+
+
+def test_an_application_of_1_ms_does_not_shrink_batches_of_one_of_100_ms() -> None:
+    """On a model that takes 20 ms and more nothing of the first can be met, and all of the second."""
+    scheduler = make_scheduler(Speed(0.02, 0.0001, 1000), slo_s=0.001)
+    settle(scheduler)
+    urgent, patient = push(scheduler, 20, 10.0, 0.001), push(scheduler, 300, 10.0, 0.1)
+    decision = scheduler.decide(10.0)
+    ((_, batch),) = decision.batches
+    assert batch.works[-300:] == patient
+    # A few of those that cannot be met may be left in it.
+    assert len(batch.works) * IN_TIME <= 300
+    assert decision.late == urgent[: 320 - len(batch.works)]
+
+
+def test_both_are_met_where_both_can_be() -> None:
+    scheduler = make_scheduler(Speed(0.0002, 0.0001, 1000), slo_s=0.001)
+    settle(scheduler)
+    urgent, patient = push(scheduler, 3, 10.0, 0.001), push(scheduler, 300, 10.0, 0.1)
+    first = scheduler.decide(10.0)
+    assert first.batches[0][1].works[:3] == urgent
+    assert first.late == first.shed == []
+    assert 0.0002 + len(first.batches[0][1].works) * 0.0001 <= 0.001
+    # The rest follow in one, behind a batch so short.
+    assert sum(len(batch.works) for _, batch in first.batches) == 303 and patient[-1].lane == 0

@@ -1,0 +1,109 @@
+"""The description of the query port, held against the code that it describes and against the server itself."""
+
+import json
+from hashlib import sha256
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from clipper.control.feedback import Outcome
+from clipper.control.snapshot import KeySnapshot, Snapshot
+from clipper.values.types import InputType
+from clipper.worker.frontend.http import openapi, responses
+from clipper.worker.frontend.observe_body import ObserveBody
+from clipper.worker.frontend.predict_request import PredictBody
+from clipper.worker.selection.query import make_source
+from tests.serving import Client, application, serving
+
+TYPES = ["float64[*]", "float32[2,3]", "int32[]", "int64[2]", "uint8[4]", "bool[2]", "string", "bytes", "float64[2000]"]
+
+
+def described(name: str, features_size: int | None = None) -> Any:
+    of = openapi.Described("app", InputType.parse(name), 0.1, features_size, needs_key=False)
+    return openapi.frame() | {"paths": openapi.paths_of(of)}
+
+
+def schema_of(description: Any, path: str) -> Any:
+    body = description["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    return {**body["schema"], "components": description["components"]}, body.get("example")
+
+
+@pytest.mark.parametrize("features_size", [None, 2])
+def test_every_field_of_a_request_is_described(features_size: int | None) -> None:
+    description = described("float64[*]", features_size)
+    hidden = set() if features_size else {"features"}
+    predict, _ = schema_of(description, "/app/predict")
+    assert set(predict["properties"]) == set(PredictBody.__struct_fields__) - hidden
+    observe, _ = schema_of(description, "/app/observe")
+    assert set(observe["properties"]) == {*ObserveBody.__struct_fields__, "observations"} - hidden
+
+
+def test_every_field_of_an_answer_is_described() -> None:
+    schemas = openapi.frame()["components"]["schemas"]
+    answers = [
+        responses.prediction_json(1, b"1", 0.5, make_source(["m:1"])),
+        responses.prediction_json(1, b"1", 0.5, make_source(["m:1", "n:2"])),
+        responses.default_json(1, b"1", "timeout", "late"),
+        responses.unsure_json(1, b"1", b"2", 0.1),
+    ]
+    fields = set().union(*map(json.loads, answers))
+    assert fields == set(schemas["Prediction"]["properties"])
+    assert set(json.loads(responses.batch_json(answers))) == set(schemas["Batch"]["properties"])
+    assert set(json.loads(responses.error_json("timeout", "late"))) == set(schemas["Error"]["properties"])
+    assert set(json.loads(responses.outcome_json(Outcome()))) == set(schemas["Observed"]["properties"])
+    assert set(json.loads(responses.outcomes_json([]))) == set(schemas["ObservedAll"]["properties"])
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_examples_are_of_the_schema(name: str) -> None:
+    schema, example = schema_of(described(name), "/app/predict")
+    if example is None:
+        assert name == "float64[2000]"
+    else:
+        jsonschema_rs.validate(schema, example)
+        assert not jsonschema_rs.is_valid(schema, {"input": {"wrong": 1}})
+
+
+def get(client: Client, path: str, *headers: str) -> Any:
+    lines = "".join(f"{header}\r\n" for header in headers)
+    client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode())
+    return client.read("GET")
+
+
+def test_the_server_takes_what_it_gives_as_examples() -> None:
+    with serving() as system:
+        worker = system.start_worker()
+        system.apply([application(f"app{number}", input_type=name) for number, name in enumerate(TYPES)], [])
+        with worker.connect() as client:
+            description = get(client, "/openapi.json").json
+            assert len(description["paths"]) == 3 + 5 * len(TYPES)
+            for number in range(len(TYPES)):
+                path = f"/app{number}/predict"
+                _, example = schema_of(description, path)
+                if example is not None:
+                    answer = client.ask(path, example)
+                    assert (answer.status, answer.json["error"]) == (503, "no_replica"), answer.body
+            assert client.ask("/openapi.json", {}).status == 405
+
+
+def test_who_may_not_ask_an_application_does_not_see_it() -> None:
+    key = "k" * 43
+    digest = sha256(key.encode()).hexdigest()
+    with serving() as system:
+        worker = system.start_worker()
+        applications = (application("open"), application("closed", needs_key=True))
+        worker.apply(Snapshot(5, applications, keys=(KeySnapshot("k", digest, ("closed",)),)))
+        bearer = f"Authorization: Bearer {key}"
+        with worker.connect() as client:
+            assert "/closed/predict" not in get(client, "/openapi.json").json["paths"]
+            assert "/closed/predict" in get(client, "/openapi.json", bearer).json["paths"]
+            refused = client.ask("/v2/models/closed/infer", {})
+            assert (refused.status, refused.json["code"]) == (401, "unauthorized")
+        with worker.connect() as client:
+            refused = get(client, "/v2/models/closed")
+            assert (refused.status, refused.json["code"]) == (401, "unauthorized")
+        with worker.connect() as client:
+            assert get(client, "/v2/models/closed", bearer).json["name"] == "closed"
+            refused = client.ask("/v2/models/closed/infer", {}, Authorization=f"Bearer {key}")
+            assert (refused.status, refused.json["code"]) == (400, "malformed_request")

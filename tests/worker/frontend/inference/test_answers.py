@@ -1,0 +1,173 @@
+"""Outputs, which are JSON texts, become tensors that say the same."""
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from clipper.worker.frontend.inference.answers import Answer, Encoded, column, encode, encode_usual, opening
+from clipper.worker.frontend.inference.requests import COLUMNS, AnswerForm
+from clipper.worker.frontend.inference.tensors import DATATYPES
+from clipper.worker.selection.query import NO_SOURCE, Source, make_source
+from tests.worker.frontend.steps import finish
+
+BINARY = AnswerForm((("output", True),))
+PLAIN = AnswerForm()
+ONE, TWO = make_source(["a:2"]), make_source(["a:2", "b:1"])
+
+
+def whole(encoded: Encoded) -> tuple[bytes, int | None]:
+    return b"".join(encoded.parts), encoded.json_bytes
+
+
+def outputs_of(form: AnswerForm, outputs: list[bytes]) -> Any:
+    """The outputs of the answer by name, as Python has them, whatever form they came in."""
+    encoded = finish(encode("m", None, [Answer(7, output, 0.5) for output in outputs], form))
+    body = b"".join(encoded.parts)
+    text = body[: encoded.json_bytes]
+    at = len(text)
+    found = {}
+    for output in json.loads(text)["outputs"]:
+        values = output.get("data")
+        if values is None:
+            size = output["parameters"]["binary_data_size"]
+            values = _values(output["datatype"], body[at : at + size])
+            at += size
+        found[output["name"]] = output["datatype"], output["shape"], values
+    assert at == len(body)
+    return found
+
+
+def _values(datatype: str, data: bytes) -> list[Any]:
+    kind = DATATYPES[datatype].numpy
+    if kind is not None:
+        values: list[Any] = np.frombuffer(data, kind).tolist()
+        return values
+    texts = []
+    while data:
+        (size,) = struct.unpack_from("<I", data)
+        texts.append(data[4 : 4 + size].decode())
+        data = data[4 + size :]
+    return texts
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (["1.5"], ("FP64", [1], [1.5])),
+        (["1", "2"], ("INT64", [2], [1, 2])),
+        (["1", "2.5"], ("FP64", [2], [1.0, 2.5])),
+        (["[1,2]", "[3,4.0]"], ("FP64", [2, 2], [1, 2, 3, 4])),
+        (["[[1],[2]]"], ("INT64", [1, 2, 1], [1, 2])),
+        (["true", "false"], ("BOOL", [2], [True, False])),
+        (['"a"', '"grün"'], ("BYTES", [2], ["a", "grün"])),
+        (['["a","b"]'], ("BYTES", [1, 2], ["a", "b"])),
+        (["[1]", "[1,2]"], ("BYTES", [2], ["[1]", "[1,2]"])),
+        (["[[1,2],[3]]"], ("BYTES", [1], ["[[1,2],[3]]"])),
+        (['{"a":1}'], ("BYTES", [1], ['{"a":1}'])),
+        (["null"], ("BYTES", [1], ["null"])),
+        (["[]"], ("BYTES", [1], ["[]"])),
+        (["1", "true"], ("BYTES", [2], ["1", "true"])),
+        (["1", '"a"'], ("BYTES", [2], ["1", '"a"'])),
+        (["1e999"], ("BYTES", [1], ["1e999"])),
+        (["9223372036854775807"], ("INT64", [1], [2**63 - 1])),
+        (["9223372036854775808"], ("BYTES", [1], ["9223372036854775808"])),
+        (["1" + 400 * "0", "1.5"], ("BYTES", [2], ["1" + 400 * "0", "1.5"])),
+    ],
+)
+@pytest.mark.parametrize("form", [PLAIN, BINARY])
+def test_outputs_are_typed_by_what_they_are(form: AnswerForm, outputs: list[str], expected: object) -> None:
+    assert outputs_of(form, [output.encode() for output in outputs])["output"] == expected
+
+
+SCALARS = (
+    st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.text()
+)
+VALUES = st.recursive(
+    SCALARS | st.none(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner)
+)
+
+
+@given(st.lists(VALUES, min_size=1, max_size=4))
+@example([[0.0], [0.0], [2**53 + 1]])
+def test_any_json_is_said_in_both_forms(values: list[Any]) -> None:
+    outputs = [json.dumps(value).encode() for value in values]
+    plain, binary = outputs_of(PLAIN, outputs)["output"], outputs_of(BINARY, outputs)["output"]
+    if plain[0] == "FP64":  # JSON says an integer beside other numbers with all its digits, and bytes the nearest float
+        plain = (*plain[:2], [float(element) for element in plain[2]])
+    assert plain == binary
+    datatype, shape, elements = plain
+    assert len(elements) == int(np.prod(shape)) and shape[0] == len(values)
+    rebuilt = np.array(elements, object).reshape(shape).tolist() if elements else []
+    texts = [output.decode() for output in outputs]
+    floats = json.loads(json.dumps(values), parse_int=float) if datatype == "FP64" else values
+    assert (datatype == "BYTES" and elements == texts) or json.dumps(rebuilt) == json.dumps(values) or rebuilt == floats
+
+
+@pytest.mark.parametrize("output", [b"1.5", b"-7", b"1e-300", b"9223372036854775807"])
+@pytest.mark.parametrize("form", [PLAIN, BINARY])
+@pytest.mark.parametrize(("version", "source"), [(None, NO_SOURCE), ("2", NO_SOURCE), ("2", ONE), (None, TWO)])
+def test_the_usual_answer_is_what_any_other_is(
+    output: bytes, form: AnswerForm, version: str | None, source: Source
+) -> None:
+    answer = Answer(7, output, 0.5, None, source)
+    usual = encode_usual(opening("m", version), answer, form)
+    assert usual is not None
+    assert whole(usual) == whole(finish(encode("m", version, [answer], form)))
+
+
+@pytest.mark.parametrize("output", [b"true", b"null", b'"a"', b"[1]", b"1e999", b"9223372036854775808"])
+def test_what_is_no_number_is_not_the_usual_answer(output: bytes) -> None:
+    assert encode_usual(b"{", Answer(7, output, 0.5), PLAIN) is None
+    assert encode_usual(b"{", Answer(7, b"1", 0.5, "timeout"), PLAIN) is None
+    assert encode_usual(b"{", Answer(7, b"1", 0.5), AnswerForm(id="i")) is None
+    assert encode_usual(b"{", Answer(7, b"1", 0.5), AnswerForm((("query_id", False),))) is None
+
+
+def test_large_outputs_are_put_together_in_pieces() -> None:
+    outputs = [json.dumps([0.5] * 1000).encode()] * 300
+    steps = encode("m", None, [Answer(1, output, 1.0) for output in outputs], BINARY)
+    assert sum(1 for _ in steps) > 100
+    assert finish(column(outputs)).shape == (300, 1000)
+
+
+def test_one_querys_details_are_in_parameters_and_several_ones_in_columns() -> None:
+    one = json.loads(whole(finish(encode("m", "2", [Answer(7, b"1", 0.5, "timeout")], AnswerForm(id="i"))))[0])
+    assert one["parameters"] == {"query_id": 7, "default": True, "confidence": 0.5, "default_reason": "timeout"}
+    assert (one["model_name"], one["model_version"], one["id"]) == ("m", "2", "i")
+    answers = [Answer(7, b"1", 0.5, None, make_source(["a:1"])), Answer(8, b"2", 0.0, "timeout")]
+    form = AnswerForm(tuple((name, False) for name in COLUMNS))
+    several = json.loads(whole(finish(encode("m", None, answers, form)))[0])
+    assert several["parameters"] == {"default": True}
+    assert {each["name"]: (each["datatype"], each["data"]) for each in several["outputs"]} == {
+        "query_id": ("INT64", [7, 8]),
+        "confidence": ("FP64", [0.5, 0.0]),
+        "default": ("BOOL", [False, True]),
+        "default_reason": ("BYTES", ["", "timeout"]),
+        "models": ("BYTES", ["a:1", ""]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("sources", "version", "parameters"),
+    [
+        ([ONE], "2", {"model": "a", "version": "2"}),
+        ([TWO], None, {"models": "a:2,b:1"}),
+        ([ONE, make_source(["a:2"])], "2", {"model": "a", "version": "2"}),
+        ([ONE, make_source(["a:1"])], None, {}),
+        ([ONE, TWO], None, {}),
+        ([ONE, NO_SOURCE], None, {}),
+    ],
+)
+def test_an_answer_names_the_version_that_all_rows_are_from(
+    sources: list[Source], version: str | None, parameters: dict[str, str]
+) -> None:
+    answers = [Answer(number, b"1", 1.0, None, source) for number, source in enumerate(sources)]
+    reply = json.loads(whole(finish(encode("m", None, answers, PLAIN)))[0])
+    assert reply.get("model_version") == version
+    told = reply["parameters"]
+    assert {name: told[name] for name in ("model", "version", "models") if name in told} == parameters

@@ -1,0 +1,162 @@
+"""What an infer request says, and what is refused of it."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipper.errors import MalformedRequest, RequestError
+from clipper.values.types import InputType
+from clipper.worker.frontend.inference import json_data
+from clipper.worker.frontend.inference.requests import InferRequest, Plan, RequestReader
+from tests.worker.frontend.steps import finish
+
+RAW = np.arange(4, dtype="<f4").tobytes()
+INPUT: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32"}
+BINARY = INPUT | {"parameters": {"binary_data_size": 16}}
+
+
+def reader(name: str = "float32[4]", features_size: int | None = None) -> RequestReader:
+    return RequestReader(InputType.parse(name), features_size)
+
+
+def plan_of(found: RequestReader, head: object, *, is_long: bool = False) -> Plan:
+    text = json.dumps(head).encode()
+    return finish(found.plan_long(bytearray(text), len(text))) if is_long else found.plan(text)
+
+
+def read(found: RequestReader, head: object, tensors: bytes = b"", *, is_long: bool = False) -> InferRequest:
+    text = json.dumps(head).encode()
+    body = bytearray(text + tensors)
+    plan = finish(found.plan_long(body, len(text))) if is_long else found.plan(text)
+    return finish(found.read(plan, body, len(text)))
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_data_is_in_the_json_or_behind_it(is_long: bool) -> None:
+    found = reader()
+    assert read(found, {"inputs": [INPUT | {"data": [0, 1, 2, 3]}]}, is_long=is_long).rows == [RAW]
+    assert read(found, {"inputs": [INPUT | {"data": [[0, 1, 2, 3]]}]}, is_long=is_long).rows == [RAW]
+    assert read(found, {"inputs": [BINARY], "more": {"inputs": 1}}, RAW, is_long=is_long).rows == [RAW]
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_features_come_beside_the_input_in_either_form_and_order(is_long: bool) -> None:
+    found = reader(features_size=2)
+    features = {"name": "features", "shape": [1, 2], "datatype": "FP32", "data": [0.5, 2]}
+    expected = np.array([0.5, 2]).tobytes()
+    for inputs in ([BINARY, features], [features, BINARY]):
+        request = read(found, {"inputs": inputs}, RAW, is_long=is_long)
+        assert (request.rows, request.features) == ([RAW], [expected])
+    binary = features | {"parameters": {"binary_data_size": 8}}
+    del binary["data"]
+    request = read(found, {"inputs": [binary, BINARY]}, np.array([0.5, 2], "<f4").tobytes() + RAW, is_long=is_long)
+    assert (request.rows, request.features) == ([RAW], [expected])
+
+
+def test_what_comes_with_the_tensors() -> None:
+    head = {
+        "inputs": [BINARY],
+        "id": "mine",
+        "parameters": {"timeout": 1500, "context": 7, "priority": 3, "sequence_id": 0, "binary_data_output": True},
+        "outputs": [{"name": "output", "parameters": {"binary_data": False}}, {"name": "confidence"}],
+    }
+    for is_long in (False, True):
+        plan = plan_of(reader(), head, is_long=is_long)
+        assert (plan.timeout_s, plan.context, plan.form.id) == (0.0015, "7", "mine")
+        assert plan.form.outputs == (("output", False), ("confidence", True))
+
+
+def test_a_row_that_is_a_part_of_the_body_is_known_by_its_plan() -> None:
+    assert plan_of(reader(), {"inputs": [BINARY]}).row_bytes == 16
+    assert plan_of(reader("float64[4]"), {"inputs": [BINARY]}).row_bytes is None
+    two = INPUT | {"shape": [2, 4], "parameters": {"binary_data_size": 32}}
+    assert plan_of(reader(), {"inputs": [two]}).row_bytes is None
+
+
+def test_a_request_without_json_is_the_one_input() -> None:
+    for name, body, row in [
+        ("float32[4]", RAW, RAW),
+        ("float32[*]", RAW, RAW),
+        ("float32[2,*]", RAW, np.array([2, 2], "<u4").tobytes() + RAW),
+        ("string", "grün".encode(), "grün".encode()),
+        ("string", b"", b""),
+    ]:
+        found = reader(name)
+        plan = found.plan_raw(len(body))
+        assert (finish(found.read(plan, body, 0)).rows, plan.form.outputs) == ([row], (("output", True),))
+    with pytest.raises(RequestError, match="17 bytes"):
+        reader().plan_raw(17)
+    with pytest.raises(RequestError, match="does not tell its shape"):
+        reader("float32[*,*]").plan_raw(16)
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        (5, "not an infer request"),
+        ({}, "inputs"),
+        ({"inputs": []}, "inputs"),
+        ({"inputs": [INPUT | {"name": f"x{n}", "data": []} for n in range(17)]}, "inputs"),
+        ({"inputs": [INPUT | {"name": "a", "data": []}, INPUT | {"name": "b", "data": []}]}, "expected one"),
+        ({"inputs": [INPUT | {"data": []}] * 2}, "twice"),
+        ({"inputs": [INPUT]}, "neither data nor binary_data_size"),
+        ({"inputs": [BINARY | {"data": []}]}, "both data and"),
+        ({"inputs": [INPUT | {"parameters": {"binary_data_size": -1}}]}, "expected a number of bytes"),
+        ({"inputs": [INPUT | {"parameters": {"binary_data_size": True}}]}, "expected a number of bytes"),
+        ({"inputs": [INPUT | {"parameters": {"binary_data_size": 17}}]}, "expected 16"),
+        ({"inputs": [INPUT | {"parameters": {"shared_memory_region": "r"}}]}, "not supported"),
+        ({"inputs": [BINARY | {"shape": []}]}, "0 dimensions"),
+        ({"inputs": [BINARY | {"shape": [1] * 3000}]}, "3000 dimensions"),
+        ({"inputs": [BINARY | {"shape": [1, 2**63]}]}, "shape"),
+        ({"inputs": [BINARY | {"shape": [1, 2**70]}]}, ""),
+        ({"inputs": [BINARY | {"shape": [1.5, 4]}]}, "not an infer request"),
+        ({"inputs": [BINARY], "id": 5}, "not an infer request"),
+        ({"inputs": [BINARY], "id": "i" * 201}, "id has 201"),
+        ({"inputs": [BINARY], "parameters": {"timeout": "1"}}, "timeout"),
+        ({"inputs": [BINARY], "parameters": {"timeout": -1}}, "timeout"),
+        ({"inputs": [BINARY], "parameters": {"context": [1]}}, "context"),
+        ({"inputs": [BINARY], "parameters": {"context": "c" * 1001}}, "context has 1001"),
+        ({"inputs": [BINARY], "parameters": {"sequence_id": 1}}, "sequence"),
+        ({"inputs": [BINARY], "parameters": {"sequence_start": True}}, "sequence"),
+        ({"inputs": [BINARY], "parameters": {"binary_data_output": 1}}, "neither true nor false"),
+        ({"inputs": [BINARY], "outputs": [{"name": "none"}]}, "expected one of output"),
+        ({"inputs": [BINARY], "outputs": [{"name": "output"}] * 2}, "twice"),
+        ({"inputs": [BINARY], "outputs": [{"name": "output", "parameters": {"classification": 2}}]}, "classification"),
+    ],
+)
+@pytest.mark.parametrize("is_long", [False, True])
+def test_what_is_wrong_is_told(head: Any, told: str, is_long: bool) -> None:
+    with pytest.raises(RequestError) as error:
+        plan_of(reader(), head, is_long=is_long)
+    assert told in str(error.value) or (is_long and isinstance(error.value, MalformedRequest))
+
+
+@pytest.mark.parametrize("size", [0, 15, 17, 32])
+def test_bytes_behind_the_json_have_to_add_up(size: int) -> None:
+    with pytest.raises(MalformedRequest, match=f"{size} bytes after its JSON: expected 16"):
+        read(reader(), {"inputs": [BINARY]}, bytes(size))
+
+
+def test_features_have_to_come_where_a_policy_takes_them_and_only_there() -> None:
+    features = {"name": "features", "shape": [2, 2], "datatype": "FP64", "data": [0, 1, 2, 3]}
+    for found, inputs in [
+        (reader(features_size=2), [BINARY]),
+        (reader(features_size=2), [BINARY, features]),
+        (reader(features_size=3), [BINARY, features]),
+        (reader(), [BINARY, features]),
+        (reader(features_size=2), [features, features | {"name": "other"}]),
+    ]:
+        with pytest.raises(RequestError):
+            plan_of(found, {"inputs": inputs})
+
+
+def test_long_json_is_read_as_short_json_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.arange(4000, dtype="<f4").reshape(1000, 4)
+    for data in (rows.tolist(), rows.flatten().tolist()):
+        head = {"inputs": [INPUT | {"shape": [1000, 4], "data": data}], "id": "x"}
+        at_once = read(reader(), head).rows
+        assert at_once == [row.tobytes() for row in rows] == read(reader(), head, is_long=True).rows
+        monkeypatch.setattr(json_data, "SHORT_TEXT_BYTES", 10)
+        assert read(reader(), head).rows == at_once

@@ -1,0 +1,121 @@
+"""Outputs that are arrays: numbers for who takes binary tensors, and for all others the texts that they always were."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipper.settings.application import Selection
+from clipper.values.inputs.numbers import NUMPY
+from clipper.values.types import InputType
+from clipper.worker.frontend.inference.tensors import datatype_of
+from tests.serving import Client, Serving, application, model, serving, version
+
+# Answers its inputs, as one array.
+ECHO = "def predict(inputs):\n    return inputs\n"
+# Fails for the inputs that begin with a number below 0: alone, as NaN, or with an exception.
+FAILS = """
+def predict(inputs):
+    if (inputs[:, 0] == -2).any():
+        raise ValueError("no such user")
+    inputs[inputs[:, 0] == -1] = float("nan")
+    return inputs
+"""
+TYPES = ["float32[3]", "float64[2,2]", "int32[3]", "int64[2]", "uint8[2,1,2]", "bool[4]"]
+APPLICATIONS = {f"app{number}": name for number, name in enumerate(TYPES)}
+FLOATS = "float32[3]"
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[Serving]:
+    with serving() as started:
+        started.start_worker()
+        applications, models = [], []
+        for name, input_type in APPLICATIONS.items():
+            container = started.start_container(ECHO, name, "1", input_type)
+            applications.append(application(name, name, input_type=input_type))
+            models.append(model(version(container, input_type=input_type, cache=True), name=name))
+        failing = started.start_container(FAILS, "f", "1", FLOATS)
+        models.append(model(version(failing, input_type=FLOATS), name="f"))
+        applications.append(application("fails", "f", input_type=FLOATS))
+        for policy in ("epsilon_greedy", "majority"):
+            chosen = Selection(policy="ensemble" if policy == "majority" else policy)
+            applications.append(application(policy, "app0", "f", input_type=FLOATS, selection=chosen))
+        started.apply(applications, models)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def client(system: Serving) -> Iterator[Client]:
+    with system.worker.connect() as connected:
+        yield connected
+
+
+def infer(client: Client, name: str, rows: "np.ndarray[Any, Any]", datatype: str, *, is_binary: bool) -> Any:
+    """Return the answer's output as the client has it, and the bytes of a binary one."""
+    tensor = {"name": "x", "shape": list(rows.shape), "datatype": datatype, "data": rows.tolist()}
+    answer = client.ask(
+        f"/v2/models/{name}/infer", {"inputs": [tensor], "parameters": {"binary_data_output": is_binary}}
+    )
+    assert answer.status == 200, answer.body
+    if not is_binary:
+        return answer.json["outputs"][0], b""
+    size = int(answer.headers["inference-header-content-length"])
+    (output,) = json.loads(answer.body[:size])["outputs"]
+    assert output.pop("parameters") == {"binary_data_size": len(answer.body) - size}
+    return output, answer.body[size:]
+
+
+def rows_of(input_type: InputType, count: int, seed: int) -> "np.ndarray[Any, Any]":
+    random = np.random.default_rng(seed)
+    sizes = [1 if size is None else size for size in input_type.shape]
+    numbers = random.standard_normal((count, *sizes)) * 10.0 ** random.integers(-7, 2)
+    return (numbers if "float" in input_type.dtype.label else np.abs(numbers * 100) % 100).astype(
+        NUMPY[input_type.dtype]
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_numbers_are_the_same_in_every_form_of_an_answer(client: Client, name: str, count: int) -> None:
+    input_type = InputType.parse(APPLICATIONS[name])
+    datatype = datatype_of(input_type.dtype).name
+    for seed in range(5):
+        rows = rows_of(input_type, count, seed)
+        texts = [json.dumps(row.tolist(), separators=(",", ":")) for row in rows]
+        for _ in range(2):  # the second time from the cache
+            head, data = infer(client, name, rows, datatype, is_binary=True)
+            assert data == rows.tobytes()
+            assert head == {"name": "output", "datatype": datatype, "shape": list(rows.shape)}
+            for row, text in zip(rows, texts):
+                assert b'"output":%b,' % text.encode() in client.ask(f"/{name}/predict", {"input": row.tolist()}).body
+        head, _ = infer(client, name, rows, datatype, is_binary=False)
+        assert np.array_equal(np.array(head["data"], rows.dtype).reshape(head["shape"]), rows)
+    client.send(b"GET /v2/models/%b HTTP/1.1\r\nHost: x\r\n\r\n" % name.encode())
+    told = client.read("GET").json["outputs"]
+    assert told == [{"name": "output", "datatype": datatype, "shape": [-1, *input_type.shape]}]
+
+
+def test_a_failed_row_fails_alone(client: Client) -> None:
+    inputs = [[1.0, 2.0, 3.0], [-1.0, 2.0, 3.0], [-2.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+    parts = client.ask("/fails/predict", {"input_batch": inputs}).json["batch_predictions"]
+    assert [part.get("output") for part in parts] == [inputs[0], None, None, inputs[3]]
+    assert parts[1]["cause"] == "output contains NaN or infinity, which JSON cannot carry"
+    assert "no such user" in parts[2]["cause"]
+
+
+def test_feedback_compares_texts(client: Client) -> None:
+    for inputs in ([0.5, 1.0, 1.5], [0.1, 0.2, 0.3]):
+        answer = client.ask("/epsilon_greedy/predict", {"input": inputs}).json
+        label = answer["output"]
+        observed = client.ask("/epsilon_greedy/observe", {"query_id": answer["query_id"], "label": label})
+        assert observed.json["observed"]
+        assert client.ask("/epsilon_greedy/observe", {"input": inputs, "label": label}).json["observed"]
+
+
+def test_an_answer_that_several_models_agree_on_keeps_its_numbers(client: Client) -> None:
+    rows = np.array([[0.5, 0.25, 1.1]], np.float32)
+    head, data = infer(client, "majority", rows, "FP32", is_binary=True)
+    assert (head["datatype"], data) == ("FP32", rows.tobytes())

@@ -1,0 +1,84 @@
+"""Answers as messages, as protobuf reads them."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from clipper.values.output_arrays import OutputForm, TypedResults
+from clipper.values.outputs.output import TypedOutput, read_outputs
+from clipper.values.types import DType
+from clipper.worker.frontend.exchange import Exchange
+from clipper.worker.frontend.inference.answers import Answer
+from clipper.worker.frontend.inference.requests import AnswerForm
+from clipper.worker.frontend.long_work import done
+from clipper.worker.frontend.rpc.answers import MAX_ARRAYS, MAX_OPENINGS, MessageCodec
+from clipper.worker.selection.query import NO_SOURCE, make_source
+from tests.worker.frontend.rpc.rpc_messages import InferResponse
+
+NUMBERS = np.array([[1.1, -2.5], [3e9, 0.0]], np.float32)
+
+
+class Nobody:
+    def flush(self) -> None: ...
+
+
+def outputs(array: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> list[TypedOutput]:
+    form = OutputForm(DType.FLOAT32, array.shape[1:], DType.FLOAT64)
+    found, failures = read_outputs(TypedResults(form, len(array), memoryview(array.tobytes()), 5, {}))
+    assert not failures
+    return [output for output in found if output is not None]
+
+
+def answers(array: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> list[Answer]:
+    return [Answer(number, output, 1.0) for number, output in enumerate(outputs(array))]
+
+
+def form(is_raw: bool) -> AnswerForm:
+    return AnswerForm((("output", is_raw),))
+
+
+@pytest.mark.parametrize("is_raw", [True, False])
+def test_arrays_of_several_rows(is_raw: bool) -> None:
+    exchange = Exchange(Nobody())  # type: ignore[arg-type]
+    codec = MessageCodec("app")
+    message = InferResponse.FromString(b"".join(done(codec.encode(exchange, "1", answers(NUMBERS), form(is_raw)))))
+    (output,) = message.outputs
+    assert (output.datatype, list(output.shape)) == ("FP32", [2, 2])
+    if is_raw:
+        assert list(message.raw_output_contents) == [NUMBERS.tobytes()]
+    else:
+        assert np.array_equal(np.array(output.contents.fp32_contents, np.float32), NUMBERS.ravel())
+
+
+def test_the_usual_array_is_the_message_that_any_is() -> None:
+    exchange = Exchange(Nobody())  # type: ignore[arg-type]
+    codec = MessageCodec("app")
+    sources = NO_SOURCE, make_source(["a:2"]), make_source(["a:2", "b:1"])
+    for array, source in product((NUMBERS[:1], NUMBERS[:1].reshape(1, 1, 2)), sources):
+        for answer in [each._replace(source=source) for each in answers(array)]:
+            usual = codec.usual(exchange, None, answer, form(True))
+            assert usual is not None
+            whole = b"".join(done(codec.encode(exchange, None, [answer], form(True))))
+            assert InferResponse.FromString(usual) == InferResponse.FromString(whole)
+            assert codec.usual(exchange, None, answer, form(False)) is None
+
+
+def test_a_model_that_varies_its_shape_fills_no_memory() -> None:
+    exchange = Exchange(Nobody())  # type: ignore[arg-type]
+    codec = MessageCodec("app")
+    for length in range(1, 3 * MAX_ARRAYS):
+        (answer,) = answers(np.zeros((1, length), np.float32))
+        usual = codec.usual(exchange, None, answer, form(True))
+        assert usual is not None and list(InferResponse.FromString(usual).outputs[0].shape) == [1, length]
+    assert len(codec._arrays) <= MAX_ARRAYS
+
+
+def test_openings_for_every_subset_of_an_ensemble_fill_no_memory() -> None:
+    exchange = Exchange(Nobody())  # type: ignore[arg-type]
+    codec = MessageCodec("app")
+    for number in range(MAX_OPENINGS + 10):
+        answer = Answer(1, b"1.5", 1.0, None, make_source([f"a:{number}"]))
+        usual = codec.usual(exchange, None, answer, form(True))
+        assert usual is not None and InferResponse.FromString(usual).model_version == str(number)
+    assert len(codec._openings) == 10

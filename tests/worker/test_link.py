@@ -1,0 +1,431 @@
+import asyncio
+import logging
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipper.base.tcp import CUT_AFTER_S
+from clipper.model.protocol import messages
+from clipper.model.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, Kind, header
+from clipper.model.protocol.messages import Welcome
+from clipper.model.protocol.trace import BatchTrace, TraceContext, read_trace
+from clipper.model.protocol.typed import encode_typed_results
+from clipper.values.output_arrays import OutputForm
+from clipper.values.types import DType, ModelId
+from clipper.worker import link as link_module
+from clipper.worker.__main__ import PreciseLoop
+from clipper.worker.link import FIRST_REDIAL_S, MAX_STRAY_ANSWERS, MAX_WELCOME_BYTES, ReplicaLink
+from tests.event_loops import ShiftedLoop, run_clean, turn_over
+from tests.hearing import Hearing
+from tests.small_container import DOUBLES, SmallContainer
+from tests.waiting import until_async
+
+DIGITS = ModelId("digits", "1")
+ROW = struct.pack("<d", 1.5)
+
+Scenario = Callable[[Path], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture(params=[ShiftedLoop, PreciseLoop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
+    """Run a scenario on each of the loops, which differ in what they do with a dead connection."""
+    return lambda scenario: run_clean(scenario(tmp_path), request.param)
+
+
+def make_link(address: str, listener: Hearing, token: str = "") -> ReplicaLink:
+    link = ReplicaLink(DIGITS, address, token, listener)
+    link.open()
+    return link
+
+
+async def linked(tmp_path: Path) -> tuple[SmallContainer, Hearing, ReplicaLink]:
+    container, hearing = await SmallContainer(tmp_path / "s").start(), Hearing()
+    link = make_link(container.address, hearing)
+    await until_async(lambda: link.is_linked)
+    return container, hearing, link
+
+
+async def end(link: ReplicaLink, *containers: SmallContainer) -> None:
+    link.close()
+    for container in containers:
+        await container.kill()
+    await turn_over()
+
+
+def test_welcome_and_batches(run: Callable[[Scenario], None]) -> None:
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing, link = await linked(tmp_path)
+        await link.first_attempt
+        assert hearing.heard == [("linked", Welcome("digits", "1", DOUBLES))]
+        assert link.last_error is None
+        link.send(7, DType.FLOAT64, 0, [ROW, ROW * 2])
+        link.send(8, DType.FLOAT64, 0, [ROW])
+        await until_async(lambda: len(container.batches) == 2)
+        first, second = container.batches
+        assert (first.id, first.predict.dtype, first.rows) == (7, DType.FLOAT64, [ROW, ROW * 2])
+        second.fail("no")
+        first.answer([b"1", b"[2]"])
+        await until_async(lambda: len(hearing.heard) == 3)
+        assert hearing.heard[1:] == [("error", 8, "no"), ("results", 7, [b"1", b"[2]"])]
+        await end(link, container)
+
+    run(scenario)
+
+
+def test_dials_until_somebody_listens(run: Callable[[Scenario], None]) -> None:
+    async def scenario(tmp_path: Path) -> None:
+        hearing = Hearing()
+        link = make_link(f"unix:{tmp_path}/s", hearing)
+        await link.first_attempt
+        assert not link.is_linked and "No such file" in (link.last_error or "")
+        container = await SmallContainer(tmp_path / "s").start()
+        await until_async(lambda: link.is_linked)
+        assert link.last_error is None
+        assert hearing.kinds() == ["linked"]
+        await end(link, container)
+
+    run(scenario)
+
+
+def test_a_lost_connection_is_told_once_and_dialled_again(run: Callable[[Scenario], None]) -> None:
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing, link = await linked(tmp_path)
+        await container.kill()
+        await until_async(lambda: not link.is_linked)
+        assert hearing.kinds() == ["linked", "lost"]
+        assert link.last_error
+        container.path.unlink(missing_ok=True)
+        again = await SmallContainer(container.path).start()
+        await until_async(lambda: link.is_linked)
+        assert hearing.kinds() == ["linked", "lost", "linked"]
+        await end(link, again)
+
+    run(scenario)
+
+
+def test_a_dead_connection_is_not_linked_in_the_same_turn(run: Callable[[Scenario], None]) -> None:
+    """Whoever runs after the loss, even in the same turn of the loop, does not find a link to send into."""
+
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing, link = await linked(tmp_path)
+        loop = asyncio.get_running_loop()
+        writes = 0
+
+        def send_while_linked() -> None:
+            nonlocal writes
+            if link.is_linked:
+                link.send(1, DType.FLOAT64, 0, [ROW])
+                writes += 1
+                loop.call_soon(send_while_linked)
+
+        send_while_linked()
+        await container.kill()
+        await until_async(lambda: not link.is_linked)
+        assert writes > 0 and hearing.kinds() == ["linked", "lost"]
+        await end(link)
+
+    run(scenario)
+
+
+def test_a_container_that_hangs_up_right_after_welcome_is_not_linked(run: Callable[[Scenario], None]) -> None:
+    async def scenario(tmp_path: Path) -> None:
+        hearing = Hearing()
+        greeting = messages.encode_welcome(Welcome("digits", "1", DOUBLES))
+
+        async def greet_and_go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(greeting)
+            writer.close()
+
+        server = await asyncio.start_unix_server(greet_and_go, str(tmp_path / "s"))
+        link = make_link(f"unix:{tmp_path}/s", hearing)
+        await until_async(lambda: link.last_error)
+        link.close()
+        assert hearing.kinds().count("linked") == hearing.kinds().count("lost")
+        server.close()
+        await turn_over()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "explanation"),
+    [
+        (messages.encode_welcome(Welcome("digits", "2", DOUBLES)), "serves digits:2, not digits:1"),
+        (messages.encode_welcome(Welcome("faces", "1", DOUBLES)), "serves faces:1, not digits:1"),
+        (messages.encode_error(0, "the token is wrong"), "the token is wrong"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "the peer speaks another protocol"),
+        (messages.encode_results(1, 1, b"1"), "unexpected frame of kind 4"),
+        (header(Kind.WELCOME, 2) + b"[]", "WELCOME"),
+        (header(Kind.WELCOME, MAX_WELCOME_BYTES + 1), str(MAX_WELCOME_BYTES)),
+        (
+            messages.encode_welcome(Welcome("digits", "1", DOUBLES)) + b"garbage in the same read",
+            "the connection ended after WELCOME",
+        ),
+    ],
+)
+def test_who_does_not_say_welcome_as_expected_is_not_linked(
+    run: Callable[[Scenario], None], greeting: bytes, explanation: str
+) -> None:
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing = SmallContainer(tmp_path / "s"), Hearing()
+        container.greeting = greeting
+        await container.start()
+        link = make_link(container.address, hearing, token="secret")
+        await link.first_attempt
+        assert explanation in (link.last_error or "")
+        assert container.tokens[0] == "secret"
+        assert not link.is_linked and hearing.heard == []
+        # It stays on, for the right container may come.
+        container.greeting = messages.encode_welcome(Welcome("digits", "1", DOUBLES))
+        await until_async(lambda: link.is_linked)
+        await end(link, container)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (b"garbage, sixteen or more bytes", "the peer speaks another protocol"),
+        (messages.encode_welcome(Welcome("digits", "1", DOUBLES)), "unexpected frame of kind 2"),
+        (header(Kind.RESULTS, 3, 1) + b"abc", "RESULTS of 3 bytes"),
+        (header(Kind.PREDICT, 0, 1), "unexpected frame of kind 3"),
+    ],
+)
+def test_a_violation_after_welcome_ends_the_connection(
+    run: Callable[[Scenario], None], frame: bytes, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing, link = await linked(tmp_path)
+        container.callers[0].write(frame)
+        await until_async(lambda: len(hearing.heard) > 1)
+        assert hearing.kinds()[:2] == ["linked", "lost"]
+        assert reason in hearing.heard[1][1]
+        await end(link, container)
+
+    run(scenario)
+    assert [record.levelno for record in caplog.records if record.name == link_module.__name__] == [logging.ERROR]
+
+
+def test_a_container_that_answers_what_it_was_not_asked_is_cut_off(
+    run: Callable[[Scenario], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    flood = b"".join(
+        messages.encode_results(number, 1, b"1") if number % 2 else messages.encode_error(number, "no")
+        for number in range(100_000)
+    )
+
+    async def scenario(tmp_path: Path) -> None:
+        loop = asyncio.get_running_loop()
+        container, hearing, link = await linked(tmp_path)
+        hearing.unsent = range(100_000)
+        linked_s = []
+        for _ in range(4):
+            linked_s.append(loop.time())
+            hearing.heard.clear()
+            container.callers[-1].write(flood)
+            await until_async(lambda: "lost" in hearing.kinds())
+            assert len(hearing.heard) == MAX_STRAY_ANSWERS + 2, "none is taken after the connection's end"
+            assert f"answered {MAX_STRAY_ANSWERS + 1} batches that it was not sent" in hearing.heard[-1][1]
+            await until_async(lambda: link.is_linked)
+        # It waited twice as long each time, and a millisecond is within a loop's precision.
+        assert linked_s[3] - linked_s[2] >= 4 * FIRST_REDIAL_S - 0.001
+        # A slip ends nothing, and the next connection begins to count anew.
+        hearing.heard.clear()
+        container.callers[-1].write(flood[: flood.index(messages.encode_results(3, 1, b"1"))])
+        link.send(200_000, DType.FLOAT64, 0, [ROW])
+        await until_async(lambda: container.batches)
+        container.take().answer([b"1"])
+        await until_async(lambda: ("results", 200_000, [b"1"]) in hearing.heard)
+        assert link.is_linked
+        await end(link, container)
+
+    run(scenario)
+    told = Counter(record.levelno for record in caplog.records if record.name == link_module.__name__)
+    assert told == {logging.WARNING: 5, logging.ERROR: 4}, "of each connection its first stray answer, and its end"
+
+
+def test_a_container_that_says_it_will_say_no_more_is_lost(run: Callable[[Scenario], None]) -> None:
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing, link = await linked(tmp_path)
+        # More than the kernel takes, so that a polite close would wait for a container which does not read.
+        container.callers[0].transport.pause_reading()
+        link.send(1, DType.FLOAT64, 0, [bytes(1 << 24)])
+        container.callers[0].transport.write_eof()
+        await until_async(lambda: "lost" in hearing.kinds())
+        await end(link, container)
+
+    run(scenario)
+
+
+def test_close_does_not_wait_for_a_container_that_does_not_read(run: Callable[[Scenario], None]) -> None:
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing, link = await linked(tmp_path)
+        container.callers[0].transport.pause_reading()
+        link.send(1, DType.FLOAT64, 0, [bytes(1 << 24)])
+        link.close()
+        container.callers[0].transport.resume_reading()
+        await until_async(lambda: not container.callers)
+        assert hearing.kinds() == ["linked"] and not link.is_linked
+        assert container.batches == []
+        await end(link, container)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_close_at_any_step_of_a_dial_is_quiet_and_final(run: Callable[[Scenario], None], turns: int) -> None:
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing = await SmallContainer(tmp_path / "s").start(), Hearing()
+        link = make_link(container.address, hearing)
+        await turn_over(turns)
+        link.close()
+        heard = list(hearing.heard)
+        assert link.first_attempt.done() and not link.is_linked
+        await until_async(lambda: not container.callers)
+        await turn_over(20)
+        assert hearing.heard == heard and not container.callers
+        await end(link, container)
+
+    run(scenario)
+
+
+def test_close_before_open(run: Callable[[Scenario], None]) -> None:
+    async def scenario(tmp_path: Path) -> None:
+        link = ReplicaLink(DIGITS, f"unix:{tmp_path}/s", "", Hearing())
+        link.close()
+        assert link.first_attempt.done()
+
+    run(scenario)
+
+
+def test_a_container_that_never_greets_is_given_up(
+    run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "HANDSHAKE_TIMEOUT_S", 0.01)
+
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing = SmallContainer(tmp_path / "s"), Hearing()
+        container.greeting = None
+        await container.start()
+        link = make_link(container.address, hearing)
+        await link.first_attempt
+        assert link.last_error == "no answer within 0.01 s"
+        assert hearing.heard == []
+        await end(link, container)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("address", ["tcp:localhost", "tcp:127.0.0.1:99999", "unix:" + "x" * 200])
+def test_an_address_that_can_be_none_is_an_error_and_no_crash(run: Callable[[Scenario], None], address: str) -> None:
+    async def scenario(_tmp_path: Path) -> None:
+        hearing = Hearing()
+        link = make_link(address, hearing)
+        await link.first_attempt
+        assert link.last_error and hearing.heard == []
+        await end(link)
+
+    run(scenario)
+
+
+def test_tcp(run: Callable[[Scenario], None]) -> None:
+    async def scenario(_tmp_path: Path) -> None:
+        async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            hello = await reader.readexactly(len(messages.encode_hello("secret")))
+            assert hello == messages.encode_hello("secret", PROTOCOL_VERSION)
+            writer.write(messages.encode_welcome(Welcome("digits", "1", DOUBLES)))
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        link = make_link(f"tcp:127.0.0.1:{port}", Hearing(), "secret")
+        await until_async(lambda: link.is_linked)
+        assert link._transport is not None
+        own_socket = link._transport.get_extra_info("socket")
+        assert own_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == CUT_AFTER_S * 1000
+        link.close()
+        server.close()
+        await until_async(lambda: len(asyncio.all_tasks()) == 1)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("newest", [1, 2])
+def test_an_older_container_refuses_newer_messages_and_is_told_no_traces(
+    run: Callable[[Scenario], None], newest: int
+) -> None:
+    predicted: list[bytes] = []
+
+    async def scenario(tmp_path: Path) -> None:
+        hellos: list[int] = []
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            hello = await reader.readexactly(len(messages.encode_hello("secret")))
+            hellos.append(messages.decode_hello(hello[HEADER_BYTES:]).version)
+            if hellos[-1] <= newest:
+                writer.write(messages.encode_welcome(Welcome("digits", "1", DOUBLES, protocol=hellos[-1])))
+                predicted.append(await reader.readexactly(HEADER_BYTES + 16 + 8))
+                await reader.read()
+            else:
+                writer.write(messages.encode_error(0, "the caller speaks a newer protocol than this container"))
+            writer.close()
+
+        server = await asyncio.start_unix_server(answer, str(tmp_path / "s"))
+        hearing = Hearing()
+        link = make_link(f"unix:{tmp_path}/s", hearing, "secret")
+        await link.first_attempt
+        assert link.is_linked and hellos == [3, 2, 1][: 4 - newest] and hearing.kinds() == ["linked"]
+        link.send(1, DType.FLOAT64, 0, [bytes(8)], BatchTrace(TraceContext("00-1-2-01"), ()))
+        await until_async(lambda: predicted == messages.encode_predict(1, DType.FLOAT64, 0, [bytes(8)]))
+        link.close()
+        server.close()
+        await until_async(lambda: len(asyncio.all_tasks()) == 1)
+
+    run(scenario)
+
+
+def test_a_container_of_the_third_version_is_told_of_a_batchs_trace(run: Callable[[Scenario], None]) -> None:
+    trace = BatchTrace(TraceContext("00-1-2-01", "a=1"), (TraceContext("00-1-3-01"),))
+
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing = SmallContainer(tmp_path / "s"), Hearing()
+        container.greeting = messages.encode_welcome(Welcome("digits", "1", DOUBLES, protocol=3))
+        await container.start()
+        link = make_link(container.address, hearing)
+        await until_async(lambda: link.is_linked)
+        link.send(1, DType.FLOAT64, 0, [ROW], trace)
+        link.send(2, DType.FLOAT64, 0, [ROW], None)
+        await until_async(lambda: len(container.batches) == 2)
+        traced, other = (container.take() for _ in range(2))
+        assert traced.rows == other.rows == [ROW]
+        assert read_trace(traced.predict.trace) == trace and other.predict.trace == b""
+        await end(link, container)
+
+    run(scenario)
+
+
+def test_typed_outputs_and_what_is_wrong_with_them(run: Callable[[Scenario], None]) -> None:
+    form = OutputForm(DType.FLOAT32, (2,), DType.FLOAT64)
+
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing = SmallContainer(tmp_path / "s"), Hearing()
+        container.greeting = messages.encode_welcome(Welcome("digits", "1", DOUBLES, protocol=2))
+        await container.start()
+        link = make_link(container.address, hearing)
+        await until_async(lambda: link.is_linked)
+        container.callers[0].write(header(Kind.TYPED_RESULTS, 3, 1) + b"abc")
+        container.callers[0].write(encode_typed_results(2, 1, form, bytes(8)))
+        await until_async(lambda: len(hearing.heard) > 2)
+        (_, error, typed) = hearing.heard
+        assert error[:2] == ("error", 1) and "cannot be read" in error[2]
+        assert typed == ("results", 2, [bytes(8)])
+        await end(link, container)
+
+    run(scenario)
