@@ -161,10 +161,15 @@ def test_nan_in_a_large_array_fails_its_query_alone(system: Serving) -> None:
     assert answers[1]["output"] == expected(ARRAY, 300)
 
 
-def test_feedback_on_a_large_output_is_refused(system: Serving) -> None:
-    query_id = ask(system, "/app/predict", {"input": [ARRAY, 340]}).json["query_id"]
-    answer = ask(system, "/app/observe", {"query_id": query_id, "label": 1})
-    assert answer.status == 404 and "too large for feedback" in answer.json["cause"]
+@pytest.mark.parametrize("kind", [ARRAY, LISTS])
+def test_feedback_on_a_large_output_is_a_reward(system: Serving, kind: int) -> None:
+    size = 340 if kind == ARRAY else 70_000
+    query_id = ask(system, "/app/predict", {"input": [kind, size]}).json["query_id"]
+    for body in ({"query_id": query_id, "label": 1}, {"input": [kind, size], "label": 1}):
+        answer = ask(system, "/app/observe", body)
+        assert (answer.status, answer.json["error"]) == (502, "output_too_large")
+        assert "send a reward" in answer.json["cause"]
+    assert ask(system, "/app/observe", {"query_id": query_id, "reward": 0.5}).status == 200
 
 
 def test_by_default_an_output_of_64_mb_is_too_large() -> None:

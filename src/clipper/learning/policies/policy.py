@@ -80,7 +80,8 @@ class JudgedQuery(QueryView, frozen=True, gc=False):
     """A query, or an input, with feedback.
 
     Attributes:
-        outputs: JSON text by model, of all known outputs, including late ones and those asked for the feedback.
+        outputs: JSON text by model, of all known outputs, including late ones and those asked for the feedback; null in
+            place of one that is too large.
         label: JSON text of the right output; None if there was a reward instead.
     """
 

@@ -62,6 +62,8 @@ class TypedOutput(msgspec.Struct, gc=False, eq=False):
 
 # JSON text, or an array that becomes JSON text by ``bytes()``; ``bytes()`` of a text is the text itself.
 Output = bytes | TypedOutput
+# Stands for an output that is not readable where outputs are kept for feedback. Its text is null.
+NOT_KEPT = TypedOutput(OutputForm(DType.BOOL, (0,), DType.BOOL), b"", 0, text=b"null")
 
 
 def read_outputs(results: TypedResults) -> tuple[Sequence[TypedOutput | None], Mapping[int, str]]:
@@ -130,6 +132,8 @@ def is_readable(output: Output) -> bool:
     """Whether a policy may combine the output, and feedback be scored against it."""
     if isinstance(output, bytes):
         return len(output) <= MAX_READ_BYTES
+    if output is NOT_KEPT:
+        return False
     return not output.is_long or text_bytes(output) <= MAX_READ_BYTES
 
 

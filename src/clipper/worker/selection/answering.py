@@ -13,7 +13,7 @@ from clipper.control.statistics import LATENCY_BOUNDS_S
 from clipper.errors import OutputTooLarge, PolicyFailed
 from clipper.learning.policies.policy import Choice, QueryView, Totals
 from clipper.learning.policies.trials import Trials
-from clipper.values.outputs.output import MAX_READ_BYTES, Output
+from clipper.values.outputs.output import MAX_READ_BYTES, NOT_KEPT, Output, is_readable
 from clipper.worker.selection.contexts import Contexts
 from clipper.worker.selection.counts import ApplicationCounts
 from clipper.worker.selection.deadlines import TIMER_EARLY_S
@@ -111,7 +111,9 @@ class Answering:
             self.consider_leaving(query)
 
     def shadow_came(self, query: Query, name: str, output: Output) -> None:
-        """Take the output of a shadow model, for which no answer waits."""
+        """Take the output of a shadow model, for which no answer waits. One that no feedback can judge is not kept."""
+        if not is_readable(output):
+            return
         if query.shadow_outputs is None:
             query.shadow_outputs = {}
         query.shadow_outputs[name] = output
@@ -154,6 +156,9 @@ class Answering:
         freed = 0
         if query.row is not None and not self._may_need_input(query):
             freed, query.row = len(query.row), None
+        if not is_readable(output):
+            query.drop_large()
+            output = NOT_KEPT
         grown = len(output) if query.more_outputs is None else output_bytes(output)
         self._joins.grow(query.id, grown - freed)
 
@@ -177,12 +182,14 @@ class Answering:
             self.counts.slo_misses += 1
         choice, output = query.choice, query.first_output
         # The policy may combine by the input, even if the input is not kept.
-        row = query.row
+        row, is_large = query.row, False
         if self.feedback_ttl_s:
             # Most policies never need it, which is asked without a call for each query.
             if choice is not None and not (self._may_keep_inputs and self._may_need_input(query)):
                 query.row = None
-            self._joins.remember(query, now_s)
+            is_large = not query.is_readable
+            if not is_large:
+                self._joins.remember(query, now_s)
         if choice is None or output is None:
             self.answer_without(query, asker)
             # No model answered before the deadline: the default or an error is sent just before it.
@@ -196,6 +203,9 @@ class Answering:
             self._answer_combined(query, choice, row, asker)
         if self._is_recorded:
             self._record(query, latency_s, now_s)
+        if is_large:
+            query.drop_large()
+            self._joins.remember(query, now_s)
         if self._tries and choice is not None and query.pinned is None:
             self._count_trials(query, choice, now_s)
         # With one model there is nothing to select, so the policy needs no outcomes.

@@ -10,16 +10,15 @@ from contextvars import Context
 from dataclasses import replace
 
 from clipper.control.feedback import Feedback
-from clipper.errors import InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
+from clipper.errors import InvalidArgument, NotFound, OutputTooLarge, Overloaded, PolicyFailed, StoreUnavailable
 from clipper.learning.mathematics.totals import TELLS_PICKED, Amount, Key, Keyed
 from clipper.learning.mathematics.weighing import has_begun, weighed
 from clipper.learning.policies.policy import JudgedQuery, Totals
 from clipper.learning.stores.store import EVERYONE, MIN_KEEP_S, Observation
-from clipper.values.outputs.output import MAX_READ_BYTES
 from clipper.worker.selection.application import Application
 from clipper.worker.selection.feedback.picking import weights_of
 from clipper.worker.selection.feedback.scoring import lesson, shown_of_newcomers
-from clipper.worker.selection.lessons import Joined, Scored, join, learn, missing_models
+from clipper.worker.selection.lessons import TOO_LARGE_TO_COMPARE, Joined, Scored, join, learn, missing_models
 from clipper.worker.selection.outputs_for_feedback import FeedbackOutput, FeedbackOutputs
 from clipper.worker.selection.query import Query
 
@@ -63,6 +62,7 @@ class Learner:
             NotFound: the query is not known, or no longer known.
             InvalidArgument: the label or reward cannot be scored, or the context is not the query's.
             PolicyFailed: the user's own policy or loss failed.
+            OutputTooLarge: an output is too large to be compared with the label.
             Overloaded: the store or the models do not keep up.
 
         Awaiting the result raises the same, and ``StoreUnavailable``: nothing was learned; send it again.
@@ -121,6 +121,8 @@ class Learner:
             asked.done = True
         finally:
             asking.release()
+        if asked.has_large:
+            raise OutputTooLarge(TOO_LARGE_TO_COMPARE)
 
     def _send(self, models: Sequence[str], row: bytes, asked: FeedbackOutputs) -> None:
         now_s = self._loop.time()
@@ -253,8 +255,7 @@ class Learner:
             max_queries = surroundings.joins.max_queries
             return "evicted", (
                 f"the query was evicted, since many came after it: this worker keeps {max_queries} for feedback "
-                "(--feedback-queries), or fewer if their outputs are large; or its output is too large for feedback, "
-                f"which needs at most {MAX_READ_BYTES} bytes of JSON"
+                "(--feedback-queries), or fewer if their outputs are large"
             )
         return "unknown", "it has not been answered, or was shed unread as overloaded, or its client disconnected first"
 

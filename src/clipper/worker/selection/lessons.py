@@ -17,7 +17,10 @@ from clipper.worker.selection.feedback.picking import Picked, how_picked, least_
 from clipper.worker.selection.feedback.scoring import default_loss, lesson, loss_of_answer, score, shown_of_newcomers
 from clipper.worker.selection.query import Query
 
-_TOO_LARGE = "feedback is scored against outputs that are smaller"
+TOO_LARGE_TO_COMPARE = (
+    f"an output has over {MAX_READ_BYTES} bytes as JSON, and labels are compared with smaller ones: judge the answer "
+    "yourself, and send a reward from 0 to 1 with its query_id"
+)
 # The reason of a loss that the models' output caused.
 _WRONG = "wrong"
 
@@ -74,7 +77,7 @@ def join(
     Raises:
         NotFound: nothing was selected, and there is no model to select.
         PolicyFailed: the user's own policy failed to select.
-        OutputTooLarge: a model's output is too large to be scored.
+        OutputTooLarge: a model's output is too large to be compared with a label.
     """
     terms = application.terms
     if query is not None and query.choice is not None:
@@ -84,15 +87,15 @@ def join(
     else:
         raise NotFound(f"application {application.name} has no linked model to learn about")
     if query is not None:
-        if not (query.is_readable and all(map(is_readable, (query.shadow_outputs or {}).values()))):
-            raise OutputTooLarge(f"an output of the query may have over {MAX_READ_BYTES} bytes as JSON: {_TOO_LARGE}")
+        if feedback.reward is None and not query.is_readable:
+            raise OutputTooLarge(TOO_LARGE_TO_COMPARE)
         outputs = query.outputs | {name: bytes(output) for name, output in (query.shadow_outputs or {}).items()}
     else:
         outputs = {}
         for model in terms.models + terms.newcomers + terms.shadows:
             target = terms.targets.get(model)
             output = None if target is None or feedback.row is None else target.peek(feedback.row)
-            if output is not None and is_readable(output):
+            if output is not None and is_readable(output):  # if it is not and is needed, the model is asked
                 outputs[model] = bytes(output)
     return Joined(feedback, query, context, totals, choice, outputs)
 

@@ -10,6 +10,7 @@ class FeedbackOutputs:
 
     Attributes:
         all_in: a future that is done once every model has answered or failed.
+        has_large: whether an output has come that is too large to be compared with a label.
     """
 
     def __init__(self, outputs: dict[str, bytes], deadline_s: float) -> None:
@@ -18,11 +19,14 @@ class FeedbackOutputs:
         self.done = False
         self.span = None  # feedback is not traced
         self.missing = 0
+        self.has_large = False
         self.all_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_output(self, model: str, output: Output) -> None:
-        if is_readable(output):  # else it counts as missing
+        if is_readable(output):
             self.outputs[model] = bytes(output)
+        else:
+            self.has_large = True
         self.arrived()
 
     def on_failure(self, model: str, code: str, message: str) -> None:

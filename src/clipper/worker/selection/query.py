@@ -7,7 +7,7 @@ import msgspec
 
 from clipper.learning.mathematics.arms import NO_ARMS, Arms
 from clipper.learning.policies.policy import Choice, QueryView
-from clipper.values.outputs.output import Output, is_readable, text_start
+from clipper.values.outputs.output import NOT_KEPT, Output, is_readable, text_start
 from clipper.values.types import InputType
 from clipper.worker.selection.confidence import Said
 from clipper.worker.telemetry.request_note import QueryNote
@@ -187,6 +187,15 @@ class Query(msgspec.Struct, gc=False, eq=False):
             return True
         return is_readable(self.first_output) and all(map(is_readable, (self.more_outputs or {}).values()))
 
+    def drop_large(self) -> None:
+        """Keep of outputs that are not readable only that they came."""
+        if self.first_output is not None:
+            self.first_output = _kept(self.first_output)
+        if self.output is not None:
+            self.output = _kept(self.output)
+        if self.more_outputs is not None:
+            self.more_outputs = {model: _kept(output) for model, output in self.more_outputs.items()}
+
     def output_starts(self, most: int) -> dict[str, bytes]:
         """Return how the texts of the outputs so far begin, by model: at most so many bytes of each."""
         if self.first_model is None or self.first_output is None:
@@ -248,6 +257,10 @@ class Query(msgspec.Struct, gc=False, eq=False):
         """The client does not want the answer any more: unsent work for it is dropped."""
         self.done = True
         self.asker = None
+
+
+def _kept(output: Output) -> Output:
+    return output if is_readable(output) else NOT_KEPT
 
 
 class Named:

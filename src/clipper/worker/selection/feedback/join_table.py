@@ -54,14 +54,7 @@ class JoinTable:
         return len(self._by_id)
 
     def remember(self, query: Query, now_s: float) -> None:
-        """Keep ``query`` with its outputs for its application's time to live.
-
-        One whose outputs are too large for feedback is not kept: it would take the place of many others.
-        """
-        if not query.is_readable:
-            self._last_evicted = max(self._last_evicted, query.id)
-            self.evicted += 1
-            return
+        """Keep ``query`` with its outputs for its application's time to live."""
         self._by_id[query.id] = query
         order = self._order
         order.append(query)
