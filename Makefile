@@ -163,17 +163,17 @@ against:
 contexts:
 	@sh scripts/setup.sh bench
 	@command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server
-	@$(PY) -m benchmarks.contexts $(CONTEXTS)
+	@$(PY) -m benchmarks.learning.contexts $(CONTEXTS)
 
 feedback:
 	@sh scripts/setup.sh bench
 	@command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server
-	@$(PY) -m benchmarks.open_feedback $(FEEDBACK)
+	@$(PY) -m benchmarks.learning.open_feedback $(FEEDBACK)
 
 workers:
 	@sh scripts/setup.sh bench
 	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
-	@$(PY) -m benchmarks.workers $(WORKERS)
+	@$(PY) -m benchmarks.scale.workers $(WORKERS)
 
 peers:
 	@sh scripts/setup.sh paper
@@ -192,8 +192,8 @@ conformance:
 
 RUNS ?= 400
 best-arm: setup
-	@$(PY) -m benchmarks.best_arm $(RUNS)
-	@$(PY) -m benchmarks.verdicts $(RUNS)
+	@$(PY) -m benchmarks.learning.best_arm $(RUNS)
+	@$(PY) -m benchmarks.learning.verdicts $(RUNS)
 
 regret:
 	@sh scripts/setup.sh paper

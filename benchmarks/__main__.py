@@ -12,7 +12,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import (
+from benchmarks.harness.machine import facts
+from benchmarks.harness.outcome import Outcome, Row
+from benchmarks.harness.termination import end_in_order_at_sigterm
+from benchmarks.harness.workbench import ROUND_S, ROUNDS, SLO_MS, TURN_S, TURNS, WARM_UP_S, Workbench
+from benchmarks.rows import (
     binary_query,
     client_query,
     compiled,
@@ -28,10 +32,6 @@ from benchmarks import (
     selection,
     throughput,
 )
-from benchmarks.machine import facts
-from benchmarks.outcome import Outcome, Row
-from benchmarks.termination import end_in_order_at_sigterm
-from benchmarks.workbench import ROUND_S, ROUNDS, SLO_MS, TURN_S, TURNS, WARM_UP_S, Workbench
 
 PARTS = (
     throughput,

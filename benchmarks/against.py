@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from statistics import median, quantiles
 
-from benchmarks import pairs, servers
-from benchmarks.termination import end_in_order_at_sigterm
-from benchmarks.workbench import EQUAL_PIXELS, FOUR, HERE, PIXELS
+from benchmarks.harness import pairs, servers
+from benchmarks.harness.termination import end_in_order_at_sigterm
+from benchmarks.harness.workbench import EQUAL_PIXELS, FOUR, HERE, PIXELS
 
 MOST = 1.02
 CASES = {

@@ -8,7 +8,7 @@ import msgspec
 
 from benchmarks.batching.cells import RESULTS, cells, describe, measure, measure_ours, read
 from benchmarks.batching.picture import draw
-from benchmarks.pages import fill
+from benchmarks.harness.pages import fill
 
 PICTURE = Path(__file__).parents[2] / "docs" / "batching.svg"
 PAGE = PICTURE.with_suffix(".md")

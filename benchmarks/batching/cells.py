@@ -10,7 +10,7 @@ from benchmarks.batching.profiles import LOADS, profiles
 from benchmarks.batching.rules import searched
 from benchmarks.batching.scheduled import Scheduled
 from benchmarks.batching.simulation import goodput
-from benchmarks.pages import table
+from benchmarks.harness.pages import table
 from clipper.settings.version import BatchingPolicy
 
 QUERIES = 3000

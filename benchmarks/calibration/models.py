@@ -11,7 +11,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 
-from benchmarks.training import digits
+from benchmarks.harness.training import digits
 
 # So few that models err, and leave enough to ask about.
 TRAINED_ON = 800

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import joblib
 
-from benchmarks import servers
 from benchmarks.calibration.models import ESTIMATORS, split
 from benchmarks.calibration.results import Answers
+from benchmarks.harness import servers
 
 # Feedback on so many answers comes at once, as it would on those of a minute.
 BATCH = 20

@@ -19,16 +19,16 @@ from types import FrameType
 
 from rich.console import Console
 
-from benchmarks.machine import facts
+from benchmarks.harness.machine import facts
+from benchmarks.harness.revision import CHANGED, revision
+from benchmarks.harness.servers import clipper
+from benchmarks.harness.termination import end_in_order_at_sigterm
 from benchmarks.paper import page
 from benchmarks.paper.bench import Bench
 from benchmarks.paper.figure import Figure
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.pictures import PICTURES
 from benchmarks.paper.results import RESULTS, Documents, read, write
-from benchmarks.revision import CHANGED, revision
-from benchmarks.servers import clipper
-from benchmarks.termination import end_in_order_at_sigterm
 
 MARKS = {True: "[green]✓[/]", False: "[red]✗[/]"}
 PAGE_ONLY = "--page"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pages import table
+from benchmarks.harness.pages import table
 from benchmarks.paper.bench import MODELS as CODE
 from benchmarks.paper.bench import Bench
 from benchmarks.paper.data import fashion_mnist

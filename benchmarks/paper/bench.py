@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.harness.servers import ClipperServer
 from benchmarks.paper.client import Address
-from benchmarks.servers import ClipperServer
 
 MODELS = Path(__file__).parent / "models"
 # Those that the rows of the other benchmarks share.

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import uvloop
 
-from benchmarks.load import post
+from benchmarks.harness.load import post
 
 T = TypeVar("T")
 

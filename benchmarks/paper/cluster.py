@@ -17,8 +17,9 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.machine import facts
-from benchmarks.pages import fill, table
+from benchmarks.harness.machine import facts
+from benchmarks.harness.pages import fill, table
+from benchmarks.harness.servers import clipper
 from benchmarks.paper.bench import MODELS, Bench
 from benchmarks.paper.client import Address
 from benchmarks.paper.figure import Claim, Numbers, Verdict
@@ -36,7 +37,6 @@ from benchmarks.paper.replicas import (
 from benchmarks.paper.results import write
 from benchmarks.paper.serve import serving
 from benchmarks.peers.processes import cpu_s, processes_of
-from benchmarks.servers import clipper
 from scripts.ray_cluster import running_cluster
 from scripts.real_models import environment
 

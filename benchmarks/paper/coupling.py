@@ -10,14 +10,14 @@ from typing import Any
 
 import httpx
 
-from benchmarks import wrk
-from benchmarks.pages import table
+from benchmarks.harness import wrk
+from benchmarks.harness.pages import table
+from benchmarks.harness.servers import free_port, listens, process, wait_until
 from benchmarks.paper.bench import Bench
 from benchmarks.paper.data import fashion_mnist
 from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict
 from benchmarks.paper.programs import built
 from benchmarks.paper.training import exported_pictures
-from benchmarks.servers import free_port, listens, process, wait_until
 from scripts.real_models import environment
 
 # Every request differs, so that no cache could answer it.

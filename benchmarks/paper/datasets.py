@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from benchmarks.pages import table
+from benchmarks.harness.pages import table
 from benchmarks.paper import ensembles, networks
 from benchmarks.paper.bench import Bench
 from benchmarks.paper.data import Labelled, concatenated, fashion_mnist, vowel

@@ -9,14 +9,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import wrk
-from benchmarks.pages import table
+from benchmarks.harness import wrk
+from benchmarks.harness.pages import table
+from benchmarks.harness.servers import free_port, process, wait_until
 from benchmarks.paper.bench import Bench
 from benchmarks.paper.data import fashion_mnist
 from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict
 from benchmarks.paper.in_process import LOOP_ROWS, LOOP_S
 from benchmarks.paper.training import PLAIN, PLAIN_FITTED_TO, trained
-from benchmarks.servers import free_port, process, wait_until
 
 # Every request differs, so that no cache could answer it.
 REQUESTS = Path(__file__).parents[1] / "yardstick" / "unique784.lua"

@@ -5,7 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pages import table
+from benchmarks.harness.pages import table
 from benchmarks.paper.bench import SHARED_MODELS, Bench
 from benchmarks.paper.data import fashion_mnist
 from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict, shows_gain

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.pages import table
+from benchmarks.harness.pages import table
 from benchmarks.paper.bench import MODELS as CODE
 from benchmarks.paper.bench import Bench, encode_inputs
 from benchmarks.paper.client import Connection, for_each

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from benchmarks.pages import table
+from benchmarks.harness.pages import table
 from benchmarks.paper.bench import Bench, encode_inputs
 from benchmarks.paper.client import Connection, connect
 from benchmarks.paper.container import Container, address, encode_batch

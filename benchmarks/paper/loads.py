@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks import wrk
+from benchmarks.harness import wrk
 from benchmarks.paper.bench import Bench, encode_inputs
 from benchmarks.paper.data import fashion_mnist
 

@@ -15,14 +15,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.load import post
-from benchmarks.pages import table
+from benchmarks.harness.load import post
+from benchmarks.harness.pages import table
+from benchmarks.harness.servers import free_port, wait_until
 from benchmarks.paper.bench import MODELS, Bench
 from benchmarks.paper.client import Address
 from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict
 from benchmarks.paper.namespaces import Link, behind_link
 from benchmarks.paper.replicas import describe, load
-from benchmarks.servers import free_port, wait_until
 from clipper.control.address import UnixAddress
 from clipper.control.client import ask
 from clipper.control.messages import Apply

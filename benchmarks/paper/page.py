@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pages import fill, table
+from benchmarks.harness.pages import fill, table
+from benchmarks.harness.revision import CHANGED
 from benchmarks.paper.figure import Claim, Figure, Verdict
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.pictures import PICTURES
 from benchmarks.paper.results import Documents
-from benchmarks.revision import CHANGED
 
 # From the page.
 PICTURE_FOLDER = "../benchmarks/paper/results"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from benchmarks.pages import table
+from benchmarks.harness.pages import table
 from benchmarks.paper.bench import Bench, encode_inputs
 from benchmarks.paper.client import Connection, for_each
 from benchmarks.paper.data import Labelled, concatenated, vowel

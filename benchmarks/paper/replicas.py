@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from benchmarks.load import Answer, LoadClient, post
-from benchmarks.pages import table
+from benchmarks.harness.load import Answer, LoadClient, post
+from benchmarks.harness.pages import table
 from benchmarks.paper.bench import MODELS, Bench
 from benchmarks.paper.client import Address
 from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.harness.servers import free_port
 from benchmarks.paper.client import Address
 from benchmarks.peers.table import APPS
-from benchmarks.servers import free_port
 from scripts.ray_cluster import RayCluster
 
 # Serve stops its replicas in turn.

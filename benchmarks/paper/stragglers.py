@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.pages import table
+from benchmarks.harness.pages import table
 from benchmarks.paper.arrivals import Reply, poisson_s, send
 from benchmarks.paper.bench import Bench, encode_inputs
 from benchmarks.paper.data import Labelled, fashion_mnist

@@ -5,15 +5,15 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.machine import facts
+from benchmarks.harness.machine import facts
+from benchmarks.harness.termination import end_in_order_at_sigterm
+from benchmarks.harness.wrk import WrkFailed, run
 from benchmarks.peers.processes import proportional_mb
 from benchmarks.peers.results import Pair, Results, Side, save, tables, version_of
 from benchmarks.peers.rounds import alternate, middle, open_loop
 from benchmarks.peers.running import PeerFailed, running
 from benchmarks.peers.table import PEERS
 from benchmarks.peers.tasks import TASKS, Task
-from benchmarks.termination import end_in_order_at_sigterm
-from benchmarks.wrk import WrkFailed, run
 from clipper.errors import ContainerFailed
 from scripts.real_models import environment
 

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.harness.termination import end_in_order_at_sigterm
 from benchmarks.peers.calls import Call, read_calls, shown
 from benchmarks.peers.results import version_of
 from benchmarks.peers.running import ANSWER_WITHIN_S, ASKED_AT_MOST, DEFAULT, running
 from benchmarks.peers.table import PEERS
 from benchmarks.peers.tasks import TASKS
-from benchmarks.termination import end_in_order_at_sigterm
 from scripts.real_models import environment
 
 PAGE = Path(__file__).parents[2] / "docs" / "open-inference.md"

@@ -9,10 +9,10 @@ from statistics import median
 import msgspec
 import uvloop
 
-from benchmarks import wrk
+from benchmarks.harness import wrk
+from benchmarks.harness.workbench import HERE
 from benchmarks.peers.processes import cpu_s
 from benchmarks.peers.running import DEFAULT, Running
-from benchmarks.workbench import HERE
 from clipper.base.http1 import Answer
 from clipper.cli.load.arrivals import due_times_s
 from clipper.cli.load.sender import Sender, Target

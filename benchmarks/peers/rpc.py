@@ -14,14 +14,14 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.machine import facts
+from benchmarks.harness.machine import facts
+from benchmarks.harness.termination import end_in_order_at_sigterm
 from benchmarks.peers.processes import cpu_s
 from benchmarks.peers.results import machine_of
 from benchmarks.peers.rounds import closed
 from benchmarks.peers.running import Running, running
 from benchmarks.peers.table import PEERS
 from benchmarks.peers.tasks import TASKS
-from benchmarks.termination import end_in_order_at_sigterm
 
 PAGE = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- the table of make peers-rpc -->", "<!-- its end, too -->"
@@ -87,7 +87,16 @@ def measure(task: str, rounds: int, seconds: int, connections: int) -> Rounds:
 
 def _by_rpc(server: Running, connections: int, seconds: int, width: int) -> Reached:
     address = f"127.0.0.1:{server.second_port}"
-    command = [sys.executable, "-m", "benchmarks.grpc_load", address, str(connections), str(seconds), "m", str(width)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.rows.grpc_load",
+        address,
+        str(connections),
+        str(seconds),
+        "m",
+        str(width),
+    ]
     before = cpu_s(server.processes())
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60 + seconds)
     taken_s = sum(seconds_s - before.get(pid, 0.0) for pid, seconds_s in cpu_s(server.processes()).items())

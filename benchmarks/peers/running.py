@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from benchmarks.harness.servers import free_port, listens
 from benchmarks.peers.processes import is_running, processes_of
 from benchmarks.peers.table import APPS, Peer
 from benchmarks.peers.tasks import Task
-from benchmarks.servers import free_port, listens
 from scripts.real_models import environment, made
 
 # Ray takes ten seconds on a quiet machine.

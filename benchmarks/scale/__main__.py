@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks import machine
+from benchmarks.harness import machine
+from benchmarks.harness.termination import end_in_order_at_sigterm
 from benchmarks.scale.fleet import Fleet, Size, fleet, model_name
 from benchmarks.scale.measured import Measured
 from benchmarks.scale.page import table, with_results
 from benchmarks.scale.picture import draw
 from benchmarks.scale.queries import query_us
-from benchmarks.termination import end_in_order_at_sigterm
 
 SIZES = (10, 100, 1000)
 REPLICAS_OF_MODEL = 5

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks import servers
+from benchmarks.harness import servers
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.folders import open_home

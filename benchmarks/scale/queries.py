@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import servers, wrk
+from benchmarks.harness import servers, wrk
+from benchmarks.harness.workbench import FOUR, TURN_S
 from benchmarks.scale.fleet import INPUT_TYPE, Size, await_path, model_name, process
-from benchmarks.workbench import FOUR, TURN_S
 from clipper.control.address import UnixAddress
 from clipper.control.client import ask
 from clipper.control.messages import Apply

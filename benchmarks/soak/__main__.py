@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from benchmarks.load import Answer, LoadClient
-from benchmarks.servers import ClipperServer, CommandFailed, free_port
+from benchmarks.harness.load import Answer, LoadClient
+from benchmarks.harness.servers import ClipperServer, CommandFailed, free_port
 from benchmarks.soak.acts import WORKERS, Actor
 from benchmarks.soak.by_grpc import NAME as BY_GRPC
 from benchmarks.soak.by_grpc import RpcSender

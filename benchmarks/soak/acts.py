@@ -11,11 +11,11 @@ from threading import Event
 
 import uvloop
 
-from benchmarks.servers import ClipperServer, CommandFailed
+from benchmarks.harness.servers import ClipperServer, CommandFailed
+from benchmarks.harness.workbench import HERE
 from benchmarks.soak.facts import Done
 from benchmarks.soak.filling import fill
 from benchmarks.soak.streams import SLO_MS
-from benchmarks.workbench import HERE
 from clipper import Clipper
 from clipper.errors import ClipperError
 

@@ -3,7 +3,7 @@
 import json
 import random
 
-from benchmarks.load import Answer, LoadClient, post
+from benchmarks.harness.load import Answer, LoadClient, post
 from benchmarks.soak.streams import LARGE_WIDTH, POOL, WIDTH
 from clipper.worker.frontend.limits import MAX_KNOWN_HEADS
 from clipper.worker.selection.contexts import MAX_CONTEXTS

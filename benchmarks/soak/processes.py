@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
-from benchmarks.servers import ClipperServer
+from benchmarks.harness.servers import ClipperServer
 from benchmarks.soak.facts import Disk, Life, Taken
 from clipper import Clipper
 from clipper.errors import ClipperError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hdrh.histogram import HdrHistogram
 
-from benchmarks.load import post
+from benchmarks.harness.load import post
 from benchmarks.soak.facts import Asked
 from clipper.base.http1 import Answer
 from clipper.cli.load.arrivals import due_times_s

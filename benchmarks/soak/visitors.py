@@ -5,7 +5,7 @@ import random
 from contextlib import suppress
 from typing import cast
 
-from benchmarks.load import post
+from benchmarks.harness.load import post
 from benchmarks.soak.streams import LARGE_WIDTH
 
 COME_EVERY_S = 0.5

@@ -11,9 +11,9 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from benchmarks.servers import clipper
-from benchmarks.termination import end_in_order_at_sigterm
-from benchmarks.training import train
+from benchmarks.harness.servers import clipper
+from benchmarks.harness.termination import end_in_order_at_sigterm
+from benchmarks.harness.training import train
 from examples.demo.story import Story
 from examples.demo.verdict import judge
 

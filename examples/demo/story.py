@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from benchmarks.load import LoadClient
-from benchmarks.servers import ClipperServer
-from benchmarks.training import digits
+from benchmarks.harness.load import LoadClient
+from benchmarks.harness.servers import ClipperServer
+from benchmarks.harness.training import digits
 from examples.demo.screen import Scene, Screen
 from examples.demo.traffic import Digits, Traffic
 

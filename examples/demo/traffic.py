@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.load import Answer, post
+from benchmarks.harness.load import Answer, post
 
 # Each image is queried many times; a first pixel that no model looks at makes most queries new ones, as they would
 # be in earnest. The rest repeats an image as it is, so that the cache has something to do.

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import msgspec
 import uvloop
 
-from benchmarks.load import Answer, LoadClient, post
-from benchmarks.servers import ClipperServer, clipper
-from benchmarks.workbench import HERE
+from benchmarks.harness.load import Answer, LoadClient, post
+from benchmarks.harness.servers import ClipperServer, clipper
+from benchmarks.harness.workbench import HERE
 from clipper import Clipper
 from clipper.worker.frontend.limits import MAX_PIPELINED
 from clipper.worker.frontend.observe_body import MAX_OBSERVATIONS

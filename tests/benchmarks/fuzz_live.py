@@ -19,10 +19,10 @@ from typing import Literal, cast
 import uvloop
 from msgspec import UNSET
 
-from benchmarks.servers import ClipperServer, clipper
+from benchmarks.harness.servers import ClipperServer, clipper
+from benchmarks.harness.workbench import HERE
 from benchmarks.soak.flatness import trend
 from benchmarks.soak.processes import read
-from benchmarks.workbench import HERE
 from clipper import Clipper
 from tests.serving import post
 from tests.worker.frontend.fuzz_front import (

@@ -24,7 +24,7 @@ from benchmarks.batching.cells import (
 from benchmarks.batching.profiles import Profile, profiles
 from benchmarks.batching.scheduled import Scheduled
 from benchmarks.batching.simulation import goodput
-from benchmarks.pages import fill
+from benchmarks.harness.pages import fill
 from clipper.settings.version import BatchingPolicy
 from clipper.worker.abstraction.batching.probing import PROBE_EVERY_S, PROBE_TIMES
 

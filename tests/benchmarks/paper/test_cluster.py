@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.pages import fill
+from benchmarks.harness.pages import fill
 from benchmarks.paper.cluster import COUNTS, PAGE, describe_run, judge
 from benchmarks.paper.results import RESULTS
 

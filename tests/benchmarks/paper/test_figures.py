@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.harness.wrk import Load
 from benchmarks.paper import (
     batching_gain,
     coupling,
@@ -26,7 +27,6 @@ from benchmarks.paper.data import repetitions
 from benchmarks.paper.figure import Figure, shows_gain
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.loads import best
-from benchmarks.wrk import Load
 
 SIZES = (1, 2, 3, 64, 512)
 PROFILES = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.pages import PartMissing, fill
+from benchmarks.harness.pages import PartMissing, fill
 from benchmarks.paper import page
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.pictures import PICTURES

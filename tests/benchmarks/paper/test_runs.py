@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import uvloop
 
+from benchmarks.harness.revision import CHANGED
 from benchmarks.paper.__main__ import TookTooLong, ended_after, problems, to_measure
 from benchmarks.paper.figure import Claim, Figure, Verdict
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.results import read, write
-from benchmarks.revision import CHANGED
 
 NAMES = [figure.name for figure in FIGURES]
 

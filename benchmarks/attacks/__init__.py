@@ -1,0 +1,1 @@
+"""What a neighbour gets beside clients that take all they can."""

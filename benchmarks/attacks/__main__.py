@@ -1,0 +1,134 @@
+"""``python -m benchmarks.attacks``: what a neighbour gets beside clients that take all they can.
+
+Each attack goes on from 1, 5 and 30 connections while another application is asked 500 times a second with an SLO of
+50 ms, and while new clients come. It exits 1 if an attack costs the neighbour 1 % of its answers or more, has a p99
+over 30 ms, or keeps a new client out.
+"""
+
+import argparse
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks.against import command_of
+from benchmarks.attacks import attackers
+from benchmarks.harness import servers
+from benchmarks.harness.termination import end_in_order_at_sigterm
+from benchmarks.harness.workbench import HERE
+
+PER_S, SLO_MS = 500, 50
+MOST_DEFAULTS, MOST_P99_MS = 0.01, 30.0
+# The attack begins this much earlier than what is measured, and may end so much later.
+BEFORE_S, AFTER_S = 1.0, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the neighbour and new clients got beside one attack, and how much memory the worker had."""
+
+    unanswered: float
+    p99_ms: float
+    kept_out: float
+    newcomer_ms: float
+    worker_mb: float
+
+    @property
+    def is_good(self) -> bool:
+        return self.unanswered < MOST_DEFAULTS and self.p99_ms <= MOST_P99_MS and self.kept_out < MOST_DEFAULTS
+
+    def __str__(self) -> str:
+        return (
+            f"{self.unanswered:.1%} | {self.p99_ms:.1f} | {self.kept_out:.1%} | {self.newcomer_ms:.0f} "
+            f"| {self.worker_mb:.0f}"
+        )
+
+
+def main(attacks: Sequence[str], connections: Sequence[int], seconds: float, rounds: int, commit: str | None) -> int:
+    sides: dict[str, str | None] = {} if commit is None else {commit: command_of(commit)}
+    sides["this"] = None
+    columns = "unanswered | p99, ms | newcomers kept out | slowest of them, ms | worker, MB"
+    print(f"| attack | connections | source | {columns} |")
+    print("|---" * (3 + columns.count("|") + 1) + "|", flush=True)
+    is_good = True
+    for attack in ["none", *attacks]:
+        for count in connections if attack in attackers.ATTACKS and attack not in attackers.OF_ONE_CLIENT else (1,):
+            seen: dict[str, list[Seen]] = {name: [] for name in sides}
+            for _ in range(rounds):
+                for name, command in sides.items():
+                    seen[name].append(beside(attack, count, seconds, command))
+            for name, all_seen in seen.items():
+                middle = middle_of(all_seen)
+                print(f"| {attack} | {count} | {name} | {middle} |", flush=True)
+                is_good = is_good and (name != "this" or middle.is_good)
+    return int(not is_good)
+
+
+def middle_of(seen: Sequence[Seen]) -> Seen:
+    return Seen(*(median(getattr(each, name) for each in seen) for name in Seen.__slots__))
+
+
+def beside(attack: str, connections: int, seconds: float, command: str | None) -> Seen:
+    """Start a server, attack it, and ask it."""
+    with servers.clipper("--grpc-port", "0", command=command) as server:
+        for model in ("sum", "other", "kept"):
+            options = [] if model == "kept" else ["--no-cache"]
+            server.run("deploy", model, "total:total", "--input-type", "doubles", *options, folder=HERE / "models")
+        for application, model in {"neighbour": "sum", "guest": "sum", "greedy": "other", "cached": "kept"}.items():
+            options = ["--model", model, "--slo-ms", str(SLO_MS), "--default", "-1"]
+            server.run("app", "create", application, *options)
+        server.run(
+            "deploy", "square", "square:predict", "--input-type", "doubles", "--no-cache", folder=HERE / "models"
+        )
+        server.run("app", "create", "large", "--model", "square", "--slo-ms", "10000")
+        address = "{}:{}".format(*server.query_address())
+        attacked = server.run("status")["grpc_address"] if attack.startswith("grpc") else address
+        worker = server.process_ids()[1]
+        server.load("neighbour", PER_S, BEFORE_S)
+        all_s = BEFORE_S + seconds + AFTER_S
+        with contextlib.ExitStack() as stack:
+            if attack != "none":
+                stack.enter_context(sent(attack, attacked, connections, all_s))
+            come = stack.enter_context(sent("newcomers", address, 1, BEFORE_S + seconds))
+            server.load("neighbour", PER_S, BEFORE_S)
+            run = server.load("neighbour", PER_S, seconds)
+            told, _ = come.communicate(timeout=all_s + 60)
+            worker_mb = resident_mb(worker)
+    answered, failed, slowest_ms = map(float, told.split())
+    p99_ms = float("inf") if run.latency_ms is None else run.latency_ms.p99
+    return Seen(1 - run.by_model / max(run.offered, 1), p99_ms, failed / (answered + failed), slowest_ms, worker_mb)
+
+
+@contextlib.contextmanager
+def sent(attack: str, address: str, connections: int, seconds: float) -> Iterator["subprocess.Popen[str]"]:
+    argv = [sys.executable, "-m", "benchmarks.attacks.attackers", attack, address, str(connections), str(seconds)]
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+
+
+def resident_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.attacks", description=__doc__)
+    parser.add_argument("attacks", nargs="*", help=f"of {', '.join(attackers.ATTACKS)}; all by default")
+    parser.add_argument("--connections", default="1,5,30", help="of the attackers (1,5,30)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="for how long each is measured (6)")
+    parser.add_argument("--rounds", type=int, default=1, help="how often; the median is shown (1)")
+    parser.add_argument("--against", metavar="COMMIT", help="measure that commit, too, in turn")
+    given = parser.parse_args()
+    unknown = sorted(set(given.attacks) - set(attackers.ATTACKS))
+    if unknown:
+        parser.error(f"no attack {', '.join(unknown)}: there are {', '.join(attackers.ATTACKS)}")
+    end_in_order_at_sigterm()
+    counts = [int(count) for count in given.connections.split(",")]
+    sys.exit(main(given.attacks or attackers.ATTACKS, counts, given.seconds, given.rounds, given.against))

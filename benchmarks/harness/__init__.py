@@ -1,0 +1,1 @@
+"""What benchmarks share: servers, load, rounds, and the pages that take their numbers."""

@@ -1,0 +1,1 @@
+"""How well policies learn, and how much feedback a server takes."""

@@ -1,0 +1,1 @@
+"""The rows of the table of floors: one module for each subject."""

@@ -1,0 +1,42 @@
+"""The attacks of the benchmark, on a real worker: they do what they say, and their end is the end of what they took."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.attacks import attackers
+from tests.serving import application, model, version
+from tests.worker.frontend.rpc.rpc_system import RpcSystem, rpc_serving
+
+SUM = "def predict(inputs):\n    return [float(sum(row)) for row in inputs]\n"
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[RpcSystem]:
+    with rpc_serving() as started:
+        serving = started.serving
+        serving.start_worker(grpc_port=started.port)
+        container = serving.start_container(SUM)
+        names = ("neighbour", "guest", "greedy", "cached", "large")
+        serving.apply([application(name, slo_ms=10_000.0) for name in names], [model(version(container))])
+        yield started
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("attack", attackers.ATTACKS)
+def test_a_worker_answers_others_after_an_attack(
+    system: RpcSystem, attack: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(attackers, "HOLDERS", 2)
+    monkeypatch.setattr(attackers, "HALF_REQUESTS", 20)
+    monkeypatch.setattr(attackers, "HALF_BODY_BYTES", 100_000)
+    worker = system.serving.worker
+    address = system.address if attack.startswith("grpc") else f"127.0.0.1:{worker.port}"
+    before = worker.statistics()
+    asyncio.run(attackers.main(attack, address, 2, 0.5))
+    asyncio.run(attackers.main("newcomers", f"127.0.0.1:{worker.port}", 1, 0.2))
+    answered, failed, _ = capsys.readouterr().out.split()
+    assert int(answered) > 0 and int(failed) == 0
+    sent = worker.statistics()
+    assert sent != before, "it had something to do"
