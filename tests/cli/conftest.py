@@ -10,14 +10,16 @@ from clipper.cli.main import main
 from tests.cli.commands import MODEL, Command, commands, stop_server
 from tests.cli.in_process import Result, Run
 from tests.conftest import Api
+from tests.supervisor.live_server import end_all_of
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """A server's home, from which the server is gone afterwards."""
+    """A server's home, from which the server and all that it started are gone afterwards."""
     home = tmp_path / "home"
     yield home
     stop_server(home)
+    end_all_of(home)
 
 
 @pytest.fixture

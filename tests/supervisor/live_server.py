@@ -42,6 +42,19 @@ def processes_of(home: Path) -> dict[int, str]:
     return found
 
 
+def end_all_of(home: Path) -> None:
+    """Kill what runs for a home, the supervisor aside, and what was about to when the supervisor was killed."""
+
+    def nothing_is_left() -> bool:
+        found = processes_of(home)
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not found
+
+    until(nothing_is_left)
+
+
 class Server:
     """A supervisor on a home, which may be killed and started again."""
 
@@ -107,9 +120,7 @@ class Server:
         """Leave nothing running, whatever state a test left it in."""
         if self.process is not None and self.process.poll() is None:
             self.kill()
-        for pid in processes_of(self.home):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        end_all_of(self.home)
 
     def stop(self) -> int:
         assert self.process is not None
