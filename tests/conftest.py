@@ -46,7 +46,7 @@ def pytest_configure() -> None:
 
 
 # Where files take longest, since their tests start servers: first, so that processes end with short ones, at once.
-LONGEST = tuple(f"tests/{name}/" for name in ("managers", "supervisor", "cli", "integration", "frontend", "worker"))
+LONGEST = tuple(f"tests/{name}" for name in ("supervisor/", "cli/", "integration/", "worker/frontend/", "worker/test_"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
