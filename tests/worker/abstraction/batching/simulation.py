@@ -103,10 +103,11 @@ class Simulation:
         policy: BatchingPolicy,
         max_batch: int = MAX_BATCH,
         seed: int = 1,
+        front_s: float = FRONT_S,
     ) -> None:
         self.run = Run()
         self.scheduler = Scheduler(100_000, 1 << 30, 0.0, Flow())
-        self._models_at = models_at
+        self._models_at, self._front_s = models_at, front_s
         self._rng = random.Random(seed)
         count = len(models_at(0.0))
         for number in range(count):
@@ -139,7 +140,7 @@ class Simulation:
         at_s = max(self._front_free_s, now_s + ROUND_TRIP_S)
         while count:
             turn = min(count, self._rng.randint(1, TURN))
-            at_s += turn * FRONT_S
+            at_s += turn * self._front_s
             self._add(at_s, turn)
             count -= turn
         self._front_free_s = at_s

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from clipper.worker.abstraction.batching.deadline_queue import DeadlineQueue
 from clipper.worker.abstraction.batching.returns import (
     BELIEVED,
-    FIRST_SHARE,
     GAIN,
     LEAST_ANSWERED,
     LEAST_FIXED_S,
     MAX_TIMES,
+    MOST_WINDOWS,
+    WINDOW_SHARE,
     Returns,
 )
 from clipper.worker.abstraction.batching.service_times import ServiceTimes
@@ -58,13 +59,61 @@ def test_it_ends_where_they_come_slowly() -> None:
 def test_it_ends_when_all_are_back_or_fill_a_batch() -> None:
     assert wait_s(0.001, 128) < 0
     assert wait_s(0.001, 64, limit=64) < 0
-    assert wait_s(0.001, 60, limit=64) > 0
+    assert wait_s(0.001, 60, Replica(80, 0), limit=64) > 0
 
 
-def test_while_none_is_back_it_is_for_a_part_of_what_a_batch_costs() -> None:
+def test_while_none_is_back_it_is_for_a_fixed_time() -> None:
     replica = Replica(128, 100)
-    assert wait_s(0.0, 0, replica) == pytest.approx(FIRST_SHARE * 0.0033)
-    assert wait_s(0.003, 0, replica) < 0
+    assert wait_s(0.0, 0, replica) == pytest.approx(0.0033)
+    assert wait_s(0.0034, 0, replica) < 0
+
+
+@pytest.mark.parametrize(
+    ("each_us", "answered", "left", "limit", "waits"),
+    [
+        (21, 128, 0, 1024, True),  # all are back after 2.7 ms, and another batch costs 3.3 ms
+        (23, 128, 0, 1024, False),
+        (21, 64, 64, 1024, True),  # those that wait would have to come back, too
+        (23, 64, 64, 1024, False),
+        (44, 64, 0, 1024, True),
+        (47, 64, 0, 1024, False),
+        (22, 64, 36, 64, True),  # in batches of 64 of 100 the other 36 are there, and 28 have to come
+        (24, 64, 36, 64, False),
+    ],
+)
+def test_nobody_is_waited_for_who_takes_too_long(
+    each_us: int, answered: int, left: int, limit: int, waits: bool
+) -> None:
+    returns = believing()
+    returns.each_s = each_us * 1e-6
+    queue = DeadlineQueue(10_000, 1 << 20)
+    queue.push(make_work(b"", DONE_S))
+    until_s = returns.until_s(Replica(answered, left), max(left, 1), limit, queue, DONE_S + 20e-6)
+    assert (until_s > DONE_S) is waits
+
+
+def test_the_time_until_clients_are_back_is_learned_once_most_are() -> None:
+    returns = Returns()
+    returns.answered(100, 0, 1.0, 0.01)
+    returns.look(74, 1.001)
+    returns.look(80, 1.002)
+    returns.look(100, 1.004)
+    returns.answered(100, 100, 1.01, 0.01)
+    assert returns.each_s == pytest.approx(25e-6)
+    returns.look(100, 1.011)  # nobody is back, and nobody comes: nothing is learned
+    returns.answered(100, 100, 1.02, 0.01)
+    assert returns.each_s == pytest.approx(25e-6)
+    returns.look(150, 1.021)  # only half of them come back before the next batch is answered
+    returns.answered(100, 150, 1.03, 0.01)
+    assert returns.each_s == pytest.approx(25e-6 + GAIN * (100e-6 - 25e-6))
+
+
+def test_a_pause_does_not_count_as_the_time_until_clients_are_back() -> None:
+    returns = Returns()
+    returns.answered(100, 0, 1.0, 0.01)
+    returns.look(1, 3600.0)
+    returns.answered(100, 1, 3600.1, 0.01)
+    assert returns.each_s == pytest.approx(MOST_WINDOWS * WINDOW_SHARE * 0.01 / 100)
 
 
 @given(
