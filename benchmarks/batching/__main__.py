@@ -4,9 +4,7 @@ import sys
 from multiprocessing import Pool
 from pathlib import Path
 
-import msgspec
-
-from benchmarks.batching.cells import RESULTS, cells, describe, measure, measure_ours, read
+from benchmarks.batching.cells import RESULTS, cells, describe, measure, measure_ours, read, write
 from benchmarks.batching.picture import draw
 from benchmarks.harness.pages import fill
 
@@ -22,7 +20,7 @@ def main(names: list[str]) -> None:
             kept[cell.profile, cell.load] = cell
             # With each cell, since all of them take a quarter of an hour.
             ordered = [kept[each] for each in cells() if each in kept]
-            RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(ordered), indent=1))
+            write(ordered)
             ours = measure_ours(cell.profile, cell.load)
             named = f"{cell.profile:26} {cell.load:4}"
             print(f"{named}  {ours:.3f}  {cell.best:.3f} {ours / cell.best:.3f} {next(iter(cell.rules))}", flush=True)

@@ -8,6 +8,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from benchmarks.harness.pages import fields
+
 RESULTS = Path(__file__).parent / "results.json"
 # Of one width, as is usual: Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
 BINS = 15
@@ -60,7 +62,7 @@ def read() -> Results:
 
 
 def write(results: Results) -> None:
-    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+    RESULTS.write_text(fields(results))
 
 
 def result(found: Answers) -> Result:

@@ -1,7 +1,9 @@
 """Pages whose numbers a script writes: each part stands between a line that names it and a line that ends it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 _PART = re.compile(r"(?ms)^<!-- results: ([\w-]+) -->\n(.*?)^<!-- end of results -->$")
 
@@ -24,7 +26,21 @@ def fill(page: str, parts: Mapping[str, str]) -> str:
     )
 
 
+def lines(values: Sequence[object]) -> str:
+    """A list as JSON, with a line for each value: a change of one result is then a change of one line."""
+    return "[\n" + b",\n".join(map(msgspec.json.encode, values)).decode() + "\n]\n"
+
+
+def fields(values: Mapping[str, object]) -> str:
+    """A mapping as JSON, with a line for each field."""
+    return (
+        "{\n"
+        + ",\n".join(f'"{name}":{msgspec.json.encode(value).decode()}' for name, value in values.items())
+        + "\n}\n"
+    )
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A table of Markdown, with a line break behind it."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    every = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in every)

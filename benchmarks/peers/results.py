@@ -1,6 +1,5 @@
 """What a run has measured, as a file, as a table and as a picture."""
 
-import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,9 +55,7 @@ def version_of(python: Path, package: str) -> str:
 
 
 def save(results: Results, folder: Path) -> None:
-    """Write the numbers, put the table into the page, draw the picture."""
-    text = json.dumps(msgspec.to_builtins(results), indent=1, ensure_ascii=False)
-    (folder / "results.json").write_text(text + "\n")
+    """Put the table into the page, and draw the picture."""
     page = folder / "README.md"
     before, _, rest = page.read_text().partition(BEGIN)
     after = rest.partition(END)[2]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.harness.pages import fields
 from benchmarks.regret.families import Result
 
 # What their answers lose is not to be compared with what those lose that see one model's loss a query.
@@ -23,7 +24,7 @@ def read() -> Results:
 
 
 def write(results: Mapping[str, Sequence[Result]]) -> None:
-    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+    RESULTS.write_text(fields(results))
 
 
 def ratio(results: Results, policy: str) -> float:
