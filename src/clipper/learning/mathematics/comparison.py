@@ -23,7 +23,7 @@ _HALVINGS = 12
 
 
 class ModelEvidence(Protocol):
-    """What is known of models' losses: ``PooledEvidence``, or ``weighing.WeighedEvidence``.
+    """Evidence on models' losses: ``PooledEvidence``, or ``weighing.WeighedEvidence``.
 
     Attributes:
         feedback: the number of pieces of feedback in it.

@@ -23,7 +23,7 @@ DEFAULT_CLASSES = 10
 
 
 class Combined(msgspec.Struct, frozen=True, gc=False):
-    """One answer. ``output`` is JSON text; ``confidence`` is in [0, 1]."""
+    """The answer that outputs combine to. ``output`` is JSON text; ``confidence`` is in [0, 1]."""
 
     output: bytes
     confidence: float

@@ -49,7 +49,7 @@ class Beliefs(msgspec.Struct, frozen=True):
 
 
 class _Sums(msgspec.Struct, frozen=True):
-    """One model's sums, as faded as when they were first added up.
+    """The sums of a model, faded as they were when they were first added up.
 
     Attributes:
         parts: the state's parts that they are made of.

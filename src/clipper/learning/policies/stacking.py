@@ -154,7 +154,7 @@ class Stacking(Policy):
     def observe_reward(
         self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
     ) -> Increments:
-        """For a vote the same, with a guess for models that gave another output: see ``guessed_loss``."""
+        """Weigh a vote in the same way, with a guess for models that gave another output: see ``guessed_loss``."""
         if not losses or self.answer == "mean":
             return {}
         guess = guessed_loss(min(losses.values()))

@@ -48,7 +48,7 @@ class GatheredReads:
             await self._reading
 
     async def _read_wanted(self) -> None:
-        """If a step fails, so does all that waits."""
+        """Read all keys that wait; if a step fails, every waiting read fails with it."""
         while self._wanted:
             now, self._wanted = self._wanted[:READ_AT_ONCE], self._wanted[READ_AT_ONCE:]
             try:

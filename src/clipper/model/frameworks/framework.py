@@ -21,7 +21,7 @@ VALUES = "values"
 
 @dataclass(frozen=True, slots=True)
 class FrameworkSource:
-    """What to load.
+    """The file or folder of a model, and its options.
 
     Attributes:
         path: the model file or folder.
@@ -133,6 +133,6 @@ def _probabilities(scores: Array) -> Array:
 
 
 def thread_count() -> int:
-    """How many threads a model may use: ``OMP_NUM_THREADS``, else one, since replicas are the unit of parallelism."""
+    """Return how many threads a model may use: ``OMP_NUM_THREADS``, or 1, since replicas are the unit of parallelism."""
     text = os.environ.get("OMP_NUM_THREADS", "")
     return int(text) if text.isdecimal() and int(text) > 0 else 1

@@ -14,7 +14,7 @@ class TraceContext(NamedTuple):
 
 
 class BatchTrace(NamedTuple):
-    """Where a batch belongs.
+    """The trace that a batch belongs to.
 
     Attributes:
         batch: the span of the batch, the parent of what happens while it is evaluated.

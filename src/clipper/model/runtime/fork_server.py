@@ -115,7 +115,7 @@ def _serve(channel: socket.socket, texts: ProcessTexts) -> bool:
 
 
 def _reap(pid: int) -> int | None:
-    """How a forked process has exited; None if it has not, or is no child of this process."""
+    """Return the exit status of a forked process; None while it runs, or if it is no child of this process."""
     try:
         exited, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
@@ -144,7 +144,7 @@ def _import(modules: list[str]) -> str:
 
 
 def _alive(channel: int) -> str:
-    """What a forked process would lack, or share with others that should not; or an empty text."""
+    """Return the reason why this process must not fork: what a forked one would lack or wrongly share; else ""."""
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
         return f"its libraries start {threads - 1} threads when they are imported"

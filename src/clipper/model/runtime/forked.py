@@ -20,7 +20,7 @@ RUNTIME = "clipper.model.runtime"
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What a forked process becomes.
+    """The container that a forked process becomes.
 
     Attributes:
         options: those of ``python -m clipper.model.runtime``.
@@ -43,7 +43,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class ProcessTexts:
-    """Where the kernel finds the arguments and the variables of this process, for ``/proc/PID``, ps and the like.
+    """The memory in which the kernel finds the arguments and variables of this process, for ``/proc/PID`` and ps.
 
     A process has these texts from its start. ``/proc/PID/environ`` has the mark by which Clipper finds all processes of
     a container, so a forked container must have texts of its own. It writes them over those that it was forked with,

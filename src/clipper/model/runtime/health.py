@@ -15,7 +15,7 @@ from clipper.model.runtime.connection import Connection
 
 
 class BusyClock:
-    """How long the current batch has been running. The loop writes it, the watcher reads it."""
+    """The time for which the current batch has been running. The loop writes it, the watcher reads it."""
 
     __slots__ = ("_since_ns",)
 

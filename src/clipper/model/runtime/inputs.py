@@ -56,7 +56,7 @@ def _byte_strings(batch: Predict) -> list[bytes]:
 
 
 class _Numbers:
-    """What is looked up once, and not for each batch."""
+    """Lookups that are made once for a model, and not for each batch."""
 
     __slots__ = ("_dtype", "_element_bytes", "_input_type")
 

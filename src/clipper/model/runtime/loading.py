@@ -34,7 +34,7 @@ _SERVED_BY_FRAMEWORK = {("xgboost.core", "Booster"): "xgboost", ("lightgbm.basic
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model is, and how to load it.
+    """The place of a model, and the way to load it.
 
     Attributes:
         artifact: the folder of the unpacked artifact.

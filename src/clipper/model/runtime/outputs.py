@@ -42,7 +42,7 @@ class Encoded(NamedTuple):
 
     @property
     def form(self) -> OutputForm | None:
-        """What each output is, if they are arrays."""
+        """The form of each output, if outputs are arrays."""
         if self.array is None:
             return None
         dtype = _DTYPES[self.array.dtype.str[1:]]
@@ -86,7 +86,7 @@ def encode_outputs(outputs: object, rows: int) -> Encoded:
 
 
 def learn_type(encoded: Encoded) -> InputType | None:
-    """What a model's outputs are, by the first of them: numbers, truths or texts, in lists of one shape.
+    """Learn the type of a model's outputs from the first: numbers, truths or texts, in lists of one shape.
 
     None if it is nothing of these, or failed.
     """

@@ -45,7 +45,7 @@ DIRECT_PRIOR = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a target would have lost.
+    """The estimated loss of a target policy.
 
     Attributes:
         ips, snips, dr: the estimates; None if the log cannot tell.
@@ -63,7 +63,7 @@ class Answer:
 
 
 class Target:
-    """What is evaluated: gives probabilities of each query's candidates, and learns from feedback."""
+    """A policy under evaluation: gives probabilities of each query's candidates, and learns from feedback."""
 
     def __init__(self, name: str) -> None:
         self.name = name
