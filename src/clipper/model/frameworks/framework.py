@@ -133,6 +133,6 @@ def _probabilities(scores: Array) -> Array:
 
 
 def thread_count() -> int:
-    """Return how many threads a model may use: ``OMP_NUM_THREADS``, or 1, since replicas are the unit of parallelism."""
+    """Return how many threads a model may use: ``OMP_NUM_THREADS``, or 1, as replicas are the unit of parallelism."""
     text = os.environ.get("OMP_NUM_THREADS", "")
     return int(text) if text.isdecimal() and int(text) > 0 else 1
