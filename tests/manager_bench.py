@@ -14,6 +14,8 @@ import docker
 
 import clipper
 from clipper.base.processes.folder import ProcessFolder
+from clipper.base.processes.marks import mark_of
+from clipper.base.processes.proc import pids
 from clipper.control.snapshot import ReplicaAddress
 from clipper.model.protocol import messages
 from clipper.model.protocol.messages import encode_hello
@@ -173,6 +175,11 @@ class Bench:
             if (container := await launcher.adopt(note, self.manager.log_path(note.slot))) is not None:
                 await container.stop(grace_s=0)
             await launcher.clean_up(note)
+
+    def pids(self) -> list[int]:
+        """Of all processes that run for it."""
+        run_folder = str(self.path / "run")
+        return [pid for pid in pids() if mark_of(pid).startswith(run_folder)]
 
     def leaves_nothing(self) -> None:
         assert list(self.facilities.scratch.iterdir()) == []
