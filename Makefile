@@ -33,7 +33,7 @@ help:
 	@echo "make fuzz-server  send a running server INPUTS=1000000 of the same, and look at its memory and its stalls"
 	@echo "make flood   send a running server the most feedback that it takes at once, and look at its memory and at others' waits"
 	@echo "make rollout  throw EXAMPLES=5000 times everything at what decides what runs, in any order"
-	@echo "make mutants  change the code that decides, a change at a time for MINUTES=20, and see whether its tests notice; FOLDERS=rollout SEED=7"
+	@echo "make mutants  change the code that decides, a change at a time for MINUTES=20, and see whether its tests notice; FOLDERS=supervisor/rollout SEED=7"
 	@echo "make soak    run a server under load, changes and kills for MINUTES=10, and see whether anything of it grows"
 	@echo "make scale   what changes take beside 10 to 1,000 models with 64 workers, and what the supervisor takes; SIZES=\"10 100\", SAVE=1 writes docs/scale.md"
 	@echo "make docs    build the site of docs/ into build/site, and refuse links that lead nowhere"

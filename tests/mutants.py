@@ -40,14 +40,14 @@ SURVIVORS = ROOT / "build" / "mutants.diff"
 
 # What decides. A file stands for itself, a folder for all that is in it; its tests are in the same place below tests/.
 FOLDERS = (
-    "rollout",
-    "abstraction/batching",
-    "abstraction/cache",
-    "selection/learning",
-    "selection/policies",
-    "selection/feedback",
-    "containers/protocol",
-    "managers/reconcile",
+    "supervisor/rollout",
+    "worker/abstraction/batching",
+    "worker/abstraction/cache",
+    "learning/mathematics",
+    "learning/policies",
+    "worker/selection/feedback",
+    "model/protocol",
+    "supervisor/managers/reconcile",
     "base/processes/excess.py",
 )
 
@@ -157,7 +157,7 @@ def folder_of(part: str) -> str:
 
 
 def mutants_in(part: str) -> list[Mutant]:
-    """All of a folder, a module, or a line of one: ``rollout``, ``rollout/view.py``, ``rollout/view.py:17``."""
+    """All of a folder, a module, or a line of one: ``supervisor/rollout``, its ``view.py``, ``view.py:17``."""
     name, _, line = part.partition(":")
     path = ROOT / SOURCE / name
     paths = [each.relative_to(ROOT) for each in ([path] if path.suffix else sorted(path.rglob("*.py")))]
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument(
         "--slowest", type=float, default=2.0, metavar="S", help="leave slower tests out (processor time)"
     )
-    parts = f"of {', '.join(FOLDERS)}, or a module or a module's line in one of them: rollout/view.py:17"
+    parts = f"of {', '.join(FOLDERS)}, or a module or a module's line in one of them: supervisor/rollout/view.py:17"
     parser.add_argument("parts", nargs="*", default=FOLDERS, metavar="PART", help=parts)
     arguments = parser.parse_args()
     for part in arguments.parts:
@@ -238,12 +238,12 @@ def outcome_of(mutant: Mutant, trials: Trials, known: dict[str, Any]) -> str:
 
 def show(outcomes: dict[str, Counter[str]]) -> None:
     columns = ("killed", "timed out", "survived", "equal", "tuned")
-    print(f"\n{'':22}" + "".join(f"{column:>11}" for column in columns) + f"{'noticed':>11}")
+    print(f"\n{'':28}" + "".join(f"{column:>11}" for column in columns) + f"{'noticed':>11}")
     for folder, counts in {**outcomes, "all": sum(outcomes.values(), Counter())}.items():
         noticed = counts["killed"] + counts["timed out"]
         judged = noticed + counts["survived"]
         share = f"{100 * noticed / judged:.0f} %" if judged else "-"
-        print(f"{folder:22}" + "".join(f"{counts[column]:11}" for column in columns) + f"{share:>11}")
+        print(f"{folder:28}" + "".join(f"{counts[column]:11}" for column in columns) + f"{share:>11}")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ def test_a_test_ends_survives_a_restart_and_reopens_for_a_newcomer(taught: Serve
 
     taught.kill_everything()
     taught.start("--workers", "2")
-    # Either worker may get a query before it has linked the model.
+    until(lambda: taught.call("GET", "/status")["ready"])
+    # That is said of one worker; the other may not have linked the model yet.
     until(lambda: all("output" in taught.predict("app", ROW) for _ in range(20)))
     assert set(teach(taught, random)) == {1}
 
