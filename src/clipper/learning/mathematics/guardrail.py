@@ -79,6 +79,11 @@ class Losses:
         """Return how far the mean may be off to one side, at any time."""
         return bound(self.spread, false_alarms) / self.count if self.count else math.inf
 
+    def after(self, loss: float) -> "Losses":
+        """Return the sums after one more answer, whose loss was forecast by the earlier ones."""
+        forecast = (self.loss + 0.5) / (self.count + 1.0)
+        return Losses(self.count + 1.0, self.loss + loss, self.spread + (loss - forecast) ** 2)
+
     def __add__(self, other: "Losses") -> "Losses":
         return Losses(self.count + other.count, self.loss + other.loss, self.spread + other.spread)
 
@@ -139,7 +144,7 @@ class Forecasts:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[int, str], tuple[float, float]] = {}
+        self._seen: dict[tuple[int, str], Losses] = {}
 
     def keep(self, ramps: Collection[int]) -> None:
         """Forget all other ramps."""
@@ -157,12 +162,11 @@ class Forecasts:
             matters: whether the newcomer matters to their query: see above.
         """
         whose = ("own" if is_own else "rest") + ("" if matters else "_aside")
-        count, sum_ = self._seen.get((ramp, whose), (0.0, 0.0))
-        spread = 0.0
+        before = seen = self._seen.get((ramp, whose), NO_LOSSES)
         for _ in range(times):
-            spread += (loss - (sum_ + 0.5) / (count + 1.0)) ** 2
-            count, sum_ = count + 1.0, sum_ + loss
-        self._seen[ramp, whose] = count, sum_
+            seen = seen.after(loss)
+        self._seen[ramp, whose] = seen
+        spread = seen.spread - before.spread
         of_count, of_loss, of_spread = _names(ramp, whose)
         return {(name, of_count): float(times), (name, of_loss): times * loss, (name, of_spread): spread}
 

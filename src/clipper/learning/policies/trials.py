@@ -27,11 +27,11 @@ it fails, and none of them ends its watch. The guardrail leaves them out, too: s
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from random import Random
 
 from clipper.control.statistics import TrialReading
-from clipper.learning.mathematics.guardrail import ENOUGH_FEEDBACK, FALSE_ALARMS, NEWCOMERS_PART, Losses
+from clipper.learning.mathematics.guardrail import ENOUGH_FEEDBACK, FALSE_ALARMS, NEWCOMERS_PART, NO_LOSSES, Losses
 from clipper.learning.policies.policy import Choice
 
 # Queries without a failure after which a comparison ends.
@@ -116,28 +116,11 @@ class Tried:
     is_watched: bool
 
 
-class _Failures:
-    """Sums of one side, with forecasts by what this worker has seen: see ``guardrail.Forecasts``."""
-
-    __slots__ = ("count", "failed", "spread")
-
-    def __init__(self) -> None:
-        self.count = self.failed = self.spread = 0.0
-
-    def add(self, failure: float) -> None:
-        self.spread += (failure - (self.failed + 0.5) / (self.count + 1.0)) ** 2
-        self.count += 1.0
-        self.failed += failure
-
-    def sums(self) -> tuple[float, float, float]:
-        return self.count, self.failed, self.spread
-
-
 class Trial:
     """One newcomer's trial in one worker."""
 
     def __init__(self) -> None:
-        self._newcomer, self._rest = _Failures(), _Failures()
+        self._newcomer = self._rest = NO_LOSSES
         self._answers = self._open = self._left = 0
         self._room = FIRST_OPEN
         self._is_closed = False
@@ -193,9 +176,9 @@ class Trial:
             self._room += 1
         if not is_watched or query_id in self._drawn:
             self._drawn.discard(query_id)
-            self._newcomer.add(failure)
+            self._newcomer = self._newcomer.after(failure)
         if is_watched and (failure or self._is_closed):
-            self._is_closed = fails_more(Losses(*self._newcomer.sums()), Losses(*self._rest.sums()), allowed)
+            self._is_closed = fails_more(self._newcomer, self._rest, allowed)
 
     def is_warming(self, now_s: float) -> bool:
         return self._warm_at_s is None or now_s < self._warm_at_s
@@ -204,10 +187,10 @@ class Trial:
         """Count a query of the version before, or of other models, unless it was sent there for want of room."""
         if not is_watched or query_id in self._drawn:
             self._drawn.discard(query_id)
-            self._rest.add(failure)
+            self._rest = self._rest.after(failure)
 
     def reading(self, ramp: int) -> TrialReading:
-        return TrialReading(ramp, self._answers, self._newcomer.sums(), self._rest.sums(), self._last_error)
+        return TrialReading(ramp, self._answers, astuple(self._newcomer), astuple(self._rest), self._last_error)
 
 
 class Trials:
