@@ -19,7 +19,7 @@ from pathlib import Path
 from clipper.errors import InvalidArgument
 from clipper.supervisor.managers.environments.builder import build_environment, environments_root
 from clipper.supervisor.managers.environments.interpreters import find_interpreter
-from clipper.supervisor.managers.environments.recipe import Interpreter, Recipe
+from clipper.supervisor.managers.environments.plan import Interpreter, Recipe
 
 ROOT = Path(__file__).parent.parent
 EXPORTS = ROOT / "benchmarks" / "exports"

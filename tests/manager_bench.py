@@ -22,7 +22,7 @@ from clipper.model.protocol.messages import encode_hello
 from clipper.settings.server import ServerSettings, Transport
 from clipper.settings.version import ManagerName, VersionSpec
 from clipper.supervisor.managers.environments.provider import EnvironmentProvider
-from clipper.supervisor.managers.facilities import Facilities
+from clipper.supervisor.managers.launcher import Facilities
 from clipper.supervisor.managers.local.launcher import LocalLauncher
 from clipper.supervisor.managers.manager import Manager, SlotStatus
 from clipper.supervisor.managers.open import open_launchers

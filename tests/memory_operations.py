@@ -44,7 +44,7 @@ from clipper.settings.application import ApplicationChange, Configured, Link, Ne
 from clipper.settings.fields import shared
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Deployment
-from clipper.supervisor.history.events.log import EventLog, NewEvent
+from clipper.supervisor.history.event_log import EventLog, NewEvent
 from clipper.supervisor.metrics.exposition import Scrape, render
 from clipper.supervisor.operations.views import condition_of
 from clipper.values.types import check_name

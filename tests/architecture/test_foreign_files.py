@@ -19,7 +19,7 @@ READS = {
     ("worker/frontend/rpc/protocols.py", "_read"): "comes with Clipper",
     ("worker/frontend/rpc/protocols.py", ""): "comes with Clipper",
     (
-        "supervisor/managers/docker/addresses.py",
+        "supervisor/managers/docker/launcher.py",
         "token",
     ): "the server made it, in a folder that the container may only read",
     ("supervisor/managers/environments/provider.py", "prepare"): "a ValueError is told as the version's",

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from clipper.errors import Unavailable
-from clipper.supervisor.history.events.log import NewEvent
+from clipper.supervisor.history.event_log import NewEvent
 from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.values.types import Caller
 from tests.cli.in_process import Run

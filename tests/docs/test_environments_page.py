@@ -8,9 +8,9 @@ import pytest
 
 from clipper.client.packaging.needs import needs_of
 from clipper.supervisor.managers.environments.builder import BUILD_TIMEOUT_S
-from clipper.supervisor.managers.environments.pip_settings import uv_variables
+from clipper.supervisor.managers.environments.plan import MAX_ENVIRONMENTS
 from clipper.supervisor.managers.environments.provider import MAX_BUILDS
-from clipper.supervisor.managers.environments.retention import MAX_ENVIRONMENTS
+from clipper.supervisor.managers.environments.uv_settings import uv_variables
 from clipper.values.types import Framework
 
 PAGE = (Path(__file__).parents[2] / "docs" / "environments.md").read_text()

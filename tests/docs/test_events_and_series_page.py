@@ -17,10 +17,10 @@ from clipper.control.statistics import (
     SelectionStatistics,
     VersionStatistics,
 )
-from clipper.supervisor.history.events.log import BURST, MAX_EVENTS, MAX_MESSAGE, WINDOW_S
-from clipper.supervisor.history.series.ring import IDLE_STEPS
-from clipper.supervisor.history.series.sampler import MAX_FOLLOWED, MAX_MISSED, MAX_SERIES, PER_STEP, POINTS, STEP_S
-from clipper.supervisor.history.series.values import (
+from clipper.supervisor.history.event_log import BURST, MAX_EVENTS, MAX_MESSAGE, WINDOW_S
+from clipper.supervisor.history.ring import IDLE_STEPS
+from clipper.supervisor.history.sampler import MAX_FOLLOWED, MAX_MISSED, MAX_SERIES, PER_STEP, POINTS, STEP_S
+from clipper.supervisor.history.values import (
     OF_APPLICATIONS,
     OF_MODELS,
     OF_OVERVIEW,

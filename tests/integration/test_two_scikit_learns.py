@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from clipper.client import Clipper
 from clipper.supervisor.managers.environments.builder import build_environment, environments_root
 from clipper.supervisor.managers.environments.interpreters import find_interpreter
-from clipper.supervisor.managers.environments.recipe import Recipe
+from clipper.supervisor.managers.environments.plan import Recipe
 from tests.supervisor.live_server import Server
 
 pytestmark = pytest.mark.long

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from compile_hook import with_native_structs
 
-from clipper.supervisor.managers.command import RUNTIME_PARTS
+from clipper.supervisor.managers.launcher import RUNTIME_PARTS
 from clipper.worker.abstraction.work import Work
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.selection.query import Query

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from clipper.supervisor.managers.command import program_argv
+from clipper.supervisor.managers.launcher import program_argv
 from scripts.kept import digest, folder
 from tests.model.runtime.caller import Container
 from tests.waiting import TIMEOUT_S

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipper.supervisor.disk_space import FULL_BYTES, LOW_BYTES, DiskFacts, DiskSpace, State, state_of
+from clipper.supervisor.keepers.disks import FULL_BYTES, LOW_BYTES, DiskFacts, DiskSpace, State, state_of
 
 LARGE, SMALL = 100 * LOW_BYTES, 32 * FULL_BYTES
 

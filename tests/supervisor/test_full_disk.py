@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from clipper.supervisor.disk_space import FULL_BYTES
-from clipper.supervisor.keepers.disks import CHANGES, FEEDBACK, folders_of, looked_at
+from clipper.supervisor.keepers.disks import CHANGES, FEEDBACK, FULL_BYTES, folders_of, looked_at
 from tests.supervisor.live_server import Server, with_application
 from tests.waiting import until
 

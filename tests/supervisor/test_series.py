@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clipper.supervisor.history.series.values import OF_OVERVIEW
+from clipper.supervisor.history.values import OF_OVERVIEW
 from tests.supervisor.live_server import APP, Server
 from tests.waiting import until
 

@@ -1,6 +1,7 @@
 """What of an earlier supervisor's is gone on with: decisions on notes, without its processes."""
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +16,13 @@ from clipper.base.processes.proc import start_time
 from clipper.base.processes.process import ManagedProcess, ProcessRecord
 from clipper.control.messages import CHANNEL_VERSION
 from clipper.settings.version import Batching, VersionSpec
+from clipper.supervisor.catalog import Numbers
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import HomeFolders
 from clipper.supervisor.managers.launcher import ContainerNote
-from clipper.supervisor.managers.local.worker_host import LocalWorkerHost
+from clipper.supervisor.managers.worker_host import LocalWorkerHost
 from clipper.supervisor.registry.records import ModelRecord, VersionRecord
+from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.supervisor.workers import takeover
 from clipper.supervisor.workers.settings import WorkerNote
 from clipper.supervisor.workers.worker_process import WorkerProcess
@@ -95,7 +98,9 @@ def test_a_worker_with_other_code_or_settings_is_replaced_after_take_over(
 
     async def adopt() -> list[WorkerProcess]:
         workers = Workers(make, 1)
-        await takeover.take_over_workers([left(home, **given)], workers, settings)
+        with contextlib.closing(SqliteRegistry(home.registry)) as registry:
+            instances = Numbers(registry, "worker")
+            await takeover.take_over_workers([left(home, **given)], workers, settings, instances)
         adopted = [worker for worker in workers if worker.process is not None]
         for worker in adopted:
             assert isinstance(worker.process, ManagedProcess)

@@ -13,7 +13,7 @@ import pytest
 
 from clipper.base.build import build_id
 from clipper.supervisor.backup import back_up, restore
-from clipper.supervisor.managers.command import RUNTIME_PARTS
+from clipper.supervisor.managers.launcher import RUNTIME_PARTS
 from tests.asking import Asking, older_clipper
 from tests.supervisor.live_server import APP, NO_TLS, Server, answering, processes_of, with_application
 from tests.waiting import until

@@ -20,7 +20,7 @@ from clipper.base.processes.proc import start_time
 from clipper.cli.commands.cluster import clean, list_all
 from clipper.client import Clipper
 from clipper.errors import ClipperError
-from clipper.supervisor.registry.lease.lease import DURATION_S
+from clipper.supervisor.registry.lease import DURATION_S
 from clipper.supervisor.registry.redis import PREFIX
 from scripts.ray_cluster import RayCluster, actor_of, running_cluster
 from scripts.real_models import environment

@@ -12,24 +12,22 @@ from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import HomeFolders
+from clipper.supervisor.history.events import EventKeeper
 from clipper.supervisor.keepers.certificates import Certificates
+from clipper.supervisor.keepers.cleaner import Forgetter
 from clipper.supervisor.keepers.disks import Disks, folders_of
-from clipper.supervisor.keepers.events import EventKeeper
-from clipper.supervisor.keepers.forgetter import Forgetter
 from clipper.supervisor.keepers.keepers import Keepers
 from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.keepers.samples import Samples
 from clipper.supervisor.keepers.sampling import Sampling
 from clipper.supervisor.keepers.scaler import Scaler
-from clipper.supervisor.managers.command import RUNTIME_PARTS
-from clipper.supervisor.managers.facilities import Facilities
+from clipper.supervisor.managers.launcher import RUNTIME_PARTS, Facilities
 from clipper.supervisor.managers.manager import Manager
 from clipper.supervisor.managers.open import ELSEWHERE, open_launchers, open_worker_host
 from clipper.supervisor.managers.worker_host import ClusterHost
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.selections import SelectionChecker
-from clipper.supervisor.operations.token_file import TokenFile
-from clipper.supervisor.operations.tokens import Tokens
+from clipper.supervisor.operations.tokens import TokenFile, Tokens
 from clipper.supervisor.reconciler.reconciler import Reconciler
 from clipper.supervisor.registry.leadership import Leadership
 from clipper.supervisor.rollout import wanted
@@ -44,17 +42,9 @@ from clipper.values.types import OTEL_PREFIX
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a supervisor that leads has before it has any part.
-
-    Attributes:
-        store_address: of ``store``, the selection store.
-        cluster: where query workers run on nodes; None if the extra for that is not installed.
-        credentials: for workers that listen on TCP.
-        epoch: for which this supervisor speaks.
-        instances, starts: number the starts of workers and of containers.
-        settings: those that workers are started with.
-        leadership: None without a registry that several servers share.
-    """
+    """What a supervisor that leads has before it has any part. ``epoch``: for which it speaks. ``instances``,
+    ``starts``: number the starts of workers and of containers. ``settings``: those that workers are started with.
+    ``cluster`` is None without its extra, and ``leadership`` without a registry that several servers share."""
 
     config: Config
     home: HomeFolders
@@ -75,10 +65,7 @@ class Ground:
 
 
 def make_parts(ground: Ground) -> Parts:
-    """Make the parts. Nothing runs yet.
-
-    The reconciler moves workers, containers and records. They wake it when they change, so each knows the other.
-    """
+    """Make the parts. Nothing runs yet. The reconciler moves workers, containers and records, and they wake it."""
     config, catalog, store, leadership = ground.config, ground.catalog, ground.store, ground.leadership
     per_node = config.workers_per_node
     reconciler: Reconciler

@@ -27,16 +27,7 @@ from clipper.base.processes.folder import running
 from clipper.base.trees import remove_tree, seal_tree
 from clipper.errors import ClipperError, Conflict, InvalidArgument, Unavailable
 from clipper.learning.stores.sqlite_schema import SCHEMA_VERSION
-from clipper.settings.home import (
-    ARTIFACTS_NAME,
-    ID_NAME,
-    REGISTRY_NAME,
-    RUN_NAME,
-    SELECTION_NAME,
-    TOKEN_NAME,
-    lock_home,
-    make_home,
-)
+from clipper.settings import home as homes
 from clipper.supervisor.registry.sqlite import SqliteRegistry
 
 FORMAT = 1
@@ -55,8 +46,6 @@ class Backup(Struct, frozen=True):
     """The first member of a backup.
 
     Attributes:
-        format: the version of the file's format.
-        clipper: the version of Clipper that wrote it.
         at: when it was written, in seconds since 1970.
         artifacts: digests of the artifacts of models and policies in it.
         missing: digests that records name, but whose artifacts were not in the home.
@@ -76,17 +65,16 @@ def back_up(home: Path, target: Path) -> Backup:
 
     Raises:
         Conflict: ``target`` exists.
-        Unavailable: there is nothing to back up, or it cannot be read or written.
-        RegistryUnavailable: the registry cannot be read.
+        Unavailable, RegistryUnavailable: there is nothing to back up, or it cannot be read or written.
     """
     if target.exists():
         raise Conflict(f"{target} exists already: choose another name, or remove it")
-    if (home / ID_NAME).exists():
+    if (home / homes.ID_NAME).exists():
         raise Unavailable(
             f"the registry and the models of {home} are in the Redis of --registry: back that up by Redis's own means, "
             "BGSAVE or a copy of its append-only file"
         )
-    if not (home / REGISTRY_NAME).exists():
+    if not (home / homes.REGISTRY_NAME).exists():
         raise Unavailable(
             f"there is nothing to back up in {home}: no server has been started there; name another home with --home"
         )
@@ -106,33 +94,29 @@ def back_up(home: Path, target: Path) -> Backup:
 
 
 def restore(home: Path, source: Path) -> tuple[Backup, Path | None]:
-    """Make ``home`` what it was when the backup was written.
-
-    What is replaced is kept. Artifacts in the home stay. The server later removes those that no record names.
-
-    Returns:
-        The backup's first member, and the folder with the files that were replaced; None if there were none.
+    """Make ``home`` what it was when the backup was written. Artifacts in the home stay; the server later removes those
+    that no record names. Return the backup's first member, and the folder that keeps the files that were replaced, if
+    any.
 
     Raises:
         Conflict: a server, or processes that one has left, run in the home.
         InvalidArgument: the file is not a backup, is cut short or damaged, or is of a newer Clipper.
-        RegistryUnavailable: this Clipper cannot use its registry.
-        Unavailable: the home cannot be written, or belongs to another user.
+        RegistryUnavailable, Unavailable: this Clipper cannot use its registry, or cannot write the home.
     """
-    make_home(home)
+    homes.make_home(home)
     with _explained(home):
-        lock = lock_home(home)
+        lock = homes.lock_home(home)
     try:
         _check_nothing_runs(home)
         with _explained(home), tempfile.TemporaryDirectory(dir=home, prefix="restoring.") as name:
             folder = Path(name)
             info = _read(source, folder)
-            with closing(SqliteRegistry(folder / REGISTRY_NAME)) as registry:
+            with closing(SqliteRegistry(folder / homes.REGISTRY_NAME)) as registry:
                 registry.load()
                 # Clients may still hold ids of queries that were answered after the backup. See ``Numbers``.
                 registry.reserve("worker", random.randrange(1, INSTANCES))
             if info.learned:
-                _check_store(folder / SELECTION_NAME, source)
+                _check_store(folder / homes.SELECTION_NAME, source)
             kept = _install(home, folder, info)
         return info, kept
     finally:
@@ -140,17 +124,19 @@ def restore(home: Path, source: Path) -> tuple[Backup, Path | None]:
 
 
 def _copy_databases(home: Path, folder: Path) -> Backup:
-    _copy(home / REGISTRY_NAME, folder / REGISTRY_NAME)
-    learned = (home / SELECTION_NAME).exists()
+    _copy(home / homes.REGISTRY_NAME, folder / homes.REGISTRY_NAME)
+    learned = (home / homes.SELECTION_NAME).exists()
     if learned:
-        _copy(home / SELECTION_NAME, folder / SELECTION_NAME)
+        _copy(home / homes.SELECTION_NAME, folder / homes.SELECTION_NAME)
     # Open a copy of the copy, because opening an older registry would migrate it.
-    _copy(folder / REGISTRY_NAME, folder / "looked-at")
+    _copy(folder / homes.REGISTRY_NAME, folder / "looked-at")
     with closing(SqliteRegistry(folder / "looked-at")) as registry:
         contents = registry.load()
     named = {version.spec.artifact for version in contents.versions}
     named |= {application.code for application in contents.applications if application.code is not None}
-    there = {path.name for path in (home / ARTIFACTS_NAME).iterdir() if path.is_dir() and _DIGEST.fullmatch(path.name)}
+    there = {
+        path.name for path in (home / homes.ARTIFACTS_NAME).iterdir() if path.is_dir() and _DIGEST.fullmatch(path.name)
+    }
     # Artifacts that an unreadable record names must not be lost either.
     named |= {digest for digest in there if any(digest.encode() in one.text for one in contents.unreadable)}
     found, missing = tuple(sorted(named & there)), tuple(sorted(named - there))
@@ -169,13 +155,13 @@ def _write(home: Path, folder: Path, info: Backup, target: Path) -> None:
     with target.open("wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
             _add(tar, _INFO, msgspec.json.encode(info))
-            tar.add(folder / REGISTRY_NAME, REGISTRY_NAME)
+            tar.add(folder / homes.REGISTRY_NAME, homes.REGISTRY_NAME)
             if info.learned:
-                tar.add(folder / SELECTION_NAME, SELECTION_NAME)
-            if (home / TOKEN_NAME).exists():
-                tar.add(home / TOKEN_NAME, TOKEN_NAME)
+                tar.add(folder / homes.SELECTION_NAME, homes.SELECTION_NAME)
+            if (home / homes.TOKEN_NAME).exists():
+                tar.add(home / homes.TOKEN_NAME, homes.TOKEN_NAME)
             for digest in info.artifacts:
-                tar.add(home / ARTIFACTS_NAME / digest, f"{ARTIFACTS_NAME}/{digest}")
+                tar.add(home / homes.ARTIFACTS_NAME / digest, f"{homes.ARTIFACTS_NAME}/{digest}")
             _add(tar, _END, b"")
         file.flush()
         os.fsync(file.fileno())
@@ -189,7 +175,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def _check_nothing_runs(home: Path) -> None:
     """Check that no worker runs: it would go on writing what it learns, and giving out query ids."""
-    for record in running(home / RUN_NAME):
+    for record in running(home / homes.RUN_NAME):
         raise Conflict(
             f"{record.name} (pid {record.pid}) of {home} still runs, though its server does not: "
             "run clipper stop before you restore"
@@ -197,10 +183,8 @@ def _check_nothing_runs(home: Path) -> None:
 
 
 def _read(source: Path, folder: Path) -> Backup:
-    """Unpack and check all of the backup before anything is replaced.
-
-    Symlinks are made last, so that no other member goes through one.
-    """
+    """Unpack and check all of the backup before anything is replaced. Symlinks are made last, so that no other member
+    goes through one."""
     info = None
     symlinks: list[tarfile.TarInfo] = []
     with _opened(source) as file:
@@ -229,8 +213,8 @@ def _read(source: Path, folder: Path) -> Backup:
                     place.symlink_to(member.linkname)
         except (tarfile.TarError, ValueError, OverflowError) as error:  # also names with a NUL, and times without end
             raise InvalidArgument(f"{source} is not a backup, or is damaged: {error}") from error
-    if not (folder / REGISTRY_NAME).is_file():
-        raise InvalidArgument(f"{source} is not a backup: it has no {REGISTRY_NAME} in it")
+    if not (folder / homes.REGISTRY_NAME).is_file():
+        raise InvalidArgument(f"{source} is not a backup: it has no {homes.REGISTRY_NAME} in it")
     return info
 
 
@@ -266,7 +250,7 @@ def _info(tar: tarfile.TarFile, member: tarfile.TarInfo, source: Path) -> Backup
 
 def _check_member(member: tarfile.TarInfo, info: Backup, folder: Path, source: Path) -> None:
     """``folder`` has the members before it, but for symlinks."""
-    is_file = member.name in (REGISTRY_NAME, SELECTION_NAME, TOKEN_NAME) and member.isreg()
+    is_file = member.name in (homes.REGISTRY_NAME, homes.SELECTION_NAME, homes.TOKEN_NAME) and member.isreg()
     is_kept = member.isdir() and _is_in_artifact(member.name, info, 2)
     if _is_in_artifact(member.name, info, 3):
         is_kept = member.isreg() or member.isdir() or member.issym()
@@ -279,7 +263,7 @@ def _check_member(member: tarfile.TarInfo, info: Backup, folder: Path, source: P
 def _is_in_artifact(name: str, info: Backup, least_parts: int) -> bool:
     parts = name.split("/")
     is_plain = not {"", ".", ".."}.intersection(parts)
-    return is_plain and len(parts) >= least_parts and parts[0] == ARTIFACTS_NAME and parts[1] in info.artifacts
+    return is_plain and len(parts) >= least_parts and parts[0] == homes.ARTIFACTS_NAME and parts[1] in info.artifacts
 
 
 def _check_store(store: Path, source: Path) -> None:
@@ -293,10 +277,10 @@ def _check_store(store: Path, source: Path) -> None:
 
 
 def _install(home: Path, folder: Path, info: Backup) -> Path | None:
-    artifacts = home / ARTIFACTS_NAME
+    artifacts = home / homes.ARTIFACTS_NAME
     artifacts.mkdir(mode=0o700, exist_ok=True)
     for digest in info.artifacts:
-        unpacked = folder / ARTIFACTS_NAME / digest
+        unpacked = folder / homes.ARTIFACTS_NAME / digest
         if not (artifacts / digest).exists():
             seal_tree(unpacked)
             unpacked.chmod(0o755)  # a read-only folder cannot be moved
@@ -306,7 +290,7 @@ def _install(home: Path, folder: Path, info: Backup) -> Path | None:
             remove_tree(unpacked)
     kept = home / time.strftime("replaced-%Y%m%d-%H%M%S")
     # The registry last: until it is replaced, the home is as it was.
-    for name in (SELECTION_NAME, TOKEN_NAME, REGISTRY_NAME):
+    for name in (homes.SELECTION_NAME, homes.TOKEN_NAME, homes.REGISTRY_NAME):
         if (folder / name).exists():
             _replace(home / name, folder / name, kept)
     return kept if kept.exists() else None

@@ -7,18 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from msgspec.structs import replace
 
 from clipper.errors import Conflict, NotFound, RegistryUnavailable
-from clipper.supervisor.history.events.changes import events_of
-from clipper.supervisor.history.events.log import NewEvent
-from clipper.supervisor.registry.records import (
-    TABLES,
-    ApplicationRecord,
-    KeyRecord,
-    ModelRecord,
-    Record,
-    TokenRecord,
-    VersionRecord,
-    name_of,
-)
+from clipper.supervisor.history.changes import events_of
+from clipper.supervisor.history.event_log import NewEvent
+from clipper.supervisor.registry import records
 from clipper.supervisor.registry.store import Change, Delete, ForgetLater, Forgotten, Put, Registry
 from clipper.supervisor.rollout import wanted
 from clipper.values.types import CLIPPER, Caller, ModelId
@@ -27,19 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class Catalog:
-    """What should exist. Read the dicts; change them only through ``commit`` and ``note``.
-
-    Attributes:
-        revision: how many changes there have been; while it stands still, so does all that follows from the records.
-        fleet_revision: the same of models and versions.
-    """
+    """What should exist. Read the dicts; change them only through ``commit`` and ``note``. ``revision`` counts the
+    changes, and ``fleet_revision`` those of models and versions."""
 
     def __init__(self, registry: Registry, record: Callable[[Sequence[NewEvent]], None] = lambda _: None) -> None:
-        """``record`` gets the events of each change once it is made.
-
-        Raises:
-            RegistryUnavailable: the registry cannot be read.
-        """
+        """``record`` gets the events of each change once it is made. Raises RegistryUnavailable."""
         contents = registry.load()
         self.applications = {application.name: application for application in contents.applications}
         self.models = {model.name: model for model in contents.models}
@@ -53,28 +36,28 @@ class Catalog:
         self._record = record
         self.revision = self.fleet_revision = 0
         # By model, its versions and the applications that link it: with thousands of each, few questions are about all.
-        self._versions_of: defaultdict[str, dict[ModelId, VersionRecord]] = defaultdict(dict)
-        self._linking: defaultdict[str, dict[str, ApplicationRecord]] = defaultdict(dict)
+        self._versions_of: defaultdict[str, dict[ModelId, records.VersionRecord]] = defaultdict(dict)
+        self._linking: defaultdict[str, dict[str, records.ApplicationRecord]] = defaultdict(dict)
         for version in self.versions.values():
             self._versions_of[version.model][version.id] = version
         for application in self.applications.values():
             self._index(None, application)
         self._running: tuple[int, Mapping[ModelId, int]] = -1, {}
-        self._unsaved: dict[ModelId, VersionRecord] = {}
+        self._unsaved: dict[ModelId, records.VersionRecord] = {}
 
-    def application(self, name: str) -> ApplicationRecord:
+    def application(self, name: str) -> records.ApplicationRecord:
         try:
             return self.applications[name]
         except KeyError:
             raise NotFound(f"application {name!r} does not exist: clipper app list shows those that do") from None
 
-    def model(self, name: str) -> ModelRecord:
+    def model(self, name: str) -> records.ModelRecord:
         try:
             return self.models[name]
         except KeyError:
             raise NotFound(f"model {name!r} does not exist: clipper model list shows those that do") from None
 
-    def version(self, model: str, version: str) -> VersionRecord:
+    def version(self, model: str, version: str) -> records.VersionRecord:
         self.model(model)
         try:
             return self.versions[ModelId(model, version)]
@@ -82,7 +65,7 @@ class Catalog:
             known = ", ".join(record.version for record in self.versions_of(model)) or "none"
             raise NotFound(f"model {model!r} has no version {version!r}: it has {known}") from None
 
-    def current_version(self, model: str) -> VersionRecord:
+    def current_version(self, model: str) -> records.VersionRecord:
         current = self.model(model).current
         if current is None:
             raise Conflict(f"model {model!r} has no current version yet: name one")
@@ -93,11 +76,11 @@ class Catalog:
         known = self.models.get(model)
         return known.current if known else None
 
-    def versions_of(self, model: str) -> list[VersionRecord]:
+    def versions_of(self, model: str) -> list[records.VersionRecord]:
         """Oldest first."""
         return sorted(self._versions_of.get(model, {}).values(), key=lambda record: (record.created_at, record.version))
 
-    def linking(self, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
+    def linking(self, model: str) -> Iterator[tuple[records.ApplicationRecord, str | None]]:
         """The applications that link a model, each with the version that it pins."""
         for application in list(self._linking.get(model, {}).values()):
             for link in application.links:
@@ -111,21 +94,16 @@ class Catalog:
         return self._running[1]
 
     def new_application_id(self, name: str) -> str:
-        """An id that no application of this home has had.
-
-        Ids count up for each name. So if Clippers that share a store each create an application of one name, they share
-        what it learns.
-
-        Raises:
-            RegistryUnavailable: the count cannot be stored.
-        """
+        """An id that no application of this home has had. Ids count up for each name: Clippers that share a store and
+        each create an application of one name share what it learns. Raises RegistryUnavailable if the count cannot be
+        stored."""
         return f"{name}#{self._registry.reserve(f'application {name}', 1)}"
 
     def problems(self) -> list[str]:
         """The records that could not be read when the server started."""
         return [
-            f"{TABLES[one.kind].removesuffix('s')} {one.name!r} is left out: its record in the registry cannot be "
-            f"read: {one.why}; run the Clipper that wrote it, or create it again"
+            f"{records.TABLES[one.kind].removesuffix('s')} {one.name!r} is left out: its record in the registry cannot "
+            f"be read: {one.why}; run the Clipper that wrote it, or create it again"
             for one in self._unreadable.values()
         ]
 
@@ -143,26 +121,21 @@ class Catalog:
         )
 
     def artifacts(self) -> set[str]:
-        """The artifacts that versions run."""
         return {version.spec.artifact for version in self.versions.values()}
 
     def commit(self, *changes: Change, why: str = "", by: Caller = CLIPPER) -> None:
-        """Make changes, all or none. Events say ``why``, and whose changes they are.
-
-        Raises:
-            RegistryUnavailable: none was made.
-        """
+        """Make changes, all or none. Events say ``why``, and whose changes they are. Raises RegistryUnavailable."""
         self._registry.write(*changes)
         events = [event if event.by else replace(event, by=by) for event in events_of(self, changes, why)]
         for change in changes:
             self._apply(change)
         self._record(events)
 
-    def note(self, record: VersionRecord, why: str = "") -> None:
+    def note(self, record: records.VersionRecord, why: str = "") -> None:
         """Record what happened to a version. It has happened, so it is in force even if it cannot be stored yet."""
         self.note_all([(record, why)])
 
-    def note_all(self, noted: Iterable[tuple[VersionRecord, str]]) -> None:
+    def note_all(self, noted: Iterable[tuple[records.VersionRecord, str]]) -> None:
         """Record what happened to several versions, each with its reason, in one step: a commit waits for the disk."""
         noted = list(noted)
         events = [event for record, why in noted for event in events_of(self, [Put(record)], why)]
@@ -184,12 +157,12 @@ class Catalog:
         self._unsaved.clear()
         return True
 
-    def _put_version(self, record: VersionRecord) -> None:
+    def _put_version(self, record: records.VersionRecord) -> None:
         self.revision += 1
         self.fleet_revision += 1
         self.versions[record.id] = self._versions_of[record.model][record.id] = record
 
-    def _index(self, before: ApplicationRecord | None, now: ApplicationRecord | None) -> None:
+    def _index(self, before: records.ApplicationRecord | None, now: records.ApplicationRecord | None) -> None:
         if before is not None:
             for link in before.links:
                 self._linking[link.model].pop(before.name, None)
@@ -201,20 +174,8 @@ class Catalog:
         self.revision += 1
         match change:
             case Put(record):
-                self._unreadable.pop((type(record), name_of(record)), None)
-                match record:
-                    case VersionRecord():
-                        self._put_version(record)
-                    case ApplicationRecord():
-                        self._index(self.applications.get(record.name), record)
-                        self.applications[record.name] = record
-                    case ModelRecord():
-                        self.fleet_revision += 1
-                        self.models[record.name] = record
-                    case TokenRecord():
-                        self.tokens[record.name] = record
-                    case KeyRecord():
-                        self.keys[record.name] = record
+                self._unreadable.pop((type(record), records.name_of(record)), None)
+                self._put(record)
             case Delete(kind, name):
                 self._delete(kind, name)
             case ForgetLater(application_id):
@@ -222,21 +183,36 @@ class Catalog:
             case Forgotten(application_id):
                 self.to_forget.discard(application_id)
 
-    def _delete(self, kind: type[Record], name: str) -> None:
-        if kind is ApplicationRecord:
+    def _put(self, record: records.Record) -> None:
+        match record:
+            case records.VersionRecord():
+                self._put_version(record)
+            case records.ApplicationRecord():
+                self._index(self.applications.get(record.name), record)
+                self.applications[record.name] = record
+            case records.ModelRecord():
+                self.fleet_revision += 1
+                self.models[record.name] = record
+            case records.TokenRecord():
+                self.tokens[record.name] = record
+            case records.KeyRecord():
+                self.keys[record.name] = record
+
+    def _delete(self, kind: type[records.Record], name: str) -> None:
+        if kind is records.ApplicationRecord:
             self._index(self.applications.pop(name), None)
-        elif kind is VersionRecord:
+        elif kind is records.VersionRecord:
             self.fleet_revision += 1
             id_ = ModelId(*name.split(":"))
             del self.versions[id_]
             del self._versions_of[id_.name][id_]
-        elif kind is ModelRecord:
+        elif kind is records.ModelRecord:
             self.fleet_revision += 1
             del self.models[name]
             for id_ in self._versions_of.pop(name, {}):
                 del self.versions[id_]
         else:
-            del (self.tokens if kind is TokenRecord else self.keys)[name]
+            del (self.tokens if kind is records.TokenRecord else self.keys)[name]
 
 
 class Numbers:
@@ -253,7 +229,6 @@ class Numbers:
         self._next = self._end = 0
 
     def reserve(self) -> None:
-        """Raises RegistryUnavailable."""
         first = self._registry.reserve(self._counter, self.BLOCK)
         if first == 1 and self._skip:
             first = self._registry.reserve(self._counter, self._skip + self.BLOCK) + self._skip
@@ -261,10 +236,7 @@ class Numbers:
 
     def pass_over(self, number: int) -> None:
         """Give out only higher numbers: a process has this one, and a restored registry may count from below it.
-
-        Raises:
-            RegistryUnavailable: it needs new ones and cannot get them.
-        """
+        Raises RegistryUnavailable: it needs new ones and cannot get them."""
         if number >= self._end:
             self._registry.reserve(self._counter, number + 1 - self._end)
             self.reserve()

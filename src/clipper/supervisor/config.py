@@ -29,13 +29,9 @@ REDIS_SCHEMES = ("redis://", "rediss://")
 
 
 class Config(ServerSettings, frozen=True):
-    """The settings that a server is started with.
-
-    Attributes:
-        registry: None is a file in the home.
-        stops_with: the reading end of a pipe, at whose end the server stops; None if it has none.
-        started: what the command that starts the server says of its options; None if there is no such command.
-    """
+    """The settings that a server is started with. ``stops_with``: the reading end of a pipe, at whose end the server
+    stops. ``started``: what the command that starts the server says of its options; None if there is no such
+    command."""
 
     home: Path
     stops_with: int | None = None
@@ -43,7 +39,6 @@ class Config(ServerSettings, frozen=True):
 
     @property
     def options(self) -> StartOptions:
-        """The options that were given or kept, and where each came from."""
         if self.started is not None:
             return self.started
         usual = ServerSettings()
@@ -81,11 +76,7 @@ class Config(ServerSettings, frozen=True):
 
     @property
     def models_user(self) -> RunAs | None:
-        """The user that models run as; None means the server's user.
-
-        Raises:
-            InvalidArgument: the user no longer exists.
-        """
+        """The user that models run as; None means the server's user. Raises InvalidArgument if the user is gone."""
         return None if self.run_as is None else find_run_as(self.run_as)
 
 
@@ -185,8 +176,6 @@ def _reading(described: Described) -> dict[str, Any]:
 
 
 def _by(read: Callable[[str], T]) -> Callable[[str], T]:
-    """``read`` as argparse takes it."""
-
     def parse(text: str) -> T:
         try:
             return read(text)

@@ -4,6 +4,8 @@ import hashlib
 import os
 import secrets
 import stat
+import subprocess
+import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,25 +14,15 @@ from pathlib import Path
 import msgspec
 
 import clipper
-from clipper.base.run_as import RunAs
+from clipper.base.processes.folder import ProcessFolder, passed_on
+from clipper.base.run_as import RunAs, credentials
 from clipper.base.trees import is_sealed, remove_tree, seal_tree
 from clipper.base.whole_files import write_whole
 from clipper.errors import Unavailable
-from clipper.settings.home import (
-    ARTIFACTS_NAME,
-    CERTIFICATE_NAME,
-    DECISIONS_NAME,
-    EVENTS_NAME,
-    ID_NAME,
-    OPTIONS_NAME,
-    REGISTRY_NAME,
-    RUN_NAME,
-    SELECTION_NAME,
-    TOKEN_NAME,
-    Place,
-    make_home,
-)
+from clipper.settings import home as homes
 from clipper.settings.start_options import StartOptions, encode
+from clipper.supervisor.config import Config
+from clipper.supervisor.managers.launcher import Facilities
 
 # The kernel's bound on a unix socket's path.
 MAX_SOCKET_PATH_BYTES = 107
@@ -41,6 +33,16 @@ _SOCKET_NAME_BYTES = len("/w4294967295.sock")
 _SOCKETS_LINK = "sockets"
 
 
+class _Inside:
+    """A path below the root of a ``HomeFolders``."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def __get__(self, home: "HomeFolders", kind: object = None) -> Path:
+        return home.root.joinpath(*self._names)
+
+
 @dataclass(frozen=True, slots=True)
 class HomeFolders:
     """Where everything of one server is. ``sockets`` is ``run`` unless that path is too long for a socket."""
@@ -48,69 +50,25 @@ class HomeFolders:
     root: Path
     sockets: Path
 
-    @property
-    def registry(self) -> Path:
-        return self.root / REGISTRY_NAME
-
-    @property
-    def selection_store(self) -> Path:
-        return self.root / SELECTION_NAME
-
-    @property
-    def place(self) -> Path:
-        return self.root / "supervisor.json"
-
-    @property
-    def id(self) -> Path:
-        """A file with the home's name among those that share a registry; there while it shares one."""
-        return self.root / ID_NAME
-
-    @property
-    def token(self) -> Path:
-        return self.root / TOKEN_NAME
-
-    @property
-    def control_authority(self) -> Path:
-        """The key of who signs for workers on nodes; there only if they are or were there."""
-        return self.root / "control-authority.pem"
-
-    @property
-    def certificate(self) -> Path:
-        return self.root / CERTIFICATE_NAME
-
-    @property
-    def artifacts(self) -> Path:
-        return self.root / ARTIFACTS_NAME
-
-    @property
-    def environments(self) -> Path:
-        """Where environments are if models run as another user, who cannot reach the server's cache."""
-        return self.root / "environments"
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "logs"
-
-    @property
-    def decisions(self) -> Path:
-        return self.root / DECISIONS_NAME
-
-    @property
-    def events(self) -> Path:
-        return self.root / EVENTS_NAME
-
-    @property
-    def run(self) -> Path:
-        return self.root / RUN_NAME
-
-    @property
-    def scratch(self) -> Path:
-        return self.run / "scratch"
-
-    @property
-    def python_path(self) -> Path:
-        """A folder with only a link to Clipper: a container's Python does not get the server's other packages."""
-        return self.run / "pythonpath"
+    registry = _Inside(homes.REGISTRY_NAME)
+    selection_store = _Inside(homes.SELECTION_NAME)
+    place = _Inside("supervisor.json")
+    # A file with the home's name among those that share a registry; there while it shares one.
+    id = _Inside(homes.ID_NAME)
+    token = _Inside(homes.TOKEN_NAME)
+    # The key of who signs for workers on nodes; there only if they are or were there.
+    control_authority = _Inside("control-authority.pem")
+    certificate = _Inside(homes.CERTIFICATE_NAME)
+    artifacts = _Inside(homes.ARTIFACTS_NAME)
+    # Where environments are if models run as another user, who cannot reach the server's cache.
+    environments = _Inside("environments")
+    logs = _Inside("logs")
+    decisions = _Inside(homes.DECISIONS_NAME)
+    events = _Inside(homes.EVENTS_NAME)
+    run = _Inside(homes.RUN_NAME)
+    scratch = _Inside(homes.RUN_NAME, "scratch")
+    # A folder with only a link to Clipper: a container's Python does not get the server's other packages.
+    python_path = _Inside(homes.RUN_NAME, "pythonpath")
 
     def make_id(self) -> str:
         """The home's name among those that share a registry: random, and the same over restarts."""
@@ -123,13 +81,11 @@ class HomeFolders:
         self.id.write_text(name + "\n", "ascii")
         return name
 
-    def write_place(self, place: Place, options: StartOptions) -> None:
-        """Write where the server is, for commands, and keep its options for the next start.
-
-        Commands see whole files. ``clipper serve`` runs a server of its own, whose options are not those of the home.
-        """
+    def write_place(self, place: homes.Place, options: StartOptions) -> None:
+        """Write where the server is, for commands, and keep its options for the next start; those of ``clipper serve``
+        are not kept."""
         if options.started_by != "serve":
-            write_whole(self.root / OPTIONS_NAME, [encode(options)])
+            write_whole(self.root / homes.OPTIONS_NAME, [encode(options)])
         write_whole(self.place, [msgspec.json.encode(place)])
 
     def remove_stale(self, processes: set[str], sockets: set[str]) -> None:
@@ -152,15 +108,11 @@ class HomeFolders:
 
 
 def open_home(root: Path) -> HomeFolders:
-    """Make the missing folders.
-
-    Raises:
-        Unavailable: they cannot be made, or the home or something in it belongs to another user.
-    """
-    make_home(root)
+    """Make the missing folders. Raises Unavailable if they cannot be made, or belong to another user."""
+    homes.make_home(root)
     root = root.resolve()
     try:
-        home = HomeFolders(root, _sockets_folder(root / RUN_NAME))
+        home = HomeFolders(root, _sockets_folder(root / homes.RUN_NAME))
         for folder in (home.artifacts, home.logs, home.run, home.scratch, home.python_path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _link_package(home.python_path / "clipper")
@@ -170,14 +122,8 @@ def open_home(root: Path) -> HomeFolders:
 
 
 def close_home(home: HomeFolders, run_as: RunAs | None = None) -> None:
-    """Close the home to other users. It must be locked, so that no running server is disturbed.
-
-    The files that models need are opened to the group of their user. Models pass through folders that they cannot list
-    to reach these files. Everything else is closed to them, including what this process makes from now on.
-
-    Raises:
-        Unavailable: the home belongs to another user.
-    """
+    """Close the home, which must be locked, to other users. The files that models need are opened to the group of their
+    user, who passes through folders that it cannot list. Raises Unavailable if the home belongs to another user."""
     try:
         if run_as is None:
             for folder in (home.root, home.sockets):
@@ -233,3 +179,68 @@ def _link_package(link: Path) -> None:
     temporary.symlink_to(package)
     # In one step: a container that is just starting finds the old link or the new one.
     temporary.replace(link)
+
+
+def facilities_of(config: Config, home: HomeFolders, processes: ProcessFolder) -> Facilities:
+    return Facilities(
+        home=home.root,
+        artifacts=home.artifacts,
+        scratch=home.scratch,
+        sockets=home.sockets,
+        environments=home.environments,
+        processes=processes,
+        logs=home.logs,
+        environ=os.environ,
+        settings=config,
+        run_as=config.models_user,
+    )
+
+
+# It imports numpy, on a machine that may be busy.
+TIMEOUT_S = 60.0
+
+
+def check_reach(run_as: RunAs, home: HomeFolders) -> None:
+    """Raises Unavailable: the user cannot run this Python, or cannot reach Clipper's code or the home."""
+    environ = passed_on(os.environ) | {"PYTHONPATH": str(home.python_path), "HOME": "/"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", "import clipper.model.runtime.loop"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=TIMEOUT_S,
+            check=False,
+            cwd="/",
+            env=environ,
+            **credentials(run_as),
+        )
+        lines = done.stderr.decode(errors="replace").splitlines()
+        cause = None if done.returncode == 0 else lines[-1] if lines else f"it ends with code {done.returncode}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        cause = str(error)
+    places = {
+        "the home": home.scratch,
+        "its sockets": home.sockets,
+        "this Python": Path(sys.executable),
+        "its installation": Path(sys.base_prefix),
+        "Clipper's code": Path(__file__),
+    }
+    closed = {what: folder for what, path in places.items() if (folder := _closed_on_the_way(path, run_as))}
+    if cause is None and not closed:
+        return
+    where = "; ".join(f"{folder} on the way to {what} is closed to that user" for what, folder in closed.items())
+    raise Unavailable(
+        f"models cannot run as {run_as.user}: {where or cause}; open these folders to that user (chmod o+x), or put "
+        "the home or the installation elsewhere"
+    )
+
+
+def _closed_on_the_way(path: Path, run_as: RunAs) -> Path | None:
+    """The first folder above ``path`` that the user may not pass, by its mode."""
+    for folder in reversed(path.resolve().parents):
+        found = folder.stat()
+        bit = 0o100 if found.st_uid == run_as.uid else 0o010 if found.st_gid == run_as.gid else 0o001
+        if not found.st_mode & bit:
+            return folder
+    return None

@@ -19,11 +19,7 @@ STARTED_POLL_S = 0.005
 
 class ManagementPort:
     """The management port of one server.
-
-    Attributes:
-        url: where clients on this machine reach it.
-        address: for people, also on other machines.
-    """
+    ``url``: where clients on this machine reach it. ``address``: for people, also on other machines."""
 
     def __init__(
         self, config: Config, listener: socket.socket, certificates: Certificates | None, max_descriptors: int

@@ -14,8 +14,7 @@ from clipper.base.processes.folder import ProcessFolder, running
 from clipper.errors import ClipperError
 from clipper.settings.home import Orphan, lock_home
 from clipper.supervisor.config import Config, parse_command_line
-from clipper.supervisor.facilities import facilities_of
-from clipper.supervisor.folders import HomeFolders, open_home
+from clipper.supervisor.folders import HomeFolders, facilities_of, open_home
 from clipper.supervisor.managers.open import open_cluster_host, open_launchers
 from clipper.supervisor.workers import ports, takeover
 from clipper.supervisor.workers.settings import worker_note
@@ -37,10 +36,8 @@ async def look(config: Config, home: HomeFolders) -> list[Orphan]:
 
 
 async def end(config: Config, home: HomeFolders) -> list[Orphan]:
-    """Let workers answer their open queries, and end all that runs for the home, which has to be locked.
-
-    What runs on a cluster for servers that share a registry is left: another of them may go on with it.
-    """
+    """Let workers answer their open queries, and end all that runs for the home, which has to be locked. What runs on a
+    cluster for servers that share a registry is left to them."""
     found = await look(config, home)
     processes = ProcessFolder(home.run, os.environ, home.python_path)
     facilities = facilities_of(config, home, processes)

@@ -22,18 +22,16 @@ from clipper.settings.home import Place
 from clipper.supervisor.assembly import Ground, make_parts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
-from clipper.supervisor.facilities import facilities_of
-from clipper.supervisor.folders import HomeFolders
-from clipper.supervisor.history.events.file import EventFile
-from clipper.supervisor.history.events.log import NewEvent
-from clipper.supervisor.history.events.story import started_event
+from clipper.supervisor.folders import HomeFolders, check_reach, facilities_of
+from clipper.supervisor.history.event_log import NewEvent
+from clipper.supervisor.history.events import LOOK_EVERY_S as EVENTS_EVERY_S
+from clipper.supervisor.history.events import EventFile, EventKeeper
+from clipper.supervisor.history.story import started_event
 from clipper.supervisor.keepers import cleaner, disks, ended_tests, scaler
 from clipper.supervisor.keepers.certificates import LOOK_EVERY_S as CERTIFICATES_EVERY_S
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.supervisor.keepers.cleaner import ArtifactCleaner, VersionCleaner
 from clipper.supervisor.keepers.ended_tests import EndedTests
-from clipper.supervisor.keepers.events import LOOK_EVERY_S as EVENTS_EVERY_S
-from clipper.supervisor.keepers.events import EventKeeper
 from clipper.supervisor.leadership.step_down import HandOver, start_again, step_down
 from clipper.supervisor.leadership.succession import Succession
 from clipper.supervisor.management_port import ManagementPort
@@ -41,10 +39,8 @@ from clipper.supervisor.managers.logs import LogKeeper
 from clipper.supervisor.managers.open import open_cluster_host, open_launchers
 from clipper.supervisor.operations.operations import SupervisorOperations
 from clipper.supervisor.operations.parts import Parts
-from clipper.supervisor.operations.token_file import TokenFile
+from clipper.supervisor.operations.tokens import TokenFile
 from clipper.supervisor.operations.views import options_view
-from clipper.supervisor.query_ports import QueryPorts, hold_ports
-from clipper.supervisor.reach import check_reach
 from clipper.supervisor.registry.leadership import Leadership
 from clipper.supervisor.registry.shared import EPOCHS, REGISTRY_ID_NAME, Holder, Known, SharedRegistry
 from clipper.supervisor.registry.sqlite import SqliteRegistry
@@ -54,6 +50,7 @@ from clipper.supervisor.workers import ports, takeover
 from clipper.supervisor.workers.nodes import own_address
 from clipper.supervisor.workers.nodes import take_over as take_over_on_nodes
 from clipper.supervisor.workers.settings import INSTANCES, store_digest
+from clipper.supervisor.workers.takeover import QueryPorts, hold_ports
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +62,6 @@ class Supervisor:
     """One server, from its start to its stop. ``home`` has to be locked."""
 
     def __init__(self, config: Config, home: HomeFolders, max_descriptors: int) -> None:
-        """``max_descriptors``: that this process may have open."""
         self._max_descriptors = max_descriptors
         self._config = config
         self._home = home
@@ -77,17 +73,15 @@ class Supervisor:
         self._handing_over = HandOver(config, self._stopping)
 
     async def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or ``POST /stop``; then drain and return, with nothing left running.
-
-        A second of these ends the drain delay. With a registry that several servers share, wait first until this one
-        leads. If another takes over, the process starts again.
+        """Serve until SIGTERM, SIGINT or ``POST /stop``; then drain and return, with nothing left running. A second of
+        these ends the drain delay. With a shared registry, wait first until this server leads; if another takes over,
+        the process starts again.
 
         Raises:
             Conflict: a port is taken.
-            InvalidArgument: the address of the selection store or of the registry is not one, or its extra is not
-                installed; the certificate cannot be used.
-            Unavailable: the token file holds no token, or cannot be used; or models cannot run as they should.
-            RegistryUnavailable: the registry cannot be used.
+            InvalidArgument: an address is not valid or its extra is not installed; or the certificate cannot be used.
+            Unavailable, RegistryUnavailable: the token file or the registry cannot be used, or models cannot run as
+                they should.
         """
         # Before anything that runs is ended or replaced.
         self._token_file.open()
@@ -200,11 +194,10 @@ class Supervisor:
                 leadership=leadership,
             )
         )
-        takeover.pass_over(records, instances)
         replicas = await takeover.take_over_containers(catalog, parts.manager, starts)
         asleep = (catalog.versions[id_] for id_, target in catalog.running().items() if target == 0)
         parts.manager.expect({version.id: version.spec for version in asleep})
-        await takeover.take_over_workers(records, parts.workers, settings)
+        await takeover.take_over_workers(records, parts.workers, settings, instances)
         if cluster is not None:
             on_nodes = settings if self._config.workers_per_node else None
             await take_over_on_nodes(cluster, parts.workers, on_nodes, instances)

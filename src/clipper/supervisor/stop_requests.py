@@ -8,11 +8,7 @@ log = logging.getLogger(__name__)
 
 
 class StopRequests:
-    """
-    Attributes:
-        drain_delay_s: time between the first request and the drain of workers. Balancers notice meanwhile that the
-            server is not ready, and send their queries to others.
-    """
+    """After the first request balancers have ``drain_delay_s`` to notice, before workers drain."""
 
     def __init__(self, drain_delay_s: float) -> None:
         self.drain_delay_s = drain_delay_s
@@ -23,11 +19,8 @@ class StopRequests:
         (self._second if self._first.is_set() else self._first).set()
 
     def watch(self, descriptor: int) -> None:
-        """Request a stop once nobody has the other end of a pipe, of which this is the reading end.
-
-        A command that watches the server has that end, and the system closes it however the command ends. The
-        descriptor stays open: a server that starts again in its process goes on with it.
-        """
+        """Request a stop once nobody has the other end of a pipe, of which this is the reading end: the command that
+        watches the server has ended. The descriptor stays open for a server that starts again in its process."""
         loop = asyncio.get_running_loop()
 
         def has_ended() -> None:
@@ -43,7 +36,6 @@ class StopRequests:
         return self._first.is_set()
 
     async def requested(self) -> None:
-        """Return once a stop is requested."""
         await self._first.wait()
 
     async def wait(self, announce: Callable[[], None]) -> None:

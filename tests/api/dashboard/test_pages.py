@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, expect
 from clipper.api.learned import Newcomer, Watched
 from clipper.api.recent import LastMinute
 from clipper.control.descriptions import EndedRamp
-from clipper.supervisor.history.events.log import NewEvent
+from clipper.supervisor.history.event_log import NewEvent
 from tests.api.dashboard.browser import Screen, chromium
 from tests.api.dashboard.populated import HOSTILE, crash, populate
 from tests.conftest import READ_TOKEN, TOKEN, Api

@@ -13,7 +13,7 @@ from clipper import errors
 from clipper.api.server.routes.artifacts import MAX_ARTIFACT_BYTES
 from clipper.api.server.statuses import STATUSES
 from clipper.errors import ClipperError
-from clipper.supervisor.history.events.log import NewEvent
+from clipper.supervisor.history.event_log import NewEvent
 from clipper.values.types import Caller
 from tests.conftest import READ_TOKEN, TOKEN, Api
 from tests.memory_operations import LOG_TAIL

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import clipper
-from clipper.supervisor.managers.command import RUNTIME_PARTS
+from clipper.supervisor.managers.launcher import RUNTIME_PARTS
 from clipper.supervisor.managers.logs import in_text
 from tests.waiting import TIMEOUT_S
 

@@ -8,10 +8,9 @@ import pytest
 
 from clipper.control.descriptions import Standing
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.history.events.file import EventFile
-from clipper.supervisor.history.events.story import Story
+from clipper.supervisor.history.events import EventFile, EventKeeper
+from clipper.supervisor.history.story import Story
 from clipper.supervisor.keepers.ended_tests import EndedTests
-from clipper.supervisor.keepers.events import EventKeeper
 from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.supervisor.workers.workers import Workers
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from clipper.supervisor.history.events.file import EventFile
-from clipper.supervisor.history.events.log import NewEvent
-from clipper.supervisor.keepers.events import EventKeeper
+from clipper.supervisor.history.event_log import NewEvent
+from clipper.supervisor.history.events import EventFile, EventKeeper
 
 
 def made(name: str) -> NewEvent:

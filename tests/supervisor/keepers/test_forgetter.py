@@ -11,7 +11,7 @@ import pytest
 from clipper.learning.stores.sqlite import SqliteStore
 from clipper.learning.stores.store import EVERYONE, Observation
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.keepers.forgetter import Forgetter
+from clipper.supervisor.keepers.cleaner import Forgetter
 from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.supervisor.registry.store import ForgetLater
 from tests.waiting import until_async

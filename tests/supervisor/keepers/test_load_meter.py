@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from clipper.control.statistics import HistogramData, VersionStatistics
-from clipper.supervisor.keepers.load_meter import DEFAULT_START_S, LoadMeter, StartTimes
+from clipper.supervisor.keepers.scaler import DEFAULT_START_S, LoadMeter, StartTimes
 
 NO_BATCH = HistogramData((0, 0), 0.0)
 NOTHING = VersionStatistics("m", "1", *(0,) * 9, NO_BATCH, NO_BATCH, NO_BATCH, 0, 0.1)

@@ -10,9 +10,9 @@ import pytest
 from clipper.errors import NotLeader, RegistryUnavailable
 from clipper.settings.home import Place
 from clipper.supervisor.artifacts.store import Artifacts
-from clipper.supervisor.leadership import standby as standby_module
-from clipper.supervisor.leadership.standby import LEFT_FOR_S, PATIENCE_S, Standby, StandbyOperations, who_leads
-from clipper.supervisor.registry.lease.lease import Lease, Terms
+from clipper.supervisor.leadership import succession as standby_module
+from clipper.supervisor.leadership.succession import LEFT_FOR_S, PATIENCE_S, Standby, StandbyOperations, who_leads
+from clipper.supervisor.registry.lease import Lease, Terms
 from clipper.supervisor.registry.shared import Away, Leader
 from clipper.supervisor.registry.store import Contents
 from clipper.supervisor.stop_requests import StopRequests

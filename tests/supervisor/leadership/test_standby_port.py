@@ -12,7 +12,7 @@ from litestar.testing import TestClient
 from clipper.api.server.app import create_app
 from clipper.settings.home import Place
 from clipper.supervisor.artifacts.store import Artifacts
-from clipper.supervisor.leadership.standby import Standby, StandbyOperations
+from clipper.supervisor.leadership.succession import Standby, StandbyOperations
 from clipper.supervisor.registry.shared import Leader
 from clipper.supervisor.stop_requests import StopRequests
 from tests.fuzz_management import Calling

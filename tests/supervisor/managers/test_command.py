@@ -5,8 +5,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from clipper.settings.version import VersionSpec
-from clipper.supervisor.managers.command import container_argv
-from clipper.supervisor.managers.launcher import ContainerNote
+from clipper.supervisor.managers.launcher import ContainerNote, container_argv
 
 NOTE = ContainerNote("ads", "2", 1, 7, "unix:/run/c7/s", VersionSpec("a1", "import", "m:f"))
 

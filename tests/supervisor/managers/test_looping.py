@@ -7,8 +7,7 @@ import pytest
 
 from clipper.settings.version import VersionSpec
 from clipper.supervisor.managers.manager import SlotStatus
-from clipper.supervisor.managers.reconcile.backoff import History
-from clipper.supervisor.managers.reconcile.plan import Slot
+from clipper.supervisor.managers.reconcile.plan import History, Slot
 
 
 @pytest.mark.parametrize(("phase", "loops"), [(None, True), ("starting", True), ("ready", False), ("stopping", False)])

@@ -8,13 +8,13 @@ from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
 from clipper.model.protocol.frames import HEADER, Kind
 from clipper.model.protocol.messages import encode_error, encode_pong, encode_welcome
-from clipper.supervisor.managers.probe import MAX_REPLY_BYTES, Probe
+from clipper.supervisor.managers.probe import MAX_REPLY_BYTES, Caller
 from tests.scripted_container import WELCOME, against, pong
 
 
 def test_hello_and_pings(tmp_path: Path) -> None:
     async def test(address: ReplicaAddress) -> None:
-        with contextlib.closing(await Probe.open(address, 10)) as probe:
+        with contextlib.closing(await Caller.probe(address, 10)) as probe:
             assert probe.welcome == WELCOME
             # The first ping was part of opening.
             assert [await probe.ping(10), await probe.ping(10)] == [2000, 3000]
@@ -40,7 +40,7 @@ def after_hello(answer: bytes) -> Callable[[int, int], bytes]:
 def test_a_container_that_speaks_wrongly(tmp_path: Path, reply: Callable[[int, int], bytes], complaint: str) -> None:
     async def test(address: ReplicaAddress) -> None:
         with pytest.raises(ProtocolViolation, match=complaint):
-            await Probe.open(address, 10)
+            await Caller.probe(address, 10)
 
     against(tmp_path, reply, test)
 
@@ -48,13 +48,13 @@ def test_a_container_that_speaks_wrongly(tmp_path: Path, reply: Callable[[int, i
 def test_a_container_that_closes_or_is_silent_or_is_not_there(tmp_path: Path) -> None:
     async def closes(address: ReplicaAddress) -> None:
         with pytest.raises(ConnectionResetError):
-            await Probe.open(address, 10)
+            await Caller.probe(address, 10)
 
     async def is_silent(address: ReplicaAddress) -> None:
         with pytest.raises(TimeoutError):
-            await Probe.open(address, 0.05)
+            await Caller.probe(address, 0.05)
         with pytest.raises(FileNotFoundError):
-            await Probe.open(ReplicaAddress(address.id, address.address + "x"), 10)
+            await Caller.probe(ReplicaAddress(address.id, address.address + "x"), 10)
 
     against(tmp_path, lambda *_: b"", closes)
     against(tmp_path, lambda *_: HEADER.pack(4, Kind.WELCOME, 0, 0, 0), is_silent)

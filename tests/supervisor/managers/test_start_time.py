@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipper.supervisor.managers.start_time import LEAST_SHARE, LOOK_S, StartTime
+from clipper.supervisor.managers.reconcile.plan import LEAST_SHARE, LOOK_S, StartTime
 
 
 def over_at_s(shares: list[float | None], timeout_s: float = 60.0) -> float:

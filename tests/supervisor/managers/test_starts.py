@@ -8,8 +8,7 @@ from typing import Any, cast
 from clipper.errors import ContainerFailed
 from clipper.settings.version import VersionSpec
 from clipper.supervisor.managers.launcher import Container, ContainerNote, Launcher, OnProgress
-from clipper.supervisor.managers.replica import Death, Replica
-from clipper.supervisor.managers.starts import COUNTED_S, Starts
+from clipper.supervisor.managers.replica import COUNTED_S, Death, Replica, Starts
 from clipper.supervisor.managers.warm_up import SampleSource
 from tests.event_loops import ShiftedLoop, run_clean, turn_over
 

@@ -32,26 +32,24 @@ from clipper.settings.application import Configured
 from clipper.settings.version import Batching, VersionState
 from clipper.supervisor.metrics.definitions import (
     APPLICATION,
+    DECISION_LOG,
     DEPLOYED,
+    LEASE,
+    LIMIT,
     LINK,
     NEWCOMER,
     REPLICA,
     SELECTED_MODEL,
     SELECTION,
-    TEST,
-    VERSION,
-)
-from clipper.supervisor.metrics.exposition import Counted, Scrape, render
-from clipper.supervisor.metrics.group import Number
-from clipper.supervisor.metrics.server_definitions import (
-    DECISION_LOG,
-    LEASE,
-    LIMIT,
     SERVER,
     TELEMETRY,
+    TEST,
+    VERSION,
     WORKER,
     WORKER_PROCESS,
+    Number,
 )
+from clipper.supervisor.metrics.exposition import Counted, Scrape, render
 from clipper.supervisor.metrics.totals import links
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"

@@ -3,7 +3,7 @@
 import pytest
 
 from clipper.errors import InvalidArgument
-from clipper.supervisor.operations.expiries import check_expiry, expiry_problems, next_expiry
+from clipper.supervisor.operations.tokens import check_expiry, expiry_problems, next_expiry
 from clipper.supervisor.registry.records import KeyRecord, TokenRecord
 
 DAY_S = 86400.0

@@ -31,7 +31,7 @@ from clipper.learning.stores.store import EVERYONE, Observation
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.history.series.recent import Recent
+from clipper.supervisor.history.recent import Recent
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.reports import MAX_GROUPS, MAX_UNLINKED, ReportOperations
 from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord

@@ -13,8 +13,7 @@ from clipper.errors import Conflict, InvalidArgument, NotFound, Unauthorized, Un
 from clipper.settings.home import read_token
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.operations import tokens as tokens_module
-from clipper.supervisor.operations.token_file import TokenFile
-from clipper.supervisor.operations.tokens import MAX_TOKENS, Tokens
+from clipper.supervisor.operations.tokens import MAX_TOKENS, TokenFile, Tokens
 from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.values.types import Role
 

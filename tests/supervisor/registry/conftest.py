@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from clipper.supervisor.registry.lease.lease import Terms
+from clipper.supervisor.registry.lease import Terms
 from clipper.supervisor.registry.redis import RedisRegistry
 from clipper.supervisor.registry.shared import Holder
 from tests.redis_server import RedisServer

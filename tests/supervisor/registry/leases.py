@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from clipper.supervisor.registry.lease.lease import Lease
+from clipper.supervisor.registry.lease import Lease
 from clipper.supervisor.registry.redis import RedisRegistry
 
 DIGEST = "ab" * 32

@@ -5,10 +5,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from clipper.errors import NotLeader, RegistryUnavailable
-from clipper.supervisor.registry.clock import clock_s
 from clipper.supervisor.registry.leadership import Leadership
-from clipper.supervisor.registry.lease.lease import Lease, Terms
-from clipper.supervisor.registry.shared import Away, Leader, Renewed
+from clipper.supervisor.registry.lease import Lease, Terms
+from clipper.supervisor.registry.shared import Away, Leader, Renewed, clock_s
 from tests.waiting import until_async
 
 AWAY = Away("the registry redis://h/0 cannot be used: Connection refused")

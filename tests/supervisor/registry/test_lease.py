@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.supervisor.registry.lease.lease import Lease, Terms
+from clipper.supervisor.registry.lease import Lease, Terms
 
 TERMS = Terms()
 TIMES = st.floats(0.0, 100.0)

@@ -13,7 +13,7 @@ from redis import Redis
 from clipper.base import durable_redis
 from clipper.errors import NotLeader, RegistryUnavailable, TooLarge
 from clipper.supervisor.registry import redis as redis_registry
-from clipper.supervisor.registry.lease.lease import Lease, Terms
+from clipper.supervisor.registry.lease import Lease, Terms
 from clipper.supervisor.registry.redis import PREFIX, RedisRegistry
 from clipper.supervisor.registry.shared import PIECE_BYTES, Away, Holder, Leader, Renewed
 from clipper.supervisor.registry.store import SCHEMA_VERSION, Put

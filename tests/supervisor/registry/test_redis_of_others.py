@@ -11,7 +11,7 @@ from redis import Redis
 
 from clipper.errors import ClipperError, NotLeader, RegistryUnavailable
 from clipper.supervisor.registry import redis as redis_registry
-from clipper.supervisor.registry.lease.lease import Lease
+from clipper.supervisor.registry.lease import Lease
 from clipper.supervisor.registry.redis import PREFIX, RedisRegistry
 from clipper.supervisor.registry.shared import REGISTRY_ID_NAME, Away, Holder, Known, Leader, Renewed
 from clipper.supervisor.registry.store import Put

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from clipper.control.snapshot import Snapshot
 from clipper.settings.version import VersionSpec
-from clipper.supervisor.managers.reconcile.backoff import NO_DEATHS, History
-from clipper.supervisor.managers.reconcile.plan import Phase, Slot
+from clipper.supervisor.managers.reconcile.plan import NO_DEATHS, History, Phase, Slot
 from clipper.supervisor.rollout.facts import Failure, WorkerPhase
 from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from clipper.supervisor.rollout.nodes import place_workers
+from clipper.supervisor.rollout.workers import place_workers
 from tests.supervisor.rollout.fake_processes import FakeWorker
 from tests.supervisor.rollout.world import World
 

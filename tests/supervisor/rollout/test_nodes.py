@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipper.supervisor.rollout.nodes import MAX_WORKERS_ON_NODES, place_workers
+from clipper.supervisor.rollout.workers import MAX_WORKERS_ON_NODES, place_workers
 from clipper.values.types import ModelId
 from tests.supervisor.rollout.nodes_world import LOST_AFTER_S, NODES, NodesWorld
 from tests.supervisor.rollout.world import World

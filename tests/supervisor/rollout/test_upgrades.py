@@ -4,8 +4,7 @@ from dataclasses import replace as replaced
 
 from msgspec.structs import replace
 
-from clipper.supervisor.managers.reconcile.backoff import History
-from clipper.supervisor.managers.reconcile.plan import Slot
+from clipper.supervisor.managers.reconcile.plan import History, Slot
 from clipper.supervisor.registry.records import ModelRecord
 from clipper.supervisor.rollout.facts import SlotFacts
 from clipper.supervisor.rollout.instructions import DrainWorker, Retire, Start, StartSpare, Stop

@@ -8,8 +8,7 @@ from msgspec.structs import replace
 from clipper.control.snapshot import Newcomer
 from clipper.settings.application import Link, Selection
 from clipper.settings.replicas import ReplicaRange
-from clipper.supervisor.managers.reconcile.backoff import History
-from clipper.supervisor.managers.reconcile.plan import Slot
+from clipper.supervisor.managers.reconcile.plan import History, Slot
 from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.supervisor.rollout.facts import Failure, SlotFacts, WorkerFacts
 from clipper.supervisor.rollout.instructions import Commit, Forget, Note, Start, WakeAt

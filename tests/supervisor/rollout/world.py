@@ -8,9 +8,8 @@ from msgspec.structs import replace
 
 from clipper.control.snapshot import Peer, ReplicaAddress, Snapshot
 from clipper.settings.version import VersionSpec
-from clipper.supervisor.history.events.story import Story
-from clipper.supervisor.managers.reconcile.backoff import NO_DEATHS
-from clipper.supervisor.managers.reconcile.plan import Slot
+from clipper.supervisor.history.story import Story
+from clipper.supervisor.managers.reconcile.plan import NO_DEATHS, Slot
 from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.rollout import wanted
 from clipper.supervisor.rollout.facts import Facts, SlotFacts, WorkerFacts

@@ -94,7 +94,7 @@ def test_who_may_not_speak_for_its_epoch_is_answered_and_kills_nobody(processes:
     async def run() -> None:
         async with listening(tmp_path) as worker:
             keeper = keeper_of(worker, tmp_path, processes, epoch=3, last_epoch=3)
-            keeper.push(Snapshot((4 << EPOCH_BITS) + 1))
+            keeper.tell(Snapshot((4 << EPOCH_BITS) + 1))
             await until_async(lambda: keeper.last_error is not None)
             assert keeper.last_error == "supervisor/3 may not speak for epoch 4"
             assert await keeper.ask(GetRecentInput("m"), 9) == RecentInput()
@@ -122,10 +122,10 @@ def test_one_that_was_replaced_is_told_so_and_kills_nobody(processes: ProcessFol
     async def run() -> None:
         async with listening(tmp_path) as worker:
             newer = keeper_of(worker, tmp_path, processes, epoch=5)
-            newer.push(now := Snapshot((5 << EPOCH_BITS) + 1))
+            newer.tell(now := Snapshot((5 << EPOCH_BITS) + 1))
             await until_async(lambda: newer.applied is not None)
             older = keeper_of(worker, tmp_path, processes, epoch=4)
-            older.push(Snapshot((4 << EPOCH_BITS) + 9))
+            older.tell(Snapshot((4 << EPOCH_BITS) + 9))
             await until_async(lambda: older.last_error is not None)
             assert older.last_error == ("supervisor/4 sent Apply for epoch 4, and this worker obeys epoch 5")
             with pytest.raises(CommandRefused):

@@ -35,7 +35,7 @@ from clipper.control.snapshot import (
 )
 from clipper.settings.application import Link, Selection
 from clipper.supervisor.folders import open_home
-from clipper.supervisor.managers.local.worker_host import LocalWorkerHost
+from clipper.supervisor.managers.worker_host import LocalWorkerHost
 from clipper.supervisor.workers import worker_process
 from clipper.supervisor.workers.ports import hold, port_of
 from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings, worker_note
@@ -82,12 +82,12 @@ def with_worker(
 
 def test_it_gets_the_newest_snapshot_and_gets_it_again_after_a_death(processes: ProcessFolder, tmp_path: Path) -> None:
     async def test(worker: WorkerProcess) -> None:
-        worker.push(Snapshot(1))
-        worker.push(Snapshot(2))
+        worker.tell(Snapshot(1))
+        worker.tell(Snapshot(2))
         assert not has_applied(worker, 1)
         await until_async(lambda: has_applied(worker, 2))
         for generation in range(3, 30):
-            worker.push(Snapshot(generation))
+            worker.tell(Snapshot(generation))
         await until_async(lambda: has_applied(worker, 29))
         assert worker.process is not None
         os.kill(worker.process.pid, signal.SIGKILL)
@@ -106,7 +106,7 @@ def test_one_that_hangs_is_replaced(processes: ProcessFolder, tmp_path: Path, mo
     monkeypatch.setattr(worker_process, "EXIT_AFTER_LOSS_S", 0.05)
 
     async def test(worker: WorkerProcess) -> None:
-        worker.push(Snapshot(1))
+        worker.tell(Snapshot(1))
         await until_async(lambda: has_applied(worker, 1))
         assert worker.process is not None
         pid = worker.process.pid
@@ -127,12 +127,12 @@ def test_one_that_does_not_take_a_snapshot_is_replaced(
     monkeypatch.setattr(worker_process, "EXIT_AFTER_LOSS_S", 0.05)
 
     async def test(worker: WorkerProcess) -> None:
-        worker.push(Snapshot(1))
+        worker.tell(Snapshot(1))
         await until_async(lambda: has_applied(worker, 1))
         monkeypatch.setattr(worker_process, "APPLY_TIMEOUT_S", 0.1)
         assert worker.process is not None
         os.kill(worker.process.pid, signal.SIGSTOP)
-        worker.push(Snapshot(2))
+        worker.tell(Snapshot(2))
         await until_async(lambda: worker.restarts == 1)
         assert worker.last_error is not None and "did not take a snapshot" in worker.last_error
         monkeypatch.setattr(worker_process, "APPLY_TIMEOUT_S", 15.0)
@@ -148,11 +148,11 @@ def test_one_whose_home_is_away_goes_on_and_is_told_later(
     monkeypatch.setattr(worker_process, "EXIT_AFTER_LOSS_S", 0.05)
 
     async def test(worker: WorkerProcess) -> None:
-        worker.push(Snapshot(1))
+        worker.tell(Snapshot(1))
         await until_async(lambda: has_applied(worker, 1))
         process = worker.process
         (tmp_path / "run").rename(tmp_path / "away")
-        worker.push(Snapshot(2))
+        worker.tell(Snapshot(2))
         await until_async(
             lambda: (
                 "whether worker-0 answers is not known" in caplog.text and "could not be sent a snapshot" in caplog.text
@@ -202,7 +202,7 @@ def test_a_worker_older_than_ramps_asks_what_newcomers_are_compared_with(
         )
         assert await adopter.adopt(record, replace(note, knows_ramps=knows_ramps))
         keeping = asyncio.create_task(adopter.run())
-        adopter.push(Snapshot(1, (app,), (model,)))
+        adopter.tell(Snapshot(1, (app,), (model,)))
         await until_async(lambda: has_applied(adopter, 1))
         description = await worker.ask(DescribePolicy("app"), 10)
         assert [each.version for each in description.models] == asked
@@ -246,7 +246,7 @@ def test_it_gets_differences_and_the_whole_where_it_asks_for_it(processes: Proce
         worker = keeper_of(tmp_path, processes, tmp_path / "w.sock")
         for generation in (1, 2, 3):
             scripted.lost = generation == 3
-            worker.push(Snapshot(generation))
+            worker.tell(Snapshot(generation))
             await until_async(lambda: has_applied(worker, generation) and not worker.applied.needs_whole)  # type: ignore[union-attr]  # noqa: B023
         assert scripted.told == [
             Apply(Snapshot(1)),
@@ -275,7 +275,7 @@ def test_one_of_before_differences_gets_whole_snapshots(processes: ProcessFolder
         )
         assert await worker.adopt(process, note)
         for generation in (1, 2):
-            worker.push(Snapshot(generation))
+            worker.tell(Snapshot(generation))
             await until_async(lambda: has_applied(worker, generation))  # noqa: B023
         assert scripted.told == [Apply(Snapshot(1)), Apply(Snapshot(2))]
         listener.close()

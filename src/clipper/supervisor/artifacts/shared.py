@@ -1,8 +1,7 @@
 """The artifacts in a shared registry, so that another supervisor can take over with the models' files.
 
-They are tars, by their digests and in pieces. Redis has them rather than a folder that all machines mount: a cluster
-then needs nothing besides Redis, and an artifact is there exactly when the change that names it can be. The price is
-Redis's memory, so there are bounds.
+They are tars in pieces, by their digests. A cluster then needs nothing besides Redis, and an artifact is there exactly
+when the change that names it can be. The price is Redis's memory, so there are bounds.
 """
 
 import asyncio
@@ -31,11 +30,7 @@ class SharedArtifacts:
         return digest in self._digests
 
     async def keep(self, digest: str, tar: Path) -> None:
-        """
-        Raises:
-            TooLarge: the artifact is too large, or there is no more room.
-            RegistryUnavailable: it cannot be stored.
-        """
+        """Raises TooLarge if there is no room for it, and RegistryUnavailable if it cannot be stored."""
         async with self._turn:
             size_bytes = (await asyncio.to_thread(tar.stat)).st_size
             await asyncio.to_thread(self._registry.admit_artifact, size_bytes)
@@ -58,7 +53,6 @@ class SharedArtifacts:
             self._digests.remove(digest)
 
     def clean(self, is_needed: Callable[[str], bool]) -> None:
-        """Remove those that nothing needs any more."""
         for digest in list(self._digests):
             if not is_needed(digest):
                 self.remove(digest)

@@ -37,14 +37,8 @@ class Copies(Protocol):
 
 
 class Artifacts:
-    """The artifacts of one home."""
-
     def __init__(self, folder: Path, idle_timeout_s: float = IDLE_TIMEOUT_S, copies: Copies | None = None) -> None:
-        """
-        Args:
-            idle_timeout_s: for how long an upload may send nothing, and wait for its turn.
-            copies: an artifact can be deployed only once it is there, too.
-        """
+        """An upload may send nothing, or wait for its turn, for ``idle_timeout_s``. ``copies`` have to have it, too."""
         self._folder = folder
         self._copies = copies
         self._idle_timeout_s = idle_timeout_s
@@ -74,8 +68,8 @@ class Artifacts:
         Raises:
             InvalidArgument: the tar has another digest, or may not be unpacked.
             RequestTimeout: the tar does not come, or comes too slowly.
-            Unavailable: the disk is full, or cannot be written; or there are too many uploads at once.
-            TooLarge, RegistryUnavailable: it is here, and cannot be kept where the copies are.
+            Unavailable, TooLarge, RegistryUnavailable: it cannot be stored, here or with the copies, or too many come
+                at once.
         """
         try:
             async with asyncio.timeout(self._idle_timeout_s):
@@ -113,12 +107,8 @@ class Artifacts:
             await asyncio.to_thread(remove_tree, incoming)
 
     def check_inside(self, digest: str, path: str) -> None:
-        """Check that ``path`` is a file or folder inside an artifact.
-
-        Raises:
-            NotFound: the artifact is not here.
-            InvalidArgument: it has no such path, or the path leads out of it.
-        """
+        """Check that ``path`` is a file or folder inside an artifact. Raises NotFound: the artifact is not here. Raises
+        InvalidArgument: it has no such path, or the path leads out of it."""
         if not self._is_deployable(digest):
             raise NotFound(f"artifact {digest} is not here: PUT it to /artifacts/{digest} first")
         root = self._folder / digest
@@ -149,7 +139,6 @@ class Artifacts:
             self._copies.clean(lambda digest: self.has(digest) or is_needed(digest))
 
     def remove_unfinished(self) -> None:
-        """Remove what a killed supervisor had only partly unpacked."""
         for incoming in self._folder.glob(f"{_INCOMING}*"):
             remove_tree(incoming)  # the next start tries again
 

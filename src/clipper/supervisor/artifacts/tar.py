@@ -39,13 +39,8 @@ _LONG_TARGET, _LONG_NAME, _PAX, _PAX_FOR_ALL = b"K", b"L", b"x", b"g"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One member.
-
-    Attributes:
-        path: its names from the top, without empty ones, ``.`` and ``..``; an empty path is the top folder itself.
-        offset: where its ``size_bytes`` bytes begin in the tar.
-        target: of a link, as written in the tar.
-    """
+    """One member. ``path``: its names from the top, without empty ones, ``.`` and ``..``; empty for the top folder.
+    ``offset``: where its ``size_bytes`` bytes begin in the tar. ``target``: of a link, as written in the tar."""
 
     path: Path
     kind: Kind
@@ -57,10 +52,7 @@ class Entry:
 
 def entries(tar: BinaryIO) -> Iterator[Entry]:
     """The members in their order. The caller may read the file between two members.
-
-    Raises:
-        InvalidArgument: the tar may not be unpacked. The members before were valid.
-    """
+    Raises InvalidArgument: the tar may not be unpacked. The members before were valid."""
     end, offset, members = tar.seek(0, os.SEEK_END), 0, 0
     extensions: dict[bytes, bytes] = {}
     if end == 0:

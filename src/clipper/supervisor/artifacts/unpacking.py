@@ -44,17 +44,13 @@ class Stopped(Exception):
 
 
 def unpack(archive: Path, into: Path, is_to_stop: Callable[[], bool]) -> None:
-    """Make the folder ``into`` of a tar, on the disk and not only in memory, and not to be written to any more.
-
-    The folder itself can still be moved. Of modes only that is kept whether a file is a program.
-
-    Args:
-        is_to_stop: asked at every member and megabyte.
+    """Unpack a tar into the new folder ``into``, on the disk and not only in memory, and seal it. Of modes, it keeps
+    only whether a file is a program. ``is_to_stop`` is asked at every member and megabyte.
 
     Raises:
         InvalidArgument: the tar may not be unpacked. What was unpacked of it is in the folder.
         OSError: the disk is full, or cannot be written.
-        Stopped: as the name says.
+        Stopped: ``is_to_stop`` said so.
     """
     into.mkdir(mode=0o700)
     root = os.open(into, _FOLDER)
@@ -128,10 +124,8 @@ def _flush_all(folder: int) -> None:
 
 
 def leads_out(path: tar.Path, symlinks: Mapping[tar.Path, bytes]) -> bool:
-    """Whether a symlink leads out of its tree, or through more other links than are allowed.
-
-    Where ``..`` leads depends on the links before it, so these are followed, by name alone.
-    """
+    """Whether a symlink leads out of its tree, or through more other links than are allowed. Where ``..`` leads depends
+    on the links before it, so these are followed, by name alone."""
     at, hops = list(path[:-1]), 0
     left = [path[-1]]
     while left:

@@ -21,18 +21,10 @@ _Identity = tuple[tuple[int, int, int] | None, ...]
 
 
 class Certificates:
-    """
-    Attributes:
-        material: the certificate and key that are in use.
-        problem: why the files' content is not in use; None if it is.
-    """
+    """``material``: the certificate and key in use. ``problem``: why the files' content is not in use."""
 
     def __init__(self, paths: TlsPaths, copy: Path) -> None:
-        """``copy``: where commands of this home find the certificate to expect.
-
-        Raises:
-            InvalidArgument: see ``read_material``.
-        """
+        """Raises InvalidArgument. ``copy``: where commands of this home find the certificate to expect."""
         self._paths = paths
         self._copy = copy
         self._followers: list[Callable[[TlsMaterial], None]] = []
@@ -64,7 +56,6 @@ class Certificates:
         return [problem for problem in (self.problem, *expiries) if problem is not None]
 
     def follow(self, follower: Callable[[TlsMaterial], None]) -> None:
-        """Call ``follower`` with each new certificate."""
         self._followers.append(follower)
 
     def look(self) -> None:

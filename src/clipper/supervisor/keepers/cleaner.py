@@ -1,12 +1,15 @@
-"""Removes artifacts that were uploaded and never deployed, and the oldest versions beyond a number."""
+"""Removes what nobody uses: artifacts, the oldest versions, and what deleted applications have learned."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
 
 from clipper.errors import ClipperError
+from clipper.learning.stores.store import Store
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.registry.store import Forgotten
 from clipper.supervisor.rollout import wanted
 
 log = logging.getLogger(__name__)
@@ -57,3 +60,42 @@ class ArtifactCleaner:
                 log.info("artifact %(artifact)s was not deployed for a day and is removed", {"artifact": digest})
                 self._artifacts.remove(digest)
         self._artifacts.clean_copies(self._catalog.uses_artifact)
+
+
+# Feedback that a worker took before the deletion may wait 5 s for models, and then for the store.
+DELAY_S = 10.0
+# A store, or a registry, that is down is tried again after this.
+RETRY_S = 30.0
+
+
+class Forgetter:
+    """Works off the catalog's ``to_forget`` in one task: a store that is down neither delays nor loses a deletion. The
+    supervisor does this since an application may be deleted while no worker runs."""
+
+    def __init__(self, catalog: Catalog, store: Store, delay_s: float = DELAY_S, retry_s: float = RETRY_S) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._delay_s = delay_s
+        self._retry_s = retry_s
+        self._wanted = asyncio.Event()
+
+    def wake(self) -> None:
+        self._wanted.set()
+
+    async def run(self) -> None:
+        while True:
+            if not self._catalog.to_forget:
+                await self._wanted.wait()
+            self._wanted.clear()
+            pending = sorted(self._catalog.to_forget)
+            await asyncio.sleep(self._delay_s)
+            try:
+                for application_id in pending:
+                    await self._store.drop(application_id)
+                    self._catalog.commit(Forgotten(application_id))
+            except ClipperError as error:  # the store or the registry
+                log.warning(
+                    "what %(count)d applications learned cannot be dropped now, and is tried again: %(error)s",
+                    {"count": len(pending), "error": error},
+                )
+                await asyncio.sleep(self._retry_s)

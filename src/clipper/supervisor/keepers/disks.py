@@ -2,10 +2,68 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from clipper.supervisor.disk_space import DiskFacts, DiskSpace
+_MIB = 1024 * 1024
+# One commit of the selection store with its journal may need as much, so less is as good as nothing.
+FULL_BYTES = _MIB
+# What a server writes in an hour without a bound of its own (learned state, events, environments of new models) is less
+# than this; on a small disk a tenth of it is.
+LOW_BYTES = 1024 * _MIB
+LOW_SHARE = 0.1
+# A disk about the bound does not come and go: what is too little ends above the bound times this.
+ENDS_ABOVE = 1.25
+
+State = Literal["room", "low", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFacts:
+    """A folder's disk. ``needs``: what is refused once it is full, as the subject and verb of a sentence.
+    ``free_bytes``: what the server may still write."""
+
+    path: str
+    needs: tuple[str, ...]
+    free_bytes: int
+    size_bytes: int
+
+
+class DiskSpace:
+    """Facts in by ``look``, problems out."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, State] = {}
+        self.facts: tuple[DiskFacts, ...] = ()
+
+    def look(self, facts: Sequence[DiskFacts]) -> None:
+        self.facts = tuple(facts)
+        self._states = {one.path: state_of(one, self._states.get(one.path, "room")) for one in facts}
+
+    def problems(self) -> list[str]:
+        """A line for each disk that is full or nearly full: which folder, how much is free, what is refused."""
+        return [_text(one, self._states[one.path]) for one in self.facts if self._states[one.path] != "room"]
+
+
+def state_of(disk: DiskFacts, before: State) -> State:
+    full, low = FULL_BYTES, min(LOW_BYTES, LOW_SHARE * disk.size_bytes)
+    if disk.free_bytes < full * (ENDS_ABOVE if before == "full" else 1):
+        return "full"
+    return "low" if disk.free_bytes < low * (1 if before == "room" else ENDS_ABOVE) else "room"
+
+
+def _text(disk: DiskFacts, state: State) -> str:
+    free = f"{disk.free_bytes / _MIB:,.1f} MiB of {disk.size_bytes / _MIB:,.0f} MiB are free"
+    if state == "full":
+        return f"the disk of {disk.path} is full, {free}: {_joined(disk.needs)}; queries are answered. Free some space"
+    return f"the disk of {disk.path} is nearly full, {free}: once it is full, {_joined(disk.needs)}"
+
+
+def _joined(parts: Collection[str]) -> str:
+    return ", and ".join(parts)
+
 
 LOOK_EVERY_S = 2.0
 
@@ -17,10 +75,7 @@ Folders = Sequence[tuple[Path, str]]
 
 
 class Disks:
-    """
-    Attributes:
-        space: says which disks have too little room.
-    """
+    """``space``: says which disks have too little room."""
 
     def __init__(self, folders: Folders) -> None:
         self.space = DiskSpace()
@@ -32,18 +87,13 @@ class Disks:
 
 
 def folders_of(home: Path, store: str) -> Folders:
-    """The folders that a server writes to.
-
-    Args:
-        store: the address of the selection store; one in Redis is on its machine's disk.
-    """
+    """The folders that a server writes to. A ``store`` in Redis is on its machine's disk."""
     scheme, _, path = store.partition(":")
     return (home, CHANGES), *(((Path(path).parent, FEEDBACK),) if scheme == "sqlite" else ())
 
 
 def looked_at(folders: Folders) -> Sequence[DiskFacts]:
-    """The disks of these folders. Folders of one disk are told together, by the first; one that is not there is left
-    out."""
+    """The disks of these folders, each once, by the first of its folders. One that is not there is left out."""
     found: dict[int, DiskFacts] = {}
     for path, needs in folders:
         try:

@@ -2,12 +2,13 @@
 
 import logging
 import time
+from dataclasses import dataclass
 
 from clipper.control.descriptions import Standing
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.history.events.log import NewEvent
-from clipper.supervisor.history.events.story import Story
-from clipper.supervisor.keepers.events import EventKeeper
+from clipper.supervisor.history.event_log import NewEvent
+from clipper.supervisor.history.events import EventKeeper
+from clipper.supervisor.history.story import Story
 from clipper.supervisor.workers.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -17,14 +18,16 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 2.0
 
 
+@dataclass(eq=False)
 class EndedTests:
     """A test that has ended is reported once, and after a restart in the history again."""
 
-    def __init__(self, catalog: Catalog, workers: Workers, story: Story, events: EventKeeper) -> None:
-        self._catalog = catalog
-        self._workers = workers
-        self._story = story
-        self._events = events
+    _catalog: Catalog
+    _workers: Workers
+    _story: Story
+    _events: EventKeeper
+
+    def __post_init__(self) -> None:
         # By application, which model won.
         self._winners: dict[str, str] = {}
         # Applications whose test was seen open.

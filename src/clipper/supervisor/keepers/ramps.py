@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from msgspec.structs import astuple
 
@@ -37,22 +38,16 @@ _Key = tuple[str, str, int]
 Ask = Callable[[GetStatistics], Awaitable[Sequence[tuple[int, Statistics]]]]
 
 
+@dataclass(eq=False)
 class Ramps:
-    """Works in one task; all that runs on the supervisor's event loop.
+    """Works in one task, on the supervisor's event loop. Its decisions are in the registry before workers get them."""
 
-    Its decisions are in the registry before workers get them, so they survive a restart.
-    """
+    _catalog: Catalog
+    _store: Store
+    _wake: Callable[[], None]
+    _ask: Ask
 
-    def __init__(self, catalog: Catalog, store: Store, wake: Callable[[], None], ask: Ask) -> None:
-        """
-        Args:
-            wake: has the reconciler look at the catalog.
-            ask: asks every worker, and returns the replies by the workers' instances.
-        """
-        self._catalog = catalog
-        self._store = store
-        self._wake = wake
-        self._ask = ask
+    def __post_init__(self) -> None:
         # By application, newcomer and ramp, of those that go on.
         self._evidence: dict[_Key, RampLosses] = {}
         # By application and ramp, of those that go on, the last reading of each worker, also of one that has ended.
@@ -68,7 +63,6 @@ class Ramps:
         return NO_OUTCOME if evidence is None else outcome_of(evidence)
 
     def ended(self, record: ApplicationRecord) -> tuple[EndedRamp, ...]:
-        """The ended ramps of the versions that answer now."""
         return newcomers.ended_ramps(record, self._catalog.versions, self._catalog.current)
 
     def problems(self) -> list[str]:
@@ -84,7 +78,6 @@ class Ramps:
         ]
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
         while True:
             await asyncio.sleep(RETRY_S if self._failures else LOOK_EVERY_S)
             await self.look()

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from clipper.control.messages import GetRecentInput, RecentInput
 from clipper.errors import RequestError
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.managers.warm_up import Sample, fewer_rows, made_row
+from clipper.supervisor.managers.warm_up import Sample, made_row
 from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.workers.workers import Workers
 from clipper.values.inputs.reader import make_reader
@@ -25,10 +25,8 @@ MAX_UNANSWERED = 300
 
 
 class Samples:
-    """A ``SampleSource``. It prefers real inputs: zeros may not exercise all of a model.
-
-    Rows are made only for model files, which state what they take. The code of users might do more than answer.
-    """
+    """A ``SampleSource``. It prefers real inputs, since zeros may not exercise all of a model. Rows are made only for
+    model files, which state what they take: the code of users might do more than answer."""
 
     def __init__(self, catalog: Catalog, workers: Workers) -> None:
         self._catalog = catalog
@@ -38,10 +36,7 @@ class Samples:
         self._turns = asyncio.Semaphore(MAX_ASKING)
 
     async def find(self, id_: ModelId, input_type: InputType) -> Sample | None:
-        """The sample of a version.
-
-        It is its own, else what the model was asked not long ago, else another version's, else a made row.
-        """
+        """The version's own sample, else what the model was asked lately, else another version's, else a made row."""
         record = self._catalog.versions.get(id_)
         if record is None or record.warm_up_rows == 0:
             return None
@@ -62,14 +57,12 @@ class Samples:
             self._catalog.note(replace(record, unanswered=unanswered))
 
     def has_killed(self, id_: ModelId, rows: int) -> bool:
-        """Record it with the version, so that no replica and no later supervisor tries as many rows again.
-
-        Not if the sample was to show that a new version works: that version has failed.
-        """
+        """Record it with the version, so that nobody tries as many rows again; not if the sample was to show that a new
+        version works: that version has failed."""
         record = self._catalog.versions.get(id_)
         if record is None or (record.spec.sample is not None and record.state == "starting"):
             return False
-        left = min(fewer_rows(rows), _max_batch(record))
+        left = min(1 if rows > 1 else 0, _max_batch(record))
         log.warning(
             "a replica of %(model)s:%(version)s ended over a warm-up batch of %(rows)d, or shortly after: "
             "its next starts warm up with at most %(limit)d rows",
@@ -94,7 +87,6 @@ class Samples:
             return await self._workers.ask_until(GetRecentInput(model), lambda recent: recent.row is not None)
 
     def _inherited(self, model: str, input_type: InputType) -> bytes | None:
-        """The sample of the latest version that has one of this type."""
         for record in reversed(self._catalog.versions_of(model)):
             if record.spec.sample is not None:
                 with suppress(RequestError):  # it is of another type
@@ -103,11 +95,7 @@ class Samples:
 
 
 def read_sample(text: str, input_type: InputType) -> bytes:
-    """A sample's row, from its JSON.
-
-    Raises:
-        RequestError: it is not an input of this type; the message says what was expected and what came.
-    """
+    """A sample's row, from its JSON. Raises RequestError if it is not an input of this type."""
     return make_reader(input_type).read(text.encode())
 
 

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from clipper.base.processes.proc import CPU_TICKS, RESIDENT_PAGES, stat_fields
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.history.series.health import Health
-from clipper.supervisor.history.series.sampler import STEP_S, ApplicationFacts, Facts, ModelFacts, ProcessFacts, Sampler
-from clipper.supervisor.history.series.values import Replicas
+from clipper.supervisor.history.recent import Health
+from clipper.supervisor.history.sampler import STEP_S, ApplicationFacts, Facts, ModelFacts, ProcessFacts, Sampler
+from clipper.supervisor.history.values import Replicas
 from clipper.supervisor.managers.manager import Manager
 from clipper.supervisor.workers.workers import Workers
 
@@ -22,13 +22,7 @@ ANSWER_TIMEOUT_S = STEP_S / 2
 
 
 class Sampling:
-    """Works in one task.
-
-    Attributes:
-        sampler: has the series.
-        health: says which applications and versions are in trouble.
-        taken_at_s: when the newest sample was taken, in seconds since 1970.
-    """
+    """Works in one task. ``taken_at_s``: when the newest sample was taken, in seconds since 1970."""
 
     def __init__(self, catalog: Catalog, manager: Manager, workers: Workers) -> None:
         self.sampler = Sampler(asyncio.get_running_loop().time())
@@ -39,7 +33,6 @@ class Sampling:
         self._workers = workers
 
     async def run(self) -> None:
-        """Take a sample in each step, until cancelled."""
         while True:
             await asyncio.sleep(max(self.sampler.due_s() - asyncio.get_running_loop().time(), 0.0))
             await self._take(self._facts())

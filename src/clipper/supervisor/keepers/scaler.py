@@ -4,6 +4,9 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import inf
+from statistics import fmean
 
 from msgspec.structs import replace
 
@@ -11,12 +14,70 @@ from clipper.control.messages import GetStatistics
 from clipper.control.statistics import VersionStatistics
 from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.keepers.load_meter import LoadMeter, StartTimes
 from clipper.supervisor.managers.manager import Manager
-from clipper.supervisor.managers.reconcile.autoscale import Autoscaler, Target
+from clipper.supervisor.managers.reconcile.autoscale import Autoscaler, Load, Target
+from clipper.supervisor.managers.reconcile.plan import Phase
+from clipper.supervisor.metrics.sums import increase, total
 from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.workers.workers import Workers
 from clipper.values.types import ModelId
+
+# Assumed until a replica has been seen to start: Python, and a framework.
+DEFAULT_START_S = 5.0
+
+
+class LoadMeter:
+    """Measures the load of one version. A worker that does not answer in time is counted in the next look."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, VersionStatistics] = {}
+        self._looked_at_s: float | None = None
+
+    def look(self, counted: Mapping[int, VersionStatistics], now_s: float, ready: int, start_s: float) -> Load | None:
+        """What was counted since the look before. ``counted``: by each worker that answered, by its instance: a worker
+        that is started again has a new one. Returns None at the first look, and if no worker answered."""
+        if not counted:
+            return None
+        found = total([increase(self._before.get(instance), now) for instance, now in counted.items()])
+        self._before |= counted
+        before_s, self._looked_at_s = self._looked_at_s, now_s
+        if before_s is None:
+            return None
+        late = found.rejected + found.expired
+        # Workers of an older Clipper say only what came of queries. They are being replaced.
+        arrivals = found.outputs + found.model_errors + late if found.arrivals is None else found.arrivals
+        return Load(
+            at_s=now_s,
+            interval_s=now_s - before_s,
+            arrivals=arrivals,
+            late=late,
+            wait_s=found.queue_wait_s.mean,
+            service_s=found.batch_latency_s.mean,
+            slo_s=inf if found.slo_s is None else found.slo_s,
+            capacity_per_s=fmean(found.rows_per_s.values()) if found.rows_per_s else 0.0,
+            ready=ready,
+            start_s=start_s,
+        )
+
+
+class StartTimes:
+    """How long replicas of one version take to start, from looks at their phases."""
+
+    def __init__(self) -> None:
+        self.start_s = DEFAULT_START_S
+        self._starting: dict[str, float] = {}
+
+    def look(self, phases: Mapping[str, Phase], now_s: float) -> None:
+        """``phases`` is by replica id. A start that is shorter than the interval between looks does not count."""
+        for replica, began_s in list(self._starting.items()):
+            if phases.get(replica) != "starting":
+                del self._starting[replica]
+                if phases.get(replica) == "ready":
+                    self.start_s = now_s - began_s
+        for replica, phase in phases.items():
+            if phase == "starting":
+                self._starting.setdefault(replica, now_s)
+
 
 log = logging.getLogger(__name__)
 
@@ -44,22 +105,18 @@ class ScaledVersion:
         return (self.spec, self.scaling, self.autoscaler.is_asleep) == (record.spec, record.scaling, is_asleep)
 
 
+@dataclass(eq=False)
 class Scaler:
-    """All that runs on the supervisor's event loop."""
+    """Runs on the supervisor's event loop. ``_wake`` has the reconciler look at the catalog. A version that may have no
+    replica falls asleep after ``_idle_after_s`` without queries."""
 
-    def __init__(
-        self, catalog: Catalog, manager: Manager, workers: Workers, wake: Callable[[], None], idle_after_s: float
-    ) -> None:
-        """
-        Args:
-            wake: has the reconciler look at the catalog.
-            idle_after_s: the time without queries after which a version that may have no replica falls asleep.
-        """
-        self._catalog = catalog
-        self._manager = manager
-        self._workers = workers
-        self._wake = wake
-        self._idle_after_s = idle_after_s
+    _catalog: Catalog
+    _manager: Manager
+    _workers: Workers
+    _wake: Callable[[], None]
+    _idle_after_s: float
+
+    def __post_init__(self) -> None:
         self._versions: dict[ModelId, ScaledVersion] = {}
 
     def reason(self, id_: ModelId) -> str | None:
@@ -103,12 +160,11 @@ class Scaler:
             # current must not fall asleep over that.
             if record.scaling is not None and record.state == "ready" and record.promotion is None:
                 known = self._versions.get(id_)
-                is_same = known is not None and known.is_of(record)
-                followed[id_] = known if known and is_same else self._scaled(record, record.scaling)
+                if known is None or not known.is_of(record):
+                    now_s = asyncio.get_running_loop().time()
+                    known = ScaledVersion(record, record.scaling, now_s, self._idle_after_s)
+                followed[id_] = known
         self._versions = followed
-
-    def _scaled(self, record: VersionRecord, scaling: ReplicaRange) -> ScaledVersion:
-        return ScaledVersion(record, scaling, asyncio.get_running_loop().time(), self._idle_after_s)
 
     def _planned(self, id_: ModelId, version: ScaledVersion, counted: dict[int, VersionStatistics]) -> Target | None:
         now_s = asyncio.get_running_loop().time()

@@ -1,9 +1,7 @@
 """How a supervisor ends without ending what it runs, for the next start to go on with.
 
 A leader that becomes a standby starts again in its own process, with the same arguments, and so does a server that is
-handed over while somebody else watches its process. Nothing that it had in memory survives, so nothing of it can act
-for a cluster that it no longer leads. Workers and containers go on, as after a supervisor that was killed, and the next
-start decides what becomes of them.
+handed over while somebody else watches its process: so nothing of it can act for a cluster that it no longer leads.
 """
 
 import asyncio
@@ -13,7 +11,7 @@ import sys
 from typing import NoReturn
 
 from clipper.supervisor.config import ADDRESSES, Config
-from clipper.supervisor.history.events.log import NewEvent
+from clipper.supervisor.history.event_log import NewEvent
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.stop_requests import StopRequests
 
@@ -41,11 +39,8 @@ async def step_down(parts: Parts, config: Config, why: str) -> NoReturn:
 
 
 class HandOver:
-    """Hands a server over to the next start of its home, which may be of another version or with other options.
-
-    A server in the background ends, and the command that asks for this starts the next one. One whose process somebody
-    watches, such as a service manager, stays that process, and starts again in it.
-    """
+    """Hands a server over to the next start of its home. A server in the background ends, and the command that asks for
+    this starts the next one. One whose process somebody watches stays that process, and starts again in it."""
 
     def __init__(self, config: Config, stopping: StopRequests) -> None:
         self._config = config

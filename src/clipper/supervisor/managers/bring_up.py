@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from clipper.base.processes import proc
@@ -9,9 +10,8 @@ from clipper.errors import ContainerFailed, ProtocolViolation, RequestError
 from clipper.model.protocol.messages import Welcome
 from clipper.supervisor.managers import logs
 from clipper.supervisor.managers.launcher import Container, ContainerNote
-from clipper.supervisor.managers.probe import Probe
-from clipper.supervisor.managers.reconcile.plan import Slot
-from clipper.supervisor.managers.start_time import StartTime
+from clipper.supervisor.managers.probe import Caller
+from clipper.supervisor.managers.reconcile.plan import Slot, StartTime
 from clipper.supervisor.managers.warm_up import Sample, SampleSource, warm_up
 
 log = logging.getLogger(__name__)
@@ -30,33 +30,29 @@ LOG_TAIL_LINES = 20
 SAYS_WHY = "clipper: "
 
 
+@dataclass(eq=False)
 class BringUp:
-    """The way of one container into service. A step that fails raises ``ContainerFailed`` with the log's last lines.
+    """The way of one container into service, in ``_timeout_s``, or longer while it computes: see ``StartTime``. A step
+    that fails raises ``ContainerFailed`` with the log's last lines. ``warm_up_rows``: rows of the last warm-up batch; 0
+    if there was no batch, or the model refused the given sample."""
 
-    Attributes:
-        warm_up_rows: rows of the last warm-up batch; 0 if there was no batch, or the model refused the given sample.
-    """
+    _note: ContainerNote
+    _container: Container
+    _log_path: Path
+    _log_start_bytes: int
+    _timeout_s: float
 
-    def __init__(
-        self, note: ContainerNote, container: Container, log_path: Path, log_start_bytes: int, timeout_s: float
-    ) -> None:
-        """All steps together may take ``timeout_s``, from now, and longer while the container computes: see
-        ``StartTime``. Its output begins at ``log_start_bytes`` of the log."""
-        self._note = note
-        self._container = container
-        self._log_path = log_path
-        self._log_start_bytes = log_start_bytes
-        self._timeout_s = timeout_s
+    def __post_init__(self) -> None:
         self.warm_up_rows = 0
-        self._time = StartTime(asyncio.get_running_loop().time(), timeout_s)
+        self._time = StartTime(asyncio.get_running_loop().time(), self._timeout_s)
 
-    async def answering(self) -> Probe:
+    async def answering(self) -> Caller:
         """Dial until it answers HELLO, and check that it is the right model."""
         loop = asyncio.get_running_loop()
         while not self._container.exited.is_set():
             patience_s = max(DIAL_EVERY_S, min(HANDSHAKE_TIMEOUT_S, self._time.deadline_s - loop.time()))
             try:
-                probe = await Probe.open(self._container.address, patience_s)
+                probe = await Caller.probe(self._container.address, patience_s)
                 said = Slot(probe.welcome.model, probe.welcome.version, self._note.index)
                 if said != self._note.slot:
                     probe.close()
@@ -72,12 +68,9 @@ class BringUp:
         raise await self._failed(f"{self._container.how_it_ended} before it was ready")
 
     async def warm_up(self, welcome: Welcome, samples: SampleSource) -> None:
-        """Let it evaluate a sample, if there is one.
-
-        A failure on a sample that did not come with the deployment is only logged, and noted if Clipper made the
-        sample. If a sample kills the container, ``warm_up_rows`` says so, and the next start sends fewer rows; if a
-        row that did not come with the deployment takes too long, none.
-        """
+        """Let it evaluate a sample, if there is one. A failure on a sample that did not come with the deployment is
+        only logged. If a sample kills the container, ``warm_up_rows`` says so, and the next start sends fewer rows; or
+        none, if a row that did not come with the deployment takes too long."""
         now_s, time = asyncio.get_running_loop().time(), self._time
         # A model that took long to load may take long to warm up, on the same busy machine.
         until_s = max(time.deadline_s, min(time.last_s, now_s + self._timeout_s / 2))

@@ -1,20 +1,23 @@
-"""The port that every manager implements: how a container is started, found again and cleaned up after."""
+"""The port that every manager implements, what the server provides to each, and the command line of a container."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
+from clipper.base.processes.folder import ProcessFolder
+from clipper.base.processes.process import is_set_within
+from clipper.base.run_as import RunAs
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import InvalidArgument
-from clipper.settings.server import MAX_OUTPUT_BYTES
+from clipper.settings.server import MAX_OUTPUT_BYTES, ServerSettings
 from clipper.settings.telemetry import LogFormat
-from clipper.settings.version import VersionSpec
+from clipper.settings.version import Deployment, ManagerName, VersionSpec
 from clipper.supervisor.managers.reconcile.plan import Slot
-from clipper.values.types import Loader
 
 OnProgress = Callable[[str], None]
 Keeper = Callable[[], Awaitable[None]]
@@ -24,12 +27,10 @@ class ContainerNote(Struct, frozen=True):
     """What is noted beside a container, enough for a later supervisor to go on with it.
 
     Attributes:
-        number: of this start of its slot; no other start, of whatever slot, has it.
+        number: of this start; no other start, of any slot, has it.
         listen: the address that it has to listen on, ``unix:PATH`` or ``tcp:HOST:PORT``.
         ready: a supervisor has seen it ready.
         build: of the runtime that it got from us; empty if it was started before builds were noted.
-        log_format: of what that runtime logs.
-        max_output_bytes: the bound of one output that it was started with.
     """
 
     model: str
@@ -79,11 +80,10 @@ class Container(Protocol):
     """A container that was started.
 
     Attributes:
-        address: where it can be dialled.
         exited: set once it has exited and nothing of it runs any more.
         warning: how its packages differ from those that the model was saved with; None if they do not, or if that is
             not known.
-        node: what the machine that it runs on is called; None if it is this one.
+        node: the name of the machine that it runs on; None if it is this one.
     """
 
     address: ReplicaAddress
@@ -101,6 +101,7 @@ class Container(Protocol):
 
     async def has_exited_within(self, seconds: float) -> bool:
         """Wait for its exit, no longer than that; return whether it has exited."""
+        return await is_set_within(self.exited, seconds)
 
     async def stop(self, grace_s: float) -> None:
         """SIGTERM, ``grace_s`` to finish in, then SIGKILL to all that is left. Returns when it is gone."""
@@ -112,31 +113,12 @@ class Container(Protocol):
         """Set ``ready`` in its note. A failure to write the note is only logged."""
 
 
-class Runnable(Protocol):
-    """What a version, or a deployment that is to become one, says about how it runs."""
-
-    @property
-    def loader(self) -> Loader: ...
-
-    @property
-    def python(self) -> str | None: ...
-
-    @property
-    def gpus(self) -> str | None: ...
-
-    @property
-    def resources(self) -> Mapping[str, float]: ...
-
-    @property
-    def placement(self) -> str | None: ...
+# What says how it is to run.
+Runnable = VersionSpec | Deployment
 
 
 def check_needs_no_cluster(asked: Runnable, manager: str) -> None:
-    """Check that it asks nothing of a cluster: for a manager that has one machine.
-
-    Raises:
-        InvalidArgument: it does.
-    """
+    """Check that it asks nothing of a cluster: for a manager that has one machine. Raises InvalidArgument: it does."""
     for name, given in (("resources", bool(asked.resources)), ("placement", asked.placement is not None)):
         if given:
             raise InvalidArgument(
@@ -148,32 +130,20 @@ class Launcher(Protocol):
     """Starts containers of one kind, and knows each by its note."""
 
     def check(self, asked: Runnable) -> None:
-        """Check that containers of this kind can run it.
-
-        Raises:
-            InvalidArgument: they cannot; the message says what to change.
-        """
+        """Raises InvalidArgument, with what to change, if containers of this kind cannot run it."""
 
     def keepers(self) -> Mapping[str, Keeper]:
-        """Tasks that run as long as the server, by what they do, such as ``holding replicas to their bounds``.
-
-        One may return when it has done what there is to do, except on a node of a cluster, where an end is a failure.
-        """
+        """Tasks that run as long as the server, by what they do, such as ``holding replicas to their bounds``. One may
+        return when it has done what there is to do, except on a node of a cluster, where an end is a failure."""
+        return {}
 
     def choose_address(self, number: int) -> str:
-        """Choose the address that the container with this number has to listen on. ``clean_up`` gives it back.
-
-        No other container has the number.
-
-        Raises:
-            OSError: there is no free address.
-        """
+        """Choose the address that the container with this number, which no other has, has to listen on. ``clean_up``
+        gives it back. Raises OSError if there is no free address."""
 
     async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> Container:
         """Start a container. What it writes is added to ``log_path``. If this is cancelled, it leaves nothing running.
-
-        Args:
-            on_progress: called with what goes on meanwhile: the container's environment may take minutes to make.
+        ``on_progress`` is called with what goes on meanwhile: the environment may take minutes to make.
 
         Raises:
             ContainerFailed: it cannot be started as its version says.
@@ -181,30 +151,110 @@ class Launcher(Protocol):
         """
 
     async def seen(self) -> list[tuple[ContainerNote, int | None]]:
-        """The containers of the home that run now, and their process ids, if those are known here.
-
-        Read-only: a supervisor may be taking them over meanwhile.
-
-        A cluster is not asked: that takes long, and ``clipper cluster list`` does it.
-        """
+        """The containers of the home that run now, and their process ids, if those are known here. Read-only: a
+        supervisor may be taking them over meanwhile. A cluster is not asked: ``clipper cluster list`` does that."""
+        return []
 
     async def left(self) -> list[ContainerNote]:
-        """The containers that an earlier supervisor started; some may be gone. Called before anything is launched.
-
-        It also removes what is left of containers that have no note any more.
-        """
+        """The containers that an earlier supervisor started; some may be gone. Called before anything is launched. It
+        also removes what is left of containers that have no note any more."""
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> Container | None:
         """Take over one of ``left``; None if it is gone, or cannot be taken over now."""
 
     def expect(self, asleep: Mapping[str, VersionSpec]) -> None:
-        """Be told, before its keepers run, what the next queries may have it start: versions that sleep.
-
-        ``asleep``: by the names of their containers.
-        """
+        """Note, before its keepers run, which versions sleep, by their containers' names: queries may wake them."""
+        del asleep
 
     async def clean_up(self, note: ContainerNote) -> None:
         """Remove what a container that is gone leaves behind, except its log."""
 
     async def prune(self, artifacts: Collection[str]) -> None:
         """Remove what is kept for versions whose artifacts are not among these digests."""
+        del artifacts
+
+
+@dataclass(frozen=True, slots=True)
+class Facilities:
+    """What the server provides to every manager. A setting for one manager only begins with its name.
+
+    Attributes:
+        sockets: where containers make their sockets; maybe outside the home, because a socket's path must be short.
+        environments: where Python environments are kept if models run as another user.
+        run_as: the user that models run as; None is the server's. That user must not be able to write to these folders.
+        cluster: the name of the registry that several homes share, of which one leads at a time; empty if no home does.
+        may_act: whether this home leads now. What homes share, such as containers on Ray, is left alone while not.
+        left_elsewhere: managers whose containers the leader of another home may have left to this one.
+    """
+
+    home: Path
+    artifacts: Path
+    scratch: Path
+    sockets: Path
+    environments: Path
+    processes: ProcessFolder
+    logs: Path
+    environ: Mapping[str, str]
+    settings: ServerSettings = field(default_factory=ServerSettings)
+    run_as: RunAs | None = None
+    cluster: str = ""
+    may_act: Callable[[], bool] = lambda: True
+    left_elsewhere: Collection[ManagerName] = ()
+
+
+# The parts of the package that a container's Python imports, as paths in it.
+RUNTIME_PARTS = (
+    "__init__.py",
+    "base/__init__.py",
+    "base/log_format.py",
+    "base/oom.py",
+    "errors.py",
+    "model",
+    "runtime.py",
+    "values/__init__.py",
+    "values/output_arrays.py",
+    "values/types.py",
+)
+# How much of a jar's memory is for its heap. The rest is for what Java keeps outside of it.
+JAVA_HEAP_SHARE = 0.75
+
+
+def container_argv(note: ContainerNote, artifact: Path, python: str) -> list[str]:
+    """The command of a replica: its own program, or Clipper's runtime on ``python``. ``artifact``: the unpacked one."""
+    spec = note.spec
+    if spec.loader == "binary":
+        return program_argv(artifact / spec.target, spec.memory_bytes) + program_options(note, artifact)
+    options = {
+        "--artifact": artifact,
+        "--loader": spec.loader,
+        "--target": spec.target,
+        "--data": spec.data,
+        "--input-type": spec.input_type,
+        "--framework": spec.framework,
+        "--output": spec.output,
+        "--memory-bytes": spec.memory_bytes,
+        "--max-output-bytes": note.max_output_bytes,
+    }
+    if note.log_format != "text":
+        options |= {"--log-format": note.log_format, "--replica": note.id}
+    return [python, "-m", "clipper.model.runtime", *_options(note, options)]
+
+
+def program_argv(program: Path, memory_bytes: int | None) -> list[str]:
+    """What runs a program. Java is given the size of its heap, because it does not look for a limit."""
+    if program.suffix != ".jar":
+        return [str(program)]
+    heap = [] if memory_bytes is None else [f"-Xmx{int(memory_bytes * JAVA_HEAP_SHARE)}"]
+    return ["java", *heap, "-jar", str(program)]
+
+
+def program_options(note: ContainerNote, artifact: Path) -> list[str]:
+    """The options of a program, which knows nothing of artifacts."""
+    data = None if note.spec.data is None else artifact / note.spec.data
+    return _options(note, {"--data": data, "--input-type": note.spec.input_type})
+
+
+def _options(note: ContainerNote, further: Mapping[str, object]) -> list[str]:
+    """The options that every container gets, and those of the others that have a value."""
+    common = ["--listen", note.listen, "--model", note.model, "--version", note.version]
+    return common + [text for option, value in further.items() if value is not None for text in (option, str(value))]

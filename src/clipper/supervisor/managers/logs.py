@@ -1,9 +1,8 @@
 """The logs of containers and workers: their last lines, and the bound on their size.
 
-A process writes straight to its file. A pipe to the supervisor could bound what goes through it, but it would break or
-fill when the supervisor dies, and take the process along. So the supervisor looks at the files now and then and cuts
-one that is full: it copies the end to ``.1`` and empties the file in place, which a process that appends does not
-notice. Lines that are written between the two steps are lost.
+A process writes straight to its file: a pipe to the supervisor would break or fill when the supervisor dies. So the
+supervisor cuts a full file: it copies the end to ``.1`` and empties the file in place, which a process that appends
+does not notice. Lines that are written between the two steps are lost.
 """
 
 import asyncio
@@ -43,10 +42,7 @@ def size_bytes(path: Path) -> int:
 
 def tail(path: Path, lines: int, since_bytes: int = 0) -> tuple[str, ...]:
     """The last lines of a log, oldest first. If the file has too few, its ``.1`` is read too.
-
-    Args:
-        since_bytes: leave out ``.1`` and what is before this offset in the file, unless the file was cut since.
-    """
+    ``since_bytes``: leave out ``.1`` and what is before this offset in the file, unless the file was cut since."""
     if since_bytes and size_bytes(path) >= since_bytes:
         return _last_lines(path, lines, since_bytes)
     found = _last_lines(path, lines, 0)
@@ -60,10 +56,7 @@ _CREDENTIALS = re.compile(r"(?<=://)[^\s/?#]+@")
 
 
 def without_credentials(text: str) -> str:
-    """The text with ``***`` in place of the names and passwords in its URLs.
-
-    What an installer says is shown to everybody with the role read, and names package indexes as they were given.
-    """
+    """The text with ``***`` for the names and passwords in its URLs: everybody with the role read sees it."""
     return _CREDENTIALS.sub("***@", text)
 
 
@@ -84,14 +77,9 @@ def end_of(path: Path) -> str:
 
 
 def read_on(path: Path, place: str) -> tuple[Lines, str]:
-    """The whole lines after a place, oldest first, and the place after them.
-
-    At most ``MAX_TAIL_BYTES`` are read at once. If the log was cut since, the rest of what was cut off comes first; a
-    line ``LOST`` stands for what is gone.
-
-    Raises:
-        InvalidArgument: ``place`` is not one.
-    """
+    """The whole lines after a place, oldest first, at most ``MAX_TAIL_BYTES``, and the place after them. If the log was
+    cut since, the rest of what was cut off comes first; a line ``LOST`` stands for what is gone. Raises InvalidArgument
+    if ``place`` is not one."""
     if (found := _PLACE.fullmatch(place)) is None:
         raise InvalidArgument(f"{place!r:.100} is not a place in a log: expected one that an earlier answer gave")
     offset, last = int(found[1]), bytes.fromhex(found[2])
@@ -123,10 +111,7 @@ def logs_after(paths: Mapping[str, Path], places: Mapping[str, str], lines: int)
 
 
 def in_text(line: str) -> Lines:
-    """What a record of a container's runtime is in a log in text, where ``line`` is that record in JSON.
-
-    Any other line stays as it is, whatever a model printed.
-    """
+    """A log record of a container's runtime, from JSON to text. Any other line stays as it is."""
     if not line.startswith('{"time": '):
         return (line,)
     try:
@@ -149,13 +134,7 @@ def _read_lines(text: bytes, offset: int, last: bytes) -> tuple[Lines, str]:
 
 def _rest_of_cut(path: Path, last: bytes) -> bytes | None:
     """What follows ``last`` in the part that was cut off; None if it is not there."""
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(0, end - MAX_TAIL_BYTES))
-            text = file.read(MAX_TAIL_BYTES)
-    except FileNotFoundError:
-        return None
+    text = _end_bytes(path)
     at = text.rfind(last) if last else -1
     return None if at < 0 else text[at + len(last) :]
 
@@ -202,13 +181,15 @@ class LogKeeper:
 
 
 def _last_lines(path: Path, lines: int, since_bytes: int) -> tuple[str, ...]:
-    if lines < 1:
-        return ()
+    return _split(_end_bytes(path, since_bytes))[-lines:] if lines > 0 else ()
+
+
+def _end_bytes(path: Path, since_bytes: int = 0) -> bytes:
+    """The end of a file, from no earlier than an offset; empty if there is no file."""
     try:
         with path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(since_bytes, end - MAX_TAIL_BYTES))
-            text = file.read(MAX_TAIL_BYTES)
+            return file.read(MAX_TAIL_BYTES)
     except FileNotFoundError:
-        return ()
-    return _split(text)[-lines:]
+        return b""

@@ -11,10 +11,8 @@ from clipper.settings.server import MAX_OUTPUT_BYTES
 from clipper.settings.telemetry import LogFormat
 from clipper.settings.version import ManagerName, VersionSpec
 from clipper.supervisor.managers.launcher import ContainerNote, Keeper, Launcher, Runnable, slot_name
-from clipper.supervisor.managers.reconcile.backoff import NO_DEATHS, History
-from clipper.supervisor.managers.reconcile.plan import Phase, Slot
-from clipper.supervisor.managers.replica import ADOPTION_TIMEOUT_S, Death, Replica
-from clipper.supervisor.managers.starts import PER_CORE, Starts
+from clipper.supervisor.managers.reconcile.plan import NO_DEATHS, History, Phase, Slot
+from clipper.supervisor.managers.replica import ADOPTION_TIMEOUT_S, PER_CORE, Death, Replica, Starts
 from clipper.supervisor.managers.warm_up import SampleSource
 from clipper.values.types import ModelId
 
@@ -26,13 +24,8 @@ RUNTIME_LOADERS = ("file", "import")
 
 @dataclass(slots=True)
 class SlotStatus:
-    """A slot: the container in it now, if any, and how those before it ended.
-
-    Attributes:
-        spec: of the container in it, or of the last one.
-        restarts: how many starts came after the first.
-        start_failure: set while the slot is dead because its last start failed.
-    """
+    """A slot: the container in it now, if any, and how those before it ended. ``restarts``: how many starts came after
+    the first. ``start_failure``: set while the slot is dead because its last start failed."""
 
     slot: Slot
     spec: VersionSpec
@@ -75,14 +68,10 @@ class Manager:
         """Nothing starts yet.
 
         Args:
-            launchers: from ``open_launchers``.
             next_number: returns a number that no replica had before; raises ``RegistryUnavailable`` if it cannot.
             batch_timeout_s: how long a batch of a version may run before its replica counts as hanging.
-            samples: inputs to warm a version's containers up with before they are ready.
             on_change: called after a replica has come up or died.
-            build: of the runtime that containers get from us.
-            log_format: of what that runtime logs.
-            max_output_bytes: the bound of one output of a model.
+            build, log_format, max_output_bytes: of the runtime that containers get from us.
             has_workers_elsewhere: query workers run on the nodes of a cluster, and not on this machine.
             elsewhere: the managers whose containers run on other machines.
             cores: of this machine, which containers share that start at once.
@@ -116,11 +105,7 @@ class Manager:
         return {slot: self._slots.get(slot) for slot in touched}
 
     def check(self, manager: ManagerName, asked: Runnable) -> None:
-        """Check that a manager can run what a version asks for.
-
-        Raises:
-            InvalidArgument: it cannot, or it is not installed here.
-        """
+        """Raises InvalidArgument if a manager cannot run what a version asks for, or is not installed here."""
         launcher = self._launchers.get(manager)
         if launcher is None:
             raise InvalidArgument(self._why_not(manager))
@@ -182,11 +167,8 @@ class Manager:
         return [note for launcher in self._launchers.values() for note in await launcher.left()]
 
     async def adopt(self, note: ContainerNote) -> Replica | None:
-        """Take over a container that an earlier supervisor started; None if it is gone.
-
-        If the earlier supervisor saw it ready, it must answer at once; else it has its whole start timeout. If it
-        does not answer, that counts as a death like any other.
-        """
+        """Take over a container that an earlier supervisor started; None if it is gone. One that was ready must answer
+        at once; else it has its whole start timeout. If it does not answer, that counts as a death like any other."""
         launcher, log_path = self._launchers[note.spec.manager], self.log_path(note.slot)
         container = await launcher.adopt(note, log_path)
         if container is None:

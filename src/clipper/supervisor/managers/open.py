@@ -1,15 +1,15 @@
 """The table of managers: the one place that knows them all."""
 
+from pathlib import Path
 from typing import Literal
 
+import clipper
 from clipper.settings.version import ManagerName
-from clipper.supervisor.managers.docker.open import open_docker
-from clipper.supervisor.managers.facilities import Facilities
-from clipper.supervisor.managers.launcher import Launcher
+from clipper.supervisor.managers.docker.options import Setting
+from clipper.supervisor.managers.launcher import Facilities, Launcher
 from clipper.supervisor.managers.local.launcher import LocalLauncher
-from clipper.supervisor.managers.local.worker_host import LocalWorkerHost
 from clipper.supervisor.managers.ray.open import open_ray, open_ray_host
-from clipper.supervisor.managers.worker_host import ClusterHost, Sign, WorkerHost
+from clipper.supervisor.managers.worker_host import ClusterHost, LocalWorkerHost, Sign, WorkerHost
 
 # Managers whose containers run elsewhere than on the server's machine: the servers of a cluster share them.
 ELSEWHERE: frozenset[ManagerName] = frozenset({"ray"})
@@ -18,16 +18,11 @@ ELSEWHERE: frozenset[ManagerName] = frozenset({"ray"})
 def open_launchers(
     facilities: Facilities, where: Literal["everywhere", "here", "elsewhere"] = "everywhere"
 ) -> dict[ManagerName, Launcher]:
-    """A launcher for each manager, by the name that versions ask for it with.
-
-    ``where``: of those alone whose containers run on the server's machine, or on others.
-
-    A manager whose extra is not installed is left out. A program that a manager needs, such as dockerd, need not run
-    yet.
-    """
+    """A launcher for each manager whose extra is installed. A program that a manager needs, such as dockerd, need not
+    run yet. ``where``: only managers whose containers run on the server's machine, or on others."""
     opened: dict[ManagerName, Launcher | None] = {
         "local": LocalLauncher.open(facilities),
-        "docker": open_docker(facilities),
+        "docker": _open_docker(facilities),
         "ray": open_ray(facilities),
     }
     return {
@@ -38,13 +33,24 @@ def open_launchers(
 
 
 def open_cluster_host(facilities: Facilities, sign: Sign | None) -> ClusterHost | None:
-    """Where query workers run on the nodes of a cluster; None if the extra for that is not installed.
-
-    ``sign``: signs for workers; None if none are to be started there, but some may have been left.
-    """
+    """None without the extra. ``sign`` is None if no workers are to be started on nodes, but some may be left."""
     return open_ray_host(facilities, sign)
 
 
 def open_worker_host(facilities: Facilities) -> WorkerHost:
     """Where query workers run on this machine."""
     return LocalWorkerHost(facilities.processes, facilities.sockets, facilities.logs)
+
+
+def _open_docker(facilities: Facilities) -> Launcher | None:
+    """None if the extra is not installed. The server's ``DOCKER_HOST`` says where dockerd is."""
+    try:
+        from clipper.supervisor.managers.docker.engine import Engine
+        from clipper.supervisor.managers.docker.images import Sources
+        from clipper.supervisor.managers.docker.launcher import DockerLauncher
+    except ImportError:
+        return None
+    settings = facilities.settings
+    sources = Sources(settings.docker_base_image, facilities.artifacts, Path(clipper.__file__).parent)
+    setting = Setting(str(facilities.home), settings.docker_network, settings.docker_transport)
+    return DockerLauncher(Engine(facilities.environ), sources, setting, facilities.sockets)

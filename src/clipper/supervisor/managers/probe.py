@@ -18,11 +18,8 @@ _READ_BYTES = 64 * 1024
 
 
 class Caller:
-    """A connection on which the container has answered HELLO. ``welcome`` is the answer.
-
-    Every method raises ``OSError`` if the connection fails, and ``ProtocolViolation`` if the container breaks the
-    protocol. No method bounds its wait.
-    """
+    """A connection on which the container has answered HELLO by ``welcome``. Methods raise ``OSError`` if the
+    connection fails, and ``ProtocolViolation`` if the container breaks the protocol."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, welcome: Welcome) -> None:
         self.welcome = welcome
@@ -47,11 +44,25 @@ class Caller:
             writer.transport.abort()
             raise
 
-    async def ping(self) -> int:
+    @classmethod
+    async def probe(cls, address: ReplicaAddress, timeout_s: float) -> "Caller":
+        """Dial for a connection that only watches. Raises TimeoutError, an ``OSError``, too."""
+        async with asyncio.timeout(timeout_s):
+            caller = await cls.dial(address)
+            try:
+                # At once: a container may serve connections that begin with a PING separately, also while it is busy.
+                await caller.ping(timeout_s)
+            except BaseException:  # as in ``dial``
+                caller.close()
+                raise
+            return caller
+
+    async def ping(self, timeout_s: float) -> int:
         """Return how long the replica's batch has been running, in microseconds; 0 if it is idle."""
         self._frames += 1
         self._writer.write(messages.encode_ping(self._frames))
-        kind, frame_id, body = await _read_frame(self._reader, self._splitter)
+        async with asyncio.timeout(timeout_s):
+            kind, frame_id, body = await _read_frame(self._reader, self._splitter)
         if kind != Kind.PONG or frame_id != self._frames:
             raise ProtocolViolation(f"container answered PING {self._frames} with {Kind(kind).name} {frame_id}")
         return messages.decode_pong(body)
@@ -75,37 +86,6 @@ class Caller:
 
     def close(self) -> None:
         self._writer.transport.abort()
-
-
-class Probe:
-    """A connection that only watches: the container has answered a first PING, too.
-
-    Every method raises what ``Caller``'s do, and ``TimeoutError``, which is an ``OSError``, when its time is over.
-    """
-
-    def __init__(self, caller: Caller) -> None:
-        self.welcome = caller.welcome
-        self._caller = caller
-
-    @classmethod
-    async def open(cls, address: ReplicaAddress, timeout_s: float) -> "Probe":
-        async with asyncio.timeout(timeout_s):
-            caller = await Caller.dial(address)
-            try:
-                # At once: a container may serve connections that begin with a PING separately, also while it is busy.
-                await caller.ping()
-            except BaseException:  # as in ``Caller.dial``
-                caller.close()
-                raise
-            return cls(caller)
-
-    async def ping(self, timeout_s: float) -> int:
-        """Return how long the replica's batch has been running, in microseconds; 0 if it is idle."""
-        async with asyncio.timeout(timeout_s):
-            return await self._caller.ping()
-
-    def close(self) -> None:
-        self._caller.close()
 
 
 async def connect(address: ReplicaAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

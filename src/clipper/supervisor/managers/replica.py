@@ -1,4 +1,4 @@
-"""One container, from its start to its end."""
+"""One container, from its start to its end. A few containers of this machine start at a time."""
 
 import asyncio
 import logging
@@ -14,10 +14,42 @@ from clipper.supervisor.managers import logs
 from clipper.supervisor.managers.bring_up import EXIT_AFTER_LOSS_S, BringUp
 from clipper.supervisor.managers.launcher import Container, ContainerNote, Launcher
 from clipper.supervisor.managers.logs import without_credentials
-from clipper.supervisor.managers.probe import Probe
+from clipper.supervisor.managers.probe import Caller
 from clipper.supervisor.managers.reconcile.plan import Phase
-from clipper.supervisor.managers.starts import Starts
 from clipper.supervisor.managers.warm_up import SampleSource
+
+# While some wait for the disk or the network, others compute.
+PER_CORE = 4
+# Most are ready sooner. One that takes longer, or hangs, keeps nobody else waiting: it is not counted any more.
+COUNTED_S = 10.0
+
+
+class Starts:
+    """The containers that start now, at most ``at_once``, and those that wait for it. Each slot has one of them."""
+
+    def __init__(self, at_once: int) -> None:
+        self._room = asyncio.Semaphore(at_once)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next one has to wait."""
+        return self._room.locked()
+
+    async def begin(self) -> Callable[[], None]:
+        """Wait until one more may start. Call what is returned once it is ready or gone."""
+        await self._room.acquire()
+        timer: asyncio.TimerHandle | None = None
+
+        def end() -> None:
+            nonlocal timer
+            if timer is not None:
+                timer.cancel()
+                timer = None
+                self._room.release()
+
+        timer = asyncio.get_running_loop().call_later(COUNTED_S, end)
+        return end
+
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +66,8 @@ WARM_UP_AFTERMATH_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a replica ended on its own.
-
-    Attributes:
-        uptime_s: 0 if it was never ready.
-        log_tail: its own last lines, if it was never ready.
-        warm_up_rows: rows of the warm-up batch during or shortly after which it ended; 0 if it ended otherwise.
-    """
+    """How a replica ended on its own. ``uptime_s``: 0 if it was never ready; then ``log_tail`` has its last lines.
+    ``warm_up_rows``: rows of the warm-up batch during or shortly after which it ended; 0 if it ended otherwise."""
 
     reason: str
     uptime_s: float
@@ -49,14 +76,8 @@ class Death:
 
 
 class Replica:
-    """A container and the supervisor's connection to it.
-
-    Attributes:
-        phase: ``starting``, ``ready`` or ``stopping``.
-        welcome: what the container said about itself; None until it is ready.
-        settled: set once it is ready or gone.
-        progress: what goes on before its container is started; None after that.
-    """
+    """A container and the supervisor's connection to it. ``welcome``: what it said about itself; None until it is
+    ready. ``settled``: set once it is ready or gone. ``progress``: what goes on before its container is started."""
 
     def __init__(
         self,
@@ -66,11 +87,8 @@ class Replica:
         container: Container | None = None,
         starts: Starts | None = None,
     ) -> None:
-        """
-        Args:
-            container: one that runs already; without it, ``live`` launches one.
-            starts: among which it waits for its turn to start; None if it waits for none.
-        """
+        """``container``: one that runs already; without it, ``live`` launches one. ``starts``: among which it waits for
+        its turn to start; None if it waits for none."""
         self.note = note
         self.phase: Phase = "starting"
         self.welcome: Welcome | None = None
@@ -114,12 +132,7 @@ class Replica:
         on_ready: Callable[[], None],
     ) -> Death:
         """Bring it up and watch it until it ends, or end it because it hangs. When this returns, the container is gone.
-
-        Args:
-            batch_timeout_s: returns how long a batch may run at present.
-            samples: inputs to warm it up with.
-            on_ready: called once it can be put into service.
-        """
+        ``on_ready`` is called once it can be put into service."""
         try:
             container = self._container = self._container or await self._launched()
             bring_up = self._bring_up = BringUp(
@@ -201,7 +214,7 @@ class Replica:
         log.info("started %(replica)s, pid %(pid)s", {**self.note.log_fields, "pid": container.pid})
         return container
 
-    async def _watch(self, container: Container, probe: Probe, batch_timeout_s: Callable[[], float]) -> str:
+    async def _watch(self, container: Container, probe: Caller, batch_timeout_s: Callable[[], float]) -> str:
         """Ping until something is wrong; return what is."""
         while True:
             if await container.has_exited_within(PING_EVERY_S):

@@ -41,11 +41,7 @@ class Gpus:
 
 
 def parse_gpus(text: str) -> Gpus:
-    """Read ``all``, a count, or ids separated by commas: ``0,1``.
-
-    Raises:
-        InvalidArgument: the text is not one of these.
-    """
+    """Read ``all``, a count, or ids separated by commas: ``0,1``. Raises InvalidArgument."""
     if text == "all":
         return Gpus()
     if text.isdecimal() and 1 <= int(text) <= 64:
@@ -66,11 +62,7 @@ class Shares:
         self._given: dict[str, Share] = {}
 
     def give(self, name: str, spec: VersionSpec) -> Share:
-        """Choose a share for the container ``name``.
-
-        Raises:
-            ContainerFailed: the machine has fewer GPUs than the version asks for.
-        """
+        """Choose a share for the container ``name``. Raises ContainerFailed if the machine has too few GPUs."""
         share = Share(self._free_cores(spec.cpus), self._free_gpus(spec.gpus))
         self._given[name] = share
         return share
@@ -113,10 +105,7 @@ def whole(cpus: float) -> int:
 
 
 def environment(cpus: float | None, share: Share) -> dict[str, str]:
-    """The variables that tell libraries their share.
-
-    Without ``cpus`` each gets one thread. Replicas are the unit of parallelism: if each used every core, they would
-    only slow each other down.
-    """
+    """The variables that tell libraries their share. Without ``cpus`` that is one thread: replicas are the unit of
+    parallelism, and would slow each other down if each used every core."""
     threads = dict.fromkeys(THREAD_VARIABLES, str(whole(cpus or 1)))
     return threads if share.gpus is None else threads | {"CUDA_VISIBLE_DEVICES": ",".join(share.gpus)}

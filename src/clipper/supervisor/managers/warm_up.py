@@ -36,12 +36,8 @@ Origin = Literal["given", "remembered", "made"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An input to warm up with.
-
-    Attributes:
-        row: in the form of the container protocol.
-        max_batch: the most rows of a batch: what the deployment allows, or fewer if a larger one has killed.
-    """
+    """An input to warm up with. ``row``: in the form of the container protocol. ``max_batch``: the most rows of a
+    batch: what the deployment allows, or fewer if a larger one has killed."""
 
     row: bytes
     origin: Origin
@@ -53,25 +49,19 @@ class SampleSource(Protocol):
 
     async def find(self, id_: ModelId, input_type: InputType) -> Sample | None:
         """A sample of that type for a version; None if it has none, or should not be warmed up.
-
-        Raises:
-            RequestError: the sample that came with the deployment is not of the type.
-        """
+        Raises RequestError: the sample that came with the deployment is not of the type."""
 
     def has_tried(self, id_: ModelId, failure: str | None) -> None:
-        """Note that a sample was evaluated: that the version answered it, or the model's message if it failed on a row
-        that Clipper made."""
+        """Note that the version answered a sample, or its message if it failed on a row that Clipper made."""
 
     def has_killed(self, id_: ModelId, rows: int) -> bool:
         """Note that a batch of ``rows`` killed a container; return whether the next start sends fewer."""
 
 
 def made_row(input_type: InputType) -> bytes | None:
-    """A row of zeros, or a short text, in the form of the container protocol.
-
-    It loads and compiles what the first query would have to wait for, and its output means nothing. None if no row is
-    likely to be an input of the model: bytes are a format, and the type may say nothing, or be too large.
-    """
+    """A row of zeros, or a short text, in the form of the container protocol: it loads and compiles what the first
+    query would wait for. None if no row is likely to be an input: bytes are a format, and the type may say nothing, or
+    be too large."""
     if input_type.dtype is DType.STRING:
         return b"text"
     if input_type.dtype is DType.BYTES or input_type == _UNSAID:
@@ -95,29 +85,14 @@ def rows_in_time(rows: int, one_row_s: float) -> int:
     return min(rows, int(MAX_SEVERAL_S / one_row_s)) if one_row_s > 0 else rows
 
 
-def fewer_rows(rows: int) -> int:
-    """The most rows of a warm-up batch after one of ``rows`` has killed; 0 means no warm-up."""
-    return 1 if rows > 1 else 0
-
-
 async def warm_up(
     address: ReplicaAddress, welcome: Welcome, sample: Sample, on_batch: Callable[[int], None]
 ) -> str | None:
-    """Have a container evaluate the sample, and wait until it has.
+    """Have a container evaluate the sample, and wait until it has; return the model's message if it failed.
 
     The first call may take long since it loads or compiles. So if it did, the sample is evaluated once more alone,
-    before its time decides how many rows the second batch has.
-
-    Args:
-        on_batch: called before each batch with the number of its rows.
-
-    Returns:
-        The model's message if it failed, else None.
-
-    Raises:
-        OSError: the connection failed.
-        ProtocolViolation: the container breaks the protocol.
-    """
+    before its time decides how many rows the second batch has. ``on_batch`` gets the rows of each batch before it is
+    sent. Raises OSError if the connection fails, and ProtocolViolation."""
     with closing(await Caller.dial(address)) as caller:
         clock_s = asyncio.get_running_loop().time
 

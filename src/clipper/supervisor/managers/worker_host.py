@@ -4,13 +4,15 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from clipper.base.processes.process import ProcessRecord
-from clipper.control.address import ControlAddress
+from clipper.base.processes.folder import ProcessFolder
+from clipper.base.processes.process import ManagedProcess, ProcessRecord
+from clipper.control.address import ControlAddress, UnixAddress
 from clipper.supervisor.managers.logs import Lines
 
 # Signs a worker's request for a certificate, in PEM. It takes the instance of the worker, which the certificate names,
@@ -28,7 +30,6 @@ class WorkerStart:
         config: its ``WorkerConfig``, without what the host decides: where its control channel listens.
         environment: further variables, which may hold secrets.
         note: what the host notes for the next supervisor, to which it adds ``control``.
-        node: the address of the node that it is to run on; empty means the host's only machine.
     """
 
     name: str
@@ -80,49 +81,30 @@ class WorkerHost(Protocol):
         """Whether no worker could be asked or started, because what they are reached by is away."""
 
     async def start(self, start: WorkerStart) -> StartedWorker:
-        """
-        Raises:
-            ClipperError, OSError: it cannot be started.
-        """
+        """Raises ClipperError, OSError: it cannot be started."""
 
     async def adopt(self, record: ProcessRecord) -> RunningWorker | None:
         """Go on with a worker that an earlier supervisor started; None if it is gone."""
 
     async def regain(self, name: str, node: str) -> ProcessRecord | None:
-        """What the host has started again on this node after the worker of this name had died, since it could not be
-        told that nobody wants it. It must be adopted.
-
-        Raises:
-            Unavailable: it has not yet, and no other can be started meanwhile.
-        """
+        """The worker of this name that the host has started again by itself on this node after it had died; it must be
+        adopted. Raises Unavailable if it has not yet, and no other can be started meanwhile."""
 
     async def sees(self, process: RunningWorker) -> bool:
         """Whether the host can tell that a process runs. If so and the worker does not answer, it hangs; if not, the
         worker may be well, and cannot be reached."""
 
     async def provide(self, process: RunningWorker, folders: Iterable[str]) -> None:
-        """Let a worker have the code that its next snapshot names.
-
-        Args:
-            folders: of modules of users' own policies, as the snapshot has them.
-
-        Raises:
-            ClipperError, OSError: it cannot be had now.
-        """
+        """Let a worker have the code that its next snapshot names. ``folders``: of modules of users' own policies, as
+        the snapshot has them. Raises ClipperError, OSError: it cannot be had now."""
 
     async def clean_up(self, name: str, process: RunningWorker | None, control: ControlAddress | None) -> None:
         """Remove what a worker that has exited has left. ``process``, ``control``: of its last start."""
 
 
 class ClusterNode(Struct, frozen=True):
-    """A node of the cluster.
-
-    Attributes:
-        address: of its machine; several nodes may have one.
-        is_up: the cluster has not lost it.
-        is_own: it is this machine's.
-        is_draining: the cluster empties it, and ends it after a while or once nothing runs there.
-    """
+    """A node. Several may have one ``address``. ``is_up``: the cluster has not lost it. ``is_own``: it is this
+    machine's. ``is_draining``: the cluster empties it, and ends it after a while or once nothing runs there."""
 
     address: str
     is_up: bool
@@ -134,23 +116,13 @@ class ClusterHost(WorkerHost, Protocol):
     """Where workers run on the nodes of a cluster."""
 
     async def nodes(self) -> list[ClusterNode]:
-        """The nodes that the cluster knows, also those that are lost.
-
-        Raises:
-            Unavailable: the cluster cannot be reached.
-        """
+        """The nodes that the cluster knows, also those that are lost. Raises Unavailable."""
 
     async def logs(
         self, process: RunningWorker, name: str | None, places: Mapping[str, str], lines: int
     ) -> dict[str, tuple[Lines, str]]:
-        """What a worker has written on its node, by the log's name, as ``logs_after`` returns it.
-
-        Args:
-            name: of the only log that is wanted; None means all of the worker's.
-
-        Raises:
-            Unavailable: it cannot be had now.
-        """
+        """What a worker has written on its node, by the log's name, as ``logs_after`` returns it. ``name``: of the only
+        log that is wanted; None means all of the worker's. Raises Unavailable: it cannot be had now."""
 
     async def left(self) -> list[ProcessRecord]:
         """The records of workers that an earlier supervisor left. Each must be adopted or ended."""
@@ -166,3 +138,46 @@ def worker_argv(config: Mapping[str, Any], control: ControlAddress) -> list[str]
     """The command line that starts a worker."""
     text = msgspec.json.encode({**config, "control": str(control)}).decode()
     return [sys.executable, "-m", "clipper.worker", "--config", text]
+
+
+class LocalWorkerHost:
+    """A ``WorkerHost`` whose workers listen for us on unix sockets."""
+
+    def __init__(self, processes: ProcessFolder, sockets: Path, logs: Path) -> None:
+        self._processes = processes
+        self._sockets = sockets
+        self._logs = logs
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the home is away, such as one that was unmounted."""
+        return not self._sockets.exists()
+
+    async def start(self, start: WorkerStart) -> StartedWorker:
+        control = UnixAddress(str(self._sockets / f"w{start.instance}.sock"))
+        process = self._processes.launch(
+            start.name,
+            worker_argv(start.config, control),
+            log_path=self._logs / f"{start.name}.log",
+            cwd=self._sockets,
+            environment=start.environment,
+            extra={**start.note, "control": control.wire},
+        )
+        return StartedWorker(process, control)
+
+    async def adopt(self, record: ProcessRecord) -> ManagedProcess | None:
+        return self._processes.adopt(record)
+
+    async def regain(self, name: str, node: str) -> None:
+        """Only a supervisor starts workers on its machine."""
+
+    async def sees(self, process: RunningWorker) -> bool:
+        return True
+
+    async def provide(self, process: RunningWorker, folders: Iterable[str]) -> None:
+        """All code is on this machine."""
+
+    async def clean_up(self, name: str, process: RunningWorker | None, control: ControlAddress | None) -> None:
+        self._processes.forget(name)
+        if isinstance(control, UnixAddress):
+            Path(control.path).unlink(missing_ok=True)

@@ -1,163 +1,160 @@
-"""All metrics of what is served: name, kind, labels, help, and where the value comes from. There is one table for each
-kind of thing. ``server_definitions`` has those of the server itself.
+"""All metrics: name, kind, labels, help, and where the value comes from, with one table for each kind of thing.
 
 Names end in their base unit; the client library adds a counter's ``_total``. If ``read`` returns a mapping, ``extra``
 names the label whose values are its keys.
 """
 
-import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Generic, Literal, TypeVar, get_args
 
 from clipper.api.learned import Newcomer
-from clipper.api.schemas import Replica, ReplicaState, Version
+from clipper.api.schemas import LeaseStatus, Replica, ReplicaState, Status, Version, WorkerStatus
+from clipper.control import statistics
 from clipper.control.descriptions import Standing
-from clipper.control.statistics import (
-    CONFIDENCE_BOUNDS,
-    SIZE_BOUNDS,
-    ApplicationStatistics,
-    ModelSelectionStatistics,
-    SelectionStatistics,
-    VersionStatistics,
-)
-from clipper.supervisor.metrics.group import Group, Histogram, Number
-from clipper.supervisor.metrics.regret import regret
+from clipper.supervisor.metrics.sums import regret
 from clipper.supervisor.metrics.totals import Link
+
+T = TypeVar("T")
+# One number, or one for each value of the metric's label ``extra``. None is shown as NaN: Prometheus then has no value.
+Read = Callable[[T], float | Mapping[str, float] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Generic[T]):
+    kind: Literal["counter", "gauge"]
+    name: str
+    help: str
+    read: Read[T]
+    extra: str | None = None
+
+
+def counter(name: str, help_: str, read: Read[T], extra: str | None = None) -> Number[T]:
+    return Number("counter", name, help_, read, extra)
+
+
+def gauge(name: str, help_: str, read: Read[T], extra: str | None = None) -> Number[T]:
+    return Number("gauge", name, help_, read, extra)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram(Generic[T]):
+    name: str
+    help: str
+    read: Callable[[T], statistics.HistogramData]
+    bounds: tuple[float, ...] = statistics.LATENCY_BOUNDS_S
+
+
+Metric = Number[T] | Histogram[T]
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Generic[T]):
+    """The metrics of one kind of thing, and the labels that identify it. ``is_summed``: each worker has such things of
+    its own, which are summed, or get ``worker`` as a further label."""
+
+    labels: tuple[str, ...]
+    metrics: tuple[Metric[T], ...]
+    is_summed: bool = False
+
 
 LINK_STATES = ("dialing", "linked", "draining", "lost")
 REPLICA_STATES: tuple[str, ...] = get_args(ReplicaState)
 
 
-APPLICATION: Group[ApplicationStatistics] = Group(
+APPLICATION: Group[statistics.ApplicationStatistics] = Group(
     ("application",),
     (
-        Number("counter", "clipper_queries", "Queries accepted.", lambda a: a.queries),
-        Number(
-            "counter", "clipper_defaults", "Answers with the default output, by reason.", lambda a: a.defaults, "reason"
-        ),
-        Number("counter", "clipper_errors", "Answers without any output, by error code.", lambda a: a.errors, "reason"),
-        Number("counter", "clipper_slo_misses", "Queries without an output within the SLO.", lambda a: a.slo_misses),
+        counter("clipper_queries", "Queries accepted.", lambda a: a.queries),
+        counter("clipper_defaults", "Answers with the default output, by reason.", lambda a: a.defaults, "reason"),
+        counter("clipper_errors", "Answers without any output, by error code.", lambda a: a.errors, "reason"),
+        counter("clipper_slo_misses", "Queries without an output within the SLO.", lambda a: a.slo_misses),
         Histogram("clipper_query_latency_seconds", "Time from a query's arrival to its answer.", lambda a: a.latency_s),
     ),
     is_summed=True,
 )
 
 
-def _mean_loss(model: ModelSelectionStatistics) -> float:
-    """Return the mean loss; NaN, which Prometheus shows as no value, without feedback."""
-    return model.loss / model.scored if model.scored else math.nan
-
-
-def _regret(selection: SelectionStatistics) -> dict[str, float]:
-    """Return the regret, by what the answers are compared with; 0 without feedback."""
+def _regret(selection: statistics.SelectionStatistics) -> dict[str, float]:
+    """By what the answers are compared with; 0 without feedback."""
     found = regret(selection)
     return {"model": 0.0} if found is None else dict([found])
 
 
-SELECTION: Group[SelectionStatistics] = Group(
+SELECTION: Group[statistics.SelectionStatistics] = Group(
     ("application",),
     (
         Histogram(
             "clipper_selection_confidence",
             "Confidence of answers that is not always 1: of several models, from probabilities, or calibrated.",
             lambda s: s.confidence,
-            CONFIDENCE_BOUNDS,
+            statistics.CONFIDENCE_BOUNDS,
         ),
-        Number(
-            "counter",
-            "clipper_selection_feedback",
-            "Feedback received, by outcome.",
-            lambda s: s.feedback,
-            "outcome",
-        ),
-        Number("counter", "clipper_selection_answers_scored", "Answers with feedback.", lambda s: s.answers_scored),
-        Number(
-            "counter", "clipper_selection_answer_loss", "Sum of the losses of scored answers.", lambda s: s.answer_loss
-        ),
-        Number(
-            "counter",
+        counter("clipper_selection_feedback", "Feedback received, by outcome.", lambda s: s.feedback, "outcome"),
+        counter("clipper_selection_answers_scored", "Answers with feedback.", lambda s: s.answers_scored),
+        counter("clipper_selection_answer_loss", "Sum of the losses of scored answers.", lambda s: s.answer_loss),
+        counter(
             "clipper_selection_answer_loss_by_reason",
             "The same by reason: wrong if the answer was a model's output, else the code of the default or error.",
             lambda s: s.answer_loss_by_reason,
             "reason",
         ),
-        Number(
-            "gauge",
+        gauge(
             "clipper_selection_regret",
             "Loss of the scored answers minus that of the best model, or of the best of each context, in hindsight.",
             _regret,
             "against",
         ),
-        Number(
-            "counter",
+        counter(
             "clipper_selection_policy_errors",
             "Times that the application's own policy failed.",
             lambda s: s.policy_errors,
         ),
-        Number(
-            "counter",
+        counter(
             "clipper_selection_stages",
             "Queries that asked further models, by how often they had asked by then: 2, 3 and so on.",
             lambda s: s.stages,
             "stage",
         ),
-        Number(
-            "gauge",
+        gauge(
             "clipper_selection_calibration_error",
             "Mean difference between confidence and the share of right answers with that confidence.",
-            lambda s: math.nan if s.calibration_error is None else s.calibration_error,
+            lambda s: s.calibration_error,
         ),
-        Number("gauge", "clipper_selection_contexts", "Contexts whose state is in memory.", lambda s: s.contexts),
+        gauge("clipper_selection_contexts", "Contexts whose state is in memory.", lambda s: s.contexts),
     ),
     is_summed=True,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class SelectedModel:
-    """One model of an application, and how many queries the application had."""
-
-    queries: int
-    counts: ModelSelectionStatistics
-
+# How many queries an application had, and the counts of one of its models.
+SelectedModel = tuple[int, statistics.ModelSelectionStatistics]
 
 SELECTED_MODEL: Group[SelectedModel] = Group(
     ("application", "model"),
     (
-        Number("counter", "clipper_selection_selected", "Queries that asked the model.", lambda m: m.counts.selected),
-        Number(
-            "gauge",
+        counter("clipper_selection_selected", "Queries that asked the model.", lambda m: m[1].selected),
+        gauge(
             "clipper_selection_share",
             "Share of the counted queries that asked the model.",
-            lambda m: m.counts.selected / m.queries if m.queries else 0.0,
+            lambda m: m[1].selected / m[0] if m[0] else 0.0,
         ),
-        Number(
-            "counter",
-            "clipper_selection_missing",
-            "Answers that left without the model's output.",
-            lambda m: m.counts.missing,
-        ),
-        Number("counter", "clipper_selection_scored", "Outputs of the model with feedback.", lambda m: m.counts.scored),
-        Number("counter", "clipper_selection_loss", "Sum of the losses of scored outputs.", lambda m: m.counts.loss),
-        Number(
-            "gauge",
+        counter("clipper_selection_missing", "Answers that left without the model's output.", lambda m: m[1].missing),
+        counter("clipper_selection_scored", "Outputs of the model with feedback.", lambda m: m[1].scored),
+        counter("clipper_selection_loss", "Sum of the losses of scored outputs.", lambda m: m[1].loss),
+        gauge(
             "clipper_selection_mean_loss",
             "Mean loss of the model's outputs with feedback; NaN without feedback.",
-            lambda m: _mean_loss(m.counts),
+            lambda m: m[1].loss / m[1].scored if m[1].scored else None,
         ),
-        Number(
-            "gauge",
+        gauge(
             "clipper_selection_cost",
             "Cost of asking the model once; NaN if neither set nor measured yet.",
-            lambda m: math.nan if m.counts.cost is None else m.counts.cost,
+            lambda m: m[1].cost,
         ),
-        Number(
-            "gauge",
+        gauge(
             "clipper_selection_mean_cost",
             "Mean cost of the model for a query of the application; NaN if no cost is set.",
-            lambda m: (
-                math.nan if m.counts.cost is None or not m.queries else m.counts.cost * m.counts.selected / m.queries
-            ),
+            lambda m: None if m[1].cost is None or not m[0] else m[1].cost * m[1].selected / m[0],
         ),
     ),
     is_summed=True,
@@ -166,21 +163,17 @@ SELECTED_MODEL: Group[SelectedModel] = Group(
 TEST: Group[Standing] = Group(
     ("application",),
     (
-        Number(
-            "gauge",
+        gauge(
             "clipper_test_winner",
             "1 for the winner of a best_arm test; absent while the test is open.",
             lambda t: {} if t.winner is None else {t.winner: 1.0},
             "model",
         ),
-        Number("gauge", "clipper_test_ended", "1 once the test has ended.", lambda t: t.winner is not None),
-        Number(
-            "gauge",
-            "clipper_test_confidence",
-            "Confidence of the test's verdict, once it has ended.",
-            lambda t: t.confidence,
+        gauge("clipper_test_ended", "1 once the test has ended.", lambda t: t.winner is not None),
+        gauge(
+            "clipper_test_confidence", "Confidence of the test's verdict, once it has ended.", lambda t: t.confidence
         ),
-        Number("gauge", "clipper_test_scored", "Feedback that counts in the test.", lambda t: t.observations),
+        gauge("clipper_test_scored", "Feedback that counts in the test.", lambda t: t.observations),
     ),
     is_summed=True,
 )
@@ -188,45 +181,39 @@ TEST: Group[Standing] = Group(
 NEWCOMER: Group[Newcomer] = Group(
     ("application", "model", "version"),
     (
-        Number("gauge", "clipper_newcomer_share", "Its share of the queries; 0 once it is stopped.", lambda n: n.share),
-        Number(
-            "gauge", "clipper_newcomer_stopped", "1 once it is stopped because it did harm.", lambda n: bool(n.stopped)
-        ),
-        Number("gauge", "clipper_newcomer_scored", "Its answers with feedback so far.", lambda n: n.feedback),
-        Number(
-            "gauge",
+        gauge("clipper_newcomer_share", "Its share of the queries; 0 once it is stopped.", lambda n: n.share),
+        gauge("clipper_newcomer_stopped", "1 once it is stopped because it did harm.", lambda n: bool(n.stopped)),
+        gauge("clipper_newcomer_scored", "Its answers with feedback so far.", lambda n: n.feedback),
+        gauge(
             "clipper_newcomer_mean_loss",
             "Mean loss of the newcomer's answers; NaN without feedback.",
-            lambda n: math.nan if n.mean_loss is None else n.mean_loss,
+            lambda n: n.mean_loss,
         ),
-        Number(
-            "gauge",
+        gauge(
             "clipper_newcomer_rest_mean_loss",
             "Mean loss of the application's other answers since the newcomer came.",
-            lambda n: math.nan if n.rest_mean_loss is None else n.rest_mean_loss,
+            lambda n: n.rest_mean_loss,
         ),
     ),
 )
 
-VERSION: Group[VersionStatistics] = Group(
+VERSION: Group[statistics.VersionStatistics] = Group(
     ("model", "version"),
     (
-        Number("gauge", "clipper_queue_length", "Queries that wait for a replica.", lambda v: v.queue_length),
-        Number("gauge", "clipper_queue_bytes", "Size of the inputs that wait.", lambda v: v.queue_bytes),
+        gauge("clipper_queue_length", "Queries that wait for a replica.", lambda v: v.queue_length),
+        gauge("clipper_queue_bytes", "Size of the inputs that wait.", lambda v: v.queue_bytes),
         Histogram("clipper_queue_wait_seconds", "Wait of the oldest query of each batch.", lambda v: v.queue_wait_s),
-        Histogram("clipper_batch_size", "Queries in a batch.", lambda v: v.batch_size, SIZE_BOUNDS),
+        Histogram("clipper_batch_size", "Queries in a batch.", lambda v: v.batch_size, statistics.SIZE_BOUNDS),
         Histogram(
             "clipper_batch_latency_seconds", "Time a replica was busy with a batch.", lambda v: v.batch_latency_s
         ),
-        Number("counter", "clipper_outputs", "Outputs of the model.", lambda v: v.outputs),
-        Number("counter", "clipper_model_errors", "Inputs on which the model failed.", lambda v: v.model_errors),
-        Number("counter", "clipper_queue_rejected", "Queries refused by a full queue.", lambda v: v.rejected),
-        Number("counter", "clipper_queue_expired", "Queries whose deadline passed in the queue.", lambda v: v.expired),
-        Number("counter", "clipper_cache_hits", "Queries answered from the cache.", lambda v: v.cache_hits),
-        Number("counter", "clipper_cache_misses", "Queries that the model had to run.", lambda v: v.cache_misses),
-        Number(
-            "counter", "clipper_cache_joins", "Queries that joined an equal one in flight.", lambda v: v.cache_joins
-        ),
+        counter("clipper_outputs", "Outputs of the model.", lambda v: v.outputs),
+        counter("clipper_model_errors", "Inputs on which the model failed.", lambda v: v.model_errors),
+        counter("clipper_queue_rejected", "Queries refused by a full queue.", lambda v: v.rejected),
+        counter("clipper_queue_expired", "Queries whose deadline passed in the queue.", lambda v: v.expired),
+        counter("clipper_cache_hits", "Queries answered from the cache.", lambda v: v.cache_hits),
+        counter("clipper_cache_misses", "Queries that the model had to run.", lambda v: v.cache_misses),
+        counter("clipper_cache_joins", "Queries that joined an equal one in flight.", lambda v: v.cache_joins),
     ),
     is_summed=True,
 )
@@ -234,8 +221,7 @@ VERSION: Group[VersionStatistics] = Group(
 DEPLOYED: Group[Version] = Group(
     ("model", "version"),
     (
-        Number(
-            "gauge",
+        gauge(
             "clipper_replicas_wanted",
             "Target replica count, set by the operator or by load; 0 while the version does not run.",
             lambda v: v.replicas_wanted if v.state in ("starting", "ready") else 0,
@@ -246,16 +232,14 @@ DEPLOYED: Group[Version] = Group(
 LINK: Group[Link] = Group(
     ("model", "version", "replica"),
     (
-        Number(
-            "gauge",
+        gauge(
             "clipper_batch_limit",
             "Largest batch allowed now, by the worker that allows least.",
             lambda r: r.batch_limit or 0,
         ),
-        Number("gauge", "clipper_batches_in_flight", "Batches sent and not answered.", lambda r: r.in_flight),
-        Number("counter", "clipper_batches", "Batches answered.", lambda r: r.batches),
-        Number(
-            "gauge",
+        gauge("clipper_batches_in_flight", "Batches sent and not answered.", lambda r: r.in_flight),
+        counter("clipper_batches", "Batches answered.", lambda r: r.batches),
+        gauge(
             "clipper_link_state",
             "Workers whose connection to the replica is in that state.",
             lambda r: {**dict.fromkeys(LINK_STATES, 0), **r.states},
@@ -268,13 +252,163 @@ LINK: Group[Link] = Group(
 REPLICA: Group[Replica] = Group(
     ("model", "version", "replica"),
     (
-        Number(
-            "gauge",
+        gauge(
             "clipper_replica_state",
             "1 for the state of the replica's process.",
             lambda r: {**dict.fromkeys(REPLICA_STATES, 0.0), r.state: 1.0},
             "state",
         ),
-        Number("counter", "clipper_replica_restarts", "Times that the replica was restarted.", lambda r: r.restarts),
+        counter("clipper_replica_restarts", "Times that the replica was restarted.", lambda r: r.restarts),
     ),
+)
+
+
+def _expiry(name: str, what: str, at_s: Callable[[Status], float | None]) -> Number[Status]:
+    text = f"When {what} expires, in seconds since 1970; NaN if there is none."
+    return gauge(f"clipper_{name}_expiry_timestamp_seconds", text, at_s)
+
+
+SERVER: Group[Status] = Group(
+    (),
+    (
+        gauge("clipper_info", "Always 1; the label is the version.", lambda s: {s.version: 1}, "version"),
+        gauge("clipper_ready", "1 if the server is ready for queries.", lambda s: s.ready),
+        gauge("clipper_uptime_seconds", "Age of the supervisor.", lambda s: s.uptime_s),
+        gauge("clipper_applications", "Number of applications.", lambda s: s.applications),
+        gauge("clipper_applications_ready", "Those that can answer.", lambda s: s.applications_ready or 0),
+        gauge("clipper_models", "Number of models.", lambda s: s.models),
+        gauge(
+            "clipper_disk_free_bytes",
+            "What the server may still write to the disk of a folder.",
+            lambda s: {disk.path: disk.free_bytes for disk in s.disks},
+            "path",
+        ),
+        gauge(
+            "clipper_disk_size_bytes",
+            "Size of that disk.",
+            lambda s: {disk.path: disk.size_bytes for disk in s.disks},
+            "path",
+        ),
+        _expiry("certificate", "the certificate of both ports", lambda s: s.certificate_expires_at),
+        _expiry("client_ca", "the first certificate of --tls-client-ca", lambda s: s.client_ca_expires_at),
+        _expiry("credential", "the next key or token", lambda s: s.credential_expires_at),
+    ),
+)
+
+# Of servers that share a registry; its address says which are of one cluster.
+LEASE: Group[LeaseStatus] = Group(
+    ("registry",),
+    (
+        gauge("clipper_lease_leads", "1 if this server leads its cluster.", lambda s: s.role == "leader"),
+        gauge(
+            "clipper_lease_epoch", "Number of the lease in force; a new one begins with each leader.", lambda s: s.epoch
+        ),
+        gauge(
+            "clipper_lease_age_seconds", "Time since the registry has confirmed the lease.", lambda s: s.renewed_s_ago
+        ),
+        counter(
+            "clipper_lease_renewals_failed",
+            "Renewals of this lease that the registry did not confirm.",
+            lambda s: s.renewals_failed,
+        ),
+        gauge("clipper_lease_standbys", "1 if a server stands by.", lambda s: s.standby is not None),
+    ),
+)
+
+WORKER_PROCESS: Group[WorkerStatus] = Group(
+    ("worker",),
+    (
+        counter("clipper_worker_restarts", "Times that the worker was restarted.", lambda w: w.restarts),
+        gauge("clipper_worker_ready", "Whether the worker serves.", lambda w: w.state == "ready"),
+    ),
+)
+
+WORKER: Group[statistics.WorkerStatistics] = Group(
+    ("worker",),
+    (
+        gauge("clipper_worker_up", "1 for each worker that answered this scrape.", lambda w: 1),
+        gauge("clipper_worker_generation", "Generation of the snapshot in force.", lambda w: w.generation),
+        gauge("clipper_connections", "Open client connections, REST and gRPC.", lambda w: w.connections),
+        counter("clipper_grpc_calls", "Calls by gRPC.", lambda w: w.grpc_calls),
+        gauge(
+            "clipper_grpc_calls_in_flight",
+            "Calls by gRPC that have not been answered.",
+            lambda w: w.grpc_calls_in_flight,
+        ),
+        counter(
+            "clipper_requests_refused",
+            "Requests refused before they became queries, by error code.",
+            lambda w: w.requests_refused,
+            "reason",
+        ),
+        gauge("clipper_cache_entries", "Outputs in the cache.", lambda w: w.cache.entries),
+        gauge("clipper_cache_bytes", "Size of the cache, with inputs.", lambda w: w.cache.size_bytes),
+        gauge("clipper_cache_capacity_bytes", "Bound of the cache.", lambda w: w.cache.capacity_bytes),
+        counter("clipper_cache_evictions", "Outputs evicted from the cache.", lambda w: w.cache.evictions),
+        gauge("clipper_feedback_queries", "Queries kept for feedback.", lambda w: w.feedback_window.queries),
+        gauge(
+            "clipper_feedback_capacity_queries",
+            "Bound of the queries kept for feedback.",
+            lambda w: w.feedback_window.max_queries,
+        ),
+        gauge(
+            "clipper_feedback_bytes", "Bytes of the queries kept for feedback.", lambda w: w.feedback_window.size_bytes
+        ),
+        gauge("clipper_feedback_capacity_bytes", "Bound of these bytes.", lambda w: w.feedback_window.capacity_bytes),
+        counter(
+            "clipper_feedback_evictions",
+            "Queries evicted while feedback on them could still come.",
+            lambda w: w.feedback_window.evicted,
+        ),
+        gauge(
+            "clipper_feedback_age_seconds",
+            "Age of the oldest query kept for feedback.",
+            lambda w: w.feedback_window.age_s,
+        ),
+    ),
+)
+
+DECISION_LOG: Group[statistics.DecisionLogStatistics] = Group(
+    ("worker",),
+    (
+        counter("clipper_decisions_written", "Decisions and feedback written to the log.", lambda d: d.written),
+        counter("clipper_decisions_bytes", "Bytes written to the decision log.", lambda d: d.written_bytes),
+        counter(
+            "clipper_decisions_dropped",
+            "Decisions and feedback missing from the log, by reason.",
+            lambda d: d.dropped,
+            "reason",
+        ),
+        gauge("clipper_decisions_waiting_bytes", "Bytes that wait to be written.", lambda d: d.waiting_bytes),
+    ),
+)
+
+TELEMETRY: Group[statistics.TelemetryStatistics] = Group(
+    ("worker",),
+    (
+        counter(
+            "clipper_log_lines_written",
+            "Lines written to the access log and the slow-query log.",
+            lambda t: t.lines_written,
+            "log",
+        ),
+        counter(
+            "clipper_log_lines_left_out",
+            "Lines that these logs lack, since there were too many or the disk did not take them.",
+            lambda t: t.lines_left_out,
+            "log",
+        ),
+        counter("clipper_spans_exported", "Spans that the receiver took.", lambda t: t.spans_exported or 0),
+        counter("clipper_spans_dropped", "Spans that were dropped.", lambda t: t.spans_dropped, "reason"),
+        gauge("clipper_spans_waiting", "Spans that wait to be sent.", lambda t: t.spans_waiting),
+    ),
+)
+
+LIMIT: Group[statistics.LimitStatistics] = Group(
+    ("of", "name"),
+    (
+        gauge("clipper_limit_in_flight", "Queries let in and not yet answered.", lambda one: one.in_flight),
+        counter("clipper_limit_refused", "Requests refused for the limit.", lambda one: one.refused),
+    ),
+    is_summed=True,
 )

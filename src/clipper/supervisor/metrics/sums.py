@@ -5,10 +5,12 @@ Counts, histograms and what is so at present are summed. Some values cannot be, 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import sub
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import astuple
+
+from clipper.control.statistics import ModelSelectionStatistics, SelectionStatistics
 
 S = TypeVar("S", bound=Struct)
 
@@ -95,10 +97,8 @@ def _sum(values: Sequence[Any]) -> Any:
 
 
 def increase(before: S | None, now: S) -> S:
-    """What was counted since ``before``: all of ``now`` if a count fell, because what counts was made anew.
-
-    So no count of an increase is below 0. What is so at present is that of ``now``.
-    """
+    """What was counted since ``before``: all of ``now`` if a count fell, because what counts was made anew. What is so
+    at present is that of ``now``."""
     return now if before is None or has_fallen(before, now) else _minus(now, before)
 
 
@@ -146,10 +146,8 @@ def _mapped(one: S, change: Callable[[float], float]) -> S:
 
 
 def has_fallen(before: Struct, now: Struct) -> bool:
-    """Whether a count is lower than it was, or is there no more, because what counts was made anew.
-
-    Counts are integers: a sum of losses may fall, since those of a user's own may be below 0.
-    """
+    """Whether a count is lower than it was, or is gone, because what counts was made anew. Counts are integers: a sum
+    of a user's own losses may fall."""
     return any(map(_fell, type(now).__struct_fields__, astuple(before), astuple(now)))
 
 
@@ -165,3 +163,25 @@ def _fell(name: str, before: Any, now: Any) -> bool:
     if isinstance(before, Struct):
         return now is None or has_fallen(before, now)
     return False
+
+
+# What the answers are compared with: the best single model; or, if the policy learns by context, the best model of each
+# context.
+Against = Literal["model", "context"]
+
+
+def regret(counted: SelectionStatistics | None) -> tuple[Against, float] | None:
+    """Return what the answers have lost more, and than what; None without feedback."""
+    means = [] if counted is None else [_mean_loss(each) for each in counted.models.values() if each.scored]
+    if counted is None or not counted.answers_scored or not means:
+        return None
+    # Without a context, also a policy that learns by context knows no more than one that does not.
+    without_context = counted.answers_scored - counted.context_answers
+    reference = counted.context_loss + without_context * min(means)
+    return "context" if counted.context_answers else "model", counted.answer_loss - reference
+
+
+def _mean_loss(model: ModelSelectionStatistics) -> float:
+    """Return a model's mean loss over all queries with feedback: losses count by one over the probability that their
+    query asked the model, where what came with the query picked it. An earlier version's worker does not weigh."""
+    return model.weighted_loss / model.weight if model.weight > 0 else model.loss / model.scored

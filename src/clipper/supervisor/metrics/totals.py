@@ -26,11 +26,7 @@ S = TypeVar("S", bound=Struct)
 
 class Link(Struct, frozen=True, array_like=True):
     """Workers' connections to a replica, by its name, which it keeps over restarts.
-
-    Attributes:
-        batch_limit: the smallest; None if no worker tells.
-        states: how many connections are in each state.
-    """
+    ``batch_limit``: the smallest; None if no worker tells. ``states``: how many connections are in each state."""
 
     name: str
     model: str
@@ -42,12 +38,9 @@ class Link(Struct, frozen=True, array_like=True):
 
 
 class Totals(Generic[K, S]):
-    """Sums over workers of one kind of thing, such as applications, each by its key.
-
-    A worker's counts begin when it starts, and end with it: then they are carried on. Those of a worker that another
-    supervisor started begin with its first statistics here, since the counts of that supervisor, with those of workers
-    that ended under it, are gone: all begin at 0 together, as those of a process that was restarted.
-    """
+    """Sums over workers of one kind of thing, such as applications, each by its key. The counts of a worker that has
+    ended are carried on. Those of a worker that another supervisor started begin with its first statistics here: all
+    begin at 0 together, as those of a process that was restarted."""
 
     def __init__(self, kind: type[S], has_counted: Callable[[S], bool]) -> None:
         """``has_counted``: whether a count is not 0. Of what has not, nothing need be kept."""
@@ -60,11 +53,7 @@ class Totals(Generic[K, S]):
         self._identities: dict[K, object] = {}
 
     def take(self, instance: int, is_adopted: bool, things: Mapping[K, S]) -> None:
-        """Take what a worker says now of things that ``keep_things`` knows.
-
-        Args:
-            is_adopted: another supervisor started the worker.
-        """
+        """Take what a worker says now. ``is_adopted``: another supervisor started the worker."""
         last = self._last.setdefault(instance, {})
         for key, now in things.items():
             if key not in self._identities:
@@ -87,11 +76,7 @@ class Totals(Generic[K, S]):
                 self._carry(key, counted(self._decode(last)))
 
     def keep_things(self, identities: Mapping[K, object]) -> None:
-        """Forget all else.
-
-        Args:
-            identities: by key, what tells a thing from an earlier one of the same key, whose counts are forgotten, too.
-        """
+        """Forget all else. ``identities`` tell a thing from an earlier one of the same key."""
         gone = [key for key, one in self._identities.items() if key not in identities or identities[key] != one]
         for key in gone:
             self._carried.pop(key, None)
@@ -101,10 +86,7 @@ class Totals(Generic[K, S]):
 
     def total(self, key: K, present: Mapping[int, Mapping[K, S]]) -> S | None:
         """The sum over all workers; None if nobody has counted anything, and no worker tells of it.
-
-        Args:
-            present: what workers say now, by instance, which has been taken. Other workers have not answered.
-        """
+        ``present``: what workers say now, by instance, which has been taken. Other workers have not answered."""
         parts = [things[key] for things in present.values() if key in things]
         silent = (last[key] for instance, last in self._last.items() if instance not in present and key in last)
         parts += (counted(self._decode(last)) for last in silent)

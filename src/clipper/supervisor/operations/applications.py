@@ -93,7 +93,7 @@ class ApplicationOperations(OfParts):
                 raise
             # The first link's model will say it.
             new, input_type = replace(new, links=()), str(UNKNOWN_TYPE)
-        self._reconciler.check_servable(await self._checked(_record(new, input_type)))
+        self._reconciler.servable.check(await self._checked(_record(new, input_type)), self._catalog.applications)
 
     def _is_there(self, link: Link) -> bool:
         return link.model in self._catalog.models and (
@@ -156,7 +156,7 @@ class ApplicationOperations(OfParts):
 
     async def _store(self, record: ApplicationRecord) -> Application:
         self._check_links(record)
-        self._reconciler.check_servable(record)
+        self._reconciler.servable.check(record, self._catalog.applications)
         self._catalog.commit(Put(record), by=CALLER.get())
         await self._reach_workers(f"application {record.name!r}")
         return application_view(record, self._ramps)
@@ -245,8 +245,7 @@ def _problem(asked: Sequence[ApplicationStatistics]) -> str | None:
 
 
 def _linked(record: ApplicationRecord, name: str) -> Link | None:
-    """The link of that name: the only one of a model, or of several ``MODEL:VERSION``, and ``MODEL`` the one that
-    follows the current version."""
+    """The link that ``MODEL:VERSION`` names; or ``MODEL``: its only link, or the one to the current version."""
     model, _, version = name.partition(":")
     links = [link for link in record.links if link.model == model]
     if version:

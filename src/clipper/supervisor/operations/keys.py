@@ -9,9 +9,8 @@ from clipper.api.schemas import FINGERPRINT_LENGTH, CreatedKey, Key, NewKey
 from clipper.api.server.caller import CALLER
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from clipper.settings.fields import check_ranges, shared
-from clipper.supervisor.operations.expiries import check_expiry
 from clipper.supervisor.operations.parts import OfParts
-from clipper.supervisor.operations.token_file import TOKEN, digest_of
+from clipper.supervisor.operations.tokens import TOKEN, check_expiry, digest_of
 from clipper.supervisor.reconciler.reconciler import REACH_TIMEOUT_S
 from clipper.supervisor.registry.records import KeyRecord
 from clipper.supervisor.registry.store import Delete, Put
@@ -30,13 +29,8 @@ class KeyOperations(OfParts):
         return [_view(record) for _, record in sorted(self._catalog.keys.items())]
 
     async def create_key(self, new: NewKey) -> CreatedKey:
-        """
-        Raises:
-            InvalidArgument: the name, a limit, the expiry or the given key is not valid.
-            NotFound: there is no such application.
-            Conflict: the name is taken, the key is another name's, or there are as many as are allowed.
-            RegistryUnavailable: the registry cannot be written.
-        """
+        """Raises InvalidArgument, NotFound or Conflict: a value is not valid, an application does not exist, or the
+        name or the key is taken, or there are too many; and RegistryUnavailable."""
         check_name("key", new.name)
         check_ranges(new)
         before = self._catalog.keys.get(new.name)
@@ -73,13 +67,8 @@ class KeyOperations(OfParts):
         return CreatedKey(**shared(_view(record), CreatedKey), key=key)
 
     async def revoke_key(self, name: str) -> None:
-        """Returns once every worker refuses it.
-
-        Raises:
-            NotFound: there is no such name.
-            RegistryUnavailable: the registry cannot be written.
-            Unavailable: it is revoked, but a worker has not confirmed that in time.
-        """
+        """Returns once every worker refuses it. Raises NotFound, RegistryUnavailable, and Unavailable if it is revoked,
+        but a worker has not confirmed that in time."""
         if name not in self._catalog.keys:
             raise NotFound(f"key {name!r} does not exist: clipper key list shows those that do")
         self._catalog.commit(Delete(KeyRecord, name), by=CALLER.get())

@@ -22,6 +22,7 @@ from clipper.supervisor.managers.environments.provider import PREPARE_TIMEOUT_S
 from clipper.supervisor.metrics.totals import replica_name
 from clipper.supervisor.operations.parts import OfParts, Parts
 from clipper.supervisor.operations.views import Views, deployment_view
+from clipper.supervisor.reconciler.reconciler import REACH_TIMEOUT_S
 from clipper.supervisor.reconciler.servable import check_json
 from clipper.supervisor.registry.records import ModelRecord, VersionRecord
 from clipper.supervisor.registry.store import Delete, Put
@@ -35,7 +36,6 @@ MAX_NEEDS = 1000
 _NEED = re.compile(r"[A-Za-z0-9][ -~]{0,499}")
 # A path may be longer on disk; such a model can be packed under a shorter one.
 MAX_TEXT_LENGTH = 1000
-REACH_TIMEOUT_S = 15.0
 
 
 class ModelOperations(OfParts):
@@ -90,10 +90,8 @@ class ModelOperations(OfParts):
         self._check(deployment, is_sent=self._artifacts.renew(deployment.artifact))
 
     async def rollback(self, model: str, version: str | None, allow_stopped: bool) -> Model:
-        """Bounded by the version's own start timeout, and the time that its environment may take to be built.
-
-        To the current version: what waits to take its place does so no more.
-        """
+        """Bounded by the version's own start timeout, and the time that its environment may take to be built. A
+        rollback to the current version cancels what waits to take its place."""
         target = self._rollback_target(model, version, allow_stopped)
         if target.version == self._catalog.model(model).current:
             if waiting := wanted.cancelled(self._catalog, model):

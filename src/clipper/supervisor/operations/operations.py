@@ -8,19 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipper import __version__
+from clipper.api import schemas
 from clipper.api.events import Events, Kind, Step
-from clipper.api.schemas import (
-    MAX_LOG_LINES,
-    CreatedToken,
-    DiskStatus,
-    Logs,
-    NewToken,
-    OptionStatus,
-    Replica,
-    Status,
-    Stopping,
-    Token,
-)
 from clipper.api.server.caller import CALLER
 from clipper.api.server.operations import Call
 from clipper.control.statistics import WorkerStatistics
@@ -29,17 +18,16 @@ from clipper.settings.application import Link
 from clipper.settings.fields import check_range
 from clipper.settings.home import CERTIFICATE_NAME, Place, lock_path
 from clipper.settings.server import ReadyWhen
-from clipper.supervisor.history.events.log import NewEvent
+from clipper.supervisor.history.event_log import NewEvent
 from clipper.supervisor.managers.manager import SlotStatus
 from clipper.supervisor.operations.applications import ApplicationOperations
-from clipper.supervisor.operations.expiries import expiry_problems, next_expiry
 from clipper.supervisor.operations.keys import KeyOperations
 from clipper.supervisor.operations.models import ModelOperations, logs_of
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.queries import Queries
-from clipper.supervisor.operations.reports import ReportOperations
+from clipper.supervisor.operations.reports import ReportOperations, SeriesOperations
 from clipper.supervisor.operations.scrapes import Scrapes
-from clipper.supervisor.operations.series import SeriesOperations
+from clipper.supervisor.operations.tokens import expiry_problems, next_expiry
 from clipper.supervisor.operations.views import worker_view
 from clipper.supervisor.stop_requests import StopRequests
 from clipper.values.types import ModelId
@@ -62,7 +50,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         home: str,
         place: Place,
         stopping: StopRequests,
-        options: dict[str, OptionStatus],
+        options: dict[str, schemas.OptionStatus],
         ready_when: ReadyWhen = "any",
     ) -> None:
         super().__init__(parts)
@@ -76,14 +64,14 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._scrapes = Scrapes(parts, self._views, self._status)
         self._queries = Queries(place.query_url, Path(home) / CERTIFICATE_NAME)
 
-    async def status(self) -> Status:
+    async def status(self) -> schemas.Status:
         return await self._status(await self._workers.statistics((), ()))
 
-    async def _status(self, workers: Sequence[WorkerStatistics]) -> Status:
+    async def _status(self, workers: Sequence[WorkerStatistics]) -> schemas.Status:
         of_server, troubles = self._problems_of_server(), self._troubles()
         replicas = self._views.replicas()
         certificates = self._certificates
-        return Status(
+        return schemas.Status(
             version=__version__,
             pid=os.getpid(),
             home=self._home,
@@ -126,7 +114,9 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             ),
             lease=self._leadership.status() if self._leadership is not None else None,
             options=self._options,
-            disks=tuple(DiskStatus(disk.path, disk.free_bytes, disk.size_bytes) for disk in self._disks.space.facts),
+            disks=tuple(
+                schemas.DiskStatus(disk.path, disk.free_bytes, disk.size_bytes) for disk in self._disks.space.facts
+            ),
         )
 
     async def history(self) -> list[Step]:
@@ -137,8 +127,8 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
     ) -> Events:
         return self._events.log.find(after, limit, kind, subject, who)
 
-    async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> Logs:
-        check_range("lines", lines, 1, MAX_LOG_LINES)
+    async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> schemas.Logs:
+        check_range("lines", lines, 1, schemas.MAX_LOG_LINES)
         # Containers' logs are there, too; their names have an @.
         paths = {path.stem: path for path in sorted(self._logs.glob("*.log")) if "@" not in path.stem}
         on_nodes = {} if self._nodes is None else await self._nodes.logs(name, after, lines)
@@ -158,10 +148,10 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
     async def ask(self, application: str, call: Call, body: bytes, key: str | None) -> tuple[int, bytes]:
         return await self._queries.ask(application, call, body, key)
 
-    async def list_tokens(self) -> list[Token]:
+    async def list_tokens(self) -> list[schemas.Token]:
         return self._tokens.list_all()
 
-    async def create_token(self, new: NewToken) -> CreatedToken:
+    async def create_token(self, new: schemas.NewToken) -> schemas.CreatedToken:
         return self._tokens.create(new)
 
     async def revoke_token(self, name: str) -> None:
@@ -194,7 +184,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
     def _troubles(self) -> list["_Trouble"]:
         """One for each application of which a model cannot be asked."""
-        left_out = self._reconciler.left_out
+        left_out = self._reconciler.servable.left_out
         troubles = [
             _Trouble(f"application {name!r} is not served: {why}; change it, or delete it", False)
             for name, why in left_out.items()
@@ -209,11 +199,11 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 troubles.append(_Trouble(text, is_answered=len(texts) < len(asked)))
         return troubles
 
-    async def stop(self) -> Stopping:
+    async def stop(self) -> schemas.Stopping:
         if not self._stopping.is_requested:
             self._events.record([NewEvent("server", "server", "the server is told to stop", by=CALLER.get())])
         self._stopping.request()
-        return Stopping(drain_delay_s=self._stopping.drain_delay_s)
+        return schemas.Stopping(drain_delay_s=self._stopping.drain_delay_s)
 
     def _problem_of_home(self) -> list[str]:
         """Workers go on without it, so nothing else would say so."""
@@ -248,7 +238,7 @@ def _answers(slot: SlotStatus, told: Callable[[str], bool]) -> bool:
     return slot.phase == "ready" and address is not None and told(address.id)
 
 
-def by_node(replicas: Sequence[Replica]) -> dict[str, dict[str, int]]:
+def by_node(replicas: Sequence[schemas.Replica]) -> dict[str, dict[str, int]]:
     """How many replicas of each state are on each node of a cluster."""
     nodes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for replica in replicas:

@@ -6,10 +6,10 @@ from clipper.learning.stores.store import Store
 from clipper.settings.version import ManagerName
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.history.events import EventKeeper
 from clipper.supervisor.keepers.certificates import Certificates
+from clipper.supervisor.keepers.cleaner import Forgetter
 from clipper.supervisor.keepers.disks import Disks
-from clipper.supervisor.keepers.events import EventKeeper
-from clipper.supervisor.keepers.forgetter import Forgetter
 from clipper.supervisor.keepers.keepers import Keepers
 from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.keepers.sampling import Sampling
@@ -25,11 +25,8 @@ from clipper.supervisor.workers.workers import Workers
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What operations look at and change.
-
-    ``certificates`` is None without TLS, and ``leadership`` without a registry that several servers share.
-    ``default_manager`` is that of deployments that name none. ``nodes`` is None if workers are on this machine.
-    """
+    """What operations look at and change. ``certificates`` is None without TLS, ``leadership`` without a registry that
+    several servers share, and ``nodes`` if workers are on this machine."""
 
     catalog: Catalog
     manager: Manager
@@ -53,7 +50,7 @@ class Parts:
 
 
 class OfParts:
-    """Operations on the parts of a supervisor, which each of them knows by these names."""
+    """Operations on the parts of a supervisor."""
 
     def __init__(self, parts: Parts) -> None:
         self._catalog = parts.catalog

@@ -31,10 +31,8 @@ class Queries:
         """Return the port's status and its answer, which is JSON, whatever they are.
 
         Raises:
-            MalformedRequest: the key cannot be one.
-            Overloaded: too many such calls are under way.
-            TooLarge: the answer is larger than is passed on.
-            Unavailable: there is no answer.
+            MalformedRequest, Overloaded: the key cannot be one, or too many such calls are under way.
+            TooLarge, Unavailable: the answer is larger than is passed on, or there is none.
         """
         if self._running >= MAX_AT_ONCE:
             raise Overloaded(

@@ -1,4 +1,4 @@
-"""Compares an application's models, by all feedback that ever came and by what workers have counted."""
+"""Reports, which compare an application's models, and the series that are kept."""
 
 import asyncio
 import time
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from clipper.api.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
+from clipper.api.series import Named, Series, SeriesOverview
 from clipper.control.descriptions import ModelDescription
 from clipper.control.histogram import quantile
 from clipper.control.statistics import (
@@ -25,6 +26,9 @@ from clipper.learning.policies.best_arm import BestArm
 from clipper.learning.policies.by_name import goes_by, make_policy
 from clipper.learning.stores.store import EVERYONE
 from clipper.settings.application import link_names
+from clipper.supervisor.history.ring import Subject
+from clipper.supervisor.history.sampler import LATEST_POINTS, STEP_S
+from clipper.supervisor.history.values import OF_APPLICATIONS, OF_MODELS, OF_OVERVIEW
 from clipper.supervisor.operations.parts import OfParts
 from clipper.supervisor.registry.records import ApplicationRecord
 from clipper.supervisor.rollout import rules
@@ -192,12 +196,8 @@ class _Counted:
         self.defaults, self.errors = dict(defaults), dict(errors)
 
     def model(self, shown: ModelDescription | None, key: str, scored: float, compared: Compared) -> ReportedModel:
-        """
-        Args:
-            shown: None of a version that is not linked any more.
-            key: what states and the workers call the version.
-            scored: number of pieces of feedback on it.
-        """
+        """``shown``: None of a version that is not linked any more. ``key``: what states and the workers call the
+        version. ``scored``: number of pieces of feedback on it."""
         name = key if shown is None else shown.model
         counted = [
             each.selection.models[name]
@@ -223,11 +223,7 @@ class _Counted:
 
 
 def _asked(record: ApplicationRecord, confidence: float | None, tolerance: float | None) -> BestArm:
-    """The test's parameters: those asked for, else those of the application's policy if it is a test, else defaults.
-
-    Raises:
-        InvalidArgument: a value is outside its range.
-    """
+    """The test's parameters: those given, else the policy's if it is a test. Raises InvalidArgument."""
     own = record.selection.parameters if record.selection.policy == "best_arm" else {}
     given = {"confidence": confidence, "tolerance": tolerance}
     parameters = {**own, **{name: value for name, value in given.items() if value is not None}}
@@ -256,3 +252,49 @@ def _latency(histograms: Iterable[HistogramData]) -> Latency | None:
     mean_s = sum(each.sum for each in found) / total
     p50_s, p99_s = (quantile(counts, LATENCY_BOUNDS_S, share) for share in (0.5, 0.99))
     return Latency(1000 * mean_s, 1000 * p50_s, 1000 * p99_s)
+
+
+class SeriesOperations(OfParts):
+    """They change nothing."""
+
+    async def series_overview(self) -> SeriesOverview:
+        sampler = self._sampling.sampler
+        self._forget_former()
+
+        def latest(kind: str, names: Iterable[str]) -> dict[str, Named]:
+            ordered = sorted(names)
+            subjects = (Subject(kind, name) for name in ordered)
+            return dict(zip(ordered, sampler.latest.read_all(subjects, OF_OVERVIEW[kind], LATEST_POINTS)))
+
+        return SeriesOverview(
+            step_s=STEP_S,
+            end_s=self._sampling.taken_at_s,
+            applications=latest("application", self._catalog.applications),
+            models=latest("model", self._catalog.models),
+            workers=latest("worker", (str(worker.index) for worker in self._workers)),
+            left_out=len(sampler.ring.left_out),
+        )
+
+    async def application_series(self, name: str, seconds: int) -> Series:
+        self._catalog.application(name)
+        self._forget_former()
+        return self._all_of(Subject("application", name), OF_APPLICATIONS, seconds)
+
+    async def model_series(self, name: str, seconds: int) -> Series:
+        self._catalog.model(name)
+        return self._all_of(Subject("model", name), OF_MODELS, seconds)
+
+    def _forget_former(self) -> None:
+        """An application that was made since the last sample must not show what one of its name did before it."""
+        ids = {one.name: one.state_id for one in self._catalog.applications.values()}
+        self._sampling.sampler.forget_former(ids)
+
+    def _all_of(self, subject: Subject, always: tuple[str, ...], seconds: int) -> Series:
+        ring = self._sampling.sampler.ring
+        names = sorted({*always, *ring.names(subject)})
+        return Series(
+            step_s=STEP_S,
+            end_s=self._sampling.taken_at_s,
+            series=ring.read(subject, names, int(seconds / STEP_S)),
+            left_out=subject in ring.left_out,
+        )

@@ -6,7 +6,7 @@ for long, and so that what all of them say of everything is never in memory at o
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -36,8 +36,7 @@ K = TypeVar("K", bound=Hashable)
 S = TypeVar("S", bound=Struct)
 # What workers say of things by their keys, by the workers' instances.
 Said = Mapping[int, Mapping[K, S]]
-# Rows of a kind, by the worker's index, or under None of all workers together.
-Rows = dict[int | None, list[S]]
+Kind = Literal["applications", "versions", "links", "limits"]
 
 
 class Scrapes:
@@ -86,7 +85,7 @@ class Scrapes:
         found = _Found(by_worker, {worker.instance: worker for worker in self._workers})
         limited = {("application", name) for name in names} | {("key", name) for name in self._catalog.keys if is_whole}
         limits = {instance: {(one.of, one.name): one for one in worker.limits} for instance, worker in basics.items()}
-        found.add(found.limits, self._limits, limits, limited)
+        found.add("limits", self._limits, limits, limited)
         answering, end_s = set(basics), asyncio.get_running_loop().time() + ASK_S
         for page in _pages(names, list(slots)):
             left_s = end_s - asyncio.get_running_loop().time()
@@ -95,15 +94,15 @@ class Scrapes:
             answering &= replies.keys()  # a worker that does not answer is waited for once
             said = {instance: reply.worker for instance, reply in replies.items()}
             of_applications = {key: {one.name: one for one in each.applications} for key, each in said.items()}
-            found.add(found.applications, self._applications, of_applications, page[0])
+            found.add("applications", self._applications, of_applications, page[0])
             await asyncio.sleep(0)
             of_versions = {
                 key: {ModelId(one.model, one.version): one for one in each.versions} for key, each in said.items()
             }
-            found.add(found.versions, self._versions, of_versions, page[1])
+            found.add("versions", self._versions, of_versions, page[1])
             await asyncio.sleep(0)
             of_links = {key: links(each.replicas) for key, each in said.items()}
-            found.add(found.links, self._links, of_links, [slot for id_ in page[1] for slot in slots[id_]])
+            found.add("links", self._links, of_links, [slot for id_ in page[1] for slot in slots[id_]])
         return Scrape(
             await self._status(list(basics.values())) if is_whole else None,
             list(basics.values()) if is_whole else (),
@@ -154,39 +153,30 @@ class _Found:
 
     def __init__(self, by_worker: bool, workers: Mapping[int, WorkerProcess]) -> None:
         """``workers``: by instance."""
-        self.applications: Rows[ApplicationStatistics] = {}
-        self.versions: Rows[VersionStatistics] = {}
-        self.links: Rows[Link] = {}
-        self.limits: Rows[LimitStatistics] = {}
         self._by_worker = by_worker
         self._workers = workers
+        self._counted: dict[int | None, Counted] = {}
 
-    def add(self, rows: "Rows[S]", totals: Totals[K, S], said: "Said[K, S]", keys: Collection[K]) -> None:
+    def add(self, kind: Kind, totals: Totals[K, S], said: "Said[K, S]", keys: Collection[K]) -> None:
         """Add what workers say of these things. A worker from before an upgrade may say more than it was asked."""
         for instance, things in said.items():
             worker = self._workers.get(instance)
             if worker is None:
                 continue  # it was started after the scrape began
             if self._by_worker:
-                rows.setdefault(worker.index, []).extend(things[key] for key in keys if key in things)
+                self._rows(kind, worker.index).extend(things[key] for key in keys if key in things)
             else:
                 totals.take(instance, worker.is_adopted, things)
         if not self._by_worker:
             sums = (totals.total(key, said) for key in keys)
-            rows.setdefault(None, []).extend(one for one in sums if one is not None)
+            self._rows(kind, None).extend(one for one in sums if one is not None)
 
     def counted(self) -> list[Counted]:
-        kinds = (self.applications, self.versions, self.links, self.limits)
-        return [
-            Counted(
-                index,
-                self.applications.get(index, ()),
-                self.versions.get(index, ()),
-                self.links.get(index, ()),
-                self.limits.get(index, ()),
-            )
-            for index in sorted({index for rows in kinds for index in rows}, key=str)
-        ]
+        return [self._counted[index] for index in sorted(self._counted, key=str)]
+
+    def _rows(self, kind: Kind, index: int | None) -> list[Any]:
+        rows: list[Any] = getattr(self._counted.setdefault(index, Counted(index)), kind)
+        return rows
 
 
 def _pages(names: Sequence[str], versions: Sequence[ModelId]) -> Iterator[tuple[tuple[str, ...], tuple[ModelId, ...]]]:

@@ -62,18 +62,12 @@ class SelectionChecker:
     """Checks selections. Code that is not Clipper's own is tried in a process that ends with the check."""
 
     def __init__(self, processes: ProcessFolder, scratch: Path, run_as: RunAs | None = None) -> None:
-        """``processes``: of the workers, so that what is made here can be made there; ``scratch``: of containers.
-
-        ``run_as``: the user that containers run as, and so does this.
-        """
+        """``processes``: of the workers, so that what is made here can be made there. ``scratch``, ``run_as``: as for
+        containers."""
         self._trials = Trials(processes.environment(_CHECKS), scratch, _CHECKS, run_as)
 
     async def check(self, selection: Selection) -> None:
-        """
-        Raises:
-            InvalidArgument: a value is outside its range, or the policy or loss cannot be made.
-            Unavailable: the process for that cannot be started.
-        """
+        """Raises InvalidArgument if it is not valid, and Unavailable if the process to try it cannot be started."""
         check_ranges(selection)
         if not runs_own_code(selection.policy, selection.loss):
             make_policy(selection.policy, selection.parameters)
@@ -89,10 +83,7 @@ def _configured(given: str | Configured) -> Configured:
 
 
 def check_features(selection: Selection, input_type: InputType) -> None:
-    """
-    Raises:
-        InvalidArgument: the policy goes by features that queries do not bring, or their inputs cannot be them.
-    """
+    """Raises InvalidArgument: the policy goes by features that queries do not bring, or their inputs cannot be them."""
     if selection.features is None and _goes_by_features(selection.policy):
         raise InvalidArgument(
             f"policy {selection.policy} needs features: say how many each query brings, features N, or that its "

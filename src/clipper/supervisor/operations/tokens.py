@@ -1,19 +1,165 @@
-"""The tokens of the management API: the server's own, and those that an operator makes."""
+"""The tokens of the management API, in the home's file and the registry, and the expiry of tokens and keys."""
 
+import hashlib
 import hmac
+import logging
+import os
+import re
+import secrets
 import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from clipper.api.schemas import CreatedToken, NewToken, Token
 from clipper.api.server.access import Holder
 from clipper.api.server.caller import CALLER
-from clipper.base.tls.expiry import day
-from clipper.errors import Conflict, InvalidArgument, NotFound, Unauthorized
+from clipper.base.tls.expiry import day, duration
+from clipper.base.whole_files import stamp, stamp_of, write_whole
+from clipper.errors import Conflict, InvalidArgument, NotFound, Unauthorized, Unavailable
+from clipper.settings.home import open_token, token_text
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.operations.expiries import check_expiry
-from clipper.supervisor.operations.token_file import TokenFile, digest_of, new_token
-from clipper.supervisor.registry.records import TokenRecord
+from clipper.supervisor.registry.records import KeyRecord, TokenRecord
 from clipper.supervisor.registry.store import Delete, Put
 from clipper.values.types import OPERATOR, RESERVED_CALLERS, check_name
+
+# A week to hand out another one; a quarter of its life, if that is shorter. It is told as long afterwards: then whoever
+# needed it has noticed.
+WARN_S = 7 * 24 * 3600.0
+WARN_SHARE = 0.25
+YEAR_S = 365 * 24 * 3600.0
+# Later is as good as never, and more likely milliseconds.
+MAX_LIFE_S = 100 * YEAR_S
+# More of them make one line.
+MAX_TOLD = 5
+
+Expiring = KeyRecord | TokenRecord
+
+
+def check_expiry(at_s: float | None) -> None:
+    """Raises InvalidArgument: the time has passed, or is so far away that it is meant otherwise."""
+    now_s = time.time()
+    if at_s is not None and not now_s < at_s < now_s + MAX_LIFE_S:
+        raise InvalidArgument(
+            f"expires_at is {at_s:.17g}: expected seconds since 1970, later than now ({now_s:.0f}) and within "
+            f"{MAX_LIFE_S / YEAR_S:.0f} years; leave it out for what never expires"
+        )
+
+
+def expiry_problems(keys: Iterable[KeyRecord], tokens: Iterable[TokenRecord], now_s: float) -> list[str]:
+    """Return the warnings about keys and tokens, the first to expire first."""
+    return _problems("key", keys, now_s) + _problems("token", tokens, now_s)
+
+
+def next_expiry(records: Iterable[Expiring], now_s: float) -> float | None:
+    """Return when the first of those that are still valid expires; None if none will."""
+    ends = [one.expires_at for one in records if one.expires_at is not None and one.expires_at > now_s]
+    return min(ends, default=None)
+
+
+def _problems(kind: str, records: Iterable[Expiring], now_s: float) -> list[str]:
+    due: Sequence[tuple[float, str]] = sorted(
+        (one.expires_at, one.name)
+        for one in records
+        if one.expires_at is not None
+        and abs(one.expires_at - now_s) <= min(WARN_S, WARN_SHARE * (one.expires_at - one.created_at))
+    )
+    told = [
+        f"{kind} {name!r} {when} ({day(at_s)}): make another one with clipper {kind} create, and revoke this one"
+        for at_s, name in due[:MAX_TOLD]
+        for when in (f"expires in {duration(at_s - now_s)}" if at_s > now_s else "has expired, and is refused",)
+    ]
+    more = len(due) - MAX_TOLD
+    return told + ([f"{more} more {kind}s expire: clipper {kind} list shows when"] if more > 0 else [])
+
+
+log = logging.getLogger(__name__)
+
+# Nobody guesses 256 random bits, however fast the server answers.
+_RANDOM_BYTES = 32
+# An operator may write one. It must be long enough that nobody guesses it, and of characters that a header can carry.
+TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{32,512}")
+
+
+def digest_of(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def new_token() -> str:
+    """The prefix lets scanners of logs and repositories recognise it as a secret."""
+    return f"clipper_{secrets.token_urlsafe(_RANDOM_BYTES)}"
+
+
+class TokenFile:
+    """Reads the token, and makes one if there is none. Only the holder of the home's lock may use it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._token = ""
+
+    def open(self) -> str:
+        """The token, made if the file is missing or empty. Raises Unavailable if it holds none or cannot be used."""
+        try:
+            text = self._read()
+            if not text:
+                self._token = new_token()
+                write_whole(self._path, [f"{self._token}\n".encode()], is_synced=True)
+                self._seen = stamp(self._path)
+            elif not TOKEN.fullmatch(text):
+                raise Unavailable(
+                    f"{self._path} holds no token: expected 32 to 512 letters, digits or ._~+/=-; delete the file, and "
+                    "the next start makes one"
+                )
+            else:
+                self._token = text
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unavailable(f"the token file {self._path} cannot be used: {error}") from error
+        return self._token
+
+    def matches(self, token: str) -> bool:
+        """Compare in a time that does not depend on how many characters match."""
+        return hmac.compare_digest(digest_of(token), digest_of(self.again()))
+
+    def again(self) -> str:
+        """The token in the file now; without a usable file it stays, so that its holder can still stop the server."""
+        try:
+            if stamp(self._path) != self._seen:
+                log.info("the token file %(file)s was changed or removed", {"file": self._path})
+                self.open()
+        except (Unavailable, OSError) as error:
+            log.warning("the token stays as it was: %(error)s", {"error": error})
+            # Logged once, not for each call until the file changes again.
+            self._seen = stamp(self._path)
+        return self._token
+
+    def _read(self) -> str:
+        """The content of the file; empty if there is no file."""
+        try:
+            with open_token(self._path) as file:
+                found = os.fstat(file.fileno())
+                # Taken before the file is read: if it is replaced meanwhile, the next call sees that.
+                self._seen = stamp_of(found)
+                if found.st_mode & 0o077:
+                    self._close_to_others(file.fileno())
+                return token_text(file)
+        except FileNotFoundError:
+            self._seen = None
+            return ""
+
+    def _close_to_others(self, descriptor: int) -> None:
+        """The home's own mode may have been lost when it was copied or shared."""
+        try:
+            os.fchmod(descriptor, 0o600)
+            log.warning(
+                "others could read %(file)s; its mode is 0600 now: delete it to have a new token made",
+                {"file": self._path},
+            )
+        except PermissionError as error:  # it may be mounted read-only, such as a secret of an orchestrator
+            log.warning(
+                "%(file)s can be read by others, and its mode cannot be changed: %(error)s",
+                {"file": self._path, "error": error},
+            )
+
 
 # One for each person and each program. Each call is compared with all of them.
 MAX_TOKENS = 100
@@ -53,12 +199,7 @@ class Tokens:
         ]
 
     def create(self, new: NewToken) -> CreatedToken:
-        """
-        Raises:
-            InvalidArgument: the name is not valid, or the time has passed.
-            Conflict: the name is taken, or there are as many as are allowed.
-            RegistryUnavailable: the registry cannot be written.
-        """
+        """Raises InvalidArgument, Conflict if the name is taken or there are too many, and RegistryUnavailable."""
         check_name("token", new.name)
         if new.name in RESERVED_CALLERS:
             raise InvalidArgument(
@@ -75,11 +216,7 @@ class Tokens:
         return CreatedToken(record.name, record.role, record.created_at, record.expires_at, token=token)
 
     def revoke(self, name: str) -> None:
-        """
-        Raises:
-            NotFound: there is no such name.
-            RegistryUnavailable: the registry cannot be written.
-        """
+        """Raises NotFound: there is no such name. Raises RegistryUnavailable: the registry cannot be written."""
         if name not in self._catalog.tokens:
             raise NotFound(f"token {name!r} does not exist: clipper token list shows those that do")
         self._catalog.commit(Delete(TokenRecord, name), by=CALLER.get())

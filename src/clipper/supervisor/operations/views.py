@@ -85,15 +85,8 @@ def application_view(
 
 
 def _newcomer_view(newcomer: snapshot.Newcomer, share: float, outcome: snapshot.RampOutcome) -> Newcomer:
-    return Newcomer(
-        model=newcomer.model,
-        version=newcomer.version,
-        before=newcomer.before,
-        share=share,
-        enough_feedback=ENOUGH_FEEDBACK,
-        stopped=newcomer.stopped,
-        **asdict(outcome),
-    )
+    values = shared(newcomer, Newcomer) | asdict(outcome)
+    return Newcomer(**values, share=share, enough_feedback=ENOUGH_FEEDBACK)
 
 
 def _watched_view(newcomer: snapshot.Newcomer, trial: Evidence) -> Watched:
@@ -187,7 +180,7 @@ class Views:
 
     def version(self, record: VersionRecord) -> Version:
         state = record.state
-        if state == "ready" and not self._reconciler.is_announced(record.id):
+        if state == "ready" and not self._reconciler.rollout.is_announced(record.id):
             state = "starting"
         shown: ShownState = "asleep" if state == "ready" and record.replicas_wanted == 0 else state
         slots = self._manager.slots(record.id)
@@ -223,10 +216,7 @@ class Views:
 
 
 def condition_of(state: ShownState, replicas: Sequence[ReplicaState]) -> str:
-    """What a version can do now, by its state and those of its replicas: the ``condition`` of ``Version``.
-
-    A replica in a crash loop has that state also while it is tried again.
-    """
+    """The ``condition`` of ``Version``. A replica in a crash loop has that state also while it is tried again."""
     if state not in ("ready", "starting"):
         return state
     crashing = next((one for one in ("crash_loop", "backing_off") if one in replicas), None)

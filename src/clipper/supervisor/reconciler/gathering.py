@@ -11,10 +11,8 @@ LOOK_AT_ALL_S = 10.0
 
 
 class SlotGathering:
-    """The facts of all slots. Those of a slot stay the same object while it does not change, and so do those of all.
-
-    So who compares two moments looks only at what is another object.
-    """
+    """The facts of all slots. Those of a slot, and those of all, stay the same object while they do not change: so two
+    moments are compared by identity."""
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager

@@ -7,34 +7,19 @@ by an operator asks for another pass. So nothing slow holds up anything else.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from clipper.errors import RegistryUnavailable
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.history.events.log import NewEvent
-from clipper.supervisor.history.events.story import Story
+from clipper.supervisor.history.event_log import NewEvent
+from clipper.supervisor.history.story import Story
 from clipper.supervisor.managers.manager import Manager
 from clipper.supervisor.reconciler.gathering import SlotGathering, worker_facts
 from clipper.supervisor.reconciler.servable import Servable
-from clipper.supervisor.registry.records import ApplicationRecord
-from clipper.supervisor.rollout.facts import Facts
-from clipper.supervisor.rollout.instructions import (
-    Commit,
-    DrainWorker,
-    Forget,
-    Instruction,
-    Note,
-    Push,
-    Retire,
-    Start,
-    StartSpare,
-    Stop,
-    TakeEpochAbove,
-    WakeAt,
-)
+from clipper.supervisor.rollout import instructions as do
+from clipper.supervisor.rollout.facts import DOWN, Facts
 from clipper.supervisor.rollout.rollout import Rollout
 from clipper.supervisor.workers.workers import Workers
-from clipper.values.types import ModelId
 
 log = logging.getLogger(__name__)
 
@@ -42,18 +27,12 @@ log = logging.getLogger(__name__)
 REACH_TIMEOUT_S = 15.0
 # A registry that could not be written is tried again after this.
 SAVE_AGAIN_S = 5.0
-# Phases of slots and workers that should have a process and have none.
-DOWN = ("dead", "backing_off", "crash_loop")
 # A pass takes a handful of looks, whatever there is to do; one that never ends is a bug of ours.
 MAX_LOOKS = 100
 
 
 class Reconciler:
-    """Runs on the event loop that it is made on. See ``Rollout`` for what is decided, and why in that order.
-
-    Attributes:
-        story: what became of processes, and what was decided.
-    """
+    """Runs on the event loop that it is made on. See ``Rollout`` for what is decided, and why in that order."""
 
     def __init__(
         self,
@@ -65,24 +44,20 @@ class Reconciler:
         record: Callable[[Sequence[NewEvent]], None] = lambda _: None,
         take_epoch_above: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """
-        Args:
-            code_folder: from an artifact's digest to where its modules are.
-            record: gets the events of processes.
-            take_epoch_above: begins a lease of an epoch above that one.
-        """
+        """``code_folder``: from an artifact's digest to where its modules are. ``record`` gets the events of processes.
+        ``take_epoch_above`` begins a lease of an epoch above that one."""
         self.story = Story()
         self._record = record
         self._take_epoch_above = take_epoch_above
-        self._rollout = rollout
+        self.rollout = rollout
         self._catalog = catalog
         self._manager = manager
         self._workers = workers
-        self._servable = Servable(code_folder)
+        self.servable = Servable(code_folder)
         self._slots = SlotGathering(manager)
         self._loop = asyncio.get_running_loop()
         self._can_commit_at_s = float("-inf")
-        self._waiting: list[Callable[[], bool]] = []
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._timer: asyncio.Handle | None = None
         # uvloop's handle of a call that is due at once does not tell for when it was.
         self._timer_at_s = 0.0
@@ -112,50 +87,31 @@ class Reconciler:
 
     async def until(self, is_so: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until passes have made something true; return whether they did in time."""
-        done = self._loop.create_future()
-        check = _resolver(is_so, done)
-        if check():
+        if is_so():
             return True
-        self._waiting.append(check)
+        waiter = is_so, self._loop.create_future()
+        self._waiting.append(waiter)
         self.wake()
         try:
             async with asyncio.timeout(timeout_s):
-                await done
+                await waiter[1]
         except TimeoutError:
             return False
         finally:
-            if check in self._waiting:
-                self._waiting.remove(check)
+            self._waiting.remove(waiter)
         return True
 
     async def reach_workers(self, timeout_s: float) -> bool:
         """Push what the catalog says now; return whether all workers serve by it in time."""
         if self._is_running:
             self._make_pass()
-        telling = self._rollout.telling
+        telling = self.rollout.telling
         generation = telling.generation
         return await self.until(lambda: telling.have_applied(self._facts(), generation), timeout_s)
 
-    def check_servable(self, record: ApplicationRecord) -> None:
-        """Check that a record can be encoded for workers, before it is stored.
-
-        Raises:
-            InvalidArgument, TooLarge: as ``Servable.check``.
-        """
-        self._servable.check(record, self._catalog.applications)
-
-    @property
-    def left_out(self) -> Mapping[str, str]:
-        """Applications that workers do not get, and why: an older Clipper may have stored them, for instance."""
-        return self._servable.left_out
-
-    def is_announced(self, id_: ModelId) -> bool:
-        """Whether every worker knows that the version is ready: its replicas, and that it is current if it is."""
-        return self._rollout.is_announced(id_)
-
     def told(self) -> Callable[[str], bool]:
         """Tells of a replica's id whether all workers that answer queries have it among those that they ask now."""
-        return self._rollout.told(self._facts())
+        return self.rollout.told(self._facts())
 
     def outdated(self) -> list[str]:
         """Processes that run other code or settings than ours, and what holds up their replacement, as a problem."""
@@ -180,7 +136,9 @@ class Reconciler:
         except Exception:  # a bug of ours: what runs goes on, and the next pass may do better
             log.exception("a pass of the reconciler failed")
             self.wake(SAVE_AGAIN_S)
-        self._waiting = [check for check in self._waiting if not check()]
+        for is_so, done in self._waiting:
+            if not done.done() and is_so():
+                done.set_result(None)
 
     def _look(self) -> None:
         if not self._catalog.save_notes():
@@ -190,11 +148,11 @@ class Reconciler:
         for _ in range(MAX_LOOKS):
             facts, at = self._facts(), time.time()
             self._record(self.story.follow(at, facts))
-            instructions = self._rollout.look(facts)
+            instructions = self.rollout.look(facts)
             self.story.record(at, instructions)
             for instruction in instructions:
                 self._carry_out(instruction)
-            if all(isinstance(one, WakeAt) for one in instructions):
+            if all(isinstance(one, do.WakeAt) for one in instructions):
                 return
         raise RuntimeError(f"after {MAX_LOOKS} looks there is still something to do: {instructions!r:.1000}")
 
@@ -202,7 +160,7 @@ class Reconciler:
         return Facts(
             self._loop.time(),
             self._catalog,
-            self._servable.snapshots(self._catalog.applications, self._catalog.revision),
+            self.servable.snapshots(self._catalog.applications, self._catalog.revision),
             self._slots.facts(self._loop.time()),
             tuple(map(worker_facts, self._workers)),
             self._can_commit_at_s,
@@ -210,37 +168,37 @@ class Reconciler:
             self._catalog.fleet_revision,
         )
 
-    def _carry_out(self, instruction: Instruction) -> None:
+    def _carry_out(self, instruction: do.Instruction) -> None:
         match instruction:
-            case Note(record, why):
+            case do.Note(record, why):
                 level = logging.ERROR if record.state == "failed" else logging.INFO
                 log.log(level, "%(model)s:%(version)s: %(reason)s", {**record.id.log_fields, "reason": why})
                 self._catalog.note(record)
-            case Commit():
+            case do.Commit():
                 self._commit(instruction)
-            case Push(snapshot):
+            case do.Push(snapshot):
                 self._workers.push(snapshot)
-            case Start(slot, spec):
+            case do.Start(slot, spec):
                 self._manager.start(slot, spec)
-            case Retire(slot):
+            case do.Retire(slot):
                 self._manager.retire(slot)
-            case Stop(slot):
+            case do.Stop(slot):
                 self._manager.stop(slot)
-            case Forget(slot):
+            case do.Forget(slot):
                 self._manager.forget(slot)
-            case StartSpare(why):
+            case do.StartSpare(why):
                 log.info("a spare worker is started: %(reason)s", {"reason": why})
                 self._workers.start_spare()
-            case DrainWorker(index, why):
+            case do.DrainWorker(index, why):
                 log.info("%(worker)s is drained: %(reason)s", {"worker": f"worker-{index}", "reason": why})
                 self._workers.renew(index)
-            case TakeEpochAbove(epoch, why):
+            case do.TakeEpochAbove(epoch, why):
                 log.warning("workers obey epoch %(epoch)d: %(reason)s", {"epoch": epoch, "reason": why})
                 self._take_epoch_above(epoch)
-            case WakeAt(at_s):
+            case do.WakeAt(at_s):
                 self.wake(at_s - self._loop.time())
 
-    def _commit(self, commit: Commit) -> None:
+    def _commit(self, commit: do.Commit) -> None:
         try:
             self._catalog.commit(*commit.changes)
         except RegistryUnavailable as error:
@@ -248,15 +206,3 @@ class Reconciler:
             self._can_commit_at_s = self._loop.time() + SAVE_AGAIN_S
         else:
             log.info("%(model)s:%(version)s: %(reason)s", {**commit.id.log_fields, "reason": commit.why})
-
-
-def _resolver(is_so: Callable[[], bool], done: "asyncio.Future[None]") -> Callable[[], bool]:
-    def check() -> bool:
-        if done.done():
-            return True
-        if is_so():
-            done.set_result(None)
-            return True
-        return False
-
-    return check

@@ -23,10 +23,7 @@ MAX_INTEGER = 2**63 - 1
 
 def check_json(field: str, value: Any) -> None:
     """Check that any JSON can be written in every form that it takes on the way to workers and back to clients.
-
-    Raises:
-        InvalidArgument: it is nested too deeply, or has an integer of more than 64 bits.
-    """
+    Raises InvalidArgument: it is nested too deeply, or has an integer of more than 64 bits."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         for one in level:
@@ -52,11 +49,7 @@ class _Encoded:
 
 
 class Servable:
-    """Encodes records as workers get them, each once.
-
-    Attributes:
-        left_out: the applications that workers do not get, and why.
-    """
+    """Encodes records as workers get them, each once. ``left_out``: those that workers do not get, and why."""
 
     def __init__(self, code_folder: Callable[[str], str]) -> None:
         """``code_folder``: from an artifact's digest to where its modules are."""
@@ -93,11 +86,7 @@ class Servable:
 
     def check(self, record: ApplicationRecord, others: Mapping[str, ApplicationRecord]) -> None:
         """Check that a record can be encoded for workers, beside the others, before it is stored.
-
-        Raises:
-            InvalidArgument: it cannot be encoded.
-            TooLarge: there is no room for it.
-        """
+        Raises InvalidArgument: it cannot be encoded. Raises TooLarge: there is no room for it."""
         new = self._known(record)
         if new.snapshot is None:
             raise InvalidArgument(f"application {record.name!r} cannot be served: {new.why_not}")

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from clipper.api.schemas import LeaseStatus
 from clipper.errors import NotLeader, RegistryUnavailable
-from clipper.supervisor.registry.clock import clock_s
-from clipper.supervisor.registry.lease.lease import Lease
-from clipper.supervisor.registry.shared import EPOCHS, Away, Renewed, SharedRegistry
+from clipper.supervisor.registry.lease import Lease
+from clipper.supervisor.registry.shared import EPOCHS, Away, Renewed, SharedRegistry, clock_s
 
 log = logging.getLogger(__name__)
 
@@ -16,19 +15,10 @@ READY_POLL_S = 0.5
 
 
 class Leadership:
-    """
-    Attributes:
-        registry: what the lease is of.
-        standby: address of a server that stands by; None if none does.
-        lost: done, with the reason, once this supervisor no longer leads.
-    """
+    """Keeps a lease. ``standby``: address of a server that stands by. ``lost``: done once it no longer leads."""
 
     def __init__(self, registry: SharedRegistry, lease: Lease, address: str, since: float) -> None:
-        """
-        Args:
-            address: of this server's management port.
-            since: when the lease was granted, in seconds since 1970.
-        """
+        """``address``: of this server's management port. ``since``: of the lease, in seconds since 1970."""
         self.registry = registry
         self._lease = lease
         self._address = address

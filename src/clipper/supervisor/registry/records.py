@@ -57,11 +57,8 @@ class ApplicationRecord(Struct, frozen=True):
 
 
 class ModelRecord(Struct, frozen=True):
-    """``current`` is None until a first version is ready; ``previous`` was current before it, and runs for a rollback.
-
-    ``previous`` is never the current version, nor one that was stopped. If it has failed since, a rollback returns to
-    another: see ``rollout/rollbacks.py``.
-    """
+    """``current`` is None until a first version is ready. ``previous`` was current before it and was not stopped; it
+    runs for a rollback. If it has failed since, a rollback returns to another: see ``rollout/rollbacks.py``."""
 
     name: str
     current: str | None = None
@@ -132,10 +129,8 @@ class VersionRecord(Struct, frozen=True):
 
 
 class TokenRecord(Struct, frozen=True):
-    """A token of the management API. ``digest`` is its SHA-256, in hex: the token itself is not stored.
-
-    ``expires_at``: when it is refused, in seconds since 1970; None means never.
-    """
+    """A token of the management API; only its SHA-256, in hex, is stored. ``expires_at``: in seconds since 1970; None
+    means never."""
 
     name: str
     role: Role
@@ -145,13 +140,8 @@ class TokenRecord(Struct, frozen=True):
 
 
 class KeyRecord(Struct, frozen=True):
-    """A key of the query port. ``digest`` is its SHA-256, in hex: the key itself is not stored.
-
-    Attributes:
-        applications: those that the key is for; empty means all.
-        max_in_flight, max_per_second: limits on its queries; None means no limit.
-        expires_at: when it is refused, in seconds since 1970; None means never.
-    """
+    """A key of the query port; only its SHA-256, in hex, is stored. ``applications``: empty means all. A limit that is
+    None is none. ``expires_at``: in seconds since 1970; None means never."""
 
     name: str
     digest: str

@@ -17,23 +17,19 @@ from redis.exceptions import RedisError
 
 from clipper.base import durable_redis
 from clipper.errors import NotLeader, RegistryUnavailable, TooLarge
-from clipper.supervisor.registry import redis_scripts
-from clipper.supervisor.registry.clock import clock_s
-from clipper.supervisor.registry.lease.lease import Lease, Terms
-from clipper.supervisor.registry.reading import read_contents
+from clipper.supervisor.registry import redis_scripts, shared
+from clipper.supervisor.registry.lease import Lease, Terms
 from clipper.supervisor.registry.records import TABLES, name_of
-from clipper.supervisor.registry.shared import (
-    MAX_ARTIFACT_BYTES,
-    MAX_ARTIFACTS_BYTES,
-    PIECE_BYTES,
-    REGISTRY_ID_NAME,
-    Away,
-    Holder,
-    Known,
-    Leader,
-    Renewed,
+from clipper.supervisor.registry.store import (
+    SCHEMA_VERSION,
+    Change,
+    Contents,
+    Delete,
+    ForgetLater,
+    Forgotten,
+    Put,
+    read_contents,
 )
-from clipper.supervisor.registry.store import SCHEMA_VERSION, Change, Contents, Delete, ForgetLater, Forgotten, Put
 
 # All keys begin with this, so that Clipper can share a Redis with others.
 PREFIX = "clipper:registry:"
@@ -54,18 +50,12 @@ class RedisRegistry:
     def __init__(
         self,
         url: str,
-        holder: Holder,
+        holder: shared.Holder,
         terms: Terms | None = None,
-        now_s: Callable[[], float] = clock_s,
-        known: Known | None = None,
+        now_s: Callable[[], float] = shared.clock_s,
+        known: shared.Known | None = None,
     ) -> None:
-        """
-        Args:
-            known: keeps the id of the registry at this address.
-
-        Raises:
-            ValueError: the address is malformed.
-        """
+        """``known``: keeps the id of the registry at this address. Raises ValueError: the address is malformed."""
         self.shown_address = durable_redis.shown(url)
         self.id = ""
         self.lease: Lease | None = None
@@ -73,14 +63,14 @@ class RedisRegistry:
         self._holder = holder
         self._terms = terms or Terms()
         self._now_s = now_s
-        self._known = known or Known()
+        self._known = known or shared.Known()
         self._client: Any = durable_redis.open_client(url)
         self._scripts: dict[str, Any] = {
             name: self._client.register_script(getattr(redis_scripts, name))
             for name in ("ACQUIRE", "RENEW", "WRITE", "RESERVE", "RELEASE", "COMPLETE", "REMOVE", "KEEP")
         }
 
-    def acquire(self, takes: bool = True) -> Lease | Leader | Away:
+    def acquire(self, takes: bool = True) -> Lease | shared.Leader | shared.Away:
         asked_at_s = self._now_s()
         duration_ms = round(self._terms.duration_s * 1000)
         try:
@@ -92,10 +82,10 @@ class RedisRegistry:
                 expected = self._known.read(self.shown_address)
                 reply = self._scripts["ACQUIRE"](args=[*known, int(takes), expected], client=connection)
                 if reply[0] == b"another":
-                    return Away(
+                    return shared.Away(
                         f"the registry {self.shown_address} is not the one that this server has known: its Redis was "
                         "emptied, or another one has its address. Give it back what it had stored; or, to begin anew, "
-                        f"stop this server and remove the file {REGISTRY_ID_NAME} of its home"
+                        f"stop this server and remove the file {shared.REGISTRY_ID_NAME} of its home"
                     )
                 if reply[0] == b"newer":
                     raise RegistryUnavailable(
@@ -111,7 +101,7 @@ class RedisRegistry:
             # Without a password, or with a wrong one, Redis never grants anything.
             if isinstance(error, redis.AuthenticationError):
                 raise RegistryUnavailable(self._away(str(error))) from error
-            return Away(self._away(str(error)))
+            return shared.Away(self._away(str(error)))
         except RedisError as error:
             raise RegistryUnavailable(self._away(str(error))) from error
         self.id = _text(reply[2])
@@ -119,15 +109,15 @@ class RedisRegistry:
         self.lease = Lease(self._terms, int(reply[1]), asked_at_s)
         return self.lease
 
-    def renew(self, is_ready: bool) -> Renewed | Leader | Away:
+    def renew(self, is_ready: bool) -> shared.Renewed | shared.Leader | shared.Away:
         try:
             with self._client.client() as connection:
                 reply = self._scripts["RENEW"](args=[*self._fence(), int(is_ready)], client=connection)
                 # A renewal that Redis forgot when it crashed would have its holder act after the lease was over.
                 _sync(connection)
         except RedisError as error:
-            return Away(self._away(str(error)))
-        return _leader(reply) if reply[0] == b"led" else Renewed(_text(reply[1]) or None)
+            return shared.Away(self._away(str(error)))
+        return _leader(reply) if reply[0] == b"led" else shared.Renewed(_text(reply[1]) or None)
 
     def release(self) -> None:
         if self.lease is not None:
@@ -164,28 +154,29 @@ class RedisRegistry:
         return {_text(digest): int(size) for digest, size in sizes.items() if _NUMBER.fullmatch(size)}
 
     def admit_artifact(self, size_bytes: int) -> None:
-        if size_bytes > MAX_ARTIFACT_BYTES:
+        if size_bytes > shared.MAX_ARTIFACT_BYTES:
             raise TooLarge(
-                f"the artifact has {size_bytes} bytes, and a registry in Redis keeps none over {MAX_ARTIFACT_BYTES}: "
-                "leave out what the model does not need, or let it get its data from elsewhere"
+                f"the artifact has {size_bytes} bytes, and a registry in Redis keeps none over "
+                f"{shared.MAX_ARTIFACT_BYTES}: leave out what the model does not need, or let it get its data from "
+                "elsewhere"
             )
         stored_bytes = sum(self.artifact_sizes().values())
-        if stored_bytes + size_bytes > MAX_ARTIFACTS_BYTES:
+        if stored_bytes + size_bytes > shared.MAX_ARTIFACTS_BYTES:
             raise TooLarge(
                 f"the artifacts in the registry {self.shown_address} have {stored_bytes} bytes, and this one of "
-                f"{size_bytes} would take them over {MAX_ARTIFACTS_BYTES}: delete versions that are not needed, or "
-                "start the server with a lower --keep-versions"
+                f"{size_bytes} would take them over {shared.MAX_ARTIFACTS_BYTES}: delete versions that are not needed, "
+                "or start the server with a lower --keep-versions"
             )
 
     def put_piece(self, digest: str, number: int, piece: bytes) -> None:
         with self._explained(), self._client.client() as connection:
             connection.set(_piece_key(digest, number), piece, ex=PIECE_EXPIRY_S)
             # So that no more waits for the disk when the artifact is completed than it writes in time.
-            if (number + 1) % SYNC_EVERY_PIECES == 0 or len(piece) < PIECE_BYTES:
+            if (number + 1) % SYNC_EVERY_PIECES == 0 or len(piece) < shared.PIECE_BYTES:
                 _sync(connection)
 
     def complete_artifact(self, digest: str, size_bytes: int) -> None:
-        pieces = -(-size_bytes // PIECE_BYTES)
+        pieces = -(-size_bytes // shared.PIECE_BYTES)
         if self._change("COMPLETE", [digest, size_bytes, pieces])[0] == b"no piece":
             raise RegistryUnavailable(
                 f"registry {self.shown_address}: a piece of artifact {digest} is gone: upload it again"
@@ -259,10 +250,10 @@ def _sync(connection: Any) -> None:
     durable_redis.check_on_disk(connection.execute_command(*durable_redis.disk_wait()))
 
 
-def _leader(reply: list[bytes]) -> Leader:
+def _leader(reply: list[bytes]) -> shared.Leader:
     _, epoch, address, since, ready = reply
     numbers = (int(text) if _NUMBER.fullmatch(text) else 0 for text in (epoch, since))
-    return Leader(next(numbers), _text(address), float(next(numbers)), ready == b"1")
+    return shared.Leader(next(numbers), _text(address), float(next(numbers)), ready == b"1")
 
 
 def _text(found: bytes) -> str:
@@ -270,7 +261,7 @@ def _text(found: bytes) -> str:
     return found[:MAX_TEXT_BYTES].decode(errors="replace")
 
 
-def _led(leader: Leader) -> str:
+def _led(leader: shared.Leader) -> str:
     if leader.epoch == 0:
         return (
             "the registry has no leader on record: its Redis has lost what it stored, or somebody else has written "

@@ -1,12 +1,10 @@
 """The scripts of the registry in Redis. Redis runs each as a whole, and nothing in between.
 
-Scripts rather than MULTI with WATCH: whether the epoch is the latest has to be decided in the same step as the change.
-With WATCH that takes a round trip before each change and another try after each renewal, which writes what is watched.
-A script is one round trip, and decides once.
+Whether the epoch is the latest has to be decided in the same step as the change. With MULTI and WATCH that takes
+another round trip, and another try after each renewal.
 
-``lease`` is a hash with the latest epoch and who got it. It never expires, so a change is refused by what it says and
-not by any clock. ``held`` expires: while it is there, nobody else gets the lease. ``standby`` expires, too: it has the
-address of the last who asked in vain.
+``lease`` is a hash with the latest epoch and its holder. It never expires. ``held`` expires: while it is there, nobody
+else gets the lease. ``standby`` expires, too: it has the address of the last who asked in vain.
 """
 
 # ARGV: prefix, known schema version, duration in ms, holder, address, a random id for a new registry, whether to take

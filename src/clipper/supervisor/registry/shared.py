@@ -1,12 +1,19 @@
 """The port to a registry that several supervisors share, of which one leads at a time."""
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from clipper.supervisor.registry.lease.lease import Lease
+from clipper.supervisor.registry.lease import Lease
 from clipper.supervisor.registry.store import Registry
+
+
+def clock_s() -> float:
+    """Seconds on a clock that never goes back, and that also counts while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
 
 # The file of a home that has the address and the id of the registry that its server has known last.
 REGISTRY_ID_NAME = "registry.id"
@@ -19,12 +26,8 @@ PIECE_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who asks for the lease.
-
-    Attributes:
-        id: of its home. The lock of the home keeps a second process from having the same.
-        address: of its management port, for people and for ``clipper status``.
-    """
+    """Who asks for the lease. ``id``: of its home. The lock of the home keeps a second process from having the same.
+    ``address``: of its management port, for people and for ``clipper status``."""
 
     id: str
     address: str
@@ -32,11 +35,7 @@ class Holder:
 
 class Known:
     """Keeps which registry a server has known at an address: one that was emptied has lost all applications, and to
-    lead it would end them.
-
-    Args:
-        path: a file of the home; without one nothing is kept for the next start.
-    """
+    lead it would end them. ``path``: a file of the home; without one nothing is kept for the next start."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
@@ -69,12 +68,8 @@ EPOCHS = "supervisor"
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """The supervisor that has the lease.
-
-    Attributes:
-        since: when it got the lease, in seconds since 1970 by the storage's clock.
-        is_ready: whether it said that it answers queries.
-    """
+    """The supervisor that has the lease. ``since``: when it got the lease, in seconds since 1970 by the storage's
+    clock. ``is_ready``: whether it said that it answers queries."""
 
     epoch: int
     address: str
@@ -84,11 +79,7 @@ class Leader:
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """The lease was renewed.
-
-    Attributes:
-        standby: address of a server that has asked for the lease within its duration; None if none has.
-    """
+    """``standby``: address of a server that has asked for the lease within its duration; None if none has."""
 
     standby: str | None
 
@@ -101,15 +92,13 @@ class Away:
 
 
 class SharedRegistry(Registry, Protocol):
-    """A registry under a lease. Changes are made only by the holder of the latest epoch: see ``lease.lease``.
-
-    ``write`` and ``reserve`` raise ``NotLeader`` once another supervisor has led since, and ``RegistryUnavailable``
-    while the storage does not answer.
+    """A registry under a lease. Changes are made only by the holder of the latest epoch: see ``lease``. ``write`` and
+    ``reserve`` raise ``NotLeader`` once another supervisor has led since, and ``RegistryUnavailable`` while the storage
+    does not answer.
 
     Attributes:
         shown_address: the storage's address without a password.
         id: a random name of the registry, the same for all supervisors; empty before the lease was granted.
-        lease: None before it was granted.
         doubt: why it is not known whether the last change was stored; None if it is known.
     """
 
@@ -119,56 +108,32 @@ class SharedRegistry(Registry, Protocol):
     doubt: str | None
 
     def acquire(self, takes: bool = True) -> Lease | Leader | Away:
-        """Ask for the lease; return it, or who has it. It begins a new epoch, also for who had it before.
-
-        Args:
-            takes: if False, only find out who has it, or had it last.
-
-        Raises:
-            RegistryUnavailable: this Clipper cannot use the storage as it is; the message says what to change.
-        """
+        """Ask for the lease; return it, or who has it. It begins a new epoch, also for its holder. Without ``takes``,
+        only find out who has it, or had it last. Raises RegistryUnavailable if this Clipper cannot use the storage as
+        it is."""
 
     def renew(self, is_ready: bool) -> Renewed | Leader | Away:
-        """Ask for a renewal, and say whether this supervisor answers queries; return who leads if it is another.
-
-        It may run on a thread beside the other methods. It does not change ``lease``.
-        """
+        """Ask for a renewal, and say whether this supervisor answers queries; return who leads if it is another. It may
+        run on a thread beside the other methods. It does not change ``lease``."""
 
     def release(self) -> None:
         """Give the lease back, so that another supervisor need not wait for its end. Raises RegistryUnavailable."""
 
     def secret(self, name: str, made: bytes) -> bytes:
-        """The secret of that name. If there is none, ``made``, which is ASCII, is stored and becomes it.
-
-        It is not encrypted: who can read the storage has it.
-
-        Raises:
-            NotLeader, RegistryUnavailable: as ``write``.
-        """
+        """The secret of that name. If there is none, ``made``, which is ASCII, is stored and becomes it, unencrypted.
+        Raises as ``write``."""
 
     def artifact_sizes(self) -> dict[str, int]:
-        """The artifacts that are stored, by digest, with their sizes in bytes.
-
-        Raises:
-            RegistryUnavailable: the storage does not answer.
-        """
+        """The sizes in bytes of the stored artifacts, by digest. Raises RegistryUnavailable."""
 
     def admit_artifact(self, size_bytes: int) -> None:
-        """
-        Raises:
-            TooLarge: an artifact of this size is not stored, or there is no more room.
-            RegistryUnavailable: as above.
-        """
+        """Raises TooLarge if there is no room for an artifact of this size, and RegistryUnavailable."""
 
     def put_piece(self, digest: str, number: int, piece: bytes) -> None:
         """Store a piece for an hour, or until ``complete_artifact``. Raises RegistryUnavailable."""
 
     def complete_artifact(self, digest: str, size_bytes: int) -> None:
-        """Keep all pieces. When it returns they survive as a change does.
-
-        Raises:
-            NotLeader, RegistryUnavailable: as ``write``; also if a piece is missing.
-        """
+        """Keep all pieces, as a change. Raises as ``write``; also if a piece is missing."""
 
     def get_piece(self, digest: str, number: int) -> bytes:
         """Raises RegistryUnavailable, also if it is not there."""

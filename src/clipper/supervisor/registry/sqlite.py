@@ -12,9 +12,17 @@ from pathlib import Path
 import msgspec
 
 from clipper.errors import RegistryUnavailable
-from clipper.supervisor.registry.reading import read_contents
 from clipper.supervisor.registry.records import TABLES, Record, VersionRecord, name_of
-from clipper.supervisor.registry.store import SCHEMA_VERSION, Change, Contents, Delete, ForgetLater, Forgotten, Put
+from clipper.supervisor.registry.store import (
+    SCHEMA_VERSION,
+    Change,
+    Contents,
+    Delete,
+    ForgetLater,
+    Forgotten,
+    Put,
+    read_contents,
+)
 
 # The supervisor's lock keeps other supervisors out, so only an operator's own sqlite3 can hold the file.
 BUSY_TIMEOUT_S = 1.0
@@ -56,11 +64,7 @@ _REMEDIES = {
 
 
 class SqliteRegistry:
-    """A ``Registry`` in the file ``path``, which is made if it does not exist.
-
-    Raises:
-        RegistryUnavailable: the file cannot be used, or a newer Clipper wrote it.
-    """
+    """A ``Registry`` in the file ``path``, made if it does not exist. Raises RegistryUnavailable."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -111,7 +115,10 @@ class SqliteRegistry:
             self._keep_copy(found)
         with self._transaction():
             if found is None:
-                self._create_schema()
+                # Not executescript: it would commit the transaction that makes this all or nothing.
+                for statement in _SCHEMA.split(";"):
+                    self._connection.execute(statement)
+                self._connection.execute("INSERT INTO schema VALUES (1)")
             for version in range(found or 1, SCHEMA_VERSION):
                 for statement in _MIGRATIONS[version]:
                     self._connection.execute(statement)
@@ -137,12 +144,6 @@ class SqliteRegistry:
         row = self._connection.execute("SELECT max(version) FROM schema").fetchone()
         return int(row[0] or 0)
 
-    def _create_schema(self) -> None:
-        # Not executescript: it would commit the transaction that makes this all or nothing.
-        for statement in _SCHEMA.split(";"):
-            self._connection.execute(statement)
-        self._connection.execute("INSERT INTO schema VALUES (1)")
-
     def _make(self, change: Change) -> None:
         execute = self._connection.execute
         match change:
@@ -166,7 +167,6 @@ class SqliteRegistry:
                 execute("DELETE FROM to_forget WHERE application_id = ?", (application_id,))
 
     def _rows(self, kind: type[Record]) -> Iterable[tuple[bytes, bytes]]:
-        """The names and texts of a kind's records, by name."""
         name = "model || ':' || version" if kind is VersionRecord else "name"
         # As bytes: SQLite keeps texts that are not valid UTF-8.
         return self._connection.execute(
@@ -187,7 +187,6 @@ class SqliteRegistry:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn SQLite's errors into one that says what to do."""
         try:
             yield
         except (sqlite3.Error, msgspec.MsgspecError, OSError) as error:

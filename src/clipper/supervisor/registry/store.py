@@ -1,7 +1,10 @@
-"""The port to the registry, and the changes that can be made to it."""
+"""The port to the registry, the changes that can be made to it, and how stored records are read."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+import msgspec
 
 from clipper.supervisor.registry.records import (
     ApplicationRecord,
@@ -10,6 +13,7 @@ from clipper.supervisor.registry.records import (
     Record,
     TokenRecord,
     VersionRecord,
+    name_of,
 )
 
 # Of what records have in any storage. A record that gains a field, with a default, makes a new version although nothing
@@ -19,8 +23,6 @@ SCHEMA_VERSION = 2
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Store a record. It replaces the one of the same name."""
-
     record: Record
 
 
@@ -41,8 +43,6 @@ class ForgetLater:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What the application of this id had learned has been dropped."""
-
     application_id: str
 
 
@@ -85,3 +85,33 @@ class Registry(Protocol):
         """Reserve ``count`` numbers, which are never given out again; return the first. They begin at 1."""
 
     def close(self) -> None: ...
+
+
+T = TypeVar("T", ApplicationRecord, ModelRecord, VersionRecord, TokenRecord, KeyRecord)
+
+
+def read_contents(rows: Mapping[type[Record], Iterable[tuple[bytes, bytes]]], to_forget: Iterable[str]) -> Contents:
+    """The records of rows of name and text, each kind in its order."""
+    unreadable: list[Unreadable] = []
+
+    def read(kind: type[T]) -> tuple[T, ...]:
+        decode, found = msgspec.json.Decoder(kind).decode, []
+        for name, text in rows[kind]:
+            try:
+                one = decode(text)
+                if name_of(one).encode() != name:
+                    raise ValueError(f"it calls itself {name_of(one)!r}")
+                found.append(one)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                unreadable.append(Unreadable(kind, name.decode(errors="replace"), str(error), text))
+        return tuple(found)
+
+    return Contents(
+        read(ApplicationRecord),
+        read(ModelRecord),
+        read(VersionRecord),
+        tuple(to_forget),
+        read(TokenRecord),
+        read(KeyRecord),
+        tuple(unreadable),
+    )

@@ -6,11 +6,12 @@ from typing import Literal
 
 from clipper.control.snapshot import ApplicationSnapshot, Peer, ReplicaAddress
 from clipper.settings.version import VersionSpec
-from clipper.supervisor.managers.reconcile.backoff import NO_DEATHS, History
-from clipper.supervisor.managers.reconcile.plan import Phase, Slot
+from clipper.supervisor.managers.reconcile.plan import NO_DEATHS, History, Phase, Slot
 from clipper.supervisor.rollout.wanted import Records
 
 WorkerPhase = Literal["starting", "ready", "lost", "backing_off", "crash_loop", "stopping", "draining"]
+# Phases of slots and workers that should have a process and have none.
+DOWN = ("dead", "backing_off", "crash_loop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,8 @@ class SlotFacts:
     """The place of one replica, and the process in it.
 
     Attributes:
-        phase: of the process; ``dead`` if there is none.
         spec: what this process, or the last one, was started with.
         id: of the process; empty if it has none.
-        address: where the process can be dialled; None until it has started.
         input_type: what the container reported when it became ready; None before.
         start_failure: set while the slot is dead because its last start failed.
         last_error: how the last process ended, or why it could not be started.
@@ -95,15 +94,10 @@ class WorkerFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """
-    Attributes:
-        now_s: of a clock that never goes back.
-        applications: those of the records that can be encoded for workers.
-        slots: in order. A slot whose facts are the same object as at another moment has not changed since.
-        can_commit_at_s: when to try the registry again, after it could not be written.
-        revision, fleet_revision: stand still while the records do, and those of models and versions; None if nobody
-            counts.
-    """
+    """``now_s``: of a clock that never goes back. ``applications``: those that can be encoded for workers. ``slots``:
+    in order; unchanged facts are the same object as before. ``can_commit_at_s``: when to try a registry again that
+    could not be written. ``revision``, ``fleet_revision`` stand still while the records, or those of models and
+    versions, do."""
 
     now_s: float
     records: Records

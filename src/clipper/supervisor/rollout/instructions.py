@@ -29,16 +29,12 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Send a snapshot to every worker."""
-
     snapshot: Snapshot
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start a process in a slot that has none."""
-
     slot: Slot
     spec: VersionSpec
     why: str
@@ -62,8 +58,6 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Drop a dead slot and its history of deaths."""
-
     slot: Slot
     why: str
 

@@ -1,11 +1,9 @@
 """Finds the versions that are new to an application after a change of its links and models. Records in and out.
 
-A version is a newcomer if it comes beside, or replaces, a version that the application asks already: by a link that is
-added, a link that is changed to another version, or the deployment of a model that a link follows. A version that an
-operator rolls back to is not a newcomer: the operator wants it to answer.
-
-Where the policy learns and there is a ramp, a newcomer is ramped: it gets a share of the queries. Else it is watched:
-it gets the queries of its link at once, and is only stopped if it fails more than the version before.
+A newcomer comes beside, or replaces, a version that the application asks already: by a link that is added or changed,
+or by the deployment of a model that a link follows; not by a rollback. Where the policy learns and there is a ramp, it
+is ramped: it gets a share of the queries. Else it is watched: it gets the queries of its link at once, and is only
+stopped if it fails more than the version before.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -36,10 +34,7 @@ def is_watched(selection: Selection) -> bool:
 def after_link(
     before: ApplicationRecord, after: ApplicationRecord, new: Link, replaced: Link | None, current: Current
 ) -> ApplicationRecord:
-    """``new`` has been linked: it replaces another link, or is an additional one.
-
-    A version that was stopped and is linked again is tried again.
-    """
+    """``new`` has been linked, in place of another link or as one more. A stopped version is tried again."""
     version = new.version or current(new.model)
     was = None if replaced is None or replaced.shadow else replaced.version or current(replaced.model)
     known = _newcomer(before, new.model, version)
@@ -53,10 +48,8 @@ def after_link(
 def after_promotion(
     record: ApplicationRecord, model: str, version: str, was: str | None, *, is_new: bool, current: Current
 ) -> ApplicationRecord:
-    """``version`` is its model's current one in place of ``was``: deployed (``is_new``), or rolled back to.
-
-    A ramp that is under way is overtaken; what it was compared with goes on.
-    """
+    """``version`` is current in place of ``was``: deployed (``is_new``), or rolled back to. A ramp under way is
+    overtaken; what it was compared with goes on."""
     link = next((one for one in record.links if (one.model, one.version) == (model, None) and not one.shadow), None)
     if link is None:
         return record
@@ -68,10 +61,7 @@ def after_promotion(
 def after_other_change(
     record: ApplicationRecord, current: Current, exists: Callable[[ModelId], bool]
 ) -> ApplicationRecord:
-    """Drop newcomers without a link, those whose ``before`` is gone, and those that are not ramped any more.
-
-    Call this after any other change.
-    """
+    """Drop newcomers without a link, those whose ``before`` is gone, and those that are not ramped any more."""
 
     def is_over(one: Newcomer) -> bool:
         links = [link for link in record.links if link.model == one.model and not link.shadow]
@@ -105,14 +95,12 @@ def through(record: ApplicationRecord, newcomer: Newcomer, ended: EndedRamp) -> 
 
 
 def unwatched(record: ApplicationRecord, newcomer: Newcomer) -> ApplicationRecord:
-    """The newcomer has answered enough queries."""
     return _without(record, lambda one: one == newcomer)
 
 
 def ended_ramps(
     record: ApplicationRecord, versions: Mapping[ModelId, VersionRecord], current: Current
 ) -> tuple[EndedRamp, ...]:
-    """The ended ramps of the versions that answer now."""
     answering = compared_with([record])
     for link in record.links:
         version = link.version or current(link.model)
@@ -131,10 +119,8 @@ def ended_ramps(
 def stopped(
     record: ApplicationRecord, newcomer: Newcomer, why: str, outcome: RampOutcome = NO_OUTCOME
 ) -> ApplicationRecord:
-    """The newcomer gets no more queries. A link that was changed to it goes back to the version before.
-
-    If it was promoted, the caller has to roll its model back.
-    """
+    """The newcomer gets no more queries. A link that was changed to it goes back to the version before. If it was
+    promoted, the caller has to roll its model back."""
 
     def back(link: Link) -> Link:
         leads = link.version == newcomer.version or (link.version is None and not newcomer.promoted)
@@ -161,10 +147,8 @@ def compared_with(records: Iterable[ApplicationRecord]) -> set[ModelId]:
 
 
 def proven(records: Iterable[ApplicationRecord], model: ModelRecord) -> str | None:
-    """The version to roll back to from the one that comes after the current one.
-
-    It is the current one, unless an application still ramps it or has stopped it: then the one before that.
-    """
+    """The version to roll back to from the next one: the current one, unless an application still ramps it or has
+    stopped it; then the one before that."""
     for record in records:
         newcomer = _newcomer(record, model.name, model.current)
         if newcomer is not None and newcomer.promoted:
@@ -173,11 +157,8 @@ def proven(records: Iterable[ApplicationRecord], model: ModelRecord) -> str | No
 
 
 def without_ramps(snapshot: Snapshot) -> Snapshot:
-    """The links for a worker that does not know newcomers, and would send a newcomer all queries of its link.
-
-    Each link asks the version that its newcomer is compared with, and a newcomer with a link of its own is not asked:
-    so long as there is a replica that answers in its place.
-    """
+    """The links for a worker that does not know newcomers, and would send one all queries of its link. Each link asks
+    the version that its newcomer is compared with, so long as that has a replica."""
     current = {model.name: model.current or "" for model in snapshot.models}
     runs = {
         (model.name, version.version) for model in snapshot.models for version in model.versions if version.replicas
@@ -210,11 +191,8 @@ def _beginning(
     *,
     promoted: bool = False,
 ) -> ApplicationRecord:
-    """Add ``version``, which ``link`` leads to, as a newcomer, if there is anything to compare it with.
-
-    Args:
-        asked: the version that the link's queries went to before.
-    """
+    """Add ``version`` of ``link``, if there is anything to compare it with, such as ``asked``, that was asked
+    before."""
     others = [
         ModelId(other.model, at)
         for other in record.links

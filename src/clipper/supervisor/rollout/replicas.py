@@ -1,6 +1,7 @@
 """The rules for when a slot's process starts, leaves service and ends. Each method is one rule."""
 
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from clipper.supervisor.managers.reconcile.plan import Slot, SlotState, plan_replicas
 from clipper.supervisor.rollout.facts import SlotFacts
@@ -21,11 +22,7 @@ class Retired:
 
 
 class Replicas:
-    """
-    Attributes:
-        retired: replicas that have left service, by id.
-        renewing: versions whose replicas of another Clipper's code or settings are being replaced.
-    """
+    """``retired``: replicas that have left service, by id. ``renewing``: versions whose replicas are being replaced."""
 
     def __init__(self) -> None:
         self.retired: dict[str, Retired] = {}
@@ -38,7 +35,7 @@ class Replicas:
     def drop_outdated(self, view: View) -> list[Instruction]:
         """A version that is deployed under the name of a removed one must not get that one's replicas."""
         instructions: list[Instruction] = []
-        for one in view.misplaced:
+        for one in chain.from_iterable(view.misplaced.values()):
             if one.lives:
                 instructions.append(Retire(one.slot, "another version was deployed under its name"))
             elif one.phase == "dead":
@@ -47,10 +44,7 @@ class Replicas:
 
     def move(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
         """Start missing replicas. Retire surplus ones, once every worker knows the replicas that stay.
-
-        Returns:
-            What to do, or when the next start is due.
-        """
+        Returns what to do, or when the next start is due."""
         renewing = self._renewed(view)
         # Of most versions there is nothing to plan. The others' slots are looked at one by one.
         desired = {id_: view.runs.get(id_, 0) + (id_ in renewing) for id_ in {*view.unsettled, *renewing}}
@@ -73,14 +67,9 @@ class Replicas:
         return instructions, float("inf") if plan.wake_at_s is None else plan.wake_at_s
 
     def stop(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
-        """Stop replicas that have drained. The newest snapshot lacks them: once it is applied they get no batches.
-
-        A replica is stopped when every worker has reported, for a snapshot without it, that no batch is left there; or
-        when its last batch has run for so long that it counts as hung.
-
-        Returns:
-            What to do, or when the next one is overdue.
-        """
+        """Stop replicas that have drained: every worker has reported, for a snapshot without them, that no batch is
+        left there; or their last batch has run for so long that it counts as hung. Return what to do, or when the next
+        one is overdue."""
         undrained = {id_ for worker in view.facts.workers for id_ in worker.undrained}
         # A worker that drains finishes its batches and reports nothing any more.
         is_draining = any(worker.phase in ("draining", "stopping") for worker in view.facts.workers)
@@ -102,16 +91,13 @@ class Replicas:
         return instructions, wake_at_s
 
     def _renewed(self, view: View) -> dict[ModelId, Slot | None]:
-        """Versions in which replicas are replaced now, since they are of other code or settings, or on nodes that are
-        being emptied: one at a time, over all versions.
+        """Versions in which replicas are replaced now, one at a time over all versions, since they are of other code or
+        settings, or on nodes that are being emptied; with the slot that is to be given back now, or None while that has
+        to wait.
 
         Such a version has one slot more. While all of them are ready the first old replica gives its slot back, and a
-        new one comes up in it. So there are never fewer than wanted, and where a new one does not come up the old ones
-        stay. Workers come first: those of the old code need not get along with containers of the new one.
-
-        Returns:
-            For each, the slot that is to be given back now; None while that has to wait.
-        """
+        new one comes up in it. So there are never fewer than wanted. Workers come first: those of the old code need not
+        get along with containers of the new one."""
         found: dict[ModelId, Slot | None] = {}
         if not view.has_outdated and not self.renewing:
             return found

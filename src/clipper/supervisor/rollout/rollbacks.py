@@ -12,11 +12,8 @@ from clipper.values.types import ModelId
 
 
 def target(records: Records, model: ModelRecord) -> str | None:
-    """Return the version that a rollback returns to unless it names one; None if there is none.
-
-    That is the model's previous version. If a guardrail stopped that one, or it has failed, it is the version that was
-    current before it, and so on.
-    """
+    """The version that a rollback returns to unless it names one; None if there is none. That is the model's previous
+    version or, if a guardrail stopped that one, or it has failed, the version before it, and so on."""
     current = records.versions.get(ModelId(model.name, model.current or ""))
     if model.previous is not None or current is None:
         return _sound(records, model.name, model.previous, model.current)
@@ -24,11 +21,7 @@ def target(records: Records, model: ModelRecord) -> str | None:
 
 
 def after(records: Records, model: ModelRecord, version: str, judged: VersionRecord | None = None) -> ModelRecord:
-    """Return the model once ``version`` is its current one in place of another.
-
-    Args:
-        judged: a version as it will be, if that is not as ``records`` has it.
-    """
+    """The model with ``version`` as its current one. ``judged``: a version as it will be, unlike in ``records``."""
     if model.current == version:
         return model
     first = newcomers.proven(records.applications.values(), model)
@@ -38,10 +31,8 @@ def after(records: Records, model: ModelRecord, version: str, judged: VersionRec
 def stop(
     records: Records, application: ApplicationRecord, newcomer: Newcomer, why: str, outcome: RampOutcome = NO_OUTCOME
 ) -> list[Put] | None:
-    """Return the changes that stop a newcomer. A model that it was deployed to is rolled back for all that follow it.
-
-    None if the version before does not run now, so that the model cannot be rolled back.
-    """
+    """The changes that stop a newcomer; a model that it was deployed to is rolled back for all that follow it. None if
+    the version before does not run now."""
     changes = [Put(newcomers.stopped(application, newcomer, why, outcome))]
     model, known = records.models.get(newcomer.model), records.versions.get(ModelId(newcomer.model, newcomer.version))
     if model is None or known is None:
@@ -88,12 +79,9 @@ def _sound(
     judged: VersionRecord | None = None,
     younger_s: float = float("inf"),
 ) -> str | None:
-    """Return the first of a version and its predecessors that is not current, was not stopped and has not failed.
-
-    Args:
-        judged: a version as it will be, if that is not as ``records`` has it.
-        younger_s: when the version was deployed whose predecessor is ``first``.
-    """
+    """The first of a version and its predecessors that is not current, was not stopped and has not failed. ``judged``:
+    a version as it will be, if that is not as ``records`` has it. ``younger_s``: when the successor of ``first`` was
+    deployed."""
     version = first
     while version is not None:
         record = records.versions.get(ModelId(model, version))

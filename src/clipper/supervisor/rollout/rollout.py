@@ -1,7 +1,6 @@
-"""Facts in, instructions out. It is level-triggered: each look goes by the present state, not by events.
-
-Each look applies the first rule that has something to do. The caller carries its instructions out, in order, and looks
-again until there are none. So every rule sees the effects of the rules before it, and sees what could not be done.
+"""Facts in, instructions out. Each look uses the present state, not events, and applies the first rule that has
+something to do. The caller carries its instructions out and looks again until there are none: so every rule sees the
+effects of the rules before it, and what could not be done.
 
 The order of the rules keeps queries from being lost: new replicas are known to every worker before a version becomes
 current, and a replica is stopped only when every worker has said that it was taken out and has no batch left.
@@ -23,12 +22,8 @@ class Rollout:
     """What a supervisor remembers between looks. It may be lost: the next supervisor starts from the facts alone."""
 
     def __init__(self, epoch: int, *, needs_key: bool = False, is_leased: bool = False) -> None:
-        """
-        Args:
-            epoch: one more than that of the supervisor before.
-            needs_key: every application answers only who shows a key.
-            is_leased: the epoch is that of a lease, and only another lease has another.
-        """
+        """``epoch``: one more than that of the supervisor before. ``needs_key``: applications answer only who shows a
+        key. ``is_leased``: only another lease has another epoch."""
         self.telling = Telling(epoch, needs_key=needs_key, is_leased=is_leased)
         self.versions = Versions()
         self.replicas = Replicas()

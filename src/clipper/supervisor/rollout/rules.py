@@ -26,7 +26,6 @@ def within(replicas: int | ReplicaRange, in_use: int) -> int:
 
 
 def next_version(taken: Iterable[str]) -> str:
-    """The whole number after the highest taken one."""
     return str(max((int(version) for version in taken if version.isdecimal()), default=0) + 1)
 
 
@@ -45,10 +44,7 @@ def check_context(context: str | None) -> None:
 
 def checked_type(text: str) -> InputType:
     """Read an input type whose rows fit into a request and into a frame to a container.
-
-    Raises:
-        InvalidArgument: the type is not valid, or no request is large enough for one of its rows.
-    """
+    Raises InvalidArgument: the type is not valid, or no request is large enough for one of its rows."""
     input_type = InputType.parse(text)
     # A number takes at least a digit and a comma. A frame to a container has room for far more.
     if (needed := 2 * (input_type.row_bytes or 0) // (input_type.dtype.size_bytes or 1)) > MOST_MAX_BODY_BYTES:

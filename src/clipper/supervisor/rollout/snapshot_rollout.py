@@ -1,10 +1,9 @@
 """Which snapshot workers get, and which workers have applied it.
 
 A snapshot's *generation* has its supervisor's *epoch* in the upper bits and a count below them. A worker never goes
-back to a lower generation, so a late message of a supervisor that was killed changes nothing. The registry counts
-epochs. If it was restored from a backup, or created anew, workers that still run may have a higher epoch. Their
-generation shows that, and then the supervisor takes an epoch above theirs. Where it has its epoch by a lease, it asks
-for another lease.
+back to a lower generation. The registry counts epochs; if it was restored from a backup, workers may have a higher
+epoch than it says. Then the supervisor takes an epoch above theirs, or asks for another lease where it has its epoch by
+a lease.
 """
 
 from collections.abc import Mapping
@@ -24,19 +23,11 @@ ASK_AGAIN_S = 0.5
 
 
 class Telling:
-    """
-    Attributes:
-        generation: of the newest snapshot.
-        content: the newest snapshot, without its generation; None before the first.
-        told_in: of each replica in it, the first snapshot of this supervisor that had it.
-    """
+    """``generation``: of the newest snapshot; ``content``: that snapshot without it. ``told_in``: of each replica in
+    it, the first snapshot of this supervisor that had it."""
 
     def __init__(self, epoch: int, *, needs_key: bool, is_leased: bool = False) -> None:
-        """
-        Args:
-            needs_key: as in a ``Snapshot``.
-            is_leased: as for ``Rollout``.
-        """
+        """``needs_key``: as in a ``Snapshot``. ``is_leased``: as for ``Rollout``."""
         self.generation = epoch << EPOCH_BITS
         self.content: Snapshot | None = None
         self.told_in: dict[str, int] = {}
@@ -52,7 +43,6 @@ class Telling:
         self._found: Snapshot | None = None
 
     def has_applied(self, worker: WorkerFacts, generation: int) -> bool:
-        """Whether it serves by that snapshot of ours or a newer one."""
         return worker.generation is not None and generation <= worker.generation <= self.generation
 
     def have_applied(self, facts: Facts, generation: int) -> bool:
@@ -78,10 +68,7 @@ class Telling:
 
     def ask_again(self, view: View) -> tuple[list[Instruction], float]:
         """Push the same content once more: workers report what they have dialled and drained when they get a snapshot.
-
-        Returns:
-            The snapshot, or when it is time for it.
-        """
+        Returns the snapshot, or when it is time for it."""
         due_s = self._pushed_at_s + ASK_AGAIN_S
         if self.content is None or view.now_s < due_s or not self.all_know(view.facts):
             return [], due_s if due_s > view.now_s else view.now_s + ASK_AGAIN_S

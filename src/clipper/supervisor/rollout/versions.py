@@ -21,12 +21,8 @@ LINK_TIMEOUT_S = 45.0
 
 @dataclass(frozen=True, slots=True)
 class Linking:
-    """A version whose replicas workers are dialling.
-
-    Attributes:
-        created_at: of the version, which may be removed and made anew under the same name.
-        is_start: the version becomes ready after that; otherwise it is ready already, and only becomes current.
-    """
+    """A version whose replicas workers are dialling. ``created_at``: of the version, which may be made anew under its
+    name. ``is_start``: it becomes ready after that; otherwise it is ready already, and only becomes current."""
 
     created_at: float
     since_s: float
@@ -34,12 +30,8 @@ class Linking:
 
 
 class Versions:
-    """
-    Attributes:
-        linking: versions whose replicas workers are dialling.
-        announcing: versions that are ready, to the first snapshot after that; None until there is one. They are shown
-            as ready once all workers have it.
-    """
+    """``linking``: versions whose replicas workers are dialling. ``announcing``: versions that are ready, to the first
+    snapshot after that; None until there is one. They are shown as ready once all workers have it."""
 
     def __init__(self) -> None:
         self.linking: dict[ModelId, Linking] = {}
@@ -101,10 +93,7 @@ class Versions:
 
     def promote(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
         """Make versions ready, and current if that was requested, once all workers have linked their replicas.
-
-        Returns:
-            What to do, or when to look again if nothing happens.
-        """
+        Returns what to do, or when to look again if nothing happens."""
         wake_at_s = float("inf")
         for record in view.undecided:
             id_ = record.id

@@ -1,6 +1,6 @@
 """Facts, and the conclusions from them that several rules use."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -13,19 +13,16 @@ from clipper.values.types import ModelId
 # Conclusions from the records alone, from the slots alone, from both, and from the slots and the records of versions.
 OF_RECORDS = ("runs", "undecided")
 OF_SLOTS = ("_groups", "leaving", "has_outdated")
-OF_BOTH = ("_unsettled",)
-OF_FLEET = ("slots_of", "in_service", "looping", "_misplaced")
+OF_BOTH = ("unsettled",)
+OF_FLEET = ("slots_of", "in_service", "looping", "misplaced")
 
 T = TypeVar("T")
 
 
 class View:
-    """Facts of one moment, each conclusion drawn once.
-
-    With thousands of models and replicas most looks find one of them changed, or none. So a view takes over the
-    conclusions of the one before that still hold. Of those by version it draws anew those of versions whose slots have
-    changed, if the records have not.
-    """
+    """Facts of one moment, each conclusion drawn once. Most looks find one model or replica changed, or none: so a view
+    takes over the conclusions of the one before that still hold, and of those by version draws anew those of changed
+    slots."""
 
     def __init__(self, facts: Facts, before: "View | None" = None) -> None:
         self.facts = facts
@@ -90,7 +87,6 @@ class View:
 
     @property
     def grouped(self) -> dict[ModelId, tuple[SlotFacts, ...]]:
-        """All slots, by version, in order."""
         return self._groups[0]
 
     @cached_property
@@ -123,26 +119,19 @@ class View:
 
         return self._by_version("looping", find, self.grouped)
 
-    @property
-    def misplaced(self) -> list[SlotFacts]:
-        """The slots of removed versions whose names other versions have now."""
-        return [one for group in self._misplaced.values() for one in group]
-
     @cached_property
-    def _misplaced(self) -> dict[ModelId, list[SlotFacts]]:
+    def misplaced(self) -> dict[ModelId, list[SlotFacts]]:
+        """The slots of removed versions whose names other versions have now."""
+
         def find(id_: ModelId) -> list[SlotFacts]:
             record = self.records.versions.get(id_)
             return [] if record is None else [one for one in self.grouped[id_] if not _is_of(one, record)]
 
-        return self._by_version("_misplaced", find, self.grouped)
-
-    @property
-    def unsettled(self) -> Iterable[ModelId]:
-        """The versions whose slots are not just the wanted ones, each with a process that starts or is ready."""
-        return self._unsettled
+        return self._by_version("misplaced", find, self.grouped)
 
     @cached_property
-    def _unsettled(self) -> dict[ModelId, bool]:
+    def unsettled(self) -> dict[ModelId, bool]:
+        """The versions whose slots are not just the wanted ones, each with a process that starts or is ready."""
         runs, grouped = self.runs, self.grouped
 
         def find(id_: ModelId) -> bool:
@@ -151,11 +140,10 @@ class View:
             is_whole = len(group) == wanted and (not group or group[-1].slot.index == wanted)
             return not is_whole or any(one.phase not in ("starting", "ready") for one in group)
 
-        return self._by_version("_unsettled", find, {**runs, **grouped})
+        return self._by_version("unsettled", find, {**runs, **grouped})
 
     @cached_property
     def leaving(self) -> list[SlotFacts]:
-        """The slots whose process has left service."""
         return [one for one in self.facts.slots if one.phase == "stopping"]
 
     @cached_property
@@ -164,11 +152,9 @@ class View:
         return any(one.is_outdated or one.has_to_move for one in self.facts.slots)
 
     def lacks(self, record: VersionRecord) -> int:
-        """How many replicas a version lacks to its target."""
         return max(record.replicas_wanted - len(self.in_service.get(record.id, ())), 0)
 
     def _by_version(self, name: str, find: Callable[[ModelId], T], versions: Collection[ModelId]) -> dict[ModelId, T]:
-        """What ``find`` says of each version, where it says anything."""
         known = self._partial.get(name)
         found: dict[ModelId, T] = {}
         if known is not None:

@@ -5,15 +5,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from clipper.control.snapshot import (
-    ApplicationSnapshot,
-    KeySnapshot,
-    ModelSnapshot,
-    Peer,
-    ReplicaAddress,
-    Snapshot,
-    VersionSnapshot,
-)
+from clipper.control import snapshot
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import shared
 from clipper.settings.version import VersionSpec
@@ -27,12 +19,10 @@ MIN_BATCH_TIMEOUT_S = 30.0
 BATCH_TIMEOUT_SLOS = 10
 
 # A version, its replicas in service, and whether one is starting and none is in service.
-_Told = tuple[VersionRecord, tuple[ReplicaAddress, ...], bool]
+_Told = tuple[VersionRecord, tuple[snapshot.ReplicaAddress, ...], bool]
 
 
 class Records(Protocol):
-    """The registry's records at the time of the call."""
-
     @property
     def applications(self) -> Mapping[str, ApplicationRecord]: ...
 
@@ -96,44 +86,32 @@ def to_remove(records: Records, keep: int) -> list[ModelId]:
 
 
 class Contents:
-    """Makes the content of snapshots, and makes only those parts anew that are other than the last time.
-
-    So who compares two contents looks only at what is another object.
-    """
+    """Makes the content of snapshots, and anew only the parts that changed: contents are compared by identity."""
 
     def __init__(self) -> None:
         # By model, what its part was made of, and the part.
-        self._models: dict[str, tuple[tuple[object, ...], ModelSnapshot]] = {}
+        self._models: dict[str, tuple[tuple[object, ...], snapshot.ModelSnapshot]] = {}
         # What all of these were made of.
         self._revision: int | None = None
         self._runs: Mapping[ModelId, int] = {}
-        self._replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]] = {}
-        self._content = Snapshot()
-        self._keys: dict[str, tuple[KeyRecord, KeySnapshot]] = {}
+        self._replicas: Mapping[ModelId, tuple[snapshot.ReplicaAddress, ...]] = {}
+        self._content = snapshot.Snapshot()
+        self._keys: dict[str, tuple[KeyRecord, snapshot.KeySnapshot]] = {}
 
     def make(
         self,
         records: Records,
         runs: Mapping[ModelId, int],
-        applications: tuple[ApplicationSnapshot, ...],
-        replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]],
-        peers: tuple[Peer, ...],
+        applications: tuple[snapshot.ApplicationSnapshot, ...],
+        replicas: Mapping[ModelId, tuple[snapshot.ReplicaAddress, ...]],
+        peers: tuple[snapshot.Peer, ...],
         fleet_revision: int | None = None,
         workers: int = 1,
         looping: Collection[ModelId] = (),
-    ) -> Snapshot:
-        """The content of a snapshot for workers, without its generation.
-
-        Args:
-            runs: the target number of replicas of each version that is to run.
-            applications: those that can be encoded for workers.
-            replicas: of each version, those that are in service.
-            peers: the workers themselves.
-            fleet_revision: see ``Facts``.
-            workers: how many share what is bounded over all.
-            looping: the versions whose replicas are all in a crash loop. It may only change if ``replicas`` is another
-                object.
-        """
+    ) -> snapshot.Snapshot:
+        """The content of a snapshot for workers, without its generation. ``runs``: the target number of replicas of
+        each version. ``replicas``: those in service. ``workers``: how many share what is bounded over all. ``looping``:
+        the versions whose replicas are all in a crash loop, which may only change if ``replicas`` is another object."""
         is_same = fleet_revision is not None and fleet_revision == self._revision
         models = self._content.models
         if not is_same or replicas is not self._replicas or runs != self._runs:
@@ -141,16 +119,16 @@ class Contents:
         self._revision, self._runs, self._replicas = fleet_revision, runs, replicas
         self._keys = {name: self._key(key) for name, key in sorted(records.keys.items())}
         keys = tuple(part for _, part in self._keys.values())
-        self._content = Snapshot(0, applications, models, peers, keys, workers=workers)
+        self._content = snapshot.Snapshot(0, applications, models, peers, keys, workers=workers)
         return self._content
 
     def _all_models(
         self,
         records: Records,
         runs: Mapping[ModelId, int],
-        replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]],
+        replicas: Mapping[ModelId, tuple[snapshot.ReplicaAddress, ...]],
         looping: Collection[ModelId],
-    ) -> tuple[ModelSnapshot, ...]:
+    ) -> tuple[snapshot.ModelSnapshot, ...]:
         # A version without an input type has had no ready container yet. One that stops stays in the snapshot until its
         # last replica has left service.
         told: dict[str, list[_Told]] = {name: [] for name in records.models}
@@ -162,7 +140,7 @@ class Contents:
         self._models = {model.name: self._model(model, told[model.name]) for model in records.models.values()}
         return tuple(part for _, part in self._models.values())
 
-    def _model(self, model: ModelRecord, versions: list[_Told]) -> tuple[tuple[object, ...], ModelSnapshot]:
+    def _model(self, model: ModelRecord, versions: list[_Told]) -> tuple[tuple[object, ...], snapshot.ModelSnapshot]:
         basis = model, *(each for version in versions for each in version)
         known = self._models.get(model.name)
         if (
@@ -173,22 +151,22 @@ class Contents:
             return known
         ordered = sorted(versions, key=lambda version: (version[0].created_at, version[0].version))
         parts = tuple(_version_snapshot(*version) for version in ordered)
-        part = ModelSnapshot(model.name, model.current, parts)
+        part = snapshot.ModelSnapshot(model.name, model.current, parts)
         return basis, part if known is None or known[1] != part else known[1]
 
-    def _key(self, key: KeyRecord) -> tuple[KeyRecord, KeySnapshot]:
+    def _key(self, key: KeyRecord) -> tuple[KeyRecord, snapshot.KeySnapshot]:
         known = self._keys.get(key.name)
         if known is not None and known[0] is key:
             return known
-        return key, KeySnapshot(**shared(key, KeySnapshot))
+        return key, snapshot.KeySnapshot(**shared(key, snapshot.KeySnapshot))
 
 
 def _version_snapshot(
-    record: VersionRecord, replicas: tuple[ReplicaAddress, ...], is_starting: bool
-) -> VersionSnapshot:
+    record: VersionRecord, replicas: tuple[snapshot.ReplicaAddress, ...], is_starting: bool
+) -> snapshot.VersionSnapshot:
     wakes = record.scaling is not None and record.scaling.min == 0
-    parts = shared(record, VersionSnapshot)
-    return VersionSnapshot(**parts, replicas=replicas, wakes=wakes, is_starting=is_starting)
+    parts = shared(record, snapshot.VersionSnapshot)
+    return snapshot.VersionSnapshot(**parts, replicas=replicas, wakes=wakes, is_starting=is_starting)
 
 
 def batch_timeout_s(records: Records, model: str) -> float:
@@ -198,10 +176,8 @@ def batch_timeout_s(records: Records, model: str) -> float:
 
 
 def fits(application: str, model: str) -> bool:
-    """Whether an application's queries can go to a model, by their input types as text.
-
-    Either may leave a length open that the other fixes: workers check each query against both.
-    """
+    """Whether an application's queries can go to a model, by their input types as text. Either may leave a length open
+    that the other fixes: workers check each query against both."""
     taken = InputType.parse(model)
     both = InputType.parse(application).narrowed(taken)
     return both is not None and both.suits(taken)

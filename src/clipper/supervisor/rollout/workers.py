@@ -1,15 +1,34 @@
-"""Replaces query workers with other code or settings one at a time, without losing a query.
+"""Decides which query workers there are on which nodes, and replaces workers one at a time."""
 
-First a spare worker comes up beside them. Then each old worker is drained and started again, as soon as all others
-serve by the newest snapshot. At last the spare is drained.
-
-On the nodes of a cluster there is no spare. A balancer in front sends queries elsewhere while a node's worker is
-replaced, and one of all workers is replaced at a time. One that is lost is left alone.
-"""
+from collections.abc import Collection, Mapping
 
 from clipper.supervisor.rollout.instructions import DrainWorker, Instruction, StartSpare
 from clipper.supervisor.rollout.snapshot_rollout import Telling
 from clipper.supervisor.rollout.view import View
+
+# Each worker dials each replica, and a replica on a node takes 256 callers; some are the supervisor and workers that
+# start while others drain.
+MAX_WORKERS_ON_NODES = 240
+
+
+def place_workers(
+    nodes: Collection[str], per_node: int, placed: Mapping[int, str], leaving: Collection[str] = ()
+) -> dict[int, str]:
+    """The node of each worker, by its index: at most ``MAX_WORKERS_ON_NODES``. A worker (of ``placed``) whose node is
+    up stays; a new one gets the lowest free index. ``leaving``: nodes whose workers stay for now, and that get no new
+    ones."""
+    found: dict[int, str] = {}
+    lacking = dict.fromkeys(sorted(set(nodes) - set(leaving)), per_node)
+    for index, node in sorted(placed.items()):
+        if node in leaving:
+            found[index] = node
+        elif lacking.get(node, 0):
+            found[index] = node
+            lacking[node] -= 1
+    # All nodes get their first worker before any gets its second one, should there not be enough for all.
+    waiting = [node for turn in range(per_node) for node, lacks in lacking.items() if lacks > turn]
+    free = (index for index in range(MAX_WORKERS_ON_NODES) if index not in found)
+    return dict(sorted((found | dict(zip(free, waiting))).items()))
 
 
 def renew_workers(view: View, telling: Telling) -> list[Instruction]:

@@ -25,21 +25,14 @@ class ApplyMessage:
 
 
 class ApplyMessages:
-    """Makes the messages of the newest snapshot."""
-
     def __init__(self) -> None:
         self._changes = Changes()
         self._snapshot: Snapshot | None = None
         self._kept: dict[tuple[int | None, TlsMaterial | None, bool], ApplyMessage] = {}
 
     def make(self, snapshot: Snapshot, base: int | None, tls: TlsMaterial | None, is_stopping: bool) -> ApplyMessage:
-        """The message for a worker: a difference from its base where one is known, else the whole snapshot.
-
-        Args:
-            snapshot: a snapshot of ours. If a newer one has been told to another worker by now, it is that one.
-            base: the generation that the worker has last reported to us; None if it has to get the whole.
-            tls, is_stopping: see ``Apply``.
-        """
+        """The message for a worker: a difference from ``base``, the generation that it has last reported to us, if that
+        is known; else the whole snapshot. If a newer snapshot has been told by now, it is that one."""
         newest = self._snapshot
         if newest is None or snapshot.generation > newest.generation:
             newest = self._snapshot = snapshot

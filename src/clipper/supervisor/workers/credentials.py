@@ -26,29 +26,18 @@ def _now() -> datetime:
 
 
 class SupervisorCredentials:
-    """
-    Attributes:
-        authority: signs for workers, too.
-    """
+    """``authority``: signs for workers, too."""
 
     def __init__(self, authority: Authority, last_epoch: int | None = None, now: Callable[[], datetime] = _now) -> None:
-        """
-        Args:
-            last_epoch: that of the lease, where servers share a registry: for no later one it may speak. None if the
-                home is this server's alone, and the supervisor then takes an epoch above that of its workers.
-            now: with a time zone.
-        """
+        """``last_epoch``: the lease's, beyond which it may not speak; None if the home is this server's alone."""
         self.authority = authority
         self._last_epoch = last_epoch
         self._now = now
         self._made: tuple[int, datetime, Contexts] | None = None
 
     def secured(self, epoch: int, instance: int) -> Secured:
-        """How the worker of this instance is dialled by the supervisor of this epoch.
-
-        For a later epoch than that of the lease there is no certificate. With that of the lease, workers go on to
-        answer, and refuse what is said for the later one.
-        """
+        """How a worker is dialled by the supervisor of this epoch. For a later epoch than the lease's there is no
+        certificate: workers go on to answer by that one, and refuse what is said for the later one."""
         if self._last_epoch is not None:
             epoch = min(epoch, self._last_epoch)
         now = self._now()
@@ -59,16 +48,9 @@ class SupervisorCredentials:
 
 
 def open_credentials(path: Path, registry: SharedRegistry | None, epoch: int) -> tuple[SupervisorCredentials, Sign]:
-    """The supervisor's credentials, and what signs for the workers that it starts.
-
-    Args:
-        path: of the authority's key, if the home is this server's alone.
-        registry: which several servers share, and which then has the key; None if the home has it.
-        epoch: of the lease in that registry.
-
-    Raises:
-        Unavailable, NotLeader, RegistryUnavailable: the key cannot be read or made.
-    """
+    """The supervisor's credentials, and what signs for the workers that it starts. The authority's key is in the
+    registry that servers share, or in the file ``path``. Raises Unavailable, NotLeader or RegistryUnavailable if it
+    cannot be read or made."""
     authority = home_authority(path) if registry is None else shared_authority(registry)
 
     def sign(request: bytes, instance: int) -> tuple[bytes, bytes]:
@@ -78,11 +60,7 @@ def open_credentials(path: Path, registry: SharedRegistry | None, epoch: int) ->
 
 
 def home_authority(path: Path) -> Authority:
-    """The authority of a home, which is made when it is first needed.
-
-    Raises:
-        Unavailable: the file cannot be read or written, or is no authority.
-    """
+    """The authority of a home, which is made when it is first needed. Raises Unavailable."""
     try:
         if not path.exists():
             write_whole(path, [make_authority(_now())], is_synced=True)
@@ -95,9 +73,5 @@ def home_authority(path: Path) -> Authority:
 
 
 def shared_authority(registry: SharedRegistry) -> Authority:
-    """The authority of all servers that share a registry, which the first leader makes.
-
-    Raises:
-        NotLeader, RegistryUnavailable: as ``SharedRegistry.write``; also if what is there is no authority.
-    """
+    """The authority of all servers that share a registry. Raises as ``SharedRegistry.write``."""
     return Authority(registry.secret(SECRET_NAME, make_authority(_now())))

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 from clipper.errors import Unavailable
 from clipper.supervisor.catalog import Numbers
 from clipper.supervisor.managers.logs import FIRST_PLACE, Lines
 from clipper.supervisor.managers.worker_host import ClusterHost, ClusterNode, RunningWorker
-from clipper.supervisor.rollout.nodes import MAX_WORKERS_ON_NODES, place_workers
+from clipper.supervisor.rollout.workers import MAX_WORKERS_ON_NODES, place_workers
 from clipper.supervisor.workers.settings import WorkerSettings, worker_note
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import ASKED_AT_ONCE, Workers
@@ -19,31 +20,20 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 1.0
 
 
+@dataclass(eq=False)
 class NodeFollower:
-    """Looks which nodes are up, and has the wanted number of workers on each."""
+    """Looks which nodes are up, and has ``_per_node`` workers on each. Those of a node that the cluster empties say for
+    ``_drain_delay_s`` that they are not ready, before they drain. ``_on_change`` is called when there are other
+    workers. ``_empty`` has replicas moved away from nodes."""
 
-    def __init__(
-        self,
-        host: ClusterHost,
-        workers: Workers,
-        per_node: int,
-        drain_delay_s: float,
-        on_change: Callable[[], None],
-        empty: Callable[[Collection[str]], None],
-    ) -> None:
-        """
-        Args:
-            drain_delay_s: for how long the workers of a node that the cluster empties say that they are not ready,
-                before they drain.
-            on_change: called when there are other workers.
-            empty: has replicas moved away from nodes, by their addresses.
-        """
-        self._host = host
-        self._workers = workers
-        self._per_node = per_node
-        self._drain_delay_s = drain_delay_s
-        self._on_change = on_change
-        self._empty = empty
+    _host: ClusterHost
+    _workers: Workers
+    _per_node: int
+    _drain_delay_s: float
+    _on_change: Callable[[], None]
+    _empty: Callable[[Collection[str]], None]
+
+    def __post_init__(self) -> None:
         # Since when nodes that the cluster empties are known to be such.
         self._draining: dict[str, float] = {}
         # As it was at the last look: a worker that drains goes by itself.
@@ -87,13 +77,8 @@ class NodeFollower:
         self._empty(draining - set(now.values()))
 
     async def logs(self, name: str | None, places: Mapping[str, str], lines: int) -> dict[str, tuple[Lines, str]]:
-        """What workers have written on their nodes, by the log's name, as ``logs_after`` returns it.
-
-        Of one that cannot be asked there is a line that says so.
-
-        Args:
-            name: of the only log that is wanted, such as ``access-3``; None means all.
-        """
+        """What workers have written on their nodes, by the log's name (``name``: only this one, such as ``access-3``),
+        as ``logs_after`` returns it; or a line that says that a worker cannot be asked."""
         room = asyncio.Semaphore(ASKED_AT_ONCE)
 
         async def read(worker: WorkerProcess, process: RunningWorker) -> dict[str, tuple[Lines, str]]:
@@ -141,10 +126,7 @@ async def own_address(host: ClusterHost) -> str | None:
 
 
 async def take_over(host: ClusterHost, workers: Workers, settings: WorkerSettings | None, instances: Numbers) -> None:
-    """Adopt the workers that an earlier supervisor left on nodes, and end the others.
-
-    ``settings``: those that workers are started with now; None if there are to be none on nodes.
-    """
+    """Adopt the workers that an earlier supervisor left on nodes, and end the others: all, if ``settings`` is None."""
     unwanted = []
     for record in await host.left():
         note = worker_note(record)

@@ -7,11 +7,7 @@ from clipper.errors import Conflict
 
 
 def listen(host: str, port: int, option: str) -> socket.socket:
-    """A socket that listens; ``port`` 0 is any free one. ``option`` is how to choose another.
-
-    Raises:
-        Conflict: the port is taken, or the host is not this machine's.
-    """
+    """A socket that listens; ``port`` 0 is any free one. Raises Conflict, which names the ``option`` to change."""
     try:
         return socket.create_server((host, port), family=_family(host), backlog=128)
     except (OSError, OverflowError) as error:
@@ -20,13 +16,8 @@ def listen(host: str, port: int, option: str) -> socket.socket:
 
 def hold(host: str, port: int, option: str, check_free: bool) -> socket.socket:
     """Keep a port for the workers, which share it, without listening: none of their connections come here.
-
-    Args:
-        check_free: whether to check that nobody has the port. False if workers of ours have it already.
-
-    Raises:
-        Conflict: as ``listen``.
-    """
+    ``check_free``: check that nobody has the port; not if workers of ours have it already. Raises Conflict as
+    ``listen``."""
     if check_free:
         # With SO_REUSEPORT two servers could share a port unnoticed, so bind it without that first.
         with listen(host, port, option) as alone:
@@ -49,7 +40,6 @@ def port_of(listener: socket.socket) -> int:
 
 
 def url(host: str, port: int, tls: bool = False) -> str:
-    """Where clients on this machine reach it."""
     scheme = "https" if tls else "http"
     if host in ("", "0.0.0.0"):
         host = "127.0.0.1"

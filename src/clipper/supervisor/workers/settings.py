@@ -18,23 +18,16 @@ INSTANCES = 2**20
 
 
 class Credentials(Protocol):
-    """What a supervisor shows to workers that listen on TCP."""
-
     def secured(self, epoch: int, instance: int) -> Secured:
         """How the worker of this instance is dialled by the supervisor of this epoch."""
 
 
 class WorkerSettings(SharedSettings, frozen=True, kw_only=True):
-    """What all workers of a server have in common.
+    """What all workers of a server have in common. A worker with other settings is replaced: at once, or, if it can
+    stand beside new workers, one after another as in an upgrade.
 
-    A worker that runs with other settings is replaced: at once, or, if it can stand beside new workers, one after
-    another as in an upgrade.
-
-    Attributes:
-        store_digest: shows whether the selection store is the same. Its address may hold a password, and these settings
-            are kept in a file for the next supervisor.
-        knows_keys: False if a Clipper from before there were keys started the worker, which then answers anyone.
-    """
+    ``store_digest`` shows whether the selection store is the same; its address may hold a password. ``knows_keys``:
+    False if a Clipper from before there were keys started the worker, which then answers anyone."""
 
     store_digest: str
     knows_keys: bool = False
@@ -56,14 +49,13 @@ def store_digest(address: str) -> str:
 
 
 class WorkerNote(Struct, frozen=True):
-    """What is noted in a worker's process record: enough for another supervisor to go on with the worker.
+    """What is noted in a worker's process record, for another supervisor.
 
     Attributes:
         control: where its control channel listens, as ``ControlAddress.wire``.
-        build: ``build_id()`` of the Clipper that started it; empty if that Clipper did not note it yet.
+        build: of the Clipper that started it; empty if that Clipper did not note it yet.
         channel: its version of the control channel.
         knows_ramps: False if it was started before there were ramps.
-        node: the address of its node in a cluster; empty if it runs on the server's machine.
     """
 
     index: int
@@ -77,17 +69,11 @@ class WorkerNote(Struct, frozen=True):
 
     @property
     def address(self) -> ControlAddress:
-        """
-        Raises:
-            InvalidArgument: ``control`` is no address that this version knows.
-        """
+        """Raises InvalidArgument: ``control`` is no address that this version knows."""
         return parse_address(self.control)
 
     def goes_on(self, settings: WorkerSettings, workers: int) -> bool:
-        """Whether another supervisor goes on with it: in its place, or as the spare if it is one too many.
-
-        On a node it is always in its place: which nodes there are shows later.
-        """
+        """Whether another supervisor goes on with it: in its place, always on a node, or as the spare."""
         return self.settings.can_stand_beside(settings) and (bool(self.node) or self.index <= workers)
 
     def is_outdated(self, settings: WorkerSettings, build: str) -> bool:

@@ -1,14 +1,17 @@
-"""Takes over what an earlier supervisor left running, where it fits, and ends the rest."""
+"""Takes over what an earlier supervisor left running, where it fits, with its query ports; and ends the rest."""
 
 import asyncio
 import logging
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from clipper.base.processes.folder import ProcessFolder
 from clipper.base.processes.proc import start_time
 from clipper.base.processes.process import ProcessRecord
 from clipper.control.address import UnixAddress
+from clipper.errors import Conflict
 from clipper.settings.fields import shared
 from clipper.settings.telemetry import TelemetrySettings
 from clipper.supervisor.catalog import Catalog, Numbers
@@ -19,7 +22,8 @@ from clipper.supervisor.managers.manager import Manager
 from clipper.supervisor.managers.reconcile.plan import Slot
 from clipper.supervisor.managers.replica import Replica
 from clipper.supervisor.rollout import wanted
-from clipper.supervisor.workers.settings import WorkerSettings, worker_note
+from clipper.supervisor.workers import ports
+from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings, worker_note
 from clipper.supervisor.workers.worker_process import DRAIN_MARGIN_S, DRAIN_TIMEOUT_S
 from clipper.supervisor.workers.workers import Workers
 
@@ -45,12 +49,16 @@ def worker_settings(
     return WorkerSettings(**shared(config, WorkerSettings) | own)
 
 
+def _running_notes(records: list[ProcessRecord]) -> Iterator[WorkerNote]:
+    """The notes of workers that still run."""
+    for record in records:
+        if (note := worker_note(record)) is not None and start_time(record.pid) == record.start_time:
+            yield note
+
+
 def left_query_port(records: list[ProcessRecord], config: Config, home: HomeFolders, store_digest: str) -> int | None:
     """The query port of workers that still run, if they can be taken over with our configuration."""
-    for record in records:
-        note = worker_note(record)
-        if note is None or start_time(record.pid) != record.start_time:
-            continue
+    for note in _running_notes(records):
         port = config.query_port or note.settings.port
         if note.settings.can_stand_beside(worker_settings(config, home, port, store_digest)):
             return note.settings.port
@@ -59,25 +67,12 @@ def left_query_port(records: list[ProcessRecord], config: Config, home: HomeFold
 
 def left_grpc_port(records: list[ProcessRecord], config: Config) -> int | None:
     """The gRPC port of workers that are taken over, if it is the one that we want."""
-    for record in records:
-        note = worker_note(record)
-        if note is not None and start_time(record.pid) == record.start_time and note.settings.grpc_port:
-            return note.settings.grpc_port if config.wanted_grpc_port in (0, note.settings.grpc_port) else None
-    return None
-
-
-def pass_over(records: list[ProcessRecord], instances: Numbers) -> None:
-    """Give no new worker the number of a worker that may still run, or whose answers may still get feedback."""
-    for record in records:
-        if (note := worker_note(record)) is not None:
-            instances.pass_over(note.instance)
+    port = next((note.settings.grpc_port for note in _running_notes(records) if note.settings.grpc_port), None)
+    return port if config.wanted_grpc_port in (0, port) else None
 
 
 async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbers) -> list[Replica]:
-    """Adopt the containers that are still wanted, as they are; end the others.
-
-    ``starts`` numbers new containers. The numbers of containers that were left are passed over.
-    """
+    """Adopt the containers that are still wanted; end the others. ``starts`` passes over their numbers."""
     adopted: list[Replica] = []
     taken: set[Slot] = set()
     runs = wanted.running(catalog)
@@ -92,15 +87,15 @@ async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbe
     return adopted
 
 
-async def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: WorkerSettings) -> None:
-    """Adopt the workers that can stand beside workers with these settings."""
+async def take_over_workers(
+    records: list[ProcessRecord], workers: Workers, settings: WorkerSettings, instances: Numbers
+) -> None:
+    """Adopt the workers that can stand beside workers with these settings, and give no new one the number of any: it
+    may still run, or its answers may still get feedback."""
     for record in records:
+        if (note := worker_note(record)) is not None:
+            instances.pass_over(note.instance)
         await workers.adopt(record, settings)
-
-
-def end_workers(records: list[ProcessRecord], processes: ProcessFolder) -> None:
-    """Kill all that are not containers: workers with other settings may hold the port that ours need."""
-    processes.sweep(keep=[record.name for record in records if container_note(record.extra)])
 
 
 def end_the_rest(processes: ProcessFolder, home: HomeFolders, replicas: list[Replica], workers: Workers) -> None:
@@ -131,3 +126,50 @@ async def end_all_left(processes: ProcessFolder, home: HomeFolders, launchers: I
     home.remove_stale(set(), set())
     if ended:
         log.info("ended %(count)d workers and containers that were left", {"count": ended})
+
+
+# Workers that were just killed release their port within moments.
+PORT_TIMEOUT_S = 1.0
+PORT_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPorts:
+    """Where queries are answered. ``host``: for clients on this machine. ``holders`` keep its ports for the workers."""
+
+    host: str
+    port: int
+    grpc_port: int = 0
+    holders: tuple[socket.socket, ...] = ()
+
+
+async def hold_ports(
+    records: list[ProcessRecord], processes: ProcessFolder, config: Config, home: HomeFolders, store_digest: str
+) -> QueryPorts:
+    """Hold the ports that the workers on this machine share, and end those that an earlier supervisor left elsewhere.
+    Raises Conflict: a port is taken."""
+    left_port = left_query_port(records, config, home, store_digest)
+    if left_port is None:
+        # Workers with other settings may hold the port that ours need.
+        processes.sweep(keep=[record.name for record in records if container_note(record.extra)])
+    holders = [await _hold_port(config.host, left_port, config.query_port, "--query-port")]
+    grpc_port = 0
+    if (wanted_port := config.wanted_grpc_port) is not None:
+        grpc_left = left_grpc_port(records, config) if left_port else None
+        holders.append(await _hold_port(config.host, grpc_left, wanted_port, "--grpc-port"))
+        grpc_port = ports.port_of(holders[1])
+    return QueryPorts(config.host, ports.port_of(holders[0]), grpc_port, tuple(holders))
+
+
+async def _hold_port(host: str, left_port: int | None, wanted_port: int, option: str) -> socket.socket:
+    """Hold the port of the workers that are taken over; else the wanted port, which nobody else may have."""
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + PORT_TIMEOUT_S
+    port, check_free = left_port or wanted_port, left_port is None
+    while True:
+        try:
+            return ports.hold(host, port, option, check_free)
+        except Conflict:
+            if loop.time() > deadline_s:
+                raise
+        await asyncio.sleep(PORT_POLL_S)

@@ -10,24 +10,15 @@ import msgspec
 from clipper.base.processes.proc import is_own_shortage
 from clipper.base.processes.process import ProcessRecord
 from clipper.base.tls.material import TlsMaterial
+from clipper.control import messages as commands
 from clipper.control.address import ControlAddress, TcpAddress
 from clipper.control.client import Connections
 from clipper.control.difference import EPOCH_BITS
-from clipper.control.messages import (
-    CHANNEL_VERSION,
-    Applied,
-    Apply,
-    Command,
-    CommandRefused,
-    Drain,
-    GetStatistics,
-    encode,
-)
 from clipper.control.shared_settings import SharedSettings
 from clipper.control.snapshot import Snapshot
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.settings.fields import shared
-from clipper.supervisor.managers.reconcile.backoff import NO_DEATHS
+from clipper.supervisor.managers.reconcile.plan import NO_DEATHS
 from clipper.supervisor.managers.worker_host import RunningWorker, WorkerHost, WorkerStart
 from clipper.supervisor.rollout.facts import WorkerPhase
 from clipper.supervisor.rollout.newcomers import without_ramps
@@ -58,16 +49,14 @@ MAX_APPLYING = 4
 # Workers of this version of the control channel, and of later ones, take differences.
 DIFFERENCES_SINCE = 2
 # Its generation, without a megabyte of statistics: it answers in a turn of its loop, however many models it serves.
-BASICS = GetStatistics((), ())
+BASICS = commands.GetStatistics((), ())
 
 
 class WorkerProcess:
     """Keeps one query worker running and up to date.
 
     Attributes:
-        phase: of the process.
         instance: the number of its process's start, which is the upper part of the ids of its queries.
-        control: where its control channel listens; None before its first start.
         applied: its last reply to a snapshot; None before the first.
         found_generation: of the snapshot in force when it was first dialled; 0 if there was none, or before that.
         is_adopted: another supervisor started its process.
@@ -93,16 +82,9 @@ class WorkerProcess:
         is_spare: bool = False,
         node: str = "",
     ) -> None:
-        """
-        Args:
-            host: where it runs.
-            store: the selection store's address.
-            build: ``build_id()`` of the code that it is started with.
-            environment: further variables that it needs.
-            messages: makes what it is told; all workers share it.
-            epoch: of this supervisor. Snapshots may have a later one: see ``rollout.telling``.
-            credentials: for workers that listen on TCP.
-        """
+        """``store``: the selection store's address. ``build``: of the code that it is started with. ``messages``: makes
+        what it is told, for all workers. ``epoch``: of this supervisor; snapshots may have a later one: see
+        ``rollout.snapshot_rollout``."""
         self.index = index
         self.node = node
         self.is_spare = is_spare
@@ -111,7 +93,7 @@ class WorkerProcess:
         self.found_generation = 0
         self.phase: WorkerPhase = "starting"
         self.process: RunningWorker | None = None
-        self.applied: Applied | None = None
+        self.applied: commands.Applied | None = None
         self.restarts = 0
         self.last_error: str | None = None
         self.instance = 0
@@ -138,7 +120,7 @@ class WorkerProcess:
         self._credentials = credentials
         self._connections = Connections()
         self._knows_ramps = True
-        self._channel = CHANNEL_VERSION
+        self._channel = commands.CHANNEL_VERSION
         self._draining: asyncio.Task[None] | None = None
 
     @property
@@ -147,7 +129,6 @@ class WorkerProcess:
 
     @property
     def _epoch(self) -> int:
-        """That we speak for."""
         told = 0 if self._snapshot is None else self._snapshot.generation >> EPOCH_BITS
         return max(self._first_epoch, told)
 
@@ -215,30 +196,18 @@ class WorkerProcess:
             self.phase = "draining"
             self._draining = asyncio.get_running_loop().create_task(self._drain(self.process))
 
-    def push(self, snapshot: Snapshot) -> None:
-        """Send it the newest snapshot: now if it is ready, else as soon as it is."""
-        self._snapshot = snapshot
+    def tell(
+        self, snapshot: Snapshot | None = None, tls: TlsMaterial | None = None, *, is_stopping: bool = False
+    ) -> None:
+        """Send it what is newer than what it was told: now if it is ready, else as soon as it is. ``is_stopping``: let
+        it say that it is not ready, and answer queries all the same."""
+        self._snapshot, self._tls = snapshot or self._snapshot, tls or self._tls
+        self._is_stopping = self._is_stopping or is_stopping
         if self.phase == "ready":
             self._begin_to_apply()
 
-    def secure(self, tls: TlsMaterial) -> None:
-        """Send it another certificate for its clients, together with the newest snapshot, as ``push`` does."""
-        self._tls = tls
-        if self.phase == "ready":
-            self._begin_to_apply()
-
-    def announce_stop(self) -> None:
-        """Let it say that it is not ready, and answer queries all the same."""
-        self._is_stopping = True
-        if self.phase == "ready":
-            self._begin_to_apply()
-
-    async def ask(self, command: Command[R], timeout_s: float, message: bytes | None = None) -> R:
-        """Send it a command, and return the reply. ``message``: the command encoded, if that was done before.
-
-        Raises:
-            OSError, ProtocolViolation: it does not answer in time, or with something else.
-        """
+    async def ask(self, command: commands.Command[R], timeout_s: float, message: bytes | None = None) -> R:
+        """Send it a command; return the reply. Raises OSError or ProtocolViolation without a proper one in time."""
         assert self.control is not None, "it was started or adopted"
         secured = None
         if self._credentials is not None and isinstance(self.control, TcpAddress):
@@ -261,7 +230,7 @@ class WorkerProcess:
 
     async def _drain(self, process: RunningWorker) -> None:
         try:
-            await self.ask(Drain(self._epoch), CHECK_TIMEOUT_S)
+            await self.ask(commands.Drain(self._epoch), CHECK_TIMEOUT_S)
         except (OSError, ProtocolViolation):
             process.terminate()  # SIGTERM asks for the same
         if not await process.has_exited_within(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S):
@@ -287,12 +256,12 @@ class WorkerProcess:
     async def _launch(self) -> RunningWorker:
         self.instance = self._next_instance() % INSTANCES
         self.is_adopted = self.is_outdated = False
-        self._knows_ramps, self._channel = True, CHANNEL_VERSION
+        self._knows_ramps, self._channel = True, commands.CHANNEL_VERSION
         # The store's address goes by the environment; ``knows_keys`` is for the next supervisor alone.
         settings = msgspec.to_builtins(shared(self._settings, SharedSettings))
         own = {"index": self.index, "instance": self.instance}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
-        of_code = (self._build, CHANNEL_VERSION)
+        of_code = (self._build, commands.CHANNEL_VERSION)
         note = WorkerNote(self.index, self.instance, "", self._settings, *of_code, knows_ramps=True, node=self.node)
         started = await self._host.start(
             WorkerStart(
@@ -308,7 +277,6 @@ class WorkerProcess:
         return started.process
 
     async def _dial(self, process: RunningWorker) -> str | None:
-        """Wait until it answers on its control channel; return None, or why it does not."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + START_TIMEOUT_S
         while loop.time() < deadline_s:
@@ -374,10 +342,7 @@ class WorkerProcess:
             self._on_change()
 
     def _tells_nothing(self, error: Exception) -> bool:
-        """Whether we could not ask: we lack descriptors, or what its host's workers are reached by is away.
-
-        A worker in its place could not be asked either, and could not even be started.
-        """
+        """Whether we could not ask, for lack of descriptors, or since its host's workers are away."""
         return is_own_shortage(error) or (isinstance(error, FileNotFoundError) and self._host.is_away)
 
     def _begin_to_apply(self) -> None:
@@ -404,11 +369,11 @@ class WorkerProcess:
         try:
             if process is not None:
                 command = message.command
-                told = command.snapshot if isinstance(command, Apply) else command.difference
+                told = command.snapshot if isinstance(command, commands.Apply) else command.difference
                 codes = (application.selection.code for application in told.applications)
                 await self._host.provide(process, filter(None, codes))
             reply = await self.ask(message.command, APPLY_TIMEOUT_S, message.body)
-        except CommandRefused as error:
+        except commands.CommandRefused as error:
             # It obeys a later epoch: what is wrong is with us, and another process in its place would not mend that.
             log.error("%(worker)s takes no snapshot from us: %(error)s", {"worker": self.name, "error": error})
             self.last_error = str(error)
@@ -440,8 +405,8 @@ class WorkerProcess:
 
     def _message(self, snapshot: Snapshot, tls: TlsMaterial | None, is_stopping: bool) -> ApplyMessage:
         if not self._knows_ramps:
-            command = Apply(without_ramps(snapshot), tls, is_stopping)
-            return ApplyMessage(command, encode(command))
+            command = commands.Apply(without_ramps(snapshot), tls, is_stopping)
+            return ApplyMessage(command, commands.encode(command))
         applied = self.applied
         is_base = applied is not None and not applied.needs_whole and self._channel >= DIFFERENCES_SINCE
         base = applied.generation if applied is not None and is_base else None

@@ -37,13 +37,8 @@ class Workers:
     """The workers of a server. Nobody waits for a worker that is down: once it is up, it gets the newest snapshot."""
 
     def __init__(self, make: Callable[[int, str], WorkerProcess], target: int | None) -> None:
-        """
-        Args:
-            make: makes the worker of an index, on a node. A spare has the index that follows the others', and stands in
-                while these are replaced.
-            target: how many there are to be on this machine; None if they are on the nodes of a cluster, as ``place``
-                says.
-        """
+        """``make`` makes the worker of an index, on a node; a spare has the index that follows the others'. ``target``:
+        how many there are on this machine; None if they are on the nodes of a cluster, as ``place`` says."""
         self._make = make
         self._target = target
         self._workers: dict[int, WorkerProcess] = {index: make(index, "") for index in range(target or 0)}
@@ -55,12 +50,10 @@ class Workers:
         self._is_stopping = False
 
     def __iter__(self) -> Iterator[WorkerProcess]:
-        """All workers in order, the spare last."""
         return iter([self._workers[index] for index in sorted(self._workers)])
 
     @property
     def placed(self) -> dict[int, str]:
-        """The node of each worker, by its index."""
         return {index: worker.node for index, worker in self._workers.items()}
 
     async def adopt(self, record: ProcessRecord, settings: WorkerSettings) -> bool:
@@ -85,11 +78,8 @@ class Workers:
             self._keep(worker)
 
     def place(self, placed: Mapping[int, str], up: Collection[str]) -> None:
-        """Have a worker of each index on its node, and no others. Those that are there stay.
-
-        ``up``: the nodes that are up. A worker there drains before it ends, and keeps its index until then; one of a
-        node that is lost is dropped.
-        """
+        """Have a worker of each index on its node, and no others. One that goes drains if its node is ``up``, and keeps
+        its index until then; one of a node that is lost is dropped."""
         if self._has_drained:
             return
         for index, worker in list(self._workers.items()):
@@ -107,23 +97,23 @@ class Workers:
         """Let the workers of these nodes say that they are not ready, and answer queries all the same."""
         for worker in self:
             if worker.node in nodes:
-                worker.announce_stop()
+                worker.tell(is_stopping=True)
 
     def push(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         for worker in self:
-            worker.push(snapshot)
+            worker.tell(snapshot)
 
     def secure(self, tls: TlsMaterial) -> None:
         self._tls = tls
         for worker in self:
-            worker.secure(tls)
+            worker.tell(tls=tls)
 
     def announce_stop(self) -> None:
         """Let all workers say that they are not ready, and answer queries all the same."""
         self._is_stopping = True
         for worker in self:
-            worker.announce_stop()
+            worker.tell(is_stopping=True)
 
     def start_spare(self) -> None:
         """Start a worker that serves beside the others, by the same snapshot."""
@@ -137,12 +127,7 @@ class Workers:
 
     def _add(self, index: int, node: str) -> None:
         worker = self._workers[index] = self._make(index, node)
-        if self._tls is not None:
-            worker.secure(self._tls)
-        if self._is_stopping:
-            worker.announce_stop()
-        if self._snapshot is not None:
-            worker.push(self._snapshot)
+        worker.tell(self._snapshot, self._tls, is_stopping=self._is_stopping)
         if self._has_started:
             self._keep(worker)
 
@@ -174,7 +159,6 @@ class Workers:
         return [worker for worker in self if worker.phase == "ready"]
 
     def instances(self) -> list[int]:
-        """The instances of the workers that are up."""
         return [worker.instance for worker in self._ready()]
 
     def pids(self) -> dict[int, int]:
@@ -221,12 +205,8 @@ class Workers:
     async def statistics(
         self, applications: Collection[str] | None = None, versions: Collection[ModelId] | None = None
     ) -> list[WorkerStatistics]:
-        """The statistics of the workers that answer within a second.
-
-        Args:
-            applications, versions: what they have to tell of; None means all. What all workers tell of thousands of
-                applications takes seconds to read. A worker from before an upgrade may tell of more.
-        """
+        """The statistics of the workers that answer within a second, of these applications and versions; None means
+        all, which takes seconds to read with thousands. A worker from before an upgrade may tell of more."""
         asked = GetStatistics(
             None if applications is None else tuple(applications), None if versions is None else tuple(versions)
         )

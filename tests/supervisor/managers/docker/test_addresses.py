@@ -6,7 +6,7 @@ import pytest
 
 from clipper.settings.server import Transport
 from clipper.settings.version import VersionSpec
-from clipper.supervisor.managers.docker.addresses import Addresses
+from clipper.supervisor.managers.docker.launcher import Addresses
 from clipper.supervisor.managers.docker.options import PUBLISHED, Setting
 from clipper.supervisor.managers.launcher import ContainerNote
 

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from clipper.settings.version import VersionSpec
-from clipper.supervisor.managers.docker.dockerfile import dockerfile
+from clipper.supervisor.managers.docker.options import dockerfile
 
 MODEL = VersionSpec("a1", "file", "model.joblib", manager="docker")
 

@@ -15,8 +15,7 @@ from clipper.errors import ContainerFailed
 from clipper.supervisor.managers.environments import builder
 from clipper.supervisor.managers.environments.builder import build_environment, environments_root, remove_unneeded
 from clipper.supervisor.managers.environments.interpreters import find_interpreter, installed_packages
-from clipper.supervisor.managers.environments.recipe import Recipe
-from clipper.supervisor.managers.environments.retention import to_remove
+from clipper.supervisor.managers.environments.plan import Recipe, to_remove
 from tests.small_packages import SlowPackage, make_wheel, use_only
 from tests.waiting import until
 
@@ -93,7 +92,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from clipper.supervisor.managers.environments.builder import build_environment
-from clipper.supervisor.managers.environments.recipe import Recipe
+from clipper.supervisor.managers.environments.plan import Recipe
 from clipper.supervisor.managers.environments.interpreters import find_interpreter
 build_environment(Recipe(sys.argv[1], find_interpreter(sys.executable)), Path(sys.argv[2]), print)
 """

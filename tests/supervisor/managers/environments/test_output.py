@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipper.supervisor.managers.environments.output import cause_of, progress_of
+from clipper.supervisor.managers.environments.uv_settings import cause_of, progress_of
 
 
 @pytest.mark.parametrize(

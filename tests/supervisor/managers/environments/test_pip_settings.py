@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipper.supervisor.managers.environments.pip_settings import parse_pip_config, uv_options, uv_variables
+from clipper.supervisor.managers.environments.uv_settings import parse_pip_config, uv_options, uv_variables
 
 LISTED = """
 :env:.cert='/etc/ssl/mine.pem'

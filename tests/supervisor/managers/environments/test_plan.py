@@ -2,8 +2,15 @@
 
 import pytest
 
-from clipper.supervisor.managers.environments.plan import Build, Own, is_version, mismatch, plan_environment, unmet
-from clipper.supervisor.managers.environments.recipe import Interpreter
+from clipper.supervisor.managers.environments.plan import (
+    Build,
+    Interpreter,
+    Own,
+    is_version,
+    mismatch,
+    plan_environment,
+    unmet,
+)
 
 PACKAGES = {"scikit-learn": "1.9.1", "numpy": "2.4.6", "xgboost": "3.2.0", "opencv-python": "4.14.0.94"}
 OWN = Own(Interpreter("/usr/bin/python3.11", "3.11.7"), PACKAGES)

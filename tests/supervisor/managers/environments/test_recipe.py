@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.supervisor.managers.environments.recipe import Interpreter, Recipe
+from clipper.supervisor.managers.environments.plan import Interpreter, Recipe
 
 PYTHON = Interpreter("/usr/bin/python3.12", "3.12.1")
 LINES = st.lists(st.sampled_from(["numpy==2.0", "scipy", "--no-index", "# why", "", "  "]), max_size=5)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.supervisor.managers.environments.retention import Kept, to_remove
+from clipper.supervisor.managers.environments.plan import Kept, to_remove
 
 KEPT = st.lists(st.builds(Kept, st.uuids().map(str), st.floats(0, 1e9), st.booleans()), max_size=12)
 

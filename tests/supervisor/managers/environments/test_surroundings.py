@@ -1,4 +1,4 @@
-from clipper.supervisor.managers.environments.surroundings import for_builds
+from clipper.supervisor.managers.environments.uv_settings import for_builds
 
 
 def test_only_what_steers_installers_and_compilers_is_passed_on() -> None:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from clipper.supervisor.managers.local.container import LocalContainer
+from clipper.supervisor.managers.local.launcher import LocalContainer
 
 
 class DyingProcess:

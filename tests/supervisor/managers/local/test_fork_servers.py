@@ -13,7 +13,7 @@ from clipper.base.processes.proc import parent_of, start_time
 from clipper.base.processes.process import ManagedProcess
 from clipper.errors import ContainerFailed
 from clipper.supervisor.managers.local import fork_server, fork_servers
-from clipper.supervisor.managers.local.fork_messages import Fork
+from clipper.supervisor.managers.local.fork_server import Fork
 from clipper.supervisor.managers.local.fork_servers import ForkServers
 from clipper.supervisor.managers.local.warmth import Warmth
 from tests.manager_bench import Bench, run

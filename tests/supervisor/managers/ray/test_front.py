@@ -15,8 +15,7 @@ from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
 from clipper.supervisor.managers.probe import Caller, connect
 from clipper.supervisor.managers.ray import front as front_module
-from clipper.supervisor.managers.ray.certificate import make_identity
-from clipper.supervisor.managers.ray.front import TlsFront
+from clipper.supervisor.managers.ray.front import TlsFront, make_identity
 from clipper.values.types import DType, ModelId
 from clipper.worker.__main__ import PreciseLoop
 from clipper.worker.link import ReplicaLink

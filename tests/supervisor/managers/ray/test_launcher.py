@@ -11,8 +11,8 @@ import pytest
 from clipper.base.processes.proc import start_time, variable
 from clipper.errors import Unavailable
 from clipper.supervisor.managers.logs import tail
+from clipper.supervisor.managers.ray.actor_processes import RayContainer
 from clipper.supervisor.managers.ray.connection import Cluster, Connection
-from clipper.supervisor.managers.ray.container import RayContainer
 from clipper.supervisor.managers.ray.messages import List
 from clipper.supervisor.managers.reconcile.plan import Slot
 from clipper.supervisor.managers.replica import Replica

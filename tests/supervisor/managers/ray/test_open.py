@@ -10,7 +10,7 @@ from msgspec import structs
 from clipper.base.run_as import RunAs
 from clipper.errors import InvalidArgument
 from clipper.settings.version import VersionSpec
-from clipper.supervisor.managers.facilities import Facilities
+from clipper.supervisor.managers.launcher import Facilities
 from clipper.supervisor.managers.manager import Manager
 from clipper.supervisor.managers.open import open_cluster_host, open_launchers
 from clipper.supervisor.managers.ray.open import open_ray
@@ -46,10 +46,10 @@ def test_only_own_programs_and_what_they_send_to_nodes_import_ray() -> None:
     assert importers_of(DRIVER) == importers_of(LEFT) == set()
     # The other library of the extra.
     authority, credentials = "clipper.control.authority", "clipper.supervisor.workers.credentials"
-    assert importers_of("cryptography") == {"clipper.supervisor.managers.ray.certificate", authority}
+    assert importers_of("cryptography") == {"clipper.supervisor.managers.ray.front", authority}
     assert importers_of(authority) == {WORKER_ACTOR, credentials}
     assert importers_of(credentials) == {"clipper.supervisor.server"}
-    assert importers_of("clipper.supervisor.managers.ray.certificate") == {ACTOR}
+    assert importers_of("clipper.supervisor.managers.ray.front") == {ACTOR, WORKER_ACTOR}
 
 
 def test_it_runs_no_models_as_the_nodes_own_user_where_another_is_wanted(tmp_path: Path) -> None:

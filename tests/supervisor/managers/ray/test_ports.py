@@ -4,7 +4,7 @@ from contextlib import closing
 import pytest
 
 from clipper.errors import ContainerFailed
-from clipper.supervisor.managers.ray.ports import bind_in_range
+from clipper.supervisor.managers.ray.front import bind_in_range
 
 HOST = "127.0.0.1"
 

@@ -8,9 +8,9 @@ import pytest
 
 from clipper.errors import ContainerFailed
 from clipper.supervisor.managers.ray import revival
+from clipper.supervisor.managers.ray.actor_tasks import Reviver
 from clipper.supervisor.managers.ray.revival import PATIENCE_S, Revival
-from clipper.supervisor.managers.ray.reviver import Reviver
-from clipper.supervisor.managers.reconcile.backoff import CRASH_LOOP_DEATHS, CRASH_LOOP_DELAY_S
+from clipper.supervisor.managers.reconcile.plan import CRASH_LOOP_DEATHS, CRASH_LOOP_DELAY_S
 from tests.waiting import until_async
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from clipper.supervisor.managers.ray.certificate import make_identity
-from clipper.supervisor.managers.ray.front import TlsFront
-from clipper.supervisor.managers.ray.watched import WatchedTasks
+from clipper.supervisor.managers.ray.actor_tasks import WatchedTasks
+from clipper.supervisor.managers.ray.front import TlsFront, make_identity
 from tests.waiting import until_async
 
 

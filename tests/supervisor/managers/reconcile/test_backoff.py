@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.supervisor.managers.reconcile.backoff import (
+from clipper.supervisor.managers.reconcile.plan import (
     CRASH_LOOP_DELAY_S,
     FIRST_DELAY_S,
     HEALTHY_AFTER_S,

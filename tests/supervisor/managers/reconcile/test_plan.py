@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from clipper.supervisor.managers.reconcile.backoff import History
-from clipper.supervisor.managers.reconcile.plan import Plan, Slot, SlotState, plan_replicas
+from clipper.supervisor.managers.reconcile.plan import History, Plan, Slot, SlotState, plan_replicas
 from clipper.values.types import ModelId
 
 IDS = [ModelId("svm", "1"), ModelId("svm", "2"), ModelId("forest", "1")]

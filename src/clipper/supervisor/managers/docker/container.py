@@ -7,11 +7,11 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from clipper.base.processes.process import is_set_within
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ClipperError, NotFound
 from clipper.supervisor.managers.docker.engine import Engine, State
 from clipper.supervisor.managers.docker.log_lines import line_time, lines_after, nanoseconds
+from clipper.supervisor.managers.launcher import Container
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class DockerLog:
         os.utime(self._path, ns=(time_ns, time_ns))
 
 
-class DockerContainer:
-    """A ``Container`` that dockerd runs under this id."""
+class DockerContainer(Container):
+    """A container that dockerd runs under this id."""
 
     def __init__(
         self,
@@ -67,12 +67,7 @@ class DockerContainer:
         note_ready: Callable[[], None],
         folder: Path | None = None,
     ) -> None:
-        """
-        Args:
-            state: its present state.
-            note_ready: notes for a later supervisor that it is ready.
-            folder: what it shares with us and may write to.
-        """
+        """``note_ready`` is for a later supervisor. ``folder``: what it shares with us and may write to."""
         self.id = id_
         self.address = address
         self.exited = asyncio.Event()
@@ -110,9 +105,6 @@ class DockerContainer:
         """Note that it has ended. ``state`` is None if dockerd no longer has it, or if we give it up."""
         self._end = state
         self.exited.set()
-
-    async def has_exited_within(self, seconds: float) -> bool:
-        return await is_set_within(self.exited, seconds)
 
     async def kill(self, reason: str) -> None:
         """End it. ``reason`` is the rest of a sentence about it."""

@@ -47,13 +47,8 @@ class ListedContainer:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The state of one container.
-
-    Attributes:
-        pid: 0 unless it runs.
-        exit_code: has a meaning only if it does not run.
-        ports: as for ``options.dial_address``.
-    """
+    """The state of one container. ``pid`` is 0 unless it runs, and ``exit_code`` means something only if it does not.
+    ``ports``: as for ``options.dial_address``."""
 
     is_running: bool
     pid: int
@@ -63,11 +58,8 @@ class State:
 
 
 class Engine:
-    """One dockerd, at ``DOCKER_HOST`` or on this machine. It may come and go.
-
-    Every method raises ``Unavailable`` while dockerd cannot be reached, ``NotFound`` for a container or image that does
-    not exist, and ``ContainerFailed`` if dockerd refuses.
-    """
+    """One dockerd, which may come and go. Every method raises ``Unavailable`` while it cannot be reached, ``NotFound``
+    for a container or image that does not exist, and ``ContainerFailed`` if dockerd refuses."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -144,13 +136,8 @@ class Engine:
     async def build(
         self, write_context: Callable[[IO[bytes]], None], options: Mapping[str, Any], on_line: Callable[[str], None]
     ) -> None:
-        """Build an image from a context, a tar with a Dockerfile.
-
-        Args:
-            write_context: writes the tar; called on another thread.
-            options: further arguments of the SDK's ``build``.
-            on_line: called with lines of progress, on another thread.
-        """
+        """Build an image from the tar that ``write_context`` writes, with further arguments of the SDK's ``build``.
+        Both functions are called on another thread; ``on_line`` gets lines of progress."""
 
         def ask(client: Any) -> Iterator[Any]:
             with tempfile.TemporaryFile() as context:

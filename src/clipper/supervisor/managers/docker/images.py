@@ -14,11 +14,9 @@ from typing import IO
 
 from clipper.errors import ContainerFailed, NotFound
 from clipper.settings.version import VersionSpec
-from clipper.supervisor.managers.command import RUNTIME_PARTS
-from clipper.supervisor.managers.docker.dockerfile import Dockerfile, dockerfile
 from clipper.supervisor.managers.docker.engine import Engine
-from clipper.supervisor.managers.docker.options import ARTIFACT_LABEL, IMAGE_HOME_LABEL, Setting
-from clipper.supervisor.managers.launcher import OnProgress
+from clipper.supervisor.managers.docker.options import ARTIFACT_LABEL, IMAGE_HOME_LABEL, Dockerfile, Setting, dockerfile
+from clipper.supervisor.managers.launcher import RUNTIME_PARTS, OnProgress
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +26,7 @@ FAILURE_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What images are made of.
-
-    Attributes:
-        base_image: has Python, unless only programs run in it.
-        artifacts: the folder of unpacked artifacts, by their digests.
-        package: the folder of Clipper's own package.
-    """
+    """What images are made of. ``base_image`` has Python, unless only programs run in it."""
 
     base_image: str
     artifacts: Path
@@ -52,9 +44,7 @@ class Images:
 
     async def image_of(self, spec: VersionSpec, on_progress: OnProgress) -> str:
         """Return the name of a version's image, once it exists. Its build goes on even if nobody waits any more.
-
-        Args:
-            on_progress: called with lines of progress, on another thread.
+        ``on_progress`` gets lines of progress, on another thread.
 
         Raises:
             ContainerFailed: it cannot be made; ``log_tail`` has the builder's last lines.

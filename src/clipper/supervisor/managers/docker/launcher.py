@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Collection, Mapping
+import socket
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -12,27 +13,89 @@ from msgspec.structs import replace
 
 from clipper.base.processes.census import disk_usage
 from clipper.base.processes.excess import Bounds, Usage, excess
+from clipper.base.trees import remove_tree
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ClipperError, InvalidArgument
-from clipper.settings.version import VersionSpec
-from clipper.supervisor.managers.docker.addresses import Addresses
+from clipper.supervisor.managers.docker import options
 from clipper.supervisor.managers.docker.container import DockerContainer, DockerLog
 from clipper.supervisor.managers.docker.engine import Engine, State
 from clipper.supervisor.managers.docker.images import Images, Sources
-from clipper.supervisor.managers.docker.options import (
-    HOME_LABEL,
-    MAX_FOLDER_BYTES,
-    MAX_FOLDER_FILES,
-    Setting,
-    User,
-    container_name,
-    creation,
-    dial_address,
-    limits,
-    noted,
-)
-from clipper.supervisor.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable, check_needs_no_cluster
+from clipper.supervisor.managers.launcher import ContainerNote, Launcher, OnProgress, Runnable, check_needs_no_cluster
 from clipper.supervisor.managers.shares import parse_gpus
+
+
+class Addresses:
+    """The addresses of one home's containers, and what a later supervisor needs to dial them."""
+
+    def __init__(self, sockets: Path, setting: options.Setting) -> None:
+        self._sockets = sockets
+        self._setting = setting
+        # While a port is bound here, the system gives it to nobody else. A container can listen on it all the same.
+        self._held: dict[int, socket.socket] = {}
+
+    def choose(self, number: int) -> str:
+        """Choose the address that the container with this number has to listen on: see ``Launcher.choose_address``."""
+        if self._setting.transport == "unix":
+            return f"unix:{self._folder(number) / 's'}"
+        if self._setting.publishes:
+            return options.PUBLISHED
+        held = socket.socket()
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((options.LOOPBACK, 0))
+        self._held[number] = held
+        return f"tcp:{options.LOOPBACK}:{held.getsockname()[1]}"
+
+    def prepare(self, note: ContainerNote) -> str:
+        """Make its folder; return a new token, or an empty one if it needs no token."""
+        # A folder for each: a container that mounts its own sees no other's socket.
+        folder = self._folder(note.number)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if note.listen.startswith("unix:"):
+            return ""
+        token = secrets.token_urlsafe()
+        with open(folder / "token", "w", opener=partial(os.open, mode=0o600)) as file:
+            file.write(token)
+        return token
+
+    def token(self, note: ContainerNote) -> str:
+        """What ``prepare`` returned, also if an earlier supervisor called it. Raises OSError: it cannot be read."""
+        return "" if note.listen.startswith("unix:") else (self._folder(note.number) / "token").read_text()
+
+    def shared_folder(self, note: ContainerNote) -> Path | None:
+        """The folder that its container may write to; None if it shares none with us."""
+        return self._folder(note.number) if note.listen.startswith("unix:") else None
+
+    def is_ready(self, note: ContainerNote) -> bool:
+        return self._ready(note.number).exists()
+
+    def note_ready(self, note: ContainerNote) -> None:
+        """Make ``is_ready`` true, also for later supervisors. Raises OSError: it cannot be written."""
+        self._ready(note.number).touch()
+
+    def give_back(self, note: ContainerNote) -> None:
+        """Free an address that nobody listens on any more."""
+        if held := self._held.pop(note.number, None):
+            held.close()
+        self._ready(note.number).unlink(missing_ok=True)
+        remove_tree(self._folder(note.number))
+
+    def give_back_others(self, notes: Collection[ContainerNote]) -> None:
+        """Remove what an earlier supervisor left of containers that are not among these."""
+        kept = {path for note in notes for path in (self._folder(note.number), self._ready(note.number))}
+        for ready in self._sockets.glob("c[0-9]*.ready"):
+            if ready not in kept:
+                ready.unlink(missing_ok=True)
+        for folder in self._sockets.glob("c[0-9]*/"):
+            if folder not in kept:
+                remove_tree(folder)
+
+    def _ready(self, number: int) -> Path:
+        """A file beside its folder, because in its folder the container could make it, even as a link to elsewhere."""
+        return self._sockets / f"c{number}.ready"
+
+    def _folder(self, number: int) -> Path:
+        return self._sockets / f"c{number}"
+
 
 log = logging.getLogger(__name__)
 
@@ -40,23 +103,20 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.25
 # Disks fill more slowly than containers end.
 LOOK_AT_FOLDERS_EVERY = 4
-_FOLDER = Bounds(disk_bytes=MAX_FOLDER_BYTES, files=MAX_FOLDER_FILES)
+_FOLDER = Bounds(disk_bytes=options.MAX_FOLDER_BYTES, files=options.MAX_FOLDER_FILES)
 
 
-class DockerLauncher:
-    """A ``Launcher`` of containers in Docker.
+class DockerLauncher(Launcher):
+    """dockerd may come and go. While it is away nothing can be started, and containers that run go on answering."""
 
-    dockerd may come and go. While it is away nothing can be started, and containers that run go on answering.
-    """
-
-    def __init__(self, engine: Engine, sources: Sources, setting: Setting, sockets: Path) -> None:
+    def __init__(self, engine: Engine, sources: Sources, setting: options.Setting, sockets: Path) -> None:
         self._engine = engine
         self._images = Images(engine, sources, setting)
         self._artifacts = sources.artifacts
         self._setting = setting
         self._addresses = Addresses(sockets, setting)
-        self._label = f"{HOME_LABEL}={setting.home}"
-        self._user: User | None = None
+        self._label = f"{options.HOME_LABEL}={setting.home}"
+        self._user: options.User | None = None
         # All by the id of the container's note. ``_left`` has Docker's ids of what an earlier supervisor left.
         self._containers: dict[str, DockerContainer] = {}
         self._starting: set[str] = set()
@@ -70,9 +130,6 @@ class DockerLauncher:
         check_needs_no_cluster(asked, "docker")
         if asked.gpus is not None:
             parse_gpus(asked.gpus)
-
-    def keepers(self) -> Mapping[str, Keeper]:
-        return {}
 
     def choose_address(self, number: int) -> str:
         return self._addresses.choose(number)
@@ -94,7 +151,7 @@ class DockerLauncher:
         except ClipperError as error:
             log.info("containers in Docker cannot be looked for: %(error)s", {"error": error})
             return []
-        return [(note, None) for one in found if one.is_running and (note := noted(one.labels))]
+        return [(note, None) for one in found if one.is_running and (note := options.noted(one.labels))]
 
     async def left(self) -> list[ContainerNote]:
         try:
@@ -104,7 +161,7 @@ class DockerLauncher:
                 "containers that an earlier server left in Docker cannot be looked for: %(error)s", {"error": error}
             )
             return []
-        notes = {one.id: note for one in found if (note := noted(one.labels))}
+        notes = {one.id: note for one in found if (note := options.noted(one.labels))}
         self._left = {note.id: id_ for id_, note in notes.items()}
         self._addresses.give_back_others(notes.values())
         return [replace(note, ready=self._addresses.is_ready(note)) for note in notes.values()]
@@ -118,9 +175,6 @@ class DockerLauncher:
             return None
         container = self._know(note, id_, state, token, DockerLog(id_, self._engine, log_path, is_new=False))
         return container if state.is_running else None
-
-    def expect(self, asleep: Mapping[str, VersionSpec]) -> None:
-        """Docker keeps the images of versions that sleep."""
 
     async def clean_up(self, note: ContainerNote) -> None:
         container = self._containers.get(note.id)
@@ -156,13 +210,14 @@ class DockerLauncher:
         artifact = self._artifacts / note.spec.artifact
         if self._user is None:
             # A rootless dockerd maps the user who runs it to root in the container, and all others to nobody.
-            self._user = User(0, 0) if await self._engine.is_rootless() else User(os.geteuid(), os.getegid())
-        options = creation(note, image, self._user, artifact, self._setting, token)
-        name = container_name(note, secrets.token_hex(3))
-        return await self._engine.create(name, options, limits(note, artifact, self._setting))
+            ids = (0, 0) if await self._engine.is_rootless() else (os.geteuid(), os.getegid())
+            self._user = options.User(*ids)
+        asked = options.creation(note, image, self._user, artifact, self._setting, token)
+        name = options.container_name(note, secrets.token_hex(3))
+        return await self._engine.create(name, asked, options.limits(note, artifact, self._setting))
 
     def _know(self, note: ContainerNote, id_: str, state: State, token: str, output: DockerLog) -> DockerContainer:
-        address = ReplicaAddress(note.id, dial_address(note.listen, state.ports), token)
+        address = ReplicaAddress(note.id, options.dial_address(note.listen, state.ports), token)
         note_ready = partial(self._addresses.note_ready, note)
         folder = self._addresses.shared_folder(note)
         container = DockerContainer(id_, state, address, self._engine, output, note_ready, folder)
@@ -198,7 +253,7 @@ class DockerLauncher:
     async def _look_at_folders(self) -> None:
         for container in self._running():
             if container.folder is not None:
-                found = await asyncio.to_thread(disk_usage, container.folder, MAX_FOLDER_FILES)
+                found = await asyncio.to_thread(disk_usage, container.folder, options.MAX_FOLDER_FILES)
                 usage = Usage(disk_bytes=found.size_bytes, files=found.files, is_too_deep=found.is_too_deep)
                 if reason := excess(usage, _FOLDER):
                     await container.kill(reason)
@@ -219,7 +274,7 @@ class DockerLauncher:
         """Remove containers of this home that we do not know: dockerd was away, or an earlier supervisor was killed."""
         async with self._removing_strays:
             for found in await self._engine.containers(self._label):
-                note = noted(found.labels)
+                note = options.noted(found.labels)
                 # Looked up only now, because another start may have created it meanwhile.
                 if note is None or note.id not in self._starting | self._containers.keys():
                     log.info("removing container %(container)s, which an earlier start left", {"container": found.id})

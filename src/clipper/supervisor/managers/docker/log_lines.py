@@ -7,12 +7,7 @@ _TIME_FORM = "0000-00-00T00:00:00.000000000Z"
 
 
 def lines_after(output: bytes, time: str) -> tuple[bytes, str]:
-    """Return the lines that were written after ``time``, without their times, and the time of the last of them.
-
-    Args:
-        output: lines that begin with a time and a blank.
-        time: as ``line_time`` writes it; an empty one is before all lines.
-    """
+    """The lines of ``output`` written after ``time``, without their times, and the time of the last of them."""
     kept, is_new = [], False
     for line in output.splitlines(keepends=True):
         written, blank, text = line.partition(b" ")

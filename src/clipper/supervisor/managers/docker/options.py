@@ -1,5 +1,7 @@
-"""The arguments that a container is created with, and the labels by which it is found again."""
+"""What Docker is told: how an image is built, a container's arguments, and the labels by which it is found again."""
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +14,8 @@ from msgspec.structs import replace
 from clipper.base.oom import OOM_SCORE_ADJUSTMENT
 from clipper.base.processes.limits import CONTAINER_NICENESS, Share
 from clipper.settings.server import Transport
-from clipper.supervisor.managers.command import container_argv, program_options
-from clipper.supervisor.managers.docker.dockerfile import ARTIFACT_FOLDER, PYTHON
-from clipper.supervisor.managers.launcher import ContainerNote
+from clipper.settings.version import VersionSpec
+from clipper.supervisor.managers.launcher import ContainerNote, container_argv, program_options
 from clipper.supervisor.managers.logs import MAX_LOG_BYTES
 from clipper.supervisor.managers.shares import Gpus, environment, parse_gpus
 
@@ -59,13 +60,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all containers of one home have in common.
-
-    Attributes:
-        home: the home's name in labels.
-        network: Docker's name of the network that they, and the builds of their images, are in.
-        transport: how they are dialled.
-    """
+    """What all containers of one home, and the builds of their images, have in common. ``home``: its name in labels."""
 
     home: str
     network: str
@@ -98,10 +93,7 @@ def noted(labels: Mapping[str, str]) -> ContainerNote | None:
 
 def container_name(note: ContainerNote, suffix: str) -> str:
     """A name for people who read a list of containers. Docker refuses ``@``, ``:`` and ``#`` in it.
-
-    Args:
-        suffix: drawn at random, since dockerd has one container of a name: several homes may have the same model.
-    """
+    ``suffix``: drawn at random, since dockerd has one container of a name: several homes may have the same model."""
     return f"clipper-{re.sub(r'[^a-zA-Z0-9_.-]', '-', note.id)}-{suffix}"
 
 
@@ -115,11 +107,7 @@ def creation(
     note: ContainerNote, image: str, user: User, artifact: Path, setting: Setting, token: str = ""
 ) -> dict[str, Any]:
     """The arguments of the SDK's ``create_container``, except ``host_config``, which is made from ``limits``.
-
-    Args:
-        artifact: the unpacked artifact on this machine.
-        token: what its callers send; empty over a unix socket.
-    """
+    ``artifact``: the unpacked artifact on this machine. ``token``: what its callers send; empty over a unix socket."""
     # Docker decides which processors and GPUs it sees.
     variables = environment(note.spec.cpus, Share(gpus=None)) | ({"CLIPPER_TOKEN": token} if token else {})
     given = {
@@ -186,3 +174,51 @@ def _command(note: ContainerNote, artifact: Path) -> list[str]:
 def _device_request(gpus: Gpus) -> dict[str, Any]:
     wanted = {"device_ids": list(gpus.ids)} if gpus.ids else {"count": -1 if gpus.count is None else gpus.count}
     return {**wanted, "capabilities": [["gpu"]]}
+
+
+# Where things are in an image.
+ARTIFACT_FOLDER = "/clipper/artifact"
+PYTHON_FOLDER = "/clipper/python"
+# The image's own Python. The base image decides which one that is.
+PYTHON = "python3"
+
+_REPOSITORY = "clipper-model"
+_REQUIREMENTS = "/clipper/requirements.txt"
+_PIP = [PYTHON, "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dockerfile:
+    """A Dockerfile, and the tag of its image: equal images have one tag. The context has the folders ``clipper``
+    (``RUNTIME_PARTS``) and ``artifact``."""
+
+    text: str
+    tag: str
+
+
+def dockerfile(spec: VersionSpec, base_image: str, runtime_digest: str, home: str) -> Dockerfile:
+    """How to make the image of a version. ``runtime_digest``: of the files of ``command.RUNTIME_PARTS``. ``home``: the
+    home that the image belongs to. Two homes share no image, because each removes its own."""
+    # Docker caches what each line made, and images that begin alike share it. So lines that change least come first.
+    lines = [f"FROM {base_image}"]
+    if spec.loader != "binary":
+        # Debian's pip refuses to change Debian's own Python. In an image, only the model uses that Python.
+        lines.append("ENV PIP_BREAK_SYSTEM_PACKAGES=1")
+        # A base image that has numpy needs no network here.
+        lines.append(f"RUN {PYTHON} -c 'import numpy' 2>/dev/null || {' '.join(_PIP)} numpy")
+        lines += _installation(spec)
+        lines.append(f"COPY clipper {PYTHON_FOLDER}/clipper")
+        lines.append(f"ENV PYTHONPATH={PYTHON_FOLDER} PYTHONUNBUFFERED=1")
+    lines.append(f"COPY artifact {ARTIFACT_FOLDER}")
+    text = "\n".join(lines) + "\n"
+    content = json.dumps([text, spec.artifact, runtime_digest, home])
+    return Dockerfile(text, f"{_REPOSITORY}:{hashlib.sha256(content.encode()).hexdigest()[:32]}")
+
+
+def _installation(spec: VersionSpec) -> list[str]:
+    """The packages that the user lists, else those that the model's file needs. The Python is the base image's."""
+    if spec.requirements is not None:
+        copied = json.dumps([f"artifact/{spec.requirements}", _REQUIREMENTS])
+        return [f"COPY {copied}", f"RUN {json.dumps([*_PIP, '-r', _REQUIREMENTS])}"]
+    needs = [need for need in spec.needs if not need.startswith("python==")]
+    return [f"RUN {json.dumps([*_PIP, *needs])}"] if needs else []

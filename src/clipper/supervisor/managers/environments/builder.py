@@ -1,14 +1,11 @@
 """Builds virtual environments with uv, each once, in a folder that all Clippers of a user share.
 
     <root>/<key>/            an environment: complete or not there, never changed
-    <root>/.building-<key>/  an environment that is being built
-    <root>/.<key>.lock       held (flock) by the builder, and by the uv that it runs
+    <root>/.building-<key>/  an environment that is being built; the next builder removes what a killed one has left
+    <root>/.<key>.lock       held (flock) by the builder, and by the uv that it runs, for which the next builder waits
 
-The next builder removes what a killed one has left. If a uv outlives its builder, the next builder waits for it.
-
-Nobody writes to a complete environment: its files are read-only. They are compiled to bytecode before, because no
-Python could store bytecode there later. Where packages are built as another user, the files change their owner at the
-end, so that this user cannot write to them either.
+A complete environment is read-only, and compiled to bytecode, which no Python could store there later. Where packages
+are built as another user, the files change their owner at the end.
 """
 
 import contextlib
@@ -30,11 +27,16 @@ from clipper.base.processes.proc import pids, program_of
 from clipper.base.run_as import RunAs, credentials
 from clipper.base.trees import is_sealed, remove_tree, seal_tree
 from clipper.errors import ContainerFailed
-from clipper.supervisor.managers.environments.output import cause_of, progress_of
-from clipper.supervisor.managers.environments.pip_settings import parse_pip_config, uv_options, uv_variables
-from clipper.supervisor.managers.environments.recipe import Recipe
-from clipper.supervisor.managers.environments.retention import Kept, to_remove
-from clipper.supervisor.managers.environments.surroundings import for_builds, of_another_user
+from clipper.supervisor.managers.environments.plan import Kept, Recipe, to_remove
+from clipper.supervisor.managers.environments.uv_settings import (
+    cause_of,
+    for_builds,
+    of_another_user,
+    parse_pip_config,
+    progress_of,
+    uv_options,
+    uv_variables,
+)
 from clipper.supervisor.managers.launcher import OnProgress
 
 # The largest frameworks are a download of some GB, and some packages have to be compiled.
@@ -65,16 +67,8 @@ def build_environment(
     timeout_s: float = BUILD_TIMEOUT_S,
     run_as: RunAs | None = None,
 ) -> Path:
-    """Return the environment's interpreter. The environment is built if it does not exist.
-
-    Args:
-        root: the folder of environments, from ``environments_root``.
-        on_progress: called with what goes on.
-        run_as: the user that packages are built as.
-
-    Raises:
-        ContainerFailed: it cannot be built; ``log_tail`` holds the installer's last lines.
-    """
+    """Return the environment's interpreter. The environment is built in ``root``, as the user ``run_as``, if it does
+    not exist. Raises ContainerFailed if it cannot be built; ``log_tail`` holds the installer's last lines."""
     deadline_s = time.monotonic() + timeout_s
     path = root / recipe.key
     try:

@@ -13,8 +13,7 @@ import msgspec
 
 from clipper.base.run_as import RunAs, credentials
 from clipper.errors import InvalidArgument
-from clipper.supervisor.managers.environments.plan import is_version
-from clipper.supervisor.managers.environments.recipe import Interpreter
+from clipper.supervisor.managers.environments.plan import Interpreter, is_version
 
 # Python answers in a tenth of a second. A program that takes longer than this is not Python.
 ASK_TIMEOUT_S = 20.0
@@ -29,13 +28,8 @@ _WHAT_IT_HAS = (
 
 
 def find_interpreter(python: str, run_as: RunAs | None = None) -> Interpreter:
-    """Find an interpreter by its path, or by a version: on PATH, and where pyenv and uv install theirs.
-
-    Each candidate is run, as the user ``run_as`` if that is given.
-
-    Raises:
-        InvalidArgument: there is no such interpreter, or it is too old. The message lists those that exist.
-    """
+    """Find an interpreter by its path, or by a version: on PATH, and where pyenv and uv install theirs. Each candidate
+    is run, as the user ``run_as``. Raises InvalidArgument, with those that exist, if there is none or it is too old."""
     found = _first_of(python, run_as) if is_version(python) else _asked(python, run_as)
     if found is None:
         raise InvalidArgument(_not_found(python, run_as))
@@ -47,13 +41,8 @@ def find_interpreter(python: str, run_as: RunAs | None = None) -> Interpreter:
 
 
 def installed_packages(python: str, run_as: RunAs | None = None) -> dict[str, str]:
-    """The name and version of every package that an interpreter, or the environment it is in, has.
-
-    The interpreter is run, as the user ``run_as`` if that is given, and with it some code of those packages.
-
-    Raises:
-        InvalidArgument: it does not answer.
-    """
+    """The name and version of every package that an interpreter, or its environment, has. It is run, as the user
+    ``run_as``, and with it some code of those packages. Raises InvalidArgument if it does not answer."""
     text = _output_of(python, _WHAT_IT_HAS, run_as)
     if text is None:
         raise InvalidArgument(f"{python} does not list its packages: expected a Python interpreter")

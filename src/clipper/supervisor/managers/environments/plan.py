@@ -1,10 +1,64 @@
-"""Decides which Python a model runs in: Clipper's own, an existing one, or an environment that is built for it."""
+"""Decides which Python a model runs in, and which environments are kept."""
 
+import hashlib
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from clipper.supervisor.managers.environments.recipe import Interpreter
+# Raise this number when the same recipe gives another environment: then all are built anew.
+FORMAT = 1
+
+# Packages that Clipper's runtime needs.
+RUNTIME_REQUIREMENTS = ("numpy",)
+
+# The oldest Python that the runtime runs on.
+MIN_PYTHON = (3, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """A Python. ``path`` is where it is installed, not a virtual environment's link; ``version`` is e.g. ``3.12.1``."""
+
+    path: str
+    version: str
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether Clipper's runtime runs on it."""
+        return tuple(int(part) for part in self.version.split(".")[:2]) >= MIN_PYTHON
+
+    def is_a(self, version: str) -> bool:
+        """Whether it has this version, which may leave out the last number."""
+        return f"{self.version}.".startswith(f"{version}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that an environment depends on. ``requirements`` is the text of a requirements file."""
+
+    requirements: str
+    interpreter: Interpreter
+
+    @property
+    def text(self) -> str:
+        """The requirements to install. Comments are left out, so that they make no difference."""
+        lines = [line.strip() for line in self.requirements.splitlines()]
+        meant = [line for line in lines if line and not line.startswith("#")]
+        return "".join(f"{line}\n" for line in (*meant, *RUNTIME_REQUIREMENTS))
+
+    @property
+    def title(self) -> str:
+        """The first requirements, for people to recognise it by."""
+        first, more = self.text.splitlines()[:3], len(self.text.splitlines()) - 3
+        return f"{', '.join(first)}{f' and {more} more' if more > 0 else ''} for Python {self.interpreter.version}"
+
+    @property
+    def key(self) -> str:
+        """32 hex digits, the same for equal recipes and different for others."""
+        content = json.dumps([FORMAT, self.interpreter.path, self.interpreter.version, self.text])
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
 
 # Packages that install the same library, e.g. without support for GPUs or for windows.
 _SAME = {"xgboost-cpu": "xgboost", "tensorflow-cpu": "tensorflow", "opencv-python-headless": "opencv-python"}
@@ -25,12 +79,7 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """An environment to build.
-
-    Attributes:
-        requirements: text of a requirements file.
-        python: the version or path to build it with; None is Clipper's own.
-    """
+    """The requirements of an environment, and the version or path to build it with; None is Clipper's own."""
 
     requirements: str
     python: str | None
@@ -42,13 +91,9 @@ def is_version(python: str) -> bool:
 
 
 def plan_environment(requirements: str | None, python: str | None, needs: Sequence[str], own: Own) -> Build | None:
-    """What to build for a model. None: use the given interpreter, or else Clipper's own, as it is.
-
-    Args:
-        requirements: the text of the requirements file that was deployed.
-        python: the path of an interpreter, or a version of Python, if the user asked for one.
-        needs: the requirements that the model's file states, ``python==3.12`` for Python itself among them.
-    """
+    """What to build for a model. None: use the given interpreter, or else Clipper's own, as it is. ``requirements``:
+    the text of the file that was deployed. ``needs``: what the model's file states, with ``python==3.12`` for Python
+    itself."""
     if requirements is not None:
         return Build(requirements, python)
     if python is not None and not is_version(python):
@@ -101,3 +146,22 @@ def _normal(name: str) -> str:
     """A name as PyPI compares it, and the same name for packages that install the same library."""
     name = re.sub(r"[-_.]+", "-", name).lower()
     return _SAME.get(name, name)
+
+
+# One with PyTorch or TensorFlow takes a GB or more. Hardly any user has more models with environments of their own.
+MAX_ENVIRONMENTS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An environment: when it was last handed out, in seconds since 1970, and whether a process runs in it."""
+
+    key: str
+    used_at_s: float
+    runs: bool
+
+
+def to_remove(kept: Iterable[Kept], most: int = MAX_ENVIRONMENTS) -> list[str]:
+    """The keys to remove: all but the ``most`` that were used last, and those that a process runs in."""
+    latest_first = sorted(kept, key=lambda one: one.used_at_s, reverse=True)
+    return [one.key for one in latest_first[most:] if not one.runs]

@@ -21,19 +21,13 @@ from clipper.client.packaging.needs import needs_of_data
 from clipper.errors import ClipperError, ContainerFailed
 from clipper.supervisor.managers.environments.builder import build_environment
 from clipper.supervisor.managers.environments.interpreters import find_interpreter, installed_packages
-from clipper.supervisor.managers.environments.plan import Own, mismatch, plan_environment
-from clipper.supervisor.managers.environments.recipe import Recipe
+from clipper.supervisor.managers.environments.plan import Own, Recipe, mismatch, plan_environment
 
 
 class Request(Struct, frozen=True):
-    """What a model asks for: see ``plan_environment``.
-
-    Attributes:
-        root: the folder that environments are in.
-        run_as: the user that interpreters and builds run as.
-        data: the path of the data that code gets. What a pickle there was saved with is compared, and nothing is built
-            for it: the code may need other packages that only Clipper's own Python has.
-    """
+    """What a model asks for: see ``plan_environment``. Environments are in ``root``; interpreters and builds run as
+    ``run_as``. ``data``: the path of the data that code gets. What a pickle there was saved with is compared, and
+    nothing is built for it: the code may need other packages that only Clipper's own Python has."""
 
     root: str
     requirements: str | None

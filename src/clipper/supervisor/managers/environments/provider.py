@@ -19,10 +19,9 @@ from clipper.base.run_as import RunAs
 from clipper.errors import ContainerFailed
 from clipper.settings.version import VersionSpec
 from clipper.supervisor.managers.environments.builder import BUILD_TIMEOUT_S
-from clipper.supervisor.managers.environments.plan import Own, plan_environment
+from clipper.supervisor.managers.environments.plan import Interpreter, Own, plan_environment
 from clipper.supervisor.managers.environments.prepare import Prepared, Progress, Refused, Reply, Request
-from clipper.supervisor.managers.environments.recipe import Interpreter
-from clipper.supervisor.managers.environments.surroundings import for_builds
+from clipper.supervisor.managers.environments.uv_settings import for_builds
 from clipper.supervisor.managers.launcher import OnProgress
 
 # An installer keeps the network or a compiler busy. More of them at once would slow each other and the models down.
@@ -64,16 +63,9 @@ class EnvironmentProvider:
         self._known: dict[Request, Prepared] = {}
 
     async def prepare(self, spec: VersionSpec, on_progress: OnProgress) -> Prepared:
-        """Return the interpreter to run a version with. If it needs no building, it is returned at once.
-
-        A build that nobody waits for any more is ended.
-
-        Args:
-            on_progress: called with what goes on meanwhile.
-
-        Raises:
-            ContainerFailed: there is no such Python and it cannot be made; ``log_tail`` has the installer's last lines.
-        """
+        """Return the interpreter to run a version with, at once if it needs no building. A build that nobody waits for
+        any more is ended. Raises ContainerFailed if there is no such Python and it cannot be made; ``log_tail`` has the
+        installer's last lines."""
         path = None if spec.requirements is None else self._artifacts / spec.artifact / spec.requirements
         try:
             requirements = None if path is None else path.read_text()

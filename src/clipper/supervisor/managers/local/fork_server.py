@@ -1,12 +1,14 @@
-"""One fork server: a process with libraries in memory, from which containers are forked."""
+"""One fork server: a process with libraries in memory, from which containers are forked: ``runtime/fork_server.py``."""
 
 import asyncio
 import os
 import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta, Struct
 
 from clipper.base.processes import limits
 from clipper.base.processes.enter import entering
@@ -15,21 +17,52 @@ from clipper.base.processes.proc import parent_of, session_computed_s, user_of
 from clipper.base.processes.process import ManagedProcess, kill_group
 from clipper.base.run_as import RunAs
 from clipper.errors import ContainerFailed, Unavailable
-from clipper.supervisor.managers.local.fork_messages import (
-    REPLY,
-    Fork,
-    Forked,
-    Reap,
-    Reaped,
-    Refused,
-    Reply,
-    Request,
-    Unfit,
-    Warm,
-)
 from clipper.supervisor.managers.local.warmth import Warmth
-from clipper.supervisor.managers.start_time import StartTime
+from clipper.supervisor.managers.reconcile.plan import StartTime
 from clipper.values.types import MAX_FORK_MESSAGE_BYTES, ROOM_VARIABLE
+
+
+class Fork(Struct, frozen=True, tag=True):
+    """The descriptor of the container's log comes with it. Its fields are those of ``runtime.forked.Container``."""
+
+    options: tuple[str, ...]
+    variables: dict[str, str]
+    folder: str
+    code: str
+    cores: tuple[int, ...] | None = None
+
+
+class Reap(Struct, frozen=True, tag=True):
+    pid: int
+
+
+class Warm(Struct, frozen=True, tag=True):
+    resident_bytes: Annotated[int, Meta(ge=0)]
+
+
+class Unfit(Struct, frozen=True, tag=True):
+    why: str
+
+
+class Forked(Struct, frozen=True, tag=True):
+    pid: Annotated[int, Meta(gt=1)]
+
+
+class Refused(Struct, frozen=True, tag=True):
+    why: str
+
+
+class Reaped(Struct, frozen=True, tag=True):
+    """How it exited, negative for a signal; None if it has not exited."""
+
+    code: Annotated[int, Meta(ge=-64, le=255)] | None
+
+
+Request = Fork | Reap
+Reply = Warm | Unfit | Forked | Refused | Reaped
+
+REPLY: "msgspec.json.Decoder[Reply]" = msgspec.json.Decoder(Reply)
+
 
 # To import libraries, also the first time after the machine's start, when they have to come from the disk. It may take
 # twice as long while it computes.
@@ -47,16 +80,10 @@ _WITHOUT_THREADS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 
 class ForkServer:
-    """Forks containers of one warmth. It ends with the supervisor, and is not taken over: its containers are.
+    """Forks containers of one warmth. It ends with the supervisor and is not taken over, though its containers are: it
+    would have to be reachable for another process, and so for models, which run as its user.
 
-    A later supervisor starts one of its own. To take one over, it would have to be reachable for who did not start it,
-    and so for models, which run as its user.
-
-    Attributes:
-        containers: how many of its containers have not been reaped.
-        idle_since_s: since when there are none.
-        resident_bytes: the memory of the process, known once it is warm.
-    """
+    ``containers``: how many have not been reaped; ``idle_since_s``: since when there are none."""
 
     def __init__(self, process: ManagedProcess, channel: socket.socket, run_as: RunAs | None) -> None:
         self._process = process
@@ -73,11 +100,7 @@ class ForkServer:
     def start(
         cls, name: str, warmth: Warmth, processes: ProcessFolder, log_path: Path, run_as: RunAs | None
     ) -> "ForkServer":
-        """Start one, which then warms up.
-
-        Raises:
-            ContainerFailed, OSError: it cannot be started.
-        """
+        """Start one, which then warms up. Raises ContainerFailed, OSError: it cannot be started."""
         # Each message is received whole or not at all.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -126,10 +149,7 @@ class ForkServer:
 
     async def warm_up(self) -> str | None:
         """Wait until it is warm; return why nothing can be forked from it, or None.
-
-        Raises:
-            Unavailable: it has gone, or was ended because it took too long.
-        """
+        Raises Unavailable: it has gone, or was ended because it took too long."""
         async with self._lock:
             reply = await self._warm_reply()
         if isinstance(reply, Warm):
@@ -142,11 +162,8 @@ class ForkServer:
 
     async def fork(self, request: Fork, log_path: Path) -> int:
         """Fork a container; return its process id. If this is cancelled, nothing of the container is left running.
-
-        Raises:
-            ContainerFailed: the process could not be forked, or could not be made the container.
-            Unavailable: the fork server has gone, or was ended because it did not do as it should.
-        """
+        Raises ContainerFailed if it cannot be forked, and Unavailable if the fork server has gone or was ended over
+        it."""
         asking = asyncio.ensure_future(self._fork(request, log_path))
         try:
             return await asyncio.shield(asking)
@@ -226,11 +243,8 @@ class ForkServer:
                 await asyncio.wait([replying])
 
     async def _reply(self, timeout_s: float) -> Reply:
-        """The reply to the last request. Called with the lock held.
-
-        Raises:
-            Unavailable: there is none. The fork server has been ended.
-        """
+        """The reply to the last request, with the lock held. Raises Unavailable; then the fork server has been
+        ended."""
         try:
             return await self._received(timeout_s)
         except BaseException:

@@ -12,8 +12,7 @@ from clipper.base.processes.process import ManagedProcess
 from clipper.base.run_as import RunAs
 from clipper.errors import ContainerFailed, Unavailable
 from clipper.supervisor.managers.local import fork_server
-from clipper.supervisor.managers.local.fork_messages import Fork
-from clipper.supervisor.managers.local.fork_server import ForkedChild, ForkServer
+from clipper.supervisor.managers.local.fork_server import Fork, ForkedChild, ForkServer
 from clipper.supervisor.managers.local.warmth import Warmth
 
 log = logging.getLogger(__name__)
@@ -39,13 +38,9 @@ LEAST_MEMORY_FACTOR = 2
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of one warmth.
-
-    Attributes:
-        starting: the start of its fork server, which several containers may wait for.
-        unfit: why nothing can be forked for it.
-        deaths: when its fork servers ended by themselves or did not start, the latest ``MAX_DEATHS``.
-    """
+    """What is known of one warmth. ``starting``: the start of its fork server, which several containers may wait for.
+    ``unfit``: why nothing can be forked for it. ``deaths``: when its fork servers ended by themselves or did not
+    start."""
 
     server: ForkServer | None = None
     starting: "asyncio.Task[None] | None" = None
@@ -59,12 +54,7 @@ class ForkServers:
     def __init__(
         self, processes: ProcessFolder, logs: Path, run_as: RunAs | None = None, fork_from: int | None = FORK_FROM
     ) -> None:
-        """
-        Args:
-            logs: the folder of logs; they share one.
-            run_as: the user that they run as.
-            fork_from: as ``FORK_FROM``; with None nothing is forked.
-        """
+        """They share a log in the folder ``logs``. ``fork_from``: as ``FORK_FROM``; with None nothing is forked."""
         self._processes = processes
         self._log_path = logs / "fork-server.log"
         self._run_as = run_as
@@ -88,16 +78,8 @@ class ForkServers:
         memory_bytes: int | None,
         extra: dict[str, Any],
     ) -> ManagedProcess | None:
-        """Fork the container ``name``; None if it has to be started by itself.
-
-        Args:
-            request: ``variables`` are those of the container besides those that every process gets.
-            memory_bytes: the bound of its memory.
-            extra: as for ``ProcessFolder.watch``.
-
-        Raises:
-            ContainerFailed: the process cannot be forked, or cannot be made the container.
-        """
+        """Fork the container ``name``; None if it has to be started by itself. ``request.variables`` are those besides
+        what every process gets. Raises ContainerFailed if it cannot be forked, or cannot be made the container."""
         self._drop_long_gone()
         others = sum(other == warmth for known, other in self._of_containers.items() if known != name)
         self._of_containers[name] = warmth

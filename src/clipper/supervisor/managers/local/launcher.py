@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,28 +11,31 @@ import msgspec
 
 from clipper.base.processes import limits
 from clipper.base.processes.enter import entering
+from clipper.base.processes.excess import Bounds
+from clipper.base.processes.folder import ProcessFolder
 from clipper.base.processes.limits import Share
 from clipper.base.processes.proc import user_of
-from clipper.base.processes.process import ManagedProcess
+from clipper.base.processes.process import KILL_TIMEOUT_S, ManagedProcess
 from clipper.base.processes.usage import UsageKeeper
 from clipper.base.run_as import RunAs
 from clipper.base.trees import remove_tree
+from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ContainerFailed, InvalidArgument
 from clipper.settings.version import VersionSpec
-from clipper.supervisor.managers.command import container_argv
 from clipper.supervisor.managers.environments.builder import environments_root
 from clipper.supervisor.managers.environments.provider import EnvironmentProvider
-from clipper.supervisor.managers.facilities import Facilities
 from clipper.supervisor.managers.launcher import (
     ContainerNote,
+    Facilities,
     Keeper,
+    Launcher,
     OnProgress,
     Runnable,
     check_needs_no_cluster,
+    container_argv,
     container_note,
 )
-from clipper.supervisor.managers.local.container import LocalContainer
-from clipper.supervisor.managers.local.fork_messages import Fork
+from clipper.supervisor.managers.local.fork_server import Fork
 from clipper.supervisor.managers.local.fork_servers import FORK_FROM, ForkServers
 from clipper.supervisor.managers.local.warmth import Warmth, warmth_of
 from clipper.supervisor.managers.shares import THREAD_VARIABLES, Shares, environment, parse_gpus
@@ -40,18 +43,83 @@ from clipper.values.types import DATA_PER_MEMORY
 
 log = logging.getLogger(__name__)
 
+
+class LocalContainer:
+    """A process that is a ``Container``, and ``usage.Bounded`` too. Its output goes straight to its log."""
+
+    def __init__(
+        self,
+        note: ContainerNote,
+        process: ManagedProcess,
+        processes: ProcessFolder,
+        folder: Path,
+        warning: str | None = None,
+        socket_folder: Path | None = None,
+    ) -> None:
+        """``folder``: it works there. ``socket_folder``, of its socket alone, is closed once it is ready."""
+        self.name = note.name
+        self.address = ReplicaAddress(note.id, note.listen)
+        self.exited: asyncio.Event = process.exited
+        self.mark = process.mark
+        self.folder = folder
+        self.bounds = Bounds(note.spec.memory_bytes)
+        self.warning = warning
+        self.node: str | None = None
+        self._note = note
+        self._process = process
+        self._processes = processes
+        self._socket_folder = socket_folder
+        self._killed_because: str | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def how_it_ended(self) -> str:
+        if self._killed_because is not None:
+            return f"was killed because it {self._killed_because}"
+        return self._process.how_it_ended
+
+    def kill(self, reason: str) -> None:
+        self._killed_because = self._killed_because or reason
+        self._process.kill()
+
+    async def has_exited_within(self, seconds: float) -> bool:
+        if await self._process.has_exited_within(seconds):
+            return True
+        # Its connection breaks before its exit is known, and it takes a while until nothing of it runs: on a busy
+        # machine, or where a model has forked without end.
+        is_ending = self._killed_because is not None or self._process.is_ending
+        return is_ending and await self._process.has_exited_within(KILL_TIMEOUT_S)
+
+    async def stop(self, grace_s: float) -> None:
+        await self._process.stop(grace_s)
+
+    async def save_log(self) -> None:
+        """Its log file is up to date already."""
+
+    def note_ready(self) -> None:
+        extra = msgspec.to_builtins(msgspec.structs.replace(self._note, ready=True))
+        try:
+            if self._socket_folder is not None:
+                # Its socket exists now, and only root dials it. So from now on nobody else may enter the folder.
+                os.chown(self._socket_folder, 0, 0)
+            self._processes.update(msgspec.structs.replace(self._process.record, extra=extra))
+        except OSError as error:
+            log.warning(
+                "the note that %(replica)s is ready cannot be written: %(error)s",
+                {**self._note.log_fields, "error": error},
+            )
+
+
 # The name of a folder for one container's socket, before its number. Those of containers in Docker begin with c.
 SOCKET_FOLDER = "m"
 
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """What a container is started with.
-
-    Attributes:
-        folder: the folder that it works in.
-        variables: those that it gets besides those that every process of ours gets.
-    """
+    """What a container is started with. ``variables``: those besides what every process of ours gets."""
 
     note: ContainerNote
     log_path: Path
@@ -61,12 +129,9 @@ class _Start:
     share: Share
 
 
-class LocalLauncher:
-    """A ``Launcher`` of processes, each with a folder of its own to work in.
-
-    Attributes:
-        forks: the processes that others are forked from.
-    """
+class LocalLauncher(Launcher):
+    """Each container works in a folder of its own. Nothing is kept for one version: versions share environments.
+    ``forks``: the processes that others are forked from."""
 
     def __init__(
         self,
@@ -76,12 +141,8 @@ class LocalLauncher:
         token: str = "",
         fork_from: int = FORK_FROM,
     ) -> None:
-        """
-        Args:
-            shares: what containers may get; None means all of this machine.
-            token: what callers of its containers must send; with an empty one they need none.
-            fork_from: as for ``ForkServers``, if the server's start method is ``forkserver``.
-        """
+        """``shares``: what containers may get; None means all of this machine. ``token``: what their callers must send,
+        if any. ``fork_from``: as for ``ForkServers``, if the server's start method is ``forkserver``."""
         self._artifacts = facilities.artifacts
         self._scratch = facilities.scratch
         self._sockets = facilities.sockets
@@ -245,14 +306,8 @@ class LocalLauncher:
         # In a thread, because it may have made many files. The next start in the slot tries again to remove the rest.
         await asyncio.to_thread(remove_tree, self._folder(note))
 
-    async def prune(self, artifacts: Collection[str]) -> None:
-        """Nothing is kept for one version: versions share environments."""
-
     def _socket_folder(self, note: ContainerNote) -> Path | None:
-        """The folder of its socket, if it has one of its own.
-
-        The note decides, because an earlier supervisor may have had another ``run_as``, or none.
-        """
+        """By the note, since an earlier supervisor may have had another ``run_as``."""
         folder = Path(note.listen.removeprefix("unix:")).parent
         return None if folder == self._sockets else folder
 

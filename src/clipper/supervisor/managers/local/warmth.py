@@ -41,13 +41,8 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class Warmth:
-    """What a fork server is made for. Containers of equal warmth can be forked from one.
-
-    Attributes:
-        python: the interpreter.
-        modules: what it imports, besides Clipper's runtime.
-        variables: those that libraries read when they are imported, as sorted pairs.
-    """
+    """What a fork server is made for: containers of equal warmth can be forked from one. ``modules``: what it imports
+    besides Clipper's runtime. ``variables``: those that libraries read when they are imported, as sorted pairs."""
 
     python: str
     modules: tuple[str, ...]
@@ -55,13 +50,8 @@ class Warmth:
 
 
 def warmth_of(spec: VersionSpec, python: str, variables: Mapping[str, str], names: Iterable[str]) -> Warmth | None:
-    """The warmth of a version's containers; None if they cannot be forked, since they bring a program of their own.
-
-    Args:
-        python: the interpreter that they run on.
-        variables: of a container.
-        names: of those variables that libraries read when they are imported.
-    """
+    """The warmth of a version's containers; None if they bring a program of their own. ``names``: of those variables
+    that libraries read when they are imported."""
     if spec.loader in ("binary", "image"):
         return None
     found: set[str] = set()

@@ -1,8 +1,7 @@
 """The actor of one replica: it runs on a node of the cluster, and starts and watches the container there.
 
-The container is a process of its own, started as the manager ``local`` starts it. So each language, framework and
-environment works as on one machine, and what the model does cannot hurt Ray's worker. If the container dies and no
-supervisor does anything about it, the actor starts it again (``revival.py``), behind the same front.
+The container is a process of its own, started as the manager ``local`` starts it, so nothing of the model can hurt
+Ray's worker. If it dies and no supervisor acts, the actor starts it again (``revival.py``), behind the same front.
 """
 
 import logging
@@ -15,20 +14,14 @@ from msgspec.structs import replace
 
 from clipper.base.build import build_id
 from clipper.errors import ClipperError, ContainerFailed
-from clipper.supervisor.managers.command import RUNTIME_PARTS
 from clipper.supervisor.managers.environments.provider import EnvironmentProvider
-from clipper.supervisor.managers.facilities import Facilities
-from clipper.supervisor.managers.launcher import ContainerNote
-from clipper.supervisor.managers.local.container import LocalContainer
-from clipper.supervisor.managers.local.launcher import LocalLauncher
+from clipper.supervisor.managers.launcher import RUNTIME_PARTS, ContainerNote, Facilities
+from clipper.supervisor.managers.local.launcher import LocalContainer, LocalLauncher
 from clipper.supervisor.managers.logs import LogKeeper, size_bytes
-from clipper.supervisor.managers.ray.certificate import make_identity
-from clipper.supervisor.managers.ray.front import TlsFront
+from clipper.supervisor.managers.ray.actor_tasks import Reviver, WatchedTasks
+from clipper.supervisor.managers.ray.front import TlsFront, bind_in_range, make_identity
 from clipper.supervisor.managers.ray.messages import Launched, LogPart, Noted, NotLaunched
 from clipper.supervisor.managers.ray.node_actor import NodeActor
-from clipper.supervisor.managers.ray.ports import bind_in_range
-from clipper.supervisor.managers.ray.reviver import Reviver
-from clipper.supervisor.managers.ray.watched import WatchedTasks
 from clipper.supervisor.managers.shares import Shares
 
 log = logging.getLogger(__name__)

@@ -4,25 +4,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from clipper.errors import ClipperError, ContainerFailed, Unavailable
+from clipper.supervisor.managers.ray import messages
 from clipper.supervisor.managers.ray.connection import ActorGone, Connection
-from clipper.supervisor.managers.ray.messages import (
-    Call,
-    Create,
-    Description,
-    Kill,
-    Kind,
-    List,
-    Method,
-    NotLaunched,
-    Placement,
-    Ship,
-)
 
 log = logging.getLogger(__name__)
 
@@ -41,34 +30,18 @@ SPARED_FOR_S = 60.0
 
 def launched(answer: Any, kind: type[N]) -> N:
     """What an actor says of the process that it has started. Raises ContainerFailed if it could not start it."""
-    outcome: N | NotLaunched = msgspec.convert(answer, kind | NotLaunched)
-    if isinstance(outcome, NotLaunched):
+    outcome: N | messages.NotLaunched = msgspec.convert(answer, kind | messages.NotLaunched)
+    if isinstance(outcome, messages.NotLaunched):
         raise ContainerFailed(outcome.reason, list(outcome.log_tail))
     return outcome
 
 
-class Removable(Protocol):
-    """What ``Actors`` remove: an ``ActorProcess``."""
-
-    actor: str
-    has_died: bool
-
-    async def remove(self) -> bool: ...
-
-
 class Actors:
-    """Those that somebody uses are *known*.
-
-    The cluster may come and go. While it cannot be reached nothing can be started, and what runs goes on.
-    """
+    """Actors in use are *known*. While the cluster is away nothing can be started, and what runs goes on."""
 
     def __init__(self, connection: Connection, artifacts: Path, in_use: Path, *, closes_when_idle: bool = True) -> None:
-        """
-        Args:
-            artifacts: the folder of unpacked artifacts, by their digests.
-            in_use: a file that is there while actors of this home may run. Without it, nobody looks for any.
-            closes_when_idle: whether to close the connection while none is known.
-        """
+        """``in_use``: a file that is there while actors of this home may run; without it, nobody looks for any.
+        ``closes_when_idle``: close the connection while none is known."""
         self.connection = connection
         self._artifacts = artifacts
         self._in_use = in_use
@@ -105,11 +78,11 @@ class Actors:
             raise
 
     async def create(
-        self, actor: str, placement: Placement, kind: Kind, build: str, within_s: float | None = None
-    ) -> Description:
+        self, actor: str, placement: messages.Placement, kind: messages.Kind, build: str, within_s: float | None = None
+    ) -> messages.Description:
         """Create an actor, once Ray has found a node for it. Raises ContainerFailed if that has another Clipper."""
-        described = await self.connection.ask(lambda number: Create(number, actor, placement, kind), within_s)
-        description = msgspec.convert(described, Description)
+        described = await self.connection.ask(lambda number: messages.Create(number, actor, placement, kind), within_s)
+        description = msgspec.convert(described, messages.Description)
         if description.build != build:
             raise ContainerFailed(
                 f"the node at {description.host} has Clipper {description.build}, and the server {build}: "
@@ -129,18 +102,14 @@ class Actors:
             if not self._may_be_more:
                 self._in_use.unlink(missing_ok=True)
 
-    async def call(self, actor: str, method: Method, *arguments: Any, within_s: float | None = None) -> Any:
-        """Call a method of an actor; return its value.
-
-        Raises:
-            ActorGone, Unavailable: as ``Connection.ask``.
-        """
-        return await self.connection.ask(lambda number: Call(number, actor, method, list(arguments)), within_s)
+    async def call(self, actor: str, method: messages.Method, *arguments: Any, within_s: float | None = None) -> Any:
+        """Call a method of an actor; return its value. Raises ActorGone, Unavailable: as ``Connection.ask``."""
+        return await self.connection.ask(lambda number: messages.Call(number, actor, method, list(arguments)), within_s)
 
     async def kill(self, actor: str) -> bool:
         """End an actor, or note that it could not be ended now; return whether it is."""
         try:
-            await self.connection.ask(lambda number: Kill(number, actor), CALL_TIMEOUT_S)
+            await self.connection.ask(lambda number: messages.Kill(number, actor), CALL_TIMEOUT_S)
         except ClipperError as error:
             log.error(
                 "actor %(replica)s cannot be killed now; the next start tries again: %(error)s",
@@ -150,22 +119,13 @@ class Actors:
             return False
         return True
 
-    async def end(self, name: str, process: "Removable") -> None:
-        """Remove what has ended. If it has died and its actor cannot be told now, ``regain`` may find it again.
-
-        ``name``: of its slot.
-        """
-        if await process.remove() or not process.has_died:
-            self.drop(process.actor)
-        else:
-            self._unended[name] = process.actor
+    def keep_unended(self, name: str, actor: str) -> None:
+        """What ran in the slot ``name`` has died, and its actor cannot be told now: ``regain`` may find it again."""
+        self._unended[name] = actor
 
     async def regain(self, name: str, noted: type[N]) -> tuple[str, N] | None:
         """What the actor of a slot has started again by itself, since nobody could end it: its name and its note.
-
-        Raises:
-            Unavailable: it has not, and this server may not start another now.
-        """
+        Raises Unavailable: it has not, and this server may not start another now."""
         loop = asyncio.get_running_loop()
         give_up_s = loop.time() + REVIVAL_TIMEOUT_S
         while (actor := self._unended.get(name)) is not None:
@@ -190,7 +150,7 @@ class Actors:
 
     async def remove_strays(self) -> None:
         """Kill actors of this home that nobody knows: Ray was away, or an earlier supervisor was killed."""
-        actors = await self.connection.ask(List)
+        actors = await self.connection.ask(messages.List)
         self._may_be_more = False
         now_s = asyncio.get_running_loop().time()
         for name, actor in list(self._unended.items()):
@@ -202,15 +162,13 @@ class Actors:
                 await self.kill(actor)
 
     async def left(self, noted: type[N]) -> dict[str, N]:
-        """What an earlier supervisor left: what each actor notes, by its name. They are known from now on.
-
-        An actor that notes nothing, or does not answer, is killed.
-        """
+        """What an earlier supervisor left: each actor's note, by its name; they are known from now on. An actor that
+        notes nothing, or does not answer, is killed."""
         found: dict[str, N] = {}
         if not self._in_use.exists():
             return found
         try:
-            for actor in await self.connection.ask(List):
+            for actor in await self.connection.ask(messages.List):
                 if (note := await self._noted(actor, noted)) is not None:
                     found[actor] = note
                     self._known.add(actor)
@@ -227,7 +185,7 @@ class Actors:
             if not await self.call(actor, "has_artifact", digest):
                 on_sending()
                 folder = str(self._artifacts / digest)
-                await self.connection.ask(lambda number: Ship(number, actor, digest, folder))
+                await self.connection.ask(lambda number: messages.Ship(number, actor, digest, folder))
 
     def _forget(self, name: str) -> None:
         """The actor of this slot is gone, or is no more spared."""

@@ -46,10 +46,7 @@ class NodeArtifacts:
 
     def receive(self, digest: str, chunk: bytes) -> None:
         """Take the next bytes of its tar; no bytes mean that the tar is complete, and is unpacked.
-
-        Raises:
-            OSError, tarfile.TarError: it cannot be kept or unpacked.
-        """
+        Raises OSError, tarfile.TarError: it cannot be kept or unpacked."""
         if digest not in self._coming:
             self._remove_unused()
             path = self.folder / f".{digest}.{secrets.token_hex(8)}"

@@ -14,19 +14,7 @@ from typing import Any
 import msgspec
 
 from clipper.errors import Unavailable
-from clipper.supervisor.managers.ray.messages import (
-    READS,
-    WORKERS_SUFFIX,
-    Answer,
-    Call,
-    Connected,
-    Failed,
-    Gone,
-    Refused,
-    Reply,
-    Request,
-    line,
-)
+from clipper.supervisor.managers.ray import messages
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +23,7 @@ CONNECT_TIMEOUT_S = 30.0
 # How long further requests fail at once after a failure: a server that stops asks several times for each replica.
 RETRY_AFTER_S = 5.0
 
-_REPLY: "msgspec.json.Decoder[Reply]" = msgspec.json.Decoder(Reply)
+_REPLY: "msgspec.json.Decoder[messages.Reply]" = msgspec.json.Decoder(messages.Reply)
 
 
 class ActorGone(Exception):
@@ -48,16 +36,9 @@ class ActorUnreachable(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """How a home's driver is started.
-
-    Attributes:
-        python: the interpreter that has Clipper and Ray.
-        address: of the cluster, as ``ray.init`` takes it.
-        namespace: that of this home's actors.
-        environ: of the driver.
-        log_path: where the driver's own output goes.
-        may_act: whether this server may do anything there now: of several that share the actors one leads.
-    """
+    """How a home's driver is started: with an interpreter that has Clipper and Ray, at an ``address`` as ``ray.init``
+    takes it, for the namespace of this home's actors. ``may_act``: of several servers that share the actors one
+    leads."""
 
     python: str
     address: str
@@ -82,19 +63,16 @@ class Connection:
         """Whether this server may do more than look."""
         return self._cluster.may_act()
 
-    async def ask(self, make: Callable[[int], Request], within_s: float | None = None) -> Any:
-        """Have a request carried out; return the value of its answer.
-
-        Args:
-            make: makes the request of its number.
-            within_s: how long that may take, once there is a connection; None means no bound.
+    async def ask(self, make: Callable[[int], messages.Request], within_s: float | None = None) -> Any:
+        """Have the request that ``make`` makes of its number carried out, within ``within_s`` from when there is a
+        connection.
 
         Raises:
             ActorGone: the request's actor has ended.
             Unavailable: the cluster cannot be reached, refuses, or does not answer in time.
         """
         request = make(next(self._numbers))
-        if not self.may_act and not (isinstance(request, Call) and request.method in READS):
+        if not self.may_act and not (isinstance(request, messages.Call) and request.method in messages.READS):
             raise Unavailable("whether this server still leads is not known, so it leaves what runs on Ray alone")
         process = await self._connected()
         try:
@@ -103,11 +81,11 @@ class Connection:
         except TimeoutError:
             raise Unavailable(f"Ray: no answer within {within_s:g} s") from None
         match reply:
-            case Answer(_, value):
+            case messages.Answer(_, value):
                 return value
-            case Gone(_, reason):
+            case messages.Gone(_, reason):
                 raise ActorGone(reason)
-            case Failed(_, reason, is_unreachable):
+            case messages.Failed(_, reason, is_unreachable):
                 raise (ActorUnreachable if is_unreachable else Unavailable)(f"Ray: {reason}")
         raise Unavailable(f"the connection to Ray at {self._cluster.address} was lost; trying again")
 
@@ -153,7 +131,7 @@ class Connection:
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if process.connected.done():
                 # As clipper cluster list names it.
-                owner = cluster.namespace.removesuffix(WORKERS_SUFFIX)
+                owner = cluster.namespace.removesuffix(messages.WORKERS_SUFFIX)
                 log.info("connected to Ray at %(address)s", {"address": f"{cluster.address}, as the owner {owner}"})
                 return process
             reason = process.ended.result()
@@ -170,23 +148,14 @@ class Connection:
 
 
 class _DriverProcess:
-    """One driver.
-
-    Attributes:
-        connected: done once it is connected.
-        ended: done, with the reason, once it has ended.
-    """
+    """One driver. ``connected``: done once it is connected. ``ended``: done, with the reason, once it has ended."""
 
     def __init__(self, cluster: Cluster) -> None:
-        """Start it.
-
-        Raises:
-            Unavailable: it cannot be started.
-        """
+        """Start it. Raises Unavailable: it cannot be started."""
         loop = asyncio.get_running_loop()
         self.connected: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[str] = loop.create_future()
-        self._waiting: dict[int, asyncio.Future[Reply | None]] = {}
+        self._waiting: dict[int, asyncio.Future[messages.Reply | None]] = {}
         self._refusal = ""
         try:
             with cluster.log_path.open("ab") as output:
@@ -209,14 +178,14 @@ class _DriverProcess:
         # A thread, because the server's event loop may end before the driver does.
         threading.Thread(target=self._read, args=(loop,), daemon=True).start()
 
-    async def ask(self, request: Request) -> Reply | None:
+    async def ask(self, request: messages.Request) -> messages.Reply | None:
         """Return the reply; None if the driver ends before."""
-        replied: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
+        replied: asyncio.Future[messages.Reply | None] = asyncio.get_running_loop().create_future()
         self._waiting[request.number] = replied
         assert self._process.stdin is not None
         try:
             # A request is far smaller than a pipe, and the driver reads all the time.
-            self._process.stdin.write(line(request))
+            self._process.stdin.write(messages.line(request))
             self._process.stdin.flush()
             return await replied
         except (OSError, ValueError):
@@ -248,11 +217,11 @@ class _DriverProcess:
         with contextlib.suppress(RuntimeError):  # the loop has ended, so nobody waits any more
             loop.call_soon_threadsafe(act, argument)
 
-    def _receive(self, reply: Reply) -> None:
+    def _receive(self, reply: messages.Reply) -> None:
         match reply:
-            case Connected():
+            case messages.Connected():
                 self.connected.set_result(None)
-            case Refused(reason):
+            case messages.Refused(reason):
                 self._refusal = reason
             case _:
                 waiting = self._waiting.get(reply.number)

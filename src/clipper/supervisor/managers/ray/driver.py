@@ -22,25 +22,8 @@ import ray._private.state
 from ray.exceptions import ActorDiedError, RayActorError
 from ray.util import list_named_actors
 
+from clipper.supervisor.managers.ray import messages
 from clipper.supervisor.managers.ray.actor import ReplicaActor
-from clipper.supervisor.managers.ray.messages import (
-    Answer,
-    Call,
-    Connected,
-    Create,
-    Failed,
-    Gone,
-    Kill,
-    Kind,
-    List,
-    ListNodes,
-    Placement,
-    Refused,
-    Reply,
-    Request,
-    Ship,
-    line,
-)
 from clipper.supervisor.managers.ray.worker_actor import WorkerActor
 from clipper.supervisor.managers.worker_host import ClusterNode
 
@@ -51,49 +34,52 @@ CHUNK_BYTES = 4 * 1024 * 1024
 # Of the one that a node has of its own resource: room for more replicas than any node has.
 NODE_SHARE = 0.0001
 
-_REQUEST: "msgspec.json.Decoder[Request]" = msgspec.json.Decoder(Request)
+_REQUEST: "msgspec.json.Decoder[messages.Request]" = msgspec.json.Decoder(messages.Request)
 
 
 class Driver:
     """Carries out requests, each as a task of its own."""
 
-    def __init__(self, namespace: str, reply: Callable[[Reply], None]) -> None:
+    def __init__(self, namespace: str, reply: Callable[[messages.Reply], None]) -> None:
         self._namespace = namespace
         self._reply = reply
-        self._actor_classes: dict[Kind, Any] = {"replica": ray.remote(ReplicaActor), "worker": ray.remote(WorkerActor)}
+        self._actor_classes: dict[messages.Kind, Any] = {
+            "replica": ray.remote(ReplicaActor),
+            "worker": ray.remote(WorkerActor),
+        }
         self._handles: dict[str, Any] = {}
 
-    async def handle(self, request: Request) -> None:
+    async def handle(self, request: messages.Request) -> None:
         """Carry out one request and reply."""
         try:
-            self._reply(Answer(request.number, await self._value(request)))
+            self._reply(messages.Answer(request.number, await self._value(request)))
         except ActorDiedError as error:
-            self._reply(Gone(request.number, _first_line(error)))
+            self._reply(messages.Gone(request.number, _first_line(error)))
         except _NoActor as error:
-            self._reply(Gone(request.number, str(error)))
+            self._reply(messages.Gone(request.number, str(error)))
         except RayActorError as error:  # it cannot be reached, and may be well
-            self._reply(Failed(request.number, _first_line(error), is_unreachable=True))
+            self._reply(messages.Failed(request.number, _first_line(error), is_unreachable=True))
         except Exception as error:  # noqa: BLE001  # whatever it is, the server waits for a reply
-            self._reply(Failed(request.number, _first_line(error)))
+            self._reply(messages.Failed(request.number, _first_line(error)))
 
-    async def _value(self, request: Request) -> Any:
+    async def _value(self, request: messages.Request) -> Any:
         match request:
-            case Create(_, actor, placement, kind):
+            case messages.Create(_, actor, placement, kind):
                 return await self._create(actor, placement, kind)
-            case Call(_, actor, method, arguments):
+            case messages.Call(_, actor, method, arguments):
                 return await getattr(self._handle(actor), method).remote(*arguments)
-            case Ship(_, actor, digest, folder):
+            case messages.Ship(_, actor, digest, folder):
                 return await self._ship(actor, digest, folder)
-            case Kill(_, actor):
+            case messages.Kill(_, actor):
                 self._kill(actor)
                 return None
-            case List():
+            case messages.List():
                 named = list_named_actors(all_namespaces=True)
                 return [one["name"] for one in named if one["namespace"] == self._namespace]
-            case ListNodes():
+            case messages.ListNodes():
                 return msgspec.to_builtins(await asyncio.to_thread(_nodes))
 
-    async def _create(self, actor: str, placement: Placement, kind: Kind) -> Any:
+    async def _create(self, actor: str, placement: messages.Placement, kind: messages.Kind) -> Any:
         nodes = placement.nodes
         options = {
             "name": actor,
@@ -149,32 +135,32 @@ def main() -> None:
     os.dup2(2, 1)
     replying = threading.Lock()
 
-    def reply(reply: Reply) -> None:
+    def reply(reply: messages.Reply) -> None:
         with replying:
-            replies.write(line(reply))
+            replies.write(messages.line(reply))
             replies.flush()
 
-    requests: asyncio.Queue[Request] = asyncio.Queue()
+    requests: asyncio.Queue[messages.Request] = asyncio.Queue()
     loop = asyncio.new_event_loop()
     # A thread, because Ray's own calls may block for a minute, and this process has to end with its input all the same.
     threading.Thread(target=_read, args=(loop, requests), daemon=True).start()
     try:
         ray.init(address, namespace=namespace, log_to_driver=False, logging_level=logging.WARNING)
     except Exception as error:  # noqa: BLE001  # Ray has no common class for what can be wrong with an address
-        reply(Refused(_first_line(error)))
+        reply(messages.Refused(_first_line(error)))
         os._exit(1)
-    reply(Connected())
+    reply(messages.Connected())
     loop.run_until_complete(_serve(Driver(namespace, reply), requests))
 
 
-def _read(loop: asyncio.AbstractEventLoop, requests: "asyncio.Queue[Request]") -> None:
+def _read(loop: asyncio.AbstractEventLoop, requests: "asyncio.Queue[messages.Request]") -> None:
     for text in io.FileIO(0, "rb", closefd=False):
         loop.call_soon_threadsafe(requests.put_nowait, _REQUEST.decode(text))
     # Detached actors go on. To leave the cluster in order could take longer than its other end waits.
     os._exit(0)
 
 
-async def _serve(driver: Driver, requests: "asyncio.Queue[Request]") -> None:
+async def _serve(driver: Driver, requests: "asyncio.Queue[messages.Request]") -> None:
     running = set()
     while True:
         task = asyncio.create_task(driver.handle(await requests.get()))
@@ -183,10 +169,7 @@ async def _serve(driver: Driver, requests: "asyncio.Queue[Request]") -> None:
 
 
 def _node_resource(address: str) -> dict[str, float]:
-    """What only the node at an address has: Ray gives each node one of it.
-
-    Ray's ids of nodes change with each start. So a replica waits for its node to come back, and finds it.
-    """
+    """What only the node at an address has. Ray's ids of nodes change; this lets a replica wait for its node."""
     return {f"node:{address}": NODE_SHARE} if address else {}
 
 

@@ -1,22 +1,31 @@
 """TLS before a container: what callers send over TCP goes on to the container's unix socket, and back.
 
-So a container in any language is reached over TLS, and its own socket stays closed to other users of its node. The
-front knows nothing of the container protocol: the container itself checks the token in HELLO.
-
-Everybody in the cluster's network can dial it. So whoever has not been answered by the container gives way to new
-callers, the oldest first, and costs the container nothing before it has sent something.
+The front knows nothing of the container protocol: the container itself checks the token in HELLO. Everybody in the
+cluster's network can dial the front. So whoever has not been answered by the container gives way to new callers, the
+oldest first, and costs the container nothing before it has sent something.
 """
 
 import asyncio
+import datetime
+import errno
+import random
 import socket
 import ssl
+import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from clipper.base.tcp import end_when_cut
 from clipper.base.tls.handshakes import Handshakes
 from clipper.base.tls.transport import TlsTransport
 from clipper.base.turn_budget import TurnBudget
+from clipper.errors import ContainerFailed
 
 # As many as a container takes.
 MAX_CONNECTIONS = 256
@@ -38,12 +47,7 @@ class TlsFront:
     """The front of one container."""
 
     def __init__(self, listener: socket.socket, context: ssl.SSLContext, container: Path) -> None:
-        """
-        Args:
-            listener: bound, and not listening yet.
-            context: with the certificate to show.
-            container: the path of the container's socket, which need not exist yet.
-        """
+        """``listener``: bound, and not listening yet. ``container``: its socket, which need not exist yet."""
         self._listener = listener
         self._context = context
         self._container = container
@@ -154,3 +158,59 @@ async def _flush(writer: asyncio.StreamWriter) -> None:
             await writer.wait_closed()
     except OSError:
         return
+
+
+# Callers compare the certificate itself, and heed neither its name nor its time.
+_NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "clipper container")])
+_VALID = datetime.timedelta(days=3650)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a container's front shows. ``certificate`` is in PEM, for its callers; ``context`` has the key."""
+
+    certificate: str
+    context: ssl.SSLContext
+
+
+def make_identity() -> Identity:
+    """Make a new key, and sign a certificate with it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(_NAME, _NAME, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + _VALID)
+    certificate = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Python reads a key only from a file. The folder is closed to others, and is gone after the reading.
+    with tempfile.TemporaryDirectory(prefix="clipper-") as folder:
+        path = Path(folder) / "pair.pem"
+        path.write_bytes(private + certificate)
+        context.load_cert_chain(path)
+    return Identity(certificate.decode(), context)
+
+
+PortRange = tuple[int, int]
+
+
+def bind_in_range(host: str, ports: PortRange) -> socket.socket:
+    """Bind a free port of a range, both ends included. The search begins anywhere, so that actors that start at once do
+    not try the same ports. Raises ContainerFailed if none is free, and OSError if the address is not this machine's."""
+    first, last = ports
+    count = last - first + 1
+    begin = random.randrange(count)
+    for step in range(count):
+        bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        try:
+            # Without SO_REUSEADDR: with it, two sockets that do not listen yet could have one port.
+            bound.bind((host, first + (begin + step) % count))
+        except OSError as error:
+            bound.close()
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+        else:
+            return bound
+    raise ContainerFailed(f"no port of {first} to {last} is free on {host}: give a wider --ray-ports")

@@ -1,10 +1,8 @@
 """``python -m clipper.supervisor.managers.ray.guard FOLDER``: ends what an actor leaves behind.
 
-It waits until its standard input ends, which happens when the actor's process ends, however that ends: Ray kills it
-without a word when its node is lost to the cluster. Then it kills all processes of the folder, and removes the folder.
-Its standard output ends when it has done so.
-
-It is no child of the actor's process, because a worker of Ray that loses its node kills its children as it ends.
+It waits until its standard input ends, which is when the actor's process ends, however that ends. Then it kills all
+processes of the folder, removes the folder, and ends its output. It is no child of the actor's process, because a
+worker of Ray that loses its node kills its children.
 """
 
 import asyncio

@@ -7,7 +7,6 @@ what the version takes, and ends the actor with its node. When to start which is
 import asyncio
 import logging
 import secrets
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ import msgspec
 
 from clipper.base.run_as import RunAs
 from clipper.errors import InvalidArgument
-from clipper.settings.version import VersionSpec
-from clipper.supervisor.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable
+from clipper.supervisor.managers.launcher import ContainerNote, Launcher, OnProgress, Runnable
+from clipper.supervisor.managers.ray.actor_processes import RayContainer
 from clipper.supervisor.managers.ray.actors import Actors, launched
 from clipper.supervisor.managers.ray.connection import Cluster, Connection
-from clipper.supervisor.managers.ray.container import RayContainer
 from clipper.supervisor.managers.ray.messages import (
     Launched,
     Noted,
@@ -35,12 +33,10 @@ PROGRESS_EVERY_S = 0.5
 LISTEN = "tcp:node:0"
 
 
-class RayLauncher:
-    """A ``Launcher`` of containers on the nodes of one cluster.
-
-    The cluster may come and go. While it cannot be reached nothing can be started, and containers that run go on
-    answering. The driver runs only while there are containers.
-    """
+class RayLauncher(Launcher):
+    """The cluster may come and go. While it cannot be reached nothing can be started, and containers that run go on
+    answering. The driver runs only while there are containers. Nodes keep the artifacts of versions that sleep, and
+    remove those that nobody uses any more by themselves: several homes may share a node."""
 
     def __init__(
         self,
@@ -51,13 +47,7 @@ class RayLauncher:
         build: str,
         run_as: RunAs | None = None,
     ) -> None:
-        """
-        Args:
-            in_use: a file that is there while actors of this home may run. Without it, nobody looks for any.
-            ports: the first and the last port that containers listen on.
-            build: of the runtime, which each node has to have.
-            run_as: the user that models shall run as.
-        """
+        """``in_use``: see ``Actors``. ``build``: of the runtime, which each node has to have."""
         self._actors = Actors(Connection(cluster), artifacts, in_use)
         self._ports = ports
         self._build = build
@@ -76,9 +66,6 @@ class RayLauncher:
             )
         check_placement(asked)
 
-    def keepers(self) -> Mapping[str, Keeper]:
-        return {}
-
     def choose_address(self, number: int) -> str:
         return LISTEN
 
@@ -96,9 +83,6 @@ class RayLauncher:
         container = self._containers[note.id] = RayContainer(note, noted, actors, note.id, log_path, is_new=True)
         return container
 
-    async def seen(self) -> list[tuple[ContainerNote, int | None]]:
-        return []
-
     async def left(self) -> list[ContainerNote]:
         self._left = await self._actors.left(Noted)
         return [msgspec.json.decode(noted.note, type=ContainerNote) for noted in self._left.values()]
@@ -108,18 +92,12 @@ class RayLauncher:
         container = self._containers[note.id] = RayContainer(note, noted, actors, note.id, log_path, is_new=False)
         return container
 
-    def expect(self, asleep: Mapping[str, VersionSpec]) -> None:
-        """Nodes keep the artifacts of versions that sleep."""
-
     async def clean_up(self, note: ContainerNote) -> None:
         container = self._containers.get(note.id)
         if container is not None:
             await container.save_log()
             del self._containers[note.id]
-            await self._actors.end(note.name, container)
-
-    async def prune(self, artifacts: Collection[str]) -> None:
-        """Nodes remove artifacts that nobody uses any more: several homes may share a node."""
+            await container.end(note.name)
 
     async def _start(self, note: ContainerNote, on_progress: OnProgress) -> Noted:
         placement = placement_of(note.spec)

@@ -45,13 +45,7 @@ class Owner(Struct, frozen=True):
 
 
 class Nodes(Struct, frozen=True):
-    """How Ray chooses a node.
-
-    Attributes:
-        strategy: Ray's name of it.
-        address: of the only node that will do; empty means any node.
-        labels: that the node must have, with their values.
-    """
+    """How Ray chooses a node: by a strategy, the ``address`` of the only one that will do, if any, and labels."""
 
     strategy: str = "SPREAD"
     address: str = ""
@@ -60,11 +54,7 @@ class Nodes(Struct, frozen=True):
 
 class Placement(Struct, frozen=True):
     """What a replica takes of its node, and which node that may be.
-
-    Attributes:
-        memory_bytes: that Ray reserves; 0 reserves none.
-        resources: Ray's custom resources, by name.
-    """
+    ``memory_bytes``: that Ray reserves; 0 reserves none. ``resources``: Ray's custom resources, by name."""
 
     cpus: float
     gpus: float = 0.0
@@ -158,13 +148,7 @@ Reply = Answer | Gone | Failed | Refused | Connected
 
 
 class Description(Struct, frozen=True):
-    """The node that an actor runs on.
-
-    Attributes:
-        node: Ray's id of it.
-        host: its address.
-        build: of the Clipper that is installed there.
-    """
+    """The node that an actor runs on: Ray's id of it, its address, and the build of its Clipper."""
 
     node: str
     host: str
@@ -214,12 +198,7 @@ class LogPart(Struct, frozen=True):
 
 
 class Noted(Struct, frozen=True):
-    """What a later supervisor needs to go on with an actor.
-
-    Attributes:
-        note: a ``ContainerNote`` as JSON.
-        node: as ``Description.name`` has it.
-    """
+    """What a later supervisor needs of an actor. ``note``: a ``ContainerNote`` as JSON. ``node``: a name."""
 
     note: str
     node: str

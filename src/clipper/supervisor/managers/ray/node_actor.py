@@ -16,10 +16,9 @@ import ray
 import clipper
 from clipper.base.processes.folder import ProcessFolder
 from clipper.supervisor.managers.environments.builder import environments_root
+from clipper.supervisor.managers.ray.actor_tasks import Reviver, WatchedTasks
 from clipper.supervisor.managers.ray.artifacts import NodeArtifacts
 from clipper.supervisor.managers.ray.messages import Description
-from clipper.supervisor.managers.ray.reviver import Reviver
-from clipper.supervisor.managers.ray.watched import WatchedTasks
 
 # How often to look whether the node's raylet, which started this process, is there.
 LOOK_EVERY_S = 1.0
@@ -40,10 +39,8 @@ P = TypeVar("P", bound=Running)
 
 
 class NodeActor(Generic[P]):
-    """Ray runs an actor's methods on one event loop. All take and return what JSON can say, except ``receive``.
-
-    What an actor starts is a process of its own, in the folder ``run`` of the actor's.
-    """
+    """Ray runs an actor's methods on one event loop. All take and return what JSON can say, except ``receive``. What an
+    actor starts is a process of its own, in the actor's folder ``run``."""
 
     def __init__(self, build: str) -> None:
         """``build``: of what the actor is to start."""
@@ -128,11 +125,9 @@ class NodeActor(Generic[P]):
 
 
 def _end_with(raylet: int) -> None:
-    """End this process once the raylet that started it has ended; the guard then ends what the actor started.
-
-    Ray means to do so by itself. But where a raylet has ended because its head was lost, some actors went on for ever:
-    unknown to the next cluster, with a container whose processors that cluster gives to others.
-    """
+    """End this process once the raylet that started it has ended; the guard then ends what the actor started. Ray means
+    to do so, but where a raylet ended because its head was lost, some actors went on for ever, and their processors
+    were given to others."""
     while os.getppid() == raylet:
         time.sleep(LOOK_EVERY_S)
     os._exit(1)

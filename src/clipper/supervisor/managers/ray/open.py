@@ -9,9 +9,7 @@ from pathlib import Path
 from clipper.base.build import build_id
 from clipper.base.extras import has_ray
 from clipper.settings.texts import read_ports
-from clipper.supervisor.managers.command import RUNTIME_PARTS
-from clipper.supervisor.managers.facilities import Facilities
-from clipper.supervisor.managers.launcher import Launcher
+from clipper.supervisor.managers.launcher import RUNTIME_PARTS, Facilities, Launcher
 from clipper.supervisor.managers.ray.connection import Cluster
 from clipper.supervisor.managers.ray.launcher import RayLauncher
 from clipper.supervisor.managers.ray.messages import OWNER_PREFIX, WORKERS_SUFFIX
@@ -25,10 +23,7 @@ _OURS = "CLIPPER_"
 
 
 def open_ray(facilities: Facilities) -> Launcher | None:
-    """The launcher of containers on Ray; None if its extra is not installed, and no other Python that has it is given.
-
-    The cluster need not run yet.
-    """
+    """The launcher of containers on Ray, which need not run yet; None without the extra, here or in another Python."""
     in_use = facilities.home / "ray-in-use"
     if not _has_ray(facilities, in_use):
         return None

@@ -33,10 +33,7 @@ def placement_of(spec: VersionSpec) -> Placement:
 
 
 def check_placement(asked: Runnable) -> None:
-    """
-    Raises:
-        InvalidArgument: Ray has no such placement.
-    """
+    """Raises InvalidArgument: Ray has no such placement."""
     if asked.gpus is not None:
         gpu_count(asked.gpus)
     if asked.placement is not None:
@@ -47,11 +44,7 @@ def check_placement(asked: Runnable) -> None:
 
 
 def gpu_count(text: str) -> float:
-    """How many GPUs: Ray chooses which.
-
-    Raises:
-        InvalidArgument: the text is not a number, or Ray refuses the number.
-    """
+    """How many GPUs: Ray chooses which. Raises InvalidArgument: the text is not a number, or Ray refuses the number."""
     try:
         count = float(text)
     except ValueError:
@@ -67,10 +60,7 @@ def gpu_count(text: str) -> float:
 
 def parse_nodes(text: str) -> Nodes:
     """Read ``spread`` or ``pack``, ``node=ADDRESS``, ``LABEL=VALUE``, or several of these, separated by commas.
-
-    Raises:
-        InvalidArgument: the text is something else, or says one thing twice.
-    """
+    Raises InvalidArgument: the text is something else, or says one thing twice."""
     strategy, address, labels = "", "", dict[str, str]()
     for part in text.split(","):
         name, equals, value = part.strip().partition("=")

@@ -1,7 +1,6 @@
-"""The actor of one query worker: it starts the worker on its node, and watches it.
+"""The actor of one query worker: it starts the worker, a process of its own, on its node, and watches it.
 
-The worker is a process of its own, which answers queries and its control channel at the node's address. It goes on
-while no server is there. If it dies then, the actor starts it again (``revival.py``) at the same address, and it serves
+If the worker dies and no supervisor acts, the actor starts it again (``revival.py``) at the same address, and it serves
 by the snapshot that it had (``worker.kept``).
 """
 
@@ -21,11 +20,10 @@ from clipper.control.authority import make_request
 from clipper.control.identity import write_identity
 from clipper.errors import ClipperError
 from clipper.supervisor.managers.logs import LogKeeper, logs_after, tail
+from clipper.supervisor.managers.ray.actor_tasks import Reviver, WatchedTasks
+from clipper.supervisor.managers.ray.front import bind_in_range
 from clipper.supervisor.managers.ray.messages import NotLaunched, WorkerLaunch, WorkerLaunched
 from clipper.supervisor.managers.ray.node_actor import NodeActor
-from clipper.supervisor.managers.ray.ports import bind_in_range
-from clipper.supervisor.managers.ray.reviver import Reviver
-from clipper.supervisor.managers.ray.watched import WatchedTasks
 from clipper.supervisor.managers.worker_host import worker_argv
 
 log = logging.getLogger(__name__)
@@ -61,11 +59,7 @@ class WorkerActor(NodeActor[ManagedProcess]):
 
     async def launch(self, text: str, ports: tuple[int, int]) -> Any:
         """Start the worker, which has an identity; return ``WorkerLaunched`` or ``NotLaunched``.
-
-        Args:
-            text: a ``WorkerLaunch`` as JSON.
-            ports: its control channel listens on one of this range.
-        """
+        ``text``: a ``WorkerLaunch`` as JSON. ``ports``: its control channel listens on one of this range."""
         launch = msgspec.json.decode(text, type=WorkerLaunch)
         try:
             # Free now. If another process takes the port first, the worker ends, and the next start finds another.
@@ -101,10 +95,7 @@ class WorkerActor(NodeActor[ManagedProcess]):
             self._process.terminate()
 
     def _start(self, launch: WorkerLaunch, control: TcpAddress) -> None:
-        """
-        Raises:
-            ClipperError, OSError: it cannot be started.
-        """
+        """Raises ClipperError, OSError: it cannot be started."""
         # A folder for each, since each actor bounds what is in its worker's.
         logs = self._kept / "logs" / launch.name
         self._log_path = logs / f"{launch.name}.log"

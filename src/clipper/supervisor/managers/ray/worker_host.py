@@ -10,6 +10,7 @@ from clipper.base.processes.process import ProcessRecord
 from clipper.control.address import ControlAddress, parse_address
 from clipper.errors import Unavailable
 from clipper.supervisor.managers.logs import Lines
+from clipper.supervisor.managers.ray.actor_processes import RENEW_EVERY_S, RayWorker
 from clipper.supervisor.managers.ray.actors import CALL_TIMEOUT_S, Actors, launched
 from clipper.supervisor.managers.ray.connection import ActorGone, Cluster, Connection
 from clipper.supervisor.managers.ray.messages import (
@@ -19,7 +20,6 @@ from clipper.supervisor.managers.ray.messages import (
     WorkerLaunch,
     WorkerLaunched,
 )
-from clipper.supervisor.managers.ray.worker import RENEW_EVERY_S, RayWorker
 from clipper.supervisor.managers.worker_host import ClusterNode, RunningWorker, Sign, StartedWorker, WorkerStart
 
 # Grace period for open queries of a worker that is shut down instead of adopted. A worker drains within ten seconds.
@@ -45,14 +45,8 @@ class RayWorkerHost:
         build: str,
         sign: Sign | None,
     ) -> None:
-        """
-        Args:
-            artifacts: the folder of unpacked artifacts, by their digests.
-            in_use: a file that is there while workers of this home may run on nodes.
-            ports: the first and the last port that control channels listen on.
-            build: of Clipper, which each node has to have.
-            sign: signs for workers, which show each other and the supervisor what it signed; None if none are started.
-        """
+        """``ports``: the first and the last port that control channels listen on. ``build``: of Clipper, which each
+        node has to have. ``sign``: signs for workers; None if none are started."""
         self._actors = Actors(Connection(cluster), artifacts, in_use, closes_when_idle=False)
         self._ports = ports
         self._build = build
@@ -98,7 +92,7 @@ class RayWorkerHost:
     async def end(self, record: ProcessRecord) -> None:
         worker = await self.adopt(record)
         await worker.stop(END_GRACE_S)
-        await self._actors.end(record.name, worker)
+        await worker.end(record.name)
 
     async def sees(self, process: RunningWorker) -> bool:
         return await _own(process).is_seen()
@@ -127,7 +121,7 @@ class RayWorkerHost:
         if process is not None:
             worker = _own(process)
             self._provided.pop(worker.actor, None)
-            await self._actors.end(name, worker)
+            await worker.end(name)
 
     def close(self) -> None:
         self._actors.connection.close()

@@ -65,10 +65,7 @@ class Load:
     """The load of one version since the last look, over all workers.
 
     Attributes:
-        at_s: the time of the look.
-        interval_s: the time since the look before.
-        arrivals: queries to evaluate.
-        late: how many of them were refused, or expired in a queue.
+        late: how many of the arrivals were refused, or expired in a queue.
         wait_s: mean wait of the oldest query of each batch; 0 if no batch was sent.
         service_s: mean time of a batch; 0 if none was answered.
         slo_s: the smallest SLO of the applications that use the version.
@@ -101,11 +98,7 @@ class Autoscaler:
     """Decides for one version, between ``least`` and ``most`` replicas."""
 
     def __init__(self, least: int, most: int, replicas: int, now_s: float, idle_after_s: float = math.inf) -> None:
-        """
-        Args:
-            replicas: the target so far.
-            idle_after_s: the time without queries after which it falls asleep, if ``least`` is 0.
-        """
+        """If ``least`` is 0 it falls asleep after ``idle_after_s`` without queries."""
         self._least = max(least, 1)
         self._most = most
         self._idle_after_s = idle_after_s if least == 0 else math.inf
@@ -222,11 +215,9 @@ class Autoscaler:
 
 
 def expected_per_s(loads: Sequence[Load], horizon_s: float) -> float:
-    """The expected rate of arrivals ``horizon_s`` after the last of the looks, which are in order.
-
-    If the rate rose from each group to the next, it is expected to go on rising by the smallest of these rises. After a
-    step, or by chance, the smallest rise is next to nothing.
-    """
+    """The expected rate of arrivals ``horizon_s`` after the last of the looks, which are in order. A rate that rose
+    from each group to the next is expected to go on rising by the smallest of these rises, which after a step, or by
+    chance, is next to nothing."""
     group_s = _group_s(loads)
     rates_per_s = _rates_per_s(loads, group_s)
     newest = rates_per_s[-1]

@@ -1,15 +1,52 @@
-"""Compares desired replicas with observed ones, and decides what to start, retire and forget.
-
-A *slot* is the place of one replica of a version, numbered from 1. Containers in it come and go.
-A slot is ``starting``, ``ready`` or ``stopping`` while it has a container, and ``dead`` after that.
-"""
+"""Decides which replicas start and end, when one that died starts again, and how long a start may take."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from clipper.supervisor.managers.reconcile.backoff import NO_DEATHS, History
+from clipper.settings.version import MOST_START_TIMES
 from clipper.values.types import ModelId
+
+FIRST_DELAY_S = 0.1
+MAX_DELAY_S = 10.0
+
+# This many deaths in this time are a crash loop. Its cause will hardly go away by itself, so retry seldom.
+CRASH_LOOP_DEATHS = 5
+CRASH_LOOP_WINDOW_S = 60.0
+CRASH_LOOP_DELAY_S = 30.0
+
+# A process that stayed up this long has recovered: its next death counts as the first.
+HEALTHY_AFTER_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The deaths of one process that is started again and again. ``deaths_s``: the last ``CRASH_LOOP_DEATHS``, oldest
+    first. ``streak``: deaths since it was last healthy. Only a healthy run ends a crash loop."""
+
+    deaths_s: tuple[float, ...] = ()
+    streak: int = 0
+    crash_loop: bool = False
+
+    def died(self, now_s: float, uptime_s: float) -> "History":
+        """The history with one more death, ``uptime_s`` after it was ready (0 if it never was)."""
+        before = History() if uptime_s >= HEALTHY_AFTER_S else self
+        deaths = (*before.deaths_s, now_s)[-CRASH_LOOP_DEATHS:]
+        quick = len(deaths) == CRASH_LOOP_DEATHS and now_s - deaths[0] <= CRASH_LOOP_WINDOW_S
+        return replace(before, deaths_s=deaths, streak=before.streak + 1, crash_loop=before.crash_loop or quick)
+
+    @property
+    def restart_at_s(self) -> float:
+        """The earliest time to start it again; minus infinity if it never died."""
+        if not self.deaths_s:
+            return float("-inf")
+        doublings = min(self.streak - 1, 16)  # far past MAX_DELAY_S, and no overflow
+        delay_s = CRASH_LOOP_DELAY_S if self.crash_loop else min(FIRST_DELAY_S * 2.0**doublings, MAX_DELAY_S)
+        return self.deaths_s[-1] + delay_s
+
+
+NO_DEATHS = History()
+
 
 Phase = Literal["starting", "ready", "stopping", "dead"]
 
@@ -46,14 +83,8 @@ class SlotState:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, in order of slots.
-
-    Attributes:
-        start: slots that get a container.
-        retire: slots to take out of service. Their container stops once no query needs it.
-        forget: dead slots that are not desired any more.
-        wake_at_s: when the next start falls due; None if none is waiting.
-    """
+    """What to do now, in order of slots. Retired slots leave service, and stop once no query needs them; forgotten ones
+    are dead and not desired. ``wake_at_s``: when the next start falls due; None if none is waiting."""
 
     start: tuple[Slot, ...] = ()
     retire: tuple[Slot, ...] = ()
@@ -62,12 +93,8 @@ class Plan:
 
 
 def plan_replicas(desired: Mapping[ModelId, int], observed: Iterable[SlotState], now_s: float) -> Plan:
-    """Compare desired with observed replicas, and plan what to do now.
-
-    Args:
-        desired: the target number of replicas of each version; 0 for a version that is absent.
-        observed: every slot that has a container or a history.
-    """
+    """Compare desired with observed replicas, and plan what to do now. ``desired``: the target number of replicas of
+    each version; 0 for a version that is absent. ``observed``: every slot that has a container or a history."""
     seen = {one.slot: one for one in observed}
     wanted = {
         Slot(model_id.name, model_id.version, index)
@@ -83,3 +110,43 @@ def plan_replicas(desired: Mapping[ModelId, int], observed: Iterable[SlotState],
         forget=tuple(slot for slot in unwanted if seen[slot].phase == "dead"),
         wake_at_s=min((at_s for at_s in due.values() if at_s > now_s), default=None),
     )
+
+
+# What a container has computed is looked at after this time, or after a quarter of its start_timeout_s if that is less.
+LOOK_S = 5.0
+# The share of a look in which a container has computed, from which on it makes progress. A busy machine leaves it so
+# much, and one that waits for something takes less.
+LEAST_SHARE = 0.02
+
+
+class StartTime:
+    """The time of one start. ``deadline_s``: until when it need not compute. ``last_s``: until when it may go on if it
+    computes. ``is_extended``: whether it has gone on after ``deadline_s``."""
+
+    def __init__(self, now_s: float, timeout_s: float) -> None:
+        self.deadline_s = now_s + timeout_s
+        self.last_s = now_s + MOST_START_TIMES * timeout_s
+        self.is_extended = False
+        self._look_s = min(LOOK_S, timeout_s / 4)
+        self._next_s = self.deadline_s - self._look_s
+        self._computed_s: float | None = None
+
+    def has_to_look(self, now_s: float) -> bool:
+        """Whether ``is_over`` wants to know now what the container has computed."""
+        return now_s >= self._next_s
+
+    def is_over(self, now_s: float, computed_s: float | None) -> bool:
+        """Whether the start has taken too long. ``computed_s``: the processor time of all its processes so far."""
+        if now_s < self._next_s:
+            return False
+        before_s, self._computed_s = self._computed_s, computed_s
+        self._next_s = now_s + self._look_s
+        if now_s < self.deadline_s:
+            # A look that came late still has the next one at the deadline.
+            self._next_s = min(self._next_s, self.deadline_s)
+            return False
+        if now_s >= self.last_s or before_s is None or computed_s is None:
+            return True
+        is_over = computed_s - before_s < LEAST_SHARE * self._look_s
+        self.is_extended = self.is_extended or not is_over
+        return is_over

@@ -1,0 +1,217 @@
+"""What came of the queries of the last minute, and which applications and versions are in trouble by that."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from clipper.api.recent import ASKED_FOR, LastMinute
+from clipper.control.statistics import ApplicationStatistics, VersionStatistics
+from clipper.values.types import ModelId
+
+RECENT_S = 60.0
+
+K = TypeVar("K", bound=Hashable)
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What came of the rows that a version was asked for. ``last_error``: the message of the latest failure.
+    ``given_up``: rows that were not sent although a replica was connected, since they would have been late."""
+
+    outputs: int = 0
+    failed: int = 0
+    last_error: str = ""
+    sent: int = 0
+    given_up: int = 0
+
+
+def answers_of(counted: ApplicationStatistics) -> LastMinute:
+    defaults, errors = dict(+Counter(counted.defaults)), dict(+Counter(counted.errors))
+    explanations = {name: text for name, text in counted.explanations.items() if name in defaults or name in errors}
+    return LastMinute(counted.queries, counted.slo_misses, defaults, errors, explanations)
+
+
+def sum_of_answers(all_: Iterable[LastMinute]) -> LastMinute:
+    """The sum; explanations are those of the last that has one."""
+    found = list(all_)
+    defaults = sum((Counter(one.defaults) for one in found), Counter[str]())
+    errors = sum((Counter(one.errors) for one in found), Counter[str]())
+    explanations = {reason: text for one in found for reason, text in one.explanations.items()}
+    queries, late = sum(one.queries for one in found), sum(one.late for one in found)
+    return LastMinute(queries, late, dict(defaults), dict(errors), explanations)
+
+
+def rows_of(counted: VersionStatistics) -> Rows:
+    last_error = counted.last_error if counted.model_errors else ""
+    given_up = counted.expired if counted.batch_limits else 0
+    return Rows(counted.outputs, counted.model_errors, last_error, round(counted.batch_size.sum), given_up)
+
+
+def sum_of_rows(all_: Iterable[Rows]) -> Rows:
+    """The sum; the error is that of the last that has one."""
+    found = Rows()
+    for one in all_:
+        found = Rows(
+            found.outputs + one.outputs,
+            found.failed + one.failed,
+            one.last_error or found.last_error,
+            found.sent + one.sent,
+            found.given_up + one.given_up,
+        )
+    return found
+
+
+class Window(Generic[K, S]):
+    """What was counted in the steps of the last minute, by what it was counted of."""
+
+    def __init__(self, total: Callable[[Iterable[S]], S]) -> None:
+        self._total = total
+        # At most a step every two seconds.
+        self._steps: dict[K, deque[tuple[float, S]]] = {}
+
+    def add(self, now_s: float, counted: Mapping[K, S]) -> None:
+        for key, one in counted.items():
+            self._steps.setdefault(key, deque()).append((now_s, one))
+        for key, steps in list(self._steps.items()):
+            while steps and steps[0][0] <= now_s - RECENT_S:
+                steps.popleft()
+            if not steps:
+                del self._steps[key]
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._steps)
+
+    def since(self, key: K, start_s: float) -> S:
+        """The sum of the steps after ``start_s``, of those that are still there."""
+        return self._total(one for at_s, one in self._steps.get(key, ()) if at_s > start_s)
+
+    def forget(self, key: K) -> None:
+        self._steps.pop(key, None)
+
+
+class Recent:
+    """The last minute of what is followed. ``taken_s``: when the latest step was added."""
+
+    def __init__(self, now_s: float) -> None:
+        self.taken_s = now_s
+        self.applications: Window[str, LastMinute] = Window(sum_of_answers)
+        self.versions: Window[ModelId, Rows] = Window(sum_of_rows)
+
+    def add(
+        self,
+        now_s: float,
+        applications: Mapping[str, ApplicationStatistics],
+        versions: Mapping[ModelId, VersionStatistics],
+    ) -> None:
+        """Add a step: what was counted in it over all workers, and nothing of what was not counted."""
+        self.taken_s = now_s
+        self.applications.add(now_s, {name: answers_of(one) for name, one in applications.items()})
+        self.versions.add(now_s, {key: rows_of(one) for key, one in versions.items()})
+
+    def answers(self, application: str) -> LastMinute:
+        return self.applications.since(application, self.taken_s - RECENT_S)
+
+    def rows(self, version: ModelId) -> Rows:
+        return self.versions.since(version, self.taken_s - RECENT_S)
+
+
+# The alert ClipperLate of deploy/prometheus has the same share, and sends its reader here.
+BEGINS_SHARE = 0.05
+ENDS_SHARE = 0.025
+# One query that fails is no trouble of an application that is asked once a minute.
+BEGINS_COUNT = 3
+# Some steps of the sampler, so that one good step between bad ones does not end it.
+SOON_S = 20.0
+
+Kind = Literal["failed", "late", "errors", "unsent"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Trouble:
+    """What goes wrong: queries of the application ``name`` that fail or are late, or rows of the version ``name`` that
+    fail or are all given up before they are sent."""
+
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    wrong: int
+    of: int
+
+    @classmethod
+    def of_queries(cls, wrong: int, queries: int) -> "Share":
+        """``queries`` were asked in the time; some of those that went wrong in it may have been asked before."""
+        return cls(wrong, max(wrong, queries))
+
+    def is_least(self, share: float) -> bool:
+        return self.wrong > 0 and self.wrong >= share * self.of
+
+
+def is_on(was_on: bool, minute: Share, soon: Share) -> bool:
+    """Whether a trouble is there, by what went wrong in the last minute and in the last ``SOON_S``."""
+    if not was_on:
+        return minute.wrong >= BEGINS_COUNT and minute.is_least(BEGINS_SHARE) and soon.is_least(BEGINS_SHARE)
+    # Without anything in the last seconds it is not known to be over.
+    return minute.is_least(ENDS_SHARE) and (not soon.of or soon.is_least(ENDS_SHARE))
+
+
+class Health:
+    """Facts in by ``look``, problems out."""
+
+    def __init__(self) -> None:
+        self._told: dict[Trouble, str] = {}
+
+    def look(self, recent: Recent) -> None:
+        before, self._told = self._told, {}
+        soon_s = recent.taken_s - SOON_S
+        for name in recent.applications:
+            answers = recent.answers(name)
+            if not (answers.late or answers.errors or answers.defaults):
+                continue  # as nearly always
+            soon = recent.applications.since(name, soon_s)
+            trouble, failed = Trouble("failed", name), Share.of_queries(answers.failures.total(), answers.queries)
+            if is_on(trouble in before, failed, Share.of_queries(soon.failures.total(), soon.queries)):
+                self._told[trouble] = _failed_text(name, failed, answers)
+            trouble, late = Trouble("late", name), Share.of_queries(answers.late_outputs, answers.queries)
+            if is_on(trouble in before, late, Share.of_queries(soon.late_outputs, soon.queries)):
+                of = f"{late.wrong} of {late.of} answers in the last minute"
+                self._told[trouble] = f"application {name!r}: {of} were later than its SLO"
+        for version in recent.versions:
+            rows, soon_rows = recent.rows(version), recent.versions.since(version, soon_s)
+            trouble, unsent = Trouble("unsent", str(version)), Share(rows.given_up, rows.given_up + rows.sent)
+            if unsent.wrong >= BEGINS_COUNT and not rows.sent:
+                self._told[trouble] = (
+                    f"model {trouble.name} was asked for {unsent.of} inputs in the last minute and sent none: by its "
+                    "learned times all would be late"
+                )
+            trouble, errors = Trouble("errors", str(version)), Share(rows.failed, rows.failed + rows.outputs)
+            if is_on(trouble in before, errors, Share(soon_rows.failed, soon_rows.failed + soon_rows.outputs)):
+                of = f"{errors.wrong} of {errors.of} inputs in the last minute"
+                self._told[trouble] = f"model {trouble.name} failed on {of}; its last error: {_line(rows.last_error)}"
+
+    def problems(self) -> list[str]:
+        """A line for each trouble, with its cause; those of applications first."""
+        return [
+            self._told[trouble]
+            for trouble in sorted(self._told, key=lambda one: (one.kind in ("errors", "unsent"), one.name))
+        ]
+
+
+def _failed_text(name: str, failed: Share, answers: LastMinute) -> str:
+    failures = answers.failures
+    kinds = ["an error"] * bool(answers.errors) + ["its default"] * bool(answers.defaults.keys() - {ASKED_FOR})
+    reasons = ", ".join(f"{count} {reason}" for reason, count in failures.most_common())
+    (most, _), *_ = failures.most_common(1)
+    return (
+        f"application {name!r}: {failed.wrong} of {failed.of} queries in the last minute got "
+        f"{' or '.join(kinds)} ({reasons}); the last {most}: {_line(answers.explanations.get(most, 'not known'))}"
+    )
+
+
+def _line(text: str) -> str:
+    """A model's message may have several lines, as a traceback has."""
+    return " ".join(text.split())

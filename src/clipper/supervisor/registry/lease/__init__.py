@@ -1,1 +1,0 @@
-"""Which supervisor may act for a cluster: decided here, without I/O."""
