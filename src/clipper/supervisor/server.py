@@ -210,12 +210,12 @@ class Supervisor:
     async def _serve(self, parts: Parts, port: ManagementPort, queries: QueryPorts) -> None:
         config, certificates, leadership = self._config, self._certificates, parts.leadership
         place = Place(
-            os.getpid(),
-            port.url,
-            ports.url(queries.host, queries.port, certificates is not None),
-            time.time(),
-            ports.address(queries.host, queries.grpc_port) if queries.grpc_port else None,
-            config.options.started_by,
+            pid=os.getpid(),
+            management_url=port.url,
+            query_url=ports.url(queries.host, queries.port, certificates is not None),
+            started_at=time.time(),
+            grpc_address=ports.address(queries.host, queries.grpc_port) if queries.grpc_port else None,
+            started_by=config.options.started_by,
         )
         options = options_view(config.options)
         operations = SupervisorOperations(

@@ -35,11 +35,15 @@ def answers_of(counted: ApplicationStatistics) -> LastMinute:
 
 def sum_of_answers(all_: Iterable[LastMinute]) -> LastMinute:
     """The sum; explanations are those of the last that has one."""
-    found = list(all_)
-    defaults = sum((Counter(one.defaults) for one in found), Counter[str]())
-    errors = sum((Counter(one.errors) for one in found), Counter[str]())
-    explanations = {reason: text for one in found for reason, text in one.explanations.items()}
-    queries, late = sum(one.queries for one in found), sum(one.late for one in found)
+    queries = late = 0
+    defaults: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    explanations: dict[str, str] = {}
+    for one in all_:
+        queries, late = queries + one.queries, late + one.late
+        defaults.update(one.defaults)
+        errors.update(one.errors)
+        explanations.update(one.explanations)
     return LastMinute(queries, late, dict(defaults), dict(errors), explanations)
 
 
@@ -51,16 +55,12 @@ def rows_of(counted: VersionStatistics) -> Rows:
 
 def sum_of_rows(all_: Iterable[Rows]) -> Rows:
     """The sum; the error is that of the last that has one."""
-    found = Rows()
+    outputs = failed = sent = given_up = 0
+    last_error = ""
     for one in all_:
-        found = Rows(
-            found.outputs + one.outputs,
-            found.failed + one.failed,
-            one.last_error or found.last_error,
-            found.sent + one.sent,
-            found.given_up + one.given_up,
-        )
-    return found
+        outputs, failed, last_error = outputs + one.outputs, failed + one.failed, one.last_error or last_error
+        sent, given_up = sent + one.sent, given_up + one.given_up
+    return Rows(outputs, failed, last_error, sent, given_up)
 
 
 class Window(Generic[K, S]):

@@ -84,7 +84,9 @@ class Standby:
                     if (lease := await self.ask()) is not None:
                         return lease
                 except RegistryUnavailable as error:
-                    self._refuse(error)
+                    if str(self.outcome) != str(error):
+                        log.error("%(error)s", {"error": error})
+                    self.outcome = error
                 reap_children()
                 if isinstance(self.outcome, Leader):
                     is_over = self.outcome.is_ready or clock_s() - led_since_s > LEFT_FOR_S
@@ -99,11 +101,6 @@ class Standby:
         finally:
             fetching.cancel()
             await asyncio.wait([fetching])
-
-    def _refuse(self, error: RegistryUnavailable) -> None:
-        if str(self.outcome) != str(error):
-            log.error("%(error)s", {"error": error})
-        self.outcome = error
 
     async def _keep_fetching(self) -> None:
         while True:

@@ -79,6 +79,7 @@ class WorkerHost(Protocol):
     @property
     def is_away(self) -> bool:
         """Whether no worker could be asked or started, because what they are reached by is away."""
+        return False
 
     async def start(self, start: WorkerStart) -> StartedWorker:
         """Raises ClipperError, OSError: it cannot be started."""
@@ -89,14 +90,17 @@ class WorkerHost(Protocol):
     async def regain(self, name: str, node: str) -> ProcessRecord | None:
         """The worker of this name that the host has started again by itself on this node after it had died; it must be
         adopted. Raises Unavailable if it has not yet, and no other can be started meanwhile."""
+        return None
 
     async def sees(self, process: RunningWorker) -> bool:
         """Whether the host can tell that a process runs. If so and the worker does not answer, it hangs; if not, the
         worker may be well, and cannot be reached."""
+        return True
 
     async def provide(self, process: RunningWorker, folders: Iterable[str]) -> None:
         """Let a worker have the code that its next snapshot names. ``folders``: of modules of users' own policies, as
         the snapshot has them. Raises ClipperError, OSError: it cannot be had now."""
+        del process, folders
 
     async def clean_up(self, name: str, process: RunningWorker | None, control: ControlAddress | None) -> None:
         """Remove what a worker that has exited has left. ``process``, ``control``: of its last start."""
@@ -140,8 +144,8 @@ def worker_argv(config: Mapping[str, Any], control: ControlAddress) -> list[str]
     return [sys.executable, "-m", "clipper.worker", "--config", text]
 
 
-class LocalWorkerHost:
-    """A ``WorkerHost`` whose workers listen for us on unix sockets."""
+class LocalWorkerHost(WorkerHost):
+    """Workers listen for us on unix sockets. Only a supervisor starts any on its machine, where all code is."""
 
     def __init__(self, processes: ProcessFolder, sockets: Path, logs: Path) -> None:
         self._processes = processes
@@ -167,15 +171,6 @@ class LocalWorkerHost:
 
     async def adopt(self, record: ProcessRecord) -> ManagedProcess | None:
         return self._processes.adopt(record)
-
-    async def regain(self, name: str, node: str) -> None:
-        """Only a supervisor starts workers on its machine."""
-
-    async def sees(self, process: RunningWorker) -> bool:
-        return True
-
-    async def provide(self, process: RunningWorker, folders: Iterable[str]) -> None:
-        """All code is on this machine."""
 
     async def clean_up(self, name: str, process: RunningWorker | None, control: ControlAddress | None) -> None:
         self._processes.forget(name)

@@ -13,7 +13,6 @@ from prometheus_client.registry import Collector
 from clipper.api.schemas import Application, Model, Replica, Status
 from clipper.control.statistics import (
     ApplicationStatistics,
-    HistogramData,
     LimitStatistics,
     VersionStatistics,
     WorkerStatistics,
@@ -112,16 +111,12 @@ class ServerCollector(Collector):
 
 def _histogram(metric: definitions.Histogram[T], labels: tuple[str, ...], rows: Rows[T]) -> Metric:
     family = HistogramMetricFamily(metric.name, metric.help, labels=labels)
+    ends = [*(str(float(bound)) for bound in metric.bounds), "+Inf"]
     for values, thing in rows:
         data = metric.read(thing)
-        family.add_metric(values, buckets=_buckets(metric.bounds, data), sum_value=data.sum)
+        # Cumulative counts, as the format demands.
+        family.add_metric(values, buckets=list(zip(ends, map(float, accumulate(data.counts)))), sum_value=data.sum)
     return family
-
-
-def _buckets(bounds: tuple[float, ...], data: HistogramData) -> list[tuple[str, float]]:
-    """Return cumulative counts, as the format demands."""
-    ends = [*(str(float(bound)) for bound in bounds), "+Inf"]
-    return list(zip(ends, map(float, accumulate(data.counts))))
 
 
 def _number(metric: definitions.Number[T], labels: tuple[str, ...], rows: Rows[T]) -> Metric:

@@ -82,7 +82,10 @@ class ApplicationOperations(OfParts):
     async def check_application(self, new: NewApplication) -> None:
         check_name("application", new.name)
         check_ranges(new)
-        new = replace(new, links=tuple(link for link in new.links if self._is_there(link)))
+        models, versions = self._catalog.models, self._catalog.versions
+        there = [link for link in new.links if link.model in models]
+        there = [link for link in there if link.version is None or ModelId(link.model, link.version) in versions]
+        new = replace(new, links=tuple(there))
         if new.code is not None and not self._artifacts.renew(new.code):
             # It is tried once it is there.
             new = replace(new, policy=Selection().policy, loss=Selection().loss, code=None)
@@ -94,11 +97,6 @@ class ApplicationOperations(OfParts):
             # The first link's model will say it.
             new, input_type = replace(new, links=()), str(UNKNOWN_TYPE)
         self._reconciler.servable.check(await self._checked(_record(new, input_type)), self._catalog.applications)
-
-    def _is_there(self, link: Link) -> bool:
-        return link.model in self._catalog.models and (
-            link.version is None or ModelId(link.model, link.version) in self._catalog.versions
-        )
 
     async def _checked(self, record: ApplicationRecord) -> ApplicationRecord:
         self._check_links(record)

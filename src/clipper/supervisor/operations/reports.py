@@ -87,10 +87,6 @@ class ReportOperations(OfParts):
         feedback = {context: (await self._state(state_id, context)).clock for context in latest}
         return sorted(latest, key=lambda context: -feedback[context])[:MAX_GROUPS]
 
-    async def _has_contexts(self, state_id: str) -> bool:
-        number, _ = await self._store_of_learning.contexts(state_id, 1)
-        return number > 0
-
     async def _state(self, state_id: str, context: str | None) -> Ledger:
         sums = await self._store_of_learning.load(state_id, EVERYONE if context is None else context)
         return Ledger(None, sums)
@@ -107,7 +103,8 @@ class ReportOperations(OfParts):
             keys,
             goes_by(record.selection.policy),
             is_of_context=context is not None,
-            has_contexts=not tells_picked(state.totals()) and await self._has_contexts(record.state_id),
+            has_contexts=not tells_picked(state.totals())
+            and (await self._store_of_learning.contexts(record.state_id, 1))[0] > 0,
         )
         # The comparison of all pairs takes a while: other requests are answered meanwhile.
         comparison = await asyncio.to_thread(compare, list(keys), basis.evidence, asked.confidence, asked.tolerance)

@@ -75,7 +75,8 @@ class Scrapes:
         self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None
     ) -> Scrape:
         is_whole = applications is None and models is None
-        names = self._names(None if is_whole else applications or ())
+        known = self._catalog.applications
+        names = sorted(known if is_whole else known.keys() & set(applications or ()))
         slots = self._slots(None if is_whole else models or ())
         self._check_size(
             len(names), len(slots), sum(map(len, slots.values())), len(list(self._workers)) if by_worker else 1
@@ -112,10 +113,6 @@ class Scrapes:
             found.counted(),
             by_worker,
         )
-
-    def _names(self, asked: Sequence[str] | None) -> list[str]:
-        known = self._catalog.applications
-        return sorted(known if asked is None else known.keys() & set(asked))
 
     def _slots(self, asked: Sequence[str] | None) -> dict[ModelId, list[str]]:
         """The names of the replicas of each version of these models."""

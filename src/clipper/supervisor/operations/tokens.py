@@ -102,9 +102,9 @@ class TokenFile:
         try:
             text = self._read()
             if not text:
-                self._token = new_token()
-                write_whole(self._path, [f"{self._token}\n".encode()], is_synced=True)
-                self._seen = stamp(self._path)
+                made = new_token()
+                write_whole(self._path, [f"{made}\n".encode()], is_synced=True)
+                self._token, self._seen = made, stamp(self._path)
             elif not TOKEN.fullmatch(text):
                 raise Unavailable(
                     f"{self._path} holds no token: expected 32 to 512 letters, digits or ._~+/=-; delete the file, and "

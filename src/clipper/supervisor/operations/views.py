@@ -92,16 +92,16 @@ def _newcomer_view(newcomer: snapshot.Newcomer, share: float, outcome: snapshot.
 def _watched_view(newcomer: snapshot.Newcomer, trial: Evidence) -> Watched:
     own, rest = trial.newcomer, trial.rest
     return Watched(
-        newcomer.model,
-        newcomer.version,
-        newcomer.before,
-        trial.answers,
-        ENOUGH_ANSWERS,
-        round(own.count),
-        round(own.loss),
-        round(rest.count),
-        round(rest.loss),
-        trial.last_error or None,
+        model=newcomer.model,
+        version=newcomer.version,
+        before=newcomer.before,
+        answers=trial.answers,
+        enough_answers=ENOUGH_ANSWERS,
+        compared=round(own.count),
+        failed=round(own.loss),
+        rest_compared=round(rest.count),
+        rest_failed=round(rest.loss),
+        last_error=trial.last_error or None,
     )
 
 

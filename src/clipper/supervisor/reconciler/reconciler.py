@@ -157,15 +157,16 @@ class Reconciler:
         raise RuntimeError(f"after {MAX_LOOKS} looks there is still something to do: {instructions!r:.1000}")
 
     def _facts(self) -> Facts:
+        catalog, now_s = self._catalog, self._loop.time()
         return Facts(
-            self._loop.time(),
-            self._catalog,
-            self.servable.snapshots(self._catalog.applications, self._catalog.revision),
-            self._slots.facts(self._loop.time()),
-            tuple(map(worker_facts, self._workers)),
-            self._can_commit_at_s,
-            self._catalog.revision,
-            self._catalog.fleet_revision,
+            now_s=now_s,
+            records=catalog,
+            applications=self.servable.snapshots(catalog.applications, catalog.revision),
+            slots=self._slots.facts(now_s),
+            workers=tuple(map(worker_facts, self._workers)),
+            can_commit_at_s=self._can_commit_at_s,
+            revision=catalog.revision,
+            fleet_revision=catalog.fleet_revision,
         )
 
     def _carry_out(self, instruction: do.Instruction) -> None:

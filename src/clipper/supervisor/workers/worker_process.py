@@ -265,12 +265,12 @@ class WorkerProcess:
         note = WorkerNote(self.index, self.instance, "", self._settings, *of_code, knows_ramps=True, node=self.node)
         started = await self._host.start(
             WorkerStart(
-                self.name,
-                self.instance,
-                {**own, **settings, **bounds},
-                {STORE_VARIABLE: self._store, **self._environment},
-                msgspec.to_builtins(note),
-                self.node,
+                name=self.name,
+                instance=self.instance,
+                config={**own, **settings, **bounds},
+                environment={STORE_VARIABLE: self._store, **self._environment},
+                note=msgspec.to_builtins(note),
+                node=self.node,
             )
         )
         self.control = started.control

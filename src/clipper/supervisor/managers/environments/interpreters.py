@@ -30,7 +30,11 @@ _WHAT_IT_HAS = (
 def find_interpreter(python: str, run_as: RunAs | None = None) -> Interpreter:
     """Find an interpreter by its path, or by a version: on PATH, and where pyenv and uv install theirs. Each candidate
     is run, as the user ``run_as``. Raises InvalidArgument, with those that exist, if there is none or it is too old."""
-    found = _first_of(python, run_as) if is_version(python) else _asked(python, run_as)
+    if is_version(python):
+        minor = ".".join(python.split(".")[:2])
+        found = next((one for one in _all_asked(f"python{minor}", run_as) if one.is_a(python)), None)
+    else:
+        found = _asked(python, run_as)
     if found is None:
         raise InvalidArgument(_not_found(python, run_as))
     if not found.is_recent:
@@ -47,11 +51,6 @@ def installed_packages(python: str, run_as: RunAs | None = None) -> dict[str, st
     if text is None:
         raise InvalidArgument(f"{python} does not list its packages: expected a Python interpreter")
     return msgspec.json.decode(text, type=dict[str, str])
-
-
-def _first_of(version: str, run_as: RunAs | None) -> Interpreter | None:
-    minor = ".".join(version.split(".")[:2])
-    return next((one for one in _all_asked(f"python{minor}", run_as) if one.is_a(version)), None)
 
 
 def _not_found(python: str, run_as: RunAs | None) -> str:

@@ -20,7 +20,14 @@ from clipper.supervisor.managers.ray.messages import (
     WorkerLaunch,
     WorkerLaunched,
 )
-from clipper.supervisor.managers.worker_host import ClusterNode, RunningWorker, Sign, StartedWorker, WorkerStart
+from clipper.supervisor.managers.worker_host import (
+    ClusterHost,
+    ClusterNode,
+    RunningWorker,
+    Sign,
+    StartedWorker,
+    WorkerStart,
+)
 
 # Grace period for open queries of a worker that is shut down instead of adopted. A worker drains within ten seconds.
 END_GRACE_S = 11.0
@@ -33,8 +40,8 @@ LAUNCH_TIMEOUT_S = 30.0
 LOGS_TIMEOUT_S = 5.0
 
 
-class RayWorkerHost:
-    """A ``ClusterHost``. It keeps its connection to the cluster until ``close``."""
+class RayWorkerHost(ClusterHost):
+    """It keeps its connection to the cluster until ``close``."""
 
     def __init__(
         self,
@@ -55,10 +62,6 @@ class RayWorkerHost:
         self._left: dict[str, WorkerLaunched] = {}
         # Artifacts that an actor has had, by the actor's name.
         self._provided: dict[str, set[str]] = {}
-
-    @property
-    def is_away(self) -> bool:
-        return False
 
     async def nodes(self) -> list[ClusterNode]:
         found = await self._actors.connection.ask(ListNodes, CALL_TIMEOUT_S)
