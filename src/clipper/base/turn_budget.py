@@ -13,6 +13,10 @@ LEAST_TURN_S, LONGEST_TURN_S = 0.000_5, 0.002
 # Shares of that time: for what is no query while queries wait, and for refusing late queries while others can still be
 # answered in time.
 OTHERS_SHARE, LATE_SHARE = 0.25, 0.5
+# Input is taken to have waited unread for at most this many times that: so long is a turn at most with all that is done
+# in it, beside busy models. If the loop was blocked for longer, some of what came meanwhile is still new. It is less
+# than the patience below, so that no query is shed for time that it may not have waited.
+MOST_UNREAD_TURNS = 4.0
 # Work that goes on over many turns is done for about this long before others have their turn.
 VISIT_S = 0.000_5
 # A query that has waited for this share of its SLO is shed: it would take two more turns and a batch.
@@ -171,6 +175,7 @@ class TurnBudget:
     """
 
     __slots__ = (
+        "_began_s",
         "_call_soon",
         "_give_out",
         "_has_begun",
@@ -198,7 +203,7 @@ class TurnBudget:
         # How much longer the last visits behind queries took than they had time: the next have that much less.
         self._over_s = 0.0
         self._has_begun = False
-        self.closes_s = 0.0
+        self._began_s = self.closes_s = 0.0
 
     def set_slo(self, slo_s: float) -> None:
         """Follow the smallest SLO of the served applications."""
@@ -215,6 +220,14 @@ class TurnBudget:
             return False
         self._begin(now_s)
         return True
+
+    def arrived_s(self, now_s: float) -> float:
+        """Return when input must be taken to have arrived that is read now, while the turn is closed.
+
+        It may have come right after the poll before this turn, and have waited in the socket since. Nobody sees when:
+        if it counted from now, answers that are planned for the last moment would be late by as much as a turn takes.
+        """
+        return max(self._began_s, now_s - MOST_UNREAD_TURNS * self._turn_s)
 
     def wait(self, visitor: Visitor) -> None:
         """Queue ``visitor``, which must not be queued already: a query in the line of what it asks."""
@@ -236,6 +249,7 @@ class TurnBudget:
 
     def _begin(self, now_s: float) -> None:
         self._has_begun = True
+        self._began_s = now_s
         self.closes_s = now_s + self._turn_s
         self._call_soon(self._end)
 

@@ -108,7 +108,7 @@ def test_a_connection_with_one_call_need_not_wait_for_those_with_many() -> None:
     run(test)
 
 
-def test_a_calls_time_begins_when_it_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_calls_time_begins_with_the_turn_that_it_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[tuple[float, float | None]] = []
     init = Call.__init__
 
@@ -123,8 +123,8 @@ def test_a_calls_time_begins_when_it_was_read(monkeypatch: pytest.MonkeyPatch) -
         client = busy.client()
         busy.now_s += 1.0
         busy.server.port.turn.is_open(busy.now_s)
-        busy.now_s += 1.0
         read_s = busy.now_s
+        busy.now_s += LONGEST_TURN_S
         client.send(client.headers(1, headers_of(grpc_timeout="3S")), data(message_frame(ASKED), 1, is_last=True))
         assert busy.calls == 0 and client.connection.is_busy
         busy.now_s += 0.2

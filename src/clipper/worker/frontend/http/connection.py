@@ -80,7 +80,7 @@ class Connection:
         if now_s < port.turn.closes_s or port.turn.is_open(now_s):
             self._take(data, 0, now_s + limits.VISIT_S)
         else:
-            held.is_rest = False
+            held.arrived_s, held.is_rest = port.turn.arrived_s(now_s), False
             self._hold(data, 0)
 
     def eof_received(self) -> bool:

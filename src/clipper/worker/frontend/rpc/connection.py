@@ -102,7 +102,7 @@ class RpcConnection(asyncio.Protocol):
         if not self._writing_paused and self._port.turn.is_open(now_s):
             self._take(data, 0)
         else:
-            held.is_rest = False
+            held.arrived_s, held.is_rest = self._port.turn.arrived_s(now_s), False
             self._hold(data, 0)
 
     def eof_received(self) -> bool:
