@@ -156,7 +156,7 @@ def test_what_logs_and_traces_do_not_take(option: str) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("--manager=ray --ray-python=/p --run-as=nobody", "--manager ray: on Ray, models run as the user of each node"),
+        ("--manager=ray --ray-python=/p --run-as=nobody", "--manager: on Ray, models run as the user of each node"),
         ("--manager=kubernetes", "invalid choice: 'kubernetes'"),
     ],
 )

@@ -6,7 +6,6 @@ to create or change an application, are in ``clipper.settings``.
 
 from typing import Any, Literal
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from clipper.api.learned import Newcomer, Watched
@@ -378,7 +377,3 @@ class Failure(Struct, frozen=True, omit_defaults=True):
     error: str
     cause: str
     log_tail: tuple[str, ...] = ()
-
-
-def to_json(value: Struct) -> bytes:
-    return msgspec.json.encode(value)

@@ -21,10 +21,8 @@ def form() -> str:
 def build_id(files: Sequence[str] = (".",)) -> str:
     """Clipper's version, and a digest of its source, such as ``0.1.0+3f2a91c04b7e``: two of one version may differ.
 
-    What is compiled has another one than the same source that is not.
-
-    Args:
-        files: those that count: paths of modules and folders inside the package.
+    What is compiled has another one than the same source that is not. ``files``: those that count: paths of modules and
+    folders inside the package.
     """
     digest = hashlib.sha256()
     for path in sorted({found for part in files for found in _modules(PACKAGE / part)}):

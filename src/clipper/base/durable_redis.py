@@ -22,10 +22,7 @@ DISK_TIMEOUT_S = 2.0
 def open_client(url: str) -> Any:
     """Return a client that tries once: a second try within a call would make it last longer.
 
-    Any: redis-py declares its results for both kinds of waiting at once.
-
-    Raises:
-        ValueError: the address is malformed.
+    Any: redis-py declares its results for both kinds of waiting at once. Raises ValueError if the address is malformed.
     """
     return redis.Redis.from_url(
         url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
@@ -33,10 +30,8 @@ def open_client(url: str) -> Any:
 
 
 def open_async_client(url: str) -> Any:
-    """Return a client for an event loop, which may send a command again after an error.
-
-    Raises:
-        ValueError: the address is malformed.
+    """Return a client for an event loop, which may send a command again after an error. Raises ValueError if the
+    address is malformed.
     """
     return redis.asyncio.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
 
@@ -53,11 +48,7 @@ def disk_wait() -> tuple[str, int, int, int]:
 
 
 def check_on_disk(reply: tuple[int, int]) -> None:
-    """Check the answer to ``disk_wait``.
-
-    Raises:
-        redis.TimeoutError: the disk has not everything.
-    """
+    """Check the answer to ``disk_wait``. Raises redis.TimeoutError if the disk has not everything."""
     if not reply[0]:
         raise redis.TimeoutError(f"Redis did not write to disk within {DISK_TIMEOUT_S:g} s")
 

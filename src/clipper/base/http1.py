@@ -22,10 +22,8 @@ RENEWAL_S = 0.2
 
 
 class Address(Struct, frozen=True):
-    """Where a server listens, and the path before all of its paths.
-
-    Attributes:
-        url: as it was given, without a slash at its end; for messages.
+    """Where a server listens, and the path before all of its paths. ``url``: as it was given, without a slash at its
+    end; for messages.
     """
 
     url: str
@@ -36,10 +34,7 @@ class Address(Struct, frozen=True):
 
     @staticmethod
     def parse(url: str) -> "Address":
-        """
-        Raises:
-            InvalidArgument: it is not ``http://HOST:PORT`` or ``https://HOST:PORT``, with a path or without.
-        """
+        """Raise InvalidArgument if it is not ``http://HOST:PORT`` or ``https://HOST:PORT``, with a path or without."""
         try:
             parts = urlsplit(url)
             host, port = (parts.hostname or "").encode("idna").decode(), parts.port
@@ -84,10 +79,8 @@ class Request(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True, gc=False):
-    """
-    Attributes:
-        retry_after: value of that header; empty if there is none.
-        closes: whether the connection is of no more use.
+    """``retry_after``: value of that header; empty if there is none. ``closes``: whether the connection is of no more
+    use.
     """
 
     status: int
@@ -105,22 +98,14 @@ _known: dict[bytes, tuple[int, Answer]] = {}
 
 
 class AnswerReader:
-    """Reads the answer to one request.
-
-    Attributes:
-        has_begun: whether anything has come.
-    """
+    """Reads the answer to one request. ``has_begun``: whether anything has come."""
 
     def __init__(self) -> None:
         self.has_begun = False
         self._parser: _Parser | None = None
 
     def feed(self, data: bytes) -> Answer | None:
-        """Return the answer if it is complete with ``data``.
-
-        Raises:
-            BadAnswer: it is not valid, or too large.
-        """
+        """Return the answer if it is complete with ``data``. Raises BadAnswer if it is not valid, or too large."""
         if self._parser is not None:
             return self._parser.feed(data)
         self.has_begun = True

@@ -34,10 +34,8 @@ class RunAs:
 
 
 def find_run_as(text: str) -> RunAs:
-    """Find ``USER`` or ``USER:GROUP``, each a name or a number; without a group it is the user's own.
-
-    Raises:
-        InvalidArgument: there is no such user or group, it is root, or this process is not root.
+    """Find ``USER`` or ``USER:GROUP``, each a name or a number; without a group it is the user's own. Raises
+    InvalidArgument if there is no such user or group, it is root, or this process is not root.
     """
     name, colon, group = text.partition(":")
     try:
@@ -71,10 +69,7 @@ def credentials(run_as: RunAs | None) -> Credentials:
 
 
 def check_able() -> None:
-    """
-    Raises:
-        Unavailable: root lacks capabilities that running as another user needs.
-    """
+    """Raise Unavailable if root lacks capabilities that running as another user needs."""
     # As bytes: the name of a process, which is in it, may be any.
     status = Path("/proc/self/status").read_bytes()
     held = next(int(line.split()[1], 16) for line in status.split(b"\n") if line.startswith(b"CapEff:"))

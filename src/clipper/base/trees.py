@@ -17,14 +17,9 @@ def seal_tree(root: Path, taken_from: int | None = None) -> None:
     """Make all files and folders read-only, and readable for everybody.
 
     Of their modes only whether a file is a program is kept. Symlinks are not followed. The root is sealed last, so that
-    it shows whether everything is.
-
-    Args:
-        taken_from: the user who owns the files. This process's user owns them afterwards. Files of other users stay as
-            they are: ``taken_from`` may mean harm, and have linked them there.
-
-    Raises:
-        OSError: it cannot be done, or it is nested too deeply.
+    it shows whether everything is. ``taken_from``: the user who owns the files. This process's user owns them
+    afterwards. Files of other users stay as they are: ``taken_from`` may mean harm, and have linked them there. Raises
+    OSError if it cannot be done, or it is nested too deeply.
     """
     folder = os.open(root, _FOLDER)
     try:

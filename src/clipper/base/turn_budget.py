@@ -277,10 +277,8 @@ class TurnBudget:
 
 
 class Backlog(Generic[T]):
-    """Things of one kind to do, one after another, in visits of about ``VISIT_S``: a ``Visitor``.
-
-    Attributes:
-        items: those that are not done.
+    """Things of one kind to do, one after another, in visits of about ``VISIT_S``: a ``Visitor``. ``items``: those that
+    are not done.
     """
 
     def __init__(

@@ -6,13 +6,8 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: Iterable[bytes], *, is_synced: bool = False) -> None:
-    """Write a file for this user alone. A reader sees all of what was there, or all of this.
-
-    Args:
-        is_synced: whether it is to survive a power cut that follows.
-
-    Raises:
-        OSError: it cannot be written. What was there stays.
+    """Write a file for this user alone. A reader sees all of what was there, or all of this. ``is_synced``: whether it
+    is to survive a power cut that follows. Raises OSError if it cannot be written. What was there stays.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.unlink(missing_ok=True)
@@ -25,7 +20,11 @@ def write_whole(path: Path, content: Iterable[bytes], *, is_synced: bool = False
     temporary.replace(path)
 
 
-def stamp(path: Path) -> tuple[int, int, int] | None:
+# Its inode, size and modification time in nanoseconds.
+Stamp = tuple[int, int, int]
+
+
+def stamp(path: Path) -> Stamp | None:
     """What differs whenever the file gets other content; None if it is missing or cannot be examined."""
     try:
         return stamp_of(path.stat())
@@ -33,6 +32,5 @@ def stamp(path: Path) -> tuple[int, int, int] | None:
         return None
 
 
-def stamp_of(found: os.stat_result) -> tuple[int, int, int]:
-    """The stamp of a file that was examined already."""
+def stamp_of(found: os.stat_result) -> Stamp:
     return found.st_ino, found.st_size, found.st_mtime_ns

@@ -11,10 +11,9 @@ import typer
 
 from clipper import __version__
 from clipper.base.build import form
-from clipper.cli.commands import app, cluster, key, log, model, replica, token
+from clipper.cli.commands import access, app, cluster, log, model
 from clipper.cli.commands.apply import apply, export
 from clipper.cli.commands.backup import backup, restore
-from clipper.cli.commands.dashboard import dashboard
 from clipper.cli.commands.deploy import deploy
 from clipper.cli.commands.events import events
 from clipper.cli.commands.load import load
@@ -23,14 +22,14 @@ from clipper.cli.commands.logs import logs
 from clipper.cli.commands.predict import observe, predict
 from clipper.cli.commands.report import report
 from clipper.cli.commands.serve import serve
-from clipper.cli.commands.server import restart, start, status, stop
+from clipper.cli.commands.server import dashboard, restart, start, status, stop
 from clipper.cli.output import write_error
+from clipper.cli.server import Commands
 from clipper.errors import ClipperError
 
-cli = typer.Typer(
+cli = Commands(
+    "Clipper serves predictions: models in any framework, behind one interface, within a latency objective.",
     name="clipper",
-    help="Clipper serves predictions: models in any framework, behind one interface, within a latency objective.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
@@ -75,10 +74,10 @@ app.commands.command()(report)
 for _noun, _commands in (
     ("app", app.commands),
     ("model", model.commands),
-    ("replica", replica.commands),
-    ("token", token.commands),
+    ("replica", model.replicas),
+    ("token", access.tokens),
     ("log", log.commands),
-    ("key", key.commands),
+    ("key", access.keys),
     ("cluster", cluster.commands),
 ):
     cli.add_typer(_commands, name=_noun)

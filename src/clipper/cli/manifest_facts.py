@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from clipper.api.schemas import Model
-from clipper.cli.manifest.actual import Actual, ActualModel, ActualVersion
 from clipper.cli.manifest.document import Fault
 from clipper.cli.manifest.manifest import Manifest, WantedApplication, WantedVersion
 from clipper.cli.manifest.plan import Packed
+from clipper.cli.manifest.steps import Actual, ActualModel, ActualVersion
 from clipper.client import Clipper
 from clipper.client.packaging.artifact import Artifact, Contents, Member, pack
 from clipper.client.packaging.models import package, package_code
@@ -24,10 +24,8 @@ ARTIFACTS = "artifacts"
 
 
 def packed_version(version: WantedVersion, folder: Path) -> AbstractContextManager[Artifact]:
-    """A version's artifact. ``folder`` is the file's. The end of the ``with`` block removes what was packed.
-
-    Raises:
-        ClipperError: the model cannot be packed.
+    """A version's artifact. ``folder`` is the file's. The end of the ``with`` block removes what was packed. Raises
+    ClipperError if the model cannot be packed.
     """
     if version.artifact is not None:
         fields = {name: value for name, value in version.artifact.items() if name != "sha256"}
@@ -40,10 +38,8 @@ def packed_version(version: WantedVersion, folder: Path) -> AbstractContextManag
 
 
 def packed_code(application: WantedApplication, folder: Path) -> AbstractContextManager[Artifact | None]:
-    """The artifact of an application's own policy or loss; None if both are Clipper's or installed.
-
-    Raises:
-        ClipperError: the code cannot be packed.
+    """The artifact of an application's own policy or loss; None if both are Clipper's or installed. Raises ClipperError
+    if the code cannot be packed.
     """
     targets = [target for kind in ("policy", "loss") if ":" in (target := application.settings.get(kind, ""))]
     if not targets:
@@ -120,10 +116,7 @@ def ask_actual(clipper: Clipper) -> Actual:
 
 
 def ask_model(clipper: Clipper, name: str) -> ActualModel:
-    """
-    Raises:
-        NotFound: there is no such model.
-    """
+    """Raise NotFound if there is no such model."""
     return _actual(clipper.model(name), clipper.deployments(name))
 
 
@@ -139,11 +132,8 @@ def _actual(model: Model, deployments: Mapping[str, Deployment]) -> ActualModel:
 
 
 def write_artifact(home: Path, sha256: str, folder: Path) -> None:
-    """Write ``SHA256.tar`` into ``folder``, unless it is there.
-
-    Raises:
-        NotFound: the home does not have the artifact.
-        InvalidArgument: it was not packed by Clipper, so its tar cannot be made again; or a file cannot be written.
+    """Write ``SHA256.tar`` into ``folder``, unless it is there. Raises NotFound if the home does not have the artifact;
+    InvalidArgument if it was not packed by Clipper, so its tar cannot be made again; or a file cannot be written.
     """
     source, target = home / ARTIFACTS_NAME / sha256, folder / f"{sha256}.tar"
     if target.exists():

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from clipper.cli.manifest.actual import ActualModel
 from clipper.cli.manifest.manifest import Manifest, WantedApplication, WantedModel
 from clipper.cli.manifest.plan import Packed, model_steps
 from clipper.cli.manifest.steps import (
+    ActualModel,
     ChangeApplication,
     CreateApplication,
     Delete,

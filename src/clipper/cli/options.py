@@ -74,9 +74,7 @@ def number(
     **settings: Any,
 ) -> Any:
     """An option whose value is a number within a range. Typer's own message about a wrong value is pydantic's.
-
-    Args:
-        above: whether ``least`` itself is out of the range.
+    ``above``: whether ``least`` itself is out of the range.
     """
     noun = "a whole number" if kind is int else "a number"
     expected = noun if least is None else f"{noun} {range_text(least, most, above=above)}"
@@ -189,10 +187,8 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_past(text: str) -> float:
-    """Read ``2026-05-01T12:00``, local unless it has a time zone, or ``12h``, which is 12 hours ago.
-
-    Returns:
-        Seconds since 1970.
+    """Read ``2026-05-01T12:00``, local unless it has a time zone, or ``12h``, which is 12 hours ago. Returns seconds
+    since 1970.
     """
     return _parse(text, -1, "12h for 12 hours ago")
 

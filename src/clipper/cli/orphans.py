@@ -12,10 +12,8 @@ _LOOK_TIMEOUT_S = 30.0
 
 
 def look(start: ServerStart) -> list[Orphan]:
-    """List what runs in a home whose supervisor is gone; empty if the supervisor runs.
-
-    Raises:
-        Unavailable, DeadlineExceeded: the list cannot be made.
+    """List what runs in a home whose supervisor is gone; empty if the supervisor runs. Raises Unavailable or
+    DeadlineExceeded if the list cannot be made.
     """
     if is_locked(start.home) or not (start.home / RUN_NAME).is_dir():
         return []
@@ -23,10 +21,8 @@ def look(start: ServerStart) -> list[Orphan]:
 
 
 def end(start: ServerStart) -> list[Orphan]:
-    """End what runs in a home whose supervisor is gone, and return what that was.
-
-    Raises:
-        Unavailable, DeadlineExceeded: it cannot be ended, e.g. because a server is starting and takes it over.
+    """End what runs in a home whose supervisor is gone, and return what that was. Raises Unavailable or
+    DeadlineExceeded if it cannot be ended, e.g. because a server is starting and takes it over.
     """
     return _run(start, STOP_TIMEOUT_S, "--end")
 
@@ -59,14 +55,8 @@ def explained(home: Path, error: ClipperError) -> ClipperError:
 
 def rows(found: list[Orphan]) -> list[tuple[str, object, str]]:
     """Return the rows of ``clipper status``: each orphan, its process, and where it runs."""
-    return [
-        (
-            orphan.name,
-            orphan.pid,
-            f"in {orphan.runs}" if orphan.address is None else f"answers queries at {orphan.address}",
-        )
-        for orphan in found
-    ]
+    places = [f"in {one.runs}" if one.address is None else f"answers queries at {one.address}" for one in found]
+    return [(one.name, one.pid, place) for one, place in zip(found, places)]
 
 
 def _run(start: ServerStart, timeout_s: float, *options: str) -> list[Orphan]:

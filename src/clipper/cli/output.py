@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from clipper.errors import ClipperError, ContainerFailed, InvalidArgument
 
@@ -57,14 +57,14 @@ class Output:
         elif not rows:
             self._console.print(printable(empty), soft_wrap=True)
         else:
-            self._console.print(_table(columns, rows))
+            heads = (Column(column, overflow="fold") for column in columns)
+            table = Table(*heads, box=None, pad_edge=False, header_style="bold")
+            for row in rows:
+                table.add_row(*("-" if cell is None or cell == "" else printable(str(cell)) for cell in row))
+            self._console.print(table)
 
     def page(self, file: Path, html: str) -> None:
-        """Write a page to a file.
-
-        Raises:
-            InvalidArgument: it cannot be written.
-        """
+        """Write a page to a file. Raises InvalidArgument if it cannot be written."""
         try:
             file.write_text(html, "utf-8")
         except OSError as error:
@@ -114,15 +114,6 @@ class Output:
 
 def _console_of_errors() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*("-" if cell is None or cell == "" else printable(str(cell)) for cell in row))
-    return table
 
 
 def printable(text: str) -> str:

@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,15 +12,14 @@ import msgspec
 import typer
 
 from clipper.api.schemas import Status
-from clipper.base.extras import has_grpc, has_otel, why_no_manager
-from clipper.base.hosts import is_loopback
 from clipper.base.processes.proc import stat_fields
 from clipper.base.run_as import find_run_as
 from clipper.base.tls.material import TlsPaths, read_material
 from clipper.client import STOP_TIMEOUT_S, Clipper
+from clipper.client.calls import polls
 from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, MalformedRequest, Unauthorized, Unavailable
 from clipper.settings.home import is_locked, make_home, read_token
-from clipper.settings.server import ServerSettings
+from clipper.settings.server import ServerSettings, why_not_together
 from clipper.settings.start_options import StartOptions, encode
 from clipper.values.types import REGISTRY_VARIABLE, START_VARIABLE, STOPS_WITH, STORE_VARIABLE
 
@@ -30,7 +28,6 @@ USUAL = ServerSettings()
 
 # The supervisor opens its registry and starts its workers in about a second; a slow machine may take longer.
 READY_TIMEOUT_S = 60.0
-_POLL_S = 0.02
 # The server's exit status if its options are wrong.
 _WRONG_USAGE = 2
 _LOG_LINES = 20
@@ -75,44 +72,22 @@ class ServerStart:
 
 def checked_start(home: Path, settings: dict[str, Any], options: StartOptions | None = None) -> ServerStart:
     """Check the settings in the command, which can show the user what is wrong; the server could only log it."""
-    certificate, key, client_ca = (settings.get(name) for name in ("tls_cert", "tls_key", "tls_client_ca"))
-    if (certificate is None) != (key is None):
-        raise typer.BadParameter(
-            "give both options; they may name one file that contains both", param_hint="--tls-cert, --tls-key"
-        )
-    if certificate is None and client_ca is not None:
-        raise typer.BadParameter("needs --tls-cert and --tls-key", param_hint="--tls-client-ca")
-    if certificate is not None and key is not None:
-        read_material(TlsPaths(certificate, key, client_ca))
-    elif not (settings.get("insecure") or is_loopback(settings.get("management_host", USUAL.management_host))):
-        raise typer.BadParameter(
-            "other machines can reach this address, and the network can read the traffic, including tokens: "
-            "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or give --insecure",
-            param_hint="--management-host",
-        )
-    if isinstance(settings.get("grpc_port"), int) and not has_grpc():
-        raise typer.BadParameter("needs the extra grpc: pip install 'clipper-serving[grpc]'", param_hint="--grpc-port")
-    if "otlp_endpoint" in settings and not has_otel():
-        raise typer.BadParameter(
-            "needs the extra otel: pip install 'clipper-serving[otel]'", param_hint="--otlp-endpoint"
-        )
-    if "run_as" in settings:
+    wanted = ServerSettings(**settings)
+    if wrong := why_not_together(wanted):
+        raise typer.BadParameter(wrong.why, param_hint=wrong.options)
+    if wanted.tls_cert is not None and wanted.tls_key is not None:
+        read_material(TlsPaths(wanted.tls_cert, wanted.tls_key, wanted.tls_client_ca))
+    if wanted.run_as is not None:
         try:
-            find_run_as(settings["run_as"])
+            find_run_as(wanted.run_as)
         except InvalidArgument as error:
             raise typer.BadParameter(str(error), param_hint="--run-as") from error
-    has_run_as, has_ray_python = "run_as" in settings, "ray_python" in settings
-    if why := why_no_manager(settings.get("manager", ""), has_run_as=has_run_as, has_ray_python=has_ray_python):
-        raise typer.BadParameter(why, param_hint="--manager")
     return ServerStart(home, settings, options)
 
 
 def run_program(argv: list[str], kind: type[T], timeout_s: float, environment: Mapping[str, str] | None = None) -> T:
-    """Run a program of ours that writes JSON, and return what it wrote.
-
-    Raises:
-        Unavailable: it cannot be run, or it failed; the message is the last line that it wrote about that.
-        DeadlineExceeded: it does not end in time.
+    """Run a program of ours that writes JSON, and return what it wrote. Raises Unavailable if it cannot be run, or it
+    failed; the message is the last line that it wrote about that. Raises DeadlineExceeded if it does not end in time.
     """
     try:
         done = subprocess.run(argv, capture_output=True, timeout=timeout_s, check=False, env=environment)
@@ -138,11 +113,9 @@ def running(home: Path) -> Status | None:
 
 
 def settled(home: Path) -> Status | None:
-    """Wait until the server of ``home`` is neither starting nor stopping. Return its status; None if none runs.
-
-    Raises:
-        Conflict: the server was told to stop, and its drain delay lasts longer than ``STOP_TIMEOUT_S``.
-        DeadlineExceeded: a server holds the home, and does not answer for ``STOP_TIMEOUT_S``.
+    """Wait until the server of ``home`` is neither starting nor stopping. Return its status; None if none runs. Raises
+    Conflict if the server was told to stop, and its drain delay lasts longer than ``STOP_TIMEOUT_S``; DeadlineExceeded
+    if a server holds the home, and does not answer for ``STOP_TIMEOUT_S``.
     """
     now = None
     for _ in polls(STOP_TIMEOUT_S):
@@ -201,11 +174,8 @@ def spawn(start: ServerStart, stops_with: int | None = None) -> "StartingServer"
 
 @dataclass(frozen=True, slots=True)
 class StartingServer:
-    """A server's process.
-
-    Attributes:
-        log_start: the length of its log before the start.
-        drain_delay_s: for how long it answers queries after it is told to stop.
+    """A server's process. ``log_start``: the length of its log before the start. ``drain_delay_s``: for how long it
+    answers queries after it is told to stop.
     """
 
     home: Path
@@ -218,11 +188,9 @@ class StartingServer:
         """Wait until the server answers queries, and return its status.
 
         If a model cannot be started, or is not ready in time, the server still runs for the others. The problems of the
-        returned status then say why. A standby answers no queries, and is returned at once.
-
-        Raises:
-            Unavailable: the server ended, or its workers cannot start; the message has the last lines of their logs.
-            DeadlineExceeded: no worker is ready in time.
+        returned status then say why. A standby answers no queries, and is returned at once. Raises Unavailable if the
+        server ended, or its workers cannot start; the message has the last lines of their logs. Raises DeadlineExceeded
+        if no worker is ready in time.
         """
         problem, last = "it has not written its address to supervisor.json", None
         for _ in polls(timeout_s):
@@ -233,19 +201,17 @@ class StartingServer:
                 continue
             all_answer = now.ready and now.applications_ready in (None, now.applications)
             waits_in_vain = "crash_loop" in now.replicas and "starting" not in now.replicas
-            if all_answer or _stands_by(now) or (_answers(now) and waits_in_vain):
+            if all_answer or stands_by(now) or (answers(now) and waits_in_vain):
                 return now
             self._check_workers(now)
             problem, last = "; ".join(now.problems), now
-        if last is not None and _answers(last):
+        if last is not None and answers(last):
             return last
         raise DeadlineExceeded(f"the server is not ready after {timeout_s:.0f} s: {problem}; {_last_lines(self.log)}")
 
     def stop(self) -> None:
-        """Drain and stop the server, if it runs.
-
-        Raises:
-            DeadlineExceeded: the server still runs ``STOP_TIMEOUT_S`` after the delay.
+        """Drain and stop the server, if it runs. Raises DeadlineExceeded if the server still runs ``STOP_TIMEOUT_S``
+        after the delay.
         """
         if self.process.poll() is None:
             self.process.terminate()
@@ -261,10 +227,8 @@ class StartingServer:
         self.process.wait()
 
     def check_alive(self, when: str) -> None:
-        """
-        Raises:
-            InvalidArgument: it has refused its options; the message is its own.
-            Unavailable: the process has ended; the message has the last lines of its log.
+        """Raise InvalidArgument if it has refused its options; the message is its own. Raises Unavailable if the
+        process has ended; the message has the last lines of its log.
         """
         status = self.process.poll()
         if status == _WRONG_USAGE and (told := _tail(self.log, self.log_start)):
@@ -275,7 +239,7 @@ class StartingServer:
     def _check_workers(self, now: Status) -> None:
         for worker in now.workers:
             if worker.state == "crash_loop" and worker.node:
-                if _answers(now):
+                if answers(now):
                     continue  # the other nodes do, and the status says what is wrong with this one
                 # Its log is on its node.
                 raise Unavailable(
@@ -286,23 +250,17 @@ class StartingServer:
                 raise Unavailable(f"worker {worker.index} dies each time it starts; {_last_lines(log)}")
 
 
-def _answers(now: Status) -> bool:
+def answers(now: Status) -> bool:
     return any(worker.state == "ready" for worker in now.workers)
 
 
-def answers_or_stands_by(now: Status) -> bool:
-    return _answers(now) or _stands_by(now)
-
-
-def _stands_by(now: Status) -> bool:
+def stands_by(now: Status) -> bool:
     return now.lease is not None and now.lease.role == "standby"
 
 
 def wait_until_gone(home: Path, pid: int, drain_delay_s: float = 0.0) -> None:
-    """Wait for the lock that a server holds while it lives, and for the end of its process.
-
-    Raises:
-        DeadlineExceeded: the server still runs ``STOP_TIMEOUT_S`` after the delay.
+    """Wait for the lock that a server holds while it lives, and for the end of its process. Raises DeadlineExceeded if
+    the server still runs ``STOP_TIMEOUT_S`` after the delay.
     """
     timeout_s = drain_delay_s + STOP_TIMEOUT_S
     for _ in polls(timeout_s):
@@ -331,11 +289,3 @@ def _tail(log: Path, start: int) -> list[str]:
         begin = start if size >= start else 0
         file.seek(max(begin, size - _LOG_TAIL_BYTES))
         return file.read().decode(errors="replace").splitlines()[-_LOG_LINES:]
-
-
-def polls(timeout_s: float) -> Iterator[None]:
-    """Yield again and again until the time is over."""
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        yield
-        time.sleep(_POLL_S)

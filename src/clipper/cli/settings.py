@@ -18,7 +18,7 @@ from msgspec import NODEFAULT, UNSET, Struct
 
 from clipper.cli.options import number, one_of
 from clipper.errors import InvalidArgument
-from clipper.settings.fields import Described, Setting, check_range, settings_of
+from clipper.settings.fields import Described, Setting, settings_of
 
 Given = dict[str, Any]
 
@@ -91,8 +91,7 @@ def _read(option: Option, value: Any) -> Any:
     setting = option.setting
     try:
         read = option.read(value)
-        if isinstance(read, (int, float)) and setting.least is not None:
-            check_range(option.keyword, read, setting.least, setting.most, above=setting.above)
+        setting.check(option.keyword, read)
         return read
     except InvalidArgument as error:
         variable = "" if setting.environment is None else f" (env var: '{setting.environment}')"

@@ -16,17 +16,19 @@ from clipper.cli.process import (
     READY_TIMEOUT_S,
     USUAL,
     ServerStart,
-    answers_or_stands_by,
+    answers,
     checked_start,
-    polls,
     running,
     settled,
     spawn,
+    stands_by,
 )
 from clipper.client import STOP_TIMEOUT_S
+from clipper.client.access import running_place
+from clipper.client.calls import polls
 from clipper.errors import ClipperError, Conflict, DeadlineExceeded, InvalidArgument, Unavailable
 from clipper.settings.fields import settings_of
-from clipper.settings.home import OPTIONS_NAME, Place, is_locked, lock_holder, make_home, read_place, take_lock
+from clipper.settings.home import OPTIONS_NAME, Place, is_locked, make_home, take_lock
 from clipper.settings.server import ServerSettings
 from clipper.settings.start_options import (
     MAX_BYTES,
@@ -73,11 +75,8 @@ def given_options(context: typer.Context, settings: dict[str, Any], file: dict[s
 
 
 def read_kept(home: Path) -> StartOptions | None:
-    """Read the options of the home's last start; None if there was none.
-
-    Raises:
-        InvalidArgument: this Clipper cannot use the kept options.
-        Unavailable: it cannot be read.
+    """Read the options of the home's last start; None if there was none. Raises InvalidArgument if this Clipper cannot
+    use the kept options; Unavailable if it cannot be read.
     """
     path = home / OPTIONS_NAME
     try:
@@ -105,10 +104,7 @@ def find_start(
 ) -> ServerStart:
     """Decide the options of a start: the given ones and, for a server in the background, the kept ones.
 
-    It prints which options are kept, and which differ from the last start.
-
-    Args:
-        reset: whether kept options are ignored.
+    It prints which options are kept, and which differ from the last start. ``reset``: whether kept options are ignored.
     """
     options = start_options(given.values, given.sources, started_by)
     values, kept = given.values, _read_if_usable(home) if reset else read_kept(home)
@@ -165,11 +161,8 @@ def other_options(given: GivenOptions, now: Status) -> str:
 
 @contextmanager
 def in_turn(home: Path) -> Iterator[None]:
-    """Let one command at a time start or restart the server of a home; others wait.
-
-    Raises:
-        DeadlineExceeded: another command takes too long.
-        Unavailable: the home cannot be used.
+    """Let one command at a time start or restart the server of a home; others wait. Raises DeadlineExceeded if another
+    command takes too long; Unavailable if the home cannot be used.
     """
     make_home(home)
     try:
@@ -216,10 +209,8 @@ def replaced(out: Output, home: Path, given: GivenOptions, *, reset: bool, has_f
 
     One that a service manager or ``clipper serve`` watches starts again in its own process, with its own command line.
     Any other ends, and another is started. If that fails with other options than before, one is started with those.
-
-    Raises:
-        Conflict: options are given for a server whose options are not ours to change, or it keeps none, or it stops.
-        ClipperError: the new one cannot be started.
+    Raises Conflict if options are given for a server whose options are not ours to change, or it keeps none, or it
+    stops; ClipperError if the new one cannot be started.
     """
     place = _place(home)
     if place is None:
@@ -282,12 +273,8 @@ def _taken_over(server: ServerStart) -> Status:
 
 def _place(home: Path) -> Place | None:
     """Return the place of the supervisor that holds the home; None if no supervisor does."""
-    if not is_locked(home):
-        return None
     with suppress(Unavailable):
-        place = read_place(home)
-        if place.pid == lock_holder(home):
-            return place
+        return running_place(home)
     return None
 
 
@@ -315,7 +302,7 @@ def _started_again(home: Path, before: Place) -> Status:
     for _ in polls(READY_TIMEOUT_S):
         place = _place(home)
         is_new = place is not None and place.started_at > before.started_at
-        if is_new and (now := running(home)) is not None and answers_or_stands_by(now):
+        if is_new and (now := running(home)) is not None and (answers(now) or stands_by(now)):
             return now
     raise DeadlineExceeded(
         f"the server of {home} was told to start again, and does not answer after {READY_TIMEOUT_S:.0f} s; what runs "

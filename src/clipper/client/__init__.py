@@ -104,7 +104,12 @@ class Clipper(Models, Applications, Queries, Tokens, Keys, Watching):
                     "url and query_url are both given: expected url, of the management API, which tells where the "
                     "query port is, or query_url alone"
                 )
-            return _connect_queries(query_url, tls_for_url(query_url, found, given), find_key(api_key))
+            with ExitStack() as stack:
+                tls = tls_for_url(query_url, found, given)
+                clipper = stack.enter_context(Clipper(None, query_url, lambda: None, tls, find_key(api_key)))
+                clipper._check()
+                stack.pop_all()
+            return clipper
         if url is not None:
             tls = tls_for_url(url, found, given)
             return _connect_url(url, token_for_url(url, found, token), tls, find_key(api_key))
@@ -194,14 +199,6 @@ class AsyncClipper(AsyncQueries):
 
         found_url, tls = await asyncio.to_thread(find)
         return AsyncClipper(found_url, tls, find_key(api_key), max_connections)
-
-
-def _connect_queries(query_url: str, tls: ClientTls, api_key: str | None) -> Clipper:
-    with ExitStack() as stack:
-        clipper = stack.enter_context(Clipper(None, query_url, lambda: None, tls, api_key))
-        clipper._check()
-        stack.pop_all()
-    return clipper
 
 
 def _connect_home(home: Path, find_token: TokenSource, tls: ClientTls, api_key: str | None) -> Clipper:

@@ -80,10 +80,8 @@ def _path(variable: str) -> Path | None:
 
 
 def running_place(home: Path) -> Place:
-    """The address of the server of ``home``.
-
-    Raises:
-        Unavailable: no server runs there. Any program may listen at its port by now, and must not see the token.
+    """The address of the server of ``home``. Raises Unavailable if no server runs there. Any program may listen at its
+    port by now, and must not see the token.
     """
     place = read_place(home)
     # A server has the lock for as long as it lives. Its process id alone would say nothing: it passes to other

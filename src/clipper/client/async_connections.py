@@ -16,10 +16,7 @@ MAX_CONNECTIONS = 256
 
 
 class _Connection(asyncio.Protocol):
-    """
-    Attributes:
-        is_closed: whether it takes no more requests.
-    """
+    """``is_closed``: whether it takes no more requests."""
 
     def __init__(self) -> None:
         self.is_closed = False
@@ -31,11 +28,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transport does not inherit from it
 
     async def ask(self, data: bytes) -> Answer:
-        """
-        Raises:
-            BadAnswer: what comes is not an answer, or too large.
-            BrokenOff: the connection ended.
-        """
+        """Raise BadAnswer if what comes is not an answer, or too large; BrokenOff if the connection ended."""
         if self.is_closed or self._transport.is_closing():
             raise BrokenOff(ConnectionError("the server closed the connection"), has_begun=False)
         self._reader = AnswerReader()
@@ -93,9 +86,7 @@ class _Pool:
 
 class AsyncConnections:
     """Sends requests to one server, from the tasks of any event loop; each loop has connections of its own.
-
-    Args:
-        max_connections: requests in flight at once in one loop; others wait for their turn.
+    ``max_connections``: requests in flight at once in one loop; others wait for their turn.
     """
 
     def __init__(self, address: Address, tls: ClientTls, max_connections: int = MAX_CONNECTIONS) -> None:
@@ -106,10 +97,8 @@ class AsyncConnections:
         self._is_closed = False
 
     async def ask(self, request: Request) -> Answer:
-        """
-        Raises:
-            Unavailable: the server cannot be reached, the connection broke, or what came is not an answer.
-            DeadlineExceeded: the answer took too long.
+        """Raise Unavailable if the server cannot be reached, the connection broke, or what came is not an answer;
+        DeadlineExceeded if the answer took too long.
         """
         if self._is_closed:
             raise Unavailable("this client is closed: make another one with AsyncClipper.connect()")

@@ -42,10 +42,7 @@ class Calls:
 
     @property
     def _management(self) -> HttpApi:
-        """
-        Raises:
-            InvalidArgument: the client knows the query port alone.
-        """
+        """Raise InvalidArgument if the client knows the query port alone."""
         if self._api is None:
             raise InvalidArgument(
                 "this client was connected by query_url, so it only predicts and observes: for this call connect "
@@ -107,10 +104,8 @@ def ignore(_text: str) -> None:
 def looks(timeout_s: float, read: Callable[[], T], report: Callable[[str], None]) -> Iterator[T]:
     """Yield what ``read`` returns, as often as ``polls`` says, and at least once.
 
-    A server may be away for a while, as while it is restarted: what was asked of it goes on.
-
-    Raises:
-        Unavailable: it is away for longer than ``AWAY_S``, or when the time is over.
+    A server may be away for a while, as while it is restarted: what was asked of it goes on. Raises Unavailable if it
+    is away for longer than ``AWAY_S``, or when the time is over.
     """
     away_since_s, error = None, None
     for _ in polls(timeout_s):

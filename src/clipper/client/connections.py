@@ -20,11 +20,7 @@ _READ_BYTES = 256 * 1024
 
 
 class BrokenOff(Exception):
-    """A connection ended before the answer did.
-
-    Attributes:
-        has_begun: whether a part of the answer had come.
-    """
+    """A connection ended before the answer did. ``has_begun``: whether a part of the answer had come."""
 
     def __init__(self, cause: Exception, has_begun: bool) -> None:
         super().__init__(str(cause) or type(cause).__name__)
@@ -39,11 +35,8 @@ class _Connection:
         self.idle_since_s = 0.0
 
     def ask(self, data: bytes, deadline_s: float) -> Answer:
-        """
-        Raises:
-            BadAnswer: what comes is not an answer, or too large.
-            BrokenOff: the connection ended.
-            TimeoutError: the deadline has come.
+        """Raise BadAnswer if what comes is not an answer, or too large; BrokenOff if the connection ended; TimeoutError
+        if the deadline has come.
         """
         reader = AnswerReader()
         try:
@@ -116,10 +109,8 @@ class Connections:
         self._is_closed = False
 
     def ask(self, request: Request) -> Answer:
-        """
-        Raises:
-            Unavailable: the server cannot be reached, the connection broke, or what came is not an answer.
-            DeadlineExceeded: the answer took too long.
+        """Raise Unavailable if the server cannot be reached, the connection broke, or what came is not an answer;
+        DeadlineExceeded if the answer took too long.
         """
         pool = self._pool
         if pool.pid != os.getpid():

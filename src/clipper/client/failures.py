@@ -30,11 +30,8 @@ class _InferFailure(Struct, frozen=True):
 
 
 def answered_error(url: str, method: str, status: int, body: bytes, retry_after: str) -> ClipperError:
-    """The error that an answer names; an answer of unknown form is quoted.
-
-    Args:
-        url: what was asked.
-        retry_after: value of the header; empty if there is none.
+    """The error that an answer names; an answer of unknown form is quoted. ``url``: what was asked. ``retry_after``:
+    value of the header; empty if there is none.
     """
     if method == "HEAD" and status in _BODILESS:
         kind, what = _BODILESS[status]

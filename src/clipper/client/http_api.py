@@ -19,10 +19,8 @@ class HttpApi:
     """``url`` is ``http://HOST:PORT`` or ``https://HOST:PORT``, with a path or without.
 
     ``find_token`` finds the token of the management API, or the key of the query port. ``tls`` says which certificates
-    to trust over https, by default the system's.
-
-    Raises:
-        InvalidArgument: ``url`` is not such an address, or a file that ``tls`` needs cannot be used.
+    to trust over https, by default the system's. Raises InvalidArgument if ``url`` is not such an address, or a file
+    that ``tls`` needs cannot be used.
     """
 
     def __init__(

@@ -29,10 +29,8 @@ _TAKEN: dict[str, frozenset[str]] = {
 
 
 class TypeOfInputs(Struct, frozen=True):
-    """An application's input type, as the server's metadata have it.
-
-    Attributes:
-        shape: of one input; -1 is any length. A scalar has the shape of one element.
+    """An application's input type, as the server's metadata have it. ``shape``: of one input; -1 is any length. A
+    scalar has the shape of one element.
     """
 
     datatype: str
@@ -90,10 +88,8 @@ def tensor_of_inputs(inputs: Any, taken: TypeOfInputs) -> WithData | None:
 
 
 def tensor_of_features(features: Any, rows: int | None) -> WithData | None:
-    """Return the tensor of a policy's features; None if they do not form a tensor.
-
-    Args:
-        features: numbers of one query, if ``rows`` is None; else such numbers of each.
+    """Return the tensor of a policy's features; None if they do not form a tensor. ``features``: numbers of one query,
+    if ``rows`` is None; else such numbers of each.
     """
     if is_array(features):
         shape = (1, *features.shape) if rows is None else features.shape

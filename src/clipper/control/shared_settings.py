@@ -11,8 +11,8 @@ from clipper.settings.server import (
     MAX_CONTEXTS,
     MAX_OUTPUT_BYTES,
     ReadyWhen,
+    TelemetrySettings,
 )
-from clipper.settings.telemetry import TelemetrySettings
 
 
 class SharedSettings(Struct, frozen=True):

@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Setting, changes_of
-from clipper.settings.texts import read_cost, read_count_or_none, read_features, read_json, read_number_or_none
+from clipper.settings.texts import number_or_none, read_cost, read_features, read_json
 from clipper.values.types import MAX_FEATURES
 
 Wait = Literal["all", "decided", "expected"]
@@ -36,24 +36,21 @@ MIN_PER_SECOND = 0.001
 # Limits of an application, or of a key.
 MaxInFlight = Annotated[
     int | None,
-    Setting(
+    number_or_none(
         "How many queries may be in flight at once; none means no limit.",
         least=1,
         most=MAX_IN_FLIGHT,
-        metavar="N|none",
         default="none",
-        read=read_count_or_none,
+        whole=True,
     ),
 ]
 MaxPerSecond = Annotated[
     float | None,
-    Setting(
+    number_or_none(
         "How many queries are let in each second; none means no limit.",
         least=MIN_PER_SECOND,
         most=MAX_PER_SECOND,
-        metavar="N|none",
         default="none",
-        read=read_number_or_none,
     ),
 ]
 
@@ -113,10 +110,8 @@ class Configured(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def configured(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a client's keywords as fields of the wire, where a policy, or a loss, has its parameters in it.
-
-    Raises:
-        InvalidArgument: there are parameters of a policy or loss that is not named.
+    """Return a client's keywords as fields of the wire, where a policy, or a loss, has its parameters in it. Raises
+    InvalidArgument if there are parameters of a policy or loss that is not named.
     """
     values = dict(options)
     for kind in ("policy", "loss"):
@@ -163,34 +158,27 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     ] = 0.02
     ramp: Annotated[
         float | None,
-        Setting(
+        number_or_none(
             "Share of the queries for a new link or version until feedback has shown its worth; none means no ramp.",
             least=0,
             above=True,
             most=MAX_RAMP,
-            metavar="0..0.5|none",
-            read=read_number_or_none,
+            unit="0..0.5",
         ),
     ] = 0.05
     max_loss_increase: Annotated[
         float | None,
-        Setting(
+        number_or_none(
             "A newcomer that loses more than the rest by more than this is stopped or rolled back; none means never.",
             least=0,
             most=1,
-            metavar="0..1|none",
-            read=read_number_or_none,
+            unit="0..1",
         ),
     ] = 0.05
     confidence_threshold: Annotated[
         float | None,
-        Setting(
-            "The default replaces answers with less confidence than this.",
-            least=0,
-            most=1,
-            metavar="0..1|none",
-            default="none",
-            read=read_number_or_none,
+        number_or_none(
+            "The default replaces answers with less confidence than this.", least=0, most=1, default="none", unit="0..1"
         ),
     ] = None
     confidence_from: Annotated[
@@ -215,12 +203,11 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     ] = 0.0
 
 
-_HALF_LIFE = Setting(
+_HALF_LIFE = number_or_none(
     "After how many further observations one counts half; none means never. Each policy has its default.",
     least=1,
     most=MAX_OBSERVATIONS,
-    metavar="N|none",
-    read=read_count_or_none,
+    whole=True,
 )
 
 
@@ -259,15 +246,14 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     ] = 100.0
     waking_slo_ms: Annotated[
         float | None,
-        Setting(
+        number_or_none(
             "The same for queries that have to wait until a model is awake: longer, or shorter to have the default at "
             "once; none means the same time.",
             least=0,
             above=True,
             most=MAX_SLO_MS,
-            metavar="MS|none",
             default="none",
-            read=read_number_or_none,
+            unit="MS",
         ),
     ] = None
     default_output: Annotated[

@@ -50,6 +50,11 @@ class Setting:
     environment: str | None = None
     read: Callable[[str], Any] | None = None
 
+    def check(self, name: str, value: Any) -> None:
+        """Raise InvalidArgument if the value is a number out of range; the message calls it ``name``."""
+        if self.least is not None and isinstance(value, (int, float)):
+            check_range(name, value, self.least, self.most, above=self.above)
+
 
 class Described(NamedTuple):
     """A field and its setting.
@@ -108,23 +113,17 @@ def given(change: Struct) -> dict[str, Any]:
 
 
 def check_ranges(values: Struct) -> None:
-    """
-    Raises:
-        InvalidArgument: a number is out of its setting's range.
-    """
+    """Raise InvalidArgument if a number is out of its setting's range."""
     for field in msgspec.structs.fields(type(values)):
         value, (_, setting) = getattr(values, field.name), _type_and_setting(field)
         if setting is None and isinstance(value, Struct):
             check_ranges(value)
-        elif setting is not None and setting.least is not None and isinstance(value, (int, float)):
-            check_range(setting.keyword or field.name, value, setting.least, setting.most, above=setting.above)
+        elif setting is not None:
+            setting.check(setting.keyword or field.name, value)
 
 
 def check_range(name: str, value: float, least: float, most: float | None = None, *, above: bool = False) -> None:
-    """
-    Raises:
-        InvalidArgument: ``value`` is not a number from ``least``, or above it, to ``most``.
-    """
+    """Raise InvalidArgument if ``value`` is not a number from ``least``, or above it, to ``most``."""
     end = math.inf if most is None else most
     # bool is a subclass of int in Python; a setting does not take it for a number.
     if not isinstance(value, bool) and (least < value <= end if above else least <= value <= end):

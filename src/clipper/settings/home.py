@@ -84,10 +84,8 @@ def find_home(home: Path | str | None = None) -> Path:
 def make_home(root: Path) -> None:
     """Make the folder of a home if it is missing, and ensure that only this user and root can write in it.
 
-    A user who can write there can replace the token, and so become an admin of the server.
-
-    Raises:
-        Unavailable: it cannot be made, or it or something in it belongs to another user.
+    A user who can write there can replace the token, and so become an admin of the server. Raises Unavailable if it
+    cannot be made, or it or something in it belongs to another user.
     """
     ours = (os.geteuid(), 0)
     try:
@@ -116,11 +114,8 @@ def make_home(root: Path) -> None:
 
 
 def open_token(path: Path) -> BinaryIO:
-    """Open the file of a token, which must be a regular file: a symlink may lead to something that is no token.
-
-    Raises:
-        Unavailable: it is something else.
-        OSError: it cannot be opened; a ``FileNotFoundError`` if there is none.
+    """Open the file of a token, which must be a regular file: a symlink may lead to something that is no token. Raises
+    Unavailable if it is something else; OSError if it cannot be opened; a ``FileNotFoundError`` if there is none.
     """
     try:
         # Without blocking: the opening of a pipe would wait for a writer.
@@ -136,20 +131,12 @@ def open_token(path: Path) -> BinaryIO:
 
 
 def token_text(file: BinaryIO) -> str:
-    """The content of a token's file.
-
-    Raises:
-        UnicodeDecodeError: it has other characters than those of ASCII.
-    """
+    """The content of a token's file. Raises UnicodeDecodeError if it has other characters than those of ASCII."""
     return file.read(_MAX_TOKEN_BYTES).decode("ascii").strip()
 
 
 def read_token(home: Path) -> str | None:
-    """The token of the server of ``home``; None if there is none.
-
-    Raises:
-        Unavailable: the file cannot be read.
-    """
+    """The token of the server of ``home``; None if there is none. Raises Unavailable if the file cannot be read."""
     try:
         with open_token(home / TOKEN_NAME) as file:
             return token_text(file) or None
@@ -162,10 +149,8 @@ def read_token(home: Path) -> str | None:
 
 
 def read_place(home: Path) -> Place:
-    """Return the addresses of the server of ``home``, or of the last one there.
-
-    Raises:
-        Unavailable: none was started there, or its file cannot be read.
+    """Return the addresses of the server of ``home``, or of the last one there. Raises Unavailable if none was started
+    there, or its file cannot be read.
     """
     path = home / "supervisor.json"
     try:
@@ -185,10 +170,7 @@ def lock_home(root: Path) -> int:
     """Take the home for this process, for as long as it lives; return the lock's descriptor.
 
     No child process inherits the lock, and the kernel releases it when this process ends. So the holder knows that no
-    other process is starting workers or models here.
-
-    Raises:
-        Conflict: a supervisor has it, or another command.
+    other process is starting workers or models here. Raises Conflict if a supervisor has it, or another command.
     """
     descriptor = os.open(lock_path(root), os.O_RDWR | os.O_CREAT, 0o600)
     if not take_lock(descriptor, _LOOKED_AT_S):
@@ -203,10 +185,8 @@ def lock_home(root: Path) -> int:
 
 
 def is_locked(root: Path) -> bool:
-    """Whether a supervisor holds the home, even one that does not answer.
-
-    Raises:
-        Unavailable: the home belongs to another user.
+    """Whether a supervisor holds the home, even one that does not answer. Raises Unavailable if the home belongs to
+    another user.
     """
     try:
         with lock_path(root).open("rb") as file:

@@ -25,10 +25,8 @@ class ReplicaRange(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_replicas(text: str) -> int | ReplicaRange:
-    """Read ``3``, or ``1..4``: from one to four, as the load decides; or ``0..4``.
-
-    Raises:
-        InvalidArgument: the text is neither, a number is not at least 1, or the range ends below 1 or its start.
+    """Read ``3``, or ``1..4``: from one to four, as the load decides; or ``0..4``. Raises InvalidArgument if the text
+    is neither, a number is not at least 1, or the range ends below 1 or its start.
     """
     least, dots, most = text.partition("..")
     if not _is_count(least) or (dots and not _is_count(most)):
@@ -46,10 +44,7 @@ def _is_count(text: str) -> bool:
 
 
 def check_replicas(replicas: int | ReplicaRange) -> None:
-    """
-    Raises:
-        InvalidArgument: a number is not from 1 to ``MAX_REPLICAS``, or the range ends below 1 or its start.
-    """
+    """Raise InvalidArgument if a number is not from 1 to ``MAX_REPLICAS``, or the range ends below 1 or its start."""
     if isinstance(replicas, ReplicaRange):
         check_range("replicas.min", replicas.min, 0, MAX_REPLICAS)
         check_range("replicas.max", replicas.max, max(replicas.min, 1), MAX_REPLICAS)

@@ -2,14 +2,32 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
+from msgspec import Struct
+
+from clipper.base.extras import has_docker, has_grpc, has_otel, has_ray
+from clipper.base.hosts import is_loopback
 from clipper.settings.fields import Setting
-from clipper.settings.telemetry import TelemetrySettings
-from clipper.settings.texts import checked_ports, read_grpc_port, read_host, read_origin, read_registry, read_size
+from clipper.settings.texts import (
+    checked_ports,
+    read_endpoint,
+    read_grpc_port,
+    read_host,
+    read_origin,
+    read_registry,
+    size,
+)
 from clipper.settings.version import ManagerName
 from clipper.values.types import REGISTRY_VARIABLE, STORE_VARIABLE
 
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+# To trace a request costs a worker as much as several queries. One in a hundred shows where the time goes.
+TRACE_SHARE = 0.01
+# A day: no query lives for longer.
+MOST_SLOW_QUERY_MS = 86_400_000
 # How a container in Docker is dialled: over a unix socket in a folder that both share, or over TCP with a token.
 Transport = Literal["unix", "tcp"]
 # How models of this machine are started: forked from processes that have their libraries in memory, or each by itself.
@@ -40,6 +58,45 @@ DEFAULT_LOG_BYTES = 1024 * 1024 * 1024
 GRPC_PORT = 1339
 # To roll back by a few weeks of deployments; each keeps its artifact on disk.
 KEEP_VERSIONS = 10
+
+
+class TelemetrySettings(Struct, frozen=True, kw_only=True):
+    """What a server and its workers write about themselves and about requests."""
+
+    log_format: Annotated[LogFormat, Setting("How the server, its workers and its containers write their logs.")] = (
+        "text"
+    )
+    log_level: Annotated[LogLevel, Setting("The least level of what these logs contain.")] = "info"
+    access_log: Annotated[
+        float,
+        Setting("Share of requests that the access log contains; 1 is all, 0 is no access log.", least=0, most=1),
+    ] = 0.0
+    slow_query_ms: Annotated[
+        float | None,
+        Setting(
+            "The slow-query log contains queries that took longer than this.",
+            least=0,
+            most=MOST_SLOW_QUERY_MS,
+            default="no such log",
+        ),
+    ] = None
+    otlp_endpoint: Annotated[
+        str | None,
+        Setting(
+            "Where spans are sent, by OTLP over HTTP, e.g. http://localhost:4318. It needs the extra otel.",
+            metavar="URL",
+            default="no spans",
+            read=read_endpoint,
+        ),
+    ] = None
+    trace_share: Annotated[
+        float,
+        Setting(
+            "Share of the requests without a traceparent that are traced. A traceparent says it for its request.",
+            least=0,
+            most=1,
+        ),
+    ] = TRACE_SHARE
 
 
 class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
@@ -111,38 +168,26 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
     ] = 0
     cache_bytes: Annotated[
         int,
-        Setting(
-            "Bound of each worker's cache, e.g. 512m.",
-            least=0,
-            most=1 << 50,
-            option="cache-size",
-            metavar="SIZE",
-            default="64m",
-            read=read_size,
-        ),
+        size("Bound of each worker's cache, e.g. 512m.", least=0, most=1 << 50, option="cache-size", default="64m"),
     ] = 64 * 1024 * 1024
     max_body_bytes: Annotated[
         int,
-        Setting(
+        size(
             "Bound of a request's body, e.g. 16m; applications whose inputs can need more accept more.",
             least=LEAST_MAX_BODY_BYTES,
             most=MOST_MAX_BODY_BYTES,
             option="max-body-size",
-            metavar="SIZE",
             default="8m",
-            read=read_size,
         ),
     ] = MAX_BODY_BYTES
     max_output_bytes: Annotated[
         int,
-        Setting(
+        size(
             "Bound of one output of a model, e.g. 128m: of the elements of an array, or of any other output's JSON.",
             least=LEAST_MAX_OUTPUT_BYTES,
             most=MOST_MAX_OUTPUT_BYTES,
             option="max-output-size",
-            metavar="SIZE",
             default="32m",
-            read=read_size,
         ),
     ] = MAX_OUTPUT_BYTES
     store: Annotated[
@@ -180,14 +225,12 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
     ] = KEEP_VERSIONS
     decision_log_bytes: Annotated[
         int,
-        Setting(
+        size(
             "Bound of the decision log, e.g. 10g; the oldest records are removed.",
             least=LEAST_LOG_BYTES,
             most=1 << 50,
             option="decision-log-size",
-            metavar="SIZE",
             default="1g",
-            read=read_size,
         ),
     ] = DEFAULT_LOG_BYTES
     run_as: Annotated[
@@ -281,3 +324,36 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
             default="the server's own",
         ),
     ] = None
+
+
+class Wrong(NamedTuple):
+    """The options that cannot be as they are, and the rest of a sentence about them."""
+
+    options: str
+    why: str
+
+
+def why_not_together(now: ServerSettings) -> Wrong | None:
+    """Why a server cannot run by these settings on this machine, each of which is valid by itself; None if it can."""
+    if (now.tls_cert is None) != (now.tls_key is None):
+        return Wrong("--tls-cert, --tls-key", "give both options; they may name one file that contains both")
+    if now.tls_client_ca is not None and now.tls_cert is None:
+        return Wrong("--tls-client-ca", "needs --tls-cert and --tls-key: only a server with TLS asks for certificates")
+    if not (now.tls_cert or now.insecure or is_loopback(now.management_host)):
+        return Wrong(
+            "--management-host",
+            "other machines can reach this address, and the network can read the traffic, including tokens: "
+            "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or give --insecure",
+        )
+    if now.manager == "ray" and now.run_as is not None:
+        why = "on Ray, models run as the user of each node's Ray: give another manager, or no --run-as"
+        return Wrong("--manager", why)
+    for option, extra, is_lacking in (
+        ("--grpc-port", "grpc", isinstance(now.grpc_port, int) and not has_grpc()),
+        ("--otlp-endpoint", "otel", now.otlp_endpoint is not None and not has_otel()),
+        ("--manager", "docker", now.manager == "docker" and not has_docker()),
+        ("--manager", "ray", now.manager == "ray" and not (has_ray() or now.ray_python is not None)),
+    ):
+        if is_lacking:
+            return Wrong(option, f"needs the extra {extra}: pip install 'clipper-serving[{extra}]'")
+    return None

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from clipper import __version__
 from clipper.errors import InvalidArgument
-from clipper.settings.fields import Described, check_range, settings_of
+from clipper.settings.fields import Described, settings_of
 from clipper.settings.server import ServerSettings
 
 # The version of the file's format: it grows when an older Clipper would misread the file.
@@ -160,10 +160,8 @@ def encode(options: StartOptions) -> bytes:
 
 
 def decode(content: bytes) -> StartOptions:
-    """
-    Raises:
-        InvalidArgument: neither this Clipper nor an earlier one has encoded it. The message completes a sentence whose
-            subject is the file.
+    """Raise InvalidArgument if neither this Clipper nor an earlier one has encoded it. The message completes a sentence
+    whose subject is the file.
     """
     if len(content) > MAX_BYTES:
         raise InvalidArgument(f"has over {MAX_BYTES} bytes, and cannot be options of a server")
@@ -214,11 +212,7 @@ def _may_hold_a_secret(text: str) -> bool:
 
 
 def _read(described: Described, value: Any) -> Any:
-    """A setting's value from JSON.
-
-    Raises:
-        InvalidArgument: it is not one.
-    """
+    """A setting's value from JSON. Raises InvalidArgument if it is not one."""
     kind, setting = described.type, described.setting
     if value is None and described.default is None:
         return None
@@ -228,8 +222,7 @@ def _read(described: Described, value: Any) -> Any:
         found = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"has {described.flag} with a value that cannot be: {error}") from error
-    if setting.least is not None and isinstance(found, (int, float)):
-        check_range(described.flag, found, setting.least, setting.most, above=setting.above)
+    setting.check(described.flag, found)
     if setting.read is not None and get_origin(kind) is not tuple and isinstance(found, str):
         setting.read(found)
     return found

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from clipper.base.hosts import address_of
 from clipper.errors import InvalidArgument
-from clipper.settings.fields import check_range
+from clipper.settings.fields import Setting, check_range
 
 # No size has more digits; of many more, Python would make infinity.
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -65,10 +65,8 @@ def read_resources(text: str) -> dict[str, float]:
 
 
 def checked_resources(resources: Mapping[str, object]) -> dict[str, float]:
-    """Amounts of resources by name, as floats.
-
-    Raises:
-        InvalidArgument: a name or an amount is not valid, or there are too many.
+    """Amounts of resources by name, as floats. Raises InvalidArgument if a name or an amount is not valid, or there are
+    too many.
     """
     check_range("the number of resources", len(resources), 0, MAX_RESOURCES)
     found = {}
@@ -225,3 +223,13 @@ def read_cost(text: str) -> float | Literal["auto"]:
 def read_features(text: str) -> int | Literal["input"] | None:
     """A whole number, ``input`` or ``none``."""
     return "input" if text == "input" else read_count_or_none(text)
+
+
+def size(help: str, **looks: Any) -> Setting:  # noqa: A002
+    """A setting that is a number of bytes, such as ``512m``."""
+    return Setting(help, metavar="SIZE", read=read_size, **looks)
+
+
+def number_or_none(help: str, *, unit: str = "N", whole: bool = False, **looks: Any) -> Setting:  # noqa: A002
+    """A setting that is a number or, as ``none``, None."""
+    return Setting(help, metavar=f"{unit}|none", read=read_count_or_none if whole else read_number_or_none, **looks)

@@ -7,7 +7,7 @@ from msgspec import Struct
 from clipper.model.protocol.messages import MAX_ROWS
 from clipper.settings.fields import Setting
 from clipper.settings.replicas import ReplicaRange, read_replicas
-from clipper.settings.texts import read_json_or_file, read_resources, read_size
+from clipper.settings.texts import read_json_or_file, read_resources, size
 from clipper.values.types import Framework, Loader
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -85,14 +85,7 @@ class VersionSpec(Struct, frozen=True):
     ] = 60.0
     memory_bytes: Annotated[
         int | None,
-        Setting(
-            "Bound of each replica's memory, e.g. 2g.",
-            least=MIN_MEMORY_BYTES,
-            most=1 << 60,
-            option="memory",
-            metavar="SIZE",
-            read=read_size,
-        ),
+        size("Bound of each replica's memory, e.g. 2g.", least=MIN_MEMORY_BYTES, most=1 << 60, option="memory"),
     ] = None
     cpus: Annotated[
         float | None, Setting("How many processors each replica may use.", least=0.01, most=1024, default="any")

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
-from clipper.base.extras import has_cryptography, has_grpc, has_otel, why_no_manager
-from clipper.base.hosts import is_loopback
+from clipper.base.extras import has_cryptography, has_grpc
 from clipper.base.run_as import RunAs, find_run_as
 from clipper.base.tls.material import TlsMode, TlsPaths
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Described, settings_of
-from clipper.settings.server import GRPC_PORT, ServerSettings
+from clipper.settings.server import GRPC_PORT, ServerSettings, why_not_together
 from clipper.settings.start_options import StartOptions, decode, start_options
 from clipper.settings.texts import read_endpoint, read_grpc_port, read_ports, read_registry
 from clipper.values.types import REGISTRY_VARIABLE, START_VARIABLE, STOPS_WITH, STORE_VARIABLE
@@ -109,25 +108,8 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         except InvalidArgument as error:
             parser.error(f"{START_VARIABLE} {error}")
     config = Config(**given | lists, started=started)
-    if (config.tls_cert is None) != (config.tls_key is None):
-        parser.error("--tls-cert and --tls-key go together; they may name one file that holds both")
-    if config.tls_client_ca is not None and config.tls is None:
-        parser.error(
-            "--tls-client-ca needs --tls-cert and --tls-key: a server without a certificate cannot ask clients for one"
-        )
-    if not (is_loopback(config.management_host) or config.tls or config.insecure):
-        parser.error(
-            f"other machines can reach --management-host {config.management_host}, and the network can read the "
-            "traffic, including tokens: give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, "
-            "or give --insecure"
-        )
-    if isinstance(config.grpc_port, int) and not has_grpc():
-        parser.error(f"--grpc-port {config.grpc_port} needs the extra grpc: pip install 'clipper-serving[grpc]'")
-    if config.otlp_endpoint is not None and not has_otel():
-        parser.error("--otlp-endpoint needs the extra otel: pip install 'clipper-serving[otel]'")
-    has_run_as, has_ray_python = config.run_as is not None, config.ray_python is not None
-    if why := why_no_manager(config.manager, has_run_as=has_run_as, has_ray_python=has_ray_python):
-        parser.error(f"--manager {config.manager}: {why}")
+    if wrong := why_not_together(config):
+        parser.error(f"{wrong.options}: {wrong.why}")
     if config.docker_transport == "tcp" and config.docker_network == "none":
         parser.error("--docker-transport tcp: nothing reaches a container in --docker-network none; choose another")
     if why := _why_not_on_nodes(config):

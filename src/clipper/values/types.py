@@ -122,10 +122,8 @@ class DType(enum.IntEnum):
 
     @staticmethod
     def parse(text: str) -> "DType":
-        """Read a dtype's name or one of the old system's (``ints floats doubles strings bytes``).
-
-        Raises:
-            InvalidArgument: the name is not known.
+        """Read a dtype's name or one of the old system's (``ints floats doubles strings bytes``). Raises
+        InvalidArgument if the name is not known.
         """
         name = text.strip().lower()
         try:
@@ -229,10 +227,8 @@ class InputType:
 
     @staticmethod
     def parse(text: str) -> "InputType":
-        """The inverse of ``str()``; a bare dtype such as ``doubles`` means a list of any length.
-
-        Raises:
-            InvalidArgument: the text is not of that form.
+        """The inverse of ``str()``; a bare dtype such as ``doubles`` means a list of any length. Raises InvalidArgument
+        if the text is not of that form.
         """
         match = _INPUT_TYPE.fullmatch(text.strip())
         if match is None:
@@ -265,10 +261,8 @@ class ModelId:
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return ``name`` if it may name an application, a model or a version.
-
-    Raises:
-        InvalidArgument: it may not; the message says what may.
+    """Return ``name`` if it may name an application, a model or a version. Raises InvalidArgument if it may not; the
+    message says what may.
     """
     if not _NAME.fullmatch(name):
         raise InvalidArgument(

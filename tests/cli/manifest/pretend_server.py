@@ -5,10 +5,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from clipper.api.schemas import Application, Key
-from clipper.cli.manifest.actual import Actual, ActualModel, ActualVersion
 from clipper.cli.manifest.manifest import WantedApplication
 from clipper.cli.manifest.plan import Packed, deployment_of, fingerprint, wanted_settings
 from clipper.cli.manifest.steps import (
+    Actual,
+    ActualModel,
+    ActualVersion,
     ChangeApplication,
     CreateApplication,
     Delete,

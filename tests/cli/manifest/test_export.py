@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.cli.manifest.actual import Actual
 from clipper.cli.manifest.document import json_value, lines_of, read_document
 from clipper.cli.manifest.export import Exported, exported
 from clipper.cli.manifest.manifest import Manifest, read_manifest
 from clipper.cli.manifest.plan import Packed, plan
+from clipper.cli.manifest.steps import Actual
 from tests.cli.manifest.test_plan import FILES, World, pack, read
 
 

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.api.schemas import Key
-from clipper.cli.manifest.actual import Actual, ActualModel, ActualVersion
 from clipper.cli.manifest.manifest import Manifest, read_manifest
 from clipper.cli.manifest.plan import Packed, fingerprint, plan
 from clipper.cli.manifest.steps import (
+    Actual,
+    ActualModel,
+    ActualVersion,
     Change,
     ChangeApplication,
     CreateApplication,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clipper.settings.telemetry import TelemetrySettings
+from clipper.settings.server import TelemetrySettings
 from clipper.values.types import ModelId
 from clipper.worker.abstraction.batching.flow import MANY, MAX_OUT_S, Batch
 from clipper.worker.abstraction.turns import Turns

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.settings.telemetry import TelemetrySettings
+from clipper.settings.server import TelemetrySettings
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.http.port import Port
 from clipper.worker.telemetry.exporter import Exporter

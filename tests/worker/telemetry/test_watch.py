@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from clipper.settings.telemetry import TelemetrySettings
+from clipper.settings.server import TelemetrySettings
 from clipper.worker.telemetry.request_note import EndedQuery, RequestNote
 from clipper.worker.telemetry.watch import ACCESS_LINES, MAX_PATH_CHARACTERS, SLOW_LINES, Watch
 

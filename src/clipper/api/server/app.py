@@ -1,28 +1,27 @@
 """The management API as an ASGI application."""
 
-from litestar import Litestar
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Request
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from clipper import __version__
-from clipper.api.server.description import Description
+from clipper.api.schemas import Failure
 from clipper.api.server.operations import Operations
 from clipper.api.server.routes.applications import Applications
-from clipper.api.server.routes.artifacts import Artifacts
-from clipper.api.server.routes.checks import Checks
-from clipper.api.server.routes.keys import Keys
-from clipper.api.server.routes.models import Models, Versions
-from clipper.api.server.routes.replicas import Replicas
-from clipper.api.server.routes.series import SeriesOfLate
-from clipper.api.server.routes.server import Server
-from clipper.api.server.routes.tokens import Tokens
+from clipper.api.server.routes.models import Artifacts, Checks, Models, Replicas, Versions
+from clipper.api.server.routes.server import Keys, SeriesOfLate, Server, Tokens
 from clipper.api.server.statuses import clipper_error, http_error, not_unicode, too_deep, unexpected_error
 from clipper.errors import ClipperError
 
 # Every body but an artifact and a deployment is a few hundred bytes of JSON, and a default output perhaps some KB.
 MAX_BODY_BYTES = 1024 * 1024
+_ROUTES = (Applications, Artifacts, Checks, Keys, Models, Versions, Replicas, SeriesOfLate, Server, Tokens)
 
 
 def create_app(operations: Operations) -> Litestar:
@@ -31,18 +30,7 @@ def create_app(operations: Operations) -> Litestar:
     It does not check who calls: ``gate`` does.
     """
     return Litestar(
-        route_handlers=[
-            Applications,
-            Artifacts,
-            Checks,
-            Keys,
-            Models,
-            Versions,
-            Replicas,
-            SeriesOfLate,
-            Server,
-            Tokens,
-        ],
+        route_handlers=_ROUTES,
         dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
         exception_handlers={
             ClipperError: clipper_error,
@@ -54,10 +42,27 @@ def create_app(operations: Operations) -> Litestar:
         openapi_config=OpenAPIConfig(
             title="Clipper management API",
             version=__version__,
-            render_plugins=[Description()],
+            render_plugins=[_Description()],
             components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"token": []}],
         ),
         request_max_body_size=MAX_BODY_BYTES,
         logging_config=None,
     )
+
+
+class _Description(JsonRenderPlugin):
+    """Litestar's description, with Clipper's errors: Litestar describes only its own 400, whose body differs here."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        (_, failures) = msgspec.json.schema_components([Failure], ref_template="#/components/schemas/{name}")
+        openapi_schema["components"]["schemas"] |= failures
+        answer = {
+            "description": "An error: its code, and the status for that",
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}},
+        }
+        for operations in openapi_schema["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("400", None)
+                operation["responses"]["default"] = answer
+        return super().render(request, openapi_schema)

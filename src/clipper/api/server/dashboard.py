@@ -5,7 +5,7 @@ from typing import Any
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from clipper.api.dashboard.files import ROOT, File, read_files
-from clipper.api.server.statuses import bare_answer
+from clipper.api.server.statuses import BareAnswer, bare_answer, send_answer
 from clipper.errors import MethodNotAllowed, NotFound
 
 # Nothing but the dashboard's own files and this port's answers: no inline script or style, no other site, no frame
@@ -30,11 +30,7 @@ _ELSEWHERE = {"/": b"dashboard/", "/dashboard": b"dashboard/"}
 
 
 class Dashboard:
-    """An ASGI application: the dashboard, and for all other paths ``api``.
-
-    Attributes:
-        paths: what it serves, whoever asks.
-    """
+    """An ASGI application: the dashboard, and for all other paths ``api``. ``paths``: what it serves, whoever asks."""
 
     def __init__(self, api: ASGIApp) -> None:
         self._api = api
@@ -46,14 +42,10 @@ class Dashboard:
         if request["type"] != "http" or not (request["path"] in self.paths or request["path"].startswith(ROOT)):
             await self._api(scope, receive, send)
             return
-        status, headers, body = self._answer(request["method"], request["path"], request["headers"])
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        sent = b"" if request["method"] == "HEAD" else body
-        await send({"type": "http.response.body", "body": sent, "more_body": False})
+        answer = self._answer(request["method"], request["path"], request["headers"])
+        await send_answer(send, request["method"], answer)
 
-    def _answer(
-        self, method: str, path: str, headers: list[tuple[bytes, bytes]]
-    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    def _answer(self, method: str, path: str, headers: list[tuple[bytes, bytes]]) -> BareAnswer:
         if method not in _METHODS:
             refusal = bare_answer(MethodNotAllowed(f"{method} is not allowed on the dashboard: expected GET"))
             return refusal[0], [*refusal[1], (b"allow", b"GET, HEAD")], refusal[2]

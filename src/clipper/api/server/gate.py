@@ -5,16 +5,14 @@ from typing import Any
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from clipper.api.server.access import Access
-from clipper.api.server.caller import CALLER
-from clipper.api.server.statuses import bare_answer
+from clipper.api.server.operations import CALLER
+from clipper.api.server.statuses import bare_answer, send_answer
 from clipper.errors import ClipperError
 from clipper.values.types import Caller
 
 
 class Gate:
-    """An ASGI application that passes on the requests that ``access`` allows, with the ``role`` in their state.
-
-    Events of what a request changes name its token."""
+    """An ASGI application that passes on the requests that ``access`` allows, with the ``role`` in their state."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -26,10 +24,7 @@ class Gate:
             try:
                 holder = self._access.check(request["method"], request["path"], request["headers"])
             except ClipperError as error:
-                status, headers, body = bare_answer(error)
-                await send({"type": "http.response.start", "status": status, "headers": headers})
-                sent = b"" if request["method"] == "HEAD" else body
-                await send({"type": "http.response.body", "body": sent, "more_body": False})
+                await send_answer(send, request["method"], bare_answer(error))
                 return
             request["state"] = {**request.get("state", {}), "role": holder.role if holder else None}
             if holder is not None:

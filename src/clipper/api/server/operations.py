@@ -5,6 +5,7 @@ Every method runs on the supervisor's event loop and raises only ``ClipperError`
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Literal, Protocol
 
 from clipper.api.events import Events, Kind, Step
@@ -31,7 +32,11 @@ from clipper.api.series import Series, SeriesOverview
 from clipper.settings.application import ApplicationChange, NewApplication
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Deployment
+from clipper.values.types import CLIPPER, Caller
 
+# Who makes the call that the present task carries out. Only operations read it, and pass it on: what a call has set in
+# motion may run in its task, and is nevertheless not its caller's.
+CALLER: ContextVar[Caller] = ContextVar("caller", default=CLIPPER)
 # Calls of the query port.
 Call = Literal["predict", "observe"]
 
@@ -58,8 +63,7 @@ class Operations(Protocol):
     async def application_series(self, name: str, seconds: int) -> Series:
         """All series of the last ``seconds``, from 2 to 3600."""
 
-    async def model_series(self, name: str, seconds: int) -> Series:
-        """As ``application_series``."""
+    async def model_series(self, name: str, seconds: int) -> Series: ...
 
     async def has_artifact(self, digest: str) -> bool: ...
 
@@ -74,10 +78,7 @@ class Operations(Protocol):
         """Returns once every worker serves it."""
 
     async def check_application(self, new: NewApplication) -> None:
-        """Raise what creating it, or changing an application to it, would raise.
-
-        Models that are not there yet do not count, nor does code that was not uploaded: they may come before it.
-        """
+        """Raise what creating it, or changing an application to it, would raise. What is not there yet may come."""
 
     async def change_application(self, name: str, change: ApplicationChange) -> Application: ...
 
@@ -92,12 +93,7 @@ class Operations(Protocol):
         """
 
     async def report(
-        self,
-        name: str,
-        confidence: float | None,
-        tolerance: float | None,
-        context: str | None,
-        by_context: bool,
+        self, name: str, confidence: float | None, tolerance: float | None, context: str | None, by_context: bool
     ) -> Report:
         """Compare its models: over all queries or in one context, and in the contexts with most feedback."""
 
@@ -143,11 +139,9 @@ class Operations(Protocol):
         """Remove a version. Raises ``Conflict`` while it is current or pinned."""
 
     async def rollback(self, model: str, version: str | None, allow_stopped: bool) -> Model:
-        """Make a version current: the previous one, or the given one. Return once every worker serves it.
+        """Make the previous version, or the given one, current. Return once every worker serves it.
 
-        Raises:
-            Conflict: there is no previous version, or the given one was stopped and ``allow_stopped`` is False.
-            ContainerFailed: it cannot be started.
+        Raises ``Conflict`` if there is none, or it was stopped and that is not allowed; ``ContainerFailed``.
         """
 
     async def scale(self, model: str, replicas: int | ReplicaRange, version: str | None) -> Version:
@@ -161,8 +155,7 @@ class Operations(Protocol):
     async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> Logs:
         """As ``logs``, of the server itself, its workers and their access and slow-query logs, or of one of these."""
 
-    async def list_replicas(self, models: Sequence[str] | None) -> list[Replica]:
-        """All, or those of these models."""
+    async def list_replicas(self, models: Sequence[str] | None) -> list[Replica]: ...
 
     async def get_replica(self, replica_id: str) -> Replica: ...
 
@@ -172,11 +165,9 @@ class Operations(Protocol):
     async def create_token(self, new: NewToken) -> CreatedToken:
         """Make a token. Raises ``Conflict`` if the name is taken, or if there are as many as are allowed."""
 
-    async def revoke_token(self, name: str) -> None:
-        """Refuse the token from now on."""
+    async def revoke_token(self, name: str) -> None: ...
 
-    async def list_keys(self) -> list[Key]:
-        """Keys by name."""
+    async def list_keys(self) -> list[Key]: ...
 
     async def create_key(self, new: NewKey) -> CreatedKey:
         """Make a key. Returns once every worker knows it. Raises ``Conflict`` like ``create_token``."""
@@ -185,11 +176,7 @@ class Operations(Protocol):
         """Revoke a key. Returns once every worker refuses it."""
 
     async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
-        """Prometheus text, with sums over all workers.
-
-        Args:
-            by_worker: in place of sums, each worker's own numbers, with the label ``worker``.
-            applications, models: the series of these alone; None and None mean the whole server.
+        """Prometheus text of the named applications and models, or of the whole server; see ``Clipper.metrics``.
 
         Raises ``InvalidArgument`` if these are too many series, and ``Overloaded`` if too many scrapes wait.
         """
@@ -198,7 +185,4 @@ class Operations(Protocol):
         """Why the server is not ready to answer queries; empty if it is."""
 
     async def stop(self) -> Stopping:
-        """Begin to stop: drain workers, then containers, after the drain delay. A second call ends the delay.
-
-        Returns at once.
-        """
+        """Begin to stop, and return at once. A second call ends the drain delay."""

@@ -4,13 +4,18 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.types import Send
 
-from clipper.api.schemas import Failure, to_json
+from clipper.api.schemas import Failure
 from clipper.errors import ClipperError, ContainerFailed
 
 _log = logging.getLogger(__name__)
+
+# Status, headers and body.
+BareAnswer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 STATUSES: dict[str, int] = {
     "malformed_request": 400,
@@ -53,14 +58,21 @@ def clipper_error(_request: Request[Any, Any, Any], error: ClipperError) -> Resp
     return _response(Failure(error.code, str(error), tail))
 
 
-def bare_answer(error: ClipperError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Status, headers and body of an error that is answered before the framework has seen the request."""
-    body = to_json(Failure(error.code, str(error)))
+def bare_answer(error: ClipperError) -> BareAnswer:
+    """The answer to a request that the framework has not seen."""
+    body = msgspec.json.encode(Failure(error.code, str(error)))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     status = STATUSES[error.code]
     if status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b'Bearer realm="clipper"'))
     return status, headers, body
+
+
+async def send_answer(send: Send, method: str, answer: BareAnswer) -> None:
+    status, headers, body = answer
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    sent = b"" if method == "HEAD" else body
+    await send({"type": "http.response.body", "body": sent, "more_body": False})
 
 
 def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Failure]:

@@ -96,10 +96,8 @@ class DiskUsage:
 def disk_usage(folder: Path, max_files: int) -> DiskUsage:
     """Count what is in a folder. The count ends after ``max_files``, and at a folder that is too deep.
 
-    The path of a nested folder may be longer than the kernel takes. So each is opened from the one above.
-
-    Raises:
-        OSError: this process has no descriptor left to look with.
+    The path of a nested folder may be longer than the kernel takes. So each is opened from the one above. Raises
+    OSError if this process has no descriptor left to look with.
     """
     size_bytes = files = 0
     # From the outermost one to the one that is looked at: each with the names of folders in it that are left.

@@ -18,6 +18,7 @@ import msgspec
 from clipper.base.processes.marks import MARK, Endings, kill_marked
 from clipper.base.processes.proc import start_time
 from clipper.base.processes.process import Child, ManagedProcess, ProcessRecord, kill_group
+from clipper.base.whole_files import write_whole
 from clipper.errors import ContainerFailed
 
 log = logging.getLogger(__name__)
@@ -39,11 +40,7 @@ def running(run: Path) -> list[ProcessRecord]:
 
 
 class ProcessFolder:
-    """The processes whose records are in one run folder.
-
-    Attributes:
-        endings: ends what processes leave behind.
-    """
+    """The processes whose records are in one run folder. ``endings``: ends what processes leave behind."""
 
     def __init__(self, run: Path, environ: Mapping[str, str], python_path: Path) -> None:
         """``environ`` is our own environment: little of it is passed on. ``python_path`` is where ``clipper`` is."""
@@ -160,10 +157,7 @@ class ProcessFolder:
 
     def update(self, record: ProcessRecord) -> None:
         """Write a record in place of the one before."""
-        path = self._path(record.name)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.json.encode(record))
-        temporary.replace(path)
+        write_whole(self._path(record.name), (msgspec.json.encode(record),))
 
     def forget(self, name: str) -> None:
         """Remove the record of a process that is gone."""

@@ -20,11 +20,8 @@ MAX_OPEN_FILES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a container gets of its machine.
-
-    Attributes:
-        cores: those that it may run on; None is any.
-        gpus: the ids of those that it may see; None is all.
+    """What a container gets of its machine. ``cores``: those that it may run on; None is any. ``gpus``: the ids of
+    those that it may see; None is all.
     """
 
     cores: frozenset[int] | None = None

@@ -31,19 +31,15 @@ MAX_NAMED = 3
 
 
 def mark_of(pid: int) -> str:
-    """The mark of a live process; empty if it has none, is gone or is not ours to look at.
-
-    Raises:
-        OSError: this process has no descriptor left to look with.
+    """The mark of a live process; empty if it has none, is gone or is not ours to look at. Raises OSError if this
+    process has no descriptor left to look with.
     """
     return variable(pid, MARK) or ""
 
 
 def kill_marked(is_meant: Callable[[str], bool]) -> set[str]:
-    """Look once: SIGKILL to every process whose mark is meant. Return the marks of these.
-
-    Raises:
-        OSError: this process has no descriptor left to look with.
+    """Look once: SIGKILL to every process whose mark is meant. Return the marks of these. Raises OSError if this
+    process has no descriptor left to look with.
     """
     killed: set[int] = set()
     marks: set[str] = set()

@@ -39,9 +39,7 @@ def pids() -> list[int]:
 
 def stat_fields(pid: int) -> list[bytes] | None:
     """The fields of ``/proc/PID/stat`` from the third on; None if the process is gone, a zombie, or hidden from us.
-
-    Raises:
-        OSError: this process has no descriptor left to look with.
+    Raises OSError if this process has no descriptor left to look with.
     """
     try:
         line = Path(f"/proc/{pid}/stat").read_bytes()
@@ -59,10 +57,8 @@ def start_time(pid: int) -> int | None:
 
 
 def session_computed_s(leader: int) -> float:
-    """The processor time so far of the processes that run in the session of ``leader``, in seconds.
-
-    Raises:
-        OSError: this process has no descriptor left to look with.
+    """The processor time so far of the processes that run in the session of ``leader``, in seconds. Raises OSError if
+    this process has no descriptor left to look with.
     """
     found = [fields for pid in pids() if (fields := stat_fields(pid)) is not None and int(fields[_SESSION]) == leader]
     return sum(int(fields[index]) for fields in found for index in CPU_TICKS) / _TICKS_PER_S
@@ -72,10 +68,7 @@ def variable(pid: int, name: str) -> str | None:
     """One variable of the environment that a process was started with.
 
     None if it has none of that name, is gone, or is not ours to look at. A process that is just becoming another
-    program has no variables for that moment.
-
-    Raises:
-        OSError: this process has no descriptor left to look with.
+    program has no variables for that moment. Raises OSError if this process has no descriptor left to look with.
     """
     prefix = f"{name}=".encode()
     try:

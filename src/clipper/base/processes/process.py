@@ -19,11 +19,8 @@ KILL_TIMEOUT_S = 10.0
 
 
 class ProcessRecord(Struct, frozen=True):
-    """What ``run/<name>.json`` holds.
-
-    Attributes:
-        start_time: clock ticks from boot to its start; with the pid it names one process for ever.
-        extra: what the one who started it needs to take it over later.
+    """What ``run/<name>.json`` holds. ``start_time``: clock ticks from boot to its start; with the pid it names one
+    process for ever. ``extra``: what the one who started it needs to take it over later.
     """
 
     name: str
@@ -54,11 +51,8 @@ class ManagedProcess:
     """
 
     def __init__(self, record: ProcessRecord, child: Child | None, mark: str, endings: Endings) -> None:
-        """Watch the process of a record. ``endings`` ends what it leaves behind.
-
-        Raises:
-            ProcessLookupError: it is gone.
-            OSError: this process has no descriptor left to watch it with.
+        """Watch the process of a record. ``endings`` ends what it leaves behind. Raises ProcessLookupError if it is
+        gone; OSError if this process has no descriptor left to watch it with.
         """
         self.record = record
         self.exited = asyncio.Event()

@@ -22,12 +22,7 @@ LOOK_AT_DISK_EVERY = 4
 
 
 class Bounded(Protocol):
-    """A container on this machine.
-
-    Attributes:
-        mark: that of all its processes.
-        folder: the folder that it works in.
-    """
+    """A container on this machine. ``mark``: that of all its processes. ``folder``: the folder that it works in."""
 
     mark: str
     folder: Path

@@ -66,10 +66,7 @@ def day(at_s: float) -> str:
 
 
 def _not_after(der: bytes) -> float:
-    """
-    Raises:
-        ValueError, IndexError: the bytes are not a certificate.
-    """
+    """Raise ValueError or IndexError if the bytes are not a certificate."""
     start, _ = _inside(der, 0, _SEQUENCE)  # the certificate: its signed part comes first
     at, _ = _inside(der, start, _SEQUENCE)
     if der[at] == _VERSION:

@@ -52,11 +52,8 @@ class TlsMaterial(Struct, frozen=True):
 
 
 def read_material(paths: TlsPaths) -> TlsMaterial:
-    """Read a pair and check that a server can use it.
-
-    Raises:
-        InvalidArgument: a file is missing, cannot be read or has other content, or the key is encrypted or that of
-            another certificate.
+    """Read a pair and check that a server can use it. Raises InvalidArgument if a file is missing, cannot be read or
+    has other content, or the key is encrypted or that of another certificate.
     """
     material = TlsMaterial(
         _read("--tls-cert", paths.certificate, _CERTIFICATE, "certificate"),
@@ -87,10 +84,7 @@ def read_material(paths: TlsPaths) -> TlsMaterial:
 
 
 def server_context(material: TlsMaterial, alpn: Alpn = "http/1.1") -> ssl.SSLContext:
-    """
-    Raises:
-        ssl.SSLError: the pair cannot be used.
-    """
+    """Raise ssl.SSLError if the pair cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Each renegotiation costs the server a handshake.

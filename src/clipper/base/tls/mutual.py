@@ -19,9 +19,7 @@ def make_contexts(material: TlsMaterial) -> Contexts:
     """Contexts that trust nothing but the authority, whatever the other end's certificate is named.
 
     Whoever uses them checks the name and the time: OpenSSL does not tell the name of a certificate that it refuses.
-
-    Raises:
-        ssl.SSLError, ValueError: the pair or the authority cannot be used.
+    Raises ssl.SSLError or ValueError if the pair or the authority cannot be used.
     """
     assert material.client_ca is not None, "there is an authority"
     listening = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

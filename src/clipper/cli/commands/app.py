@@ -9,32 +9,30 @@ from msgspec import UNSET
 
 from clipper.api.learned import Newcomer, Watched
 from clipper.api.schemas import Application
-from clipper.cli.commands import calibration, contexts
+from clipper.cli.commands import calibration
 from clipper.cli.commands.report_summary import explanations, of_last_minute, of_test
 from clipper.cli.names import ApplicationName, complete_models
 from clipper.cli.options import (
-    AsJson,
-    Home,
     LossParameters,
     OfVersion,
     PolicyParameters,
-    Url,
     Yes,
     confirm,
+    number,
     parse_parameters,
     parser,
     shown_time,
 )
-from clipper.cli.output import Output
+from clipper.cli.server import Commands, Server
 from clipper.cli.settings import Given, options_of, with_settings
-from clipper.client import Clipper
 from clipper.control.descriptions import EndedRamp, ModelDescription
 from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, NewApplication
 from clipper.settings.fields import settings_of
 from clipper.settings.texts import read_cost
 
-commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")
-commands.add_typer(contexts.commands, name="contexts")
+commands = Commands("Applications: what asks for predictions.")
+contexts = Commands("The contexts in which an application has learned.")
+commands.add_typer(contexts, name="contexts")
 commands.command("calibration")(calibration.calibration)
 
 LinkedName = Annotated[
@@ -54,6 +52,7 @@ _BAR_WIDTH = 20
 @commands.command()
 @with_settings(settings=options_of(NewApplication))
 def create(
+    server: Server,
     name: ApplicationName,
     *,
     model: Annotated[
@@ -73,20 +72,17 @@ def create(
     settings: Given,
     policy_parameter: PolicyParameters = None,
     loss_parameter: LossParameters = None,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Create an application. It follows its models' current versions, or stays with --version of its only model."""
     if version is not None and len(model or ()) != 1:
         raise typer.BadParameter("--version goes with one --model; with several models, write --model NAME:VERSION")
-    out, costs = Output(as_json), _costs(cost, (*(model or ()), *(shadow or ())))
+    costs = _costs(cost, (*(model or ()), *(shadow or ())))
     settings |= {
         "policy_parameters": parse_parameters(policy_parameter),
         "loss_parameters": parse_parameters(loss_parameter),
     }
-    with Clipper.connect(url, home) as clipper, out.progress(f"creating {name}"):
-        made = clipper.create_application(
+    with server.out.progress(f"creating {name}"):
+        made = server.clipper.create_application(
             name,
             model=model[0] if version and model else model,
             version=version,
@@ -95,42 +91,37 @@ def create(
             **settings,
         )
     step = f"next: clipper predict {name} INPUT" if made.links else f"next: clipper app link {name} MODEL"
-    out.done(made, f"application {name} takes {made.input_type} and answers within {made.slo_ms:g} ms", step)
+    server.out.done(made, f"application {name} takes {made.input_type} and answers within {made.slo_ms:g} ms", step)
 
 
 @commands.command("list")
-def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+def list_all(server: Server) -> None:
     """List the applications."""
-    with Clipper.connect(url, home) as clipper:
-        found = clipper.applications()
+    found = server.clipper.applications()
     rows = [(*_row(app), None if app.last_minute is None else of_last_minute(app.last_minute)) for app in found]
-    Output(as_json).table(
+    server.out.table(
         found, (*_COLUMNS, "last minute"), rows, "no applications; next: clipper app create NAME --model MODEL"
     )
 
 
 @commands.command()
-def show(name: ApplicationName, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+def show(server: Server, name: ApplicationName) -> None:
     """Show an application: its models, how it selects among them, and its policy's last problem."""
-    with Clipper.connect(url, home) as clipper:
-        found = clipper.application(name)
-    Output(as_json).table(found, ("what", "value"), _details(found), "")
+    found = server.clipper.application(name)
+    server.out.table(found, ("what", "value"), _details(found), "")
 
 
 @commands.command()
 def policy(
+    server: Server,
     name: ApplicationName,
     context: Annotated[
         str | None, typer.Option(help="A user, session or other group; all contexts if left out.")
     ] = None,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Show what an application's policy has learned, and the share of each model now."""
-    with Clipper.connect(url, home) as clipper:
-        found = clipper.policy(name, context)
-    out = Output(as_json)
+    found = server.clipper.policy(name, context)
+    out = server.out
     columns = ["model", "chosen now", "", "mean loss", "pulls", "scored"]
     # Most applications have neither costs nor thresholds.
     columns += ["cost"] * any(model.cost is not None for model in found.models)
@@ -143,8 +134,8 @@ def policy(
     )
     if found.mean_cost is not None:
         out.note(f"a query has cost {found.mean_cost:.4g} on average since the server's workers started")
-    for number, share in enumerate(found.stages, 2):
-        out.note(f"{share:.1%} of queries have gone on to stage {number}")
+    for stage, share in enumerate(found.stages, 2):
+        out.note(f"{share:.1%} of queries have gone on to stage {stage}")
     for each in found.calibration:
         out.note(calibration.summary(each))
     if found.test is not None:
@@ -156,14 +147,12 @@ def policy(
 @commands.command()
 @with_settings(settings=options_of(ApplicationSettings, to_change=True))
 def update(
+    server: Server,
     name: ApplicationName,
     *,
     settings: Given,
     policy_parameter: PolicyParameters = None,
     loss_parameter: LossParameters = None,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Change an application while it serves. Options that are left out stay; so does what it has learned."""
     for kind, texts in (("policy", policy_parameter), ("loss", loss_parameter)):
@@ -173,48 +162,39 @@ def update(
             settings[f"{kind}_parameters"] = parse_parameters(texts)
     if not settings:
         raise typer.BadParameter("nothing to change: give --slo-ms, --default, --policy or another option")
-    with Clipper.connect(url, home) as clipper:
-        changed = clipper.change_application(name, **settings)
-    Output(as_json).table(changed, ("what", "value"), _details(changed), "")
+    changed = server.clipper.change_application(name, **settings)
+    server.out.table(changed, ("what", "value"), _details(changed), "")
 
 
 @commands.command()
-def delete(
-    name: ApplicationName, yes: Yes = False, home: Home = None, url: Url = None, as_json: AsJson = False
-) -> None:
+def delete(server: Server, name: ApplicationName, yes: Yes = False) -> None:
     """Remove an application, with all that it has learned. Its models stay. Asks first."""
-    with Clipper.connect(url, home) as clipper:
-        contexts = clipper.contexts(name, 1).count
-        learned = "what it has learned" + (f", also in {contexts} contexts" if contexts else "")
-        confirm(
-            f"Remove application {name}, and forget {learned}?",
-            f"removing application {name} would forget {learned}: add --yes if that is meant",
-            yes=yes,
-        )
-        clipper.delete_application(name)
-    Output(as_json).done(
-        {"deleted": name}, f"application {name} is removed; its models stay", "next: clipper model list"
+    count = server.clipper.contexts(name, 1).count
+    learned = "what it has learned" + (f", also in {count} contexts" if count else "")
+    confirm(
+        f"Remove application {name}, and forget {learned}?",
+        f"removing application {name} would forget {learned}: add --yes if that is meant",
+        yes=yes,
     )
+    server.clipper.delete_application(name)
+    server.out.done({"deleted": name}, f"application {name} is removed; its models stay", "next: clipper model list")
 
 
 @commands.command()
 @with_settings(settings=options_of(Link, only=("shadow", "cost")))
 def link(
+    server: Server,
     name: ApplicationName,
     model: LinkedName,
     version: OfVersion = None,
     *,
     settings: Given,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Link a model. The link follows the current version, or stays with --version.
 
     NAME:VERSION is linked beside other versions of the model.
     """
-    with Clipper.connect(url, home) as clipper:
-        changed = clipper.link(name, model, version, **settings)
+    changed = server.clipper.link(name, model, version, **settings)
     version = version or model.partition(":")[2]
     target = f"{model.partition(':')[0]}:{version}" if version else f"{model}, whichever version is current"
     at = settings.get("cost")
@@ -223,17 +203,14 @@ def link(
     for one in changed.newcomers:
         if one.model == model.partition(":")[0] and version in (None, "", one.version) and one.stopped is None:
             how += f", for {one.share:.1%} of its queries until feedback has shown its worth: clipper app show {name}"
-    Output(as_json).done(changed, f"application {name} asks {target}{how}", f"next: clipper predict {name} INPUT")
+    server.out.done(changed, f"application {name} asks {target}{how}", f"next: clipper predict {name} INPUT")
 
 
 @commands.command()
-def unlink(
-    name: ApplicationName, model: LinkedName, home: Home = None, url: Url = None, as_json: AsJson = False
-) -> None:
+def unlink(server: Server, name: ApplicationName, model: LinkedName) -> None:
     """Unlink a model."""
-    with Clipper.connect(url, home) as clipper:
-        changed = clipper.unlink(name, model)
-    Output(as_json).done(changed, f"application {name} no longer asks {model}", f"next: clipper app link {name} MODEL")
+    changed = server.clipper.unlink(name, model)
+    server.out.done(changed, f"application {name} no longer asks {model}", f"next: clipper app link {name} MODEL")
 
 
 def _row(app: Application) -> tuple[object, ...]:
@@ -249,13 +226,15 @@ _IN_COLUMNS = frozenset({"slo_ms", "default_output", "policy", "loss"})
 def _details(app: Application) -> list[tuple[str, object]]:
     """The rows of ``show``: each setting by the name of its option, then the application's state."""
     settings = [one for one in settings_of(ApplicationSettings) if one.name not in _IN_COLUMNS]
+    recent = app.last_minute
     return [
         *zip(_COLUMNS, _row(app)),
         ("loss", _configured(app.loss)),
         *((one.flag.lstrip("-").replace("-", " "), _setting_text(getattr(app, one.name))) for one in settings),
         ("test", None if app.test is None else of_test(app.test)),
         ("policy problem", app.problem),
-        *_last_minute(app),
+        *(() if recent is None else (("last minute", of_last_minute(recent)),)),
+        *(() if recent is None else (("", text) for text in explanations(recent))),
         *((f"newcomer {one.model}:{one.version}", _newcomer_text(one)) for one in app.newcomers),
         *((f"watched {one.model}:{one.version}", _watched_text(one)) for one in app.watched),
         *((f"ramp of {one.model}:{one.version}", _ended_text(one)) for one in app.ended_ramps),
@@ -266,12 +245,6 @@ def _setting_text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _last_minute(app: Application) -> list[tuple[str, object]]:
-    if app.last_minute is None:
-        return []
-    return [("last minute", of_last_minute(app.last_minute)), *(("", text) for text in explanations(app.last_minute))]
 
 
 def _newcomer_text(one: Newcomer) -> str:
@@ -338,3 +311,40 @@ def _learned_row(model: ModelDescription, columns: Sequence[str]) -> tuple[objec
     if "goes on below" in columns:
         row.append(None if model.threshold is None else f"{model.threshold:g}")
     return tuple(row)
+
+
+@contexts.command("list")
+def list_contexts(
+    server: Server,
+    name: ApplicationName,
+    limit: Annotated[int, number(int, help="How many to list at most.", least=1, most=10_000)] = 100,
+) -> None:
+    """List contexts, those with the latest feedback first."""
+    found = server.clipper.contexts(name, limit)
+    out = server.out
+    out.table(
+        found,
+        ("context",),
+        [(_shown_context(context),) for context in found.contexts],
+        f"{name} has not learned in any context",
+    )
+    if found.count > len(found.contexts):
+        out.note(f"{len(found.contexts)} of {found.count}; --limit shows more")
+
+
+@contexts.command("delete")
+def delete_context(
+    server: Server,
+    name: ApplicationName,
+    context: Annotated[str, typer.Argument(help="The context, such as a user's id.")],
+) -> None:
+    """Forget what an application has learned in one context. What all contexts learned from it stays."""
+    server.clipper.delete_context(name, context)
+    server.out.done(
+        {"deleted": context}, f"{name} has forgotten context {context}", f"next: clipper app contexts list {name}"
+    )
+
+
+def _shown_context(context: str) -> str:
+    """A context is any text that a client sent: quote it if it could control a terminal."""
+    return context if context.isprintable() else json.dumps(context)

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from clipper.cli.options import AsJson, Home, Url
-from clipper.cli.output import Output
-from clipper.client import Clipper
+from clipper.cli.server import Server
 from clipper.settings.home import find_home
 
 
 def apply(
+    server: Server,
     file: Annotated[Path, typer.Argument(help="The file; - is standard input.", metavar="FILE", readable=False)] = Path(
         "clipper.yaml"
     ),
@@ -25,9 +24,6 @@ def apply(
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete what the file does not name, of the sections that it has.")
     ] = False,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Give the server the models, applications and keys of a file. What already matches the file stays untouched."""
     # No other command pays for its libraries.
@@ -35,10 +31,9 @@ def apply(
 
     if exit_code and not (dry_run or diff):
         raise typer.BadParameter("tells of what would be done: add --dry-run or --diff", param_hint="'--exit-code'")
-    out, wanted = Output(as_json), ManifestFile(file)
-    with Clipper.connect(url, home) as clipper:
-        result = wanted.apply(clipper, out, only_show=dry_run or diff, diff=diff, prune=prune)
-    out.done(result.as_json, result.text)
+    wanted = ManifestFile(file)
+    result = wanted.apply(server.clipper, server.out, only_show=dry_run or diff, diff=diff, prune=prune)
+    server.out.done(result.as_json, result.text)
     if not result.is_done:
         raise typer.Exit(1)
     if exit_code and result.as_json["plan"]:
@@ -46,6 +41,7 @@ def apply(
 
 
 def export(
+    server: Server,
     artifacts: Annotated[
         Path | None,
         typer.Option(
@@ -55,15 +51,11 @@ def export(
             readable=False,
         ),
     ] = None,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Write a file for clipper apply that has the server's models and applications."""
-    if artifacts is not None and url is not None:
+    if artifacts is not None and server.url is not None:
         raise typer.BadParameter("reads the server's home: run it on the server's machine, without --url")
     # As above.
     from clipper.cli.commands.manifest_file import export_to
 
-    with Clipper.connect(url, home) as clipper:
-        export_to(Output(as_json), clipper, find_home(home), artifacts)
+    export_to(server.out, server.clipper, find_home(server.home), artifacts)

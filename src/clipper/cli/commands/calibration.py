@@ -2,12 +2,10 @@
 
 from html import escape
 
-from clipper.api.pages.charts import Axis, Line, chart
-from clipper.api.pages.document import document, table
+from clipper.api.pages import Axis, Line, chart, document, paragraph, table
 from clipper.cli.names import ApplicationName
-from clipper.cli.options import AsJson, Home, HtmlFile, Url
-from clipper.cli.output import Output
-from clipper.client import Clipper
+from clipper.cli.options import HtmlFile
+from clipper.cli.server import Server
 from clipper.control.descriptions import ConfidenceBin, Reliability
 
 _COLUMNS = ("of", "raw confidence", "answers", "right", "answered now")
@@ -16,17 +14,13 @@ _LEAST_ANSWERS = 0.5
 
 
 def calibration(
+    server: Server,
     name: ApplicationName,
     html: HtmlFile = None,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Show how often answers were right, by their confidence before calibration and as answered."""
-    with Clipper.connect(url, home) as clipper:
-        found = clipper.policy(name).calibration
-        calibrates = clipper.application(name).calibrate
-    out = Output(as_json)
+    out, found = server.out, server.clipper.policy(name).calibration
+    calibrates = server.clipper.application(name).calibrate
     why = "there is no feedback on its answers yet" if calibrates else f"next: clipper app update {name} --calibrate"
     rows = [(of(each), *row) for each in found for row in _rows(each)]
     out.table(found, _COLUMNS, rows, f"it is not known how often {name}'s answers are right: {why}")
@@ -71,7 +65,7 @@ def _page(name: str, found: tuple[Reliability, ...]) -> str:
         answered = Line("as answered", [(one.confidence, one.right) for one in _with_enough(each.answered)])
         parts += [
             chart(f"Reliability of {of(each)}", Axis("confidence"), Axis("right"), [answered, raw, diagonal]),
-            f"<p>{escape(summary(each))}.</p>",
+            paragraph(summary(each)),
             table(_COLUMNS[1:], _rows(each)),
         ]
     if not found:

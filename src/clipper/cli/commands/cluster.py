@@ -11,9 +11,10 @@ from clipper.base.extras import has_ray
 from clipper.cli.options import AsJson, Yes, confirm
 from clipper.cli.output import Output
 from clipper.cli.process import run_program
+from clipper.cli.server import Commands
 from clipper.errors import InvalidArgument, NotFound
 
-commands = typer.Typer(no_args_is_help=True, help="What servers have on a Ray cluster, also servers that are gone.")
+commands = Commands("What servers have on a Ray cluster, also servers that are gone.")
 
 # Ray takes seconds to join a cluster, and actors answer their open queries before they end.
 _TIMEOUT_S = 120.0

@@ -7,10 +7,8 @@ import typer
 from clipper.api.schemas import Version
 from clipper.cli.manifest.keys import SourceKeys
 from clipper.cli.names import ModelName
-from clipper.cli.options import AsJson, Home, Url
-from clipper.cli.output import Output
+from clipper.cli.server import Server
 from clipper.cli.settings import Given, options_of, with_settings
-from clipper.client import Clipper
 from clipper.settings.version import Deployment
 
 
@@ -19,6 +17,7 @@ from clipper.settings.version import Deployment
     source=options_of(SourceKeys, only=("requirements", "data", "language", "framework")),
 )
 def deploy(
+    server: Server,
     name: ModelName,
     model: Annotated[
         str | None,
@@ -31,19 +30,16 @@ def deploy(
         str | None,
         typer.Option(help="A Docker image whose program speaks the protocol, instead of MODEL.", metavar="NAME"),
     ] = None,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Deploy a version of a model, and wait until it serves."""
-    out = Output(as_json)
+    out = server.out
     if (model is None) == (image is None):
         raise typer.BadParameter("give either MODEL or --image")
     if image is not None:
         source["language"], settings["manager"] = "image", "docker"
-    with Clipper.connect(url, home) as clipper, out.progress("deploying") as progress:
-        made = clipper.deploy(name, image or model, **source, **settings, progress=progress)
-        applications = clipper.applications()
+    with out.progress("deploying") as progress:
+        made = server.clipper.deploy(name, image or model, **source, **settings, progress=progress)
+        applications = server.clipper.applications()
     linked = any(link.model == name for app in applications for link in app.links)
     ramped = {
         app.name: newcomer

@@ -3,14 +3,16 @@
 import sys
 import time
 from collections.abc import Iterator
-from typing import Annotated
+from itertools import chain
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
 from clipper.api.events import MAX_EVENTS_AT_ONCE, Event, Kind
-from clipper.cli.options import AsJson, Home, Url, number, one_of, shown_time
+from clipper.cli.options import number, one_of, shown_time
 from clipper.cli.output import Output
+from clipper.cli.server import Server
 from clipper.client import Clipper
 from clipper.errors import Unavailable
 
@@ -19,6 +21,7 @@ FOLLOW_EVERY_S = 1.0
 
 
 def events(
+    server: Server,
     kind: Annotated[Kind | None, one_of(Kind, help="Only events of this kind.", show_default="all")] = None,
     subject: Annotated[
         str | None, typer.Option(help='Only events on this, e.g. "model digits", "application digits", server.')
@@ -33,37 +36,28 @@ def events(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what happens from now on, until Ctrl-C.")
     ] = False,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Show what happened on the server, oldest first: deployments, rollbacks, restarts, scaling, changes."""
-    out = Output(as_json)
-    with Clipper.connect(url, home) as clipper:
-        found = clipper.events(limit=limit, kind=kind, subject=subject, who=who)
-        if not follow:
-            rows = [
-                (shown_time(one.time_s), one.level, one.kind, one.subject, one.message, _by(one))
-                for one in found.events
-            ]
-            columns = ("when", "level", "kind", "subject", "what happened", "who")
-            out.table(found, columns, rows, "nothing has happened yet")
-            return
-        for one in found.events:
-            _write(out, one)
-        for one in _new(clipper, out, found.next, kind, subject, who):
-            _write(out, one)
+    out = server.out
+    found = server.clipper.events(limit=limit, kind=kind, subject=subject, who=who)
+    if not follow:
+        rows = [
+            (shown_time(one.time_s), one.level, one.kind, one.subject, one.message, _by(one)) for one in found.events
+        ]
+        columns = ("when", "level", "kind", "subject", "what happened", "who")
+        out.table(found, columns, rows, "nothing has happened yet")
+        return
+    for one in chain(found.events, _new(server.clipper, out, found.next, kind=kind, subject=subject, who=who)):
+        _write(out, one)
 
 
-def _new(
-    clipper: Clipper, out: Output, after: int, kind: Kind | None, subject: str | None, who: str | None
-) -> Iterator[Event]:
+def _new(clipper: Clipper, out: Output, after: int, **only: Any) -> Iterator[Event]:
     """What happens from now on. Waits for a server that is away, since it may be started again."""
     is_away = False
     while True:
         time.sleep(FOLLOW_EVERY_S)
         try:
-            found = clipper.events(after, limit=MAX_EVENTS_AT_ONCE, kind=kind, subject=subject, who=who)
+            found = clipper.events(after, limit=MAX_EVENTS_AT_ONCE, **only)
         except Unavailable as error:
             if not is_away:
                 out.warn(f"{error}; waiting for it")

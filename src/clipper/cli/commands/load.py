@@ -16,9 +16,8 @@ from rich.text import Text
 
 from clipper.cli.load import summary
 from clipper.cli.load.arrivals import Arrivals
-from clipper.cli.load.options import LoadedApplication, LoadOptions
 from clipper.cli.load.page import as_page
-from clipper.cli.load.report import Report, Second, as_document
+from clipper.cli.load.report import LoadedApplication, LoadOptions, Report, Second, SloOf, as_document
 from clipper.cli.load.sweep import MAX_PER_S
 from clipper.cli.names import ApplicationName
 from clipper.cli.options import ApiKey, Home, HtmlFile, Url, number, one_of
@@ -28,7 +27,6 @@ from clipper.client.access import tls_for_url
 from clipper.errors import ClipperError, InvalidArgument, ServiceError, Unavailable
 from clipper.settings.application import MAX_SLO_MS
 from clipper.settings.home import find_home
-from clipper.settings.texts import number_of
 from clipper.values.types import InputType
 
 _SAMPLE = "sample"
@@ -53,22 +51,16 @@ def parse_duration_s(text: str) -> float:
     return seconds
 
 
-def parse_rate(text: str) -> float:
-    rate_per_s = number_of(float, text)
-    if rate_per_s is None:
-        raise typer.BadParameter(f"{text!r:.100} is not a rate: expected queries a second, e.g. 500")
-    if not 0 < rate_per_s <= MAX_PER_S:
-        raise typer.BadParameter(f"{text!r}: expected more than 0 and at most {MAX_PER_S:,.0f} queries a second")
-    return rate_per_s
-
-
 def load(
     app: ApplicationName,
     rate: Annotated[
         float | None,
-        typer.Option(
+        number(
+            float,
             help="Queries a second; with --sweep, the first rate.",
-            parser=parse_rate,
+            least=0,
+            above=True,
+            most=MAX_PER_S,
             metavar="N",
             show_default="100 with --sweep",
         ),
@@ -176,9 +168,8 @@ def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *,
         clipper = Clipper.connect(url, home)
     except (ClipperError, msgspec.MsgspecError) as error:
         if url is not None and slo_ms is not None and has_file:
-            return LoadedApplication(
-                app, url.rstrip("/"), None, slo_ms, "option", tls_for_url(url, find_home(home), Trust())
-            )
+            tls = tls_for_url(url, find_home(home), Trust())
+            return LoadedApplication(app, url.rstrip("/"), None, slo_ms, "option", tls)
         if url is None or isinstance(error, ServiceError):
             raise
         raise Unavailable(
@@ -188,9 +179,8 @@ def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *,
     with clipper:
         known = clipper.application(app)
     input_type = InputType.parse(known.input_type)
-    if slo_ms is not None:
-        return LoadedApplication(app, clipper.query_url, input_type, slo_ms, "option", clipper.tls)
-    return LoadedApplication(app, clipper.query_url, input_type, known.slo_ms, "application", clipper.tls)
+    slo_of: SloOf = "application" if slo_ms is None else "option"
+    return LoadedApplication(app, clipper.query_url, input_type, slo_ms or known.slo_ms, slo_of, clipper.tls)
 
 
 def _file_of(json: str | None) -> Path | None:

@@ -9,15 +9,14 @@ import typer
 
 from clipper.cli.options import AsJson, Home, PolicyParameters, output_file, parse_parameters, parse_past
 from clipper.cli.output import Output
+from clipper.cli.server import Commands
 from clipper.learning.decisions.export import export as write
 from clipper.learning.decisions.export import row_of
 from clipper.learning.decisions.joining import joined
 from clipper.learning.decisions.reading import LogReader
 from clipper.settings.home import DECISIONS_NAME, find_home
 
-commands = typer.Typer(
-    no_args_is_help=True, help="The decision log: what was decided for queries, and what came of it."
-)
+commands = Commands("The decision log: what was decided for queries, and what came of it.")
 
 Since = Annotated[
     float | None,

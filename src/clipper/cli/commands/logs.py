@@ -10,15 +10,16 @@ import typer
 
 from clipper.api.schemas import MAX_LOG_LINES, Logs
 from clipper.cli.names import complete_models
-from clipper.cli.options import AsJson, Home, OfVersion, Url, number
-from clipper.cli.output import Output, printable
-from clipper.client import Clipper
+from clipper.cli.options import OfVersion, number
+from clipper.cli.output import printable
+from clipper.cli.server import Server
 
 # A line is shown half of this later on average. A look costs the server less than a millisecond.
 FOLLOW_EVERY_S = 0.5
 
 
 def logs(
+    server: Server,
     model: Annotated[
         str | None,
         typer.Argument(
@@ -35,9 +36,6 @@ def logs(
         int, number(int, "--lines", "-n", help="How many lines of each log.", least=1, most=MAX_LOG_LINES)
     ] = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Show the last lines of the logs of a model's containers, or of the server."""
     if model is not None and log is not None:
@@ -45,24 +43,22 @@ def logs(
     if model is None and (version is not None or replica is not None):
         raise typer.BadParameter("are a model's: give its name, too", param_hint="--version, --replica")
 
-    with Clipper.connect(url, home) as clipper:
+    def read(after: Logs | None = None) -> Logs:
+        if model is None:
+            return server.clipper.server_logs(log, lines=lines, after=after)
+        return server.clipper.logs(model, version=version, replica=replica, lines=lines, after=after)
 
-        def read(after: Logs | None = None) -> Logs:
-            if model is None:
-                return clipper.server_logs(log, lines=lines, after=after)
-            return clipper.logs(model, version=version, replica=replica, lines=lines, after=after)
-
-        found = read()
-        if not follow:
-            texts = [line for name, tail in sorted(found.lines.items()) for line in (f"==> {name} <==", *tail)]
-            Output(as_json).done(found, "\n".join(texts) or f"{model} has no logs: it has no replicas")
-            return
-        shown = ""
-        with suppress(KeyboardInterrupt):  # how one stops it
-            while True:
-                shown = _show(found, shown, as_json)
-                time.sleep(FOLLOW_EVERY_S)
-                found = read(found)
+    found = read()
+    if not follow:
+        texts = [line for name, tail in sorted(found.lines.items()) for line in (f"==> {name} <==", *tail)]
+        server.out.done(found, "\n".join(texts) or f"{model} has no logs: it has no replicas")
+        return
+    shown = ""
+    with suppress(KeyboardInterrupt):  # how one stops it
+        while True:
+            shown = _show(found, shown, server.out.as_json)
+            time.sleep(FOLLOW_EVERY_S)
+            found = read(found)
 
 
 def _show(found: Logs, shown: str, as_json: bool) -> str:

@@ -34,10 +34,7 @@ class ManifestFile:
     """What a file says. ``-`` is standard input, whose paths are relative to the current folder."""
 
     def __init__(self, path: Path) -> None:
-        """
-        Raises:
-            InvalidArgument: the file cannot be read, or is not valid; the message has each fault with its place.
-        """
+        """Raise InvalidArgument if the file cannot be read or is not valid; the message has each fault's place."""
         self._path = path
         self._folder = Path.cwd() if str(path) == "-" else path.absolute().parent
         try:

@@ -1,42 +1,41 @@
-"""``clipper model``: models, their versions and replicas."""
+"""``clipper model`` and ``clipper replica``: models, their versions, and the processes that run them."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from clipper.api.schemas import Model, Version
-from clipper.cli.names import ModelName
-from clipper.cli.options import AsJson, Home, OfVersion, Url, confirm, parse_replicas
+from clipper.api.schemas import Model, Replica, Version
+from clipper.cli.names import ModelName, ReplicaId
+from clipper.cli.options import OfVersion, confirm, parse_replicas
 from clipper.cli.output import Output
-from clipper.client import Clipper
+from clipper.cli.server import Commands, Server
 
-commands = typer.Typer(no_args_is_help=True, help="Models and their versions.")
+commands = Commands("Models and their versions.")
+replicas = Commands("Replicas: the processes that run models.")
 
 _COLUMNS = (
     "version", "current", "state", "replicas", "scaling", "batch limit", "batching", "takes", "runtime",
 )  # fmt: skip
+_REPLICA_COLUMNS = ("id", "model", "version", "state", "pid", "restarts", "batch limit", "log")
 
 # New replicas load the model again. The deployment's own time-out, of an hour at most, also bounds that.
 _SCALE_TIMEOUT_S = 600.0
 
 
 @commands.command("list")
-def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+def list_all(server: Server) -> None:
     """List the models."""
-    with Clipper.connect(url, home) as clipper:
-        found = clipper.models()
+    found = server.clipper.models()
     columns = ("name", "current", "state", "replicas ready", "previous", "versions")
-    Output(as_json).table(
-        found, columns, [_model_row(one) for one in found], "no models; next: clipper deploy NAME MODEL"
-    )
+    server.out.table(found, columns, [_model_row(one) for one in found], "no models; next: clipper deploy NAME MODEL")
 
 
 @commands.command()
-def show(name: ModelName, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+def show(server: Server, name: ModelName) -> None:
     """Show a model's versions, with their replicas' states, batch limits and last errors."""
-    with Clipper.connect(url, home) as clipper:
-        found = clipper.model(name)
-    out = Output(as_json)
+    found = server.clipper.model(name)
+    out = server.out
     out.table(found, _COLUMNS, [_row(version) for version in found.versions], f"{name} has no versions")
     for version in found.versions:
         if version.description:
@@ -51,39 +50,34 @@ def show(name: ModelName, home: Home = None, url: Url = None, as_json: AsJson = 
 
 @commands.command()
 def rollback(
+    server: Server,
     name: ModelName,
     to: Annotated[str | None, typer.Option("--to", "--version", help="The version to make current.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask, even if the version was stopped.")] = False,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Make the previous version, or --to, current. Asks first if a guardrail stopped that version."""
-    out = Output(as_json)
-    with Clipper.connect(url, home) as clipper:
-        allow_stopped = to is not None and _confirms(clipper.version(name, to), out, yes=yes)
-        with out.progress(f"rolling {name} back"):
-            now = clipper.rollback(name, to, allow_stopped=allow_stopped)
+    out = server.out
+    allow_stopped = to is not None and _confirms(server.clipper.version(name, to), out, yes=yes)
+    with out.progress(f"rolling {name} back"):
+        now = server.clipper.rollback(name, to, allow_stopped=allow_stopped)
     step = f"next: clipper model rollback {name} goes back to {now.previous}" if now.previous else ""
     out.done(now, f"{name}:{now.current} is current: queries go to it", step)
 
 
 @commands.command()
 def scale(
+    server: Server,
     name: ModelName,
     replicas: Annotated[
         str, typer.Argument(help="How many processes run it; a range, e.g. 1..4, lets the load decide.")
     ],
     version: OfVersion = None,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Set the number of replicas of the current version, or of --version, or a range in which the load decides."""
-    out, wanted = Output(as_json), parse_replicas(replicas)
-    with Clipper.connect(url, home) as clipper, out.progress(f"scaling {name}") as progress:
-        told = clipper.scale(name, wanted, version)
-        now = clipper.wait_until_ready(name, told.version, _SCALE_TIMEOUT_S, progress)
+    out, wanted = server.out, parse_replicas(replicas)
+    with out.progress(f"scaling {name}") as progress:
+        told = server.clipper.scale(name, wanted, version)
+        now = server.clipper.wait_until_ready(name, told.version, _SCALE_TIMEOUT_S, progress)
     has = f"{name}:{now.version} has {now.replicas_wanted} replicas ready"
     if now.scaling:
         out.done(now, f"{has}; its load decides, within {now.scaling}", f"next: clipper model show {name} says why")
@@ -92,22 +86,18 @@ def scale(
 
 
 @commands.command()
-def delete(
-    name: ModelName, version: OfVersion = None, home: Home = None, url: Url = None, as_json: AsJson = False
-) -> None:
+def delete(server: Server, name: ModelName, version: OfVersion = None) -> None:
     """Remove a model with all its versions, or only --version."""
-    out = Output(as_json)
+    out = server.out
     what = f"{name}:{version}" if version else name
-    with Clipper.connect(url, home) as clipper, out.progress(f"removing {what}"):
-        clipper.delete_model(name, version)
+    with out.progress(f"removing {what}"):
+        server.clipper.delete_model(name, version)
     out.done({"deleted": what}, f"{what} is removed", "next: clipper model list")
 
 
 def _confirms(version: Version, out: Output, *, yes: bool) -> bool:
     """Warn of a version that was stopped or has failed. Return whether it was stopped and is to answer nevertheless.
-
-    Raises:
-        Conflict: nobody can be asked.
+    Raises Conflict if nobody can be asked.
     """
     name = f"{version.model}:{version.version}"
     if version.state == "failed":
@@ -156,3 +146,37 @@ def _errors(version: Version) -> list[str]:
     """Why it or its replicas do not run: each cause once."""
     errors = [version.last_error, *(replica.last_error for replica in version.replicas)]
     return list(dict.fromkeys(error for error in errors if error))
+
+
+@replicas.command("list")
+def list_replicas(server: Server) -> None:
+    """List the replicas."""
+    found = server.clipper.replicas()
+    out = server.out
+    out.table(found, *_replica_table(found), "no replicas; next: clipper deploy NAME MODEL")
+    for replica in found:
+        _note_error(out, replica)
+
+
+@replicas.command("show")
+def show_replica(
+    server: Server,
+    replica_id: ReplicaId,
+) -> None:
+    """Show a replica."""
+    found = server.clipper.replica(replica_id)
+    out = server.out
+    out.table(found, *_replica_table([found]), "")
+    _note_error(out, found)
+
+
+def _replica_table(found: Sequence[Replica]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """The columns and the rows; also the node if a replica runs on another machine."""
+    columns = _REPLICA_COLUMNS if all(replica.node is None for replica in found) else (*_REPLICA_COLUMNS, "node")
+    names = [column.replace(" ", "_") for column in columns]
+    return columns, [tuple(getattr(replica, name) for name in names) for replica in found]
+
+
+def _note_error(out: Output, replica: Replica) -> None:
+    if replica.last_error:
+        out.note(f"{replica.id}: {replica.last_error}")

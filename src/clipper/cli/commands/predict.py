@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from clipper.cli.names import ApplicationName
-from clipper.cli.options import ApiKey, AsJson, Home, OfVersion, QueryUrl, Url, number, parse_json
-from clipper.cli.output import Output
-from clipper.client import Clipper, Prediction
+from clipper.cli.options import ApiKey, OfVersion, QueryUrl, number, parse_json
+from clipper.cli.server import Server
+from clipper.client import Prediction
 
 
 def predict(
+    server: Server,
     app: ApplicationName,
     value: Annotated[str, typer.Argument(help="The input as JSON; - reads it from standard input.", metavar="INPUT")],
     version: OfVersion = None,
@@ -21,20 +22,18 @@ def predict(
         str | None, typer.Option(help="Numbers for the policy, as a JSON list.", metavar="JSON")
     ] = None,
     api_key: ApiKey = None,
-    home: Home = None,
-    url: Url = None,
     query_url: QueryUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Ask an application for one prediction."""
     given = parse_json(sys.stdin.read() if value == "-" else value)
-    with Clipper.connect(url, home, api_key=api_key, query_url=query_url) as clipper:
-        numbers = None if features is None else parse_json(features)
-        prediction = clipper.predict(app, given, version=version, context=context, features=numbers)
-    Output(as_json).done(prediction, json.dumps(prediction.output, ensure_ascii=False), _remark(prediction))
+    clipper = server.connect(api_key, query_url)
+    numbers = None if features is None else parse_json(features)
+    prediction = clipper.predict(app, given, version=version, context=context, features=numbers)
+    server.out.done(prediction, json.dumps(prediction.output, ensure_ascii=False), _remark(prediction))
 
 
 def observe(
+    server: Server,
     app: ApplicationName,
     label: Annotated[str | None, typer.Option(help="The right output, as JSON.", metavar="JSON")] = None,
     reward: Annotated[
@@ -50,10 +49,7 @@ def observe(
         str | None, typer.Option(help="Numbers that came with the input, as a JSON list.", metavar="JSON")
     ] = None,
     api_key: ApiKey = None,
-    home: Home = None,
-    url: Url = None,
     query_url: QueryUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Send an application the right output for a query, so that its policy learns from it."""
     if (label is None) == (reward is None):
@@ -63,10 +59,10 @@ def observe(
     told = {"label": label, "input": value, "features": features}
     # Before the server is asked, so that a wrong text costs no connection.
     read = {name: parse_json(text) for name, text in told.items() if text is not None}
-    with Clipper.connect(url, home, api_key=api_key, query_url=query_url) as clipper:
-        observed = clipper.observe(app, reward=reward, query_id=query_id, context=context, **read)
+    clipper = server.connect(api_key, query_url)
+    observed = clipper.observe(app, reward=reward, query_id=query_id, context=context, **read)
     text = "this feedback had come before, and is not counted again" if observed.duplicate else "learned"
-    Output(as_json).done(observed, text, f"next: clipper app policy {app}")
+    server.out.done(observed, text, f"next: clipper app policy {app}")
 
 
 def _remark(prediction: Prediction) -> str:

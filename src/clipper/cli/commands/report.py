@@ -6,17 +6,16 @@ from typing import Annotated
 
 import typer
 
-from clipper.api.pages.charts import Axis, Whisker, whiskers
-from clipper.api.pages.document import document, table
+from clipper.api.pages import Axis, Whisker, document, paragraph, table, whiskers
 from clipper.api.reports import Report, ReportGroup
 from clipper.cli.commands import report_summary as summary
 from clipper.cli.names import ApplicationName
-from clipper.cli.options import AsJson, Home, HtmlFile, Url, number
-from clipper.cli.output import Output
-from clipper.client import Clipper
+from clipper.cli.options import HtmlFile, number
+from clipper.cli.server import Server
 
 
 def report(
+    server: Server,
     name: ApplicationName,
     confidence: Annotated[
         float | None,
@@ -37,9 +36,6 @@ def report(
         bool, typer.Option("--by-context", help="Report also on each of the contexts with most feedback.")
     ] = False,
     html: HtmlFile = None,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Compare an application's models: which is better, how sure that is, and when it will be known.
 
@@ -47,12 +43,14 @@ def report(
     """
     if context is not None and by_context:
         raise typer.BadParameter("give either --context or --by-context")
-    out = Output(as_json)
-    with Clipper.connect(url, home) as clipper, out.progress("comparing"):
-        found = clipper.report(name, confidence=confidence, tolerance=tolerance, context=context, by_context=by_context)
-    if as_json:
+    out = server.out
+    with out.progress("comparing"):
+        found = server.clipper.report(
+            name, confidence=confidence, tolerance=tolerance, context=context, by_context=by_context
+        )
+    if out.as_json:
         out.done(found, "")
-    for group in () if as_json else found.groups:
+    for group in () if out.as_json else found.groups:
         out.done(group, f"{summary.title(group)}: {summary.conclusion(found, group)}")
         if group.test is not None and group.test.winner is None:
             out.note(summary.of_test(group.test))
@@ -71,43 +69,33 @@ def as_page(report: Report) -> str:
     parts = [f"<h1>The models of {escape(report.application)}</h1>"]
     for group in report.groups:
         parts += _group(report, group)
-    parts += [f"<p>{escape(note[:1].upper() + note[1:])}.</p>" for note in summary.notes(report)]
     made = strftime("%Y-%m-%d %H:%M:%S %Z", localtime(report.time_s))
-    parts.append(f"<p>Made {escape(made)}.</p>")
+    parts += map(paragraph, (*summary.notes(report), f"made {made}"))
     return document(f"clipper app report {report.application}", parts)
 
 
 def _group(report: Report, group: ReportGroup) -> list[str]:
-    known = [model for model in group.models if model.scored]
-    compared = [model for model in group.models if model.worse_by is not None]
     name = summary.title(group)
     parts = [f"<h2>{escape(name[:1].upper() + name[1:])}</h2>"]
     parts.append(f"<p><b>{escape(summary.conclusion(report, group))}</b></p>")
     if group.test is not None and group.test.winner is None:
-        text = summary.of_test(group.test)
-        parts.append(f"<p>{escape(text[:1].upper() + text[1:])}.</p>")
+        parts.append(paragraph(summary.of_test(group.test)))
     if (basis := summary.basis(group)) is not None:
-        parts.append(f"<p>{escape(basis[:1].upper() + basis[1:])}.</p>")
+        parts.append(paragraph(basis))
     if group.problem is not None:
         parts.append(f'<p class="warning">{escape(group.problem)}</p>')
     parts.append(table(summary.COLUMNS, [[cell or "" for cell in row] for row in summary.rows(group)]))
-    parts.append(
-        whiskers(
-            "Mean loss",
-            Axis("mean loss"),
-            [Whisker(summary.shown(each), each.interval.low, each.interval.high, each.mean_loss) for each in known],
-        )
-    )
-    if compared:
-        parts.append(
-            whiskers(
-                "Worse than the best by",
-                Axis("difference of mean losses"),
-                [
-                    Whisker(summary.shown(each), each.worse_by.low, each.worse_by.high)
-                    for each in compared
-                    if each.worse_by is not None
-                ],
-            )
-        )
+    means = [
+        Whisker(summary.shown(each), each.interval.low, each.interval.high, each.mean_loss)
+        for each in group.models
+        if each.scored
+    ]
+    parts.append(whiskers("Mean loss", Axis("mean loss"), means))
+    differences = [
+        Whisker(summary.shown(each), each.worse_by.low, each.worse_by.high)
+        for each in group.models
+        if each.worse_by is not None
+    ]
+    if differences:
+        parts.append(whiskers("Worse than the best by", Axis("difference of mean losses"), differences))
     return parts

@@ -67,25 +67,22 @@ def of_test(test: Standing, winner: str | None = None) -> str:
 
 def rows(group: ReportGroup) -> list[Sequence[str | None]]:
     """Cells in the order of ``COLUMNS``; None for an empty cell."""
-    found: list[Sequence[str | None]] = []
-    for model in sorted(group.models, key=_order):
-        latency = model.latency
-        found.append(
-            (
-                shown(model),
-                f"{model.share:.1%}" if model.is_linked else None,
-                _count(model.scored),
-                None if model.mean_loss is None else f"{model.mean_loss:.4f}",
-                _bounds(model.interval) if model.scored else None,
-                None if model.worse_by is None else _bounds(model.worse_by),
-                None if model.sureness is None else _percent(model.sureness),
-                None if model.more_feedback is None else _count(model.more_feedback),
-                f"{model.missing / model.asked:.2%}" if model.asked else None,
-                None if latency is None else f"{latency.p50_ms:.3g}",
-                None if latency is None else f"{latency.p99_ms:.3g}",
-            )
+    return [
+        (
+            shown(model),
+            f"{model.share:.1%}" if model.is_linked else None,
+            _count(model.scored),
+            None if model.mean_loss is None else f"{model.mean_loss:.4f}",
+            _bounds(model.interval) if model.scored else None,
+            None if model.worse_by is None else _bounds(model.worse_by),
+            None if model.sureness is None else _percent(model.sureness),
+            None if model.more_feedback is None else _count(model.more_feedback),
+            f"{model.missing / model.asked:.2%}" if model.asked else None,
+            None if model.latency is None else f"{model.latency.p50_ms:.3g}",
+            None if model.latency is None else f"{model.latency.p99_ms:.3g}",
         )
-    return found
+        for model in sorted(group.models, key=_order)
+    ]
 
 
 def basis(group: ReportGroup) -> str | None:

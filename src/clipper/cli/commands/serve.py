@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from clipper.api.schemas import Application, Version
+from clipper.base.whole_files import Stamp, stamp
 from clipper.cli.manifest.keys import SourceKeys
 from clipper.cli.options import AsJson, Home
 from clipper.cli.output import Output, write_error
@@ -193,10 +194,6 @@ def _application(clipper: Clipper, name: str, settings: Given) -> Application:
     return clipper.change_application(name, **settings)
 
 
-# Modification time in nanoseconds, size and inode: an editor may replace a file by one of the same size.
-_Look = tuple[int, int, int] | None
-
-
 class Watch:
     """Looks at files, and at the folders that they are in, since a change may add a file.
 
@@ -205,20 +202,20 @@ class Watch:
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._known: dict[Path, _Look] = {}
-        self._last: dict[Path, _Look] = {}
+        self._known: dict[Path, Stamp | None] = {}
+        self._last: dict[Path, Stamp | None] = {}
         self.follow(files)
 
     def follow(self, files: Iterable[Path]) -> None:
         """Look at these files from now on. What has changed of those that were followed before is not forgotten."""
         known = self._known
         paths = {path for file in files for path in (file, file.parent)}
-        self._known = {path: known[path] if path in known else _look(path) for path in paths}
+        self._known = {path: known[path] if path in known else stamp(path) for path in paths}
         self._last = dict(self._known)
 
     def has_changed(self) -> bool:
         """Look again. Each change is told once."""
-        now = {path: _look(path) for path in self._known}
+        now = {path: stamp(path) for path in self._known}
         is_over, self._last = now == self._last, now
         if now == self._known or not is_over:
             return False
@@ -226,18 +223,12 @@ class Watch:
         return True
 
 
-def _look(path: Path) -> _Look:
-    try:
-        found = path.stat()
-    except OSError:  # it is gone, or just being replaced
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
 # A short program in the line makes longer inputs, to keep the line readable.
 _MAX_ELEMENTS = 16
 # Length of open dimensions; any would do.
 _OPEN_LENGTH = 3
+# Elements to try; of other types it is 0. Those of bytes are 0, 1 and 2 in base64.
+_ZEROS = {DType.STRING: "some text", DType.BYTES: "AAEC", DType.BOOL: False, DType.FLOAT32: 0.0, DType.FLOAT64: 0.0}
 
 
 def curl_line(query_url: str, application: str, input_type: str, certificate: Path | None = None) -> str:
@@ -247,27 +238,11 @@ def curl_line(query_url: str, application: str, input_type: str, certificate: Pa
         url = f"--cacert {shlex.quote(str(certificate))} {url}"
     kind = InputType.parse(input_type)
     lengths = [length or _OPEN_LENGTH for length in kind.shape]
-    if math.prod(lengths) <= _MAX_ELEMENTS:
-        return f"curl {url} -d '{json.dumps({'input': _small(kind.dtype, lengths)})}'"
-    expression = str(_zero(kind.dtype))
+    value: object = _ZEROS.get(kind.dtype, 0)
+    expression = str(value)
     for length in reversed(lengths):
-        expression = f"[{expression}]*{length}"
+        value, expression = [value] * length, f"[{expression}]*{length}"
+    if math.prod(lengths) <= _MAX_ELEMENTS:
+        return f"curl {url} -d '{json.dumps({'input': value})}'"
     program = f'import json; print(json.dumps({{"input": {expression}}}))'
     return f"python3 -c '{program}' | curl {url} -d @-"
-
-
-def _small(dtype: DType, lengths: list[int]) -> object:
-    value: object = _zero(dtype)
-    for length in reversed(lengths):
-        value = [value] * length
-    return value
-
-
-def _zero(dtype: DType) -> bool | float | int | str:
-    if dtype is DType.STRING:
-        return "some text"
-    if dtype is DType.BYTES:
-        return "AAEC"  # base64 of 0, 1, 2
-    if dtype is DType.BOOL:
-        return False
-    return 0.0 if dtype in (DType.FLOAT32, DType.FLOAT64) else 0

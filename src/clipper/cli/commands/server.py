@@ -1,22 +1,26 @@
-"""``clipper start``, ``stop`` and ``status``."""
+"""``clipper start``, ``restart``, ``stop``, ``status`` and ``dashboard``."""
 
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 import typer
 
+from clipper.api.dashboard.files import ROOT
 from clipper.api.schemas import LeaseStatus, OptionStatus, Status
 from clipper.base.extras import has_grpc
 from clipper.base.tls.expiry import day
 from clipper.cli import orphans
-from clipper.cli.options import AsJson, Home, Url, shown_time
+from clipper.cli.options import AsJson, Home, shown_time
 from clipper.cli.output import Output
 from clipper.cli.process import ServerStart, become, settled, wait_until_gone
+from clipper.cli.server import Server
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.cli.starting import RESET, find_start, given_options, in_turn, kept_start, other_options, replaced, started
 from clipper.client import Clipper
+from clipper.client.access import token_for_home, token_for_url
 from clipper.errors import ClipperError, Conflict, DeadlineExceeded, Unauthorized, Unavailable
 from clipper.settings.home import Orphan, find_home, read_token
 from clipper.settings.server import ServerSettings
@@ -160,63 +164,56 @@ def _grpc(now: Status) -> str:
     return "off" if has_grpc() else "off (it needs: pip install 'clipper-serving[grpc]')"
 
 
-def stop(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+def stop(server: Server) -> None:
     """Stop the server: queries in flight are answered first."""
-    out = Output(as_json)
+    out = server.out
     try:
-        with Clipper.connect(url, home) as clipper, out.progress("draining"):
-            pid = clipper.status().pid
-            stopping = clipper.stop()
-            if url is None:
-                wait_until_gone(find_home(home), pid, stopping.drain_delay_s)
+        with out.progress("draining"):
+            pid = server.clipper.status().pid
+            stopping = server.clipper.stop()
+            if server.url is None:
+                wait_until_gone(find_home(server.home), pid, stopping.drain_delay_s)
     except _NO_ANSWER as error:
-        start, _ = _left_by(home, url, error)
+        start, _ = _left_by(server, error)
         with out.progress("draining what the supervisor left"):
             orphans.end(start)
     out.done({"stopped": True}, "Clipper has stopped; its models and applications are kept", "next: clipper start")
 
 
 def status(
+    server: Server,
     history: Annotated[
         bool,
         typer.Option(
             "--history", help="Show each step that was seen or decided since the server's start, oldest first."
         ),
     ] = False,
-    home: Home = None,
-    url: Url = None,
-    as_json: AsJson = False,
 ) -> None:
     """Show the server's processes, addresses and counts, or each step of its latest history."""
-    out = Output(as_json)
+    out = server.out
     try:
-        with Clipper.connect(url, home) as clipper:
-            if history:
-                events = clipper.history()
-                times = [datetime.fromtimestamp(event.at).astimezone() for event in events]
-                rows = [
-                    (at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3], event.subject, event.text)
-                    for at, event in zip(times, events)
-                ]
-                out.table(events, ("when", "what", "happened"), rows, "nothing has happened yet")
-                return
-            now = clipper.status()
+        if history:
+            events = server.clipper.history()
+            times = [datetime.fromtimestamp(event.at).astimezone() for event in events]
+            rows = [
+                (at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3], event.subject, event.text)
+                for at, event in zip(times, events)
+            ]
+            out.table(events, ("when", "what", "happened"), rows, "nothing has happened yet")
+            return
+        now = server.clipper.status()
     except _NO_ANSWER as error:
-        start, left = _left_by(home, url, error)
+        start, left = _left_by(server, error)
         out.table({"ready": False, "orphans": left}, ("what", "pid", "where"), orphans.rows(left), "")
         raise Unavailable(orphans.told(start.home, left)) from error
     out.table(now, ("what", "value"), status_rows(now), "")
 
 
-def _left_by(home: Path | None, url: str | None, error: ClipperError) -> tuple[ServerStart, list[Orphan]]:
-    """What the supervisor of a home left, if it is gone, and how it was started.
-
-    Raises:
-        ClipperError: it left nothing, or ``url`` names a server elsewhere: why the server does not answer.
-    """
-    if url is not None:
+def _left_by(server: Server, error: ClipperError) -> tuple[ServerStart, list[Orphan]]:
+    """Return what the home's supervisor left, if it is gone, and how it was started; else raise ``error``."""
+    if server.url is not None:
         raise error
-    start = kept_start(find_home(home))
+    start = kept_start(find_home(server.home))
     if not (left := orphans.look(start)):
         raise orphans.explained(start.home, error) from error
     return start, left
@@ -301,3 +298,17 @@ def status_rows(now: Status) -> list[tuple[str, object]]:
             for worker in now.workers
         ),
     ]  # fmt: skip
+
+
+def dashboard(server: Server) -> None:
+    """Print a link to the dashboard that logs in, with CLIPPER_TOKEN if it is set. It is a secret, like the token.
+
+    The link is not opened: it would be on a command line then, which other users of the machine can read.
+    """
+    home, url = find_home(server.home), server.url
+    # It also shows that the server takes the token.
+    own = server.clipper.status().management_url
+    source = token_for_home(home, None) if url is None else token_for_url(url, home, None)
+    # After the #: a browser keeps it to itself, so it is in no log of a server or proxy.
+    link = f"{(url or own).rstrip('/')}{ROOT}#token={quote(source() or '', safe='')}"
+    server.out.secret({"url": link}, link, "open it in a browser; whoever has the link has the token")

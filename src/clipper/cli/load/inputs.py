@@ -59,10 +59,7 @@ class Sample:
     """
 
     def __init__(self, head: "Head", input_type: InputType, length: int | None, random: Random) -> None:
-        """
-        Args:
-            length: of the type's open dimensions, of a string in characters, or of bytes; None for the default.
-        """
+        """``length``: of the type's open dimensions, of a string in characters, or of bytes; None for the default."""
         dtype = input_type.dtype
         size = DEFAULT_LENGTH if dtype.is_numeric else DEFAULT_TEXT_LENGTH
         shape = tuple(each or length or size for each in input_type.shape)
@@ -107,11 +104,8 @@ class Head:
 
 
 def _splice(dtype: DType, length: int) -> Callable[[int], bytes]:
-    """Return a function from a query's number to the text that makes it unique, which always has one length.
-
-    Args:
-        dtype: the type of the elements.
-        length: of a string, of bytes, or of an array's last dimension, 1 if there is none.
+    """Return a function from a query's number to the text that makes it unique, which always has one length. ``dtype``:
+    the type of the elements. ``length``: of a string, of bytes, or of an array's last dimension, 1 if there is none.
     """
     match dtype:
         case DType.FLOAT64 | DType.FLOAT32:
@@ -182,9 +176,7 @@ def _text_maker(dtype: DType, length: int, random: Random) -> Callable[[], Parts
 
 def read_requests(path: Path, head: Head, input_type: InputType | None) -> Ring:
     """Read the inputs of a file: rows of ``.npy``, else JSON lines, each an input or a body with ``input`` and more.
-
-    Raises:
-        InvalidArgument: the file cannot be read, is empty or too large, or a line does not have that form.
+    Raises InvalidArgument if the file cannot be read, is empty or too large, or a line does not have that form.
     """
     try:
         bodies = list(_bounded(_rows(path, input_type) if path.suffix == ".npy" else _lines(path), path))

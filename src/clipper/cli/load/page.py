@@ -2,8 +2,7 @@
 
 from html import escape
 
-from clipper.api.pages.charts import Axis, Line, chart
-from clipper.api.pages.document import document, table
+from clipper.api.pages import Axis, Line, chart, document, table
 from clipper.cli.load import summary
 from clipper.cli.load.report import Report, Run, Second, grouped
 

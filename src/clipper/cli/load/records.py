@@ -41,11 +41,8 @@ _decode = msgspec.json.Decoder(_Body).decode
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """The outcome of a query; empty if a model answered it.
-
-    Attributes:
-        default: why it was answered with the default.
-        error: why it was not answered: the status and its code, or what happened to the connection.
+    """The outcome of a query; empty if a model answered it. ``default``: why it was answered with the default.
+    ``error``: why it was not answered: the status and its code, or what happened to the connection.
     """
 
     default: str = ""

@@ -1,11 +1,16 @@
-"""The report of a load: its numbers, which are also the JSON of ``--json``, and conclusions from them."""
+"""What is loaded and how, and the report of that: its numbers, also the JSON of ``--json``, and conclusions."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, to_builtins
 
+from clipper.base.tls.trust import ClientTls
+from clipper.cli.load.arrivals import Arrivals
 from clipper.cli.load.sweep import Verdict
+from clipper.values.types import InputType
 
 # Increases when a field changes its meaning or is removed; new fields may be added at any time.
 SCHEMA_VERSION = 1
@@ -227,3 +232,44 @@ def _together(seconds: Sequence[Second]) -> Second:
     worst_ms = max((each.p99_ms for each in seconds if each.p99_ms is not None), default=None)
     counts = {name: sum(getattr(each, name) for each in seconds) for name in COUNTED}
     return Second(second=seconds[0].second, p99_ms=worst_ms, **counts)
+
+
+SloOf = Literal["application", "option"]
+
+
+class LoadedApplication(NamedTuple):
+    """The application that is asked, and its SLO.
+
+    Attributes:
+        input_type: None if it is not known, and then inputs come from a file.
+        slo_of: where the SLO comes from.
+        tls: which certificate to trust, if queries use TLS.
+    """
+
+    application: str
+    query_url: str
+    input_type: InputType | None
+    slo_ms: float
+    slo_of: SloOf
+    tls: ClientTls
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """
+    Attributes:
+        rate_per_s: for a sweep, the first rate.
+        duration_s: for a sweep, of each rate.
+        inputs: a file, or None for random inputs.
+        width: length of open dimensions in random inputs; None for the default.
+        api_key: the key for the query port; None if it needs none.
+    """
+
+    rate_per_s: float
+    duration_s: float
+    sweep: bool
+    inputs: Path | None
+    width: int | None
+    arrivals: Arrivals
+    max_connections: int
+    api_key: str | None = None

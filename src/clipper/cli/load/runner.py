@@ -15,9 +15,8 @@ import uvloop
 from clipper.base.http1 import Address
 from clipper.cli.load.arrivals import due_times_s
 from clipper.cli.load.inputs import Head, Requests, Sample, read_requests
-from clipper.cli.load.options import LoadedApplication, LoadOptions
 from clipper.cli.load.records import Records
-from clipper.cli.load.report import Found, Report, Run, Second, verdict
+from clipper.cli.load.report import Found, LoadedApplication, LoadOptions, Report, Run, Second, verdict
 from clipper.cli.load.sender import Sender, Target
 from clipper.cli.load.sweep import Sweep
 from clipper.client.http_api import HttpApi
@@ -41,11 +40,7 @@ Watch = Callable[[float, float, Second | None], None]
 
 
 def allow_files(max_connections: int) -> None:
-    """Raise the process's limit of open files as needed.
-
-    Raises:
-        InvalidArgument: the machine does not allow that.
-    """
+    """Raise the process's limit of open files as needed. Raises InvalidArgument if the machine does not allow that."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max_connections + _OTHER_FILES
     if soft >= wanted or soft == resource.RLIM_INFINITY:
@@ -64,10 +59,7 @@ class Runner:
     def __init__(
         self, loaded: LoadedApplication, options: LoadOptions, address: Address, requests: Requests, watch: Watch
     ) -> None:
-        """
-        Args:
-            watch: called each second with the rate, the elapsed time, and the latest finished second.
-        """
+        """``watch``: called each second with the rate, the elapsed time, and the latest finished second."""
         self._loaded, self._options, self._address, self._requests = loaded, options, address, requests
         self._watch = watch
         self._random = Random()
@@ -139,11 +131,7 @@ class Runner:
             self._sender.stop()
 
     async def _run(self, rate_per_s: float) -> Run:
-        """Carry out one run.
-
-        Raises:
-            Unavailable: no connection could be opened at the beginning.
-        """
+        """Carry out one run. Raises Unavailable if no connection could be opened at the beginning."""
         options, address, slo_s = self._options, self._address, self._loaded.slo_ms / 1e3
         records = Records(slo_s)
         sender = Sender(
@@ -207,10 +195,8 @@ class _Clock:
 
 
 def carry_out(loaded: LoadedApplication, options: LoadOptions, watch: Watch) -> Report:
-    """Send one query to see whether it is answered, then all of them.
-
-    Raises:
-        ClipperError: the inputs cannot be read or are not the application's, or the server is not there.
+    """Send one query to see whether it is answered, then all of them. Raises ClipperError if the inputs cannot be read
+    or are not the application's, or the server is not there.
     """
     allow_files(options.max_connections)
     address = Address.parse(loaded.query_url)

@@ -110,13 +110,13 @@ class Connection(asyncio.Protocol):
     def fail(self, why: str) -> None:
         """Give up the query in flight, and the connection."""
         self.is_busy = False
-        self._sender.has_failed(self, why)
+        self._sender.fail(self.number, self.due_s, why)
         self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.is_busy:
             self.is_busy = False
-            self._sender.has_failed(self, "connection lost")
+            self._sender.fail(self.number, self.due_s, "connection lost")
         self._sender.is_closed(self)
 
     def abort(self) -> None:
@@ -142,10 +142,8 @@ class Sender:
         max_connections: int,
         answer_within_s: float,
     ) -> None:
-        """
-        Args:
-            due_times_s: from the beginning, in order.
-            answer_within_s: from when a query was due; a query that still waits for a connection then is not sent.
+        """``due_times_s``: from the beginning, in order. ``answer_within_s``: from when a query was due; a query that
+        still waits for a connection then is not sent.
         """
         self._target, self._requests, self._due_times_s, self._log = target, requests, due_times_s, log
         self._max_connections, self._answer_within_s = max_connections, answer_within_s
@@ -162,11 +160,7 @@ class Sender:
         self.cut_off = 0
 
     async def connect(self) -> None:
-        """Open the first connections.
-
-        Raises:
-            OSError: the server cannot be reached.
-        """
+        """Open the first connections. Raises OSError if the server cannot be reached."""
         await self._dial_once()
         self._dial(min(_FIRST_CONNECTIONS, self._max_connections) - 1)
         while self._dials:
@@ -174,9 +168,7 @@ class Sender:
 
     async def run(self, began_s: float) -> None:
         """Send the queries, and wait until all have ended: at most ``answer_within_s`` after the last one was due.
-
-        Args:
-            began_s: the beginning, on ``time.monotonic``.
+        ``began_s``: the beginning, on ``time.monotonic``.
         """
         loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -267,9 +259,6 @@ class Sender:
         elif not self.outstanding:
             self._end_if_done()
 
-    def has_failed(self, connection: Connection, why: str) -> None:
-        self._fail(connection.number, connection.due_s, why)
-
     def is_closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
         if connection in self._free:
@@ -288,7 +277,7 @@ class Sender:
         self._log.waited(number, due_s, now_s)
         connection.send(number, due_s, now_s, self._requests.of(number))
 
-    def _fail(self, number: int, due_s: float, why: str) -> None:
+    def fail(self, number: int, due_s: float, why: str) -> None:
         self._log.failed(number, due_s, why)
         self.outstanding -= 1
         self._end_if_done()
@@ -321,7 +310,7 @@ class Sender:
             if self._connections:
                 return  # one of them will be free in time
             while self._waiting:
-                self._fail(*self._waiting.popleft(), f"cannot connect: {error.strerror or type(error).__name__}")
+                self.fail(*self._waiting.popleft(), f"cannot connect: {error.strerror or type(error).__name__}")
 
     async def _dial_once(self) -> None:
         loop, target = asyncio.get_running_loop(), self._target

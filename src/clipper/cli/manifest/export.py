@@ -7,10 +7,10 @@ import msgspec
 import yaml
 
 from clipper.api.schemas import Application
-from clipper.cli.manifest.actual import Actual
 from clipper.cli.manifest.document import START, Fault, Scalar, json_value
 from clipper.cli.manifest.keys import APPLICATION, ARTIFACT
 from clipper.cli.manifest.plan import flat_settings
+from clipper.cli.manifest.steps import Actual
 from clipper.learning.policies.by_name import default_half_life
 from clipper.settings.application import ApplicationSettings, Link
 from clipper.settings.fields import settings_of

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,8 @@ class Manifest:
 
 
 def read_manifest(content: bytes, folder: Path, environment: Mapping[str, str]) -> tuple[Manifest, list[Fault]]:
-    """Read a file; what it says is complete only if there are no faults.
-
-    Args:
-        folder: the file's, to which its paths are relative.
-        environment: the variables to which it may refer.
+    """Read a file; what it says is complete only if there are no faults. ``folder``: the file's, to which its paths are
+    relative. ``environment``: the variables to which it may refer.
     """
     root, faults = read_document(content)
     if root is None:
@@ -113,31 +110,23 @@ class _Reader:
             self._values.fault(root.place, "", f"expected the sections {', '.join(keys.SECTIONS)}")
             return Manifest()
         sections: dict[str, Any] = {}
+        readers: dict[str, Callable[[Scalar, Node], Any]] = {
+            "models": self._model,
+            "applications": self._application,
+            "keys": self._key,
+        }
         for key, node in root.entries:
-            match key.text:
-                case "server":
-                    sections["server"] = self._server(node)
-                case "models":
-                    sections["models"] = tuple(
-                        self._model(name, body) for name, body in self._named(node, "models", "model")
-                    )
-                case "applications":
-                    sections["applications"] = tuple(
-                        self._application(name, body) for name, body in self._named(node, "applications", "application")
-                    )
-                case "keys":
-                    sections["keys"] = tuple(self._key(name, body) for name, body in self._named(node, "keys", "key"))
-                case _:
-                    self._values.unknown(key, "", tuple(keys.SECTIONS))
+            section = key.text
+            if section == "server":
+                sections[section] = self._server(node)
+            elif (read := readers.get(section)) is not None:
+                entries = self._values.entries(node, section, f"{section} by name")
+                sections[section] = tuple(
+                    read(name, body) for name, body in entries if self._is_name(name, section[:-1], section)
+                )
+            else:
+                self._values.unknown(key, "", tuple(keys.SECTIONS))
         return Manifest(**sections)
-
-    def _named(self, node: Node, path: str, kind: str) -> list[tuple[Scalar, Node]]:
-        """The entries of a section whose keys are valid names."""
-        return [
-            (name, body)
-            for name, body in self._values.entries(node, path, f"{kind}s by name")
-            if self._is_name(name, kind, path)
-        ]
 
     def _is_name(self, name: Scalar, kind: str, path: str) -> bool:
         try:

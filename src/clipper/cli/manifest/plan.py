@@ -3,16 +3,17 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from clipper.api.schemas import FINGERPRINT_LENGTH, Application
-from clipper.cli.manifest.actual import Actual, ActualModel
 from clipper.cli.manifest.manifest import Manifest, WantedApplication, WantedKey, WantedModel, WantedVersion
 from clipper.cli.manifest.steps import (
+    Actual,
+    ActualModel,
     Change,
     ChangeApplication,
     CreateApplication,
@@ -55,10 +56,7 @@ class Packed:
 
 
 def plan(wanted: Manifest, packed: Packed, actual: Actual, *, prune: bool = False) -> Plan:
-    """
-    Args:
-        prune: delete what the file does not name, in the sections that it has.
-    """
+    """``prune``: delete what the file does not name, in the sections that it has."""
     obstacles: list[Obstacle] = []
     models = {
         model.name: model_steps(model, packed, actual.models.get(model.name), obstacles)
@@ -74,7 +72,9 @@ def plan(wanted: Manifest, packed: Packed, actual: Actual, *, prune: bool = Fals
         found = actual.applications.get(application.name)
         code = packed.codes.get(application.name)
         if found is None:
-            creations.append(_creation(application))
+            subject, needs = f"application {application.name}", application.models
+            step = CreateApplication(subject=subject, does="creates it", needs=needs, application=application)
+            creations.append(step)
         elif (change := _change(application, code, found, obstacles)) is not None:
             changes.append(change)
     keys = [step for key in wanted.keys or () if (step := _key_step(key, actual)) is not None]
@@ -111,12 +111,7 @@ def model_steps(
         step
         for version in wanted.versions
         for step in _version_steps(
-            wanted.name,
-            version,
-            deployment_of(version, packed),
-            found,
-            version is wanted.versions[-1],
-            obstacles,
+            wanted.name, version, deployment_of(version, packed), found, version is wanted.versions[-1], obstacles
         )
     )
 
@@ -206,15 +201,6 @@ def _lacking_models(application: WantedApplication, wanted: Manifest, actual: Ac
     return ""
 
 
-def _creation(application: WantedApplication) -> CreateApplication:
-    return CreateApplication(
-        subject=f"application {application.name}",
-        does="creates it",
-        needs=application.models,
-        application=application,
-    )
-
-
 def _change(
     wanted: WantedApplication, code: str | None, actual: Application, obstacles: list[Obstacle]
 ) -> ChangeApplication | None:
@@ -285,25 +271,12 @@ def _key_step(wanted: WantedKey, actual: Actual) -> PutKey | None:
 
 def _deletions(wanted: Manifest, actual: Actual) -> tuple[Delete, ...]:
     """What the file does not name. Applications go before the models that they link."""
-    found: list[Delete] = []
-    if wanted.keys is not None:
-        found += [
-            Delete(subject=f"key {name}", does="revokes it", kind="key", name=name)
-            for name in _others(actual.keys, [key.name for key in wanted.keys])
-        ]
-    if wanted.applications is not None:
-        found += [
-            Delete(subject=f"application {name}", does="deletes it", kind="application", name=name)
-            for name in _others(actual.applications, [one.name for one in wanted.applications])
-        ]
-    if wanted.models is not None:
-        for model in wanted.models:
-            found += _version_deletions(model, actual)
-        found += [
-            Delete(subject=f"model {name}", does="deletes it", kind="model", name=name)
-            for name in _others(actual.models, [model.name for model in wanted.models])
-        ]
-    return tuple(found)
+    return (
+        *_others("key", actual.keys, wanted.keys, does="revokes it"),
+        *_others("application", actual.applications, wanted.applications),
+        *(step for model in wanted.models or () for step in _version_deletions(model, actual)),
+        *_others("model", actual.models, wanted.models),
+    )
 
 
 def _version_deletions(model: WantedModel, actual: Actual) -> Iterable[Delete]:
@@ -318,8 +291,15 @@ def _version_deletions(model: WantedModel, actual: Actual) -> Iterable[Delete]:
             )
 
 
-def _others(there: Mapping[str, object], named: Sequence[str]) -> list[str]:
-    return sorted(there.keys() - set(named))
+def _others(
+    kind: Literal["key", "application", "model"],
+    there: Mapping[str, object],
+    named: Sequence[WantedKey | WantedApplication | WantedModel] | None,
+    does: str = "deletes it",
+) -> list[Delete]:
+    """The deletions of what is there and not named; none if the file has no such section."""
+    names = sorted(there.keys() - {one.name for one in named}) if named is not None else ()
+    return [Delete(subject=f"{kind} {name}", does=does, kind=kind, name=name) for name in names]
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 from clipper.cli.manifest.document import MAX_FAULTS, Entries, Fault, Items, Node, Place, Scalar, json_value
 from clipper.cli.manifest.keys import FREE_TEXTS, WITH_VARIABLES, Keys, kinds_of, takes_null
 from clipper.errors import InvalidArgument
-from clipper.settings.fields import Described, check_range
+from clipper.settings.fields import Described
 from clipper.settings.replicas import check_replicas, read_replicas
 from clipper.settings.texts import checked_resources, number_of, read_resources
 
@@ -21,11 +21,8 @@ INVALID: Any = object()
 
 
 class Values:
-    """Reads values, and collects what is wrong with them.
-
-    Attributes:
-        faults: what was wrong so far.
-        folder: what paths are relative to.
+    """Reads values, and collects what is wrong with them. ``faults``: what was wrong so far. ``folder``: what paths are
+    relative to.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str], faults: list[Fault]) -> None:
@@ -118,8 +115,7 @@ class Values:
             read = setting.read(node.text) if setting.read is not None else self._typed(node, path, kinds, key)
             if read is INVALID:
                 return read
-            if isinstance(read, (int, float)) and not isinstance(read, bool) and setting.least is not None:
-                check_range("it", read, setting.least, setting.most, above=setting.above)
+            setting.check("it", read)
             if setting.read is read_replicas:
                 check_replicas(read)
         except InvalidArgument as error:

@@ -32,14 +32,12 @@ class _FileForm:
 
 
 def recognise(path: Path) -> Framework:
-    """Return the framework of the model at ``path``, a file or folder.
-
-    Raises:
-        InvalidArgument: it cannot be read, is empty, or is of no known format. The message lists the known ones.
+    """Return the framework of the model at ``path``, a file or folder. Raises InvalidArgument if it cannot be read, is
+    empty, or is of no known format. The message lists the known ones.
     """
     if path.is_dir():
         return _of_folder(path)
-    if not _begin(path):
+    if not begin_of(path):
         raise InvalidArgument(f"the model file {str(path)!r} is empty")
     named = [form for form in _FILES if path.name.lower().endswith(form.endings)]
     if not named:
@@ -47,7 +45,7 @@ def recognise(path: Path) -> Framework:
     for form in named:
         if form.fits(path):
             return form.framework
-    begin = _begin(path)
+    begin = begin_of(path)
     if begin.startswith(_ZIP) and not zipfile.is_zipfile(path):
         wrong = "lacks its end: copy or save it again"
     elif any(name.endswith("/data.pkl") for name in _zip_names(path)):
@@ -82,15 +80,14 @@ def _is_recognised(path: Path) -> bool:
     return any(path.name.lower().endswith(form.endings) and form.fits(path) for form in _FILES)
 
 
-def _begin(path: Path) -> bytes:
+def begin_of(path: Path, what: str = "model file") -> bytes:
+    """Return the first bytes of a file. Raises InvalidArgument if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(_BEGIN_BYTES)
     except OSError as error:
-        raise InvalidArgument(
-            f"cannot read the model file {str(path)!r}: {error.strerror}; "
-            "expected the path of a file or folder, or module:attribute"
-        ) from error
+        expected = "; expected the path of a file or folder, or module:attribute" if what == "model file" else ""
+        raise InvalidArgument(f"cannot read the {what} {str(path)!r}: {error.strerror}{expected}") from error
 
 
 def _is_prototxt(path: Path) -> bool:
@@ -113,18 +110,18 @@ _FILES = (
     _FileForm("joblib", (".joblib",), lambda _: True, "joblib's"),
     _FileForm("pickle", (".pkl", ".pickle"), lambda _: True, "a pickle"),
     # A message whose first field, ir_version, is always there.
-    _FileForm("onnx", (".onnx",), lambda path: _begin(path).startswith(b"\x08"), "an ONNX model"),
+    _FileForm("onnx", (".onnx",), lambda path: begin_of(path).startswith(b"\x08"), "an ONNX model"),
     # JSON or UBJSON of an object whose first name is learner.
     _FileForm(
         "xgboost",
         (".json", ".ubj", ".bst", ".model"),
-        lambda path: (begin := _begin(path)).startswith(b"{") and b"learner" in begin,
+        lambda path: (begin := begin_of(path)).startswith(b"{") and b"learner" in begin,
         "XGBoost's save_model in JSON or UBJSON",
     ),
     _FileForm(
         "lightgbm",
         (".txt", ".lgb", ".model"),
-        lambda path: _begin(path).startswith(b"tree"),
+        lambda path: begin_of(path).startswith(b"tree"),
         "LightGBM's save_model",
     ),
     _FileForm(
@@ -136,7 +133,7 @@ _FILES = (
     ),
     _FileForm("torch_export", (".pt2",), lambda path: bool(_zip_names(path)), "torch.export.save's"),
     _FileForm("keras", (".keras",), lambda path: "config.json" in _zip_names(path), "Keras 3's"),
-    _FileForm("keras", (".h5", ".hdf5"), lambda path: _begin(path).startswith(_HDF5), "Keras' HDF5"),
+    _FileForm("keras", (".h5", ".hdf5"), lambda path: begin_of(path).startswith(_HDF5), "Keras' HDF5"),
     _FileForm("caffe", (".prototxt", ".prototxt.txt"), _is_prototxt, "a Caffe network"),
 )
 

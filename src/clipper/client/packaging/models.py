@@ -8,7 +8,7 @@ from typing import Literal
 
 from clipper.client.packaging.artifact import Artifact, Contents, Member, pack
 from clipper.client.packaging.code import find_code
-from clipper.client.packaging.frameworks import recognise
+from clipper.client.packaging.frameworks import begin_of, recognise
 from clipper.client.packaging.needs import needs_of, needs_of_object
 from clipper.client.packaging.objects import OBJECT_NAME, object_members
 from clipper.client.packaging.requirements_file import requirements_member
@@ -176,17 +176,9 @@ def program_member(path: Path) -> Member:
     Raises:
         InvalidArgument: it cannot be read, or is not one of these.
     """
-    begin = _begin(path)
+    begin = begin_of(path, "program")[:4]
     is_jar = path.suffix == ".jar"
     if not (begin.startswith(_ZIP) if is_jar else begin.startswith((_ELF, _SCRIPT))):
         expected = "a jar" if is_jar else "an ELF executable, a script that begins with #!, or a .jar"
         raise InvalidArgument(f"{str(path)!r} is not a program: expected {expected}, but it begins with {begin!r}")
     return Member(path.name, path, is_program=True)
-
-
-def _begin(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(4)
-    except OSError as error:
-        raise InvalidArgument(f"cannot read the program {str(path)!r}: {error.strerror}") from error

@@ -15,10 +15,8 @@ _CLOUDPICKLE = tuple(Path(cloudpickle.__file__).parent.glob("*.py"))
 
 
 def object_members(model: object) -> tuple[Member, ...]:
-    """A pickled model, and the code to read it in a Python that has none of our packages.
-
-    Raises:
-        InvalidArgument: it is not a model, or it cannot be pickled.
+    """A pickled model, and the code to read it in a Python that has none of our packages. Raises InvalidArgument if it
+    is not a model, or it cannot be pickled.
     """
     if isinstance(model, type):
         raise InvalidArgument(
@@ -48,10 +46,8 @@ def pickled(model: object) -> bytes:
     """Pickle a model, by value if its code is in the user's own files.
 
     A function from ``__main__`` or a notebook is always pickled by value. One from another module of the user would be
-    pickled as that module's name, which the container cannot import. So its module is pickled along with it.
-
-    Raises:
-        InvalidArgument: it holds something that cannot be pickled, such as a lock or an open file.
+    pickled as that module's name, which the container cannot import. So its module is pickled along with it. Raises
+    InvalidArgument if it holds something that cannot be pickled, such as a lock or an open file.
     """
     module = _own_module(model)
     try:

@@ -14,8 +14,7 @@ from clipper.base.processes.process import is_set_within
 from clipper.base.run_as import RunAs
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import InvalidArgument
-from clipper.settings.server import MAX_OUTPUT_BYTES, ServerSettings
-from clipper.settings.telemetry import LogFormat
+from clipper.settings.server import MAX_OUTPUT_BYTES, LogFormat, ServerSettings
 from clipper.settings.version import Deployment, ManagerName, VersionSpec
 from clipper.supervisor.managers.reconcile.plan import Slot
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipper.errors import ClipperError, InvalidArgument, Unavailable
-from clipper.settings.server import MAX_OUTPUT_BYTES
-from clipper.settings.telemetry import LogFormat
+from clipper.settings.server import MAX_OUTPUT_BYTES, LogFormat
 from clipper.settings.version import ManagerName, VersionSpec
 from clipper.supervisor.managers.launcher import ContainerNote, Keeper, Launcher, Runnable, slot_name
 from clipper.supervisor.managers.reconcile.plan import NO_DEATHS, History, Phase, Slot

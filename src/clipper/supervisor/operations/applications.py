@@ -8,7 +8,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from clipper.api.schemas import Application, Contexts, LearnedPolicy, LinkChange
-from clipper.api.server.caller import CALLER
+from clipper.api.server.operations import CALLER
 from clipper.control.statistics import ApplicationStatistics
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from clipper.learning.mathematics.parameters import check_number

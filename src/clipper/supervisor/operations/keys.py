@@ -6,7 +6,7 @@ import time
 from msgspec import UNSET, UnsetType
 
 from clipper.api.schemas import FINGERPRINT_LENGTH, CreatedKey, Key, NewKey
-from clipper.api.server.caller import CALLER
+from clipper.api.server.operations import CALLER
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from clipper.settings.fields import check_ranges, shared
 from clipper.supervisor.operations.parts import OfParts

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from clipper.api.schemas import MAX_LOG_LINES, Logs, Model, Replica, Version
-from clipper.api.server.caller import CALLER
+from clipper.api.server.operations import CALLER
 from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound, Unavailable
 from clipper.settings.fields import check_range, check_ranges, shared
 from clipper.settings.replicas import ReplicaRange, check_replicas

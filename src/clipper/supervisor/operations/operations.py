@@ -10,8 +10,7 @@ from pathlib import Path
 from clipper import __version__
 from clipper.api import schemas
 from clipper.api.events import Events, Kind, Step
-from clipper.api.server.caller import CALLER
-from clipper.api.server.operations import Call
+from clipper.api.server.operations import CALLER, Call
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import NotFound
 from clipper.settings.application import Link

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clipper.api.schemas import CreatedToken, NewToken, Token
 from clipper.api.server.access import Holder
-from clipper.api.server.caller import CALLER
+from clipper.api.server.operations import CALLER
 from clipper.base.tls.expiry import day, duration
 from clipper.base.whole_files import stamp, stamp_of, write_whole
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unauthorized, Unavailable

@@ -13,7 +13,7 @@ from clipper.base.processes.process import ProcessRecord
 from clipper.control.address import UnixAddress
 from clipper.errors import Conflict
 from clipper.settings.fields import shared
-from clipper.settings.telemetry import TelemetrySettings
+from clipper.settings.server import TelemetrySettings
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import HomeFolders

@@ -53,10 +53,8 @@ class NumberPieces:
         self._parser = simdjson.Parser()
 
     def read(self, text: bytearray, start: int, stop: int) -> Row:
-        """Return the row of the input in ``text[start:stop]``; this overwrites the text.
-
-        Raises:
-            MalformedRequest, WrongInput: as ``Reader.read``.
+        """Return the row of the input in ``text[start:stop]``; this overwrites the text. Raises MalformedRequest or
+        WrongInput as ``Reader.read``.
         """
         start, stop = strip(text, start, stop)
         prefix_bytes = 4 * self._type.leading_dimensions
@@ -156,10 +154,8 @@ class NumberPieces:
 
 
 def read_string(text: bytearray, start: int, stop: int) -> Row:
-    """Return the UTF-8 of the JSON string in ``text[start:stop]``.
-
-    Raises:
-        MalformedRequest, WrongInput: as ``Reader.read``.
+    """Return the UTF-8 of the JSON string in ``text[start:stop]``. Raises MalformedRequest or WrongInput as
+    ``Reader.read``.
     """
     row = io.BytesIO()
     for piece in _string_pieces(text, *strip(text, start, stop)):
@@ -169,10 +165,8 @@ def read_string(text: bytearray, start: int, stop: int) -> Row:
 
 
 def read_base64(text: bytearray, start: int, stop: int) -> Row:
-    """Return the bytes that the base64 in the JSON string in ``text[start:stop]`` encodes.
-
-    Raises:
-        MalformedRequest, WrongInput: as ``Reader.read``.
+    """Return the bytes that the base64 in the JSON string in ``text[start:stop]`` encodes. Raises MalformedRequest or
+    WrongInput as ``Reader.read``.
     """
     row = io.BytesIO()
     waiting, has_ended = b"", False

@@ -25,14 +25,8 @@ class Reader(Protocol):
     """Reads inputs of one type."""
 
     def read(self, text: bytes) -> bytes:
-        """Return the row of one input.
-
-        Args:
-            text: the JSON text of the input alone.
-
-        Raises:
-            MalformedRequest: the text is not JSON.
-            WrongInput: not of the declared type or shape; the message says what was expected and what came.
+        """Return the row of one input. ``text``: the JSON text of the input alone. Raises MalformedRequest if the text
+        is not JSON; WrongInput if not of the declared type or shape; the message says what was expected and what came.
         """
         ...
 

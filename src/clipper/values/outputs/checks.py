@@ -18,20 +18,16 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def check_output(text: bytes) -> None:
-    """Check one JSON text.
-
-    Raises:
-        UnicodeDecodeError, DecodeError, RecursionError: it is not JSON, or has a number beyond those of float64.
+    """Check one JSON text. Raises UnicodeDecodeError or DecodeError or RecursionError if it is not JSON, or has a
+    number beyond those of float64.
     """
     _check_characters(text)
     check_json(text)
 
 
 def read_texts(outputs: Sequence[bytes], failures: Mapping[int, str]) -> Mapping[int, str]:
-    """Return the message for each row whose output failed, or is not JSON.
-
-    Args:
-        outputs: JSON text for each row; empty for those in ``failures``.
+    """Return the message for each row whose output failed, or is not JSON. ``outputs``: JSON text for each row; empty
+    for those in ``failures``.
     """
     if not failures:
         try:
@@ -55,9 +51,7 @@ def read_texts(outputs: Sequence[bytes], failures: Mapping[int, str]) -> Mapping
 
 def check_numbers(text: bytes) -> None:
     """Check that the numbers of a JSON text, or of several on lines of their own, are not beyond those of float64.
-
-    Raises:
-        DecodeError: one is.
+    Raises DecodeError if one is.
     """
     if _may_be_infinite(text):
         for line in text.split(b"\n"):

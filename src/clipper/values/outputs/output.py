@@ -88,11 +88,7 @@ def read_outputs(results: TypedResults) -> tuple[Sequence[TypedOutput | None], M
 
 
 def read_output(results: TypedResults, row: int) -> Generator[None, None, TypedOutput]:
-    """Return one output of a batch, in steps of less than a millisecond.
-
-    Raises:
-        ModelFailed: JSON could not carry it.
-    """
+    """Return one output, in steps of less than a millisecond. Raises ModelFailed if JSON could not carry it."""
     form = results.form
     size, most_bytes, is_long = _sizes(form)
     data, copy = results.data[row * size : (row + 1) * size], io.BytesIO()

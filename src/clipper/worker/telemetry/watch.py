@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from clipper.control.statistics import TelemetryStatistics
-from clipper.settings.telemetry import TelemetrySettings
+from clipper.settings.server import TelemetrySettings
 from clipper.worker.telemetry.exporter import Exporter
 from clipper.worker.telemetry.lines import ACCESS, SLOW_QUERY, Formatter, access_said, as_json, as_text, slow_said
 from clipper.worker.telemetry.log_file import LogFile

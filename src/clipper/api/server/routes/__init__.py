@@ -22,11 +22,7 @@ After = Annotated[
 
 
 def read_places(texts: Sequence[str] | None) -> dict[str, str]:
-    """Read ``after``: places by the names of logs.
-
-    Raises:
-        InvalidArgument: a text is not NAME=PLACE.
-    """
+    """Read ``after``: places by the names of logs. Raises InvalidArgument if a text is not NAME=PLACE."""
     places = {}
     for text in texts or ():
         name, equals, place = text.rpartition("=")

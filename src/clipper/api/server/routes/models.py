@@ -1,14 +1,24 @@
-"""Models and their versions."""
+"""Models: their artifacts, versions and replicas, and checks of what may be deployed or created later."""
 
-from litestar import Controller, delete, get, post
-from litestar.params import FromQuery, JSONBody
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
-from clipper.api.schemas import Logs, Model, Rollback, Scale, Version
+from litestar import Controller, Request, Response, delete, get, head, post, put
+from litestar.exceptions import InternalServerException
+from litestar.params import FromQuery, JSONBody, PathParameter
+
+from clipper.api.schemas import Logs, Model, Replica, Rollback, Scale, Version
 from clipper.api.server.routes import After, Lines, Name, Names, Port, read_places
+from clipper.errors import MalformedRequest, NotFound
+from clipper.settings.application import NewApplication
 from clipper.settings.version import Deployment
 
 # A deployment may contain a sample, and an image of 3x224x224 is 3 MB of JSON. The registry keeps it.
 MAX_DEPLOYMENT_BYTES = 4 * 1024 * 1024
+# The largest open models' weights in one file; a bound so that a stray upload cannot fill the disk for ever.
+MAX_ARTIFACT_BYTES = 16 * 1024**3
+
+Digest = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$", description="SHA-256 of the tar, in lower-case hex")]
 
 
 class Models(Controller):
@@ -71,3 +81,57 @@ class Versions(Controller):
     @delete("/{version:str}", summary="Remove a version that is neither current nor pinned")
     async def remove(self, operations: Port, model: Name, version: Name) -> None:
         await operations.delete_version(model, version)
+
+
+class Replicas(Controller):
+    path = "/replicas"
+    tags = ("replicas",)
+
+    @get(summary="List the replicas, or those of the models named")
+    async def list_all(self, operations: Port, model: Names = None) -> list[Replica]:
+        return await operations.list_replicas(model)
+
+    @get("/{replica:str}", summary="Show a replica, by its id with '#' written as %23")
+    async def show(self, operations: Port, replica: Name) -> Replica:
+        return await operations.get_replica(replica)
+
+
+class Artifacts(Controller):
+    path = "/artifacts"
+    tags = ("artifacts",)
+
+    @head("/{sha256:str}", summary="Whether the artifact is there: 200 or 404")
+    async def ask(self, operations: Port, sha256: Digest) -> None:
+        if not await operations.has_artifact(sha256):
+            raise NotFound(f"artifact {sha256} is not here: PUT it first")
+
+    @put(
+        "/{sha256:str}",
+        summary="Upload an uncompressed tar: 201, or 200 if it was there",
+        request_max_body_size=MAX_ARTIFACT_BYTES,
+    )
+    async def add(self, operations: Port, sha256: Digest, request: Request[Any, Any, Any]) -> Response[None]:
+        is_new = await operations.add_artifact(sha256, _chunks(request))
+        return Response(None, status_code=201 if is_new else 200)
+
+
+async def _chunks(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
+    """The body as it comes. Without this, a client that goes away would count as a fault of the server."""
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except InternalServerException as error:
+        raise MalformedRequest("the upload broke off: send it again") from error
+
+
+class Checks(Controller):
+    path = "/checks"
+    tags = ("checks",)
+
+    @post("/application", status_code=204, summary="Check an application that may be created or changed later")
+    async def application(self, operations: Port, data: JSONBody[NewApplication]) -> None:
+        await operations.check_application(data)
+
+    @post("/deployment", status_code=204, summary="Check a deployment whose artifact may be uploaded later")
+    async def deployment(self, operations: Port, data: JSONBody[Deployment]) -> None:
+        await operations.check_deployment(data)

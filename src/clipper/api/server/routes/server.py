@@ -1,14 +1,27 @@
-"""The server itself: health, status, metrics, stop."""
+"""The server itself: health, status, what happened, series, metrics, stop, and who may call its two ports."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import Controller, Response, get, post
-from litestar.params import FromQuery, QueryParameter
+from litestar import Controller, Request, Response, delete, get, post
+from litestar.params import FromQuery, JSONBody, QueryParameter
+from msgspec.structs import replace
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from clipper.api.events import DEFAULT_EVENTS, MAX_EVENTS_AT_ONCE, Events, Kind, Step
-from clipper.api.schemas import Health, Logs, Status, Stopping
-from clipper.api.server.routes import After, Lines, Names, Port, read_places
+from clipper.api.schemas import (
+    CreatedKey,
+    CreatedToken,
+    Health,
+    Key,
+    Logs,
+    NewKey,
+    NewToken,
+    Status,
+    Stopping,
+    Token,
+)
+from clipper.api.series import MAX_SERIES_S, Series, SeriesOverview
+from clipper.api.server.routes import After, Lines, Name, Names, Port, read_places
 from clipper.errors import Unavailable
 
 AfterEvent = Annotated[
@@ -17,6 +30,7 @@ AfterEvent = Annotated[
 ByWorker = Annotated[
     bool, QueryParameter(description="each worker's own numbers, with the label worker, and not their sum")
 ]
+Seconds = Annotated[int, QueryParameter(ge=2, le=MAX_SERIES_S, description="how much of the series, back from now")]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_EVENTS_AT_ONCE, description="how many events at most")]
 
 
@@ -74,3 +88,58 @@ class Server(Controller):
     )
     async def stop(self, operations: Port) -> Stopping:
         return await operations.stop()
+
+
+class SeriesOfLate(Controller):
+    path = "/series"
+    tags = ("series",)
+
+    @get(summary="The last two minutes of all applications, models and workers")
+    async def overview(self, operations: Port) -> SeriesOverview:
+        return await operations.series_overview()
+
+    @get("/applications/{app:str}", summary="All series of an application, of up to an hour")
+    async def of_application(self, operations: Port, app: Name, seconds: Seconds = MAX_SERIES_S) -> Series:
+        return await operations.application_series(app, seconds)
+
+    @get("/models/{model:str}", summary="All series of a model, of up to an hour")
+    async def of_model(self, operations: Port, model: Name, seconds: Seconds = MAX_SERIES_S) -> Series:
+        return await operations.model_series(model, seconds)
+
+
+class Keys(Controller):
+    path = "/keys"
+    tags = ("keys",)
+
+    @get(summary="List the keys: their names, applications and limits")
+    async def list_all(self, operations: Port, request: Request[Any, Any, Any]) -> list[Key]:
+        keys = await operations.list_keys()
+        if request.state.role == "admin":
+            return keys
+        # It is part of a hash: with it, a guess of a key that people made up can be checked without asking the server.
+        return [replace(key, fingerprint=None) for key in keys]
+
+    @post(summary="Make a key; it is shown only now")
+    async def create(self, operations: Port, data: JSONBody[NewKey]) -> CreatedKey:
+        return await operations.create_key(data)
+
+    @delete("/{key:str}", summary="Revoke a key, by its name; answers once every worker refuses it")
+    async def revoke(self, operations: Port, key: Name) -> None:
+        await operations.revoke_key(key)
+
+
+class Tokens(Controller):
+    path = "/tokens"
+    tags = ("tokens",)
+
+    @get(summary="List the tokens that were made: their names and roles")
+    async def list_all(self, operations: Port) -> list[Token]:
+        return await operations.list_tokens()
+
+    @post(summary="Make a token; it is shown only now")
+    async def create(self, operations: Port, data: JSONBody[NewToken]) -> CreatedToken:
+        return await operations.create_token(data)
+
+    @delete("/{token:str}", summary="Revoke a token, by its name")
+    async def revoke(self, operations: Port, token: Name) -> None:
+        await operations.revoke_token(token)
