@@ -3,7 +3,7 @@
 import pytest
 
 from clipper.api.schemas import LeaseStatus, Replica, Status, WorkerStatus
-from clipper.cli.commands import replica as replica_commands
+from clipper.cli.commands.model import replica_table
 from clipper.cli.commands.server import print_running, status_rows
 from clipper.cli.output import Output
 from clipper.supervisor.operations.operations import by_node
@@ -19,14 +19,14 @@ ON_NODES = [replica(1, node="10.0.0.2 (ab)"), replica(2, node="10.0.0.2 (ab)"), 
 @pytest.mark.parametrize("replicas", [[], [replica(1), replica(2)]])
 def test_without_a_cluster_there_is_no_word_of_nodes(replicas: list[Replica]) -> None:
     assert by_node(replicas) == {}
-    columns, rows = replica_commands.table(replicas)
+    columns, rows = replica_table(replicas)
     assert "node" not in columns and all(len(row) == len(columns) for row in rows)
 
 
 def test_each_node_and_its_replicas_are_shown() -> None:
     counts = by_node([*ON_NODES, replica(4)])
     assert counts == {"10.0.0.2 (ab)": {"ready": 2}, "10.0.0.3 (cd)": {"starting": 1}}
-    columns, rows = replica_commands.table([*ON_NODES, replica(4)])
+    columns, rows = replica_table([*ON_NODES, replica(4)])
     assert columns[-1] == "node"
     assert [row[-1] for row in rows] == ["10.0.0.2 (ab)", "10.0.0.2 (ab)", "10.0.0.3 (cd)", None]
     status = Status("1", 1, "h", "q", "m", 1.0, True, (), (), 1, 1, {"ready": 3, "starting": 1}, nodes=counts)

@@ -153,7 +153,7 @@ def list_replicas(server: Server) -> None:
     """List the replicas."""
     found = server.clipper.replicas()
     out = server.out
-    out.table(found, *_replica_table(found), "no replicas; next: clipper deploy NAME MODEL")
+    out.table(found, *replica_table(found), "no replicas; next: clipper deploy NAME MODEL")
     for replica in found:
         _note_error(out, replica)
 
@@ -166,11 +166,11 @@ def show_replica(
     """Show a replica."""
     found = server.clipper.replica(replica_id)
     out = server.out
-    out.table(found, *_replica_table([found]), "")
+    out.table(found, *replica_table([found]), "")
     _note_error(out, found)
 
 
-def _replica_table(found: Sequence[Replica]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+def replica_table(found: Sequence[Replica]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     """The columns and the rows; also the node if a replica runs on another machine."""
     columns = _REPLICA_COLUMNS if all(replica.node is None for replica in found) else (*_REPLICA_COLUMNS, "node")
     names = [column.replace(" ", "_") for column in columns]

@@ -73,8 +73,8 @@ def plan(wanted: Manifest, packed: Packed, actual: Actual, *, prune: bool = Fals
         code = packed.codes.get(application.name)
         if found is None:
             subject, needs = f"application {application.name}", application.models
-            step = CreateApplication(subject=subject, does="creates it", needs=needs, application=application)
-            creations.append(step)
+            made = CreateApplication(subject=subject, does="creates it", needs=needs, application=application)
+            creations.append(made)
         elif (change := _change(application, code, found, obstacles)) is not None:
             changes.append(change)
     keys = [step for key in wanted.keys or () if (step := _key_step(key, actual)) is not None]
