@@ -25,10 +25,8 @@ def build_id(files: Sequence[str] = (".",)) -> str:
     folders inside the package.
     """
     digest = hashlib.sha256()
-    for path in sorted({found for part in files for found in _modules(PACKAGE / part)}):
+    parts = [PACKAGE / file for file in files]
+    below = {found for part in parts for found in part.rglob("*") if found.suffix in _CODE}
+    for path in sorted({*below, *(part for part in parts if part.is_file())}):
         digest.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
     return f"{__version__}+{digest.hexdigest()[:_DIGITS]}"
-
-
-def _modules(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [found for found in path.rglob("*") if found.suffix in _CODE]

@@ -30,14 +30,14 @@ class Option(NamedTuple):
         flag: its name, with dashes.
         setting: the setting that it sets.
         parameter: the parameter from which typer makes it.
-        read: turns the value that typer read, if it is not None, into the setting's value.
+        read: turns the value that typer read into the setting's value; None if that is the same.
     """
 
     keyword: str
     flag: str
     setting: Setting
     parameter: inspect.Parameter
-    read: Callable[[Any], Any]
+    read: Callable[[Any], Any] | None
 
 
 def options_of(
@@ -90,7 +90,7 @@ def with_settings(**groups: list[Option]) -> Callable[[Callable[..., None]], Cal
 def _read(option: Option, value: Any) -> Any:
     setting = option.setting
     try:
-        read = option.read(value)
+        read = value if option.read is None else option.read(value)
         setting.check(option.keyword, read)
         return read
     except InvalidArgument as error:
@@ -112,7 +112,7 @@ def _option(described: Described, to_change: bool, panel: str | None) -> Option:
         "rich_help_panel": panel,
         "show_default": not to_change and (setting.default or True),
     }
-    read: Callable[[Any], Any] = _as_it_is
+    read: Callable[[Any], Any] | None = None
     if get_origin(kind) is tuple:
         read_one = setting.read or str
         kind, begins, read = list[str], None, lambda values: tuple(map(read_one, values))
@@ -138,7 +138,3 @@ def _option(described: Described, to_change: bool, panel: str | None) -> Option:
         described.keyword, inspect.Parameter.KEYWORD_ONLY, default=begins, annotation=Annotated[kind | None, option]
     )
     return Option(described.keyword, flag, setting, parameter, read)
-
-
-def _as_it_is(value: Any) -> Any:
-    return value

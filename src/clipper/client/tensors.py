@@ -96,14 +96,12 @@ def tensor_of_features(features: Any, rows: int | None) -> WithData | None:
         return _of_array("features", features, shape, "FP64")
     if rows is None:
         features = [features]
-    if not isinstance(features, (list, tuple)) or not all(map(_is_row, features)):
+    if not isinstance(features, (list, tuple)) or not all(
+        len(row.shape) == 1 if is_array(row) else isinstance(row, (list, tuple)) for row in features
+    ):
         return None
     shape = (len(features), len(features[0]) if features else 0)
     return WithData(Tensor("features", shape, "FP64", data=features), b"")
-
-
-def _is_row(features: Any) -> bool:
-    return len(features.shape) == 1 if is_array(features) else isinstance(features, (list, tuple))
 
 
 def tensor_of_labels(labels: Sequence[Any]) -> WithData | None:

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from clipper.api.learned import Newcomer, Watched
 from clipper.api.schemas import Application
 from clipper.cli.commands import calibration
-from clipper.cli.commands.report_summary import explanations, of_last_minute, of_test
+from clipper.cli.commands.report_summary import explanations, of_last_minute, of_test, shown_context
 from clipper.cli.names import ApplicationName, complete_models
 from clipper.cli.options import (
     LossParameters,
@@ -325,7 +325,7 @@ def list_contexts(
     out.table(
         found,
         ("context",),
-        [(_shown_context(context),) for context in found.contexts],
+        [(shown_context(context),) for context in found.contexts],
         f"{name} has not learned in any context",
     )
     if found.count > len(found.contexts):
@@ -343,8 +343,3 @@ def delete_context(
     server.out.done(
         {"deleted": context}, f"{name} has forgotten context {context}", f"next: clipper app contexts list {name}"
     )
-
-
-def _shown_context(context: str) -> str:
-    """A context is any text that a client sent: quote it if it could control a terminal."""
-    return context if context.isprintable() else json.dumps(context)

@@ -10,7 +10,7 @@ from clipper.cli.manifest.export import exported
 from clipper.cli.manifest.manifest import Manifest, read_manifest
 from clipper.cli.manifest.plan import plan
 from clipper.cli.manifest.schema import SCHEMA
-from clipper.cli.manifest.steps import Plan, Step
+from clipper.cli.manifest.steps import Plan
 from clipper.cli.manifest_facts import ask_actual, pack_all, write_artifact
 from clipper.cli.manifest_run import Outcome, Run
 from clipper.cli.output import Output
@@ -122,12 +122,11 @@ def _tell(outcome: Outcome, out: Output) -> None:
 
 def _json(found: Plan, outcomes: list[Outcome]) -> dict[str, Any]:
     return {
-        "plan": [_json_step(step) for step in found.steps],
+        "plan": [
+            {"subject": step.subject, "does": step.does, "changes": list(map(str, step.changes))}
+            for step in found.steps
+        ],
         "obstacles": [{"subject": one.subject, "reason": one.reason} for one in found.obstacles],
         "unnamed": list(found.unnamed),
         "outcomes": [{"subject": one.subject, "status": one.status, "text": one.text} for one in outcomes],
     }
-
-
-def _json_step(step: Step) -> dict[str, Any]:
-    return {"subject": step.subject, "does": step.does, "changes": [str(change) for change in step.changes]}

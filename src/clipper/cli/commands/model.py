@@ -44,7 +44,9 @@ def show(server: Server, name: ModelName) -> None:
             out.note(f"warning: version {version.version}: {version.warning}")
         if version.stopped:
             out.note(f"version {version.version} was stopped: {version.stopped}")
-        for error in _errors(version):
+        # Each cause once.
+        errors = dict.fromkeys((version.last_error, *(replica.last_error for replica in version.replicas)))
+        for error in filter(None, errors):
             out.note(f"version {version.version}: {error}")
 
 
@@ -113,12 +115,6 @@ def _confirms(version: Version, out: Output, *, yes: bool) -> bool:
     return True
 
 
-def _scaling(version: Version) -> str:
-    if version.scaling is None:
-        return ""
-    return f"{version.scaling}: {version.scaling_reason}" if version.scaling_reason else str(version.scaling)
-
-
 def _model_row(model: Model) -> tuple[object, ...]:
     """With the state and the replicas of the version that queries go to."""
     current = next((version for version in model.versions if version.current), None)
@@ -134,18 +130,12 @@ def _row(version: Version) -> tuple[object, ...]:
         "yes" if version.current else "",
         version.condition or version.state,
         f"{version.ready_replicas}/{version.replicas_wanted}",
-        _scaling(version),
+        ": ".join(str(part) for part in (version.scaling, version.scaling_reason) if part) if version.scaling else "",
         ", ".join(map(str, limits)),
         version.batching.policy,
         version.input_type,
         version.runtime,
     )
-
-
-def _errors(version: Version) -> list[str]:
-    """Why it or its replicas do not run: each cause once."""
-    errors = [version.last_error, *(replica.last_error for replica in version.replicas)]
-    return list(dict.fromkeys(error for error in errors if error))
 
 
 @replicas.command("list")

@@ -81,7 +81,8 @@ def rows(group: ReportGroup) -> list[Sequence[str | None]]:
             None if model.latency is None else f"{model.latency.p50_ms:.3g}",
             None if model.latency is None else f"{model.latency.p99_ms:.3g}",
         )
-        for model in sorted(group.models, key=_order)
+        # Linked models first, and the best first among them.
+        for model in sorted(group.models, key=lambda it: (not it.is_linked, it.mean_loss is None, it.mean_loss or 0.0))
     ]
 
 
@@ -124,20 +125,17 @@ def explanations(recent: LastMinute) -> list[str]:
 
 
 def title(group: ReportGroup) -> str:
-    if group.context is None:
-        return "all queries"
-    # A context is any text that a client sent: quote it if it could control a terminal.
-    return f"context {group.context if group.context.isprintable() else json.dumps(group.context)}"
+    return "all queries" if group.context is None else f"context {shown_context(group.context)}"
+
+
+def shown_context(context: str) -> str:
+    """A context is any text that a client sent: quote it if it could control a terminal."""
+    return context if context.isprintable() else json.dumps(context)
 
 
 def shown(model: ReportedModel) -> str:
     marks = [mark for mark, is_so in (("shadow", model.is_shadow), ("not linked", not model.is_linked)) if is_so]
     return _name(model) + (f" ({', '.join(marks)})" if marks else "")
-
-
-def _order(model: ReportedModel) -> tuple[bool, bool, float]:
-    """Sorts linked models first, and the best first among them."""
-    return not model.is_linked, model.mean_loss is None, model.mean_loss or 0.0
 
 
 def _name(model: ReportedModel) -> str:

@@ -219,11 +219,6 @@ def _left_by(server: Server, error: ClipperError) -> tuple[ServerStart, list[Orp
     return start, left
 
 
-def _applications(now: Status) -> str:
-    ready = now.applications_ready
-    return str(now.applications) + ("" if ready in (None, now.applications) else f", of which {ready} can answer")
-
-
 def _counts(replicas: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(replicas.items())) or "none"
 
@@ -272,6 +267,8 @@ def _option_rows(options: Mapping[str, OptionStatus]) -> list[tuple[str, object]
 
 def status_rows(now: Status) -> list[tuple[str, object]]:
     """The rows of ``clipper status``: what, and its value."""
+    ready = now.applications_ready
+    some = "" if ready in (None, now.applications) else f", of which {ready} can answer"
     return [
         ("version", now.version),
         ("pid", now.pid),
@@ -283,7 +280,7 @@ def status_rows(now: Status) -> list[tuple[str, object]]:
         ("ready", "yes" if now.ready else "no"),
         *(() if now.lease is None else (("leader", _leader(now.lease)),)),
         *(("problem", problem) for problem in now.problems),
-        ("applications", _applications(now)),
+        ("applications", f"{now.applications}{some}"),
         ("models", now.models),
         ("replicas", _counts(now.replicas)),
         ("manager", now.manager),

@@ -4,7 +4,7 @@ from html import escape
 
 from clipper.api.pages import Axis, Line, chart, document, table
 from clipper.cli.load import summary
-from clipper.cli.load.report import Report, Run, Second, grouped
+from clipper.cli.load.report import Report, Run, grouped
 
 # More points than pixels would only make the file larger.
 _MAX_POINTS = 600
@@ -31,6 +31,7 @@ def _setting(report: Report) -> str:
 def _run(run: Run) -> list[str]:
     rows = grouped(run.seconds, _MAX_POINTS)
     size = rows[1].second - rows[0].second if len(rows) > 1 else 1
+    bad = [(row.second, (row.defaults + row.errors + row.over_limit + row.not_sent) / size) for row in rows]
     curve = [(100 / max(100 - each.percent, 1e-3), each.latency_ms) for each in run.percentiles]
     ends = (1.0, max([x for x, _ in curve], default=1.0))
     return [
@@ -57,15 +58,11 @@ def _run(run: Run) -> list[str]:
             Axis("per s"),
             [
                 Line("offered", [(row.second, row.offered / size) for row in rows], dashed=True),
-                Line("defaults, errors, over a limit and not sent", [(row.second, _bad(row) / size) for row in rows]),
+                Line("defaults, errors, over a limit and not sent", bad),
                 Line("goodput", [(row.second, row.good / size) for row in rows]),
             ],
         ),
     ]
-
-
-def _bad(row: Second) -> int:
-    return row.defaults + row.errors + row.over_limit + row.not_sent
 
 
 def _sweep(report: Report) -> list[str]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from clipper.cli.load.report import (
     KEPT_SHARE,
     Found,
-    Latencies,
     Report,
     Run,
     Second,
@@ -58,12 +57,11 @@ def count_rows(run: Run) -> list[Row]:
 def latency_rows(run: Run) -> list[Row]:
     """Return the latencies, from when queries were due."""
     rows = [("answered", run.latency_ms), ("sender's own lag", run.sender.lag_ms)]
-    return [_latencies(name, latencies) for name, latencies in rows if latencies is not None]
-
-
-def _latencies(name: str, latencies: Latencies) -> Row:
-    numbers = latencies.p50, latencies.p90, latencies.p99, latencies.p99_9, latencies.max
-    return name, *(f"{number:.2f}" for number in numbers)
+    return [
+        (name, *(f"{number:.2f}" for number in (found.p50, found.p90, found.p99, found.p99_9, found.max)))
+        for name, found in rows
+        if found is not None
+    ]
 
 
 def second_rows(run: Run) -> list[Row]:

@@ -107,7 +107,8 @@ def read_document(content: bytes) -> tuple[Node | None, list[Fault]]:
         return None, [*reader.faults, _syntax_fault(error, text)]
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        return None, [Fault(Place(line, 1), "", f"the character {_shown(error.character)} is not allowed in YAML")]
+        character = error.character if isinstance(error.character, int) else ord(error.character)
+        return None, [Fault(Place(line, 1), "", f"the character U+{character:04X} is not allowed in YAML")]
     if reader.root is None or (isinstance(reader.root, Scalar) and reader.root.is_null):
         return None, [*reader.faults, Fault(START, "", "the file is empty: expected server, models, applications")]
     return reader.root, reader.faults
@@ -192,10 +193,6 @@ def _syntax_fault(error: yaml.MarkedYAMLError, text: str) -> Fault:
         "a tab is before it: indent with spaces" if is_tab else " ".join(filter(None, [error.context, error.problem]))
     )
     return Fault(Place(mark.line + 1, mark.column + 1), "", f"this is not YAML: {problem}")
-
-
-def _shown(character: int | str) -> str:
-    return f"U+{character if isinstance(character, int) else ord(character):04X}"
 
 
 def json_value(node: Node, faults: list[Fault], path: str) -> Any:

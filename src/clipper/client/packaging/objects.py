@@ -10,6 +10,8 @@ from clipper.client.packaging.artifact import Member
 from clipper.errors import InvalidArgument
 
 OBJECT_NAME = "model.pkl"
+# What a model has that is not a function itself.
+_CALLED = ("predict_batch", "predict")
 
 _CLOUDPICKLE = tuple(Path(cloudpickle.__file__).parent.glob("*.py"))
 
@@ -25,7 +27,7 @@ def object_members(model: object) -> tuple[Member, ...]:
         )
     # A dict from labels to hidden Markov models is a model too. The container checks that they are such models.
     parts = list(model.values()) if isinstance(model, dict) and model else [model]
-    if not all(map(_answers, parts)):
+    if not all(callable(part) or any(callable(getattr(part, name, None)) for name in _CALLED) for part in parts):
         raise InvalidArgument(
             f"model is of type {type(model).__name__}: expected a model file's path, module:attribute, an object with "
             "predict_batch or predict, or a function over a batch"
@@ -34,12 +36,6 @@ def object_members(model: object) -> tuple[Member, ...]:
     # Functions of cloudpickle rebuild code that was pickled by value.
     reader = _CLOUDPICKLE if b"cloudpickle" in data else ()
     return (Member(OBJECT_NAME, data), *(Member(f"code/cloudpickle/{path.name}", path) for path in reader))
-
-
-def _answers(model: object) -> bool:
-    return any(
-        callable(part) for part in (getattr(model, "predict_batch", None), getattr(model, "predict", None), model)
-    )
 
 
 def pickled(model: object) -> bytes:
