@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clipper.base.processes.census import MAX_DEPTH, Census, CensusEntry, DiskUsage, disk_usage, memory_bytes
+from clipper.base.processes.census import MAX_DEPTH, Census, CensusEntry, disk_usage, memory_bytes
+from clipper.base.processes.excess import Usage
 from clipper.base.processes.marks import MARK
 from clipper.base.trees import remove_tree
 from tests.descriptors import no_descriptors
@@ -48,8 +49,8 @@ def test_a_folder_is_counted_with_all_below_it(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to("/")
     found = disk_usage(tmp_path, 100)
     assert found.files == 3 and not found.is_too_deep
-    assert 100_000 <= found.size_bytes < 200_000
-    assert disk_usage(tmp_path / "nowhere", 100) == DiskUsage(0, 0)
+    assert 100_000 <= found.disk_bytes < 200_000
+    assert disk_usage(tmp_path / "nowhere", 100) == Usage()
 
 
 def test_a_file_that_goes_during_the_count_does_not_hide_the_others(
@@ -81,7 +82,7 @@ def test_a_file_that_goes_during_the_count_does_not_hide_the_others(
     monkeypatch.setattr(os, "scandir", Going)
     found = disk_usage(tmp_path, 100)
     assert found.files == 6
-    assert found.size_bytes >= 2 * 4096
+    assert found.disk_bytes >= 2 * 4096
 
 
 def test_without_descriptors_nothing_passes_for_little(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_pathless_entry_is_counted_and_endless_nesting_is_told(tmp_path: Path)
     with os.fdopen(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=above), "wb") as file:
         file.write(b"x" * 1_000_000)
     found = disk_usage(tmp_path, 1000)
-    assert (found.files, found.is_too_deep) == (MAX_DEPTH, False) and found.size_bytes >= 1_000_000
+    assert (found.files, found.is_too_deep) == (MAX_DEPTH, False) and found.disk_bytes >= 1_000_000
     os.mkdir("more", dir_fd=above)
     os.close(above)
     assert disk_usage(tmp_path, 1000).is_too_deep

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipper.base.processes.excess import Usage
 from clipper.base.processes.marks import mark_of
 from clipper.base.processes.proc import (
     RESIDENT_PAGES,
@@ -78,23 +79,8 @@ def memory_bytes(processes: list[CensusEntry], bound_bytes: int | None) -> int:
     return sum(proportional_bytes(process.pid) for process in processes)
 
 
-@dataclass(frozen=True, slots=True)
-class DiskUsage:
-    """What is in a folder.
-
-    Attributes:
-        size_bytes: that it takes on disk.
-        files: and folders in it.
-        is_too_deep: folders are nested in it more than ``MAX_DEPTH`` levels deep.
-    """
-
-    size_bytes: int
-    files: int
-    is_too_deep: bool = False
-
-
-def disk_usage(folder: Path, max_files: int) -> DiskUsage:
-    """Count what is in a folder. The count ends after ``max_files``, and at a folder that is too deep.
+def disk_usage(folder: Path, max_files: int) -> Usage:
+    """Count the bytes on disk, files and folders in a folder. The count ends after ``max_files``, and at a folder that is too deep.
 
     The path of a nested folder may be longer than the kernel takes. So each is opened from the one above. Raises
     OSError if this process has no descriptor left to look with.
@@ -112,7 +98,7 @@ def disk_usage(folder: Path, max_files: int) -> DiskUsage:
                     for entry in entries:
                         files += 1
                         if files > max_files:
-                            return DiskUsage(size_bytes, files)
+                            return Usage(disk_bytes=size_bytes, files=files)
                         try:
                             found = entry.stat(follow_symlinks=False)
                         except FileNotFoundError:
@@ -121,11 +107,11 @@ def disk_usage(folder: Path, max_files: int) -> DiskUsage:
                         if stat.S_ISDIR(found.st_mode):
                             folders.append(entry.name)
                 if folders and len(opened) >= MAX_DEPTH:
-                    return DiskUsage(size_bytes, files, is_too_deep=True)
+                    return Usage(disk_bytes=size_bytes, files=files, is_too_deep=True)
             while opened and not opened[-1][1]:
                 os.close(opened.pop()[0])
             if not opened:
-                return DiskUsage(size_bytes, files)
+                return Usage(disk_bytes=size_bytes, files=files)
             above, name = opened[-1][0], opened[-1][1].pop()
     finally:
         for descriptor, _ in opened:

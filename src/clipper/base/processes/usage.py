@@ -57,13 +57,12 @@ class UsageKeeper:
         usages = []
         for container in containers:
             processes = entries.get(container.mark, [])
-            usage = Usage(
+            looks_at_disk = self._looks % LOOK_AT_DISK_EVERY == 0
+            usage = replace(
+                disk_usage(container.folder, container.bounds.files) if looks_at_disk else Usage(),
                 processes=len(processes),
                 threads=sum(process.threads for process in processes),
                 memory_bytes=memory_bytes(processes, container.bounds.memory_bytes),
             )
-            if self._looks % LOOK_AT_DISK_EVERY == 0:
-                found = disk_usage(container.folder, container.bounds.files)
-                usage = replace(usage, disk_bytes=found.size_bytes, files=found.files, is_too_deep=found.is_too_deep)
             usages.append(usage)
         return usages

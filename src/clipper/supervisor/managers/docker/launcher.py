@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from clipper.base.processes.census import disk_usage
-from clipper.base.processes.excess import Bounds, Usage, excess
+from clipper.base.processes.excess import Bounds, excess
 from clipper.base.trees import remove_tree
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ClipperError, InvalidArgument
@@ -253,8 +253,7 @@ class DockerLauncher(Launcher):
     async def _look_at_folders(self) -> None:
         for container in self._running():
             if container.folder is not None:
-                found = await asyncio.to_thread(disk_usage, container.folder, options.MAX_FOLDER_FILES)
-                usage = Usage(disk_bytes=found.size_bytes, files=found.files, is_too_deep=found.is_too_deep)
+                usage = await asyncio.to_thread(disk_usage, container.folder, options.MAX_FOLDER_FILES)
                 if reason := excess(usage, _FOLDER):
                     await container.kill(reason)
 
