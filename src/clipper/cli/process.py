@@ -14,14 +14,14 @@ import typer
 from clipper.api.schemas import Status
 from clipper.base.processes.proc import stat_fields
 from clipper.base.run_as import find_run_as
-from clipper.base.tls.material import TlsPaths, read_material
+from clipper.base.tls.material import read_material
 from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.client.calls import polls
 from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, MalformedRequest, Unauthorized, Unavailable
 from clipper.settings.home import is_locked, make_home, read_token
-from clipper.settings.server import ServerSettings, why_not_together
+from clipper.settings.server import ADDRESSES, ServerSettings, why_not_together
 from clipper.settings.start_options import StartOptions, encode
-from clipper.values.types import REGISTRY_VARIABLE, START_VARIABLE, STOPS_WITH, STORE_VARIABLE
+from clipper.values.types import START_VARIABLE, STOPS_WITH
 
 T = TypeVar("T")
 USUAL = ServerSettings()
@@ -33,8 +33,6 @@ _WRONG_USAGE = 2
 _LOG_LINES = 20
 # The last lines of a log are searched for within these bytes.
 _LOG_TAIL_BYTES = 64 * 1024
-# Settings that may have a password, and the variables that bring them to the server.
-_ADDRESSES = {"store": STORE_VARIABLE, "registry": REGISTRY_VARIABLE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +55,14 @@ class ServerStart:
             flag = "--" + name.replace("_", "-")
             if isinstance(value, bool):
                 arguments += [flag] * value
-            elif name not in _ADDRESSES:
+            elif name not in ADDRESSES:
                 for each in value if isinstance(value, tuple) else (value,):
                     arguments += [flag, str(each)]
         return [sys.executable, "-m", program, *arguments]
 
     def environment(self) -> dict[str, str]:
         """Addresses are in the environment, because they may have passwords: others can read a command line."""
-        given = {variable: self.settings.get(name) for name, variable in _ADDRESSES.items()}
+        given = {variable: self.settings.get(name) for name, variable in ADDRESSES.items()}
         if self.options is not None:
             given[START_VARIABLE] = encode(self.options).decode()
         return {**os.environ, **{variable: address for variable, address in given.items() if address is not None}}
@@ -75,8 +73,8 @@ def checked_start(home: Path, settings: dict[str, Any], options: StartOptions | 
     wanted = ServerSettings(**settings)
     if wrong := why_not_together(wanted):
         raise typer.BadParameter(wrong.why, param_hint=wrong.options)
-    if wanted.tls_cert is not None and wanted.tls_key is not None:
-        read_material(TlsPaths(wanted.tls_cert, wanted.tls_key, wanted.tls_client_ca))
+    if wanted.tls is not None:
+        read_material(wanted.tls)
     if wanted.run_as is not None:
         try:
             find_run_as(wanted.run_as)

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from clipper.base.extras import has_docker, has_grpc, has_otel, has_ray
 from clipper.base.hosts import is_loopback
+from clipper.base.tls.material import TlsPaths
 from clipper.settings.fields import Setting
 from clipper.settings.texts import (
     checked_ports,
@@ -34,6 +35,8 @@ Transport = Literal["unix", "tcp"]
 StartMethod = Literal["forkserver", "spawn"]
 ReadyWhen = Literal["any", "all"]
 
+# Settings that may have a password, and the variables that bring them to the server: others can read a command line.
+ADDRESSES = {"store": STORE_VARIABLE, "registry": REGISTRY_VARIABLE}
 # Each worker is one event loop. For more cores than this, use several machines.
 MAX_WORKERS = 64
 # About the size of a hundred images in base64.
@@ -325,6 +328,12 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
         ),
     ] = None
 
+    @property
+    def tls(self) -> TlsPaths | None:
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return TlsPaths(self.tls_cert, self.tls_key, self.tls_client_ca)
+
 
 class Wrong(NamedTuple):
     """The options that cannot be as they are, and the rest of a sentence about them."""
@@ -339,7 +348,7 @@ def why_not_together(now: ServerSettings) -> Wrong | None:
         return Wrong("--tls-cert, --tls-key", "give both options; they may name one file that contains both")
     if now.tls_client_ca is not None and now.tls_cert is None:
         return Wrong("--tls-client-ca", "needs --tls-cert and --tls-key: only a server with TLS asks for certificates")
-    if not (now.tls_cert or now.insecure or is_loopback(now.management_host)):
+    if not (now.tls or now.insecure or is_loopback(now.management_host)):
         return Wrong(
             "--management-host",
             "other machines can reach this address, and the network can read the traffic, including tokens: "

@@ -9,19 +9,15 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from clipper.base.extras import has_cryptography, has_grpc
 from clipper.base.run_as import RunAs, find_run_as
-from clipper.base.tls.material import TlsMode, TlsPaths
+from clipper.base.tls.material import TlsMode
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Described, settings_of
-from clipper.settings.server import GRPC_PORT, ServerSettings, why_not_together
+from clipper.settings.server import ADDRESSES, GRPC_PORT, ServerSettings, why_not_together
 from clipper.settings.start_options import StartOptions, decode, start_options
 from clipper.settings.texts import read_endpoint, read_grpc_port, read_ports, read_registry
-from clipper.values.types import REGISTRY_VARIABLE, START_VARIABLE, STOPS_WITH, STORE_VARIABLE
+from clipper.values.types import START_VARIABLE, STOPS_WITH
 
 T = TypeVar("T")
-
-# Settings that come by the environment.
-ADDRESSES = {"store": STORE_VARIABLE, "registry": REGISTRY_VARIABLE}
-
 
 # Stores that other machines can reach.
 REDIS_SCHEMES = ("redis://", "rediss://")
@@ -45,12 +41,6 @@ class Config(ServerSettings, frozen=True):
         return start_options(
             {name: value for name, value in given.items() if value != getattr(usual, name)}, {}, "foreground"
         )
-
-    @property
-    def tls(self) -> TlsPaths | None:
-        if self.tls_cert is None or self.tls_key is None:
-            return None
-        return TlsPaths(self.tls_cert, self.tls_key, self.tls_client_ca)
 
     @property
     def tls_mode(self) -> TlsMode:

@@ -80,7 +80,7 @@ def memory_bytes(processes: list[CensusEntry], bound_bytes: int | None) -> int:
 
 
 def disk_usage(folder: Path, max_files: int) -> Usage:
-    """Count the bytes on disk, files and folders in a folder. The count ends after ``max_files``, and at a folder that is too deep.
+    """Count what is in a folder. The count ends after ``max_files``, and at a folder that is too deep.
 
     The path of a nested folder may be longer than the kernel takes. So each is opened from the one above. Raises
     OSError if this process has no descriptor left to look with.
