@@ -10,7 +10,8 @@ import os
 import sys
 from typing import NoReturn
 
-from clipper.supervisor.config import ADDRESSES, Config
+from clipper.settings.server import ADDRESSES
+from clipper.supervisor.config import Config
 from clipper.supervisor.history.event_log import NewEvent
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.stop_requests import StopRequests
