@@ -193,14 +193,20 @@ def _absolute(value: Any) -> Any:
 _HAND_OVER_TIMEOUT_S = 10.0
 
 
-def started(server: ServerStart) -> Status:
-    """Start a server in the background, and return its status once it answers queries."""
+def started(server: ServerStart, *, takes_over: bool = False) -> Status:
+    """Start a server in the background, and return its status once it answers queries.
+
+    If it fails, workers and models that it was to take over continue.
+    """
     process = spawn(server)
     try:
         return process.wait_until_ready()
-    except BaseException:
-        # Also on ^C: a half-started server would block the next start.
-        process.stop()
+    except BaseException as error:
+        if not takes_over:
+            # Also on ^C: a half-started server would block the next start.
+            process.stop()
+        elif isinstance(error, ClipperError):
+            process.kill()
         raise
 
 
@@ -245,12 +251,12 @@ def replaced(out: Output, home: Path, given: GivenOptions, *, reset: bool, has_f
     with out.progress("replacing the server"):
         _hand_over(home, place.pid)
         try:
-            return _taken_over(server)
+            return started(server, takes_over=True)
         except ClipperError as error:
             if kept is None or server.options is None or not changes(kept, server.options):
                 raise Unavailable(f"{error}\nwhat runs goes on: see clipper status") from error
             out.warn(f"the server cannot be started with the options that were given, and is started without: {error}")
-            _taken_over(_as_before(home, kept, given))
+            started(_as_before(home, kept, given), takes_over=True)
             raise
 
 
@@ -259,16 +265,6 @@ def _as_before(home: Path, kept: StartOptions, given: GivenOptions) -> ServerSta
     secrets = {name: given.values[name] for name, one in kept.options.items() if one.is_secret and name in given.values}
     options = with_kept(start_options(secrets, given.sources, "start"), kept, has_file=False)
     return checked_start(home, options.values() | secrets, options)
-
-
-def _taken_over(server: ServerStart) -> Status:
-    """Start a server that takes over the running workers and models; they continue if it fails."""
-    process = spawn(server)
-    try:
-        return process.wait_until_ready()
-    except ClipperError:
-        process.kill()
-        raise
 
 
 def _place(home: Path) -> Place | None:
