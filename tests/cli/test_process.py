@@ -173,12 +173,12 @@ def test_a_manager_without_its_extra_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_port_for_grpc_without_its_extra_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipper.cli.process.has_grpc", lambda: False)
+    monkeypatch.setattr("clipper.settings.server.has_grpc", lambda: False)
     settings = {"management_host": "127.0.0.1"}
     with pytest.raises(typer.BadParameter, match=r"pip install 'clipper-serving\[grpc\]'"):
         checked_start(tmp_path, settings | {"grpc_port": 1339})
     assert checked_start(tmp_path, settings | {"grpc_port": "off"}).argv()[-2:] == ["--grpc-port", "off"]
-    monkeypatch.setattr("clipper.cli.process.has_grpc", lambda: True)
+    monkeypatch.setattr("clipper.settings.server.has_grpc", lambda: True)
     assert checked_start(tmp_path, settings | {"grpc_port": 1339}).argv()[-2:] == ["--grpc-port", "1339"]
 
 

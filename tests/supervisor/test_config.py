@@ -45,7 +45,7 @@ def test_the_port_for_grpc(options: str, installed: bool, port: int | None, monk
 
 
 def test_a_port_for_grpc_without_its_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("clipper.supervisor.config.has_grpc", lambda: False)
+    monkeypatch.setattr("clipper.settings.server.has_grpc", lambda: False)
     with pytest.raises(SystemExit):
         parse_command_line(["--home=h", "--grpc-port=1339"])
     assert "pip install 'clipper-serving[grpc]'" in capsys.readouterr().err
@@ -173,7 +173,7 @@ def test_the_manager_of_deployments_that_name_none() -> None:
 
 
 def test_spans_without_their_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("clipper.supervisor.config.has_otel", lambda: False)
+    monkeypatch.setattr("clipper.settings.server.has_otel", lambda: False)
     with pytest.raises(SystemExit):
         parse_command_line(["--home=h", "--otlp-endpoint=http://localhost:4318"])
     assert "pip install 'clipper-serving[otel]'" in capsys.readouterr().err
