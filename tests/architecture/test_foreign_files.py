@@ -41,7 +41,7 @@ READS = {
 WALKERS = {"walk", "fwalk", "rmtree", "rglob", "copytree"}
 WALKS = {
     ("cli/manifest_facts.py", "write_artifact"): "an artifact, whose depth was bounded when it was unpacked",
-    ("base/build.py", "_modules"): "Clipper's own code",
+    ("base/build.py", "build_id"): "Clipper's own code",
     ("api/dashboard/files.py", "read_files"): "comes with Clipper",
     ("supervisor/managers/docker/images.py", "_runtime_files"): "Clipper's own code",
     ("client/packaging/code.py", "_python_files"): "a folder of the command's own user",
