@@ -327,6 +327,8 @@ class ModelQueue:
             self._fail_rows(batch.works, read.failures)
         if read.works:
             self._settle_in_turns(read.works, read.outputs, read.step, is_quick)
+            if replica.state is not None:
+                replica.state.answered(self._loop.time())
         return True
 
     def _take_large(self, works: Sequence[Work], results: Results | TypedResults, is_quick: bool) -> Steps:

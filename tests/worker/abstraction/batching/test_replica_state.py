@@ -4,7 +4,13 @@ import pytest
 
 from clipper.worker.abstraction.batching.aimd_damped import DampedAimd
 from clipper.worker.abstraction.batching.flow import Batch
-from clipper.worker.abstraction.batching.replica_state import AHEAD_BELOW_S, SHORT_S, ReplicaState
+from clipper.worker.abstraction.batching.replica_state import (
+    AHEAD_BELOW_S,
+    ANSWER_GAIN,
+    MAX_ANSWER_SHARE,
+    SHORT_S,
+    ReplicaState,
+)
 from clipper.worker.abstraction.batching.service_times import MAX_GROWTH, ServiceTimes
 from tests.worker.abstraction.batching.scheduling import LONG, SHORT, Speed, teach
 from tests.works import make_work
@@ -107,3 +113,15 @@ def test_one_is_overdue_only_beyond_what_nine_of_ten_take() -> None:
     replica.times._quantiles[2] = (0.7, 0.8, 1.0, 1.1, 1.2)
     assert replica.may_send_ahead(5.0046, will_ask_again=False)
     assert not replica.may_send_ahead(5.0049, will_ask_again=False)
+
+
+def test_the_time_until_answers_have_left_is_learned_within_a_bound() -> None:
+    replica = known(SHORT)
+    assert replica.margin_s(0.02) == 0.0
+    replica.last_done_s = 1.0
+    replica.answered(1.001)
+    assert replica.margin_s(0.02) == pytest.approx(0.001 * ANSWER_GAIN)
+    for _ in range(100):
+        replica.answered(1.001)
+    assert replica.margin_s(0.02) == pytest.approx(0.001, rel=1e-3)
+    assert replica.margin_s(0.005) == pytest.approx(MAX_ANSWER_SHARE * 0.005)

@@ -12,11 +12,22 @@ WIDE = Speed(0.1, 0.001, 256)
 
 
 def offer(
-    scheduler: Scheduler, speed: Speed, slo_s: float, rates: list[tuple[float, float]], count_from_s: float
+    scheduler: Scheduler,
+    speed: Speed,
+    slo_s: float,
+    rates: list[tuple[float, float]],
+    count_from_s: float,
+    *,
+    answer_s: float = 0.0,
+    is_told: bool = True,
 ) -> int:
     """Queries that come evenly in virtual time, at rates that hold until some time, to replicas as fast as ``speed``.
 
     Returns how many that came after ``count_from_s`` were answered in time.
+
+    Args:
+        answer_s: how long after its batch an answer leaves.
+        is_told: whether the scheduler is told of that.
     """
     now_s, next_s, in_time, end_s = 0.0, 0.0, 0, rates[-1][1]
     running: list[tuple[float, str, Batch]] = []
@@ -31,7 +42,9 @@ def offer(
         for each in [each for each in running if each[0] <= now_s]:
             running.remove(each)
             assert scheduler.finished(scheduler.replicas[each[1]], each[2].id, now_s) is not None
-            in_time += sum(work.due_s >= now_s and work.arrival_s >= count_from_s for work in each[2].works)
+            if is_told:
+                scheduler.replicas[each[1]].answered(now_s + answer_s)
+            in_time += sum(work.due_s >= now_s + answer_s and work.arrival_s >= count_from_s for work in each[2].works)
         decision = scheduler.decide(now_s)
         wake_s = decision.wake_s
         assert wake_s is None or wake_s > now_s
@@ -187,3 +200,24 @@ def test_both_are_met_where_both_can_be() -> None:
     assert 0.0002 + len(first.batches[0][1].works) * 0.0001 <= 0.001
     # The rest follow in one, behind a batch so short.
     assert sum(len(batch.works) for _, batch in first.batches) == 303 and patient[-1].lane == 0
+
+
+@pytest.mark.parametrize("rate", [3_000, 5_000, 20_000])
+def test_batches_come_back_so_early_that_their_answers_leave_in_time(rate: int) -> None:
+    speed, slo_s, answer_s = Speed(0.004, 0.0002, 256), 0.02, 0.0015
+    told, untold = (
+        offer(make_scheduler(speed), speed, slo_s, [(rate, 0.6)], 0.2, answer_s=answer_s, is_told=is_told)
+        for is_told in (True, False)
+    )
+    # What it could answer if each query's SLO were as much shorter.
+    most = offer(make_scheduler(speed), speed, slo_s - answer_s, [(rate, 0.6)], 0.2)
+    assert told >= 0.94 * most > untold
+
+
+def test_a_query_that_leaves_no_time_for_its_answer_is_still_sent() -> None:
+    """It may be in time after all, and a model whose every query is so late must not fall silent."""
+    speed = Speed(0.0185, 0.00001)
+    scheduler = make_scheduler(speed, slo_s=0.02)
+    scheduler.replicas["0"].answer_s = 0.002
+    push(scheduler, 1, 0.0, 0.019)
+    assert sizes(scheduler.decide(0.0)) == [("0", 1)]

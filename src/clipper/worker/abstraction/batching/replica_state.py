@@ -16,6 +16,8 @@ AHEAD_BELOW_S = 0.005
 # Behind a batch that is not short, a second batch leaves this long before its end. Any earlier, it would leave with
 # fewer queries than it could have gathered.
 ROUND_TRIP_S = 0.0003
+# Weight of the latest batch in how long answers take to leave, and the share of the SLO that this may count as.
+ANSWER_GAIN, MAX_ANSWER_SHARE = 0.1, 0.1
 
 
 @dataclass(slots=True)
@@ -33,6 +35,7 @@ class ReplicaState:
         asked_s: when it was last sent a batch.
         probed_s: when it was last probed with rows that seem too long, or for being slower than another replica.
         capacity_per_s: cached ``rows_per_s``; 0 if it must be computed anew.
+        answer_s: how long after a batch came back its answers had left: its next batch leaves before them.
     """
 
     id: str
@@ -50,6 +53,15 @@ class ReplicaState:
     asked_s: float = 0.0
     probed_s: float = 0.0
     capacity_per_s: float = 0.0
+    answer_s: float = 0.0
+
+    def answered(self, now_s: float) -> None:
+        """Note that the answers of the last batch have left."""
+        self.answer_s += ANSWER_GAIN * (now_s - self.last_done_s - self.answer_s)
+
+    def margin_s(self, slo_s: float) -> float:
+        """Return how long before its deadline a query's batch should come back."""
+        return min(self.answer_s, MAX_ANSWER_SHARE * slo_s)
 
     @property
     def limit(self) -> int:

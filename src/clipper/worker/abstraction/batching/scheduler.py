@@ -290,7 +290,8 @@ class Scheduler:
                 return False
             return not queue.length or self._give(replica, replicas, now_s, decision)
         wait_s = replica.rest_s(now_s) if replica.in_flight else 0.0
-        slow_s = wait_s + times.outlook(size, size * row_bytes)[2]
+        margin_s = replica.margin_s(self.slo_s)
+        slow_s = wait_s + times.outlook(size, size * row_bytes)[2] + margin_s
         if waiting < limit and (self._delay_s or self._returns.are_believed):
             # No wait may make the most urgent query late.
             until_s = min(self._delayed_until_s(replica, waiting, limit, now_s), first_due_s - slow_s - TIMER_LATE_S)
@@ -321,7 +322,9 @@ class Scheduler:
                     decision.late += more.dropped
                 self._send(replica, taken, now_s, decision)
                 return True
-            choice, lanes = self._choose(replica, lanes, wait_s, now_s, needed_per_s, limit)
+            choice, lanes = self._choose(replica, lanes, wait_s, now_s + margin_s, needed_per_s, limit)
+            if not choice.in_time:
+                choice, lanes = self._choose(replica, queue.lanes(), wait_s, now_s, needed_per_s, limit)
         else:
             # A controller only knows the limit: send the oldest queries that can still be in time.
             due_s = now_s + wait_s + min(times.mean_s(size), MAX_RESERVED_SHARE * self.slo_s)
