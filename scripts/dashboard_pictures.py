@@ -10,6 +10,7 @@ ended, with its browser and its server, and fails.
 """
 
 import argparse
+import math
 import os
 import signal
 import subprocess
@@ -17,8 +18,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -57,14 +58,27 @@ def step(text: str) -> None:
     sys.stdout.flush()
 
 
-def ask(home: Path, rate_per_s: float, from_s: float, to_s: float, seed: int) -> None:
-    """Ask for flowers and tell what they are, from one time after the start to another."""
+@contextmanager
+def meanwhile(*parts: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run the parts in threads until the body ends; each returns once its event is set."""
+    over = threading.Event()
+    threads = [threading.Thread(target=part, args=(over,), daemon=True) for part in parts]
+    for thread in threads:
+        thread.start()
+    yield
+    over.set()
+    for thread in threads:
+        thread.join()
+
+
+def ask(home: Path, rate_per_s: float, from_s: float, to_s: float, seed: int, over: threading.Event) -> None:
+    """Ask for flowers and tell what they are, from one time after the start to another, or until it is over."""
     random = np.random.default_rng(seed)
     rows, kinds = load_iris(return_X_y=True)
     began_s = time.monotonic()
     time.sleep(from_s)
     with Clipper.connect(home=home) as clipper:
-        while time.monotonic() - began_s < to_s:
+        while not over.is_set() and time.monotonic() - began_s < to_s:
             time.sleep(random.exponential(1 / rate_per_s))
             which = random.integers(len(rows))
             # A tenth of the flowers are asked about again, which the cache answers.
@@ -160,13 +174,12 @@ def begin_incident(clipper: Clipper, home: Path) -> None:
     gate.touch()
 
 
-def ask_all(home: Path, for_s: float) -> None:
-    """Ask every application, and tell what the flowers are, until the incident is in the charts."""
+def ask_all(home: Path, over: threading.Event) -> None:
+    """Ask every application, and tell what the flowers are."""
     random = np.random.default_rng(4)
     rows, kinds = load_iris(return_X_y=True)
-    until_s = time.monotonic() + for_s
     with Clipper.connect(home=home) as clipper:
-        while time.monotonic() < until_s:
+        while not over.is_set():
             time.sleep(random.exponential(1 / QUERIES_PER_S))
             which = random.integers(len(rows))
             row = np.round(rows[which] + random.normal(0, NOISE_CM, 4), 2)
@@ -186,37 +199,30 @@ def look_at_incident(screen: Callable[..., Screen], folder: Path) -> None:
     save(folder, screen("events", 390, 844), "events")
 
 
-def load(clipper: Clipper, home: Path, for_s: float) -> None:
-    """Ask for flowers for so long, with a busy time in between, and deploy another version meanwhile."""
-    busy = (home, BUSY_QUERIES_PER_S, BUSY_FROM * for_s, BUSY_TO * for_s)
-    parts = [(home, QUERIES_PER_S, 0.0, for_s, 1), (*busy, 2), (*busy, 3)]
-    threads = [threading.Thread(target=ask, args=part, daemon=True) for part in parts]
-    for thread in threads:
-        thread.start()
-    time.sleep(DEPLOY_AT * for_s)
-    second = LogisticRegression(max_iter=1000).fit(*load_iris(return_X_y=True))
-    clipper.deploy("linear", second, output="probabilities", description="of three kinds")
-    for thread in threads:
-        thread.join()
-
-
 def take(home: Path, folder: Path, loaded_s: float, incident_s: float) -> None:
     """Take all pictures of the server of a home."""
     with Clipper.connect(home=home) as clipper, chromium() as browser:
         step("the first models are deployed")
         set_up(clipper)
         step(f"flowers are asked about for {loaded_s:.0f} s")
-        load(clipper, home, loaded_s)
         token = read_token(home)
         assert token is not None
         screen = partial(open_at, browser, clipper.status().management_url, token)
-        step("pictures are taken")
-        look(screen, folder)
+        busy = partial(ask, home, BUSY_QUERIES_PER_S, BUSY_FROM * loaded_s, BUSY_TO * loaded_s)
+        with meanwhile(partial(ask, home, QUERIES_PER_S, 0.0, math.inf, 1), partial(busy, 2), partial(busy, 3)):
+            end_s = time.monotonic() + loaded_s
+            time.sleep(DEPLOY_AT * loaded_s)
+            second = LogisticRegression(max_iter=1000).fit(*load_iris(return_X_y=True))
+            clipper.deploy("linear", second, output="probabilities", description="of three kinds")
+            time.sleep(max(0.0, end_s - time.monotonic()))
+            step("pictures are taken")
+            look(screen, folder)
         step(f"an incident goes on for {incident_s:.0f} s")
         begin_incident(clipper, home)
-        ask_all(home, incident_s)
-        step("pictures of the incident are taken")
-        look_at_incident(screen, folder)
+        with meanwhile(partial(ask_all, home)):
+            time.sleep(incident_s)
+            step("pictures of the incident are taken")
+            look_at_incident(screen, folder)
 
 
 def run_within(limit_s: float, command: list[str]) -> None:

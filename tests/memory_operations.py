@@ -115,7 +115,7 @@ class MemoryOperations:
     async def series_overview(self) -> SeriesOverview:
         rate: Named = {"rate": (None, 2.5)}
         applications: dict[str, Named] = {name: self.recorded.get(name, rate) for name in self.applications}
-        models = dict.fromkeys(self.versions, rate)
+        models: dict[str, Named] = {name: {"rate": (1.5, None, 3.5)} for name in self.versions}
         return SeriesOverview(2.0, 1e9, applications, models, {"0": {"cpu_share": (0.25,)}}, 0)
 
     async def application_series(self, name: str, seconds: int) -> Series:

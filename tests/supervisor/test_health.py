@@ -63,6 +63,7 @@ def test_queries_on_which_the_model_fails_are_a_problem_with_its_message(server:
     )
     # The version is told, too: in an ensemble others might answer.
     assert "its last error: ValueError: column age is missing" in until_told(server, "model faulty:1 failed on")
+    assert server.call("GET", "/models/faulty/versions/1")["condition"] == "failing"
     assert last_minute(server, "erring") == {
         "queries": 6,
         "late": 0,
@@ -80,9 +81,10 @@ def test_queries_on_which_the_model_fails_are_a_problem_with_its_message(server:
     # It is over once queries are answered, before a minute is.
     def is_over() -> bool:
         server.predict("erring", WORKS)
-        return not problems_of(server, "'erring'")
+        return not problems_of(server, "'erring'") and not problems_of(server, "model faulty:1")
 
     until(is_over)
+    assert server.call("GET", "/models/faulty/versions/1")["condition"] == "ready"
 
 
 def test_time_outs_are_late_and_a_problem(server: Server) -> None:

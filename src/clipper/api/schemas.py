@@ -118,7 +118,8 @@ class Version(Struct, frozen=True):
             next query. A version that was ready once stays ``ready`` when its replicas crash: see ``condition``.
         condition: what it can do now, for readers: ``state``, but of a version that is ready or starting and has no
             ready replica the state of its replicas, such as ``crash_loop``; ``degraded`` if only some replicas are
-            ready and another one crashes. Empty from a server that does not know the field.
+            ready and another one crashes; ``failing`` if it fails on its inputs of the last minute. Empty from a server
+            that does not know the field.
         current: whether it is the model's current one.
         input_type: None until a container has said it.
         progress: the step before its containers can start, such as ``installing 12 packages``.

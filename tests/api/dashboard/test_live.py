@@ -83,6 +83,10 @@ def test_an_incident_as_an_operator_sees_it(server: Server) -> None:
     two = [{"model": "yes"}, {"model": "no"}]
     unsure = {"policy": "ensemble", "confidence_threshold": 0.9, "default_output": "ask somebody"}
     server.call("POST", "/applications", {**of, "name": "unsure", "links": two, **unsure})
+    server.deploy("raises", "def predict(inputs):\n    raise OSError('no store')\n", input_type="float64[2]")
+    server.call("POST", "/applications", {**of, "name": "fails", "links": [{"model": "raises"}]})
+    for number in range(4):
+        assert server.predict("fails", [number, 2.0])["error"] == "model_error"
     ramped = {"name": "ramped", "links": [{"model": "good"}], "policy": "exp3", "ramp": 0.5}
     server.call("POST", "/applications", {**of, **ramped})
     server.deploy("good", answering("wrong"))
@@ -105,6 +109,13 @@ def test_an_incident_as_an_operator_sees_it(server: Server) -> None:
         expect(dies).to_contain_text("dies")
         expect(dies.locator(".state")).to_have_text("crash loop")
         expect(dies).to_contain_text("0 of 1")
+
+        def is_failing() -> bool:
+            server.predict("fails", [1.0, 2.0])
+            raises = page.get_by_role("region", name="Models").locator("tr", has_text="raises")
+            return raises.locator(".state.bad").all_inner_texts() == ["failing"]
+
+        until(is_failing)
 
         def asks_somebody() -> bool:
             assert server.predict("unsure", row)["output"] == "ask somebody"

@@ -184,6 +184,8 @@ def test_a_version_is_shown_by_what_its_replicas_leave_of_it(screen: Screen, api
         expect(rows.nth(row).locator(".state")).to_have_class("state bad")
         expect(rows.nth(row).locator("strong.bad")).to_contain_text(ready)
     expect(rows.nth(3).locator(".state")).to_have_class("state good")
+    # As for applications, the rate is the mean of the last minute.
+    expect(rows.nth(3)).to_contain_text("2.5")
     screen.go("models/model-0002")
     current = screen.page.get_by_role("region", name="Versions").locator("tbody tr", has_text="current")
     expect(current.locator(".state")).to_have_text("crash loop")

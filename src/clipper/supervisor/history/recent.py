@@ -193,6 +193,10 @@ class Health:
                 of = f"{errors.wrong} of {errors.of} inputs in the last minute"
                 self._told[trouble] = f"model {trouble.name} failed on {of}; its last error: {_line(rows.last_error)}"
 
+    def fails(self, version: ModelId) -> bool:
+        """Return whether a version fails on its inputs."""
+        return Trouble("errors", str(version)) in self._told
+
     def problems(self) -> list[str]:
         """A line for each trouble, with its cause; those of applications first."""
         return [

@@ -172,6 +172,7 @@ class Views:
         self._reconciler = parts.reconciler
         self._scaler = parts.scaler
         self._batch_limits = parts.sampling.sampler.batch_limits
+        self._health = parts.sampling.health
 
     def model(self, name: str) -> Model:
         record = self._catalog.model(name)
@@ -186,11 +187,14 @@ class Views:
         slots = self._manager.slots(record.id)
         warning = "; ".join(filter(None, (record.warning, record.unknown))) or None
         states = ["crash_loop" if slot.is_looping else _replica_state(slot) for slot in slots]
+        condition = condition_of(shown, states)
+        if condition == "ready" and self._health.fails(record.id):
+            condition = "failing"
         return Version(
             **(shared(record.spec, Version) | shared(record, Version) | {"state": shown, "warning": warning}),
             current=self._catalog.model(record.model).current == record.version,
             replicas=tuple(self.replica(slot) for slot in slots),
-            condition=condition_of(shown, states),
+            condition=condition,
             progress=next((one.replica.progress for one in slots if one.replica and one.replica.progress), None),
             scaling_reason=self._scaler.reason(record.id) if record.scaling else None,
         )

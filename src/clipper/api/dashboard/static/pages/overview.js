@@ -101,7 +101,7 @@ function ModelTable({ models, series }) {
       name: "replicas ready", isNumber: true,
       cell: ({ current }) => current && html`<${ReadyReplicas} of=${current} />`,
     },
-    { name: "queries/s", isNumber: true, cell: ({ name }) => number(latest(series[name]?.rate)) },
+    { name: "queries/s", isNumber: true, cell: ({ name }) => number(recentOf(series[name]).rate) },
     { name: "logs", cell: ({ name }) => html`<a href=${link("models", name, "logs")} aria-label="Logs of ${name}">Logs</a>` },
   ];
   return html`<${Table} title="Models" columns=${columns} rows=${rows} keyOf=${(one) => one.name}

@@ -4,7 +4,7 @@ import { html } from "../html.js";
 
 const MOODS = {
   ready: "good", live: "good", starting: "busy", draining: "busy", stopping: "busy", degraded: "bad", backing_off: "bad",
-  crash_loop: "bad", lost: "bad", failed: "bad", stopped: "bad",
+  crash_loop: "bad", lost: "bad", failing: "bad", failed: "bad", stopped: "bad",
 };
 
 /** A state as a word; its colour only repeats what the word says. */
