@@ -20,6 +20,12 @@ def test_without_contexts_it_is_against_the_best_single_model() -> None:
     assert regret(of(8.0, 50, model(40, 10.0), model(10, 1.0))) == ("model", 3.0)
 
 
+def test_a_model_of_which_little_is_known_is_not_the_best() -> None:
+    """As a newcomer whose first answers were right, and which then has another name."""
+    assert regret(of(420.0, 7000, model(6000, 360.0), model(9, 0.0))) == ("model", 0.0)
+    assert regret(of(420.0, 7000, model(6000, 360.0), model(300, 15.0))) == ("model", 70.0)
+
+
 def test_by_context_it_is_against_the_best_of_each() -> None:
     # On the 40 answers with a context the best models of their contexts lose 6; on 10 others the best model loses 1.
     learned = replace(of(9.0, 50, model(40, 10.0), model(10, 1.0)), context_loss=6.0, context_answers=40)

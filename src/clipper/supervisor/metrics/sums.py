@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from clipper.control.statistics import ModelSelectionStatistics, SelectionStatistics
+from clipper.learning.mathematics.guardrail import ENOUGH_FEEDBACK
 
 S = TypeVar("S", bound=Struct)
 
@@ -172,9 +173,12 @@ Against = Literal["model", "context"]
 
 def regret(counted: SelectionStatistics | None) -> tuple[Against, float] | None:
     """Return what the answers have lost more, and than what; None without feedback."""
-    means = [] if counted is None else [_mean_loss(each) for each in counted.models.values() if each.scored]
-    if counted is None or not counted.answers_scored or not means:
+    most = 0 if counted is None else max((each.scored for each in counted.models.values()), default=0)
+    if counted is None or not counted.answers_scored or not most:
         return None
+    # A model of which little is known is left out: a newcomer's first answers may all be right.
+    least = min(ENOUGH_FEEDBACK, most / 4)
+    means = [_mean_loss(each) for each in counted.models.values() if each.scored >= least]
     # Without a context, also a policy that learns by context knows no more than one that does not.
     without_context = counted.answers_scored - counted.context_answers
     reference = counted.context_loss + without_context * min(means)
