@@ -87,35 +87,35 @@ class Line:
 
 class Lines:
     """Lines that share time equally: the one that has used the least is next (start-time fair queueing, Goyal et al.
-    1996)."""
+    1996).
 
-    __slots__ = ("_are_of_queries", "_by_name", "_now_s", "_used_s")
+    Attributes:
+        by_name: the lines in which work waits.
+    """
+
+    __slots__ = ("_are_of_queries", "_now_s", "_used_s", "by_name")
 
     def __init__(self, now_s: Callable[[], float], are_of_queries: bool) -> None:
         self._now_s = now_s
         self._are_of_queries = are_of_queries
-        self._by_name: dict[object, Line] = {}
+        self.by_name: dict[object, Line] = {}
         # Of the line that was let in last, before it was.
         self._used_s = 0.0
 
-    @property
-    def has_any(self) -> bool:
-        return bool(self._by_name)
-
     def add(self, work: Work, name: object) -> None:
-        line = self._by_name.get(name)
+        line = self.by_name.get(name)
         if line is None:
-            line = self._by_name[name] = Line(self._used_s, self._are_of_queries)
+            line = self.by_name[name] = Line(self._used_s, self._are_of_queries)
         line.waiting.append(work)
 
     def begin_turn(self) -> None:
         """Let no more in from now on than waits: what waits again goes behind what is read next."""
-        for line in self._by_name.values():
+        for line in self.by_name.values():
             line.due = len(line.waiting)
 
     def tell_late(self, now_s: float, ends_s: float) -> float:
         """Let in the queries that are late; return the time."""
-        for line in list(self._by_name.values()):
+        for line in list(self.by_name.values()):
             late = line.waiting
             while late and now_s < ends_s and now_s - late[0].arrived_s > late[0].patience_s:
                 late.popleft().enter(is_late=True)
@@ -124,7 +124,7 @@ class Lines:
 
     def let_in(self, now_s: float, ends_s: float, least: int) -> float:
         """Let some of what waits in until ``ends_s``, and so much in any case; return the time."""
-        turns = [line for line in self._by_name.values() if line.due and line.waiting]
+        turns = [line for line in self.by_name.values() if line.due and line.waiting]
         heapify(turns)
         while turns and (now_s < ends_s or least > 0):
             line = turns[0]
@@ -141,7 +141,7 @@ class Lines:
                 heapreplace(turns, line)
             else:
                 heappop(turns)
-        self._by_name = {name: line for name, line in self._by_name.items() if line.waiting}
+        self.by_name = {name: line for name, line in self.by_name.items() if line.waiting}
         return now_s
 
 
@@ -216,7 +216,7 @@ class TurnBudget:
         """
         if now_s < self.closes_s:
             return True
-        if self._has_begun or self._queries.has_any or self._others.has_any:
+        if self._has_begun or self._queries.by_name or self._others.by_name:
             return False
         self._begin(now_s)
         return True
@@ -257,7 +257,7 @@ class TurnBudget:
         """Let in what waits. All input of one poll has been taken in or queued, and the loop polls next."""
         self._has_begun = False
         queries, others = self._queries, self._others
-        if not (queries.has_any or others.has_any):
+        if not (queries.by_name or others.by_name):
             return
         now_s = self.now_s()
         self._begin(now_s)
@@ -265,13 +265,13 @@ class TurnBudget:
         others.begin_turn()
         ends_s, share_s, over_s = self.closes_s, self._turn_s * OTHERS_SHARE, self._over_s
         least = 1
-        if queries.has_any:
-            others_s, least = (max(share_s - over_s, 0.0), int(over_s < share_s)) if others.has_any else (0.0, 0)
+        if queries.by_name:
+            others_s, least = (max(share_s - over_s, 0.0), int(over_s < share_s)) if others.by_name else (0.0, 0)
             now_s = queries.tell_late(now_s, now_s + self._turn_s * LATE_SHARE)
             now_s = queries.let_in(now_s, ends_s - others_s, 0)
         ended_s = others.let_in(now_s, ends_s, least)
         self._over_s = max(over_s - share_s, 0.0) + max(ended_s - max(now_s, ends_s), 0.0)
-        if queries.has_any or others.has_any:
+        if queries.by_name or others.by_name:
             self.closes_s = 0.0
         self._give_out()
 

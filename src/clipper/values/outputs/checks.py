@@ -21,7 +21,7 @@ def check_output(text: bytes) -> None:
     """Check one JSON text. Raises UnicodeDecodeError or DecodeError or RecursionError if it is not JSON, or has a
     number beyond those of float64.
     """
-    _check_characters(text)
+    check_characters(text)
     check_json(text)
 
 
@@ -32,7 +32,7 @@ def read_texts(outputs: Sequence[bytes], failures: Mapping[int, str]) -> Mapping
     if not failures:
         try:
             # One check of the joined outputs is faster than one each: nearly all outputs are ASCII, without exponents.
-            _check_characters(b"\n".join(outputs))
+            check_characters(b"\n".join(outputs))
             for output in outputs:
                 check_json(output)
         except NOT_JSON:
@@ -49,22 +49,18 @@ def read_texts(outputs: Sequence[bytes], failures: Mapping[int, str]) -> Mapping
     return found
 
 
-def check_numbers(text: bytes) -> None:
-    """Check that the numbers of a JSON text, or of several on lines of their own, are not beyond those of float64.
-    Raises DecodeError if one is.
+def check_characters(text: bytes) -> None:
+    """Check that a JSON text, or several on lines of their own, are UTF-8, without numbers beyond those of float64.
+
+    Raises:
+        UnicodeDecodeError, DecodeError: they are not.
     """
-    if _may_be_infinite(text):
+    if not text.isascii():
+        text.decode()
+    if ((b"e" in text or b"E" in text) and _find_exponent(text)) or (len(text) >= 2 * _BLOCK and _has_long_number(text)):
         for line in text.split(b"\n"):
             _read(line)
 
 
-def _check_characters(text: bytes) -> None:
-    if not text.isascii():
-        text.decode()
-    check_numbers(text)
-
-
-def _may_be_infinite(text: bytes) -> bool:
-    if (b"e" in text or b"E" in text) and _find_exponent(text):
-        return True
-    return any(text[start : start + _BLOCK].isdigit() for start in range(0, len(text) - _BLOCK + 1, _BLOCK))
+def _has_long_number(text: bytes) -> bool:
+    return any([text[start : start + _BLOCK].isdigit() for start in range(0, len(text) - _BLOCK + 1, _BLOCK)])

@@ -15,7 +15,7 @@ import numpy as np
 from clipper.errors import ModelFailed
 from clipper.values.inputs import long_text
 from clipper.values.inputs.json_marks import SEPARATOR, find_marks
-from clipper.values.outputs.checks import NOT_JSON, check_json, check_numbers
+from clipper.values.outputs.checks import NOT_JSON, check_characters, check_json
 
 _OPENED = {ord("["): b"[", ord("{"): b'{"":'}
 _CLOSED = {ord("["): b"]", ord("{"): b"}"}
@@ -109,7 +109,7 @@ class _Checks:
 
 def _check_whole(text: bytes) -> None:
     check_json(text)
-    check_numbers(text)
+    check_characters(text)
 
 
 def _shortened(text: bytes, start: int) -> bytes:

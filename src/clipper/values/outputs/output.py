@@ -23,6 +23,9 @@ LONG_TEXT_BYTES = 256 * 1024
 # What a policy combines, and feedback is scored against, may have a text of this size: Python reads it in some ten
 # milliseconds.
 MAX_READ_BYTES = 1024 * 1024
+# An output whose ``len()`` is at most this is not long, and so can be read, whatever its type is: no call is needed to
+# know it. The text of a bool has 20 times its byte, with the most brackets around it.
+SURELY_SHORT_BYTES = 8 * 1024
 # Copying and checking so much of an array takes a quarter of a millisecond.
 _PIECE_BYTES = 512 * 1024
 

@@ -11,7 +11,7 @@ from clipper.control.statistics import ReplicaStatistics, VersionStatistics
 from clipper.errors import ModelFailed
 from clipper.model.protocol.messages import BATCH_TOO_LARGE, Results, Welcome
 from clipper.values.output_arrays import TypedResults
-from clipper.values.outputs.output import Output, shown
+from clipper.values.outputs.output import SURELY_SHORT_BYTES, Output, shown
 from clipper.values.types import InputType, ModelId
 from clipper.worker.abstraction import results as batch_results
 from clipper.worker.abstraction.alarm import Alarm
@@ -96,9 +96,11 @@ class ModelQueue:
                     return None
                 # The input has been in flight for longer than the SLO, so its replica hangs. Send it to another one.
                 table.forget(found)
-        work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s, waiter.deadline_s, key, source=source)
-        is_suspect = self._suspects.meet(source)
-        if is_suspect or self._quarantine.inputs:
+        deadline_s = waiter.deadline_s
+        work = Work(row, [waiter], arrival_s, slo_s, deadline_s, deadline_s, key, source, table)
+        suspects, is_suspect = self._suspects, False
+        if suspects.by_name or self._quarantine.inputs or source not in suspects.known:
+            is_suspect = suspects.meet(source)
             refusal = self._quarantine.refusal(work, arrival_s)
             if refusal is not None:
                 self._fail_output(work, refusal)
@@ -119,7 +121,7 @@ class ModelQueue:
             if (is_suspect or not self._queue.push(work)) and not self._push_for_expired(work, arrival_s):
                 return None
         if table is not None:
-            table.begin(work)
+            table.entries[key] = work
         if not self._turn_is_due:
             if self._turns.are_idle and self._scheduler.is_quiet():
                 self._take_turn()
@@ -315,11 +317,12 @@ class ModelQueue:
         batch = self._finish(replica, batch_id, results.failures, results.evaluation_us)
         if batch is None:
             return False
+        are_large = batch_results.is_large(results)
         if replica.state is not None:
-            replica.state.max_batch = batch_results.rows_within(results, replica.max_batch)
+            replica.state.max_batch = batch_results.rows_within(results, replica.max_batch) if are_large else replica.max_batch
         self._go_on(replica)
         is_quick = results.evaluation_us < 1e6 * self._scheduler.slo_s
-        if batch_results.is_large(results):
+        if are_large:
             self._turns.do(self._take_large(batch.works, results, is_quick))
             return True
         read = batch_results.read_results(batch.works, results, self.max_output_bytes)
@@ -346,9 +349,10 @@ class ModelQueue:
         self._fail_rows(works, failures)
 
     def _settle_in_turns(self, works: Sequence[Work], outputs: Sequence[Output], step: int, is_quick: bool) -> None:
-        self._settle(works[:step], outputs[:step], is_quick)
         if len(works) > step:
             self._loop.call_soon(self._settle_in_turns, works[step:], outputs[step:], step, is_quick)
+            works, outputs = works[:step], outputs[:step]
+        self._settle(works, outputs, is_quick)
 
     def receive_error(self, replica: Replica, batch_id: int, message: str) -> bool:
         """Take the error of a whole batch; return False if the replica was sent no such batch."""
@@ -413,7 +417,8 @@ class ModelQueue:
     def _settle(self, works: Sequence[Work], outputs: Sequence[Output], is_quick: bool) -> None:
         """Store the outputs in the cache, then notify the waiters."""
         self._counts.outputs += len(works)
-        self.recent_output = shown(outputs[0])
+        recent = outputs[0]
+        self.recent_output = recent if len(recent) <= SURELY_SHORT_BYTES else shown(recent)
         if is_quick:  # a new replica is warmed up with it, and must not be away for as long as a slow input takes
             self.recent_row = works[0].row
         if self._table is not None:

@@ -5,6 +5,7 @@ batch may take seconds.
 """
 
 from collections.abc import Generator, Mapping, Sequence
+from typing import cast
 
 from clipper.errors import ModelFailed, OutputTooLarge
 from clipper.model.protocol.messages import (
@@ -50,11 +51,12 @@ class Read:
     def __init__(
         self, works: Sequence[Work], outputs: Sequence[Output | None], failures: Mapping[int, str], step: int
     ) -> None:
+        """``outputs``: None in place of those that failed."""
         self.works, self.failures, self.step = works, failures, step
         if failures:
-            rows = [row for row in range(len(works)) if row not in failures]
-            self.works, outputs = [works[row] for row in rows], [outputs[row] for row in rows]
-        self.outputs = [output for output in outputs if output is not None]
+            self.works = [work for row, work in enumerate(works) if row not in failures]
+            outputs = [output for row, output in enumerate(outputs) if row not in failures]
+        self.outputs = cast(Sequence[Output], outputs)
         for work, output in zip(self.works, self.outputs):
             work.output = output
 
@@ -102,9 +104,7 @@ def read_row(
 
 
 def rows_within(results: Results | TypedResults, most: int) -> int:
-    """Return how many rows the next batch may have, at most ``most``, if outputs stay as large."""
-    if not is_large(results):
-        return most
+    """Return how many rows the next batch may have, at most ``most``, if outputs stay as large as these."""
     size = sum(map(len, results.outputs)) if isinstance(results, Results) else len(results.data)
     return max(1, min(most, MAX_BATCH_BYTES * results.rows // size))
 

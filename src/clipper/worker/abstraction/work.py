@@ -54,11 +54,11 @@ class Work(msgspec.Struct, gc=False, eq=False):
         deadline_s: the latest deadline of its waiters.
         due_s: the earliest deadline of its waiters that can still be met; the queue is sorted by it.
         key: the cache's key; see ``CacheTable.key_of``.
+        source: the application that queried it first.
+        table: the cache table that it is for, until it leaves that, or None.
         output: None until it is known.
         used: CLOCK's reference bit.
-        table: the cache table that holds it, or None.
         lane: id of the queue's lane that it is in; 0 if it is not queued.
-        source: the application that queried it first.
         group: ``UNCLEAR`` or ``DEADLY`` if it is tried again apart, whatever its application is; see ``Suspects``.
         is_background: no prediction waits for it, so it must not make any prediction late.
     """
@@ -70,11 +70,11 @@ class Work(msgspec.Struct, gc=False, eq=False):
     deadline_s: float
     due_s: float
     key: bytes | int
+    source: str = ""
+    table: Table | None = None
     output: Output | None = None
     used: bool = False
-    table: Table | None = None
     lane: int = 0
-    source: str = ""
     group: str = ""
     is_background: bool = False
 

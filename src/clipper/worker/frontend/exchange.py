@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from clipper.errors import ClipperError, Overloaded, TooManyRequests
-from clipper.values.outputs.output import Output, is_long, text_bytes
+from clipper.values.outputs.output import SURELY_SHORT_BYTES, Output, is_long, text_bytes
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import Budget
 from clipper.worker.frontend.client_limits import Limits
@@ -68,19 +68,18 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     rest: deque[bytes | memoryview] | None = None
 
     def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
-        if is_long(output):
+        if len(output) > SURELY_SHORT_BYTES and is_long(output):
             parts = responses.long_prediction(query_id, output, confidence, source)
             self.connection.long_answers.answer(self, parts, text_bytes(output))
             return
-        body = responses.prediction_json(query_id, output, confidence, source)
         if self.closes:
-            self.answer(200, body)
+            self.answer(200, responses.prediction_json(query_id, output, confidence, source))
             return
         # The same as respond(), without a call for each query.
         self.started = None
         if self.limits is not None:
             self._leave_limits()
-        self.response = responses.ok(body)
+        self.response = responses.ok_prediction(query_id, output, confidence, source)
         self.connection.flush()
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:

@@ -47,24 +47,23 @@ class BodyReader:
         self._decode_plain = msgspec.json.Decoder(PlainBody).decode
         self._parser = simdjson.Parser()
         self._row_bytes = reader.row_bytes if isinstance(reader, NumberReader) else None
-        self._has_plain_way = isinstance(reader, NumberReader) and reader.takes_plain_list and features_size is None
+        has_plain_way = isinstance(reader, NumberReader) and reader.takes_plain_list and features_size is None
+        self._plain_bytes = SHORT_TEXT_BYTES if has_plain_way else -1
 
     def read_plain(self, body: bytes) -> bytes | None:
         """Return the row of ``{"input": [numbers]}``, written as programs do; None if the body has another form."""
-        if not self._has_plain_way:
-            return None
         size = len(body)
-        if size > SHORT_TEXT_BYTES:
+        if size > self._plain_bytes:
             return None
-        row = self._read_short(body) if size <= SHORT_BODY_BYTES else self._read_long(body)
-        return row if self._row_bytes is None or row is None or len(row) == self._row_bytes else None
-
-    def _read_short(self, body: bytes) -> bytes | None:
+        if size > SHORT_BODY_BYTES:
+            row = self._read_long(body)
+            return row if self._row_bytes is None or row is None or len(row) == self._row_bytes else None
         try:
             numbers = self._decode_plain(body).input
         except (msgspec.DecodeError, UnicodeError):
             return None
-        return _PACK[len(numbers)](*numbers)
+        count = len(numbers)
+        return _PACK[count](*numbers) if self._row_bytes is None or self._row_bytes == 8 * count else None
 
     def _read_long(self, body: bytes) -> bytes | None:
         """Read a body whose only content is one flat list of numbers; None if there may be another key."""

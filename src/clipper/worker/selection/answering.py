@@ -13,7 +13,7 @@ from clipper.control.statistics import LATENCY_BOUNDS_S
 from clipper.errors import OutputTooLarge, PolicyFailed
 from clipper.learning.policies.policy import Choice, QueryView, Totals
 from clipper.learning.policies.trials import Trials
-from clipper.values.outputs.output import MAX_READ_BYTES, NOT_KEPT, Output, is_readable
+from clipper.values.outputs.output import MAX_READ_BYTES, NOT_KEPT, SURELY_SHORT_BYTES, Output, is_readable
 from clipper.worker.selection.contexts import Contexts
 from clipper.worker.selection.counts import ApplicationCounts
 from clipper.worker.selection.deadlines import TIMER_EARLY_S
@@ -85,6 +85,11 @@ class Answering:
         self._learns = selector.policy.learns
         self._tries = bool(terms.tried)
         self._sources.clear()
+        # What all queries choose that leave no choice, if the one output is the answer, and the source of their answers.
+        self._usual_choice, self._usual_source = terms.only_choice if selector.believes_one else None, NO_SOURCE
+        if self._usual_choice is not None:
+            key = terms.arms.key(self._usual_choice.models[0])
+            self._usual_source = self._new_source(key, (key,))
         self._is_recorded = terms.decisions is not None or self._watch is not None
 
     def totals(self, context: str | None) -> Totals | None:
@@ -177,8 +182,7 @@ class Answering:
         latencies = self.counts.latency_s
         latencies.counts[bisect_left(LATENCY_BOUNDS_S, latency_s)] += 1
         latencies.sum += latency_s
-        is_late = latency_s > self._slo_s
-        if is_late:
+        if latency_s > self._slo_s:
             self.counts.slo_misses += 1
         choice, output = query.choice, query.first_output
         # The policy may combine by the input, even if the input is not kept.
@@ -187,14 +191,19 @@ class Answering:
             # Most policies never need it, which is asked without a call for each query.
             if choice is not None and not (self._may_keep_inputs and self._may_need_input(query)):
                 query.row = None
-            is_large = not query.is_readable
+            # As is most often seen without a call.
+            if output is not None and (len(output) > SURELY_SHORT_BYTES or query.more_outputs is not None):
+                is_large = not query.is_readable
             if not is_large:
                 self._joins.remember(query, now_s)
         if choice is None or output is None:
             self.answer_without(query, asker)
             # No model answered before the deadline: the default or an error is sent just before it.
-            if query.reason == "timeout" and not is_late:
+            if query.reason == "timeout" and latency_s <= self._slo_s:
                 self.counts.slo_misses += 1
+        elif choice is self._usual_choice:
+            query.output = output
+            asker.on_prediction(query.id, output, 1.0, self._usual_source)
         elif self._believes_one and len(choice.models) == 1:
             query.output = output
             key = query.arms.key(choice.models[0])

@@ -28,10 +28,15 @@ TABLES = st.integers(0, 1)
 def finish(table: CacheTable, row: bytes, output: bytes = b"1") -> Work:
     work = make_work(row)
     work.key = table.key_of(row)
-    table.begin(work)
+    begin(table, work)
     work.output = output
     table.fulfil([work])
     return work
+
+
+def begin(table: CacheTable, work: Work) -> None:
+    work.table = table
+    table.entries[work.key] = work
 
 
 def find(table: CacheTable, row: bytes) -> Work | None:
@@ -40,7 +45,7 @@ def find(table: CacheTable, row: bytes) -> Work | None:
 
 def rows_kept(table: CacheTable, rows: list[bytes]) -> list[bytes]:
     """Which of them are entries, without setting a reference bit: only a copy of the table is asked."""
-    return [row for row in rows if table.key_of(row) in table._entries]
+    return [row for row in rows if table.key_of(row) in table.entries]
 
 
 class ClockMachine(RuleBasedStateMachine):
@@ -73,7 +78,7 @@ class ClockMachine(RuleBasedStateMachine):
             assert found is None
             self.lookups[index][2] += 1
             self.in_flight[key] = work = make_work(row)
-            self.tables[index].begin(work)
+            begin(self.tables[index], work)
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data(), output=OUTPUTS)
@@ -154,7 +159,7 @@ def test_work_in_flight_is_not_evicted_however_much_comes() -> None:
     cache = ClockCache(CAPACITY_BYTES)
     table = cache.table()
     flying = make_work(b"flying")
-    table.begin(flying)
+    begin(table, flying)
     for number in range(100):
         finish(table, b"%d" % number)
     assert find(table, b"flying") is flying
@@ -175,7 +180,7 @@ def test_an_entry_over_its_share_is_answered_but_not_kept() -> None:
 def test_a_cache_too_small_for_anything_keeps_nothing_and_still_joins(capacity_bytes: int) -> None:
     table = ClockCache(capacity_bytes).table()
     work = make_work(b"x")
-    table.begin(work)
+    begin(table, work)
     assert find(table, b"x") is work
     work.output = b"1"
     table.fulfil([work])
@@ -188,7 +193,7 @@ def test_batch_larger_than_the_cache_keeps_its_latest() -> None:
     old = finish(table, b"old")
     works = [make_work(b"%d" % number) for number in range(CAPACITY_BYTES // ENTRY_OVERHEAD_BYTES + 3)]
     for work in works:
-        table.begin(work)
+        begin(table, work)
         work.output = b"1"
     table.fulfil(works)
     kept = rows_kept(table, [work.row for work in [old, *works]])
@@ -249,7 +254,7 @@ def test_of_two_inputs_with_one_hash_the_later_is_found(monkeypatch: pytest.Monk
 
     assert find(table, second) is None
     assert cache.statistics().size_bytes == sum(
-        ENTRY_OVERHEAD_BYTES + len(each.row) + len(each.output or b"") for each in table._entries.values()
+        ENTRY_OVERHEAD_BYTES + len(each.row) + len(each.output or b"") for each in table.entries.values()
     )
 
 
@@ -257,10 +262,10 @@ def test_work_that_was_forgotten_is_not_kept_when_its_output_comes() -> None:
     cache = ClockCache(CAPACITY_BYTES)
     table = cache.table()
     work = make_work(b"x")
-    table.begin(work)
+    begin(table, work)
     table.forget(work)
     other = make_work(b"y")
-    table.begin(other)
+    begin(table, other)
     work.output = other.output = b"1"
     table.fulfil([work, other])
     assert find(table, b"x") is None and find(table, b"y") is other
@@ -270,7 +275,7 @@ def test_work_that_was_forgotten_is_not_kept_when_its_output_comes() -> None:
 def test_look_ups_are_counted_one_by_one() -> None:
     table = ClockCache(CAPACITY_BYTES).table()
     find(table, b"x")
-    table.begin(make_work(b"x"))
+    begin(table, make_work(b"x"))
     find(table, b"x")
     finish(table, b"y")
     find(table, b"y")

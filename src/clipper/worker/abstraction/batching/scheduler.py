@@ -146,7 +146,8 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return self.queue.length > 0 or self.queue.background > 0 or self.suspects.length > 0
+        suspects = self.suspects
+        return self.queue.length > 0 or self.queue.background > 0 or (bool(suspects.by_name) and suspects.length > 0)
 
     def finished(
         self, replica: ReplicaState, batch_id: int, now_s: float, failed: Collection[int] = ()
@@ -169,10 +170,10 @@ class Scheduler:
                 # The model was called more than once, to find the bad rows: nothing is learned from that time.
                 replica.last_done_s, replica.last_size, replica.last_left = now_s, size, self.queue.length
                 return batch, service_s
-        is_doubted = batch.is_probe or batch.expected_s > main_slo_s(self.queue.lanes(), self.slo_s)
-        if is_doubted and 2 * service_s < batch.expected_s and size and times.is_known:
-            # The replica was so slow that it is only probed now and then: one fast batch is enough to believe it again.
-            times.rescale(service_s / batch.expected_s)
+        if 2 * service_s < batch.expected_s and size and times.is_known:
+            # If the replica was so slow that it is only probed now and then, one fast batch is enough to believe it.
+            if batch.is_probe or batch.expected_s > main_slo_s(self.queue.lanes(), self.slo_s):
+                times.rescale(service_s / batch.expected_s)
         replica.batches += 1
         follows_slow, replica.last_was_slow = replica.last_was_slow, service_s >= SHORT_S
         if replica.batches < LEARNED_BATCHES or follows_slow or not replica.batches % LEARNED_EVERY:
@@ -440,7 +441,7 @@ class Scheduler:
         size_bytes = sum([len(work.row) for work in works]) if self.queue.varies else 0
         expected_s, median_s, _ = replica.times.outlook(size, size_bytes)
         was_full = replica.controller is not None and size >= replica.controller.limit
-        source = self.suspects.name_of(works[0])
+        source = self.suspects.name_of(works[0]) if self.suspects.by_name else ""
         batch = Batch(
             self._next_id, works, now_s, expected_s, size_bytes, was_full, median_s < SHORT_S, is_probe, source
         )

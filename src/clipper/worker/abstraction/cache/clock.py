@@ -59,16 +59,18 @@ class ClockCache:
     def admit(self, works: Iterable[Work]) -> None:
         """Keep finished work and evict other entries until all fit. Work that is too large is forgotten at once."""
         kept: list[Work] = []
+        most_bytes, size_bytes = self.capacity_bytes // MAX_ENTRY_SHARE, self._size_bytes
         for work in works:
             if work.table is None:
                 continue
             # As _size_bytes() does, without a call for each.
             size = len(work.row) + len(work.output or b"") + ENTRY_OVERHEAD_BYTES
-            if size * MAX_ENTRY_SHARE > self.capacity_bytes:
+            if size > most_bytes:
                 work.table.forget(work)
             else:
-                self._size_bytes += size
+                size_bytes += size
                 kept.append(work)
+        self._size_bytes = size_bytes
         if self._size_bytes > self.capacity_bytes:
             self._evict()
         self._ring.extend(kept)
@@ -83,31 +85,38 @@ class ClockCache:
 
     def _evict(self) -> None:
         """Advance the hand until the entries are within the bound."""
-        ring, size_bytes = self._ring, self._size_bytes
-        while size_bytes > self.capacity_bytes and ring:
+        ring, size_bytes, most_bytes, evicted = self._ring, self._size_bytes, self.capacity_bytes, 0
+        while size_bytes > most_bytes and ring:
             work = ring.popleft()
             if work.used:
                 work.used = False
                 ring.append(work)
-            elif work.table is not None:
-                work.table.forget(work)
-                size_bytes -= _size_bytes(work)
-                self._evictions += 1
+            elif (table := work.table) is not None:
+                table.forget(work)
+                size_bytes -= len(work.row) + len(work.output or b"") + ENTRY_OVERHEAD_BYTES  # as above
+                evicted += 1
         self._size_bytes = size_bytes
+        self._evictions += evicted
 
 
 class CacheTable:
-    """The entries of one version. ``hits``, ``joins`` and ``misses`` count look-ups."""
+    """The entries of one version.
 
-    __slots__ = ("_cache", "_entries", "_seed", "hits", "joins", "misses")
+    Attributes:
+        entries: by key, the latest work for it. Equal inputs join work from when it is entered here, which whoever
+            makes it for this table does after a miss; it replaces another input with the same hash.
+        hits, joins, misses: count look-ups.
+    """
+
+    __slots__ = ("_cache", "_seed", "entries", "hits", "joins", "misses")
 
     def __init__(self, cache: ClockCache) -> None:
         self._cache, self._seed = cache, cache.seed
-        self._entries: dict[bytes | int, Work] = {}
+        self.entries: dict[bytes | int, Work] = {}
         self.hits = self.joins = self.misses = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def key_of(self, row: bytes) -> bytes | int:
         """Return the key of an input: the input itself, or its hash if it is large."""
@@ -115,7 +124,7 @@ class CacheTable:
 
     def find(self, row: bytes, key: bytes | int) -> Work | None:
         """Return the entry for exactly this input. It counts as a hit if it has its output, else as a join."""
-        work = self._entries.get(key)
+        work = self.entries.get(key)
         if work is None or (key is not row and work.row != row):
             self.misses += 1
             return None
@@ -128,13 +137,8 @@ class CacheTable:
 
     def peek(self, row: bytes) -> Output | None:
         """Return the output for exactly this input, or None. This counts nothing."""
-        work = self._entries.get(self.key_of(row))
+        work = self.entries.get(self.key_of(row))
         return None if work is None or work.row != row else work.output
-
-    def begin(self, work: Work) -> None:
-        """Enter ``work`` after a miss: equal inputs join it from now on. It replaces an input with the same hash."""
-        work.table = self
-        self._entries[work.key] = work
 
     def fulfil(self, works: Iterable[Work]) -> None:
         """Keep those of these works that are in the table and now have their outputs, as far as they fit."""
@@ -143,14 +147,14 @@ class CacheTable:
     def forget(self, work: Work) -> None:
         """Drop ``work``, which has no output or was evicted: the next equal input is a miss."""
         work.table = None
-        if self._entries.get(work.key) is work:
-            del self._entries[work.key]
+        if self.entries.get(work.key) is work:
+            del self.entries[work.key]
 
     def close(self) -> None:
         """The version was removed: drop its entries. Work in flight then ends as if it had never been cached."""
-        for work in self._entries.values():
+        for work in self.entries.values():
             work.table = None
-        self._entries.clear()
+        self.entries.clear()
         self._cache.forget_closed()
 
 

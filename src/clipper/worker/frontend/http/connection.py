@@ -121,21 +121,22 @@ class Connection:
                 known = port.plain_heads.get(head)
                 if known is None:
                     known, note = port.recognise(head, held.arrived_s, self.transport)
-                if known is None or size < end + known[1]:
+                if known is None or size < (stop := end + known[1]):
                     # The parser sets a new head if a request begins in these bytes: blank lines alone are no request.
                     self._head.is_plain = False
                     began = start
                     start = self._feed(data, start)
                 else:
-                    endpoint, start = known[0], end + known[1]
-                    exchange = Exchange(self)
+                    exchange, start = Exchange(self), stop
                     if note is not None:
                         exchange.note = note
                     pending.append(exchange)
                     try:
-                        endpoint.handle(exchange, data[end:start], held.arrived_s, held.is_late)
+                        known[0].handle(exchange, data[end:stop], held.arrived_s, held.is_late)
                     except Exception:  # noqa: BLE001  a bug: see _answer_bug
                         self._answer_bug(exchange)
+                    if stop == size and len(pending) <= MAX_PIPELINED:
+                        return
             if began >= 0 and not self._in_message:
                 if self._head.is_plain and not self._is_refused:
                     port.learn_head(data[began:start], self._endpoint, self._head)
@@ -319,18 +320,19 @@ class Connection:
                     self.look_at_untaken()
                 break
             is_first = False
-            if exchange.rest is not None and not is_written(self._port, self, exchange):
-                return
+            if exchange.rest is not None:
+                if not is_written(self._port, self, exchange):
+                    return
+                response = b""
             pending.popleft()
-            response = exchange.response or b""
             if exchange.note is not None:
                 response = self._port.conclude(exchange.note, response)
-            if self.transport.is_closing() or not response:
-                pass  # the client has disconnected, or all is written
+            if self.transport.is_closing():
+                pass  # the client has disconnected
             elif len(response) > LARGE_ANSWER_BYTES:
                 self.transport.write(self._port.fitting(response, exchange.closes, exchange.has_body))
                 self.look_at_untaken()
-            else:
+            elif response:  # else all of a long answer is written
                 self.transport.write(response)
             if exchange.closes:
                 self._finish_writing()
@@ -390,12 +392,12 @@ class Connection:
             self._adjust_reading()
 
     def _adjust_reading(self) -> None:
-        held = self._held
-        if held.data and not held.waits and not self._is_behind:
+        held, is_behind = self._held, self._is_behind
+        if held.data and not held.waits and not is_behind:
             # Not directly: an answer to the held input may have called this.
             held.wait(None if self._in_message else self._port.known(held.data, held.start))
         # A client that waits for its answer sends nothing, so pausing would only cost system calls.
-        should_pause = held.size_bytes > limits.READ_AHEAD_BYTES or self._is_behind
+        should_pause = is_behind or held.size_bytes > limits.READ_AHEAD_BYTES
         if should_pause == self._reading_paused or self.transport.is_closing():
             return
         self._reading_paused = should_pause

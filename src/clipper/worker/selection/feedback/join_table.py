@@ -95,15 +95,19 @@ class JoinTable:
         )
 
     def _evict(self) -> None:
-        by_id, order, size_bytes = self._by_id, self._order, self.size_bytes
-        until = min(len(order) - int(len(order) * EVICTED_PART), self.max_queries)
-        while size_bytes > self._max_bytes or len(order) > until:
+        by_id, order, size_bytes, last = self._by_id, self._order, self.size_bytes, self._last_evicted
+        most_bytes, evicted = self._max_bytes, 0
+        least = max(int(len(order) * EVICTED_PART), len(order) - self.max_queries)
+        while evicted < least or size_bytes > most_bytes:
             query = order.popleft()
-            del by_id[query.id]
-            self._last_evicted = max(self._last_evicted, query.id)
+            query_id = query.id
+            del by_id[query_id]
+            if query_id > last:
+                last = query_id
             size_bytes -= _size_bytes(query)
-            self.evicted += 1
-        self.size_bytes = size_bytes
+            evicted += 1
+        self.evicted += evicted
+        self.size_bytes, self._last_evicted = size_bytes, last
 
     def _forget_oldest(self) -> None:
         query = self._order.popleft()
