@@ -6,8 +6,17 @@ import pytest
 from clipper.errors import ModelFailed
 from clipper.values.output_arrays import OutputForm, TypedResults
 from clipper.values.outputs import output as module
-from clipper.values.outputs.output import TypedOutput, is_long, read_output, read_outputs, text_pieces, text_start
-from clipper.values.types import DType
+from clipper.values.outputs.output import (
+    SURELY_SHORT_BYTES,
+    TypedOutput,
+    is_long,
+    is_readable,
+    read_output,
+    read_outputs,
+    text_pieces,
+    text_start,
+)
+from clipper.values.types import MAX_DIMENSIONS, DType
 from tests.worker.frontend.steps import finish
 
 PAIR = OutputForm(DType.FLOAT32, (2,), DType.FLOAT64)
@@ -48,6 +57,15 @@ def test_the_containers_own_message_of_a_failed_row_stays() -> None:
     data = struct.pack("<4f", math.nan, 2, 3, 4)
     outputs, failures = read_outputs(results(PAIR, 2, data, {0: "no such user"}))
     assert outputs[0] is None and failures == {0: "no such user"}
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DType if dtype.is_numeric])
+@pytest.mark.parametrize("inner", [(), (1,), (1,) * (MAX_DIMENSIONS - 1)])
+def test_an_output_that_is_surely_short_is_not_long(dtype: DType, inner: tuple[int, ...]) -> None:
+    for size_bytes in range(dtype.size_bytes, SURELY_SHORT_BYTES + 1, dtype.size_bytes):
+        form = OutputForm(dtype, (size_bytes // dtype.size_bytes, *inner), dtype)
+        (output,), _ = read_outputs(results(form, 1, bytes(size_bytes)))
+        assert output is not None and not is_long(output) and is_readable(output)
 
 
 LONG = OutputForm(DType.FLOAT64, (100, 200), DType.FLOAT64)

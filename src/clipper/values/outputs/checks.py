@@ -57,10 +57,12 @@ def check_characters(text: bytes) -> None:
     """
     if not text.isascii():
         text.decode()
-    if ((b"e" in text or b"E" in text) and _find_exponent(text)) or (len(text) >= 2 * _BLOCK and _has_long_number(text)):
+    has_exponent = (b"e" in text or b"E" in text) and _find_exponent(text)
+    # Without a call for the short texts that most batches are.
+    if has_exponent or (len(text) >= 2 * _BLOCK and _has_long_number(text)):
         for line in text.split(b"\n"):
             _read(line)
 
 
 def _has_long_number(text: bytes) -> bool:
-    return any([text[start : start + _BLOCK].isdigit() for start in range(0, len(text) - _BLOCK + 1, _BLOCK)])
+    return any(text[start : start + _BLOCK].isdigit() for start in range(0, len(text) - _BLOCK + 1, _BLOCK))

@@ -96,13 +96,11 @@ class ModelQueue:
                     return None
                 # The input has been in flight for longer than the SLO, so its replica hangs. Send it to another one.
                 table.forget(found)
-        deadline_s = waiter.deadline_s
-        work = Work(row, [waiter], arrival_s, slo_s, deadline_s, deadline_s, key, source, table)
+        work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s, waiter.deadline_s, key, source, table)
         suspects, is_suspect = self._suspects, False
         if suspects.by_name or self._quarantine.inputs or source not in suspects.known:
             is_suspect = suspects.meet(source)
-            refusal = self._quarantine.refusal(work, arrival_s)
-            if refusal is not None:
+            if (refusal := self._quarantine.refusal(work, arrival_s)) is not None:
                 self._fail_output(work, refusal)
                 return None
             is_suspect = is_suspect or bool(work.group)
@@ -319,7 +317,8 @@ class ModelQueue:
             return False
         are_large = batch_results.is_large(results)
         if replica.state is not None:
-            replica.state.max_batch = batch_results.rows_within(results, replica.max_batch) if are_large else replica.max_batch
+            most = replica.max_batch
+            replica.state.max_batch = batch_results.rows_within(results, most) if are_large else most
         self._go_on(replica)
         is_quick = results.evaluation_us < 1e6 * self._scheduler.slo_s
         if are_large:
@@ -417,8 +416,7 @@ class ModelQueue:
     def _settle(self, works: Sequence[Work], outputs: Sequence[Output], is_quick: bool) -> None:
         """Store the outputs in the cache, then notify the waiters."""
         self._counts.outputs += len(works)
-        recent = outputs[0]
-        self.recent_output = recent if len(recent) <= SURELY_SHORT_BYTES else shown(recent)
+        self.recent_output = outputs[0] if len(outputs[0]) <= SURELY_SHORT_BYTES else shown(outputs[0])
         if is_quick:  # a new replica is warmed up with it, and must not be away for as long as a slow input takes
             self.recent_row = works[0].row
         if self._table is not None:

@@ -1,7 +1,7 @@
 """What a path of the query port does with a request: what connections, limits and ``endpoints`` agree on."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from clipper.worker.frontend.exchange import Exchange
 
@@ -34,3 +34,27 @@ class Endpoint(Protocol):
             arrived_s: when it was read, on the loop's clock.
             is_late: whether it has waited so long to be taken in that a query could not be answered in time.
         """
+
+
+class KnownHead:
+    """A request's head that was seen, so that its like needs no parsing: equal heads mean the same.
+
+    Attributes:
+        head: its bytes; None once it is forgotten.
+        size_bytes: the number of these bytes.
+        endpoint: what its requests are for.
+        body_bytes: the size of their bodies.
+    """
+
+    __slots__ = ("body_bytes", "endpoint", "head", "size_bytes")
+
+    def __init__(self, head: bytes, endpoint: Endpoint, body_bytes: int) -> None:
+        self.head: bytes | None = head
+        self.size_bytes = len(head)
+        self.endpoint = endpoint
+        self.body_bytes = body_bytes
+
+    def forget(self) -> None:
+        """Equal no head any more, for connections that remember this one, and keep no application in memory."""
+        self.head = None
+        self.endpoint = cast(Endpoint, None)

@@ -85,7 +85,7 @@ class Answering:
         self._learns = selector.policy.learns
         self._tries = bool(terms.tried)
         self._sources.clear()
-        # What all queries choose that leave no choice, if the one output is the answer, and the source of their answers.
+        # The choice of most queries, if there is no other and the one output is the answer; and the source of that.
         self._usual_choice, self._usual_source = terms.only_choice if selector.believes_one else None, NO_SOURCE
         if self._usual_choice is not None:
             key = terms.arms.key(self._usual_choice.models[0])
@@ -191,7 +191,7 @@ class Answering:
             # Most policies never need it, which is asked without a call for each query.
             if choice is not None and not (self._may_keep_inputs and self._may_need_input(query)):
                 query.row = None
-            # As is most often seen without a call.
+            # Whether one short output can be read needs no call.
             if output is not None and (len(output) > SURELY_SHORT_BYTES or query.more_outputs is not None):
                 is_large = not query.is_readable
             if not is_large:

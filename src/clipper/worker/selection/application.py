@@ -79,7 +79,7 @@ class Application:
         self.name = snapshot.name
         self.snapshot = snapshot
         self.surroundings = surroundings
-        self._take_id = surroundings.ids.take
+        self._ids = surroundings.ids
         self.counts = ApplicationCounts()
         self.outcomes = Outcomes()
         self.forecasts = Forecasts()
@@ -138,6 +138,7 @@ class Application:
     def _follow_terms(self) -> None:
         terms, answering = self.terms, self.answering
         answering.follow(terms)
+        self.counts.follow_only(() if terms.only_choice is None else terms.only_choice.models)
         self._deadlines_now = self._waking_deadlines if terms.is_waking else self._deadlines
         self._deadlines_now.bring_forward(terms.budget_s)
         self.forecasts.keep(terms.arms.ramps.values())
@@ -188,7 +189,10 @@ class Application:
         if terms.features_are_input:
             features = terms.features_of(row)
         deadline_s = arrival_s + (terms.budget_s if timeout_s is None else min(terms.budget_s, timeout_s))
-        query_id = self._take_id()
+        # As take() does, without a call for each query.
+        ids = self._ids
+        query_id = ids.next
+        ids.next = query_id + 1 if query_id < ids.last else ids.first
         query = Query(
             self.answering, asker, query_id, row, context, arrival_s, deadline_s, version, features, choice, arms
         )
@@ -216,7 +220,7 @@ class Application:
 
     def shed(self, asker: Asker) -> None:
         """Answer a query as overloaded, without reading its input: its models would answer too late."""
-        query = Query(self.answering, asker, self.surroundings.ids.take(), b"", None, 0.0, 0.0)
+        query = Query(self.answering, asker, self._ids.take(), b"", None, 0.0, 0.0)
         self.counts.queries += 1
         query.failure = "overloaded", "the worker gets more queries than it can answer within the SLO"
         query.done = True
@@ -305,7 +309,10 @@ class Application:
         if asked > 1:
             query.deadline_s -= terms.joint_margin_s
             slo_s -= terms.joint_margin_s
-        self.counts.selected[models] += 1
+        if choice is terms.only_choice:
+            self.counts.only_times += 1
+        else:
+            self.counts.selected[models] += 1
         for model in models:
             target = targets[model]
             if target is None:

@@ -24,7 +24,8 @@ class ApplicationCounts:
     """The query path increments these counters, so they are plain attributes.
 
     Attributes:
-        selected: how often each set of models was asked together.
+        selected: how often each set of models was asked together, without the following.
+        only_models, only_times: the models that every query asks now, if there is no choice, and how often they were.
         stages: how often queries asked further models, by the number of stages so far: 2, 3 and so on.
         missing: answers, defaults and errors that were sent without this selected model's output.
         scored, loss: number of each model's outputs with feedback, and the sum of their losses.
@@ -46,6 +47,8 @@ class ApplicationCounts:
         self.latency_s = Histogram(LATENCY_BOUNDS_S)
         self.confidence = Histogram(CONFIDENCE_BOUNDS)
         self.selected: Counter[tuple[str, ...]] = Counter()
+        self.only_models: tuple[str, ...] = ()
+        self.only_times = 0
         self.stages: Counter[int] = Counter()
         self.missing: Counter[str] = Counter()
         self.scored: Counter[str] = Counter()
@@ -66,6 +69,12 @@ class ApplicationCounts:
         self.policy_errors += 1
         self.last_policy_error = problem
 
+    def follow_only(self, models: tuple[str, ...]) -> None:
+        """Count in ``only_times``, from now on, how often these models were asked; that is all but free."""
+        if self.only_times:
+            self.selected[self.only_models] += self.only_times
+        self.only_models, self.only_times = models, 0
+
     def go_on(self, stage: int, models: tuple[str, ...]) -> None:
         """Count a query that asks further models."""
         self.stages[stage] += 1
@@ -74,6 +83,7 @@ class ApplicationCounts:
     def bound_sets(self) -> None:
         """A user's policy may ask ever new sets of models together: count them by model once there are too many."""
         if len(self.selected) > MAX_SETS:
+            self.follow_only(self.only_models)
             self.selected = Counter({(model,): times for model, times in self._selected().items()})
 
     def learn(
@@ -175,7 +185,7 @@ class ApplicationCounts:
 
     def _selected(self) -> Counter[str]:
         selected: Counter[str] = Counter()
-        for models, times in self.selected.items():
+        for models, times in (*self.selected.items(), (self.only_models, self.only_times)):
             for model in models:
                 selected[model] += times
         return selected

@@ -331,18 +331,18 @@ class QueryIds:
 
     def __init__(self, instance: int, restart: int = 0) -> None:
         """``restart``: how many times this instance was started before."""
-        self._first = instance << self.COUNT_BITS
-        self._last = self._first + (1 << self.COUNT_BITS) - 1
+        self.first = instance << self.COUNT_BITS
+        self.last = self.first + (1 << self.COUNT_BITS) - 1
         part = restart % (1 << self.RESTART_BITS)
-        self.next = self._first + (part << (self.COUNT_BITS - self.RESTART_BITS))
+        self.next = self.first + (part << (self.COUNT_BITS - self.RESTART_BITS))
 
     def take(self) -> int:
         query_id = self.next
-        self.next = query_id + 1 if query_id < self._last else self._first
+        self.next = query_id + 1 if query_id < self.last else self.first
         return query_id
 
     def has_given(self, query_id: int) -> bool:
-        return self._first <= query_id < self.next
+        return self.first <= query_id < self.next
 
     @classmethod
     def instance_of(cls, query_id: int) -> int:

@@ -181,6 +181,23 @@ def test_known_heads_are_forgotten_when_what_is_served_changes() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("heads", [0, 2 * limits.MAX_KNOWN_HEADS])
+def test_every_connection_forgets_a_head_that_it_remembers(heads: int) -> None:
+    async def test(port: Port) -> None:
+        peers = [Peer(port) for _ in range(3)]
+        for number, peer in enumerate(peers):
+            peer.send(ECHO, ECHO, ECHO[:-number] or ECHO, ECHO[-number:] if number else ECHO)  # known, and parsed anew
+        for number in range(heads):
+            peers[0].send(post("/echo/predict", b"hello", X=str(number)))
+        port.serve({}, gone=[b"/echo/predict"])
+        for peer in peers:
+            before = [response.status for response in peer.responses]
+            peer.send(ECHO)
+            assert set(before) == {200} and [response.status for response in peer.responses] == [*before, 404]
+
+    run(test)
+
+
 @pytest.mark.parametrize("sent", [b"", ECHO, ECHO[:30], b"garbage\r\n\r\n", ECHO * 100])
 def test_a_connection_that_has_gone_needs_no_collector(sent: bytes) -> None:
     async def test(port: Port) -> None:

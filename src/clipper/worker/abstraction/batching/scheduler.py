@@ -170,10 +170,10 @@ class Scheduler:
                 # The model was called more than once, to find the bad rows: nothing is learned from that time.
                 replica.last_done_s, replica.last_size, replica.last_left = now_s, size, self.queue.length
                 return batch, service_s
-        if 2 * service_s < batch.expected_s and size and times.is_known:
-            # If the replica was so slow that it is only probed now and then, one fast batch is enough to believe it.
-            if batch.is_probe or batch.expected_s > main_slo_s(self.queue.lanes(), self.slo_s):
-                times.rescale(service_s / batch.expected_s)
+        is_faster = 2 * service_s < batch.expected_s and size > 0 and times.is_known
+        if is_faster and (batch.is_probe or batch.expected_s > main_slo_s(self.queue.lanes(), self.slo_s)):
+            # The replica was so slow that it is only probed now and then: one fast batch is enough to believe it again.
+            times.rescale(service_s / batch.expected_s)
         replica.batches += 1
         follows_slow, replica.last_was_slow = replica.last_was_slow, service_s >= SHORT_S
         if replica.batches < LEARNED_BATCHES or follows_slow or not replica.batches % LEARNED_EVERY:

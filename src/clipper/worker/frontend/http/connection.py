@@ -14,7 +14,7 @@ import httptools
 from clipper.errors import ClipperError
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import NO_ROOM, Untaken
-from clipper.worker.frontend.endpoint import Endpoint
+from clipper.worker.frontend.endpoint import Endpoint, KnownHead
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.http import responses
 from clipper.worker.frontend.http.body import Body
@@ -41,9 +41,9 @@ class Connection:
         self._pending: deque[Exchange] = deque()
         self._body = Body(port.budget)
         self._held = Held(port.budget, port.turn, self._take_held, port.now_s())
+        self._usual: KnownHead | None = None  # of the latest request, since a client's next one mostly has it, too
         self._reading_paused = self.is_paused = self.writes_long = False
-        self.untaken = Untaken(port.budget)
-        self.long_answers = port.work
+        self.untaken, self.long_answers = Untaken(port.budget), port.work
         self.is_going = self._is_refused = self._in_message = False
         self._last_sweep = self._started_sweep = port.sweeps
         self._started_s = 0.0
@@ -115,13 +115,15 @@ class Connection:
             if self._in_message:
                 start = self._feed(data, start)
             else:
-                end = data.find(b"\r\n\r\n", start) + 4
-                # Compiled code refuses a slice that ends before it begins, as where no head has ended.
-                head, note = data[start:end] if end > start else b"", None
-                known = port.plain_heads.get(head)
-                if known is None:
-                    known, note = port.recognise(head, held.arrived_s, self.transport)
-                if known is None or size < (stop := end + known[1]):
+                known, note = self._usual, None
+                if known is None or data[start : (end := start + known.size_bytes)] != known.head:
+                    end = data.find(b"\r\n\r\n", start) + 4
+                    # Compiled code refuses a slice that ends before it begins, as where no head has ended.
+                    head = data[start:end] if end > start else b""
+                    self._usual = known = port.plain_heads.get(head)
+                    if known is None:
+                        known, note = port.recognise(head, held.arrived_s, self.transport)
+                if known is None or size < (stop := end + known.body_bytes):
                     # The parser sets a new head if a request begins in these bytes: blank lines alone are no request.
                     self._head.is_plain = False
                     began = start
@@ -132,7 +134,7 @@ class Connection:
                         exchange.note = note
                     pending.append(exchange)
                     try:
-                        known[0].handle(exchange, data[end:stop], held.arrived_s, held.is_late)
+                        known.endpoint.handle(exchange, data[end:stop], held.arrived_s, held.is_late)
                     except Exception:  # noqa: BLE001  a bug: see _answer_bug
                         self._answer_bug(exchange)
                     if stop == size and len(pending) <= MAX_PIPELINED:
@@ -401,10 +403,7 @@ class Connection:
         if should_pause == self._reading_paused or self.transport.is_closing():
             return
         self._reading_paused = should_pause
-        if should_pause:
-            self.transport.pause_reading()
-        else:
-            self.transport.resume_reading()
+        (self.transport.pause_reading if should_pause else self.transport.resume_reading)()
 
     # -- the server's sweep ------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from clipper.errors import Forbidden
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import Budget, Untaken
 from clipper.worker.frontend.clients import Guarded
-from clipper.worker.frontend.endpoint import Endpoint
+from clipper.worker.frontend.endpoint import Endpoint, KnownHead
 from clipper.worker.frontend.http import responses
 from clipper.worker.frontend.http.cross_origin import Origins
 from clipper.worker.frontend.http.giving_way import GivingWay
@@ -109,7 +109,7 @@ class Port:
         coming: connections that were accepted but are not members yet. The loop may accept hundreds before it calls
             the first one.
         on_leaving: called when a connection was lost.
-        known_heads: request head to its endpoint and body size; see ``Connection``.
+        known_heads: by their bytes; see ``Connection``.
         plain_heads: those whose requests need no note unless they have an id.
         budget: the memory that requests hold.
         work: runs work that takes too long for one turn.
@@ -144,7 +144,7 @@ class Port:
         self.max_connections = max_connections
         self.coming = 0
         self.on_leaving: Callable[[], None] = lambda: None
-        self.known_heads: dict[bytes, tuple[Endpoint, int]] = {}
+        self.known_heads: dict[bytes, KnownHead] = {}
         # If a watch may want to know of any request, none may be found here.
         self.plain_heads = {} if watch is not None and watch.most else self.known_heads
         self.budget = Budget()
@@ -172,7 +172,7 @@ class Port:
             others: finds paths that are not among the endpoints.
             gone: paths to serve no more.
         """
-        self.known_heads.clear()
+        self.forget_heads()
         self._others = others
         for path in gone:
             self._replace(path, None)
@@ -224,7 +224,9 @@ class Port:
         self.refused[code] += 1
 
     def forget_heads(self) -> None:
-        """Permissions have changed: parse each client's next head again."""
+        """Permissions or endpoints have changed: parse each client's next head again."""
+        for known in self.known_heads.values():
+            known.forget()
         self.known_heads.clear()
 
     def known(self, data: bytes, start: int) -> Endpoint | None:
@@ -232,13 +234,13 @@ class Port:
         end = data.find(b"\r\n\r\n", start) + 4
         head = data[start:end] if end > start else b""  # see ``Connection._take``
         known = self.known_heads.get(head) or self.known_heads.get(without_varying(head)[0])
-        return None if known is None or known[0].slo_s == NEVER_S else known[0]
+        return None if known is None or known.endpoint.slo_s == NEVER_S else known.endpoint
 
     # -- notes -------------------------------------------------------------------------------------------
 
     def recognise(
         self, head: bytes, arrived_s: float, transport: asyncio.Transport
-    ) -> tuple[tuple[Endpoint, int] | None, RequestNote | None]:
+    ) -> tuple[KnownHead | None, RequestNote | None]:
         """Look a head up, whatever its headers say that differ in each request. Return the request's note, too."""
         known, varying, chance = self.known_heads.get(head), NO_HEADERS, 0.0
         if known is None:
@@ -313,11 +315,11 @@ class Port:
         rest, varying = without_varying(request[:size])
         if len(rest) > limits.MAX_KNOWN_HEAD_BYTES or len(varying) != len(head.varying):
             return
-        if endpoint is None or "POST" not in endpoint.methods:
+        if endpoint is None or "POST" not in endpoint.methods or rest in self.known_heads:
             return
         if len(self.known_heads) >= limits.MAX_KNOWN_HEADS:
-            self.known_heads.clear()
-        self.known_heads[rest] = endpoint, head.content_length
+            self.forget_heads()
+        self.known_heads[rest] = KnownHead(rest, endpoint, head.content_length)
 
     # -- connections -------------------------------------------------------------------------------------
 
