@@ -73,12 +73,12 @@ def test_each_row_is_an_output_or_an_error_of_its_own() -> None:
 
 
 def test_small_results_are_read_at_once_and_rows_fail_alone() -> None:
-    read = read_results(works(3), texts(b"1", b"nan", b"3"), 5)
-    assert [work.row for work in read.works] == [b"0", b"2"] and read.outputs == [b"1", b"3"]
-    assert list(read.failures) == [1] and code_of(read.failures[1])[0] == "model_error"
+    read, outputs, failures, _ = read_results(works(3), texts(b"1", b"nan", b"3"), 5)
+    assert [(work.row, work.output) for work in read] == [(b"0", b"1"), (b"2", b"3")] and outputs == [b"1", b"3"]
+    assert list(failures) == [1] and code_of(failures[1])[0] == "model_error"
     small = OutputForm(DType.INT32, (2,), DType.INT32)
-    read = read_results(works(2), TypedResults(small, 2, memoryview(bytes(16)), 5, {}), 7)
-    assert read.works == [] and code_of(read.failures[1])[0] == "output_too_large"
+    read, _, failures, _ = read_results(works(2), TypedResults(small, 2, memoryview(bytes(16)), 5, {}), 7)
+    assert read == [] and code_of(failures[1])[0] == "output_too_large"
 
 
 def test_a_batch_has_so_many_rows_that_its_outputs_fit_into_memory() -> None:

@@ -315,20 +315,19 @@ class ModelQueue:
         batch = self._finish(replica, batch_id, results.failures, results.evaluation_us)
         if batch is None:
             return False
-        are_large = batch_results.is_large(results)
-        if replica.state is not None:
-            most = replica.max_batch
-            replica.state.max_batch = batch_results.rows_within(results, most) if are_large else most
+        state, are_large = replica.state, batch_results.is_large(results)
+        if state is not None:
+            state.max_batch = batch_results.rows_within(results, replica.max_batch) if are_large else replica.max_batch
         self._go_on(replica)
         is_quick = results.evaluation_us < 1e6 * self._scheduler.slo_s
         if are_large:
             self._turns.do(self._take_large(batch.works, results, is_quick))
             return True
-        read = batch_results.read_results(batch.works, results, self.max_output_bytes)
-        if read.failures:
-            self._fail_rows(batch.works, read.failures)
-        if read.works:
-            self._settle_in_turns(read.works, read.outputs, read.step, is_quick)
+        works, outputs, failures, step = batch_results.read_results(batch.works, results, self.max_output_bytes)
+        if failures:
+            self._fail_rows(batch.works, failures)
+        if works:
+            self._settle_in_turns(works, outputs, step, is_quick)
             if replica.state is not None:
                 replica.state.answered(self._loop.time())
         return True

@@ -5,7 +5,7 @@ batch may take seconds.
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import cast
+from typing import Any
 
 from clipper.errors import ModelFailed, OutputTooLarge
 from clipper.model.protocol.messages import (
@@ -36,49 +36,37 @@ TEXT_TIMES = 7
 MAX_BATCH_BYTES = 64 * 1024 * 1024
 
 
-class Read:
-    """Results that were read.
-
-    Attributes:
-        works: those that have an output.
-        outputs: of each of them.
-        failures: row to error message, for the others.
-        step: of how many rows the answers are written in one turn.
-    """
-
-    __slots__ = ("failures", "outputs", "step", "works")
-
-    def __init__(
-        self, works: Sequence[Work], outputs: Sequence[Output | None], failures: Mapping[int, str], step: int
-    ) -> None:
-        """``outputs``: None in place of those that failed."""
-        self.works, self.failures, self.step = works, failures, step
-        if failures:
-            self.works = [work for row, work in enumerate(works) if row not in failures]
-            outputs = [output for row, output in enumerate(outputs) if row not in failures]
-        self.outputs = cast(Sequence[Output], outputs)
-        for work, output in zip(self.works, self.outputs):
-            work.output = output
-
-
 def is_large(results: Results | TypedResults) -> bool:
     return results.is_large if isinstance(results, Results) else len(results.data) > LARGE_RESULTS_BYTES
 
 
-def read_results(works: Sequence[Work], results: Results | TypedResults, max_output_bytes: int) -> Read:
-    """Read the results of a batch, that are not large, and give each work its output."""
-    count = len(works)
+def read_results(
+    works: Sequence[Work], results: Results | TypedResults, max_output_bytes: int
+) -> tuple[Sequence[Work], Sequence[Output], Mapping[int, str], int]:
+    """Read the results of a batch, that are not large, and give each work its output.
+
+    Returns:
+        The works that have an output, and their outputs; row to error message, for the others; and of how many rows the
+        answers are written in one turn.
+    """
+    count, step = len(works), MAX_STEP
+    outputs: Sequence[Any] = ()
     if results.rows != count:
-        return Read(works, (), dict.fromkeys(range(count), _other_number(results, count)), count)
-    if isinstance(results, TypedResults):
-        size = results.form.row_bytes
-        if size > max_output_bytes:
-            return Read(works, (), dict.fromkeys(range(count), too_large(size, max_output_bytes)), count)
+        failures: Mapping[int, str] = dict.fromkeys(range(count), _other_number(results, count))
+    elif not isinstance(results, TypedResults):
+        texts: Sequence[Any] = results.outputs  # bytes, since the results are not large
+        outputs, failures = texts, read_texts(texts, results.failures)
+    elif (size := results.form.row_bytes) > max_output_bytes:
+        failures = dict.fromkeys(range(count), too_large(size, max_output_bytes))
+    else:
         outputs, failures = read_outputs(results)
-        return Read(works, outputs, failures, max(1, min(MAX_STEP, MAX_ELEMENTS // results.form.elements)))
-    texts: Sequence[bytes] = results.outputs  # type: ignore[assignment]  # of results that are not large
-    failures = read_texts(texts, results.failures)
-    return Read(works, texts, failures, MAX_STEP)
+        step = max(1, min(MAX_STEP, MAX_ELEMENTS // results.form.elements))
+    if failures:
+        works = [work for row, work in enumerate(works) if row not in failures]
+        outputs = [output for row, output in enumerate(outputs) if row not in failures]
+    for work, output in zip(works, outputs):
+        work.output = output
+    return works, outputs, failures, step
 
 
 def read_row(

@@ -146,8 +146,7 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        suspects = self.suspects
-        return self.queue.length > 0 or self.queue.background > 0 or (bool(suspects.by_name) and suspects.length > 0)
+        return bool(self.queue.length or self.queue.background or (self.suspects.by_name and self.suspects.length))
 
     def finished(
         self, replica: ReplicaState, batch_id: int, now_s: float, failed: Collection[int] = ()
@@ -432,7 +431,8 @@ class Scheduler:
     def _send(
         self, replica: ReplicaState, taken: Taken, now_s: float, decision: Decision, *, is_probe: bool = False
     ) -> None:
-        decision.late += taken.dropped
+        if taken.dropped:
+            decision.late += taken.dropped
         works = taken.batch
         if not works:
             return
