@@ -110,3 +110,21 @@ def test_what_does_not_speak_the_protocol_says_so(server: Server, clipper: Clipp
         clipper.deploy("script", script, language="binary")
     [line] = failure.value.log_tail
     assert line.startswith("I got --listen unix:") and line.endswith(".sock --model script --version 1")
+
+
+def test_an_output_over_the_servers_bound_fails_its_query_alone(programs: Programs, tmp_path: Path) -> None:
+    """The SDKs know no bound: the worker drops what is over it, and the container lives."""
+    server = Server(tmp_path / "home", "--max-output-bytes", "500000").start()
+    try:
+        with Clipper.connect(home=server.home) as clipper:
+            clipper.deploy("acting", programs.acting, language="binary", input_type="float64[1]")
+            clipper.create_application("app", model="acting", slo_ms=20_000)
+        before = server.ready_pids("acting")
+        for _ in range(3):
+            answers = server.predict_batch("app", [[20], [7], [21]])
+            assert [answer.get("output") for answer in answers] == [20, None, 21], answers
+            assert answers[1]["error"] == "output_too_large" and "--max-output-size" in answers[1]["cause"]
+        assert server.ready_pids("acting") == before
+        assert server.call("GET", "/replicas")[0]["restarts"] == 0
+    finally:
+        server.clean_up()
