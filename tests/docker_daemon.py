@@ -37,9 +37,10 @@ class DockerDaemon:
         program = shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin")
         assert program, "dockerd is not installed: scripts/setup.sh does it"
         # In memory: a disk that others keep busy would make a second of every layer that is written.
-        (self._folder / "data").mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={MAX_DATA}", "tmpfs", str(self._folder / "data")]
-        subprocess.run([*_AS_ROOT, *mount], check=True)
+        if not (self._folder / "data").exists():  # else it was killed
+            (self._folder / "data").mkdir()
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={MAX_DATA}", "tmpfs", str(self._folder / "data")]
+            subprocess.run([*_AS_ROOT, *mount], check=True)
         (self._folder / "daemon.json").write_text("{}")
         options = {
             "config-file": self._folder / "daemon.json",
@@ -63,6 +64,13 @@ class DockerDaemon:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(TIMEOUT_S)
+
+    def kill(self) -> None:
+        """End it as a fault would: its containers go on, and the next start ends them."""
+        pid = (self._folder / "pid").read_text()  # of dockerd itself, which sudo may have started
+        subprocess.run([*_AS_ROOT, "kill", "-KILL", pid], check=True)
+        assert self._process is not None
+        self._process.wait(TIMEOUT_S)
 
     def client(self) -> docker.DockerClient:
         return docker.DockerClient(base_url=self.host)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from clipper.client import Clipper
-from clipper.errors import ContainerFailed, InvalidArgument
+from clipper.errors import ClipperError, ContainerFailed, InvalidArgument
 from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.folders import open_home
 from clipper.supervisor.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL
-from tests.docker_daemon import BASE_IMAGE, DockerDaemon
+from tests.docker_daemon import BASE_IMAGE, DockerDaemon, running_daemon
 from tests.supervisor.live_server import Server
 from tests.waiting import until
 
@@ -91,6 +91,37 @@ def test_a_version_that_fails_leaves_the_earlier_one_running_as_a_process(
         clipper.delete_application("sums")
         clipper.delete_model("sum")
     until(lambda: owned(daemon, server) == ([], []))
+
+
+def test_dockerd_is_killed_while_its_containers_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sums.py").write_text(SUM)
+    monkeypatch.chdir(tmp_path)
+    with running_daemon() as daemon:
+        monkeypatch.setenv("DOCKER_HOST", daemon.host)
+        options = ("--docker-base-image", BASE_IMAGE, "--docker-network", "host")
+        server = Server(tmp_path / "home", *options).start()
+        try:
+            with Clipper.connect(home=server.home) as clipper:
+                clipper.deploy("sum", "sums:predict", input_type="float64[2]", manager="docker", cache=False)
+                clipper.create_application("sums", model="sum", slo_ms=20_000)
+                before = server.ready_pids("sum")
+                daemon.kill()
+                # Its containers need no dockerd to answer. What needs one is refused, and says why.
+                for number in range(20):
+                    assert server.predict("sums", [number, 1])["output"] == number + 1
+                with pytest.raises(ClipperError, match="dockerd cannot be reached"):
+                    clipper.deploy("other", "sums:predict", input_type="float64[2]", manager="docker")
+                assert server.ready_pids("sum") == before
+                # The next one ends what ran under the one before it, and the supervisor starts it again.
+                daemon.start()
+                until(lambda: (pids := server.ready_pids("sum")) and pids != before)
+                for number in range(20):
+                    assert server.predict("sums", [number, 1])["output"] == number + 1
+                clipper.deploy("other", "sums:predict", input_type="float64[2]", manager="docker")
+            assert server.stop() == 0
+            assert owned(daemon, server)[0] == []
+        finally:
+            server.clean_up()
 
 
 @pytest.mark.scale
