@@ -77,6 +77,9 @@ FOLDERS: dict[str, frozenset[str]] = {
 # Imports inside functions, each for a reason: module, imported module.
 LAZY = {
     ("src/clipper/__init__.py", "clipper.client"),  # a container imports the package without the client's libraries
+    # A node of a Ray cluster imports what the client packs, without the client's libraries.
+    ("src/clipper/client/__init__.py", "clipper.client.clipper"),
+    ("src/clipper/client/__init__.py", "clipper.client.query_calls"),
     ("src/clipper/learning/stores/open.py", "clipper.learning.stores.redis"),  # its library is an extra
     ("src/clipper/supervisor/server.py", "clipper.supervisor.registry.redis"),  # as above
     ("src/clipper/supervisor/managers/open.py", "clipper.supervisor.managers.docker.engine"),  # as above
