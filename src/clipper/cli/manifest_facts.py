@@ -56,7 +56,7 @@ def _named_artifact(sha256: str, folder: Path, **fields: Any) -> AbstractContext
     """An artifact that was packed before, so its file stays."""
     path = folder / ARTIFACTS / f"{sha256}.tar"
     size_bytes = path.stat().st_size if path.is_file() else 0
-    return nullcontext(Artifact(path, sha256, size_bytes, **fields))
+    return nullcontext(Artifact(path=path, digest=sha256, size_bytes=size_bytes, **fields))
 
 
 def pack_all(wanted: Manifest, folder: Path, clipper: Clipper) -> tuple[Packed, list[Fault]]:
@@ -147,7 +147,7 @@ def write_artifact(home: Path, sha256: str, folder: Path) -> None:
         if path.is_file() and not (mode := path.stat().st_mode) & 0o222
     )
     # How it is loaded is not in the tar.
-    with pack(Contents(members, "file", "")) as artifact:
+    with pack(Contents("file", "", members=members)) as artifact:
         if artifact.digest != sha256:
             raise InvalidArgument(
                 f"the artifact {sha256} was packed by another program: deploy its model from its own file"

@@ -16,7 +16,7 @@ from clipper.api.server.operations import Operations
 from clipper.api.server.routes.applications import Applications
 from clipper.api.server.routes.models import Artifacts, Checks, Models, Replicas, Versions
 from clipper.api.server.routes.server import Keys, SeriesOfLate, Server, Tokens
-from clipper.api.server.statuses import clipper_error, http_error, not_unicode, too_deep, unexpected_error
+from clipper.api.server.statuses import bad_body, clipper_error, http_error, unexpected_error
 from clipper.errors import ClipperError
 
 # Every body but an artifact and a deployment is a few hundred bytes of JSON, and a default output perhaps some KB.
@@ -35,8 +35,8 @@ def create_app(operations: Operations) -> Litestar:
         exception_handlers={
             ClipperError: clipper_error,
             HTTPException: http_error,
-            RecursionError: too_deep,
-            UnicodeDecodeError: not_unicode,
+            RecursionError: bad_body,
+            UnicodeDecodeError: bad_body,
             Exception: unexpected_error,
         },
         openapi_config=OpenAPIConfig(

@@ -83,14 +83,11 @@ def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respons
     return _response(Failure(code, _cause(request, error, code)), error.headers)
 
 
-def too_deep(_request: Request[Any, Any, Any], _error: RecursionError) -> Response[Failure]:
-    """Answer a RecursionError: only decoding a body recurses as deeply as what a client sends."""
+def bad_body(_request: Request[Any, Any, Any], error: RecursionError | UnicodeDecodeError) -> Response[Failure]:
+    """Answer an error that only decoding a body raises: its texts and its depth are a client's."""
+    if isinstance(error, UnicodeDecodeError):
+        return _response(Failure("malformed_request", f"the body is not JSON: it is not UTF-8: {error.reason}"))
     return _response(Failure("malformed_request", "the body is nested too deeply: expected a flat JSON object"))
-
-
-def not_unicode(_request: Request[Any, Any, Any], error: UnicodeDecodeError) -> Response[Failure]:
-    """Answer a UnicodeDecodeError: only decoding a body reads a client's texts. Litestar does not say more."""
-    return _response(Failure("malformed_request", f"the body is not JSON: it is not UTF-8: {error.reason}"))
 
 
 def unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Failure]:

@@ -35,17 +35,14 @@ class Values:
 
     def entries(self, node: Node, path: str, what: str) -> tuple[tuple[Scalar, Node], ...]:
         """The entries of a mapping; no entries, and a fault, if it is something else. No value is an empty mapping."""
-        if isinstance(node, Entries):
-            return node.entries
-        if not (isinstance(node, Scalar) and node.is_null):
-            self.fault(node.place, path, f"expected {what}, found {_kind(node)}")
-        return ()
+        return node.entries if isinstance(node, Entries) else self._none_in(node, path, what)
 
     def items(self, node: Node, path: str, what: str) -> tuple[Node, ...]:
-        if isinstance(node, Items):
-            return node.items
+        return node.items if isinstance(node, Items) else self._none_in(node, path, f"a list of {what}")
+
+    def _none_in(self, node: Node, path: str, expected: str) -> tuple[()]:
         if not (isinstance(node, Scalar) and node.is_null):
-            self.fault(node.place, path, f"expected a list of {what}, found {_kind(node)}")
+            self.fault(node.place, path, f"expected {expected}, found {_kind(node)}")
         return ()
 
     def settings(self, node: Node, path: str, keys: Keys, further: tuple[str, ...] = ()) -> dict[str, Any]:

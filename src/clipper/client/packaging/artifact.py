@@ -43,10 +43,9 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
-    """The files of an artifact, and how it is loaded. All but ``members`` are fields of ``Deployment``."""
+class Loading:
+    """How an artifact is loaded, by fields of ``Deployment``."""
 
-    members: tuple[Member, ...]
     loader: Loader
     target: str
     data: str | None = None
@@ -54,18 +53,19 @@ class Contents:
     requirements: str | None = None
     needs: tuple[str, ...] = ()
 
-    @property
-    def loading(self) -> dict[str, Any]:
-        """How it is loaded, by the names of the fields."""
-        return {name: getattr(self, name) for name in LOADING}
+
+LOADING = tuple(field.name for field in fields(Loading))
 
 
-# What says how an artifact is loaded: fields of ``Contents``, ``Artifact`` and ``Deployment``.
-LOADING = tuple(field.name for field in fields(Contents) if field.name != "members")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents(Loading):
+    """The files of an artifact, and how it is loaded."""
+
+    members: tuple[Member, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact(Loading):
     """A packed model in a temporary file. The end of the ``with`` block removes the file.
 
     Attributes:
@@ -77,12 +77,6 @@ class Artifact:
     path: Path
     digest: str
     size_bytes: int
-    loader: Loader
-    target: str
-    data: str | None = None
-    framework: Framework | None = None
-    requirements: str | None = None
-    needs: tuple[str, ...] = ()
     sources: tuple[Path, ...] = ()
 
     @property
@@ -130,7 +124,8 @@ def pack(contents: Contents) -> Artifact:
     with path.open("rb") as packed:
         digest = hashlib.file_digest(packed, "sha256").hexdigest()
     sources = tuple(member.source for member in contents.members if isinstance(member.source, Path))
-    return Artifact(path, digest, path.stat().st_size, sources=sources, **contents.loading)
+    loading = {name: getattr(contents, name) for name in LOADING}
+    return Artifact(path=path, digest=digest, size_bytes=path.stat().st_size, sources=sources, **loading)
 
 
 def _add(tar: tarfile.TarFile, member: Member) -> None:

@@ -72,7 +72,7 @@ def _contents(
     if language == "binary":
         return _program_contents(model, data)
     if language == "image":
-        return _with_data(Contents((), "image", str(model)), data)
+        return _with_data(Contents("image", str(model), members=()), data)
     if isinstance(model, str) and _TARGET.fullmatch(model):
         return _import_contents(model, data, folder, framework)
     if isinstance(model, (str, Path)):
@@ -81,7 +81,7 @@ def _contents(
     if data is not None:
         raise InvalidArgument("data is for module:attribute, programs and Caffe: an object has its data in itself")
     members = object_members(model)
-    return Contents(members, "file", OBJECT_NAME, framework="pickle", needs=needs_of_object(members))
+    return Contents("file", OBJECT_NAME, framework="pickle", needs=needs_of_object(members), members=members)
 
 
 def _refuse_framework(framework: Framework | None, what: str) -> None:
@@ -106,7 +106,7 @@ def package_code(targets: Sequence[str], folder: Path | None = None) -> Artifact
     for target in targets:
         # It returns the whole folder each time. Only the check is for this target.
         members = find_code(target, folder)
-    return pack(Contents(members, "import", targets[0])) if members else None
+    return pack(Contents("import", targets[0], members=members)) if members else None
 
 
 def _program_contents(model: object, data: Path | None) -> Contents:
@@ -115,7 +115,7 @@ def _program_contents(model: object, data: Path | None) -> Contents:
             f"model is of type {type(model).__name__}: expected the path of a program, because language is binary"
         )
     program = program_member(Path(model))
-    return _with_data(Contents((program,), "binary", program.name), data)
+    return _with_data(Contents("binary", program.name, members=(program,)), data)
 
 
 def _import_contents(target: str, data: Path | None, folder: Path, framework: Framework | None) -> Contents:
@@ -124,7 +124,8 @@ def _import_contents(target: str, data: Path | None, folder: Path, framework: Fr
     elif data is None:
         raise InvalidArgument(f"framework {framework} needs the state dict of {target}: give its file with --data")
     needs = needs_of(framework, Path(data)) if framework and data else ()
-    return _with_data(Contents(find_code(target, folder), "import", target, framework=framework, needs=needs), data)
+    members = find_code(target, folder)
+    return _with_data(Contents("import", target, framework=framework, needs=needs, members=members), data)
 
 
 def _saved_contents(path: Path, data: Path | None, framework: Framework | None) -> Contents:
@@ -139,7 +140,7 @@ def _saved_contents(path: Path, data: Path | None, framework: Framework | None) 
         raise InvalidArgument(f"{path.name} is the network without its weights: give its .caffemodel with --data")
     members = _members(path, path.resolve().name, f"model at {str(path)!r}")
     needs = needs_of(known, path)
-    return _with_data(Contents(members, "file", path.resolve().name, framework=known, needs=needs), data)
+    return _with_data(Contents("file", path.resolve().name, framework=known, needs=needs, members=members), data)
 
 
 def _with_data(contents: Contents, data: Path | None) -> Contents:
