@@ -18,6 +18,10 @@ from clipper.values.types import Role
 
 # A log has at most a few MB on disk; so many of its lines still fit in a modest answer.
 MAX_LOG_LINES = 10_000
+# The largest open models' weights in one file; a bound so that a stray upload cannot fill the disk for ever.
+MAX_ARTIFACT_BYTES = 16 * 1024**3
+# Files, folders and links of an artifact. A whole Python with a framework in it has some 30,000 files.
+MAX_MEMBERS = 100_000
 # Hex digits of its digest that a key is told by: too few to find a weak key by.
 FINGERPRINT_LENGTH = 8
 

@@ -29,7 +29,7 @@ from clipper.client.calls import polls
 from clipper.errors import ClipperError, Conflict, DeadlineExceeded, InvalidArgument, Unavailable
 from clipper.settings.fields import settings_of
 from clipper.settings.home import OPTIONS_NAME, Place, is_locked, make_home, take_lock
-from clipper.settings.server import ServerSettings
+from clipper.settings.server import PATH_SCHEMES, ServerSettings
 from clipper.settings.start_options import (
     MAX_BYTES,
     GivenSource,
@@ -49,8 +49,6 @@ _LOCK_NAME = "command.lock"
 # Another command may wait for a server to stop, and then for one to be ready.
 _TURN_TIMEOUT_S = STOP_TIMEOUT_S + READY_TIMEOUT_S
 _SOURCES: dict[str, GivenSource] = {"COMMANDLINE": "command line", "ENVIRONMENT": "environment"}
-# An address that begins so names a path.
-_PATHS = ("sqlite:", "file:")
 
 
 class GivenOptions(NamedTuple):
@@ -183,7 +181,7 @@ def in_turn(home: Path) -> Iterator[None]:
 def _absolute(value: Any) -> Any:
     if isinstance(value, Path):
         return value.absolute()
-    if isinstance(value, str) and value.startswith(_PATHS):
+    if isinstance(value, str) and value.startswith(PATH_SCHEMES):
         scheme, _, path = value.partition(":")
         return f"{scheme}:{Path(path).expanduser().absolute()}" if path else value
     return value

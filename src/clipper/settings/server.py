@@ -37,6 +37,8 @@ ReadyWhen = Literal["any", "all"]
 
 # Settings that may have a password, and the variables that bring them to the server: others can read a command line.
 ADDRESSES = {"store": STORE_VARIABLE, "registry": REGISTRY_VARIABLE}
+# An address that begins so names a path.
+PATH_SCHEMES = ("sqlite:", "file:")
 # Each worker is one event loop. For more cores than this, use several machines.
 MAX_WORKERS = 64
 # About the size of a hundred images in base64.

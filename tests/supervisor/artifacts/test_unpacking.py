@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.base.trees import remove_tree
-from clipper.client import packaging
 from clipper.errors import InvalidArgument
 from clipper.supervisor.artifacts import tar, unpacking
 from clipper.supervisor.artifacts.unpacking import Stopped, leads_out, unpack
@@ -211,10 +210,6 @@ def test_attributes(yard: Yard, attributes: dict[str, str], is_taken: bool) -> N
     else:
         with pytest.raises(InvalidArgument):
             yard.unpack(tar_of((entry, data)))
-
-
-def test_a_client_knows_the_bound() -> None:
-    assert packaging.artifact.MAX_MEMBERS == tar.MAX_MEMBERS
 
 
 def test_members_without_end(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:

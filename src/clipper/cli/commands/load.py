@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ from rich.text import Text
 from clipper.cli.load import summary
 from clipper.cli.load.arrivals import Arrivals
 from clipper.cli.load.page import as_page
-from clipper.cli.load.report import LoadedApplication, LoadOptions, Report, Second, SloOf, as_document
+from clipper.cli.load.report import LoadedApplication, LoadOptions, Report, SloOf, Watch, as_document
 from clipper.cli.load.sweep import MAX_PER_S
 from clipper.cli.names import ApplicationName
 from clipper.cli.options import ApiKey, Home, HtmlFile, Url, number, one_of
@@ -36,8 +36,6 @@ _SECONDS = {"ms": 1e-3, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MAX_DURATION_S = 24 * 3600.0
 # First rate of a sweep, by default.
 _FIRST_RATE_PER_S = 100.0
-# Called once a second to draw the progress, which holds up the sending by half a millisecond.
-Watch = Callable[[float, float, Second | None], None]
 
 
 def parse_duration_s(text: str) -> float:

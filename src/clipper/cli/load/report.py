@@ -1,6 +1,6 @@
 """What is loaded and how, and the report of that: its numbers, also the JSON of ``--json``, and conclusions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -165,6 +165,11 @@ class Report(Struct, frozen=True):
     interrupted: bool
     runs: tuple[Run, ...]
     found: Found | None = None
+
+
+# Called once a second with the rate, the elapsed time and the latest finished second, to draw the progress: it holds up
+# the sending by half a millisecond.
+Watch = Callable[[float, float, Second | None], None]
 
 
 def share(part: int, run: Run) -> float:

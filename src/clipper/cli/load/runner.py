@@ -5,7 +5,7 @@ import gc
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from random import Random
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from clipper.base.http1 import Address
 from clipper.cli.load.arrivals import due_times_s
 from clipper.cli.load.inputs import Head, Requests, Sample, read_requests
 from clipper.cli.load.records import Records
-from clipper.cli.load.report import Found, LoadedApplication, LoadOptions, Report, Run, Second, verdict
+from clipper.cli.load.report import Found, LoadedApplication, LoadOptions, Report, Run, Watch, verdict
 from clipper.cli.load.sender import Sender, Target
 from clipper.cli.load.sweep import Sweep
 from clipper.client.http_api import HttpApi
@@ -35,8 +35,6 @@ _OTHER_FILES = 64
 
 # The collector runs once per hundred thousand new objects that were not freed.
 _GC_THRESHOLDS = (100_000, 20, 20)
-
-Watch = Callable[[float, float, Second | None], None]
 
 
 def allow_files(max_connections: int) -> None:

@@ -14,13 +14,12 @@ from clipper.cli.manifest.values import Values
 from clipper.errors import InvalidArgument
 from clipper.settings.application import Link
 from clipper.settings.fields import settings_of
+from clipper.settings.server import PATH_SCHEMES
 from clipper.values.types import InputType, check_name
 
 _SOURCE = tuple(one.keyword for one in settings_of(SourceKeys))
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9._~+/=-]{32,512}")
-# What a relative path in a store's address begins with.
-_STORE_FILES = ("sqlite:", "file:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +137,7 @@ class _Reader:
 
     def _server(self, node: Node) -> dict[str, Any]:
         found = self._values.settings(node, "server", keys.SERVER)
-        for name, kind in itertools.product(keys.WITH_VARIABLES, _STORE_FILES):
+        for name, kind in itertools.product(keys.WITH_VARIABLES, PATH_SCHEMES):
             address = found.get(name)
             if address is not None and address.startswith(kind):
                 found[name] = f"{kind}{self._folder / address.removeprefix(kind)}"

@@ -13,12 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from clipper.api.schemas import MAX_ARTIFACT_BYTES, MAX_MEMBERS
 from clipper.errors import InvalidArgument, TooLarge
 from clipper.values.types import Framework, Loader
-
-# The server's limits. They are checked here too, before anything is written.
-MAX_ARTIFACT_BYTES = 16 * 1024**3
-MAX_MEMBERS = 100_000
 
 _CHUNK_BYTES = 1024 * 1024
 

@@ -11,7 +11,7 @@ from clipper.values.types import Framework
 _BEGIN_BYTES = 64
 # How many entries of a folder are looked at, and named in messages.
 _SHOWN = 10
-_ZIP = b"PK\x03\x04"
+ZIP = b"PK\x03\x04"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -46,7 +46,7 @@ def recognise(path: Path) -> Framework:
         if form.fits(path):
             return form.framework
     begin = begin_of(path)
-    if begin.startswith(_ZIP) and not zipfile.is_zipfile(path):
+    if begin.startswith(ZIP) and not zipfile.is_zipfile(path):
         wrong = "lacks its end: copy or save it again"
     elif any(name.endswith("/data.pkl") for name in _zip_names(path)):
         # Loading it would run whatever the pickle says, and need the classes that it names.

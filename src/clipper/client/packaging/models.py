@@ -8,7 +8,7 @@ from typing import Literal
 
 from clipper.client.packaging.artifact import Artifact, Contents, Member, pack
 from clipper.client.packaging.code import find_code
-from clipper.client.packaging.frameworks import begin_of, recognise
+from clipper.client.packaging.frameworks import ZIP, begin_of, recognise
 from clipper.client.packaging.needs import needs_of, needs_of_object
 from clipper.client.packaging.objects import OBJECT_NAME, object_members
 from clipper.client.packaging.requirements_file import requirements_member
@@ -164,8 +164,6 @@ def _members(path: Path, name: str, what: str) -> tuple[Member, ...]:
 
 _ELF = b"\x7fELF"
 _SCRIPT = b"#!"
-# A jar is a zip.
-_ZIP = b"PK\x03\x04"
 
 
 def program_member(path: Path) -> Member:
@@ -179,7 +177,7 @@ def program_member(path: Path) -> Member:
     """
     begin = begin_of(path, "program")[:4]
     is_jar = path.suffix == ".jar"
-    if not (begin.startswith(_ZIP) if is_jar else begin.startswith((_ELF, _SCRIPT))):
+    if not (begin.startswith(ZIP) if is_jar else begin.startswith((_ELF, _SCRIPT))):
         expected = "a jar" if is_jar else "an ELF executable, a script that begins with #!, or a .jar"
         raise InvalidArgument(f"{str(path)!r} is not a program: expected {expected}, but it begins with {begin!r}")
     return Member(path.name, path, is_program=True)

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
+from clipper.api.schemas import MAX_MEMBERS
 from clipper.errors import InvalidArgument
 
 BLOCK_BYTES = 512
-# A whole Python with a framework in it has some 30,000 files.
-MAX_MEMBERS = 100_000
 # Bound of a header that only holds another header's long name or attributes.
 MAX_EXTENSION_BYTES = 64 * 1024
 # With the home's own path, and names that a model appends, a path stays below the system's limit of 4,096.

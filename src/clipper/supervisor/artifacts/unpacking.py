@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from clipper.api.schemas import MAX_MEMBERS
 from clipper.supervisor.artifacts import tar
-from clipper.supervisor.artifacts.tar import MAX_MEMBERS, Entry, refusal, shown
+from clipper.supervisor.artifacts.tar import Entry, refusal, shown
 
 # A model's folder from a hub has some tens of links. Finding out where they all lead takes a second at most.
 MAX_SYMLINKS = 1000

@@ -7,7 +7,7 @@ from litestar import Controller, Request, Response, delete, get, head, post, put
 from litestar.exceptions import InternalServerException
 from litestar.params import FromQuery, JSONBody, PathParameter
 
-from clipper.api.schemas import Logs, Model, Replica, Rollback, Scale, Version
+from clipper.api.schemas import MAX_ARTIFACT_BYTES, Logs, Model, Replica, Rollback, Scale, Version
 from clipper.api.server.routes import After, Lines, Name, Names, Port, read_places
 from clipper.errors import MalformedRequest, NotFound
 from clipper.settings.application import NewApplication
@@ -15,8 +15,6 @@ from clipper.settings.version import Deployment
 
 # A deployment may contain a sample, and an image of 3x224x224 is 3 MB of JSON. The registry keeps it.
 MAX_DEPLOYMENT_BYTES = 4 * 1024 * 1024
-# The largest open models' weights in one file; a bound so that a stray upload cannot fill the disk for ever.
-MAX_ARTIFACT_BYTES = 16 * 1024**3
 
 Digest = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$", description="SHA-256 of the tar, in lower-case hex")]
 
