@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from clipper import errors
-from clipper.api.server.routes.models import MAX_ARTIFACT_BYTES
+from clipper.api.schemas import MAX_ARTIFACT_BYTES
 from clipper.api.server.statuses import STATUSES
 from clipper.errors import ClipperError
 from clipper.supervisor.history.event_log import NewEvent
