@@ -14,6 +14,7 @@ from clipper.base.processes.proc import (
     RESIDENT_PAGES,
     START_TIME,
     THREADS,
+    TICKS_PER_S,
     pids,
     proportional_bytes,
     stat_fields,
@@ -21,7 +22,6 @@ from clipper.base.processes.proc import (
 )
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # A process that is just being started still has its parent's environment for a moment.
 _SETTLED_S = 2.0
 # Of folders in folders. Packages have about ten levels; each that is open costs a descriptor.
@@ -50,7 +50,7 @@ class Census:
     def look(self) -> dict[str, list[CensusEntry]]:
         """Every process that has a mark, by its mark."""
         known, self._marks = self._marks, {}
-        settled_before = int((time.clock_gettime(time.CLOCK_BOOTTIME) - _SETTLED_S) * _TICKS_PER_S)
+        settled_before = int((time.clock_gettime(time.CLOCK_BOOTTIME) - _SETTLED_S) * TICKS_PER_S)
         entries: dict[str, list[CensusEntry]] = {}
         for pid in pids():
             fields = stat_fields(pid)

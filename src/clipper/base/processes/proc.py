@@ -21,7 +21,7 @@ _FIRST_FIELD = 3
 CPU_TICKS = (14 - _FIRST_FIELD, 15 - _FIRST_FIELD)
 START_TIME = 22 - _FIRST_FIELD
 _SESSION = 6 - _FIRST_FIELD
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 THREADS = 20 - _FIRST_FIELD
 RESIDENT_PAGES = 24 - _FIRST_FIELD
 
@@ -61,7 +61,7 @@ def session_computed_s(leader: int) -> float:
     this process has no descriptor left to look with.
     """
     found = [fields for pid in pids() if (fields := stat_fields(pid)) is not None and int(fields[_SESSION]) == leader]
-    return sum(int(fields[index]) for fields in found for index in CPU_TICKS) / _TICKS_PER_S
+    return sum(int(fields[index]) for fields in found for index in CPU_TICKS) / TICKS_PER_S
 
 
 def variable(pid: int, name: str) -> str | None:

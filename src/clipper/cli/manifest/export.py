@@ -9,15 +9,14 @@ import yaml
 from clipper.api.schemas import Application
 from clipper.cli.manifest.document import START, Fault, Scalar, json_value
 from clipper.cli.manifest.keys import APPLICATION, ARTIFACT
-from clipper.cli.manifest.plan import flat_settings
+from clipper.cli.manifest.plan import OF_BATCHING, flat_settings
 from clipper.cli.manifest.steps import Actual
 from clipper.learning.policies.by_name import default_half_life
 from clipper.settings.application import ApplicationSettings, Link
 from clipper.settings.fields import settings_of
 from clipper.settings.replicas import ReplicaRange
-from clipper.settings.version import Batching, Deployment, ManagerName
+from clipper.settings.version import Deployment, ManagerName
 
-_OF_BATCHING = frozenset(one.keyword for one in settings_of(Batching))
 _NOT_WRITTEN = frozenset({"version", "make_current"})
 
 
@@ -88,7 +87,7 @@ def _version(deployment: Deployment, manager: ManagerName) -> dict[str, Any]:
     sources = {one: getattr(deployment, "artifact" if one == "sha256" else one) for one in ARTIFACT}
     written: dict[str, Any] = {"artifact": {key: _plain(value) for key, value in sources.items() if value}}
     for one in settings_of(Deployment):
-        value = getattr(deployment.batching if one.keyword in _OF_BATCHING else deployment, one.name)
+        value = getattr(deployment.batching if one.keyword in OF_BATCHING else deployment, one.name)
         default = manager if one.keyword == "manager" else one.default
         if one.keyword not in _NOT_WRITTEN and value != default:
             written[one.keyword] = _plain(value)

@@ -39,7 +39,7 @@ from clipper.values.types import InputType
 _PACKED = ("artifact", *LOADING)
 # These do not make a version another one: its name, how many replicas run, and whether it is current.
 _NOT_COMPARED = frozenset({"version", "replicas", "make_current"})
-_OF_BATCHING = frozenset(one.keyword for one in settings_of(Batching))
+OF_BATCHING = frozenset(one.keyword for one in settings_of(Batching))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ def _flat_deployment(deployment: Deployment) -> dict[str, Any]:
     found = {name: getattr(deployment, name) for name in _PACKED}
     for one in settings_of(Deployment):
         if one.keyword not in _NOT_COMPARED:
-            owner = deployment.batching if one.keyword in _OF_BATCHING else deployment
+            owner = deployment.batching if one.keyword in OF_BATCHING else deployment
             found[one.keyword] = getattr(owner, one.name)
     return found
 
