@@ -203,7 +203,7 @@ def document(title: str, parts: Sequence[str]) -> str:
 
 
 def paragraph(text: str) -> str:
-    """Return a sentence whose text has neither a capital nor a full stop."""
+    """Return the text as a paragraph, with a capital and a full stop."""
     return f"<p>{escape(text[:1].upper() + text[1:])}.</p>"
 
 
