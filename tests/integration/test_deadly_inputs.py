@@ -1,8 +1,11 @@
 """Inputs that end a model's process: they cost no other query, and they are not sent again and again."""
 
+from contextlib import ExitStack
+
 import pytest
 
 from tests.serving import application, model, post, serving, version
+from tests.waiting import until
 
 # Ends its process over negative inputs.
 MODEL = """
@@ -30,12 +33,12 @@ GOOD = 40
 @pytest.mark.parametrize("death", DEATHS)
 def test_a_deadly_input_costs_no_other_query(death: str, neighbour: str) -> None:
     """Three replicas, of which the input ends two: it is asked for among others, of its application or another one."""
-    with serving() as system:
+    with serving() as system, ExitStack() as stack:
         system.start_worker()
         replicas = [system.start_container(MODEL.format(death=DEATHS[death])) for _ in range(3)]
         apps = [application(name, input_type="float64[*]") for name in ("x", "y")]
         system.apply(apps, [model(version(*replicas))])
-        deadly, other = system.worker.connect(), system.worker.connect()
+        deadly, other = (stack.enter_context(system.worker.connect()) for _ in range(2))
         other.send(b"".join(post(f"/{neighbour}/predict", {"input": [float(value)]}) for value in range(GOOD)))
         deadly.send(post("/x/predict", {"input": [-1.0]}))
         other.send(b"".join(post(f"/{neighbour}/predict", {"input": [float(value)]}) for value in range(GOOD)))
@@ -44,9 +47,8 @@ def test_a_deadly_input_costs_no_other_query(death: str, neighbour: str) -> None
             (200, float(value)) for value in range(GOOD)
         ] * 2
         answer = deadly.read()
-        assert sum(replica.is_running for replica in replicas) == 1
+        until(lambda: sum(replica.is_running for replica in replicas) == 1)
         for _ in range(3):  # from then on it is not sent for a while
             assert answer.status == 502
             assert "containers of m:1 died while evaluating this input" in answer.body.decode()
             answer = deadly.ask("/x/predict", {"input": [-1.0]})
-        deadly.close(), other.close()

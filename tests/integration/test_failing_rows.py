@@ -1,6 +1,7 @@
 """One application's bad inputs on a version that another one queries, too."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
@@ -31,6 +32,8 @@ else:
     lines = b"\\n".join(str(value).encode() for value in values)
     send(RESULTS, batch, struct.pack("<IIQ", rows, 0, 2000) + lines)
 """
+# Where the machine is busy, inputs of the application that sent bad ones may not be told apart in the time for it.
+NO_TIME = "there was no time to try this input without the others"
 ROUNDS, AT_ONCE = 25, 20
 
 
@@ -49,12 +52,13 @@ def all_fail(system: Serving) -> object:
 @pytest.mark.parametrize("start", [picky, all_fail])
 def test_bad_inputs_fail_no_query_of_another_application(start: Callable[[Serving], object]) -> None:
     """Three of ten queries of x are bad; those of y and z come in the same turns of the loop."""
-    with serving() as system:
+    told_apart = 0
+    with serving() as system, ExitStack() as stack:
         system.start_worker()
         replica = start(system)
         apps = [application(name, input_type="float64[*]") for name in ("x", "y", "z")]
         system.apply(apps, [model(version(replica))])  # type: ignore[arg-type]
-        clients = {name: system.worker.connect() for name in ("x", "y", "z")}
+        clients = {name: stack.enter_context(system.worker.connect()) for name in ("x", "y", "z")}
         for turn in range(ROUNDS):
             values = [turn * AT_ONCE + number + 1 for number in range(AT_ONCE)]
             ask(clients["x"], "x", [-value if number % 10 < 3 else value for number, value in enumerate(values)])
@@ -67,20 +71,23 @@ def test_bad_inputs_fail_no_query_of_another_application(start: Callable[[Servin
                 ]
             for number, value in enumerate(values):
                 answer = clients["x"].read()
-                if number % 10 < 3:
+                told = answer.body.decode()
+                if NO_TIME in told:
+                    assert answer.status == 502 and "cannot take" not in told
+                elif number % 10 < 3:
                     assert answer.status == 502
-                    assert f"cannot take -{value}, " in answer.body.decode(), "the words are its own input's"
+                    assert f"cannot take -{value}, " in told, "the words are its own input's"
+                    told_apart += 1
                 else:
                     assert (answer.status, answer.json["output"]) == (200, value)
-        for client in clients.values():
-            client.close()
+    assert told_apart > 0
 
 
 def test_a_container_that_fails_whole_batches_fails_no_good_query() -> None:
-    with serving() as system:
+    with serving() as system, ExitStack() as stack:
         system.start_worker()
         system.apply([application("x", input_type="float64[*]")], [model(version(all_fail(system)))])  # type: ignore[arg-type]
-        client = system.worker.connect()
+        client = stack.enter_context(system.worker.connect())
         for turn in range(ROUNDS):
             values = [turn * AT_ONCE + number + 1 for number in range(AT_ONCE)]
             ask(client, "x", [-value if number % 10 == 3 else value for number, value in enumerate(values)])
@@ -91,4 +98,3 @@ def test_a_container_that_fails_whole_batches_fails_no_good_query() -> None:
                     assert f"cannot take -{value}, " in answer.body.decode(), "the words are its own input's"
                 else:
                     assert (answer.status, answer.json["output"]) == (200, value)
-        client.close()

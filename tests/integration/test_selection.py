@@ -124,8 +124,8 @@ def test_the_one_that_hangs_is_not_waited_for_once_that_is_known(system: Serving
             answer = client.ask("/hanging/predict", {"input": [100 + number]}).json
             took_s.append(time.monotonic() - began_s)
             assert (answer["output"], answer["default"], answer["confidence"]) == (1, False, pytest.approx(0.6))
-    # Of an SLO of 1.5 s; two misses are enough, since the others have decided.
-    assert sum(each_s > 1.0 for each_s in took_s) <= 4, took_s
+    # Who waits for it waits for the SLO of 1.5 s; two misses are enough, since the others have decided.
+    assert sum(each_s > 1.45 for each_s in took_s) <= 4, took_s
 
 
 def test_shadow_models_are_scored_and_a_hanging_one_is_not_waited_for(system: Serving) -> None:
