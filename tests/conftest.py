@@ -41,8 +41,12 @@ settings.load_profile("steady")
 
 
 def pytest_configure() -> None:
-    """A shell that runs the suite in its background has it ignore SIGINT, and so would all that tests start."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A shell that runs the suite in its background has it ignore SIGINT, and so would all that tests start.
+
+    SIGTERM, which ``timeout`` sends, would else end the suite without the servers and containers of running tests.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 # Where files take longest, since their tests start servers: first, so that processes end with short ones, at once.
