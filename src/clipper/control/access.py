@@ -11,10 +11,7 @@ _OF_WORKERS = (Observe, GetStatistics)
 
 
 class Access:
-    """
-    Attributes:
-        heard: the latest epoch of a supervisor that this worker has obeyed; 0 before the first.
-    """
+    """``heard``: the latest epoch of a supervisor that this worker has obeyed; 0 before the first."""
 
     def __init__(self, heard: int = 0) -> None:
         self.heard = heard

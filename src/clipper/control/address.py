@@ -41,10 +41,7 @@ ControlAddress = UnixAddress | TcpAddress
 
 def parse_address(text: str) -> ControlAddress:
     """Read ``unix:PATH``, ``tcp:HOST:PORT``, ``tcp:[HOST]:PORT`` or a path alone, which is that of a unix socket.
-
-    Raises:
-        InvalidArgument: the path or the host is empty or has a zero byte, or the port is not of 1 to 65535.
-    """
+    Raises InvalidArgument if the path or the host is empty or has a zero byte, or the port is not of 1 to 65535."""
     if "\0" not in text:
         scheme, _, rest = text.partition(":")
         if scheme == "tcp":

@@ -45,16 +45,10 @@ def make_request() -> tuple[bytes, bytes]:
 
 
 class Authority:
-    """
-    Attributes:
-        certificate: in PEM, for all who have to trust what it signs.
-    """
+    """``certificate``: in PEM, for all who have to trust what it signs."""
 
     def __init__(self, pem: bytes) -> None:
-        """
-        Raises:
-            InvalidArgument: it is not what ``make_authority`` returns.
-        """
+        """Raises InvalidArgument if it is not what ``make_authority`` returns."""
         try:
             key = serialization.load_pem_private_key(pem, None)
             self._own = x509.load_pem_x509_certificate(pem)
@@ -66,11 +60,8 @@ class Authority:
         self.certificate = self._own.public_bytes(_PEM)
 
     def sign(self, request: bytes, name: PeerName, now: datetime.datetime) -> bytes:
-        """A certificate for who made the request, in PEM. The name is this one, whatever the request says.
-
-        Raises:
-            InvalidArgument: it is no request of ``make_request``, or of somebody who does not have the key.
-        """
+        """A certificate for who made the request, in PEM. The name is this one, whatever the request says. Raises
+        InvalidArgument if it is no request of ``make_request``, or its sender does not have the key."""
         try:
             read = x509.load_pem_x509_csr(request)
             key, is_signed = read.public_key(), read.is_signature_valid

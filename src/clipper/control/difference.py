@@ -173,11 +173,8 @@ class Changes:
             self._floor = max(self._floor, generation)
 
     def since(self, base: int) -> Difference | None:
-        """The difference from ``base`` to the newest snapshot; None if the whole is needed.
-
-        Args:
-            base: a generation that a worker has reported in reply to a snapshot or difference of ours.
-        """
+        """The difference from ``base`` to the newest snapshot; None if the whole is needed. ``base``: a generation that
+        a worker has reported in reply to a snapshot or difference of ours."""
         held = self._held
         if not self._floor <= base <= held.generation:
             return None

@@ -83,10 +83,7 @@ def write_identity(path: Path, material: TlsMaterial) -> None:
 
 
 def read_identity(path: Path) -> TlsMaterial:
-    """
-    Raises:
-        InvalidArgument: the file cannot be read, or does not have a key and two certificates.
-    """
+    """Raises InvalidArgument if the file cannot be read, or does not have a key and two certificates."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE_BYTES)
@@ -106,10 +103,7 @@ class IdentityFile:
     """What a worker shows, from a file that is replaced before the certificate expires."""
 
     def __init__(self, path: Path) -> None:
-        """
-        Raises:
-            InvalidArgument: it cannot be used.
-        """
+        """Raises InvalidArgument if it cannot be used."""
         self._path = path
         self._seen = stamp(path)
         self._contexts = self._read()
@@ -136,10 +130,7 @@ class IdentityFile:
 
 
 def check_peer(tls: ssl.SSLObject | None, expects: PeerName) -> None:
-    """
-    Raises:
-        ProtocolViolation: the other end is not who was dialled.
-    """
+    """Raises ProtocolViolation if the other end is not who was dialled."""
     name = certified_name(None if tls is None else tls.getpeercert(), time.time())
     if name != expects:
         raise ProtocolViolation(f"expected the certificate of {expects}, got that of {name}")

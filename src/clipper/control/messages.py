@@ -142,12 +142,8 @@ class ObservePart(Struct, frozen=True):
 
 
 class Observe(Command[Observed], frozen=True, tag=True):
-    """Feedback on queries that this worker answered, from a worker to which it was sent.
-
-    Attributes:
-        others: more of it, on any application; outcomes come in the order of all. An older worker does not know of it,
-            and answers fewer outcomes.
-    """
+    """Feedback on queries that this worker answered, from a worker to which it was sent. ``others``: more of it, on any
+    application; outcomes come in the order of all. An older worker does not know of it, and answers fewer outcomes."""
 
     application: str
     feedback: tuple[Feedback, ...]
@@ -206,19 +202,13 @@ def encode(message: Command[R] | AnyReply | Refused) -> bytes:
 
 
 def decode_command(body: bytes) -> AnyCommand:
-    """
-    Raises:
-        ProtocolViolation: it is not a command that is known here.
-    """
+    """Raises ProtocolViolation if it is not a command that is known here."""
     return _decode(_commands, body)
 
 
 def decode_reply(body: bytes, command: Command[R]) -> R:
-    """
-    Raises:
-        CommandRefused: the worker does not take the command from us.
-        ProtocolViolation: it is not the reply to ``command``.
-    """
+    """Raises CommandRefused if the worker does not take the command from us, and ProtocolViolation if it is not the
+    reply to ``command``."""
     decoder: msgspec.msgpack.Decoder[R | Refused] = msgspec.msgpack.Decoder(command.reply_type() | Refused)
     reply = _decode(decoder, body)
     if isinstance(reply, Refused):

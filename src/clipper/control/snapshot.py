@@ -160,10 +160,7 @@ class Peer(Struct, frozen=True):
 
     @property
     def address(self) -> ControlAddress:
-        """
-        Raises:
-            InvalidArgument: ``control`` is no address that this version knows.
-        """
+        """Raises InvalidArgument if ``control`` is no address that this version knows."""
         return parse_address(self.control)
 
 

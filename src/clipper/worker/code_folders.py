@@ -12,13 +12,8 @@ Told = TypeVar("Told", Snapshot, Difference)
 
 
 def located(told: Told, artifacts: str) -> Told:
-    """The same with whole paths of users' own code.
-
-    On nodes, which may keep artifacts in different places, a snapshot has these paths below the folder of artifacts.
-
-    Args:
-        artifacts: that folder; empty if the snapshot has whole paths.
-    """
+    """The same with whole paths of users' own code. On nodes, which may keep artifacts in different places, a snapshot
+    has these paths below the folder of artifacts. ``artifacts``: that folder; empty if the snapshot has whole paths."""
     if not artifacts or all(one.selection.code is None for one in told.applications):
         return told
     return replace(told, applications=tuple(_located(one, artifacts) for one in told.applications))

@@ -105,11 +105,8 @@ class FeedbackRouter:
     async def observe_parts(
         self, find: Callable[[str], Application | None], parts: Sequence[ObservePart]
     ) -> tuple[Outcome, ...]:
-        """Learn from what a peer has passed on. Return one outcome for each piece, in order.
-
-        Args:
-            find: returns the application of a name; None if it is not known.
-        """
+        """Learn from what a peer has passed on. Return one outcome for each piece, in order. ``find``: returns the
+        application of a name; None if it is not known."""
         feedback: dict[str, list[Feedback]] = defaultdict(list)
         for part in parts:
             feedback[part.application] += part.feedback

@@ -182,11 +182,7 @@ class Worker:
             )
 
     def begin(self) -> None:
-        """Bind the query port, which all workers share.
-
-        Raises:
-            OSError: the port cannot be bound.
-        """
+        """Bind the query port, which all workers share. Raises OSError if the port cannot be bound."""
         self._bound = bind_shared(self._config.host, self._config.port)
         # End trials of policies that a killed predecessor of this worker left running.
         with contextlib.suppress(OSError):
@@ -414,11 +410,8 @@ class Worker:
 
 
 def open_watch(config: WorkerConfig, random: Random) -> Watch | None:
-    """Return what notes requests, and tells whoever the settings name; None if they name nobody.
-
-    Raises:
-        InvalidArgument: the extra ``otel`` is not installed.
-    """
+    """Return what notes requests, and tells whoever the settings name; None if they name nobody. Raises InvalidArgument
+    if the extra ``otel`` is not installed."""
     settings = config.telemetry
     exporter = open_exporter(settings.otlp_endpoint, f"worker-{config.index}", os.environ)
     # They may hold a receiver's key, and processes of users' own policies inherit the environment.

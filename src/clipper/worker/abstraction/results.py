@@ -72,11 +72,8 @@ def read_results(
 def read_row(
     results: Results | TypedResults, row: int, rows: int, max_output_bytes: int
 ) -> Generator[None, None, Output]:
-    """Return one output of large results, in steps of less than a millisecond.
-
-    Raises:
-        ModelFailed: the row has none.
-    """
+    """Return one output of large results, in steps of less than a millisecond. Raises ModelFailed if the row has
+    none."""
     if results.rows != rows:
         raise ModelFailed(_other_number(results, rows))
     if row in results.failures:

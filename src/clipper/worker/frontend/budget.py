@@ -9,11 +9,8 @@ NO_ROOM = "too many large requests are arriving at once: try again in a moment"
 
 
 class Budget:
-    """Counts the bytes that requests hold, against a bound.
-
-    Attributes:
-        make_room: ends one request that gives way to others; returns whether there was one.
-    """
+    """Counts the bytes that requests hold, against a bound. ``make_room``: ends one request that gives way to others;
+    returns whether there was one."""
 
     __slots__ = ("_is_making_room", "bound_bytes", "held_bytes", "make_room")
 

@@ -125,11 +125,7 @@ class Limits:
         self._second = second
 
     def admit_one(self, now_s: float) -> None:
-        """Admit one query: at first, each request counts as one.
-
-        Raises:
-            TooManyRequests: as ``Limit.check``.
-        """
+        """Admit one query: at first, each request counts as one. Raises TooManyRequests, as ``Limit.check``."""
         if self._first.take_one(now_s):
             if self._second is None or self._second.take_one(now_s):
                 return
@@ -138,11 +134,8 @@ class Limits:
         self.admit(1, now_s)
 
     def admit(self, count: int, now_s: float, admitted: int = 0) -> None:
-        """Admit ``count`` queries of a request together, after ``admitted`` ones of the same request.
-
-        Raises:
-            TooLarge, TooManyRequests: as ``Limit.check``.
-        """
+        """Admit ``count`` queries of a request together, after ``admitted`` ones of the same request. Raises TooLarge
+        or TooManyRequests, as ``Limit.check``."""
         both = (self._first,) if self._second is None else (self._first, self._second)
         for limit in both:
             try:

@@ -31,11 +31,7 @@ class Limited:
     def __init__(
         self, endpoint: Endpoint, key: "_Key | None", limits: Limits | None, refused: Callable[[str], None]
     ) -> None:
-        """
-        Args:
-            key: the clients' key; None if they need none.
-            refused: called with the code of each refusal.
-        """
+        """``key``: the clients' key; None if they need none. ``refused``: called with the code of each refusal."""
         self.methods = endpoint.methods
         self.max_body_bytes = endpoint.max_body_bytes
         self.slo_s = endpoint.slo_s
@@ -116,10 +112,7 @@ class _Key:
         self._time_s = time_s
 
     def check_time(self) -> None:
-        """
-        Raises:
-            Unauthorized: the key has expired.
-        """
+        """Raises Unauthorized if the key has expired."""
         if self._expires_at is not None and self._time_s() >= self._expires_at:
             raise Unauthorized(
                 f"key {self.name!r} expired on {day(self._expires_at)}: whoever runs this server makes another with "
@@ -128,11 +121,8 @@ class _Key:
 
 
 class Clients:
-    """The keys that a worker knows, by digest, and all limits with their use.
-
-    Attributes:
-        generation: of the newest snapshot or difference that was followed.
-    """
+    """The keys that a worker knows, by digest, and all limits with their use. ``generation``: of the newest snapshot or
+    difference that was followed."""
 
     def __init__(
         self,
@@ -210,11 +200,8 @@ class Clients:
         return self._all_need_key or application.snapshot.needs_key
 
     def check(self, application: Application, authorizations: Sequence[bytes]) -> None:
-        """Check that a client with these headers may know about the application. Limits do not matter for that.
-
-        Raises:
-            MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
-        """
+        """Check that a client with these headers may know about the application. Limits do not matter for that. Raises
+        MalformedRequest, Unauthorized, Forbidden, as ``Guarded.enter``."""
         if self.needs_key(application):
             self.find(application.name, authorizations)
 
@@ -228,11 +215,8 @@ class Clients:
         return found
 
     def find(self, application: str, authorizations: Sequence[bytes]) -> _Key:
-        """Return the key in these headers if it is valid for the application.
-
-        Raises:
-            MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
-        """
+        """Return the key in these headers if it is valid for the application. Raises MalformedRequest, Unauthorized,
+        Forbidden, as ``Guarded.enter``."""
         if not authorizations:
             raise Unauthorized(f"application {application!r} needs a key, {_HOW}")
         if len(authorizations) > 1:

@@ -109,11 +109,8 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         self.refuse(error.code, str(error), retry_after_s=retry_after_s)
 
     def admit_all(self, count: int, now_s: float) -> None:
-        """Admit the rest of a request's queries, after its body has shown that it has ``count`` of them.
-
-        Raises:
-            TooLarge, TooManyRequests: the limits refuse them.
-        """
+        """Admit the rest of a request's queries, after its body has shown that it has ``count`` of them. Raises
+        TooLarge or TooManyRequests if the limits refuse them."""
         if self.limits is not None and count > self.admitted:
             self.limits.admit(count - self.admitted, now_s, self.admitted)
             self.admitted = count
@@ -172,10 +169,7 @@ class Gather:
     __slots__ = ("_answer_bytes", "_are_made", "_budget", "_exchange", "_held_bytes", "_missing", "_parts", "_queries")
 
     def __init__(self, exchange: Exchange, size: int, budget: Budget) -> None:
-        """
-        Raises:
-            Overloaded: there is no room for so many rows.
-        """
+        """Raises Overloaded if there is no room for so many rows."""
         hold_rows(budget, size)
         self._exchange = exchange
         self._parts: list[bytes | responses.Parts] = [b""] * size
@@ -233,11 +227,7 @@ class Gather:
 
 
 def hold_rows(budget: Budget, count: int) -> None:
-    """Count so many rows that are asked against the budget.
-
-    Raises:
-        Overloaded: there is no room for them.
-    """
+    """Count so many rows that are asked against the budget. Raises Overloaded if there is no room for them."""
     size_bytes = count * limits.HELD_BYTES_PER_ROW
     if not budget.has_room(size_bytes):
         raise Overloaded("rows that wait for their outputs take up all memory for them: try again in a moment")

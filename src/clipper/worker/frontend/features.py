@@ -17,11 +17,8 @@ _decode_many = msgspec.json.Decoder(list[Raw]).decode
 
 
 class FeaturesReader:
-    """Reads the features of one application's queries.
-
-    Args:
-        size: number of features for each query; None if the application takes none.
-    """
+    """Reads the features of one application's queries. ``size``: number of features for each query; None if the
+    application takes none."""
 
     def __init__(self, size: int | None) -> None:
         self.size = size
@@ -93,11 +90,8 @@ def _shown(text: bytes | Raw) -> str:
 
 
 def features_text(body: bytearray, start: int, stop: int) -> bytes:
-    """Return the features of one query in a large body.
-
-    Raises:
-        MalformedRequest: the text is longer than features can be.
-    """
+    """Return the features of one query in a large body. Raises MalformedRequest if the text is longer than features can
+    be."""
     if stop - start > MAX_FEATURES_BYTES:
         raise MalformedRequest(f"features take {stop - start} bytes: expected at most {MAX_FEATURES_BYTES}")
     return bytes(body[start:stop])

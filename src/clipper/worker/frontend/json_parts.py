@@ -62,10 +62,7 @@ def find_lone_field(text: bytearray) -> dict[str, Extent] | None:
 
 def find_fields(text: bytearray, start: int, stop: int) -> Generator[None, None, dict[str, Extent]]:
     """Return the extents of the values of the object in ``text[start:stop]``, by key. Of equal keys, the last counts.
-
-    Raises:
-        MalformedRequest: the text is not an object, or has more than ``MAX_KEYS`` keys.
-    """
+    Raises MalformedRequest if the text is not an object, or has more than ``MAX_KEYS`` keys."""
     marks = yield from _find_marks(text, start, stop, b"{}", 2 * MAX_KEYS + 1)
     if marks is None:
         raise MalformedRequest(f"body has over {MAX_KEYS} keys: expected fewer")

@@ -63,11 +63,8 @@ class ObserveReader:
         self._decode_many = msgspec.json.Decoder(Observations).decode
 
     def read_single(self, body: bytes) -> Feedback | ClipperError | None:
-        """Read a body with one observation, at once. Return None if it holds a list.
-
-        Raises:
-            MalformedRequest: the body as a whole is not an observe call.
-        """
+        """Read a body with one observation, at once. Return None if it holds a list. Raises MalformedRequest if the
+        body as a whole is not an observe call."""
         return self._read_one(body) if isinstance(self._parse(body), UnsetType) else None
 
     def read(self, body: bytes | bytearray) -> Generator[None, None, tuple[list[Feedback | ClipperError], bool]]:

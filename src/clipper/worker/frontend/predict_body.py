@@ -78,11 +78,8 @@ class BodyReader:
             return None
 
     def read_single(self, body: bytes) -> Request | None:
-        """Read a body with one input, in any form, at once. Return None if it holds a batch.
-
-        Raises:
-            MalformedRequest, WrongInput: with what was expected and what came.
-        """
+        """Read a body with one input, in any form, at once. Return None if it holds a batch. Raises MalformedRequest or
+        WrongInput."""
         parsed = self._parse(body)
         if not isinstance(parsed.input_batch, msgspec.UnsetType):
             return None
@@ -92,11 +89,8 @@ class BodyReader:
         return _request(parsed, [self._reader.read(bytes(parsed.input))], [features], is_batch=False)
 
     def read(self, body: bytes | bytearray) -> Generator[None, None, Request]:
-        """Read a body of any form and size, in steps of a few milliseconds at most.
-
-        Raises:
-            MalformedRequest, WrongInput: with what was expected and what came.
-        """
+        """Read a body of any form and size, in steps of a few milliseconds at most. Raises MalformedRequest or
+        WrongInput."""
         if len(body) > SHORT_TEXT_BYTES:
             return (yield from self._read_parts(body if isinstance(body, bytearray) else bytearray(body)))
         parsed = self._parse(bytes(body))
@@ -161,11 +155,8 @@ def read_input(reader: Reader, text: bytearray, start: int, stop: int) -> Genera
 
 
 def compose(text: bytearray, fields: Mapping[str, Extent], most_bytes: Mapping[str, int]) -> bytes:
-    """Make a small body of those fields of a large one that ``most_bytes`` names, each with its bound.
-
-    Raises:
-        MalformedRequest: a field is over its bound.
-    """
+    """Make a small body of those fields of a large one that ``most_bytes`` names, each with its bound. Raises
+    MalformedRequest if a field is over its bound."""
     parts = []
     for name, most in most_bytes.items():
         if name in fields:
@@ -177,11 +168,8 @@ def compose(text: bytearray, fields: Mapping[str, Extent], most_bytes: Mapping[s
 
 
 def read_context(context: str | int | None, uid: str | int | None) -> str | None:
-    """Return the context's name; None if there is none or it is empty.
-
-    Raises:
-        MalformedRequest: the name is too long.
-    """
+    """Return the context's name; None if there is none or it is empty. Raises MalformedRequest if the name is too
+    long."""
     name = context if context is not None else uid
     text = None if name is None else str(name)
     if text is not None and len(text) > MAX_CONTEXT_LENGTH:

@@ -11,11 +11,8 @@ MAX_NAMED = 100
 
 
 class Readiness:
-    """The readiness of one worker, which all its ports tell.
-
-    Attributes:
-        is_stopping: the server was told to stop. It still answers queries, and wants no further ones.
-    """
+    """The readiness of one worker, which all its ports tell. ``is_stopping``: the server was told to stop. It still
+    answers queries, and wants no further ones."""
 
     def __init__(self, applications: Collection[Application], needs_all: bool = False) -> None:
         """``applications`` are those that the worker serves at the moment of each call; ``needs_all`` says whether all
@@ -60,10 +57,7 @@ class Readiness:
 
 def named(url: bytes) -> tuple[str, ...]:
     """The applications that the query of ``/health/ready?application=NAME`` names; other parameters mean nothing.
-
-    Raises:
-        InvalidArgument: there are too many, or one without a name.
-    """
+    Raises InvalidArgument if there are too many, or one without a name."""
     try:
         query = url.partition(b"?")[2].decode()
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_NAMED)

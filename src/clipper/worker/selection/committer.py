@@ -110,11 +110,7 @@ class Committer:
         return piece.durable
 
     def check_room(self) -> None:
-        """Check that ``submit`` has room.
-
-        Raises:
-            Overloaded: it has none.
-        """
+        """Check that ``submit`` has room. Raises Overloaded if it has none."""
         if not self.has_room:
             raise Overloaded(
                 f"{len(self._waiting) + self._undurable} observations wait for the selection store, which does not "

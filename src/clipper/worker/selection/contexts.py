@@ -181,13 +181,8 @@ class Contexts:
             self._uncertain.add(_name(context))
 
     async def reload(self, names: Iterable[str]) -> None:
-        """Read states again, by their names in the store, if they are in memory. No commit may be in progress.
-
-        One that cannot be read stays as it is, and among ``to_reload``.
-
-        Raises:
-            StoreUnavailable: all of them stay so.
-        """
+        """Read states again, by their names in the store, if they are in memory. No commit may be in progress. One that
+        cannot be read stays as it is, and among ``to_reload``. Raises StoreUnavailable if none could be read."""
         held = self.held(names)
         self._uncertain.update(held)
         for name, found in zip(held, await self._store.load_many(self._application, held)):
@@ -225,10 +220,7 @@ class Contexts:
         return unread + [name for name in self._uncertain if name != EVERYONE or self.is_loaded]
 
     def _ledger_of(self, found: dict[str, Amount] | StoreUnavailable) -> Ledger:
-        """
-        Raises:
-            StoreUnavailable: the state cannot be read, or is not one that Clipper wrote.
-        """
+        """Raises StoreUnavailable if the state cannot be read, or is not one that Clipper wrote."""
         if isinstance(found, StoreUnavailable):
             raise found
         try:

@@ -118,12 +118,8 @@ def missing_models(application: Application, joined: Joined, now_s: float) -> Se
 
 
 def learn(application: Application, joined: Joined, now_s: float) -> tuple[Scored, dict[str | None, Keyed]]:
-    """Compute what the feedback teaches: losses, and increments by context.
-
-    Raises:
-        InvalidArgument: the label or reward cannot be scored.
-        PolicyFailed: the user's own policy or loss failed.
-    """
+    """Compute what the feedback teaches: losses, and increments by context. Raises InvalidArgument if the label or
+    reward cannot be scored, and PolicyFailed if the user's own policy or loss failed."""
     terms, feedback, query, choice = application.terms, joined.feedback, joined.query, joined.choice
     policy, loss, outcomes = terms.selector.policy, terms.selector.loss, application.outcomes
     arms, confidences = terms.arms if query is None else query.arms, terms.confidences

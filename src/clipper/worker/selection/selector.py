@@ -70,22 +70,16 @@ class Selector:
     def select_beside(
         self, ramp: Ramp | None, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random
     ) -> Choice:
-        """Select, with newcomers getting their share of the queries, if there are any.
-
-        Raises:
-            PolicyFailed: as ``select``.
-        """
+        """Select, with newcomers getting their share of the queries, if there are any. Raises PolicyFailed, as
+        ``select``."""
         if ramp is None:
             return self.select(models, totals, query, random)
         is_joint = self.policy.feedback == "all"
         return ramp.select(models, lambda among: self.select(among, totals, query, random), random, is_joint=is_joint)
 
     def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
-        """Let the policy select.
-
-        Raises:
-            PolicyFailed: the user's own policy raised, could not be made, or did not return a choice of these models.
-        """
+        """Let the policy select. Raises PolicyFailed if the user's own policy raised, could not be made, or did not
+        return a choice of these models."""
         if self._problem is not None:
             raise PolicyFailed(self._problem)
         try:
@@ -106,11 +100,8 @@ class Selector:
         outlook: Outlook,
         random: Random,
     ) -> Choice | None:
-        """Let the policy choose further models. None, or a choice without more models, asks nothing further.
-
-        Raises:
-            PolicyFailed: the user's own policy raised, or did not return an extension of this choice.
-        """
+        """Let the policy choose further models. None, or a choice without more models, asks nothing further. Raises
+        PolicyFailed if the user's own policy raised, or did not return an extension of this choice."""
         try:
             further = self.policy.next(choice, outputs, totals, query, outlook, random)
             if self._is_of_user and further is not None:
@@ -121,11 +112,8 @@ class Selector:
         return further
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
-        """Let the policy make one answer from at least one output.
-
-        Raises:
-            PolicyFailed: the user's own policy raised, or did not return an answer.
-        """
+        """Let the policy make one answer from at least one output. Raises PolicyFailed if the user's own policy raised,
+        or did not return an answer."""
         try:
             combined = self.policy.combine(choice, outputs, totals, query)
             if self._is_of_user:
@@ -135,11 +123,7 @@ class Selector:
         return combined
 
     def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
-        """See ``Policy.is_settled``.
-
-        Raises:
-            PolicyFailed: the user's own policy raised.
-        """
+        """See ``Policy.is_settled``. Raises PolicyFailed if the user's own policy raised."""
         try:
             return bool(self._is_settled(choice, outputs, lost, threshold))
         except (Exception, SystemExit) as error:  # as in select
@@ -158,12 +142,8 @@ _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def checked_choice(choice: object, models: Sequence[str]) -> Choice:
-    """Return ``choice`` in the application's order, with plain floats.
-
-    Raises:
-        InvalidArgument: it is not a choice among ``models``.
-        TypeError, ValueError: the same, if its contents are of other types.
-    """
+    """Return ``choice`` in the application's order, with plain floats. Raises InvalidArgument, TypeError
+    or ValueError if it is not a choice among ``models``."""
     if not isinstance(choice, Choice) or not choice.models or len(choice.models) != len(choice.shares):
         raise InvalidArgument(f"it returned {choice!r}: expected a Choice of models, with a share for each")
     shares = {str(model): float(share) for model, share in zip(choice.models, choice.shares)}
@@ -191,9 +171,7 @@ def _checked_beliefs(choice: Choice, models: int) -> tuple[tuple[float, float], 
 def checked_further(further: object, choice: Choice, outlook: Outlook) -> Choice:
     """Return ``further`` with the models of ``choice`` first, then those of the other models that there is time for.
 
-    Raises:
-        InvalidArgument: it is not a choice of these models and others.
-        TypeError, ValueError: as ``checked_choice``.
+    Raises InvalidArgument, TypeError or ValueError if it is not a choice of these models and others.
     """
     if not isinstance(further, Choice) or len(further.models) != len(further.shares):
         raise InvalidArgument(f"it returned {further!r}: expected None, or a Choice of models, with a share for each")
@@ -225,12 +203,8 @@ def _checked_step(step: object) -> Step:
 
 
 def checked_combined(combined: object) -> Combined:
-    """Return ``combined`` with a plain float.
-
-    Raises:
-        InvalidArgument: it is not JSON text with a confidence.
-        TypeError, ValueError, msgspec.DecodeError: the same.
-    """
+    """Return ``combined`` with a plain float. Raises InvalidArgument, TypeError, ValueError or msgspec.DecodeError if it
+    is not JSON text with a confidence."""
     if not isinstance(combined, Combined) or not isinstance(combined.output, bytes):
         raise InvalidArgument(f"it returned {combined!r}: expected a Combined of JSON text as bytes and a confidence")
     combined.output.decode()

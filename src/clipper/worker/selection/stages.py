@@ -58,11 +58,7 @@ class Further:
 
 
 class Stages:
-    """Lets an application's policy ask further models.
-
-    Attributes:
-        latencies: how long models take in later stages.
-    """
+    """Lets an application's policy ask further models. ``latencies``: how long models take in later stages."""
 
     def __init__(self, answering: Answering, random: Random) -> None:
         self._answering = answering

@@ -80,11 +80,8 @@ class Synchronizer:
             await asyncio.sleep(RETRY_S if is_down else FOLLOW_S)
 
     async def follow(self) -> None:
-        """Read the states in memory again that have changed in the store since the last time.
-
-        Raises:
-            StoreUnavailable: the next call continues from the same place.
-        """
+        """Read the states in memory again that have changed in the store since the last time. Raises
+        StoreUnavailable; the next call continues from the same place."""
         cursor, changed = await self._store.changes(-1 if self._cursor is None else self._cursor)
         is_lost = self._cursor is not None and cursor < self._cursor
         if is_lost:

@@ -113,12 +113,8 @@ class Terms:
             self.decisions = ApplicationDecisions(log, setting, selection.log_decisions)
 
     def pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue], Arms]:
-        """Return the choice, target and versions for a query that names a version of one of the models.
-
-        Raises:
-            NotFound: this version does not run.
-            WrongInput: it takes another type of input.
-        """
+        """Return the choice, target and versions for a query that names a version of one of the models. Raises NotFound
+        if this version does not run, and WrongInput if it takes another type of input."""
         for model in dict.fromkeys(link.model for link in self._links if not link.shadow):
             target = self._predictor.find(model, version)
             if target is None:
@@ -152,11 +148,7 @@ class Terms:
 
     def outputs(self, version: str | None) -> list[tuple[InputType | None, Output | None]]:
         """Return, for each model that a query asks (or one that names this version), the type of its outputs if its
-        container declares it, and a recent output.
-
-        Raises:
-            NotFound, WrongInput: as ``pinned``.
-        """
+        container declares it, and a recent output. Raises NotFound or WrongInput, as ``pinned``."""
         names: Mapping[str, ModelQueue | None] = self.targets if version is None else self.pinned(version)[1]
         silent = (*self.shadows, *self._compared)
         asked = [target for name, target in names.items() if target is not None and name not in silent]

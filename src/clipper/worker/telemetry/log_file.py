@@ -43,11 +43,8 @@ class LogFile(Background[bytes]):
             os.close(self._file)
 
     def _open(self) -> None:
-        """Open the file, also again if it was moved or removed. The supervisor cuts it in place.
-
-        Raises:
-            OSError: it cannot be opened, or is as large as it may be.
-        """
+        """Open the file, also again if it was moved or removed. The supervisor cuts it in place. Raises OSError if it
+        cannot be opened, or is as large as it may be."""
         if self._file >= 0:
             try:
                 found = self._path.stat()

@@ -28,10 +28,7 @@ class OtlpSender:
     """See ``exporter.Sender``."""
 
     def __init__(self, endpoint: str, instance: str, environ: Mapping[str, str]) -> None:
-        """
-        Raises:
-            InvalidArgument: a variable names a file that cannot be used.
-        """
+        """Raises InvalidArgument if a variable names a file that cannot be used."""
         headers = {"content-type": "application/x-protobuf", "user-agent": "OTel-OTLP-Exporter-Clipper"}
         headers |= {name.lower(): value for name, value in read_pairs(_variable(environ, "HEADERS")).items()}
         self._resource = resource_of(instance, environ)

@@ -40,11 +40,8 @@ class Controller(Protocol):
 
 
 def make_controller(batching: Batching, slo_s: float) -> Controller | None:
-    """Make the controller for a version's settings; None for policies without one: goodput, fixed and none.
-
-    Raises:
-        InvalidArgument: ``max_batch`` is below 1, or the SLO is not above 0.
-    """
+    """Make the controller for a version's settings; None for policies without one: goodput, fixed and none. Raises
+    InvalidArgument if ``max_batch`` is below 1, or the SLO is not above 0."""
     if batching.max_batch < 1:
         raise InvalidArgument(f"max_batch is {batching.max_batch}: expected at least 1")
     if not slo_s > 0:

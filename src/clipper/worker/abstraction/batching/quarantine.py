@@ -52,11 +52,7 @@ class Record(msgspec.Struct, eq=False):
 
 
 class Quarantine:
-    """The inputs that may have killed replicas of one version.
-
-    Attributes:
-        inputs: what is known of them, by digest.
-    """
+    """The inputs that may have killed replicas of one version. ``inputs``: what is known of them, by digest."""
 
     def __init__(self, suspects: Suspects, model: str, seed: int) -> None:
         """``seed``: of the digests. A client who does not know it cannot make two inputs that share one."""

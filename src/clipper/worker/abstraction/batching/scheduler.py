@@ -152,10 +152,7 @@ class Scheduler:
         self, replica: ReplicaState, batch_id: int, now_s: float, failed: Collection[int] = ()
     ) -> tuple[Batch, float] | None:
         """Learn from a batch that came back. Return it with its service time in seconds, or None if it is unknown.
-
-        Args:
-            failed: rows for which the model failed.
-        """
+        ``failed``: rows for which the model failed."""
         batch = replica.in_flight.pop(batch_id, None)
         if batch is None:
             return None

@@ -67,11 +67,8 @@ Convert = Callable[[str, list[Any]], bytes]
 
 
 class Column(NamedTuple):
-    """One output tensor over all rows.
-
-    Attributes:
-        rows: its elements in row-major order: values, or what has them, which is a text of lists or an array.
-    """
+    """One output tensor over all rows. ``rows``: its elements in row-major order: values, or what has them, which is a
+    text of lists or an array."""
 
     datatype: str
     shape: tuple[int, ...]
@@ -220,13 +217,8 @@ def usual_number(answer: Answer, form: AnswerForm) -> float | None:
 
 
 def encode_usual(opening: bytes, answer: Answer, form: AnswerForm) -> Encoded | None:
-    """The usual answer to one row, put together from constants in a third of the time; else None.
-
-    It is a number, or an array that is wanted as binary.
-
-    Args:
-        opening: what ``opening`` returned.
-    """
+    """The usual answer to one row, put together from constants in a third of the time; else None. It is a number, or an
+    array that is wanted as binary. ``opening``: what ``opening`` returned."""
     array = usual_array(answer, form)
     if array is not None:
         text = (

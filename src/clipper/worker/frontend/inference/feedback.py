@@ -49,11 +49,8 @@ class _Top(Struct, frozen=True):
 
 
 def has_tensors(body: bytes | bytearray) -> Generator[None, None, bool]:
-    """Whether the JSON of a body describes tensors, in steps of a few milliseconds at most.
-
-    Raises:
-        MalformedRequest: it is not a JSON object.
-    """
+    """Whether the JSON of a body describes tensors, in steps of a few milliseconds at most. Raises MalformedRequest if
+    it is not a JSON object."""
     if isinstance(body, bytearray) and len(body) > SHORT_TEXT_BYTES:
         return "inputs" in (yield from find_fields(body, 0, len(body)))
     try:

@@ -26,11 +26,7 @@ class Framing:
             self.problem = error
 
     def json_bytes_of(self, body: bytes | bytearray) -> int:
-        """Return the length of a body's JSON.
-
-        Raises:
-            MalformedRequest: it is longer than the body.
-        """
+        """Return the length of a body's JSON. Raises MalformedRequest if it is longer than the body."""
         if self.json_bytes is None:
             return len(body)
         if self.json_bytes > len(body):

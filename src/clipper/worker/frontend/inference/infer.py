@@ -110,11 +110,7 @@ class Infer:
             self.refuse(exchange, error)
 
     def _known_plan(self, body: bytes | bytearray, json_bytes: int) -> Plan | None:
-        """Return the plan that the JSON describes; None if the JSON is long.
-
-        Raises:
-            MalformedRequest, WrongInput: with what was expected and what came.
-        """
+        """Return the plan that the JSON describes; None if the JSON is long. Raises MalformedRequest or WrongInput."""
         if json_bytes == 0:
             return self.reader.plan_raw(len(body))
         if json_bytes > limits.DIRECT_BODY_BYTES:
@@ -288,10 +284,7 @@ class Gather:
     """
 
     def __init__(self, exchange: Exchange, infer: Infer, version: str | None, form: AnswerForm, count: int) -> None:
-        """
-        Raises:
-            Overloaded: there is no room for so many rows.
-        """
+        """Raises Overloaded if there is no room for so many rows."""
         hold_rows(infer.work.budget, count)
         self._exchange, self._infer, self._version, self._form = exchange, infer, version, form
         self._answers: list[Answer | None] = [None] * count

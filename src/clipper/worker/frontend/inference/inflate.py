@@ -13,11 +13,7 @@ _WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS, b"
 
 
 def check_encoding(encoding: bytes) -> None:
-    """Check that ``inflate`` knows the encoding.
-
-    Raises:
-        UnsupportedMediaType: it does not.
-    """
+    """Check that ``inflate`` knows the encoding. Raises UnsupportedMediaType if it does not."""
     if encoding not in _WINDOW_BITS:
         shown = encoding[:40].decode("latin-1")
         raise UnsupportedMediaType(f"Content-Encoding {shown!r} is not known: expected gzip or deflate")

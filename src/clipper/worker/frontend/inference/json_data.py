@@ -30,12 +30,8 @@ _READ_AS = {
 
 
 def read_json(reader: TensorReader, tensor: Tensor, text: bytearray, start: int, stop: int) -> Rows:
-    """Return the rows of the tensor whose data is in ``text[start:stop]``; this may overwrite the text.
-
-    Raises:
-        MalformedRequest: the data is not JSON.
-        WrongInput: the data is not of the datatype or shape.
-    """
+    """Return the rows of the tensor whose data is in ``text[start:stop]``; this may overwrite the text. Raises
+    MalformedRequest if the data is not JSON, and WrongInput if the data is not of the datatype or shape."""
     name = tensor.datatype.name
     if name in ONLY_BINARY:
         raise WrongInput(f"input {tensor.name!r} has {name} data in JSON: expected binary data, which alone is exact")
@@ -84,11 +80,8 @@ def _decode(text: bytearray, start: int, stop: int) -> Any:
 
 
 def _flat(tensor: Tensor, data: Any, count: int) -> list[Any]:
-    """Return the elements in order.
-
-    Raises:
-        WrongInput: there are more or fewer than the shape says, or the lists have another shape.
-    """
+    """Return the elements in order. Raises WrongInput if there are more or fewer than the shape says, or the lists have
+    another shape."""
     if not isinstance(data, list):
         raise WrongInput(f"input {tensor.name!r} has data {show(data)}: expected a list")
     wrong = WrongInput(f"input {tensor.name!r} has data of another shape: expected {list(tensor.shape)}")

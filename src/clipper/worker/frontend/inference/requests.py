@@ -146,19 +146,12 @@ class RequestReader:
         self._features = TensorReader(InputType(DType.FLOAT64, (features_size or 1,)), must_be_finite=True)
 
     def plan(self, text: bytes) -> Plan:
-        """Return the plan for short JSON.
-
-        Raises:
-            MalformedRequest, WrongInput: with what was expected and what came.
-        """
+        """Return the plan for short JSON. Raises MalformedRequest or WrongInput."""
         return self.plan_of(*read_short_json(text))
 
     def plan_raw(self, size_bytes: int) -> Plan:
-        """Return the plan for a request without JSON: its body is the one input, and the answer is binary.
-
-        Raises:
-            WrongInput: the body's size does not determine the input's shape.
-        """
+        """Return the plan for a request without JSON: its body is the one input, and the answer is binary. Raises
+        WrongInput if the body's size does not determine the input's shape."""
         input_type = self._input.type
         datatype = datatype_of(input_type.dtype)
         sizes = [size or 0 for size in input_type.shape]
@@ -182,11 +175,8 @@ class RequestReader:
         return self.plan_of(*(yield from read_long_json(text, stop)))
 
     def read(self, plan: Plan, body: bytes | bytearray, json_bytes: int) -> Generator[None, None, InferRequest]:
-        """Return the rows of a request, in steps of a few milliseconds at most.
-
-        Raises:
-            MalformedRequest, WrongInput: with what was expected and what came.
-        """
+        """Return the rows of a request, in steps of a few milliseconds at most. Raises MalformedRequest or
+        WrongInput."""
         if plan.is_raw and plan.input.tensor.datatype.numpy is None:
             element = yield from plan.input.reader.element(plan.input.tensor, memoryview(body))
             return InferRequest([element], [None])
@@ -199,11 +189,8 @@ class RequestReader:
         return InferRequest(rows, features)
 
     def plan_of(self, head: InferHead, found: Sequence[Described]) -> Plan:
-        """What a request says whose tensors are these, each with where its data is.
-
-        Raises:
-            MalformedRequest, WrongInput: with what was expected and what came.
-        """
+        """What a request says whose tensors are these, each with where its data is. Raises MalformedRequest or
+        WrongInput."""
         names = [tensor.name for tensor, _ in found]
         repeated = next((name for name in names if names.count(name) > 1), None)
         if repeated is not None:
@@ -242,11 +229,8 @@ class RequestReader:
 
 
 def read_short_json(text: bytes) -> tuple[InferHead, Sequence[Described]]:
-    """Return what short JSON says, and each tensor with its data.
-
-    Raises:
-        MalformedRequest: it is not an infer request.
-    """
+    """Return what short JSON says, and each tensor with its data. Raises MalformedRequest if it is not an infer
+    request."""
     head = _parse(text)
     if not 1 <= len(head.inputs) <= MAX_TENSORS:
         raise MalformedRequest(f"request has {len(head.inputs)} inputs: {_EXPECTED}")
@@ -255,10 +239,7 @@ def read_short_json(text: bytes) -> tuple[InferHead, Sequence[Described]]:
 
 def read_long_json(text: bytearray, stop: int) -> Generator[None, None, tuple[InferHead, Sequence[Described]]]:
     """Return what long JSON in ``text[:stop]`` says, and where each tensor's data is, in steps of a few milliseconds.
-
-    Raises:
-        MalformedRequest: it is not an infer request.
-    """
+    Raises MalformedRequest if it is not an infer request."""
     fields = yield from find_fields(text, 0, stop)
     if "inputs" not in fields:
         raise MalformedRequest(f"request has no inputs: {_EXPECTED}")
@@ -285,11 +266,7 @@ def _parse(text: bytes) -> InferHead:
 
 
 def announce(head: TensorHead, data: "Raw | Extent | Beside | None", reader: TensorReader) -> Announced:
-    """Check a tensor's description, and where its data is.
-
-    Raises:
-        MalformedRequest, WrongInput: with what was expected and what came.
-    """
+    """Check a tensor's description, and where its data is. Raises MalformedRequest or WrongInput."""
     name, parameters = head.name[:100], head.parameters or {}
     check_shape(name, head.shape)
     for unsupported in ("shared_memory_region", "classification"):
@@ -314,11 +291,8 @@ def announce(head: TensorHead, data: "Raw | Extent | Beside | None", reader: Ten
 def read_tensors(
     order: Sequence[Announced], body: bytes | bytearray, json_bytes: int
 ) -> Generator[None, None, dict[str, list[bytes]]]:
-    """Return the rows of each tensor by its name, in steps of a few milliseconds at most.
-
-    Raises:
-        MalformedRequest, WrongInput: with what was expected and what came.
-    """
+    """Return the rows of each tensor by its name, in steps of a few milliseconds at most. Raises MalformedRequest or
+    WrongInput."""
     at = json_bytes
     view = memoryview(body)
     announced_bytes = sum(each.binary_bytes or 0 for each in order)
@@ -347,10 +321,7 @@ def _read_data(announced: Announced, body: bytes | bytearray) -> Generator[None,
 
 
 def context_of(parameters: dict[str, Any]) -> str | None:
-    """
-    Raises:
-        MalformedRequest: the parameter is not a context.
-    """
+    """Raises MalformedRequest if the parameter is not a context."""
     value = parameters.get("context")
     if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
         raise MalformedRequest("the parameter context is neither a string nor a whole number")

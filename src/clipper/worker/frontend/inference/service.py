@@ -92,11 +92,8 @@ class Inference:
             self._observe[name] = Observe(application, self._taker, *made), reader
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
-        """Return the endpoint for this path and the client that sent this head; None if there is none.
-
-        Raises:
-            MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
-        """
+        """Return the endpoint for this path and the client that sent this head; None if there is none. Raises
+        MalformedRequest, Unauthorized, Forbidden, as ``Guarded.enter``."""
         asked = read_path(path)
         if asked is None:
             return None

@@ -166,11 +166,8 @@ class TensorReader:
         return is_own and not self.type.leading_dimensions and not self._must_be_finite
 
     def rows(self, tensor: Tensor, data: memoryview) -> Rows:
-        """Return the rows of a tensor with binary data: little-endian, without padding.
-
-        Raises:
-            WrongInput: the data has another size than the shape says, or an element is not of the type.
-        """
+        """Return the rows of a tensor with binary data: little-endian, without padding. Raises WrongInput if the data
+        has another size than the shape says, or an element is not of the type."""
         expected = self.size_bytes(tensor)
         if expected is None:
             return (yield from self._elements(tensor, data))
@@ -206,11 +203,7 @@ class TensorReader:
         return rows
 
     def _converted(self, tensor: Tensor, data: memoryview) -> bytes:
-        """Convert elements to the row's type.
-
-        Raises:
-            WrongInput: an element is not of the type.
-        """
+        """Convert elements to the row's type. Raises WrongInput if an element is not of the type."""
         if self.is_as_it_is(tensor):
             return bytes(data)
         wide = _numbers(tensor.datatype, data)
@@ -247,11 +240,8 @@ class TensorReader:
         return rows
 
     def element(self, tensor: Tensor, data: memoryview) -> Generator[None, None, bytes]:
-        """Return the row of one element of BYTES.
-
-        Raises:
-            WrongInput: the type is string, and the element is not UTF-8.
-        """
+        """Return the row of one element of BYTES. Raises WrongInput if the type is string, and the element is not
+        UTF-8."""
         is_text = self.type.dtype == DType.STRING
         try:
             if len(data) <= PIECE_BYTES:

@@ -310,11 +310,8 @@ def start(
     method: Unary,
     arrived_s: float | None = None,
 ) -> Call:
-    """Have a method answer a message, now or later. ``arrived_s`` as in ``Call``.
-
-    Raises:
-        MalformedRequest: the message is compressed, and the call's head does not say how.
-    """
+    """Have a method answer a message, now or later. ``arrived_s`` as in ``Call``. Raises MalformedRequest if the
+    message is compressed, and the call's head does not say how."""
     port, head = shared.port, stream.head
     note = None
     if head.varying or port.watch is not None:

@@ -19,11 +19,7 @@ _AS_JSON = {"input_json": "input", "label_json": "label"}
 
 
 def split_request(message: memoryview) -> tuple[str, list[memoryview]]:
-    """The application's name, and each observation.
-
-    Raises:
-        MalformedRequest: it is none, or has too many.
-    """
+    """The application's name, and each observation. Raises MalformedRequest if it is none, or has too many."""
     found = split(_REQUEST, message, MAX_OBSERVATIONS + 1)
     observations = found.get("observations", [])
     if not 1 <= len(observations) <= MAX_OBSERVATIONS:
@@ -32,11 +28,8 @@ def split_request(message: memoryview) -> tuple[str, list[memoryview]]:
 
 
 def as_body(observations: Sequence[memoryview]) -> Generator[None, None, bytes | bytearray]:
-    """Return the body of an observe call, in steps of a few milliseconds at most.
-
-    Raises:
-        MalformedRequest: one is no observation.
-    """
+    """Return the body of an observe call, in steps of a few milliseconds at most. Raises MalformedRequest if one is no
+    observation."""
     body = bytearray(b'{"observations":[')
     for index, each in enumerate(observations):
         parts = [
@@ -51,11 +44,8 @@ def as_body(observations: Sequence[memoryview]) -> Generator[None, None, bytes |
 
 
 def as_response(answer: bytes, count: int) -> Generator[None, None, bytes]:
-    """Return the message that an observe call's answer is, in steps as above.
-
-    Raises:
-        MalformedRequest: the JSON of observations was such that it has not one for each.
-    """
+    """Return the message that an observe call's answer is, in steps as above. Raises MalformedRequest if the JSON of
+    observations was such that it has not one for each."""
     outcomes = msgspec.json.decode(answer)["observations"]
     if len(outcomes) != count:
         raise MalformedRequest("input_json or label_json is not the JSON of one value")

@@ -108,11 +108,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> CallHead:
 
 
 def seconds_of(timeout: bytes) -> float:
-    """Return the seconds of a ``grpc-timeout``, e.g. of ``100m``.
-
-    Raises:
-        MalformedRequest: it is not a time.
-    """
+    """Return the seconds of a ``grpc-timeout``, e.g. of ``100m``. Raises MalformedRequest if it is not a time."""
     found = _TIMEOUT.fullmatch(timeout)
     if found is None:
         shown = timeout[:40].decode("latin-1")
@@ -132,10 +128,7 @@ def percent_encoded(text: str) -> bytes:
 
 class MessageReader:
     """Cuts the messages out of a stream's data. An incomplete message counts against the budget until ``drop``.
-
-    Attributes:
-        held_bytes: what has come of it.
-    """
+    ``held_bytes``: what has come of it."""
 
     __slots__ = ("_budget", "_data", "_wanted_bytes", "held_bytes")
 

@@ -122,11 +122,7 @@ class Asked(msgspec.Struct, gc=False, eq=False):
         self.of.handle(exchange, bytes(body), arrived_s, self)
 
     def limited(self, plan: Plan) -> Plan:
-        """The plan, whose time-out is the client's if that is sooner.
-
-        Raises:
-            DeadlineExceeded: it is over.
-        """
+        """The plan, whose time-out is the client's if that is sooner. Raises DeadlineExceeded if it is over."""
         if self.deadline_s is None:
             return plan
         left_s = self.deadline_s - self.now_s - RETURN_S

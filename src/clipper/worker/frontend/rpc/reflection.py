@@ -24,11 +24,7 @@ _BY_SYMBOL = _by_symbol()
 
 
 def reflect(message: bytes) -> bytes:
-    """Return the answer to one request.
-
-    Raises:
-        MalformedRequest: it is not a message.
-    """
+    """Return the answer to one request. Raises MalformedRequest if it is not a message."""
     asked = decode(_REQUEST, memoryview(message))
     return encode(_RESPONSE, {"valid_host": asked.get("host"), "original_request": asked, **_answer(asked)})
 

@@ -30,11 +30,8 @@ _MAX_FIELDS = 200
 
 
 def who_is_asked(message: memoryview) -> tuple[str, str | None]:
-    """The model of a request and its version; None leaves that to the application.
-
-    Raises:
-        MalformedRequest: it is not a message, or names no model.
-    """
+    """The model of a request and its version; None leaves that to the application. Raises MalformedRequest if it is not
+    a message, or names no model."""
     found = {_NAME: b"", _VERSION: b""}
     for index, (number, wire, value) in enumerate(fields(message)):
         if number in found and wire == 2:

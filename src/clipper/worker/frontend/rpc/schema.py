@@ -22,11 +22,7 @@ _COMMENT = re.compile(r"//[^\n]*")
 
 
 class Enum(Struct):
-    """
-    Attributes:
-        name: with its package, as those of messages are.
-        values: numbers by name.
-    """
+    """``name``: with its package, as those of messages are. ``values``: numbers by name."""
 
     name: str
     values: dict[str, int]

@@ -46,11 +46,7 @@ class Host(Protocol):
     def most_message_bytes(self) -> int: ...
 
     def begin(self, stream: Stream) -> Behaviour:
-        """A call has begun.
-
-        Raises:
-            ClipperError: it is refused.
-        """
+        """A call has begun. Raises ClipperError if it is refused."""
 
     def count_refused(self, code: str) -> None: ...
 

@@ -63,13 +63,8 @@ class Sender(Protocol):
     streams: "dict[int, Stream]"
 
     def send(self, stream: "Stream", message: bytes | None, trailers: Headers | None, rest: Rest = ()) -> None:
-        """Send a part of an answer: its head if that is due, a message, or the trailers that end it.
-
-        ``rest``: the rest of a long message, in pieces.
-
-        Raises:
-            Overloaded: there is no room for the message.
-        """
+        """Send a part of an answer: its head if that is due, a message, or the trailers that end it. ``rest``: the rest
+        of a long message, in pieces. Raises Overloaded if there is no room for the message."""
 
     def refuse(self, stream: "Stream", trailers: Headers) -> None:
         """Answer with nothing but the trailers of an error."""
@@ -167,20 +162,14 @@ class Stream:
         return self._session.is_behind(self)
 
     def send(self, message: bytes, rest: Rest = ()) -> None:
-        """Send a message of several; ``rest`` is the rest of a long one, in pieces.
-
-        Raises:
-            Overloaded: there is no room for it.
-        """
+        """Send a message of several; ``rest`` is the rest of a long one, in pieces. Raises Overloaded if there is no
+        room for it."""
         if self.is_open:
             self._session.send(self, message, None, rest)
 
     def finish(self, message: bytes | None = None, rest: Rest = ()) -> None:
-        """End the call well, with a last message if there is one; ``rest`` as for ``send``.
-
-        Raises:
-            Overloaded: there is no room for it.
-        """
+        """End the call well, with a last message if there is one; ``rest`` as for ``send``. Raises Overloaded if there
+        is no room for it."""
         if self.is_open:
             self._session.send(self, message, OK_TRAILERS, rest)
 

@@ -21,11 +21,8 @@ Values = dict[str, Any]
 
 
 def fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
-    """Each field's number, wire type and value: a whole number, or the part of ``data`` that it is.
-
-    Raises:
-        MalformedRequest: it is not a message.
-    """
+    """Each field's number, wire type and value: a whole number, or the part of ``data`` that it is. Raises
+    MalformedRequest if it is not a message."""
     at, stop = 0, len(data)
     while at < stop:
         key, at = read_varint(data, at)
@@ -49,11 +46,8 @@ def fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
 
 
 def read_varint(data: memoryview, at: int) -> tuple[int, int]:
-    """The number at ``at``, and where it ends.
-
-    Raises:
-        MalformedRequest: it is longer than any, or the data ends within it.
-    """
+    """The number at ``at``, and where it ends. Raises MalformedRequest if it is longer than any, or the data ends
+    within it."""
     value = shift = 0
     for end in range(at, min(at + 10, len(data))):
         byte = data[end]
@@ -65,11 +59,8 @@ def read_varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def split(message: Message, data: memoryview, most: int = MAX_VALUES) -> Values:
-    """The fields of a message by name, as far as they are set; messages in it, and bytes, as parts of ``data``.
-
-    Raises:
-        MalformedRequest: it is no such message, or has more than ``most`` values.
-    """
+    """The fields of a message by name, as far as they are set; messages in it, and bytes, as parts of ``data``. Raises
+    MalformedRequest if it is no such message, or has more than ``most`` values."""
     found: Values = {}
     count = 0
     for number, wire, value in fields(data):

@@ -64,13 +64,8 @@ def score(
 
 
 def default_loss(feedback: Feedback, loss: Loss, default: bytes | None, *, was_answered: bool) -> float:
-    """Return the loss of the default if the user got it instead of a model's output; else 1.
-
-    A reward is for the answer, so it applies to the default only if that was the answer.
-
-    Raises:
-        InvalidArgument: as ``score``.
-    """
+    """Return the loss of the default if the user got it instead of a model's output; else 1. A reward is for the
+    answer, so it applies to the default only if that was the answer. Raises InvalidArgument, as ``score``."""
     if default is None:
         return NO_ANSWER_LOSS
     if feedback.reward is not None:
