@@ -85,7 +85,7 @@ LAZY = {
     ("src/clipper/supervisor/managers/open.py", "clipper.supervisor.managers.docker.engine"),  # as above
     ("src/clipper/supervisor/managers/open.py", "clipper.supervisor.managers.docker.images"),
     ("src/clipper/supervisor/managers/open.py", "clipper.supervisor.managers.docker.launcher"),
-    ("src/clipper/worker/frontend/rpc/open.py", "clipper.worker.frontend.rpc.server"),  # as above
+    ("src/clipper/worker/worker.py", "clipper.worker.frontend.rpc.server"),  # as above
     ("src/clipper/supervisor/server.py", "clipper.supervisor.workers.credentials"),
     ("src/clipper/model/runtime/__main__.py", "clipper.model.runtime.program"),  # numpy may be missing, which is told
     ("src/clipper/worker/telemetry/exporter.py", "clipper.worker.telemetry.otlp_sender"),  # as above
@@ -115,10 +115,8 @@ PURE = (
     "clipper.control.address",
     "clipper.control.difference",
     "clipper.worker.frontend.inference.answers",
-    "clipper.worker.frontend.inference.errors",
     "clipper.worker.frontend.inference.feedback",
     "clipper.worker.frontend.inference.framing",
-    "clipper.worker.frontend.inference.inflate",
     "clipper.worker.frontend.inference.json_data",
     "clipper.worker.frontend.inference.metadata",
     "clipper.worker.frontend.inference.paths",
@@ -127,7 +125,6 @@ PURE = (
     "clipper.worker.frontend.http.openapi",
     "clipper.worker.frontend.rpc.answers",
     "clipper.worker.frontend.rpc.contents",
-    "clipper.worker.frontend.rpc.descriptors",
     "clipper.worker.frontend.rpc.framing",
     "clipper.worker.frontend.rpc.protocols",
     "clipper.worker.frontend.rpc.reflection",

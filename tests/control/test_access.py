@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.control.access import Access
 from clipper.control.difference import EPOCH_BITS, Difference
 from clipper.control.identity import PeerName
 from clipper.control.messages import (
@@ -17,6 +16,7 @@ from clipper.control.messages import (
     GetStatistics,
     Observe,
 )
+from clipper.control.server import Access
 from clipper.control.snapshot import Snapshot
 from clipper.errors import Forbidden
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clipper.worker.descriptors import most_connections
+from clipper.worker.frontend.limits import most_connections
 from tests.serving import Client, post
 from tests.supervisor.live_server import APP, Server, with_application
 from tests.waiting import until

@@ -2,14 +2,18 @@
 
 import pytest
 
-from clipper.worker.descriptors import MIN_OWN, most_connections
-from clipper.worker.frontend.limits import MAX_CONNECTIONS, MAX_REFUSED_AT_ONCE
+from clipper.worker.frontend.limits import (
+    MAX_CONNECTIONS,
+    MAX_REFUSED_AT_ONCE,
+    MIN_OWN_DESCRIPTORS,
+    most_connections,
+)
 
 
 @pytest.mark.parametrize("descriptors", [256, 1024, 4096, 8192, 20_000])
 def test_clients_leave_some_to_the_worker_even_while_some_are_refused(descriptors: int) -> None:
     left = descriptors - most_connections(descriptors) - MAX_REFUSED_AT_ONCE
-    assert left >= max(MIN_OWN, descriptors // 4)
+    assert left >= max(MIN_OWN_DESCRIPTORS, descriptors // 4)
 
 
 def test_of_many_descriptors_connections_take_no_more_than_their_bound() -> None:

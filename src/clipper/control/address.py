@@ -14,7 +14,7 @@ class UnixAddress:
 
     @property
     def wire(self) -> str:
-        """As a snapshot and a process record have it: workers and supervisors of version 2 of the channel read a path.
+        """The form in snapshots and process records: workers and supervisors of version 2 of the channel read a path.
 
         ``parse_address`` reads both forms.
         """

@@ -39,11 +39,9 @@ async def ask(
         message: the command encoded, if that was done before, as for several workers.
         secured: how the worker is dialled over TCP. Over a unix socket it is not needed.
 
-    Raises:
-        OSError: the worker cannot be reached, or (TimeoutError) does not answer in time, or one of both does not trust
-            the other's certificate.
-        CommandRefused: the worker does not take this command from us.
-        ProtocolViolation: the answer is not the command's reply, or another worker than expected has that address.
+    Raises OSError if the worker cannot be reached, or (TimeoutError) does not answer in time, or one of both does not
+    trust the other's certificate, CommandRefused if the worker does not take this command from us, and
+    ProtocolViolation if the answer is not the command's reply, or another worker than expected has that address.
     """
     async with asyncio.timeout(timeout_s):
         streams = await _connect(address, secured)

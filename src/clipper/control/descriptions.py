@@ -47,7 +47,6 @@ class ConfidenceBin(Struct, frozen=True):
 
     Attributes:
         answers: how many had feedback; old ones count for less.
-        confidence: their mean confidence.
         right: the share of them that was right; with losses between 0 and 1, 1 minus the mean loss.
         calibrated: the confidence that is now answered for this raw confidence.
     """

@@ -75,7 +75,6 @@ class Holding:
         self._linking: dict[str, dict[str, None]] = {}
 
     def linking(self, model: str) -> Collection[str]:
-        """The names of the applications that link a model."""
         return self._linking.get(model, {})
 
     def takes(self, difference: Difference) -> bool:
@@ -104,14 +103,10 @@ class Holding:
         _replace(self.keys, difference.keys, difference.gone_keys)
         if difference.peers is not None:
             self.peers = difference.peers
-        self.generation, self.needs_key, self.workers = (
-            difference.generation,
-            difference.needs_key,
-            difference.workers,
-        )
+        self.generation, self.needs_key = difference.generation, difference.needs_key
+        self.workers = difference.workers
 
     def snapshot(self) -> Snapshot:
-        """The whole."""
         return Snapshot(
             self.generation,
             tuple(self.applications.values()),
@@ -197,7 +192,7 @@ class Changes:
 
 
 def _changes(held: Mapping[str, P], parts: Iterable[P]) -> tuple[tuple[P, ...], tuple[str, ...]]:
-    """Which parts are new or other than those held, and the names of those that are gone."""
+    """Return the parts that are new or have changed, and the names of the parts that are gone."""
     wanted = {part.name: part for part in parts}
     # Nearly all are the same objects where the sender made the snapshot, and comparing those costs next to nothing.
     changed = tuple(part for name, part in wanted.items() if (known := held.get(name)) is not part and known != part)

@@ -1,4 +1,4 @@
-"""Who is at the ends of a control channel over TCP.
+"""The names and certificates of both ends of a control channel over TCP.
 
 Both show certificates of one authority, which signs for this channel alone. The name in a certificate says what its
 owner is: ``supervisor/EPOCH`` or ``worker/INSTANCE``.
@@ -43,7 +43,7 @@ class PeerName:
 
 @dataclass(frozen=True, slots=True)
 class Secured:
-    """How a worker is dialled over TCP: what is shown to it, and the name that its certificate must have."""
+    """The context with which a worker is dialled over TCP, and the name that its certificate must have."""
 
     context: ssl.SSLContext
     expects: PeerName
@@ -100,7 +100,7 @@ def read_identity(path: Path) -> TlsMaterial:
 
 
 class IdentityFile:
-    """What a worker shows, from a file that is replaced before the certificate expires."""
+    """A worker's key and certificate, from a file that is replaced before the certificate expires."""
 
     def __init__(self, path: Path) -> None:
         """Raises InvalidArgument if it cannot be used."""
@@ -110,7 +110,7 @@ class IdentityFile:
 
     @property
     def contexts(self) -> Contexts:
-        """Of the file as it is now, or as it last could be used."""
+        """The TLS contexts of the file as it is now, or as it last could be used."""
         if (now := stamp(self._path)) != self._seen:
             self._seen = now
             try:

@@ -123,7 +123,7 @@ class Drain(Command[Draining], frozen=True, tag=True):
 
 
 class Refused(Struct, frozen=True, tag=True):
-    """Comes in place of any reply: the worker does not take this command from its sender."""
+    """The reply to a command that the worker does not take from its sender."""
 
     why: str
 
@@ -172,12 +172,8 @@ class DescribePolicy(Command[PolicyDescription], frozen=True, tag=True):
 
 
 class RecentInput(Struct, frozen=True, tag=True):
-    """An input that a version of the model has answered, as the container protocol sends it.
-
-    Attributes:
-        input_type: of that version, as text.
-        row: None if the version has answered no input, or one of more than ``MAX_RECENT_INPUT_BYTES``.
-    """
+    """An input that a version of the model has answered, as the container protocol sends it. ``row``: None if the
+    version has answered no input, or one of more than ``MAX_RECENT_INPUT_BYTES``."""
 
     input_type: str = ""
     row: bytes | None = None
@@ -243,7 +239,6 @@ class Framer:
         return self._bodies()
 
     def __len__(self) -> int:
-        """Bytes that it holds."""
         return len(self._buffer)
 
     def _bodies(self) -> Iterator[bytes]:

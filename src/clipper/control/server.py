@@ -15,10 +15,22 @@ from clipper.base.tcp import end_when_cut
 from clipper.base.tls.handshakes import Handshake, Handshakes
 from clipper.base.tls.transport import TlsTransport
 from clipper.base.turn_budget import TurnBudget
-from clipper.control.access import Access
 from clipper.control.address import ControlAddress, TcpAddress
+from clipper.control.difference import EPOCH_BITS
 from clipper.control.identity import IdentityFile, PeerName, certified_name
-from clipper.control.messages import AnyCommand, AnyReply, Framer, Refused, decode_command, encode
+from clipper.control.messages import (
+    AnyCommand,
+    AnyReply,
+    Apply,
+    ApplyDifference,
+    Drain,
+    Framer,
+    GetStatistics,
+    Observe,
+    Refused,
+    decode_command,
+    encode,
+)
 from clipper.errors import ClipperError, Forbidden, InvalidArgument, ProtocolViolation
 
 log = logging.getLogger(__name__)
@@ -39,10 +51,61 @@ LIFE_S = 3600.0
 # from being heard.
 MAX_PARTIAL_BYTES = 128 * 1024 * 1024
 _SWEEP_EVERY_S = 1.0
+# What workers ask each other for: feedback that came to the wrong one, and counts, which the Open Inference Protocol
+# shows over all workers.
+_OF_WORKERS = (Observe, GetStatistics)
+
+
+class Access:
+    """Decides what a worker lets those do who dial its control channel.
+
+    ``heard``: the latest epoch of a supervisor that this worker has obeyed; 0 before the first.
+    """
+
+    def __init__(self, heard: int = 0) -> None:
+        self.heard = heard
+
+    def admit(self, caller: PeerName | None, command: AnyCommand) -> None:
+        """Check that a caller may send a command, and note the epoch for which it speaks.
+
+        Args:
+            caller: the name in its certificate; None over a unix socket, which only this user may dial.
+
+        Raises:
+            Forbidden: it may not. The message has its name.
+        """
+        if caller is not None and caller.role == "worker" and not isinstance(command, _OF_WORKERS):
+            raise Forbidden(f"{caller} may not send {type(command).__name__}: only a supervisor may")
+        epoch = _epoch_of(command)
+        if epoch is None:
+            if caller is not None and isinstance(command, Drain):
+                raise Forbidden(f"{caller} has to say for which epoch it sends Drain")
+            return
+        who = "the supervisor on this machine" if caller is None else str(caller)
+        if caller is not None and epoch > caller.number:
+            raise Forbidden(f"{who} may not speak for epoch {epoch}")
+        # Over a unix socket an old snapshot is answered by what is in force, as ever: that is how a supervisor whose
+        # registry was restored learns that its workers are ahead.
+        if epoch < self.heard and (caller is not None or isinstance(command, Drain)):
+            raise Forbidden(
+                f"{who} sent {type(command).__name__} for epoch {epoch}, and this worker obeys epoch {self.heard}"
+            )
+        self.heard = max(self.heard, epoch)
+
+
+def _epoch_of(command: AnyCommand) -> int | None:
+    """The epoch of the supervisor that sends it; None if the command changes nothing, or does not say."""
+    match command:
+        case Apply(snapshot=told) | ApplyDifference(difference=told):
+            return told.generation >> EPOCH_BITS
+        case Drain(epoch=epoch):
+            return epoch
+        case _:
+            return None
 
 
 class ControlHandshakes(Handshakes):
-    """Those of the control channel. Who does not get through one is named by its address: it has no other name."""
+    """Handshakes of the control channel. A failed one is logged with its caller's address, its only name."""
 
     def fail(self, handshake: Handshake, why: str) -> None:
         peer = cast(TlsTransport, handshake).get_extra_info("peername") or ("?", "?")
@@ -60,7 +123,6 @@ class ControlServer:
     ) -> None:
         """
         Args:
-            answer: answers commands.
             heard: the latest epoch that this worker obeyed before it was started again.
             turn: the budget of the loop's turns, on which handshakes over TCP draw; None if nothing else does.
         """
@@ -78,9 +140,8 @@ class ControlServer:
         Args:
             identity: what is shown over TCP; needed for that alone.
 
-        Raises:
-            OSError: the address cannot be bound.
-            InvalidArgument: it is one of TCP, and there is no identity.
+        Raises OSError if the address cannot be bound, and InvalidArgument if it is one of TCP, and there is no
+        identity.
         """
         if isinstance(address, TcpAddress):
             if identity is None:
@@ -103,7 +164,6 @@ class ControlServer:
 
     @property
     def port(self) -> int:
-        """The port that it listens on over TCP."""
         assert self._listener is not None
         port: int = self._listener.sockets[0].getsockname()[1]
         return port

@@ -18,11 +18,8 @@ from clipper.settings.server import (
 class SharedSettings(Struct, frozen=True):
     """
     Attributes:
-        host, port: address of the query port.
-        cache_bytes: bound of the prediction cache.
         max_contexts: number of contexts that the store keeps for each application.
         max_body_bytes: bound of a request on the query port, unless an application's input type needs more.
-        feedback_queries: number of queries that are kept for feedback.
         decisions: folder of the decision log, which all workers of a home share; if empty, there is no log.
         decision_log_bytes: bound of all its files together.
         tls: whether clients use TLS. The certificate comes with each snapshot, since it may change.

@@ -63,7 +63,7 @@ class ModelSnapshot(Struct, frozen=True):
 
 
 class RampOutcome(Struct, frozen=True):
-    """What feedback said of a newcomer: how many of its answers and of the other answers had some, and their losses.
+    """The feedback on a newcomer: how many of its answers and of the other answers had some, and their losses.
 
     A mean loss of no answers is None. ``compared``: if the policy chooses by context, how many of its answers the means
     are of: those to queries to which it matters. None is all.

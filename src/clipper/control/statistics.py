@@ -27,12 +27,11 @@ class HistogramData(Struct, frozen=True):
 
     @property
     def count(self) -> int:
-        """The number of values."""
         return sum(self.counts)
 
     @property
     def mean(self) -> float:
-        """0 of no values."""
+        """The mean value; 0 without values."""
         return self.sum / max(self.count, 1)
 
 

@@ -18,8 +18,8 @@ from clipper.control.address import parse_address
 from clipper.control.identity import IdentityFile
 from clipper.control.server import ControlServer
 from clipper.worker.config import WorkerConfig
-from clipper.worker.descriptors import most_connections
-from clipper.worker.kept import KeptSnapshot, epoch_of
+from clipper.worker.frontend.limits import most_connections
+from clipper.worker.snapshot_file import SnapshotFile, epoch_of
 from clipper.worker.worker import Worker
 
 log = logging.getLogger("clipper.worker")
@@ -54,7 +54,7 @@ async def _run(config: WorkerConfig, max_connections: int) -> int:
     # All of Clipper is imported. Users' own policies are in artifacts that nobody writes to, but root's Python would.
     sys.dont_write_bytecode = True
     loop = asyncio.get_running_loop()
-    kept = KeptSnapshot(Path(config.kept), worker.answer) if config.kept else None
+    kept = SnapshotFile(Path(config.kept), worker.answer) if config.kept else None
     before = None if kept is None else kept.read()
     control = ControlServer(worker.answer if kept is None else kept.answer, epoch_of(before), worker.turn)
     await control.listen(parse_address(config.control), identity)

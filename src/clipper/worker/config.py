@@ -1,6 +1,15 @@
 """A query worker's settings; the supervisor passes them on the command line, as JSON."""
 
+from pathlib import Path
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from clipper.control.difference import Difference
 from clipper.control.shared_settings import SharedSettings
+from clipper.control.snapshot import ApplicationSnapshot, Snapshot
+
+Told = TypeVar("Told", Snapshot, Difference)
 
 
 class WorkerConfig(SharedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -14,7 +23,7 @@ class WorkerConfig(SharedSettings, frozen=True, kw_only=True, forbid_unknown_fie
         node: the address of its node, whose replicas it prefers; empty if there is only one.
         store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, ``CLIPPER_STORE`` says it.
         artifacts: the folder below which the code of users' own policies is. If empty, snapshots have whole paths.
-        kept: the file in which it keeps what it serves by (``worker.kept``); if empty, it keeps nothing.
+        kept: the file in which it keeps what it serves by (``worker.snapshot_file``); if empty, it keeps nothing.
         restart: how many times this instance was started before, on a node where no supervisor led.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for requests in progress.
@@ -31,3 +40,17 @@ class WorkerConfig(SharedSettings, frozen=True, kw_only=True, forbid_unknown_fie
     restart: int = 0
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0
+
+
+def located(told: Told, artifacts: str) -> Told:
+    """Return the same with whole paths of users' own code: on nodes they are given below ``WorkerConfig.artifacts``."""
+    if not artifacts or all(one.selection.code is None for one in told.applications):
+        return told
+
+    def with_whole_path(one: ApplicationSnapshot) -> ApplicationSnapshot:
+        code = one.selection.code
+        if code is None:
+            return one
+        return replace(one, selection=replace(one.selection, code=str(Path(artifacts) / code)))
+
+    return replace(told, applications=tuple(map(with_whole_path, told.applications)))

@@ -272,16 +272,22 @@ class _Connection(asyncio.Protocol):
         self._end(str(error or "the container closed the connection"))
 
     def _receive(self, kind: int, frame_id: int, body: Buffer) -> None:
-        if body is DROPPED and self.welcome.done():
+        listener, is_linked = self._listener, self.welcome.done()
+        if body is DROPPED and is_linked:
             most = self._splitter.most_kept_bytes
             message = f"{messages.BATCH_TOO_LARGE}outputs of a batch are over {most} bytes: have the model return less"
-            self._count_answer(frame_id, self._listener.on_error(frame_id, message))
-        elif kind == Kind.RESULTS and self.welcome.done():
-            self._count_answer(frame_id, self._listener.on_results(frame_id, messages.decode_results(body)))
-        elif kind == Kind.TYPED_RESULTS and self.welcome.done() and self.version >= 2:
-            self._receive_typed(frame_id, body)
-        elif kind == Kind.ERROR and self.welcome.done():
-            self._count_answer(frame_id, self._listener.on_error(frame_id, messages.decode_error(body)))
+            self._count_answer(frame_id, listener.on_error(frame_id, message))
+        elif kind == Kind.RESULTS and is_linked:
+            self._count_answer(frame_id, listener.on_results(frame_id, messages.decode_results(body)))
+        elif kind == Kind.TYPED_RESULTS and is_linked and self.version >= 2:
+            try:
+                results = decode_typed_results(body)
+            except ModelFailed as error:
+                self._count_answer(frame_id, listener.on_error(frame_id, str(error)))
+            else:
+                self._count_answer(frame_id, listener.on_results(frame_id, results))
+        elif kind == Kind.ERROR and is_linked:
+            self._count_answer(frame_id, listener.on_error(frame_id, messages.decode_error(body)))
         elif kind == Kind.ERROR:
             reason = messages.decode_error(body)
             self.welcome.set_exception(HelloRefused(f"the container refused the connection: {reason}"))
@@ -292,14 +298,6 @@ class _Connection(asyncio.Protocol):
             self._splitter.max_body_bytes = MAX_BODY_BYTES
         else:
             raise ProtocolViolation(f"the container sent an unexpected frame of kind {kind}")
-
-    def _receive_typed(self, batch_id: int, body: Buffer) -> None:
-        try:
-            results = decode_typed_results(body)
-        except ModelFailed as error:
-            self._count_answer(batch_id, self._listener.on_error(batch_id, str(error)))
-        else:
-            self._count_answer(batch_id, self._listener.on_results(batch_id, results))
 
     def _count_answer(self, batch_id: int, was_sent: bool) -> None:
         if was_sent:

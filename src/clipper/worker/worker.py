@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from random import Random
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from clipper.base.processes.marks import MARK, kill_marked
 from clipper.base.tls.material import TlsMaterial, server_context
@@ -39,7 +40,6 @@ from clipper.control.messages import (
 from clipper.control.snapshot import Snapshot
 from clipper.control.statistics import (
     ApplicationStatistics,
-    CacheStatistics,
     ReplicaStatistics,
     VersionStatistics,
     WorkerStatistics,
@@ -50,8 +50,7 @@ from clipper.learning.own_code.watch import ImportNotes, OwnCode
 from clipper.learning.stores.open import open_store
 from clipper.values.types import OTEL_PREFIX, STORE_VARIABLE, ModelId
 from clipper.worker.abstraction.predictor import Predictor
-from clipper.worker.code_folders import located
-from clipper.worker.config import WorkerConfig
+from clipper.worker.config import WorkerConfig, located
 from clipper.worker.feedback_router import FeedbackRouter
 from clipper.worker.frontend.clients import Clients
 from clipper.worker.frontend.http.cross_origin import Origins
@@ -60,10 +59,9 @@ from clipper.worker.frontend.http.listener import Listener, bind_shared
 from clipper.worker.frontend.http.other_paths import OtherPaths
 from clipper.worker.frontend.http.port import Port
 from clipper.worker.frontend.http.server import QueryServer
-from clipper.worker.frontend.inference.service import Inference
+from clipper.worker.frontend.inference.service import Inference, Serving, StatisticsReader
 from clipper.worker.frontend.limits import MAX_CONNECTIONS
 from clipper.worker.frontend.readiness import Readiness
-from clipper.worker.frontend.rpc.open import open_rpc_server
 from clipper.worker.frontend.rpc.service import Services
 from clipper.worker.selection.application import Application, Surroundings
 from clipper.worker.selection.committer import Committer
@@ -74,6 +72,9 @@ from clipper.worker.selection.query import QueryIds
 from clipper.worker.selection.synchronizer import Synchronizer
 from clipper.worker.telemetry.exporter import open_exporter
 from clipper.worker.telemetry.watch import Watch
+
+if TYPE_CHECKING:
+    from clipper.worker.frontend.rpc.server import RpcServer
 
 log = logging.getLogger(__name__)
 
@@ -101,46 +102,63 @@ class Worker:
         identity: IdentityFile | None = None,
     ) -> None:
         """``on_drain`` is called on a ``Drain``: the process must then call ``drain`` and end."""
-        self._config = config
-        self._on_drain = on_drain
-        self._started_s = monotonic()
+        self._config, self._on_drain, self._started_s = config, on_drain, monotonic()
         random = Random()
         self._watch = open_watch(config, random)
-        seed = random.getrandbits(64)
-        self._predictor = Predictor(config.cache_bytes, seed, self._watch, config.node, config.max_output_bytes)
-        origins = Origins(config.allowed_origins) if config.allowed_origins else None
-        self._port = Port(max_connections, self._predictor.end_turn, origins, self._watch)
+        self._tls: TlsMaterial | None = None
+        # Whether endpoints ask for keys because all applications do.
+        self._all_need_key = False
+        self._applications: dict[str, Application] = {}
+        self._readiness = Readiness(self._applications.values(), needs_all=config.ready_when == "all")
+
+        # Evaluate inputs: the queues of all versions, and the cache before them.
+        self._predictor = Predictor(
+            cache_capacity_bytes=config.cache_bytes,
+            seed=random.getrandbits(64),
+            watch=self._watch,
+            node=config.node,
+            max_output_bytes=config.max_output_bytes,
+        )
+
+        # Take requests: the port, its connections by HTTP/1.1 and gRPC, and the clients that may call.
+        self._port = Port(
+            max_connections=max_connections,
+            give_out=self._predictor.end_turn,
+            origins=Origins(config.allowed_origins) if config.allowed_origins else None,
+            watch=self._watch,
+        )
         self.turn = self._port.turn
         self._predictor.do_by(self._port.work.do)
+        self._clients = Clients(index=config.index, refused=self._port.count_refused, now_s=self._port.now_s)
+        self._bound: socket.socket | None = None
         self._server = QueryServer(self._port)
-        # This imports the library of HTTP/2, which must be in memory before gc.freeze().
         self._rpc = open_rpc_server(self._port) if config.grpc_port else None
         self._rpc_listener: Listener | None = None
         if self._rpc is not None:
             self._rpc_listener = Listener(self._port, self._rpc.make_connection)
             self._server.add(self._rpc_listener)
-        self._clients = Clients(config.index, self._port.count_refused, self._port.now_s)
-        self._bound: socket.socket | None = None
-        # Removed from the environment, so that processes of users' own policies do not find it.
+
+        # Learn and select: the store, users' own policies under watch, the decision log.
+        # The variable is removed, so that processes of users' own policies do not find it.
         given = os.environ.pop(STORE_VARIABLE, "")
         self._store = open_store(config.store or given)
-        name = f"policy-trial-{config.index}"
-        run = Path(config.run) if config.run else None
+        run, name = Path(config.run) if config.run else None, f"policy-trial-{config.index}"
         # A sibling of the worker's own mark: a trial ends all processes with its mark, and the worker must not be one.
         self._trials = str(Path(os.environ.get(MARK, "")).parent / name)
         trials = Trials(
-            {**os.environ, MARK: self._trials},
-            run / "scratch" if run else Path(tempfile.gettempdir()),
-            name,
-            config.run_as,
+            environment={**os.environ, MARK: self._trials},
+            scratch=run / "scratch" if run else Path(tempfile.gettempdir()),
+            name=name,
+            run_as=config.run_as,
         )
-        notes = ImportNotes(run / f"worker-{config.index}.importing" if run else None)
-        self._own_code = OwnCode(self._follow_code, trials.verdict, notes)
-        self._decisions = (
-            DecisionLog(Path(config.decisions), f"w{config.instance}", config.decision_log_bytes)
-            if config.decisions
-            else None
+        self._own_code = OwnCode(
+            on_late=self._follow_code,
+            try_out=trials.verdict,
+            notes=ImportNotes(run / f"worker-{config.index}.importing" if run else None),
         )
+        self._decisions: DecisionLog | None = None
+        if config.decisions:
+            self._decisions = DecisionLog(Path(config.decisions), f"w{config.instance}", config.decision_log_bytes)
         self._surroundings = Surroundings(
             predictor=self._predictor,
             ids=QueryIds(config.instance, config.restart),
@@ -154,32 +172,33 @@ class Worker:
             watch=self._watch,
         )
         self._router = FeedbackRouter(config.instance, self.turn, identity)
-        self._applications: dict[str, Application] = {}
-        self._readiness = Readiness(self._applications.values(), config.ready_when == "all")
         self._synchronizer = Synchronizer(
-            self._store, self._surroundings.committer, self._applications.values, config.max_contexts
+            store=self._store,
+            committer=self._surroundings.committer,
+            applications=self._applications.values,
+            max_contexts=config.max_contexts,
         )
         self._synchronizing: asyncio.Task[None] | None = None
-        self._tls: TlsMaterial | None = None
-        # Whether endpoints ask for keys because all applications do.
-        self._all_need_key = False
-        applications, work, most = self._applications.values(), self._port.work, config.max_body_bytes
-        self._inference = Inference(
-            (),
-            self._router,
-            self._statistics_of,
-            self._port.refused,
-            work,
-            most,
-            self._clients,
-            self._readiness,
+
+        # Answer calls: the paths of REST, and the methods of gRPC.
+        serving = Serving(
+            applications=self._applications,
+            taker=self._router,
+            statistics=StatisticsReader(self._statistics_of, self._port.work),
+            port=self._port,
+            clients=self._clients,
+            readiness=self._readiness,
+            max_body_bytes=config.max_body_bytes,
         )
-        self._other_paths = OtherPaths(applications, self._inference, work, self._clients, self._readiness)
-        self._services: Services | None = None
-        if self._rpc is not None:
-            self._services = Services(
-                (), self._router, self._statistics_of, self._port, most, self._clients, self._readiness
-            )
+        self._inference = Inference(serving)
+        self._services = Services(serving) if self._rpc is not None else None
+        self._other_paths = OtherPaths(
+            applications=self._applications.values(),
+            inference=self._inference,
+            work=self._port.work,
+            clients=self._clients,
+            readiness=self._readiness,
+        )
 
     def begin(self) -> None:
         """Bind the query port, which all workers share. Raises OSError if the port cannot be bound."""
@@ -221,12 +240,8 @@ class Worker:
     async def _apply(
         self, told: Snapshot | Difference, tls: TlsMaterial | None = None, is_stopping: bool = False
     ) -> Applied:
-        """Serve by a snapshot, unless a newer one is in force. Return when replicas have been dialled and drained.
-
-        Args:
-            told: the snapshot, or the difference that leads to it.
-            tls, is_stopping: see ``Apply``. A port with TLS does not accept connections before it has one.
-        """
+        """Serve by a snapshot, or by that to which a difference leads, unless a newer one is in force. Return when
+        replicas have been dialled and drained. A port with TLS accepts no connection before it has ``tls``."""
         if isinstance(told, Difference) and told.base > self._predictor.held.generation:
             return self._applied(needs_whole=True)
         # First, since the rest may take seconds: balancers are to know, and a revoked key is refused from now on.
@@ -265,19 +280,18 @@ class Worker:
 
     async def _accept(self) -> None:
         """Accept connections, from the first snapshot on. Before it, this worker would know no application."""
-        is_secure = self._config.tls == "off" or self._tls is not None
-        if self._bound is not None and is_secure:
-            bound, self._bound = self._bound, None
-            await self._server.listen(bound)
-            if self._rpc_listener is not None:
-                try:
-                    await self._rpc_listener.listen(bind_shared(self._config.host, self._config.grpc_port))
-                except OSError as error:
-                    log.error(
-                        "cannot listen on %(address)s: %(error)s",
-                        {"address": f"{self._config.host}:{self._config.grpc_port}", "error": error},
-                    )
-                    self._on_drain()
+        config, bound = self._config, self._bound
+        if bound is None or (config.tls != "off" and self._tls is None):
+            return
+        self._bound = None
+        await self._server.listen(bound)
+        if self._rpc_listener is not None:
+            try:
+                await self._rpc_listener.listen(bind_shared(config.host, config.grpc_port))
+            except OSError as error:
+                address = f"{config.host}:{config.grpc_port}"
+                log.error("cannot listen on %(address)s: %(error)s", {"address": address, "error": error})
+                self._on_drain()
 
     async def statistics(self, asked: GetStatistics = ALL) -> WorkerStatistics:
         """Return the worker's reading. Queries are answered in between: a thousand applications take a while."""
@@ -301,7 +315,7 @@ class Worker:
                     replicas += queue.replica_statistics()
             if done % READ_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        cache = self._predictor.cache.statistics()
+        why_no_policy = {one.name: one.counts.why_no_policy for one in self._applications.values()}
         return WorkerStatistics(
             index=self._config.index,
             pid=os.getpid(),
@@ -311,7 +325,7 @@ class Worker:
             applications=tuple(applications),
             versions=tuple(versions),
             replicas=tuple(replicas),
-            cache=CacheStatistics(cache.entries, cache.size_bytes, cache.capacity_bytes, cache.evictions),
+            cache=self._predictor.cache.statistics(),
             feedback_window=self._surroundings.joins.statistics(asyncio.get_running_loop().time()),
             decisions=None if self._decisions is None else self._decisions.statistics(),
             telemetry=None if self._watch is None else self._watch.statistics(),
@@ -320,12 +334,9 @@ class Worker:
             grpc_calls_in_flight=self._rpc.counts.in_flight if self._rpc is not None else 0,
             uptime_s=monotonic() - self._started_s,
             store_problem=self._surroundings.committer.problem,
-            policy_problems=self._policy_problems() if asked.marks is None else {},
+            policy_problems={name: why for name, why in why_no_policy.items() if why} if asked.marks is None else {},
             demanded=self._predictor.demanded(),
         )
-
-    def _policy_problems(self) -> dict[str, str]:
-        return {one.name: why for one in self._applications.values() if (why := one.counts.why_no_policy)}
 
     async def drain(self) -> int:
         """Stop accepting and answer open requests. Return the number of requests that got no answer in time."""
@@ -335,8 +346,7 @@ class Worker:
         if self._rpc is not None:
             self._rpc.drain()
         for application in self._applications.values():
-            # No snapshot comes any more, and so no replica of a model that sleeps.
-            if application.terms.is_waking:
+            if application.terms.is_waking:  # no snapshot comes any more, and so no replica of a model that sleeps
                 application.end_waits()
         ending = asyncio.get_running_loop().call_later(timeout_s * ANSWERED_SHARE, self._end_waits)
         left = await self._server.drain(timeout_s)
@@ -357,8 +367,7 @@ class Worker:
             application.end_waits()
 
     def _follow_code(self, name: str) -> None:
-        application = self._applications.get(name)
-        if application is not None:
+        if (application := self._applications.get(name)) is not None:
             application.follow_code()
 
     def _follow(self, difference: Difference) -> list[Application]:
@@ -407,6 +416,13 @@ class Worker:
         """Return the statistics of these versions, of all workers that can be reached."""
         asked = GetStatistics((), tuple(versions))
         return [await self.statistics(asked), *await self._router.statistics_of_peers(asked)]
+
+
+def open_rpc_server(port: Port) -> "RpcServer":
+    """Raises ImportError without the extra ``grpc``. Its library must be in memory before gc.freeze()."""
+    from clipper.worker.frontend.rpc.server import RpcServer
+
+    return RpcServer(port)
 
 
 def open_watch(config: WorkerConfig, random: Random) -> Watch | None:

@@ -1,7 +1,7 @@
 """Work in pieces: in whose turn it is done, what it may hold, and how it ends."""
 
 import gc
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator
 
 import pytest
@@ -32,7 +32,7 @@ class Turns:
     def __init__(self) -> None:
         self.due: deque[Callable[[], None]] = deque()
         self.budget = Budget()
-        self.refused: dict[str, int] = {}
+        self.refused: Counter[str] = Counter()
         self.now_s = 0.0
         self.turn = TurnBudget(self.due.append, lambda: self.now_s)
         self.work = LongWork(self.turn, self.budget, self.refused)
@@ -164,7 +164,7 @@ def test_without_room_a_request_is_refused_at_once(turns: Turns) -> None:
 def test_bug_costs_one_request(turns: Turns, caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> Generator[None, None, None]:
         yield
-        raise WrongInput("which no endpoint lets through")
+        raise ValueError("a bug")
 
     exchange = Exchange(Line())
     turns.work.begin(exchange, SMALL, broken())
@@ -174,6 +174,19 @@ def test_bug_costs_one_request(turns: Turns, caplog: pytest.LogCaptureFixture) -
     assert exchange.response is not None and b"internal_error" in exchange.response
     assert other.response is not None and turns.budget.held_bytes == 0
     assert "failed to handle a request" in caplog.text
+
+
+def test_an_error_of_the_tree_refuses_the_request_and_is_counted(turns: Turns) -> None:
+    def wrong() -> Generator[None, None, None]:
+        yield
+        raise WrongInput("expected another input")
+
+    exchange = Exchange(Line())
+    turns.work.begin(exchange, SMALL, wrong())
+    while turns.due:
+        turns.take()
+    assert exchange.response is not None and b"expected another input" in exchange.response
+    assert turns.refused == {"wrong_input": 1} and turns.budget.held_bytes == 0
 
 
 def fill(turns: Turns, body_bytes: int) -> Unlearned:

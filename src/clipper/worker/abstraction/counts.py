@@ -18,18 +18,6 @@ class VersionCounts:
         last_error: the latest message of ``model_errors``; empty if there was none.
     """
 
-    __slots__ = (
-        "batch_latency_s",
-        "batch_size",
-        "expired",
-        "last_error",
-        "model_errors",
-        "outputs",
-        "queue_wait_s",
-        "rejected",
-        "turned_away",
-    )
-
     def __init__(self) -> None:
         self.turned_away = self.outputs = self.model_errors = self.rejected = self.expired = 0
         self.last_error = ""

@@ -12,7 +12,7 @@ MAX_NOTIFIED = 64
 
 
 class FailureNotices:
-    """Of one version. It holds no more waiters than the version's queue, whose bound is its bound."""
+    """Tells the waiters of one version, which are no more than its queue may hold."""
 
     def __init__(self, model: str, loop: asyncio.AbstractEventLoop) -> None:
         self._model = model

@@ -23,7 +23,6 @@ class Predictor:
     Args:
         cache_capacity_bytes: bound of the cache; 0 keeps no outputs.
         seed: seed of the cache's hash; see ``ClockCache``.
-        watch: see ``Turns``.
         node: the address of this worker's node, whose replicas it prefers; if empty, it prefers none.
         max_output_bytes: bound of one output, as its container sends it.
 
@@ -84,7 +83,7 @@ class Predictor:
         return difference
 
     def forget(self) -> None:
-        """What was told last could not be applied: until the next whole snapshot nothing counts as in force."""
+        """Count nothing as in force until the next whole snapshot, since the last difference could not be applied."""
         self.held = Holding()
 
     def find(self, model: str, version: str | None = None) -> ModelQueue | None:

@@ -56,7 +56,6 @@ class Work(msgspec.Struct, gc=False, eq=False):
         key: the cache's key; see ``CacheTable.key_of``.
         source: the application that queried it first.
         table: the cache table that it is for, until it leaves that, or None.
-        output: None until it is known.
         used: CLOCK's reference bit.
         lane: id of the queue's lane that it is in; 0 if it is not queued.
         group: ``UNCLEAR`` or ``DEADLY`` if it is tried again apart, whatever its application is; see ``Suspects``.

@@ -26,7 +26,6 @@ class Limit:
         Args:
             what: whose limits these are, for messages: ``key 'a'``.
             max_in_flight, max_per_second: the limits; None is no limit.
-            now_s: the time.
         """
         self._what = what
         self.max_in_flight = max_in_flight
@@ -47,9 +46,8 @@ class Limit:
     def check(self, count: int, now_s: float, admitted: int = 0) -> None:
         """Check that a request may have ``count`` more queries, in addition to ``admitted`` ones.
 
-        Raises:
-            TooLarge: the request has more queries than are ever admitted at once.
-            TooManyRequests: the limit is used up for now.
+        Raises TooLarge if the request has more queries than are ever admitted at once, and TooManyRequests if the limit
+        is used up for now.
         """
         most_in_flight, most_per_second = self.max_in_flight, self.max_per_second
         if most_in_flight is not None and admitted + count > most_in_flight:

@@ -1,4 +1,4 @@
-"""Which clients may call the applications of a worker, and their limits.
+"""The clients that may call the applications of a worker, and their limits.
 
 A key is looked up when a request's head is parsed. A known head, byte for byte the same, skips this: the port remembers
 the endpoint it led to, and forgets that whenever keys or applications change.
@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from clipper.base.tls.expiry import day
 from clipper.control.difference import Difference
@@ -74,10 +75,8 @@ class Guarded:
     def enter(self, authorizations: Sequence[bytes]) -> Endpoint:
         """Return the endpoint for a client with these Authorization headers.
 
-        Raises:
-            MalformedRequest: there is more than one such header.
-            Unauthorized: the key is missing, unknown or expired.
-            Forbidden: the key is for other applications.
+        Raises MalformedRequest if there is more than one such header, Unauthorized if the key is missing, unknown or
+        expired, and Forbidden if the key is for other applications.
         """
         limits, key = [], None
         if self._needs_key:
@@ -92,30 +91,21 @@ class Guarded:
         return Limited(self._endpoint, key, Limits(*limits) if limits else None, self._clients.count_refused)
 
 
+@dataclass(frozen=True, slots=True)
 class _Key:
     """A valid key. ``limit`` is None if it has no limits."""
 
-    __slots__ = ("_expires_at", "_time_s", "applications", "limit", "name")
-
-    def __init__(
-        self,
-        name: str,
-        applications: frozenset[str],
-        limit: Limit | None,
-        expires_at: float | None,
-        time_s: Callable[[], float],
-    ) -> None:
-        self.name = name
-        self.applications = applications
-        self.limit = limit
-        self._expires_at = expires_at
-        self._time_s = time_s
+    name: str
+    applications: frozenset[str]
+    limit: Limit | None
+    expires_at: float | None
+    time_s: Callable[[], float]
 
     def check_time(self) -> None:
         """Raises Unauthorized if the key has expired."""
-        if self._expires_at is not None and self._time_s() >= self._expires_at:
+        if self.expires_at is not None and self.time_s() >= self.expires_at:
             raise Unauthorized(
-                f"key {self.name!r} expired on {day(self._expires_at)}: whoever runs this server makes another with "
+                f"key {self.name!r} expired on {day(self.expires_at)}: whoever runs this server makes another with "
                 "clipper key create"
             )
 
@@ -135,7 +125,6 @@ class Clients:
         Args:
             index: the worker's index among all workers.
             refused: called with the code of each request over a limit.
-            now_s: the clock.
             time_s: what people call the time, in seconds since 1970, by which keys expire.
         """
         self.count_refused = refused
@@ -195,6 +184,11 @@ class Clients:
         if not needs_key and self.limit_of(application.name) is None:
             return endpoint
         return Guarded(application.name, needs_key, endpoint, self)
+
+    def entered(self, application: Application, endpoint: Endpoint, authorizations: Sequence[bytes]) -> Endpoint:
+        """Return the endpoint for a client with these headers. Raises as ``Guarded.enter``."""
+        guarded = self.guarded(application, endpoint)
+        return guarded.enter(authorizations) if isinstance(guarded, Guarded) else guarded
 
     def needs_key(self, application: Application) -> bool:
         return self._all_need_key or application.snapshot.needs_key

@@ -29,7 +29,6 @@ class Endpoint(Protocol):
         """Answer the exchange, now or later.
 
         Args:
-            exchange: the request.
             body: its body; a bytearray if it is long.
             arrived_s: when it was read, on the loop's clock.
             is_late: whether it has waited so long to be taken in that a query could not be answered in time.

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -161,58 +161,70 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
 
 
 class Gather:
-    """A predict call with several inputs: each is a query of its own, and all are answered together.
+    """A request with several rows: each is a query of its own, and all are answered together.
 
     Each row counts against the memory budget until its part of the answer does.
+
+    Attributes:
+        has_ended: whether the request was answered, or its client has left.
     """
 
-    __slots__ = ("_answer_bytes", "_are_made", "_budget", "_exchange", "_held_bytes", "_missing", "_parts", "_queries")
+    def __init__(
+        self, exchange: Exchange, size: int, budget: Budget, finish: Callable[[list[Any]], None] | None = None
+    ) -> None:
+        """``finish`` answers with all parts; unless it is given, they are those of a predict call.
 
-    def __init__(self, exchange: Exchange, size: int, budget: Budget) -> None:
-        """Raises Overloaded if there is no room for so many rows."""
-        hold_rows(budget, size)
-        self._exchange = exchange
-        self._parts: list[bytes | responses.Parts] = [b""] * size
-        self._are_made = True
+        Raises Overloaded if there is no room for so many rows.
+        """
+        self._held_bytes = size * limits.HELD_BYTES_PER_ROW
+        if not budget.has_room(self._held_bytes):
+            raise Overloaded("rows that wait for their outputs take up all memory for them: try again in a moment")
+        budget.held_bytes += self._held_bytes
+        self._exchange, self._finish, self._budget = exchange, finish, budget
+        self._parts: list[Any] = [b""] * size
         self._missing = size
         self._queries: list[Query] = []
-        self._budget = budget
-        self._held_bytes = size * limits.HELD_BYTES_PER_ROW
         self._answer_bytes = 0
+        self.has_ended = False
 
     def add_query(self, query: Query) -> None:
         self._queries.append(query)
 
-    def end_part(self, index: int, body: bytes | responses.Parts, held_bytes: int, answer_bytes: int) -> None:
-        """Take the answer to an input.
+    def end_part(self, index: int, part: object, held_bytes: int, answer_bytes: int) -> None:
+        """Take the answer to a row.
 
         Args:
-            index: the input's place.
-            body: its part of the answer; if it is long, it is made once all have come.
+            part: its part of the answer; of a predict call JSON or, if it is long, what makes it once all have come.
             held_bytes: what it holds until then.
             answer_bytes: a bound of its size.
         """
-        self._parts[index] = body
+        if self.has_ended:
+            return
+        self._parts[index] = part
         self._missing -= 1
-        self._are_made = self._are_made and isinstance(body, bytes)
         self._answer_bytes += answer_bytes
         more_bytes = held_bytes - limits.HELD_BYTES_PER_ROW
         self._held_bytes += more_bytes
         self._budget.held_bytes += more_bytes
         if self._answer_bytes > limits.MAX_ANSWER_BYTES:
-            self.cancel()
-            self._exchange.refuse("too_large", responses.too_long(self._answer_bytes))
+            self.fail("too_large", responses.too_long(self._answer_bytes))
         elif more_bytes > 0 and not self._budget.has_room(0):
-            self.cancel()
-            self._exchange.refuse("overloaded", "incomplete answers take up all memory for them: try again in a moment")
+            self.fail("overloaded", "incomplete answers take up all memory for them: try again in a moment")
         elif not self._missing:
             parts, exchange = self._parts, self._exchange
             self._release()
-            if self._are_made and self._answer_bytes <= limits.LARGE_ANSWER_BYTES:
-                exchange.answer(200, responses.batch_json([part for part in parts if isinstance(part, bytes)]))
+            if self._finish is not None:
+                self._finish(parts)
+            elif self._answer_bytes <= limits.LARGE_ANSWER_BYTES and all(isinstance(each, bytes) for each in parts):
+                exchange.answer(200, responses.batch_json(parts))
             else:
-                answers = exchange.connection.long_answers
-                answers.answer(exchange, responses.long_batch(parts), self._answer_bytes)
+                exchange.connection.long_answers.answer(exchange, responses.long_batch(parts), self._answer_bytes)
+
+    def fail(self, code: str, cause: str) -> None:
+        """Refuse the whole request."""
+        if not self.has_ended:
+            self.cancel()
+            self._exchange.refuse(code, cause)
 
     def cancel(self) -> None:
         for query in self._queries:
@@ -220,18 +232,11 @@ class Gather:
         self._release()
 
     def _release(self) -> None:
+        self.has_ended = True
         self._queries.clear()
         self._parts = []
         self._budget.held_bytes -= self._held_bytes
         self._held_bytes = 0
-
-
-def hold_rows(budget: Budget, count: int) -> None:
-    """Count so many rows that are asked against the budget. Raises Overloaded if there is no room for them."""
-    size_bytes = count * limits.HELD_BYTES_PER_ROW
-    if not budget.has_room(size_bytes):
-        raise Overloaded("rows that wait for their outputs take up all memory for them: try again in a moment")
-    budget.held_bytes += size_bytes
 
 
 class Part:

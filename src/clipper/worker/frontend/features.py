@@ -68,15 +68,8 @@ class FeaturesReader:
 
 
 def check_count(found: int | None, count: int) -> None:
-    """Check that there are as many lists of features as inputs.
-
-    Args:
-        found: number of lists; None if there are more than any batch may have.
-        count: number of inputs.
-
-    Raises:
-        WrongInput: the numbers differ.
-    """
+    """Check that there are as many lists of features as inputs. ``found``: number of lists; None if there are more than
+    any batch may have. Raises WrongInput if the numbers differ."""
     if found != count:
         shown = "too many" if found is None else found
         raise WrongInput(f"features has {shown} lists for {count} inputs: expected one list for each input")

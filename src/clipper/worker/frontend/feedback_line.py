@@ -1,4 +1,4 @@
-"""How much of an application's feedback a worker learns from at once, and what is read next when more has come.
+"""Decides how much of an application's feedback a worker learns from at once, and which request is read next.
 
 A client that has waited for as long as it will sends the same feedback again. So what is let in has to be learned soon,
 or a worker that gets more than it can learn spends itself on feedback whose senders have left: none of them would be

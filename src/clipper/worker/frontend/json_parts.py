@@ -28,8 +28,7 @@ def find_items(text: bytearray, start: int, stop: int, most: int) -> Generator[N
 
     Items are not parsed, so they may be anything, even if it is not JSON.
 
-    Raises:
-        MalformedRequest: the text is not a list.
+    Raises MalformedRequest if the text is not a list.
     """
     marks = yield from _find_marks(text, start, stop, b"[]", most + 1)
     if marks is None:

@@ -50,6 +50,9 @@ MAX_TLS_CONNECTIONS = 5_000
 MAX_REFUSED_AT_ONCE = 64
 # The warning about too many connections is logged at most this often.
 WARNING_SWEEPS = 60
+# Share of a worker's file descriptors that clients do not get: for the control channel, replicas, the store, other
+# workers and logs. Without a free one the worker could not answer its supervisor, which would take it for hung.
+OWN_DESCRIPTORS_SHARE, MIN_OWN_DESCRIPTORS, MIN_CONNECTIONS = 0.25, 64, 8
 # Connections that wait in the kernel to be accepted.
 BACKLOG = 1024
 # When all connections are taken, one that was answered may give way to a new one once it was quiet for this long. A
@@ -85,3 +88,9 @@ IDLE_TIMEOUT_SWEEPS = 75
 LINGER_SWEEPS = 2
 # While the worker drains, an idle connection may have a request on its way: it is read for this much longer.
 DRAIN_GRACE_S = 0.5
+
+
+def most_connections(descriptors: int) -> int:
+    """Return how many client connections there is room for with this many file descriptors."""
+    own = max(int(descriptors * OWN_DESCRIPTORS_SHARE), MIN_OWN_DESCRIPTORS)
+    return min(max(descriptors - own - MAX_REFUSED_AT_ONCE, MIN_CONNECTIONS), MAX_CONNECTIONS)

@@ -2,12 +2,13 @@
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Generator, MutableMapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from clipper.base.turn_budget import Backlog, TurnBudget
+from clipper.errors import ClipperError, Overloaded
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import Budget
@@ -33,47 +34,26 @@ def done(steps: Generator[None, None, T]) -> T:
             return result
 
 
+@dataclass(slots=True, eq=False)
 class Job:
-    """A request's long work; its exchange's ``started``. Work on outputs may have no exchange."""
+    """A request's long work; its exchange's ``started``. Work on outputs may have no exchange.
 
-    __slots__ = (
-        "_work",
-        "exchange",
-        "has_begun",
-        "has_ended",
-        "held_bytes",
-        "is_large",
-        "line",
-        "name",
-        "pieces",
-        "steps",
-    )
+    ``name``: of its backlog. ``is_large``: whether its body is.
+    """
 
-    def __init__(
-        self,
-        work: "LongWork",
-        exchange: Exchange | None,
-        steps: Steps,
-        held_bytes: int,
-        name: object = None,
-        is_large: bool = False,
-        line: "FeedbackLine[Job] | None" = None,
-        pieces: int = 0,
-    ) -> None:
-        """``name``: of the backlog that it is in; ``is_large``: whether its body is."""
-        self._work = work
-        self.exchange = exchange
-        self.steps = steps
-        self.held_bytes = held_bytes
-        self.name = name
-        self.is_large = is_large
-        self.line = line
-        self.pieces = pieces
-        self.has_begun = self.has_ended = False
+    work: "LongWork"
+    exchange: Exchange | None
+    steps: Steps
+    held_bytes: int
+    name: object = None
+    is_large: bool = False
+    line: "FeedbackLine[Job] | None" = None
+    pieces: int = 0
+    has_begun: bool = False
+    has_ended: bool = False
 
     def cancel(self) -> None:
-        """The client has disconnected: stop."""
-        self._work.drop(self)
+        self.work.drop(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +93,11 @@ class LongWork:
     read takes ten times the memory of its text.
     """
 
-    def __init__(self, turn: TurnBudget, budget: Budget, refused: MutableMapping[str, int]) -> None:
+    def __init__(self, turn: TurnBudget, budget: Budget, refused: Counter[str]) -> None:
         """``refused`` counts refused requests by error code."""
         self._turn = turn
         self._now_s = turn.now_s
-        self._refused = refused
+        self.refused = refused
         self.budget = budget
         # By the line of feedback that they are of, or by whose queries they are and whether they are large.
         self._backlogs: dict[object, Backlog[Job]] = {}
@@ -152,11 +132,9 @@ class LongWork:
     ) -> None:
         """Start a request's work: do a first part now if this turn has time for it, and the rest in later turns.
 
-        If the budget has no room, the request is refused.
+        If the budget has no room, or the steps raise ClipperError, the request is refused.
 
         Args:
-            exchange: the request.
-            body_bytes: size of its body.
             steps: answers the exchange, or starts what answers it.
             line: in which it waits, if it brings feedback.
             pieces: the most pieces of feedback that the body may hold.
@@ -164,18 +142,19 @@ class LongWork:
                 if it is for no query: then it is done behind queries.
         """
         held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST
-        if not self.budget.has_room(held_bytes):
-            self._refuse(exchange, "requests that are being read take up all memory for them: try again in a moment")
-            return
         waits = line is not None and not line.has_room
-        if waits and self._unread_bytes + held_bytes > limits.MAX_UNREAD_BYTES:
-            self._refuse(exchange, "feedback that waits unread takes up all memory for it: try again in a moment")
-            return
         is_large = body_bytes > SHORT_TEXT_BYTES
         name: object = (asks, is_large) if line is None else line
         others_bytes = self._large_bytes[name] if line is None else 0
-        if others_bytes and others_bytes + held_bytes > limits.MAX_LARGE_BYTES:
-            self._refuse(exchange, "long bodies for one application take up all memory for them: try again in a moment")
+        what = ""
+        if not self.budget.has_room(held_bytes):
+            what = "requests that are being read take up all memory for them"
+        elif waits and self._unread_bytes + held_bytes > limits.MAX_UNREAD_BYTES:
+            what = "feedback that waits unread takes up all memory for it"
+        elif others_bytes and others_bytes + held_bytes > limits.MAX_LARGE_BYTES:
+            what = "long bodies for one application take up all memory for them"
+        if what:
+            self.refuse(exchange, Overloaded(f"{what}: try again in a moment"))
             return
         self.budget.held_bytes += held_bytes
         self._large_bytes[name] += is_large * held_bytes
@@ -202,15 +181,14 @@ class LongWork:
         """Make a long answer. If the budget has no room for it, the request is refused.
 
         Args:
-            exchange: the request.
-            parts: makes the answer's parts.
             size_bytes: a bound of their size.
             respond: takes the parts; ``exchange.answer_parts`` unless it is given.
         """
         if size_bytes > limits.MAX_ANSWER_BYTES:
             exchange.refuse("too_large", too_long(size_bytes))
         elif not self.budget.has_room(size_bytes):
-            self._refuse(exchange, "answers that are being made or read take up all memory for them: try again later")
+            why = "answers that are being made or read take up all memory for them: try again later"
+            self.refuse(exchange, Overloaded(why))
         else:
             self.budget.held_bytes += size_bytes
             steps = self._answer_in_steps(exchange, parts, respond or exchange.answer_parts)
@@ -240,7 +218,6 @@ class LongWork:
         return taken
 
     def learned(self, taken: Unlearned) -> None:
-        """It is learned."""
         now_s = self._now_s()
         taken.line.learned(taken.pieces, taken.taken_s, now_s)
         self._let_in(taken.line, now_s)
@@ -254,11 +231,11 @@ class LongWork:
                 self._unread_bytes -= job.held_bytes
                 self._end(job)
                 assert job.exchange is not None  # all that waits here is a request
-                self._refuse(
-                    job.exchange,
+                why = (
                     f"more feedback has come than this worker learns from, and this waited for {MAX_WAIT_S:g} s: send "
-                    "it again later, or less of it at once",
+                    "it again later, or less of it at once"
                 )
+                self.refuse(job.exchange, Overloaded(why))
             if not line.waiting:
                 self._lines.discard(line)
 
@@ -288,9 +265,10 @@ class LongWork:
             for backlog in self._backlogs.values():
                 backlog.go_on()
 
-    def _refuse(self, exchange: Exchange, cause: str) -> None:
-        self._refused["overloaded"] = self._refused.get("overloaded", 0) + 1
-        exchange.refuse("overloaded", cause)
+    def refuse(self, exchange: Exchange, error: ClipperError) -> None:
+        """Refuse a request, and count it."""
+        self.refused[error.code] += 1
+        exchange.refuse_with(error)
 
     def _let_in(self, line: FeedbackLine[Job], now_s: float) -> None:
         while (job := line.next(now_s)) is not None:
@@ -321,9 +299,12 @@ class LongWork:
             for _ in job.steps:
                 if self._now_s() >= end_s:
                     return False
-        except Exception:  # a bug costs one request, as in the connection
-            log.exception("failed to handle a request")
-            if job.exchange is not None:
-                job.exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
+        except Exception as error:  # a bug costs one request, as in the connection
+            if job.exchange is not None and isinstance(error, ClipperError):
+                self.refuse(job.exchange, error)
+            else:
+                log.exception("failed to handle a request")
+                if job.exchange is not None:
+                    job.exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
         self.drop(job)
         return True

@@ -73,8 +73,7 @@ class ObserveReader:
         Returns:
             The feedback, with an error in place of each observation that is not valid, and whether it was a list.
 
-        Raises:
-            MalformedRequest: the body as a whole is not an observe call.
+        Raises MalformedRequest if the body as a whole is not an observe call.
         """
         if len(body) > SHORT_TEXT_BYTES:
             return (yield from self._read_parts(body if isinstance(body, bytearray) else bytearray(body)))
@@ -110,22 +109,21 @@ class ObserveReader:
             body = self._decode_one(compose(text, fields, _MOST_BYTES))
             label = _checked_label(body, extent is not None)
             row = b"" if extent is None else (yield from read_input(self._reader, text, *extent))
-            context = read_context(body.context, body.uid)
-            return _feedback(body, row, context, label, self._read_features(body))
-        except ClipperError as error:
+            return self._feedback(body, row, label)
+        except (ClipperError, msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return _as_value(error)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            return _not_one(error)
 
-    def _read_features(self, body: ObserveBody) -> bytes | None:
-        if body.query_id is None:
-            return self._features.read(body.features)
-        if not isinstance(body.features, UnsetType):
+    def _feedback(self, body: ObserveBody, row: bytes, label: bytes | None) -> Feedback:
+        context, query_id, features = read_context(body.context, body.uid), body.query_id, None
+        if query_id is None:
+            features = self._features.read(body.features)
+        elif not isinstance(body.features, UnsetType):
             raise MalformedRequest(
                 "features are only for feedback on an input, and feedback on a query_id uses those of the query: "
                 "leave them out"
             )
-        return None
+        name = feedback_id(body.id, query_id)
+        return Feedback(name, query_id, row if query_id is None else None, context, label, body.reward, features)
 
     def _parse(self, body: bytes) -> list[Raw] | UnsetType:
         try:
@@ -136,19 +134,17 @@ class ObserveReader:
     def _read_one(self, text: bytes) -> Feedback | ClipperError:
         try:
             body = self._decode_one(text)
-            text_of_input = None if isinstance(body.input, UnsetType) else bytes(body.input)
-            label = _checked_label(body, text_of_input is not None)
-            row = b"" if text_of_input is None else self._reader.read(text_of_input)
-            context = read_context(body.context, body.uid)
-            return _feedback(body, row, context, label, self._read_features(body))
-        except ClipperError as error:
+            label = _checked_label(body, not isinstance(body.input, UnsetType))
+            row = b"" if isinstance(body.input, UnsetType) else self._reader.read(bytes(body.input))
+            return self._feedback(body, row, label)
+        except (ClipperError, msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return _as_value(error)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            return _not_one(error)
 
 
-def _as_value(error: ClipperError) -> ClipperError:
+def _as_value(error: Exception) -> ClipperError:
     """Drop the traceback and causes: the frames in them will keep the error, a cycle that only the collector frees."""
+    if not isinstance(error, ClipperError):
+        return MalformedRequest(f"not an observation: {error}: {_EXPECTED}")
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
@@ -166,14 +162,6 @@ def _checked_label(body: ObserveBody, has_input: bool) -> bytes | None:
     return label
 
 
-def _feedback(
-    body: ObserveBody, row: bytes, context: str | None, label: bytes | None, features: bytes | None
-) -> Feedback:
-    query_id = body.query_id
-    name = feedback_id(body.id, query_id)
-    return Feedback(name, query_id, row if query_id is None else None, context, label, body.reward, features)
-
-
 def feedback_id(given: str | None, query_id: int | None) -> str:
     """Return the feedback's id: the one that its sender gave, or else that of its query.
 
@@ -181,8 +169,7 @@ def feedback_id(given: str | None, query_id: int | None) -> str:
     A sender's id for other feedback never is the id of a query: it would have the query's own feedback not count. All
     ids but those of that form stay as they are, so that they mean what stored ones mean.
 
-    Raises:
-        MalformedRequest: the given one is too long.
+    Raises MalformedRequest if the given one is too long.
     """
     if given is not None and len(given) > MAX_ID_LENGTH:
         raise MalformedRequest(f"id has {len(given)} characters: expected at most {MAX_ID_LENGTH}")
@@ -190,10 +177,6 @@ def feedback_id(given: str | None, query_id: int | None) -> str:
     if not given or given == of_query:
         return of_query
     return f"given-{given}" if _LIKE_A_QUERYS.fullmatch(given) else given
-
-
-def _not_one(error: Exception) -> MalformedRequest:
-    return MalformedRequest(f"not an observation: {error}: {_EXPECTED}")
 
 
 def _check_count(count: int | None) -> None:

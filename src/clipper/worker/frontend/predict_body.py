@@ -33,12 +33,8 @@ _MOST_BYTES = dict.fromkeys(("context", "uid", "version", "timeout_ms"), MAX_FIE
 
 
 class BodyReader:
-    """Reads the bodies of one application's predict calls.
-
-    Args:
-        reader: reads one input.
-        features_size: number of features for each query; None if the application takes none.
-    """
+    """Reads the bodies of one application's predict calls. ``features_size``: number of features for each query; None
+    if the application takes none."""
 
     def __init__(self, reader: Reader, features_size: int | None = None) -> None:
         self._reader = reader

@@ -26,7 +26,6 @@ class Request(Struct, frozen=True):
     """A predict call that was read.
 
     Attributes:
-        rows: one row for each input.
         features: the raw buffer of each input's features; None if the application takes none.
         is_batch: whether the answer has the form for batches.
         timeout_s: the client's timeout; None if there is only the application's SLO.

@@ -27,13 +27,12 @@ class Readiness:
         return self.why_not() is None
 
     def why_not(self, names: Collection[str] = ()) -> str | None:
-        """Why the server is not ready for these applications; None if it is.
+        """Return why the server is not ready for these applications; None if it is.
 
         Without names it is for as many as have to be able to answer, and the text has no names, since nobody shows a
         key to ask.
 
-        Raises:
-            NotFound: there is no application of such a name.
+        Raises NotFound if there is no application of such a name.
         """
         asked = {one.name: one for one in self._applications} if names else {}
         if unknown := [name for name in names if name not in asked]:

@@ -96,8 +96,7 @@ class Committer:
         Args:
             applied: called before that, and while ``between_batches`` is held, with whether the store was added to.
 
-        Raises:
-            Overloaded: too many observations are waiting.
+        Raises Overloaded if too many observations are waiting.
         """
         self.check_room()
         loop = asyncio.get_running_loop()
@@ -119,7 +118,7 @@ class Committer:
 
     @property
     def problem(self) -> str | None:
-        """Why the store could not be written; None if it could since, or if that is long ago."""
+        """The reason why the store could not be written; None if it could since, or if that is long ago."""
         is_over = asyncio.get_running_loop().time() - self._failed_s > PROBLEM_S
         return None if is_over else self._why_failed
 

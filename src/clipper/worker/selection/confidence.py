@@ -1,5 +1,6 @@
 """Confidences of an application's answers: their source, and their calibration by feedback."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -37,7 +38,6 @@ class Said(msgspec.Struct, frozen=True, gc=False):
         answer: JSON text.
         model: the model that made it; ``SEVERAL`` if several were asked.
         basis: the source of the confidence.
-        confidence: the raw confidence.
     """
 
     answer: bytes
@@ -46,15 +46,13 @@ class Said(msgspec.Struct, frozen=True, gc=False):
     confidence: float
 
 
+@dataclass(slots=True, eq=False)
 class _Fitted:
     """A fitted curve. ``changes`` counts the changes of state since the fit; ``totals`` is the latest state."""
 
-    __slots__ = ("changes", "curve", "totals")
-
-    def __init__(self, curve: Curve, totals: Totals) -> None:
-        self.curve = curve
-        self.totals = totals
-        self.changes = 0
+    curve: Curve
+    totals: Totals
+    changes: int = 0
 
 
 class Confidences:
@@ -64,10 +62,8 @@ class Confidences:
     and one context has too little feedback.
 
     Args:
-        selection: the application's settings.
         loss: the application's loss. An answer is right to the degree of 1 minus its loss. Under ``log``, which judges
             whole distributions, an answer is right if its label is.
-        contexts: the application's learned state.
     """
 
     def __init__(self, selection: Selection, loss: Loss, contexts: Contexts) -> None:
@@ -89,7 +85,6 @@ class Confidences:
         """Return the confidence to answer with.
 
         Args:
-            said: the answer with its raw confidence.
             arms: the versions that were asked. For a version that no link leads to now, such as one that a query named,
                 the raw confidence is returned, since its curve is not in memory.
         """
@@ -107,14 +102,11 @@ class Confidences:
         """Return what feedback adds to the application's state, by version and name.
 
         Args:
-            feedback: the feedback.
             said: the answer that it is on.
-            arms: the versions that were asked.
             query: the answered query; None for feedback on an input, which would be answered with ``said`` now.
 
-        Raises:
-            InvalidArgument: the label cannot be compared with the answer.
-            PolicyFailed: the user's own loss failed.
+        Raises InvalidArgument if the label cannot be compared with the answer, and PolicyFailed if the user's own loss
+        failed.
         """
         if feedback.label is not None:
             right = 1.0 - self._loss(said.answer, feedback.label)

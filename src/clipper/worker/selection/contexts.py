@@ -62,9 +62,6 @@ class Contexts:
 
     Args:
         application: the application's id.
-        store: where states are kept.
-        half_life: see ``Selection``.
-        prior_weight: see ``Selection``.
 
     Attributes:
         is_loaded: whether the application's own state has been read. Until then it looks as if nothing was learned,
@@ -254,7 +251,6 @@ class Contexts:
         Observations in progress count as made, so that each of many at once has its own place in time.
 
         Args:
-            context: the context, or None.
             increments: by version: see ``Arms.keyed``. Only the application's own state keeps arrays: in a context they
                 would take 17 KB for each model, in up to 10,000 contexts.
         """

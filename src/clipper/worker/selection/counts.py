@@ -23,20 +23,14 @@ MAX_EXPLANATION = 300
 class ApplicationCounts:
     """The query path increments these counters, so they are plain attributes.
 
+    Most are those of ``SelectionStatistics``.
+
     Attributes:
         selected: how often each set of models was asked together, without the following.
         only_models, only_times: the models that every query asks now, if there is no choice, and how often they were.
-        stages: how often queries asked further models, by the number of stages so far: 2, 3 and so on.
         missing: answers, defaults and errors that were sent without this selected model's output.
-        scored, loss: number of each model's outputs with feedback, and the sum of their losses.
-        answers_scored, answer_loss: the same for the application's answers, including defaults and errors.
-        answer_loss_by_reason: ``answer_loss`` by cause: ``wrong`` for the models' output, or the error code for which
-            there was no output or it was not believed.
-        weight, weighted_loss: by model, the number of queries that its losses stand for, and its loss on them.
-        context_answers, context_loss: scored answers to queries by whose context the policy learns, and what the best
-            model of each context would have lost on them.
+        scored, loss, weight, weighted_loss: by model; see ``ModelSelectionStatistics``.
         explanations: by reason, that of the latest default or error.
-        feedback: by outcome: ``joined``, ``duplicate``, ``late``, ``evicted``, ``unknown``, ``failed``.
     """
 
     def __init__(self) -> None:
@@ -97,9 +91,7 @@ class ApplicationCounts:
         """Count one observation.
 
         Args:
-            losses: by model.
             answer_loss: loss of the answer; None if the feedback does not say.
-            reason: its cause.
             weights: by model, if what came with the query picked it; others count as 1.
             context_loss: what the query adds to the loss of its context's best model; None if the policy does not learn
                 by the context.
@@ -131,7 +123,22 @@ class ApplicationCounts:
             errors=dict(self.errors),
             slo_misses=self.slo_misses,
             latency_s=self.latency_s.data(),
-            selection=self._selection(contexts, costs, calibration_error),
+            selection=SelectionStatistics(
+                models=self._models(costs),
+                confidence=self.confidence.data(),
+                feedback=dict(self.feedback),
+                answers_scored=self.answers_scored,
+                answer_loss=self.answer_loss,
+                answer_loss_by_reason=dict(self.answer_loss_by_reason),
+                contexts=contexts,
+                policy_errors=self.policy_errors,
+                last_policy_error=self.last_policy_error,
+                why_no_policy=self.why_no_policy,
+                stages={str(stage): times for stage, times in sorted(self.stages.items())},
+                calibration_error=calibration_error,
+                context_answers=self.context_answers,
+                context_loss=self.context_loss,
+            ),
             mark=self.mark(),
         )
 
@@ -146,26 +153,6 @@ class ApplicationCounts:
             reason: text[:MAX_EXPLANATION].encode("utf-8", "backslashreplace").decode()
             for reason, text in self.explanations.items()
         }
-
-    def _selection(
-        self, contexts: int, costs: Mapping[str, float], calibration_error: float | None
-    ) -> SelectionStatistics:
-        return SelectionStatistics(
-            models=self._models(costs),
-            confidence=self.confidence.data(),
-            feedback=dict(self.feedback),
-            answers_scored=self.answers_scored,
-            answer_loss=self.answer_loss,
-            answer_loss_by_reason=dict(self.answer_loss_by_reason),
-            contexts=contexts,
-            policy_errors=self.policy_errors,
-            last_policy_error=self.last_policy_error,
-            why_no_policy=self.why_no_policy,
-            stages={str(stage): times for stage, times in sorted(self.stages.items())},
-            calibration_error=calibration_error,
-            context_answers=self.context_answers,
-            context_loss=self.context_loss,
-        )
 
     def _models(self, costs: Mapping[str, float]) -> dict[str, ModelSelectionStatistics]:
         selected = self._selected()

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Collection, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from clipper.control.feedback import Feedback
 from clipper.errors import InvalidArgument, NotFound, OutputTooLarge, Overloaded, PolicyFailed, StoreUnavailable
@@ -15,12 +15,13 @@ from clipper.learning.mathematics.totals import TELLS_PICKED, Amount, Key, Keyed
 from clipper.learning.mathematics.weighing import has_begun, weighed
 from clipper.learning.policies.policy import JudgedQuery, Totals
 from clipper.learning.stores.store import EVERYONE, MIN_KEEP_S, Observation
+from clipper.values.outputs.output import Output, is_readable
 from clipper.worker.selection.application import Application
 from clipper.worker.selection.feedback.picking import weights_of
 from clipper.worker.selection.feedback.scoring import lesson, shown_of_newcomers
 from clipper.worker.selection.lessons import TOO_LARGE_TO_COMPARE, Joined, Scored, join, learn, missing_models
-from clipper.worker.selection.outputs_for_feedback import FeedbackOutput, FeedbackOutputs
 from clipper.worker.selection.query import Query
+from clipper.worker.telemetry.trace_context import SpanContext
 
 # Feedback may wait this long for models that are asked to score it.
 ASK_TIMEOUT_S = 5.0
@@ -58,12 +59,10 @@ class Learner:
 
         If only the store has to be waited for, the result is a future of the store's next batch, and costs no task.
 
-        Raises:
-            NotFound: the query is not known, or no longer known.
-            InvalidArgument: the label or reward cannot be scored, or the context is not the query's.
-            PolicyFailed: the user's own policy or loss failed.
-            OutputTooLarge: an output is too large to be compared with the label.
-            Overloaded: the store or the models do not keep up.
+        Raises NotFound if the query is not known, or no longer known, InvalidArgument if the label or reward cannot be
+        scored, or the context is not the query's, PolicyFailed if the user's own policy or loss failed, OutputTooLarge
+        if an output is too large to be compared with the label, and Overloaded if the store or the models do not keep
+        up.
 
         Awaiting the result raises the same, and ``StoreUnavailable``: nothing was learned; send it again.
         """
@@ -115,7 +114,7 @@ class Learner:
                 f"{MAX_ASKING} pieces of feedback wait for models to be asked: try again in a moment"
             ) from error
         try:
-            asked = FeedbackOutputs(outputs, end_s)
+            asked = _Outputs(outputs, len(models), end_s)
             self._send(models, row, asked)
             await asyncio.wait([asked.all_in], timeout=max(end_s - self._loop.time(), 0.0))
             asked.done = True
@@ -124,18 +123,16 @@ class Learner:
         if asked.has_large:
             raise OutputTooLarge(TOO_LARGE_TO_COMPARE)
 
-    def _send(self, models: Sequence[str], row: bytes, asked: FeedbackOutputs) -> None:
-        now_s = self._loop.time()
-        asked.missing = len(models)
+    def _send(self, models: Sequence[str], row: bytes, asked: "_Outputs") -> None:
+        now_s, source = self._loop.time(), self._application.name
         for model in models:
             target = self._application.terms.targets.get(model)
             if target is None:
-                asked.on_failure(model, "no_replica", "")
+                asked.came(model, None)
                 continue
-            waiter, source = FeedbackOutput(asked, model), self._application.name
-            output = target.predict(row, waiter, now_s, ASK_TIMEOUT_S, source, is_background=True)
+            output = target.predict(row, _Waiter(asked, model), now_s, ASK_TIMEOUT_S, source, is_background=True)
             if output is not None:
-                asked.on_output(model, output)
+                asked.came(model, output)
 
     def _commit(self, joined: Joined) -> "asyncio.Future[bool]":
         """Commit the lessons, and add them to memory once the store has them."""
@@ -149,7 +146,7 @@ class Learner:
             raise
         entries = {each: contexts.begin(each, lesson) for each, lesson in lessons.items()}
         # It waits for the disk, so it holds no more than it needs.
-        commit = _Commit(application, feedback, joined.query, scored, entries)
+        commit = _Commit(application, feedback, joined.query, scored, entries, tuple(entries))
         committed = committer.submit(
             Observation(
                 feedback.id or None,
@@ -260,6 +257,55 @@ class Learner:
         return "unknown", "it has not been answered, or was shed unread as overloaded, or its client disconnected first"
 
 
+class _Outputs:
+    """Gathers the outputs, as texts, of models that are asked for one piece of feedback, until a deadline.
+
+    ``all_in`` is done once every model has answered or failed. ``has_large``: whether an output has come that is too
+    large to be compared with a label.
+    """
+
+    def __init__(self, texts: dict[str, bytes], missing: int, deadline_s: float) -> None:
+        self.texts, self.missing, self.deadline_s = texts, missing, deadline_s
+        self.done = self.has_large = False
+        self.all_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def came(self, model: str, output: Output | None) -> None:
+        """Take a model's output; None if it failed. Scoring decides what a missing output means."""
+        if output is not None and is_readable(output):
+            self.texts[model] = bytes(output)
+        elif output is not None:
+            self.has_large = True
+        self.missing -= 1
+        if not self.missing and not self.all_in.done():
+            self.all_in.set_result(None)
+
+
+class _Waiter:
+    """Waits for one model's output. ``name``: the model's in the policy."""
+
+    __slots__ = ("_name", "_outputs", "may_wait", "span")
+
+    def __init__(self, outputs: _Outputs, name: str) -> None:
+        self._outputs, self._name = outputs, name
+        self.may_wait = False
+        self.span: SpanContext | None = None  # feedback is not traced
+
+    @property
+    def done(self) -> bool:
+        return self._outputs.done
+
+    @property
+    def deadline_s(self) -> float:
+        return self._outputs.deadline_s
+
+    def on_output(self, model: str, output: Output) -> None:
+        self._outputs.came(self._name, output)
+
+    def on_failure(self, model: str, code: str, message: str) -> None:
+        self._outputs.came(self._name, None)
+
+
+@dataclass(slots=True, eq=False)
 class _Commit:
     """A piece of feedback on its way to the store, to memory and to its sender.
 
@@ -268,22 +314,12 @@ class _Commit:
         contexts: those that it is added to.
     """
 
-    __slots__ = ("application", "contexts", "entries", "feedback", "query", "scored")
-
-    def __init__(
-        self,
-        application: Application,
-        feedback: Feedback,
-        query: Query | None,
-        scored: Scored,
-        entries: dict[str | None, dict[str, Amount]],
-    ) -> None:
-        self.application = application
-        self.feedback = feedback
-        self.query = query
-        self.scored = scored
-        self.entries = entries
-        self.contexts = tuple(entries)
+    application: Application
+    feedback: Feedback
+    query: Query | None
+    scored: Scored
+    entries: dict[str | None, dict[str, Amount]]
+    contexts: tuple[str | None, ...]
 
     def remember(self, was_added: bool) -> None:
         """The store has it, or does not: add it to memory, too."""

@@ -74,10 +74,8 @@ def join(
 ) -> Joined:
     """Join feedback with its query or input.
 
-    Raises:
-        NotFound: nothing was selected, and there is no model to select.
-        PolicyFailed: the user's own policy failed to select.
-        OutputTooLarge: a model's output is too large to be compared with a label.
+    Raises NotFound if nothing was selected, and there is no model to select, PolicyFailed if the user's own policy
+    failed to select, and OutputTooLarge if a model's output is too large to be compared with a label.
     """
     terms = application.terms
     if query is not None and query.choice is not None:
@@ -244,7 +242,6 @@ def _picked(application: Application, joined: Joined, *, is_reward: bool) -> Pic
 def _judged(
     application: Application, feedback: Feedback, query: Query | None, outputs: Mapping[str, bytes]
 ) -> JudgedQuery:
-    """Return the policy's view of the query or input that the feedback is on."""
     terms, label = application.terms, feedback.label
     if query is not None:
         return JudgedQuery(query.context, query.features, query.row, terms.input_type, outputs, label)

@@ -22,10 +22,8 @@ class Lineup:
         targets: the queue for each name; None if no suitable version runs.
         models: the names that the policy selects among, in the order of the links; at least one if a link answers.
         newcomers: ramped versions, in addition to the models.
-        shadows: models that are asked but never answer.
         ramp: the newcomers' share of the queries; None without newcomers.
         arms: the versions behind the names.
-        measured: the targets whose cost is measured.
         tried: the newcomers on trial, by the names under which they are asked.
     """
 
@@ -61,8 +59,6 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
     A watched newcomer has its link's place, and the version before it has a name of its own, such as ``digits:1``.
 
     Args:
-        snapshot: the application.
-        predictor: finds predecessors.
         find: returns what runs and takes this application's inputs, by model and version.
     """
 

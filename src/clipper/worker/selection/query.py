@@ -71,10 +71,8 @@ class Owner(Protocol):
     """What a query tells of its outputs and failures: ``answering.Answering``, which decides when it is answered.
 
     Attributes:
-        name: the application's name.
         goes_on: whether its policy may ask further models for a query.
         feedback_ttl_s: how long its queries are kept for feedback.
-        input_type: the application's input type.
     """
 
     name: str
@@ -107,7 +105,6 @@ class Query(msgspec.Struct, gc=False, eq=False):
         missing: number of selected models that have neither answered nor failed.
         late: number of outputs that came after the deadline; outputs are kept in the order of their arrival.
         choice: the policy's selection; None if there is none yet, or the policy failed.
-        arms: the versions behind the asked models.
         shadow_outputs: outputs of the shadow models; None while there are none.
         lost: selected models that have failed; most queries have none.
         shed: those of them that failed for want of time.
@@ -117,7 +114,6 @@ class Query(msgspec.Struct, gc=False, eq=False):
         failure: code and message of the last model that failed.
         output: the answer, unless it was the default.
         said: the models' answer, whether believed or not; None if nothing needs it.
-        confidence: confidence of the answer.
         reason: the error code for which there was no answer; None if there was one.
         pinned: the version that the query named, which bypasses the policy.
         features: raw buffer of the float64 features that came with the query.
@@ -215,7 +211,6 @@ class Query(msgspec.Struct, gc=False, eq=False):
         return outputs
 
     def view(self) -> QueryView:
-        """Return the policy's view of the query."""
         return QueryView(self.context, self.features, self.row, self.owner.input_type)
 
     def missed(self, now_s: float) -> tuple[str, ...]:

@@ -203,8 +203,8 @@ def _checked_step(step: object) -> Step:
 
 
 def checked_combined(combined: object) -> Combined:
-    """Return ``combined`` with a plain float. Raises InvalidArgument, TypeError, ValueError or msgspec.DecodeError if it
-    is not JSON text with a confidence."""
+    """Return ``combined`` with a plain float. Raises InvalidArgument, TypeError, ValueError or msgspec.DecodeError if
+    it is not JSON text with a confidence."""
     if not isinstance(combined, Combined) or not isinstance(combined.output, bytes):
         raise InvalidArgument(f"it returned {combined!r}: expected a Combined of JSON text as bytes and a confidence")
     combined.output.decode()

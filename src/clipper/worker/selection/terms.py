@@ -168,7 +168,6 @@ class Terms:
         return as_features(row, self.input_type) if self.features_are_input else None
 
     def why_not_asked(self, model: str) -> str:
-        """Return the message for a linked model without a target."""
         return f"model {model} has no running version that takes {self.input_type}"
 
     def _narrowed_type(self, snapshot: ApplicationSnapshot) -> InputType:

@@ -60,10 +60,8 @@ def open_exporter(endpoint: str | None, instance: str, environ: Mapping[str, str
     Args:
         endpoint: the receiver's URL, without the path of a signal.
         instance: names this process among those of the service.
-        environ: has OpenTelemetry's variables.
 
-    Raises:
-        InvalidArgument: the extra is not installed, or a variable names a file that cannot be used.
+    Raises InvalidArgument if the extra is not installed, or a variable names a file that cannot be used.
     """
     if endpoint is None:
         return None

@@ -29,7 +29,6 @@ def encode(spans: Sequence[Span], began_s: float, resource: Mapping[str, Value])
     Args:
         spans: times are on a clock that was at 0 at ``began_s``.
         began_s: in seconds since 1970.
-        resource: the attributes of the process that made them.
     """
     message = ExportTraceServiceRequest()
     of_resource = message.resource_spans.add()
@@ -83,12 +82,8 @@ def read_pairs(text: str) -> dict[str, str]:
 
 
 def resource_of(instance: str, environ: Mapping[str, str]) -> dict[str, Value]:
-    """The attributes of a process: its service and what ``OTEL_RESOURCE_ATTRIBUTES`` says.
-
-    Args:
-        instance: names the process among those of the service.
-        environ: its environment.
-    """
+    """The attributes of a process: its service and what ``OTEL_RESOURCE_ATTRIBUTES`` says. ``instance``: names the
+    process among those of the service."""
     given = read_pairs(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     name = environ.get("OTEL_SERVICE_NAME") or given.get("service.name") or "clipper"
     own = {"service.name": name, "service.version": __version__}

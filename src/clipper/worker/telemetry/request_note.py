@@ -24,7 +24,6 @@ class RequestNote(msgspec.Struct, gc=False, eq=False):
         arrived_s: when the request was read, on the loop's clock.
         id: the request's id, which its answer repeats; empty if it has none.
         method, path: without the URL's query; empty if nothing needs them.
-        client: its address.
         is_logged: whether the access log contains the request.
         span: the request's span; None if it is not traced.
         parent_id: the id of the caller's span; 0 if there is none.
@@ -67,7 +66,6 @@ class EndedQuery(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         arrival_s, ended_s: on the loop's clock.
-        slo_s: the application's.
         models: the models that were asked first; empty if none was.
         stage: the number of times that models were asked.
         reason: the error code for which the query has no answer; empty if it has one.

@@ -27,7 +27,6 @@ class Span(msgspec.Struct, frozen=True, gc=False):
         parent_id: the id of the span above it in the trace; 0 if there is none.
         start_s, end_s: on the loop's clock.
         links: related spans, also of other traces.
-        error: the error; empty if there was none.
     """
 
     name: str
@@ -42,12 +41,8 @@ class Span(msgspec.Struct, frozen=True, gc=False):
 
 
 class Tracer:
-    """Decides which requests are traced, and makes the spans' ids.
-
-    Args:
-        share: the share of requests without a parent that is traced. A request with a parent follows its sampled flag.
-        random: the source of ids.
-    """
+    """Decides which requests are traced, and makes the spans' ids. ``share``: the share of requests without a parent
+    that is traced. A request with a parent follows its sampled flag."""
 
     def __init__(self, share: float, random: Random) -> None:
         self._share = share
@@ -65,7 +60,6 @@ class Tracer:
         return SpanContext(self._random.getrandbits(128) or 1, self._id()), 0
 
     def child(self, context: SpanContext) -> SpanContext:
-        """Return a new span of the same trace."""
         return SpanContext(context.trace_id, self._id(), context.state)
 
     def _id(self) -> int:
@@ -181,5 +175,4 @@ class BatchEnd(msgspec.Struct, frozen=True, gc=False):
 
 
 def distinct(contexts: Iterable[SpanContext | None]) -> tuple[SpanContext, ...]:
-    """Return each context once, without None."""
     return tuple(dict.fromkeys(each for each in contexts if each is not None))

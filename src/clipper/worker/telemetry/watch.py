@@ -106,7 +106,6 @@ class Watch:
 
         Args:
             chance: the number that ``draw`` returned for it.
-            arrived_s: the time of arrival, on the loop's clock.
             request_id: the id that its client sent; empty if there is none.
             traceparents, tracestates: the values of these headers.
             about: returns its method, its path and its client's address.
@@ -131,11 +130,8 @@ class Watch:
         """Log and trace a request that was answered, or whose client has disconnected.
 
         Args:
-            note: the request's note.
             status: the status of HTTP or gRPC.
             is_error: whether the status is the server's fault.
-            now_s: the loop's time.
-            answer_bytes: the answer's size.
             system: ``http`` or ``grpc``.
         """
         if note.is_logged and self._access is not None and self._access_rate.lets(now_s):

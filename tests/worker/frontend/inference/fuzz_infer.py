@@ -15,7 +15,7 @@ from clipper.values.types import InputType
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.clients import Clients
 from clipper.worker.frontend.http.port import Port
-from clipper.worker.frontend.inference.service import Inference
+from clipper.worker.frontend.inference.service import Inference, Serving, StatisticsReader
 from clipper.worker.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.worker.frontend.readiness import Readiness
 from clipper.worker.selection.query import NO_SOURCE
@@ -78,8 +78,21 @@ class Taker:
         return [Outcome()] * len(feedback)
 
 
-async def no_statistics() -> Sequence[WorkerStatistics]:
+async def no_statistics(versions: object) -> Sequence[WorkerStatistics]:
     return []
+
+
+def serving(application: Any, port: Port, readiness: Readiness) -> Serving:
+    """What fronts that serve one application share."""
+    return Serving(
+        applications={application.name: application},
+        taker=Taker(),
+        statistics=StatisticsReader(no_statistics, port.work),
+        port=port,
+        clients=Clients(0, port.count_refused, port.now_s),
+        readiness=readiness,
+        max_body_bytes=limits.MAX_BODY_BYTES,
+    )
 
 
 def try_infer(number: int) -> None:
@@ -93,11 +106,7 @@ async def _send(random: Random) -> None:
     output = random.choice([b"1", b"[1,2.5]", b'{"a":"\xc3\xbc"}', b"null", b"[[1],[2,3]]", b"1e999", None])
     application = Answering(input_type, random.choice([None, None, 2]), output)
     port = Port(max_connections=100)
-    clients = Clients(0, port.count_refused, port.now_s)
-    shared = port.refused, port.work, limits.MAX_BODY_BYTES, clients
-    served = [cast(Any, application)]
-    inference = Inference(served, Taker(), no_statistics, *shared, Readiness(served))
-    port.serve({}, inference)
+    port.serve({}, Inference(serving(application, port, Readiness([cast(Any, application)]))))
     for _ in range(random.randint(1, 4)):
         peer = Peer(port)
         request = infer_request(random, input_type)

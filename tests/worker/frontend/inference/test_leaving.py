@@ -3,13 +3,12 @@
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from clipper.values.types import InputType
 from clipper.worker.frontend import limits
-from clipper.worker.frontend.clients import Clients
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.http.heads import Head
 from clipper.worker.frontend.http.port import Port
@@ -19,7 +18,7 @@ from clipper.worker.frontend.readiness import Readiness
 from clipper.worker.selection.query import NO_SOURCE
 from tests.serving import post
 from tests.worker.frontend.fake_transport import Peer, run
-from tests.worker.frontend.inference.fuzz_infer import Answering, Taker, no_statistics
+from tests.worker.frontend.inference.fuzz_infer import Answering, serving
 
 
 class Slow(Answering):
@@ -43,9 +42,7 @@ class Slow(Answering):
 def with_slow(test: Callable[[Port, Slow], Any]) -> None:
     async def body(port: Port) -> None:
         application = Slow()
-        clients = Clients(0, port.count_refused, port.now_s)
-        shared = port.refused, port.work, limits.MAX_BODY_BYTES, clients
-        port.serve({}, Inference([cast(Any, application)], Taker(), no_statistics, *shared, Readiness([])))
+        port.serve({}, Inference(serving(application, port, Readiness([]))))
         await test(port, application)
 
     run(body)

@@ -9,7 +9,7 @@ import pytest
 from clipper.errors import MalformedRequest, RequestError
 from clipper.values.types import InputType
 from clipper.worker.frontend.inference import json_data
-from clipper.worker.frontend.inference.requests import InferRequest, Plan, RequestReader
+from clipper.worker.frontend.inference.requests import InferRequest, Plan, RequestReader, read_long_json
 from tests.worker.frontend.steps import finish
 
 RAW = np.arange(4, dtype="<f4").tobytes()
@@ -21,15 +21,19 @@ def reader(name: str = "float32[4]", features_size: int | None = None) -> Reques
     return RequestReader(InputType.parse(name), features_size)
 
 
+def plan_long(found: RequestReader, body: bytearray, json_bytes: int) -> Plan:
+    return found.plan_of(*finish(read_long_json(body, json_bytes)))
+
+
 def plan_of(found: RequestReader, head: object, *, is_long: bool = False) -> Plan:
     text = json.dumps(head).encode()
-    return finish(found.plan_long(bytearray(text), len(text))) if is_long else found.plan(text)
+    return plan_long(found, bytearray(text), len(text)) if is_long else found.plan(text)
 
 
 def read(found: RequestReader, head: object, tensors: bytes = b"", *, is_long: bool = False) -> InferRequest:
     text = json.dumps(head).encode()
     body = bytearray(text + tensors)
-    plan = finish(found.plan_long(body, len(text))) if is_long else found.plan(text)
+    plan = plan_long(found, body, len(text)) if is_long else found.plan(text)
     return finish(found.read(plan, body, len(text)))
 
 

@@ -16,15 +16,14 @@ from hyperframe.frame import (
 
 from clipper.base.turn_budget import TurnBudget
 from clipper.values.types import InputType
-from clipper.worker.frontend import limits
-from clipper.worker.frontend.clients import Clients
 from clipper.worker.frontend.http.port import Port
 from clipper.worker.frontend.readiness import Readiness
 from clipper.worker.frontend.rpc.server import RpcServer
 from clipper.worker.frontend.rpc.service import Services
 from clipper.worker.selection.query import NO_SOURCE
 from tests.worker.frontend.fake_transport import FakeTransport
-from tests.worker.frontend.inference.fuzz_infer import Answering, Taker, no_statistics
+from tests.worker.frontend.inference.fuzz_infer import Answering
+from tests.worker.frontend.inference.fuzz_infer import serving as serving_of
 from tests.worker.frontend.rpc.http2 import PREFACE, message_frame
 from tests.worker.frontend.rpc.rpc_messages import INFER, raw_request
 
@@ -137,10 +136,8 @@ def serving(
     port.now_s = lambda: now_s
     port.turn = TurnBudget(asyncio.get_running_loop().call_soon, port.now_s)
     server = RpcServer(port)
-    clients = Clients(0, port.count_refused, port.now_s)
     own = cast(Any, application or Answering(OWN, None, output))
-    bound = limits.MAX_BODY_BYTES
-    server.serve(Services([own], Taker(), no_statistics, port, bound, clients, readiness or Readiness([own])))
+    server.serve(Services(serving_of(own, port, readiness or Readiness([own]))))
     return server
 
 

@@ -5,8 +5,6 @@ from random import Random
 from typing import Any, cast
 
 from clipper.values.types import InputType
-from clipper.worker.frontend import limits
-from clipper.worker.frontend.clients import Clients
 from clipper.worker.frontend.http.port import Port
 from clipper.worker.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.worker.frontend.readiness import Readiness
@@ -18,7 +16,7 @@ from clipper.worker.frontend.rpc.service import METHODS, Services
 from clipper.worker.frontend.rpc.statuses import STATUSES, Refused
 from clipper.worker.frontend.rpc.stream import Rest
 from clipper.worker.frontend.rpc.wire import decode, encode
-from tests.worker.frontend.inference.fuzz_infer import TYPES, Answering, Taker, no_statistics
+from tests.worker.frontend.inference.fuzz_infer import TYPES, Answering, serving
 from tests.worker.frontend.mutations import mutated, random_edits
 
 SIZES = [0, 1, 2, 3, 4, -1, 2**31, 2**62, -(2**63), 10_000, 10_001]
@@ -73,10 +71,7 @@ async def _call(random: Random) -> None:
     output = random.choice([b"1", b"1.5", b"true", b"[1,2.5]", b'{"a":"\xc3\xbc"}', b'"a"', b"[[1],[2,3]]", None])
     application = Answering(input_type, random.choice([None, None, 2]), output)
     port = Port(max_connections=100)
-    clients = Clients(0, port.count_refused, port.now_s)
-    readiness = Readiness([cast(Any, application)])
-    bound = limits.MAX_BODY_BYTES
-    services = Services([cast(Any, application)], Taker(), no_statistics, port, bound, clients, readiness)
+    services = Services(serving(application, port, Readiness([cast(Any, application)])))
     path, message = METHODS["ModelInfer"].path, _request(random, input_type)
     if random.random() < 0.1:
         path, message = random.choice(list(services.unary)), random.choice([message, b"", random.randbytes(9)])

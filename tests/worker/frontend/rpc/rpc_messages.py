@@ -7,7 +7,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
 from clipper.worker.frontend.rpc import protocols
-from clipper.worker.frontend.rpc.descriptors import describe
+from clipper.worker.frontend.rpc.reflection import describe
 
 POOL = DescriptorPool()
 for file in protocols.ALL:

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 
 from clipper.worker.frontend.rpc import protocols
-from clipper.worker.frontend.rpc.descriptors import describe
+from clipper.worker.frontend.rpc.reflection import describe
 from scripts.real_models import environment
 from tests.waiting import TIMEOUT_S
 

@@ -50,21 +50,6 @@ class DampedAimd:
     doubles once per window if most of the time is known to be fixed.
     """
 
-    __slots__ = (
-        "_budget_s",
-        "_faster_run",
-        "_held",
-        "_line",
-        "_max_batch",
-        "_miss_s",
-        "_recent",
-        "_slowest_s",
-        "_step",
-        "_target_s",
-        "_window",
-        "limit",
-    )
-
     share_of_slo: ClassVar[float] = 0.3
 
     def __init__(self, budget_s: float, max_batch: int) -> None:

@@ -13,13 +13,7 @@ RIDE_SHARE = 0.25
 
 
 def rows_alone(replica: ReplicaState, row_bytes: float, per_s: float, slo_s: float) -> int:
-    """Return the rows of a batch of background work from which a prediction that arrives meanwhile can recover.
-
-    Args:
-        row_bytes: mean length of the rows.
-        per_s: the rate of predictions.
-        slo_s: their smallest SLO.
-    """
+    """Return the rows of a batch of background work from which a prediction that arrives meanwhile can recover."""
     times = replica.times
     spare_s = BACKGROUND_SHARE * slo_s - times.slow_s(1, row_bytes)
     is_quiet = per_s * times.mean_s(1) < QUIET_ARRIVALS

@@ -39,6 +39,14 @@ class Controller(Protocol):
         ...
 
 
+_KINDS: dict[str, type[Aimd | Quantile | DampedAimd | RefittedQuantile]] = {
+    "aimd": Aimd,
+    "quantile": Quantile,
+    "aimd_damped": DampedAimd,
+    "quantile_refit": RefittedQuantile,
+}
+
+
 def make_controller(batching: Batching, slo_s: float) -> Controller | None:
     """Make the controller for a version's settings; None for policies without one: goodput, fixed and none. Raises
     InvalidArgument if ``max_batch`` is below 1, or the SLO is not above 0."""
@@ -46,14 +54,5 @@ def make_controller(batching: Batching, slo_s: float) -> Controller | None:
         raise InvalidArgument(f"max_batch is {batching.max_batch}: expected at least 1")
     if not slo_s > 0:
         raise InvalidArgument(f"the SLO is {slo_s} s: expected more than 0: set a larger SLO")
-    match batching.policy:
-        case "aimd":
-            return Aimd(slo_s * Aimd.share_of_slo, batching.max_batch)
-        case "quantile":
-            return Quantile(slo_s * Quantile.share_of_slo, batching.max_batch)
-        case "aimd_damped":
-            return DampedAimd(slo_s * DampedAimd.share_of_slo, batching.max_batch)
-        case "quantile_refit":
-            return RefittedQuantile(slo_s * RefittedQuantile.share_of_slo, batching.max_batch)
-        case "goodput" | "fixed" | "none":
-            return None
+    kind = _KINDS.get(batching.policy)
+    return None if kind is None else kind(slo_s * kind.share_of_slo, batching.max_batch)

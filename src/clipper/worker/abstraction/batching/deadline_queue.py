@@ -89,12 +89,10 @@ class DeadlineQueue:
 
     @property
     def background(self) -> int:
-        """Number of queued background pieces."""
         return len(self._background.works)
 
     @property
     def background_row_bytes(self) -> float:
-        """Mean length of the queued background rows."""
         return self._background.size_bytes / max(self.background, 1)
 
     def push(self, work: Work) -> bool:
@@ -251,7 +249,6 @@ class DeadlineQueue:
         return sorted(found, key=_due_s)
 
     def clear(self) -> list[Work]:
-        """Remove and return all work."""
         everything = [work for lane in self._lanes_by_id.values() for work in lane.works]
         for work in everything:
             work.lane = 0
@@ -284,7 +281,6 @@ class DeadlineQueue:
         return lane
 
     def _enter(self, work: Work) -> None:
-        """Insert work into its lane by its deadline."""
         size = len(work.row)
         if size != self._row_bytes:
             self._note_length(size)

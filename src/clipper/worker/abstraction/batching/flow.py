@@ -22,7 +22,6 @@ class Batch(msgspec.Struct, eq=False):
 
     Attributes:
         sent_s: when it was sent, on the loop's clock.
-        expected_s: its expected service time.
         size_bytes: total length of its rows; 0 while all rows have one length.
         was_full: whether the replica's limit kept it from being larger.
         is_short: whether it takes so little time that a second batch behind it hides a round trip.

@@ -95,12 +95,8 @@ def choose(
     """Choose a replica's next batch.
 
     Args:
-        outlook: the queue.
-        times: the replica's service times.
         wait_s: how long the replica is still busy.
-        now_s: the time on the loop's clock.
         needed_per_s: queries a second that this replica must answer for the queue not to grow.
-        limit: the largest batch to send.
     """
     ahead, places = outlook.rows, len(outlook.due_s)
     first = ahead[:places, None]

@@ -59,27 +59,6 @@ class RefittedQuantile:
     new size soon check each fit. A change of speed drops the samples from before it.
     """
 
-    __slots__ = (
-        "_above_run",
-        "_below_run",
-        "_budget_s",
-        "_count",
-        "_fitted_sizes",
-        "_fixed_s",
-        "_held",
-        "_high_per_row_s",
-        "_high_s",
-        "_is_exploring",
-        "_low_share",
-        "_max_batch",
-        "_next_fit",
-        "_services_s",
-        "_sizes",
-        "_slowest_s",
-        "_was_full",
-        "limit",
-    )
-
     share_of_slo: ClassVar[float] = 0.3
 
     def __init__(self, budget_s: float, max_batch: int) -> None:

@@ -27,8 +27,6 @@ class ReplicaState:
     Attributes:
         max_batch: the largest batch that it takes, in rows; smaller if their outputs are large.
         controller: sets the batch limit, for the policies that have one; else None.
-        is_far: it is on another node than the worker.
-        last_done_s: when the last batch came back.
         last_size: rows of that batch.
         last_left: queries that were waiting at that moment.
         last_was_slow: whether that batch was not short.

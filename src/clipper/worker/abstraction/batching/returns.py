@@ -69,8 +69,6 @@ class Returns:
         Args:
             size: rows of the batch that was just answered.
             arrivals: total number of queries so far.
-            now_s: the time on the loop's clock.
-            service_s: the batch's service time.
         """
         if self._answered:
             came = arrivals - self._arrivals

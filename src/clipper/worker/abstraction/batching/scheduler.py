@@ -83,11 +83,9 @@ class Scheduler:
         """Add a replica. It is assumed to be as fast as the fastest other one until its own batches show its speed.
 
         Args:
-            replica_id: names its process.
             max_batch: the largest batch that it takes, in rows.
             controller: sets a limit below that; None for policies without one.
             is_fixed: allow batches of ``max_batch`` from the first one on.
-            is_far: it is on another node than this worker.
         """
         times = ServiceTimes()
         known = [other.times for other in self.replicas.values() if other.times.is_known]
@@ -379,7 +377,7 @@ class Scheduler:
     def _drop_or_probe(
         self, replica: ReplicaState, replicas: list[ReplicaState], now_s: float, decision: Decision
     ) -> None:
-        """Nothing that waits would be in time on this replica: drop what is late on all, and maybe probe this one."""
+        """Drop the work that is late on all replicas, and maybe probe this one, where nothing would be in time."""
         lanes = self.queue.lanes()
         left_s, least_s = fresh_s(lanes), alone_s(replicas)
         if least_s >= left_s:

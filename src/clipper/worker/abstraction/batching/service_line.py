@@ -36,20 +36,6 @@ class ServiceLine:
         is_known: whether the sizes have varied enough since the last reset to tell the two terms apart.
     """
 
-    __slots__ = (
-        "_batches",
-        "_fixed_s",
-        "_known_fixed_s",
-        "_row_s",
-        "_service",
-        "_size",
-        "_size_service",
-        "_size_size",
-        "_weight",
-        "is_known",
-        "spread",
-    )
-
     def __init__(self) -> None:
         self.reset()
 

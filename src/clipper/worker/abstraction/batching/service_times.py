@@ -41,25 +41,8 @@ class ServiceTimes:
     Attributes:
         fixed_s, per_row_s, per_byte_s: the fit; all 0 while nothing is known.
         one_row_s: the median time of a batch of one row. It is read for each query, and computed for each change.
-        is_known: whether a batch has come back.
         largest, largest_bytes: rows and bytes of the largest batches so far.
     """
-
-    __slots__ = (
-        "_is_sized",
-        "_outlooks",
-        "_quantiles",
-        "_ratios",
-        "_run",
-        "_sums",
-        "fixed_s",
-        "is_known",
-        "largest",
-        "largest_bytes",
-        "one_row_s",
-        "per_byte_s",
-        "per_row_s",
-    )
 
     def __init__(self) -> None:
         # Whether any batch came with its bytes: only then does the fit use bytes.

@@ -25,12 +25,9 @@ def until_larger_s(
     """Return until when a batch of all ``size`` queries that wait should wait for more; a past time if it should not.
 
     Args:
-        times: those of the replica.
-        lanes: what waits.
         row_bytes: mean length of its rows; 0 while all have one length.
         per_s: the rate of arrivals.
         needed_per_s: the replica's share of it.
-        first_due_s: the earliest deadline.
     """
     if size >= WAITS_BELOW * needed_per_s * times.mean_s(size, size * row_bytes):
         return 0.0

@@ -41,7 +41,6 @@ class Suspect(msgspec.Struct, eq=False):
     """An application whose inputs have failed, or a group of rows that are tried again.
 
     Attributes:
-        queue: its work.
         limit: rows of its next batch.
         clean: rows since its last failure; ``needed`` of them make it trusted.
         served_s: the model's time that it has had, on a scale that all who wait share.

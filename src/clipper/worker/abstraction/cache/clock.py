@@ -7,10 +7,10 @@ the hand, which gives the same order.
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from xxhash import xxh3_64_intdigest
 
+from clipper.control.statistics import CacheStatistics
 from clipper.values.outputs.output import Output
 from clipper.worker.abstraction.work import Work
 
@@ -20,14 +20,6 @@ ENTRY_OVERHEAD_BYTES = 320
 MAX_ENTRY_SHARE = 8
 # Python's own hash of bytes takes 2 us for 784 float64 and 60 us for an image of 150 KB; xxh3 takes a seventh or less.
 HASHED_BYTES = 512
-
-
-@dataclass(frozen=True, slots=True)
-class ClockStatistics:
-    entries: int
-    size_bytes: int
-    capacity_bytes: int
-    evictions: int
 
 
 class ClockCache:
@@ -53,8 +45,8 @@ class ClockCache:
         """Return a new, empty table for one version."""
         return CacheTable(self)
 
-    def statistics(self) -> ClockStatistics:
-        return ClockStatistics(len(self._ring), self._size_bytes, self.capacity_bytes, self._evictions)
+    def statistics(self) -> CacheStatistics:
+        return CacheStatistics(len(self._ring), self._size_bytes, self.capacity_bytes, self._evictions)
 
     def admit(self, works: Iterable[Work]) -> None:
         """Keep finished work and evict other entries until all fit. Work that is too large is forgotten at once."""

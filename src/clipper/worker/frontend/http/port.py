@@ -16,7 +16,7 @@ from clipper.worker.frontend.http import responses
 from clipper.worker.frontend.http.cross_origin import Origins
 from clipper.worker.frontend.http.giving_way import GivingWay
 from clipper.worker.frontend.http.heads import Head, Headers, ids_of, path_of, without_varying
-from clipper.worker.frontend.inference.errors import error_json
+from clipper.worker.frontend.inference.framing import error_json
 from clipper.worker.frontend.long_work import LongWork
 from clipper.worker.telemetry.request_note import RequestNote, read_request_id
 from clipper.worker.telemetry.watch import Watch

@@ -219,30 +219,24 @@ def usual_number(answer: Answer, form: AnswerForm) -> float | None:
 def encode_usual(opening: bytes, answer: Answer, form: AnswerForm) -> Encoded | None:
     """The usual answer to one row, put together from constants in a third of the time; else None. It is a number, or an
     array that is wanted as binary. ``opening``: what ``opening`` returned."""
-    array = usual_array(answer, form)
+    array, lengths, data = usual_array(answer, form), b"", b""
     if array is not None:
-        text = (
-            b'%b,"parameters":{"query_id":%d,"default":false,"confidence":%r%b},"outputs":[{"name":"output",'
-            b'"datatype":"%b","shape":[1%b],"parameters":{"binary_data_size":%d}}]}'
-            % (
-                *(opening, answer.query_id, answer.confidence, answer.source.parameters_json),
-                datatype_of(array.form.dtype).name.encode(),
-                *(b"".join([b",%d" % length for length in array.form.shape]), len(array.data)),
-            )
-        )
-        return Encoded([text, array.data], len(text))
-    value = usual_number(answer, form)
-    if value is None:
-        return None
-    datatype, pack = (b"FP64", _PACK_FLOAT) if type(value) is float else (b"INT64", _PACK_INTEGER)
+        datatype, data = datatype_of(array.form.dtype).name.encode(), array.data
+        lengths = b"".join([b",%d" % length for length in array.form.shape])
+    else:
+        value = usual_number(answer, form)
+        if value is None:
+            return None
+        datatype, pack = (b"FP64", _PACK_FLOAT) if type(value) is float else (b"INT64", _PACK_INTEGER)
+        data = pack(value) if form.outputs[0][1] else b""
     is_binary = form.outputs[0][1]
-    data = b'"parameters":{"binary_data_size":8}' if is_binary else b'"data":[%b]' % bytes(answer.output)
+    where = b'"parameters":{"binary_data_size":%d}' % len(data) if is_binary else b'"data":[%b]' % bytes(answer.output)
     text = (
         b'%b,"parameters":{"query_id":%d,"default":false,"confidence":%r%b},"outputs":[{"name":"output",'
-        b'"datatype":"%b","shape":[1],%b}]}'
-        % (opening, answer.query_id, answer.confidence, answer.source.parameters_json, datatype, data)
+        b'"datatype":"%b","shape":[1%b],%b}]}'
+        % (opening, answer.query_id, answer.confidence, answer.source.parameters_json, datatype, lengths, where)
     )
-    return Encoded([text, pack(value)], len(text)) if is_binary else Encoded([text], None)
+    return Encoded([text, data], len(text)) if is_binary else Encoded([text], None)
 
 
 def opening(model: str, version: str | None) -> bytes:

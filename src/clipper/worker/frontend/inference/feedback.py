@@ -60,13 +60,8 @@ def has_tensors(body: bytes | bytearray) -> Generator[None, None, bool]:
 
 
 class FeedbackReader:
-    """Reads the feedback of one application.
-
-    Args:
-        input_type: the application's input type.
-        features_size: number of features for each query; None if the application takes none.
-        must_be_finite: see ``TensorReader``.
-    """
+    """Reads the feedback of one application. ``features_size``: number of features for each query; None if the
+    application takes none."""
 
     def __init__(self, input_type: InputType, features_size: int | None = None, must_be_finite: bool = False) -> None:
         self._takes_features = features_size is not None
@@ -87,8 +82,7 @@ class FeedbackReader:
             body: JSON that describes the tensors, and after it their bytes.
             json_bytes: length of the JSON.
 
-        Raises:
-            MalformedRequest, WrongInput: with what was expected and what came.
+        Raises MalformedRequest or WrongInput.
         """
         if json_bytes > limits.DIRECT_BODY_BYTES:
             body = body if isinstance(body, bytearray) else bytearray(body)

@@ -1,6 +1,5 @@
 """``POST /v2/models/{app}/infer``: each row of the request's tensors is a query."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -9,18 +8,17 @@ import msgspec
 from clipper.errors import ClipperError
 from clipper.values.outputs.output import Output
 from clipper.worker.frontend import limits
-from clipper.worker.frontend.exchange import Exchange, hold_rows
-from clipper.worker.frontend.http.endpoints import most_body_bytes
+from clipper.worker.frontend.exchange import Exchange, Gather
+from clipper.worker.frontend.http.endpoints import most_body_bytes, predict_batch
 from clipper.worker.frontend.http.heads import Head
-from clipper.worker.frontend.http.responses import Parts, infer_head, too_long
+from clipper.worker.frontend.http.responses import Parts, infer_head
 from clipper.worker.frontend.inference.answers import Answer, Encoded, answer_bytes, encode, encode_usual, opening
-from clipper.worker.frontend.inference.errors import error_json
-from clipper.worker.frontend.inference.framing import Framing
-from clipper.worker.frontend.inference.inflate import inflate
-from clipper.worker.frontend.inference.requests import AnswerForm, InferRequest, Plan, RequestReader
+from clipper.worker.frontend.inference.framing import Framing, error_json, inflate
+from clipper.worker.frontend.inference.requests import AnswerForm, InferRequest, Plan, RequestReader, read_long_json
 from clipper.worker.frontend.long_work import LongWork, Steps, done
+from clipper.worker.frontend.predict_request import Request
 from clipper.worker.selection.application import Application
-from clipper.worker.selection.query import Asker, Query, Source
+from clipper.worker.selection.query import Asker, Source
 
 # Remembered JSON of requests with binary tensors. A client sends one or a few; a client that varies it fills this up.
 MAX_PLANS = 256
@@ -62,32 +60,22 @@ class Infer:
     """Handles one application's infer calls, for all heads."""
 
     def __init__(
-        self,
-        application: Application,
-        refused: Counter[str],
-        work: LongWork,
-        max_body_bytes: int,
-        codec: Codec | None = None,
+        self, application: Application, work: LongWork, max_body_bytes: int, codec: Codec | None = None
     ) -> None:
         self.max_body_bytes = most_body_bytes(application.terms.input_type, max_body_bytes)
         self.application = application
         self.work = work
-        self._refused = refused
         must_be_finite = application.terms.features_are_input
         self.reader = RequestReader(application.terms.input_type, application.terms.features_size, must_be_finite)
         self._plans: dict[bytes, Plan] = {}
         self._codec = codec or HttpCodec(application.name)
-
-    def refuse(self, exchange: Exchange, error: ClipperError) -> None:
-        self._refused[error.code] += 1
-        exchange.refuse_with(error)
 
     def handle(
         self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool, call: "Call"
     ) -> None:
         framing = call.framing
         if framing.problem is not None:
-            self.refuse(exchange, framing.problem)
+            self.work.refuse(exchange, framing.problem)
             return
         try:
             if framing.encoding:
@@ -107,7 +95,7 @@ class Infer:
                 steps = self._answer_in_steps(exchange, body, json_bytes, plan, arrived_s, call.version)
                 self.work.begin(exchange, len(body), steps, asks=self)
         except ClipperError as error:
-            self.refuse(exchange, error)
+            self.work.refuse(exchange, error)
 
     def _known_plan(self, body: bytes | bytearray, json_bytes: int) -> Plan | None:
         """Return the plan that the JSON describes; None if the JSON is long. Raises MalformedRequest or WrongInput."""
@@ -129,18 +117,15 @@ class Infer:
         self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, call: "Call"
     ) -> Steps:
         budget = self.work.budget
+        whole = yield from inflate(body, call.framing.encoding, self.max_body_bytes, budget)
+        del body
+        budget.held_bytes += len(whole)
         try:
-            whole = yield from inflate(body, call.framing.encoding, self.max_body_bytes, budget)
-            del body
-            budget.held_bytes += len(whole)
-            try:
-                json_bytes = call.framing.json_bytes_of(whole)
-                plan = self._known_plan(whole, json_bytes)
-                yield from self._answer_in_steps(exchange, whole, json_bytes, plan, arrived_s, call.version)
-            finally:
-                budget.held_bytes -= len(whole)
-        except ClipperError as error:
-            self.refuse(exchange, error)
+            json_bytes = call.framing.json_bytes_of(whole)
+            plan = self._known_plan(whole, json_bytes)
+            yield from self._answer_in_steps(exchange, whole, json_bytes, plan, arrived_s, call.version)
+        finally:
+            budget.held_bytes -= len(whole)
 
     def _answer_in_steps(
         self,
@@ -151,17 +136,14 @@ class Infer:
         arrived_s: float,
         version: str | None,
     ) -> Steps:
-        try:
-            if plan is None:
-                body = body if isinstance(body, bytearray) else bytearray(body)
-                plan = yield from self.reader.plan_long(body, json_bytes)
-            request = yield from self.reader.read(plan, body, json_bytes)
-            if plan.rows == 1:
-                self.ask_one(exchange, request.rows[0], request.features[0], plan, version, arrived_s)
-            else:
-                yield from self.ask_all(exchange, request, plan, version, arrived_s)
-        except ClipperError as error:
-            self.refuse(exchange, error)
+        if plan is None:
+            body = body if isinstance(body, bytearray) else bytearray(body)
+            plan = self.reader.plan_of(*(yield from read_long_json(body, json_bytes)))
+        request = yield from self.reader.read(plan, body, json_bytes)
+        if plan.rows == 1:
+            self.ask_one(exchange, request.rows[0], request.features[0], plan, version, arrived_s)
+        else:
+            yield from self.ask_all(exchange, request, plan, version, arrived_s)
 
     def ask_one(
         self,
@@ -187,14 +169,16 @@ class Infer:
         self, exchange: Exchange, request: InferRequest, plan: Plan, version: str | None, arrived_s: float
     ) -> Steps:
         exchange.admit_all(plan.rows, arrived_s)
-        gather = Gather(exchange, self, version, plan.form, plan.rows)
+        gather = Gather(
+            exchange, plan.rows, self.work.budget, lambda answers: self.answer(exchange, version, answers, plan.form)
+        )
         try:
             for index, (row, features) in enumerate(zip(request.rows, request.features)):
                 if gather.has_ended:
                     return
                 query = self.application.predict(
                     row,
-                    Part(gather, index),
+                    Part(gather, index, plan.form),
                     arrived_s,
                     version,
                     plan.context,
@@ -203,7 +187,7 @@ class Infer:
                     exchange.note,
                 )
                 if not query.done:
-                    gather.queries.append(query)
+                    gather.add_query(query)
                 yield
         except BaseException:  # also if the client disconnects before all queries are sent
             gather.cancel()
@@ -249,105 +233,66 @@ class Call:
         self._infer.handle(exchange, body, arrived_s, is_late, self)
 
 
-class Reply(msgspec.Struct, gc=False, eq=False):
-    """The ``Asker`` of a request's only row. Like the exchange, it is not tracked by the garbage collector."""
+class _Row:
+    """The ``Asker`` of one row."""
+
+    __slots__ = ()
+
+    def take(self, answer: Answer) -> None:
+        raise NotImplementedError
+
+    def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
+        self.take(Answer(query_id, output, confidence, None, source))
+
+    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        self.take(Answer(query_id, output, 0.0, reason))
+
+    def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
+        self.take(Answer(query_id, output, confidence, "low_confidence"))
+
+
+class Reply(_Row, msgspec.Struct, gc=False, eq=False):
+    """Takes the answer to a request's only row. Like the exchange, it is not tracked by the garbage collector."""
 
     exchange: Exchange
     infer: Infer
     version: str | None
     form: AnswerForm
 
-    def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
-        self._answer(Answer(query_id, output, confidence, None, source))
-
-    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
-        self._answer(Answer(query_id, output, 0.0, reason))
-
-    def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
-        self._answer(Answer(query_id, output, confidence, "low_confidence"))
+    def take(self, answer: Answer) -> None:
+        self.infer.answer(self.exchange, self.version, (answer,), self.form)
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
         self.exchange.refuse(reason, explanation)
 
-    def _answer(self, answer: Answer) -> None:
-        self.infer.answer(self.exchange, self.version, (answer,), self.form)
 
+class Part(_Row, msgspec.Struct, gc=False, eq=False):
+    """Takes the answer to one row of several. The protocol has no partial answers: one error fails the request."""
 
-class Gather:
-    """Gathers the answers to a request's rows. The protocol has no partial answers: one error fails the request.
+    gather: Gather
+    index: int
+    form: AnswerForm
 
-    Rows count against the memory budget, and then their answers, until all have come.
-
-    Attributes:
-        queries: the queries in progress.
-        has_ended: whether the request was answered.
-    """
-
-    def __init__(self, exchange: Exchange, infer: Infer, version: str | None, form: AnswerForm, count: int) -> None:
-        """Raises Overloaded if there is no room for so many rows."""
-        hold_rows(infer.work.budget, count)
-        self._exchange, self._infer, self._version, self._form = exchange, infer, version, form
-        self._answers: list[Answer | None] = [None] * count
-        self._missing = count
-        self._held_bytes = count * limits.HELD_BYTES_PER_ROW
-        self._answer_bytes = 0
-        self.queries: list[Query] = []
-        self.has_ended = False
-
-    def end_part(self, index: int, answer: Answer) -> None:
-        if self.has_ended:
-            return
-        budget = self._infer.work.budget
-        self._answers[index] = answer
-        self._missing -= 1
-        size_bytes = answer_bytes(answer, self._form)
-        self._answer_bytes += size_bytes
-        self._held_bytes += size_bytes - limits.HELD_BYTES_PER_ROW
-        budget.held_bytes += size_bytes - limits.HELD_BYTES_PER_ROW
-        if self._answer_bytes > limits.MAX_ANSWER_BYTES:
-            self.fail("too_large", too_long(self._answer_bytes))
-        elif size_bytes > limits.HELD_BYTES_PER_ROW and not budget.has_room(0):
-            self.fail("overloaded", "incomplete answers take up all memory for them: try again in a moment")
-        elif not self._missing:
-            answers = [each for each in self._answers if each is not None]
-            self._release()
-            self._infer.answer(self._exchange, self._version, answers, self._form)
-
-    def fail(self, reason: str, explanation: str) -> None:
-        if not self.has_ended:
-            self.cancel()
-            self._exchange.refuse(reason, explanation)
-
-    def cancel(self) -> None:
-        for query in self.queries:
-            query.cancel()
-        self._release()
-
-    def _release(self) -> None:
-        self.has_ended = True
-        self.queries.clear()
-        self._answers = []
-        self._infer.work.budget.held_bytes -= self._held_bytes
-        self._held_bytes = 0
-
-
-class Part:
-    """The ``Asker`` of one row of several."""
-
-    __slots__ = ("_gather", "_index")
-
-    def __init__(self, gather: Gather, index: int) -> None:
-        self._gather = gather
-        self._index = index
-
-    def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
-        self._gather.end_part(self._index, Answer(query_id, output, confidence, None, source))
-
-    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
-        self._gather.end_part(self._index, Answer(query_id, output, 0.0, reason))
-
-    def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
-        self._gather.end_part(self._index, Answer(query_id, output, confidence, "low_confidence"))
+    def take(self, answer: Answer) -> None:
+        size_bytes = answer_bytes(answer, self.form)
+        self.gather.end_part(self.index, answer, size_bytes, size_bytes)
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
-        self._gather.fail(reason, explanation)
+        self.gather.fail(reason, explanation)
+
+
+class Predict(Infer):
+    """``POST /v2/models/{app}/predict``: the tensors of an infer request, with the answer of a predict call.
+
+    An infer answer cannot say what happened to each row, and fails if one row does. This one can: each row has its own
+    query id, default and confidence, or its own error.
+    """
+
+    def asker(self, exchange: Exchange, version: str | None, form: AnswerForm) -> Asker:
+        return exchange
+
+    def ask_all(
+        self, exchange: Exchange, request: InferRequest, plan: Plan, version: str | None, arrived_s: float
+    ) -> Steps:
+        rows = Request(request.rows, request.features, True, plan.context, version, plan.timeout_s)
+        yield from predict_batch(self.application, exchange, rows, arrived_s, self.work.budget)

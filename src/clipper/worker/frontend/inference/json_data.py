@@ -11,7 +11,7 @@ from clipper.errors import MalformedRequest, WrongInput
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, NumberPieces, read_string, strip
 from clipper.values.inputs.numbers import NUMPY, pack, show
 from clipper.values.types import MAX_DIMENSIONS, DType, InputType
-from clipper.worker.frontend.inference.tensors import ONLY_BINARY, Rows, Tensor, TensorReader, datatype_of
+from clipper.worker.frontend.inference.tensors import ONLY_BINARY, Rows, Tensor, TensorReader, check_range, datatype_of
 from clipper.worker.frontend.json_parts import Extent, find_items
 
 # The types as which numbers are read before they are converted. Floats are read in the application's type, since the
@@ -66,10 +66,7 @@ def _check_range(tensor: Tensor, dtype: DType, numbers: bytes) -> None:
     wanted = tensor.datatype.numpy
     if wanted is None or wanted.kind not in "iu" or wanted.itemsize >= dtype.size_bytes or not numbers:
         return
-    found, bounds = np.frombuffer(numbers, NUMPY[dtype]), np.iinfo(wanted)
-    for number in (int(found.min()), int(found.max())):
-        if not bounds.min <= number <= bounds.max:
-            raise WrongInput(f"input {tensor.name!r} has {number}: expected {tensor.datatype.name}")
+    check_range(tensor.name, np.frombuffer(numbers, NUMPY[dtype]), wanted, tensor.datatype.name)
 
 
 def _decode(text: bytearray, start: int, stop: int) -> Any:

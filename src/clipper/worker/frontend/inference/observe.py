@@ -5,10 +5,8 @@ from clipper.worker.frontend.budget import Budget
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.http.endpoints import Observe, Reading
 from clipper.worker.frontend.http.heads import Head
-from clipper.worker.frontend.inference.errors import error_json
 from clipper.worker.frontend.inference.feedback import FeedbackReader, has_tensors
-from clipper.worker.frontend.inference.framing import Framing
-from clipper.worker.frontend.inference.inflate import inflate
+from clipper.worker.frontend.inference.framing import Framing, error_json, inflate
 from clipper.worker.frontend.long_work import done
 from clipper.worker.frontend.observe_body import MAX_OBSERVATIONS
 

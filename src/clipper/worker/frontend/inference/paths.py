@@ -1,27 +1,9 @@
 """Paths of the protocol."""
 
-from typing import Literal, NamedTuple
-
-Kind = Literal[
-    "server",
-    "live",
-    "ready",
-    "model",
-    "model_ready",
-    "config",
-    "statistics",
-    "infer",
-    "predict",
-    "observe",
-    "index",
-    "load",
-    "shared_memory",
-    "trace",
-    "logging",
-]
+from typing import NamedTuple
 
 # Paths of a model, by their last part.
-_OF_MODEL: dict[str, Kind] = {
+_OF_MODEL = {
     "": "model",
     "ready": "model_ready",
     "config": "config",
@@ -30,7 +12,7 @@ _OF_MODEL: dict[str, Kind] = {
     "predict": "predict",
     "observe": "observe",
 }
-_OF_SERVER: dict[str, Kind] = {
+_OF_SERVER = {
     "": "server",
     "health/live": "live",
     "health/ready": "ready",
@@ -42,34 +24,37 @@ _OF_SERVER: dict[str, Kind] = {
 _SHARED_MEMORY = ("systemsharedmemory", "cudasharedmemory")
 
 
-class Asked(NamedTuple):
-    """What a path asks for. ``model`` is an application's name; ``version`` is one of the application's model."""
+class Target(NamedTuple):
+    """What a path asks for: a name of the tables above, ``load`` or ``shared_memory``.
 
-    kind: Kind
+    ``model`` is an application's name; ``version`` is one of the application's model.
+    """
+
+    kind: str
     model: str | None = None
     version: str | None = None
 
 
-def read_path(path: bytes) -> Asked | None:
+def read_path(path: bytes) -> Target | None:
     """Parse a path, with or without a trailing slash. Return None if the protocol has no such path."""
     text = path.decode("latin-1").strip("/")
     first, _, rest = text.partition("/")
     if first != "v2":
         return None
     if (kind := _OF_SERVER.get(rest)) is not None:
-        return Asked(kind)
+        return Target(kind)
     parts = rest.split("/")
     match parts:
         case ["models", model, "versions", version, *action] if len(action) <= 1:
             kind = _OF_MODEL.get("".join(action))
-            return None if kind is None else Asked(kind, model, version)
+            return None if kind is None else Target(kind, model, version)
         case ["models", model, *action] if len(action) <= 1:
             kind = _OF_MODEL.get("".join(action))
-            return None if kind is None else Asked(kind, model)
+            return None if kind is None else Target(kind, model)
         case ["repository", "models", model, "load" | "unload"]:
-            return Asked("load", model)
+            return Target("load", model)
         case ["models", model, "trace", "setting"]:
-            return Asked("trace", model)
+            return Target("trace", model)
         case [first, *_] if first in _SHARED_MEMORY:
-            return Asked("shared_memory")
+            return Target("shared_memory")
     return None

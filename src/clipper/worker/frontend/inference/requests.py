@@ -132,13 +132,8 @@ class InferRequest(Struct, frozen=True):
 
 
 class RequestReader:
-    """Reads the infer requests of one application.
-
-    Args:
-        input_type: the application's input type.
-        features_size: number of features for each query; None if the application takes none.
-        must_be_finite: see ``TensorReader``.
-    """
+    """Reads the infer requests of one application. ``features_size``: number of features for each query; None if the
+    application takes none."""
 
     def __init__(self, input_type: InputType, features_size: int | None = None, must_be_finite: bool = False) -> None:
         self._input = TensorReader(input_type, must_be_finite)
@@ -170,10 +165,6 @@ class RequestReader:
         row_bytes = size_bytes if self._input.is_as_it_is(tensor) else None
         return Plan(own, None, (own,), form, None, None, row_bytes, is_raw=True)
 
-    def plan_long(self, text: bytearray, stop: int) -> Generator[None, None, Plan]:
-        """Return the plan for long JSON in ``text[:stop]``, in steps of a few milliseconds at most."""
-        return self.plan_of(*(yield from read_long_json(text, stop)))
-
     def read(self, plan: Plan, body: bytes | bytearray, json_bytes: int) -> Generator[None, None, InferRequest]:
         """Return the rows of a request, in steps of a few milliseconds at most. Raises MalformedRequest or
         WrongInput."""
@@ -189,7 +180,7 @@ class RequestReader:
         return InferRequest(rows, features)
 
     def plan_of(self, head: InferHead, found: Sequence[Described]) -> Plan:
-        """What a request says whose tensors are these, each with where its data is. Raises MalformedRequest or
+        """Return the plan for a request with these tensors, each with the place of its data. Raises MalformedRequest or
         WrongInput."""
         names = [tensor.name for tensor, _ in found]
         repeated = next((name for name in names if names.count(name) > 1), None)

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -12,18 +12,18 @@ from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.types import ModelId
-from clipper.worker.frontend.clients import Clients, Guarded
+from clipper.worker.frontend.clients import Clients
 from clipper.worker.frontend.endpoint import Endpoint
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.http.endpoints import FeedbackTaker, Observe
 from clipper.worker.frontend.http.heads import Head
+from clipper.worker.frontend.http.port import Port
 from clipper.worker.frontend.inference import metadata
-from clipper.worker.frontend.inference.errors import error_json
 from clipper.worker.frontend.inference.feedback import FeedbackReader
-from clipper.worker.frontend.inference.infer import Call, Infer
+from clipper.worker.frontend.inference.framing import error_json
+from clipper.worker.frontend.inference.infer import Call, Infer, Predict
 from clipper.worker.frontend.inference.observe import ObserveCall
-from clipper.worker.frontend.inference.paths import Asked, read_path
-from clipper.worker.frontend.inference.predict import Predict
+from clipper.worker.frontend.inference.paths import Target, read_path
 from clipper.worker.frontend.long_work import LongWork, Steps
 from clipper.worker.frontend.readiness import Readiness
 from clipper.worker.selection.application import Application
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 StatisticsSource = Callable[[Collection[ModelId]], Awaitable[Sequence[WorkerStatistics]]]
 
+ANY_METHOD = ("GET", "HEAD", "POST", "PUT", "DELETE")
 UNSUPPORTED = {
     "load": "loading and unloading models is not supported: use clipper deploy, clipper model rollback and clipper "
     "model remove, or the management API",
@@ -41,55 +42,73 @@ UNSUPPORTED = {
 }
 
 
-class Inference:
-    """All paths that begin with ``/v2``, unless an application has that name.
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What the fronts for REST and gRPC share.
 
-    Args:
-        applications: those to begin with; see ``follow``.
-        taker: learns from feedback.
-        statistics: returns what all workers have counted.
-        refused: counts refused calls by error code.
-        work: runs long work.
+    Attributes:
+        applications: those of the snapshot in force, by name. Fronts are told when one of them changes.
         max_body_bytes: see ``most_body_bytes``.
-        clients: keys and limits.
-        readiness: whether the server should be sent queries.
     """
 
-    def __init__(
-        self,
-        applications: Iterable[Application],
-        taker: FeedbackTaker,
-        statistics: StatisticsSource,
-        refused: Counter[str],
-        work: LongWork,
-        max_body_bytes: int,
-        clients: Clients,
-        readiness: Readiness,
-    ) -> None:
-        self._taker, self._refused, self._work, self._max_body_bytes = taker, refused, work, max_body_bytes
-        self._applications: dict[str, Application] = {}
+    applications: Mapping[str, Application]
+    taker: FeedbackTaker
+    statistics: "StatisticsReader"
+    port: Port
+    clients: Clients
+    readiness: Readiness
+    max_body_bytes: int
+
+    def find(self, model: str, version: str | None) -> Application | None:
+        """Return the application of this name, if this version of its models runs."""
+        application = self.applications.get(model)
+        is_known = application is not None and (version is None or version in application.terms.versions())
+        return application if is_known else None
+
+    def why_not_found(self, model: str, version: str | None) -> str:
+        if model in self.applications:
+            return f"model {model!r} has no running version {(version or '')[:100]!r}"
+        return (
+            f"model {model[:100]!r} is not known: a model's name is an application's, and `clipper app list` shows "
+            "these"
+        )
+
+    def visible(self, authorizations: Sequence[bytes]) -> list[Application]:
+        """Return the applications that a client with these headers may know about."""
+        return self.clients.visible(self.applications.values(), authorizations)
+
+    def observe(self, application: Application) -> Observe:
+        """Return the endpoint for feedback on an application."""
+        work = self.port.work
+        return Observe(application, self.taker, self.port.refused, work, self.max_body_bytes)
+
+    def server_metadata(self) -> metadata.Json:
+        applications = self.applications.values()
+        return metadata.server(version for application in applications for version in application.terms.versions())
+
+
+class Inference:
+    """All paths that begin with ``/v2``, unless an application has that name."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
         self._infer: dict[str, Infer] = {}
         self._predict: dict[str, Predict] = {}
         self._observe: dict[str, tuple[Observe, FeedbackReader]] = {}
-        self._budget = work.budget
-        self._statistics = StatisticsReader(statistics, work)
-        self._clients = clients
-        self._readiness = readiness
-        self.follow(applications)
+        self.follow(serving.applications.values())
 
     def follow(self, applications: Iterable[Application], gone: Iterable[str] = ()) -> None:
         """Serve these applications, too, by their present terms, and those of the names ``gone`` no more."""
         for name in gone:
-            for known in (self._applications, self._infer, self._predict, self._observe):
+            for known in (self._infer, self._predict, self._observe):
                 known.pop(name, None)
-        made = self._refused, self._work, self._max_body_bytes
+        work, most_bytes = self._serving.port.work, self._serving.max_body_bytes
         for application in applications:
             name, terms = application.name, application.terms
-            self._applications[name] = application
-            self._infer[name] = Infer(application, *made)
-            self._predict[name] = Predict(application, *made)
+            self._infer[name] = Infer(application, work, most_bytes)
+            self._predict[name] = Predict(application, work, most_bytes)
             reader = FeedbackReader(terms.input_type, terms.features_size, terms.features_are_input)
-            self._observe[name] = Observe(application, self._taker, *made), reader
+            self._observe[name] = self._serving.observe(application), reader
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
         """Return the endpoint for this path and the client that sent this head; None if there is none. Raises
@@ -98,70 +117,69 @@ class Inference:
         if asked is None:
             return None
         if (why := UNSUPPORTED.get(asked.kind)) is not None:
-            return Refuse("not_implemented", why)
+            return Small(lambda exchange, _: exchange.refuse("not_implemented", why), ANY_METHOD)
         if asked.model is None:
             return self._find_of_server(asked, head)
-        application = self._applications.get(asked.model)
-        if application is None or (asked.version is not None and asked.version not in application.terms.versions()):
+        serving = self._serving
+        application = serving.find(asked.model, asked.version)
+        if application is None or application.name not in self._infer:  # it may only begin to be served
             return None
-        if asked.kind == "infer":
-            return self._entered(application, Call(self._infer[application.name], asked.version, head), head)
-        if asked.kind == "predict":
-            return self._entered(application, Call(self._predict[application.name], asked.version, head), head)
-        if asked.kind == "observe":
-            observe, reader = self._observe[application.name]
-            return self._entered(application, ObserveCall(observe, reader, self._budget, head), head)
-        self._clients.check(application, head.authorizations)
-        return self._find_of_model(asked, application)
+        endpoint: Endpoint
+        match asked.kind:
+            case "infer":
+                endpoint = Call(self._infer[application.name], asked.version, head)
+            case "predict":
+                endpoint = Call(self._predict[application.name], asked.version, head)
+            case "observe":
+                endpoint = ObserveCall(*self._observe[application.name], serving.port.budget, head)
+            case _:
+                serving.clients.check(application, head.authorizations)
+                return self._find_of_model(asked, application)
+        return serving.clients.entered(application, endpoint, head.authorizations)
 
     def why_not_found(self, path: bytes) -> str | None:
         """Return the cause to answer if ``find`` found nothing; None if the path is not of the protocol."""
         asked = read_path(path)
         if asked is None or asked.model is None:
             return None
-        return why_not_known(asked.model, asked.version, asked.model in self._applications)
+        return self._serving.why_not_found(asked.model, asked.version)
 
-    def _find_of_model(self, asked: Asked, application: Application) -> Endpoint:
+    def _find_of_model(self, asked: Target, application: Application) -> Endpoint:
         name = application.name
         if asked.kind == "model_ready":
-            is_ready = self._readiness.of_model(application, asked.version)
-            return Fixed({"name": name, "ready": is_ready}, 200 if is_ready else 503)
+            is_ready = self._serving.readiness.of_model(application, asked.version)
+            return fixed({"name": name, "ready": is_ready}, 200 if is_ready else 503)
         if asked.kind == "statistics":
-            return StatisticsOf(self._statistics, [application])
+            return self._statistics_of([application])
         of_model = model_metadata(application, asked.version)
         if asked.kind == "config":
-            return Fixed(metadata.config(of_model))
-        return Fixed(of_model | {"parameters": {"slo_ms": application.terms.slo_s * 1000}})
+            return fixed(metadata.config(of_model))
+        return fixed(of_model | {"parameters": {"slo_ms": application.terms.slo_s * 1000}})
 
-    def _find_of_server(self, asked: Asked, head: Head) -> Endpoint:
-        applications = self._applications.values()
+    def _find_of_server(self, asked: Target, head: Head) -> Endpoint:
+        serving = self._serving
         match asked.kind:
             case "live":
-                return Fixed({"live": True})
+                return fixed({"live": True})
             case "ready":
-                is_ready = self._readiness.is_ready
-                return Fixed({"live": True, "ready": is_ready}, 200 if is_ready else 503)
+                is_ready = serving.readiness.is_ready
+                return fixed({"live": True, "ready": is_ready}, 200 if is_ready else 503)
             case "statistics":
-                return StatisticsOf(self._statistics, self._clients.visible(applications, head.authorizations))
+                return self._statistics_of(serving.visible(head.authorizations))
             case "index":
-                return Index(self._clients.visible(applications, head.authorizations))
-        return Fixed(
-            metadata.server(version for application in applications for version in application.terms.versions())
-        )
+                return index_of(serving.visible(head.authorizations))
+        return fixed(serving.server_metadata())
 
-    def _entered(self, application: Application, endpoint: Endpoint, head: Head) -> Endpoint:
-        guarded = self._clients.guarded(application, endpoint)
-        return guarded.enter(head.authorizations) if isinstance(guarded, Guarded) else guarded
+    def _statistics_of(self, applications: Sequence[Application]) -> Endpoint:
+        def answer(exchange: Exchange, body: bytes | bytearray) -> None:
+            asked = {application.name: application.terms.versions() for application in applications}
+            self._serving.statistics.ask(
+                exchange,
+                metadata.asked_models(asked),
+                lambda workers: exchange.answer(200, msgspec.json.encode(metadata.statistics(asked, workers))),
+            )
 
-
-def why_not_known(model: str, version: str | None, is_application: bool) -> str:
-    """Return the cause for a model that is not an application, or for a version that does not run."""
-    if not is_application:
-        return (
-            f"model {model[:100]!r} is not known: a model's name is an application's, and `clipper app list` shows "
-            "these"
-        )
-    return f"model {model!r} has no running version {(version or '')[:100]!r}"
+        return Small(answer)
 
 
 def model_metadata(application: Application, version: str | None) -> metadata.Json:
@@ -176,77 +194,47 @@ def model_metadata(application: Application, version: str | None) -> metadata.Js
     )
 
 
-class _Small:
+class Small:
     """An endpoint that needs no body, or a small one."""
 
-    methods: tuple[str, ...] = ("GET", "HEAD")
     slo_s = float("inf")
     max_body_bytes = SHORT_TEXT_BYTES
     error_json = staticmethod(error_json)
 
-
-class Fixed(_Small):
-    """Answers with fixed JSON."""
-
-    def __init__(self, value: object, status: int = 200) -> None:
-        self._body = msgspec.json.encode(value)
-        self._status = status
-
-    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        exchange.answer(self._status, self._body)
-
-
-class Refuse(_Small):
-    """Answers that a feature is not supported, whatever the method."""
-
-    methods = ("GET", "HEAD", "POST", "PUT", "DELETE")
-
-    def __init__(self, code: str, cause: str) -> None:
-        self._code, self._cause = code, cause
+    def __init__(
+        self, answer: Callable[[Exchange, bytes | bytearray], None], methods: tuple[str, ...] = ("GET", "HEAD")
+    ) -> None:
+        self._answer, self.methods = answer, methods
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.error_json = error_json
-        exchange.refuse(self._code, self._cause)
+        self._answer(exchange, body)
+
+
+def fixed(value: object, status: int = 200) -> Small:
+    """Return an endpoint that answers with fixed JSON."""
+    text = msgspec.json.encode(value)
+    return Small(lambda exchange, _: exchange.answer(status, text))
 
 
 class _IndexBody(msgspec.Struct):
     ready: bool = False
 
 
-class Index(_Small):
+def index_of(applications: Sequence[Application]) -> Small:
     """``POST /v2/repository/index``: lists all models, or those that are ready."""
 
-    methods = ("POST",)
-
-    def __init__(self, applications: Sequence[Application]) -> None:
-        self._applications = applications
-
-    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        exchange.error_json = error_json
+    def answer(exchange: Exchange, body: bytes | bytearray) -> None:
         try:
             only_ready = bool(body) and msgspec.json.decode(body, type=_IndexBody).ready
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             exchange.refuse("malformed_request", f'body is not valid: {error}: expected {{"ready": true or false}}')
             return
-        found = metadata.index({application.name: application.terms.versions() for application in self._applications})
+        found = metadata.index({application.name: application.terms.versions() for application in applications})
         shown = [each for each in found if each["state"] == "READY"] if only_ready else found
         exchange.answer(200, msgspec.json.encode(shown))
 
-
-class StatisticsOf(_Small):
-    """Answers with the statistics of some applications."""
-
-    def __init__(self, reader: "StatisticsReader", applications: Sequence[Application]) -> None:
-        self._reader = reader
-        self._applications = applications
-
-    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        asked = {application.name: application.terms.versions() for application in self._applications}
-
-        def answer(workers: Sequence[WorkerStatistics]) -> None:
-            exchange.answer(200, msgspec.json.encode(metadata.statistics(asked, workers)))
-
-        self._reader.ask(exchange, metadata.asked_models(asked), answer)
+    return Small(answer, ("POST",))
 
 
 class StatisticsReader:

@@ -103,12 +103,8 @@ class Tensor(NamedTuple):
 
 
 class TensorReader:
-    """Makes rows of one type from tensors.
-
-    Args:
-        input_type: type of the rows.
-        must_be_finite: refuse NaN and infinities. Otherwise binary data may have them, since a model may handle them.
-    """
+    """Makes rows of one type from tensors. ``must_be_finite``: refuse NaN and infinities. Otherwise binary data may
+    have them, since a model may handle them."""
 
     def __init__(self, input_type: InputType, must_be_finite: bool = False) -> None:
         self.type = input_type
@@ -216,11 +212,7 @@ class TensorReader:
             if self._must_be_finite and wide.dtype.kind == "f" and not np.isfinite(wide).all():
                 raise WrongInput(f"input {tensor.name!r} has NaN or infinity: expected finite numbers")
         elif len(wide):
-            bounds = np.iinfo(NUMPY[dtype])
-            least, most = int(wide.min()), int(wide.max())
-            if least < bounds.min or most > bounds.max:
-                wrong = least if least < bounds.min else most
-                raise WrongInput(f"input {tensor.name!r} has {wrong}: expected {dtype.label}")
+            check_range(tensor.name, wide, NUMPY[dtype], dtype.label)
         return wide.astype(NUMPY[dtype]).tobytes()
 
     def _elements(self, tensor: Tensor, data: memoryview) -> Rows:
@@ -279,6 +271,14 @@ def check_shape(name: str, shape: Sequence[int]) -> None:
         raise WrongInput(f"{name!r} has a shape with a length over {_MAX_SIZE}: expected at most that")
     if not 1 <= len(shape) <= MAX_DIMENSIONS + 1:
         raise WrongInput(f"{name!r} has {len(shape)} dimensions: expected 1 to {MAX_DIMENSIONS + 1}")
+
+
+def check_range(name: str, numbers: np.ndarray[Any, Any], wanted: Any, label: str, where: str = "") -> None:
+    """Check that whole numbers, at least one, fit into a type of numpy. Raises WrongInput with one that does not."""
+    bounds = np.iinfo(wanted)
+    for number in (int(numbers.min()), int(numbers.max())):
+        if not bounds.min <= number <= bounds.max:
+            raise WrongInput(f"input {name!r} has {number}{where}: expected {label}")
 
 
 def _numbers(datatype: Datatype, data: memoryview) -> np.ndarray[Any, Any]:

@@ -21,7 +21,7 @@ BUG = "a bug in Clipper: the worker's log has its traceback"
 
 
 class Caller(Protocol):
-    """Who made a call, as the call sees it. One of these ends the call."""
+    """The stream that made a call. One of these methods ends the call."""
 
     def on_answer(self, message: bytes, rest: Rest = ()) -> None:
         """``rest``: of a long answer, in pieces; the message is how it begins."""
@@ -47,28 +47,11 @@ class Call:
 
     Attributes:
         message: what came; it counts against the budget while it waits for its answer.
-        authorizations: what was sent as ``authorization``.
         deadline_s: by when an answer is wanted, on the loop's clock; None if at any time.
         arrived_s: when the end of its message was read.
         asks, patience_s: see ``Visitor``.
         note: what is noted of it; None if nothing is.
     """
-
-    __slots__ = (
-        "_begin",
-        "_caller",
-        "_exchange",
-        "_held_bytes",
-        "_port",
-        "_then",
-        "arrived_s",
-        "asks",
-        "authorizations",
-        "deadline_s",
-        "message",
-        "note",
-        "patience_s",
-    )
 
     def __init__(
         self,
@@ -125,8 +108,7 @@ class Call:
             slo_s: its SLO.
             then: takes the endpoint's answer, and goes on; None if the answer is the call's.
 
-        Raises:
-            Overloaded: there is no room for it to wait.
+        Raises Overloaded if there is no room for it to wait.
         """
         self._begin, self._then = begin, then
         # Each knows the other, and the collector looks at no exchange: it would keep both until the call ends.

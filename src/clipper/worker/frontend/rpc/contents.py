@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from clipper.errors import MalformedRequest, TooLarge, WrongInput
-from clipper.worker.frontend.inference.tensors import DATATYPES, PIECE_BYTES, PIECE_ROWS, Datatype
+from clipper.worker.frontend.inference.tensors import DATATYPES, PIECE_BYTES, PIECE_ROWS, Datatype, check_range
 from clipper.worker.frontend.rpc.protocols import OPEN_INFERENCE
 from clipper.worker.frontend.rpc.wire import delimited, fields, varint
 
@@ -41,9 +41,8 @@ def as_binary(name: str, datatype: str, shape: Sequence[int], contents: memoryvi
 
     A datatype or shape that nothing can be made of gives no bytes: who looks at the tensor says why.
 
-    Raises:
-        MalformedRequest, WrongInput: the contents are not those of such a tensor.
-        TooLarge: they would take more than ``most_bytes``.
+    Raises MalformedRequest or WrongInput if the contents are not those of such a tensor, and TooLarge if they would
+    take more than ``most_bytes``.
     """
     known = DATATYPES.get(datatype)
     if known is None or not shape or min(shape) < 0:
@@ -157,10 +156,7 @@ def _narrowed(name: str, field: str, datatype: Datatype, numbers: np.ndarray[Any
     if wanted.kind == "b":
         return numbers.astype(wanted)
     if wanted.itemsize < numbers.dtype.itemsize:
-        bounds = np.iinfo(wanted)
-        for number in (int(numbers.min()), int(numbers.max())):
-            if not bounds.min <= number <= bounds.max:
-                raise WrongInput(f"input {name!r} has {number} in {field}: expected {datatype.name}")
+        check_range(name, numbers, wanted, datatype.name, f" in {field}")
     return numbers
 
 

@@ -63,11 +63,8 @@ class CallHead(NamedTuple):
 def read_head(headers: Iterable[tuple[bytes, bytes]]) -> CallHead:
     """Read a request's headers, which are valid HTTP/2.
 
-    Raises:
-        NotGrpc: the request is not a call.
-        MalformedRequest: grpc-timeout is not a time.
-        TooLarge: the head is over ``MAX_HEAD_BYTES``.
-        NotImplementedYet: the encoding is not known.
+    Raises NotGrpc if the request is not a call, MalformedRequest if grpc-timeout is not a time, TooLarge if the head is
+    over ``MAX_HEAD_BYTES``, and NotImplementedYet if the encoding is not known.
     """
     method = path = content_type = b""
     timeout: bytes | None = None
@@ -146,10 +143,8 @@ class MessageReader:
     def add(self, data: bytes, max_bytes: int) -> Sequence[Message]:
         """Add data; return the messages that are complete with it.
 
-        Raises:
-            MalformedRequest: the data has no valid prefix where one is due.
-            TooLarge: a message is over ``max_bytes``.
-            Overloaded: the budget has no room for an incomplete message.
+        Raises MalformedRequest if the data has no valid prefix where one is due, TooLarge if a message is over
+        ``max_bytes``, and Overloaded if the budget has no room for an incomplete message.
         """
         if not self._data and len(data) >= PREFIX_BYTES:
             # The common case: the data is one message.

@@ -49,15 +49,8 @@ def who_is_asked(message: memoryview) -> tuple[str, str | None]:
 
 def read_request(
     reader: RequestReader, message: memoryview, most_bytes: int
-) -> Generator[None, None, tuple[Plan, InferRequest | None, memoryview | None]]:
-    """Read a request, in steps of a few milliseconds at most.
-
-    Returns:
-        what it says, and its rows; or in their place, if all of its data is one row as it is, where that stands.
-
-    Raises:
-        MalformedRequest, WrongInput, TooLarge: with what was expected and what came.
-    """
+) -> Generator[None, None, tuple[Plan, InferRequest]]:
+    """Read a request, in steps of a few milliseconds at most. Raises MalformedRequest, WrongInput or TooLarge."""
     found = split(REQUEST, message, _MAX_FIELDS)
     raw = found.get("raw_input_contents", [])
     texts = found.get("inputs", [])
@@ -88,11 +81,11 @@ def read_request(
     )
     plan = reader.plan_of(head, [(tensor, Beside(len(own))) for tensor, own in zip(tensors, data)])
     if plan.row_bytes is not None:
-        return plan, None, memoryview(data[0])
+        return plan, InferRequest([bytes(data[0])], [None])
     rows = {}
     for announced, own in zip(plan.order, data):
         rows[announced.tensor.name] = yield from announced.reader.rows(announced.tensor, memoryview(own))
-    return plan, reader.request_of(plan, rows), None
+    return plan, reader.request_of(plan, rows)
 
 
 def _output(message: memoryview) -> OutputHead:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -17,7 +17,17 @@ SCALARS = {
     "bytes": 12,
     "uint32": 13,
 }
-_TOKEN = re.compile(r'"[^"]*"|[\w.]+|[{}()<>=;,]')
+# One statement, with single spaces. Anything else, as the line on the syntax, means nothing here.
+_STATEMENT = re.compile(
+    r"(?P<end>\})"
+    r"|package (?P<package>[\w.]+);"
+    r"|(?P<block>message|enum|oneof|service) (?P<name>\w+) \{"
+    r"|rpc (?P<rpc>\w+)\((?P<streams_request>stream )?(?P<request>\w+)\) "
+    r"returns \((?P<streams_reply>stream )?(?P<reply>\w+)\) \{\}"
+    r"|map<(?P<key>\w+), (?P<value>[\w.]+)> (?P<map>\w+) = (?P<map_number>\d+);"
+    r"|(?P<repeated>repeated )?(?P<kind>[\w.]+) (?P<field>\w+) = (?P<number>\d+);"
+    r"|(?P<member>\w+) = (?P<member_value>\d+);"
+)
 _COMMENT = re.compile(r"//[^\n]*")
 
 
@@ -98,7 +108,63 @@ class File(Struct):
 
 def parse(name: str, text: str) -> File:
     """Read a file of ours, which is valid."""
-    return _Parser(name, _TOKEN.findall(_COMMENT.sub("", text))).file
+    file = File(name, "", [], [], [])
+    within: list[Any] = [file]
+    oneof = ""
+    calls: list[tuple[Service, re.Match[str]]] = []
+    for found in _STATEMENT.finditer(" ".join(_COMMENT.sub("", text).split())):
+        inner = within[-1]
+        if found["end"]:
+            if not oneof:
+                within.pop()
+            oneof = ""
+        elif found["package"]:
+            file.package = found["package"]
+        elif found["block"] == "oneof":
+            oneof = found["name"]
+        elif found["block"]:
+            full = f"{file.package if inner is file else inner.name}.{found['name']}"
+            within.append(_begun(found["block"], full, inner))
+        elif found["rpc"]:
+            calls.append((inner, found))
+        elif found["member"]:
+            inner.values[found["member"]] = int(found["member_value"])
+        elif found["map"]:
+            kind, number = found["map"].title().replace("_", "") + "Entry", int(found["map_number"])
+            fields = {1: Field("key", 1, found["key"]), 2: Field("value", 2, found["value"])}
+            inner.messages.append(Message(f"{inner.name}.{kind}", fields, [], [], is_entry=True))
+            inner.fields[number] = Field(found["map"], number, kind, is_repeated=True, is_map=True)
+        else:
+            number = int(found["number"])
+            inner.fields[number] = Field(found["field"], number, found["kind"], bool(found["repeated"]), oneof)
+    types = file.types()
+    for message in types.values():
+        for field in message.fields.values() if isinstance(message, Message) else ():
+            if field.kind not in SCALARS:
+                field.type = _resolved(types, message.name, field.kind)
+    for service, found in calls:
+        service.methods[found["rpc"]] = Method(
+            found["rpc"],
+            f"/{service.name}/{found['rpc']}",
+            file.message(found["request"]),
+            file.message(found["reply"]),
+            bool(found["streams_request"]),
+            bool(found["streams_reply"]),
+        )
+    return file
+
+
+def _begun(block: str, full: str, inner: Any) -> "Message | Enum | Service":
+    """Return a new message, enum or service, which is now a part of what it is declared in."""
+    match block:
+        case "message":
+            inner.messages.append(message := Message(full, {}, [], []))
+            return message
+        case "enum":
+            inner.enums.append(enum := Enum(full, {}))
+            return enum
+    inner.services.append(service := Service(full, {}))
+    return service
 
 
 def _declared(messages: list[Message], enums: list[Enum]) -> Iterator[Message | Enum]:
@@ -106,116 +172,6 @@ def _declared(messages: list[Message], enums: list[Enum]) -> Iterator[Message | 
     for message in messages:
         yield message
         yield from _declared(message.messages, message.enums)
-
-
-class _Parser:
-    def __init__(self, name: str, tokens: list[str]) -> None:
-        self._tokens = tokens
-        self._at = 0
-        self.file = File(name, "", [], [], [])
-        services: list[tuple[str, list[tuple[str, str, str, bool, bool]]]] = []
-        while self._at < len(tokens):
-            match self._next():
-                case "package":
-                    self.file.package = self._next()
-                    self._next()
-                case "message":
-                    self.file.messages.append(self._message(self.file.package))
-                case "enum":
-                    self.file.enums.append(self._enum(self.file.package))
-                case "service":
-                    services.append(self._service())
-                case _:  # syntax = "proto3"
-                    self._at += 3
-        types = self.file.types()
-        for found in types.values():
-            if isinstance(found, Message):
-                for field in found.fields.values():
-                    if field.kind not in SCALARS:
-                        field.type = _resolved(types, found.name, field.kind)
-        for service, methods in services:
-            full = f"{self.file.package}.{service}"
-            made = {
-                method: Method(
-                    method,
-                    f"/{full}/{method}",
-                    self.file.message(request),
-                    self.file.message(reply),
-                    streams_request,
-                    streams_reply,
-                )
-                for method, request, reply, streams_request, streams_reply in methods
-            }
-            self.file.services.append(Service(full, made))
-
-    def _next(self) -> str:
-        self._at += 1
-        return self._tokens[self._at - 1]
-
-    def _message(self, scope: str) -> Message:
-        message = Message(f"{scope}.{self._next()}", {}, [], [])
-        self._next()
-        self._body(message, "")
-        return message
-
-    def _body(self, message: Message, oneof: str) -> None:
-        while (token := self._next()) != "}":
-            if token == "message":
-                message.messages.append(self._message(message.name))
-            elif token == "enum":
-                message.enums.append(self._enum(message.name))
-            elif token == "oneof":
-                name = self._next()
-                self._next()
-                self._body(message, name)
-            elif token == "map":
-                self._map(message)
-            else:
-                is_repeated = token == "repeated"
-                kind = self._next() if is_repeated else token
-                self._add(message, kind, is_repeated=is_repeated, oneof=oneof)
-
-    def _add(self, message: Message, kind: str, is_repeated: bool, oneof: str = "", is_map: bool = False) -> Field:
-        name, _, number, _ = (self._next() for _ in range(4))
-        field = message.fields[int(number)] = Field(name, int(number), kind, is_repeated, oneof, is_map)
-        return field
-
-    def _map(self, message: Message) -> None:
-        _, key, _, value, _ = (self._next() for _ in range(5))
-        field = self._add(message, "", is_repeated=True, is_map=True)
-        field.kind = "".join(part.capitalize() for part in field.name.split("_")) + "Entry"
-        fields = {1: Field("key", 1, key), 2: Field("value", 2, value)}
-        message.messages.append(Message(f"{message.name}.{field.kind}", fields, [], [], is_entry=True))
-
-    def _enum(self, scope: str) -> Enum:
-        enum = Enum(f"{scope}.{self._next()}", {})
-        self._next()
-        while (name := self._next()) != "}":
-            self._next()
-            enum.values[name] = int(self._next())
-            self._next()
-        return enum
-
-    def _service(self) -> tuple[str, list[tuple[str, str, str, bool, bool]]]:
-        name = self._next()
-        self._next()
-        methods = []
-        while self._next() != "}":
-            method = self._next()
-            request, streams_request = self._argument()
-            self._next()  # returns
-            reply, streams_reply = self._argument()
-            self._at += 2  # {}
-            methods.append((method, request, reply, streams_request, streams_reply))
-        return name, methods
-
-    def _argument(self) -> tuple[str, bool]:
-        self._next()
-        first = self._next()
-        streams = first == "stream"
-        name = self._next() if streams else first
-        self._next()
-        return name, streams
 
 
 def _resolved(types: dict[str, Message | Enum], scope: str, name: str) -> Message | Enum:

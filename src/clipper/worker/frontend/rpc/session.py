@@ -40,7 +40,7 @@ _GOAWAY_TYPE = 7
 
 
 class Host(Protocol):
-    """What a session's calls are for."""
+    """The connection, as its session sees it."""
 
     @property
     def most_message_bytes(self) -> int: ...
@@ -54,7 +54,7 @@ class Host(Protocol):
         """Whether there is room for an answer until its client reads it."""
 
     def on_output(self) -> None:
-        """There is something to send."""
+        """Have output sent soon."""
 
     def on_large_freed(self) -> None:
         """A large message was dropped."""
@@ -100,7 +100,6 @@ class Session:
         """Take in what the client has sent, at most ``READ_PIECE_BYTES``. Send what there is to send before more.
 
         Args:
-            data: bytes of HTTP/2.
             arrived_s: when they were read. Clients' timeouts and SLOs begin then, however long the bytes waited since.
             sweep: the number of sweeps so far.
         """

@@ -53,7 +53,7 @@ TO_TRY_AGAIN = frozenset({"too_many_requests", "overloaded", "no_replica", "unav
 
 
 class Refused(Exception):
-    """What a call ends with in place of an answer: a code of the error tree and what was expected."""
+    """Ends a call without an answer, with a code of the error tree and what was expected."""
 
     def __init__(self, code: str, cause: str, retry_after_s: int = responses.RETRY_AFTER_S) -> None:
         super().__init__(cause)
@@ -68,7 +68,7 @@ def refusal(error: ClipperError) -> Refused:
 
 
 def status_of(code: str) -> str:
-    """What gRPC calls it."""
+    """Return gRPC's name for an error code."""
     return STATUSES.get(code, STATUSES["internal_error"])
 
 

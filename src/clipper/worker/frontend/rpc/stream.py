@@ -15,7 +15,7 @@ Rest = Collection[bytes | memoryview]
 
 
 class Behaviour(Protocol):
-    """What a call's method does with what its client sends.
+    """Handles what the client of a call sends.
 
     The first three may raise ClipperError or Refused, with which the call then ends.
 
@@ -31,7 +31,7 @@ class Behaviour(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """What messages that are complete hold, and that nobody has asked about yet."""
+        """Size of complete messages that were not asked about yet."""
 
     def take(self, message: Message) -> None:
         """A message has come."""
@@ -87,26 +87,9 @@ class Stream:
         behaviour: what its method does; None before it is known, and once the call has ended.
         has_ended: whether the client has sent its last message.
         has_head: whether the answer's head was sent.
-        answer_head: that head.
         waits_since_sweep: since when a message is incomplete; None if there is none.
         withheld_bytes: received, and not acknowledged to the client.
     """
-
-    __slots__ = (
-        "_session",
-        "answer_head",
-        "began_s",
-        "behaviour",
-        "deadline_s",
-        "has_ended",
-        "has_head",
-        "head",
-        "is_open",
-        "number",
-        "reader",
-        "waits_since_sweep",
-        "withheld_bytes",
-    )
 
     def __init__(self, session: Sender, budget: Budget, number: int, head: CallHead, sweep: int) -> None:
         self._session = session
@@ -134,7 +117,7 @@ class Stream:
 
     @property
     def arrived_s(self) -> float:
-        """When the input was read that the session is taking in."""
+        """The time at which the present input was read."""
         return self._session.arrived_s
 
     @property
@@ -144,8 +127,7 @@ class Stream:
 
     @property
     def arriving_bytes(self) -> int:
-        """What has come of it and nobody has asked about yet: before a message or its end, or more than one should
-        send at once."""
+        """Size of what has come and was not asked about: before the end of a message, or more than is due at once."""
         if self.behaviour is None:
             return 0
         held_bytes = self.reader.held_bytes + self.behaviour.held_bytes
@@ -153,7 +135,7 @@ class Stream:
 
     @property
     def open_calls(self) -> int:
-        """How many its connection has open."""
+        """The number of open calls of its connection."""
         return len(self._session.streams)
 
     @property
@@ -183,7 +165,7 @@ class Stream:
             self._session.refuse(self, trailers_of(refused))
 
     def fail(self, error: ClipperError | Refused) -> None:
-        """As ``refuse``; an error of Clipper's is counted."""
+        """End the call with an error; an error of Clipper's is counted."""
         if isinstance(error, ClipperError):
             self._session.count_refused(error.code)
             error = refusal(error)

@@ -79,7 +79,7 @@ def split(message: Message, data: memoryview, most: int = MAX_VALUES) -> Values:
 
 
 def decode(message: Message, data: memoryview, most: int = MAX_VALUES) -> Values:
-    """As ``split``, and the messages in it as well; maps as dicts, bytes as parts of ``data``."""
+    """Split a message, and the messages in it as well; maps become dicts, bytes are parts of ``data``."""
     found = split(message, data, most)
     for field in message.fields.values():
         if isinstance(field.type, Message) and field.name in found:
@@ -98,7 +98,7 @@ def decode(message: Message, data: memoryview, most: int = MAX_VALUES) -> Values
 
 
 def _values(field: Field, wire: int, value: Any, most: int) -> list[Any]:
-    """What a field brings; nothing if it is of another wire type, as one that is not known."""
+    """Return the values of a field; none if it is of another wire type, like an unknown field."""
     kind = field.kind
     if kind == "string" or kind == "bytes" or isinstance(field.type, Message):
         if wire != _BYTES:
@@ -167,7 +167,7 @@ def delimited(number: int, data: bytes) -> bytes:
 
 
 def delimited_head(number: int, size_bytes: int) -> bytes:
-    """What stands before the data of such a field."""
+    """Return what stands before the data of such a field."""
     return varint(number << 3 | _BYTES) + varint(size_bytes)
 
 

@@ -30,7 +30,6 @@ class JoinTable:
     from: outputs and choice, and the input only if a model may be asked again.
 
     Args:
-        max_queries: bound of their number.
         max_bytes: bound of their size; None for ``max_queries`` of ``BYTES_PER_QUERY``.
 
     Attributes:

@@ -100,7 +100,6 @@ class Outcomes:
             version.see(was_in_time=True)
 
     def missed(self, name: str, choice: Choice, arms: Arms, features: bytes | None = None) -> None:
-        """Count a version's miss."""
         self.have_misses = True
         version = self._version(arms.key(name))
         version.missed += 1
@@ -112,7 +111,6 @@ class Outcomes:
         self._version(key).see(was_in_time=False)
 
     def told_of_answer(self) -> None:
-        """Count feedback on an answer."""
         self._told += 1
 
     def told_of_miss(self, key: str) -> None:
@@ -152,7 +150,7 @@ class Outcomes:
         return made_up
 
     def take_back(self, made_up: Sequence[MadeUp]) -> None:
-        """They could not be learned from: do not count them."""
+        """Do not count misses that could not be learned from."""
         for each in made_up:
             self._version(each.arms.key(each.name)).made_up -= each.times
 
@@ -184,7 +182,6 @@ def mixed(losses: Mapping[str, float], shares: Mapping[str, float], no_answer_lo
     """Return the user's expected loss for each model: its output's loss if it is in time, else that of the substitute.
 
     Args:
-        losses: loss of outputs, by model.
         shares: share of its queries that a model was not in time for, by model.
         no_answer_loss: loss of what the user gets instead.
     """

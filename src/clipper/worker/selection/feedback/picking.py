@@ -50,7 +50,6 @@ def how_picked(
         goes_by: see ``Policy.goes_by``; ``query`` for a user's own policy, which can see all of it.
         learns: see ``Policy.learns``. A policy that goes by contexts without it gives each context one model for ever.
         is_pinned: whether the query named a version, so that whoever asked has picked it.
-        has_context: whether the query has a context.
         knows_context: whether there was feedback on that context before.
         is_partial: whether the feedback tells only about those of several models that gave the answer.
     """
@@ -74,9 +73,6 @@ def least_loss_increase(totals: Totals, prior: Totals, losses: Mapping[str, floa
 
     Args:
         totals: of the context, before.
-        prior: the application's.
-        losses: of the feedback.
-        models: the models that the policy can choose.
     """
     own = None if totals is prior else totals.own or totals
     known = {

@@ -42,13 +42,10 @@ def score(
     A selected model without an output has a loss, too: otherwise a hanging model would still be asked.
 
     Args:
-        outputs: the outputs to score.
         no_answer_loss: loss of what the user got instead of a selected model's output.
         answer: the combination of the models' outputs; None if the answer was another.
 
-    Raises:
-        InvalidArgument: the label or reward cannot be scored.
-        PolicyFailed: the user's own loss failed.
+    Raises InvalidArgument if the label or reward cannot be scored, and PolicyFailed if the user's own loss failed.
     """
     if feedback.reward is not None:
         shared = loss_of_reward(feedback.reward)
@@ -104,8 +101,7 @@ def lesson(
         is_reward: whether the losses are from a reward, which leaves out models with another output.
         is_picked: see ``tally``.
 
-    Raises:
-        PolicyFailed: the user's own policy raised, or did not return increments.
+    Raises PolicyFailed if the user's own policy raised, or did not return increments.
     """
     costs = totals.costs
     if costs.weight and policy.feedback == "selected":
@@ -144,7 +140,6 @@ def shown_of_newcomers(
     Args:
         arms: those of the query.
         asked: the models that made the answers.
-        loss: loss of each answer.
         excused: newcomers among ``asked`` that are late while they may be, so that the answers show nothing of them.
         matters: whether a newcomer matters to their query: see ``guardrail``.
     """

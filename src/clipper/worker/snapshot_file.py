@@ -1,4 +1,4 @@
-"""What a worker serves by, kept in a file of its node: by this it serves again if it is started where no supervisor is.
+"""The snapshot in force, in a file of the node: a worker that is started where no supervisor is serves by it again.
 
 A supervisor would send it the newest snapshot at its start. Without one, what it had is right, since only a supervisor
 changes anything.
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 PAUSE_PER_WRITE = 10.0
 
 
-class KeptSnapshot:
+class SnapshotFile:
     """Stands before a worker's ``answer``, and keeps what the worker has applied."""
 
     def __init__(self, path: Path, answer: Callable[[AnyCommand], Awaitable[AnyReply]]) -> None:
@@ -42,7 +42,7 @@ class KeptSnapshot:
         self._has_changed = asyncio.Event()
 
     def read(self) -> Apply | None:
-        """What was kept; None if that is nothing, or cannot be used."""
+        """Return the snapshot in the file; None if there is none, or it cannot be used."""
         try:
             commands = [decode_command(body) for body in Framer().feed(self._path.read_bytes())]
         except FileNotFoundError:

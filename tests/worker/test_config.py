@@ -3,7 +3,7 @@
 from clipper.control.difference import Difference
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
 from clipper.settings.application import Selection
-from clipper.worker.code_folders import located
+from clipper.worker.config import located
 
 OWN = ApplicationSnapshot("own", "float64[1]", 20.0, selection=Selection("p:P", code="d1/code"))
 PLAIN = ApplicationSnapshot("plain", "float64[1]", 20.0)

@@ -21,7 +21,7 @@ from clipper.control.messages import (
     GetStatistics,
 )
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
-from clipper.worker.kept import KeptSnapshot, epoch_of
+from clipper.worker.snapshot_file import SnapshotFile, epoch_of
 from tests.control_channel import LEADS
 from tests.remote_worker import RemoteWorker
 from tests.serving import Client, application, model, serving, version
@@ -49,7 +49,7 @@ def keeping(tmp_path: Path, *commands: AnyCommand, answering: Answering | None =
     path = tmp_path / "kept"
 
     async def main() -> None:
-        worker = KeptSnapshot(path, answering or Answering())
+        worker = SnapshotFile(path, answering or Answering())
         task = asyncio.ensure_future(worker.run())
         for command in commands:
             await worker.answer(command)
@@ -58,7 +58,7 @@ def keeping(tmp_path: Path, *commands: AnyCommand, answering: Answering | None =
         task.cancel()
 
     asyncio.run(main())
-    return KeptSnapshot(path, Answering()).read()
+    return SnapshotFile(path, Answering()).read()
 
 
 def test_differences_are_kept_as_the_whole_that_they_lead_to(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_what_is_not_in_force_is_not_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"\x05\x00\x00\x00", b"\xff" * 40, b"\x01\x00\x00\x00\xc1"])
 def test_a_file_that_is_no_snapshot_is_nothing(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "kept").write_bytes(data)
-    assert KeptSnapshot(tmp_path / "kept", Answering()).read() is None
+    assert SnapshotFile(tmp_path / "kept", Answering()).read() is None
 
 
 def test_a_restarted_one_answers_by_what_it_had_and_obeys_no_old_server() -> None:
