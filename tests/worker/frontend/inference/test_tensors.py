@@ -78,7 +78,7 @@ def test_rows_are_what_numpy_makes_of_the_array(made: Any, piece_bytes: int) -> 
             assert rows_of_json(found, datatype, array.shape, flat.encode()) == rows
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(json_data, "SHORT_TEXT_BYTES", 4)
-                patch.setattr(long_text, "PIECE_BYTES", 8)
+                patch.setattr(long_text, "PIECE_BYTES", 16)  # `[[false]]` and more
                 for each in (text, flat):
                     assert rows_of_json(found, datatype, array.shape, each.encode()) == rows
 
