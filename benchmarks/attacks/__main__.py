@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from benchmarks.attacks import attackers
 from benchmarks.harness import servers
 from benchmarks.harness.termination import end_in_order_at_sigterm
 from benchmarks.harness.workbench import HERE
+from benchmarks.rows.encryption import self_signed
 
 PER_S, SLO_MS = 500, 50
 MOST_DEFAULTS, MOST_P99_MS = 0.01, 30.0
@@ -73,7 +75,11 @@ def middle_of(seen: Sequence[Seen]) -> Seen:
 
 def beside(attack: str, connections: int, seconds: float, command: str | None) -> Seen:
     """Start a server, attack it, and ask it."""
-    with servers.clipper("--grpc-port", "0", command=command) as server:
+    with contextlib.ExitStack() as stack:
+        secured: tuple[str, ...] = ()
+        if attack in attackers.OF_TLS:
+            secured = self_signed(Path(stack.enter_context(tempfile.TemporaryDirectory())), "ecdsa_p256")
+        server = stack.enter_context(servers.clipper("--grpc-port", "0", *secured, command=command))
         for model in ("sum", "other", "kept"):
             options = [] if model == "kept" else ["--no-cache"]
             server.run("deploy", model, "total:total", "--input-type", "doubles", *options, folder=HERE / "models")
@@ -84,19 +90,18 @@ def beside(attack: str, connections: int, seconds: float, command: str | None) -
             "deploy", "square", "square:predict", "--input-type", "doubles", "--no-cache", folder=HERE / "models"
         )
         server.run("app", "create", "large", "--model", "square", "--slo-ms", "10000")
-        address = "{}:{}".format(*server.query_address())
+        address = ("https://{}:{}" if secured else "{}:{}").format(*server.query_address())
         attacked = server.run("status")["grpc_address"] if attack.startswith("grpc") else address
         worker = server.process_ids()[1]
         server.load("neighbour", PER_S, BEFORE_S)
         all_s = BEFORE_S + seconds + AFTER_S
-        with contextlib.ExitStack() as stack:
-            if attack != "none":
-                stack.enter_context(sent(attack, attacked, connections, all_s))
-            come = stack.enter_context(sent("newcomers", address, 1, BEFORE_S + seconds))
-            server.load("neighbour", PER_S, BEFORE_S)
-            run = server.load("neighbour", PER_S, seconds)
-            told, _ = come.communicate(timeout=all_s + 60)
-            worker_mb = resident_mb(worker)
+        if attack != "none":
+            stack.enter_context(sent(attack, attacked, connections, all_s))
+        come = stack.enter_context(sent("newcomers", address, 1, BEFORE_S + seconds))
+        server.load("neighbour", PER_S, BEFORE_S)
+        run = server.load("neighbour", PER_S, seconds)
+        told, _ = come.communicate(timeout=all_s + 60)
+        worker_mb = resident_mb(worker)
     answered, failed, slowest_ms = map(float, told.split())
     p99_ms = float("inf") if run.latency_ms is None else run.latency_ms.p99
     return Seen(1 - run.by_model / max(run.offered, 1), p99_ms, failed / (answered + failed), slowest_ms, worker_mb)

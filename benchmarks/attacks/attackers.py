@@ -1,5 +1,7 @@
 """``python -m benchmarks.attacks.attackers ATTACK HOST:PORT CONNECTIONS SECONDS``: send what a stranger may send.
 
+In place of ``HOST:PORT``, ``https://HOST:PORT`` is asked over TLS.
+
 ``newcomers`` is no attack: it connects anew twenty times a second, asks the application ``neighbour`` once each time,
 and prints how many were answered by a model, how many were not, and the longest wait in milliseconds.
 """
@@ -7,6 +9,7 @@ and prints how many were answered by a model, how many were not, and the longest
 import asyncio
 import contextlib
 import json
+import ssl
 import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +33,9 @@ HALF_CALLS, STREAMS, CALLS_AT_ONCE = 256, 8, 200
 LARGE_LENGTH = 2048
 READ_BYTES = 1 << 20
 NEWCOMER_EVERY_S, NEWCOMER_WITHIN_S = 0.05, 5.0
+
+# How a ClientHello of 512 bytes begins.
+HALF_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, WINDOW_UPDATE = 0, 1, 3, 4, 8
@@ -326,6 +332,24 @@ async def half(host: str, port: int, data: bytes) -> None:
         await asyncio.sleep(1.0)
 
 
+def insecure() -> ssl.SSLContext:
+    """TLS with whatever certificate the server shows, and each time by a whole handshake."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+async def shake_hands(host: str, port: int) -> None:
+    """Make one TLS connection after another, and ask nothing."""
+    context = insecure()
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+            writer.transport.abort()
+        except OSError:
+            await asyncio.sleep(0.1)
+
+
 async def keep(make: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
     """Keep a connection open; when the server ends it, open another one."""
     while True:
@@ -339,7 +363,7 @@ async def keep(make: Callable[[], asyncio.Protocol], host: str, port: int) -> No
         await asyncio.sleep(0.1)
 
 
-async def newcomers(host: str, port: int, seconds: float) -> str:
+async def newcomers(host: str, port: int, seconds: float, context: ssl.SSLContext | None = None) -> str:
     answered, failed, longest_s = 0, 0, 0.0
     loop = asyncio.get_running_loop()
     end_s = loop.time() + seconds
@@ -349,7 +373,7 @@ async def newcomers(host: str, port: int, seconds: float) -> str:
         began_s = loop.time()
         try:
             async with asyncio.timeout(NEWCOMER_WITHIN_S):
-                reader, writer = await asyncio.open_connection(host, port)
+                reader, writer = await asyncio.open_connection(host, port, ssl=context)
                 writer.write(post("/neighbour/predict", numbers()))
                 status = await reader.readline()
             writer.close()
@@ -377,6 +401,10 @@ def attacking(attack: str, host: str, port: int, connections: int) -> Iterator["
             yield from (spawn(half(host, port, half_body)) for _ in range(HOLDERS))
         case "half_requests":
             yield from (spawn(half(host, port, half_head)) for _ in range(HALF_REQUESTS))
+        case "tls_handshakes":
+            yield from (spawn(shake_hands(host, port)) for _ in range(8 * connections))
+        case "tls_half":
+            yield from (spawn(half(host, port, HALF_HELLO)) for _ in range(HALF_REQUESTS))
         case "grpc_half":
             yield from (spawn(keep(HalfCalling, host, port)) for _ in range(HOLDERS))
         case "large_unread":
@@ -391,15 +419,28 @@ def attacking(attack: str, host: str, port: int, connections: int) -> Iterator["
             yield from (spawn(keep(lambda: Pipelining(chunk), host, port)) for _ in range(connections))
 
 
-ATTACKS = (*PIPELINED, *CALLING, *LARGE, "large_unread", "leaving", "half_bodies", "half_requests", "grpc_half")
+# Those on a port that speaks TLS.
+OF_TLS = ("tls_handshakes", "tls_half")
+ATTACKS = (
+    *PIPELINED,
+    *CALLING,
+    *LARGE,
+    "large_unread",
+    "leaving",
+    "half_bodies",
+    "half_requests",
+    "grpc_half",
+    *OF_TLS,
+)
 # Those whose number of connections is their own.
-OF_ONE_CLIENT = ("half_bodies", "half_requests", "grpc_half")
+OF_ONE_CLIENT = ("half_bodies", "half_requests", "grpc_half", "tls_half")
 
 
 async def main(attack: str, address: str, connections: int, seconds: float) -> None:
-    host, _, port = address.rpartition(":")
+    context = insecure() if address.startswith("https://") else None
+    host, _, port = address.removeprefix("https://").rpartition(":")
     if attack == "newcomers":
-        print(await newcomers(host, int(port), seconds))
+        print(await newcomers(host, int(port), seconds, context))
         return
     raise_limit()
     tasks = list(attacking(attack, host, int(port), connections))

@@ -22,7 +22,7 @@ KEYS = {
 
 
 def tls_query(bench: Workbench) -> Outcome:
-    with _server() as plain, _server(*_pair(bench.folder, "ecdsa_p256")) as secure:
+    with _server() as plain, _server(*self_signed(bench.folder, "ecdsa_p256")) as secure:
         sides = [(server, server.process_ids()[1]) for server in (plain, secure)]
         for server, worker in sides:
             _query_us(server, worker, WARM_UP_S)
@@ -35,7 +35,7 @@ def tls_query(bench: Workbench) -> Outcome:
 
 
 def tls_handshake(bench: Workbench) -> Outcome:
-    measured = {key: _handshake_us(_pair(bench.folder, key)) for key in KEYS}
+    measured = {key: _handshake_us(self_signed(bench.folder, key)) for key in KEYS}
     value = ", ".join(f"{key} {us:.0f} µs" for key, us in measured.items())
     return Outcome(value, None, {"handshake_us": measured})
 
@@ -49,7 +49,7 @@ def _server(*options: str) -> Iterator[servers.ClipperServer]:
         yield server
 
 
-def _pair(folder: Path, key: str) -> tuple[str, ...]:
+def self_signed(folder: Path, key: str) -> tuple[str, ...]:
     """The options of a server that shows a certificate of such a key."""
     certificate, private = folder / f"{key}.pem", folder / f"{key}.key"
     if not certificate.exists():

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from benchmarks.attacks import attackers
+from tests.certificates import Authority
 from tests.serving import application, model, version
+from tests.supervisor.live_server import APP, Server
 from tests.worker.frontend.rpc.rpc_system import RpcSystem, rpc_serving
 
 SUM = "def predict(inputs):\n    return [float(sum(row)) for row in inputs]\n"
@@ -24,7 +27,7 @@ def system() -> Iterator[RpcSystem]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("attack", attackers.ATTACKS)
+@pytest.mark.parametrize("attack", [attack for attack in attackers.ATTACKS if attack not in attackers.OF_TLS])
 def test_a_worker_answers_others_after_an_attack(
     system: RpcSystem, attack: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,3 +43,29 @@ def test_a_worker_answers_others_after_an_attack(
     assert int(answered) > 0 and int(failed) == 0
     sent = worker.statistics()
     assert sent != before, "it had something to do"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("attack", attackers.OF_TLS)
+def test_a_server_answers_others_beside_an_attack_on_its_handshakes(
+    attack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(attackers, "HALF_REQUESTS", 300)
+    pair = Authority(tmp_path).issue("server")
+    server = Server(tmp_path / "home", *pair.options).start()
+    try:
+        assert server.deploy("m", SUM, input_type="float64[*]")["state"] == "ready"
+        server.call("POST", "/applications", {**APP, "name": "neighbour", "input_type": "float64[*]"})
+        address = server.place.query_url
+
+        async def beside() -> None:
+            async with asyncio.timeout(100):
+                await asyncio.gather(
+                    attackers.main(attack, address, 2, 2.0), attackers.main("newcomers", address, 1, 1.0)
+                )
+
+        asyncio.run(beside())
+        answered, failed, _ = capsys.readouterr().out.split()
+        assert int(answered) > 0 and int(failed) == 0
+    finally:
+        server.clean_up()
