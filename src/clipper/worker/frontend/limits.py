@@ -46,7 +46,8 @@ LARGE_BODY_BYTES = 4 * 1024 * 1024
 MAX_CONNECTIONS = 10_000
 # A TLS connection also takes 40 KB in OpenSSL.
 MAX_TLS_CONNECTIONS = 5_000
-# Connections over the bound that are being answered with an error; beyond these, no more are accepted for a while.
+# Connections over the bound that are let in, since others give way soon, or are being answered with an error; beyond
+# these, no more are accepted for a while.
 MAX_REFUSED_AT_ONCE = 64
 # The warning about too many connections is logged at most this often.
 WARNING_SWEEPS = 60
@@ -59,9 +60,13 @@ BACKLOG = 1024
 # client that asks more often may be about to ask again, and its request would meet a closed connection.
 GIVES_WAY_AFTER_S = 1.0
 # Then a request that is still arriving gives way, too, after this time and what its body had for each byte: more than
-# a slow line needs. So a new client waits for this long at most, even if others hold all connections with half a
-# request and send a byte now and then; to hold 10,000 they would have to send 300 MB a second.
-ARRIVES_WITHIN_S, ARRIVES_BYTES_PER_S = 1.5, 32 * 1024
+# most slow lines need, and the slowest request goes first. So a new client waits for this long at most, even if others
+# hold all connections with half a request and send a byte now and then; to hold 10,000 they would have to send 300 MB
+# a second.
+ARRIVES_WITHIN_S, ARRIVES_BYTES_PER_S = 0.5, 32 * 1024
+# A connection over the bound is let in if another one gives way within this time, and else refused. Of clients that ask
+# at least twice a second none does.
+ROOM_WITHIN_S = ARRIVES_WITHIN_S
 # Connections that have not finished their TLS handshake may take this share of the bound: a client that connects and
 # stays silent must not keep others out.
 HANDSHAKES_SHARE = 0.25

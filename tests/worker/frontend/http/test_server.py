@@ -124,14 +124,16 @@ def test_connections_over_the_bound_are_refused_while_none_is_idle() -> None:
         for reader, writer in kept:
             writer.write(ECHO)
             assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
-            writer.write(ECHO[:-1])
+            writer.write(post("/later/predict", b"x"))
         await until_async(lambda: all(connection.is_busy for connection in server.port.members))
         for _ in range(5):
             reader, writer = await connect()
             assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
             writer.close()
         await until_async(lambda: len(server.port.members) == 3)
-        kept[0][1].close()
+        gone = kept[0][1]
+        gone.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        gone.transport.abort()  # so that a reset is sent
         await until_async(lambda: len(server.port.members) == 2)
         reader, writer = await connect()
         writer.write(ECHO)
@@ -143,29 +145,41 @@ def test_connections_over_the_bound_are_refused_while_none_is_idle() -> None:
 
 def test_idle_connections_give_way_longest_idle_first_and_busy_ones_never() -> None:
     async def test(server: QueryServer, connect: Connect) -> None:
-        busy = []
-        for start in (post("/later/predict", b"x"), ECHO[:-1]):  # one waits for its answer, one arrives
-            reader, writer = await connect()
-            writer.write(start)
-            busy.append((reader, writer))
+        later = post("/later/predict", b"x")
+        busy = [await connect() for _ in range(2)]
+        for _, writer in busy:
+            writer.write(later)
         await until_async(lambda: sum(connection.is_busy for connection in server.port.members) == 2)
         idle = [await connect() for _ in range(3)]
         await until_async(lambda: len(server.port.members) == 5)
         for others in range(3):
-            reader, writer = await connect()
-            writer.write(ECHO[:-1])
+            busy.append(await connect())
+            busy[-1][1].write(later)
             assert await idle[others][0].read() == b""
-            busy.append((reader, writer))
             await until_async(lambda: len(server.port.members) == 5)
         # Nobody is idle any more.
+        await until_async(lambda: all(connection.is_busy for connection in server.port.members))
         reader, _ = await connect()
         assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
         assert server.port.refused == {"overloaded": 1}
-        for reader, writer in busy[1:]:
-            writer.write(ECHO[-1:])
+
+    assert serve(test, max_connections=5).cancelled == [b"x"] * 5
+
+
+def test_half_sent_requests_keep_nobody_out_from_the_first_moment_on() -> None:
+    """They were refused for a second and a half, in which none of the requests counted as slow."""
+
+    async def test(server: QueryServer, connect: Connect) -> None:
+        half = [await connect() for _ in range(3)]
+        for _, writer in half:
+            writer.write(ECHO[:-1])
+        await until_async(lambda: all(connection.is_busy for connection in server.port.members))
+        for _ in range(5):
+            reader, writer = await connect()
+            writer.write(ECHO)
             assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
 
-    assert serve(test, max_connections=5).cancelled == [b"x"]
+    serve(test, max_connections=3)
 
 
 def test_requests_that_arrive_slowly_give_way_the_first_begun_first() -> None:
@@ -180,9 +194,13 @@ def test_requests_that_arrive_slowly_give_way_the_first_begun_first() -> None:
             await until_async(lambda: sum(connection.is_busy for connection in port.members) == len(half))
             await until_async(lambda: port.budget.held_bytes > 140_000)
             now_s += 0.1
-        now_s = 1001.5
-        reader, _ = await connect()
-        assert (await reader.read()).startswith(b"HTTP/1.1 503 "), "none of them is slow yet"
+        # None of them is slow yet, but will be soon.
+        reader, writer = await connect()
+        writer.write(ECHO)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        assert len(port.members) == 4
+        writer.close()
+        await until_async(lambda: len(port.members) == 3)
         now_s = 1003.0
         port.sweeps += 1
         for reader, _ in half[1:]:

@@ -312,9 +312,10 @@ def test_an_idle_connection_gives_way_and_one_with_a_call_does_not() -> None:
     async def test() -> None:
         server = serving(max_connections=2)
         calling, idle = FakeClient(server), FakeClient(server)
-        calling.send(calling.headers(1))  # whose message has yet to come
         await idle.answers()
         server.port.now_s = lambda: 2 * limits.GIVES_WAY_AFTER_S + asyncio.get_running_loop().time()
+        calling.send(calling.headers(1))  # whose message has yet to come
+        await idle.answers()
         third = FakeClient(server)
         assert (await idle.answers())[0]["goaway"] == [0]
         assert "goaway" not in (await calling.answers())[0] and "goaway" not in (await third.answers())[0]

@@ -10,6 +10,7 @@ held most others up, and who sends half a request again and again is soon the ol
 
 from collections.abc import Callable, Collection
 from itertools import islice
+from math import inf
 from typing import Generic, TypeVar
 
 from clipper.worker.frontend import limits
@@ -31,9 +32,10 @@ M_co = TypeVar("M_co", covariant=True)
 class GivingWay(Generic[M_co]):
     """The connections that may give way, in their order.
 
-    They are sorted once a second and, if none of the last time gives way now, for connections that come in proportion.
+    They are sorted once a second and, if none of the last time gives way now, for connections that come or have been
+    looked at in proportion.
     If there are very many, a part of them is sorted: the first ones, in the order in which they were made, among which
-    one gives way.
+    one gives way, or those among which one will soonest.
     """
 
     def __init__(self, members: Collection[M_co], time_of: Callable[[M_co], float | None]) -> None:
@@ -58,19 +60,27 @@ class GivingWay(Generic[M_co]):
         self._order = []
         for start in range(0, len(self._members), SORTED_AT_ONCE):
             part = islice(self._members, start, start + SORTED_AT_ONCE)
-            self._order = [(from_s, one) for one in part if (from_s := self._time_of(one)) is not None]
-            self._order.sort(key=lambda pair: pair[0])
-            self._order.reverse()
+            order = [(from_s, one) for one in part if (from_s := self._time_of(one)) is not None]
+            order.sort(key=lambda pair: pair[0])
+            order.reverse()
+            if order and order[-1][0] < self.next_s:
+                self._order = order
             if self._gives_way(now_s):
                 break
 
+    @property
+    def next_s(self) -> float:
+        """When the next gives way, unless its client asks before that; infinity if none does."""
+        return self._order[-1][0] if self._order else inf
+
     def _gives_way(self, now_s: float) -> bool:
-        return bool(self._order) and self._order[-1][0] <= now_s
+        return self.next_s <= now_s
 
     def next(self, now_s: float) -> M_co | None:
         """Which of those gives way now, each once; None if none does."""
         while self._gives_way(now_s):
             from_s, one = self._order.pop()
+            self._looks += 1
             # It may have asked since.
             if self._time_of(one) == from_s:
                 return one

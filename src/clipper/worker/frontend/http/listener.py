@@ -63,6 +63,7 @@ class Listener:
             return
         self._server.close()
         self._server = None
+        port.await_room()
         if port.sweeps >= self._warns_at_sweep:
             self._warns_at_sweep = port.sweeps + limits.WARNING_SWEEPS
             log.warning(

@@ -27,6 +27,8 @@ LEFT = "499"
 # Of gRPC.
 HEALTH_SERVICE = b"/grpc.health.v1.Health/"
 NEVER_S = float("inf")
+# If as many connections are on their way out as may be, some have gone by then.
+LEAVING_S = 0.01
 NO_HEADERS: Headers = []
 NO_IDS: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
 
@@ -105,7 +107,7 @@ class Port:
 
     Attributes:
         members: the open connections, in the order in which they were made.
-        max_connections: for further ones idle connections give way; if none is idle, they are refused.
+        max_connections: for further ones idle connections give way; if none does soon, they are refused.
         coming: connections that were accepted but are not members yet. The loop may accept hundreds before it calls
             the first one.
         on_leaving: called when a connection was lost.
@@ -131,7 +133,7 @@ class Port:
         watch: Watch | None = None,
     ) -> None:
         self.watch = watch
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._endpoints: dict[bytes, Endpoint | Guarded] = {}
         # How many of them have each SLO.
         self._slos: Counter[float] = Counter()
@@ -140,6 +142,9 @@ class Port:
         # Those of them that were told to end, and the others in the order in which they are.
         self._leaving: set[Member] = set()
         self._giving_way = GivingWay[Member](self.members, lambda member: member.gives_way_from_s)
+        self._awaited_room: asyncio.TimerHandle | None = None
+        # By then a connection gives way that had sent what was not read yet, unless its request is whole.
+        self._unread_until_s = 0.0
         self._arriving = GivingWay[Member](self.members, lambda member: member.arrives_from_s)
         self.max_connections = max_connections
         self.coming = 0
@@ -324,11 +329,34 @@ class Port:
     # -- connections -------------------------------------------------------------------------------------
 
     def add(self, connection: Member) -> bool:
-        """Add a new connection. Return False if there are too many, so that it must be refused."""
+        """Add a new connection. Return False if there are too many, and none gives way soon: it must be refused."""
         self.coming = max(self.coming - 1, 0)
-        has_room = len(self.members) - len(self._leaving) < self.max_connections or self.make_room(1) > 0
+        excess = self._excess + 1
+        has_room = excess <= 0 or self.make_room(excess) > 0 or self.await_room()
         self.members[connection] = None
         return has_room
+
+    @property
+    def _excess(self) -> int:
+        return len(self.members) - len(self._leaving) - self.max_connections
+
+    def await_room(self) -> bool:
+        """Have connections give way once they do, if that is soon, and return whether it is."""
+        now_s, next_s = self.now_s(), self._giving_way.next_s
+        if self._unread_until_s > now_s:
+            next_s = min(next_s, self._unread_until_s)
+        in_s = next_s - now_s
+        if in_s > limits.ROOM_WITHIN_S:
+            return False
+        if self._awaited_room is None:
+            self._awaited_room = self._loop.call_later(max(in_s, LEAVING_S), self._make_awaited_room)
+        return True
+
+    def _make_awaited_room(self) -> None:
+        self._awaited_room = None
+        if self._excess > 0:
+            self.make_room(self._excess)
+            self.await_room()
 
     def make_room(self, most: int, giving_way: "GivingWay[Member] | None" = None) -> int:
         """Let up to ``most`` idle connections give way, of all or of some; return how many did.
@@ -342,7 +370,9 @@ class Port:
             idle = giving_way.next(now_s)
             if idle is None:
                 break
-            if idle in self.members and idle not in self._leaving and not _has_input(idle.transport):
+            if _has_input(idle.transport):
+                self._unread_until_s = now_s + limits.ROOM_WITHIN_S
+            elif idle in self.members and idle not in self._leaving:
                 self._leaving.add(idle)
                 idle.give_way()
                 count += 1
