@@ -21,14 +21,13 @@ from clipper.model.protocol import messages
 from clipper.model.protocol.messages import encode_hello
 from clipper.settings.server import ServerSettings, Transport
 from clipper.settings.version import ManagerName, VersionSpec
+from clipper.supervisor.managers.caller import Sample, connect
 from clipper.supervisor.managers.environments.provider import EnvironmentProvider
 from clipper.supervisor.managers.launcher import Facilities
 from clipper.supervisor.managers.local.launcher import LocalLauncher
 from clipper.supervisor.managers.manager import Manager, SlotStatus
 from clipper.supervisor.managers.open import open_launchers
-from clipper.supervisor.managers.probe import connect
 from clipper.supervisor.managers.reconcile.plan import Slot
-from clipper.supervisor.managers.warm_up import Sample
 from clipper.values.types import DType, InputType, ModelId
 from tests.docker_daemon import BASE_IMAGE
 from tests.waiting import until_async
@@ -163,15 +162,15 @@ class Bench:
         """End what the manager left running."""
         self.processes.sweep(keep=())
         if self.kind == "ray" and any(status.replica for status in self.manager.slots()):
-            asyncio.run(self._end_left())
+            asyncio.run(self._end_orphans())
         if self.kind == "docker":
             with closing(docker.DockerClient(base_url=self.environ["DOCKER_HOST"])) as client:
                 for container in client.containers.list(all=True):
                     container.remove(force=True)
 
-    async def _end_left(self) -> None:
+    async def _end_orphans(self) -> None:
         # Of a loop that has ended, the manager is of no use any more.
-        for note in await (launcher := open_launchers(self.facilities)["ray"]).left():
+        for note in await (launcher := open_launchers(self.facilities)["ray"]).orphans():
             if (container := await launcher.adopt(note, self.manager.log_path(note.slot))) is not None:
                 await container.stop(grace_s=0)
             await launcher.clean_up(note)

@@ -76,7 +76,7 @@ class StubLauncher:
         await asyncio.sleep(START_S)
         return StubContainer(ReplicaAddress(note.id, note.listen, f"{note.slot.model}:{note.slot.version}"))
 
-    async def left(self) -> list[ContainerNote]:
+    async def orphans(self) -> list[ContainerNote]:
         return []
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> Container | None:

@@ -167,7 +167,7 @@ class StubHost:
         names = [f"{kind}-{process.start.config['index']}" for kind in ("access", "worker")]
         return {one: ((f"{one} {lines}",), "7.") for one in names if name in (None, one)}
 
-    async def left(self) -> list[ProcessRecord]:
+    async def orphans(self) -> list[ProcessRecord]:
         return self.records
 
     async def end(self, record: ProcessRecord) -> None:

@@ -117,13 +117,13 @@ class Containers:
         self.notes = list(notes)
         self.ended: list[ContainerNote] = []
 
-    async def left(self) -> list[ContainerNote]:
+    async def orphans(self) -> list[ContainerNote]:
         return self.notes
 
     async def adopt(self, note: ContainerNote) -> Any:
         return SimpleNamespace(note=note)
 
-    async def end_left(self, note: ContainerNote) -> None:
+    async def end_orphan(self, note: ContainerNote) -> None:
         self.ended.append(note)
 
 

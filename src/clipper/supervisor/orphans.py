@@ -43,12 +43,12 @@ async def end(config: Config, home: HomeFolders) -> list[Orphan]:
     facilities = facilities_of(config, home, processes)
     if config.registry is None and (cluster := open_cluster_host(facilities, None)) is not None:
         try:
-            for record in await cluster.left():
+            for record in await cluster.orphans():
                 await cluster.end(record)
         finally:
             cluster.close()
     launchers = open_launchers(facilities, "everywhere" if config.registry is None else "here")
-    await takeover.end_all_left(processes, home, launchers.values())
+    await takeover.end_all_orphans(processes, home, launchers.values())
     home.remove_sockets_folder()
     home.place.unlink(missing_ok=True)
     return found

@@ -8,7 +8,6 @@ import random
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -102,7 +101,8 @@ class Supervisor:
             loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP without TLS: there is no certificate to read")
         async with contextlib.AsyncExitStack() as stack:
             # A store that is down does not prevent the start: it may be up when it is needed.
-            store = await stack.enter_async_context(_open_store(self._store_address))
+            store = open_store(self._store_address)
+            stack.push_async_callback(store.close)
             listener = stack.enter_context(
                 ports.listen(self._config.management_host, self._config.management_port, "--management-port")
             )
@@ -144,7 +144,7 @@ class Supervisor:
         if leadership is not None:
             used = {version.spec.manager for version in catalog.versions.values()}
             facilities = replace(
-                facilities, cluster=leadership.registry.id, may_act=leadership.may_act, left_elsewhere=used
+                facilities, cluster=leadership.registry.id, may_act=leadership.may_act, orphans_elsewhere=used
             )
         # Workers compare epochs, so they refuse what an earlier leader of theirs still sends.
         epoch = registry.reserve(EPOCHS, 1) if leadership is None else leadership.epoch
@@ -157,7 +157,7 @@ class Supervisor:
         cluster = open_cluster_host(facilities, sign)
         if self._config.workers_per_node:
             assert cluster is not None, "the command line says what is missing"
-            await takeover.end_all_left(processes, home, open_launchers(facilities, "here").values())
+            await takeover.end_all_orphans(processes, home, open_launchers(facilities, "here").values())
             records: list[ProcessRecord] = []
             queries = QueryPorts(
                 await own_address(cluster) or socket.gethostname(),
@@ -324,12 +324,3 @@ def _open_shared(address: str, holder: Holder, known: Known) -> SharedRegistry:
         ) from error
     except ValueError as error:
         raise InvalidArgument(f"the registry's address is malformed: {error}; expected redis://HOST:PORT/DB") from error
-
-
-@contextlib.asynccontextmanager
-async def _open_store(address: str) -> AsyncIterator[Store]:
-    store = open_store(address)
-    try:
-        yield store
-    finally:
-        await store.close()

@@ -12,13 +12,13 @@ from clipper.settings.home import Place
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.leadership import succession as standby_module
 from clipper.supervisor.leadership.succession import LEFT_FOR_S, PATIENCE_S, Standby, StandbyOperations, who_leads
-from clipper.supervisor.registry.lease import Lease, Terms
+from clipper.supervisor.registry.lease import Lease, LeaseTimes
 from clipper.supervisor.registry.shared import Away, Leader
 from clipper.supervisor.registry.store import Contents
 from clipper.supervisor.stop_requests import StopRequests
 
 Answer = Lease | Leader | Away | RegistryUnavailable
-GRANTED = Lease(Terms(), 8, 0.0)
+GRANTED = Lease(LeaseTimes(), 8, 0.0)
 OTHER = Leader(7, "http://other:1338", 1e9, is_ready=False)
 READY = Leader(7, "http://other:1338", 1e9, is_ready=True)
 AWAY = Away("the registry cannot be used")

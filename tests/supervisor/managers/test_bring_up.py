@@ -10,8 +10,8 @@ from clipper.base.processes import proc
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ContainerFailed
 from clipper.settings.version import VersionSpec
-from clipper.supervisor.managers.bring_up import BringUp
 from clipper.supervisor.managers.launcher import ContainerNote
+from clipper.supervisor.managers.replica import BringUp
 
 
 class Elsewhere:

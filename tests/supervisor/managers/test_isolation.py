@@ -14,8 +14,8 @@ from clipper.base.processes.excess import Bounds
 from clipper.base.processes.marks import mark_of
 from clipper.base.processes.proc import pids
 from clipper.base.processes.usage import UsageKeeper
+from clipper.supervisor.managers.caller import Caller
 from clipper.supervisor.managers.manager import SlotStatus
-from clipper.supervisor.managers.probe import Caller
 from clipper.supervisor.managers.reconcile.plan import Slot
 from clipper.values.types import InputType
 from tests.manager_bench import SUM, Bench, run

@@ -17,8 +17,8 @@ import pytest
 from clipper.base.processes.proc import pids, start_time
 from clipper.supervisor.managers import manager
 from clipper.supervisor.managers import replica as replicas
-from clipper.supervisor.managers.bring_up import LOG_TAIL_LINES
 from clipper.supervisor.managers.logs import tail
+from clipper.supervisor.managers.replica import LOG_TAIL_LINES
 from tests.manager_bench import SLOT, SUM, Bench, run
 from tests.waiting import until_async
 
@@ -291,7 +291,7 @@ async def leave_one(bench: Bench, body: str, state: str = "idle") -> None:
 def test_the_container_of_a_killed_supervisor_is_taken_over(bench: Bench) -> None:
     async def test() -> None:
         await leave_one(bench, f"print('once')\n{SUM}")
-        (note,) = await bench.manager.left()
+        (note,) = await bench.manager.orphans()
         assert note.ready and note.slot == SLOT
         replica = await bench.manager.adopt(note)
         assert replica is not None
@@ -311,7 +311,7 @@ def test_one_that_hangs_is_taken_over_and_killed(bench: Bench, monkeypatch: pyte
 
     async def test() -> None:
         await leave_one(bench, FREEZES, "asked")
-        (note,) = await bench.manager.left()
+        (note,) = await bench.manager.orphans()
         assert await bench.manager.adopt(note) is not None
         assert "was not ready" in await bench.until_dead()
         bench.leaves_nothing()
@@ -325,9 +325,9 @@ def test_one_that_nobody_wants_any_more_is_ended(bench: Bench) -> None:
         launcher = bench.launchers[bench.kind]
         # A cluster is not asked by a look.
         assert [note.slot for note, _ in await launcher.seen()] == ([] if bench.kind == "ray" else [SLOT])
-        (note,) = await bench.manager.left()
-        await bench.manager.end_left(note)
-        assert await bench.manager.left() == [] == await launcher.seen()
+        (note,) = await bench.manager.orphans()
+        await bench.manager.end_orphan(note)
+        assert await bench.manager.orphans() == [] == await launcher.seen()
         bench.leaves_nothing()
 
     run(test(), bench)

@@ -8,7 +8,7 @@ from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
 from clipper.model.protocol.frames import HEADER, Kind
 from clipper.model.protocol.messages import encode_error, encode_pong, encode_welcome
-from clipper.supervisor.managers.probe import MAX_REPLY_BYTES, Caller
+from clipper.supervisor.managers.caller import MAX_REPLY_BYTES, Caller
 from tests.scripted_container import WELCOME, against, pong
 
 

@@ -7,15 +7,15 @@ from typing import Any, cast
 
 from clipper.errors import ContainerFailed
 from clipper.settings.version import VersionSpec
+from clipper.supervisor.managers.caller import SampleSource
 from clipper.supervisor.managers.launcher import Container, ContainerNote, Launcher, OnProgress
-from clipper.supervisor.managers.replica import COUNTED_S, Death, Replica, Starts
-from clipper.supervisor.managers.warm_up import SampleSource
+from clipper.supervisor.managers.replica import COUNTED_S, Death, Replica, StartTurns
 from tests.event_loops import ShiftedLoop, run_clean, turn_over
 
 
 def test_they_start_in_the_order_in_which_they_are_asked_for() -> None:
     async def scenario() -> None:
-        starts, begun = Starts(2), dict[int, Callable[[], None]]()
+        starts, begun = StartTurns(2), dict[int, Callable[[], None]]()
 
         async def start(number: int) -> None:
             begun[number] = await starts.begin()
@@ -43,7 +43,7 @@ def test_one_that_takes_long_keeps_nobody_waiting() -> None:
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ShiftedLoop)
-        starts = Starts(1)
+        starts = StartTurns(1)
         end = await starts.begin()
         second = asyncio.ensure_future(starts.begin())
         await turn_over()
@@ -76,9 +76,9 @@ class FailingLauncher:
 
 def test_a_replica_awaits_its_turn_says_so_and_can_be_stopped_meanwhile(tmp_path: Path) -> None:
     async def scenario() -> None:
-        starts, launcher = Starts(1), FailingLauncher()
+        starts, launcher = StartTurns(1), FailingLauncher()
 
-        def replica(index: int, among: Starts | None = starts) -> tuple[Replica, "asyncio.Task[Death]"]:
+        def replica(index: int, among: StartTurns | None = starts) -> tuple[Replica, "asyncio.Task[Death]"]:
             note = ContainerNote("m", "1", index, index, "unix:s", VersionSpec("a", "import", "m:f"))
             made = Replica(note, cast(Launcher, launcher), tmp_path / f"{index}.log", starts=among)
             unused: Any = None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import clipper.supervisor.managers.warm_up as warming
+import clipper.supervisor.managers.caller as warming
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
 from clipper.model.protocol.frames import Kind, Splitter
@@ -20,7 +20,7 @@ from clipper.model.protocol.messages import (
     encode_welcome,
 )
 from clipper.model.runtime.inputs import input_reader
-from clipper.supervisor.managers.warm_up import (
+from clipper.supervisor.managers.caller import (
     MAX_MADE_BYTES,
     MAX_SEVERAL_S,
     WARM_UP_ROWS,

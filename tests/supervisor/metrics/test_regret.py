@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from clipper.control.statistics import HistogramData, ModelSelectionStatistics, SelectionStatistics
-from clipper.supervisor.metrics.sums import regret, total
+from clipper.supervisor.metrics.totals import regret, total
 
 
 def model(scored: int, loss: float, weight: float = 0.0, weighted_loss: float = 0.0) -> ModelSelectionStatistics:

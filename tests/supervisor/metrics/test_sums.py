@@ -14,7 +14,7 @@ from clipper.control.statistics import (
     SelectionStatistics,
     VersionStatistics,
 )
-from clipper.supervisor.metrics.sums import counted, has_fallen, increase, negative, total
+from clipper.supervisor.metrics.totals import counted, has_fallen, increase, negative, total
 
 COUNTS = st.integers(0, 2**53)
 

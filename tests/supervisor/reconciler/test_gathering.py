@@ -8,11 +8,11 @@ import pytest
 
 from clipper.control.snapshot import ReplicaAddress
 from clipper.settings.version import VersionSpec
+from clipper.supervisor.managers.caller import SampleSource
 from clipper.supervisor.managers.launcher import ContainerNote
 from clipper.supervisor.managers.manager import Manager, SlotStatus
 from clipper.supervisor.managers.reconcile.plan import Slot
-from clipper.supervisor.managers.warm_up import SampleSource
-from clipper.supervisor.reconciler.gathering import LOOK_AT_ALL_S, SlotGathering
+from clipper.supervisor.reconciler.reconciler import LOOK_AT_ALL_S, SlotGathering
 
 SPEC = VersionSpec("a", "import", "m:f")
 

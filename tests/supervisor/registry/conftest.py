@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from clipper.supervisor.registry.lease import Terms
+from clipper.supervisor.registry.lease import LeaseTimes
 from clipper.supervisor.registry.redis import RedisRegistry
 from clipper.supervisor.registry.shared import Holder
 from tests.redis_server import RedisServer
@@ -47,7 +47,7 @@ def own_server(tmp_path: Path) -> Iterator[RedisServer]:
 def opened() -> Iterator[Open]:
     with ExitStack() as stack:
 
-        def open_one(server: RedisServer, home: str = "a", terms: Terms | None = None) -> RedisRegistry:
-            return stack.enter_context(closing(RedisRegistry(server.url, Holder(home, f"http://{home}"), terms)))
+        def open_one(server: RedisServer, home: str = "a", times: LeaseTimes | None = None) -> RedisRegistry:
+            return stack.enter_context(closing(RedisRegistry(server.url, Holder(home, f"http://{home}"), times)))
 
         yield open_one

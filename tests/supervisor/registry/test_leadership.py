@@ -6,13 +6,13 @@ from typing import Any
 
 from clipper.errors import NotLeader, RegistryUnavailable
 from clipper.supervisor.registry.leadership import Leadership
-from clipper.supervisor.registry.lease import Lease, Terms
+from clipper.supervisor.registry.lease import Lease, LeaseTimes
 from clipper.supervisor.registry.shared import Away, Leader, Renewed, clock_s
 from tests.waiting import until_async
 
 AWAY = Away("the registry redis://h/0 cannot be used: Connection refused")
 # Renewals follow each other at once, but the lease lasts.
-HASTY = Terms(renew_every_s=0.0, retry_every_s=0.0)
+HASTY = LeaseTimes(renew_every_s=0.0, retry_every_s=0.0)
 
 
 class ScriptedRegistry:

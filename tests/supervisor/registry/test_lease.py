@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.supervisor.registry.lease import Lease, Terms
+from clipper.supervisor.registry.lease import Lease, LeaseTimes
 
-TERMS = Terms()
+TERMS = LeaseTimes()
 TIMES = st.floats(0.0, 100.0)
 
 
@@ -154,7 +154,7 @@ class Supervisor:
         elif self.lease is not None:
             self.lease = None  # it steps down, and stands by
         elif answer:
-            self.lease = Lease(self.world.terms, int(answer), asked_at_s)
+            self.lease = Lease(self.world.times, int(answer), asked_at_s)
             self.led_from.append(self.world.now)
         self.again()
 
@@ -172,8 +172,8 @@ class Supervisor:
 
 
 class World:
-    def __init__(self, seed: int, terms: Terms = TERMS, faults: float = 1.0) -> None:
-        self.random, self.terms, self.faults = Random(seed), terms, faults
+    def __init__(self, seed: int, times: LeaseTimes = TERMS, faults: float = 1.0) -> None:
+        self.random, self.times, self.faults = Random(seed), times, faults
         self.now = 100.0
         self.storage = Storage(self.random.uniform(1 - DRIFT, 1 + DRIFT))
         self.queue: list[tuple[float, int, Callable[[], None], Supervisor | None]] = []
@@ -236,8 +236,8 @@ def test_two_never_act_at_once_and_changes_of_an_older_epoch_are_refused() -> No
 
 
 def test_the_simulation_finds_two_that_act_if_holders_outstay_their_lease() -> None:
-    terms = Terms(margin_s=-0.5)
-    assert any(World(seed, terms).run(120.0) > 1 for seed in range(150))
+    times = LeaseTimes(margin_s=-0.5)
+    assert any(World(seed, times).run(120.0) > 1 for seed in range(150))
 
 
 @pytest.mark.parametrize("seed", range(20))

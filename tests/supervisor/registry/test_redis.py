@@ -13,7 +13,7 @@ from redis import Redis
 from clipper.base import durable_redis
 from clipper.errors import NotLeader, RegistryUnavailable, TooLarge
 from clipper.supervisor.registry import redis as redis_registry
-from clipper.supervisor.registry.lease import Lease, Terms
+from clipper.supervisor.registry.lease import Lease, LeaseTimes
 from clipper.supervisor.registry.redis import PREFIX, RedisRegistry
 from clipper.supervisor.registry.shared import PIECE_BYTES, Away, Holder, Leader, Renewed
 from clipper.supervisor.registry.store import SCHEMA_VERSION, Put
@@ -23,7 +23,7 @@ from tests.supervisor.registry.registry_records import APPLICATION, TOKEN
 from tests.waiting import until
 
 # Long over when the next request comes.
-SHORT = Terms(duration_s=0.001)
+SHORT = LeaseTimes(duration_s=0.001)
 
 
 def test_one_leads_and_the_other_learns_who(server: RedisServer, opened: Open) -> None:

@@ -12,11 +12,11 @@ def validate(rollout: Rollout, facts: Facts) -> None:
     Raises:
         AssertionError: the rollout's state contradicts the facts.
     """
-    view, telling = View(facts), rollout.telling
-    assert telling.content is not None, "workers were told nothing"
-    told = {replica.id for model in telling.content.models for one in model.versions for replica in one.replicas}
-    assert told == set(telling.told_in), "replicas are told of, and it is not known since when"
-    assert all(one <= telling.generation for one in telling.told_in.values()), "told in a snapshot that is none yet"
+    view, snapshots = View(facts), rollout.snapshots
+    assert snapshots.content is not None, "workers were told nothing"
+    told = {replica.id for model in snapshots.content.models for one in model.versions for replica in one.replicas}
+    assert told == set(snapshots.told_in), "replicas are told of, and it is not known since when"
+    assert all(one <= snapshots.generation for one in snapshots.told_in.values()), "told in a snapshot that is none yet"
     slots = {one.id: one for one in facts.slots if one.id}
     for id_ in told:
         assert slots[id_].phase == "ready", f"workers are told of {id_}, which is {slots[id_].phase}"
@@ -28,7 +28,7 @@ def validate(rollout: Rollout, facts: Facts) -> None:
         assert record.state == "starting" or record.promotion is not None, f"{version} is linked for nothing"
     for version, generation in rollout.versions.announcing.items():
         assert view.records.versions[version].state == "ready", f"{version} is announced and not ready"
-        assert generation is not None and generation <= telling.generation, f"{version} is announced in no snapshot"
+        assert generation is not None and generation <= snapshots.generation, f"{version} is announced in no snapshot"
     for id_ in rollout.replicas.retired:
         assert slots[id_].phase == "stopping", f"{id_} is retired and {slots[id_].phase}"
     leaving = {one.id for one in facts.slots if one.phase == "stopping"}

@@ -58,7 +58,7 @@ class Bench:
     def applied(self, **fields: Any) -> "Bench":
         """All workers serve by the newest snapshot."""
         self.workers = tuple(
-            worker(one.index, generation=self.rollout.telling.generation, is_outdated=one.is_outdated,
+            worker(one.index, generation=self.rollout.snapshots.generation, is_outdated=one.is_outdated,
                    is_spare=one.is_spare, **fields) for one in self.workers
         )  # fmt: skip
         return self

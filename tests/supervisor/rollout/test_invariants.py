@@ -57,15 +57,15 @@ class Settled:
 
 
 def nothing_told(one: Settled) -> None:
-    one.rollout.telling.content = None
+    one.rollout.snapshots.content = None
 
 
 def told_since_nobody_knows_when(one: Settled) -> None:
-    one.rollout.telling.told_in.clear()
+    one.rollout.snapshots.told_in.clear()
 
 
 def told_in_the_future(one: Settled) -> None:
-    one.rollout.telling.told_in["m:1#1.g1"] = one.rollout.telling.generation + 1
+    one.rollout.snapshots.told_in["m:1#1.g1"] = one.rollout.snapshots.generation + 1
 
 
 def told_of_one_that_starts(one: Settled) -> None:
@@ -85,7 +85,7 @@ def linking_for_nothing(one: Settled) -> None:
 
 
 def announcing_what_sleeps(one: Settled) -> None:
-    one.rollout.versions.announcing[TWO] = one.rollout.telling.generation
+    one.rollout.versions.announcing[TWO] = one.rollout.snapshots.generation
 
 
 def announcing_in_no_snapshot(one: Settled) -> None:
@@ -93,7 +93,7 @@ def announcing_in_no_snapshot(one: Settled) -> None:
 
 
 def announcing_in_the_future(one: Settled) -> None:
-    one.rollout.versions.announcing[ONE] = one.rollout.telling.generation + 1
+    one.rollout.versions.announcing[ONE] = one.rollout.snapshots.generation + 1
 
 
 def retired_and_starting(one: Settled) -> None:
@@ -136,11 +136,11 @@ def test_what_does_not_hold_is_noticed(wrong: Callable[[Settled], None], says: s
 
 
 def announcing_in_the_newest_snapshot(one: Settled) -> None:
-    one.rollout.versions.announcing[ONE] = one.rollout.telling.generation
+    one.rollout.versions.announcing[ONE] = one.rollout.snapshots.generation
 
 
 def told_in_the_newest_snapshot(one: Settled) -> None:
-    one.rollout.telling.told_in["m:1#1.g1"] = one.rollout.telling.generation
+    one.rollout.snapshots.told_in["m:1#1.g1"] = one.rollout.snapshots.generation
 
 
 def linking_a_start_that_is_not_to_be_current(one: Settled) -> None:

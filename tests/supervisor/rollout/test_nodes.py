@@ -68,7 +68,7 @@ def test_nothing_waits_for_a_lost_worker_and_all_waits_for_it_once_found() -> No
         world.advance(world.now_s + 0.5)
     assert world.records.models["m"].current == "2", "it became current, and a worker that counts was not told"
     World.settle(world, 10.0)
-    assert world.records.models["m"].current == "3" and lost.serves.generation == world.rollout.telling.generation
+    assert world.records.models["m"].current == "3" and lost.serves.generation == world.rollout.snapshots.generation
 
 
 def test_a_lost_node_keeps_nobody_waiting_and_the_next_takes_its_numbers() -> None:

@@ -34,7 +34,7 @@ def test_what_is_missing_is_started_with_what_the_record_says() -> None:
 def test_no_replica_leaves_before_every_worker_knows_its_successor() -> None:
     one = bench(*CURRENT, slots=(slot(), slot(2)), workers=(worker(0), worker(1)))
     one.push()
-    one.workers = (worker(0, generation=one.rollout.telling.generation), worker(1, generation=EPOCH << 32))
+    one.workers = (worker(0, generation=one.rollout.snapshots.generation), worker(1, generation=EPOCH << 32))
     assert one.look() == []
     assert one.applied().look() == [Retire(Slot("m", "1", 2), "it is no longer needed")]
 
@@ -50,7 +50,7 @@ def test_a_removed_versions_replica_is_not_kept_for_a_namesake(phase: Any) -> No
 
 def test_a_replica_is_stopped_only_when_no_worker_has_a_batch_there() -> None:
     one = leaving(worker(0), worker(1))
-    newest = one.rollout.telling.generation
+    newest = one.rollout.snapshots.generation
     busy = worker(1, generation=newest, undrained=("m:1#2.g1",))
     for workers in (
         (worker(0, generation=newest), worker(1)),

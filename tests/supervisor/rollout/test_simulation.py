@@ -265,10 +265,10 @@ class Operations(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.world.settle(SETTLES_WITHIN_S)
         self.check_is_as_wanted()
-        generation, lives = self.world.rollout.telling.generation, self.lives()
+        generation, lives = self.world.rollout.snapshots.generation, self.lives()
         self.world.settle(CALM_S)
         if self.lives() == lives:
-            assert self.world.rollout.telling.generation == generation, "snapshots are pushed for ever"
+            assert self.world.rollout.snapshots.generation == generation, "snapshots are pushed for ever"
 
     def lives(self) -> list[object]:
         return [(one.history, one.id) for one in self.world.slots.values()]

@@ -97,10 +97,10 @@ def test_workers_of_old_code_are_replaced_singly_and_before_replicas() -> None:
     assert one.look() == []
     one.applied()
     assert one.look() == [DrainWorker(0, "it runs with other code or settings")]
-    newest = one.rollout.telling.generation
+    newest = one.rollout.snapshots.generation
     one.workers = (worker(0, phase="draining", generation=newest), *one.workers[1:])
     one.told()
-    for generation in (newest, one.rollout.telling.generation):
+    for generation in (newest, one.rollout.snapshots.generation):
         one.workers = (worker(0, phase="draining", generation=generation), *one.workers[1:])
         assert not any(isinstance(each, DrainWorker) for each in one.look())
     one.workers = (worker(0), worker(1), worker(2, is_spare=True))
@@ -132,5 +132,5 @@ def test_on_nodes_one_worker_of_all_is_replaced_at_a_time_without_a_spare() -> N
 def test_workers_are_replaced_while_a_version_is_linked() -> None:
     refused = {"m:1#1.g1": "refused"}
     one = linked_start(unlinked=refused)
-    one.workers = (worker(generation=one.rollout.telling.generation, unlinked=refused, is_outdated=True),)
+    one.workers = (worker(generation=one.rollout.snapshots.generation, unlinked=refused, is_outdated=True),)
     assert one.look() == [StartSpare("workers with other code or settings have to be replaced")]

@@ -188,7 +188,7 @@ def test_no_version_is_promoted_before_every_worker_serves_by_it(workers: tuple[
     peers = tuple(each.peer for each in workers if each.peer)
     if len(peers) > 1:
         one.push()  # of the new peer
-        step = one.rollout.telling.generation - ((EPOCH << 32) + 1)
+        step = one.rollout.snapshots.generation - ((EPOCH << 32) + 1)
         one.workers = tuple(
             each if each.generation is None else worker(each.index, generation=each.generation + step, phase=each.phase)
             for each in workers

@@ -234,7 +234,7 @@ class World:
         assert one.phase in ("starting", "ready")
         record = self.records.versions.get(one.slot.model_id)
         if record is not None and record.spec == one.spec:
-            newest = self.rollout.telling.generation
+            newest = self.rollout.snapshots.generation
             for worker in self.workers:
                 if worker.phase in ("starting", "ready"):
                     assert worker.serves.generation == newest, (
@@ -256,7 +256,7 @@ class World:
 
     def _drain(self, index: int) -> None:
         (worker,) = (one for one in self.workers if one.index == index)
-        newest = self.rollout.telling.generation
+        newest = self.rollout.snapshots.generation
         others = [one for one in self.workers if one is not worker and one.phase != "lost"]
         assert all(one.phase == "ready" and one.serves.generation == newest for one in others)
         assert worker.node or len(others) >= WORKERS, "fewer workers are left than there are to be"

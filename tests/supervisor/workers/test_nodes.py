@@ -12,7 +12,7 @@ from clipper.base.processes.process import ProcessRecord
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
 from clipper.settings.application import Selection
 from clipper.supervisor.catalog import Numbers
-from clipper.supervisor.reconciler.gathering import worker_facts
+from clipper.supervisor.reconciler.reconciler import worker_facts
 from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.supervisor.workers import worker_process
 from clipper.supervisor.workers.nodes import NodeFollower, addresses_of, own_address, take_over

@@ -17,7 +17,7 @@ from clipper.control.statistics import (
 from clipper.supervisor.history.recent import Recent
 from clipper.supervisor.history.ring import SeriesRing, Subject
 from clipper.supervisor.history.values import OF_OVERVIEW, Replicas, application_values, version_values
-from clipper.supervisor.metrics.sums import increase, regret, total
+from clipper.supervisor.metrics.totals import increase, regret, total
 from clipper.values.types import ModelId
 
 STEP_S = 2.0

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from clipper.control.messages import GetRecentInput, RecentInput
 from clipper.errors import RequestError
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.managers.warm_up import Sample, made_row
+from clipper.supervisor.managers.caller import Sample, made_row
 from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.workers.workers import Workers
 from clipper.values.inputs.reader import make_reader

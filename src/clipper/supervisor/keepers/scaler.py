@@ -17,7 +17,7 @@ from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.managers.manager import Manager
 from clipper.supervisor.managers.reconcile.autoscale import Autoscaler, Load, Target
 from clipper.supervisor.managers.reconcile.plan import Phase
-from clipper.supervisor.metrics.sums import increase, total
+from clipper.supervisor.metrics.totals import increase, total
 from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.workers.workers import Workers
 from clipper.values.types import ModelId
@@ -128,7 +128,7 @@ class Scaler:
         """Wake versions that are asked."""
         if not any(version.autoscaler.is_asleep for version in self._versions.values()):
             return
-        # In the order in which they were asked, in which they also start: see ``managers.starts``.
+        # In the order in which they were asked, in which they also start: see ``managers.replica``.
         replies = await self._workers.ask_all(DEMAND)
         demanded = {id_: None for _, reply in replies for id_ in reply.worker.demanded}
         if not demanded:

@@ -53,12 +53,12 @@ LEFT_FOR_S = 300.0
 
 @dataclass(eq=False)
 class Standby:
-    """Waits for the lease. ``_end_left`` drains the workers that this home left, and ends its containers. ``outcome``:
-    the latest answer to the request for the lease."""
+    """Waits for the lease. ``_end_orphans`` drains the workers that this home left, and ends its containers.
+    ``outcome``: the latest answer to the request for the lease."""
 
     _registry: SharedRegistry
     _artifacts: Artifacts
-    _end_left: Callable[[], Awaitable[None]]
+    _end_orphans: Callable[[], Awaitable[None]]
     _stopping: StopRequests
 
     def __post_init__(self) -> None:
@@ -92,7 +92,7 @@ class Standby:
                     is_over = self.outcome.is_ready or clock_s() - led_since_s > LEFT_FOR_S
                     if has_left and is_over:
                         has_left = False
-                        await self._end_left()
+                        await self._end_orphans()
                 else:
                     led_since_s = clock_s()
                 with contextlib.suppress(TimeoutError):
@@ -212,7 +212,7 @@ class Succession:
         # A supervisor that stepped down in this process has left children, some of which may have ended.
         reap_children()
         artifacts = Artifacts(self._home.artifacts)
-        standby = Standby(registry, artifacts, self._end_left, self._stopping)
+        standby = Standby(registry, artifacts, self._end_orphans, self._stopping)
         if (lease := await standby.ask()) is not None:
             leadership = Leadership(registry, lease, self._port.address, time.time())
         else:
@@ -255,8 +255,8 @@ class Succession:
         """Other tokens are in the registry, which only the leader reads."""
         return Holder(OPERATOR, "admin") if token is not None and self._token_file.matches(token) else None
 
-    async def _end_left(self) -> None:
+    async def _end_orphans(self) -> None:
         processes = ProcessFolder(self._home.run, os.environ, self._home.python_path)
         launchers = open_launchers(facilities_of(self._config, self._home, processes))
         mine = [launcher for name, launcher in launchers.items() if name not in ELSEWHERE]
-        await takeover.end_all_left(processes, self._home, mine)
+        await takeover.end_all_orphans(processes, self._home, mine)

@@ -154,12 +154,12 @@ class Launcher(Protocol):
         supervisor may be taking them over meanwhile. A cluster is not asked: ``clipper cluster list`` does that."""
         return []
 
-    async def left(self) -> list[ContainerNote]:
+    async def orphans(self) -> list[ContainerNote]:
         """The containers that an earlier supervisor started; some may be gone. Called before anything is launched. It
         also removes what is left of containers that have no note any more."""
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> Container | None:
-        """Take over one of ``left``; None if it is gone, or cannot be taken over now."""
+        """Take over one of ``orphans``; None if it is gone, or cannot be taken over now."""
 
     def expect(self, asleep: Mapping[str, VersionSpec]) -> None:
         """Note, before its keepers run, which versions sleep, by their containers' names: queries may wake them."""
@@ -183,7 +183,7 @@ class Facilities:
         run_as: the user that models run as; None is the server's. That user must not be able to write to these folders.
         cluster: the name of the registry that several homes share, of which one leads at a time; empty if no home does.
         may_act: whether this home leads now. What homes share, such as containers on Ray, is left alone while not.
-        left_elsewhere: managers whose containers the leader of another home may have left to this one.
+        orphans_elsewhere: managers whose containers the leader of another home may have left to this one.
     """
 
     home: Path
@@ -198,7 +198,7 @@ class Facilities:
     run_as: RunAs | None = None
     cluster: str = ""
     may_act: Callable[[], bool] = lambda: True
-    left_elsewhere: Collection[ManagerName] = ()
+    orphans_elsewhere: Collection[ManagerName] = ()
 
 
 # The parts of the package that a container's Python imports, as paths in it.

@@ -9,10 +9,10 @@ from pathlib import Path
 from clipper.errors import ClipperError, InvalidArgument, Unavailable
 from clipper.settings.server import MAX_OUTPUT_BYTES, LogFormat
 from clipper.settings.version import ManagerName, VersionSpec
+from clipper.supervisor.managers.caller import SampleSource
 from clipper.supervisor.managers.launcher import ContainerNote, Keeper, Launcher, Runnable, slot_name
 from clipper.supervisor.managers.reconcile.plan import NO_DEATHS, History, Phase, Slot
-from clipper.supervisor.managers.replica import ADOPTION_TIMEOUT_S, PER_CORE, Death, Replica, Starts
-from clipper.supervisor.managers.warm_up import SampleSource
+from clipper.supervisor.managers.replica import ADOPTION_TIMEOUT_S, PER_CORE, Death, Replica, StartTurns
 from clipper.values.types import ModelId
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Manager:
         """
         self._has_workers_elsewhere = has_workers_elsewhere
         self._elsewhere = elsewhere
-        self._starts = Starts(PER_CORE * cores)
+        self._starts = StartTurns(PER_CORE * cores)
         self._build = build
         self._log_format: LogFormat = log_format
         self._max_output_bytes = max_output_bytes
@@ -161,9 +161,9 @@ class Manager:
         self._touched.add(slot)
         self._watch(status, status.replica, spec.start_timeout_s)
 
-    async def left(self) -> list[ContainerNote]:
+    async def orphans(self) -> list[ContainerNote]:
         """The containers that an earlier supervisor started. Some may be gone."""
-        return [note for launcher in self._launchers.values() for note in await launcher.left()]
+        return [note for launcher in self._launchers.values() for note in await launcher.orphans()]
 
     async def adopt(self, note: ContainerNote) -> Replica | None:
         """Take over a container that an earlier supervisor started; None if it is gone. One that was ready must answer
@@ -187,7 +187,7 @@ class Manager:
             }
             launcher.expect(own)
 
-    async def end_left(self, note: ContainerNote) -> None:
+    async def end_orphan(self, note: ContainerNote) -> None:
         """Kill a container that an earlier supervisor started."""
         launcher = self._launchers[note.spec.manager]
         container = await launcher.adopt(note, self.log_path(note.slot))

@@ -128,11 +128,11 @@ class ClusterHost(WorkerHost, Protocol):
         """What a worker has written on its node, by the log's name, as ``logs_after`` returns it. ``name``: of the only
         log that is wanted; None means all of the worker's. Raises Unavailable: it cannot be had now."""
 
-    async def left(self) -> list[ProcessRecord]:
+    async def orphans(self) -> list[ProcessRecord]:
         """The records of workers that an earlier supervisor left. Each must be adopted or ended."""
 
     async def end(self, record: ProcessRecord) -> None:
-        """End a worker of ``left``, and remove what it leaves."""
+        """End a worker of ``orphans``, and remove what it leaves."""
 
     def close(self) -> None:
         """Look at the cluster no more. Workers go on."""

@@ -12,8 +12,7 @@ from clipper.api.learned import Newcomer
 from clipper.api.schemas import LeaseStatus, Replica, ReplicaState, Status, Version, WorkerStatus
 from clipper.control import statistics
 from clipper.control.descriptions import Standing
-from clipper.supervisor.metrics.sums import regret
-from clipper.supervisor.metrics.totals import Link
+from clipper.supervisor.metrics.totals import Link, regret
 
 T = TypeVar("T")
 # One number, or one for each value of the metric's label ``extra``. None is shown as NaN: Prometheus then has no value.

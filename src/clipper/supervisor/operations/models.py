@@ -204,6 +204,8 @@ class ModelOperations(OfParts):
         declared = deployment.input_type
         promotion = rules.next_promotion(self._catalog.versions_of(model)) if deployment.make_current else None
         known = self._catalog.models.get(model)
+        # A new version begins with as many replicas as the current one.
+        in_use = self._catalog.current_version(model).replicas_wanted if known and known.current else 0
         return VersionRecord(
             model=model,
             version=version,
@@ -217,7 +219,7 @@ class ModelOperations(OfParts):
             batching=deployment.batching,
             cache=deployment.cache,
             # One to find out whether it runs at all, also if it may have none.
-            replicas_wanted=max(rules.within(deployment.replicas, self._replicas_in_use(model)), 1),
+            replicas_wanted=max(rules.within(deployment.replicas, in_use), 1),
             created_at=time.time(),
             kept=not deployment.make_current,
             promotion=promotion,
@@ -226,11 +228,6 @@ class ModelOperations(OfParts):
             predecessor=known.current if known else None,
             is_new=True,
         )
-
-    def _replicas_in_use(self, model: str) -> int:
-        """The target number of replicas of the current version: a new version begins with as many."""
-        known = self._catalog.models.get(model)
-        return self._catalog.version(model, known.current).replicas_wanted if known and known.current else 0
 
     def _rollback_target(self, model: str, version: str | None, allow_stopped: bool) -> VersionRecord:
         owner = self._catalog.model(model)

@@ -225,16 +225,11 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         if self._catalog.version(link.model, version).replicas_wanted == 0:
             return None  # it is asleep, and wakes with the first query
         slots = self._manager.slots(ModelId(link.model, version))
-        if any(_answers(slot, told) for slot in slots):
+        addresses = [one.replica.address for one in slots if one.phase == "ready" and one.replica is not None]
+        if any(address is not None and told(address.id) for address in addresses):
             return None
         errors = [slot.last_error for slot in slots if slot.last_error]
         return f"{link.model}:{version} has no replica that is ready{': ' + errors[0] if errors else ' yet'}"
-
-
-def _answers(slot: SlotStatus, told: Callable[[str], bool]) -> bool:
-    """Whether a slot's replica is ready and workers send it queries."""
-    address = None if slot.replica is None else slot.replica.address
-    return slot.phase == "ready" and address is not None and told(address.id)
 
 
 def by_node(replicas: Sequence[schemas.Replica]) -> dict[str, dict[str, int]]:

@@ -24,7 +24,7 @@ MARGIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LeaseTimes:
     """``duration_s``: from a request to the end of the lease that it is granted. ``retry_every_s``: after a renewal
     that failed. ``margin_s``: how much earlier than ``duration_s`` the holder stops."""
 
@@ -38,15 +38,15 @@ class Lease:
     """The lease of one ``epoch``; every later grant has a higher one. ``why_lost``: why it is lost for good.
     ``silent_since_s``: since when no request was answered, and ``why_silent``; None if the last one was."""
 
-    def __init__(self, terms: Terms, epoch: int, asked_at_s: float) -> None:
+    def __init__(self, times: LeaseTimes, epoch: int, asked_at_s: float) -> None:
         """``asked_at_s``: when the request was sent that the storage granted."""
         self.epoch = epoch
         self.why_lost: str | None = None
         self.silent_since_s: float | None = None
         self.why_silent = ""
-        self._terms = terms
+        self._times = times
         self._confirmed_at_s = asked_at_s
-        self._renew_at_s = asked_at_s + terms.renew_every_s
+        self._renew_at_s = asked_at_s + times.renew_every_s
 
     @property
     def renew_at_s(self) -> float:
@@ -55,7 +55,7 @@ class Lease:
 
     @property
     def may_act_until_s(self) -> float:
-        return self._confirmed_at_s + self._terms.duration_s - self._terms.margin_s
+        return self._confirmed_at_s + self._times.duration_s - self._times.margin_s
 
     def may_act(self, now_s: float) -> bool:
         """Whether certainly no other supervisor leads."""
@@ -68,7 +68,7 @@ class Lease:
     def confirm(self, asked_at_s: float) -> None:
         """The storage has answered a request of ``asked_at_s``, and this epoch was the latest. Answers may be late."""
         self._confirmed_at_s = max(self._confirmed_at_s, asked_at_s)
-        self._renew_at_s = max(self._renew_at_s, asked_at_s + self._terms.renew_every_s)
+        self._renew_at_s = max(self._renew_at_s, asked_at_s + self._times.renew_every_s)
         self.silent_since_s = None
 
     def miss(self, asked_at_s: float, now_s: float, why: str) -> None:
@@ -76,7 +76,7 @@ class Lease:
         if self.silent_since_s is None:
             self.silent_since_s = asked_at_s
         self.why_silent = why
-        self._renew_at_s = now_s + self._terms.retry_every_s
+        self._renew_at_s = now_s + self._times.retry_every_s
 
     def lose(self, why: str) -> None:
         """Another supervisor has a higher epoch, or has to read the registry again before it may act. This is final."""

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from clipper.base import durable_redis
 from clipper.errors import NotLeader, RegistryUnavailable, TooLarge
 from clipper.supervisor.registry import redis_scripts, shared
-from clipper.supervisor.registry.lease import Lease, Terms
+from clipper.supervisor.registry.lease import Lease, LeaseTimes
 from clipper.supervisor.registry.records import TABLES, name_of
 from clipper.supervisor.registry.store import (
     SCHEMA_VERSION,
@@ -51,7 +51,7 @@ class RedisRegistry:
         self,
         url: str,
         holder: shared.Holder,
-        terms: Terms | None = None,
+        times: LeaseTimes | None = None,
         now_s: Callable[[], float] = shared.clock_s,
         known: shared.Known | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class RedisRegistry:
         self.lease: Lease | None = None
         self.doubt: str | None = None
         self._holder = holder
-        self._terms = terms or Terms()
+        self._times = times or LeaseTimes()
         self._now_s = now_s
         self._known = known or shared.Known()
         self._client: Any = durable_redis.open_client(url)
@@ -72,7 +72,7 @@ class RedisRegistry:
 
     def acquire(self, takes: bool = True) -> Lease | shared.Leader | shared.Away:
         asked_at_s = self._now_s()
-        duration_ms = round(self._terms.duration_s * 1000)
+        duration_ms = round(self._times.duration_s * 1000)
         try:
             with self._client.client() as connection:
                 if why := durable_redis.why_it_evicts(connection.info("memory")):
@@ -106,7 +106,7 @@ class RedisRegistry:
             raise RegistryUnavailable(self._away(str(error))) from error
         self.id = _text(reply[2])
         self._known.write(self.shown_address, self.id)
-        self.lease = Lease(self._terms, int(reply[1]), asked_at_s)
+        self.lease = Lease(self._times, int(reply[1]), asked_at_s)
         return self.lease
 
     def renew(self, is_ready: bool) -> shared.Renewed | shared.Leader | shared.Away:
@@ -197,7 +197,7 @@ class RedisRegistry:
 
     def _fence(self) -> list[str | int]:
         assert self.lease is not None, "only a leader changes anything"
-        return [PREFIX, self.lease.epoch, round(self._terms.duration_s * 1000)]
+        return [PREFIX, self.lease.epoch, round(self._times.duration_s * 1000)]
 
     def _change(self, script: str, arguments: Sequence[str | int]) -> list[bytes]:
         """Run a script that changes something under the lease, and wait until the disk has it."""

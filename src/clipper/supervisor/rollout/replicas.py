@@ -6,10 +6,12 @@ from itertools import chain
 from clipper.supervisor.managers.reconcile.plan import Slot, SlotState, plan_replicas
 from clipper.supervisor.rollout.facts import SlotFacts
 from clipper.supervisor.rollout.instructions import Forget, Instruction, Retire, Start, Stop
-from clipper.supervisor.rollout.snapshot_rollout import Telling
+from clipper.supervisor.rollout.snapshot_rollout import SnapshotRollout
 from clipper.supervisor.rollout.view import View
 from clipper.supervisor.rollout.wanted import batch_timeout_s
 from clipper.values.types import ModelId
+
+OUTDATED = "it runs another Clipper's code or other settings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Replicas:
                 instructions.append(Forget(one.slot, "another version was deployed under its name"))
         return instructions
 
-    def move(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
+    def move(self, view: View, snapshots: SnapshotRollout) -> tuple[list[Instruction], float]:
         """Start missing replicas. Retire surplus ones, once every worker knows the replicas that stay.
         Returns what to do, or when the next start is due."""
         renewing = self._renewed(view)
@@ -57,16 +59,16 @@ class Replicas:
         instructions += [
             Start(slot, versions[slot.model_id].spec, _why_started(dead.get(slot), slot, view)) for slot in plan.start
         ]
-        if telling.all_know(view.facts):
+        if snapshots.all_know(view.facts):
             instructions += [Retire(slot, "it is no longer needed") for slot in plan.retire]
             instructions += [
-                Retire(slot, _why_renewed(dead[slot]))
+                Retire(slot, OUTDATED if dead[slot].is_outdated else "its node is being emptied")
                 for slot in renewing.values()
                 if slot is not None and slot not in plan.retire
             ]
         return instructions, float("inf") if plan.wake_at_s is None else plan.wake_at_s
 
-    def stop(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
+    def stop(self, view: View, snapshots: SnapshotRollout) -> tuple[list[Instruction], float]:
         """Stop replicas that have drained: every worker has reported, for a snapshot without them, that no batch is
         left there; or their last batch has run for so long that it counts as hung. Return what to do, or when the next
         one is overdue."""
@@ -76,10 +78,10 @@ class Replicas:
         instructions: list[Instruction] = []
         wake_at_s = float("inf")
         for one in view.leaving:
-            retired = self.retired.setdefault(one.id, Retired(view.now_s, telling.generation))
+            retired = self.retired.setdefault(one.id, Retired(view.now_s, snapshots.generation))
             if retired.is_stopped:
                 continue
-            knows = telling.have_applied(view.facts, retired.generation)
+            knows = snapshots.have_applied(view.facts, retired.generation)
             overdue_at_s = retired.since_s + batch_timeout_s(view.records, one.slot.model)
             is_drained = knows and not is_draining and one.id not in undrained
             if is_drained or view.now_s >= overdue_at_s:
@@ -122,10 +124,6 @@ class Replicas:
     def waits(self) -> bool:
         """Whether a replica has left service and is not stopped yet."""
         return any(not one.is_stopped for one in self.retired.values())
-
-
-def _why_renewed(one: SlotFacts) -> str:
-    return "it runs another Clipper's code or other settings" if one.is_outdated else "its node is being emptied"
 
 
 def _why_started(before: SlotFacts | None, slot: Slot, view: View) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from clipper.supervisor.rollout.facts import Facts
 from clipper.supervisor.rollout.instructions import Instruction, WakeAt
 from clipper.supervisor.rollout.replicas import Replicas
-from clipper.supervisor.rollout.snapshot_rollout import Telling
+from clipper.supervisor.rollout.snapshot_rollout import SnapshotRollout
 from clipper.supervisor.rollout.versions import Versions
 from clipper.supervisor.rollout.view import View
 from clipper.supervisor.rollout.workers import renew_workers
@@ -24,7 +24,7 @@ class Rollout:
     def __init__(self, epoch: int, *, needs_key: bool = False, is_leased: bool = False) -> None:
         """``epoch``: one more than that of the supervisor before. ``needs_key``: applications answer only who shows a
         key. ``is_leased``: only another lease has another epoch."""
-        self.telling = Telling(epoch, needs_key=needs_key, is_leased=is_leased)
+        self.snapshots = SnapshotRollout(epoch, needs_key=needs_key, is_leased=is_leased)
         self.versions = Versions()
         self.replicas = Replicas()
         self._view: View | None = None
@@ -34,20 +34,20 @@ class Rollout:
         view = self._view = View(facts, self._view)
         self.versions.drop_stale(view)
         self.replicas.drop_stale(view)
-        if instructions := self.replicas.drop_outdated(view) or self.versions.judge(view) or self.telling.tell(view):
+        if instructions := self.replicas.drop_outdated(view) or self.versions.judge(view) or self.snapshots.tell(view):
             return instructions
         # From here on the newest snapshot tells all that is.
-        self.versions.announce(view, self.telling)
+        self.versions.announce(view, self.snapshots)
         wakes_at_s = []
         for rule in (self.versions.promote, self.replicas.move, self.replicas.stop):
-            instructions, wake_at_s = rule(view, self.telling)
+            instructions, wake_at_s = rule(view, self.snapshots)
             if instructions:
                 return instructions
             wakes_at_s.append(wake_at_s)
-        if instructions := renew_workers(view, self.telling):
+        if instructions := renew_workers(view, self.snapshots):
             return instructions
         if self.replicas.waits or self.versions.linking:
-            instructions, wake_at_s = self.telling.ask_again(view)
+            instructions, wake_at_s = self.snapshots.ask_again(view)
             wakes_at_s.append(wake_at_s)
         if instructions:
             return instructions
@@ -60,7 +60,7 @@ class Rollout:
 
     def told(self, facts: Facts) -> Callable[[str], bool]:
         """Tells of a replica's id whether all workers that answer queries have it among those that they ask."""
-        telling = self.telling
+        snapshots = self.snapshots
         in_force = [worker.generation for worker in facts.workers if worker.generation is not None]
-        lowest = min(in_force, default=telling.generation) if max(in_force, default=0) <= telling.generation else -1
-        return lambda replica_id: telling.told_in.get(replica_id, lowest + 1) <= lowest
+        lowest = min(in_force, default=snapshots.generation) if max(in_force, default=0) <= snapshots.generation else -1
+        return lambda replica_id: snapshots.told_in.get(replica_id, lowest + 1) <= lowest

@@ -22,7 +22,7 @@ from clipper.values.types import ModelId
 ASK_AGAIN_S = 0.5
 
 
-class Telling:
+class SnapshotRollout:
     """``generation``: of the newest snapshot; ``content``: that snapshot without it. ``told_in``: of each replica in
     it, the first snapshot of this supervisor that had it."""
 

@@ -10,7 +10,7 @@ from clipper.supervisor.registry.store import Put
 from clipper.supervisor.rollout import newcomers, rollbacks
 from clipper.supervisor.rollout.facts import SlotFacts
 from clipper.supervisor.rollout.instructions import Commit, Instruction, Note
-from clipper.supervisor.rollout.snapshot_rollout import Telling
+from clipper.supervisor.rollout.snapshot_rollout import SnapshotRollout
 from clipper.supervisor.rollout.view import View
 from clipper.supervisor.rollout.wanted import check_fits
 from clipper.values.types import ModelId
@@ -91,7 +91,7 @@ class Versions:
         self.linking[record.id] = Linking(record.created_at, view.now_s, is_start=True)
         return Note(record, "all its replicas are up: workers get their addresses")
 
-    def promote(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
+    def promote(self, view: View, snapshots: SnapshotRollout) -> tuple[list[Instruction], float]:
         """Make versions ready, and current if that was requested, once all workers have linked their replicas.
         Returns what to do, or when to look again if nothing happens."""
         wake_at_s = float("inf")
@@ -101,7 +101,7 @@ class Versions:
                 self.linking.setdefault(id_, Linking(record.created_at, view.now_s, is_start=False))
             if id_ not in self.linking:
                 continue
-            why_not, over_s = _why_not_linked(view, telling, record), self.linking[id_].since_s + LINK_TIMEOUT_S
+            why_not, over_s = _why_not_linked(view, snapshots, record), self.linking[id_].since_s + LINK_TIMEOUT_S
             if why_not is not None and view.now_s < over_s:
                 wake_at_s = min(wake_at_s, over_s)
             elif why_not is not None:
@@ -119,10 +119,10 @@ class Versions:
                 return [_ready(view, record)], wake_at_s
         return [], wake_at_s
 
-    def announce(self, view: View, telling: Telling) -> None:
-        """Runs when ``Telling.tell`` had nothing to push: the newest snapshot is up to date."""
-        named = {id_: one or telling.generation for id_, one in self.announcing.items()}
-        self.announcing = {id_: one for id_, one in named.items() if not telling.have_applied(view.facts, one)}
+    def announce(self, view: View, snapshots: SnapshotRollout) -> None:
+        """Runs when ``SnapshotRollout.tell`` had nothing to push: the newest snapshot is up to date."""
+        named = {id_: one or snapshots.generation for id_, one in self.announcing.items()}
+        self.announcing = {id_: one for id_, one in named.items() if not snapshots.have_applied(view.facts, one)}
 
 
 def _is_to_be_promoted(record: VersionRecord) -> bool:
@@ -144,11 +144,11 @@ def _as_they_say(record: VersionRecord, slots: list[SlotFacts]) -> VersionRecord
     return replace(record, input_type=ready[0].input_type, runtime=ready[0].runtime, warning=warning)
 
 
-def _why_not_linked(view: View, telling: Telling, record: VersionRecord) -> str | None:
+def _why_not_linked(view: View, snapshots: SnapshotRollout, record: VersionRecord) -> str | None:
     addresses = view.in_service.get(record.id, ())
     if not addresses:
         return "none of its replicas is ready"
-    if not telling.all_know(view.facts):
+    if not snapshots.all_know(view.facts):
         return "not every worker took the snapshot with its replicas in time"
     unlinked = {id_: why for worker in view.facts.workers for id_, why in worker.unlinked.items()}
     reasons = [unlinked[address.id] for address in addresses if address.id in unlinked]

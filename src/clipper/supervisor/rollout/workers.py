@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from clipper.supervisor.rollout.instructions import DrainWorker, Instruction, StartSpare
-from clipper.supervisor.rollout.snapshot_rollout import Telling
+from clipper.supervisor.rollout.snapshot_rollout import SnapshotRollout
 from clipper.supervisor.rollout.view import View
 
 # Each worker dials each replica, and a replica on a node takes 256 callers; some are the supervisor and workers that
@@ -31,14 +31,14 @@ def place_workers(
     return dict(sorted((found | dict(zip(free, waiting))).items()))
 
 
-def renew_workers(view: View, telling: Telling) -> list[Instruction]:
+def renew_workers(view: View, snapshots: SnapshotRollout) -> list[Instruction]:
     workers = [worker for worker in view.facts.workers if worker.phase != "lost"]
     old = [worker for worker in workers if worker.is_outdated]
     spare = next((worker for worker in workers if worker.is_spare), None)
     has_spare = not any(worker.node for worker in workers)
     if old and spare is None and has_spare:
         return [StartSpare("workers with other code or settings have to be replaced")]
-    if not (old or spare) or not all(telling.has_applied(worker, telling.generation) for worker in workers):
+    if not (old or spare) or not all(snapshots.has_applied(worker, snapshots.generation) for worker in workers):
         return []
     if any(worker.phase != "ready" for worker in workers):
         return []

@@ -128,7 +128,7 @@ async def own_address(host: ClusterHost) -> str | None:
 async def take_over(host: ClusterHost, workers: Workers, settings: WorkerSettings | None, instances: Numbers) -> None:
     """Adopt the workers that an earlier supervisor left on nodes, and end the others: all, if ``settings`` is None."""
     unwanted = []
-    for record in await host.left():
+    for record in await host.orphans():
         note = worker_note(record)
         if note is not None:
             instances.pass_over(note.instance)

@@ -76,11 +76,11 @@ async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbe
     adopted: list[Replica] = []
     taken: set[Slot] = set()
     runs = wanted.running(catalog)
-    for note in await manager.left():
+    for note in await manager.orphans():
         starts.pass_over(note.number)
         slot = note.slot
         if slot in taken or not wanted.goes_on(catalog, runs, slot, note.spec):
-            await manager.end_left(note)
+            await manager.end_orphan(note)
         elif replica := await manager.adopt(note):
             adopted.append(replica)
             taken.add(slot)
@@ -108,14 +108,14 @@ def end_the_rest(processes: ProcessFolder, home: HomeFolders, replicas: list[Rep
     home.remove_stale(names, sockets)
 
 
-async def end_all_left(processes: ProcessFolder, home: HomeFolders, launchers: Iterable[Launcher]) -> None:
+async def end_all_orphans(processes: ProcessFolder, home: HomeFolders, launchers: Iterable[Launcher]) -> None:
     """Let all workers that were left answer their open queries and end, and end all containers of these launchers."""
     workers = [record for record in processes.recorded() if worker_note(record) is not None]
     running = [process for record in workers if (process := processes.adopt(record)) is not None]
     await asyncio.gather(*(process.stop(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S) for process in running))
     ended = len(running)
     for launcher in launchers:
-        notes = await launcher.left()
+        notes = await launcher.orphans()
         found = [await launcher.adopt(note, home.logs / f"{slot_name(note.slot)}.log") for note in notes]
         containers = [container for container in found if container is not None]
         await asyncio.gather(*(container.stop(grace_s=0) for container in containers))

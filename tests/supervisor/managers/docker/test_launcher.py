@@ -205,7 +205,7 @@ def test_dockerd_may_go_and_come_back(dockerd_socket: Path, docker_daemon: Docke
     bench = Bench(bench.path, "docker", {"DOCKER_HOST": f"unix://{dockerd_socket}"})
 
     async def test() -> None:
-        assert await bench.manager.left() == []
+        assert await bench.manager.orphans() == []
         bench.manager.start(SLOT, bench.model(SUM))
         assert "dockerd cannot be reached" in await bench.until_dead()
         # Others are unharmed.
@@ -280,7 +280,7 @@ def test_whoever_has_another_token_is_refused_and_told_none(make_bench: MakeBenc
         (container,) = client.containers.list(filters={"label": f"{HOME_LABEL}={bench.path}"})
         shown = {**container.attrs, "Config": {**container.attrs["Config"], "Env": None}}
         (bench.facilities.sockets / "c1" / "token").write_text("another")
-        (note,) = await later.manager.left()
+        (note,) = await later.manager.orphans()
         await later.manager.adopt(note)
         assert "refused HELLO: token is not the one that this container" in await later.until_dead()
         assert replica.address.token not in str(shown) + later.failure + bench.manager.log_path(SLOT).read_text()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.supervisor.managers.docker.log_lines import line_time, lines_after, nanoseconds
+from clipper.supervisor.managers.docker.options import line_time, lines_after, nanoseconds
 
 TIMES = st.integers(0, 2**62)
 

@@ -304,7 +304,7 @@ asyncio.run(main())
         await earlier.wait()
         await until_async(lambda: start_time(pid) is None)
         # Its container goes on, and is taken over.
-        (note,) = await bench.manager.left()
+        (note,) = await bench.manager.orphans()
         replica = await bench.manager.adopt(note)
         assert replica is not None
         await bench.ready()

@@ -12,12 +12,12 @@ from msgspec import structs
 
 from clipper.base.processes import limits
 from clipper.base.processes.limits import CONTAINER_NICENESS
+from clipper.supervisor.managers.caller import Sample
 from clipper.supervisor.managers.environments.provider import EnvironmentProvider
 from clipper.supervisor.managers.launcher import slot_name
 from clipper.supervisor.managers.local.launcher import LocalLauncher
 from clipper.supervisor.managers.logs import tail
 from clipper.supervisor.managers.reconcile.plan import Slot
-from clipper.supervisor.managers.warm_up import Sample
 from tests.event_loops import ShiftedLoop
 from tests.manager_bench import SLOT, SUM, Bench, run
 from tests.waiting import until_async
@@ -47,7 +47,7 @@ def test_a_process_works_in_a_folder_of_its_own_and_is_nice(bench: Bench) -> Non
 
 def test_folders_of_sockets_whose_containers_have_no_record_are_removed(bench: Bench) -> None:
     (bench.facilities.sockets / "m7").mkdir()
-    assert asyncio.run(bench.launcher.left()) == []
+    assert asyncio.run(bench.launcher.orphans()) == []
     assert not (bench.facilities.sockets / "m7").exists()
 
 

@@ -13,7 +13,7 @@ import pytest
 from clipper.base.tcp import CUT_AFTER_S
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
-from clipper.supervisor.managers.probe import Caller, connect
+from clipper.supervisor.managers.caller import Caller, connect
 from clipper.supervisor.managers.ray import front as front_module
 from clipper.supervisor.managers.ray.front import TlsFront, make_identity
 from clipper.values.types import DType, ModelId

@@ -12,8 +12,7 @@ from clipper.errors import InvalidArgument
 from clipper.settings.version import VersionSpec
 from clipper.supervisor.managers.launcher import Facilities
 from clipper.supervisor.managers.manager import Manager
-from clipper.supervisor.managers.open import open_cluster_host, open_launchers
-from clipper.supervisor.managers.ray.open import open_ray
+from clipper.supervisor.managers.open import open_cluster_host, open_launchers, open_ray
 from tests.architecture.source_tree import PACKAGE, imports, module_name
 from tests.manager_bench import Bench
 

@@ -7,10 +7,9 @@ from random import Random
 import pytest
 
 from clipper.errors import ContainerFailed
-from clipper.supervisor.managers.ray import revival
 from clipper.supervisor.managers.ray.actor_tasks import Reviver
-from clipper.supervisor.managers.ray.revival import PATIENCE_S, Revival
-from clipper.supervisor.managers.reconcile.plan import CRASH_LOOP_DEATHS, CRASH_LOOP_DELAY_S
+from clipper.supervisor.managers.reconcile import plan as revival
+from clipper.supervisor.managers.reconcile.plan import CRASH_LOOP_DEATHS, CRASH_LOOP_DELAY_S, PATIENCE_S, Revival
 from tests.waiting import until_async
 
 

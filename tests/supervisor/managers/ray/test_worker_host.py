@@ -132,7 +132,7 @@ def test_the_next_server_renews_certificates_and_kills_unknown_workers(bench: Be
         assert bench.actors.keys() == {"worker-0.g1", "worker-1.g2"}
 
         host = bench.host()
-        records = sorted(await host.left(), key=lambda record: record.name)
+        records = sorted(await host.orphans(), key=lambda record: record.name)
         assert [record.extra["instance"] for record in records] == [1, 2]
         adopted = await host.adopt(records[0])
         await until_async(lambda: bench.actors["worker-0.g1"]["certificate"] != before)

@@ -5,12 +5,13 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ClipperError, NotFound
 from clipper.supervisor.managers.docker.engine import Engine, State
-from clipper.supervisor.managers.docker.log_lines import line_time, lines_after, nanoseconds
+from clipper.supervisor.managers.docker.options import line_time, lines_after, nanoseconds
 from clipper.supervisor.managers.launcher import Container
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,10 @@ class DockerLog:
         self._engine = engine
         self._path = path
         # When the last line that is in the file was written, in Docker's form.
-        self._saved_until = _BEFORE_ALL if is_new else _changed_at(path)
+        self._saved_until = _BEFORE_ALL
+        if not is_new:
+            with suppress(FileNotFoundError):
+                self._saved_until = line_time(path.stat().st_mtime_ns)
         self._saving = asyncio.Lock()
 
     async def save(self) -> None:
@@ -147,10 +151,3 @@ class DockerContainer(Container):
                 "the note that container %(container)s is ready cannot be written: %(error)s",
                 {"container": self.id, "error": error},
             )
-
-
-def _changed_at(path: Path) -> str:
-    try:
-        return line_time(path.stat().st_mtime_ns)
-    except FileNotFoundError:
-        return _BEFORE_ALL

@@ -117,10 +117,10 @@ class DockerLauncher(Launcher):
         self._addresses = Addresses(sockets, setting)
         self._label = f"{options.HOME_LABEL}={setting.home}"
         self._user: options.User | None = None
-        # All by the id of the container's note. ``_left`` has Docker's ids of what an earlier supervisor left.
+        # All by the id of the container's note. ``_orphans`` has Docker's ids of what an earlier supervisor left.
         self._containers: dict[str, DockerContainer] = {}
         self._starting: set[str] = set()
-        self._left: dict[str, str] = {}
+        self._orphans: dict[str, str] = {}
         self._removing_strays = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
 
@@ -153,7 +153,7 @@ class DockerLauncher(Launcher):
             return []
         return [(note, None) for one in found if one.is_running and (note := options.noted(one.labels))]
 
-    async def left(self) -> list[ContainerNote]:
+    async def orphans(self) -> list[ContainerNote]:
         try:
             found = await self._engine.containers(self._label)
         except ClipperError as error:
@@ -162,12 +162,12 @@ class DockerLauncher(Launcher):
             )
             return []
         notes = {one.id: note for one in found if (note := options.noted(one.labels))}
-        self._left = {note.id: id_ for id_, note in notes.items()}
+        self._orphans = {note.id: id_ for id_, note in notes.items()}
         self._addresses.give_back_others(notes.values())
         return [replace(note, ready=self._addresses.is_ready(note)) for note in notes.values()]
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> DockerContainer | None:
-        id_ = self._left.pop(note.id)
+        id_ = self._orphans.pop(note.id)
         try:
             state, token = await self._engine.state(id_), self._addresses.token(note)
         except (ClipperError, OSError) as error:

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 # Needed to run at all, and to find the user's files.
 _TO_RUN = {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "SHELL"}
@@ -70,7 +71,9 @@ def parse_pip_config(text: str) -> dict[str, str]:
         name, equals, value = line.partition("=")
         section, dot, setting = name.rpartition(".")
         if equals and dot and section in found:
-            found[section][setting] = _unquoted(value)
+            with suppress(ValueError, SyntaxError):  # not quoted
+                value = str(ast.literal_eval(value))
+            found[section][setting] = value
     return {name: value for section in _SECTIONS for name, value in found[section].items()}
 
 
@@ -93,13 +96,6 @@ def uv_options(pip: Mapping[str, str]) -> tuple[str, ...]:
 
 def _is_on(value: str | None) -> bool:
     return value is not None and value.strip().lower() not in _FALSE
-
-
-def _unquoted(value: str) -> str:
-    try:
-        return str(ast.literal_eval(value))
-    except (ValueError, SyntaxError):
-        return value
 
 
 _RESOLVED = re.compile(r"Resolved (\d+ packages?)")

@@ -253,7 +253,7 @@ class LocalLauncher(Launcher):
         records = self._processes.running()
         return [(note, record.pid) for record in records if (note := container_note(record.extra))]
 
-    async def left(self) -> list[ContainerNote]:
+    async def orphans(self) -> list[ContainerNote]:
         notes = [note for record in self._processes.recorded() if (note := container_note(record.extra))]
         kept = {self._socket_folder(note) for note in notes}
         for folder in self._sockets.glob(f"{SOCKET_FOLDER}[0-9]*/"):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from clipper.errors import ClipperError
 from clipper.supervisor.managers.launcher import Keeper
-from clipper.supervisor.managers.ray.revival import Revival
+from clipper.supervisor.managers.reconcile.plan import Revival
 
 log = logging.getLogger(__name__)
 

@@ -161,7 +161,7 @@ class Actors:
                 log.info("killing actor %(replica)s, which an earlier start left", {"replica": actor})
                 await self.kill(actor)
 
-    async def left(self, noted: type[N]) -> dict[str, N]:
+    async def orphans(self, noted: type[N]) -> dict[str, N]:
         """What an earlier supervisor left: each actor's note, by its name; they are known from now on. An actor that
         notes nothing, or does not answer, is killed."""
         found: dict[str, N] = {}

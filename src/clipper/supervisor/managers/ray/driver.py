@@ -71,7 +71,12 @@ class Driver:
             case messages.Ship(_, actor, digest, folder):
                 return await self._ship(actor, digest, folder)
             case messages.Kill(_, actor):
-                self._kill(actor)
+                try:
+                    ray.kill(self._handle(actor), no_restart=True)
+                except _NoActor:
+                    pass
+                finally:
+                    self._handles.pop(actor, None)
                 return None
             case messages.List():
                 named = list_named_actors(all_namespaces=True)
@@ -105,14 +110,6 @@ class Driver:
             except ValueError as error:
                 raise _NoActor(f"Ray has no actor {actor}") from error
         return self._handles[actor]
-
-    def _kill(self, actor: str) -> None:
-        try:
-            ray.kill(self._handle(actor), no_restart=True)
-        except _NoActor:
-            return
-        finally:
-            self._handles.pop(actor, None)
 
     async def _ship(self, actor: str, digest: str, folder: str) -> None:
         handle = self._handle(actor)

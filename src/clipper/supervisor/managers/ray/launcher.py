@@ -54,7 +54,7 @@ class RayLauncher(Launcher):
         self._run_as = run_as
         # By the id of the container's note, which is the name of its actor.
         self._containers: dict[str, RayContainer] = {}
-        self._left: dict[str, Noted] = {}
+        self._orphans: dict[str, Noted] = {}
 
     def check(self, asked: Runnable) -> None:
         if asked.loader == "image":
@@ -83,12 +83,12 @@ class RayLauncher(Launcher):
         container = self._containers[note.id] = RayContainer(note, noted, actors, note.id, log_path, is_new=True)
         return container
 
-    async def left(self) -> list[ContainerNote]:
-        self._left = await self._actors.left(Noted)
-        return [msgspec.json.decode(noted.note, type=ContainerNote) for noted in self._left.values()]
+    async def orphans(self) -> list[ContainerNote]:
+        self._orphans = await self._actors.orphans(Noted)
+        return [msgspec.json.decode(noted.note, type=ContainerNote) for noted in self._orphans.values()]
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> RayContainer | None:
-        noted, actors = self._left.pop(note.id), self._actors
+        noted, actors = self._orphans.pop(note.id), self._actors
         container = self._containers[note.id] = RayContainer(note, noted, actors, note.id, log_path, is_new=False)
         return container
 

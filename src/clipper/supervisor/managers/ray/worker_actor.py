@@ -1,6 +1,6 @@
 """The actor of one query worker: it starts the worker, a process of its own, on its node, and watches it.
 
-If the worker dies and no supervisor acts, the actor starts it again (``revival.py``) at the same address, and it serves
+If the worker dies and no supervisor acts, the actor starts it again (``Revival``) at the same address, and it serves
 by the snapshot that it had (``worker.snapshot_file``).
 """
 

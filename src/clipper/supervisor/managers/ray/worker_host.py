@@ -59,7 +59,7 @@ class RayWorkerHost(ClusterHost):
         self._build = build
         self._sign = sign
         # By the name of their actors.
-        self._left: dict[str, WorkerLaunched] = {}
+        self._orphans: dict[str, WorkerLaunched] = {}
         # Artifacts that an actor has had, by the actor's name.
         self._provided: dict[str, set[str]] = {}
 
@@ -80,17 +80,17 @@ class RayWorkerHost(ClusterHost):
             await self._actors.kill(actor)
             self._actors.drop(actor)
             return None
-        self._left[actor] = found
+        self._orphans[actor] = found
         return found.record
 
     async def adopt(self, record: ProcessRecord) -> RayWorker:
-        actor = next(actor for actor, left in self._left.items() if left.record == record)
+        actor = next(actor for actor, left in self._orphans.items() if left.record == record)
         # How old its certificate is, and who signed it, is not known.
-        return self._worker(actor, self._left.pop(actor), renew_after_s=0.0)
+        return self._worker(actor, self._orphans.pop(actor), renew_after_s=0.0)
 
-    async def left(self) -> list[ProcessRecord]:
-        self._left = await self._actors.left(WorkerLaunched)
-        return [left.record for left in self._left.values()]
+    async def orphans(self) -> list[ProcessRecord]:
+        self._orphans = await self._actors.orphans(WorkerLaunched)
+        return [left.record for left in self._orphans.values()]
 
     async def end(self, record: ProcessRecord) -> None:
         worker = await self.adopt(record)

@@ -1,4 +1,4 @@
-"""Decides which replicas start and end, when one that died starts again, and how long a start may take."""
+"""Decides which replicas start and end, when what died starts again, and how long a start may take."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -150,3 +150,31 @@ class StartTime:
         is_over = computed_s - before_s < LEAST_SHARE * self._look_s
         self.is_extended = self.is_extended or not is_over
         return is_over
+
+
+# What a busy supervisor takes to end the actor, many times over.
+PATIENCE_S = 3.0
+
+
+class Revival:
+    """Decides when one actor restarts its process. ``is_over``: nothing is started any more."""
+
+    def __init__(self, now_s: float) -> None:
+        """``now_s``: when it was started first."""
+        self.is_over = False
+        self._history = NO_DEATHS
+        self._started_s = now_s
+
+    def ended(self, now_s: float) -> float | None:
+        """It has ended, or could not be started again. Returns when to start it again; None for never. The pauses are
+        those of ``History``: half a minute in a crash loop."""
+        self._history = self._history.died(now_s, now_s - self._started_s)
+        return None if self.is_over else max(now_s + PATIENCE_S, self._history.restart_at_s)
+
+    def starts(self, now_s: float) -> None:
+        """It is started again now."""
+        self._started_s = now_s
+
+    def end(self) -> None:
+        """Somebody ends it on purpose. This is final."""
+        self.is_over = True

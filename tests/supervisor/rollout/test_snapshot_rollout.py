@@ -8,7 +8,7 @@ from clipper.control.snapshot import ApplicationSnapshot, Peer
 from clipper.supervisor.registry.records import KeyRecord, ModelRecord
 from clipper.supervisor.rollout.facts import Facts
 from clipper.supervisor.rollout.instructions import TakeEpochAbove, WakeAt
-from clipper.supervisor.rollout.snapshot_rollout import ASK_AGAIN_S, Telling
+from clipper.supervisor.rollout.snapshot_rollout import ASK_AGAIN_S, SnapshotRollout
 from tests.supervisor.rollout.rules_bench import (
     CURRENT,
     EPOCH,
@@ -41,7 +41,7 @@ def test_a_snapshot_says_what_has_changed() -> None:
 
 def test_workers_are_asked_again_only_while_something_is_awaited() -> None:
     one = leaving(worker(0)).applied(undrained=("m:1#2.g1",))
-    first = one.rollout.telling.generation
+    first = one.rollout.snapshots.generation
     for later_s in (0.0, 0.4 * ASK_AGAIN_S):
         one.now_s = 100.0 + later_s
         assert one.look() == [WakeAt(100.0 + ASK_AGAIN_S)]
@@ -70,7 +70,7 @@ def test_a_worker_that_is_ahead_is_overtaken(fields: Any) -> None:
 def test_where_epochs_are_of_leases_a_later_lease_is_asked_for_once(fields: Any) -> None:
     """Redis was restored from an older copy: workers refuse what is said for any epoch but that of a lease."""
     one = linked_start()
-    one.rollout.telling = Telling(EPOCH, needs_key=False, is_leased=True)
+    one.rollout.snapshots = SnapshotRollout(EPOCH, needs_key=False, is_leased=True)
     one.workers = (worker(0), worker(1, **fields))
     (asked,) = one.look()
     assert isinstance(asked, TakeEpochAbove) and asked.epoch == 9
@@ -94,7 +94,7 @@ def test_a_worker_that_was_found_in_this_epoch_is_overtaken_too() -> None:
 
 def test_a_worker_that_serves_by_what_we_never_told_has_applied_nothing() -> None:
     one = linked_start()
-    assert not one.rollout.telling.has_applied(worker(generation=(9 << 32)), EPOCH << 32)
+    assert not one.rollout.snapshots.has_applied(worker(generation=(9 << 32)), EPOCH << 32)
 
 
 def test_the_peers_are_those_that_have_a_process_and_are_not_leaving() -> None:

@@ -1,0 +1,211 @@
+"""The supervisor's own connections to a replica: they check that it is alive, and warm it up before it is in service.
+
+What a model loads, compiles or fills in its first calls then makes no query late."""
+
+import asyncio
+import math
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from clipper.base.tls.trust import pinned_context
+from clipper.control.snapshot import ReplicaAddress
+from clipper.errors import ProtocolViolation
+from clipper.model.protocol import messages
+from clipper.model.protocol.frames import MAX_BODY_BYTES, Frame, Kind, Splitter
+from clipper.model.protocol.messages import Welcome
+from clipper.values.types import DType, InputType, ModelId
+
+# The replies to HELLO and PING are some hundred bytes.
+MAX_REPLY_BYTES = 64 * 1024
+
+_READ_BYTES = 64 * 1024
+
+
+class Caller:
+    """A connection on which the container has answered HELLO by ``welcome``. Methods raise ``OSError`` if the
+    connection fails, and ``ProtocolViolation`` if the container breaks the protocol."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, welcome: Welcome) -> None:
+        self.welcome = welcome
+        self._reader = reader
+        self._writer = writer
+        self._splitter = Splitter(MAX_REPLY_BYTES)
+        self._frames = 0
+
+    @classmethod
+    async def dial(cls, address: ReplicaAddress) -> "Caller":
+        """Connect and send HELLO."""
+        reader, writer = await connect(address)
+        try:
+            writer.write(messages.encode_hello(address.token))
+            kind, _, body = await _read_frame(reader, Splitter(MAX_REPLY_BYTES))
+            if kind == Kind.ERROR:
+                raise ProtocolViolation(f"{address.address} refused HELLO: {messages.decode_error(body)}")
+            if kind != Kind.WELCOME:
+                raise ProtocolViolation(f"{address.address} answered HELLO with {Kind(kind).name}")
+            return cls(reader, writer, messages.decode_welcome(body))
+        except BaseException:  # cancellation too: it is raised again, but the connection must not stay
+            writer.transport.abort()
+            raise
+
+    @classmethod
+    async def probe(cls, address: ReplicaAddress, timeout_s: float) -> "Caller":
+        """Dial for a connection that only watches. Raises TimeoutError, an ``OSError``, too."""
+        async with asyncio.timeout(timeout_s):
+            caller = await cls.dial(address)
+            try:
+                # At once: a container may serve connections that begin with a PING separately, also while it is busy.
+                await caller.ping(timeout_s)
+            except BaseException:  # as in ``dial``
+                caller.close()
+                raise
+            return caller
+
+    async def ping(self, timeout_s: float) -> int:
+        """Return how long the replica's batch has been running, in microseconds; 0 if it is idle."""
+        self._frames += 1
+        self._writer.write(messages.encode_ping(self._frames))
+        async with asyncio.timeout(timeout_s):
+            kind, frame_id, body = await _read_frame(self._reader, self._splitter)
+        if kind != Kind.PONG or frame_id != self._frames:
+            raise ProtocolViolation(f"container answered PING {self._frames} with {Kind(kind).name} {frame_id}")
+        return messages.decode_pong(body)
+
+    async def predict(self, input_type: InputType, rows: Sequence[bytes]) -> str | None:
+        """Have a batch evaluated; return the model's message if a row of it failed, else None."""
+        self._frames += 1
+        self._splitter.max_body_bytes = MAX_BODY_BYTES
+        self._writer.writelines(
+            messages.encode_predict(self._frames, input_type.dtype, input_type.leading_dimensions, rows)
+        )
+        kind, frame_id, body = await _read_frame(self._reader, self._splitter)
+        if kind == Kind.ERROR and frame_id == self._frames:
+            return messages.decode_error(body)
+        if kind != Kind.RESULTS or frame_id != self._frames:
+            raise ProtocolViolation(f"container answered PREDICT {self._frames} with {Kind(kind).name} {frame_id}")
+        results = messages.decode_results(body)
+        if len(results.outputs) != len(rows):
+            raise ProtocolViolation(f"container answered {len(results.outputs)} outputs for {len(rows)} inputs")
+        return next(iter(results.failures.values()), None)
+
+    def close(self) -> None:
+        self._writer.transport.abort()
+
+
+async def connect(address: ReplicaAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect, over TLS if the address has a certificate."""
+    scheme, _, place = address.address.partition(":")
+    if scheme == "unix":
+        return await asyncio.open_unix_connection(place)
+    host, _, port = place.rpartition(":")
+    context = pinned_context(address.certificate) if address.certificate else None
+    return await asyncio.open_connection(host, int(port), ssl=context)
+
+
+async def _read_frame(reader: asyncio.StreamReader, splitter: Splitter) -> Frame:
+    """Read one frame. Nothing may follow it, because each frame of ours has one answer."""
+    while True:
+        data = await reader.read(_READ_BYTES)
+        if not data:
+            raise ConnectionResetError("container closed the connection")
+        frames = list(splitter.feed(data))
+        if frames:
+            return frames[0]
+
+
+# Frameworks that compile for the shape of a batch do so for one row, and once more for several.
+WARM_UP_ROWS = 8
+# A batch of several rows is left out if it is expected to take longer. The sample may be an input that takes seconds by
+# itself, and a replica that comes back would be away for eight times as long.
+MAX_SEVERAL_S = 2.0
+# A dimension of any length gets this one in a made row: convolutions refuse lengths that are much smaller.
+OPEN_LENGTH = 32
+# The largest made row: an image of 1,024 by 1,024 pixels in three float32. A replica needs as much memory as eight of
+# them for queries, too.
+MAX_MADE_BYTES = 16 * 1024 * 1024
+# What a model takes that does not say what it takes: no row made of it is likely to be one of its inputs.
+_UNSAID = InputType(DType.FLOAT64)
+
+# given: it came with the deployment, so the model must answer it. remembered: it is the input of a recent query, or the
+# sample of another version. made: zeros of the type that the model's file states.
+Origin = Literal["given", "remembered", "made"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An input to warm up with. ``row``: in the form of the container protocol. ``max_batch``: the most rows of a
+    batch: what the deployment allows, or fewer if a larger one has killed."""
+
+    row: bytes
+    origin: Origin
+    max_batch: int
+
+
+class SampleSource(Protocol):
+    """Finds the samples that versions are warmed up with."""
+
+    async def find(self, id_: ModelId, input_type: InputType) -> Sample | None:
+        """A sample of that type for a version; None if it has none, or should not be warmed up.
+        Raises RequestError: the sample that came with the deployment is not of the type."""
+
+    def has_tried(self, id_: ModelId, failure: str | None) -> None:
+        """Note that the version answered a sample, or its message if it failed on a row that Clipper made."""
+
+    def has_killed(self, id_: ModelId, rows: int) -> bool:
+        """Note that a batch of ``rows`` killed a container; return whether the next start sends fewer."""
+
+
+def made_row(input_type: InputType) -> bytes | None:
+    """A row of zeros, or a short text, in the form of the container protocol: it loads and compiles what the first
+    query would wait for. None if no row is likely to be an input: bytes are a format, and the type may say nothing, or
+    be too large."""
+    if input_type.dtype is DType.STRING:
+        return b"text"
+    if input_type.dtype is DType.BYTES or input_type == _UNSAID:
+        return None
+    shape = [OPEN_LENGTH if length is None else length for length in input_type.shape]
+    size_bytes = math.prod(shape) * input_type.dtype.size_bytes
+    if size_bytes > MAX_MADE_BYTES:
+        return None
+    dimensions = input_type.leading_dimensions
+    return struct.pack(f"<{dimensions}I", *shape[:dimensions]) + bytes(size_bytes)
+
+
+def warm_up_sizes(max_batch: int, model_max_batch: int | None) -> tuple[int, ...]:
+    """The rows of each warm-up batch: one, and then several if batches may be so large."""
+    several = min(WARM_UP_ROWS, max_batch, model_max_batch or max_batch)
+    return (1, several) if several > 1 else (1,)
+
+
+def rows_in_time(rows: int, one_row_s: float) -> int:
+    """The rows of the second batch, at most ``rows``, of which one takes ``one_row_s``."""
+    return min(rows, int(MAX_SEVERAL_S / one_row_s)) if one_row_s > 0 else rows
+
+
+async def warm_up(
+    address: ReplicaAddress, welcome: Welcome, sample: Sample, on_batch: Callable[[int], None]
+) -> str | None:
+    """Have a container evaluate the sample, and wait until it has; return the model's message if it failed.
+
+    The first call may take long since it loads or compiles. So if it did, the sample is evaluated once more alone,
+    before its time decides how many rows the second batch has. ``on_batch`` gets the rows of each batch before it is
+    sent. Raises OSError if the connection fails, and ProtocolViolation."""
+    with closing(await Caller.dial(address)) as caller:
+        clock_s = asyncio.get_running_loop().time
+
+        async def evaluate(rows: int) -> tuple[str | None, float]:
+            began_s = clock_s()
+            on_batch(rows)
+            return await caller.predict(welcome.input_type, [sample.row] * rows), clock_s() - began_s
+
+        one, *larger = warm_up_sizes(sample.max_batch, welcome.max_batch)
+        failure, took_s = await evaluate(one)
+        for rows in larger:
+            if failure is None and rows_in_time(rows, took_s) < rows:
+                failure, took_s = await evaluate(one)
+            if failure is None and (several := rows_in_time(rows, took_s)) > 1:
+                failure, _ = await evaluate(several)
+        return failure
