@@ -263,7 +263,7 @@ def test_series_of_late(api: Api) -> None:
         "step_s": 2.0,
         "end_s": 1e9,
         "applications": {"digits": {"rate": [None, 2.5]}},
-        "models": {"digits": {"rate": [None, 2.5]}},
+        "models": {"digits": {"rate": [1.5, None, 3.5]}},
         "workers": {"0": {"cpu_share": [0.25]}},
         "left_out": 0,
     }
