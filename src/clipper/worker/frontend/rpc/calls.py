@@ -53,6 +53,22 @@ class Call:
         note: what is noted of it; None if nothing is.
     """
 
+    __slots__ = (
+        "_begin",
+        "_caller",
+        "_exchange",
+        "_held_bytes",
+        "_port",
+        "_then",
+        "arrived_s",
+        "asks",
+        "authorizations",
+        "deadline_s",
+        "message",
+        "note",
+        "patience_s",
+    )
+
     def __init__(
         self,
         port: Port,

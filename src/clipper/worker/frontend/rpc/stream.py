@@ -91,6 +91,22 @@ class Stream:
         withheld_bytes: received, and not acknowledged to the client.
     """
 
+    __slots__ = (
+        "_session",
+        "answer_head",
+        "began_s",
+        "behaviour",
+        "deadline_s",
+        "has_ended",
+        "has_head",
+        "head",
+        "is_open",
+        "number",
+        "reader",
+        "waits_since_sweep",
+        "withheld_bytes",
+    )
+
     def __init__(self, session: Sender, budget: Budget, number: int, head: CallHead, sweep: int) -> None:
         self._session = session
         self.number = number
