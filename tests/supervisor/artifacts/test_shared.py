@@ -14,7 +14,7 @@ from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.artifacts import shared as shared_module
 from clipper.supervisor.artifacts.shared import SharedArtifacts, fetch_missing
 from clipper.supervisor.artifacts.store import Artifacts
-from clipper.supervisor.registry import redis as redis_registry
+from clipper.supervisor.registry import shared as shared_registry
 from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.supervisor.registry.redis import RedisRegistry
 from clipper.supervisor.registry.shared import Holder
@@ -25,7 +25,7 @@ from tests.supervisor.tar_files import file, tar_of
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisRegistry]:
-    for module in (shared_module, redis_registry):
+    for module in (shared_module, shared_registry):
         monkeypatch.setattr(module, "PIECE_BYTES", 1000)
     (tmp_path / "redis").mkdir()
     with RedisServer(tmp_path / "redis") as server:
@@ -88,7 +88,7 @@ def test_an_artifact_older_than_the_shared_registry_is_uploaded_again(registry: 
 def test_what_is_too_large_for_redis_is_refused(
     registry: RedisRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_registry, "MAX_ARTIFACT_BYTES", 100)
+    monkeypatch.setattr(shared_registry, "MAX_ARTIFACT_BYTES", 100)
     tar = tar_of(file("code/m.py", b"code"))
     artifacts = Artifacts(folder(tmp_path / "here"), copies=SharedArtifacts(registry))
     with pytest.raises(TooLarge, match="none over 100"):

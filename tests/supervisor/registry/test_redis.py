@@ -12,7 +12,7 @@ from redis import Redis
 
 from clipper.base import durable_redis
 from clipper.errors import NotLeader, RegistryUnavailable, TooLarge
-from clipper.supervisor.registry import redis as redis_registry
+from clipper.supervisor.registry import shared as shared_registry
 from clipper.supervisor.registry.lease import Lease, LeaseTimes
 from clipper.supervisor.registry.redis import PREFIX, RedisRegistry
 from clipper.supervisor.registry.shared import PIECE_BYTES, Away, Holder, Leader, Renewed
@@ -229,8 +229,8 @@ def test_an_artifact_comes_back_in_its_pieces(server: RedisServer, opened: Open,
 
 
 def test_artifacts_are_bounded(server: RedisServer, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_registry, "MAX_ARTIFACT_BYTES", 60)
-    monkeypatch.setattr(redis_registry, "MAX_ARTIFACTS_BYTES", 100)
+    monkeypatch.setattr(shared_registry, "MAX_ARTIFACT_BYTES", 60)
+    monkeypatch.setattr(shared_registry, "MAX_ARTIFACTS_BYTES", 100)
     registry = opened(server)
     led(registry)
     with pytest.raises(TooLarge, match="none over 60"):
