@@ -236,11 +236,11 @@ def test_connections_over_the_bound_are_told_so(authority: Authority, pair: Pair
     async def test(port: Port) -> None:
         kept = [await port.connect() for _ in range(4)]
         for _, writer in kept:
-            writer.write(ECHO[:-1])
-        await until_async(lambda: sum(connection.is_busy for connection in port.server.port.members) == 4)
+            writer.write(post("/later/predict", b"x"))
+        await until_async(lambda: len(port.later.bodies) == 4)
         reader, _ = await port.connect()
         assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
-        kept[0][1].write(ECHO[-1:])
+        port.later.answer(0)
         assert (await kept[0][0].readline()).startswith(b"HTTP/1.1 200 ")
 
     serve(test, authority, pair.paths, max_connections=4)
