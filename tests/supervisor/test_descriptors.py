@@ -30,21 +30,31 @@ def with_few_descriptors(server: Server) -> tuple[int, int]:
 def test_more_busy_connections_than_descriptors_do_not_cost_the_worker(server: Server) -> None:
     worker, port = with_few_descriptors(server)
     ask = post("/app/predict", {"input": [1, 2]})
+    released = server.home / "released"
+    slow = (
+        f"import pathlib, time\ndef predict(inputs):\n    while not pathlib.Path({str(released)!r}).exists():\n"
+        "        time.sleep(0.05)\n    return ['slow' for _ in inputs]\n"
+    )
+    released.touch()
+    assert server.deploy("slow", slow, input_type="float64[2]")["state"] == "ready"
+    server.call("POST", "/applications", APP | {"name": "slow", "links": [{"model": "slow"}], "slo_ms": 60_000})
+    until(lambda: answers(port, post("/slow/predict", {"input": [0, 0]})))
+    released.unlink()
     clients = []
     try:
         for _ in range(300):
             clients.append(Client(port))
-            clients[-1].send(ask[:-1])
+            clients[-1].send(post("/slow/predict", {"input": [1, 2]}))
         # All that a worker has room for, and those who are being told that it has not.
         until(lambda: len(list(Path(f"/proc/{worker}/fd").iterdir())) > most_connections(DESCRIPTORS) + 50)
         # What the supervisor asks of it needs descriptors, too.
         assert "clipper_connections{" in server.metrics
-        clients[0].send(ask[-1:])
-        assert clients[0].read().json["output"] == "one"
         for client in clients[most_connections(DESCRIPTORS) :]:
             answer = client.read()
             assert (answer.status, answer.json["error"]) == (503, "overloaded")
             client.close()
+        released.touch()
+        assert clients[0].read().json["output"] == "slow"
         clients[1].close()
         clients[2].close()
         until(lambda: answers(port, ask))
