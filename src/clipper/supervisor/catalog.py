@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 
 class Catalog:
-    """What should exist. Read the dicts; change them only through ``commit`` and ``note``. ``revision`` counts the
-    changes, and ``fleet_revision`` those of models and versions."""
+    """The records of what should exist. Read the dicts; change them only through ``commit`` and ``note``. ``revision``
+    counts the changes, and ``fleet_revision`` those of models and versions."""
 
     def __init__(self, registry: Registry, record: Callable[[Sequence[NewEvent]], None] = lambda _: None) -> None:
         """``record`` gets the events of each change once it is made. Raises RegistryUnavailable."""

@@ -50,7 +50,8 @@ class Config(ServerSettings, frozen=True):
 
     @property
     def store_address(self) -> str | None:
-        """Where learned state is; None means a file in the home. Servers that share a registry share it, too."""
+        """The address of the store of learned state; None means a file in the home. Servers that share a registry share
+        it, too."""
         return self.store or self.registry
 
     @property

@@ -45,7 +45,7 @@ class _Inside:
 
 @dataclass(frozen=True, slots=True)
 class HomeFolders:
-    """Where everything of one server is. ``sockets`` is ``run`` unless that path is too long for a socket."""
+    """The folders and files of a server's home. ``sockets`` is ``run`` unless that path is too long for a socket."""
 
     root: Path
     sockets: Path

@@ -23,7 +23,7 @@ END = "--end"
 
 
 async def look(config: Config, home: HomeFolders) -> list[Orphan]:
-    """What runs for the home. Read-only: a supervisor may be taking it over meanwhile."""
+    """List what runs for the home. Read-only: a supervisor may be taking it over meanwhile."""
     found = [
         Orphan(f"worker {note.index}", "local", record.pid, ports.address(note.settings.host, note.settings.port))
         for record in running(home.run)

@@ -58,7 +58,7 @@ START_AGAIN_S = 1.0
 
 
 class Supervisor:
-    """One server, from its start to its stop. ``home`` has to be locked."""
+    """A server, from its start to its stop. ``home`` has to be locked."""
 
     def __init__(self, config: Config, home: HomeFolders, max_descriptors: int) -> None:
         self._max_descriptors = max_descriptors

@@ -25,7 +25,7 @@ _DIGEST = r"[0-9a-f]{64}"
 
 
 class Copies(Protocol):
-    """Where artifacts are kept besides, for other supervisors: see ``shared``."""
+    """A second place of artifacts, for other supervisors: see ``shared``."""
 
     def has(self, digest: str) -> bool: ...
 
@@ -121,7 +121,7 @@ class Artifacts:
             raise InvalidArgument(f"the artifact has no file {path!r} in it")
 
     def code_folder(self, digest: str) -> str:
-        """Where an artifact's modules are, if it has any."""
+        """Return the folder of an artifact's modules, if it has any."""
         return str(self._folder / _checked(digest) / "code")
 
     def code_folder_on_node(self, digest: str) -> str:

@@ -38,8 +38,9 @@ _LONG_TARGET, _LONG_NAME, _PAX, _PAX_FOR_ALL = b"K", b"L", b"x", b"g"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One member. ``path``: its names from the top, without empty ones, ``.`` and ``..``; empty for the top folder.
-    ``offset``: where its ``size_bytes`` bytes begin in the tar. ``target``: of a link, as written in the tar."""
+    """A member of a tar. ``path``: its names from the top, without empty ones, ``.`` and ``..``; empty for the top
+    folder. ``offset``: where its ``size_bytes`` bytes begin in the tar. ``target``: of a link, as written in the
+    tar."""
 
     path: Path
     kind: Kind

@@ -17,7 +17,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What came of the rows that a version was asked for. ``last_error``: the message of the latest failure.
+    """The outcomes of the rows that a version was asked for. ``last_error``: the message of the latest failure.
     ``given_up``: rows that were not sent although a replica was connected, since they would have been late."""
 
     outputs: int = 0
@@ -64,7 +64,7 @@ def sum_of_rows(all_: Iterable[Rows]) -> Rows:
 
 
 class Window(Generic[K, S]):
-    """What was counted in the steps of the last minute, by what it was counted of."""
+    """The counts of the steps of the last minute, by application and version."""
 
     def __init__(self, total: Callable[[Iterable[S]], S]) -> None:
         self._total = total

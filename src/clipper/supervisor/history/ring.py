@@ -112,7 +112,8 @@ class SeriesRing:
         return self.read_all([subject], names, points)[0]
 
     def read_all(self, subjects: Iterable[Subject], names: Sequence[str], points: int) -> list[dict[str, list[float]]]:
-        """As ``read``, for several subjects: one call for thousands of series takes a fraction of the time of many."""
+        """Read several subjects, as ``read`` does one: one call for thousands of series takes a fraction of the time of
+        many."""
         rows = [
             -1 if kept is None else kept.rows.get(name, -1)
             for kept in map(self._subjects.get, subjects)

@@ -99,7 +99,7 @@ class _Worker:
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """What was counted in a step. ``begun``: what had a reading before, so without a new one nothing was counted."""
+    """The counts of a step. ``begun``: what had a reading before, so without a new one nothing was counted."""
 
     applications: Mapping[str, ApplicationStatistics]
     versions: Mapping[ModelId, VersionStatistics]
@@ -140,8 +140,8 @@ class Sampler:
         return self._began_s + (self._step + 1) * STEP_S
 
     def question(self, instance: int, facts: Facts) -> GetStatistics:
-        """What to ask a worker: for the applications and versions whose turn it is, and since which marks. With 64
-        workers and a thousand models that are 128,000 marks, so an unchanged question is the same object."""
+        """Make the question to a worker: for the applications and versions whose turn it is, and since which marks.
+        With 64 workers and a thousand models that are 128,000 marks, so an unchanged question is the same object."""
         asked, worker = self._asked_of(facts), self._workers.get(instance, _Worker())
         if worker.question is None or worker.question[0] is not asked:
             names, versions = asked
@@ -219,7 +219,7 @@ class Sampler:
         self._seen = names | versions
 
     def _counted(self, facts: Facts, answers: Mapping[int, WorkerStatistics], now_s: float) -> _Counted | None:
-        """What all workers have counted since the last whole step; None if this step is not one."""
+        """Add up what all workers have counted since the last whole step; None if this step is not whole."""
         expected = facts.workers
         for gone in self._workers.keys() - expected:
             del self._workers[gone]
@@ -237,7 +237,7 @@ class Sampler:
         return self._increase(facts, {one: answer for one, answer in answers.items() if one not in back})
 
     def _increase(self, facts: Facts, answers: Mapping[int, WorkerStatistics]) -> _Counted:
-        """What these workers have counted since their last answers."""
+        """Add up what these workers have counted since their last answers."""
         names, keys = self._asked_of(facts)
         asked_for: set[str | ModelId] = {*names, *keys}
         begun: set[str | ModelId] = set()

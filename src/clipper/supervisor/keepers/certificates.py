@@ -39,16 +39,17 @@ class Certificates:
 
     @property
     def expires_at(self) -> float | None:
-        """When the certificate, or one that signed it, expires, in seconds since 1970; None if that cannot be read."""
+        """Return when the certificate, or one that signed it, expires, in seconds since 1970; None if that cannot be
+        read."""
         return expires_at(self.material.certificate)
 
     @property
     def client_ca_expires_at(self) -> float | None:
-        """When the first of those that sign clients' certificates expires; None without them."""
+        """Return when the first certificate that signs clients' certificates expires; None without any."""
         return None if self.material.client_ca is None else expires_at(self.material.client_ca)
 
     def problems(self, now_s: float) -> list[str]:
-        """What an operator has to act on; ``now_s`` is in seconds since 1970."""
+        """Return what an operator has to act on; ``now_s`` is in seconds since 1970."""
         expiries = (
             expiry_problem(SERVER, self.expires_at, now_s),
             expiry_problem(CLIENT_CA, self.client_ca_expires_at, now_s),

@@ -34,8 +34,8 @@ class LoadMeter:
         self._looked_at_s: float | None = None
 
     def look(self, counted: Mapping[int, VersionStatistics], now_s: float, ready: int, start_s: float) -> Load | None:
-        """What was counted since the look before. ``counted``: by each worker that answered, by its instance: a worker
-        that is started again has a new one. Returns None at the first look, and if no worker answered."""
+        """Return what was counted since the look before. ``counted``: by each worker that answered, by its instance: a
+        worker that is started again has a new one. Returns None at the first look, and if no worker answered."""
         if not counted:
             return None
         found = total([increase(self._before.get(instance), now) for instance, now in counted.items()])
@@ -61,7 +61,7 @@ class LoadMeter:
 
 
 class StartTimes:
-    """How long replicas of one version take to start, from looks at their phases."""
+    """The time that replicas of a version take to start, from looks at their phases."""
 
     def __init__(self) -> None:
         self.start_s = DEFAULT_START_S
@@ -90,7 +90,7 @@ DEMAND = GetStatistics((), (), ((), ()))
 
 
 class ScaledVersion:
-    """What is known of one version since its range was given."""
+    """The history of a version since its range was given."""
 
     def __init__(self, record: VersionRecord, scaling: ReplicaRange, now_s: float, idle_after_s: float) -> None:
         self.spec = record.spec

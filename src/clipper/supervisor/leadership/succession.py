@@ -110,7 +110,7 @@ class Standby:
 
 @dataclass(eq=False)
 class StandbyOperations:
-    """What the management API of a standby answers; see ``management.operations.Operations``. Calls are refused and not
+    """The answers of a standby's management API; see ``api.server.operations.Operations``. Calls are refused and not
     passed on: the caller learns where to call, and gets no answer from a server that may lead no more."""
 
     _standby: Standby

@@ -23,7 +23,7 @@ Keeper = Callable[[], Awaitable[None]]
 
 
 class ContainerNote(Struct, frozen=True):
-    """What is noted beside a container, enough for a later supervisor to go on with it.
+    """A note beside a container, with all that a later supervisor needs to go on with it.
 
     Attributes:
         number: of this start; no other start, of any slot, has it.
@@ -53,7 +53,7 @@ class ContainerNote(Struct, frozen=True):
 
     @property
     def log_fields(self) -> dict[str, str]:
-        """What a record of a log says of it."""
+        """Return the fields that a log record has about the container."""
         return {"model": self.model, "version": self.version, "replica": self.id}
 
     @property
@@ -240,7 +240,8 @@ def container_argv(note: ContainerNote, artifact: Path, python: str) -> list[str
 
 
 def program_argv(program: Path, memory_bytes: int | None) -> list[str]:
-    """What runs a program. Java is given the size of its heap, because it does not look for a limit."""
+    """Return the command that runs a program. Java is given the size of its heap, because it does not look for a
+    limit."""
     if program.suffix != ".jar":
         return [str(program)]
     heap = [] if memory_bytes is None else [f"-Xmx{int(memory_bytes * JAVA_HEAP_SHARE)}"]

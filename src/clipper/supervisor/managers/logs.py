@@ -99,7 +99,7 @@ def read_on(path: Path, place: str) -> tuple[Lines, str]:
 
 
 def logs_after(paths: Mapping[str, Path], places: Mapping[str, str], lines: int) -> dict[str, tuple[Lines, str]]:
-    """For each log the lines after its place, and the place after them; of a log without one its last lines."""
+    """Return for each log the lines after its place, and the place after them; of a log without one its last lines."""
     found = {}
     for name, path in paths.items():
         if name in places:
@@ -133,7 +133,7 @@ def _read_lines(text: bytes, offset: int, last: bytes) -> tuple[Lines, str]:
 
 
 def _rest_of_cut(path: Path, last: bytes) -> bytes | None:
-    """What follows ``last`` in the part that was cut off; None if it is not there."""
+    """Return what follows ``last`` in the part that was cut off; None if ``last`` is not there."""
     text = _end_bytes(path)
     at = text.rfind(last) if last else -1
     return None if at < 0 else text[at + len(last) :]

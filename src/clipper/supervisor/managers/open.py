@@ -48,7 +48,7 @@ def open_cluster_host(facilities: Facilities, sign: Sign | None) -> ClusterHost 
 
 
 def open_worker_host(facilities: Facilities) -> WorkerHost:
-    """Where query workers run on this machine."""
+    """Open the host of query workers on this machine."""
     return LocalWorkerHost(facilities.processes, facilities.sockets, facilities.logs)
 
 
@@ -90,7 +90,8 @@ def open_ray(facilities: Facilities) -> Launcher | None:
 
 
 def open_ray_host(facilities: Facilities, sign: Sign | None) -> ClusterHost | None:
-    """Where query workers run on the cluster's nodes; None as for ``open_ray``. ``sign``: see ``RayWorkerHost``."""
+    """Open the host of query workers on the cluster's nodes; None as for ``open_ray``. ``sign``: see
+    ``RayWorkerHost``."""
     in_use = facilities.home / "ray-workers-in-use"
     if not _has_ray(facilities, in_use):
         return None

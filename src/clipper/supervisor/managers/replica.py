@@ -202,8 +202,9 @@ WARM_UP_AFTERMATH_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a replica ended on its own. ``uptime_s``: 0 if it was never ready; then ``log_tail`` has its last lines.
-    ``warm_up_rows``: rows of the warm-up batch during or shortly after which it ended; 0 if it ended otherwise."""
+    """The end of a replica that nobody asked to stop. ``uptime_s``: 0 if it was never ready; then ``log_tail`` has its
+    last lines. ``warm_up_rows``: rows of the warm-up batch during or shortly after which it ended; 0 if it ended
+    otherwise."""
 
     reason: str
     uptime_s: float
@@ -252,7 +253,7 @@ class Replica:
 
     @property
     def warning(self) -> str | None:
-        """How its packages differ from those that the model was saved with."""
+        """A sentence on how its packages differ from those that the model was saved with."""
         return None if self._container is None else self._container.warning
 
     @property

@@ -22,7 +22,7 @@ Sign = Callable[[bytes, int], tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class WorkerStart:
-    """What a worker is started with.
+    """The command, settings and sockets that a worker is started with.
 
     Attributes:
         name: of its process and of its log; the same over restarts.
@@ -47,7 +47,7 @@ class RunningWorker(Protocol):
 
     @property
     def pid(self) -> int:
-        """As its machine sees it."""
+        """The worker's process id on its machine."""
 
     @property
     def how_it_ended(self) -> str:
@@ -74,7 +74,7 @@ class StartedWorker:
 
 
 class WorkerHost(Protocol):
-    """Where workers run."""
+    """A port to the machine on which workers run."""
 
     @property
     def is_away(self) -> bool:
@@ -117,7 +117,7 @@ class ClusterNode(Struct, frozen=True):
 
 
 class ClusterHost(WorkerHost, Protocol):
-    """Where workers run on the nodes of a cluster."""
+    """A port to the nodes of a cluster on which workers run."""
 
     async def nodes(self) -> list[ClusterNode]:
         """The nodes that the cluster knows, also those that are lost. Raises Unavailable."""

@@ -37,7 +37,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """What one scrape shows. ``status`` is None if only some applications or models were asked for."""
+    """The facts that a scrape shows. ``status`` is None if only some applications or models were asked for."""
 
     status: Status | None = None
     workers: Sequence[WorkerStatistics] = ()

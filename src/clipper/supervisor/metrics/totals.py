@@ -107,8 +107,8 @@ def _sum(values: Sequence[Any]) -> Any:
 
 
 def increase(before: S | None, now: S) -> S:
-    """What was counted since ``before``: all of ``now`` if a count fell, because what counts was made anew. What is so
-    at present is that of ``now``."""
+    """Return what was counted since ``before``: all of ``now`` if a count fell, because what counts was made anew. What
+    is so at present is that of ``now``."""
     return now if before is None or has_fallen(before, now) else _minus(now, before)
 
 
@@ -130,12 +130,12 @@ def _less(name: str, now: Any, before: Any) -> Any:
 
 
 def counted(one: S) -> S:
-    """What stays counted once its worker has ended: without what is so at present."""
+    """Return what stays counted once its worker has ended: all but what describes the present."""
     return _mapped(one, lambda number: number)
 
 
 def negative(one: S) -> S:
-    """What takes ``counted(one)`` away when it is added."""
+    """Return what takes ``counted(one)`` away when it is added."""
     return _mapped(one, lambda number: -number)
 
 

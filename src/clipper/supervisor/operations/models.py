@@ -307,7 +307,7 @@ def logs_of(
     lines: int,
     others: Mapping[str, tuple[logs.Lines, str]] = MappingProxyType({}),
 ) -> Logs:
-    """What ``Operations.logs`` answers for these logs. ``others``: those that were read elsewhere."""
+    """Return what ``Operations.logs`` answers for these logs. ``others``: those that were read elsewhere."""
     found = {**logs.logs_after(paths, after, lines), **others}
     return Logs({name: each for name, (each, _) in found.items()}, {name: place for name, (_, place) in found.items()})
 

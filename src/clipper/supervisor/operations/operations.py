@@ -182,7 +182,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         return problems
 
     def _troubles(self) -> list["_Trouble"]:
-        """One for each application of which a model cannot be asked."""
+        """List a problem for each application of which a model cannot be asked."""
         left_out = self._reconciler.servable.left_out
         troubles = [
             _Trouble(f"application {name!r} is not served: {why}; change it, or delete it", False)
@@ -233,7 +233,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
 
 def by_node(replicas: Sequence[schemas.Replica]) -> dict[str, dict[str, int]]:
-    """How many replicas of each state are on each node of a cluster."""
+    """Count the replicas of each state on each node of a cluster."""
     nodes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for replica in replicas:
         if replica.node is not None:

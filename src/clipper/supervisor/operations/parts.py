@@ -25,8 +25,8 @@ from clipper.supervisor.workers.workers import Workers
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What operations look at and change. ``certificates`` is None without TLS, ``leadership`` without a registry that
-    several servers share, and ``nodes`` if workers are on this machine."""
+    """The parts of a supervisor that operations look at and change. ``certificates`` is None without TLS,
+    ``leadership`` without a registry that several servers share, and ``nodes`` if workers are on this machine."""
 
     catalog: Catalog
     manager: Manager

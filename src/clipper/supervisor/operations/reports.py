@@ -172,7 +172,7 @@ class ReportOperations(OfParts):
 
 
 class _Counted:
-    """What workers have counted for an application and its models since they started."""
+    """The counts of workers for an application and its models since they started."""
 
     def __init__(self, name: str, statistics: Sequence[WorkerStatistics]) -> None:
         self.applications: list[ApplicationStatistics] = []

@@ -145,7 +145,7 @@ def _mean_cost_and_stages(asked: Sequence[ApplicationStatistics]) -> tuple[float
 
 
 def deployment_view(record: VersionRecord) -> Deployment:
-    """What would make a version again."""
+    """Return the deployment that would make a version again."""
     sample = record.spec.sample
     return Deployment(
         **shared(record.spec, Deployment) | {"sample": None if sample is None else msgspec.json.decode(sample)},

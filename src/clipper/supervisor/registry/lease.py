@@ -50,7 +50,7 @@ class Lease:
 
     @property
     def renew_at_s(self) -> float:
-        """When to ask for the next renewal."""
+        """The time to ask for the next renewal."""
         return self._renew_at_s
 
     @property

@@ -115,7 +115,8 @@ class VersionRecord(Struct, frozen=True):
 
     @property
     def unknown(self) -> str | None:
-        """What is not known of a version that is ready; None if it has answered an input, or none was tried."""
+        """A sentence on what is not known of a version that is ready; None if it has answered an input, or none was
+        tried."""
         if not self.unanswered:
             return None
         return (

@@ -257,7 +257,7 @@ def _leader(reply: list[bytes]) -> shared.Leader:
 
 
 def _text(found: bytes) -> str:
-    """What is in Redis for people to read, whoever wrote it."""
+    """Return what is in Redis for people to read, whoever wrote it."""
     return found[:MAX_TEXT_BYTES].decode(errors="replace")
 
 

@@ -26,8 +26,8 @@ PIECE_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who asks for the lease. ``id``: of its home. The lock of the home keeps a second process from having the same.
-    ``address``: of its management port, for people and for ``clipper status``."""
+    """The server that asks for the lease. ``id``: of its home. The lock of the home keeps a second process from having
+    the same. ``address``: of its management port, for people and for ``clipper status``."""
 
     id: str
     address: str

@@ -73,7 +73,7 @@ class Contents:
 
 
 class Registry(Protocol):
-    """What should exist. Every method raises ``RegistryUnavailable`` if the storage cannot be used."""
+    """The record of what should exist. Every method raises ``RegistryUnavailable`` if the storage cannot be used."""
 
     def load(self) -> Contents:
         """Everything, each kind by name."""

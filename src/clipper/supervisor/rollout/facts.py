@@ -57,7 +57,7 @@ class SlotFacts:
 
 @dataclass(frozen=True, slots=True)
 class WorkerFacts:
-    """One query worker.
+    """The facts about a query worker.
 
     One that is ``lost`` cannot be reached, on a node that may be cut off. It may go on answering, by its last snapshot.
     Nothing waits for it. Once it can be reached, all that waits for every worker waits for it again, so it gets the
@@ -110,7 +110,8 @@ class Facts:
 
 
 def changed_slots(before: tuple[SlotFacts, ...], now: tuple[SlotFacts, ...]) -> tuple[list[SlotFacts], list[SlotFacts]]:
-    """What is in ``now`` and not in ``before``, and the other way round: new facts of a slot are another object."""
+    """Return what is in ``now`` and not in ``before``, and the other way round: new facts of a slot are another
+    object."""
     if before is now:
         return [], []
     if len(before) == len(now):  # nearly always: then few pairs differ

@@ -19,7 +19,7 @@ from clipper.values.types import ModelId
 
 
 class Rollout:
-    """What a supervisor remembers between looks. It may be lost: the next supervisor starts from the facts alone."""
+    """The memory of a supervisor between looks. It may be lost: the next supervisor starts from the facts alone."""
 
     def __init__(self, epoch: int, *, needs_key: bool = False, is_leased: bool = False) -> None:
         """``epoch``: one more than that of the supervisor before. ``needs_key``: applications answer only who shows a
@@ -30,7 +30,8 @@ class Rollout:
         self._view: View | None = None
 
     def look(self, facts: Facts) -> list[Instruction]:
-        """What to do now. Once that is done, look again; with no more than a ``WakeAt`` there is nothing to do."""
+        """Decide what to do now. Once that is done, look again; with no more than a ``WakeAt`` there is nothing to
+        do."""
         view = self._view = View(facts, self._view)
         self.versions.drop_stale(view)
         self.replicas.drop_stale(view)

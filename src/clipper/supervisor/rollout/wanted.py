@@ -170,7 +170,7 @@ def _version_snapshot(
 
 
 def batch_timeout_s(records: Records, model: str) -> float:
-    """How long a batch of a model may run before its replica counts as hung."""
+    """Return how long a batch of a model may run before its replica counts as hung."""
     slos_s = (application.slo_ms / 1000 for application, _ in records.linking(model))
     return max([MIN_BATCH_TIMEOUT_S, *(BATCH_TIMEOUT_SLOS * slo_s for slo_s in slos_s)])
 

@@ -77,8 +77,8 @@ class NodeFollower:
         self._empty(draining - set(now.values()))
 
     async def logs(self, name: str | None, places: Mapping[str, str], lines: int) -> dict[str, tuple[Lines, str]]:
-        """What workers have written on their nodes, by the log's name (``name``: only this one, such as ``access-3``),
-        as ``logs_after`` returns it; or a line that says that a worker cannot be asked."""
+        """Return what workers have written on their nodes, by the log's name (``name``: only this one, such as
+        ``access-3``), as ``logs_after`` returns it; or a line that says that a worker cannot be asked."""
         room = asyncio.Semaphore(ASKED_AT_ONCE)
 
         async def read(worker: WorkerProcess, process: RunningWorker) -> dict[str, tuple[Lines, str]]:

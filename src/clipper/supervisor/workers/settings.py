@@ -19,11 +19,11 @@ INSTANCES = 2**20
 
 class Credentials(Protocol):
     def secured(self, epoch: int, instance: int) -> Secured:
-        """How the worker of this instance is dialled by the supervisor of this epoch."""
+        """Make the identity by which the supervisor of this epoch dials the worker of this instance."""
 
 
 class WorkerSettings(SharedSettings, frozen=True, kw_only=True):
-    """What all workers of a server have in common. A worker with other settings is replaced: at once, or, if it can
+    """The settings that all workers of a server share. A worker with other settings is replaced: at once, or, if it can
     stand beside new workers, one after another as in an upgrade.
 
     ``store_digest`` shows whether the selection store is the same; its address may hold a password. ``knows_keys``:
@@ -49,7 +49,7 @@ def store_digest(address: str) -> str:
 
 
 class WorkerNote(Struct, frozen=True):
-    """What is noted in a worker's process record, for another supervisor.
+    """A note in a worker's process record, for another supervisor.
 
     Attributes:
         control: where its control channel listens, as ``ControlAddress.wire``.

@@ -135,7 +135,8 @@ PORT_POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class QueryPorts:
-    """Where queries are answered. ``host``: for clients on this machine. ``holders`` keep its ports for the workers."""
+    """The ports on which queries are answered. ``host``: for clients on this machine. ``holders`` keep its ports for
+    the workers."""
 
     host: str
     port: int

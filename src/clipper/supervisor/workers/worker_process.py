@@ -248,7 +248,7 @@ class WorkerProcess:
         await self._host.clean_up(self.name, process, self.control)
 
     async def _regained(self) -> RunningWorker | None:
-        """What its host has started again by itself; None if that is nothing."""
+        """Return what its host has started again by itself; None if that is nothing."""
         if (record := await self._host.regain(self.name, self.node)) and (note := worker_note(record)):
             await self.adopt(record, note)
         return self.process

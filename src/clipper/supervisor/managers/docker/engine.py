@@ -58,7 +58,7 @@ class State:
 
 
 class Engine:
-    """One dockerd, which may come and go. Every method raises ``Unavailable`` while it cannot be reached, ``NotFound``
+    """A dockerd, which may come and go. Every method raises ``Unavailable`` while it cannot be reached, ``NotFound``
     for a container or image that does not exist, and ``ContainerFailed`` if dockerd refuses."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -104,7 +104,7 @@ class Engine:
             await self._call(lambda client: client.remove_container(container, v=True, force=True))
 
     async def output(self, container: str, since_s: float) -> bytes:
-        """What it has written since ``since_s``, in seconds since 1970, in the form that ``log_lines`` reads."""
+        """Return what it has written since ``since_s``, in seconds since 1970, in the form that ``log_lines`` reads."""
 
         def ask(client: Any) -> bytes:
             # Docker refuses 0, and nothing is that old.

@@ -26,7 +26,7 @@ FAILURE_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What images are made of. ``base_image`` has Python, unless only programs run in it."""
+    """The sources of images. ``base_image`` has Python, unless only programs run in it."""
 
     base_image: str
     artifacts: Path

@@ -58,7 +58,8 @@ class Addresses:
         return token
 
     def token(self, note: ContainerNote) -> str:
-        """What ``prepare`` returned, also if an earlier supervisor called it. Raises OSError: it cannot be read."""
+        """Return what ``prepare`` returned, also if an earlier supervisor called it. Raises OSError: it cannot be
+        read."""
         return "" if note.listen.startswith("unix:") else (self._folder(note.number) / "token").read_text()
 
     def shared_folder(self, note: ContainerNote) -> Path | None:

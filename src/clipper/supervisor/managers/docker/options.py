@@ -61,7 +61,8 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all containers of one home, and the builds of their images, have in common. ``home``: its name in labels."""
+    """The options that all containers of a home, and the builds of their images, share. ``home``: its name in
+    labels."""
 
     home: str
     network: str
@@ -99,7 +100,8 @@ def container_name(note: ContainerNote, suffix: str) -> str:
 
 
 def dial_address(listen: str, ports: Mapping[str, Any]) -> str:
-    """Where to dial a container that listens on ``listen``; ``ports`` are its published ports, as Docker lists them."""
+    """Return where to dial a container that listens on ``listen``; ``ports`` are its published ports, as Docker lists
+    them."""
     published = ports.get(f"{PUBLISHED_PORT}/tcp")
     return f"tcp:{LOOPBACK}:{published[0]['HostPort']}" if listen == PUBLISHED and published else listen
 
@@ -198,8 +200,8 @@ class Dockerfile:
 
 
 def dockerfile(spec: VersionSpec, base_image: str, runtime_digest: str, home: str) -> Dockerfile:
-    """How to make the image of a version. ``runtime_digest``: of the files of ``command.RUNTIME_PARTS``. ``home``: the
-    home that the image belongs to. Two homes share no image, because each removes its own."""
+    """Return the Dockerfile of a version's image. ``runtime_digest``: of the files of ``command.RUNTIME_PARTS``.
+    ``home``: the home that the image belongs to. Two homes share no image, because each removes its own."""
     # Docker caches what each line made, and images that begin alike share it. So lines that change least come first.
     lines = [f"FROM {base_image}"]
     if spec.loader != "binary":

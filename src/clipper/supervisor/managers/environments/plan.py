@@ -91,9 +91,9 @@ def is_version(python: str) -> bool:
 
 
 def plan_environment(requirements: str | None, python: str | None, needs: Sequence[str], own: Own) -> Build | None:
-    """What to build for a model. None: use the given interpreter, or else Clipper's own, as it is. ``requirements``:
-    the text of the file that was deployed. ``needs``: what the model's file states, with ``python==3.12`` for Python
-    itself."""
+    """Decide what to build for a model. None: use the given interpreter, or else Clipper's own, as it is.
+    ``requirements``: the text of the file that was deployed. ``needs``: what the model's file states, with
+    ``python==3.12`` for Python itself."""
     if requirements is not None:
         return Build(requirements, python)
     if python is not None and not is_version(python):

@@ -25,7 +25,7 @@ from clipper.supervisor.managers.environments.plan import Own, Recipe, mismatch,
 
 
 class Request(Struct, frozen=True):
-    """What a model asks for: see ``plan_environment``. Environments are in ``root``; interpreters and builds run as
+    """The wishes of a model: see ``plan_environment``. Environments are in ``root``; interpreters and builds run as
     ``run_as``. ``data``: the path of the data that code gets. What a pickle there was saved with is compared, and
     nothing is built for it: the code may need other packages that only Clipper's own Python has."""
 

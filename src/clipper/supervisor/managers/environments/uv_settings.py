@@ -106,7 +106,7 @@ _ERROR = re.compile(r"^\s*(?:error: |× )(.+)")
 
 
 def progress_of(line: str) -> str | None:
-    """What goes on now, if the line says so: ``installing 12 packages``, ``downloading numpy (15.0MiB)``."""
+    """Read from a line what goes on now: ``installing 12 packages``, ``downloading numpy (15.0MiB)``."""
     line = line.strip()
     if resolved := _RESOLVED.match(line):
         return f"installing {resolved[1]}"

@@ -53,7 +53,7 @@ class Refused(Struct, frozen=True, tag=True):
 
 
 class Reaped(Struct, frozen=True, tag=True):
-    """How it exited, negative for a signal; None if it has not exited."""
+    """Its exit status, negative for a signal; None if it has not exited."""
 
     code: Annotated[int, Meta(ge=-64, le=255)] | None
 
@@ -175,7 +175,7 @@ class ForkServer:
             raise
 
     async def reap(self, pid: int) -> int | None:
-        """How one of its containers has exited; None if nobody knows, since the fork server has gone."""
+        """Return the exit status of one of its containers; None if nobody knows, since the fork server has gone."""
         self.containers -= 1
         self.idle_since_s = asyncio.get_running_loop().time()
         with suppress(Unavailable):

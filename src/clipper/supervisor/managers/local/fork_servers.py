@@ -38,9 +38,9 @@ LEAST_MEMORY_FACTOR = 2
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of one warmth. ``starting``: the start of its fork server, which several containers may wait for.
-    ``unfit``: why nothing can be forked for it. ``deaths``: when its fork servers ended by themselves or did not
-    start."""
+    """The fork server of a warmth, and what is known of it. ``starting``: the start of its fork server, which several
+    containers may wait for. ``unfit``: why nothing can be forked for it. ``deaths``: when its fork servers ended by
+    themselves or did not start."""
 
     server: ForkServer | None = None
     starting: "asyncio.Task[None] | None" = None

@@ -119,7 +119,8 @@ SOCKET_FOLDER = "m"
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """What a container is started with. ``variables``: those besides what every process of ours gets."""
+    """The command and files that a container is started with. ``variables``: those besides what every process of ours
+    gets."""
 
     note: ContainerNote
     log_path: Path
@@ -307,7 +308,7 @@ class LocalLauncher(Launcher):
         await asyncio.to_thread(remove_tree, self._folder(note))
 
     def _socket_folder(self, note: ContainerNote) -> Path | None:
-        """By the note, since an earlier supervisor may have had another ``run_as``."""
+        """Find the folder by the note, since an earlier supervisor may have had another ``run_as``."""
         folder = Path(note.listen.removeprefix("unix:")).parent
         return None if folder == self._sockets else folder
 

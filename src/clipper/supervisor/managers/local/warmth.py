@@ -41,8 +41,9 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class Warmth:
-    """What a fork server is made for: containers of equal warmth can be forked from one. ``modules``: what it imports
-    besides Clipper's runtime. ``variables``: those that libraries read when they are imported, as sorted pairs."""
+    """The kind of containers that a fork server is made for: containers of equal warmth can be forked from one.
+    ``modules``: what it imports besides Clipper's runtime. ``variables``: those that libraries read when they are
+    imported, as sorted pairs."""
 
     python: str
     modules: tuple[str, ...]

@@ -55,7 +55,7 @@ class ReplicaActor(NodeActor[LocalContainer]):
         )
 
     async def noted(self) -> Any:
-        """What a later supervisor needs; None before the container is started."""
+        """Return what a later supervisor needs; None before the container is started."""
         return msgspec.to_builtins(self._noted)
 
     async def launch(self, note_text: str, token: str, ports: tuple[int, int]) -> Any:
@@ -75,7 +75,7 @@ class ReplicaActor(NodeActor[LocalContainer]):
         return self._progress
 
     async def read_log(self, offset: int | None) -> Any:
-        """What it has written since ``offset``; None means since what was read last."""
+        """Return what it has written since ``offset``; None means since what was read last."""
         since = self._read_until if offset is None else offset
         if size_bytes(self._log_path) < since:
             since = 0  # it was full, and was cut

@@ -42,7 +42,7 @@ class ActorProcess:
 
     @property
     def pid(self) -> int:
-        """As its node sees it."""
+        """The process id on its node."""
         return self._pid
 
     async def has_exited_within(self, seconds: float) -> bool:

@@ -29,7 +29,7 @@ SPARED_FOR_S = 60.0
 
 
 def launched(answer: Any, kind: type[N]) -> N:
-    """What an actor says of the process that it has started. Raises ContainerFailed if it could not start it."""
+    """Return what an actor says of the process that it has started. Raises ContainerFailed if it could not start it."""
     outcome: N | messages.NotLaunched = msgspec.convert(answer, kind | messages.NotLaunched)
     if isinstance(outcome, messages.NotLaunched):
         raise ContainerFailed(outcome.reason, list(outcome.log_tail))
@@ -120,12 +120,13 @@ class Actors:
         return True
 
     def keep_unended(self, name: str, actor: str) -> None:
-        """What ran in the slot ``name`` has died, and its actor cannot be told now: ``regain`` may find it again."""
+        """Remember an actor whose process in the slot ``name`` has died, and that cannot be told now: ``regain`` may
+        find it again."""
         self._unended[name] = actor
 
     async def regain(self, name: str, noted: type[N]) -> tuple[str, N] | None:
-        """What the actor of a slot has started again by itself, since nobody could end it: its name and its note.
-        Raises Unavailable: it has not, and this server may not start another now."""
+        """Return what the actor of a slot has started again by itself, since nobody could end it: its name and its
+        note. Raises Unavailable: it has not, and this server may not start another now."""
         loop = asyncio.get_running_loop()
         give_up_s = loop.time() + REVIVAL_TIMEOUT_S
         while (actor := self._unended.get(name)) is not None:
@@ -162,8 +163,8 @@ class Actors:
                 await self.kill(actor)
 
     async def orphans(self, noted: type[N]) -> dict[str, N]:
-        """What an earlier supervisor left: each actor's note, by its name; they are known from now on. An actor that
-        notes nothing, or does not answer, is killed."""
+        """Return what an earlier supervisor left: each actor's note, by its name; they are known from now on. An actor
+        that notes nothing, or does not answer, is killed."""
         found: dict[str, N] = {}
         if not self._in_use.exists():
             return found

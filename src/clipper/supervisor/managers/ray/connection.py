@@ -36,9 +36,9 @@ class ActorUnreachable(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """How a home's driver is started: with an interpreter that has Clipper and Ray, at an ``address`` as ``ray.init``
-    takes it, for the namespace of this home's actors. ``may_act``: of several servers that share the actors one
-    leads."""
+    """The command by which a home's driver is started: with an interpreter that has Clipper and Ray, at an ``address``
+    as ``ray.init`` takes it, for the namespace of this home's actors. ``may_act``: of several servers that share the
+    actors one leads."""
 
     python: str
     address: str
@@ -148,7 +148,8 @@ class Connection:
 
 
 class _DriverProcess:
-    """One driver. ``connected``: done once it is connected. ``ended``: done, with the reason, once it has ended."""
+    """The process of a driver. ``connected``: done once it is connected. ``ended``: done, with the reason, once it has
+    ended."""
 
     def __init__(self, cluster: Cluster) -> None:
         """Start it. Raises Unavailable: it cannot be started."""

@@ -166,7 +166,8 @@ async def _serve(driver: Driver, requests: "asyncio.Queue[messages.Request]") ->
 
 
 def _node_resource(address: str) -> dict[str, float]:
-    """What only the node at an address has. Ray's ids of nodes change; this lets a replica wait for its node."""
+    """Return the resource that only the node at an address has. Ray's ids of nodes change; this lets a replica wait for
+    its node."""
     return {f"node:{address}": NODE_SHARE} if address else {}
 
 

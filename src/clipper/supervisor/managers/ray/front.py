@@ -167,7 +167,8 @@ _VALID = datetime.timedelta(days=3650)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a container's front shows. ``certificate`` is in PEM, for its callers; ``context`` has the key."""
+    """The certificate and key of a container's front. ``certificate`` is in PEM, for its callers; ``context`` has the
+    key."""
 
     certificate: str
     context: ssl.SSLContext

@@ -36,7 +36,7 @@ WORKERS_SUFFIX = "-workers"
 
 
 class Owner(Struct, frozen=True):
-    """What an owner has on a cluster. ``models``: names of some of its replicas' models."""
+    """The actors that an owner has on a cluster. ``models``: names of some of its replicas' models."""
 
     owner: str
     replicas: int
@@ -45,7 +45,7 @@ class Owner(Struct, frozen=True):
 
 
 class Nodes(Struct, frozen=True):
-    """How Ray chooses a node: by a strategy, the ``address`` of the only one that will do, if any, and labels."""
+    """The choice of a node by Ray: by a strategy, the ``address`` of the only one that will do, if any, and labels."""
 
     strategy: str = "SPREAD"
     address: str = ""
@@ -53,7 +53,7 @@ class Nodes(Struct, frozen=True):
 
 
 class Placement(Struct, frozen=True):
-    """What a replica takes of its node, and which node that may be.
+    """The resources that a replica takes of its node, and the nodes that will do.
     ``memory_bytes``: that Ray reserves; 0 reserves none. ``resources``: Ray's custom resources, by name."""
 
     cpus: float
@@ -170,7 +170,8 @@ class Launched(Struct, frozen=True, tag="launched"):
 
 
 class WorkerLaunch(Struct, frozen=True):
-    """What a query worker is started with. The actor adds what its node decides; see ``WorkerStart`` for the rest."""
+    """The settings that a query worker is started with. The actor adds what its node decides; see ``WorkerStart`` for
+    the rest."""
 
     name: str
     config: dict[str, Any]
@@ -191,14 +192,15 @@ class NotLaunched(Struct, frozen=True, tag="not launched"):
 
 
 class LogPart(Struct, frozen=True):
-    """What a container has written from some offset on, decoded as Latin-1, so that each byte is a character."""
+    """The part of a log from an offset on, decoded as Latin-1, so that each byte is a character."""
 
     text: str
     next_offset: int
 
 
 class Noted(Struct, frozen=True):
-    """What a later supervisor needs of an actor. ``note``: a ``ContainerNote`` as JSON. ``node``: a name."""
+    """The note by which a later supervisor goes on with an actor. ``note``: a ``ContainerNote`` as JSON. ``node``: a
+    name."""
 
     note: str
     node: str

@@ -113,7 +113,7 @@ class NodeActor(Generic[P]):
         return self._process
 
     def _let_end(self) -> None:
-        """What ends from now on is not started again."""
+        """Stop starting processes again that end from now on."""
         if self._reviver is not None:
             self._reviver.end()
 

@@ -25,7 +25,7 @@ SHOWN_MODELS = 10
 
 
 def owners(named: Iterable[tuple[str, str]]) -> list[Owner]:
-    """Who has which of these actors, each given by its namespace and its name."""
+    """Return the owner of each of these actors, which are given by namespace and name."""
     found: dict[str, tuple[set[str], int, int]] = {}
     for namespace, name in named:
         if namespace.startswith(OWNER_PREFIX):

@@ -22,7 +22,7 @@ _LABEL_VALUE = re.compile(_LABEL_TEXT)
 
 
 def placement_of(spec: VersionSpec) -> Placement:
-    """What each replica of a version takes of its node, and which nodes will do."""
+    """Return what each replica of a version takes of its node, and which nodes will do."""
     return Placement(
         cpus=DEFAULT_CPUS if spec.cpus is None else spec.cpus,
         gpus=0.0 if spec.gpus is None else gpu_count(spec.gpus),
@@ -44,7 +44,8 @@ def check_placement(asked: Runnable) -> None:
 
 
 def gpu_count(text: str) -> float:
-    """How many GPUs: Ray chooses which. Raises InvalidArgument: the text is not a number, or Ray refuses the number."""
+    """Read a number of GPUs: Ray chooses which. Raises InvalidArgument: the text is not a number, or Ray refuses the
+    number."""
     try:
         count = float(text)
     except ValueError:
@@ -79,7 +80,7 @@ def parse_nodes(text: str) -> Nodes:
 
 
 def room_of(placement: Placement) -> str:
-    """What a placement takes and where, for people."""
+    """Say for people what a placement takes, and where."""
     parts = [f"{placement.cpus:g} CPUs"]
     if placement.gpus:
         parts.append(f"{placement.gpus:g} GPUs")

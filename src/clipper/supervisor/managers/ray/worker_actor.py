@@ -45,7 +45,7 @@ class WorkerActor(NodeActor[ManagedProcess]):
         self._killed_because = ""
 
     async def noted(self) -> Any:
-        """What a later supervisor needs; None before the worker is started."""
+        """Return what a later supervisor needs; None before the worker is started."""
         return msgspec.to_builtins(self._launched)
 
     async def request_identity(self) -> str:
@@ -81,7 +81,8 @@ class WorkerActor(NodeActor[ManagedProcess]):
         return msgspec.to_builtins(self._launched)
 
     async def read_logs(self, name: str | None, places: dict[str, str], lines: int) -> Any:
-        """What the worker has written, by the log's name, as ``logs_after`` returns it. ``name``: of the only one."""
+        """Return what the worker has written, by the log's name, as ``logs_after`` returns it. ``name``: of the only
+        one."""
         if self._launched is None:
             return {}
         folder = self._log_path.parent

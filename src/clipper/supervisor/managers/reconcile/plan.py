@@ -74,7 +74,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class SlotState:
-    """What a slot was last observed to be."""
+    """The state in which a slot was last observed."""
 
     slot: Slot
     phase: Phase
@@ -83,8 +83,8 @@ class SlotState:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, in order of slots. Retired slots leave service, and stop once no query needs them; forgotten ones
-    are dead and not desired. ``wake_at_s``: when the next start falls due; None if none is waiting."""
+    """The steps to take now, in order of slots. Retired slots leave service, and stop once no query needs them;
+    forgotten ones are dead and not desired. ``wake_at_s``: when the next start falls due; None if none is waiting."""
 
     start: tuple[Slot, ...] = ()
     retire: tuple[Slot, ...] = ()
