@@ -4,7 +4,7 @@ import pytest
 
 from clipper.worker.frontend.limits import (
     MAX_CONNECTIONS,
-    MAX_REFUSED_AT_ONCE,
+    MAX_OVER_BOUND,
     MIN_OWN_DESCRIPTORS,
     most_connections,
 )
@@ -12,7 +12,7 @@ from clipper.worker.frontend.limits import (
 
 @pytest.mark.parametrize("descriptors", [256, 1024, 4096, 8192, 20_000])
 def test_clients_leave_some_to_the_worker_even_while_some_are_refused(descriptors: int) -> None:
-    left = descriptors - most_connections(descriptors) - MAX_REFUSED_AT_ONCE
+    left = descriptors - most_connections(descriptors) - MAX_OVER_BOUND
     assert left >= max(MIN_OWN_DESCRIPTORS, descriptors // 4)
 
 

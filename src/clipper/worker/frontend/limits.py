@@ -48,7 +48,7 @@ MAX_CONNECTIONS = 10_000
 MAX_TLS_CONNECTIONS = 5_000
 # Connections over the bound that are let in, since others give way soon, or are being answered with an error; beyond
 # these, no more are accepted for a while.
-MAX_REFUSED_AT_ONCE = 64
+MAX_OVER_BOUND = 64
 # The warning about too many connections is logged at most this often.
 WARNING_SWEEPS = 60
 # Share of a worker's file descriptors that clients do not get: for the control channel, replicas, the store, other
@@ -98,4 +98,4 @@ DRAIN_GRACE_S = 0.5
 def most_connections(descriptors: int) -> int:
     """Return how many client connections there is room for with this many file descriptors."""
     own = max(int(descriptors * OWN_DESCRIPTORS_SHARE), MIN_OWN_DESCRIPTORS)
-    return min(max(descriptors - own - MAX_REFUSED_AT_ONCE, MIN_CONNECTIONS), MAX_CONNECTIONS)
+    return min(max(descriptors - own - MAX_OVER_BOUND, MIN_CONNECTIONS), MAX_CONNECTIONS)

@@ -53,7 +53,7 @@ class GivingWay(Generic[M_co]):
     def look(self, sweep: int, now_s: float) -> None:
         """Look at the connections, for each that comes. ``sweep``: a number that rises once a second."""
         self._looks += 1
-        enough = min(len(self._members) // LOOKED_AT_FOR_EACH, limits.MAX_REFUSED_AT_ONCE)
+        enough = min(len(self._members) // LOOKED_AT_FOR_EACH, limits.MAX_OVER_BOUND)
         if sweep == self._sorted_at_sweep and (self._gives_way(now_s) or self._looks < enough):
             return
         self._sorted_at_sweep, self._looks = sweep, 0

@@ -361,12 +361,12 @@ class Port:
     def make_room(self, most: int, giving_way: "GivingWay[Member] | None" = None) -> int:
         """Let up to ``most`` idle connections give way, of all or of some; return how many did.
 
-        At most ``MAX_REFUSED_AT_ONCE`` are on their way out at a time, since they have their descriptors until then.
+        At most ``MAX_OVER_BOUND`` are on their way out at a time, since they have their descriptors until then.
         """
         count, now_s = 0, self.now_s()
         giving_way = giving_way or self._giving_way
         giving_way.look(self.sweeps, now_s)
-        while count < most and len(self._leaving) < limits.MAX_REFUSED_AT_ONCE:
+        while count < most and len(self._leaving) < limits.MAX_OVER_BOUND:
             idle = giving_way.next(now_s)
             if idle is None:
                 break
@@ -396,7 +396,7 @@ class Port:
     @property
     def is_full(self) -> bool:
         """Whether there is no room for one more connection, not even to refuse it."""
-        return len(self.members) + self.coming >= self.max_connections + limits.MAX_REFUSED_AT_ONCE
+        return len(self.members) + self.coming >= self.max_connections + limits.MAX_OVER_BOUND
 
     def fitting(self, response: bytes, closes: bool, has_body: bool, rest_bytes: int = 0) -> bytes:
         """Return a large answer, or an error in its place if other clients' unread answers leave no room for it.

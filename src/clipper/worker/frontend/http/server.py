@@ -88,7 +88,7 @@ class QueryServer:
             self._swept.go_on()
         if port.is_full:
             # No listener accepts, so no new connection asks for room.
-            port.make_room(limits.MAX_REFUSED_AT_ONCE)
+            port.make_room(limits.MAX_OVER_BOUND)
         for listener in self._listeners:
             listener.sweep()
         port.work.sweep()
