@@ -19,7 +19,8 @@ from tests.waiting import TIMEOUT_S
 ROOT = Path(__file__).parents[2]
 SDK = ROOT / "sdk"
 HERE = Path(__file__).parent
-VECTORS = sorted((ROOT / "proto" / "vectors").glob("*.txt"))
+# The SDKs speak the protocol up to version 3, which has no columns.
+VECTORS = sorted(path for path in (ROOT / "proto" / "vectors").glob("*.txt") if "column" not in path.stem)
 SOURCES = {".cpp", ".hpp", ".java", ".sh", ".txt"}
 CPP_FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pthread", f"-I{SDK / 'cpp'}")
 

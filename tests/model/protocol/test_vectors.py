@@ -9,11 +9,18 @@ import pytest
 
 from clipper.errors import ModelFailed, ProtocolViolation
 from clipper.model.protocol import messages
+from clipper.model.protocol.columns import (
+    decode_column_results,
+    decode_predict_columns,
+    encode_column_results,
+    encode_predict_columns,
+)
 from clipper.model.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, Kind, Splitter
 from clipper.model.protocol.trace import BatchTrace, TraceContext, read_trace, write_trace
 from clipper.model.protocol.typed import decode_typed_results, encode_typed_results
+from clipper.values.columns import Column
 from clipper.values.output_arrays import OutputForm
-from clipper.values.types import DType
+from clipper.values.types import DType, InputType
 
 VECTORS = sorted((Path(__file__).parents[3] / "proto" / "vectors").glob("*.txt"))
 
@@ -24,7 +31,11 @@ DECODERS: dict[str, Callable[[memoryview], object]] = {
     "RESULTS": messages.decode_results,
     "PONG": messages.decode_pong,
     "TYPED_RESULTS": decode_typed_results,
+    "PREDICT_COLUMNS": decode_predict_columns,
+    "COLUMN_RESULTS": decode_column_results,
 }
+# What is wrong with such outputs fails their batch alone.
+FAILS_ITS_BATCH = {"TYPED_RESULTS", "COLUMN_RESULTS"}
 
 
 @dataclass(frozen=True)
@@ -85,8 +96,7 @@ def test_invalid_frame_is_refused(path: Path) -> None:
         return
     [(kind, _, body)] = Splitter().feed(vector.frame)
     assert Kind(kind).name == vector["as"]
-    # What is wrong with typed outputs fails their batch alone.
-    with pytest.raises(ModelFailed if kind == Kind.TYPED_RESULTS else ProtocolViolation):
+    with pytest.raises(ModelFailed if vector["as"] in FAILS_ITS_BATCH else ProtocolViolation):
         DECODERS[vector["as"]](body)
 
 
@@ -106,6 +116,12 @@ def decoded(kind: Kind, body: memoryview) -> object:
             size = typed.form.row_bytes
             rows = [bytes(typed.data[row * size : (row + 1) * size]) for row in range(typed.rows)]
             return typed.form, rows, typed.evaluation_us, typed.failures
+        case Kind.PREDICT_COLUMNS:
+            records = decode_predict_columns(body)
+            return records.rows, [plain(one) for one in records.columns], records.trace and read_trace(records.trace)
+        case Kind.COLUMN_RESULTS:
+            answered = decode_column_results(body)
+            return answered.rows, [plain(one) for one in answered.columns], answered.evaluation_us, answered.failures
         case Kind.WELCOME:
             return messages.decode_welcome(body, PROTOCOL_VERSION)
         case Kind.ERROR:
@@ -131,6 +147,10 @@ def meaning(vector: Vector) -> object:
         case "TYPED_RESULTS":
             rows = [bytes.fromhex(row) for row in vector.all("row")]
             return form(vector), rows, int(vector["evaluation_us"]), failures(vector)
+        case "PREDICT_COLUMNS":
+            return columns(vector)[0].rows, columns(vector), trace_of(vector) or b""
+        case "COLUMN_RESULTS":
+            return int(vector["rows"]), columns(vector), int(vector["evaluation_us"]), failures(vector)
         case "ERROR":
             return vector["message"]
         case "PONG":
@@ -142,6 +162,23 @@ def meaning(vector: Vector) -> object:
 def form(vector: Vector) -> OutputForm:
     shape = tuple(map(int, vector["shape"].split()))
     return OutputForm(DType.parse(vector["dtype"]), shape, DType.parse(vector["written_as"]))
+
+
+def columns(vector: Vector) -> list[Column]:
+    found = []
+    fields = ("column", "dtype", "shape", "written_as", "present", "lengths", "data")
+    for name, dtype, shape, written_as, present, lengths, data in zip(*map(vector.all, fields)):
+        of_type = InputType(DType.parse(dtype), tuple(int(size) or None for size in shape.split()))
+        sizes, payload = tuple(map(int, lengths.split())) or None, bytes.fromhex(data)
+        rows = len(sizes) if sizes else len(payload) // (of_type.row_bytes or 1)
+        bits = bytes.fromhex(present) or None
+        found.append(Column(name, of_type, rows, payload, sizes, bits, DType.parse(written_as)))
+    assert len(found) == len(vector.all("column"))
+    return found
+
+
+def plain(column: Column) -> Column:
+    return column._replace(payload=bytes(column.payload))
 
 
 def trace_of(vector: Vector) -> BatchTrace | None:
@@ -173,6 +210,12 @@ def encoded(vector: Vector) -> bytes:
             rows = [bytes.fromhex(row) for row in vector.all("row")]
             data, evaluation_us = b"".join(rows), int(vector["evaluation_us"])
             return encode_typed_results(frame_id, len(rows), form(vector), data, evaluation_us, failures(vector))
+        case "PREDICT_COLUMNS":
+            trace = trace_of(vector)
+            return b"".join(encode_predict_columns(frame_id, columns(vector), write_trace(trace) if trace else b""))
+        case "COLUMN_RESULTS":
+            parts = encode_column_results(frame_id, columns(vector), int(vector["evaluation_us"]), failures(vector))
+            return b"".join(parts)
         case "ERROR":
             return messages.encode_error(frame_id, vector["message"])
         case "PING":

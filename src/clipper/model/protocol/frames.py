@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 from clipper.errors import ProtocolViolation
 
-# Version 2 added TYPED_RESULTS, version 3 the trace of a PREDICT. Callers and containers speak each version from the
-# oldest to this one.
-PROTOCOL_VERSION = 3
+# Version 2 added TYPED_RESULTS, version 3 the trace of a PREDICT, version 4 records: PREDICT_COLUMNS and
+# COLUMN_RESULTS. Callers and containers speak each version from the oldest to this one.
+PROTOCOL_VERSION = 4
 OLDEST_VERSION = 1
 MAGIC = b"CLPR"
 
@@ -36,7 +36,7 @@ DROPPED = memoryview(b"")
 
 
 class Kind(enum.IntEnum):
-    """The kind of a frame. A worker sends HELLO, PREDICT and PING; a container sends the others."""
+    """The kind of a frame. A worker sends HELLO, PREDICT, PREDICT_COLUMNS and PING; a container sends the others."""
 
     HELLO = 1
     WELCOME = 2
@@ -46,6 +46,8 @@ class Kind(enum.IntEnum):
     PING = 6
     PONG = 7
     TYPED_RESULTS = 8
+    PREDICT_COLUMNS = 9
+    COLUMN_RESULTS = 10
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)

@@ -20,7 +20,8 @@ from clipper.model.protocol.frames import (
     Kind,
     header,
 )
-from clipper.values.types import MAX_DIMENSIONS, DType, InputType
+from clipper.values.records import ValueType, parse_type
+from clipper.values.types import MAX_DIMENSIONS, DType
 
 Buffer = bytes | memoryview
 
@@ -66,20 +67,20 @@ class Welcome:
     """A container's description of its model, sent once the model is loaded.
 
     Attributes:
-        input_type: the model's input type; all rows are sent in it.
+        input_type: the model's input type; all rows are sent in it. A record needs version 4 of the protocol.
         max_batch: the most rows that the model accepts in a batch; None if it has no limit.
         runtime: free text for ``clipper model show``, e.g. ``python 3.11.7, scikit-learn 1.9.1``.
-        output_type: the type of its outputs, if all have one type and the container knows it: numbers, booleans or
-            strings, in lists of one shape.
+        output_type: the type of its outputs, if all have one type and the container knows it: numbers, booleans,
+            strings or bytes, in lists of one shape; or a record of these.
         protocol: the version of the protocol that is spoken from now on: HELLO's, or an older one.
     """
 
     model: str
     version: str
-    input_type: InputType
+    input_type: ValueType
     max_batch: int | None = None
     runtime: str = ""
-    output_type: InputType | None = None
+    output_type: ValueType | None = None
     protocol: int = OLDEST_VERSION
 
 
@@ -183,10 +184,10 @@ def decode_welcome(body: Buffer, version: int = OLDEST_VERSION) -> Welcome:
         return Welcome(
             _string(fields["model"]),
             _string(fields["version"]),
-            InputType.parse(_string(fields["input_type"])),
+            parse_type(_string(fields["input_type"])),
             _max_batch(fields.get("max_batch")),
             _string(fields.get("runtime", "")),
-            None if fields.get("output_type") is None else InputType.parse(_string(fields["output_type"])),
+            None if fields.get("output_type") is None else parse_type(_string(fields["output_type"])),
             protocol,
         )
     except (KeyError, ValueError, ClipperError) as error:

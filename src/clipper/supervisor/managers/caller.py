@@ -193,13 +193,15 @@ async def warm_up(
     The first call may take long since it loads or compiles. So if it did, the sample is evaluated once more alone,
     before its time decides how many rows the second batch has. ``on_batch`` gets the rows of each batch before it is
     sent. Raises OSError if the connection fails, and ProtocolViolation."""
+    input_type = welcome.input_type
+    assert isinstance(input_type, InputType), "a record has no sample"
     with closing(await Caller.dial(address)) as caller:
         clock_s = asyncio.get_running_loop().time
 
         async def evaluate(rows: int) -> tuple[str | None, float]:
             began_s = clock_s()
             on_batch(rows)
-            return await caller.predict(welcome.input_type, [sample.row] * rows), clock_s() - began_s
+            return await caller.predict(input_type, [sample.row] * rows), clock_s() - began_s
 
         one, *larger = warm_up_sizes(sample.max_batch, welcome.max_batch)
         failure, took_s = await evaluate(one)

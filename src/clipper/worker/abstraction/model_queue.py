@@ -12,6 +12,7 @@ from clipper.errors import ModelFailed
 from clipper.model.protocol.messages import BATCH_TOO_LARGE, Results, Welcome
 from clipper.values.output_arrays import TypedResults
 from clipper.values.outputs.output import SURELY_SHORT_BYTES, Output, shown
+from clipper.values.records import ValueType
 from clipper.values.types import InputType, ModelId
 from clipper.worker.abstraction import results as batch_results
 from clipper.worker.abstraction.alarm import Alarm
@@ -59,7 +60,7 @@ class ModelQueue:
         self._notices = FailureNotices(model.name, self._loop)
         self.recent_row: bytes | None = None  # the latest answered: it kills no container
         self.recent_output: Output | None = None
-        self.output_type: InputType | None = None  # None if the container does not declare it
+        self.output_type: ValueType | None = None  # None if the container does not declare it
         self.compute_time = ComputeTime()
         self._counts = VersionCounts()
         self.wakes, self.is_starting = snapshot.wakes, snapshot.is_starting
@@ -131,7 +132,8 @@ class ModelQueue:
         """Push ``work``, on a full queue in place of expired work. If no work has expired, fail ``work``."""
         accepted, expired = self._scheduler.push(work, now_s)
         if expired:
-            self._time_out(expired)
+            self._counts.expired += len(expired)
+            self._notices.drop(expired, *self.why_late())
         if not accepted:
             self._counts.turned_away += 1
             self._refuse(work)
@@ -293,7 +295,8 @@ class ModelQueue:
         for state, batch in decision.batches:
             self._send(state, batch)
         if decision.late:
-            self._time_out(decision.late)
+            self._counts.expired += len(decision.late)
+            self._notices.drop(decision.late, *self.why_late())
         if decision.shed:
             self._counts.rejected += len(decision.shed)
             self._notices.drop(
@@ -435,10 +438,6 @@ class ModelQueue:
         for waiter in work.forget():
             if not waiter.done:
                 waiter.on_failure(self.model.name, code, message)
-
-    def _time_out(self, works: Sequence[Work]) -> None:
-        self._counts.expired += len(works)
-        self._notices.drop(works, *self.why_late())
 
     def statistics(self) -> VersionStatistics:
         return self._counts.statistics(self.model, self._scheduler, self._table)

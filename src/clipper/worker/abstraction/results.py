@@ -20,6 +20,7 @@ from clipper.values.output_arrays import TypedResults
 from clipper.values.outputs.checks import read_texts
 from clipper.values.outputs.long_texts import read_long_text
 from clipper.values.outputs.output import Output, read_output, read_outputs
+from clipper.values.records import ValueType
 from clipper.values.types import InputType
 from clipper.worker.abstraction.work import Work
 
@@ -94,9 +95,9 @@ def rows_within(results: Results | TypedResults, most: int) -> int:
     return max(1, min(most, MAX_BATCH_BYTES * results.rows // size))
 
 
-def rows_of_type(output_type: InputType | None) -> int:
+def rows_of_type(output_type: ValueType | None) -> int:
     """Return how many rows a batch may have by the type of the outputs, if their size follows from it."""
-    size = None if output_type is None else output_type.row_bytes
+    size = output_type.row_bytes if isinstance(output_type, InputType) else None
     return MAX_ROWS if not size else max(1, MAX_BATCH_BYTES // size)
 
 

@@ -10,6 +10,7 @@ from clipper.learning.decisions.records import Setting
 from clipper.learning.mathematics.arms import Arms
 from clipper.learning.policies.policy import Choice, as_features
 from clipper.values.outputs.output import Output
+from clipper.values.records import ValueType
 from clipper.values.types import InputType
 from clipper.worker.abstraction.model_queue import ModelQueue
 from clipper.worker.abstraction.predictor import Predictor
@@ -146,7 +147,7 @@ class Terms:
             for name, cost in now.items()
         )
 
-    def outputs(self, version: str | None) -> list[tuple[InputType | None, Output | None]]:
+    def outputs(self, version: str | None) -> list[tuple[ValueType | None, Output | None]]:
         """Return, for each model that a query asks (or one that names this version), the type of its outputs if its
         container declares it, and a recent output. Raises NotFound or WrongInput, as ``pinned``."""
         names: Mapping[str, ModelQueue | None] = self.targets if version is None else self.pinned(version)[1]

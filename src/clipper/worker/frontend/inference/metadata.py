@@ -7,6 +7,7 @@ from clipper import __version__
 from clipper.control.statistics import HistogramData, VersionStatistics, WorkerStatistics
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.outputs.output import Output, TypedOutput
+from clipper.values.records import ValueType
 from clipper.values.types import InputType, ModelId
 from clipper.worker.frontend.inference.answers import ANY, OutputType, type_of
 from clipper.worker.frontend.inference.requests import FEATURES, INPUT, OUTPUT
@@ -41,11 +42,11 @@ def model(
     return {"name": name, "versions": list(versions), "platform": PLATFORM, "inputs": inputs, "outputs": outputs}
 
 
-def output_type(outputs: Iterable[tuple[InputType | None, Output | None]]) -> OutputType | None:
+def output_type(outputs: Iterable[tuple[ValueType | None, Output | None]]) -> OutputType | None:
     """Return the type of a model's outputs, from ``Targets.outputs``; None if unknown or different for each model."""
     found: set[OutputType | None] = set()
     for declared, recent in outputs:
-        if declared is not None:
+        if isinstance(declared, InputType):
             shape = tuple(-1 if size is None else size for size in declared.shape)
             found.add(OutputType(datatype_of(declared.dtype).name, shape))
         elif isinstance(recent, TypedOutput):

@@ -1,0 +1,40 @@
+"""The values of one field over the rows of a batch: as they are on the wire, raw and little-endian."""
+
+from typing import NamedTuple
+
+from clipper.values.types import DType, InputType
+
+
+class Column(NamedTuple):
+    """The values of one field, one for each row. For an input's reader it is as a batch of the field's type.
+
+    Attributes:
+        type: of one value. A value whose size its shape does not determine, as of a text, has a length of its own.
+        rows: number of values, also counting those that are missing.
+        payload: the values one after another; zeros, or nothing, for one that is missing. A value of a shape with open
+            dimensions begins with its own dimensions if it has two or more, as ``InputType.leading_dimensions`` says.
+        lengths: the size of each value in bytes; None if the type determines it.
+        present: a bit for each row, the lowest bit of each byte first, 1 if the row has a value; None if all have one.
+        written_as: the type as which JSON has the elements: the type's own, or float64 for float32.
+    """
+
+    name: str
+    type: InputType
+    rows: int
+    payload: bytes | memoryview
+    lengths: tuple[int, ...] | None = None
+    present: bytes | None = None
+    written_as: DType | None = None
+
+    @property
+    def dtype(self) -> DType:
+        return self.type.dtype
+
+    @property
+    def dimensions(self) -> int:
+        return self.type.leading_dimensions
+
+    @property
+    def row_bytes(self) -> int | None:
+        """The size of every value; None if ``lengths`` has the size of each."""
+        return None if self.lengths is not None else self.type.row_bytes

@@ -1,0 +1,202 @@
+"""The type of a record, which has named fields: a row of a table, or several tensors.
+
+Standard library only: the container runtime imports this file inside a model's own environment.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from clipper.errors import InvalidArgument
+from clipper.values.types import DType, InputType
+
+# A row of the widest tables that people train on has some hundreds of columns. Each field costs time for each query.
+MAX_FIELDS = 1000
+# A name's length is a u16 on the wire, and people have to read it in messages.
+MAX_FIELD_NAME_BYTES = 255
+# A type is in snapshots, WELCOME messages and records of the registry: 1,000 fields with 20 categories each are 400 KB.
+MAX_TYPE_CHARACTERS = 512 * 1024
+# Such a name needs no quotes in the text of a type.
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+# A type's name and perhaps its sizes: what stands before categories, ``?`` and a default.
+_TYPE = re.compile(r"[A-Za-z0-9]+(?:\s*\[[^\]]*\])?")
+_EXAMPLE = 'expected fields such as age: float64, job: string?, "petal length": float32 = 0.5'
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a record.
+
+    Attributes:
+        type: of the field's value; a number has the shape ``()``.
+        is_nullable: whether the value may be missing.
+        default: JSON text of the value that a record without the field has; None if there is none.
+        categories: the only values that the field may have, all of its dtype; empty if it may have any.
+    """
+
+    name: str
+    type: InputType
+    is_nullable: bool = False
+    default: str | None = None
+    categories: tuple[Any, ...] = ()
+
+    @property
+    def layout(self) -> tuple[str, InputType, bool]:
+        """What a row's bytes depend on."""
+        return self.name, self.type, self.is_nullable
+
+    @property
+    def is_required(self) -> bool:
+        """Whether each record must have the field."""
+        return not self.is_nullable and self.default is None
+
+    def __str__(self) -> str:
+        name = self.name if _PLAIN_NAME.fullmatch(self.name) else json.dumps(self.name, ensure_ascii=False)
+        of_type = str(self.type) if self.type.shape else self.type.dtype.label
+        categories = json.dumps(self.categories, ensure_ascii=False)[1:-1] if self.categories else ""
+        return "".join(
+            (
+                f"{name}: {of_type}",
+                f"{{{categories}}}" if self.categories else "",
+                "?" if self.is_nullable else "",
+                "" if self.default is None else f" = {self.default}",
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RecordType:
+    """The type of a record. Its fields have an order, in which containers get them.
+
+    Raises:
+        InvalidArgument: there is no field, there are too many, or two have one name.
+    """
+
+    fields: tuple[Field, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.fields) <= MAX_FIELDS:
+            raise InvalidArgument(f"a record has {len(self.fields)} fields: expected 1 to {MAX_FIELDS}")
+        seen: set[str] = set()
+        for field in self.fields:
+            if not 1 <= len(field.name.encode("utf-8", "replace")) <= MAX_FIELD_NAME_BYTES:
+                raise InvalidArgument(
+                    f"the field name {field.name[:40]!r} is not valid: expected 1 to {MAX_FIELD_NAME_BYTES} bytes"
+                )
+            if field.name in seen:
+                raise InvalidArgument(f"a record has the field {field.name!r} twice: expected each name once")
+            seen.add(field.name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self.fields)
+
+    @property
+    def layout(self) -> tuple[tuple[str, InputType, bool], ...]:
+        """What a row's bytes depend on."""
+        return tuple(field.layout for field in self.fields)
+
+    def suits(self, model: "ValueType") -> bool:
+        """Whether every row of this type may be sent unchanged to a model of type ``model``."""
+        return isinstance(model, RecordType) and self.layout == model.layout
+
+    def __str__(self) -> str:
+        """``age: float64, job: string?, pixels: uint8[28,28]``."""
+        return ", ".join(map(str, self.fields))
+
+    @staticmethod
+    def parse(text: str) -> "RecordType":
+        """The inverse of ``str()``. Raises InvalidArgument if the text is not of that form."""
+        if len(text) > MAX_TYPE_CHARACTERS:
+            raise InvalidArgument(f"a type of {len(text)} characters is too long: expected {MAX_TYPE_CHARACTERS}")
+        return RecordType(tuple(_parse_field(part) for part in _split(text)))
+
+
+# The type of an input or an output: a tensor, a text or bytes; or a record of these.
+ValueType = InputType | RecordType
+
+
+def parse_type(text: str) -> ValueType:
+    """Read the text of any type, such as ``float64[784]`` or ``age: float64, job: string?``. Raises InvalidArgument if
+    the text is not of that form.
+    """
+    return RecordType.parse(text) if ":" in text else InputType.parse(text)
+
+
+def _split(text: str) -> Iterator[str]:
+    """Split at the commas that are outside of quotes and brackets."""
+    depth, start, is_quoted, is_escaped = 0, 0, False, False
+    for place, character in enumerate(text):
+        if is_quoted:
+            is_quoted = is_escaped or character != '"'
+            is_escaped = not is_escaped and character == "\\"
+        elif character == '"':
+            is_quoted = True
+        elif character in "[{":
+            depth += 1
+        elif character in "]}":
+            depth -= 1
+        elif character == "," and not depth:
+            yield text[start:place]
+            start = place + 1
+    if text[start:].strip() or not start:
+        yield text[start:]
+
+
+def _parse_field(text: str) -> Field:
+    name, rest = _parse_name(text.strip())
+    match = _TYPE.match(rest)
+    if match is None:
+        raise InvalidArgument(f"the field {name[:100]!r} has no type in {text[:100].strip()!r}: {_EXAMPLE}")
+    of_type, rest = match[0], rest[match.end() :].strip()
+    input_type = InputType.parse(of_type if "[" in of_type else f"{of_type}[]")
+    categories: tuple[Any, ...] = ()
+    if rest.startswith("{"):
+        listed, _, rest = rest[1:].rpartition("}")
+        categories = tuple(_json(f"[{listed}]", name))
+        if not categories or input_type.shape or any(not _is_of(value, input_type.dtype) for value in categories):
+            raise InvalidArgument(
+                f"the field {name[:100]!r} has categories that are not valid: expected "
+                'values of its type, such as string{"red","green"} or int64{1,2}'
+            )
+    is_nullable = rest.startswith("?")
+    rest = rest.removeprefix("?").strip()
+    default = None
+    if rest.startswith("="):
+        default = json.dumps(_json(rest[1:], name), ensure_ascii=False, separators=(",", ":"))
+    elif rest:
+        raise InvalidArgument(f"the field {name[:100]!r} has {rest[:40]!r} after its type: {_EXAMPLE}")
+    return Field(name, input_type, is_nullable, default, categories)
+
+
+def _parse_name(text: str) -> tuple[str, str]:
+    """Return the name that a field's text begins with, and what follows the colon."""
+    if text.startswith('"'):
+        try:
+            name, end = json.JSONDecoder().raw_decode(text)
+        except ValueError:
+            name, end = "", 0
+        rest = text[end:].strip()
+    else:
+        name, colon, after = text.partition(":")
+        name, rest = name.strip(), colon + after
+    if not name or not rest.startswith(":"):
+        raise InvalidArgument(f"the field {text[:100]!r} is malformed: {_EXAMPLE}")
+    return name, rest[1:].strip()
+
+
+def _json(text: str, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"the field {name[:100]!r} has a value that is not JSON: {text.strip()[:100]}") from error
+
+
+def _is_of(value: Any, dtype: DType) -> bool:
+    if dtype in (DType.STRING, DType.BYTES):
+        return isinstance(value, str)
+    if dtype is DType.BOOL:
+        return isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
