@@ -39,6 +39,13 @@ def test_documents_name_nothing_that_is_gone(page: Path) -> None:
     assert [name for name in named if not any(path.endswith(f"/{name}") for path in there)] == []
 
 
+@pytest.mark.parametrize("page", sorted(PACKAGE.glob("*/README.md")), ids=lambda page: page.parent.name)
+def test_a_rooms_readme_names_all_its_files(page: Path) -> None:
+    named = set(re.findall(r"`(?:\w+/)*(\w+\.py)`", page.read_text()))
+    modules = {file.name for file in page.parent.rglob("*.py") if file.name != "__init__.py"}
+    assert sorted(modules - named) == [], f"add these to the table of files in {page.relative_to(ROOT)}"
+
+
 @pytest.mark.parametrize("file", files(), ids=lambda file: file.relative_to(PACKAGE).as_posix())
 def test_no_file_is_too_long_to_read(file: Path) -> None:
     assert len(file.read_text().splitlines()) <= MAX_LINES

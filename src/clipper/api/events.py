@@ -59,7 +59,7 @@ class Events(Struct, frozen=True):
 
 
 class Step(Struct, frozen=True):
-    """One step of the history: something that was seen or decided on the server. ``at``: seconds since 1970.
+    """A step of the history: something that was seen or decided on the server. ``at``: seconds since 1970.
     ``subject``: a version, a replica, a worker, ``workers`` for all of them, or an application.
     """
 

@@ -9,10 +9,10 @@ ASKED_FOR = "low_confidence"
 
 
 class LastMinute(Struct, frozen=True):
-    """What came of an application's queries of the last minute, over all workers, as it was counted every two seconds.
+    """Outcomes of an application's queries of the last minute, over all workers; counted every two seconds.
 
     Attributes:
-        queries: that were asked. Some of the answers may be to earlier ones.
+        queries: queries that were asked. Some of the answers may be to earlier queries.
         late: answers later than the SLO, and defaults and errors because no model answered within it.
         defaults, errors: by reason; an error is an answer without any output.
         explanations: by the reasons of both, the explanation of the latest. A model's message may quote an input.
@@ -33,5 +33,5 @@ class LastMinute(Struct, frozen=True):
 
     @property
     def late_outputs(self) -> int:
-        """How many answers of models were later than the SLO."""
+        """The number of models' answers that were later than the SLO."""
         return max(self.late - self.defaults.get("timeout", 0) - self.errors.get("timeout", 0), 0)

@@ -73,7 +73,7 @@ class Application(ApplicationSettings, frozen=True):
 
 
 class LearnedPolicy(Struct, frozen=True):
-    """What an application's policy has learned, in ``context`` or, if that is None, over all contexts.
+    """The state that an application's policy has learned, in ``context`` or, if that is None, over all contexts.
 
     ``calibration`` is always over all contexts; it is empty unless the application calibrates.
     ``test`` is the state of a policy that is a test, such as ``best_arm``; None with other policies.

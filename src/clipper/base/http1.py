@@ -22,8 +22,9 @@ RENEWAL_S = 0.2
 
 
 class Address(Struct, frozen=True):
-    """Where a server listens, and the path before all of its paths. ``url``: as it was given, without a slash at its
-    end; for messages.
+    """The address that a server listens on, and the path before all of its paths.
+
+    ``url`` is for messages: the URL as it was given, without a slash at its end.
     """
 
     url: str

@@ -79,7 +79,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _known(values: Mapping[str, object]) -> dict[str, object]:
-    """Those of ``FIELDS`` that there are. Numbers stay numbers, and all else becomes text."""
+    """Return the values of ``FIELDS`` that are present. Numbers stay numbers; all else becomes text."""
     return {
         name: value if isinstance(value, (int, float)) else str(value)
         for name in FIELDS

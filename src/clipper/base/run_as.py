@@ -54,7 +54,7 @@ def find_run_as(text: str) -> RunAs:
 
 
 class Credentials(TypedDict):
-    """What ``subprocess`` takes to start a process as a user."""
+    """The arguments with which ``subprocess`` starts a process as a user."""
 
     user: int | None
     group: int | None

@@ -25,7 +25,7 @@ Stamp = tuple[int, int, int]
 
 
 def stamp(path: Path) -> Stamp | None:
-    """What differs whenever the file gets other content; None if it is missing or cannot be examined."""
+    """Return a value that changes whenever the file's content does; None if it is missing or cannot be examined."""
     try:
         return stamp_of(path.stat())
     except OSError:

@@ -47,7 +47,7 @@ class Outcome:
 
 
 class Run:
-    """One run of a plan."""
+    """A run of a plan."""
 
     def __init__(self, clipper: Clipper, wanted: Manifest, packed: Packed, folder: Path) -> None:
         """``folder`` is the file's."""

@@ -27,7 +27,7 @@ _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 
 
 class Output:
-    """One command's results, as text for people or as JSON."""
+    """Prints a command's results, as text for people or as JSON."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json

@@ -37,12 +37,12 @@ _LOG_TAIL_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ServerStart:
-    """How a server is started.
+    """The start of a server: its home and its settings.
 
     Attributes:
         home: an absolute path.
-        settings: the given or kept fields of ``ServerSettings``.
-        options: where each came from; None if the server need not keep them.
+        settings: the fields of ``ServerSettings`` that were given now, or kept from the last start.
+        options: the source of each setting; None if the server need not keep them.
     """
 
     home: Path

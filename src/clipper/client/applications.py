@@ -91,7 +91,7 @@ class Applications(Calls):
         self._management.call("DELETE", f"/applications/{part(name)}")
 
     def policy(self, application: str, context: str | None = None) -> LearnedPolicy:
-        """What an application's policy has learned and would do now, over all contexts or in one."""
+        """Return what an application's policy has learned and would do now, over all contexts or in one."""
         path = f"/applications/{part(application)}/policy{query_string({'context': context})}"
         return self._ask(LearnedPolicy, "GET", path)
 

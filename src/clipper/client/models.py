@@ -153,7 +153,7 @@ class Models(Calls):
         return self._ask(Version, "GET", f"/models/{part(model)}/versions/{part(version)}")
 
     def deployments(self, model: str) -> dict[str, Deployment]:
-        """What would make each version of a model again, by the version's name, oldest first."""
+        """Return the deployments that would make each version of a model again, by version, oldest first."""
         return self._ask(dict[str, Deployment], "GET", f"/models/{part(model)}/deployments")
 
     def delete_model(self, name: str, version: str | None = None) -> None:
@@ -206,7 +206,7 @@ class Models(Calls):
 
 
 def places(after: Logs | None) -> list[str]:
-    """Where an earlier answer ends, as the parameter ``after``."""
+    """Return the places where an earlier answer ends, as the parameter ``after``."""
     return [] if after is None else [f"{name}={place}" for name, place in after.places.items()]
 
 

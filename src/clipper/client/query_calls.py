@@ -53,7 +53,7 @@ Steps = Generator[Request, Answer, T]
 
 
 class Prediction(Struct, frozen=True):
-    """One answer.
+    """The answer to a query.
 
     Attributes:
         output: any JSON, whatever the form of the input: a number, a text, a list. ``numpy.asarray`` makes an array of
@@ -63,9 +63,9 @@ class Prediction(Struct, frozen=True):
         default_reason: an error code, e.g. ``timeout``; None without a default.
         default_explanation: the reason in words.
         low_confidence_output: with reason ``low_confidence``, the answer that the default replaced.
-        model, version: what gave the output; None for a default, for an output that was made from those of several
-            models, and if the application does not show its models.
-        models: of an output made from those of several models: each as ``MODEL:VERSION``, in the order of asking.
+        model, version: the version that gave the output; None for a default, for an output that was combined from those
+            of several models, and if the application does not show its models.
+        models: the models of a combined output, each as ``MODEL:VERSION``, in the order of asking.
     """
 
     query_id: int
@@ -103,13 +103,13 @@ class _Metadata(Struct, frozen=True):
 
 
 class _Health(Struct, frozen=True):
-    """What a worker says of itself."""
+    """A worker's answer about its health."""
 
     status: str
 
 
 class Known(NamedTuple):
-    """What is known of an application. ``inputs`` is None, and the SLO the longest, if the server does not tell."""
+    """The facts about an application. Without an answer, ``inputs`` is None and the SLO is the longest possible."""
 
     inputs: TypeOfInputs | None
     slo_s: float

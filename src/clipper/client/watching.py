@@ -6,7 +6,7 @@ from clipper.client.calls import Calls, part, query_string
 
 
 class Watching(Calls):
-    """What a server keeps for who watches it."""
+    """The client's methods to watch a server."""
 
     def events(
         self,
@@ -17,7 +17,7 @@ class Watching(Calls):
         subject: str | None = None,
         who: str | None = None,
     ) -> Events:
-        """What happened, oldest first, at most ``limit`` (1 to 1000) at once.
+        """Return what happened, oldest first, at most ``limit`` (1 to 1000) events at once.
 
         Args:
             after: the ``next`` of an earlier answer, for the events that came since; None asks for the latest.
@@ -37,5 +37,5 @@ class Watching(Calls):
         return self._ask(Series, "GET", f"/series/applications/{part(name)}?seconds={seconds}")
 
     def model_series(self, name: str, *, seconds: int = MAX_SERIES_S) -> Series:
-        """As ``application_series``."""
+        """Return a model's series, as ``application_series`` does an application's."""
         return self._ask(Series, "GET", f"/series/models/{part(name)}?seconds={seconds}")

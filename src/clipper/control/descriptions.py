@@ -19,16 +19,16 @@ class Standing(Struct, frozen=True):
 
 
 class ModelDescription(Struct, frozen=True):
-    """What is known of one of an application's models.
+    """The facts about a model of an application.
 
     Attributes:
-        share: of the queries that would ask it now. If several models answer together, its share of the answer; if
-            models are asked one after another, its share of the queries with feedback.
-        mean_loss: from 0 to 1; None without feedback on it.
-        pulls, scored: how often it was asked, and how often feedback scored it; old ones count for less.
+        share: its share of the queries now. If several models answer together, its share of the answer; if models are
+            asked one after another, its share of the queries with feedback.
+        mean_loss: from 0 to 1; None without feedback on the model.
+        pulls, scored: how often it was asked, and how often feedback scored it; old queries count for less.
         version: the version that the numbers belong to, including what it inherited; None if no version is current.
-        cost: of asking it; None if it is not known.
-        threshold: in a cascade: below this confidence of the model the next one is asked.
+        cost: the cost of asking it; None if it is not known.
+        threshold: in a cascade, the confidence of this model below which the next model is asked.
     """
 
     model: str
@@ -58,12 +58,12 @@ class ConfidenceBin(Struct, frozen=True):
 
 
 class Reliability(Struct, frozen=True):
-    """How often an application's answers were right, by their raw confidence and by the confidence answered.
+    """The shares of an application's answers that were right, by raw confidence and by answered confidence.
 
     Attributes:
         model: the model that gave the answers; None if several models made each answer.
-        basis: what the raw confidence is: ``agreement``, the share of the models that agree, or ``probability``, the
-            one in the answer.
+        basis: the kind of raw confidence: ``agreement``, the share of the models that agree, or ``probability``, which
+            the answer contains.
         raw_error, answered_error: the expected calibration errors: a bin's mean difference between confidence and share
             of right answers.
     """

@@ -129,7 +129,7 @@ class Refused(Struct, frozen=True, tag=True):
 
 
 class Observed(Struct, frozen=True, tag=True):
-    """One outcome for each piece of feedback."""
+    """The outcomes of pieces of feedback, in their order."""
 
     outcomes: tuple[Outcome, ...]
 
@@ -151,7 +151,7 @@ class Observe(Command[Observed], frozen=True, tag=True):
 
 
 class PolicyDescription(Struct, frozen=True, tag=True):
-    """What a policy has learned. Old feedback counts for less in its numbers.
+    """The state that a policy has learned. Old feedback counts for less in its numbers.
 
     ``found`` is False if the worker does not know the application. ``test`` is None if the policy is not a test.
     """

@@ -13,15 +13,15 @@ from clipper.settings.version import Batching
 
 
 class ReplicaAddress(Struct, frozen=True):
-    """Where a replica listens, and what its callers need.
+    """The address of a replica, and what its callers need.
 
     Attributes:
         id: names one process, e.g. ``digits:2#1.g7``. A restarted replica has a new id, so a worker never mistakes it
             for its predecessor.
         address: ``unix:PATH`` or ``tcp:HOST:PORT``.
-        token: what its callers send in HELLO; empty if it needs none.
-        certificate: in PEM, the only one that it may show; empty if it is not dialled over TLS.
-        node: the address of its node, as ``WorkerConfig.node``; empty if there is only one.
+        token: the token that its callers send in HELLO; empty if it needs none.
+        certificate: the only certificate that it may show, in PEM; empty if it is not dialled over TLS.
+        node: the address of its node, like ``WorkerConfig.node``; empty if there is only one node.
     """
 
     id: str
@@ -32,13 +32,13 @@ class ReplicaAddress(Struct, frozen=True):
 
 
 class VersionSnapshot(Struct, frozen=True):
-    """One version of a model.
+    """A version of a model.
 
     Attributes:
         input_type: the text form of ``types.InputType``.
-        predecessor: the version that was current when this one was deployed; None if none was.
-        wakes: without a replica it is asleep, and gets one once it is asked.
-        is_starting: no replica is in service, and one is starting or about to be started again: queries wait for it.
+        predecessor: the version that was current when this one was deployed; None if there was none.
+        wakes: whether the version is asleep while it has no replica, and gets a replica once it is asked.
+        is_starting: no replica is in service, and a replica is starting or about to be restarted: queries wait for it.
     """
 
     version: str

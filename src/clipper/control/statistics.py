@@ -36,10 +36,10 @@ class HistogramData(Struct, frozen=True):
 
 
 class ModelSelectionStatistics(Struct, frozen=True):
-    """One model of an application: how often it was asked, missing in an answer and scored, and its summed loss.
+    """A model of an application: how often it was asked, missing in an answer and scored, and its summed loss.
 
     ``cost`` is the cost of asking it; None if it is not known. ``weight`` is how many queries its losses stand for, and
-    ``weighted_loss`` what it would have lost on these: see ``selection.learning.weighing``.
+    ``weighted_loss`` what it would have lost on these: see ``learning.mathematics.weighing``.
     """
 
     selected: int
@@ -52,13 +52,13 @@ class ModelSelectionStatistics(Struct, frozen=True):
 
 
 class SelectionStatistics(Struct, frozen=True):
-    """What an application has selected and learned from.
+    """Counts of an application's selections and of its feedback.
 
     Attributes:
-        confidence: of answers of several models, and of answers whose confidence comes from probabilities or is
-            calibrated.
-        feedback: by outcome: ``joined``, ``duplicate``, ``late`` (after ``feedback_ttl_s``), ``evicted`` (too many
-            queries came after its query), ``unknown``, ``failed``.
+        confidence: confidences of answers that several models made, and of answers whose confidence comes from
+            probabilities or is calibrated.
+        feedback: pieces by outcome: ``joined``, ``duplicate``, ``late`` (after ``feedback_ttl_s``), ``evicted`` (too
+            many queries came after its query), ``unknown``, ``failed``.
         answers_scored: answers with feedback; their losses sum to ``answer_loss``.
         answer_loss_by_reason: this sum by reason: ``wrong`` if the answer was a model's output, else the code of the
             default or error.
@@ -66,8 +66,8 @@ class SelectionStatistics(Struct, frozen=True):
         last_policy_error: the last problem of the user's own policy; None if there was none.
         why_no_policy: why the policy was not made, e.g. because an earlier worker hung on it; None if it was made.
         calibration_error: the expected calibration error of the answered confidences; None if they are not calibrated.
-        stages: queries that went on to further models, by how often they had asked: from ``2`` on.
-        context_answers, context_loss: scored answers to queries by whose context the policy learns, and what the best
+        stages: queries that went on to further models, by the number of their stages: from ``2`` on.
+        context_answers, context_loss: scored answers to queries whose context the policy learns by, and what the best
             model of each context would have lost on them.
     """
 
@@ -88,13 +88,14 @@ class SelectionStatistics(Struct, frozen=True):
 
 
 class TrialReading(Struct, frozen=True, array_like=True):
-    """What a worker has counted of a newcomer: see ``selection.policies.trials``.
+    """A worker's counts of a newcomer: see ``learning.policies.trials``.
 
     Attributes:
         ramp: the newcomer's number.
-        answers: queries of its that have ended.
-        newcomer, rest: of the queries that are compared: their count, failures, and the spread of these.
-        last_error: of the newcomer; empty if there was none.
+        answers: queries that asked the newcomer and have ended.
+        newcomer, rest: of the compared queries with the newcomer, and of those with the version before or with any
+            other model: their count, their failures, and the spread of these.
+        last_error: the newcomer's last error; empty if there was none.
     """
 
     ramp: int
@@ -105,15 +106,15 @@ class TrialReading(Struct, frozen=True, array_like=True):
 
 
 class ApplicationStatistics(Struct, frozen=True):
-    """What a worker has counted of an application.
+    """A worker's counts of an application.
 
     Attributes:
         defaults, errors: by reason; errors are answers without any output.
-        slo_misses: answers later than the SLO, and those without an output because no model answered within it.
+        slo_misses: answers later than the SLO, and answers without an output because no model answered within it.
         test: None if the policy is not a test.
-        mark: another number whenever a query, an answer or feedback was counted.
+        mark: a number that changes whenever a query, an answer or feedback was counted.
         explanations: by reason, the explanation of the latest default or error. It may quote a client's input.
-        trials: one for each newcomer. These two are told only where marks are asked for.
+        trials: a reading for each newcomer. Explanations and trials are told only where marks are asked for.
     """
 
     name: str
@@ -233,14 +234,14 @@ class DecisionLogStatistics(Struct, frozen=True):
 
 
 class TelemetryStatistics(Struct, frozen=True):
-    """What a worker has told of requests.
+    """A worker's counts of log lines and spans.
 
     Attributes:
-        lines_written, lines_left_out: by log: ``access`` and ``slow``, those of them that there are. Lines are left out
-            if there are too many, or if the disk does not take them.
-        spans_exported: taken by the receiver; None if no spans are sent.
+        lines_written, lines_left_out: by log, ``access`` or ``slow``, if the worker has it. Lines are left out if there
+            are too many, or if the disk does not take them.
+        spans_exported: spans that the receiver took; None if no spans are sent.
         spans_dropped: by reason: ``queue_full``, because the receiver is too slow, or ``export_failed``.
-        problems: what cannot be written or sent at present.
+        problems: logs and spans that cannot be written or sent at present, and why.
     """
 
     lines_written: dict[str, int]
@@ -252,14 +253,13 @@ class TelemetryStatistics(Struct, frozen=True):
 
 
 class WorkerStatistics(Struct, frozen=True):
-    """What a worker has counted, and what troubles it.
+    """A worker's counts, and its problems.
 
     Attributes:
-        applications, versions, replicas: those that were asked for.
-        policy_problems: of all applications whose policy was not made, why.
+        applications, versions, replicas: the readings that were asked for.
+        policy_problems: by application whose policy was not made, the reason.
         store_problem: why feedback could not be stored lately; None if it could, or if none came lately.
-        demanded: versions that were asked in the last seconds while they had no replica, and that get one if they are,
-            in the order in which they were asked.
+        demanded: sleeping versions that were asked in the last seconds, in the order in which they were asked.
     """
 
     index: int

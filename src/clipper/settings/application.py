@@ -212,13 +212,13 @@ _HALF_LIFE = number_or_none(
 
 
 class Selection(SelectionSettings, frozen=True):
-    """How an application selects and learns, as workers and the registry have it.
+    """An application's rules for selecting and learning, in the form of workers and of the registry.
 
     Attributes:
         policy: a policy's name, or ``module:Class``.
         loss: a loss's name, or ``module:function``.
         code: a folder with the modules that ``policy`` and ``loss`` name, if they are the user's own.
-        half_life: after how many further observations one counts half; None means never.
+        half_life: the number of further observations after which an observation counts half; None means never.
     """
 
     policy: str = "single"

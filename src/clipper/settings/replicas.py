@@ -12,7 +12,7 @@ _MAX_DIGITS = 9
 
 
 class ReplicaRange(Struct, frozen=True, forbid_unknown_fields=True):
-    """From ``min`` to ``max`` replicas; as text ``1..4``.
+    """A range of ``min`` to ``max`` replicas; as text ``1..4``.
 
     With a ``min`` of 0 a version that nobody asks falls asleep: it has no replica until it is asked again.
     """

@@ -66,7 +66,7 @@ KEEP_VERSIONS = 10
 
 
 class TelemetrySettings(Struct, frozen=True, kw_only=True):
-    """What a server and its workers write about themselves and about requests."""
+    """Settings of the logs, and of the traces, that a server and its workers write."""
 
     log_format: Annotated[LogFormat, Setting("How the server, its workers and its containers write their logs.")] = (
         "text"
@@ -105,7 +105,7 @@ class TelemetrySettings(Struct, frozen=True, kw_only=True):
 
 
 class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
-    """How a server runs. The server's process has an argument for each field, with the field's name."""
+    """The settings of a server. Its process has an argument for each field, with the field's name."""
 
     host: Annotated[str, Setting("The address of the query port.")] = "127.0.0.1"
     management_host: Annotated[str, Setting("The address of the management port.")] = "127.0.0.1"

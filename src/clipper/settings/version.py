@@ -25,7 +25,7 @@ MOST_START_TIMES = 2.0
 
 
 class Batching(Struct, frozen=True):
-    """How a version's queries are batched. A ``policy`` of ``none`` puts one query into each batch."""
+    """The rule for batching a version's queries. A ``policy`` of ``none`` puts one query into each batch."""
 
     policy: Annotated[BatchingPolicy, Setting("The rule that decides how large batches are.", keyword="batching")] = (
         "goodput"
@@ -40,7 +40,7 @@ class Batching(Struct, frozen=True):
 
 
 class VersionSpec(Struct, frozen=True):
-    """How to run a version. Two containers of equal specs are interchangeable.
+    """The specification of how to run a version. Two containers of equal specs are interchangeable.
 
     The registry keeps the spec in the record of its version.
 
@@ -49,18 +49,19 @@ class VersionSpec(Struct, frozen=True):
         target: a path inside the artifact (``file``, ``binary``), ``module:attribute`` (``import``), or the name of a
             Docker image whose program speaks the container protocol (``image``).
         data: a path inside the artifact; a class gets it as ``model_data``, a program as ``--data``.
-        input_type: as declared at deployment; None means the type that the container says.
+        input_type: the type that the deployment declares; None means the type that the container states.
         python: None means Clipper's own.
-        memory_bytes: the most memory that one replica may have, with all processes that it forks; None means no bound.
+        memory_bytes: the most memory that a replica may have, with all processes that it forks; None means no bound.
         cpus: None means any processor, with libraries that compute in one thread.
-        gpus: as ``managers.shares.parse_gpus`` reads it; None means no GPU.
-        resources: of its node in a cluster, by name, that each replica takes besides; at least 0.0001 of each.
-        placement: as ``managers.ray.placement.parse_nodes`` reads it; None means spread over the cluster's nodes.
-        sample: as JSON text; None means a remembered one.
+        gpus: a text that ``managers.shares.parse_gpus`` reads; None means no GPU.
+        resources: further resources of its node in a cluster, by name, that each replica takes; at least 0.0001 each.
+        placement: a text that ``managers.ray.placement.parse_nodes`` reads; None means spread over the cluster's nodes.
+        sample: an input as JSON text; None means an input that a worker remembers.
         requirements: the path inside the artifact of a requirements file, from which an environment is built.
-        needs: the requirements that the model's file states; ``python==3.12`` is one on Python itself.
-        framework: of the model file or folder; None for a program, for code, and for a pickle of an old record.
-        output: None means the model's own.
+        needs: the requirements that the model's file states; ``python==3.12`` is a requirement on Python itself.
+        framework: the framework of the model file or folder; None for a program, for code, and in old records of
+            pickles.
+        output: None means the output that the model has by itself.
     """
 
     artifact: str

@@ -42,9 +42,15 @@ from clipper.values.types import OTEL_PREFIX
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a supervisor that leads has before it has any part. ``epoch``: for which it speaks. ``instances``,
-    ``starts``: number the starts of workers and of containers. ``settings``: those that workers are started with.
-    ``cluster`` is None without its extra, and ``leadership`` without a registry that several servers share."""
+    """The values from which the parts of a leading supervisor are made.
+
+    Attributes:
+        epoch: the epoch for which the supervisor speaks.
+        instances, starts: number the starts of workers and of containers.
+        settings: the settings that workers are started with.
+        cluster: None if its extra is not installed.
+        leadership: None without a registry that several servers share.
+    """
 
     config: Config
     home: HomeFolders

@@ -10,13 +10,13 @@ from clipper.values.types import DType, InputType
 
 @dataclass(frozen=True, slots=True)
 class OutputForm:
-    """What each output of a batch is.
+    """The form that all outputs of a batch have.
 
     Attributes:
         dtype: type of the elements; not strings, nor bytes.
-        shape: the shape of one output, each length at least 1; ``()`` for a number.
-        written_as: the type as which JSON has the elements: ``dtype``, or float64 for float32. So 1.1 as a float32 is
-            the text 1.1, or 1.100000023841858, which is the same number as a float64.
+        shape: the shape of an output, each length at least 1; ``()`` for a number.
+        written_as: the type of the elements' JSON texts: ``dtype``, or float64 for float32. So 1.1 as a float32 is the
+            text 1.1, or 1.100000023841858, which is the same number as a float64.
     """
 
     dtype: DType

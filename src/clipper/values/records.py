@@ -27,10 +27,10 @@ _EXAMPLE = 'expected fields such as age: float64, job: string?, "petal length": 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a record.
+    """A field of a record.
 
     Attributes:
-        type: of the field's value; a number has the shape ``()``.
+        type: the type of the field's value; a number has the shape ``()``.
         is_nullable: whether the value may be missing.
         default: JSON text of the value that a record without the field has; None if there is none.
         categories: the only values that the field may have, all of its dtype; empty if it may have any.
@@ -44,7 +44,7 @@ class Field:
 
     @property
     def layout(self) -> tuple[str, InputType, bool]:
-        """What a row's bytes depend on."""
+        """Everything that a row's bytes depend on."""
         return self.name, self.type, self.is_nullable
 
     @property
@@ -95,7 +95,7 @@ class RecordType:
 
     @property
     def layout(self) -> tuple[tuple[str, InputType, bool], ...]:
-        """What a row's bytes depend on."""
+        """Everything that a row's bytes depend on."""
         return tuple(field.layout for field in self.fields)
 
     def suits(self, model: "ValueType") -> bool:

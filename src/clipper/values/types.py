@@ -117,7 +117,7 @@ class DType(enum.IntEnum):
 
     @property
     def numpy_code(self) -> str:
-        """What ``numpy.dtype`` takes for the elements of a row; strings and bytes have none."""
+        """The code of ``numpy.dtype`` for the elements of a row; strings and bytes have none."""
         return _NUMPY_CODES[self]
 
     @staticmethod

@@ -92,7 +92,7 @@ SWITCH_INTERVAL_S = 0.0005
 
 
 class Worker:
-    """One query worker. Its methods run on its event loop."""
+    """A query worker. Its methods run on its event loop."""
 
     def __init__(
         self,

@@ -168,7 +168,10 @@ def _without_port(host: str) -> str:
 
 
 def allowed_hosts(listens_on: str, machine: str, allowed: Iterable[str]) -> Hosts:
-    """For a port that listens on ``listens_on`` of a machine of that name; ``allowed`` are the operator's names."""
+    """Return the names by which a port may be called that listens on ``listens_on``.
+
+    ``machine`` is the name of its machine, and ``allowed`` are the names that the operator gave.
+    """
     # Nobody else controls what the machine's own name resolves to; nobody reaches loopback by it.
     own = () if is_loopback(listens_on) else (machine,)
     return Hosts(listens_on, frozenset(name.lower() for name in (*own, *allowed) if name))

@@ -42,7 +42,7 @@ Call = Literal["predict", "observe"]
 
 
 class Operations(Protocol):
-    """What the supervisor does for an operator.
+    """The operations that the supervisor carries out for an operator.
 
     ``NotFound`` is raised for an unknown name, ``Conflict`` for a name that is taken or a thing in use,
     ``InvalidArgument`` for a value outside its range, ``RegistryUnavailable`` if the registry cannot be written.
@@ -98,7 +98,7 @@ class Operations(Protocol):
         """Compare its models: over all queries or in one context, and in the contexts with most feedback."""
 
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
-        """What its policy has learned. Raises ``Unavailable`` if no worker answers."""
+        """Return what the application's policy has learned. Raises ``Unavailable`` if no worker answers."""
 
     async def list_contexts(self, name: str, limit: int) -> Contexts:
         """Contexts with the latest feedback. Raises ``StoreUnavailable``, like ``delete_context``."""
@@ -153,7 +153,7 @@ class Operations(Protocol):
         """The last lines of containers' logs; of logs that ``after`` has a place for, the lines after it."""
 
     async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> Logs:
-        """As ``logs``, of the server itself, its workers and their access and slow-query logs, or of one of these."""
+        """Return the last lines of the log ``name``, or of the server's, its workers', access and slow-query logs."""
 
     async def list_replicas(self, models: Sequence[str] | None) -> list[Replica]: ...
 

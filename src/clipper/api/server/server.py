@@ -49,7 +49,7 @@ _TICKS_A_SWEEP = 2
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection."""
+    """A client's connection."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -74,7 +74,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def read_at_s(self) -> float:
-        """When it last sent something."""
+        """The time when the client last sent something."""
         return self._read_at_s
 
     def connection_made(self, transport: Any) -> None:
@@ -123,10 +123,10 @@ class Connection(HttpToolsProtocol):
                 self._refuse(TooLarge(f"the request's head is over {MAX_HEAD_BYTES} bytes"))
 
     def _parse(self, data: bytes) -> None:
-        """As uvicorn does it, but for offers of another protocol, such as Java's client makes.
+        """Parse as uvicorn does, except that an offer of another protocol, such as Java's client makes, is ignored.
 
-        uvicorn takes what follows for that. So the request's body is lost, or what comes of it later is read as the
-        next request.
+        uvicorn takes the bytes after an offer for the other protocol: the request's body is lost, or its later part is
+        read as the next request.
         """
         self._unset_keepalive_if_required()
         try:

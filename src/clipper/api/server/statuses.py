@@ -115,7 +115,7 @@ def _cause(request: Request[Any, Any, Any], error: HTTPException, code: str) -> 
 
 
 def _field(item: Any) -> str:
-    """One of the framework's findings as ``field: expected, got``."""
+    """Write a finding of the framework as ``field: expected, got``."""
     if not isinstance(item, dict):
         return str(item)
     message = str(item.get("message", item)).replace("`", "")

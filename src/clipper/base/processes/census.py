@@ -30,7 +30,7 @@ MAX_DEPTH = 100
 
 @dataclass(frozen=True, slots=True)
 class CensusEntry:
-    """One process. ``resident_bytes`` counts memory that it shares with others in full."""
+    """A process. ``resident_bytes`` counts memory that it shares with others in full."""
 
     pid: int
     threads: int

@@ -22,13 +22,13 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a container uses, together with all that it forked.
+    """The resources that a container uses, together with all that it forked.
 
     Attributes:
-        threads: of all its processes.
-        memory_bytes: where memory that several of its processes share counts once.
-        disk_bytes, files: in its folder. The count stops at the bound on files.
-        is_too_deep: its folder has folders that are nested too deeply to be counted.
+        threads: the threads of all its processes.
+        memory_bytes: its memory; memory that several of its processes share counts once.
+        disk_bytes, files: the contents of its folder. The count stops at the bound on files.
+        is_too_deep: whether its folder has folders that are nested too deeply to be counted.
     """
 
     processes: int = 0
@@ -40,7 +40,7 @@ class Usage:
 
 
 def excess(usage: Usage, bounds: Bounds) -> str | None:
-    """What it used too much of, as the rest of a sentence about it; None if it is within its bounds."""
+    """Return the bound that a container exceeds, as the rest of a sentence about it; None if it exceeds none."""
     by = f" in {usage.processes} processes" if usage.processes > 1 else ""
     if bounds.memory_bytes is not None and usage.memory_bytes > bounds.memory_bytes:
         return f"took {_mib(usage.memory_bytes)} of memory{by}: its bound is {_mib(bounds.memory_bytes)}"

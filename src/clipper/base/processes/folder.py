@@ -192,5 +192,5 @@ class _OwnChild:
 
 
 def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
-    """What processes get of our environment: enough to run, nothing that steers Python or Clipper."""
+    """Return the variables that processes inherit: enough to run, and none that steers Python or Clipper."""
     return {name: value for name, value in environ.items() if name in _PASSED_ON or name.startswith("LC_")}

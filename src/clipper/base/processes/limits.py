@@ -20,8 +20,10 @@ MAX_OPEN_FILES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a container gets of its machine. ``cores``: those that it may run on; None is any. ``gpus``: the ids of
-    those that it may see; None is all.
+    """A container's share of its machine.
+
+    ``cores`` are the cores that it may run on; None is any. ``gpus`` are the ids of the GPUs that it may see; None is
+    all.
     """
 
     cores: frozenset[int] | None = None

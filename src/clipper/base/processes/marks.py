@@ -106,7 +106,7 @@ class Endings:
 
 
 class _Ending:
-    """How far the end of one mark's processes has come."""
+    """The progress in ending the processes of a mark."""
 
     def __init__(self) -> None:
         self.looks = 0

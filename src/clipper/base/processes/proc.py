@@ -51,7 +51,7 @@ def stat_fields(pid: int) -> list[bytes] | None:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None as for ``stat_fields``."""
+    """Return when a process started, in clock ticks since boot; None in the same cases as ``stat_fields``."""
     fields = stat_fields(pid)
     return None if fields is None else int(fields[START_TIME])
 
@@ -65,10 +65,10 @@ def session_computed_s(leader: int) -> float:
 
 
 def variable(pid: int, name: str) -> str | None:
-    """One variable of the environment that a process was started with.
+    """Return a variable of the environment that a process was started with.
 
-    None if it has none of that name, is gone, or is not ours to look at. A process that is just becoming another
-    program has no variables for that moment. Raises OSError if this process has no descriptor left to look with.
+    None if the process has no variable of that name, is gone, or may not be read. A process that is just becoming
+    another program has no variables for that moment. Raises OSError if this process has no descriptor left.
     """
     prefix = f"{name}=".encode()
     try:

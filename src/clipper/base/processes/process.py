@@ -19,8 +19,10 @@ KILL_TIMEOUT_S = 10.0
 
 
 class ProcessRecord(Struct, frozen=True):
-    """What ``run/<name>.json`` holds. ``start_time``: clock ticks from boot to its start; with the pid it names one
-    process for ever. ``extra``: what the one who started it needs to take it over later.
+    """The content of ``run/<name>.json``.
+
+    ``start_time`` counts clock ticks from boot to the process's start; with the pid it names one process for ever.
+    ``extra`` is what the starter needs to take the process over later.
     """
 
     name: str
@@ -31,7 +33,7 @@ class ProcessRecord(Struct, frozen=True):
 
 
 class Child(Protocol):
-    """Who can tell how a process has exited: we are its parent, or another process of ours is."""
+    """The link to a process through its parent, which knows how it exited: this process, or another of ours."""
 
     @property
     def is_held(self) -> bool:
@@ -42,12 +44,12 @@ class Child(Protocol):
 
 
 class ManagedProcess:
-    """One running process: a child, or one that an earlier supervisor left.
+    """A running process: a child, or a process that an earlier supervisor left.
 
     Attributes:
-        exited: set once it has exited, has been reaped if it was a child, and nothing that it forked is left.
-        exit_code: negative for a signal; None while it runs, and for one that is nobody's child whom we can ask.
-        mark: what it and all that it forked have in their environment.
+        exited: set once the process has exited, has been reaped if it was a child, and nothing that it forked is left.
+        exit_code: negative for a signal; None while the process runs, and if we cannot ask its parent.
+        mark: the mark that the process and all that it forked have in their environment.
     """
 
     def __init__(self, record: ProcessRecord, child: Child | None, mark: str, endings: Endings) -> None:

@@ -15,9 +15,9 @@ _TIMES = {0x17: "%y%m%d%H%M%SZ", 0x18: "%Y%m%d%H%M%SZ"}
 
 
 def expires_at(chain: bytes) -> float | None:
-    """When the first of the certificates in a PEM file expires, in seconds since 1970; None if none can be read.
+    """Return when the first certificate of a PEM file expires, in seconds since 1970; None if none can be read.
 
-    A client refuses a server whose own certificate is valid, if one of those that signed it is not.
+    All certificates count: a client also refuses a server if a certificate that signed the server's has expired.
     """
     ends = []
     for found in _PEM.findall(chain.decode("ascii", "ignore")):
@@ -54,7 +54,7 @@ def expiry_problem(what: Expiring, expires_at_s: float | None, now_s: float) -> 
 
 
 def duration(seconds: float) -> str:
-    """As text, e.g. ``40 minutes``, in the largest unit of which there are at least two."""
+    """Write a duration as text, e.g. ``40 minutes``, in the largest unit of which there are at least two."""
     for unit_s, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * unit_s:
             return f"{seconds / unit_s:,.0f} {name}"
@@ -81,7 +81,7 @@ def _not_after(der: bytes) -> float:
 
 
 def _inside(der: bytes, at: int, kind: int) -> tuple[int, int]:
-    """Where the content of the value at ``at`` begins and ends."""
+    """Return where the content of the value at ``at`` begins and ends."""
     if der[at] != kind:
         raise ValueError(f"expected a value of kind {kind:#x} at {at}, got {der[at]:#x}")
     size, start = der[at + 1], at + 2

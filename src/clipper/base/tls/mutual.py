@@ -9,7 +9,7 @@ from clipper.base.tls.trust import NO_CHECK_TIME
 
 @dataclass(frozen=True, slots=True)
 class Contexts:
-    """Of one process: ``listening`` for who dials it, ``dialling`` for whom it dials."""
+    """The TLS contexts of a process: ``listening`` for accepted connections, ``dialling`` for those that it opens."""
 
     listening: ssl.SSLContext
     dialling: ssl.SSLContext

@@ -296,7 +296,7 @@ def _costs(texts: list[str] | None, models: Sequence[str]) -> dict[str, Cost]:
 
 
 def _configured(chosen: Configured) -> str:
-    """As text, e.g. ``exp3 eta=0.05``."""
+    """Write a policy or loss as text, e.g. ``exp3 eta=0.05``."""
     return " ".join([chosen.name, *(f"{name}={json.dumps(value)}" for name, value in chosen.parameters.items())])
 
 

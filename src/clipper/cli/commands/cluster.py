@@ -66,7 +66,7 @@ def clean(
 
 
 def _asked(python: Path | None, *arguments: str) -> list[Owner]:
-    """What the program of ``managers.ray`` says. It is a process of its own, since Ray's Python may be another."""
+    """Ask the program of ``managers.ray``. It is a process of its own, since Ray may need another Python."""
     if python is None and not has_ray():
         raise InvalidArgument("it needs Ray: pip install 'clipper-serving[ray]', or give --ray-python")
     command = [str(python or sys.executable), "-m", "clipper.supervisor.managers.ray.orphans", *arguments]

@@ -52,7 +52,7 @@ def events(
 
 
 def _new(clipper: Clipper, out: Output, after: int, **only: Any) -> Iterator[Event]:
-    """What happens from now on. Waits for a server that is away, since it may be started again."""
+    """Yield events from now on. Waits for a server that is away, since it may be started again."""
     is_away = False
     while True:
         time.sleep(FOLLOW_EVERY_S)

@@ -31,7 +31,7 @@ class Result(NamedTuple):
 
 
 class ManifestFile:
-    """What a file says. ``-`` is standard input, whose paths are relative to the current folder."""
+    """The file that was given to a command. ``-`` is standard input, whose paths are relative to the current folder."""
 
     def __init__(self, path: Path) -> None:
         """Raise InvalidArgument if the file cannot be read or is not valid; the message has each fault's place."""

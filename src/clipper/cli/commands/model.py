@@ -116,7 +116,7 @@ def _confirms(version: Version, out: Output, *, yes: bool) -> bool:
 
 
 def _model_row(model: Model) -> tuple[object, ...]:
-    """With the state and the replicas of the version that queries go to."""
+    """Return a model's row, with the state and the replicas of the version that queries go to."""
     current = next((version for version in model.versions if version.current), None)
     state = None if current is None else current.condition or current.state
     ready = None if current is None else f"{current.ready_replicas}/{current.replicas_wanted}"

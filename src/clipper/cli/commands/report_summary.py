@@ -87,13 +87,13 @@ def rows(group: ReportGroup) -> list[Sequence[str | None]]:
 
 
 def basis(group: ReportGroup) -> str | None:
-    """What a comparison rests on, if it is not simply all feedback."""
+    """Return the feedback that a comparison rests on, in words; None if it is all feedback."""
     is_plain = group.estimator == "pooled" and (group.compared is None or group.compared >= group.feedback - 0.5)
     return None if is_plain or not group.basis else group.basis
 
 
 def notes(report: Report) -> list[str]:
-    """What the intervals assume, and the numbers of the application as a whole."""
+    """Return the assumptions of the intervals, and the numbers of the application as a whole."""
     queries, defaults, errors = report.queries, sum(report.defaults.values()), sum(report.errors.values())
     estimators = {group.estimator for group in report.groups}
     changes = "if mean losses do not change and" if "pooled" in estimators else "if"
@@ -111,7 +111,7 @@ def notes(report: Report) -> list[str]:
 
 
 def of_last_minute(recent: LastMinute) -> str:
-    """As text, e.g. ``60 queries, 58 errors (model_error 58), 2 late``."""
+    """Write the last minute's outcomes as text, e.g. ``60 queries, 58 errors (model_error 58), 2 late``."""
     parts = [f"{recent.queries:,d} {'query' if recent.queries == 1 else 'queries'}" if recent.queries else "no queries"]
     for what, by_reason in (("errors", recent.errors), ("defaults", recent.defaults)):
         if total := sum(by_reason.values()):
@@ -148,7 +148,7 @@ def _bounds(bounds: Bounds) -> str:
 
 
 def _percent(share: float) -> str:
-    """As text. It is never 100 %, which nothing reaches; below even chances the number is left out."""
+    """Write a share as text: never 100 %, which nothing reaches, and without the number below even chances."""
     if share < 0.5:
         return "less than 50 %"
     return "over 99.99 %" if share > 0.9999 else f"{100 * share:.4g} %" if share >= 0.99 else f"{100 * share:.3g} %"

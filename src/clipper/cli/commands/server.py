@@ -241,7 +241,7 @@ _PLACES = ("query-port", "grpc-port", "management-port")
 
 
 def _option_rows(options: Mapping[str, OptionStatus]) -> list[tuple[str, object]]:
-    """Who can reach the server, and each further option that is not the default, with where it came from."""
+    """Return a row on who can reach the server, and one for each option that is not the default, with its source."""
     if not options:
         return []  # a server of an older Clipper says nothing of them
 

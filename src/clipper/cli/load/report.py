@@ -83,23 +83,22 @@ class SenderFacts(Struct, frozen=True):
 
 
 class Run(Struct, frozen=True):
-    """One rate for some time. ``offered`` is the sum of ``answered``, ``errors`` without an answer, ``not_sent`` and
-    ``unfinished``.
+    """The result of loading at one rate for some time.
 
     Attributes:
         rate_per_s: the requested rate; by chance ``offered`` is slightly higher or lower.
         elapsed_s: how long queries became due.
-        offered: queries that were due.
-        not_sent: given up, since too many waited for a connection.
-        unfinished: neither answered nor given up when the run was cut off.
-        answered: with any status.
-        by_model: answered with a model's output.
-        good: the same, and within the SLO.
-        late: answered in any way, after the SLO.
-        defaults: answered with the default, by reason.
+        offered: queries that were due: ``answered``, ``errors`` without an answer, ``not_sent`` and ``unfinished``.
+        not_sent: queries that were given up, since too many waited for a connection.
+        unfinished: queries that were neither answered nor given up when the run was cut off.
+        answered: queries that were answered with any status.
+        by_model: queries that were answered with a model's output.
+        good: the queries of ``by_model`` whose answers came within the SLO.
+        late: queries whose answers, of any kind, came after the SLO.
+        defaults: queries that were answered with the default, by reason.
         errors: by status and code, or by what happened to the connection.
-        over_limit: refused because of a limit of the application or the key (status 429), which is not an error.
-        latency_ms: of all answers, from when their queries were due; None if there are none.
+        over_limit: queries that a limit of the application or the key refused (status 429), which is not an error.
+        latency_ms: latencies of all answers, from when their queries were due; None if there are none.
     """
 
     rate_per_s: float

@@ -172,7 +172,7 @@ class Runner:
 
 
 class _Clock:
-    """How long queries have been becoming due, and how busy that kept this process."""
+    """A clock that tells for how long queries have become due, and how busy that kept this process."""
 
     def __init__(self, began_s: float, duration_s: float) -> None:
         self._began_s, self._duration_s = began_s, duration_s

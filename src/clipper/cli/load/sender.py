@@ -35,7 +35,7 @@ _NEVER_S = float("inf")
 
 
 class Target(NamedTuple):
-    """Where queries go. ``tls`` says which certificate to trust, if they use TLS."""
+    """The address that queries go to. ``tls`` says which certificate to trust, if they use TLS."""
 
     host: str
     port: int
@@ -124,12 +124,12 @@ class Connection(asyncio.Protocol):
 
 
 class Sender:
-    """One load. Call ``run`` once.
+    """Sends the queries of a load. Call ``run`` once.
 
     Attributes:
         outstanding: queries that are due and have not ended.
         peak_connections: the largest number of open connections.
-        cut_off: queries that had not ended when it was stopped.
+        cut_off: queries that had not ended when the sender was stopped.
     """
 
     def __init__(

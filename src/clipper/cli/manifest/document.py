@@ -48,7 +48,7 @@ START = Place(1, 1)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """What is wrong in a place. ``path`` names the value, such as ``models.digits.replicas``; empty for the file."""
+    """A fault in the file. ``path`` names the value, such as ``models.digits.replicas``; empty for the whole file."""
 
     place: Place
     path: str

@@ -74,7 +74,7 @@ def exported(actual: Actual) -> Exported:
 
 
 def _model(name: str, actual: Actual) -> dict[str, Any]:
-    """One version without a name, since the next one will have another; several, or one that is pinned, with names."""
+    """Write a model: a single version without its name, since the next will have another, unless a link pins it."""
     found, lasting = actual.models[name], actual.lasting(name)
     versions = {version: _version(found.versions[version].deployment, actual.manager) for version in lasting}
     if len(versions) == 1 and not actual.pinned(name):

@@ -21,7 +21,7 @@ from clipper.values.types import Framework, Loader
 
 
 class SourceKeys(Struct, frozen=True, kw_only=True):
-    """Where a version's model comes from. Paths are relative to the file."""
+    """The source of a version's model. Paths are relative to the file."""
 
     model: Annotated[
         str | None,
@@ -65,7 +65,7 @@ class ArtifactKeys(Struct, frozen=True, kw_only=True):
 
 
 class ApplicationKeys(Struct, frozen=True, kw_only=True):
-    """What an application has in a file besides its settings."""
+    """The keys of an application besides its settings."""
 
     policy_parameters: Annotated[dict[str, Any], Setting("Parameters of the policy, by name.")] = {}
     loss_parameters: Annotated[dict[str, Any], Setting("Parameters of the loss, by name.")] = {}

@@ -79,7 +79,7 @@ class WantedKey:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a file says. A section that it does not have is None: nothing is said of that."""
+    """The content of a file. A section that the file does not have is None: the file does not decide it."""
 
     # It may hold the store's password.
     server: Mapping[str, Any] | None = field(default=None, repr=False)

@@ -44,11 +44,11 @@ OF_BATCHING = frozenset(one.keyword for one in settings_of(Batching))
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What packing found: the fields of each version's deployment, and the digest of each application's own code.
+    """The results of packing the file's models and code.
 
     Attributes:
-        versions: by ``WantedVersion.path``; with the manager of versions that name none.
-        codes: by the application's name; an application without code of its own is not there.
+        versions: the fields of each version's deployment, by ``WantedVersion.path``; the manager is filled in.
+        codes: the digest of each application's own code, by the application's name.
     """
 
     versions: Mapping[str, Mapping[str, Any]]
@@ -98,7 +98,7 @@ def deployment_of(version: WantedVersion, packed: Packed) -> Deployment:
 
 
 def fingerprint(key: str) -> str:
-    """What the server shows of a key."""
+    """Return the part of a key's digest that the server shows."""
     return hashlib.sha256(key.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
@@ -181,7 +181,7 @@ def _differences(made: Deployment, there: Deployment) -> list[Change]:
 
 
 def _flat_deployment(deployment: Deployment) -> dict[str, Any]:
-    """What two equal versions have in common, by keyword."""
+    """Return the values that equal versions have in common, by keyword."""
     found = {name: getattr(deployment, name) for name in _PACKED}
     for one in settings_of(Deployment):
         if one.keyword not in _NOT_COMPARED:
@@ -270,7 +270,7 @@ def _key_step(wanted: WantedKey, actual: Actual) -> PutKey | None:
 
 
 def _deletions(wanted: Manifest, actual: Actual) -> tuple[Delete, ...]:
-    """What the file does not name. Applications go before the models that they link."""
+    """Return the deletions of what the file does not name: applications before the models that they link."""
     return (
         *_others("key", actual.keys, wanted.keys, does="revokes it"),
         *_others("application", actual.applications, wanted.applications),

@@ -22,7 +22,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of an artifact.
+    """A file of an artifact.
 
     Attributes:
         name: its path in the artifact.
@@ -41,7 +41,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """How an artifact is loaded, by fields of ``Deployment``."""
+    """The fields of ``Deployment`` that say how an artifact is loaded."""
 
     loader: Loader
     target: str
@@ -78,7 +78,7 @@ class Artifact(Loading):
 
     @property
     def deployed(self) -> dict[str, Any]:
-        """What a ``Deployment`` says of it, by the names of its fields."""
+        """Return the fields of a ``Deployment`` that describe this artifact, by name."""
         return {"artifact": self.digest} | {name: getattr(self, name) for name in LOADING}
 
     def __enter__(self) -> "Artifact":

@@ -17,12 +17,12 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 @dataclass(frozen=True, slots=True)
 class _FileForm:
-    """How to recognise a framework's files.
+    """The form by which a framework's files are recognised.
 
     Attributes:
-        endings: of the name, in lower case; frameworks may share one.
-        fits: whether a file with such a name is the framework's.
-        expected: what such a file should be, for messages.
+        endings: endings of file names, in lower case; frameworks may share one.
+        fits: tells whether a file with such a name is the framework's.
+        expected: the form in words, for messages.
     """
 
     framework: Framework

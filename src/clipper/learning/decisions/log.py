@@ -56,12 +56,12 @@ class _Blocks(Background[bytearray]):
 
 
 class DecisionLog:
-    """One worker's decision log.
+    """A worker's decision log.
 
     Args:
         folder: shared by the workers; made when there is something to write.
         writer: identifies this worker's files.
-        max_bytes: bound of all files in the folder.
+        max_bytes: bound on the sum of all files in the folder.
 
     Attributes:
         block: a number that changes with each block; a setting has a place within a block.

@@ -98,15 +98,15 @@ class Decision(Struct, frozen=True, array_like=True, tag=DECISION, gc=False):
 
 
 class Judgement(Struct, frozen=True, array_like=True, tag=2, gc=False):
-    """One piece of feedback on a query.
+    """A piece of feedback on a query.
 
     Attributes:
         time_s: when it came, in seconds since 1970.
-        label: JSON text of the right output; None if there was a reward, or if it is too long.
+        label: JSON text of the right output; None if there was a reward, or if the text is too long.
         losses: loss of each scored model. None if the feedback came so late that the query was no longer known, so that
             nothing was learned from it.
         answer_loss: loss of the answer, even if that was the default; None if it is not known.
-        loss, loss_parameters: how to compare the label with the outputs, if ``losses`` is None.
+        loss, loss_parameters: the loss that compares the label with the outputs, if ``losses`` is None.
     """
 
     application: str

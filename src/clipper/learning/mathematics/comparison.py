@@ -99,15 +99,15 @@ class PooledEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One model in a comparison.
+    """A model in a comparison.
 
     Attributes:
         mean: its mean loss; None without feedback.
         interval: confidence interval of its mean loss.
-        worse_by: interval of its mean loss less the best model's; None for the best model, or without feedback.
-        sureness: certainty that the best model is better; None as above.
-        more_feedback: feedback until it is known whether it is worse than the best model or as good; 0 if it is known;
-            None if that cannot be told, and for the best model.
+        worse_by: interval of its mean loss minus the best model's; None for the best model, or without feedback.
+        sureness: certainty that the best model is better; None in the same cases.
+        more_feedback: feedback that is needed to know whether it is worse than the best model or as good; 0 if that is
+            known; None if it cannot be told, and for the best model.
     """
 
     mean: float | None

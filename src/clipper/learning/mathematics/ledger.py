@@ -119,8 +119,10 @@ MAX_KEYS = 16_384
 
 
 class Ledger:
-    """One state's sums as in a store, by key: ``observations``, the clock, and ``HALF_LIFE@START/MODEL/NAME``, for
-    arrays ``HALF_LIFE@START/MODEL/NAME/SIZE``.
+    """The sums of a state, as a store keeps them.
+
+    Their keys are ``observations``, which is the clock, and ``HALF_LIFE@START/MODEL/NAME``, for arrays
+    ``HALF_LIFE@START/MODEL/NAME/SIZE``.
 
     Args:
         half_life: number of observations after which an increment counts half, at least 1; None for never.

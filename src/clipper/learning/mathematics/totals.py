@@ -73,15 +73,15 @@ class Arrays:
 
 
 class Totals:
-    """One state's numbers, in which older observations count for less. It never changes: feedback makes a new one.
+    """The numbers of a state, in which older observations count for less. Immutable: feedback makes new ``Totals``.
 
     Attributes:
         own, application: for a context, its own numbers, and the application's that are mixed in; else None.
-        prior_weight, prior_most: how much the latter count in the end, and for how many scores of a model now.
+        prior_weight, prior_most: how much the application's count in the end, and for how many scores of a model now.
         costs: the costs of asking the application's models.
-        memo: where a policy keeps what it has computed from exactly these numbers, so as not to do it for each query.
-            Each key contains the policy itself.
-        arrays: the application's, even if these are a context's numbers.
+        memo: results that a policy has computed from exactly these numbers, so that it need not for each query. Each
+            key contains the policy itself.
+        arrays: the application's arrays, even if the numbers are a context's.
     """
 
     __slots__ = (

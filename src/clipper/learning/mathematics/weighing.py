@@ -59,7 +59,7 @@ _RANGES = (1.0, 0.25, 0.0625)
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """One model's sums in a lineup: of ``lost`` and ``won``, and of their squares."""
+    """A model's sums in a lineup: of ``lost`` and ``won``, and of their squares."""
 
     lost: float = 0.0
     won: float = 0.0

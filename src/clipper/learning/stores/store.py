@@ -37,14 +37,14 @@ TOLD_AT_ONCE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One piece of feedback, scored.
+    """A scored piece of feedback.
 
     Attributes:
         id: names the feedback: feedback that is sent twice has one id, and counts once. None if it is sent only once.
         application: the application's id; a new application of the same name has another.
-        increments: what to add, by context and number.
-        keep_s: how long its id is kept at least. It is stored with the id, since others who share the store, and expire
-            ids, know neither the application nor how long its feedback may come.
+        increments: the amounts to add, by context and number.
+        keep_s: how long its id is kept at least. The time is stored with the id, since other workers that share the
+            store expire ids without knowing the application and how long its feedback may come.
     """
 
     id: str | None

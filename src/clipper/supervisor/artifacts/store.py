@@ -125,7 +125,7 @@ class Artifacts:
         return str(self._folder / _checked(digest) / "code")
 
     def code_folder_on_node(self, digest: str) -> str:
-        """As ``code_folder``, below the folder that a worker on a node has of artifacts."""
+        """Return ``code_folder`` as a path below the folder of artifacts that a worker on a node has."""
         return f"{_checked(digest)}/code"
 
     def remove(self, digest: str) -> None:

@@ -130,8 +130,10 @@ Kind = Literal["failed", "late", "errors", "unsent"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Trouble:
-    """What goes wrong: queries of the application ``name`` that fail or are late, or rows of the version ``name`` that
-    fail or are all given up before they are sent."""
+    """The trouble of an application, whose queries fail or are late, or of a version.
+
+    A version is in trouble if its rows fail, or if all of them are given up before they are sent.
+    """
 
     kind: Kind
     name: str

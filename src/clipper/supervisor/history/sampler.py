@@ -69,8 +69,11 @@ class ProcessFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the supervisor knows at a step. ``workers``: the instances of those that should answer. ``started``: the
-    instances of those that this supervisor has started: what they count, they count since then."""
+    """The supervisor's knowledge at a step.
+
+    ``workers`` are the instances of the workers that should answer. ``started`` are those that this supervisor has
+    started: their counts begin at their start.
+    """
 
     applications: tuple[ApplicationFacts, ...]
     models: tuple[ModelFacts, ...]

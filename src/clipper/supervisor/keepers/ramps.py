@@ -56,7 +56,7 @@ class Ramps:
         self._failures: dict[str, str] = {}
 
     def outcome(self, record: ApplicationRecord, newcomer: Newcomer) -> RampOutcome:
-        """What feedback said of it at the last look, or when it was stopped."""
+        """Return what feedback said of a newcomer at the last look, or when it was stopped."""
         if newcomer.stopped is not None:
             return newcomer.outcome
         evidence = self._evidence.get((record.state_id, newcomer.name, newcomer.ramp))
@@ -130,7 +130,7 @@ class Ramps:
                         self._trials.setdefault(key, {})[instance] = trial
 
     def trial(self, record: ApplicationRecord, newcomer: Newcomer) -> Evidence:
-        """How often it failed by the last look, and what it is compared with."""
+        """Return how often a newcomer had failed by the last look, and what it is compared with."""
         return evidence_of(self._trials.get((record.state_id, newcomer.ramp), {}).values())
 
     async def _look_at(self, record: ApplicationRecord) -> None:

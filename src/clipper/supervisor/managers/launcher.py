@@ -175,14 +175,17 @@ class Launcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Facilities:
-    """What the server provides to every manager. A setting for one manager only begins with its name.
+    """The server's facilities for every manager. A setting for one manager only begins with its name.
 
     Attributes:
-        sockets: where containers make their sockets; maybe outside the home, because a socket's path must be short.
-        environments: where Python environments are kept if models run as another user.
+        sockets: the folder in which containers make their sockets; maybe outside the home, because a socket's path must
+            be short.
+        environments: the folder of Python environments if models run as another user.
         run_as: the user that models run as; None is the server's. That user must not be able to write to these folders.
-        cluster: the name of the registry that several homes share, of which one leads at a time; empty if no home does.
-        may_act: whether this home leads now. What homes share, such as containers on Ray, is left alone while not.
+        cluster: the name of the registry that several homes share, of which one leads at a time; empty if it is not
+            shared.
+        may_act: tells whether this home leads now. A home that does not lead leaves alone what homes share, such as
+            containers on Ray.
         orphans_elsewhere: managers whose containers the leader of another home may have left to this one.
     """
 

@@ -125,8 +125,11 @@ class ClusterHost(WorkerHost, Protocol):
     async def logs(
         self, process: RunningWorker, name: str | None, places: Mapping[str, str], lines: int
     ) -> dict[str, tuple[Lines, str]]:
-        """What a worker has written on its node, by the log's name, as ``logs_after`` returns it. ``name``: of the only
-        log that is wanted; None means all of the worker's. Raises Unavailable: it cannot be had now."""
+        """Return what a worker has written on its node, by the log's name, in the form of ``logs_after``.
+
+        ``name`` is the log that is wanted; None means all logs of the worker. Raises Unavailable if the node cannot be
+        asked now.
+        """
 
     async def orphans(self) -> list[ProcessRecord]:
         """The records of workers that an earlier supervisor left. Each must be adopted or ended."""

@@ -75,7 +75,7 @@ APPLICATION: Group[statistics.ApplicationStatistics] = Group(
 
 
 def _regret(selection: statistics.SelectionStatistics) -> dict[str, float]:
-    """By what the answers are compared with; 0 without feedback."""
+    """Return the regret by what the answers are compared with; 0 without feedback."""
     found = regret(selection)
     return {"model": 0.0} if found is None else dict([found])
 

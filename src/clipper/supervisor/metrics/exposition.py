@@ -26,7 +26,7 @@ Rows = Iterable[tuple[tuple[str, ...], T]]
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What workers have counted: of all together, or of the worker of this index."""
+    """The counts of all workers together, or of the worker of this index."""
 
     worker: int | None = None
     applications: Sequence[ApplicationStatistics] = field(default_factory=list)

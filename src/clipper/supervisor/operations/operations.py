@@ -1,4 +1,4 @@
-"""Everything that an operator can ask for: implements ``management.operations.Operations``."""
+"""Everything that an operator can ask for: implements ``api.server.operations.Operations``."""
 
 import os
 import time
@@ -41,7 +41,7 @@ class _Trouble:
 
 
 class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperations, SeriesOperations, KeyOperations):
-    """See ``management.operations.Operations`` for each call."""
+    """See ``api.server.operations.Operations`` for each call."""
 
     def __init__(
         self,

@@ -62,7 +62,10 @@ class Servable:
     def snapshots(
         self, records: Mapping[str, ApplicationRecord], revision: int | None = None
     ) -> tuple[ApplicationSnapshot, ...]:
-        """Of those that can be encoded. ``revision`` stands still while the records do; None if nobody counts."""
+        """Return the snapshots of the applications that can be encoded.
+
+        ``revision`` stays the same while the records do; None if nobody counts their changes.
+        """
         if revision is not None and revision == self._revision:
             return self._found
         self._revision = revision

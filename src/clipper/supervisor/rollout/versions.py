@@ -136,7 +136,7 @@ def _failed(record: VersionRecord, reason: str, log_tail: tuple[str, ...] = ()) 
 
 
 def _as_they_say(record: VersionRecord, slots: list[SlotFacts]) -> VersionRecord:
-    """With what its containers have reported: at least one is ready."""
+    """Return the record with what the version's containers have reported, once at least one is ready."""
     ready = [slot for slot in slots if slot.phase == "ready" and slot.input_type is not None]
     warning = next((slot.warning for slot in slots if slot.warning), record.warning)
     if not ready:

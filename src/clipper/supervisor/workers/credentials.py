@@ -36,8 +36,11 @@ class SupervisorCredentials:
         self._made: tuple[int, datetime, Contexts] | None = None
 
     def secured(self, epoch: int, instance: int) -> Secured:
-        """How a worker is dialled by the supervisor of this epoch. For a later epoch than the lease's there is no
-        certificate: workers go on to answer by that one, and refuse what is said for the later one."""
+        """Return how the supervisor of this epoch dials a worker.
+
+        There is no certificate for a later epoch than the lease's: workers go on to answer a supervisor with the
+        lease's epoch, and refuse commands for the later one.
+        """
         if self._last_epoch is not None:
             epoch = min(epoch, self._last_epoch)
         now = self._now()

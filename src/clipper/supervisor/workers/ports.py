@@ -49,14 +49,14 @@ def url(host: str, port: int, tls: bool = False) -> str:
 
 
 def url_for_others(host: str, port: int, tls: bool = False) -> str:
-    """As ``url``, for people on other machines: with this machine's name, where the host does not name it."""
+    """Return ``url`` for people on other machines: with this machine's name, where the host does not name it."""
     if is_every(host):
         return url(socket.gethostname(), port, tls)
     return f"{url(host, port, tls)} on {socket.gethostname()}" if is_loopback(host) else url(host, port, tls)
 
 
 def address(host: str, port: int) -> str:
-    """As ``url``, for clients that take HOST:PORT."""
+    """Return the host and port of ``url``, for clients that take HOST:PORT."""
     return url(host, port).partition("://")[2]
 
 

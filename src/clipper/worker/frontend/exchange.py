@@ -34,7 +34,7 @@ class Answerer(Protocol):
 
 
 class Cancellable(Protocol):
-    """What a request has started: a query, a batch of queries, or a job."""
+    """A query, a batch of queries or a job that a request has started."""
 
     def cancel(self) -> None: ...
 
@@ -240,7 +240,7 @@ class Gather:
 
 
 class Part:
-    """One input of a batch. If there is neither an output nor a default, the error is its part of the answer."""
+    """An input of a batch. If there is neither an output nor a default, the error is its part of the answer."""
 
     __slots__ = ("_gather", "_index")
 

@@ -29,7 +29,7 @@ _EXPECTED = 'expected {"query_id": …, "label": …} or {"input": …, "label":
 
 
 class ObserveBody(Struct, frozen=True):
-    """One observation. ``uid`` is the old system's name for ``context``. ``id`` names the feedback, against repeats."""
+    """An observation. ``uid`` is the old system's name for ``context``. ``id`` names the feedback, against repeats."""
 
     query_id: int | None = None
     input: Raw | UnsetType = msgspec.UNSET

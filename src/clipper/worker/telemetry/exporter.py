@@ -19,7 +19,7 @@ CLOSE_TIMEOUT_S = 2.0
 
 
 class Sender(Protocol):
-    """What sends spans to a receiver: ``otlp_sender.OtlpSender``, whose libraries are an extra."""
+    """Sends spans to a receiver: ``otlp_sender.OtlpSender``, whose libraries are an extra."""
 
     def send(self, spans: Sequence[Span], began_s: float) -> None:
         """Send spans, on the exporter's thread; return once the receiver has taken them.

@@ -98,7 +98,7 @@ class Autoscaler:
     """Decides for one version, between ``least`` and ``most`` replicas."""
 
     def __init__(self, least: int, most: int, replicas: int, now_s: float, idle_after_s: float = math.inf) -> None:
-        """If ``least`` is 0 it falls asleep after ``idle_after_s`` without queries."""
+        """Start at ``replicas``; if ``least`` is 0, the version falls asleep after ``idle_after_s`` without queries."""
         self._least = max(least, 1)
         self._most = most
         self._idle_after_s = idle_after_s if least == 0 else math.inf

@@ -65,7 +65,7 @@ class Slot:
 
     @property
     def log_fields(self) -> dict[str, str]:
-        """What a record of a log says of it."""
+        """Return the fields that name this slot in a record of the log."""
         return {"model": self.model, "version": self.version, "replica": str(self)}
 
     def __str__(self) -> str:

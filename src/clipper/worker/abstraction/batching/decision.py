@@ -8,7 +8,7 @@ from clipper.worker.abstraction.work import Work
 
 
 class Decision(msgspec.Struct, eq=False):
-    """What to do now.
+    """The scheduler's decision for this moment.
 
     Attributes:
         batches: batches to send.

@@ -70,7 +70,7 @@ class GivingWay(Generic[M_co]):
 
     @property
     def next_s(self) -> float:
-        """When the next gives way, unless its client asks before that; infinity if none does."""
+        """The time when the next connection gives way unless its client sends before; infinity if none does."""
         return self._order[-1][0] if self._order else inf
 
     def _gives_way(self, now_s: float) -> bool:

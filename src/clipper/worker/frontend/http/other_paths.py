@@ -37,7 +37,7 @@ class OtherPaths:
         self._readiness = readiness
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
-        """As ``Port.find``."""
+        """Find the endpoint of a path, as ``Port.find`` does."""
         if path == DESCRIPTION:
             visible = self._clients.visible(self._applications, head.authorizations)
             return Description([self._described(each) for each in visible], self._work)

@@ -96,7 +96,7 @@ class OtherPaths(Protocol):
     """Paths that no table can hold, since they are too many or depend on more of a head."""
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
-        """As ``Port.find``."""
+        """Find the endpoint of a path, as ``Port.find`` does."""
 
     def why_not_found(self, path: bytes) -> str | None:
         """Return the cause to answer if there is no endpoint; None if the path is of no known form."""

@@ -38,7 +38,7 @@ class QueryServer:
         await self._http.listen(bound)
 
     def secure(self, context: ssl.SSLContext) -> None:
-        """As ``Listener.secure``, for HTTP/1.1."""
+        """Use this TLS context from now on, as ``Listener.secure`` does, for HTTP/1.1."""
         self._http.secure(context)
 
     def add(self, listener: Listener) -> None:

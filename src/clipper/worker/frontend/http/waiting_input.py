@@ -15,7 +15,7 @@ def _take_nothing(data: bytes, start: int) -> None:
 
 
 class Asked(Protocol):
-    """What queries are for that wait in one line."""
+    """The application whose queries wait in one line."""
 
     @property
     def slo_s(self) -> float: ...
@@ -67,7 +67,7 @@ class Held:
 
     @property
     def gives_way_from_s(self) -> float:
-        """From when on an idle connection may give way: see ``giving_way``."""
+        """The time from which an idle connection may give way: see ``giving_way``."""
         return self.arrived_s + GIVES_WAY_AFTER_S if self.arrived_s else self._made_s
 
     @property
