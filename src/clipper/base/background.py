@@ -1,4 +1,4 @@
-"""Work that a loop hands to a thread, such as writing a log: a disk or a receiver that is slow delays no query."""
+"""Work that a loop hands to a thread, such as writing a log, so that a slow disk or receiver delays no query."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ class Background(Generic[T]):
 
     Args:
         task: completes the sentence "cannot ...", for the log: ``write access-0.log``.
-        most: bound of the sizes of the items that wait, together.
+        most: bound on the sum of the sizes of the waiting items.
         at_once: the largest number of items that ``do`` gets at once.
         gather_s: how long the thread waits for so many.
         close_s: how long ``close`` waits for the thread.
@@ -42,7 +42,7 @@ class Background(Generic[T]):
 
     @abstractmethod
     def do(self, items: Sequence[T]) -> None:
-        """Do these items, on the thread. Whatever it raises, they have failed."""
+        """Do these items, on the thread. If it raises anything, they have failed."""
 
     def end(self) -> None:
         """Release what ``do`` uses, on the thread, after the last item. The default has nothing to release."""
@@ -52,7 +52,7 @@ class Background(Generic[T]):
 
     @property
     def waiting(self) -> int:
-        """The sizes of the items that are not done yet, together."""
+        """The sum of the sizes of the items that are not done yet."""
         return self._given - self._taken
 
     @property
@@ -60,7 +60,7 @@ class Background(Generic[T]):
         return self.waiting < self._most
 
     def add(self, item: T, size: int = 1, records: int = 1) -> None:
-        """Do an item soon, which has so many records, or drop it."""
+        """Queue an item with this many records, or drop it if there is no room."""
         if not self.has_room:
             self.over += records
             return
@@ -74,7 +74,7 @@ class Background(Generic[T]):
             self._wake.set()
 
     def close(self) -> None:
-        """Do what waits. Blocks for ``close_s`` at most."""
+        """Do all waiting items. Blocks for ``close_s`` at most."""
         if self._thread is None:
             return
         self._is_closing = True

@@ -1,4 +1,4 @@
-"""Identifies the code that a process runs: one that an earlier supervisor started may run other code than ours."""
+"""Identifies the code that a process runs, which differs if an earlier supervisor of another version started it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ _CODE = {".py", ".so"}
 
 
 def form() -> str:
-    """Whether the query path is ``compiled`` or ``pure Python``: what this interpreter imports, whatever lies about."""
+    """Return whether this interpreter imports the query path ``compiled`` or as ``pure Python``."""
     spec = find_spec("clipper.worker.frontend.http.connection")
     return "pure Python" if spec is None or str(spec.origin).endswith(".py") else "compiled"
 
 
 def build_id(files: Sequence[str] = (".",)) -> str:
-    """Clipper's version, and a digest of its source, such as ``0.1.0+3f2a91c04b7e``: two of one version may differ.
+    """Return Clipper's version and a digest of its source, such as ``0.1.0+3f2a91c04b7e``.
 
-    What is compiled has another one than the same source that is not. ``files``: those that count: paths of modules and
-    folders inside the package.
+    The digest of compiled code differs from that of its source. ``files`` are the paths, inside the package, of the
+    modules and folders that count.
     """
     digest = hashlib.sha256()
     parts = [PACKAGE / file for file in files]

@@ -13,8 +13,8 @@ import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-# Redis answers in well under a millisecond. With ``appendfsync everysec`` it writes to its disk within some more than a
-# second.
+# Redis answers in well under a millisecond. With ``appendfsync everysec`` it writes to its disk within little more than
+# a second.
 TIMEOUT_S = 2.5
 DISK_TIMEOUT_S = 2.0
 

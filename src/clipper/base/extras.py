@@ -1,4 +1,4 @@
-"""Which extras are installed."""
+"""Tells which extras are installed."""
 
 from functools import partial
 from importlib.util import find_spec
@@ -11,7 +11,8 @@ def _is_installed(library: str) -> bool:
         return False
 
 
-# Whether an extra's library is there; it is not imported. That of Ray needs cryptography, too, to sign certificates.
+# These tell whether an extra's library is installed, without importing it. Ray's extra also needs cryptography, to sign
+# certificates.
 has_cryptography = partial(_is_installed, "cryptography")
 has_docker = partial(_is_installed, "docker")
 has_grpc = partial(_is_installed, "ngh2")

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as all that ask the query port speak it: requests as bytes, and answers from bytes. No I/O."""
+"""HTTP/1.1 for all callers of the query port: requests as bytes, and answers from bytes. No I/O."""
 
 from urllib.parse import quote, urlsplit
 
@@ -56,9 +56,9 @@ class Request(Struct, frozen=True):
     """A request, and how to wait for its answer.
 
     Attributes:
-        path: after the address's own.
+        path: the path after the address's own.
         body: pieces of the body, which are sent one after another.
-        headers: those besides Host and Content-Length, as lines that end with CR LF.
+        headers: headers besides Host and Content-Length, as lines that end with CR LF.
         timeout_s: the time in which the whole answer has to come, from the call on.
         may_repeat: whether the request may be sent again after an idle connection turned out to be closed. The server
             might have read it before, so its effect has to be the same if it comes twice.
@@ -80,9 +80,7 @@ class Request(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True, gc=False):
-    """``retry_after``: value of that header; empty if there is none. ``closes``: whether the connection is of no more
-    use.
-    """
+    """An answer. ``retry_after``: the value of that header, or empty. ``closes``: whether the connection is used up."""
 
     status: int
     body: bytes
@@ -91,7 +89,7 @@ class Answer(Struct, frozen=True, gc=False):
 
 
 class BadAnswer(Exception):
-    """The bytes are not an answer, or too many; the message says why."""
+    """The bytes are not an answer, or are too many; the message says why."""
 
 
 # By head: the length of the body, and an answer without it.
@@ -99,7 +97,7 @@ _known: dict[bytes, tuple[int, Answer]] = {}
 
 
 class AnswerReader:
-    """Reads the answer to one request. ``has_begun``: whether anything has come."""
+    """Reads the answer to a request. ``has_begun``: whether any byte has come."""
 
     def __init__(self) -> None:
         self.has_begun = False

@@ -1,11 +1,10 @@
-"""What Clipper's own processes write to their logs: one line for each record, as text or as a JSON object.
+"""The format of the logs of Clipper's own processes: one line for each record, as text or as a JSON object.
 
-Whoever logs names the values of the message: ``log.warning("%(path)s is lost: %(error)s", {"path": …, "error": …})``.
-In JSON they are fields, besides the message.
+A call of the log names the values of its message: ``log.warning("%(path)s is lost: %(error)s", {"path": …,
+"error": …})``. In JSON they are fields beside the message.
 
-Names of models, paths and headers come from others, and so do errors of what they send. Whatever a record contains, it
-is one line: control characters and line ends are escaped. The lines of a traceback follow as lines that are indented;
-in JSON they are in ``exception``.
+Names of models, paths and headers come from strangers. So control characters and line ends are escaped: a record is one
+line whatever it contains. The lines of a traceback follow, indented; in JSON they are in ``exception``.
 """
 
 import json
@@ -14,7 +13,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 
-# What a record may say besides its message, where docs/logs-and-traces.md says what each is.
+# The fields that a record may have beside its message. docs/logs-and-traces.md says what each is.
 FIELDS = (
     *("application", "model", "version", "replica", "worker"),
     *("error", "reason"),
@@ -22,10 +21,10 @@ FIELDS = (
     *("address", "management_url", "query_url", "grpc_address", "method", "path", "input_type", "runtime"),
     *("rows", "count", "limit", "replicas", "replicas_before", "duration_ms", "wait_s"),
 )
-# Of Python 3.10, which models may run on, the newer name is not known.
+# Python 3.10, which models may run on, does not have the newer name ``datetime.UTC``.
 _UTC = timezone.utc  # noqa: UP017
 
-# What ends a line for some reader, or steers a terminal. A tab does neither.
+# Characters that end a line for some reader, or that steer a terminal. A tab does neither.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -37,12 +36,12 @@ def set_up(log_format: str, level: str) -> None:
 
 
 def one_line(text: str) -> str:
-    """The text with its control characters and line ends as escapes, e.g. a line feed as ``\\n``."""
+    """Return the text with its control characters and line ends escaped, e.g. a line feed as ``\\n``."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def utc(seconds: float) -> str:
-    """A time in seconds since 1970, in ISO 8601 with milliseconds: ``2026-05-01T12:00:00.250Z``."""
+    """Write a time in seconds since 1970 in ISO 8601 with milliseconds: ``2026-05-01T12:00:00.250Z``."""
     return datetime.fromtimestamp(seconds, _UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
@@ -55,10 +54,10 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """An object with ``time``, ``level``, ``logger``, ``message``, and those of ``FIELDS`` that the record has."""
+    """Writes an object with ``time``, ``level``, ``logger``, ``message``, and the record's fields of ``FIELDS``."""
 
     def __init__(self, about: Mapping[str, object] | None = None) -> None:
-        """``about``: fields of all records; without those that are None."""
+        """Add the fields ``about`` to each record, except for those that are None."""
         super().__init__()
         self._about = _known(about or {})
 

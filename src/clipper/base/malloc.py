@@ -1,4 +1,4 @@
-"""Settings of malloc, so that freed memory goes back to the system, or is used again."""
+"""Sets malloc so that freed memory goes back to the system, or is used again."""
 
 import ctypes
 
@@ -17,19 +17,19 @@ _malloc_trim = getattr(_libc, "malloc_trim", None)
 def keep_large_pieces_apart() -> None:
     """Give every large piece a mapping of its own, which goes back to the system as soon as it is freed.
 
-    glibc does so at first, and stops when the first of them is freed. Then the table of a full cache, which Python
-    makes anew after some 500,000 insertions, would leave a hole of its size in the heap: 21 MB at the default bound.
-    And it would keep twice that piece's size free at the heap's end: a supervisor's heap grew by steps of 2 MB.
+    glibc does so at first, and stops when the first such piece is freed. After that, the table of a full cache, which
+    Python makes anew after some 500,000 insertions, would leave a hole of its size in the heap: 21 MB at the default
+    bound. And glibc would keep twice that size free at the heap's end: a supervisor's heap grew by steps of 2 MB.
     """
     if _mallopt is not None:
         _mallopt(_M_MMAP_THRESHOLD, LARGE_PIECE_BYTES)
 
 
 def share_one_arena() -> None:
-    """Have threads use what others have freed. For a process whose threads seldom compute at once.
+    """Have threads use memory that other threads have freed. For a process whose threads seldom compute at once.
 
-    glibc gives each thread an arena of its own, and each of them keeps the most that any work of its thread ever took:
-    a supervisor grew by some 6 MB a thread as work that takes that much, such as a deployment, came to each in turn.
+    glibc gives each thread an arena of its own, and each arena keeps the most that any work of its thread ever took: a
+    supervisor grew by some 6 MB a thread, as each thread in turn got work that takes that much, such as a deployment.
     """
     if _mallopt is not None:
         _mallopt(_M_ARENA_MAX, 1)

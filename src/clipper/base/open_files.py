@@ -1,4 +1,4 @@
-"""How many files and connections a process may have open."""
+"""The number of files and connections that a process may have open."""
 
 import logging
 import resource

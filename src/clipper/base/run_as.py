@@ -11,8 +11,8 @@ from typing import TypedDict
 from clipper.errors import InvalidArgument, Unavailable
 
 _PR_SET_NO_NEW_PRIVS = 38
-# What root needs to start processes of another user, to watch them and to end them. Root in a container of Docker has
-# all but the last one by default.
+# The capabilities that root needs to start, watch and end processes of another user. Root in a container of Docker has
+# all but the last by default.
 _CAPABILITIES = {
     "CAP_CHOWN": 0,
     "CAP_DAC_OVERRIDE": 1,
@@ -26,7 +26,7 @@ _CAPABILITIES = {
 
 @dataclass(frozen=True, slots=True)
 class RunAs:
-    """A user and a group. A process that runs so is in no other group."""
+    """A user and a group. A process that runs as this user is in no other group."""
 
     user: str
     uid: int
@@ -34,8 +34,9 @@ class RunAs:
 
 
 def find_run_as(text: str) -> RunAs:
-    """Find ``USER`` or ``USER:GROUP``, each a name or a number; without a group it is the user's own. Raises
-    InvalidArgument if there is no such user or group, it is root, or this process is not root.
+    """Find ``USER`` or ``USER:GROUP``, each a name or a number; without a group the user's own group is taken.
+
+    Raises InvalidArgument if there is no such user or group, the user is root, or this process is not root.
     """
     name, colon, group = text.partition(":")
     try:
@@ -62,7 +63,7 @@ class Credentials(TypedDict):
 
 
 def credentials(run_as: RunAs | None) -> Credentials:
-    """The arguments for this user. None starts the process as our own user."""
+    """Return the arguments for this user. None starts the process as our own user."""
     if run_as is None:
         return Credentials(user=None, group=None, extra_groups=None)
     return Credentials(user=run_as.uid, group=run_as.gid, extra_groups=[])

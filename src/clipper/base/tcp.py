@@ -2,8 +2,8 @@
 
 import socket
 
-# The kernel by itself waits for a quarter of an hour, or for ever where nothing is to be sent. A network that loses
-# each of several packets for so long is of no use to a query, and a machine that stops for a moment is back sooner.
+# By itself the kernel waits for a quarter of an hour, or for ever if there is nothing to send. A network that loses all
+# packets for 5 s is of no use to a query, and a machine that only stopped for a moment is back sooner.
 CUT_AFTER_S = 5
 _PROBE_EVERY_S = 1
 

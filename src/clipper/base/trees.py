@@ -9,17 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Each level costs a descriptor. Packages have about ten levels, and a path with more than this is too long to be used.
+# Levels of nested folders. Each costs a descriptor. Packages have about ten levels; a longer path could not be used.
 MAX_DEPTH = 100
 
 
 def seal_tree(root: Path, taken_from: int | None = None) -> None:
     """Make all files and folders read-only, and readable for everybody.
 
-    Of their modes only whether a file is a program is kept. Symlinks are not followed. The root is sealed last, so that
-    it shows whether everything is. ``taken_from``: the user who owns the files. This process's user owns them
-    afterwards. Files of other users stay as they are: ``taken_from`` may mean harm, and have linked them there. Raises
-    OSError if it cannot be done, or it is nested too deeply.
+    A program stays executable; nothing else of the modes is kept. Symlinks are not followed. The root is sealed last,
+    so that it shows whether everything is sealed. ``taken_from`` is the user who owns the files; this process's user
+    owns them afterwards. Files of other users are left alone: ``taken_from`` may mean harm, and have linked them there.
+    Raises OSError if it cannot be done, or if the tree is nested too deeply.
     """
     folder = os.open(root, _FOLDER)
     try:
@@ -35,7 +35,7 @@ def is_sealed(root: Path) -> bool:
 def remove_tree(root: Path) -> None:
     """Remove a tree, sealed or not, as far as that is possible, however deeply its folders are nested.
 
-    What is in a folder goes up to the root first, so nothing but the root and one folder is ever open, and no path
+    The contents of a folder are moved up to the root first, so only the root and one folder are ever open, and no path
     is longer than two names. Nobody may write to the tree meanwhile. Symlinks are not followed.
     """
     with suppress(OSError):
@@ -56,7 +56,7 @@ def _empty(root: int) -> None:
         name = left.pop()
         if _is_removed(name, root):
             continue
-        with suppress(OSError):  # what cannot be removed stays, with what it is in
+        with suppress(OSError):  # what cannot be removed stays, as do the folders above
             folder = _writable(name, root)
             try:
                 left += _raised(folder, root, names)
@@ -72,7 +72,7 @@ def _raised(folder: int, root: int, names: Iterator[str]) -> list[str]:
         if _is_removed(inner, folder):
             continue
         with suppress(OSError):
-            # Who moves a folder has to be able to write to it, too.
+            # To move a folder, one has to be able to write to it, too.
             os.close(_writable(inner, folder))
             name = next(names)
             os.rename(inner, name, src_dir_fd=folder, dst_dir_fd=root)
@@ -95,7 +95,7 @@ def _is_removed(name: str, above: int) -> bool:
 
 
 def _writable(name: str, above: int | None) -> int:
-    """Open a folder, to whose owner it may have been closed."""
+    """Open a folder, and make it writable, which it may not have been even for its owner."""
     held = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
     try:
         # Through the descriptor: a name may stand for something else by now.
@@ -111,7 +111,7 @@ def _seal(folder: int, taken_from: int | None, depth: int) -> None:
         raise OSError(f"its folders are nested more than {MAX_DEPTH} levels deep")
     if taken_from is not None:
         os.fchown(folder, os.geteuid(), os.getegid())
-    # From here on its former owner can replace nothing in it between a look and a change.
+    # From here on its former owner can replace nothing in it between our look and our change.
     os.fchmod(folder, 0o700)
     for name in os.listdir(folder):
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""The time that an event loop gives to requests in each of its turns: for how long, to whom, and in which order."""
+"""Divides the time of each turn of an event loop among requests: for how long, whose, and in which order."""
 
 from collections import deque
 from collections.abc import Callable
@@ -6,18 +6,18 @@ from heapq import heapify, heappop, heapreplace
 from typing import Any, Generic, Protocol, TypeVar
 
 # A turn takes requests in for this share of the smallest SLO. The rest of the turn takes about as long, and a query
-# spends three turns here: one reads it, one takes it in, and in one its batch comes back.
+# spends three turns here: it is read in one, taken in in another, and its batch comes back in a third.
 TURN_SHARE_OF_SLO = 0.1
 # Shorter turns would make batches small for no gain. In longer ones, applications with large SLOs would hold up others.
 LEAST_TURN_S, LONGEST_TURN_S = 0.000_5, 0.002
-# Shares of that time: for what is no query while queries wait, and for refusing late queries while others can still be
-# answered in time.
+# Shares of that time: for work that is no query while queries wait, and for refusing late queries while others can
+# still be answered in time.
 OTHERS_SHARE, LATE_SHARE = 0.25, 0.5
-# Input is taken to have waited unread for at most this many times that: so long is a turn at most with all that is done
-# in it, beside busy models. If the loop was blocked for longer, some of what came meanwhile is still new. It is less
-# than the patience below, so that no query is shed for time that it may not have waited.
+# Input is assumed to have waited unread for at most this many times that: the longest that a turn takes with everything
+# in it, beside busy models. If the loop was blocked for longer, some of the input is newer. This is less than the
+# patience below, so that no query is shed for time that it may not have waited.
 MOST_UNREAD_TURNS = 4.0
-# Work that goes on over many turns is done for about this long before others have their turn.
+# Long work is done for about this long at a time, before others have their turn.
 VISIT_S = 0.000_5
 # A query that has waited for this share of its SLO is shed: it would take two more turns and a batch.
 PATIENCE_SHARE_OF_SLO = 0.5
@@ -26,15 +26,15 @@ IN_ORDER_SHARE = 0.5
 
 T = TypeVar("T")
 
-# Lines of what is no query: requests that are not known to be one, and what earlier visits of connections have left.
+# Lines of work that is no query: requests that are not known to be queries, and the rest of what connections have sent.
 REQUESTS, RESTS = "requests", "rests"
 
 
 class Work(Protocol):
-    """Something to do that takes a fraction of a turn, such as what a connection has read, or a part of longer work."""
+    """Work that takes a fraction of a turn, such as the input of a connection, or a part of longer work."""
 
     def enter(self, *, is_late: bool) -> None:
-        """Do it. ``is_late``: it is a query that has waited too long to be answered in time."""
+        """Do the work. ``is_late``: it is a query that has waited too long to be answered in time."""
 
 
 class Visitor(Work, Protocol):
@@ -43,7 +43,7 @@ class Visitor(Work, Protocol):
     Attributes:
         arrived_s: when it was read.
         patience_s: how long it may wait before it is shed.
-        asks: names the line of queries that it is in; None if it is not known to be a query.
+        asks: the name of its line of queries; None if it is not known to be a query.
     """
 
     @property
@@ -57,11 +57,12 @@ class Visitor(Work, Protocol):
 
 
 class Line:
-    """Work that waits for one thing.
+    """Work that waits in one line.
 
     Attributes:
-        waiting: by the time of arrival; in a line of queries each is a ``Visitor``.
-        used_s: the time that its visits took, and what others had used when it began: the smallest is next.
+        waiting: the work, in order of arrival; in a line of queries these are ``Visitor``.
+        used_s: the time that its visits took, plus the time that other lines had used when it began. The line with the
+            smallest is next.
         due: how many visits it may still have in this turn.
     """
 
@@ -77,7 +78,7 @@ class Line:
         return self.used_s < other.used_s
 
     def next(self, now_s: float) -> Work | None:
-        """Remove and return what is next; None if all are queries that are late."""
+        """Remove and return the next work; None if all are late queries."""
         waiting = self.waiting
         first: Any = waiting[0]
         if not self._is_of_queries or now_s - first.arrived_s <= IN_ORDER_SHARE * first.patience_s:
@@ -86,8 +87,9 @@ class Line:
 
 
 class Lines:
-    """Lines that share time equally: the one that has used the least is next (start-time fair queueing, Goyal et al.
-    1996).
+    """Lines that share time equally: the line that has used the least is next.
+
+    This is start-time fair queueing (Goyal et al. 1996).
 
     Attributes:
         by_name: the lines in which work waits.
@@ -99,7 +101,7 @@ class Lines:
         self._now_s = now_s
         self._are_of_queries = are_of_queries
         self.by_name: dict[object, Line] = {}
-        # Of the line that was let in last, before it was.
+        # The used time, before its last visit, of the line that was let in last.
         self._used_s = 0.0
 
     def add(self, work: Work, name: object) -> None:
@@ -109,7 +111,7 @@ class Lines:
         line.waiting.append(work)
 
     def begin_turn(self) -> None:
-        """Let no more in from now on than waits: what waits again goes behind what is read next."""
+        """Let in only the work that waits now: work that waits again goes behind input that is read next."""
         for line in self.by_name.values():
             line.due = len(line.waiting)
 
@@ -123,7 +125,7 @@ class Lines:
         return now_s
 
     def let_in(self, now_s: float, ends_s: float, least: int) -> float:
-        """Let some of what waits in until ``ends_s``, and so much in any case; return the time."""
+        """Let in waiting work until ``ends_s``, and at least ``least`` pieces; return the time."""
         turns = [line for line in self.by_name.values() if line.due and line.waiting]
         heapify(turns)
         while turns and (now_s < ends_s or least > 0):
@@ -146,32 +148,33 @@ class Lines:
 
 
 class TurnBudget:
-    """Has work done for a bounded time in each turn of the loop, whatever it is.
+    """Bounds the time for work of all kinds in each turn of the loop.
 
-    Without this bound, a worker would take in all that one poll returns before it sends or answers a batch, and would
-    count that as arrived only then. If requests come faster than they can be taken in, turns would grow without bound,
-    and every answer would be late. Here requests wait with their time of arrival.
+    Without this bound, a worker would take in all requests that a poll returns before it sends or answers a batch, and
+    would count them as arrived only then. If requests came faster than they can be taken in, turns would grow without
+    bound, and every answer would be late. Here requests wait with their time of arrival.
 
-    All that takes time and is no answer draws on this one budget, so that a turn is as long as it says, however many
-    kinds of it there are: requests, what follows them on a connection, long bodies, feedback, TLS handshakes.
+    All work except for answers draws on this one budget, so that a turn is as long as it says: requests, further input
+    of their connections, long bodies, feedback, TLS handshakes.
 
-    Queries come first. Those of each application have a line of their own, so a flood to one application does not
-    delay the others; so have an application's long bodies, and what gRPC connections have sent, in which queries may
-    be. All else has the rest of the time, and a quarter of it even if queries want it all: also in lines that share
-    it equally. A visit that takes longer has the next ones wait for longer.
+    Queries come first. Each application has a line of its own for its queries, so a flood to one application does not
+    delay the others; so have an application's long bodies, and the input of gRPC connections, which may contain
+    queries. All other work has the rest of the time, but a quarter at least; its lines share that equally, too. After a
+    visit that took longer than its time, the next visits wait longer.
 
     Queries are taken in first come, first served while waits are short. When waits grow, the newest goes first: it can
     still be answered in time, while in an old queue none would be (adaptive LIFO, Maurer 2015, "Fail at scale"). Late
     queries are refused in the rest of the turn's time, so refusing never costs more than answering.
 
-    A visit is short. What a connection has sent beyond it waits again, behind what others have just sent: one that
+    A visit is short. The rest of a connection's input waits again, behind what others have just sent: a connection that
     sends thousands of requests at once competes with itself.
 
-    The bound is the number of connections: each waits at most once. What they hold counts against the memory budget.
+    The number of connections is the bound of what waits: each waits at most once. The memory that they hold counts
+    against the memory budget.
 
     Attributes:
         now_s: the clock.
-        closes_s: what comes before this time is done at once; ``is_open`` decides for what comes later.
+        closes_s: work that comes before this time is done at once; ``is_open`` decides on later work.
     """
 
     __slots__ = (
@@ -200,7 +203,7 @@ class TurnBudget:
         self._queries = Lines(now_s, True)
         self._others = Lines(now_s, False)
         self._turn_s = LONGEST_TURN_S
-        # How much longer the last visits behind queries took than they had time: the next have that much less.
+        # The time that the last visits behind queries took beyond their share. The next visits have that much less.
         self._over_s = 0.0
         self._has_begun = False
         self._began_s = self.closes_s = 0.0
@@ -210,7 +213,7 @@ class TurnBudget:
         self._turn_s = min(max(slo_s * TURN_SHARE_OF_SLO, LEAST_TURN_S), LONGEST_TURN_S)
 
     def is_open(self, now_s: float) -> bool:
-        """Whether what comes now is done at once: nobody waits, and the turn has time left.
+        """Whether work that comes now is done at once: nothing waits, and the turn has time left.
 
         If no turn has begun, this begins one.
         """
@@ -222,15 +225,15 @@ class TurnBudget:
         return True
 
     def arrived_s(self, now_s: float) -> float:
-        """Return when input must be taken to have arrived that is read now, while the turn is closed.
+        """Return the time of arrival to assume for input that is read now, while the turn is closed.
 
-        It may have come right after the poll before this turn, and have waited in the socket since. Nobody sees when:
-        if it counted from now, answers that are planned for the last moment would be late by as much as a turn takes.
+        It may have waited in the socket since the poll before this turn. If it counted from now, answers that are
+        planned for the last moment would be late by the length of a turn.
         """
         return max(self._began_s, now_s - MOST_UNREAD_TURNS * self._turn_s)
 
     def wait(self, visitor: Visitor) -> None:
-        """Queue ``visitor``, which must not be queued already: a query in the line of what it asks."""
+        """Queue ``visitor``, which must not be queued already; a query waits in the line of what it asks."""
         if visitor.asks is None:
             self._others.add(visitor, REQUESTS)
         else:
@@ -254,7 +257,7 @@ class TurnBudget:
         self._call_soon(self._end)
 
     def _end(self) -> None:
-        """Let in what waits. All input of one poll has been taken in or queued, and the loop polls next."""
+        """Let in waiting work. All input of a poll has been taken in or queued, and the loop polls next."""
         self._has_begun = False
         queries, others = self._queries, self._others
         if not (queries.by_name or others.by_name):
@@ -277,8 +280,9 @@ class TurnBudget:
 
 
 class Backlog(Generic[T]):
-    """Things of one kind to do, one after another, in visits of about ``VISIT_S``: a ``Visitor``. ``items``: those that
-    are not done.
+    """A ``Visitor`` that does items of one kind, one after another, in visits of about ``VISIT_S``.
+
+    ``items`` are the items that are not done.
     """
 
     def __init__(
@@ -294,28 +298,28 @@ class Backlog(Generic[T]):
     ) -> None:
         """
         Args:
-            do: does some of one thing, until about a given time; returns whether that is done.
-            items: what there is to do at first; it is used, not copied.
+            do: works on an item until about the given time; returns whether the item is done.
+            items: the first items; the deque is used, not copied.
             asks: see ``Visitor``; None if this waits behind queries.
-            line: where it waits then; None for a line of its own.
-            in_turns: whether each visit goes on with the next one, or with the one that is not done.
-            may_go_on: whether something may be done now; ``go_on`` says that this has changed.
+            line: the line behind queries in which it waits; None for a line of its own.
+            in_turns: whether an unfinished item waits behind the others, or is gone on with.
+            may_go_on: whether work may be done now; ``go_on`` says that this has changed.
         """
         self.items: deque[T] = deque() if items is None else items
         self.arrived_s = 0.0
         self.patience_s = float("inf")
         self.asks, self._line = asks, line
         self._turn, self._do, self._in_turns, self._may_go_on = turn, do, in_turns, may_go_on
-        # Whether it waits for a visit, or has one.
+        # Whether it waits for a visit, or is being visited.
         self._is_due = False
 
     def add(self, item: T) -> None:
-        """Do it in a later visit."""
+        """Do the item in a later visit."""
         self.items.append(item)
         self.go_on()
 
     def begin(self, item: T) -> None:
-        """Do some of it now, if this turn has time and nothing is before it."""
+        """Begin with the item now, if this turn has time and nothing is before it."""
         self.items.append(item)
         if not self._is_due and self._turn.is_open(self._turn.now_s()):
             self.enter(is_late=False)
@@ -323,7 +327,7 @@ class Backlog(Generic[T]):
             self.go_on()
 
     def go_on(self) -> None:
-        """Wait for a visit, if there is something to do and it may be done."""
+        """Wait for a visit, if there are items and they may be done."""
         if self._is_due or not self.items or not self._may_go_on():
             return
         self._is_due = True

@@ -1,4 +1,4 @@
-"""Small files of the server's own that are replaced as a whole, and how to see that one was replaced."""
+"""Small files of the server that are replaced as a whole, and how to see that a file was replaced."""
 
 import os
 from collections.abc import Iterable
@@ -6,8 +6,10 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: Iterable[bytes], *, is_synced: bool = False) -> None:
-    """Write a file for this user alone. A reader sees all of what was there, or all of this. ``is_synced``: whether it
-    is to survive a power cut that follows. Raises OSError if it cannot be written. What was there stays.
+    """Write a file for this user alone. A reader sees either the whole old file or the whole new file.
+
+    ``is_synced``: whether the file has to survive a power cut that follows. Raises OSError if it cannot be written; the
+    old file stays.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.unlink(missing_ok=True)

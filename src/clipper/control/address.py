@@ -23,7 +23,7 @@ class UnixAddress:
 
 @dataclass(frozen=True, slots=True)
 class TcpAddress:
-    """``host``: a name, or an address of IPv4 or IPv6, the latter without brackets."""
+    """A port. ``host`` is a name, or an address of IPv4 or IPv6, the latter without brackets."""
 
     host: str
     port: int
@@ -40,7 +40,8 @@ ControlAddress = UnixAddress | TcpAddress
 
 
 def parse_address(text: str) -> ControlAddress:
-    """Read ``unix:PATH``, ``tcp:HOST:PORT``, ``tcp:[HOST]:PORT`` or a path alone, which is that of a unix socket.
+    """Read ``unix:PATH``, ``tcp:HOST:PORT``, ``tcp:[HOST]:PORT`` or the path of a unix socket alone.
+
     Raises InvalidArgument if the path or the host is empty or has a zero byte, or the port is not of 1 to 65535."""
     if "\0" not in text:
         scheme, _, rest = text.partition(":")

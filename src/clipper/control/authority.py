@@ -18,7 +18,7 @@ from clipper.errors import InvalidArgument
 
 # An authority is replaced by removing its key, and not by time.
 _AUTHORITY_VALID = datetime.timedelta(days=3650)
-# A stolen key is of use for so long at most. A worker that cannot reach a supervisor for as long is started again.
+# The longest use of a stolen key. A worker that cannot reach a supervisor for this long is started again.
 VALID = datetime.timedelta(days=30)
 # Clocks of machines differ.
 _EARLIER = datetime.timedelta(days=1)
@@ -27,7 +27,7 @@ _BOTH_ENDS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKey
 
 
 def make_authority(now: datetime.datetime) -> bytes:
-    """A new authority: its key and its certificate, in PEM. ``now`` has a time zone, here and below."""
+    """Make an authority; return its key and its certificate, in PEM. ``now`` has a time zone, here and below."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("clipper control authority")
     builder = _builder(name, name, key.public_key(), now, _AUTHORITY_VALID)
@@ -37,18 +37,18 @@ def make_authority(now: datetime.datetime) -> bytes:
 
 
 def make_request() -> tuple[bytes, bytes]:
-    """A new key, which stays on its machine, and the request to sign a certificate for it; both in PEM."""
+    """Make a key, which stays on its machine, and the request to sign a certificate for it; both in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    # The authority says the name: who asks cannot choose one.
+    # The authority chooses the name; the request cannot.
     request = x509.CertificateSigningRequestBuilder(_name("-")).sign(key, hashes.SHA256())
     return _private(key), request.public_bytes(_PEM)
 
 
 class Authority:
-    """``certificate``: in PEM, for all who have to trust what it signs."""
+    """The authority. ``certificate``: in PEM, for all who have to trust what it signs."""
 
     def __init__(self, pem: bytes) -> None:
-        """Raises InvalidArgument if it is not what ``make_authority`` returns."""
+        """Read what ``make_authority`` has returned. Raises InvalidArgument if it is anything else."""
         try:
             key = serialization.load_pem_private_key(pem, None)
             self._own = x509.load_pem_x509_certificate(pem)
@@ -60,8 +60,10 @@ class Authority:
         self.certificate = self._own.public_bytes(_PEM)
 
     def sign(self, request: bytes, name: PeerName, now: datetime.datetime) -> bytes:
-        """A certificate for who made the request, in PEM. The name is this one, whatever the request says. Raises
-        InvalidArgument if it is no request of ``make_request``, or its sender does not have the key."""
+        """Return a certificate of this name, in PEM, for the key of the request.
+
+        Raises InvalidArgument if it is no request of ``make_request``, or its sender does not have the key.
+        """
         try:
             read = x509.load_pem_x509_csr(request)
             key, is_signed = read.public_key(), read.is_signature_valid
@@ -75,7 +77,7 @@ class Authority:
         return builder.sign(self._key, hashes.SHA256()).public_bytes(_PEM)
 
     def issue(self, name: PeerName, now: datetime.datetime) -> TlsMaterial:
-        """A new key with its certificate, for this process."""
+        """Make a key with its certificate, for this process."""
         key, request = make_request()
         return TlsMaterial(self.sign(request, name, now), key, self.certificate)
 

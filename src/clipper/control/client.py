@@ -12,14 +12,14 @@ from clipper.errors import ProtocolViolation
 R = TypeVar("R")
 
 _READ_BYTES = 64 * 1024
-# A unix socket, unlike TCP, does not wait until there is room among those that wait to be accepted.
+# A unix socket, unlike TCP, refuses a connection at once when too many wait to be accepted: dial again after this.
 _DIAL_AGAIN_S = 0.01
-# Kept for one worker over TCP: a supervisor has two commands under way at most times. 64 peers with two each are half
-# of what a worker takes.
+# Connections that are kept for a worker over TCP: a supervisor has two commands under way at most times. 64 peers with
+# two each are half of what a worker takes.
 MAX_FREE = 2
 # Shorter than the time for which a worker bears silence, so that no command is sent on a connection that ends.
 FREE_S = 10.0
-# Certificates are looked at when a connection is made. A worker ends one after twice this time.
+# Certificates are checked when a connection is made. A worker ends a connection after twice this time.
 LIFE_S = 1800.0
 
 
@@ -36,12 +36,12 @@ async def ask(
     """Send a command on a connection of its own, and return its reply.
 
     Args:
-        message: the command encoded, if that was done before, as for several workers.
+        message: the encoded command, if it was encoded before, as for several workers.
         secured: how the worker is dialled over TCP. Over a unix socket it is not needed.
 
-    Raises OSError if the worker cannot be reached, or (TimeoutError) does not answer in time, or one of both does not
-    trust the other's certificate, CommandRefused if the worker does not take this command from us, and
-    ProtocolViolation if the answer is not the command's reply, or another worker than expected has that address.
+    Raises OSError if the worker cannot be reached, if it does not answer in time (TimeoutError), or if one end does not
+    trust the other's certificate; CommandRefused if the worker does not take this command from us; ProtocolViolation if
+    the answer is not the command's reply, or if another worker than expected has that address.
     """
     async with asyncio.timeout(timeout_s):
         streams = await _connect(address, secured)
@@ -54,13 +54,13 @@ async def ask(
 class Connections:
     """Asks workers as ``ask`` does, and keeps connections over TCP for the next command.
 
-    A handshake of TLS takes both ends a millisecond and more, a command on a connection that is there a tenth of that.
-    Over a unix socket each command has its own. Nobody waits for a connection that another command uses: a slow reply
-    holds up no other.
+    A handshake of TLS takes both ends a millisecond and more, a command on a kept connection a tenth of that. Over a
+    unix socket each command has a connection of its own. A command never waits for a connection that another command
+    uses, so a slow reply holds up no other.
     """
 
     def __init__(self) -> None:
-        # Free ones, each with when it was made and what drops it.
+        # The free connections, each with the time when it was made and the timer that drops it.
         self._free: dict[tuple[TcpAddress, Secured], list[tuple[Streams, float, asyncio.TimerHandle]]] = {}
 
     async def ask(
@@ -89,7 +89,7 @@ class Connections:
         return reply
 
     def close(self) -> None:
-        """Close all that are free."""
+        """Close all free connections."""
         for kept in self._free.values():
             for streams, _, timer in kept:
                 timer.cancel()
@@ -147,7 +147,7 @@ async def _connect(address: ControlAddress, secured: Secured | None) -> Streams:
 
 async def _dial_on_this_machine(path: str) -> Streams:
     while True:
-        # Done by hand: asyncio takes a socket that cannot be connected yet for one that is.
+        # Dialled by hand: asyncio takes a socket that cannot be connected yet for a connected one.
         dialling = socket.socket(socket.AF_UNIX)
         dialling.setblocking(False)
         try:

@@ -8,7 +8,7 @@ class Standing(Struct, frozen=True):
 
     Attributes:
         winner: the model that was found to be the best; None while the test is open.
-        confidence: that the winner is the best model, within ``tolerance`` of mean loss.
+        confidence: the confidence that the winner is the best model, within ``tolerance`` of mean loss.
         observations: how many pieces of feedback count in the test.
     """
 
@@ -46,8 +46,8 @@ class ConfidenceBin(Struct, frozen=True):
     """Answers of about one confidence.
 
     Attributes:
-        answers: how many had feedback; old ones count for less.
-        right: the share of them that was right; with losses between 0 and 1, 1 minus the mean loss.
+        answers: how many of them had feedback; old answers count for less.
+        right: the share of these that was right; with losses between 0 and 1, 1 minus the mean loss.
         calibrated: the confidence that is now answered for this raw confidence.
     """
 
@@ -81,9 +81,9 @@ class EndedRamp(Struct, frozen=True):
 
     Attributes:
         ended_at: seconds since the epoch.
-        feedback, rest_feedback: answers with feedback that it had a part in, and other answers with feedback meanwhile.
-        mean_loss, rest_mean_loss: of these answers; None if there were none.
-        compared: of its answers, those that the means are of: see ``RampOutcome``.
+        feedback, rest_feedback: the number of answers with feedback that it had a part in, and of others meanwhile.
+        mean_loss, rest_mean_loss: the mean losses of these answers; None if there were none.
+        compared: how many of its answers the means are about: see ``RampOutcome``.
     """
 
     model: str

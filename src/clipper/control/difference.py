@@ -1,9 +1,9 @@
-"""Differences between snapshots: what a change costs to send and to apply depends on the change, and not on all else.
+"""Differences between snapshots, so that the cost of a change does not depend on how much else there is.
 
-A difference leads from its *base*, the generation of a snapshot that a worker has in force, to a newer one. It has
-every part that has changed since the base, also one that has changed back. So it can be applied to each snapshot from
-the base on: neither a lost message, nor one that comes twice or late, leaves a worker with anything but the newest
-snapshot. A worker with a snapshot of before the base, or of another epoch, needs the whole.
+A difference leads from its *base*, the generation of the snapshot that a worker has in force, to a newer snapshot. It
+has every part that has changed since the base, also if it has changed back. So it can be applied to each snapshot from
+the base on, and a message that is lost, or comes twice or late, does no harm: the next one leads to the newest
+snapshot. A worker whose snapshot is older than the base, or of another epoch, needs the whole snapshot.
 """
 
 from collections import OrderedDict, defaultdict
@@ -14,21 +14,21 @@ from msgspec import Struct
 
 from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, ModelSnapshot, Peer, Snapshot
 
-# A generation has its supervisor's epoch above these bits and a count in them.
+# The lowest bits of a generation, in which changes are counted. Its supervisor's epoch is in the bits above.
 EPOCH_BITS = 32
-# What a snapshot has parts of, each with a name.
+# The kinds of a snapshot's parts, each of which has a name.
 KINDS = ("applications", "models", "keys")
-# Names that are gone and are still told of: some hundred bytes each. A worker whose base is from before the oldest of
-# them gets the whole snapshot.
+# Names of removed parts that differences still mention: some hundred bytes each. A worker whose base is from before the
+# oldest of them gets the whole snapshot.
 MAX_GONE = 10_000
 
 
 class Difference(Struct, frozen=True):
-    """Leads from the snapshot of generation ``base``, or any after it, to that of ``generation``.
+    """The way from the snapshot of generation ``base``, or any later one, to the snapshot of ``generation``.
 
     Attributes:
-        applications, models, keys: those that are new or may have changed since the base.
-        gone_applications, gone_models, gone_keys: the names of those that are gone.
+        applications, models, keys: the parts that are new or may have changed since the base.
+        gone_applications, gone_models, gone_keys: the names of the parts that are gone.
         peers: None if they have not changed.
         needs_key, workers: as in a ``Snapshot``.
     """
@@ -58,8 +58,8 @@ class Holding:
     """A snapshot in parts, which differences change in place.
 
     Attributes:
-        generation: of the snapshot; 0 before the first.
-        applications, models, keys: by name.
+        generation: the snapshot's generation; 0 before the first snapshot.
+        applications, models, keys: its parts by name.
         peers, needs_key, workers: as in a ``Snapshot``.
     """
 
@@ -71,18 +71,18 @@ class Holding:
         self.peers: tuple[Peer, ...] = ()
         self.needs_key = False
         self.workers = 1
-        # The applications that link a model, by its name; a dict keeps them in order.
+        # By a model's name, the applications that link it; a dict keeps them in order.
         self._linking: dict[str, dict[str, None]] = {}
 
     def linking(self, model: str) -> Collection[str]:
         return self._linking.get(model, {})
 
     def takes(self, difference: Difference) -> bool:
-        """Whether ``follow`` leads to the difference's snapshot: what is held is neither before its base nor newer."""
+        """Whether ``follow`` leads to the difference's snapshot: this one is neither older than its base nor newer."""
         return difference.base <= self.generation <= difference.generation
 
     def difference_to(self, snapshot: Snapshot) -> Difference:
-        """The difference from what is held to a whole snapshot. It costs a look at each part of the snapshot."""
+        """Return the difference from this to a whole snapshot. It costs a look at each part of the snapshot."""
         parts: dict[str, Any] = {"needs_key": snapshot.needs_key, "workers": snapshot.workers}
         for kind in KINDS:
             parts[kind], parts[f"gone_{kind}"] = _changes(getattr(self, kind), getattr(snapshot, kind))
@@ -91,7 +91,7 @@ class Holding:
         return Difference(self.generation, snapshot.generation, **parts)
 
     def follow(self, difference: Difference) -> None:
-        """Hold the difference's snapshot from now on. ``takes`` must be true."""
+        """Become the difference's snapshot. ``takes`` must be true."""
         for name in difference.gone_applications:
             self._unlink(self.applications.pop(name, None))
         for application in difference.applications:
@@ -127,22 +127,25 @@ class Holding:
 
 
 class Changes:
-    """Remembers in which generation each part of the snapshot has changed last, and makes differences of that."""
+    """Remembers the generation in which each part of the snapshot changed last, and makes differences from that."""
 
     def __init__(self, max_gone: int = MAX_GONE) -> None:
-        """``max_gone``: the bound of the names that are gone and are still told of."""
+        """Bound the remembered names of removed parts by ``max_gone``."""
         self._max_gone = max_gone
         self._held = Holding()
         # By kind and name, the generation of the last change; the latest is the last.
         self._changed: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._gone: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._peers_changed = 0
-        # What changed up to this generation is not known any more.
+        # The changes up to this generation are no longer known.
         self._floor = 0
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Take over a newer snapshot of ours. In another epoch, or before the first, there is no base for a difference:
-        a generation of the epoch before may be another supervisor's."""
+        """Take over a newer snapshot of ours.
+
+        In another epoch, or before the first snapshot, there is no base for a difference: a generation of the epoch
+        before may be another supervisor's.
+        """
         if snapshot.generation >> EPOCH_BITS != self._held.generation >> EPOCH_BITS or not self._held.generation:
             self._changed.clear()
             self._gone.clear()
@@ -168,8 +171,10 @@ class Changes:
             self._floor = max(self._floor, generation)
 
     def since(self, base: int) -> Difference | None:
-        """The difference from ``base`` to the newest snapshot; None if the whole is needed. ``base``: a generation that
-        a worker has reported in reply to a snapshot or difference of ours."""
+        """Return the difference from ``base`` to the newest snapshot; None if the whole snapshot is needed.
+
+        ``base`` is a generation that a worker has reported in reply to a snapshot or difference of ours.
+        """
         held = self._held
         if not self._floor <= base <= held.generation:
             return None
@@ -194,7 +199,7 @@ class Changes:
 def _changes(held: Mapping[str, P], parts: Iterable[P]) -> tuple[tuple[P, ...], tuple[str, ...]]:
     """Return the parts that are new or have changed, and the names of the parts that are gone."""
     wanted = {part.name: part for part in parts}
-    # Nearly all are the same objects where the sender made the snapshot, and comparing those costs next to nothing.
+    # In the process that made the snapshot nearly all parts are the same objects, which cost nothing to compare.
     changed = tuple(part for name, part in wanted.items() if (known := held.get(name)) is not part and known != part)
     return changed, tuple(name for name in held if name not in wanted)
 

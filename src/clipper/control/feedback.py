@@ -4,15 +4,15 @@ from msgspec import Struct
 
 
 class Feedback(Struct, frozen=True):
-    """Feedback on one query, or on one input.
+    """Feedback on a query, or on an input.
 
     Attributes:
-        id: a name for the feedback, so that it counts once however often it is sent. Empty for feedback that has none,
-            and counts each time: it is on an input, and is not passed on.
+        id: a name for the feedback, so that it counts once however often it is sent. Empty for feedback on an input
+            without a name, which counts each time, and is not passed on.
         row: the input's raw buffer, if the feedback is on an input.
         label: JSON text of the right output; None if there is a reward instead.
         reward: in [0, 1], for the models that were selected.
-        features: raw buffer of the float64 numbers that come with an input; a query has its own.
+        features: raw buffer of the float64 numbers that come with an input; a query has brought its own.
     """
 
     id: str
@@ -25,7 +25,7 @@ class Feedback(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """Learned and durable, or an error. ``duplicate``: it had been learned before and was not counted again."""
+    """The outcome of feedback: learned and durable, or an error. ``duplicate``: it had been learned before."""
 
     duplicate: bool = False
     error: str | None = None

@@ -7,11 +7,11 @@ from clipper.control.statistics import HistogramData
 
 
 def quantile(counts: Sequence[int], bounds: Sequence[float], share: float) -> float:
-    """Return a quantile, interpolated linearly within its bucket: the last bound if it lies above that.
+    """Return a quantile, interpolated linearly within its bucket; at most the last bound.
 
     Args:
-        counts: those of a histogram with these bounds; at least one is not 0.
-        share: from 0 to 1, of the values that are at most the quantile.
+        counts: the counts of a histogram with these bounds; at least one is not 0.
+        share: the share of the values that are at most the quantile, from 0 to 1.
     """
     wanted = share * sum(counts)
     low = 0.0

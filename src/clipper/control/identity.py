@@ -1,7 +1,7 @@
 """The names and certificates of both ends of a control channel over TCP.
 
-Both show certificates of one authority, which signs for this channel alone. The name in a certificate says what its
-owner is: ``supervisor/EPOCH`` or ``worker/INSTANCE``.
+Both ends show certificates of one authority, which signs for this channel alone. The name in a certificate says what
+its owner is: ``supervisor/EPOCH`` or ``worker/INSTANCE``.
 """
 
 import logging
@@ -26,13 +26,13 @@ _NAME = re.compile(r"(supervisor|worker)/(0|[1-9][0-9]{0,9})")
 _PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----\n?", re.DOTALL)
 # A key and two certificates are 2 KB.
 _MAX_FILE_BYTES = 64 * 1024
-# A name that somebody made up goes into a log.
+# The characters of a name that go into a log: anybody may have made it up.
 _SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True)
 class PeerName:
-    """``number``: of a supervisor its epoch, of a worker its instance."""
+    """A name in a certificate. ``number`` is a supervisor's epoch, or a worker's instance."""
 
     role: Role
     number: int
@@ -50,15 +50,15 @@ class Secured:
 
 
 def certified_name(certificate: Mapping[str, Any] | None, now_s: float) -> PeerName:
-    """The name in a certificate whose signature was checked.
+    """Return the name in a certificate whose signature was checked.
 
     Args:
         certificate: as ``ssl.SSLObject.getpeercert`` returns it; None if there is none.
         now_s: in seconds since 1970.
 
     Raises:
-        ProtocolViolation: there is none, its name is none of this channel's, or it is not valid at that time. The
-            message has the name.
+        ProtocolViolation: there is no certificate, its name is none of this channel's, or it is not valid at that time.
+            The message has the name.
     """
     if not certificate:
         raise ProtocolViolation("it shows no certificate")
@@ -83,7 +83,7 @@ def write_identity(path: Path, material: TlsMaterial) -> None:
 
 
 def read_identity(path: Path) -> TlsMaterial:
-    """Raises InvalidArgument if the file cannot be read, or does not have a key and two certificates."""
+    """Read the file. Raises InvalidArgument if it cannot be read, or does not have a key and two certificates."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE_BYTES)
@@ -103,14 +103,14 @@ class IdentityFile:
     """A worker's key and certificate, from a file that is replaced before the certificate expires."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InvalidArgument if it cannot be used."""
+        """Read the file. Raises InvalidArgument if it cannot be used."""
         self._path = path
         self._seen = stamp(path)
         self._contexts = self._read()
 
     @property
     def contexts(self) -> Contexts:
-        """The TLS contexts of the file as it is now, or as it last could be used."""
+        """Return the TLS contexts of the file's content now, or of the last content that could be used."""
         if (now := stamp(self._path)) != self._seen:
             self._seen = now
             try:
@@ -130,7 +130,7 @@ class IdentityFile:
 
 
 def check_peer(tls: ssl.SSLObject | None, expects: PeerName) -> None:
-    """Raises ProtocolViolation if the other end is not who was dialled."""
+    """Raise ProtocolViolation if the other end is not the one that was dialled."""
     name = certified_name(None if tls is None else tls.getpeercert(), time.time())
     if name != expects:
         raise ProtocolViolation(f"expected the certificate of {expects}, got that of {name}")

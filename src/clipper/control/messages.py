@@ -1,7 +1,7 @@
 """The channel between the supervisor and a query worker: messages and their framing, no I/O.
 
-The worker listens on a unix socket, or on TCP (``control/address.py``). The supervisor, old or new, dials it, and so
-does a worker that has feedback for this one. Each message is a u32 little-endian size and that many bytes of
+The worker listens on a unix socket, or on TCP (``control/address.py``). A supervisor, old or new, dials it, and so does
+another worker that has feedback for it. Each message is a u32 little-endian size and that many bytes of
 MessagePack. The dialling side sends commands, and the worker answers them in order. Each command names the type of its
 reply: ``GetStatistics`` is a ``Command[Statistics]``.
 
@@ -26,12 +26,12 @@ from clipper.errors import ProtocolViolation
 from clipper.values.types import ModelId
 
 # A supervisor and workers of adjacent versions understand each other, since an upgraded server replaces its workers one
-# by one. Within a version fields and messages are only added, with defaults. Workers of version 1 take whole snapshots
-# alone; since version 2 they take differences, too.
+# by one. Within a version fields and messages are only added, with defaults. Workers of version 1 take only whole
+# snapshots; workers of version 2 also take differences.
 CHANNEL_VERSION = 2
 # A snapshot of ten thousand applications is about 3 MB. A message over this bound is a bug.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-# A batch of several such inputs does not strain a machine. Sending a larger input costs more than a warm-up gains.
+# Several inputs of this size do not strain a machine. A larger input costs more to send than a warm-up gains.
 MAX_RECENT_INPUT_BYTES = 16 * 1024 * 1024
 
 T = TypeVar("T")
@@ -51,16 +51,16 @@ class Command(Struct, Generic[R], frozen=True):
 
 
 class Applied(Struct, frozen=True, tag=True):
-    """The snapshot is in force.
+    """The reply to a snapshot or difference: the worker serves by a snapshot.
 
     The worker sends this once it has dialled every replica in the snapshot, and every replica that left the snapshot
     has answered its last batch; or after ``settle_timeout_s`` of the worker's settings.
 
     Attributes:
-        generation: of the snapshot in force, which may be newer than the one that this replies to.
+        generation: the generation in force, which may be newer than the one that this replies to.
         unlinked: by replica id, why a replica could not be dialled.
         undrained: ids of removed replicas that still have a batch in flight.
-        needs_whole: the snapshot in force is not one that the difference can be applied to, so nothing was done.
+        needs_whole: whether the difference could not be applied to the snapshot in force, so that nothing was done.
     """
 
     generation: int
@@ -94,14 +94,14 @@ class Statistics(Struct, frozen=True, tag=True):
 
 
 class GetStatistics(Command[Statistics], frozen=True, tag=True):
-    """Asks for the worker's reading. Of a thousand applications that is a megabyte.
+    """Asks for the worker's reading, which is a megabyte for a thousand applications.
 
     Attributes:
-        applications: tell of these alone; None means all.
-        versions: tell of these and of their replicas alone; None means all.
-        marks: those of the last readings of these applications, and of these versions, in this order; the marks may be
-            fewer. The reply leaves out what still has its mark, and all replicas, limits and problems of policies: such
-            questions come many times a second. None: tell of all, as a worker from before this field does.
+        applications: only these; None means all.
+        versions: only these and their replicas; None means all.
+        marks: the marks of the last readings of these applications, then of these versions; they may be fewer. The
+            reply leaves out readings that still have this mark, and all replicas, limits and problems of policies: such
+            questions come many times a second. None asks for everything, as workers without this field answer.
     """
 
     applications: tuple[str, ...] | None = None
@@ -116,7 +116,7 @@ class Draining(Struct, frozen=True, tag=True):
 class Drain(Command[Draining], frozen=True, tag=True):
     """Stop accepting, answer what is in flight, then exit 0.
 
-    ``epoch``: of the supervisor that says so; None from one of before this field.
+    ``epoch`` is the epoch of the supervisor that sends this; None from a supervisor without this field.
     """
 
     epoch: int | None = None
@@ -142,8 +142,11 @@ class ObservePart(Struct, frozen=True):
 
 
 class Observe(Command[Observed], frozen=True, tag=True):
-    """Feedback on queries that this worker answered, from a worker to which it was sent. ``others``: more of it, on any
-    application; outcomes come in the order of all. An older worker does not know of it, and answers fewer outcomes."""
+    """Feedback on queries that this worker answered, from a worker to which clients sent it.
+
+    ``others`` is more feedback, on any application; the outcomes come in the order of all. An older worker does not
+    know this field, and answers fewer outcomes.
+    """
 
     application: str
     feedback: tuple[Feedback, ...]
@@ -165,15 +168,17 @@ class PolicyDescription(Struct, frozen=True, tag=True):
 
 
 class DescribePolicy(Command[PolicyDescription], frozen=True, tag=True):
-    """Asks what an application has learned in a context, or, if ``context`` is None, over all."""
+    """Asks what an application has learned in a context, or over all contexts if ``context`` is None."""
 
     application: str
     context: str | None = None
 
 
 class RecentInput(Struct, frozen=True, tag=True):
-    """An input that a version of the model has answered, as the container protocol sends it. ``row``: None if the
-    version has answered no input, or one of more than ``MAX_RECENT_INPUT_BYTES``."""
+    """An input that a version of the model has answered, as the container protocol sends it.
+
+    ``row`` is None if the version has answered no input, or if the input has more than ``MAX_RECENT_INPUT_BYTES``.
+    """
 
     input_type: str = ""
     row: bytes | None = None
@@ -198,13 +203,16 @@ def encode(message: Command[R] | AnyReply | Refused) -> bytes:
 
 
 def decode_command(body: bytes) -> AnyCommand:
-    """Raises ProtocolViolation if it is not a command that is known here."""
+    """Decode a command. Raises ProtocolViolation if it is not known here."""
     return _decode(_commands, body)
 
 
 def decode_reply(body: bytes, command: Command[R]) -> R:
-    """Raises CommandRefused if the worker does not take the command from us, and ProtocolViolation if it is not the
-    reply to ``command``."""
+    """Decode the reply to ``command``.
+
+    Raises CommandRefused if the worker does not take the command from us, and ProtocolViolation if it is not a reply to
+    this command.
+    """
     decoder: msgspec.msgpack.Decoder[R | Refused] = msgspec.msgpack.Decoder(command.reply_type() | Refused)
     reply = _decode(decoder, body)
     if isinstance(reply, Refused):
@@ -230,7 +238,7 @@ class Framer:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Add what was read; iterate to take each body that is complete.
+        """Add bytes that were read; iterate to take each complete body.
 
         Iterating raises:
             ProtocolViolation: a message is over ``MAX_MESSAGE_BYTES``; close the connection.

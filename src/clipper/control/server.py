@@ -1,4 +1,4 @@
-"""The worker's end of the control channel: a supervisor, old or new, or another worker dials it and sends commands."""
+"""The worker's end of the control channel, which supervisors, old or new, and other workers dial to send commands."""
 
 import asyncio
 import logging
@@ -36,28 +36,28 @@ from clipper.errors import ClipperError, Forbidden, InvalidArgument, ProtocolVio
 log = logging.getLogger(__name__)
 
 READ_BYTES = 256 * 1024
-# The bounds below are those of TCP, which strangers reach. Each of 64 workers and a supervisor has a few commands under
-# way; a container takes as many connections.
+# The bounds below are for TCP, which strangers reach. Each of 64 workers and a supervisor has a few commands under way.
+# A container takes as many connections.
 MAX_CONNECTIONS = 256
-# Strangers can hold no more of them, and those that keep the server waiting longest are dropped for new ones. With
-# their time limit, ``tls.handshakes`` bounds what they cost.
+# Strangers can hold no more handshakes than this; the one that has kept the server waiting longest is dropped for a new
+# one. ``tls.handshakes`` limits their time.
 MAX_HANDSHAKES = 64
-# Who dials sends its command at once, and goes on sending; who is answered reads. It may keep its connection for the
-# next command, for a shorter time than this.
+# A caller sends its command at once and without a pause, and reads its answer. Between two commands it keeps its
+# connection for a shorter time than this.
 SILENCE_S = 15.0
-# Certificates are looked at when a connection is made, so it is made anew now and then.
+# Certificates are checked when a connection is made, so connections are made anew now and then.
 LIFE_S = 3600.0
-# Of messages from other workers that have not come whole. A supervisor's are not counted, so that no worker can keep it
-# from being heard.
+# Bound on incomplete messages from other workers. A supervisor's are not counted, so that no worker can keep a
+# supervisor from being heard.
 MAX_PARTIAL_BYTES = 128 * 1024 * 1024
 _SWEEP_EVERY_S = 1.0
-# What workers ask each other for: feedback that came to the wrong one, and counts, which the Open Inference Protocol
-# shows over all workers.
+# The commands of workers: feedback that came to the wrong worker, and counts, which the Open Inference Protocol shows
+# over all workers.
 _OF_WORKERS = (Observe, GetStatistics)
 
 
 class Access:
-    """Decides what a worker lets those do who dial its control channel.
+    """Decides which commands a worker takes from the callers of its control channel.
 
     ``heard``: the latest epoch of a supervisor that this worker has obeyed; 0 before the first.
     """
@@ -72,7 +72,7 @@ class Access:
             caller: the name in its certificate; None over a unix socket, which only this user may dial.
 
         Raises:
-            Forbidden: it may not. The message has its name.
+            Forbidden: the caller may not send it. The message has the caller's name.
         """
         if caller is not None and caller.role == "worker" and not isinstance(command, _OF_WORKERS):
             raise Forbidden(f"{caller} may not send {type(command).__name__}: only a supervisor may")
@@ -84,8 +84,8 @@ class Access:
         who = "the supervisor on this machine" if caller is None else str(caller)
         if caller is not None and epoch > caller.number:
             raise Forbidden(f"{who} may not speak for epoch {epoch}")
-        # Over a unix socket an old snapshot is answered by what is in force, as ever: that is how a supervisor whose
-        # registry was restored learns that its workers are ahead.
+        # Over a unix socket an old snapshot is answered with the generation in force: so a supervisor whose registry
+        # was restored learns that its workers are ahead.
         if epoch < self.heard and (caller is not None or isinstance(command, Drain)):
             raise Forbidden(
                 f"{who} sent {type(command).__name__} for epoch {epoch}, and this worker obeys epoch {self.heard}"
@@ -94,7 +94,7 @@ class Access:
 
 
 def _epoch_of(command: AnyCommand) -> int | None:
-    """The epoch of the supervisor that sends it; None if the command changes nothing, or does not say."""
+    """Return the epoch of the supervisor that sends a command; None if it changes nothing, or does not say."""
     match command:
         case Apply(snapshot=told) | ApplyDifference(difference=told):
             return told.generation >> EPOCH_BITS
@@ -105,7 +105,7 @@ def _epoch_of(command: AnyCommand) -> int | None:
 
 
 class ControlHandshakes(Handshakes):
-    """Handshakes of the control channel. A failed one is logged with its caller's address, its only name."""
+    """Handshakes of the control channel. A failure is logged with the caller's address, its only name."""
 
     def fail(self, handshake: Handshake, why: str) -> None:
         peer = cast(TlsTransport, handshake).get_extra_info("peername") or ("?", "?")
@@ -113,9 +113,9 @@ class ControlHandshakes(Handshakes):
 
 
 class ControlServer:
-    """Listens on a unix socket that only this user may dial, or on TCP, where who dials has to show a certificate.
+    """Listens on a unix socket that only this user may dial, or on TCP, where callers have to show a certificate.
 
-    Several supervisors may dial it, even at once: ``Access`` says whom it obeys.
+    Several supervisors may dial it, even at once: ``Access`` decides which one it obeys.
     """
 
     def __init__(
@@ -138,10 +138,9 @@ class ControlServer:
         """Listen, and replace a socket that a killed worker has left.
 
         Args:
-            identity: what is shown over TCP; needed for that alone.
+            identity: the certificate that is shown over TCP.
 
-        Raises OSError if the address cannot be bound, and InvalidArgument if it is one of TCP, and there is no
-        identity.
+        Raises OSError if the address cannot be bound, and InvalidArgument if it is on TCP and there is no identity.
         """
         if isinstance(address, TcpAddress):
             if identity is None:
@@ -169,7 +168,7 @@ class ControlServer:
         return port
 
     def close(self) -> None:
-        """Accept no more connections; those that there are go on."""
+        """Accept no more connections; open connections go on."""
         if self._listener is not None:
             self._listener.close()
         if self._sweeping is not None:
@@ -187,7 +186,7 @@ class ControlServer:
 
         self._listener = await loop.create_server(make_connection, address.host, address.port)
         for listening in self._listener.sockets:
-            # Else a caller whose network was cut would keep its connection while a command is carried out.
+            # Otherwise a caller whose network was cut would keep its connection while a command is carried out.
             end_when_cut(listening)
         self._sweeping = loop.create_task(self._sweep(handshakes, identity))
 
@@ -198,7 +197,7 @@ class ControlServer:
             handshakes.context = identity.contexts.listening
 
     async def _serve_own(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer who dials the unix socket: a process of this user."""
+        """Answer a caller on the unix socket: a process of this user."""
         framer = Framer()
         try:
             while data := await reader.read(READ_BYTES):
@@ -213,7 +212,7 @@ class ControlServer:
     async def _serve_stranger(
         self, handshakes: Handshakes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Answer who dials over TCP, from when the connection is accepted: its handshake may never be done."""
+        """Answer a caller over TCP, from when its connection is accepted: its handshake may never be done."""
         self._connections += 1
         framer, caller = Framer(), None
         loop = asyncio.get_running_loop()
@@ -221,7 +220,7 @@ class ControlServer:
         who = "{}:{}".format(*writer.get_extra_info("peername") or ("?", "?"))
         try:
             if self._connections > MAX_CONNECTIONS:
-                # It counts as a handshake that failed, since those fill no log.
+                # It counts as a failed handshake, since failed handshakes cannot fill the log.
                 handshakes.fail(cast(TlsTransport, writer.transport), f"there are {MAX_CONNECTIONS} connections")
                 return
             while loop.time() < end_s:
@@ -241,7 +240,7 @@ class ControlServer:
                 )
         except (ClipperError, OSError) as error:
             if caller is None and isinstance(error, OSError):
-                # Everybody can do that, as often as they like: it is a handshake that failed.
+                # Everybody can do that, as often as they like: so it counts as a failed handshake.
                 handshakes.fail(cast(TlsTransport, writer.transport), str(error))
             else:
                 log.warning("control channel: %(address)s was refused: %(error)s", {"address": who, "error": error})

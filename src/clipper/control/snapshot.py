@@ -1,7 +1,7 @@
 """The snapshot that the supervisor pushes to each query worker: everything that the worker needs to answer queries.
 
-A worker never reads the registry. Its first snapshot is whole. The next ones come as differences: see
-``control/difference.py``. A worker that missed one is up to date again after the next.
+A worker never reads the registry. Its first snapshot comes whole, and the next ones as differences: see
+``control/difference.py``. A worker that missed a difference is up to date again after the next.
 """
 
 from msgspec import Struct
@@ -52,7 +52,7 @@ class VersionSnapshot(Struct, frozen=True):
 
     @property
     def without_replicas(self) -> "VersionSnapshot":
-        """All but what it says of replicas. If that changes, a worker serves the version anew."""
+        """Everything except for the replicas. If this changes, a worker serves the version anew."""
         return replace(self, replicas=(), wakes=False, is_starting=False)
 
 
@@ -63,10 +63,10 @@ class ModelSnapshot(Struct, frozen=True):
 
 
 class RampOutcome(Struct, frozen=True):
-    """The feedback on a newcomer: how many of its answers and of the other answers had some, and their losses.
+    """The feedback on a newcomer: how many of its answers and of other answers had feedback, and their mean losses.
 
-    A mean loss of no answers is None. ``compared``: if the policy chooses by context, how many of its answers the means
-    are of: those to queries to which it matters. None is all.
+    A mean loss of no answers is None. ``compared``, if the policy chooses by context, is how many of its answers the
+    means are about: those to queries to which the context matters. None means all.
     """
 
     feedback: int = 0
@@ -86,8 +86,8 @@ class Newcomer(Struct, frozen=True):
         ramp: a number that no other newcomer of the application has or had.
         before: the version that its link asked before and still asks; None if the newcomer has a link of its own.
         promoted: whether a deployment made it its model's current version.
-        stopped: why it is not asked any more; None while it is ramped.
-        outcome: what feedback had said of it when it was stopped.
+        stopped: why it is no longer asked; None while it is ramped.
+        outcome: the feedback on it when it was stopped.
     """
 
     ramp: int
@@ -100,18 +100,22 @@ class Newcomer(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Its name in policies, metrics and messages while it is a newcomer."""
+        """The newcomer's name in policies, metrics and messages."""
         return f"{self.model}:{self.version}"
 
 
 class ApplicationSnapshot(Struct, frozen=True):
-    """An application. ``default_output`` is JSON text, or None if it has no default.
+    """An application.
 
-    ``newcomers`` are those among its links' versions. ``id`` is the key of its learned state: a new application with an
-    old name has another id. ``needs_key``: it answers only clients that send a key for it. ``max_in_flight`` and
-    ``max_per_second`` limit its queries over all workers; None means no limit.
-    ``waking_slo_ms`` is the SLO while its models wake; None means ``slo_ms``. ``show_model``: its answers say which
-    versions gave them. ``watched`` are newcomers that answer all queries of their links, unless they fail.
+    Attributes:
+        default_output: JSON text, or None if it has no default.
+        id: the key of its learned state; a new application with an old name has another id.
+        newcomers: the newcomers among its links' versions.
+        watched: newcomers that answer all queries of their links, unless they fail.
+        needs_key: whether it answers only clients that send a key for it.
+        max_in_flight, max_per_second: limits on its queries over all workers; None means no limit.
+        waking_slo_ms: the SLO while its models wake; None means ``slo_ms``.
+        show_model: whether its answers say which versions gave them.
     """
 
     name: str
@@ -134,7 +138,7 @@ class KeySnapshot(Struct, frozen=True):
     """A key of the query port. Workers know only its SHA-256, in hex.
 
     Attributes:
-        applications: those that the key is for; empty means all.
+        applications: the applications that the key is for; empty means all.
         max_in_flight, max_per_second: limits on its queries, over all applications and workers; None means no limit.
         expires_at: when workers refuse it, in seconds since 1970; None means never.
     """
@@ -152,7 +156,7 @@ class Peer(Struct, frozen=True):
 
     Attributes:
         instance: the upper part of the ids of its queries.
-        control: where its control channel listens, as ``ControlAddress.wire``.
+        control: the address of its control channel, as ``ControlAddress.wire``.
     """
 
     instance: int
@@ -160,7 +164,7 @@ class Peer(Struct, frozen=True):
 
     @property
     def address(self) -> ControlAddress:
-        """Raises InvalidArgument if ``control`` is no address that this version knows."""
+        """The address of its control channel. Raises InvalidArgument if this version does not know its form."""
         return parse_address(self.control)
 
 
@@ -168,8 +172,8 @@ class Snapshot(Struct, frozen=True):
     """
     Attributes:
         generation: grows by one with each change, so that an old snapshot never replaces a newer one.
-        needs_key: every application answers only clients that send a key.
-        workers: their target number; each worker lets in an equal share of a limit over all.
+        needs_key: whether every application answers only clients that send a key.
+        workers: the target number of workers; each lets in an equal share of a limit over all.
     """
 
     generation: int = 0

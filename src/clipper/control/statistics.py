@@ -1,8 +1,8 @@
-"""The reading of a query worker: what it has counted, and what is so at present.
+"""The reading of a query worker: its counts, and its present state.
 
-Metrics, series, health, scaling by load, reports and the states of replicas are views of it. All counts are since the
-worker started, of a version since its queue was made. Histograms share the bounds given here; ``counts`` has one entry
-more than its bounds, for values above the last.
+Metrics, series, health, scaling by load, reports and the states of replicas are views of it. Counts begin when the
+worker starts; a version's when its queue is made. Histograms share the bounds given here; ``counts`` has one entry more
+than its bounds, for values above the last bound.
 """
 
 from msgspec import Struct
@@ -16,7 +16,7 @@ LATENCY_BOUNDS_S = (
     0.025, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 )  # fmt: skip
 CONFIDENCE_BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-# Stands for the mark of what has not been read yet.
+# The mark of a thing that has not been read yet.
 NO_MARK = -1
 SIZE_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -134,7 +134,7 @@ class VersionStatistics(Struct, frozen=True):
     """The queue of a model's version, and what its containers answered.
 
     Attributes:
-        outputs, model_errors: rows that it answered, and rows on which it failed.
+        outputs, model_errors: rows that the model answered, and rows on which it failed.
         rejected: queries that a full queue refused.
         expired: queued rows that were not sent, since they would have been late.
         cache_joins: look-ups that found an equal input in flight.
@@ -186,7 +186,7 @@ class ReplicaStatistics(Struct, frozen=True):
 
 
 class LimitStatistics(Struct, frozen=True):
-    """An application or a key that has limits: ``of`` says which of the two, ``refused`` counts requests."""
+    """The limits of an application or a key: ``of`` says which of the two, ``refused`` counts requests."""
 
     of: str
     name: str

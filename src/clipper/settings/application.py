@@ -1,4 +1,4 @@
-"""What an application is: how it selects among its models and learns, and who may ask it."""
+"""The settings of an application: how it selects among its models and learns, and who may ask it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ Features = int | Literal["input"] | None
 Cost = float | Literal["auto"]
 
 MAX_SLO_MS = 600_000.0
-# Later feedback would be on a model that is likely gone. Ids of feedback are kept as long.
+# Later feedback would be on a model that is likely gone. Ids of feedback are kept for as long.
 MAX_FEEDBACK_TTL_S = 7 * 24 * 3600.0
-# More feedback than comes in years: instead of a larger number, set no half-life.
+# More than the feedback of years: instead of a larger number, set no half-life.
 MAX_OBSERVATIONS = 10**9
-# With more, the newcomer would get more than the others.
+# With a larger share, the newcomer would get more than all others.
 MAX_RAMP = 0.5
 # Bounds a cost and its weight, so that a state can hold their product and its sums.
 MAX_COST = 1e6
@@ -58,8 +58,8 @@ MaxPerSecond = Annotated[
 class Link(Struct, frozen=True):
     """A model that an application may ask: its current version, or the pinned one.
 
-    A ``shadow`` model is asked each query and scored by feedback, but never answers. ``cost`` is what asking it once
-    costs, in a unit of the user's; ``auto`` is measured, in milliseconds of a replica; None if it is not known.
+    A ``shadow`` model is asked each query and scored by feedback, but never answers. ``cost`` is the cost of asking it
+    once, in a unit of the user's choice; ``auto`` is measured, in milliseconds of a replica; None if it is not known.
     """
 
     model: Annotated[str, Setting("The model's name.")]
@@ -78,7 +78,7 @@ class Link(Struct, frozen=True):
 
     @property
     def target(self) -> str:
-        """``MODEL``, or ``MODEL:VERSION`` if it is pinned."""
+        """The text ``MODEL``, or ``MODEL:VERSION`` if the version is pinned."""
         return self.model if self.version is None else f"{self.model}:{self.version}"
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ class Link(Struct, frozen=True):
 
 
 def link_names(links: Sequence[Link]) -> tuple[str, ...]:
-    """The name of each link in policies, parameters and metrics.
+    """Return the name of each link in policies, parameters and metrics.
 
     It is the model's name, or ``MODEL:VERSION`` for a pinned version if several versions of the model are linked.
     """
@@ -110,8 +110,9 @@ class Configured(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def configured(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a client's keywords as fields of the wire, where a policy, or a loss, has its parameters in it. Raises
-    InvalidArgument if there are parameters of a policy or loss that is not named.
+    """Return a client's keywords as fields of the wire, where a policy or loss contains its parameters.
+
+    Raises InvalidArgument if there are parameters of a policy or loss that is not named.
     """
     values = dict(options)
     for kind in ("policy", "loss"):
@@ -124,9 +125,9 @@ def configured(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class SelectionSettings(Struct, frozen=True, kw_only=True):
-    """The settings of selection and learning that applications, changes, workers and the registry all have.
+    """The settings of selection and learning that applications, changes, workers and the registry share.
 
-    docs/policies.md explains each.
+    docs/policies.md explains them.
     """
 
     wait: Annotated[
@@ -237,7 +238,7 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
         policy, loss: a name alone means the defaults of its parameters.
         half_life: absent means the policy's own; None means never.
         code: SHA-256 of the artifact with the modules of the user's own policy or loss.
-        waking_slo_ms: the SLO while none of its models has a replica and one that is asleep wakes; None means the same.
+        waking_slo_ms: the SLO while none of its models has a replica and a sleeping model wakes; None means ``slo_ms``.
         max_in_flight, max_per_second: limits on its queries, over all workers; None means no limit.
     """
 
@@ -299,16 +300,16 @@ _Changes: Any = changes_of(ApplicationSettings)
 
 
 class ApplicationChange(_Changes):  # type: ignore[misc]  # its fields are made, not written
-    """The settings to change; absent ones stay. A ``default_output`` of null sets the default null.
+    """The settings to change; absent settings stay. A ``default_output`` of null sets the default output null.
 
-    A new policy or loss has only the parameters that come with it, not those of the old one.
+    A new policy or loss has only the parameters that come with it, not those of the old policy or loss.
     """
 
 
 class ApplicationOptions(TypedDict, total=False):
     """The settings of an application, as keywords of ``create_application`` and ``change_application``.
 
-    A policy or loss has only the parameters that come with it: to keep one, give it again.
+    A policy or loss has only the parameters that come with it: to keep a parameter, give it again.
     """
 
     slo_ms: float

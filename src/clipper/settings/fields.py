@@ -29,14 +29,15 @@ class Setting:
         help: one sentence that explains the setting.
         least, most: the range of a number; None means no bound.
         above: True if ``least`` itself is out of range.
-        keyword: its name in the Python client; None means the field's name. A field of a nested struct may need one.
-        option: its name on the command line; None means the keyword. For a bool it names one option that inverts the
-            default, like ``no-cache``; without it there are two options, such as ``--calibrate`` and its opposite.
+        keyword: its name in the Python client; None means the field's name. A field of a nested struct may need a
+            keyword of its own.
+        option: its name on the command line; None means the keyword. For a bool it names a single option that inverts
+            the default, like ``no-cache``; without it there are two options, such as ``--calibrate`` and its opposite.
         metavar: the placeholder for its value in a command's help.
-        default: how that help describes the default, if the value itself does not say it.
+        default: the text that describes the default in that help, if the value itself does not.
         environment: the variable that the command line reads if the option is not given.
-        read: turns its text on the command line into its value, and raises InvalidArgument; None means by its type.
-            Of a setting with several values it reads each.
+        read: turns a text of the command line into a value, and raises InvalidArgument; None reads by the type. If a
+            setting has several values, it reads each.
     """
 
     help: str
@@ -62,7 +63,7 @@ class Described(NamedTuple):
     Attributes:
         name: the field's name.
         keyword: its name in clients.
-        type: of a value that is given.
+        type: the type of a given value.
         default: NODEFAULT if it has none.
     """
 
@@ -74,12 +75,12 @@ class Described(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """Its name on the command line, with dashes."""
+        """The setting's name on the command line, with dashes."""
         return "--" + (self.setting.option or self.keyword.replace("_", "-"))
 
 
 def settings_of(kind: type[Struct]) -> Iterator[Described]:
-    """The settings of a struct: its own, then inherited ones.
+    """Return the settings of a struct: its own, then inherited settings.
 
     A nested struct, such as ``Batching``, is replaced by its settings.
     """
@@ -94,7 +95,7 @@ def settings_of(kind: type[Struct]) -> Iterator[Described]:
 
 
 def shared(source: Struct, kind: type[Struct]) -> dict[str, Any]:
-    """The values of those fields of ``source`` that ``kind`` has too."""
+    """Return the values of the fields of ``source`` that ``kind`` has too."""
     return {name: getattr(source, name) for name in source.__struct_fields__ if name in kind.__struct_fields__}
 
 
@@ -108,7 +109,7 @@ def changes_of(kind: type[Struct]) -> Any:
 
 
 def given(change: Struct) -> dict[str, Any]:
-    """The fields of a change that are not absent."""
+    """Return the fields of a change that are not absent."""
     return {name: value for name in change.__struct_fields__ if (value := getattr(change, name)) is not UNSET}
 
 
@@ -123,7 +124,7 @@ def check_ranges(values: Struct) -> None:
 
 
 def check_range(name: str, value: float, least: float, most: float | None = None, *, above: bool = False) -> None:
-    """Raise InvalidArgument if ``value`` is not a number from ``least``, or above it, to ``most``."""
+    """Raise InvalidArgument if ``value`` is not a number from ``least`` (or above ``least``) to ``most``."""
     end = math.inf if most is None else most
     # bool is a subclass of int in Python; a setting does not take it for a number.
     if not isinstance(value, bool) and (least < value <= end if above else least <= value <= end):
@@ -132,7 +133,7 @@ def check_range(name: str, value: float, least: float, most: float | None = None
 
 
 def range_text(least: float, most: float | None = None, *, above: bool = False) -> str:
-    """The range as words that follow "a number"."""
+    """Return the range as words that follow "a number"."""
     text = f"above {least:.16g}" if above else f"from {least:.16g}"
     if most is None:
         return text
@@ -140,7 +141,7 @@ def range_text(least: float, most: float | None = None, *, above: bool = False) 
 
 
 def _type_and_setting(field: FieldInfo) -> tuple[Any, Setting | None]:
-    """A field's type without UnsetType, and its setting if it has one."""
+    """Return a field's type without UnsetType, and its setting if it has one."""
     bare, *notes = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
     kinds = get_args(bare)
     if UnsetType in kinds:

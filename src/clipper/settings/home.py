@@ -28,7 +28,7 @@ SELECTION_NAME = "selection.sqlite3"
 ARTIFACTS_NAME = "artifacts"
 RUN_NAME = "run"
 _LOCK_NAME = "supervisor.lock"
-# A command that checks whether a supervisor holds the home has the lock for microseconds: a supervisor tries this long.
+# A supervisor tries to take the lock for this long: a command that checks the home holds the lock for microseconds.
 _LOOKED_AT_S = 0.25
 _LOOK_AGAIN_S = 0.01
 # An operator's own token has at most 512 characters.
@@ -49,7 +49,7 @@ class Place(Struct, frozen=True):
     Attributes:
         started_at: in seconds since 1970.
         grpc_address: HOST:PORT.
-        started_by: as ``StartOptions.started_by``; empty if an older Clipper started it.
+        started_by: see ``StartOptions.started_by``; empty if an older Clipper started the server.
     """
 
     pid: int
@@ -65,9 +65,9 @@ class Orphan(Struct, frozen=True):
 
     Attributes:
         name: ``worker 0``, or a replica as ``m:1#0``.
-        runs: what runs it: ``local`` for a process of this machine, ``docker`` or ``ray``.
+        runs: the manager that runs it: ``local`` for a process of this machine, ``docker`` or ``ray``.
         pid: None if it is not a known process of this machine.
-        address: HOST:PORT where a worker answers queries; None for a replica.
+        address: HOST:PORT of a worker's query port; None for a replica.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Orphan(Struct, frozen=True):
 
 
 def find_home(home: Path | str | None = None) -> Path:
-    """``home`` if given, else ``CLIPPER_HOME``, else ``~/.clipper``; need not exist."""
+    """Return ``home`` if given, else ``CLIPPER_HOME``, else ``~/.clipper``. It need not exist."""
     return Path(home or os.environ.get("CLIPPER_HOME") or _DEFAULT).expanduser().absolute()
 
 
@@ -114,8 +114,9 @@ def make_home(root: Path) -> None:
 
 
 def open_token(path: Path) -> BinaryIO:
-    """Open the file of a token, which must be a regular file: a symlink may lead to something that is no token. Raises
-    Unavailable if it is something else; OSError if it cannot be opened; a ``FileNotFoundError`` if there is none.
+    """Open the file of a token, which must be a regular file: a symlink may lead to something that is no token.
+
+    Raises Unavailable if it is something else, OSError if it cannot be opened, and FileNotFoundError if there is none.
     """
     try:
         # Without blocking: the opening of a pipe would wait for a writer.
@@ -131,12 +132,12 @@ def open_token(path: Path) -> BinaryIO:
 
 
 def token_text(file: BinaryIO) -> str:
-    """The content of a token's file. Raises UnicodeDecodeError if it has other characters than those of ASCII."""
+    """Read the text of a token from its file's content. Raises UnicodeDecodeError if it is not ASCII."""
     return file.read(_MAX_TOKEN_BYTES).decode("ascii").strip()
 
 
 def read_token(home: Path) -> str | None:
-    """The token of the server of ``home``; None if there is none. Raises Unavailable if the file cannot be read."""
+    """Return the token of the server of ``home``; None if there is none. Raises Unavailable if it cannot be read."""
     try:
         with open_token(home / TOKEN_NAME) as file:
             return token_text(file) or None
@@ -149,8 +150,9 @@ def read_token(home: Path) -> str | None:
 
 
 def read_place(home: Path) -> Place:
-    """Return the addresses of the server of ``home``, or of the last one there. Raises Unavailable if none was started
-    there, or its file cannot be read.
+    """Return the addresses of the server of ``home``, or of the last server there.
+
+    Raises Unavailable if no server was started there, or its file cannot be read.
     """
     path = home / "supervisor.json"
     try:
@@ -185,8 +187,9 @@ def lock_home(root: Path) -> int:
 
 
 def is_locked(root: Path) -> bool:
-    """Whether a supervisor holds the home, even one that does not answer. Raises Unavailable if the home belongs to
-    another user.
+    """Whether a supervisor holds the home, even if it does not answer.
+
+    Raises Unavailable if the home belongs to another user.
     """
     try:
         with lock_path(root).open("rb") as file:

@@ -1,4 +1,4 @@
-"""How many replicas a version has: a number, or a range within which the load decides."""
+"""The number of replicas of a version: a number, or a range within which the load decides."""
 
 from msgspec import Struct
 
@@ -25,8 +25,9 @@ class ReplicaRange(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_replicas(text: str) -> int | ReplicaRange:
-    """Read ``3``, or ``1..4``: from one to four, as the load decides; or ``0..4``. Raises InvalidArgument if the text
-    is neither, a number is not at least 1, or the range ends below 1 or its start.
+    """Read a number such as ``3``, or a range such as ``1..4`` or ``0..4``, within which the load decides.
+
+    Raises InvalidArgument if the text is neither, a number is not at least 1, or the range ends below 1 or its start.
     """
     least, dots, most = text.partition("..")
     if not _is_count(least) or (dots and not _is_count(most)):

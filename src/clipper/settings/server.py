@@ -29,26 +29,26 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 TRACE_SHARE = 0.01
 # A day: no query lives for longer.
 MOST_SLOW_QUERY_MS = 86_400_000
-# How a container in Docker is dialled: over a unix socket in a folder that both share, or over TCP with a token.
+# The ways to dial a container in Docker: over a unix socket in a folder that both share, or over TCP with a token.
 Transport = Literal["unix", "tcp"]
-# How models of this machine are started: forked from processes that have their libraries in memory, or each by itself.
+# The ways to start models of this machine: forked from processes that have their libraries in memory, or by themselves.
 StartMethod = Literal["forkserver", "spawn"]
 ReadyWhen = Literal["any", "all"]
 
 # Settings that may have a password, and the variables that bring them to the server: others can read a command line.
 ADDRESSES = {"store": STORE_VARIABLE, "registry": REGISTRY_VARIABLE}
-# An address that begins so names a path.
+# The beginnings of addresses that name a path.
 PATH_SCHEMES = ("sqlite:", "file:")
 # Each worker is one event loop. For more cores than this, use several machines.
 MAX_WORKERS = 64
 # About the size of a hundred images in base64.
 MAX_BODY_BYTES = 8 * 1024 * 1024
-# A smaller bound would refuse ordinary requests. An image of 3x1024x1024 as JSON numbers has about 60 MB, and a larger
-# body costs a worker tenths of a second to read.
+# A smaller bound would refuse ordinary requests. An image of 3x1024x1024 as JSON numbers has about 60 MB; a larger body
+# costs a worker tenths of a second to read.
 LEAST_MAX_BODY_BYTES = 64 * 1024
 MOST_MAX_BODY_BYTES = 64 * 1024 * 1024
-# By default an output may have what 2,900 x 2,900 float32 take. As JSON, in which float32 are up to 6.25 times as long,
-# it then still fits into the memory that a worker has for requests and answers.
+# The default bound is the size of 2,900 x 2,900 float32. As JSON, in which float32 are up to 6.25 times as long, such
+# an output still fits into the memory that a worker has for requests and answers.
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024
 # A smaller bound would refuse ordinary outputs; a batch of larger ones does not fit into a frame of the protocol.
 LEAST_MAX_OUTPUT_BYTES = 64 * 1024
@@ -57,11 +57,11 @@ MOST_MAX_OUTPUT_BYTES = 512 * 1024 * 1024
 MAX_CONTEXTS = 100_000
 # Queries that a worker keeps for feedback by default: 400 a second for the default 600 s, some 100 MB.
 FEEDBACK_QUERIES = 250_000
-# With less, a segment would not have room for some blocks.
+# With less, a segment would not have room for several blocks.
 LEAST_LOG_BYTES = 64 * 1024 * 1024
 DEFAULT_LOG_BYTES = 1024 * 1024 * 1024
 GRPC_PORT = 1339
-# To roll back by a few weeks of deployments; each keeps its artifact on disk.
+# Enough to roll back by a few weeks of deployments; each version keeps its artifact on disk.
 KEEP_VERSIONS = 10
 
 
@@ -338,14 +338,14 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
 
 
 class Wrong(NamedTuple):
-    """The options that cannot be as they are, and the rest of a sentence about them."""
+    """The options that contradict each other, and the rest of a sentence about them."""
 
     options: str
     why: str
 
 
 def why_not_together(now: ServerSettings) -> Wrong | None:
-    """Why a server cannot run by these settings on this machine, each of which is valid by itself; None if it can."""
+    """Return why a server cannot run with these settings, each of which is valid by itself; None if it can."""
     if (now.tls_cert is None) != (now.tls_key is None):
         return Wrong("--tls-cert, --tls-key", "give both options; they may name one file that contains both")
     if now.tls_client_ca is not None and now.tls_cert is None:

@@ -1,8 +1,8 @@
-"""The options that a server was started with, where each came from, and which of them a home keeps for the next start.
+"""The options that a server was started with, their sources, and which of them a home keeps for the next start.
 
-This module does no I/O. An option is taken from the first of these that has it: the command line, the environment, the
-file of ``--config``, the options kept from the last start. Options that nobody gave are not kept, so a newer Clipper
-uses its own defaults for them.
+This module does no I/O. An option is taken from the first of these sources that has it: the command line, the
+environment, the file of ``--config``, the options kept from the last start. Options that nobody gave are not kept, so a
+newer Clipper uses its own defaults for them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,10 +26,10 @@ MAX_BYTES = 64 * 1024
 
 GivenSource = Literal["command line", "environment", "file"]
 OptionSource = Literal[GivenSource, "kept", "default"]
-# ``start`` runs in the background. The callers of the others watch the server, and give all options at each start.
+# ``start`` runs in the background. The callers of the other two watch the server, and give all options at each start.
 StartedBy = Literal["start", "foreground", "serve"]
 
-# Of these files it only matters whether they are given.
+# Files of which only it matters whether they are given.
 _FILES = ("tls_cert", "tls_client_ca")
 _ENDS_WORKERS = ("host", "query_port", "store", "registry", *_FILES)
 _SETTINGS: Mapping[str, Described] = {described.name: described for described in settings_of(ServerSettings)}
@@ -38,7 +38,7 @@ _SETTINGS: Mapping[str, Described] = {described.name: described for described in
 class StartOption(Struct, frozen=True, omit_defaults=True):
     """
     Attributes:
-        given: where it was given: at this start, or at the earlier start from which it is kept.
+        given: the source that gave it, at this start or at the earlier start from which it is kept.
         value: the value as JSON; None for a secret.
         is_kept: whether this start uses the kept value.
         is_secret: whether the value may hold a password, so that it is not kept.
@@ -107,7 +107,7 @@ def with_kept(now: StartOptions, kept: StartOptions, *, has_file: bool) -> Start
 
 
 def texts(options: StartOptions) -> Iterator[tuple[str, str]]:
-    """Each option as on a command line, by its name: ``--workers 4``. A secret is not shown."""
+    """Write each option as on a command line, by its name: ``--workers 4``. A secret is not shown."""
     for name, option in options.options.items():
         yield name, _text(name, option)
 
@@ -160,8 +160,9 @@ def encode(options: StartOptions) -> bytes:
 
 
 def decode(content: bytes) -> StartOptions:
-    """Raise InvalidArgument if neither this Clipper nor an earlier one has encoded it. The message completes a sentence
-    whose subject is the file.
+    """Decode kept options. Raises InvalidArgument if no Clipper, this one or an earlier one, has encoded them.
+
+    The message completes a sentence whose subject is the file.
     """
     if len(content) > MAX_BYTES:
         raise InvalidArgument(f"has over {MAX_BYTES} bytes, and cannot be options of a server")
@@ -212,7 +213,7 @@ def _may_hold_a_secret(text: str) -> bool:
 
 
 def _read(described: Described, value: Any) -> Any:
-    """A setting's value from JSON. Raises InvalidArgument if it is not one."""
+    """Read a setting's value from JSON. Raises InvalidArgument if it is none."""
     kind, setting = described.type, described.setting
     if value is None and described.default is None:
         return None

@@ -12,19 +12,19 @@ from clipper.base.hosts import address_of
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Setting, check_range
 
-# No size has more digits; of many more, Python would make infinity.
+# No size has more digits. Python would turn many more into infinity.
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-# What a browser sends of an address: never a path, nor the port that the scheme has by itself.
+# The form of origins that browsers send: without a path, and without the default port of the scheme.
 _ORIGIN = re.compile(
     r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[1-9]\d{0,4})?"
 )
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _WHOLE_NUMBER = re.compile(r"[-+]?[0-9]{1,20}")
-# float() also reads 1_000, nan and infinity, which other programs do not take for numbers.
+# float() also reads 1_000, nan and infinity, which other programs do not accept as numbers.
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
-# Neither a space nor what stands between names and amounts. Ray has names such as accelerator_type:A100.
+# Neither spaces nor the characters between names and amounts. Ray has names such as accelerator_type:A100.
 _RESOURCE_NAME = re.compile(r"[^\s,=]{1,100}")
-# What Ray counts in.
+# The unit in which Ray counts.
 LEAST_RESOURCE = 0.0001
 MOST_RESOURCE = 1e6
 # A node has a handful.
@@ -33,7 +33,7 @@ _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
 def number_of(kind: type[int] | type[float], text: str) -> float | None:
-    """The number of that kind; None if the text is none, or if it is too large for a float64."""
+    """Read a number of this kind; None if the text is none, or if it is too large for a float64."""
     if kind is int:
         return int(text) if _WHOLE_NUMBER.fullmatch(text) else None
     number = float(text) if _NUMBER.fullmatch(text) else math.nan
@@ -41,7 +41,7 @@ def number_of(kind: type[int] | type[float], text: str) -> float | None:
 
 
 def read_size(text: str) -> int:
-    """``512m``, ``2g``, ``1048576`` as bytes; a unit is 1,024 of the one below."""
+    """Read ``512m``, ``2g`` or ``1048576`` as bytes; a unit is 1,024 of the unit below."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise InvalidArgument(f"{text!r:.100} is not a size: expected e.g. 512m, 2g, or a number of bytes")
@@ -49,7 +49,7 @@ def read_size(text: str) -> int:
 
 
 def read_resources(text: str) -> dict[str, float]:
-    """``ssd=1,tpu=2`` as amounts by name."""
+    """Read ``ssd=1,tpu=2`` as amounts by name."""
     found: dict[str, float] = {}
     for part in text.split(","):
         name, _, amount = part.strip().rpartition("=")
@@ -65,8 +65,9 @@ def read_resources(text: str) -> dict[str, float]:
 
 
 def checked_resources(resources: Mapping[str, object]) -> dict[str, float]:
-    """Amounts of resources by name, as floats. Raises InvalidArgument if a name or an amount is not valid, or there are
-    too many.
+    """Return amounts of resources by name, as floats.
+
+    Raises InvalidArgument if a name or an amount is not valid, or there are too many.
     """
     check_range("the number of resources", len(resources), 0, MAX_RESOURCES)
     found = {}
@@ -84,7 +85,7 @@ def checked_resources(resources: Mapping[str, object]) -> dict[str, float]:
 
 
 def read_ports(text: str) -> tuple[int, int]:
-    """``21000-21999`` as its first and its last port."""
+    """Read ``21000-21999`` as its first and its last port."""
     match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text)
     first, last = map(int, match.groups()) if match else (0, 0)
     if not 1024 <= first <= last <= 65535:
@@ -93,7 +94,7 @@ def read_ports(text: str) -> tuple[int, int]:
 
 
 def checked_ports(text: str) -> str:
-    """A text that ``read_ports`` reads."""
+    """Return a text that ``read_ports`` can read."""
     read_ports(text)
     return text
 
@@ -106,14 +107,14 @@ def read_json(text: str) -> Any:
 
 
 def _finite(text: str) -> float:
-    """JSON has no infinite numbers and no NaN: on the way to the server they would become null."""
+    """Refuse infinite numbers and NaN, which JSON does not have: on the way to the server they would become null."""
     if not math.isfinite(number := float(text)):
         raise ValueError(f"{text} is not a finite float64")
     return number
 
 
 def read_json_or_file(text: str) -> Any:
-    """JSON, or ``@`` and the path of a file that holds it."""
+    """Read JSON, or ``@`` and the path of a file that holds it."""
     if not text.startswith("@"):
         return read_json(text)
     path = Path(text[1:])
@@ -124,7 +125,7 @@ def read_json_or_file(text: str) -> Any:
 
 
 def read_number_or_none(text: str) -> float | None:
-    """A number, or ``none``."""
+    """Read a number, or ``none``."""
     if text.lower() == "none":
         return None
     try:
@@ -137,7 +138,7 @@ def read_number_or_none(text: str) -> float | None:
 
 
 def read_count_or_none(text: str) -> int | None:
-    """A whole number, or ``none``."""
+    """Read a whole number, or ``none``."""
     number = read_number_or_none(text)
     if number is not None and not number.is_integer():
         raise InvalidArgument(f"{text!r:.100} is not a whole number: expected a whole number, or none")
@@ -145,7 +146,7 @@ def read_count_or_none(text: str) -> int | None:
 
 
 def read_grpc_port(text: str) -> int | Literal["off"]:
-    """A port, or ``off``."""
+    """Read a port, or ``off``."""
     if text == "off":
         return "off"
     if not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
@@ -154,7 +155,7 @@ def read_grpc_port(text: str) -> int | Literal["off"]:
 
 
 def read_origin(text: str) -> str:
-    """An origin as browsers send it, such as ``https://shop.example`` or ``http://localhost:5173``, or ``*``."""
+    """Read an origin as browsers send it, such as ``https://shop.example`` or ``http://localhost:5173``, or ``*``."""
     if text != "*" and not _ORIGIN.fullmatch(text):
         raise InvalidArgument(
             f"{text!r:.100} is not an origin: expected SCHEME://HOST or SCHEME://HOST:PORT in lower case, without a "
@@ -164,14 +165,14 @@ def read_origin(text: str) -> str:
 
 
 def read_host(text: str) -> str:
-    """A host without a port: hosts are compared without it, so one with a port would never match."""
+    """Read a host without a port: hosts are compared without it, so a host with a port would never match."""
     if address_of(text) is None and not _HOST.fullmatch(text):
         raise InvalidArgument(f"{text!r:.100} is not a host: expected a name or an address without a port")
     return text
 
 
 def read_endpoint(text: str) -> str:
-    """The URL of a receiver of OTLP over HTTP, without the path of a signal and without a slash at its end."""
+    """Read the URL of a receiver of OTLP over HTTP, without the path of a signal and without a slash at its end."""
     expected = "expected e.g. http://localhost:4318"
     try:
         url = urlsplit(text)
@@ -190,7 +191,7 @@ def read_endpoint(text: str) -> str:
 
 
 def read_registry(text: str) -> str:
-    """The address of a registry that several servers share, or of a file that has it."""
+    """Read the address of a registry that several servers share, or of a file that contains the address."""
     try:
         url = urlsplit(text)
         is_one = url.port is None or url.port > 0
@@ -208,7 +209,7 @@ def read_registry(text: str) -> str:
 
 
 def read_cost(text: str) -> float | Literal["auto"]:
-    """A number, at least 0, or ``auto``."""
+    """Read a number of at least 0, or ``auto``."""
     if text == "auto":
         return "auto"
     try:
@@ -221,15 +222,15 @@ def read_cost(text: str) -> float | Literal["auto"]:
 
 
 def read_features(text: str) -> int | Literal["input"] | None:
-    """A whole number, ``input`` or ``none``."""
+    """Read a whole number, ``input`` or ``none``."""
     return "input" if text == "input" else read_count_or_none(text)
 
 
 def size(help: str, **looks: Any) -> Setting:  # noqa: A002
-    """A setting that is a number of bytes, such as ``512m``."""
+    """Make a setting that is a number of bytes, such as ``512m``."""
     return Setting(help, metavar="SIZE", read=read_size, **looks)
 
 
 def number_or_none(help: str, *, unit: str = "N", whole: bool = False, **looks: Any) -> Setting:  # noqa: A002
-    """A setting that is a number or, as ``none``, None."""
+    """Make a setting that is a number or, as ``none``, None."""
     return Setting(help, metavar=f"{unit}|none", read=read_count_or_none if whole else read_number_or_none, **looks)

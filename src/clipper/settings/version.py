@@ -1,4 +1,4 @@
-"""What a version of a model is: how it is run, and how queries come to it."""
+"""The settings of a version of a model: how it is run, and how queries are batched for it."""
 
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -14,13 +14,13 @@ VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ManagerName = Literal["local", "docker", "ray"]
 BatchingPolicy = Literal["goodput", "aimd", "quantile", "aimd_damped", "quantile_refit", "fixed", "none"]
 
-# A batch that waits longer than this for others would miss any objective that batching is for.
+# A batch that waits longer than this would miss any objective that batching is for.
 MAX_DELAY_MS = 10_000.0
 # A Python with numpy and no model needs about this much address space.
 MIN_MEMORY_BYTES = 64 * 1024 * 1024
 
-# How many times its start_timeout_s a container that computes may take to start. More would make those wait long who
-# deploy a model that computes for ever.
+# A container that computes may take this many times its start_timeout_s to start. With more, an operator who deploys a
+# model that computes for ever would wait long.
 MOST_START_TIMES = 2.0
 
 
@@ -33,7 +33,7 @@ class Batching(Struct, frozen=True):
     max_batch: Annotated[
         int, Setting("The largest batch; with fixed, the size of every batch.", least=1, most=MAX_ROWS)
     ] = 1024
-    # From the arrival of the batch's oldest query.
+    # Counted from the arrival of the batch's oldest query.
     delay_ms: Annotated[
         float, Setting("How long a batch may wait to fill.", least=0, most=MAX_DELAY_MS, keyword="batch_delay_ms")
     ] = 0.0
@@ -145,7 +145,7 @@ class Deployment(VersionSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
         bool, Setting("Ask the model every time: its output is not a function of its input.", option="no-cache")
     ] = True
     make_current: Annotated[bool, Setting("Keep sending queries to the current version.", option="keep-current")] = True
-    # Any JSON, where the spec has its text; None means that there is none.
+    # Any JSON (the spec has its text); None means that there is none.
     sample: Annotated[
         Any,
         Setting(

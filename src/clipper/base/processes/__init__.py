@@ -1,1 +1,1 @@
-"""Processes of ours: started with a record, found again, bounded, watched, and ended with all that they forked."""
+"""Clipper's processes: started with a record, found again, bounded, watched, and ended with all that they forked."""

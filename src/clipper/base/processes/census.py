@@ -1,4 +1,4 @@
-"""Which processes there are, by the mark of the container that they belong to, and what they use."""
+"""Finds the processes of each container by its mark, and measures what they use."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ from clipper.base.processes.proc import (
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # A process that is just being started still has its parent's environment for a moment.
 _SETTLED_S = 2.0
-# Of folders in folders. Packages have about ten levels; each that is open costs a descriptor.
+# Levels of nested folders. Packages have about ten; each open level costs a descriptor.
 MAX_DEPTH = 100
 
 
@@ -48,7 +48,7 @@ class Census:
         self._marks: dict[tuple[int, int], str] = {}
 
     def look(self) -> dict[str, list[CensusEntry]]:
-        """Every process that has a mark, by its mark."""
+        """Return every process that has a mark, by its mark."""
         known, self._marks = self._marks, {}
         settled_before = int((time.clock_gettime(time.CLOCK_BOOTTIME) - _SETTLED_S) * TICKS_PER_S)
         entries: dict[str, list[CensusEntry]] = {}
@@ -68,7 +68,7 @@ class Census:
 
 
 def memory_bytes(processes: list[CensusEntry], bound_bytes: int | None) -> int:
-    """The memory of some processes together, where what they share counts once.
+    """Return the memory of some processes together. Memory that they share counts once.
 
     The exact figure costs milliseconds for each GB, and an upper bound is known already. So the exact figure is read
     only if the upper bound exceeds ``bound_bytes``.
@@ -86,7 +86,7 @@ def disk_usage(folder: Path, max_files: int) -> Usage:
     OSError if this process has no descriptor left to look with.
     """
     size_bytes = files = 0
-    # From the outermost one to the one that is looked at: each with the names of folders in it that are left.
+    # The open folders, from the outermost to the current one, each with the names of folders in it that are left.
     opened: list[tuple[int, list[str]]] = []
     try:
         name, above = os.fspath(folder), None
@@ -119,7 +119,7 @@ def disk_usage(folder: Path, max_files: int) -> Usage:
 
 
 def _opened(name: str, above: int | None) -> int | None:
-    """A folder; None if it was removed meanwhile, or is closed to us."""
+    """Open a folder; None if it was removed meanwhile, or is closed to us."""
     try:
         return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
     except OSError as error:

@@ -14,7 +14,7 @@ from clipper.base.run_as import RunAs, become
 
 
 def entering(run_as: RunAs, data_bytes: int | None, cores: frozenset[int] | None, argv: Sequence[str]) -> list[str]:
-    """The command line that becomes ``argv``, with the limits of ``limits.apply``."""
+    """Return the command line that becomes ``argv``, with the limits of ``limits.apply``."""
     bounds = ["-" if data_bytes is None else str(data_bytes), ",".join(map(str, sorted(cores))) if cores else "-"]
     user = [str(run_as.uid), str(run_as.gid)]
     return [sys.executable, "-s", "-P", "-m", "clipper.base.processes.enter", *user, *bounds, *argv]

@@ -1,4 +1,4 @@
-"""Processes that outlive the supervisor which started them. None of them may leak.
+"""Processes that outlive the supervisor that started them. None of them may leak.
 
 Each leads a session of its own and carries a mark (``marks.py``). ``run/<name>.json`` records it, so that the next
 supervisor can take it over. If a supervisor is killed between the start of a process and its record, the mark still
@@ -27,7 +27,7 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
 def running(run: Path) -> list[ProcessRecord]:
-    """The records in a run folder whose processes run. Read-only: a supervisor may be taking them over meanwhile."""
+    """Return the records in a run folder whose processes run. Changes nothing: a supervisor may be taking them over."""
     found = []
     for path in sorted(run.glob("*.json")):
         try:
@@ -72,7 +72,7 @@ class ProcessFolder:
 
         Args:
             extra: as for ``watch``.
-            descriptors: those of ours that it inherits.
+            descriptors: the descriptors of this process that it inherits.
 
         Raises:
             ContainerFailed: the system cannot start it, e.g. the program does not exist.
@@ -103,8 +103,8 @@ class ProcessFolder:
         """Record and watch a process that was just started, and has its mark.
 
         Args:
-            extra: what the next supervisor needs to take it over. None if that does not take it over: then it is not
-                recorded.
+            extra: what the next supervisor needs to take the process over. None if it will not be taken over: then it
+                is not recorded.
 
         Raises:
             ContainerFailed: it cannot be watched. It has been killed, and waits to be reaped.
@@ -127,7 +127,7 @@ class ProcessFolder:
             raise ContainerFailed(f"{name} cannot be watched: {error}") from error
 
     def recorded(self) -> list[ProcessRecord]:
-        """The records of all processes, also of those that are gone. Unreadable records are removed."""
+        """Return the records of all processes, also of processes that are gone. Unreadable records are removed."""
         records = []
         for path in sorted(self._run.glob("*.json")):
             try:
@@ -156,7 +156,7 @@ class ProcessFolder:
         return process
 
     def update(self, record: ProcessRecord) -> None:
-        """Write a record in place of the one before."""
+        """Replace a record."""
         write_whole(self._path(record.name), (msgspec.json.encode(record),))
 
     def forget(self, name: str) -> None:
@@ -164,11 +164,11 @@ class ProcessFolder:
         self._path(name).unlink(missing_ok=True)
 
     async def end(self, name: str) -> None:
-        """Kill every process called ``name`` and what these forked, recorded or not; returns when they are gone."""
+        """Kill every process called ``name``, recorded or not, and all that it forked; return when they are gone."""
         await self.endings.end(self._mark(name))
 
     def sweep(self, keep: Collection[str]) -> None:
-        """Kill every process of this run folder, except those named in ``keep`` and what these forked."""
+        """Kill every process of this run folder, except for the names in ``keep`` and all that these forked."""
         marks = {self._mark(name) for name in keep}
         kill_marked(lambda mark: mark.startswith(self._mark("")) and mark not in marks)
 
@@ -180,7 +180,7 @@ class ProcessFolder:
 
 
 class _OwnChild:
-    """A ``Child`` that we have started."""
+    """A ``Child`` that this process has started."""
 
     is_held = True
 

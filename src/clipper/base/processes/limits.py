@@ -1,4 +1,4 @@
-"""The limits that the kernel keeps for a process that was just started, and its share of the machine."""
+"""Sets the limits that the kernel enforces on a process, and its share of the machine."""
 
 import os
 import resource
@@ -31,12 +31,12 @@ class Share:
 
 
 def machine_cores() -> list[int]:
-    """The cores that this process may use, and so may give to containers."""
+    """Return the cores that this process may use, and so may give to containers."""
     return sorted(os.sched_getaffinity(0))
 
 
 def machine_gpus() -> list[str]:
-    """The indices of NVIDIA's devices, as CUDA counts them."""
+    """Return the indices of NVIDIA's devices, as CUDA counts them."""
     return [str(index) for index, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
 
 
@@ -50,8 +50,9 @@ def apply(pid: int, data_bytes: int | None, cores: frozenset[int] | None) -> Non
     nice too. Without that, an ensemble of 16 forests on two cores answered up to 12 ms late at the 99th percentile.
 
     Args:
-        data_bytes: of memory that one process can write to. Over it an allocation fails, which a model can handle.
-        cores: those that it may run on; None is any.
+        data_bytes: bound on the memory that one process can write to. An allocation beyond it fails, which a model can
+            handle.
+        cores: the cores that it may run on; None is any.
     """
     with suppress(ProcessLookupError):  # it has exited already, and the one that watches it will notice
         # A server that is nicer still has nicer containers: only root may make a process less nice.
@@ -74,7 +75,7 @@ def apply(pid: int, data_bytes: int | None, cores: frozenset[int] | None) -> Non
 
 
 def share_of(pid: int) -> Share:
-    """The share of a container that was taken over; the default share if it is gone."""
+    """Return the share of a container that was taken over; the default share if the container is gone."""
     with suppress(OSError):
         cores = frozenset(os.sched_getaffinity(pid))
         visible = variable(pid, "CUDA_VISIBLE_DEVICES")

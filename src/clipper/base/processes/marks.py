@@ -1,7 +1,7 @@
-"""The mark that a process of ours and all that it forks carry in their environment.
+"""The mark that a process of Clipper and all that it forks carry in their environment.
 
-It says which run folder they belong to, and the name of the first of them there. A process can leave its parent,
-its session and its process group; it keeps its environment. So the mark finds what nothing else would.
+The mark names their run folder, and the first process's name there. A process can leave its parent, its session and its
+process group, but it keeps its environment. So the mark finds processes that nothing else would find.
 """
 
 import asyncio
@@ -26,20 +26,22 @@ CLEAN_LOOK_S = 0.05
 
 # How long to wait for a descriptor to look through /proc with, when this process has none left.
 LOOK_AGAIN_S = 0.5
-# A message names so many of those that cannot be looked for.
+# A message names at most this many containers that cannot be looked for.
 MAX_NAMED = 3
 
 
 def mark_of(pid: int) -> str:
-    """The mark of a live process; empty if it has none, is gone or is not ours to look at. Raises OSError if this
-    process has no descriptor left to look with.
+    """Return the mark of a live process; empty if it has none, is gone or may not be read.
+
+    Raises OSError if this process has no descriptor left to look with.
     """
     return variable(pid, MARK) or ""
 
 
 def kill_marked(is_meant: Callable[[str], bool]) -> set[str]:
-    """Look once: SIGKILL to every process whose mark is meant. Return the marks of these. Raises OSError if this
-    process has no descriptor left to look with.
+    """Look once, send SIGKILL to every process whose mark is meant, and return the marks of these.
+
+    Raises OSError if this process has no descriptor left to look with.
     """
     killed: set[int] = set()
     marks: set[str] = set()
@@ -59,8 +61,10 @@ def kill_marked(is_meant: Callable[[str], bool]) -> set[str]:
 
 
 class Endings:
-    """Ends what is left of processes. Each look through ``/proc`` serves all that end at that time: a server that stops
-    a thousand containers would otherwise look at each process of the machine thousands of times.
+    """Ends all processes that are left of a mark.
+
+    Each look through ``/proc`` serves all marks that are being ended: a server that stops a thousand containers would
+    otherwise look at each process of the machine thousands of times.
     """
 
     def __init__(self) -> None:
@@ -68,7 +72,7 @@ class Endings:
         self._looking: asyncio.Task[None] | None = None
 
     async def end(self, mark: str) -> None:
-        """SIGKILL to every process with this mark, until several looks in a row have found none."""
+        """Send SIGKILL to every process with this mark, until several looks in a row have found none."""
         ending = self._ending.setdefault(mark, _Ending())
         ending.looks = ending.clean_looks = 0
         if self._looking is None or self._looking.done():
@@ -85,7 +89,7 @@ class Endings:
             self._ending.clear()
 
     def _look(self) -> set[str] | None:
-        """The marks that were found; None if it is not known whether any are left, so this look does not count."""
+        """Return the marks that were found; None if this look failed and does not count."""
         try:
             found = kill_marked(self._ending.__contains__)
         except OSError as error:
@@ -115,7 +119,7 @@ class _Ending:
 
 
 def send(pidfd: int, number: signal.Signals) -> None:
-    """Signal the process of a pidfd. One that has exited is as good as signalled."""
+    """Signal the process of a pidfd. A process that has exited counts as signalled."""
     try:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:

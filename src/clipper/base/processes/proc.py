@@ -1,18 +1,18 @@
-"""What ``/proc`` says of a process. Everything that reads it is here.
+"""Reads facts about processes from ``/proc``. All code that reads ``/proc`` is here.
 
-psutil reads it too, and would cost the census, which looks at every process of the machine twice a second, 40 % more
-CPU. It also gives a start time in seconds of a clock that may be set. A pid with its start in clock ticks since boot
-names one process for ever, so that is what records on disk hold.
+psutil reads it too, but would cost the census, which looks at every process of the machine twice a second, 40 % more
+CPU. And its start times are in seconds of a clock that may be set. A pid together with its start in clock ticks since
+boot names one process for ever, so records on disk hold these.
 
-A process chooses its own name, which is part of what is read here: up to 15 bytes of anything, from any user. So all
-of it is read as bytes, and lines end only where the kernel ends them.
+A process chooses its own name, which is part of these files: up to 15 bytes of anything, from any user. So the files
+are read as bytes, and lines end only where the kernel ends them.
 """
 
 import errno
 import os
 from pathlib import Path
 
-# This process, or the whole machine, has run out of something: such errors say nothing of what was asked about.
+# Errors because this process, or the machine, has run out of something. They say nothing of the process asked about.
 _OWN_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 # The first field that ``stat_fields`` returns is the third of /proc/PID/stat.
@@ -27,18 +27,19 @@ RESIDENT_PAGES = 24 - _FIRST_FIELD
 
 
 def is_own_shortage(error: BaseException) -> bool:
-    """Whether a call failed because this process lacks descriptors or memory, whatever it asked about."""
+    """Whether a call failed because this process lacks descriptors or memory."""
     return isinstance(error, OSError) and error.errno in _OWN_SHORTAGE
 
 
 def pids() -> list[int]:
-    """Every process of the machine that can be seen."""
+    """Return every process of the machine that can be seen."""
     with os.scandir("/proc") as entries:
         return [int(entry.name) for entry in entries if entry.name.isdigit()]
 
 
 def stat_fields(pid: int) -> list[bytes] | None:
-    """The fields of ``/proc/PID/stat`` from the third on; None if the process is gone, a zombie, or hidden from us.
+    """Return the fields of ``/proc/PID/stat`` from the third on; None if the process is gone, a zombie, or hidden.
+
     Raises OSError if this process has no descriptor left to look with.
     """
     try:
@@ -57,8 +58,9 @@ def start_time(pid: int) -> int | None:
 
 
 def session_computed_s(leader: int) -> float:
-    """The processor time so far of the processes that run in the session of ``leader``, in seconds. Raises OSError if
-    this process has no descriptor left to look with.
+    """Return the processor time so far, in seconds, of the processes that run in the session of ``leader``.
+
+    Raises OSError if this process has no descriptor left to look with.
     """
     found = [fields for pid in pids() if (fields := stat_fields(pid)) is not None and int(fields[_SESSION]) == leader]
     return sum(int(fields[index]) for fields in found for index in CPU_TICKS) / TICKS_PER_S
@@ -82,7 +84,7 @@ def variable(pid: int, name: str) -> str | None:
 
 
 def program_of(pid: int) -> str | None:
-    """The program on a process's command line; None if it is gone, hidden from us, or a kernel thread."""
+    """Return the program on a process's command line; None if the process is gone, hidden, or a kernel thread."""
     try:
         return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]) or None
     except _GONE:
@@ -90,19 +92,19 @@ def program_of(pid: int) -> str | None:
 
 
 def user_of(pid: int) -> int | None:
-    """The number of the user that a process acts as; None if it is gone."""
+    """Return the number of the user that a process acts as; None if the process is gone."""
     line = _line(Path(f"/proc/{pid}/status"), b"Uid:")
     return None if line is None else int(line.split()[2])
 
 
 def parent_of(pid: int) -> int | None:
-    """The process id of a process's parent; None if it is gone."""
+    """Return the process id of a process's parent; None if the process is gone."""
     line = _line(Path(f"/proc/{pid}/status"), b"PPid:")
     return None if line is None else int(line.split()[1])
 
 
 def proportional_bytes(pid: int) -> int:
-    """The memory of a process, where a page that n processes share counts for one n-th; 0 if it is gone.
+    """Return the memory of a process; a page that n processes share counts for one n-th. 0 if the process is gone.
 
     The kernel takes some milliseconds for each GB.
     """

@@ -1,4 +1,4 @@
-"""One process of ours: watched to its end, and ended with all that it forked."""
+"""A process of Clipper: watched to its end, and ended with all that it forked."""
 
 import asyncio
 import contextlib
@@ -37,10 +37,10 @@ class Child(Protocol):
 
     @property
     def is_held(self) -> bool:
-        """Whether its process id stays its own until it is reaped."""
+        """Whether the process keeps its process id until it is reaped."""
 
     async def reap(self) -> int | None:
-        """Once it has exited: its exit code, negative for a signal; None if that cannot be known."""
+        """Reap the exited process; return its exit code, negative for a signal, or None if it cannot be known."""
 
 
 class ManagedProcess:
@@ -53,8 +53,9 @@ class ManagedProcess:
     """
 
     def __init__(self, record: ProcessRecord, child: Child | None, mark: str, endings: Endings) -> None:
-        """Watch the process of a record. ``endings`` ends what it leaves behind. Raises ProcessLookupError if it is
-        gone; OSError if this process has no descriptor left to watch it with.
+        """Watch the process of a record. ``endings`` ends what it leaves behind.
+
+        Raises ProcessLookupError if the process is gone, OSError if there is no descriptor left to watch it with.
         """
         self.record = record
         self.exited = asyncio.Event()
@@ -72,12 +73,12 @@ class ManagedProcess:
 
     @property
     def is_ending(self) -> bool:
-        """Whether it has exited, and what it forked is being ended, if that is not done."""
+        """Whether the process has exited while processes that it forked are still being ended."""
         return self._ending is not None
 
     @property
     def how_it_ended(self) -> str:
-        """The rest of a sentence about it."""
+        """The way that the process ended, as the rest of a sentence about it."""
         if self.exit_code is None:
             return "exited"
         if self.exit_code == -signal.SIGKILL:
@@ -91,7 +92,7 @@ class ManagedProcess:
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to it and to all that it forked."""
+        """Send SIGKILL to the process and to all that it forked."""
         try:
             # While it lives, no other process group can have its number.
             if start_time(self.pid) == self.record.start_time:
@@ -106,7 +107,7 @@ class ManagedProcess:
         self._signal(signal.SIGKILL)
 
     async def stop(self, grace_s: float) -> None:
-        """SIGTERM, ``grace_s`` to finish in, then SIGKILL to all that is left. Returns when it is gone."""
+        """Send SIGTERM, wait for ``grace_s``, then send SIGKILL to all that is left. Return when it is gone."""
         if grace_s > 0:
             self.terminate()
         if not await self.has_exited_within(grace_s):
@@ -125,7 +126,7 @@ class ManagedProcess:
             self._pidfd = -1
 
     async def has_exited_within(self, seconds: float) -> bool:
-        """Wait for its exit, no longer than that; return whether it has exited."""
+        """Wait for its exit, for a bounded time; return whether it has exited."""
         return await is_set_within(self.exited, seconds)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -153,7 +154,7 @@ class ManagedProcess:
 
 
 def kill_group(pid: int) -> None:
-    """SIGKILL to the process group that this process leads."""
+    """Send SIGKILL to the process group that this process leads."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -161,7 +162,7 @@ def kill_group(pid: int) -> None:
 
 
 async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for an event, no longer than that; return whether it is set."""
+    """Wait for an event, for a bounded time; return whether it is set."""
     # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
     with contextlib.suppress(TimeoutError):  # the event decides, not which of the two came first
         async with asyncio.timeout(seconds):

@@ -1,6 +1,6 @@
 """Keeps containers within their bounds.
 
-The kernel limits each process by itself. What the processes of a container use together is bounded here.
+The kernel limits each process by itself. This module bounds what all processes of a container use together.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ LOOK_AT_DISK_EVERY = 4
 
 
 class Bounded(Protocol):
-    """A container on this machine. ``mark``: that of all its processes. ``folder``: the folder that it works in."""
+    """A container on this machine. ``mark``: the mark of all its processes. ``folder``: the folder it works in."""
 
     mark: str
     folder: Path
     bounds: Bounds
 
     def kill(self, reason: str) -> None:
-        """End it and all that it forked; ``reason`` is the rest of a sentence about it."""
+        """End the container and all that it forked; ``reason`` is the rest of a sentence about it."""
 
 
 class UsageKeeper:

@@ -43,7 +43,7 @@ CLIENT_CA = Expiring(
 
 
 def expiry_problem(what: Expiring, expires_at_s: float | None, now_s: float) -> str | None:
-    """The warning about a certificate; None if it is valid for long enough."""
+    """Return the warning about a certificate; None if it is valid for long enough."""
     if expires_at_s is None or expires_at_s - now_s > WARN_BEFORE_S:
         return None
     left_s = expires_at_s - now_s

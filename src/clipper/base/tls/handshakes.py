@@ -1,8 +1,8 @@
-"""The TLS handshakes of a port: taken in turns, and bounded in number and time. Reading that takes long has turns, too.
+"""The TLS handshakes of a port, which take turns and are bounded in number and time. So does reading that takes long.
 
-A handshake costs the server about a millisecond, and anyone who reaches the port can begin any number of them. So those
-with something to do wait in one line, which has a share of the time of each turn of the event loop.
-If there are too many, those that wait for their clients are dropped first: honest clients hardly keep them waiting.
+A handshake costs the server about a millisecond, and anyone who reaches the port can begin any number of them. So
+handshakes with something to do wait in one line, which has a share of the time of each turn of the event loop. If there
+are too many, handshakes that wait for their clients are dropped first: honest clients hardly keep them waiting.
 """
 
 import logging
@@ -13,7 +13,7 @@ from clipper.base.turn_budget import Backlog, TurnBudget
 
 log = logging.getLogger(__name__)
 
-# Handshakes under way at once. One that has begun takes some ten KB, and honest ones are done in milliseconds.
+# Handshakes under way at once. A handshake takes some ten KB from its beginning; honest clients need milliseconds.
 MAX_HANDSHAKES = 1000
 # Counted from when a connection is accepted. Across the world three round trips take a second.
 HANDSHAKE_TIMEOUT_S = 10.0
@@ -36,7 +36,7 @@ class Reading(Protocol):
 class Handshakes:
     """
     Attributes:
-        context: for new connections; it may be replaced at any time.
+        context: the context for new connections; it may be replaced at any time.
         failed: how many have failed.
         turn: the time of the event loop's turns.
     """
@@ -49,8 +49,8 @@ class Handshakes:
         self._most = most
         self._line = Backlog[Handshake](turn, self._shake)
         self._reading = Backlog[Reading](turn, lambda reading, end_s: reading.read_on(), in_turns=True)
-        # When each handshake began: of those that wait for their client, in the order in which they last did something,
-        # and of those in the line, in the order in which they joined it.
+        # By handshake, when it began: those that wait for their clients, in the order in which they last did something,
+        # and those in the line, in the order in which they joined it.
         self._waiting: dict[Handshake, float] = {}
         self._due: dict[Handshake, float] = {}
         self._warns_at_s = 0.0
@@ -59,7 +59,7 @@ class Handshakes:
         return len(self._waiting) + len(self._due)
 
     def begin(self, handshake: Handshake) -> None:
-        """Add a handshake. This may give up another one, or this one if all others are in the line."""
+        """Add a handshake. This may give up another handshake, or this one if all others are in the line."""
         is_full = len(self) >= self._most
         self._waiting[handshake] = self._clock()
         if is_full:
@@ -94,7 +94,7 @@ class Handshakes:
             )
 
     def sweep(self) -> None:
-        """Give up those that take too long; call this about once a second."""
+        """Give up handshakes that take too long; call this about once a second."""
         before_s = self._clock() - HANDSHAKE_TIMEOUT_S
         for handshake, began_s in [*self._waiting.items(), *self._due.items()]:
             if began_s <= before_s:

@@ -1,7 +1,7 @@
 """A server's certificate, key and client authorities: read, checked and made into a context.
 
-A pair is checked as a whole when it is read, and passed on as bytes: a worker that starts while the files are being
-replaced, or after they were replaced by wrong ones, gets the pair that the others have.
+A pair is checked as a whole when it is read, and passed on as bytes. So a worker that starts while the files are being
+replaced, or after they were replaced by wrong files, gets the pair that the other workers have.
 """
 
 import os
@@ -18,16 +18,16 @@ from msgspec.structs import replace
 
 from clipper.errors import InvalidArgument
 
-# How the query port speaks TLS. Workers of another mode cannot share the port.
+# The modes of TLS on the query port. Workers of different modes cannot share the port.
 TlsMode = Literal["off", "server", "mutual"]
 
 # A chain of certificates is some KB, a bundle of all public authorities 250 KB.
 MAX_FILE_BYTES = 1024 * 1024
-# What is spoken under TLS: by the query port and the management port, and by the gRPC port.
+# The protocols under TLS: of the query port and the management port, and of the gRPC port.
 Alpn = Literal["http/1.1", "h2"]
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-# What OpenSSL calls a key of another certificate; the last one if the key is of another kind.
+# OpenSSL's names for a key that belongs to another certificate; the last if the key is of another kind.
 _MISMATCH = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 _KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
 
@@ -52,8 +52,10 @@ class TlsMaterial(Struct, frozen=True):
 
 
 def read_material(paths: TlsPaths) -> TlsMaterial:
-    """Read a pair and check that a server can use it. Raises InvalidArgument if a file is missing, cannot be read or
-    has other content, or the key is encrypted or that of another certificate.
+    """Read a pair and check that a server can use it.
+
+    Raises InvalidArgument if a file is missing, cannot be read or has other content, or if the key is encrypted or
+    belongs to another certificate.
     """
     material = TlsMaterial(
         _read("--tls-cert", paths.certificate, _CERTIFICATE, "certificate"),
@@ -84,7 +86,7 @@ def read_material(paths: TlsPaths) -> TlsMaterial:
 
 
 def server_context(material: TlsMaterial, alpn: Alpn = "http/1.1") -> ssl.SSLContext:
-    """Raise ssl.SSLError if the pair cannot be used."""
+    """Return a server's context. Raises ssl.SSLError if the pair cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Each renegotiation costs the server a handshake.
@@ -100,7 +102,7 @@ def server_context(material: TlsMaterial, alpn: Alpn = "http/1.1") -> ssl.SSLCon
 
 
 def own_certificate(material: TlsMaterial) -> bytes:
-    """The first certificate, which is the server's own; its signers' follow it."""
+    """Return the first certificate, which is the server's own; its signers' follow it."""
     found = _CERTIFICATE.search(material.certificate)
     assert found is not None
     return found[0] + b"\n"
@@ -116,7 +118,7 @@ def _refuse() -> NoReturn:
 
 def _read(option: str, path: Path, expected: "re.Pattern[bytes]", what: str) -> bytes:
     try:
-        # A server that opens a pipe waits for who writes into it.
+        # A server that opens a pipe would wait until somebody writes into it.
         if not stat.S_ISREG(path.stat().st_mode):
             raise InvalidArgument(f"{option} {path} is not a file: expected one with a {what} in PEM")
         with path.open("rb") as file:
@@ -130,7 +132,7 @@ def _read(option: str, path: Path, expected: "re.Pattern[bytes]", what: str) -> 
 
 @contextmanager
 def nameless(data: bytes) -> Iterator[str]:
-    """A path through which only this process can read the data, while the block runs."""
+    """Give a path through which only this process can read the data, while the block runs."""
     descriptor = os.memfd_create("pem")
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)

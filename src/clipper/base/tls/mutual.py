@@ -1,4 +1,4 @@
-"""TLS between processes of Clipper, where both ends show certificates of one authority."""
+"""TLS between processes of Clipper: both ends show certificates of one authority."""
 
 import ssl
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ class Contexts:
 
 
 def make_contexts(material: TlsMaterial) -> Contexts:
-    """Contexts that trust nothing but the authority, whatever the other end's certificate is named.
+    """Make contexts that trust only the authority, and accept any name in the other end's certificate.
 
-    Whoever uses them checks the name and the time: OpenSSL does not tell the name of a certificate that it refuses.
+    The caller has to check the name and the time: OpenSSL does not tell the name of a certificate that it refuses.
     Raises ssl.SSLError or ValueError if the pair or the authority cannot be used.
     """
     assert material.client_ca is not None, "there is an authority"
     listening = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # Each command has its own connection, and one that goes on from an earlier one would skip the certificates.
+    # A connection that resumed an earlier session would skip the certificates.
     listening.num_tickets = 0
     dialling = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     dialling.check_hostname = False

@@ -1,9 +1,9 @@
 """A connection under TLS: a protocol to the event loop, and a transport to the HTTP protocol.
 
-The TLS of event loops reports a connection only after the handshake, does a handshake whenever a client
-wants one, encrypts an answer of any size in one go, and does not count what its socket holds. Here the
-HTTP protocol has its connection from when it is accepted, so a connection in the handshake is counted, timed and closed
-like any other. What the protocol writes before waits. A long answer is encrypted in pieces, as its client reads it.
+The TLS of event loops reports a connection only after the handshake, does a handshake whenever a client wants one,
+encrypts an answer of any size in one go, and does not count what its socket holds. Here the HTTP protocol has its
+connection as soon as it is accepted, so a connection in the handshake is counted, timed and closed like any other. What
+the protocol writes during the handshake waits. A long answer is encrypted in pieces, as its client reads it.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from clipper.base.tls.handshakes import Handshakes
 # The largest record of TLS. Data goes through OpenSSL in such pieces both ways, because OpenSSL's buffers keep their
 # largest size for as long as the connection lasts.
 PIECE_BYTES = 16 * 1024
-# At most so many records go through OpenSSL before other connections have their turn. A read of 256 KiB has 16 of the
-# largest records, or 9,700 that ask for new keys: these take 0.3 s, and any client may send them.
+# At most this many records go through OpenSSL before other connections have their turn. A read of 256 KiB has 16 of the
+# largest records, or 9,700 records that ask for new keys, which take 0.3 s and which any client may send.
 MAX_RECORDS = 16
 _HEADER_BYTES = 5
-# Bytes of a long answer that are encrypted, in about a quarter of a millisecond, before others have their turn.
+# Bytes of a long answer that are encrypted before other connections have their turn: a quarter of a millisecond.
 VISIT_BYTES = 256 * 1024
 
 # A plain answer for a browser or curl that was given an address with http://.
@@ -44,8 +44,8 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._handshakes = handshakes
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        # Received data that waits for the connection's turn, or for the rest of a record's header; and how many bytes
-        # of the record that was begun are in front of the next header.
+        # Received data that waits for the connection's turn, or for the rest of a record's header; and the number of
+        # bytes before the next header, which belong to a record that was begun.
         self._unread: bytes | memoryview = b""
         self._record_left_bytes = 0
         # Made when the client sends something, so that a silent one costs nothing more.
@@ -99,7 +99,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             self._handshakes.queue(self)
 
     def eof_received(self) -> bool | None:
-        """The socket ends. Without a close under TLS the last request may be cut short, and is then not accepted."""
+        """Handle the end of the socket. Without a close under TLS the last request may be cut short: it is refused."""
         self._is_deaf = True
         return self._application.eof_received() if self._is_open else False
 
@@ -155,7 +155,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
     # -- data --------------------------------------------------------------------------------------------
 
     def read_on(self) -> bool:
-        """Read a piece of what waits: it is this connection's turn. Return whether no more can be read now."""
+        """Read a piece of the waiting data, in this connection's turn. Return whether no more can be read now."""
         if not self._is_deaf and self._may_read:
             self._read(memoryview(self._unread))
         if not self._is_deaf and self._may_read:
@@ -165,7 +165,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         return True
 
     def _next_piece(self, data: memoryview) -> int:
-        """Return how many of these bytes are read at once; 0 if they are a part of a record's header."""
+        """Return how many of these bytes are read at once; 0 if they are only a part of a record's header."""
         at, size = self._record_left_bytes, len(data)
         for _ in range(MAX_RECORDS):
             if at >= PIECE_BYTES or at + _HEADER_BYTES > size:
@@ -177,7 +177,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
 
     @property
     def _may_read(self) -> bool:
-        """Whether more can be read now of what waits."""
+        """Whether more of the waiting data can be read now."""
         is_enough = self._record_left_bytes > 0 or len(self._unread) >= _HEADER_BYTES
         return bool(self._unread) and is_enough and self._reads and not self._is_blocked
 
@@ -218,7 +218,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
                 self.close()
 
     def _end_with(self, error: ssl.SSLError) -> None:
-        """The data is not valid TLS: send the client an alert, if it reads."""
+        """End a connection whose data is not valid TLS: send the client an alert, if it reads."""
         self._is_deaf = self._is_closing = self._is_ending = True
         self._drop_backlog()
         self._send_encrypted()
@@ -262,7 +262,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._tell_of_writing()
 
     def enter(self, *, is_late: bool) -> None:
-        """It is this connection's turn to go on with a long answer."""
+        """Go on with a long answer, in this connection's turn."""
         self._pump()
 
     def _tell_of_writing(self) -> None:

@@ -1,4 +1,4 @@
-"""Which servers a client trusts, and which certificate it shows."""
+"""The servers that a client trusts, and the certificate that it shows."""
 
 import ssl
 from pathlib import Path
@@ -23,7 +23,7 @@ class Trust(Struct, frozen=True):
 
 
 class ClientTls:
-    """The context of one client, made when it is first needed: without TLS nothing is read."""
+    """The context of a client, made when it is first needed: without TLS nothing is read."""
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
@@ -56,7 +56,7 @@ _OLDEST = ssl.TLSVersion.TLSv1_2
 
 
 def pinned_context(certificate: str) -> ssl.SSLContext:
-    """The context of a client that trusts one certificate, whatever name it is for, and no other.
+    """Return the context of a client that trusts this certificate alone, whatever name it is for.
 
     Args:
         certificate: in PEM.
