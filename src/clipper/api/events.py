@@ -27,17 +27,17 @@ MAX_EVENTS_AT_ONCE = 1000
 
 
 class Event(Struct, frozen=True):
-    """Something that happened to what the server has.
+    """An event: something that happened on the server.
 
     Attributes:
         id: counts up.
-        time_s: when, in seconds since 1970.
+        time_s: when it happened, in seconds since 1970.
         subject: ``application NAME``, ``model NAME``, ``worker INDEX``, ``key NAME``, ``token NAME`` or
             ``server``.
-        version: of the model, if the event is about one.
-        who: whose change it was: the name of a token, ``operator`` for the server's own, ``clipper`` for what the
-            server decided itself or saw. Empty in events of earlier versions.
-        address: where that call came from; None if it came from nowhere.
+        version: the version of the model, if the event is about a version.
+        who: the caller whose change it was: the name of a token, ``operator`` for the server's own token, ``clipper``
+            if the server decided or saw it itself. Empty in events of earlier versions.
+        address: the caller's address; None if there was no caller.
     """
 
     id: int
@@ -52,7 +52,7 @@ class Event(Struct, frozen=True):
 
 
 class Events(Struct, frozen=True):
-    """Events, oldest first. ``next``, given as ``after``, asks for those that come later."""
+    """Events, oldest first. ``next``, given as ``after``, asks for later events."""
 
     events: tuple[Event, ...]
     next: int

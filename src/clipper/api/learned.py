@@ -1,4 +1,4 @@
-"""What the management API shows of what an application has learned: its models, its newcomers and its test."""
+"""Schemas of what an application has learned: about its models, its newcomers and its test."""
 
 from msgspec import Struct
 
@@ -8,14 +8,14 @@ class Newcomer(Struct, frozen=True):
 
     Attributes:
         before: the version that its link asked before and still asks; None if the newcomer has a link of its own.
-        share: of the queries that it gets.
-        feedback, rest_feedback: answers with feedback that it had a part in, and other answers with feedback since;
-            of one that was stopped, until then.
+        share: its share of the queries.
+        feedback, rest_feedback: the number of answers with feedback that it had a part in, and of others since; if it
+            was stopped, until then.
         enough_feedback: how many of its own answers need feedback before it is let through.
-        mean_loss, rest_mean_loss: of these answers; None while there are none.
-        compared: how many of its answers the means are of, if the policy chooses by context: those to queries for which
-            the policy would ask it, or asks ``before``. None is all.
-        stopped: why it is not asked any more; None while it is ramped.
+        mean_loss, rest_mean_loss: the mean losses of these answers; None while there are none.
+        compared: how many of its answers the means are about, if the policy chooses by context: answers to queries for
+            which the policy would ask it, or asks ``before``. None means all.
+        stopped: why it is no longer asked; None while it is ramped.
     """
 
     model: str
@@ -37,10 +37,10 @@ class Watched(Struct, frozen=True):
     Attributes:
         before: the version that the link asked before; None if the version has a link of its own.
         answers: queries that it has ended, with or without an output, after its first ten seconds.
-        enough_answers: after so many it is watched no more, unless it fails more by then.
-        compared, failed: queries that are compared, and how many of them failed or were late.
-        rest_compared, rest_failed: the same of the version before, or of all others.
-        last_error: why one of its queries failed; None if none did.
+        enough_answers: the number of answers after which it is no longer watched, unless it fails more by then.
+        compared, failed: its queries that are compared, and how many of them failed or were late.
+        rest_compared, rest_failed: the same for the version before, or for all other versions.
+        last_error: why its last failed query failed; None if no query did.
     """
 
     model: str

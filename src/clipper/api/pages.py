@@ -21,7 +21,7 @@ _WIDTH, _HEIGHT = 720, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 44
 _COLOURS = ("#1f6fb2", "#c2410c", "#15803d", "#6b7280")
 _TICKS = 5
-# In a chart of intervals: width for the names, the longest name, and the height of a row.
+# Of a chart of intervals: the width for names, the length of the longest name, and the height of a row.
 _NAMES, _MOST_CHARACTERS, _ROW = 200, 32, 28
 
 
@@ -120,7 +120,7 @@ def _round_step(step: float) -> float:
 
 
 def _x_axis(axis: Axis, across: _Range, bottom: float) -> list[str]:
-    """Return the axis, with a mark at 0 if that is within."""
+    """Return the axis, with a mark at 0 if the axis contains it."""
     middle = (across.first + across.last) / 2
     parts = [f'<text x="{middle:g}" y="{bottom + 36:g}" class="mid">{escape(axis.name)}</text>']
     for value, text in _ticks(axis, across):

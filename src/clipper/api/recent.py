@@ -1,10 +1,10 @@
-"""What came of an application's queries of the last minute."""
+"""The outcomes of an application's queries of the last minute."""
 
 from collections import Counter
 
 from msgspec import Struct
 
-# An application asked for a default below its threshold of confidence; for any other default it did not.
+# The only default that the application itself asked for, by its threshold of confidence.
 ASKED_FOR = "low_confidence"
 
 
@@ -15,7 +15,7 @@ class LastMinute(Struct, frozen=True):
         queries: queries that were asked. Some of the answers may be to earlier queries.
         late: answers later than the SLO, and defaults and errors because no model answered within it.
         defaults, errors: by reason; an error is an answer without any output.
-        explanations: by the reasons of both, the explanation of the latest. A model's message may quote an input.
+        explanations: by reason, the explanation of the latest default or error. A model's message may quote an input.
     """
 
     queries: int = 0

@@ -10,7 +10,7 @@ from clipper.control.descriptions import Standing
 Verdict = Literal["best", "as_good", "open", "alone", "no_feedback"]
 
 
-# By the means of all losses; by losses over the probabilities of choices; or what is needed is not known.
+# Compare by the means of all losses, or by losses divided by the probabilities of choices; or it is not known how.
 Estimator = Literal["pooled", "weighted", "none"]
 
 
@@ -20,7 +20,7 @@ class Bounds(Struct, frozen=True):
 
 
 class Latency(Struct, frozen=True):
-    """Latency of a version's batches, over all workers since they started."""
+    """The latency of a version's batches, over all workers since they started."""
 
     mean_ms: float
     p50_ms: float
@@ -33,14 +33,15 @@ class ReportedModel(Struct, frozen=True):
     Attributes:
         model: the name of its link, or ``MODEL:VERSION`` if it is no longer linked.
         version: None if the model has no current version.
-        share: of the queries that would ask it now; if several models answer together, its share of the answer.
+        share: its share of the queries now; if several models answer together, its share of the answer.
         scored: how many pieces of feedback on it have ever come.
-        mean_loss: its estimate, on all queries that are compared; None if nothing is known of it. The mean is in
+        mean_loss: the estimate of its mean loss on all compared queries; None without feedback. The true mean is in
             ``interval`` with the report's confidence, at all times at once.
-        worse_by: an interval of its mean loss minus that of the best model; None for the best model, for one without
-            feedback, and for one that is not linked.
-        sureness: from 0 to 1, that the best model is better.
-        more_feedback: needed until it is known whether it is worse; 0 if that is known, None if it cannot be said.
+        worse_by: an interval of its mean loss minus that of the best model; None for the best model, for a model
+            without feedback, and for a model that is not linked.
+        sureness: the certainty that the best model is better, from 0 to 1.
+        more_feedback: the feedback that is needed to know whether it is worse; 0 if that is known, None if it cannot be
+            told.
         asked, missing: how often it was asked, and how often its output was not in time, since the workers started.
     """
 
@@ -61,21 +62,21 @@ class ReportedModel(Struct, frozen=True):
 
 
 class ReportGroup(Struct, frozen=True):
-    """All queries (``context`` is None), or those of one context.
+    """The comparison over all queries (``context`` is None), or over the queries of a context.
 
     Attributes:
-        feedback: how many pieces have ever come.
+        feedback: how many pieces of feedback have ever come.
         verdict: ``best``: the model ``best`` surely has the least mean loss; ``as_good``: surely no model is better by
             more than the tolerance; ``open``: neither is known; ``alone``: there is one model only; ``no_feedback``.
-        sureness: that ``best`` is the best.
-        more_feedback: needed until there is a verdict, if mean losses stay; None if it cannot be said. ``more_s``: the
-            seconds that this takes at ``feedback_per_s``.
-        test: of the application's policy, if that is a test and the group is all queries. Its finding is the verdict
-            even if feedback that came since would leave the verdict open.
-        estimator: what models are compared by: ``pooled``, the means of all their losses; ``weighted``, losses over the
-            probabilities of choices, if these depend on what comes with a query; ``none`` if that is not known.
+        sureness: the certainty that ``best`` is the best.
+        more_feedback: the feedback that is needed for a verdict, if mean losses stay; None if it cannot be told.
+            ``more_s`` is the time for this at ``feedback_per_s``, in seconds.
+        test: the state of the application's policy, if it is a test and the group is all queries. Its finding is the
+            verdict even if later feedback would leave the verdict open.
+        estimator: the numbers that are compared: ``pooled``, the means of all losses; ``weighted``, losses divided by
+            the probabilities of choices, if these depend on what comes with a query; ``none`` if that is not known.
         compared: how many pieces of feedback the comparison rests on.
-        basis: the estimator, and what feedback it leaves out, in words.
+        basis: the estimator, and the feedback that it leaves out, in words.
         problem: why the workers do not describe the policy; None if they do.
     """
 
@@ -99,8 +100,9 @@ class Report(Struct, frozen=True):
 
     Attributes:
         time_s: when the report was made, in seconds since 1970.
-        feedback_per_s: since the workers started, like all fields after it. ``defaults`` and ``errors`` are by reason.
-        last_minute: what came of the queries of the last minute alone; None from an older server.
+        feedback_per_s: counted since the workers started, like all fields after it. ``defaults`` and ``errors`` are by
+            reason.
+        last_minute: the outcomes of the last minute's queries alone; None from an older server.
     """
 
     application: str

@@ -1,7 +1,7 @@
-"""What the management API takes and gives, as JSON. The CLI and the Python client read the same types.
+"""The requests and answers of the management API, as JSON. The CLI and the Python client use the same types.
 
-Requests refuse unknown fields, so that a misspelt option is an error and not a surprise. Those to deploy a version, and
-to create or change an application, are in ``clipper.settings``.
+Requests refuse unknown fields, so that a misspelt option is an error and not a surprise. The requests to deploy a
+version, and to create or change an application, are in ``clipper.settings``.
 """
 
 from typing import Any, Literal
@@ -16,26 +16,29 @@ from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, ManagerName, VersionState
 from clipper.values.types import Role
 
-# A log has at most a few MB on disk; so many of its lines still fit in a modest answer.
+# A log has at most a few MB on disk; this many of its lines still fit in a modest answer.
 MAX_LOG_LINES = 10_000
 # The largest open models' weights in one file; a bound so that a stray upload cannot fill the disk for ever.
 MAX_ARTIFACT_BYTES = 16 * 1024**3
 # Files, folders and links of an artifact. A whole Python with a framework in it has some 30,000 files.
 MAX_MEMBERS = 100_000
-# Hex digits of its digest that a key is told by: too few to find a weak key by.
+# The hex digits of its digest by which a key is recognised: too few to find a weak key by.
 FINGERPRINT_LENGTH = 8
 
-# A version that is ready and has no replica, since nobody asks it, is shown as asleep.
+# A version that is ready, but has no replica because nobody asks it, is shown as asleep.
 ShownState = VersionState | Literal["asleep"]
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
 WorkerState = Literal["starting", "ready", "lost", "backing_off", "crash_loop", "stopping", "draining"]
 
 
 class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
-    """``version`` None follows the model's current version. A ``shadow`` is asked and scored, but never answers.
+    """A link to make or to change.
 
-    ``cost`` is that of asking it once, at least 0, in a unit of the user's; ``auto`` is measured, in milliseconds of a
-    replica; null is not said.
+    Attributes:
+        version: null follows the model's current version.
+        shadow: whether the model is asked and scored, but never answers.
+        cost: the cost of asking it once, at least 0, in a unit of the user's choice; ``auto`` is measured, in
+            milliseconds of a replica; null means that it is not given.
     """
 
     version: str | None = None
@@ -44,7 +47,7 @@ class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Application(ApplicationSettings, frozen=True):
-    """An application as it is.
+    """The present state of an application.
 
     Attributes:
         id: the key of its learned state in the selection store.
@@ -54,7 +57,7 @@ class Application(ApplicationSettings, frozen=True):
         newcomers: versions that are new to it and get a share of the queries, or, once stopped, no queries.
         ended_ramps: for each of its models the last version that was let through, while it answers.
         test: the state of the policy ``best_arm``; None with other policies, or if no worker was asked.
-        last_minute: what came of its queries; None where an application was changed just now.
+        last_minute: the outcomes of its queries; None in the answer to a change.
     """
 
     name: str
@@ -79,7 +82,7 @@ class LearnedPolicy(Struct, frozen=True):
     ``test`` is the state of a policy that is a test, such as ``best_arm``; None with other policies.
 
     Attributes:
-        mean_cost: of the queries since the workers' start, at today's costs; None if no cost is known.
+        mean_cost: the mean cost of queries since the workers' start, at today's costs; None if no cost is known.
         stages: the shares of these queries that went on to a second model, a third and so on.
     """
 
@@ -97,9 +100,10 @@ class LearnedPolicy(Struct, frozen=True):
 
 
 class Replica(Struct, frozen=True):
-    """``batch_limit`` is the smallest over the workers; None until a worker has linked the replica.
+    """A replica of a version.
 
-    ``node`` is the node of a cluster that it runs on; None on the server's own machine.
+    ``batch_limit`` is the smallest limit of the workers; None until a worker has linked the replica. ``node`` is the
+    node of a cluster that it runs on; None on the server's own machine.
     """
 
     id: str
@@ -115,24 +119,25 @@ class Replica(Struct, frozen=True):
 
 
 class Version(Struct, frozen=True):
-    """A version as it is.
+    """The present state of a version.
 
     Attributes:
-        state: that of its deployment. ``asleep`` if it has no replica because nobody asks it, and gets one with the
-            next query. A version that was ready once stays ``ready`` when its replicas crash: see ``condition``.
-        condition: what it can do now, for readers: ``state``, but of a version that is ready or starting and has no
-            ready replica the state of its replicas, such as ``crash_loop``; ``degraded`` if only some replicas are
-            ready and another one crashes; ``failing`` if it fails on its inputs of the last minute. Empty from a server
-            that does not know the field.
-        current: whether it is the model's current one.
-        input_type: None until a container has said it.
+        state: the state of its deployment. ``asleep`` if it has no replica because nobody asks it, and gets a replica
+            with the next query. A version that was ready once stays ``ready`` when its replicas crash: see
+            ``condition``.
+        condition: its present condition, for people: ``state``; or, if it is ready or starting and has no ready
+            replica, the state of its replicas, such as ``crash_loop``; ``degraded`` if some replicas are ready and
+            another crashes; ``failing`` if it fails on its inputs of the last minute. Empty from a server that does not
+            know the field.
+        current: whether it is the model's current version.
+        input_type: None until a container has stated it.
         progress: the step before its containers can start, such as ``installing 12 packages``.
         warning: a mismatch between the model and the packages that it runs with, or that it is not known to answer any
             input.
         scaling: the range in which the load decides ``replicas_wanted``; None if it is a fixed number.
         scaling_reason: why the scaler chose the number; None if it has not looked yet.
-        stopped: why a guardrail stopped it, or that its replicas did not stay up: no rollback returns to it unless it
-            names it. None if neither, or if a later version was deployed over it since.
+        stopped: why a guardrail stopped it, or that its replicas did not stay up: a rollback returns to it only if it
+            names it. None if neither is so, or if a later version was deployed over it since.
     """
 
     model: str
@@ -162,7 +167,7 @@ class Version(Struct, frozen=True):
 
 
 class Model(Struct, frozen=True):
-    """``previous`` is the version that a rollback returns to; None if there is none."""
+    """A model. ``previous`` is the version that a rollback returns to; None if there is none."""
 
     name: str
     current: str | None
@@ -171,14 +176,14 @@ class Model(Struct, frozen=True):
 
 
 class Contexts(Struct, frozen=True):
-    """The number of an application's contexts in the store, and those with the latest feedback, latest first."""
+    """The number of an application's contexts in the store, and the contexts with the latest feedback, latest first."""
 
     count: int
     contexts: tuple[str, ...]
 
 
 class Rollback(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``version`` is the one to make current; None means the model's previous one.
+    """A rollback to ``version``; None means the model's previous version.
 
     A version that was ``stopped`` becomes current only with ``allow_stopped``.
     """
@@ -188,16 +193,16 @@ class Rollback(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
 
 
 class Scale(Struct, frozen=True, forbid_unknown_fields=True):
-    """``replicas`` is a number, or a range within which the version's load decides."""
+    """A change of a version's replicas to a number, or to a range within which the version's load decides."""
 
     replicas: int | ReplicaRange
     version: str | None = None
 
 
 class Logs(Struct, frozen=True):
-    """Lines of logs, oldest first, by the log's name: a replica's, such as ``digits:2#1``, or one of the server's.
+    """Lines of logs, oldest first, by the log's name: a replica's, such as ``digits:2#1``, or a log of the server.
 
-    ``places`` says where each ends. A call that gives them back gets what was written since.
+    ``places`` says where each log ends. A call that gives them back gets the lines that were written since.
     """
 
     lines: dict[str, tuple[str, ...]]
@@ -205,9 +210,9 @@ class Logs(Struct, frozen=True):
 
 
 class NewToken(Struct, frozen=True, forbid_unknown_fields=True):
-    """``name`` says who or what the token is for; it is listed and revoked by this name.
+    """A token to make. ``name`` says who or what the token is for; it is listed and revoked by this name.
 
-    ``expires_at``: when it is refused, in seconds since 1970; null means never.
+    ``expires_at`` is the time from which it is refused, in seconds since 1970; null means never.
     """
 
     name: str
@@ -231,15 +236,16 @@ class CreatedToken(Token, frozen=True, kw_only=True):
 
 
 class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
-    """
+    """A key to make.
+
     Attributes:
         name: who or what the key is for; it is listed, revoked and shown in metrics by this name.
-        applications: those that the key is for; empty means all.
+        applications: the applications that the key is for; empty means all.
         max_in_flight, max_per_second: limits on its queries, over all applications and workers; null means no limit.
         key: the key itself, 32 to 512 letters, digits or ._~+/=-; null means that the server makes one.
-        replace: whether it takes the place of the key of that name, if there is one.
-        expires_at: when it is refused, in seconds since 1970; null means never. If it is absent, a key that
-            takes its own place expires when it would have.
+        replace: whether it takes the place of the key of that name, if there is such a key.
+        expires_at: the time from which it is refused, in seconds since 1970; null means never. If it is absent, a key
+            that takes its own place expires when it would have.
     """
 
     name: str
@@ -254,8 +260,8 @@ class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
 class Key(Struct, frozen=True):
     """A key's record, without the key itself. ``created_at`` and ``expires_at`` are in seconds since 1970.
 
-    ``fingerprint`` is the beginning of the SHA-256 of the key, in hex: who has the key can tell that it is this one.
-    It is shown to the role ``admin`` alone, and null to others.
+    ``fingerprint`` is the beginning of the SHA-256 of the key, in hex, by which an owner of the key recognises it. It
+    is shown to the role ``admin`` alone, and null to others.
     """
 
     name: str
@@ -286,16 +292,16 @@ class WorkerStatus(Struct, frozen=True):
 
 
 class LeaseStatus(Struct, frozen=True):
-    """Which of several supervisors that share a registry leads.
+    """The leadership among supervisors that share a registry.
 
     Attributes:
-        role: of this server.
+        role: the role of this server.
         registry: the registry's address, without a password.
-        epoch, leader, since: of the lease that is in force: its number, the leader's management port, and when it was
-            granted, in seconds since 1970. A standby that cannot ask the registry has None.
-        renewed_s_ago: of the leader, the time since the registry has confirmed its lease.
-        standby: of the leader, the management port of a server that stands by; None if none does.
-        renewals_failed: of the leader, the renewals of this lease that the registry did not confirm.
+        epoch, leader, since: the lease in force: its number, the leader's management port, and when it was granted, in
+            seconds since 1970. None on a standby that cannot ask the registry.
+        renewed_s_ago: on the leader, the time since the registry confirmed its lease.
+        standby: on the leader, the management port of a server that stands by; None if none does.
+        renewals_failed: on the leader, the renewals of this lease that the registry did not confirm.
     """
 
     role: Literal["leader", "standby"]
@@ -309,7 +315,7 @@ class LeaseStatus(Struct, frozen=True):
 
 
 class OptionStatus(Struct, frozen=True):
-    """An option of the server: its value as text, None if it may hold a secret, and where it came from.
+    """An option of the server: its value as text, None if it may hold a secret, and its source.
 
     ``source`` is ``command line``, ``environment``, ``file`` (of --config), ``kept`` (of an earlier start) or
     ``default``.
@@ -320,7 +326,7 @@ class OptionStatus(Struct, frozen=True):
 
 
 class DiskStatus(Struct, frozen=True):
-    """The disk of a folder that the server writes to. ``free_bytes``: what the server may still write there."""
+    """The disk of a folder that the server writes to. ``free_bytes``: how much the server may still write there."""
 
     path: str
     free_bytes: int
@@ -330,12 +336,16 @@ class DiskStatus(Struct, frozen=True):
 class Status(Struct, frozen=True):
     """The server's status.
 
-    ``certificate_expires_at`` is in seconds since 1970; None without TLS. ``client_ca_expires_at`` is that of the
-    first expiring certificate of ``--tls-client-ca``; None without it. ``grpc_address`` is HOST:PORT; None if nothing
-    listens there. ``stopping``: whether it was told to stop. ``applications_ready``: how many can answer; None from an
-    older server. ``nodes`` has the replicas on each node of a cluster, by their state. ``lease`` is None for a server
-    whose registry is in its home. ``manager`` is that of deployments that name none. ``options`` are those of the
-    server, by name.
+    Attributes:
+        certificate_expires_at: in seconds since 1970; None without TLS.
+        client_ca_expires_at: the time at which the first certificate of ``--tls-client-ca`` expires; None without it.
+        grpc_address: HOST:PORT; None if nothing listens there.
+        stopping: whether it was told to stop.
+        applications_ready: how many applications can answer; None from an older server.
+        nodes: the numbers of replicas on each node of a cluster, by their state.
+        lease: None if the registry is in the server's home.
+        manager: the manager of deployments that name none.
+        options: the server's options, by name.
     """
 
     version: str

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 MAX_SERIES_S = 3600
 
-# Covariant types: what keeps series has NaN for null, which JSON does not know.
+# Covariant types: the ring that keeps series has NaN for null, which JSON does not know.
 Named = Mapping[str, Sequence[float | None]]
 
 
@@ -20,7 +20,7 @@ class SeriesOverview(Struct, frozen=True):
         applications: ``rate``, ``p99_ms``, ``late_share`` and ``default_share``.
         models: ``rate`` and ``replicas_ready``.
         workers: ``cpu_share``, of one core, and ``rss_bytes``, by the worker's index.
-        left_out: of how many applications and models the series of an hour are not all kept, because there are too
+        left_out: how many applications and models have series that are not kept for an hour, because there are too
             many.
     """
 
@@ -33,9 +33,9 @@ class SeriesOverview(Struct, frozen=True):
 
 
 class Series(Struct, frozen=True):
-    """All series of one application or model, by name; they have the same number of points.
+    """All series of an application or a model, by name; they have the same number of points.
 
-    ``left_out`` says whether some are not kept, because there are too many; those named here are null then.
+    ``left_out`` says whether some series are not kept, because there are too many; their values are null then.
     """
 
     step_s: float

@@ -84,7 +84,7 @@ for _noun, _commands in (
 
 
 def main() -> None:
-    # As in the supervisor. A short command takes a fifth less.
+    # As in the supervisor: a short command takes a fifth less time.
     gc.freeze()
     try:
         cli(prog_name="clipper")

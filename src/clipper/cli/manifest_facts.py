@@ -1,4 +1,4 @@
-"""The facts that a plan is made from: what the file's models are, packed, and what the server has."""
+"""The facts that a plan is made from: the file's models, packed, and what the server has."""
 
 import shutil
 from collections.abc import Mapping
@@ -19,13 +19,14 @@ from clipper.settings.application import NewApplication, configured
 from clipper.settings.home import ARTIFACTS_NAME
 from clipper.settings.version import Deployment
 
-# Beside the file: the tars of artifacts that it names by their digests.
+# The folder beside the file with the tars of artifacts that it names by their digests.
 ARTIFACTS = "artifacts"
 
 
 def packed_version(version: WantedVersion, folder: Path) -> AbstractContextManager[Artifact]:
-    """A version's artifact. ``folder`` is the file's. The end of the ``with`` block removes what was packed. Raises
-    ClipperError if the model cannot be packed.
+    """Pack a version's model. ``folder`` is the file's. The end of the ``with`` block removes the packed file.
+
+    Raises ClipperError if the model cannot be packed.
     """
     if version.artifact is not None:
         fields = {name: value for name, value in version.artifact.items() if name != "sha256"}
@@ -38,8 +39,9 @@ def packed_version(version: WantedVersion, folder: Path) -> AbstractContextManag
 
 
 def packed_code(application: WantedApplication, folder: Path) -> AbstractContextManager[Artifact | None]:
-    """The artifact of an application's own policy or loss; None if both are Clipper's or installed. Raises ClipperError
-    if the code cannot be packed.
+    """Pack an application's own policy or loss; None if both are Clipper's or installed.
+
+    Raises ClipperError if the code cannot be packed.
     """
     targets = [target for kind in ("policy", "loss") if ":" in (target := application.settings.get(kind, ""))]
     if not targets:
@@ -53,16 +55,16 @@ def packed_code(application: WantedApplication, folder: Path) -> AbstractContext
 
 
 def _named_artifact(sha256: str, folder: Path, **fields: Any) -> AbstractContextManager[Artifact]:
-    """An artifact that was packed before, so its file stays."""
+    """Open an artifact that was packed before, so its file stays."""
     path = folder / ARTIFACTS / f"{sha256}.tar"
     size_bytes = path.stat().st_size if path.is_file() else 0
     return nullcontext(Artifact(path=path, digest=sha256, size_bytes=size_bytes, **fields))
 
 
 def pack_all(wanted: Manifest, folder: Path, clipper: Clipper) -> tuple[Packed, list[Fault]]:
-    """Pack each model and each policy's code once, to know what it is; the packed files are removed again.
+    """Pack each model and each policy's code once, to know their digests; the packed files are removed again.
 
-    The server checks each as it would when it is deployed or created, so that nothing is begun that cannot be done.
+    The server checks each like a deployment or creation, so that nothing is begun that cannot be done.
     """
     faults: list[Fault] = []
     manager = clipper.status().manager
@@ -71,7 +73,7 @@ def pack_all(wanted: Manifest, folder: Path, clipper: Clipper) -> tuple[Packed, 
         try:
             with packed_version(version, folder) as artifact:
                 _check_is_there(artifact, clipper)
-                with suppress(NotFound):  # a server of before checks nothing
+                with suppress(NotFound):  # an older server checks nothing
                     clipper.check_deployment(artifact, version=version.name, **version.settings)
                 versions[version.path] = artifact.deployed | {"manager": manager}
         except ClipperError as error:
@@ -91,7 +93,7 @@ def pack_all(wanted: Manifest, folder: Path, clipper: Clipper) -> tuple[Packed, 
 
 
 def new_application(wanted: WantedApplication, code: str | None) -> NewApplication:
-    """The application that a file says, as a server gets it."""
+    """Return the file's application in the form that a server takes."""
     given = configured({name: value for name, value in wanted.settings.items() if name != "code"})
     return NewApplication(name=wanted.name, links=wanted.links, code=code, **given)
 
@@ -121,7 +123,7 @@ def ask_model(clipper: Clipper, name: str) -> ActualModel:
 
 
 def _actual(model: Model, deployments: Mapping[str, Deployment]) -> ActualModel:
-    """A version that was made or deleted between the two calls is left out."""
+    """Return a model on the server. A version that was made or deleted between the two calls is left out."""
     shown = {version.version: version for version in model.versions}
     versions = {
         version: ActualVersion(shown[version].state, deployment, shown[version].stopped)
@@ -132,15 +134,17 @@ def _actual(model: Model, deployments: Mapping[str, Deployment]) -> ActualModel:
 
 
 def write_artifact(home: Path, sha256: str, folder: Path) -> None:
-    """Write ``SHA256.tar`` into ``folder``, unless it is there. Raises NotFound if the home does not have the artifact;
-    InvalidArgument if it was not packed by Clipper, so its tar cannot be made again; or a file cannot be written.
+    """Write ``SHA256.tar`` into ``folder``, unless it is there.
+
+    Raises NotFound if the home does not have the artifact; InvalidArgument if Clipper has not packed it, so that its
+    tar cannot be made again, or if a file cannot be written.
     """
     source, target = home / ARTIFACTS_NAME / sha256, folder / f"{sha256}.tar"
     if target.exists():
         return
     if not source.is_dir():
         raise NotFound(f"the artifact {sha256} is not in {home}: run this on the server's machine, as its user")
-    # The files of an artifact are sealed: a file that can be written, such as one of Python's caches, came later.
+    # The files of an artifact are sealed: a file that can be written, such as a cache of Python's, came later.
     members = tuple(
         Member(path.relative_to(source).as_posix(), path, is_program=bool(mode & 0o100))
         for path in source.rglob("*")

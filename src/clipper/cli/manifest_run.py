@@ -29,7 +29,7 @@ from clipper.client.calls import SETTLE_TIMEOUT_S
 from clipper.errors import ClipperError, Conflict, NotFound, Unavailable
 from clipper.settings.version import MOST_START_TIMES
 
-# Each loads a model, and perhaps builds its environment: more at once would only share the same processors.
+# Each deployment loads a model, and perhaps builds its environment: more at once would only share the same processors.
 MODELS_AT_ONCE = 4
 
 Status = Literal["done", "failed", "skipped"]
@@ -38,7 +38,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``text`` tells what was done, or why not. ``error`` is set if a call to the server failed."""
+    """The outcome of a step. ``text`` says what was done, or why not. ``error`` is set if a call failed."""
 
     subject: str
     status: Status
@@ -50,7 +50,7 @@ class Run:
     """A run of a plan."""
 
     def __init__(self, clipper: Clipper, wanted: Manifest, packed: Packed, folder: Path) -> None:
-        """``folder`` is the file's."""
+        """Prepare to run a plan. ``folder`` is the file's."""
         self._clipper = clipper
         self._wanted = {model.name: model for model in wanted.models or ()}
         self._packed = packed
@@ -89,16 +89,16 @@ class Run:
                     self._failed_models.add(name)
                 yield from outcomes
         except BaseException:
-            # On ^C, too: otherwise the threads would go on until their versions are ready.
+            # Also on ^C: otherwise the threads would go on until their versions are ready.
             self._stopping.set()
             raise
         finally:
             executor.shutdown(cancel_futures=True)
 
     def _model(self, name: str, progress: Tell) -> list[Outcome]:
-        """Do what one model needs now: since the plan was made, somebody else may have done the same, or other things.
+        """Do what a model needs now: since the plan was made, somebody else may have done the same, or other things.
 
-        So if two apply the same at once, the later one finds the version of the earlier one, unless both look at the
+        So if two users apply the same file at once, the later finds the version of the earlier, unless both look at the
         same moment.
         """
         obstacles: list[Obstacle] = []
@@ -139,10 +139,10 @@ class Run:
 
         def tell(text: str) -> None:
             nonlocal last
-            # Called at each poll of a deployment, so ^C ends that soon.
+            # Called at each poll of a deployment, so ^C ends it soon.
             if self._stopping.is_set():
                 raise Unavailable("the command was stopped: the server goes on with what it has begun")
-            # Several models take turns, and each says the same until it goes on.
+            # Several models take turns, and each reports the same text until it makes progress.
             if text != last:
                 last = text
                 progress(f"{step.subject}: {text}")
@@ -217,7 +217,7 @@ class Run:
             if call.link is not None:
                 link = call.link
                 self._clipper.link(wanted.name, call.name, link.version, shadow=link.shadow, cost=link.cost)
-        # Between, since a policy may name a new model, and the old one a model that goes.
+        # In between: the new policy may name a new model, and the old policy a model that is unlinked.
         if settings:
             self._clipper.change_application(wanted.name, code=self._sent_code(wanted), **settings)
         for call in step.links:

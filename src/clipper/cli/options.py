@@ -51,7 +51,7 @@ def parse_parameters(texts: list[str] | None) -> dict[str, Any]:
 
 
 def one_of(kind: Any, *names: str, **settings: Any) -> Any:
-    """An option whose values are those of a ``Literal``. Typer's own message about a wrong value is pydantic's."""
+    """Make an option with the values of a ``Literal``. Typer's own message about a wrong value is pydantic's."""
     values = get_args(kind)
 
     def parse(text: str) -> str:
@@ -73,14 +73,15 @@ def number(
     above: bool = False,
     **settings: Any,
 ) -> Any:
-    """An option whose value is a number within a range. Typer's own message about a wrong value is pydantic's.
+    """Make an option whose value is a number within a range. Typer's own message about a wrong value is pydantic's.
+
     ``above``: whether ``least`` itself is out of the range.
     """
     noun = "a whole number" if kind is int else "a number"
     expected = noun if least is None else f"{noun} {range_text(least, most, above=above)}"
 
     def parse(given: str | float) -> float:
-        # Typer passes the default on, too.
+        # Typer also passes the default on.
         value = number_of(kind, given) if isinstance(given, str) else given
         if value is None:
             raise typer.BadParameter(f"{given!r:.100} is not {noun}: expected {expected}")
@@ -102,7 +103,7 @@ def _folder(path: Path | None) -> Path | None:
 
 
 def output_file(path: Path | None) -> Path | None:
-    """Check a file to write before the work whose result it gets."""
+    """Check that a file can be written, before the work whose result it gets."""
     if path is not None and path.is_dir():
         raise typer.BadParameter(f"{path} cannot be written: it is a folder, expected a file")
     if path is not None and not path.parent.is_dir():
@@ -169,7 +170,7 @@ def confirm(question: str, unasked: str, *, yes: bool) -> None:
 
     Args:
         question: what to ask.
-        unasked: what the error says where nobody can be asked; it tells to add ``--yes``.
+        unasked: the error's text where nobody can be asked; the error also says to add ``--yes``.
         yes: the command's ``--yes``.
 
     Raises:
@@ -187,14 +188,15 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_past(text: str) -> float:
-    """Read ``2026-05-01T12:00``, local unless it has a time zone, or ``12h``, which is 12 hours ago. Returns seconds
-    since 1970.
+    """Read ``2026-05-01T12:00``, local unless it has a time zone, or ``12h``, which is 12 hours ago.
+
+    Returns seconds since 1970.
     """
     return _parse(text, -1, "12h for 12 hours ago")
 
 
 def parse_future(text: str) -> float:
-    """Read a time as ``parse_past`` does, but that ``90d`` is in 90 days."""
+    """Read a time as ``parse_past`` does, except that ``90d`` is in 90 days."""
     return _parse(text, 1, "90d for 90 days from now")
 
 
@@ -220,12 +222,12 @@ Expires = Annotated[
 
 
 def shown_time(at_s: float) -> str:
-    """A time in seconds since 1970 as this machine's clock shows it."""
+    """Show a time in seconds since 1970 as this machine's clock does."""
     return f"{datetime.fromtimestamp(at_s).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def until(at_s: float | None) -> str:
-    """Return when something expires, and how long it is until then, for a table."""
+    """Return when something expires and how much time is left, for a table."""
     if at_s is None:
         return "never"
     left_s = at_s - time.time()

@@ -1,4 +1,4 @@
-"""Show and end the workers and containers that a dead supervisor left running."""
+"""Shows and ends the workers and containers that a dead supervisor left running."""
 
 from pathlib import Path
 
@@ -7,13 +7,14 @@ from clipper.client import STOP_TIMEOUT_S
 from clipper.errors import ClipperError, DeadlineExceeded, Unauthorized, Unavailable
 from clipper.settings.home import RUN_NAME, Orphan, is_locked, lock_holder
 
-# To find orphans may take an answer of a busy dockerd. Workers that are ended answer their open queries first.
+# The search may have to wait for a busy dockerd. Workers that are ended answer their open queries first.
 _LOOK_TIMEOUT_S = 30.0
 
 
 def look(start: ServerStart) -> list[Orphan]:
-    """List what runs in a home whose supervisor is gone; empty if the supervisor runs. Raises Unavailable or
-    DeadlineExceeded if the list cannot be made.
+    """List what runs in a home whose supervisor is gone; empty if the supervisor runs.
+
+    Raises Unavailable or DeadlineExceeded if the list cannot be made.
     """
     if is_locked(start.home) or not (start.home / RUN_NAME).is_dir():
         return []
@@ -21,14 +22,15 @@ def look(start: ServerStart) -> list[Orphan]:
 
 
 def end(start: ServerStart) -> list[Orphan]:
-    """End what runs in a home whose supervisor is gone, and return what that was. Raises Unavailable or
-    DeadlineExceeded if it cannot be ended, e.g. because a server is starting and takes it over.
+    """End what runs in a home whose supervisor is gone, and return what was ended.
+
+    Raises Unavailable or DeadlineExceeded if it cannot be ended, e.g. because a server is starting and takes it over.
     """
     return _run(start, STOP_TIMEOUT_S, "--end")
 
 
 def told(home: Path, found: list[Orphan]) -> str:
-    """Return a sentence that says what still runs, and what to do."""
+    """Return a sentence on what still runs, and what to do."""
     workers = sum(orphan.address is not None for orphan in found)
     counts = [
         f"{count} {noun}{'s' * (count != 1)}"

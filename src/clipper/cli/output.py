@@ -1,4 +1,4 @@
-"""What commands write: results to standard output, progress and errors to standard error."""
+"""The output of commands: results on standard output, progress and errors on standard error."""
 
 import re
 import sys
@@ -13,16 +13,16 @@ from rich.table import Column, Table
 
 from clipper.errors import ClipperError, ContainerFailed, InvalidArgument
 
-# If a container says why it ends, its last line begins with this.
+# The beginning of a container's last line if it says why it ends.
 _SAYS_WHY = "clipper: "
 
-# What takes no longer needs no lines of progress in a file.
+# Work that takes no longer than this needs no lines of progress in a file.
 _SILENT_S = 2.0
 
 # Width of tables that do not go to a terminal, so that rows are not wrapped.
 _FILE_WIDTH = 240
 
-# What a terminal obeys, and what turns the order of characters around, but for ends of lines and tabs.
+# Characters that a terminal obeys, or that reverse the order of characters, except for ends of lines and tabs.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -36,7 +36,7 @@ class Output:
         )
 
     def done(self, result: object, text: str, next_step: str = "") -> None:
-        """Print what was done and what to do next, or ``result`` as JSON."""
+        """Print what was done and the next step, or ``result`` as JSON."""
         if self.as_json:
             self._write_json(result)
             return
@@ -51,7 +51,7 @@ class Output:
             _console_of_errors().print(next_step, style="dim", soft_wrap=True)
 
     def table(self, result: object, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
-        """Print rows, or, if there are none, ``empty``, which says what to do."""
+        """Print rows; or ``empty``, which says what to do, if there are none."""
         if self.as_json:
             self._write_json(result)
         elif not rows:
@@ -89,10 +89,10 @@ class Output:
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
         """Show progress on a terminal; the function that the block gets changes the text.
 
-        Elsewhere, as in a pipe or a job's log, what takes longer says so in lines: nobody waits in silence.
+        Elsewhere, as in a pipe or a job's log, lines report the progress of longer work.
         """
         console = _console_of_errors()
-        # Notebooks and CI set FORCE_COLOR, which makes Console take their files for terminals.
+        # Notebooks and CI set FORCE_COLOR, by which Console would mistake their files for terminals.
         if sys.stderr.isatty():
             with console.status(text) as status:
                 yield status.update

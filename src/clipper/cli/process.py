@@ -61,7 +61,7 @@ class ServerStart:
         return [sys.executable, "-m", program, *arguments]
 
     def environment(self) -> dict[str, str]:
-        """Addresses are in the environment, because they may have passwords: others can read a command line."""
+        """Return the server's environment, with addresses, which may have passwords: others can read a command line."""
         given = {variable: self.settings.get(name) for name, variable in ADDRESSES.items()}
         if self.options is not None:
             given[START_VARIABLE] = encode(self.options).decode()
@@ -69,7 +69,7 @@ class ServerStart:
 
 
 def checked_start(home: Path, settings: dict[str, Any], options: StartOptions | None = None) -> ServerStart:
-    """Check the settings in the command, which can show the user what is wrong; the server could only log it."""
+    """Check the settings in the command, which can show the user a fault; the server could only log it."""
     wanted = ServerSettings(**settings)
     if wrong := why_not_together(wanted):
         raise typer.BadParameter(wrong.why, param_hint=wrong.options)
@@ -84,8 +84,10 @@ def checked_start(home: Path, settings: dict[str, Any], options: StartOptions | 
 
 
 def run_program(argv: list[str], kind: type[T], timeout_s: float, environment: Mapping[str, str] | None = None) -> T:
-    """Run a program of ours that writes JSON, and return what it wrote. Raises Unavailable if it cannot be run, or it
-    failed; the message is the last line that it wrote about that. Raises DeadlineExceeded if it does not end in time.
+    """Run a program of ours that writes JSON, and return its output.
+
+    Raises Unavailable if it cannot be run or fails; the message is its last line about the failure. Raises
+    DeadlineExceeded if it does not end in time.
     """
     try:
         done = subprocess.run(argv, capture_output=True, timeout=timeout_s, check=False, env=environment)
@@ -102,18 +104,19 @@ def run_program(argv: list[str], kind: type[T], timeout_s: float, environment: M
 def running(home: Path) -> Status | None:
     """Return the status of the server of ``home``; None if it does not answer."""
     try:
-        # The home's own token: the one in the environment may be for another server.
+        # The home's own token: the token in the environment may be for another server.
         with Clipper.connect(home=home, token=read_token(home)) as clipper:
             return clipper.status()
-    # Unauthorized: another server has its port. MalformedRequest: it speaks TLS now, and its file has yet to say so.
+    # Unauthorized: another server has its port. MalformedRequest: it speaks TLS now, and its file does not say so yet.
     except (Unavailable, DeadlineExceeded, Unauthorized, MalformedRequest):
         return None
 
 
 def settled(home: Path) -> Status | None:
-    """Wait until the server of ``home`` is neither starting nor stopping. Return its status; None if none runs. Raises
-    Conflict if the server was told to stop, and its drain delay lasts longer than ``STOP_TIMEOUT_S``; DeadlineExceeded
-    if a server holds the home, and does not answer for ``STOP_TIMEOUT_S``.
+    """Wait until the server of ``home`` is neither starting nor stopping. Return its status; None if none runs.
+
+    Raises Conflict if the server was told to stop and its drain delay lasts longer than ``STOP_TIMEOUT_S``;
+    DeadlineExceeded if a server holds the home and does not answer for ``STOP_TIMEOUT_S``.
     """
     now = None
     for _ in polls(STOP_TIMEOUT_S):
@@ -172,8 +175,10 @@ def spawn(start: ServerStart, stops_with: int | None = None) -> "StartingServer"
 
 @dataclass(frozen=True, slots=True)
 class StartingServer:
-    """A server's process. ``log_start``: the length of its log before the start. ``drain_delay_s``: for how long it
-    answers queries after it is told to stop.
+    """A server's process.
+
+    ``log_start`` is the length of its log before the start. ``drain_delay_s`` is how long it answers queries after it
+    is told to stop.
     """
 
     home: Path
@@ -185,10 +190,10 @@ class StartingServer:
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> Status:
         """Wait until the server answers queries, and return its status.
 
-        If a model cannot be started, or is not ready in time, the server still runs for the others. The problems of the
-        returned status then say why. A standby answers no queries, and is returned at once. Raises Unavailable if the
-        server ended, or its workers cannot start; the message has the last lines of their logs. Raises DeadlineExceeded
-        if no worker is ready in time.
+        If a model cannot be started, or is not ready in time, the server still runs for the others, and the problems of
+        the returned status say why. A standby answers no queries, and its status is returned at once. Raises
+        Unavailable if the server ended, or its workers cannot start; the message has the last lines of their logs.
+        Raises DeadlineExceeded if no worker is ready in time.
         """
         problem, last = "it has not written its address to supervisor.json", None
         for _ in polls(timeout_s):
@@ -208,8 +213,9 @@ class StartingServer:
         raise DeadlineExceeded(f"the server is not ready after {timeout_s:.0f} s: {problem}; {_last_lines(self.log)}")
 
     def stop(self) -> None:
-        """Drain and stop the server, if it runs. Raises DeadlineExceeded if the server still runs ``STOP_TIMEOUT_S``
-        after the delay.
+        """Drain and stop the server, if it runs.
+
+        Raises DeadlineExceeded if the server still runs ``STOP_TIMEOUT_S`` after the delay.
         """
         if self.process.poll() is None:
             self.process.terminate()
@@ -225,8 +231,9 @@ class StartingServer:
         self.process.wait()
 
     def check_alive(self, when: str) -> None:
-        """Raise InvalidArgument if it has refused its options; the message is its own. Raises Unavailable if the
-        process has ended; the message has the last lines of its log.
+        """Raise InvalidArgument with the server's own message if it has refused its options.
+
+        Raises Unavailable with the last lines of its log if the process has ended.
         """
         status = self.process.poll()
         if status == _WRONG_USAGE and (told := _tail(self.log, self.log_start)):
@@ -238,7 +245,7 @@ class StartingServer:
         for worker in now.workers:
             if worker.state == "crash_loop" and worker.node:
                 if answers(now):
-                    continue  # the other nodes do, and the status says what is wrong with this one
+                    continue  # the other nodes answer, and the status says what is wrong here
                 # Its log is on its node.
                 raise Unavailable(
                     f"worker {worker.index} on {worker.node} dies each time it starts: {worker.last_error}"
@@ -257,8 +264,9 @@ def stands_by(now: Status) -> bool:
 
 
 def wait_until_gone(home: Path, pid: int, drain_delay_s: float = 0.0) -> None:
-    """Wait for the lock that a server holds while it lives, and for the end of its process. Raises DeadlineExceeded if
-    the server still runs ``STOP_TIMEOUT_S`` after the delay.
+    """Wait for the lock that a server holds while it lives, and for the end of its process.
+
+    Raises DeadlineExceeded if the server still runs ``STOP_TIMEOUT_S`` after the delay.
     """
     timeout_s = drain_delay_s + STOP_TIMEOUT_S
     for _ in polls(timeout_s):
@@ -283,7 +291,7 @@ def _tail(log: Path, start: int) -> list[str]:
         return []
     with file:
         size = file.seek(0, os.SEEK_END)
-        # A log that is shorter than before was rotated, so all of it is new.
+        # A log that is shorter than before was rotated, so its whole content is new.
         begin = start if size >= start else 0
         file.seek(max(begin, size - _LOG_TAIL_BYTES))
         return file.read().decode(errors="replace").splitlines()[-_LOG_LINES:]

@@ -1,4 +1,4 @@
-"""The server that a command is about, and the options that say which one it is."""
+"""The server that a command is about, and the options that name it."""
 
 import inspect
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from clipper.client import Clipper
 
 
 class Server:
-    """The server of ``--url`` or ``--home``. ``out`` is where the command's results go."""
+    """The server of ``--url`` or ``--home``. ``out`` prints the command's results."""
 
     def __init__(self, home: Path | None, url: str | None, as_json: bool, closing: ExitStack) -> None:
         self.home, self.url, self.out = home, url, Output(as_json)
@@ -23,7 +23,7 @@ class Server:
 
     @cached_property
     def clipper(self) -> Clipper:
-        """A client, which connects when it is first asked for, and is closed when the command ends."""
+        """The client, which connects on first use and is closed when the command ends."""
         return self.connect()
 
     def connect(self, api_key: str | None = None, query_url: str | None = None) -> Clipper:
@@ -31,7 +31,7 @@ class Server:
 
 
 class Commands(typer.Typer):
-    """Commands of one noun. A command's parameter ``server`` stands for the options --home, --url and --json."""
+    """The commands of a noun. A command's parameter ``server`` stands for the options --home, --url and --json."""
 
     def __init__(self, help: str, **looks: Any) -> None:  # noqa: A002
         super().__init__(help=help, no_args_is_help=True, **looks)

@@ -1,6 +1,6 @@
 """Make options of commands from settings.
 
-A command declares a parameter for a group of settings, and gets those that were given by keyword, as the Python client
+A command declares a parameter for a group of settings, and gets the given settings by keyword, as the Python client
 takes them::
 
     @with_settings(settings=options_of(Deployment))
@@ -52,7 +52,7 @@ def options_of(
 
     Args:
         only, without: keywords of the settings to take, or to leave out.
-        to_change: the options change something, so they have no default: what is left out stays.
+        to_change: whether the options change something, so that they have no default: settings that are left out stay.
         panel: the heading of these options in a command's help.
     """
     return [

@@ -25,7 +25,7 @@ TokenSource = Callable[[], str | None]
 
 
 def find_key(given: str | None) -> str | None:
-    """The key for the query port: the given one, else the environment's."""
+    """Return the key for the query port: the given key, else the environment's."""
     return given or os.environ.get(KEY_VARIABLE) or None
 
 
@@ -52,12 +52,12 @@ def token_for_url(url: str, home: Path, given: str | None) -> TokenSource:
 
 
 def tls_for_home(home: Path, given: Trust) -> ClientTls:
-    """Trusts only the certificate of the home's server, unless a CA is given."""
+    """Trust only the certificate of the home's server, unless a CA is given."""
     return ClientTls(_with_own(given, None if given.ca else home / CERTIFICATE_NAME, given.ca))
 
 
 def tls_for_url(url: str, home: Path, given: Trust) -> ClientTls:
-    """Trusts the given CA, else the environment's, else the system's.
+    """Trust the given CA, else the environment's, else the system's.
 
     If the server at ``url`` is that of ``home`` and no CA is named, only that server's certificate is trusted.
     """
@@ -68,7 +68,7 @@ def tls_for_url(url: str, home: Path, given: Trust) -> ClientTls:
 
 
 def _with_own(given: Trust, pinned: Path | None, ca: Path | None) -> Trust:
-    """Add the client's own certificate: the given one, else the environment's."""
+    """Add the client's own certificate: the given certificate, else the environment's."""
     if given.certificate is not None:
         return Trust(pinned, ca, given.certificate, given.key)
     return Trust(pinned, ca, _path(CERTIFICATE_VARIABLE), _path(CERTIFICATE_KEY_VARIABLE))
@@ -80,8 +80,10 @@ def _path(variable: str) -> Path | None:
 
 
 def running_place(home: Path) -> Place:
-    """The address of the server of ``home``. Raises Unavailable if no server runs there. Any program may listen at its
-    port by now, and must not see the token.
+    """Return the address of the server of ``home``.
+
+    Raises Unavailable if no server runs there: another program may listen at its port by now, and must not see the
+    token.
     """
     place = read_place(home)
     # A server has the lock for as long as it lives. Its process id alone would say nothing: it passes to other
@@ -95,7 +97,7 @@ def running_place(home: Path) -> Place:
 
 
 def _is_at(home: Path, url: str) -> bool:
-    """Whether the server of ``home`` has one of its ports there."""
+    """Whether a URL is that of a port of the server of ``home``."""
     try:
         place = running_place(home)
     except Unavailable:

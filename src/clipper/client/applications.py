@@ -39,17 +39,17 @@ class Applications(Calls):
 
         Args:
             model: the model to link, or several. A link follows the current version, or with ``NAME:VERSION`` stays
-                with that one.
+                with that version.
             version: the version of a single model, instead of ``NAME:VERSION``.
             shadow: models that are asked and scored, but never answer.
             cost: the cost of asking each model once, by the name of its link, in any unit; ``auto``, for one model or
                 for all, is measured in milliseconds of a replica.
-            input_type: of its queries; None means the first model's.
+            input_type: the type of its queries' inputs; None means the first model's.
             code: SHA-256 of an artifact that the server has, with the code of your own policy or loss; None means the
                 Python files of the current folder.
             settings: e.g. ``slo_ms=20, policy="exp3", policy_parameters={"eta": 0.1}``: how it selects among its models
-                and learns, who may ask it, and how much. ``settings.application`` has each with its default, and
-                ``clipper app create --help`` explains it. For your own policy or loss, ``module:Class`` or
+                and learns, who may ask it, and how much. ``settings.application`` has all settings with their defaults,
+                and ``clipper app create --help`` explains them. For your own policy or loss, ``module:Class`` or
                 ``module:function``, its code is sent.
         """
         if version is not None and not isinstance(model, str):
@@ -63,9 +63,9 @@ class Applications(Calls):
         return self._ask(Application, "POST", "/applications", new)
 
     def check_application(self, new: NewApplication) -> None:
-        """Raise what creating the application, or changing one to it, would raise; nothing is changed.
+        """Raise what creating the application, or changing it to these settings, would raise. Nothing is changed.
 
-        Models that the server does not have yet do not count, nor does code that it does not have.
+        Models and code that the server does not have yet are no error.
         """
         self._send("POST", "/checks/application", new)
 
@@ -109,9 +109,9 @@ class Applications(Calls):
         The report holds with ``confidence`` however often it is asked for.
 
         Args:
-            confidence: above 0.5, below 1; None means the policy's own if that is a test, else 0.95.
+            confidence: above 0.5, below 1; None means the policy's own if the policy is a test, else 0.95.
             tolerance: by how much the mean losses of equally good models may differ; None means the policy's own if
-                that is a test, else 0.01.
+                the policy is a test, else 0.01.
             context: use the feedback of this context alone.
             by_context: report also on each of the contexts with most feedback.
         """
@@ -124,11 +124,11 @@ class Applications(Calls):
         return self._ask(Report, "GET", f"/applications/{part(application)}/report{query_string(asked)}")
 
     def contexts(self, application: str, limit: int = 100) -> Contexts:
-        """The number of contexts in which an application has learned, and those with the latest feedback."""
+        """Return the number of contexts in which an application has learned, and those with the latest feedback."""
         return self._ask(Contexts, "GET", f"/applications/{part(application)}/contexts{query_string({'limit': limit})}")
 
     def delete_context(self, application: str, context: str) -> None:
-        """Forget what was learned in one context. What all contexts learned from it stays.
+        """Forget what was learned in a context. What all contexts together have learned from it stays.
 
         Raises:
             NotFound: nothing was learned in the context.
@@ -148,8 +148,8 @@ class Applications(Calls):
         """Link a model. The link follows the current version, or stays with ``version``.
 
         A ``model`` of the form ``NAME:VERSION`` is linked beside other versions of the model, which stay linked.
-        A ``shadow`` is asked and scored, but never answers. ``cost`` is that of asking it once, in a unit of yours, or
-        ``auto``, which is measured, in milliseconds of a replica.
+        A ``shadow`` is asked and scored, but never answers. ``cost`` is the cost of asking it once, in a unit of your
+        choice, or ``auto``, which is measured, in milliseconds of a replica.
         """
         return self._ask(Application, "PUT", _link_path(application, model), LinkChange(version, shadow, cost))
 

@@ -11,12 +11,12 @@ from clipper.client.connections import MAX_IDLE_S, BrokenOff
 from clipper.client.failures import broke_off, cannot_connect, too_late
 from clipper.errors import Unavailable
 
-# The default. A call takes little of the client, so this bounds what one client may ask of a server at once.
+# The default. A call takes little of the client, so this bounds how much a client may ask of a server at once.
 MAX_CONNECTIONS = 256
 
 
 class _Connection(asyncio.Protocol):
-    """``is_closed``: whether it takes no more requests."""
+    """A connection. ``is_closed``: whether it takes no more requests."""
 
     def __init__(self) -> None:
         self.is_closed = False
@@ -28,7 +28,10 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transport does not inherit from it
 
     async def ask(self, data: bytes) -> Answer:
-        """Raise BadAnswer if what comes is not an answer, or too large; BrokenOff if the connection ended."""
+        """Send a request and await its answer.
+
+        Raises BadAnswer if the bytes are not an answer, or are too many; BrokenOff if the connection ended.
+        """
         if self.is_closed or self._transport.is_closing():
             raise BrokenOff(ConnectionError("the server closed the connection"), has_begun=False)
         self._reader = AnswerReader()
@@ -76,17 +79,18 @@ class _Connection(asyncio.Protocol):
 
 
 class _Pool:
-    """The connections of one event loop."""
+    """The connections of an event loop."""
 
     def __init__(self, size: int) -> None:
         self.places = asyncio.Semaphore(size)
-        # The last one used is the first one taken, so that those not needed grow old.
+        # The connection that was used last is taken first, so that connections that are not needed grow old.
         self.idle: list[_Connection] = []
 
 
 class AsyncConnections:
-    """Sends requests to one server, from the tasks of any event loop; each loop has connections of its own.
-    ``max_connections``: requests in flight at once in one loop; others wait for their turn.
+    """Sends requests to a server, from the tasks of any event loop; each loop has connections of its own.
+
+    ``max_connections`` is the number of requests in flight at once in a loop; others wait for their turn.
     """
 
     def __init__(self, address: Address, tls: ClientTls, max_connections: int = MAX_CONNECTIONS) -> None:
@@ -97,7 +101,9 @@ class AsyncConnections:
         self._is_closed = False
 
     async def ask(self, request: Request) -> Answer:
-        """Raise Unavailable if the server cannot be reached, the connection broke, or what came is not an answer;
+        """Send a request and await its answer.
+
+        Raises Unavailable if the server cannot be reached, the connection broke, or the bytes are not an answer;
         DeadlineExceeded if the answer took too long.
         """
         if self._is_closed:
@@ -112,7 +118,7 @@ class AsyncConnections:
             raise broke_off(self.address.url, request.method, request.path, error) from error
 
     async def close(self) -> None:
-        """Close idle connections of the running loop now, and those in use after their answers."""
+        """Close idle connections of the running loop now, and connections in use after their answers."""
         self._is_closed = True
         pools, self._pools = self._pools, {}
         for loop, pool in pools.items():
@@ -154,7 +160,7 @@ class AsyncConnections:
             connection.abort()
         elif not connection.is_closed:
             pool.idle.append(connection)
-            # Those that are idle for long are at the beginning.
+            # Connections that have been idle for long are at the beginning.
             if not pool.idle[0].is_usable(connection.idle_since_s):
                 pool.idle.pop(0).abort()
         return answer

@@ -1,4 +1,4 @@
-"""What all parts of the client share: calls over HTTP, paths, polls."""
+"""The parts that all methods of the client share: calls over HTTP, paths, polls."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from clipper.client.http_api import HttpApi
 from clipper.client.packaging.artifact import Artifact
 from clipper.errors import InvalidArgument, Unavailable
 
-# The deployment's own time-out bounds the start. This is for the rest: unpacking, linking, draining.
+# The deployment's own timeout bounds the start. This is for the rest: unpacking, linking, draining.
 SETTLE_TIMEOUT_S = 60.0
 # The server gives up an environment after half an hour; other environments may be built first.
 PREPARE_TIMEOUT_S = 3600.0
@@ -33,7 +33,7 @@ class Calls:
 
     Args:
         management_url: None if only the query port is known.
-        find_token: finds the token for it.
+        find_token: finds the token for that API.
         tls: the certificates to trust over TLS.
     """
 
@@ -42,7 +42,7 @@ class Calls:
 
     @property
     def _management(self) -> HttpApi:
-        """Raise InvalidArgument if the client knows the query port alone."""
+        """The management API. Raises InvalidArgument if the client knows the query port alone."""
         if self._api is None:
             raise InvalidArgument(
                 "this client was connected by query_url, so it only predicts and observes: for this call connect "
@@ -80,7 +80,7 @@ def part(name: str) -> str:
 
 
 def query_string(parameters: Mapping[str, object]) -> str:
-    """The query string of the parameters that are not None. A list is a parameter that is repeated."""
+    """Return the query string of the parameters that are not None. A list repeats its parameter."""
     lists = [(name, value if isinstance(value, list) else [value]) for name, value in parameters.items()]
     given = [f"{name}={part(str(one))}" for name, values in lists for one in values if one is not None]
     return "?" + "&".join(given) if given else ""
@@ -104,8 +104,8 @@ def ignore(_text: str) -> None:
 def looks(timeout_s: float, read: Callable[[], T], report: Callable[[str], None]) -> Iterator[T]:
     """Yield what ``read`` returns, as often as ``polls`` says, and at least once.
 
-    A server may be away for a while, as while it is restarted: what was asked of it goes on. Raises Unavailable if it
-    is away for longer than ``AWAY_S``, or when the time is over.
+    The server may be away for a while, such as during a restart; the work that it was asked for goes on. Raises
+    Unavailable if it is away for longer than ``AWAY_S``, or when the time is over.
     """
     away_since_s, error = None, None
     for _ in polls(timeout_s):

@@ -65,21 +65,21 @@ class Clipper(Models, Applications, Queries, Tokens, Keys, Watching):
         """Find a server and check that it answers.
 
         Args:
-            url: of its management API, e.g. ``http://host:1338``; None means the server of ``home``.
+            url: the URL of its management API, e.g. ``http://host:1338``; None means the server of ``home``.
             home: its directory; None means ``CLIPPER_HOME``, or else ``~/.clipper``.
-            token: for its management API; None means ``CLIPPER_TOKEN``, or else the token in the home's file, if the
-                server is that of the home.
-            api_key: for its query port, if that requires one; None means ``CLIPPER_API_KEY``.
-            trust: over https, whose certificates to trust, and the client's own certificate; None means those that
+            token: the token for its management API; None means ``CLIPPER_TOKEN``, or else the token in the home's file,
+                if the server is that of the home.
+            api_key: the key for its query port, if it requires a key; None means ``CLIPPER_API_KEY``.
+            trust: over https, the certificates to trust, and the client's own certificate; None means the files that
                 ``CLIPPER_CA``, ``CLIPPER_CLIENT_CERT`` and ``CLIPPER_CLIENT_KEY`` name. For a home's server it means
                 exactly the certificate in the home.
-            query_url: of its query port, e.g. ``http://host:1337``, in place of ``url``. The client then predicts and
-                observes, for which it needs no token, and all other methods raise InvalidArgument.
+            query_url: the URL of its query port, e.g. ``http://host:1337``, in place of ``url``. The client then
+                predicts and observes, for which it needs no token, and all other methods raise InvalidArgument.
 
         Raises:
             Unavailable: no server is there, or it does not answer.
             Unauthorized: there is no token, or the server does not know it.
-            InvalidArgument: both URLs are given, or one is not a URL.
+            InvalidArgument: both URLs are given, or a text is not a URL.
         """
         found, given = find_home(home), trust or Trust()
         if query_url is not None:
@@ -116,17 +116,17 @@ class Clipper(Models, Applications, Queries, Tokens, Keys, Watching):
         return self._ask(Status, "GET", "/status")
 
     def history(self) -> list[Step]:
-        """The latest events and decisions of the server, oldest first."""
+        """Return the latest events and decisions of the server, oldest first."""
         return self._ask(list[Step], "GET", "/history")
 
     def metrics(
         self, *, by_worker: bool = False, applications: list[str] | None = None, models: list[str] | None = None
     ) -> str:
-        """The server's metrics in Prometheus' text format.
+        """Return the server's metrics in Prometheus' text format.
 
         Args:
-            by_worker: each worker's own numbers in place of their sums.
-            applications, models: the series of these alone.
+            by_worker: return each worker's own numbers instead of their sums.
+            applications, models: return only the series of these.
         """
         query = {"by_worker": "true" if by_worker else None, "application": applications, "model": models}
         return self._management.call("GET", f"/metrics{query_string(query)}").decode()
@@ -157,8 +157,8 @@ class AsyncClipper(AsyncQueries):
         async with await AsyncClipper.connect() as clipper:
             await asyncio.gather(*(clipper.predict("digits", image) for image in images))
 
-    ``Clipper`` deploys models and creates applications, in a thread if need be. If a call is cancelled, the server
-    gives up its queries, too; feedback it learns all the same.
+    To deploy models and create applications, use ``Clipper``, in a thread if need be. If a call is cancelled, the
+    server gives up its queries, too, but still learns its feedback.
     """
 
     @staticmethod
@@ -186,7 +186,7 @@ class AsyncClipper(AsyncQueries):
 
 
 def _connect_home(home: Path, find_token: TokenSource, tls: ClientTls, api_key: str | None) -> Clipper:
-    """The home's file may be from a killed server, and another server may have its port by now."""
+    """Connect to a home's server. Its file may be a killed server's, and another server may have its port."""
     place = running_place(home)
     with ExitStack() as stack:
         clipper = stack.enter_context(Clipper(place.management_url, place.query_url, find_token, tls, api_key))

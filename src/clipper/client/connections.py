@@ -35,8 +35,10 @@ class _Connection:
         self.idle_since_s = 0.0
 
     def ask(self, data: bytes, deadline_s: float) -> Answer:
-        """Raise BadAnswer if what comes is not an answer, or too large; BrokenOff if the connection ended; TimeoutError
-        if the deadline has come.
+        """Send a request and return its answer.
+
+        Raises BadAnswer if the bytes are not an answer, or are too many; BrokenOff if the connection ended;
+        TimeoutError at the deadline.
         """
         reader = AnswerReader()
         try:
@@ -90,17 +92,18 @@ class _Connection:
 
 
 class _Pool:
-    """The connections of one process: a child after a fork has a pool of its own, since sockets are shared."""
+    """The connections of a process: a child after a fork has a pool of its own, since sockets are shared."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.places = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        # The last one used is the first one taken, so that those not needed grow old. Appending and popping are atomic.
+        # The connection that was used last is taken first, so that connections that are not needed grow old. Appending
+        # and popping are atomic.
         self.idle: list[_Connection] = []
 
 
 class Connections:
-    """Sends requests to one server, from any thread."""
+    """Sends requests to a server, from any thread."""
 
     def __init__(self, address: Address, tls: ClientTls) -> None:
         self.address = address
@@ -109,7 +112,9 @@ class Connections:
         self._is_closed = False
 
     def ask(self, request: Request) -> Answer:
-        """Raise Unavailable if the server cannot be reached, the connection broke, or what came is not an answer;
+        """Send a request and return its answer.
+
+        Raises Unavailable if the server cannot be reached, the connection broke, or the bytes are not an answer;
         DeadlineExceeded if the answer took too long.
         """
         pool = self._pool
@@ -132,7 +137,7 @@ class Connections:
             pool.places.release()
 
     def close(self) -> None:
-        """Close idle connections now, and those in use after their answers."""
+        """Close idle connections now, and connections in use after their answers."""
         self._is_closed = True
         while (connection := _pop(self._pool)) is not None:
             connection.close()
@@ -163,7 +168,7 @@ class Connections:
         else:
             connection.idle_since_s = time.monotonic()
             pool.idle.append(connection)
-            # Those that are idle for long are at the beginning. Another thread may take one at the same time.
+            # Connections that have been idle for long are at the beginning. Another thread may take them meanwhile.
             with suppress(IndexError, ValueError):
                 oldest = pool.idle[0]
                 if connection.idle_since_s - oldest.idle_since_s > MAX_IDLE_S:

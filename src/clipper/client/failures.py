@@ -1,4 +1,4 @@
-"""What a failed call raises: the error that the server answered, or why it did not answer."""
+"""The errors of failed calls: the error that the server answered, or why it did not answer."""
 
 from collections.abc import Iterator
 
@@ -30,8 +30,9 @@ class _InferFailure(Struct, frozen=True):
 
 
 def answered_error(url: str, method: str, status: int, body: bytes, retry_after: str) -> ClipperError:
-    """The error that an answer names; an answer of unknown form is quoted. ``url``: what was asked. ``retry_after``:
-    value of the header; empty if there is none.
+    """Return the error that an answer names; an answer of unknown form is quoted.
+
+    ``url`` was asked. ``retry_after`` is the value of that header; empty if there is none.
     """
     if method == "HEAD" and status in _BODILESS:
         kind, what = _BODILESS[status]
@@ -92,7 +93,7 @@ def cannot_connect(url: str, error: Exception) -> Unavailable:
 
 
 def broke_off(url: str, method: str, path: str, error: Exception) -> Unavailable:
-    """The connection ended before the answer did."""
+    """Return the error of a connection that ended before the answer did."""
     if _ALERT in str(error):
         return Unavailable(
             f"{url} refuses this client ({error}): if it requires a certificate, name the client's in "

@@ -1,4 +1,4 @@
-"""One of the server's HTTP APIs, as calls that return a body or raise the server's own error."""
+"""An HTTP API of the server, as calls that return a body or raise the server's own error."""
 
 import os
 import ssl
@@ -16,7 +16,7 @@ _DEFAULT_TIMEOUT_S = 30.0
 
 
 class HttpApi:
-    """``url`` is ``http://HOST:PORT`` or ``https://HOST:PORT``, with a path or without.
+    """An HTTP API at ``url``: ``http://HOST:PORT`` or ``https://HOST:PORT``, with a path or without.
 
     ``find_token`` finds the token of the management API, or the key of the query port. ``tls`` says which certificates
     to trust over https, by default the system's. Raises InvalidArgument if ``url`` is not such an address, or a file
@@ -71,7 +71,7 @@ class HttpApi:
             timeout_s: how long the server may take for each step of the answer.
 
         Raises:
-            ClipperError: the one whose code the server answered.
+            ClipperError: the error whose code the server answered.
             Unavailable: the server cannot be reached, or the connection broke.
             DeadlineExceeded: the answer took too long.
         """

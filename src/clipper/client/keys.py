@@ -26,11 +26,11 @@ class Keys(Calls):
         """Make a key. Only the answer contains it: the server keeps its digest.
 
         Args:
-            applications: those that the key is for; empty means all.
+            applications: the applications that the key is for; empty means all.
             max_in_flight: how many queries may be in flight with it at once.
             max_per_second: how many queries with it are let in each second.
             key: the key itself, 32 to 512 letters, digits or ._~+/=-; None means that the server makes one.
-            replace: take the place of the key of that name, if there is one.
+            replace: take the place of the key of that name, if there is such a key.
             expires_at: when it is refused, in seconds since 1970; None means never. Without it a key that is
                 replaced by itself, such as to change its limits, expires when it would have.
         """
@@ -46,7 +46,7 @@ class Keys(Calls):
 
 
 class Tokens(Calls):
-    """A server's tokens, besides its own. All these calls need a token of the role ``admin``."""
+    """A server's tokens, except for its own token. These calls need a token of the role ``admin``."""
 
     def create_token(self, name: str, role: Role = "read", *, expires_at: float | None = None) -> CreatedToken:
         """Make a token. Only the answer contains it: the server keeps its digest.

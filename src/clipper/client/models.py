@@ -45,7 +45,7 @@ class Models(Calls):
         """Deploy a version of a model, and wait until it serves.
 
         Args:
-            name: of the model.
+            name: the model's name.
             model: the path of a model file or folder; ``"module:attribute"``; a Python object, which is an estimator, a
                 function over a batch, or an object with ``predict_batch``; or an ``Artifact``, which
                 ``clipper.client.packaging`` makes from any of these.
@@ -53,13 +53,13 @@ class Models(Calls):
                 second file of a framework's model that has two.
             language: with ``binary``, ``model`` is the path of a program that speaks the container protocol; with
                 ``image``, the name of a Docker image that contains one, for the manager ``docker``.
-            framework: what loads the file; None means that Clipper recognises it.
+            framework: the framework that loads the file; None means that Clipper recognises it.
             requirements: the path of a requirements file, or its lines, from which an environment is built; None means
-                what the model's own file says.
+                the requirements that the model's own file states.
             wait: if False, return at once, in state ``starting``.
             progress: called with a text for each step.
             settings: e.g. ``replicas=2, cpus=1``: how the version runs and how queries come to it.
-                ``settings.version`` has each with its default, and ``clipper deploy --help`` explains it.
+                ``settings.version`` has all settings with their defaults, and ``clipper deploy --help`` explains them.
 
         Raises:
             Conflict: a rollback or a later deployment took the version's place while it started.
@@ -97,7 +97,7 @@ class Models(Calls):
     ) -> Version:
         """Poll a version until it serves with its target number of replicas. Raises the errors of ``deploy``.
 
-        The time counts from when the version's environment is ready.
+        The time begins when the version's environment is ready.
         """
         report = progress or ignore
         self._wait_until_prepared(model, version, report)
@@ -113,7 +113,7 @@ class Models(Calls):
             for replica in now.replicas:
                 if replica.state == "crash_loop":
                     raise self._crash_loop(replica)
-            # ``now.replicas`` includes those that are about to stop.
+            # ``now.replicas`` includes replicas that are about to stop.
             if now.state in ("ready", "asleep") and ready == len(now.replicas) == replicas:
                 return now
             report(f"{model}:{version} is {now.state}, {ready} of {replicas} replicas ready")
@@ -157,12 +157,12 @@ class Models(Calls):
         return self._ask(dict[str, Deployment], "GET", f"/models/{part(model)}/deployments")
 
     def delete_model(self, name: str, version: str | None = None) -> None:
-        """Remove a model with all its versions, or one version of it."""
+        """Remove a model with all its versions, or only the given version."""
         path = f"/models/{part(name)}"
         self._management.call("DELETE", path if version is None else f"{path}/versions/{part(version)}")
 
     def rollback(self, name: str, version: str | None = None, *, allow_stopped: bool = False) -> Model:
-        """Make the previous version, or the given one, current. Returns once every worker serves it.
+        """Make the previous version, or the given version, current. Returns once every worker serves it.
 
         Args:
             allow_stopped: go to ``version`` even if a guardrail stopped it: see ``Version.stopped``.
@@ -193,7 +193,7 @@ class Models(Calls):
         return self._ask(Logs, "GET", f"/models/{part(name)}/logs{query_string(query)}")
 
     def server_logs(self, name: str | None = None, *, lines: int = 100, after: Logs | None = None) -> Logs:
-        """Return lines as ``logs`` does, of the server's and its workers' logs, or of one, e.g. ``worker-0``."""
+        """Return lines as ``logs`` does, of the server's and its workers' logs, or of one log, e.g. ``worker-0``."""
         query = {"lines": lines, "name": name, "after": places(after)}
         return self._ask(Logs, "GET", f"/logs{query_string(query)}")
 

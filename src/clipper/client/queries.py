@@ -22,7 +22,7 @@ class Queries:
     """Predictions and feedback. Threads may share a client.
 
     Args:
-        query_url: of the query port, e.g. ``http://host:1337``.
+        query_url: the URL of the query port, e.g. ``http://host:1337``.
         tls: the certificates to trust over TLS.
         api_key: the key for the query port, if it requires one.
     """
@@ -51,10 +51,10 @@ class Queries:
         Args:
             input: a list, number, text, bytes or numpy array. Arrays and bytes are sent as they are in memory, which is
                 the fastest.
-            version: asks this version of a linked model, whichever is current, and skips the policy.
+            version: ask this version of a linked model, whichever is current, and skip the policy.
             context: the user, session or other group whose state the policy uses.
             features: numbers for the policy, as a list or numpy array, if the application takes some.
-            timeout_s: shortens the SLO for this query; None means the SLO.
+            timeout_s: shorten the SLO for this query; None means the SLO.
 
         Raises:
             DeadlineExceeded: nothing answered in time, and there is no default; or the server itself said nothing for
@@ -79,8 +79,8 @@ class Queries:
 
         Args:
             inputs: a list, or a numpy array whose first dimension counts the inputs.
-            features: a list with those of each input, or a numpy array of two dimensions.
-            version: as in ``predict``, like ``context`` and ``timeout_s``.
+            features: a list with the features of each input, or a numpy array of two dimensions.
+            version, context, timeout_s: as in ``predict``.
         """
         how = How(version, context, features, timeout_s)
         return self._run(self._calls.predict_batch(application, inputs, how))
@@ -102,15 +102,15 @@ class Queries:
         Args:
             label: the right output; any JSON.
             reward: instead of a label: how good the answer to ``query_id`` was, from 0 to 1.
-            query_id: of the prediction that the feedback is about.
+            query_id: the id of the query that the feedback is about.
             input: instead of a query: the input that the label is right for.
-            context: of that input, like ``features``; a query has its own.
+            context, features: those of that input; a query has its own.
             id: a name for the feedback, so that it counts once however often it is sent. Without one, feedback on a
                 query counts once, and feedback on an input counts each time.
 
         Raises:
             Unavailable: the server or the connection failed. Feedback on an input without an ``id`` may have been
-                learned all the same; any other may be sent again.
+                learned nevertheless; all other feedback may be sent again.
         """
         given = {"label": label, "reward": reward, "query_id": query_id, "input": input, "context": context, "id": id}
         return self._run(self._calls.observe(application, given | {"features": features}))
@@ -120,8 +120,8 @@ class Queries:
     ) -> list[Observed | ClipperError]:
         """Send several pieces of feedback, each a mapping of the arguments of ``observe``.
 
-        A piece that could not be learned has its error in its place. The whole batch may be sent again if each piece on
-        an input has an ``id``.
+        A piece that could not be learned has its error in its place. The whole batch may be sent again if each piece of
+        feedback on an input has an ``id``.
         """
         return self._run(self._calls.observe_batch(application, observations))
 
@@ -146,7 +146,7 @@ class Queries:
 def _awaited(
     method: Callable[Concatenate[Queries, P], T],
 ) -> Callable[Concatenate["AsyncQueries", P], Coroutine[Any, Any, T]]:
-    """The same method of the asynchronous client: it returns what ``_run`` does, which is a coroutine there."""
+    """Make the method of the asynchronous client: it returns what ``_run`` returns, which is a coroutine there."""
     awaited: Callable[Concatenate[AsyncQueries, P], Coroutine[Any, Any, T]] = cast(Any, method)
     return awaited
 

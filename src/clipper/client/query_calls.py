@@ -36,16 +36,16 @@ from clipper.settings.application import MAX_SLO_MS
 
 # The server answers a query by its deadline. This is for the rest: a large body or answer, a busy machine.
 ARRIVAL_S = 10.0
-# What an application's metadata told is asked for again after this time: an operator may change the SLO at any time.
+# An application's metadata is asked for again after this time: an operator may change the SLO at any time.
 KNOWN_S = 30.0
-# Applications whose metadata are kept. A program that asks more of them forgets all, and asks again.
+# Applications whose metadata is kept. A program that asks more applications forgets all metadata, and asks again.
 MAX_KNOWN = 1000
 # Feedback is answered once it is durable, and models may have to be asked before.
 _OBSERVE_TIMEOUT_S = 60.0
 _METADATA_TIMEOUT_S = 30.0
-# What feedback in tensors may have. Anything else, such as a reward, is refused by the server in words for JSON.
+# The fields of feedback in tensors. Anything else, such as a reward, is refused by the server in words for JSON.
 _AS_TENSORS = frozenset({"input", "label", "features", "id", "context"})
-# The fields of these that have one text for each piece of feedback.
+# Those fields that have a text for each piece of feedback.
 _TEXTS = ("id", "context")
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Prediction(Struct, frozen=True):
 
 
 class Observed(Struct, frozen=True):
-    """``duplicate`` says that the same feedback had come before, and was not counted again."""
+    """The outcome of feedback. ``duplicate``: the same feedback had come before, and was not counted again."""
 
     observed: bool
     duplicate: bool
@@ -126,12 +126,12 @@ class How(NamedTuple):
 
 
 class QueryCalls:
-    """The calls of one client, from any thread. A call is a generator of requests, which gets the answer to each.
+    """The calls of a client, from any thread. A call is a generator of requests, which gets the answer to each.
 
     Args:
-        address: of the query port.
-        api_key: for the query port; None if there is none.
-        clock: time in seconds that never goes back.
+        address: the address of the query port.
+        api_key: the key for the query port; None if there is none.
+        clock: returns a time in seconds that never goes back.
     """
 
     def __init__(self, address: Address, api_key: str | None, clock: Callable[[], float]) -> None:
@@ -180,14 +180,14 @@ class QueryCalls:
                 answer = yield request or self._observe(application, in_json, have_ids)
                 return self._read_observed(answer, len(bodies))
 
-            # The server refuses tensors whole, and of a list in JSON only the pieces that are not valid.
+            # The server refuses tensors as a whole, but of a list in JSON only the invalid pieces.
             with suppress(WrongInput, MalformedRequest):
                 return (yield from self._ask(application, ask))
         answer = yield self._observe(application, in_json, have_ids)
         return self._read_observed(answer, len(bodies))
 
     def _ask(self, application: str, ask: Callable[[Known], Steps[T]]) -> Steps[T]:
-        """Ask once more if the server refuses the input and its type has changed since it was told."""
+        """Ask once more if the server refuses the input and its type has changed since we asked for it."""
         known = self._known.get(application)
         if known is not None and self._clock() - known.read_at_s <= KNOWN_S:
             try:
@@ -235,13 +235,13 @@ class QueryCalls:
             return [self._read(answer, Prediction)]
         except (RequestError, TooManyRequests):
             raise
-        except ClipperError as error:  # one row as a tensor is answered like one input
+        except ClipperError as error:  # a single row as a tensor is answered like a single input
             return [error]
 
     def _tensors(
         self, application: str, inputs: Sequence[Any], rows: int | None, how: How, known: Known
     ) -> Request | None:
-        """Return the request with binary tensors; None if the inputs are not arrays, or not of the type."""
+        """Return the request with binary tensors; None if the inputs are not arrays, or are of another type."""
         own = None if known.inputs is None else tensor_of_inputs(inputs, known.inputs)
         if own is None:
             return None
@@ -263,7 +263,7 @@ class QueryCalls:
     def _observed_tensors(
         self, application: str, bodies: Sequence[Mapping[str, Any]], have_ids: bool, known: Known
     ) -> Request | None:
-        """Return the feedback on arrays, as tensors; None if pieces differ in form, or have what no tensor holds."""
+        """Return feedback on arrays as tensors; None if pieces differ in form, or have values that no tensor holds."""
         names = bodies[0].keys()
         if known.inputs is None or not names <= _AS_TENSORS or any(body.keys() != names for body in bodies):
             return None
@@ -312,8 +312,8 @@ class QueryCalls:
     def _read(self, answer: Answer, kind: type[T]) -> T:
         """
         Raises:
-            ClipperError: the one that the server answered.
-            Unavailable: the answer is not what Clipper answers.
+            ClipperError: the error that the server answered.
+            Unavailable: the answer is none of Clipper's.
         """
         return self._decoded(answer, lambda body: msgspec.json.decode(body, type=kind))
 
@@ -321,7 +321,7 @@ class QueryCalls:
         return self._read_all(answer, "observations", Observed, count)
 
     def _read_all(self, answer: Answer, name: str, kind: type[T], count: int) -> list[T | ClipperError]:
-        """Read an answer that has a list with a part, or an error, for each of ``count``. Raises as ``_read``."""
+        """Read an answer that has a list of ``count`` parts or errors. Raises the same errors as ``_read``."""
 
         def decode(body: bytes) -> list[T | ClipperError]:
             parts = msgspec.json.decode(body, type=dict[str, list[dict[str, Any]]]).get(name, [])
@@ -365,7 +365,8 @@ def _checked_timeout_s(timeout_s: float) -> float:
 
 
 def _to_json(body: Mapping[str, Any]) -> bytes:
-    """
+    """Encode a body.
+
     Raises:
         InvalidArgument: the body holds something that JSON cannot.
     """

@@ -17,7 +17,7 @@ _CODES = {"BOOL": "b1", "FP16": "f2", "FP32": "f4", "FP64": "f8"}
 _CODES |= {f"INT{8 * size}": f"i{size}" for size in (1, 2, 4, 8)}
 _CODES |= {f"UINT{8 * size}": f"u{size}" for size in (1, 2, 4, 8)}
 _DATATYPES = {code: datatype for datatype, code in _CODES.items()}
-# What an application takes besides its own datatype: the server converts these without loss, or refuses a value.
+# The datatypes that an application takes besides its own: the server converts these without loss, or refuses a value.
 _INTEGERS = frozenset(datatype for datatype in _CODES if "INT" in datatype)
 _TAKEN: dict[str, frozenset[str]] = {
     "FP32": _INTEGERS | {"FP16"},
@@ -29,8 +29,9 @@ _TAKEN: dict[str, frozenset[str]] = {
 
 
 class TypeOfInputs(Struct, frozen=True):
-    """An application's input type, as the server's metadata have it. ``shape``: of one input; -1 is any length. A
-    scalar has the shape of one element.
+    """An application's input type, as in the server's metadata.
+
+    ``shape`` is the shape of an input; -1 is any length. A scalar has the shape of one element.
     """
 
     datatype: str
@@ -59,7 +60,7 @@ class WithData(Struct, frozen=True):
 
 
 def is_array(value: object) -> "TypeGuard[NDArray[Any]]":
-    """Whether it is an array or a scalar of numpy. A masked array is not: its bytes hide which elements are missing."""
+    """Whether a value is an array or a scalar of numpy, and not masked: bytes hide which elements are missing."""
     return hasattr(getattr(value, "dtype", None), "kind") and hasattr(value, "tobytes") and not hasattr(value, "mask")
 
 
@@ -88,8 +89,9 @@ def tensor_of_inputs(inputs: Any, taken: TypeOfInputs) -> WithData | None:
 
 
 def tensor_of_features(features: Any, rows: int | None) -> WithData | None:
-    """Return the tensor of a policy's features; None if they do not form a tensor. ``features``: numbers of one query,
-    if ``rows`` is None; else such numbers of each.
+    """Return the tensor of a policy's features; None if they do not form a tensor.
+
+    ``features`` are the numbers of a single query if ``rows`` is None, else a list of such numbers for each query.
     """
     if is_array(features):
         shape = (1, *features.shape) if rows is None else features.shape
@@ -120,7 +122,7 @@ def tensor_of_labels(labels: Sequence[Any]) -> WithData | None:
 
 
 def column(name: str, datatype: str, values: Sequence[Any]) -> WithData:
-    """Return a tensor with one element in each row. Its data are in the JSON."""
+    """Return a tensor with an element in each row. Its data is in the JSON."""
     return WithData(Tensor(name, (len(values),), datatype, data=values), b"")
 
 

@@ -1,4 +1,4 @@
-"""The client's methods to watch a server: events, and series of what happened lately."""
+"""The client's methods to watch a server: events, and series of recent values."""
 
 from clipper.api.events import DEFAULT_EVENTS, Events, Kind
 from clipper.api.series import MAX_SERIES_S, Series, SeriesOverview
@@ -20,7 +20,7 @@ class Watching(Calls):
         """Return what happened, oldest first, at most ``limit`` (1 to 1000) events at once.
 
         Args:
-            after: the ``next`` of an earlier answer, for the events that came since; None asks for the latest.
+            after: the ``next`` of an earlier answer, for later events; None asks for the latest.
             kind: only events of this kind.
             subject: only events on this, e.g. ``model digits``.
             who: only changes by this caller: a token's name, ``operator`` or ``clipper``.
@@ -29,11 +29,11 @@ class Watching(Calls):
         return self._ask(Events, "GET", f"/events{query_string(parameters)}")
 
     def series(self) -> SeriesOverview:
-        """The last two minutes of all applications, models and workers."""
+        """Return the last two minutes of all applications, models and workers."""
         return self._ask(SeriesOverview, "GET", "/series")
 
     def application_series(self, name: str, *, seconds: int = MAX_SERIES_S) -> Series:
-        """All series of an application, of the last ``seconds``: from 2 to 3600."""
+        """Return all series of an application, of the last ``seconds``: from 2 to 3600."""
         return self._ask(Series, "GET", f"/series/applications/{part(name)}?seconds={seconds}")
 
     def model_series(self, name: str, *, seconds: int = MAX_SERIES_S) -> Series:

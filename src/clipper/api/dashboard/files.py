@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 
 STATIC = Path(__file__).parent / "static"
-# Where they are served. A page refers to the API by paths relative to this, so that a proxy may serve both elsewhere.
+# The path of the dashboard. Its pages refer to the API by relative paths, so that a proxy may serve both elsewhere.
 ROOT = "/dashboard/"
 _INDEX = "index.html"
 # Browsers refuse a script or style of another type.
@@ -22,7 +22,7 @@ _MEDIA_TYPES = {
 
 
 class File(Struct, frozen=True):
-    """``etag`` has its quotation marks; it changes with the content."""
+    """A file to be served. ``etag`` changes with the content, and has its quotation marks."""
 
     content: bytes
     media_type: str

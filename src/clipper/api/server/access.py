@@ -1,8 +1,9 @@
-"""Who may call the management API, by a request's head alone: values in, an error or nothing out.
+"""Decides by a request's head whether its sender may call the management API: values in, an error or nothing out.
 
 There are three checks. ``Host`` and ``Origin`` keep out web pages in an operator's browser: a page can send requests to
-127.0.0.1 as well as to any other host, and by DNS rebinding it can even read the answers. The token says who asks, and
-its role what they may do. A body has to be of a type that a page cannot send to another site without a preflight.
+127.0.0.1 as well as to any other host, and by DNS rebinding it can even read the answers. The token identifies the
+caller, and its role says what the caller may do. A body has to be of a type that a page cannot send to another site
+without a preflight.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,14 +20,14 @@ TAR = "application/x-tar"
 # These reveal nothing of this server, and neither probes nor readers of the API's description have a token.
 _OPEN = frozenset({"/health/live", "/health/ready", "/schema", "/schema/", "/schema/openapi.json"})
 _METRICS = "/metrics"
-# How much of what a stranger sent is quoted to them.
+# The characters of a stranger's header that an error quotes.
 _QUOTED = 100
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Holder(NamedTuple):
-    """Whose token a request shows: its name, and what it may do."""
+    """The token that a request shows: its name, and its role."""
 
     name: str
     role: Role
@@ -40,7 +41,7 @@ class Hosts:
         listens_on: the host that it listens on. A loopback address stands for all loopback addresses. All addresses of
             the machine stand for any address: behind a container's or router's translation clients use an address that
             is not the machine's, and DNS rebinding needs a name.
-        names: other names, in lower case: the machine's, and those that an operator allows.
+        names: other names, in lower case: the machine's name, and names that an operator allows.
     """
 
     listens_on: str
@@ -59,7 +60,7 @@ class Hosts:
 
 
 class Access:
-    """Checks requests against what the server was started with and which tokens there are."""
+    """Checks requests against the server's options and its tokens."""
 
     def __init__(
         self,
@@ -79,13 +80,13 @@ class Access:
         self._open = _OPEN | pages | ({_METRICS} if open_metrics else frozenset())
 
     def check(self, method: str, path: str, headers: Headers) -> Holder | None:
-        """Return whose token the request shows; None where no token is needed.
+        """Return the token that the request shows; None where no token is needed.
 
         Raises:
             Forbidden: the host, the origin or the token's role is not allowed.
             Unauthorized: the token is missing, not known or expired.
             UnsupportedMediaType: the body is of another type than the call takes.
-            MalformedRequest: a header that may come once came twice.
+            MalformedRequest: a header came twice that may come only once.
         """
         host = _one(headers, b"host")
         self._check_host(host)
@@ -126,7 +127,7 @@ class Access:
 
 
 def _may_be_read(method: str, path: str) -> bool:
-    """Whether the role ``read`` may make this call. Only those who may change tokens may list them."""
+    """Whether the role ``read`` may make this call. Only a role that may change tokens may list them."""
     first = next(filter(None, path.split("/")), "")
     return method == "GET" and first != "tokens"
 
@@ -172,6 +173,6 @@ def allowed_hosts(listens_on: str, machine: str, allowed: Iterable[str]) -> Host
 
     ``machine`` is the name of its machine, and ``allowed`` are the names that the operator gave.
     """
-    # Nobody else controls what the machine's own name resolves to; nobody reaches loopback by it.
+    # Nobody else controls the address of the machine's own name, and nobody reaches loopback by it.
     own = () if is_loopback(listens_on) else (machine,)
     return Hosts(listens_on, frozenset(name.lower() for name in (*own, *allowed) if name))

@@ -27,7 +27,7 @@ _ROUTES = (Applications, Artifacts, Checks, Keys, Models, Versions, Replicas, Se
 def create_app(operations: Operations) -> Litestar:
     """Build the API over ``operations``. It holds no state of its own, and starts no thread.
 
-    It does not check who calls: ``gate`` does.
+    It does not check its callers: ``gate`` does.
     """
     return Litestar(
         route_handlers=_ROUTES,

@@ -1,4 +1,4 @@
-"""Serves the dashboard beside the management API: files alone, which are the same on each server of a version."""
+"""Serves the dashboard beside the management API: only files, which are the same on all servers of a version."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from clipper.api.dashboard.files import ROOT, File, read_files
 from clipper.api.server.statuses import BareAnswer, bare_answer, send_answer
 from clipper.errors import MethodNotAllowed, NotFound
 
-# Nothing but the dashboard's own files and this port's answers: no inline script or style, no other site, no frame
-# around it. The last line makes the browser refuse any text that is to become HTML or a script.
+# A page may use only the dashboard's own files and this port's answers: no inline script or style, no other site, no
+# frame around it. The last line makes the browser refuse any text that is to become HTML or a script.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -25,12 +25,12 @@ _HEADERS: list[tuple[bytes, bytes]] = [
     (b"cache-control", b"no-cache"),
 ]
 _METHODS = ("GET", "HEAD")
-# These lead to the dashboard.
+# Paths that lead to the dashboard.
 _ELSEWHERE = {"/": b"dashboard/", "/dashboard": b"dashboard/"}
 
 
 class Dashboard:
-    """An ASGI application: the dashboard, and for all other paths ``api``. ``paths``: what it serves, whoever asks."""
+    """An ASGI application: the dashboard, and ``api`` for all other paths. It serves ``paths`` to any caller."""
 
     def __init__(self, api: ASGIApp) -> None:
         self._api = api
@@ -63,6 +63,6 @@ class Dashboard:
 
 
 def _has(file: File, headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether the browser says that its copy is this one. A proxy that compresses marks the tag as weak."""
+    """Whether the browser has this file already. A proxy that compresses marks the tag as weak."""
     tags = b",".join(value for name, value in headers if name == b"if-none-match").decode("latin-1").split(",")
     return any(tag.strip().removeprefix("W/") in (file.etag, "*") for tag in tags)

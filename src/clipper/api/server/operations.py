@@ -34,8 +34,8 @@ from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Deployment
 from clipper.values.types import CLIPPER, Caller
 
-# Who makes the call that the present task carries out. Only operations read it, and pass it on: what a call has set in
-# motion may run in its task, and is nevertheless not its caller's.
+# The caller whose call the present task carries out. Only operations read it, and pass it on: later work that a call
+# has set in motion may run in its task, but is not its caller's.
 CALLER: ContextVar[Caller] = ContextVar("caller", default=CLIPPER)
 # Calls of the query port.
 Call = Literal["predict", "observe"]
@@ -51,57 +51,57 @@ class Operations(Protocol):
     async def status(self) -> Status: ...
 
     async def history(self) -> list[Step]:
-        """The latest events and decisions since the server's start, oldest first."""
+        """Return the latest events and decisions since the server's start, oldest first."""
 
     async def events(
         self, after: int | None, limit: int, kind: Kind | None, subject: str | None, who: str | None
     ) -> Events:
-        """The first ``limit`` events after the one of that number; the last ``limit`` if ``after`` is None."""
+        """Return the first ``limit`` events after the event ``after``; the last ``limit`` if that is None."""
 
     async def series_overview(self) -> SeriesOverview: ...
 
     async def application_series(self, name: str, seconds: int) -> Series:
-        """All series of the last ``seconds``, from 2 to 3600."""
+        """Return all series of the last ``seconds``, from 2 to 3600."""
 
     async def model_series(self, name: str, seconds: int) -> Series: ...
 
     async def has_artifact(self, digest: str) -> bool: ...
 
     async def add_artifact(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
-        """Stream a tar to disk, check its SHA-256, unpack it. Returns whether it is new."""
+        """Stream a tar to disk, check its SHA-256, and unpack it. Return whether it is new."""
 
     async def list_applications(self) -> list[Application]: ...
 
     async def get_application(self, name: str) -> Application: ...
 
     async def create_application(self, new: NewApplication) -> Application:
-        """Returns once every worker serves it."""
+        """Create an application. Return once every worker serves it."""
 
     async def check_application(self, new: NewApplication) -> None:
-        """Raise what creating it, or changing an application to it, would raise. What is not there yet may come."""
+        """Raise what creating or changing the application would raise. Models that do not exist yet are no error."""
 
     async def change_application(self, name: str, change: ApplicationChange) -> Application: ...
 
     async def delete_application(self, name: str) -> None:
-        """The supervisor drops what it has learned later, as soon as the selection store can be written."""
+        """Delete an application. What it has learned is dropped as soon as the selection store can be written."""
 
     async def ask(self, application: str, call: Call, body: bytes, key: str | None) -> tuple[int, bytes]:
-        """Pass a call on to the query port; ``key`` is that of the application. Returns its status, and its JSON.
+        """Pass a call on to the query port, with the application's ``key``. Return its status and its JSON.
 
-        Raises ``Overloaded`` if too many are under way, ``Unavailable`` if the query port does not answer, and
-        ``TooLarge`` if its answer is.
+        Raises ``Overloaded`` if too many calls are under way, ``Unavailable`` if the query port does not answer, and
+        ``TooLarge`` if its answer is too large.
         """
 
     async def report(
         self, name: str, confidence: float | None, tolerance: float | None, context: str | None, by_context: bool
     ) -> Report:
-        """Compare its models: over all queries or in one context, and in the contexts with most feedback."""
+        """Compare the application's models: over all queries or in one context, and by context with most feedback."""
 
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
         """Return what the application's policy has learned. Raises ``Unavailable`` if no worker answers."""
 
     async def list_contexts(self, name: str, limit: int) -> Contexts:
-        """Contexts with the latest feedback. Raises ``StoreUnavailable``, like ``delete_context``."""
+        """Return the contexts with the latest feedback. Raises ``StoreUnavailable``, like ``delete_context``."""
 
     async def delete_context(self, name: str, context: str) -> None:
         """Forget what was learned in a context; every worker follows within moments."""
@@ -111,7 +111,7 @@ class Operations(Protocol):
     async def unlink(self, application: str, model: str) -> Application: ...
 
     async def list_models(self, names: Sequence[str] | None) -> list[Model]:
-        """All, or those of these names that there are, by name."""
+        """Return all models, or those of the named models that exist, sorted by name."""
 
     async def get_model(self, name: str) -> Model: ...
 
@@ -119,18 +119,18 @@ class Operations(Protocol):
         """Remove a model with its versions. Raises ``Conflict`` while an application links it."""
 
     async def deploy(self, model: str, deployment: Deployment) -> Version:
-        """Registers the version and starts it; returns at once, in state ``starting``.
+        """Register the version and start it; return at once, in state ``starting``.
 
         It is shown as ``ready`` only once every worker serves it and, if that was requested, it is current.
         """
 
     async def check_deployment(self, deployment: Deployment) -> None:
-        """Raise what ``deploy`` would raise. Its artifact counts only if it is there: it may come before it."""
+        """Raise what ``deploy`` would raise. The artifact is checked only if it is there: it may be uploaded later."""
 
     async def get_version(self, model: str, version: str) -> Version: ...
 
     async def list_deployments(self, model: str) -> dict[str, Deployment]:
-        """The deployment that would make each version of a model again, by the version's name, oldest first.
+        """Return the deployment that would make each version of a model again, by the version's name, oldest first.
 
         Its ``replicas`` are today's; ``make_current`` is False for a version that runs without having been current.
         """
@@ -145,12 +145,12 @@ class Operations(Protocol):
         """
 
     async def scale(self, model: str, replicas: int | ReplicaRange, version: str | None) -> Version:
-        """A range lets the version's load decide. Returns at once; poll the version for its replicas' states."""
+        """Set the number of replicas, or a range within which the load decides. Return at once: poll the version."""
 
     async def logs(
         self, model: str, version: str | None, replica: str | None, lines: int, after: Mapping[str, str]
     ) -> Logs:
-        """The last lines of containers' logs; of logs that ``after`` has a place for, the lines after it."""
+        """Return the last lines of containers' logs, or the lines after the places in ``after``."""
 
     async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> Logs:
         """Return the last lines of the log ``name``, or of the server's, its workers', access and slow-query logs."""
@@ -160,10 +160,10 @@ class Operations(Protocol):
     async def get_replica(self, replica_id: str) -> Replica: ...
 
     async def list_tokens(self) -> list[Token]:
-        """Tokens by name, without the server's own."""
+        """Return the tokens by name, without the server's own token."""
 
     async def create_token(self, new: NewToken) -> CreatedToken:
-        """Make a token. Raises ``Conflict`` if the name is taken, or if there are as many as are allowed."""
+        """Make a token. Raises ``Conflict`` if the name is taken, or if there are as many tokens as are allowed."""
 
     async def revoke_token(self, name: str) -> None: ...
 
@@ -176,13 +176,13 @@ class Operations(Protocol):
         """Revoke a key. Returns once every worker refuses it."""
 
     async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
-        """Prometheus text of the named applications and models, or of the whole server; see ``Clipper.metrics``.
+        """Return Prometheus text on the named applications and models, or on the whole server: ``Clipper.metrics``.
 
         Raises ``InvalidArgument`` if these are too many series, and ``Overloaded`` if too many scrapes wait.
         """
 
     async def why_not_ready(self) -> list[str]:
-        """Why the server is not ready to answer queries; empty if it is."""
+        """Return why the server is not ready to answer queries; empty if it is."""
 
     async def stop(self) -> Stopping:
         """Begin to stop, and return at once. A second call ends the drain delay."""

@@ -28,21 +28,21 @@ MAX_CONNECTIONS = 256
 DESCRIPTORS_SHARE = 4
 # A head has a token, a host and a path: some hundred bytes.
 MAX_HEAD_BYTES = 32 * 1024
-# More of a read than this is not parsed at once, so that a head is known to be too long before it is all in memory.
+# The largest part of a read that is parsed at once, so that a head is known to be too long before all of it is parsed.
 PARSED_AT_ONCE_BYTES = 64 * 1024
-# Requests that wait for the one before on their connection; each takes some KB.
+# Requests that wait for the request before them on their connection; each takes some KB.
 MAX_PIPELINED = 16
 # A client that already has its answer may send this much more, so that it reads the answer, not a reset connection.
 MAX_DISCARDED_BYTES = 1024 * 1024
 # Time for a request's head, and for a new connection to send its first request.
 HEAD_TIMEOUT_S = 10.0
-# Silence in the middle of a body, and while an answer is not read. A tar of 16 GiB may take hours, but no piece of it.
+# Silence in the middle of a body, or while an answer is not read. A tar of 16 GiB may take hours, a piece of it not.
 BODY_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 30.0
-# For answers to operators under way when the server stops.
+# The time for answers to operators that are under way when the server stops.
 GRACE_S = 2
-# Who has connected no longer ago than this, when it stops, may still send a request. Another server may go on with the
-# port, as a standby that leads does, and its clients should not notice.
+# When the server stops, a client that has connected within this time may still send a request. Another server may go on
+# with the port, as a standby that leads does, and its clients should not notice.
 FIRST_REQUEST_S = 0.25
 # uvicorn calls ``on_tick`` ten times a second; a look at all connections takes microseconds.
 _TICKS_A_SWEEP = 2
@@ -65,7 +65,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def asks_nothing(self) -> bool:
-        """Whether none of its requests is being answered."""
+        """Whether none of the connection's requests is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
     @property
@@ -91,14 +91,14 @@ class Connection(HttpToolsProtocol):
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # uvicorn reports the newest request; of several, the oldest one is being answered.
+        # uvicorn reports the newest request; of several requests, the oldest is being answered.
         if self._running is not None:
             self._running.disconnected = True
             self._running.message_event.set()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """The server stops: end as soon as what is under way is answered."""
+        """End as soon as the requests under way are answered: the server stops."""
         left_s = FIRST_REQUEST_S - (time.monotonic() - self._head_since_s)
         if self.cycle is None and left_s > 0:
             self.loop.call_later(left_s, super().shutdown)
@@ -142,7 +142,7 @@ class Connection(HttpToolsProtocol):
             self.send_400_response("Invalid HTTP request received.")
 
     def _head_without_offer(self) -> bytes:
-        """The head that was just read, to be read again."""
+        """Return the head that was just read without its offer, to be read again."""
         version = self.parser.get_http_version().encode()
         headers = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
         return b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(headers))
@@ -182,7 +182,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(MalformedRequest(f"{msg} expected HTTP/1.1"))
 
     def sweep(self, now_s: float) -> None:
-        """Close it if it has been silent for too long."""
+        """Close the connection if it has been silent for too long."""
         unwritten, since_s = self.transport.get_write_buffer_size(), self._unwritten[1]
         if unwritten != self._unwritten[0]:
             self._unwritten = unwritten, now_s
@@ -200,17 +200,17 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _sends_a_body(self) -> bool:
-        """Whether we wait for more of a body. While we do not read, the client is not the slow one."""
+        """Whether we wait for more of a body. While we do not read, it is not the client that is slow."""
         return self.cycle is not None and self.cycle.more_body and not self.flow.read_paused
 
     def _refuse(self, error: ClipperError) -> None:
-        """Answer with an error, although no request was read to its end, and close."""
+        """Answer a request that was not read to its end with an error, and close."""
         if self.transport.is_closing():
             return
         status, headers, body = bare_answer(error)
         lines = [b"HTTP/1.1 %d %s" % (status, error.code.encode()), b"connection: close"]
         lines += [name + b": " + value for name, value in headers]
-        # In the middle of another's answer it would be taken for a part of it.
+        # In the middle of another answer, this one would be read as a part of it.
         if self.asks_nothing:
             self.transport.write(b"\r\n".join([*lines, b"", body]))
         self.transport.close()
@@ -238,13 +238,13 @@ class ManagementServer(uvicorn.Server):
     """uvicorn's server, but the supervisor handles signals."""
 
     def __init__(self, app: Gate, max_descriptors: int, tls: ssl.SSLContext | None = None) -> None:
-        """``max_descriptors``: how many the process may have open; ``tls``: for connections by TLS, else None."""
+        """Serve ``app``. ``max_descriptors``: how many the process may have open. ``tls``: None serves plain HTTP."""
         super().__init__(_Settings(app, min(MAX_CONNECTIONS, max_descriptors // DESCRIPTORS_SHARE), self._connect))
         self._tls = tls
         self._handshakes: Handshakes | None = None
 
     def secure(self, tls: ssl.SSLContext) -> None:
-        """Meet connections with another certificate from the next one on."""
+        """Show another certificate to all further connections."""
         self._tls = tls
         if self._handshakes is not None:
             self._handshakes.context = tls

@@ -1,4 +1,4 @@
-"""Error codes to HTTP statuses: the one table of the management API, and the body of every error."""
+"""The table from error codes to HTTP statuses of the management API, and the body of every error."""
 
 import logging
 from http import HTTPStatus
@@ -59,7 +59,7 @@ def clipper_error(_request: Request[Any, Any, Any], error: ClipperError) -> Resp
 
 
 def bare_answer(error: ClipperError) -> BareAnswer:
-    """The answer to a request that the framework has not seen."""
+    """Return the answer to a request that the framework has not seen."""
     body = msgspec.json.encode(Failure(error.code, str(error)))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     status = STATUSES[error.code]
@@ -84,14 +84,14 @@ def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respons
 
 
 def bad_body(_request: Request[Any, Any, Any], error: RecursionError | UnicodeDecodeError) -> Response[Failure]:
-    """Answer an error that only decoding a body raises: its texts and its depth are a client's."""
+    """Answer an error that only decoding a body raises: the body's texts and its depth are the client's choice."""
     if isinstance(error, UnicodeDecodeError):
         return _response(Failure("malformed_request", f"the body is not JSON: it is not UTF-8: {error.reason}"))
     return _response(Failure("malformed_request", "the body is nested too deeply: expected a flat JSON object"))
 
 
 def unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Failure]:
-    """A bug: logged with its traceback, answered without."""
+    """Answer a bug: it is logged with its traceback, and answered without."""
     _log.error("%(method)s %(path)s failed", {"method": request.method, "path": request.url.path}, exc_info=error)
     cause = f"the server failed on {request.method} {request.url.path}: {type(error).__name__}; see its log"
     return _response(Failure("internal_error", cause))

@@ -1,4 +1,4 @@
-"""``clipper token`` and ``clipper key``: who else may call the management API, and who the query port."""
+"""``clipper token`` and ``clipper key``: further callers of the management API, and callers of the query port."""
 
 from typing import Annotated
 

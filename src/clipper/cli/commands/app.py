@@ -219,12 +219,12 @@ def _row(app: Application) -> tuple[object, ...]:
     return (app.name, app.input_type, f"{app.slo_ms:g}", _configured(app.policy), links, default)
 
 
-# Settings that ``_COLUMNS`` has, or that are shown with their parameters.
+# Settings that ``_COLUMNS`` shows, or that are shown with their parameters.
 _IN_COLUMNS = frozenset({"slo_ms", "default_output", "policy", "loss"})
 
 
 def _details(app: Application) -> list[tuple[str, object]]:
-    """The rows of ``show``: each setting by the name of its option, then the application's state."""
+    """Return the rows of ``show``: each setting by the name of its option, then the application's state."""
     settings = [one for one in settings_of(ApplicationSettings) if one.name not in _IN_COLUMNS]
     recent = app.last_minute
     return [
@@ -280,7 +280,7 @@ def _losses(one: Newcomer | EndedRamp) -> str:
 
 
 def _costs(texts: list[str] | None, models: Sequence[str]) -> dict[str, Cost]:
-    """Read texts such as ``forest=5`` into costs by name; ``auto`` is for all models without one."""
+    """Read texts such as ``forest=5`` into costs by name; ``auto`` is for all models without a cost."""
     costs: dict[str, Cost] = {}
     for text in texts or ():
         name, equals, value = text.partition("=")

@@ -9,7 +9,7 @@ from clipper.cli.server import Server
 from clipper.control.descriptions import ConfidenceBin, Reliability
 
 _COLUMNS = ("of", "raw confidence", "answers", "right", "answered now")
-# Bins with fewer answers, which fading or inheriting left, say nothing.
+# Bins with fewer answers, the rests of fading or inheriting, say nothing.
 _LEAST_ANSWERS = 0.5
 
 
@@ -31,7 +31,7 @@ def calibration(
 
 
 def of(found: Reliability) -> str:
-    """The model and the kind of confidence, e.g. ``svm, probability``."""
+    """Name the model and the kind of confidence, e.g. ``svm, probability``."""
     return f"{found.model or 'several models'}, {found.basis}"
 
 

@@ -27,7 +27,7 @@ Python = Annotated[
 
 
 class Owner(Struct, frozen=True):
-    """A home, or the servers that share a registry, and what they have on the cluster."""
+    """An owner of processes on the cluster: a home, or the servers that share a registry."""
 
     owner: str
     replicas: int

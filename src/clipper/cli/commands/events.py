@@ -16,7 +16,7 @@ from clipper.cli.server import Server
 from clipper.client import Clipper
 from clipper.errors import Unavailable
 
-# How often a server is asked for what is new.
+# How often a server is asked for new events.
 FOLLOW_EVERY_S = 1.0
 
 

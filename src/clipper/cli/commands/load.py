@@ -39,7 +39,7 @@ _FIRST_RATE_PER_S = 100.0
 
 
 def parse_duration_s(text: str) -> float:
-    """``10``, ``10s``, ``500ms``, ``2m`` or ``1h``, in seconds."""
+    """Read ``10``, ``10s``, ``500ms``, ``2m`` or ``1h`` as seconds."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a duration: expected e.g. 10, 10s, 500ms or 2m")

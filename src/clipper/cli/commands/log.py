@@ -33,7 +33,7 @@ Until = Annotated[
 
 
 def reader_of(home: Path | None, app: str | None, since: float | None, until: float | None) -> LogReader:
-    """A reader of a home's log; no server has to run."""
+    """Return a reader of a home's log; no server has to run."""
     return LogReader(find_home(home) / DECISIONS_NAME, app, since, until)
 
 

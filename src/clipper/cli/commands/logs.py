@@ -14,7 +14,7 @@ from clipper.cli.options import OfVersion, number
 from clipper.cli.output import printable
 from clipper.cli.server import Server
 
-# A line is shown half of this later on average. A look costs the server less than a millisecond.
+# On average a line is shown half of this late. A look costs the server less than a millisecond.
 FOLLOW_EVERY_S = 0.5
 
 
@@ -62,7 +62,7 @@ def logs(
 
 
 def _show(found: Logs, shown: str, as_json: bool) -> str:
-    """Write lines as they come. ``shown`` names the log of the previous line; returns the log of the last line."""
+    """Write lines as they come. ``shown`` names the log of the previous line; return the log of the last line."""
     for name, lines in sorted(found.lines.items()):
         for line in lines:
             if as_json:

@@ -1,4 +1,4 @@
-"""A file for ``clipper apply``: read, compared with a server, applied and told of. And the file that a server makes."""
+"""Reads a file for ``clipper apply``, compares it with a server and applies it; and writes the file of a server."""
 
 import os
 import sys
@@ -17,13 +17,13 @@ from clipper.cli.output import Output
 from clipper.client import Clipper
 from clipper.errors import ContainerFailed, InvalidArgument
 
-# Of a container that could not start: its log has more.
+# Lines of a container that could not start: its log has more.
 _LOG_LINES = 5
 _STYLES = {"done": None, "failed": "red", "skipped": "yellow"}
 
 
 class Result(NamedTuple):
-    """``is_done`` is whether all that the file says is so, or can be."""
+    """The result of a plan. ``is_done``: whether the server is as the file says, or can be brought there."""
 
     is_done: bool
     text: str
@@ -38,7 +38,7 @@ class ManifestFile:
         self._path = path
         self._folder = Path.cwd() if str(path) == "-" else path.absolute().parent
         try:
-            # A byte more than is accepted, so that a longer one is refused without being read.
+            # A byte more than is accepted, so that a longer file is refused without being read.
             if str(path) == "-":
                 content = sys.stdin.buffer.read(MAX_BYTES + 1)
             else:
@@ -51,7 +51,7 @@ class ManifestFile:
 
     @property
     def server(self) -> dict[str, Any]:
-        """The server's settings that it gives."""
+        """The server's settings that the file gives."""
         return {name: value for name, value in (self._wanted.server or {}).items() if value is not None}
 
     @property

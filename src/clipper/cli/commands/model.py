@@ -19,7 +19,7 @@ _COLUMNS = (
 )  # fmt: skip
 _REPLICA_COLUMNS = ("id", "model", "version", "state", "pid", "restarts", "batch limit", "log")
 
-# New replicas load the model again. The deployment's own time-out, of an hour at most, also bounds that.
+# New replicas load the model again. The deployment's own timeout, of an hour at most, also bounds that.
 _SCALE_TIMEOUT_S = 600.0
 
 
@@ -98,7 +98,8 @@ def delete(server: Server, name: ModelName, version: OfVersion = None) -> None:
 
 
 def _confirms(version: Version, out: Output, *, yes: bool) -> bool:
-    """Warn of a version that was stopped or has failed. Return whether it was stopped and is to answer nevertheless.
+    """Warn of a version that was stopped or has failed. Return whether it was stopped and shall answer nevertheless.
+
     Raises Conflict if nobody can be asked.
     """
     name = f"{version.model}:{version.version}"
@@ -161,7 +162,7 @@ def show_replica(
 
 
 def replica_table(found: Sequence[Replica]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """The columns and the rows; also the node if a replica runs on another machine."""
+    """Return the columns and the rows, with the nodes if a replica runs on another machine."""
     columns = _REPLICA_COLUMNS if all(replica.node is None for replica in found) else (*_REPLICA_COLUMNS, "node")
     names = [column.replace(" ", "_") for column in columns]
     return columns, [tuple(getattr(replica, name) for name in names) for replica in found]

@@ -57,7 +57,7 @@ def observe(
     if (query_id is None) == (value is None):
         raise typer.BadParameter("give either --query-id or --input")
     told = {"label": label, "input": value, "features": features}
-    # Before the server is asked, so that a wrong text costs no connection.
+    # Read before the server is asked, so that a wrong text costs no connection.
     read = {name: parse_json(text) for name, text in told.items() if text is not None}
     clipper = server.connect(api_key, query_url)
     observed = clipper.observe(app, reward=reward, query_id=query_id, context=context, **read)

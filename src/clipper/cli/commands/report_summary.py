@@ -24,7 +24,7 @@ COLUMNS = (
 
 
 def conclusion(report: Report, group: ReportGroup) -> str:
-    """Which model is better, how sure that is, and how long it takes until it is known."""
+    """Say which model is better, how sure that is, and how long it takes until it is known."""
     names = {model.model: _name(model) for model in group.models}
     compared = _count(group.feedback if group.compared is None else group.compared)
     best = names.get(group.best or "", group.best)
@@ -53,7 +53,7 @@ def conclusion(report: Report, group: ReportGroup) -> str:
 
 
 def of_test(test: Standing, winner: str | None = None) -> str:
-    """The state of a policy that is a test; ``winner`` is the winner's name to show."""
+    """Say the state of a policy that is a test; ``winner`` is the winner's name to show."""
     if test.winner is None:
         return (
             f"the test is open, after {_count(test.observations)} pieces of feedback: it ends with confidence "
@@ -66,7 +66,7 @@ def of_test(test: Standing, winner: str | None = None) -> str:
 
 
 def rows(group: ReportGroup) -> list[Sequence[str | None]]:
-    """Cells in the order of ``COLUMNS``; None for an empty cell."""
+    """Return the cells of each row in the order of ``COLUMNS``; None for an empty cell."""
     return [
         (
             shown(model),
@@ -120,7 +120,7 @@ def of_last_minute(recent: LastMinute) -> str:
 
 
 def explanations(recent: LastMinute) -> list[str]:
-    """A line for each reason of an error or default in the last minute: its latest explanation."""
+    """Return a line for each reason of an error or default in the last minute: its latest explanation."""
     return [f"the last {reason}: {text}" for reason, text in sorted(recent.explanations.items())]
 
 
@@ -129,7 +129,7 @@ def title(group: ReportGroup) -> str:
 
 
 def shown_context(context: str) -> str:
-    """A context is any text that a client sent: quote it if it could control a terminal."""
+    """Quote a context, which may be any text of a client, if it could control a terminal."""
     return context if context.isprintable() else json.dumps(context)
 
 

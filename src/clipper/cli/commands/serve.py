@@ -99,8 +99,8 @@ class _Reloader:
 
     Args:
         pack: packs the files.
-        first: what the first version was made of.
-        others: files that are not in the artifact as they are.
+        first: the packed files of the first version.
+        others: files that are not in the artifact in their own form.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class _Reloader:
         self._watch = Watch([*first.sources, *others])
 
     def look(self, served: Version, deployment: Given) -> Version:
-        """Return the version that serves from now on: ``served``, or a new one of the changed files."""
+        """Return the version that serves from now on: ``served``, or a new version of the changed files."""
         if not self._watch.has_changed():
             return served
         out = self._out
@@ -142,7 +142,7 @@ def _checked(name: str) -> str:
 
 @contextmanager
 def _server(out: Output, start: ServerStart) -> Iterator[StartingServer]:
-    """A server that is drained and stopped when ^C, SIGTERM or an error ends the block, or this process is killed."""
+    """Run a server that is stopped when ^C, SIGTERM or an error ends the block, or when this process is killed."""
     reading, writing = os.pipe()
     try:
         server = spawn(start, reading)
@@ -195,10 +195,10 @@ def _application(clipper: Clipper, name: str, settings: Given) -> Application:
 
 
 class Watch:
-    """Looks at files, and at the folders that they are in, since a change may add a file.
+    """Watches files, and the folders that they are in, since a change may add a file.
 
-    A change is told once it is over: if two looks in a row see the same. Editors write in steps, and training scripts
-    for seconds.
+    A change is reported once it is over, when two looks in a row see the same: editors write in steps, and training
+    scripts for seconds.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
@@ -207,14 +207,14 @@ class Watch:
         self.follow(files)
 
     def follow(self, files: Iterable[Path]) -> None:
-        """Look at these files from now on. What has changed of those that were followed before is not forgotten."""
+        """Watch these files from now on. A change of the files that were watched before is not forgotten."""
         known = self._known
         paths = {path for file in files for path in (file, file.parent)}
         self._known = {path: known[path] if path in known else stamp(path) for path in paths}
         self._last = dict(self._known)
 
     def has_changed(self) -> bool:
-        """Look again. Each change is told once."""
+        """Look again. Each change is reported once."""
         now = {path: stamp(path) for path in self._known}
         is_over, self._last = now == self._last, now
         if now == self._known or not is_over:
@@ -223,16 +223,16 @@ class Watch:
         return True
 
 
-# A short program in the line makes longer inputs, to keep the line readable.
+# The most elements that are written out; for longer inputs the line has a short program, to stay readable.
 _MAX_ELEMENTS = 16
-# Length of open dimensions; any would do.
+# Length of open dimensions; any length would do.
 _OPEN_LENGTH = 3
-# Elements to try; of other types it is 0. Those of bytes are 0, 1 and 2 in base64.
+# Elements to try; for other types it is 0. The bytes are 0, 1 and 2 in base64.
 _ZEROS = {DType.STRING: "some text", DType.BYTES: "AAEC", DType.BOOL: False, DType.FLOAT32: 0.0, DType.FLOAT64: 0.0}
 
 
 def curl_line(query_url: str, application: str, input_type: str, certificate: Path | None = None) -> str:
-    """A shell line that asks for one prediction; ``certificate`` is the server's, if it uses TLS."""
+    """Write a shell line that asks for a prediction; ``certificate`` is the server's, if it uses TLS."""
     url = f"{query_url}/{application}/predict"
     if certificate is not None:
         url = f"--cacert {shlex.quote(str(certificate))} {url}"

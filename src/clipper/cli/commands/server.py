@@ -39,7 +39,7 @@ Config = Annotated[
     ),
 ]
 ResetOptions = Annotated[bool, typer.Option(RESET, help="Use no options of the last start, only those that are given.")]
-# The server of a home does not answer, or another one has its port.
+# The errors if the server of a home does not answer, or another server has its port.
 _NO_ANSWER = (Unavailable, DeadlineExceeded, Unauthorized)
 _NEXT = "next: clipper deploy NAME MODEL, clipper app create NAME --model NAME"
 
@@ -234,7 +234,7 @@ def _leader(lease: LeaseStatus) -> str:
     return f"this server, since {since}, epoch {lease.epoch}{age}; {standby}"
 
 
-# Options that are rows of their own, because they say who can reach the server and read what it sends.
+# Options with rows of their own, because they say who can reach the server and read its answers.
 _ACCESS = ("api-keys", "tls-cert", "tls-key", "tls-client-ca", "host", "management-host")
 # Places that the status shows anyway.
 _PLACES = ("query-port", "grpc-port", "management-port")
@@ -266,7 +266,7 @@ def _option_rows(options: Mapping[str, OptionStatus]) -> list[tuple[str, object]
 
 
 def status_rows(now: Status) -> list[tuple[str, object]]:
-    """The rows of ``clipper status``: what, and its value."""
+    """Return the rows of ``clipper status``: names and values."""
     ready = now.applications_ready
     some = "" if ready in (None, now.applications) else f", of which {ready} can answer"
     return [

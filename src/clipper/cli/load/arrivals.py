@@ -1,4 +1,4 @@
-"""When queries are due: seconds from the beginning of a run, in order."""
+"""The times at which queries are due: seconds from the beginning of a run, in order."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -16,8 +16,8 @@ BURST_SHARE = 0.25
 def due_times_s(arrivals: Arrivals, rate_per_s: float, duration_s: float, random: Random) -> Iterator[float]:
     """Yield the times within ``duration_s`` at which queries are due, on average ``rate_per_s`` in a second.
 
-    ``poisson`` is the sum of many independent clients, ``constant`` is one query each 1/rate, and ``burst`` is poisson
-    that is on for a part of each period and off for the rest.
+    ``poisson`` is the sum of many independent clients, ``constant`` is a query each 1/rate, and ``burst`` is poisson
+    during a part of each period, with silence in the rest.
     """
     match arrivals:
         case "constant":

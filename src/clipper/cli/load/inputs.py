@@ -1,4 +1,4 @@
-"""The requests to send: for the inputs of a file, in order, or for random inputs that all differ."""
+"""The requests to send: with the inputs of a file, in order, or with random inputs that all differ."""
 
 import base64
 import json
@@ -19,9 +19,9 @@ from clipper.values.types import DType, InputType
 DEFAULT_LENGTH = 4
 DEFAULT_TEXT_LENGTH = 100
 
-# All requests are in memory before the first one is sent. More would be a data transfer, and no load.
+# All requests are in memory before the first is sent. A larger file would be a data transfer, and no load.
 MAX_FILE_BYTES = 1024**3
-# Size of a sample's requests, which are made before the first one is sent.
+# Size of a sample's requests, which are made before the first is sent.
 _SAMPLE_BYTES = 1024**2
 # Numbers of samples to choose from: primes that have no factor in common with the number of spliced values, so that a
 # request only repeats after the product of both.
@@ -52,14 +52,14 @@ class Ring:
 
 
 class Sample:
-    """Random inputs of a type, each of them new as long as the type has others.
+    """Random inputs of a type, which all differ as long as the type has further values.
 
-    Making each one when it is due would take more time than sending it. So some are made in advance, and each time one
-    is sent, its last numbers (or the first characters of a string) are replaced by others with as many digits.
+    Making an input when it is due would take more time than sending it. So some are made in advance, and whenever an
+    input is sent, its last numbers (or the first characters of a string) are replaced by others with as many digits.
     """
 
     def __init__(self, head: "Head", input_type: InputType, length: int | None, random: Random) -> None:
-        """``length``: of the type's open dimensions, of a string in characters, or of bytes; None for the default."""
+        """Make samples. ``length``: of open dimensions, of a string in characters, or of bytes; None is the default."""
         dtype = input_type.dtype
         size = DEFAULT_LENGTH if dtype.is_numeric else DEFAULT_TEXT_LENGTH
         shape = tuple(each or length or size for each in input_type.shape)
@@ -93,7 +93,7 @@ class Sample:
 
 
 class Head:
-    """Makes the heads of requests to one path."""
+    """Makes the heads of requests to a path."""
 
     def __init__(self, host: str, path: str, api_key: str | None = None) -> None:
         key = "" if api_key is None else f"Authorization: Bearer {api_key}\r\n"
@@ -104,17 +104,19 @@ class Head:
 
 
 def _splice(dtype: DType, length: int) -> Callable[[int], bytes]:
-    """Return a function from a query's number to the text that makes it unique, which always has one length. ``dtype``:
-    the type of the elements. ``length``: of a string, of bytes, or of an array's last dimension, 1 if there is none.
+    """Return a function from a query's number to the text that makes it unique. All texts have the same length.
+
+    ``dtype`` is the type of the elements. ``length`` is that of a string, of bytes, or of an array's last dimension; 1
+    if there is none.
     """
     match dtype:
         case DType.FLOAT64 | DType.FLOAT32:
             # A float32 distinguishes seven digits. Neighbours are far apart, like random numbers.
             digits = _DIGITS if dtype is DType.FLOAT64 else 7
-            modulus, factor = 10**digits, 387_420_489  # a power of 3, so that all come before one comes again
+            modulus, factor = 10**digits, 387_420_489  # a power of 3, so that all numbers come before any comes again
             return lambda number: b"0.%0*d" % (digits, number * factor % modulus)
         case DType.INT32 | DType.INT64 | DType.UINT8:
-            # All have three digits, and fit into a byte if that is the type.
+            # All values have three digits, and fit into a byte if that is the type.
             base = 156 if dtype is DType.UINT8 else 900
             places = _places(base, length)
             return lambda number: b",".join([b"%d" % (100 + number // place % base) for place in places])
@@ -127,7 +129,7 @@ def _splice(dtype: DType, length: int) -> Callable[[int], bytes]:
 
 
 def _places(base: int, length: int) -> list[int]:
-    """Return places for as many values as a million queries need, or as there is room for."""
+    """Return places for as many values as a million queries need, or as fit in."""
     places = [1]
     while places[-1] * base < 10**6 and len(places) < length:
         places.append(places[-1] * base)
@@ -176,6 +178,7 @@ def _text_maker(dtype: DType, length: int, random: Random) -> Callable[[], Parts
 
 def read_requests(path: Path, head: Head, input_type: InputType | None) -> Ring:
     """Read the inputs of a file: rows of ``.npy``, else JSON lines, each an input or a body with ``input`` and more.
+
     Raises InvalidArgument if the file cannot be read, is empty or too large, or a line does not have that form.
     """
     try:

@@ -1,4 +1,4 @@
-"""A timer of Linux that calls back on time; the loop's own count whole milliseconds, in which 20 queries may be due."""
+"""A timer of Linux that calls back on time. The loop's own count milliseconds, in which 20 queries may be due."""
 
 import asyncio
 import ctypes
@@ -19,7 +19,7 @@ class _Setting(ctypes.Structure):
 
 
 class PreciseTimer:
-    """Calls ``wake`` in the loop at the time that was set last; it has to set the next one, or turn the timer off."""
+    """Calls ``wake`` in the loop at the time that was set last. ``wake`` has to set the next time, or turn it off."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -33,7 +33,7 @@ class PreciseTimer:
         loop.add_reader(self._fd, wake)
 
     def set(self, at_s: float) -> None:
-        """``at_s`` is of ``time.monotonic``. What has passed already calls back at once."""
+        """Call back at ``at_s`` of ``time.monotonic``; at once if that time has passed."""
         self._setting.value.seconds, self._setting.value.nanoseconds = divmod(max(1, int(at_s * _NS)), _NS)
         self._set(self._fd, _TFD_TIMER_ABSTIME, self._reference, None)
 

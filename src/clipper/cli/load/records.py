@@ -12,12 +12,12 @@ from msgspec import Struct
 from clipper.base.http1 import Answer
 from clipper.cli.load.report import COUNTED, Latencies, Percentile, Run, Second, SenderFacts
 
-# In microseconds, exact to 0.1 %. A query waits for a connection and for its answer for at most a minute and some
+# The highest latency, in microseconds. A query waits for a connection and for its answer for at most a minute and some
 # seconds each; a longer latency counts as the highest.
 _HIGHEST_US = 200_000_000
 _DIGITS = 3
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9)
-# Points of the percentiles' curve for each halving of the remaining share.
+# Points of the curve of percentiles for each halving of the remaining share.
 _TICKS_PER_HALF_DISTANCE = 4
 # Distinct reasons and errors. Clipper has a dozen; a server that makes up new ones fills the table.
 _MAX_KINDS = 40
@@ -41,8 +41,10 @@ _decode = msgspec.json.Decoder(_Body).decode
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """The outcome of a query; empty if a model answered it. ``default``: why it was answered with the default.
-    ``error``: why it was not answered: the status and its code, or what happened to the connection.
+    """The outcome of a query; empty if a model answered it.
+
+    ``default`` is why it was answered with the default. ``error`` is why it was not answered: the status and its code,
+    or what happened to the connection.
     """
 
     default: str = ""
@@ -56,7 +58,7 @@ def outcome_of(status: int, body: bytes) -> Outcome:
     try:
         told = _decode(body)
     except (msgspec.DecodeError, UnicodeError):
-        # Not from Clipper, but for example a proxy's page.
+        # The answer is not Clipper's, but for example a proxy's page.
         return Outcome(error=f"{status} not a prediction")
     if status != 200 or told.error:
         return Outcome(error=f"{status} {_code(told.error)}".strip())
@@ -83,7 +85,7 @@ class _OpenSecond:
 
 
 class Records:
-    """A sender's log: each query, by when it was due. Call ``begin`` before the first query is due.
+    """A sender's log of all queries, by the time when they were due. Call ``begin`` before the first query is due.
 
     ``due`` comes first. Each query then ends once: with ``answered``, ``failed`` or ``not_sent``.
     """

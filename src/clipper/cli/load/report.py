@@ -1,4 +1,4 @@
-"""What is loaded and how, and the report of that: its numbers, also the JSON of ``--json``, and conclusions."""
+"""A load's options and its report: the numbers, which are also the JSON of ``--json``, and the conclusions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,11 +47,11 @@ COUNTED = ("offered", "by_model", "good", "defaults", "errors", "not_sent", "ove
 
 
 class Second(Struct, frozen=True):
-    """The outcomes of the queries that were due in one second, or in several that begin with ``second``.
+    """The outcomes of the queries that were due in a second, or in several seconds that begin with ``second``.
 
     Attributes:
-        over_limit: refused because of a limit of the application or the key, which is not an error.
-        p99_ms: for several seconds, the worst one's; None if nothing was answered.
+        over_limit: queries that a limit of the application or the key refused, which is not an error.
+        p99_ms: for several seconds, that of the worst; None if nothing was answered.
     """
 
     second: int
@@ -69,8 +69,8 @@ class SenderFacts(Struct, frozen=True):
     """The load generator's own performance.
 
     Attributes:
-        lag_ms: time from when queries were due until it noticed; None if there were none.
-        cpu_share: of one processor.
+        lag_ms: the time from when queries were due until the sender noticed; None if there were no queries.
+        cpu_share: its share of a processor.
         connections: the largest number of open connections.
         waited_for_connection: queries for which no connection was free when they were due.
     """
@@ -132,8 +132,8 @@ class Found(Struct, frozen=True):
     """The result of a sweep.
 
     Attributes:
-        highest_per_s: the highest tried rate that kept the SLO; None if none did.
-        too_high_per_s: the lowest tried rate that did not; None if all did.
+        highest_per_s: the highest tried rate that kept the SLO; None if no rate did.
+        too_high_per_s: the lowest tried rate that broke the SLO; None if no rate did.
         limited_by_sender: whether the load generator could not keep up above ``highest_per_s``.
     """
 
@@ -143,14 +143,14 @@ class Found(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """A whole load.
+    """The report on a whole load.
 
     Attributes:
-        application: its name.
-        url: where its queries went.
-        inputs: what was sent, in words.
-        slo_of: ``application``, or ``option`` if ``--slo-ms`` set it.
-        runs: one, or for a sweep all tried rates, in order.
+        application: the application's name.
+        url: the address of the queries.
+        inputs: the inputs in words.
+        slo_of: the source of the SLO: ``application``, or ``option`` for ``--slo-ms``.
+        runs: a single run, or for a sweep those of all tried rates, in order.
         found: None unless a sweep came to its end.
     """
 
@@ -198,7 +198,7 @@ def keeps_slo(run: Run) -> bool:
 
 
 def verdict(run: Run) -> Verdict:
-    """The load generator is too slow if the SLO would be kept without its lag. A run without queries keeps the SLO."""
+    """Judge a run. The sender is too slow if the SLO would be kept without its lag. No queries keep the SLO."""
     if keeps_slo(run) or not run.offered:
         return Verdict.KEPT
     latency, lag = run.latency_ms, run.sender.lag_ms
@@ -209,7 +209,7 @@ def verdict(run: Run) -> Verdict:
 
 
 def as_document(report: Report) -> dict[str, Any]:
-    """Return what ``--json`` writes: the report, and for each run the conclusions from its numbers."""
+    """Return the document of ``--json``: the report, and for each run the conclusions from its numbers."""
     document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **to_builtins(report)}
     document["runs"] = [
         {
@@ -245,9 +245,9 @@ class LoadedApplication(NamedTuple):
     """The application that is asked, and its SLO.
 
     Attributes:
-        input_type: None if it is not known, and then inputs come from a file.
-        slo_of: where the SLO comes from.
-        tls: which certificate to trust, if queries use TLS.
+        input_type: None if it is not known; then the inputs come from a file.
+        slo_of: the source of the SLO.
+        tls: the certificate to trust, if queries use TLS.
     """
 
     application: str
@@ -260,12 +260,13 @@ class LoadedApplication(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """
+    """The options of a load.
+
     Attributes:
-        rate_per_s: for a sweep, the first rate.
-        duration_s: for a sweep, of each rate.
+        rate_per_s: the rate; in a sweep, the first rate.
+        duration_s: the duration of a run.
         inputs: a file, or None for random inputs.
-        width: length of open dimensions in random inputs; None for the default.
+        width: the length of open dimensions in random inputs; None for the default.
         api_key: the key for the query port; None if it needs none.
     """
 

@@ -24,11 +24,11 @@ from clipper.errors import ClipperError, InvalidArgument, RequestError, Unavaila
 
 # No load has so many queries, so the first query's input is not in the cache for the load.
 _FIRST_NUMBER = 10**12
-# Time after the SLO, by which Clipper answers, for the way back and for a server that hangs for a while.
+# The wait beyond the SLO, by which Clipper answers: for the way back, and for a server that hangs for a while.
 PATIENCE_S = 5.0
-# Lead before the first query, so that it is not late because the run is still being set up.
+# The lead before the first query, so that it is not late because the run is still being set up.
 _LEAD_S = 0.02
-# Pause between the runs of a sweep, so that one does not affect the next.
+# The pause between the runs of a sweep, so that a run does not affect the next.
 _PAUSE_S = 0.5
 # Open files besides connections: standard streams, the loop's own, the timer, files of libraries.
 _OTHER_FILES = 64
@@ -57,7 +57,7 @@ class Runner:
     def __init__(
         self, loaded: LoadedApplication, options: LoadOptions, address: Address, requests: Requests, watch: Watch
     ) -> None:
-        """``watch``: called each second with the rate, the elapsed time, and the latest finished second."""
+        """Prepare a load. ``watch`` is called each second with the rate, the elapsed time, and the last second."""
         self._loaded, self._options, self._address, self._requests = loaded, options, address, requests
         self._watch = watch
         self._random = Random()
@@ -107,7 +107,7 @@ class Runner:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Signals end the run. The collector rarely runs: sending makes no cycles, only failed dials do."""
+        """Let signals end the run, and the collector run rarely: sending makes no cycles, only failed dials do."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt)
@@ -129,7 +129,7 @@ class Runner:
             self._sender.stop()
 
     async def _run(self, rate_per_s: float) -> Run:
-        """Carry out one run. Raises Unavailable if no connection could be opened at the beginning."""
+        """Carry out a run. Raises Unavailable if no connection could be opened at the beginning."""
         options, address, slo_s = self._options, self._address, self._loaded.slo_ms / 1e3
         records = Records(slo_s)
         sender = Sender(
@@ -183,7 +183,7 @@ class _Clock:
         return min(max(0.0, time.monotonic() - self._began_s), self._duration_s)
 
     def cpu_share(self) -> float:
-        """Measures the process's share of one processor while queries become due; after that it only waits."""
+        """Measure the process's share of a processor while queries become due; after that it only waits."""
         if self._share is not None:
             return self._share
         share = (time.process_time() - self._cpu_seen_s) / max(1e-9, time.monotonic() - self._seen_s)
@@ -193,8 +193,9 @@ class _Clock:
 
 
 def carry_out(loaded: LoadedApplication, options: LoadOptions, watch: Watch) -> Report:
-    """Send one query to see whether it is answered, then all of them. Raises ClipperError if the inputs cannot be read
-    or are not the application's, or the server is not there.
+    """Send one query to see whether it is answered, then all of them.
+
+    Raises ClipperError if the inputs cannot be read or are not the application's, or if the server does not answer.
     """
     allow_files(options.max_connections)
     address = Address.parse(loaded.query_url)
@@ -206,7 +207,7 @@ def carry_out(loaded: LoadedApplication, options: LoadOptions, watch: Watch) -> 
         requests = Sample(head, loaded.input_type, options.width, Random())
     else:
         raise InvalidArgument("random inputs need the application's input type: give a file of inputs")
-    # Before thousands of queries that are all wrong in the same way: report what is wrong with the first one.
+    # Thousands of queries may all be wrong in the same way: report the fault of the first.
     api = HttpApi(address.url, lambda: options.api_key, loaded.tls, is_management=False)
     try:
         api.call("POST", path, requests.of(_FIRST_NUMBER).partition(b"\r\n\r\n")[2], loaded.slo_ms / 1e3 + PATIENCE_S)

@@ -11,15 +11,15 @@ from clipper.base.http1 import Answer, AnswerReader, BadAnswer
 from clipper.cli.load.inputs import Requests
 from clipper.cli.load.precise_timer import PreciseTimer
 
-# Queries that wait for a connection. It is more than a second's at the highest rate of one process: that far behind,
-# the server has long failed, and more would only take memory.
+# Queries that wait for a connection: more than those of a second at the highest rate of a process. That far behind, the
+# server has long failed, and more would only take memory.
 MAX_WAITING = 20_000
 # The timer fires at most this often. At high rates some queries are sent together, at most this late, and the server,
-# which may be on this machine, gets the processor. In between, each answer sends what is due.
+# which may be on this machine, gets the processor. In between, each answer sends the queries that are due.
 MIN_SLEEP_S = 0.000_2
-# Queries that are sent in one turn of the loop; in between, answers are read and ^C is handled.
+# Queries that are sent in a turn of the loop; between turns, answers are read and ^C is handled.
 _MAX_AT_ONCE = 256
-# A query that is noticed this late is not sent: the sender cannot keep up with the rate, and would never finish.
+# A query that the sender notices this late is not sent: it cannot keep up with the rate, and would never finish.
 MAX_BEHIND_S = 1.0
 # Concurrent dials; more would overflow the server's backlog.
 _MAX_DIALLING = 64
@@ -43,7 +43,7 @@ class Target(NamedTuple):
 
 
 class Log(Protocol):
-    """Records each query, by its number and when it was due; times are on ``time.monotonic``.
+    """Records each query by its number and the time when it was due; times are of ``time.monotonic``.
 
     ``due`` comes first. Each query then ends once, with one of the last three methods.
     """
@@ -51,7 +51,7 @@ class Log(Protocol):
     def due(self, number: int, due_s: float, seen_s: float) -> None: ...
 
     def waited(self, number: int, due_s: float, sent_s: float) -> None:
-        """It was sent after a wait for a connection."""
+        """Note a query that was sent after a wait for a connection."""
         ...
 
     def answered(self, number: int, due_s: float, sent_s: float, answered_s: float, answer: Answer) -> None: ...
@@ -62,10 +62,10 @@ class Log(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """A connection with at most one query in flight, as many clients with one query each have it.
+    """A connection with at most one query in flight, like that of a client that asks one query after another.
 
     Attributes:
-        number, due_s, sent_s: of the query in flight; times are on ``time.monotonic``.
+        number, due_s, sent_s: those of the query in flight; times are of ``time.monotonic``.
         is_busy: whether a query is in flight.
     """
 
@@ -86,13 +86,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_closing(self) -> bool:
-        """Whether it has closed, perhaps before ``is_closed`` is called: uvloop's then takes no request."""
+        """Whether the connection has closed, perhaps before ``is_closed`` is called: uvloop then takes no request."""
         return self._transport.is_closing()
 
     def data_received(self, data: bytes) -> None:
         answered_s = time.monotonic()
         if not self.is_busy:
-            # Nothing was asked, so the next answer could not be told from this.
+            # Nothing was asked, so this could be mistaken for the next query's answer.
             self._transport.abort()
             return
         try:
@@ -142,13 +142,15 @@ class Sender:
         max_connections: int,
         answer_within_s: float,
     ) -> None:
-        """``due_times_s``: from the beginning, in order. ``answer_within_s``: from when a query was due; a query that
-        still waits for a connection then is not sent.
+        """Prepare to send.
+
+        ``due_times_s`` count from the beginning, in order. A query has ``answer_within_s`` from when it was due; if it
+        still waits for a connection then, it is not sent.
         """
         self._target, self._requests, self._due_times_s, self._log = target, requests, due_times_s, log
         self._max_connections, self._answer_within_s = max_connections, answer_within_s
         self._connections: set[Connection] = set()
-        # Connections take turns, so that a server with several workers has all of them asked, as by many users.
+        # Connections take turns, so that all workers of a server are asked, as by many users.
         self._free: deque[Connection] = deque()
         self._waiting: deque[tuple[int, float]] = deque()
         self._dials: set[asyncio.Task[None]] = set()
@@ -167,8 +169,9 @@ class Sender:
             await asyncio.wait(self._dials)
 
     async def run(self, began_s: float) -> None:
-        """Send the queries, and wait until all have ended: at most ``answer_within_s`` after the last one was due.
-        ``began_s``: the beginning, on ``time.monotonic``.
+        """Send the queries, and wait until all have ended: at most ``answer_within_s`` after the last was due.
+
+        ``began_s`` is the beginning, of ``time.monotonic``.
         """
         loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -289,9 +292,9 @@ class Sender:
     # -- dialling ----------------------------------------------------------------------------------------
 
     def _dial(self, wanted: int) -> None:
-        """Begin to open connections, as many as wanted and allowed.
+        """Begin to open connections, as many as needed and allowed.
 
-        Without any connection only one is tried: a server that is down is not dialled for each waiting query.
+        If no connection is open, only one is tried: a server that is down is not dialled for each waiting query.
         """
         at_once = _MAX_DIALLING if self._connections else 1
         room = min(at_once, self._max_connections - len(self._connections)) - len(self._dials)
@@ -308,7 +311,7 @@ class Sender:
         except OSError as error:
             self._no_dial_before_s = time.monotonic() + _DIAL_AGAIN_S
             if self._connections:
-                return  # one of them will be free in time
+                return  # one of the connections will be free in time
             while self._waiting:
                 self.fail(*self._waiting.popleft(), f"cannot connect: {error.strerror or type(error).__name__}")
 

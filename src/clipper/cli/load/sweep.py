@@ -2,11 +2,11 @@
 
 from enum import Enum
 
-# Rates are doubled until one breaks the SLO; then the gap is halved until both its ends are this close.
+# Rates are doubled until a rate breaks the SLO; then the gap is halved until both its ends are this close.
 GROWTH = 2.0
 PRECISION = 1.05
-# Range of rates. Below it, a run would have to last for minutes to be meaningful. Its end is twice what one process can
-# send.
+# The range of rates. Below it, a run would have to last for minutes to be meaningful. Its end is twice the rate that a
+# process can send.
 MIN_PER_S, MAX_PER_S = 1.0, 1e5
 # A rate that breaks the SLO is tried again at once: the first time the server may have had to adapt to it, or the
 # machine was busy with something else.
@@ -18,7 +18,7 @@ class Verdict(Enum):
 
     KEPT = "kept"
     BROKEN = "broken"
-    # It says nothing about the server, which did not get that many queries.
+    # This says nothing about the server, which did not get that many queries.
     SENDER_TOO_SLOW = "sender_too_slow"
 
 
@@ -26,8 +26,8 @@ class Sweep:
     """A search: try ``next_per_s`` and ``tell`` the verdict, until it is None.
 
     Attributes:
-        kept_per_s: the highest rate so far that kept the SLO; None if none has.
-        too_high_per_s: the lowest rate so far that did not; None if all did.
+        kept_per_s: the highest rate so far that kept the SLO; None if no rate has.
+        too_high_per_s: the lowest rate so far that broke the SLO; None if no rate has.
         limited_by_sender: whether the load generator could not send ``too_high_per_s``; the server may do more.
     """
 

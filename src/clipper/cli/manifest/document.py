@@ -1,7 +1,7 @@
 """Reads YAML into a tree whose nodes know their line and column, and refuses whatever has more than one meaning.
 
-A scalar stays the text that is in the file: who reads it knows which type is wanted. So ``python: 3.10`` is not 3.1,
-and a model may be called ``no``. ``json_value`` reads a scalar without a wanted type.
+A scalar stays the text that is in the file: its reader knows the expected type. So ``python: 3.10`` is not 3.1, and a
+model may be called ``no``. ``json_value`` reads a scalar of any type.
 """
 
 import math
@@ -14,11 +14,11 @@ import yaml
 
 # A file of 1,000 models has about 300 KB; a sample of an image is 1 MB.
 MAX_BYTES = 4 * 1024 * 1024
-# Of mappings and sequences within each other. A tensor of 8 dimensions is within 4 others.
+# Levels of nested mappings and sequences. A tensor of 8 dimensions is within 4 others.
 MAX_DEPTH = 32
-# A tree of so many takes about 100 MB.
+# A tree of this many nodes takes about 100 MB.
 MAX_NODES = 500_000
-# A reader needs no more of them, and a file of another kind may be wrong in each line.
+# A reader needs no more faults, and a file of another kind may be wrong in each line.
 MAX_FAULTS = 50
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -27,7 +27,7 @@ _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-# Numbers for one version of YAML and texts for another, which PyYAML's resolver does not tell.
+# Scalars that are numbers in one version of YAML and texts in another. PyYAML's resolver does not tell.
 _AMBIGUOUS = re.compile(r"[-+]?0[0-9][0-9.]*|0o[0-7]+")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 # JSON's numbers are taken as 64 bits.
@@ -60,7 +60,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """``is_plain`` is whether it is written without quotes."""
+    """A scalar. ``is_plain``: whether it is written without quotes."""
 
     text: str
     is_plain: bool
@@ -89,7 +89,7 @@ Node = Scalar | Items | Entries
 
 
 def read_document(content: bytes) -> tuple[Node | None, list[Fault]]:
-    """Return the tree, which is None if there is none, and what is wrong."""
+    """Return the tree, or None if there is none, and the faults."""
     if len(content) > MAX_BYTES:
         return None, [Fault(START, "", f"the file is too long: expected at most {MAX_BYTES} bytes")]
     try:
@@ -121,14 +121,14 @@ class _Refused(Exception):
 
 
 class _Reader:
-    """Makes a tree of YAML's events. Its own stack stands for recursion, and nothing is expanded."""
+    """Makes a tree of YAML's events. It has its own stack instead of recursion, and expands nothing."""
 
     def __init__(self) -> None:
         self.root: Node | None = None
         self.faults: list[Fault] = []
         self._documents = 0
         self._nodes = 0
-        # What is open: its place, whether it is a mapping, and the nodes that it has so far.
+        # The open nodes: their places, whether they are mappings, and their nodes so far.
         self._open: list[tuple[Place, bool, list[Node]]] = []
 
     def take(self, event: Any) -> None:
@@ -162,7 +162,7 @@ class _Reader:
             self.root = node
 
     def _mapping(self, place: Place, nodes: list[Node]) -> Entries:
-        """``nodes``: keys and values in turn."""
+        """Make a mapping. ``nodes`` are keys and values in turn."""
         entries: dict[str, tuple[Scalar, Node]] = {}
         for key, value in zip(nodes[::2], nodes[1::2]):
             if not isinstance(key, Scalar):
@@ -196,7 +196,7 @@ def _syntax_fault(error: yaml.MarkedYAMLError, text: str) -> Fault:
 
 
 def json_value(node: Node, faults: list[Fault], path: str) -> Any:
-    """Read a node of any type as JSON: null, a bool, number, text, list or dict. What is wrong goes into ``faults``."""
+    """Read a node of any type as JSON: null, a bool, number, text, list or dict. Faults are added to ``faults``."""
     if isinstance(node, Items):
         return [json_value(item, faults, f"{path}[{index}]") for index, item in enumerate(node.items)]
     if isinstance(node, Entries):
@@ -224,12 +224,12 @@ def json_value(node: Node, faults: list[Fault], path: str) -> Any:
 
 
 def _resolved(text: str) -> str:
-    """The type that YAML 1.1 has for a plain scalar. Only short scalars have a type other than text."""
+    """Return the type that YAML 1.1 gives a plain scalar. Only short scalars have a type other than text."""
     return str(_RESOLVER.resolve(yaml.ScalarNode, text, (True, False))) if len(text) < 100 else "tag:yaml.org,2002:str"
 
 
 def lines_of(faults: list[Fault]) -> Iterator[str]:
-    """The faults as lines, in the file's order, at most ``MAX_FAULTS``."""
+    """Return the faults as lines, in the file's order, at most ``MAX_FAULTS``."""
     ordered = sorted(set(faults))
     yield from map(str, ordered[:MAX_FAULTS])
     if len(ordered) > MAX_FAULTS:

@@ -1,4 +1,4 @@
-"""Writes a file that, applied to the server that it is of, changes nothing."""
+"""Writes the file of a server: applied to the same server, it changes nothing."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +22,13 @@ _NOT_WRITTEN = frozenset({"version", "make_current"})
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """``document`` is what the file says; ``remarks`` are comments at its top."""
+    """A file of a server. ``document`` is its content; ``remarks`` are comments at its top."""
 
     document: dict[str, Any]
     remarks: tuple[str, ...]
 
     def artifacts(self) -> list[str]:
-        """The digests of the artifacts that it names."""
+        """The digests of the artifacts that the file names."""
         versions = [
             version
             for model in self.document["models"].values()
@@ -38,13 +38,13 @@ class Exported:
         return sorted({*codes, *(version["artifact"]["sha256"] for version in versions)})
 
     def text(self, schema: str) -> str:
-        """``schema`` is where an editor finds the JSON schema."""
+        """Write the file's text. ``schema`` is the place where an editor finds the JSON schema."""
         head = "".join(f"# {line}\n" for line in (f"yaml-language-server: $schema={schema}", *self.remarks))
         return head + str(yaml.dump(self.document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # it has no types
-    """Writes no aliases, which the file may not have, and no text that would be read as something else."""
+    """Writes YAML without aliases, which the file may not have, and no text that would be read as another type."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -83,7 +83,7 @@ def _model(name: str, actual: Actual) -> dict[str, Any]:
 
 
 def _version(deployment: Deployment, manager: ManagerName) -> dict[str, Any]:
-    """``manager`` runs the versions that name none."""
+    """Write a version. ``manager`` runs the versions that name none."""
     sources = {one: getattr(deployment, "artifact" if one == "sha256" else one) for one in ARTIFACT}
     written: dict[str, Any] = {"artifact": {key: _plain(value) for key, value in sources.items() if value}}
     for one in settings_of(Deployment):
@@ -98,7 +98,7 @@ def _application(application: Application) -> dict[str, Any]:
     written: dict[str, Any] = {"links": [_link(link) for link in application.links]} if application.links else {}
     values = flat_settings(application) | {"input_type": application.input_type}
     defaults = flat_settings(ApplicationSettings(half_life=default_half_life(application.policy.name)))
-    # Parameters go with a policy or loss that is named, be it the default.
+    # Parameters are written with the name of their policy or loss, even if it is the default.
     named = {kind for kind in ("policy", "loss") if values[f"{kind}_parameters"]}
     for keyword in APPLICATION:
         value = values.get(keyword)
@@ -114,5 +114,5 @@ def _link(link: Link) -> str | dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value of types that YAML has."""
+    """Convert a value to types that YAML has."""
     return str(value) if isinstance(value, ReplicaRange) else msgspec.to_builtins(value)

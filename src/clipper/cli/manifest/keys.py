@@ -1,6 +1,6 @@
-"""The keys of the file: the settings by their names in the Python client, and a few that only a file has.
+"""The keys of the file: the settings by their names in the Python client, and a few keys that only a file has.
 
-A new setting is a key here, in the schema and in the page of the file without a further line.
+A new setting becomes a key here, in the schema and in the page of the file without a further line.
 """
 
 from collections.abc import Mapping
@@ -90,7 +90,7 @@ class KeyKeys(Struct, frozen=True, kw_only=True):
 Keys = Mapping[str, Described]
 
 
-# Where a file differs from a command line.
+# The settings in which a file differs from a command line.
 _IN_FILE: Mapping[str, Mapping[str, Any]] = {
     "sample": {"help": "An input that the model must answer before it is ready."},
     "half_life": {"default": "the policy's own"},
@@ -108,7 +108,7 @@ def _keys(*kinds: type[Struct], without: str = "") -> Keys:
     return MappingProxyType(found)
 
 
-# A version that is not to be current is named in `versions` beside the one that is.
+# A version that shall not be current is named in `versions` beside the current version.
 VERSION = _keys(SourceKeys, Deployment, without="make_current")
 SERVER = _keys(ServerSettings)
 ARTIFACT = _keys(ArtifactKeys)
@@ -116,7 +116,7 @@ APPLICATION = _keys(NewApplication, ApplicationKeys)
 LINK = _keys(Link)
 KEY = _keys(KeyKeys, NewKey)
 
-# Keys whose values are not one setting's.
+# Keys whose values are not a single setting's.
 SECTIONS = {
     "server": "The server's own settings: clipper start --config uses them, clipper apply ignores them.",
     "models": "Models by name.",
@@ -134,7 +134,7 @@ FREE_TEXTS = frozenset({"description"})
 
 
 def kinds_of(annotation: Any) -> tuple[Any, ...]:
-    """The types that a key's value may have; ``Configured`` has its own keys in the file."""
+    """Return the types that a key's value may have; ``Configured`` has its own keys in the file."""
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     return tuple(kind for kind in kinds if not (isinstance(kind, type) and issubclass(kind, Struct)))
 

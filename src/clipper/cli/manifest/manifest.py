@@ -1,4 +1,4 @@
-"""What the file says: server, models, applications and keys. Reads them from the tree, with all faults at once."""
+"""The content of the file: server, models, applications and keys, read from the tree with all faults at once."""
 
 import itertools
 import re
@@ -27,10 +27,10 @@ class WantedVersion:
     """A version of a model.
 
     Attributes:
-        name: None means any version that is as this one.
-        source: where the model comes from: values by the names of ``SourceKeys``; empty with ``artifact``.
+        name: None means any version that equals this one.
+        source: the model's source: values by the names of ``SourceKeys``; empty with ``artifact``.
         artifact: values by the names of ``ArtifactKeys``; None with ``source``.
-        settings: those that the file gives, as keywords of ``Clipper.deploy``.
+        settings: the settings that the file gives, as keywords of ``Clipper.deploy``.
     """
 
     name: str | None
@@ -43,7 +43,7 @@ class WantedVersion:
 
 @dataclass(frozen=True, slots=True)
 class WantedModel:
-    """The last of ``versions`` is to be current."""
+    """A model. The last of ``versions`` shall be current."""
 
     name: str
     versions: tuple[WantedVersion, ...]
@@ -51,7 +51,7 @@ class WantedModel:
 
 @dataclass(frozen=True, slots=True)
 class WantedApplication:
-    """``settings`` are those that the file gives, as keywords of ``Clipper.create_application``."""
+    """An application. ``settings`` are those that the file gives, as keywords of ``Clipper.create_application``."""
 
     name: str
     links: tuple[Link, ...]
@@ -67,7 +67,7 @@ class WantedApplication:
 
 @dataclass(frozen=True, slots=True)
 class WantedKey:
-    """``key`` is a secret, and is not shown."""
+    """A key of the query port. ``key`` is a secret, and is not shown."""
 
     name: str
     key: str = field(repr=False)
@@ -89,8 +89,9 @@ class Manifest:
 
 
 def read_manifest(content: bytes, folder: Path, environment: Mapping[str, str]) -> tuple[Manifest, list[Fault]]:
-    """Read a file; what it says is complete only if there are no faults. ``folder``: the file's, to which its paths are
-    relative. ``environment``: the variables to which it may refer.
+    """Read a file; the result is complete only if there are no faults.
+
+    ``folder`` is the file's, to which its paths are relative. ``environment`` has the variables that it may refer to.
     """
     root, faults = read_document(content)
     if root is None:
@@ -281,6 +282,6 @@ class _Reader:
 
 
 def _entry(node: Node, name: str) -> Node | None:
-    """The value of a key, which may be there or not."""
+    """Return the value of a key, which may be missing."""
     entries = node.entries if isinstance(node, Entries) else ()
     return next((value for key, value in entries if key.text == name), None)

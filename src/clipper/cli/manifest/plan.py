@@ -1,4 +1,4 @@
-"""Plans the steps that bring a server to the state that a file describes, in an order in which each is safe."""
+"""Plans the steps that bring a server to the state that a file describes, in an order in which each step is safe."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,9 +35,9 @@ from clipper.settings.fields import settings_of
 from clipper.settings.version import Batching, Deployment
 from clipper.values.types import InputType
 
-# What a deployment has besides its settings: the artifact, and how it is loaded.
+# The fields of a deployment besides its settings: the artifact, and how it is loaded.
 _PACKED = ("artifact", *LOADING)
-# These do not make a version another one: its name, how many replicas run, and whether it is current.
+# Settings in which equal versions may differ: the name, the number of replicas, and whether the version is current.
 _NOT_COMPARED = frozenset({"version", "replicas", "make_current"})
 OF_BATCHING = frozenset(one.keyword for one in settings_of(Batching))
 
@@ -56,7 +56,7 @@ class Packed:
 
 
 def plan(wanted: Manifest, packed: Packed, actual: Actual, *, prune: bool = False) -> Plan:
-    """``prune``: delete what the file does not name, in the sections that it has."""
+    """Make a plan. ``prune``: delete what the file does not name, in the sections that it has."""
     obstacles: list[Obstacle] = []
     models = {
         model.name: model_steps(model, packed, actual.models.get(model.name), obstacles)
@@ -80,7 +80,7 @@ def plan(wanted: Manifest, packed: Packed, actual: Actual, *, prune: bool = Fals
     keys = [step for key in wanted.keys or () if (step := _key_step(key, actual)) is not None]
     return Plan(
         {name: steps for name, steps in models.items() if steps},
-        # A key is for applications that exist; an application that requires keys from now on finds them there.
+        # A key needs its applications to exist; an application that requires keys from now on needs its keys.
         (*creations, *keys, *changes),
         deletions if prune else (),
         tuple(obstacles),
@@ -89,7 +89,7 @@ def plan(wanted: Manifest, packed: Packed, actual: Actual, *, prune: bool = Fals
 
 
 def deployment_of(version: WantedVersion, packed: Packed) -> Deployment:
-    """The deployment that makes a version, as the server shows it."""
+    """Return the deployment that makes a version, as the server shows it."""
     options = {name: value for name, value in version.settings.items() if (name, value) != ("manager", None)}
     batching = {one.name: options.pop(one.keyword) for one in settings_of(Batching) if one.keyword in options}
     made = Deployment(**{**packed.versions[version.path], "batching": Batching(**batching), **options})
@@ -105,7 +105,7 @@ def fingerprint(key: str) -> str:
 def model_steps(
     wanted: WantedModel, packed: Packed, actual: ActualModel | None, obstacles: list[Obstacle]
 ) -> tuple[Step, ...]:
-    """The steps of one model, in order. Impossible steps go into ``obstacles``."""
+    """Return the steps of a model, in order. Impossible steps go into ``obstacles``."""
     found = actual or ActualModel(None, {})
     return tuple(
         step
@@ -163,7 +163,7 @@ def _version_steps(
 
 
 def _equal_version(made: Deployment, actual: ActualModel) -> str | None:
-    """The current version if it is as wanted, else the latest version that is."""
+    """Return the current version if it equals the wanted one, else the latest version that does."""
     names = [*actual.versions, *([] if actual.current is None else [actual.current])]
     equal = [
         name
@@ -191,7 +191,7 @@ def _flat_deployment(deployment: Deployment) -> dict[str, Any]:
 
 
 def _lacking_models(application: WantedApplication, wanted: Manifest, actual: Actual, prune: bool) -> str:
-    """Why a link of an application cannot be made; empty if all can."""
+    """Return why a link of an application cannot be made; empty if all can be made."""
     named = {model.name for model in wanted.models or ()}
     for name in sorted(application.models - named):
         if name not in actual.models:
@@ -222,7 +222,7 @@ def _change(
         if names & {kind, f"{kind}_parameters"} or ("code" in names and ":" in new[kind]):
             settings |= {name: new[name] for name in (kind, f"{kind}_parameters")}
     if "policy" in names:
-        # Otherwise the server takes those that suit the new policy.
+        # Otherwise the server takes values that suit the new policy.
         settings |= {name: new[name] for name in ("half_life", "features")}
     calls = tuple(link_calls(actual.links, wanted.links))
     if calls:
@@ -236,7 +236,7 @@ def _change(
 
 
 def wanted_settings(wanted: WantedApplication, code: str | None) -> dict[str, Any]:
-    """All settings of an application by keyword, those that the file does not give with their defaults."""
+    """Return all settings of an application by keyword; settings that the file does not give have their defaults."""
     given = {name: value for name, value in wanted.settings.items() if name not in ("input_type", "code")}
     given = {"policy": Selection().policy, "loss": Selection().loss} | given
     values = {"half_life": default_half_life(given["policy"])} | configured(given) | {"code": code}
@@ -244,7 +244,7 @@ def wanted_settings(wanted: WantedApplication, code: str | None) -> dict[str, An
 
 
 def flat_settings(settings: ApplicationSettings) -> dict[str, Any]:
-    """An application's settings by keyword, and the digest of its own code."""
+    """Return an application's settings by keyword, and the digest of its own code."""
     values = {one.keyword: getattr(settings, one.name) for one in settings_of(ApplicationSettings)}
     for kind in ("policy", "loss"):
         configured = values[kind] if isinstance(values[kind], Configured) else Configured(values[kind])
@@ -280,7 +280,7 @@ def _deletions(wanted: Manifest, actual: Actual) -> tuple[Delete, ...]:
 
 
 def _version_deletions(model: WantedModel, actual: Actual) -> Iterable[Delete]:
-    """Versions that run without being current, and that the file does not name."""
+    """Return the deletions of versions that run without being current, and that the file does not name."""
     if model.name not in actual.models:
         return
     named = {version.name for version in model.versions}
@@ -297,7 +297,7 @@ def _others(
     named: Sequence[WantedKey | WantedApplication | WantedModel] | None,
     does: str = "deletes it",
 ) -> list[Delete]:
-    """The deletions of what is there and not named; none if the file has no such section."""
+    """Return the deletions of what the file does not name; none if the file has no such section."""
     names = sorted(there.keys() - {one.name for one in named}) if named is not None else ()
     return [Delete(subject=f"{kind} {name}", does=does, kind=kind, name=name) for name in names]
 

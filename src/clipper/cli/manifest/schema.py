@@ -12,7 +12,7 @@ from clipper.settings.fields import Described
 SCHEMA = Path(__file__).with_name("schema.json")
 
 _NAME = "^[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?$"
-# YAML takes what looks like a number for one, and the file for a text.
+# YAML reads what looks like a number as a number; the file reads it as a text.
 _TEXT = {"type": ["string", "number", "boolean"]}
 
 

@@ -1,4 +1,4 @@
-"""What a server has, as far as a file may speak of it, and the steps that bring it to what the file says."""
+"""The state of a server, as far as a file can describe it, and the steps that bring it to the file's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,17 +16,17 @@ from clipper.settings.version import Deployment, ManagerName
 
 @dataclass(frozen=True, slots=True)
 class LinkCall:
-    """``Clipper.link`` of ``name``, ``MODEL`` or ``MODEL:VERSION``, or ``unlink`` of it if ``link`` is None."""
+    """A call of ``Clipper.link`` for ``name``, ``MODEL`` or ``MODEL:VERSION``; ``unlink`` if ``link`` is None."""
 
     name: str
     link: Link | None
 
 
 def link_calls(actual: Sequence[Link], wanted: Sequence[Link]) -> list[LinkCall]:
-    """The calls, in order.
+    """Return the calls that change a model's links, in order.
 
-    A call of ``MODEL`` sets the only link of a model, or of several the one that follows the current version; one of
-    ``MODEL:VERSION`` sets the link to that version, beside the others.
+    A call for ``MODEL`` sets the only link of a model, or the link that follows the current version if there are
+    several. A call for ``MODEL:VERSION`` sets the link to that version, beside the others.
     """
     calls: list[LinkCall] = []
     for model in dict.fromkeys(link.model for link in (*wanted, *actual)):
@@ -38,15 +38,15 @@ def link_calls(actual: Sequence[Link], wanted: Sequence[Link]) -> list[LinkCall]
                 calls.append(LinkCall(model, next(iter(after.values()))))
             continue
         if None in after and None not in before and len(before) == 1:
-            # A call of MODEL would replace the only link: it is made first, and that link again after it.
+            # A call for MODEL would replace the only link: it is made first, and that link is made again after it.
             calls.append(LinkCall(model, after[None]))
             before = {None: after[None]}
-        # A link that follows comes first: it would take the place of a pinned one that is alone.
+        # The following link is made first: later it would take the place of a pinned link that is alone.
         for version, link in sorted(after.items(), key=lambda item: item[0] is not None):
             if before.get(version) != link:
                 calls.append(LinkCall(model if version is None else f"{model}:{version}", link))
         gone = [version for version in before if version not in after]
-        # A link that follows goes first: MODEL would mean a pinned one if that were alone.
+        # The following link is removed first: later MODEL would mean a pinned link that is alone.
         for version in sorted(gone, key=lambda version: version is not None):
             calls.append(LinkCall(model if version is None else f"{model}:{version}", None))
     return calls
@@ -70,10 +70,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """
+    """A step of a plan.
+
     Attributes:
-        subject: what it is about, such as ``model digits``.
-        does: what it does, such as ``deploys a version``.
+        subject: the thing that it changes, such as ``model digits``.
+        does: the change, such as ``deploys a version``.
         needs: the models that have to be as the file says before it.
     """
 
@@ -99,7 +100,7 @@ class MakeCurrent(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale(Step):
-    """``start_timeout_s`` is how long a new replica may take to start."""
+    """A change of the number of replicas. ``start_timeout_s`` is how long a new replica may take to start."""
 
     model: str
     version: str
@@ -114,7 +115,7 @@ class CreateApplication(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeApplication(Step):
-    """``settings`` are keywords of ``Clipper.change_application``."""
+    """A change of an application. ``settings`` are keywords of ``Clipper.change_application``."""
 
     application: WantedApplication
     settings: Mapping[str, Any]
@@ -135,7 +136,7 @@ class Delete(Step):
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Something in the file that no call can bring about. ``model`` is the model that is to blame, if any."""
+    """Something in the file that no call can bring about. ``model`` is the model that causes it, if any."""
 
     subject: str
     reason: str
@@ -144,13 +145,14 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """
+    """The plan to bring a server to the file's state.
+
     Attributes:
         models: the steps of each model; models may be done at the same time.
         others: steps to do one after the other, once those of all models are done.
         deletions: steps to do last, and only if everything else was done.
-        obstacles: what cannot be done.
-        unnamed: what the file does not name, and stays.
+        obstacles: things that cannot be done.
+        unnamed: things that the file does not name, and that stay.
     """
 
     models: Mapping[str, tuple[Step, ...]]
@@ -165,7 +167,7 @@ class Plan:
 
 
 def shown(value: Any) -> str:
-    """A value in a line, shortened."""
+    """Show a value in a line, shortened."""
     if value is UNSET or value is None:
         return "none"
     if isinstance(value, ReplicaRange):
@@ -176,9 +178,10 @@ def shown(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ActualVersion:
-    """``deployment`` would make the version again. Its ``make_current`` is False if it runs without being current.
+    """A version on the server.
 
-    ``stopped``: why a guardrail stopped it, as the API's ``Version`` has it.
+    ``deployment`` would make the version again; its ``make_current`` is False if the version runs without being
+    current. ``stopped`` is why a guardrail stopped it, as in the API's ``Version``.
     """
 
     state: ShownState
@@ -188,7 +191,7 @@ class ActualVersion:
 
 @dataclass(frozen=True, slots=True)
 class ActualModel:
-    """``versions`` are in the order in which they were deployed."""
+    """A model on the server. ``versions`` are in the order in which they were deployed."""
 
     current: str | None
     versions: Mapping[str, ActualVersion]
@@ -204,14 +207,14 @@ class Actual:
     manager: ManagerName = "local"
 
     def pinned(self, model: str) -> frozenset[str]:
-        """The versions of a model that applications link by name."""
+        """Return the versions of a model that applications link by name."""
         links = (link for application in self.applications.values() for link in application.links)
         return frozenset(link.version for link in links if link.model == model and link.version is not None)
 
     def lasting(self, model: str) -> tuple[str, ...]:
-        """The versions that a file has to name: the current one last, and those that run for another reason.
+        """Return the versions that a file has to name: those that run, with the current version last.
 
-        The others are the model's history: what a rollback returns to.
+        The others are the model's history, to which a rollback returns.
         """
         found, pinned = self.models[model], self.pinned(model)
         others = [

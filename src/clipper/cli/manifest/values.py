@@ -1,4 +1,4 @@
-"""Reads one value of the file by the type that its key wants."""
+"""Reads a value of the file by the type of its key."""
 
 import re
 from collections.abc import Mapping
@@ -21,9 +21,7 @@ INVALID: Any = object()
 
 
 class Values:
-    """Reads values, and collects what is wrong with them. ``faults``: what was wrong so far. ``folder``: what paths are
-    relative to.
-    """
+    """Reads values, and collects their ``faults``. Paths are relative to ``folder``."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str], faults: list[Fault]) -> None:
         self.folder = folder
@@ -34,7 +32,7 @@ class Values:
         self.faults.append(Fault(place, path, text))
 
     def entries(self, node: Node, path: str, what: str) -> tuple[tuple[Scalar, Node], ...]:
-        """The entries of a mapping; no entries, and a fault, if it is something else. No value is an empty mapping."""
+        """Return the entries of a mapping; none, and a fault, if it is something else. A missing value has none."""
         return node.entries if isinstance(node, Entries) else self._none_in(node, path, what)
 
     def items(self, node: Node, path: str, what: str) -> tuple[Node, ...]:
@@ -46,7 +44,7 @@ class Values:
         return ()
 
     def settings(self, node: Node, path: str, keys: Keys, further: tuple[str, ...] = ()) -> dict[str, Any]:
-        """The values of a mapping with these keys. Those of ``further`` are allowed, too, and left to the caller."""
+        """Read the values of a mapping with these keys. Keys of ``further`` are left to the caller."""
         found: dict[str, Any] = {}
         for key, value in self.entries(node, path, "settings"):
             name, where = key.text, f"{path}.{key.text:.100}"
@@ -59,13 +57,13 @@ class Values:
         return found
 
     def unknown(self, key: Scalar, path: str, known: tuple[str, ...]) -> None:
-        # Looking for a similar key takes milliseconds, and a reader needs no more faults.
+        # The search for a similar key takes milliseconds, and a reader needs no more faults.
         near = get_close_matches(key.text[:100], known, 1) if len(self.faults) < MAX_FAULTS else []
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
         self.fault(key.place, path, f"the key {key.text!r:.100} is not known: {hint}")
 
     def value(self, node: Node, path: str, key: Described) -> Any:
-        """A setting's value; ``INVALID``, and a fault, if it has none."""
+        """Read a setting's value; ``INVALID``, and a fault, if it has none."""
         kinds = kinds_of(key.type)
         has_names = isinstance(node, Entries) and any(get_origin(kind) is dict for kind in kinds)
         if key.type is Any or Any in kinds or has_names:
@@ -79,7 +77,7 @@ class Values:
         return self._scalar(node, path, kinds, key)
 
     def text(self, node: Node, path: str) -> str:
-        """A text as it stands in the file, whether in quotes or not; empty, and a fault, if it is something else."""
+        """Read a text as it stands in the file, in quotes or not; empty, and a fault, if it is something else."""
         if isinstance(node, Scalar) and not node.is_null:
             return node.text
         self.fault(node.place, path, f"expected a text, found {_kind(node)}")
@@ -136,7 +134,7 @@ class Values:
         return self._wrong(node, path, kinds, key)
 
     def _expanded(self, node: Scalar, path: str, key: Described) -> str:
-        """The text, with variables where a secret may be."""
+        """Return the text, with its variables replaced where it may hold a secret."""
         if key.keyword in FREE_TEXTS:
             return node.text
         if key.keyword not in WITH_VARIABLES:
@@ -148,7 +146,7 @@ class Values:
         return _VARIABLE.sub(lambda match: self.variable(match[1], node.place, path), node.text)
 
     def variable(self, name: str, place: Place, path: str) -> str:
-        """The value of a variable; empty, and a fault, if there is none. No message has a value."""
+        """Return the value of a variable; empty, and a fault, if there is none. No message contains a value."""
         value = self._environment.get(name, "")
         if not value:
             # What is not like a variable's name may be the secret itself.

@@ -56,7 +56,7 @@ LOADING = tuple(field.name for field in fields(Loading))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents(Loading):
-    """The files of an artifact, and how it is loaded."""
+    """The files of an artifact, and the way to load it."""
 
     members: tuple[Member, ...]
 
@@ -90,7 +90,7 @@ class Artifact(Loading):
         self.path.unlink(missing_ok=True)
 
     def chunks(self) -> Iterator[bytes]:
-        """The tar in pieces of at most 1 MiB, so that it is never in memory as a whole."""
+        """Yield the tar in pieces of at most 1 MiB, so that it is never in memory as a whole."""
         with self.path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
@@ -100,7 +100,7 @@ def pack(contents: Contents) -> Artifact:
     """Write the contents' tar to a temporary file.
 
     Raises:
-        TooLarge: the files have more than ``MAX_ARTIFACT_BYTES`` together, or are more than ``MAX_MEMBERS``.
+        TooLarge: together the files have more than ``MAX_ARTIFACT_BYTES``, or there are more than ``MAX_MEMBERS``.
         InvalidArgument: a file cannot be read, or the temporary file cannot be written.
     """
     if len(contents.members) > MAX_MEMBERS:

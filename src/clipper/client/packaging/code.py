@@ -67,7 +67,7 @@ def _check_defines(source: Path, attribute: str) -> None:
 
 
 def _top_level_names(node: ast.AST) -> Iterator[str]:
-    """The names that a module defines, also in its ``if``, ``try`` and ``with``, but not in functions and classes."""
+    """Yield the names that a module defines, also in ``if``, ``try`` and ``with``, but not in functions and classes."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield child.name
@@ -104,7 +104,7 @@ def _is_taken(folder: Path) -> bool:
         or folder.name in _SKIPPED
         or folder.name.endswith(".egg-info")
         or (folder / "pyvenv.cfg").exists()
-        # A server's home has the code of what is deployed: a model beside it would become another with each deployment.
+        # A server's home has the code of deployed models: with it, an artifact would change with each deployment.
         or (folder / "registry.sqlite3").exists()
     )
 

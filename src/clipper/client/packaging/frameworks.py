@@ -32,8 +32,9 @@ class _FileForm:
 
 
 def recognise(path: Path) -> Framework:
-    """Return the framework of the model at ``path``, a file or folder. Raises InvalidArgument if it cannot be read, is
-    empty, or is of no known format. The message lists the known ones.
+    """Return the framework of the model at ``path``, a file or folder.
+
+    Raises InvalidArgument if it cannot be read, is empty, or is of no known format. The message lists known formats.
     """
     if path.is_dir():
         return _of_folder(path)
@@ -74,7 +75,7 @@ def _of_folder(folder: Path) -> Framework:
 
 
 def _is_recognised(path: Path) -> bool:
-    """Whether a file is of a known format, or a folder by the names in it alone."""
+    """Whether a file is of a known format; a folder is recognised by the names in it alone."""
     if path.is_dir():
         return any(fits(path) for fits in _FOLDERS.values())
     return any(path.name.lower().endswith(form.endings) and form.fits(path) for form in _FILES)

@@ -1,7 +1,8 @@
 """Finds out which packages a model file or folder needs, without its framework and without running anything.
 
-Each need is a requirement, with the version that wrote the file if the file says it. ``python==3.12`` is for Python
-itself. A server whose own Python meets all needs uses that Python; any other server builds an environment.
+Each need is a requirement, with the version that wrote the file if the file states it. ``python==3.12`` is a
+requirement on Python itself. A server whose own Python meets all needs uses that Python; any other server builds an
+environment.
 """
 
 import json
@@ -19,7 +20,7 @@ from clipper.client.packaging.pickles import PickleContents, look_into, xgboost_
 from clipper.errors import InvalidArgument
 from clipper.values.types import Framework
 
-# By the module's name. Packages without support for GPUs are a tenth as large.
+# By a module's name, its package. Packages without support for GPUs are a tenth as large.
 _DISTRIBUTIONS = {
     "lightgbm": "lightgbm",
     "catboost": "catboost",
@@ -36,10 +37,10 @@ _DISTRIBUTIONS = {
 # Files of a folder of data that are looked at. A model seldom has more pickles than that, and its other data may be
 # thousands of pictures.
 _MOST_FILES = 200
-# The end of a file of XGBoost, which says the version that wrote it.
+# The size of the end of XGBoost's files that contains the version.
 _TAIL_BYTES = 4096
 _XGBOOST_VERSION = re.compile(rb'"version":\s*\[(\d+),\s*(\d+),\s*(\d+)\]')
-# Without the last number, which makes no difference to a pickle.
+# The version without its last number, which makes no difference to a pickle.
 _MLFLOW_PYTHON = re.compile(r"^python:\s*['\"]?(\d+\.\d+)", re.MULTILINE)
 _RELEASE = re.compile(r"\d+(\.\d+)+(rc\d+|\.post\d+)?")
 # The first release of xgboost-cpu. A later xgboost reads files of an earlier one.
@@ -49,12 +50,12 @@ _FIRST_WITH_NUMPY_2 = (1, 4, 2)
 
 
 def needs_of(framework: Framework, path: Path) -> tuple[str, ...]:
-    """The needs, besides numpy, of a model of ``framework`` at ``path``, a file or folder; sorted."""
+    """Return the needs besides numpy, sorted, of a model of ``framework`` at ``path``, a file or folder."""
     return tuple(sorted(set(_READERS[framework](path))))
 
 
 def needs_of_data(path: Path) -> tuple[str, ...]:
-    """The needs of the pickle and joblib files that code gets as its data, a file or a folder; sorted."""
+    """Return the needs, sorted, of the pickle and joblib files that code gets as its data, a file or a folder."""
     needs: set[str] = set()
     for file in islice(_files(path), _MOST_FILES):
         with suppress(InvalidArgument):
@@ -73,7 +74,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def needs_of_object(members: Iterable[Member]) -> tuple[str, ...]:
-    """The needs of an object, from the members that it was pickled to."""
+    """Return the needs of an object, from the members that it was pickled to."""
     pickles = (member.source for member in members if isinstance(member.source, bytes))
     return tuple(sorted({need for pickle in pickles for need in _pickled(look_into(pickle))}))
 

@@ -10,15 +10,16 @@ from clipper.client.packaging.artifact import Member
 from clipper.errors import InvalidArgument
 
 OBJECT_NAME = "model.pkl"
-# What a model has that is not a function itself.
+# The methods of a model that is not a function itself.
 _CALLED = ("predict_batch", "predict")
 
 _CLOUDPICKLE = tuple(Path(cloudpickle.__file__).parent.glob("*.py"))
 
 
 def object_members(model: object) -> tuple[Member, ...]:
-    """A pickled model, and the code to read it in a Python that has none of our packages. Raises InvalidArgument if it
-    is not a model, or it cannot be pickled.
+    """Return a pickled model, and the code to read it in a Python that has none of our packages.
+
+    Raises InvalidArgument if the object is not a model, or cannot be pickled.
     """
     if isinstance(model, type):
         raise InvalidArgument(
@@ -41,9 +42,9 @@ def object_members(model: object) -> tuple[Member, ...]:
 def pickled(model: object) -> bytes:
     """Pickle a model, by value if its code is in the user's own files.
 
-    A function from ``__main__`` or a notebook is always pickled by value. One from another module of the user would be
-    pickled as that module's name, which the container cannot import. So its module is pickled along with it. Raises
-    InvalidArgument if it holds something that cannot be pickled, such as a lock or an open file.
+    A function from ``__main__`` or a notebook is always pickled by value. A function from another module of the user
+    would be pickled as that module's name, which the container cannot import. So its module is pickled along with it.
+    Raises InvalidArgument if it holds something that cannot be pickled, such as a lock or an open file.
     """
     module = _own_module(model)
     try:
@@ -69,7 +70,7 @@ def _with_module(model: object, module: ModuleType) -> bytes:
 
 
 def _own_module(model: object) -> ModuleType | None:
-    """The module that defines the model or its class, if it is the user's own and not an installed package."""
+    """Return the module that defines the model or its class, unless it belongs to an installed package."""
     name = getattr(model, "__module__", None) or type(model).__module__
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)

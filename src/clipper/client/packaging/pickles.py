@@ -1,7 +1,7 @@
 """Finds the modules that a pickle refers to, and the scikit-learn that wrote it, without unpickling.
 
 A joblib file is a pickle with the bytes of arrays in between. So it cannot be read from one operation to the next, as
-``pickletools`` does. This searches for the few operations that name a module, wherever they are.
+``pickletools`` does. This module searches for the few operations that name a module, wherever they are.
 """
 
 import bz2
@@ -37,7 +37,7 @@ _XGBOOST_VERSION = re.compile(rb"version\[#L\0{7}\x03i(.)i(.)i(.)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class PickleContents:
-    """``modules``: the top packages, e.g. ``sklearn``. The versions are of the libraries that wrote the pickle."""
+    """The findings in a pickle: top packages of its modules, e.g. ``sklearn``, and versions of their libraries."""
 
     modules: frozenset[str]
     sklearn_version: str | None
@@ -58,7 +58,7 @@ def look_into(pickle: Path | bytes) -> PickleContents:
 
 
 def xgboost_version(data: bytes | mmap.mmap) -> str | None:
-    """The version of XGBoost that wrote a model in UBJSON."""
+    """Return the version of XGBoost that wrote a model in UBJSON."""
     found = _XGBOOST_VERSION.search(data)
     return None if found is None else ".".join(str(part[0]) for part in found.groups())
 
@@ -91,7 +91,7 @@ _UNPACKERS: dict[bytes, Callable[[], _Unpacker]] = {
 
 
 def _unpacked(path: Path, unpacker: _Unpacker) -> Iterator[bytes]:
-    """The content of a file, as far as the file can be unpacked, in pieces that overlap."""
+    """Yield the content of a file, as far as it can be unpacked, in pieces that overlap."""
     size_bytes, chunk = 0, b""
     with path.open("rb") as file, suppress(zlib.error, lzma.LZMAError, EOFError, OSError):
         while size_bytes < MAX_UNPACKED_BYTES and (data := file.read(_READ_BYTES)):

@@ -26,11 +26,11 @@ _ARCHIVES = (".whl", ".zip", ".tar.gz")
 
 
 def requirements_member(requirements: Path | str | Sequence[str], folder: Path | None = None) -> Member:
-    """The requirements as a member of an artifact.
+    """Return the requirements as a member of an artifact.
 
     Args:
         requirements: the path of a requirements file, or its lines. Files included with ``-r`` are inserted.
-        folder: what files included by lines are relative to; None means the current folder.
+        folder: the folder of files that lines include; None means the current folder.
 
     Raises:
         InvalidArgument: it cannot be read, or refers to something that the server does not have.
@@ -57,12 +57,12 @@ def _lines_of(path: Path, includes_left: int) -> Iterator[str]:
         ) from None
     except OSError as error:
         raise InvalidArgument(f"cannot read the requirements file {str(path)!r}: {error.strerror}") from error
-    # A line that ends with a backslash goes on in the next.
+    # A line that ends with a backslash is continued in the next line.
     yield from _taken(text.replace("\\\n", " ").splitlines(), path.parent, str(path), includes_left)
 
 
 def _taken(lines: Sequence[str], folder: Path, where: str, includes_left: int) -> Iterator[str]:
-    """The lines without comments and blank ones, with those of included files inserted."""
+    """Yield the lines without comments and blank lines, with the lines of included files inserted."""
     for line in lines:
         meant = _COMMENT.sub("", line).strip()
         option, value = _option(meant)
@@ -74,7 +74,7 @@ def _taken(lines: Sequence[str], folder: Path, where: str, includes_left: int) -
 
 
 def _option(line: str) -> tuple[str, str]:
-    """An option and its value, as pip writes them: ``-r file``, ``-rfile``, ``--requirement=file``; empty if none."""
+    """Return an option and its value, of ``-r file``, ``-rfile`` or ``--requirement=file``; empty if there is none."""
     if not line.startswith("-"):
         return "", ""
     name, _, value = line.replace("=", " ", 1).partition(" ") if line.startswith("--") else (line[:2], "", line[2:])
@@ -95,7 +95,7 @@ def _check(line: str, option: str, where: str) -> None:
 
 
 def _place_of(line: str, option: str) -> str:
-    """The place in a requirement: after the @ in ``name @ place``, or all of it; empty if it names only a package."""
+    """Return the place in ``name @ place``, or in a requirement that is only a place; empty if it names a package."""
     if option:
         return ""
     package = line.partition(";")[0].strip()

@@ -16,7 +16,7 @@ from clipper.settings.application import ApplicationChange, NewApplication
 Key = Annotated[
     str | None, HeaderParameter(name="Clipper-Api-Key", description="the key, if the application wants one")
 ]
-# Read for its description alone: the query port gets the bytes as they came.
+# Only for the description: the query port gets the bytes as they came.
 Query = JSONBody[dict[str, Any]]
 ANSWER = ResponseSpec(dict[str, Any], description="as docs/http-api.md describes it", generate_examples=False)
 

@@ -114,7 +114,7 @@ class Artifacts(Controller):
 
 
 async def _chunks(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
-    """The body as it comes. Without this, a client that goes away would count as a fault of the server."""
+    """Yield the body as it comes. Without this, a client that goes away would count as a fault of the server."""
     try:
         async for chunk in request.stream():
             yield chunk

@@ -1,4 +1,4 @@
-"""The server itself: health, status, what happened, series, metrics, stop, and who may call its two ports."""
+"""The server itself: health, status, events, series, metrics, stop, and the tokens and keys of its two ports."""
 
 from typing import Annotated, Any
 
@@ -116,7 +116,7 @@ class Keys(Controller):
         keys = await operations.list_keys()
         if request.state.role == "admin":
             return keys
-        # It is part of a hash: with it, a guess of a key that people made up can be checked without asking the server.
+        # A fingerprint is part of a hash: with it, one could check a guess of a weak key without asking the server.
         return [replace(key, fingerprint=None) for key in keys]
 
     @post(summary="Make a key; it is shown only now")
