@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from clipper.model.runtime.loading import ModelSource, load
+from clipper.values.types import InputType
 
 
 def main() -> None:
     given = json.loads(sys.argv[1])
     model = load(ModelSource(Path(given.pop("artifact")), **given))
+    assert isinstance(model.input_type, InputType), "it takes arrays"
     inputs = np.load(sys.argv[2]).astype(model.input_type.dtype.label)
     for line in sys.stdin:
         rows, seconds = line.split()

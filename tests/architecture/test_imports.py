@@ -180,7 +180,16 @@ FRAMEWORKS = "clipper.model.frameworks"
 # Imports no framework: what they all share, and what stands in for a part of one that a pickle brings.
 OF_NONE = tuple(
     f"{FRAMEWORKS}{name}"
-    for name in ("", ".framework", ".tensors", ".hidden_markov", ".quick_predict", ".scikit_learn")
+    for name in (
+        "",
+        ".framework",
+        ".tensors",
+        ".hidden_markov",
+        ".estimator_columns",
+        ".table",
+        ".quick_predict",
+        ".scikit_learn",
+    )
 )
 
 

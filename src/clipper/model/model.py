@@ -6,23 +6,36 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from clipper.values.types import InputType
+from clipper.values.records import ValueType
 
 Array = npt.NDArray[Any]
+
+# The values of one field of a record, one for each row of a batch:
+#   numbers, tensors     an array, as below; of numbers that may be missing a float array, where NaN is missing
+#   strings, bytes       a list, where None is missing
+#   truths, and tensors  that may be missing: a list of bool and None, and an array of objects, each an array or None
+Values = Array | list[Any]
+# The fields of a record by name, in the order of its type.
+Columns = dict[str, Values]
 
 # The inputs of a batch, all of the model's input type:
 #   numeric        one array (rows, *shape), which the model may change and keep. If the input type has a dimension of
 #                  any length, a batch of several shapes is a list of arrays here, and several calls of the model.
 #   string, bytes  a list of str, of bytes
-Inputs = Array | list[Array] | list[str] | list[bytes]
+#   record         its columns
+Inputs = Array | list[Array] | list[str] | list[bytes] | Columns
 
 
 class ModelContainer(Protocol):
     """A model as a class. It need not derive from this one. A function over a batch is a model too.
 
-    A class may have an ``input_type``, e.g. ``"float32[3,*,*]"``, which counts if the deployment says none, a
-    ``max_batch``, its own limit on a batch's rows, and an ``output_type``, e.g. ``"float32[10]"``, which clients are
-    told of its outputs before it has answered.
+    A class may have an ``input_type``, e.g. ``"float32[3,*,*]"`` or ``"age: float64, job: string?"``, which counts if
+    the deployment says none, a ``max_batch``, its own limit on a batch's rows, and an ``output_type``, e.g.
+    ``"float32[10]"``, which clients are told of its outputs before it has answered. An ``input_type`` may be a class
+    with annotations: a dataclass, a TypedDict or a pydantic model of one row.
+
+    A record's batch is a dict of arrays and lists by field, unless ``predict_batch`` annotates ``inputs`` otherwise: a
+    pandas DataFrame, or ``list[Row]`` of such a class, which then is the input type, too.
     """
 
     def __init__(self, model_data: str | None) -> None:
@@ -55,7 +68,7 @@ class LoadedModel:
     """
 
     predict_batch: Callable[[Inputs], object]
-    input_type: InputType
+    input_type: ValueType
     max_batch: int | None
     runtime: str
-    output_type: InputType | None = None
+    output_type: ValueType | None = None

@@ -11,15 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import clipper
 from clipper.model.protocol import messages
+from clipper.model.protocol.columns import encode_predict_columns
 from clipper.model.protocol.frames import HEADER, OLDEST_VERSION, Kind, Splitter
 from clipper.model.protocol.messages import Results, Welcome
 from clipper.model.protocol.typed import decode_typed_results
+from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.output_arrays import TypedResults
+from clipper.values.records import RecordType
 from clipper.values.types import DType
 from tests.waiting import TIMEOUT_S, until
 
@@ -45,6 +49,13 @@ class Caller:
 
     def send(self, batch_id: int, dtype: DType, rows: list[bytes]) -> None:
         self.socket.sendall(b"".join(messages.encode_predict(batch_id, dtype, 0, rows)))
+
+    def predict_columns(self, input_type: str, *records: tuple[Any, ...], batch_id: int = 1) -> Results:
+        """Send one batch of records, whose values are as ``RecordRows.row`` takes them, and wait for its results."""
+        rows = RecordRows(RecordType.parse(input_type))
+        columns = rows.columns([rows.row(values) for values in records])
+        self.socket.sendall(b"".join(encode_predict_columns(batch_id, columns)))
+        return self.results(batch_id)
 
     def results(self, batch_id: int) -> Results:
         kind, frame_id, body = self.read()
@@ -124,11 +135,11 @@ class Container:
         return address if ended else ""
 
     @contextmanager
-    def caller(self, greet: bool = True, token: str = "") -> Iterator[Caller]:
+    def caller(self, greet: bool = True, token: str = "", version: int = OLDEST_VERSION) -> Iterator[Caller]:
         caller = Caller(self.address)
         with caller.socket:
             if greet:
-                caller.greet(token)
+                caller.greet(token, version)
             yield caller
 
     def wait(self) -> int:

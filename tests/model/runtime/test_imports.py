@@ -21,7 +21,9 @@ MODULES = {
     "clipper.errors",
     "clipper.model",
     "clipper.values",
+    "clipper.values.columns",
     "clipper.values.output_arrays",
+    "clipper.values.records",
     "clipper.values.types",
 }
 OPTIONS = ("--listen=unix:s", "--model=m", "--version=1", "--artifact=.", "--loader=import", "--target=m:f")

@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from clipper.errors import ContainerFailed
+from clipper.model.protocol.frames import RECORDS_VERSION
 from clipper.model.runtime.loading import ModelSource, load
 from clipper.values.types import DType
 from tests.model.runtime.caller import code, running, started
@@ -109,8 +110,9 @@ def test_estimator_fitted_on_named_columns_warns_of_nothing(tmp_path: Path, recw
     model = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
     model.feature_names_in_ = np.array(["a"], dtype=object)
     joblib.dump(model, tmp_path / "m.joblib")
-    with running(tmp_path, "--loader", "file", "--target", "m.joblib") as container, container.caller() as caller:
-        assert caller.predict([[0.0], [1.0]]).outputs == [b"0", b"1"]
+    with running(tmp_path, "--loader", "file", "--target", "m.joblib") as container:
+        with container.caller(version=RECORDS_VERSION) as caller:
+            assert caller.predict_columns("a: float64", (0.0,), (1.0,)).outputs == [b"0", b"1"]
         assert "feature names" not in container.log
 
 

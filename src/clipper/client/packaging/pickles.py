@@ -54,6 +54,9 @@ def look_into(pickle: Path | bytes) -> PickleContents:
         if sklearn is None and (version := _SKLEARN_VERSION.search(chunk)):
             sklearn = version[1].decode()
         xgboost = xgboost or xgboost_version(chunk)
+        # An estimator that was fitted on a DataFrame does not refer to pandas, but takes one.
+        if chunk.find(b"feature_names_in_") >= 0:
+            modules.add("pandas")
     return PickleContents(frozenset(modules), sklearn, xgboost)
 
 

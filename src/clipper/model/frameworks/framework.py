@@ -11,7 +11,7 @@ import numpy as np
 
 from clipper.errors import ContainerFailed, WrongInput
 from clipper.model.model import Array, Inputs
-from clipper.values.types import InputType
+from clipper.values.records import ValueType
 
 LABELS = "labels"
 PROBABILITIES = "probabilities"
@@ -28,7 +28,8 @@ class FrameworkSource:
         data: the second file of a model that has two.
         target: ``module:Class``, for a model that is a class and the state dict at ``path``.
         output: ``labels``, ``probabilities``, or names of outputs with commas between; None means the model's own.
-        input_type: text form, if the deployment says it. Inputs come in this type, so convert them to the model's own.
+        input_type: text form, if the deployment says it, or the record that its sample is. Inputs come in this type, so
+            convert them to the model's own; those of a record come in the types that the model says.
     """
 
     path: Path
@@ -59,17 +60,17 @@ class FrameworkModel:
 
     Attributes:
         predict_batch: returns one output for each input, like that of ``ModelContainer``.
-        input_type: None if the model's file does not say it.
+        input_type: None if the model's file does not say it. Of a record, ``predict_batch`` takes columns of this type.
         library: the library that runs the model, with its version, e.g. ``onnxruntime 1.32.0``.
         max_batch: the largest batch that it takes; None means any.
         output_type: the type of its outputs, if it says so.
     """
 
     predict_batch: Callable[[Inputs], object]
-    input_type: InputType | None
+    input_type: ValueType | None
     library: str
     max_batch: int | None = None
-    output_type: InputType | None = None
+    output_type: ValueType | None = None
 
 
 def answered(outputs: Mapping[str, Sequence[Any]]) -> Sequence[Any]:

@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from clipper.values.types import DType, InputType
 
 
@@ -22,6 +24,17 @@ def input_type_of(estimator: Any) -> InputType | None:
     if isinstance(features, int) and features > 0:
         return InputType(DType.FLOAT64, (features,))
     return None
+
+
+def takes_lists(estimator: Any) -> bool:
+    """Whether an estimator that was fitted on named columns answers a list of numbers, too."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            estimator.predict(np.ones((1, estimator.n_features_in_)))
+    except Exception:  # noqa: BLE001  whatever it is, the list is not one that the estimator takes
+        return False
+    return True
 
 
 def _first_step(estimator: Any) -> Any:

@@ -3,15 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from pyspark.ml import PipelineModel
 from pyspark.ml.feature import IndexToString, StringIndexerModel
 from pyspark.ml.linalg import DenseVector, SparseVector, Vectors, VectorUDT
 from pyspark.sql import SparkSession
 from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 
-from clipper.errors import ContainerFailed
 from clipper.model.frameworks.framework import LABELS, PROBABILITIES, FrameworkSource, answered
-from clipper.model.model import Inputs
+from clipper.model.model import Inputs, Values
+from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
 
 # Input types of these stages; all others take vectors.
@@ -26,14 +27,14 @@ class Pipeline:
     """Answers batches with ``transform``.
 
     Attributes:
-        input_type: one text, one vector, or as many numbers as there are columns of them, in the order of the stages.
+        input_type: one text or one vector, or a record of the columns that the stages take, in their order.
     """
 
     def __init__(self, session: SparkSession, stages: Sequence[Any], source: FrameworkSource) -> None:
         """Find out what the stages take and answer.
 
         Raises:
-            ContainerFailed: one input of Clipper cannot be their columns, or they lack the requested output.
+            ContainerFailed: they lack the requested output.
         """
         flat = list(_flat(stages))
         self._session = session
@@ -54,11 +55,8 @@ class Pipeline:
         return answered({name: [self._plain(name, value) for value in values] for name, values in columns})
 
     def _rows(self, inputs: Inputs) -> list[tuple[Any, ...]]:
-        if isinstance(inputs, list):
-            return [(text,) for text in inputs]
-        if isinstance(self._schema[0].dataType, VectorUDT):
-            return [(Vectors.dense(row),) for row in inputs]
-        return [tuple(row) for row in inputs.tolist()]
+        columns = inputs.values() if isinstance(inputs, dict) else [inputs]
+        return list(zip(*(_column(values, part.dataType) for values, part in zip(columns, self._schema))))
 
     def _plain(self, name: str, value: Any) -> Any:
         """Convert a value for JSON; a label's index becomes the label."""
@@ -68,6 +66,12 @@ class Pipeline:
 def plain(value: Any) -> Any:
     """Convert a column's value for JSON."""
     return value.toArray().tolist() if isinstance(value, (DenseVector, SparseVector)) else value
+
+
+def _column(values: Values, of_type: Any) -> list[Any]:
+    if isinstance(of_type, VectorUDT):
+        return [Vectors.dense(row) for row in values]
+    return values.tolist() if isinstance(values, np.ndarray) else values
 
 
 def _flat(stages: Sequence[Any]) -> Iterator[Any]:
@@ -117,17 +121,25 @@ def _column_type(stage: Any) -> StringType | DoubleType | VectorUDT:
     return DoubleType() if kind in _TAKE_NUMBERS else VectorUDT()
 
 
-def _input_type(taken: Mapping[str, Any]) -> InputType:
-    types = [type(_column_type(stage)) for stage in taken.values()]
-    if types == [StringType]:
-        return InputType(DType.STRING)
-    if types == [VectorUDT]:
-        [stage] = taken.values()
+def _input_type(taken: Mapping[str, Any]) -> ValueType:
+    fields = tuple(Field(name, _value_type(stage), _may_lack(stage)) for name, stage in taken.items())
+    if len(fields) == 1 and not isinstance(_column_type(next(iter(taken.values()))), DoubleType):
+        return fields[0].type
+    return RecordType(fields)
+
+
+def _value_type(stage: Any) -> InputType:
+    of_type = _column_type(stage)
+    if isinstance(of_type, VectorUDT):
         return InputType(DType.FLOAT64, (_size(stage),))
-    if set(types) == {DoubleType}:
-        return InputType(DType.FLOAT64, (len(types),))
-    described = ", ".join(f"{name} ({type(_column_type(stage)).__name__})" for name, stage in taken.items())
-    raise ContainerFailed(f"the pipeline takes columns {described}: expected one text, one vector, or numbers only")
+    return InputType(DType.STRING if isinstance(of_type, StringType) else DType.FLOAT64, ())
+
+
+def _may_lack(stage: Any) -> bool:
+    """Whether a stage takes rows without its column's value."""
+    if type(stage).__name__ == "ImputerModel":
+        return True
+    return bool(stage.hasParam("handleInvalid") and stage.getOrDefault("handleInvalid") == "keep")
 
 
 def _size(stage: Any) -> int | None:

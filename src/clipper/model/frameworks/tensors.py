@@ -8,7 +8,8 @@ import numpy as np
 
 from clipper.errors import ContainerFailed, ModelFailed
 from clipper.model.frameworks.framework import LABELS, PROBABILITIES, FrameworkSource, answered
-from clipper.model.model import Array, Inputs
+from clipper.model.model import Array, Inputs, Values
+from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
 
 # A batch's outputs by name: an array with one row for each input, or a list.
@@ -50,6 +51,33 @@ class Tensor:
         if label not in _NUMERIC:
             raise ContainerFailed(f"input {self.name!r} is of {self.dtype}: expected {', '.join(_NUMERIC)} or string")
         return InputType(DType.parse(label), self.shape[1:])
+
+
+def type_of(tensors: Sequence[Tensor], declared: str | None) -> ValueType:
+    """Return the type of a row of a graph that takes these: of one its own, of several a record with their names.
+
+    Raises:
+        ContainerFailed: no input of Clipper can be one of them.
+    """
+    if len(tensors) == 1:
+        return tensors[0].input_type(declared)
+    return RecordType(tuple(Field(tensor.name, _of_one(tensor)) for tensor in tensors))
+
+
+def _of_one(tensor: Tensor) -> InputType:
+    found = tensor.input_type(None)
+    # A column of one number for each row is a number.
+    return InputType(found.dtype, ()) if found.shape == (1,) else found
+
+
+def named(inputs: Inputs, tensors: Sequence[Tensor]) -> dict[str, Values]:
+    """Return the batch of each tensor, in the shape that the graph has."""
+    if not isinstance(inputs, dict):
+        return {tensors[0].name: inputs}
+    return {
+        tensor.name: values.reshape(-1, 1) if isinstance(values, np.ndarray) and tensor.shape[1:] == (1,) else values
+        for tensor, values in ((tensor, inputs[tensor.name]) for tensor in tensors)
+    }
 
 
 _NUMERIC = [dtype.label for dtype in DType if dtype.is_numeric]
@@ -139,12 +167,19 @@ def in_batches_of(size: int | None, predict_batch: Callable[[Inputs], Any]) -> C
         return predict_batch
 
     def padded(inputs: Inputs) -> Any:
-        missing = size - len(inputs)
-        if isinstance(inputs, list):
-            return predict_batch([*inputs, *[inputs[-1]] * missing])[: len(inputs)]
-        return predict_batch(np.concatenate([inputs, inputs[-1:].repeat(missing, axis=0)]))[: len(inputs)]
+        if isinstance(inputs, dict):
+            rows = len(next(iter(inputs.values())))
+            return predict_batch({name: _padded(values, size) for name, values in inputs.items()})[:rows]
+        return predict_batch(_padded(inputs, size))[: len(inputs)]
 
     return padded
+
+
+def _padded(values: Values, size: int) -> Values:
+    missing = size - len(values)
+    if isinstance(values, list):
+        return [*values, *[values[-1]] * missing]
+    return np.concatenate([values, values[-1:].repeat(missing, axis=0)])
 
 
 def texts(array: Array) -> Array:

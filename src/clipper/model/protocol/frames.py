@@ -19,6 +19,7 @@ from clipper.errors import ProtocolViolation
 # COLUMN_RESULTS. Callers and containers speak each version from the oldest to this one.
 PROTOCOL_VERSION = 4
 OLDEST_VERSION = 1
+RECORDS_VERSION = 4
 MAGIC = b"CLPR"
 
 # A batch of 1,024 images of 3x224x224 float32 has 616 MB. The bound is above that, and below what a u32 can express.

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from clipper.errors import ModelFailed
-from clipper.model.model import Inputs
+from clipper.model.model import Inputs, Values
 from clipper.model.protocol.messages import BATCH_TOO_LARGE, MAX_OUTPUTS_BYTES, too_large
 from clipper.model.runtime.outputs import Encoded, encode_outputs
 
@@ -49,24 +49,46 @@ def evaluate(
         KeyboardInterrupt: the model raised it, to end the process.
     """
     inputs = read_inputs()
-    if isinstance(inputs, list) and isinstance(inputs[0], np.ndarray):
-        return _evaluate_by_shape(predict_batch, read_inputs, clock_s, [array.shape for array in inputs])
+    of_many = [
+        values for values in _values_of(inputs) if isinstance(values, list) and isinstance(values[0], np.ndarray)
+    ]
+    if of_many:
+        shapes = [tuple(array.shape for array in arrays) for arrays in zip(*of_many)]
+        return _evaluate_by_shape(predict_batch, read_inputs, clock_s, shapes)
     return _evaluate(predict_batch, read_inputs, clock_s, inputs)
+
+
+def _values_of(inputs: Inputs) -> list[Values]:
+    """Return the values of each field; inputs that are not records are one."""
+    return list(inputs.values()) if isinstance(inputs, dict) else [inputs]
+
+
+def _chosen(inputs: Inputs, rows: Sequence[int]) -> Inputs:
+    """Return some rows of a batch, whose arrays are of one shape in each field."""
+    if isinstance(inputs, dict):
+        return {name: _of_rows(values, rows) for name, values in inputs.items()}
+    return _of_rows(inputs, rows)
+
+
+def _of_rows(values: Values, rows: Sequence[int]) -> Values:
+    if isinstance(values, np.ndarray):
+        return values[rows.start : rows.stop] if isinstance(rows, range) else values[rows]
+    chosen = [values[row] for row in rows]
+    return np.stack(chosen) if isinstance(chosen[0], np.ndarray) else chosen
 
 
 def _evaluate_by_shape(
     predict_batch: Callable[[Inputs], object],
     read_inputs: Callable[[], Inputs],
     clock_s: Callable[[], float],
-    shapes: Sequence[tuple[int, ...]],
+    shapes: Sequence[tuple[tuple[int, ...], ...]],
 ) -> Encoded:
     parts = _Parts(len(shapes))
     for shape in dict.fromkeys(shapes):
         rows = [row for row, each in enumerate(shapes) if each == shape]
 
         def read_group(rows: Sequence[int] = rows) -> Inputs:
-            inputs = read_inputs()
-            return np.stack([inputs[row] for row in rows])
+            return _chosen(read_inputs(), rows)
 
         try:
             parts.add(rows, _evaluate(predict_batch, read_group, clock_s, read_group()))
@@ -81,7 +103,7 @@ def _evaluate(
     clock_s: Callable[[], float],
     inputs: Inputs,
 ) -> Encoded:
-    rows = len(inputs)
+    rows = len(_values_of(inputs)[0])
     try:
         outputs = _call(predict_batch, inputs)
     except KeyboardInterrupt:
@@ -223,7 +245,7 @@ class _Bisection:
 
     def _try(self, rows: range) -> str | None:
         """Evaluate these rows. Return what the model raised; None if they are settled."""
-        inputs = self.read_inputs()[rows.start : rows.stop]
+        inputs = _chosen(self.read_inputs(), rows)
         try:
             encoded = _encode(_call(self.predict_batch, inputs), len(rows))
         except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """Finds and loads the model that a deployment names, and finds out its input type."""
 
 import importlib
+import importlib.util
 import inspect
 import logging
 import pickle
@@ -17,10 +18,14 @@ import numpy as np
 
 from clipper.errors import ClipperError, ContainerFailed
 from clipper.model.frameworks import scikit_learn
+from clipper.model.frameworks.estimator_columns import find_record, names_of
 from clipper.model.frameworks.framework import LABELS, PROBABILITIES, FrameworkModel, FrameworkSource
 from clipper.model.frameworks.hidden_markov import sequence_model
 from clipper.model.frameworks.quick_predict import quick_predict_of
+from clipper.model.frameworks.table import as_columns, declared_record, matrix
 from clipper.model.model import Inputs, LoadedModel
+from clipper.model.runtime.annotations import RowClass, by_rows, row_class, wanted
+from clipper.values.records import RecordType, ValueType, parse_type
 from clipper.values.types import Framework, InputType
 
 log = logging.getLogger("clipper.runtime")
@@ -44,6 +49,8 @@ class ModelSource:
         input_type: text form, if the deployment says it.
         framework: what loads the model; None means a pickle, or code.
         output: what the model answers, as in ``FrameworkSource``.
+        sample_type: text form of the record that the deployment's sample is, if it is one: what the model does not
+            say of its inputs follows from it.
     """
 
     artifact: Path
@@ -53,6 +60,7 @@ class ModelSource:
     input_type: str | None = None
     framework: Framework | None = None
     output: str | None = None
+    sample_type: str | None = None
 
 
 def load(source: ModelSource) -> LoadedModel:
@@ -67,9 +75,13 @@ def load(source: ModelSource) -> LoadedModel:
         # For pickles too: they may refer to modules of their author.
         sys.path.insert(0, str(code.resolve()))
     loaded = _load_pickle(source) if source.framework in PICKLES else _load_framework(source)
+    chosen = _chosen_type(source, loaded.input_type)
+    predict_batch = loaded.predict_batch
+    if isinstance(loaded.input_type, RecordType) and chosen != loaded.input_type:
+        predict_batch = _converting(source, chosen, loaded.input_type, predict_batch)
     return LoadedModel(
-        predict_batch=loaded.predict_batch,
-        input_type=_chosen_type(source, loaded.input_type),
+        predict_batch=predict_batch,
+        input_type=chosen,
         max_batch=loaded.max_batch,
         runtime=f"python {platform.python_version()}, {loaded.library}",
         output_type=loaded.output_type,
@@ -85,10 +97,10 @@ def _load_framework(source: ModelSource) -> FrameworkModel:
             raise ContainerFailed(
                 f"framework {name} needs the state dict of {source.target}: give its file with --data"
             )
-        given = FrameworkSource(data, None, source.target, source.output, source.input_type)
+        given = FrameworkSource(data, None, source.target, source.output, source.input_type or source.sample_type)
     else:
         path = _inside(source, source.target, "model")
-        given = FrameworkSource(path, data, None, source.output, source.input_type)
+        given = FrameworkSource(path, data, None, source.output, source.input_type or source.sample_type)
 
     def step() -> Any:
         return importlib.import_module(f"clipper.model.frameworks.{name}").load(given)
@@ -105,9 +117,10 @@ def _load_pickle(source: ModelSource) -> FrameworkModel:
         return _from_object(framework, found, source)
     model = sequence_model(found)
     said = getattr(model, "output_type", None)
+    predict_batch, input_type = _taken(model, source)
     return FrameworkModel(
-        predict_batch=_predict_batch_of(model, source),
-        input_type=_input_type_of(model, source),
+        predict_batch=predict_batch,
+        input_type=input_type,
         library=_library_text(found, saved_with),
         max_batch=_max_batch_of(model),
         output_type=_parsed(said, source, "output") if isinstance(said, str) else None,
@@ -115,7 +128,8 @@ def _load_pickle(source: ModelSource) -> FrameworkModel:
 
 
 def _from_object(framework: str, found: Any, source: ModelSource) -> FrameworkModel:
-    given = FrameworkSource(source.artifact / source.target, None, None, source.output, source.input_type)
+    said = source.input_type or source.sample_type
+    given = FrameworkSource(source.artifact / source.target, None, None, source.output, said)
     module = importlib.import_module(f"clipper.model.frameworks.{framework}")
     loaded: FrameworkModel = _loading(f"{framework} model {source.target}", lambda: module.model_of(found, given))
     return loaded
@@ -247,32 +261,94 @@ def _probabilities_of(model: Any, source: ModelSource) -> Callable[[Inputs], obj
     return method  # type: ignore[no-any-return]
 
 
-def _input_type_of(model: Any, source: ModelSource) -> InputType | None:
+def _taken(model: Any, source: ModelSource) -> tuple[Callable[[Inputs], object], ValueType | None]:
+    """Return a model as a function over the inputs of a type, and that type; None if it does not say it."""
+    predict_batch = _predict_batch_of(model, source)
+    if names_of(model) is not None:
+        return _estimator(model, predict_batch, source)
     known = scikit_learn.input_type_of(model)
+    said = _said_type(model, source)
+    form = wanted(predict_batch)
+    if isinstance(form, RowClass):
+        return by_rows(predict_batch, form), form.record
+    # An estimator that was given no names was fitted on a DataFrame nevertheless if its rows have names.
+    if form == "frame" or (isinstance(said, RecordType) and hasattr(model, "get_params")):
+        if not isinstance(said, RecordType):
+            raise ContainerFailed(
+                f"{source.target} takes a DataFrame, and does not say its columns: deploy it with --sample @FILE, a "
+                "CSV, JSON lines or Parquet file with a row or more, or with --input-type 'age: float64, job: string'"
+            )
+        return _with_frames(predict_batch, said), said
+    return predict_batch, known if known is not None else said
+
+
+def _said_type(model: Any, source: ModelSource) -> ValueType | None:
+    """Return the type that the deployment declares, the object says, or the sample has, in this order."""
+    if source.input_type is not None:
+        return _parsed(source.input_type, source)
     said = getattr(model, "input_type", None)
-    # The deployment overrides what an object says, but not what an estimator was fitted on.
-    if known is not None or said is None or source.input_type is not None:
-        return known
-    return _parsed(said, source)
+    if said is not None:
+        rows = row_class(said)
+        return rows.record if rows is not None else _parsed(said, source)
+    return _parsed(source.sample_type, source) if source.sample_type is not None else None
 
 
-def _parsed(text: object, source: ModelSource, of: str = "input") -> InputType:
+def _estimator(
+    model: Any, predict_batch: Callable[[Inputs], object], source: ModelSource
+) -> tuple[Callable[[Inputs], object], ValueType | None]:
+    """Return an estimator that was fitted on named columns as a function over records, and their type."""
+    listed = scikit_learn.input_type_of(model)
+    declared = None if source.input_type is None else _parsed(source.input_type, source)
+    if importlib.util.find_spec("pandas") is None:  # it was fitted on a frame of another library
+        return predict_batch, listed
+    if isinstance(declared, InputType) and scikit_learn.takes_lists(model):
+        return predict_batch, listed
+    given = declared_record(source.input_type or source.sample_type)
+    record = find_record(model, given, lambda of_type, columns: _with_frames(model.predict, of_type)(columns))
+    assert record is not None, "it has names"
+    if getattr(predict_batch, "__self__", None) is model:
+        return _with_frames(predict_batch, record), record
+    # Without scikit-learn's checks, which are what looks at the names.
+    read = matrix(record, np.float64)
+    return lambda inputs: predict_batch(read(inputs)), record
+
+
+def _with_frames(predict_batch: Callable[[Any], object], record: RecordType) -> Callable[[Inputs], object]:
+    # Only an environment whose model takes DataFrames has pandas.
+    frames = _loading("a table", lambda: importlib.import_module("clipper.model.frameworks.frames"))
+    frame = frames.framing(record)
+    return lambda inputs: predict_batch(frame(inputs))
+
+
+def _converting(
+    source: ModelSource, chosen: ValueType, known: RecordType, predict_batch: Callable[[Inputs], object]
+) -> Callable[[Inputs], object]:
+    """Return a function over inputs of the declared type."""
+    convert = as_columns(chosen, known)
+    if convert is None:
+        raise ContainerFailed(f"input type {chosen} does not suit {source.target}, which takes {known}")
+    return lambda inputs: predict_batch(convert(inputs))
+
+
+def _parsed(text: object, source: ModelSource, of: str = "input") -> ValueType:
     try:
-        return InputType.parse(str(text))
+        return parse_type(str(text))
     except ClipperError as error:
         raise ContainerFailed(f"{of} type of {source.target}: {error}") from error
 
 
-def _chosen_type(source: ModelSource, known: InputType | None) -> InputType:
+def _chosen_type(source: ModelSource, known: ValueType | None) -> ValueType:
     # The default is a list of any length, which most functions can take.
     chosen = _parsed(source.input_type, source) if source.input_type else known or InputType.parse("float64")
-    if known is not None and not _suits(chosen, known):
+    if isinstance(known, InputType) and not _suits(chosen, known):
         raise ContainerFailed(f"input type {chosen} does not suit {source.target}, which takes {known}")
     return chosen
 
 
-def _suits(chosen: InputType, known: InputType) -> bool:
+def _suits(chosen: ValueType, known: InputType) -> bool:
     """Whether inputs of a declared type fit an estimator. Any type of number fits any other."""
+    if isinstance(chosen, RecordType):
+        return False
     if not known.dtype.is_numeric:
         return chosen.dtype is known.dtype
     return chosen.dtype.is_numeric and InputType(known.dtype, chosen.shape).accepts(known)

@@ -17,7 +17,8 @@ from types import FrameType
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.model.model import LoadedModel
 from clipper.model.protocol import messages
-from clipper.model.protocol.frames import Kind
+from clipper.model.protocol.columns import PredictColumns, decode_predict_columns
+from clipper.model.protocol.frames import RECORDS_VERSION, Kind
 from clipper.model.protocol.messages import MAX_OUTPUTS_BYTES, Buffer, Predict, Welcome
 from clipper.model.protocol.typed import encode_typed_results
 from clipper.model.runtime.connection import Connection
@@ -26,6 +27,7 @@ from clipper.model.runtime.health import BusyClock, Watcher, answer_watching
 from clipper.model.runtime.inputs import input_reader
 from clipper.model.runtime.outputs import learn_type
 from clipper.model.runtime.trace import tracing
+from clipper.values.records import RecordType
 
 log = logging.getLogger("clipper.runtime")
 
@@ -173,9 +175,11 @@ class Server:
             return self._greet(connection, kind, body)
         if connection.watches is None:
             connection.watches = kind == Kind.PING
+        version = connection.version
         if kind == Kind.PREDICT and not connection.watches:
-            version = connection.version
             return connection.send(self._predict(version, frame_id, messages.decode_predict(body, version)))
+        if kind == Kind.PREDICT_COLUMNS and not connection.watches and version >= RECORDS_VERSION:
+            return connection.send(self._predict(version, frame_id, decode_predict_columns(body)))
         return connection.send(answer_watching(kind, frame_id, busy_us=0))
 
     def _greet(self, connection: Connection, kind: int, body: Buffer) -> bool:
@@ -184,10 +188,15 @@ class Server:
         hello = messages.decode_hello(body)
         if self._token and not hmac.compare_digest(hello.token.encode(), self._token):
             raise ProtocolViolation("token is not the one that this container was started with")
+        if hello.version < RECORDS_VERSION and isinstance(self._welcome.input_type, RecordType):
+            raise ProtocolViolation(
+                f"{self._welcome.model}:{self._welcome.version} takes records, which need protocol {RECORDS_VERSION}: "
+                f"the caller speaks {hello.version}; use a newer Clipper"
+            )
         connection.accept_hello(hello.version)
         return connection.send(messages.encode_welcome(replace(self._welcome, protocol=hello.version)))
 
-    def _predict(self, version: int, batch_id: int, batch: Predict) -> bytes:
+    def _predict(self, version: int, batch_id: int, batch: Predict | PredictColumns) -> bytes:
         started_ns = self._clock.start()
         try:
             predict_batch = tracing(self._predict_batch, batch.trace) if batch.trace else self._predict_batch

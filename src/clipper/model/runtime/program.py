@@ -69,4 +69,5 @@ def _source(arguments: argparse.Namespace) -> ModelSource:
         arguments.input_type,
         arguments.framework,
         arguments.output,
+        arguments.sample_type,
     )

@@ -214,7 +214,9 @@ RUNTIME_PARTS = (
     "model",
     "runtime.py",
     "values/__init__.py",
+    "values/columns.py",
     "values/output_arrays.py",
+    "values/records.py",
     "values/types.py",
 )
 # How much of a jar's memory is for its heap. The rest is for what Java keeps outside of it.

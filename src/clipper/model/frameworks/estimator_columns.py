@@ -1,0 +1,275 @@
+"""Finds out what columns an estimator takes that was fitted on a DataFrame. Of scikit-learn it imports nothing.
+
+An estimator keeps the names of its columns, and not their types. These follow from the transformers that take them:
+an encoder knows its categories, a vectorizer takes texts, a scaler numbers. What does not follow is tried: a column is
+of numbers if the estimator answers a row with a number there and refuses one with a text, or the other way round. And
+a column may lack values if the estimator answers a row without its value.
+"""
+
+import itertools
+import json
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from clipper.errors import ContainerFailed
+from clipper.model.frameworks.table import column_of, number, of_categories
+from clipper.model.model import Columns, Values
+from clipper.values.records import MAX_FIELDS, Field, RecordType
+from clipper.values.types import DType
+
+# Answers a batch of columns of a record, or raises.
+Try = Callable[[RecordType, Columns], object]
+
+# Attributes by which meta-estimators hold what was fitted on their columns, one or several.
+_INNER = ("best_estimator_", "regressor_", "classifier_", "estimator_", "estimator", "estimators_")
+# Columns without a known type that are tried in all combinations.
+_MOST_TRIED = 4
+# Calls that look for the columns that may lack values. Columns that were not tried in these may not.
+_MOST_CALLS = 256
+# More categories are not listed in a type, which is in each message about the model.
+_MOST_CATEGORIES = 200
+
+
+def names_of(estimator: Any) -> list[str] | None:
+    """Return the names of the columns that an estimator was fitted on; None if it was not fitted on named columns."""
+    for found in _with_inner(estimator):
+        names = getattr(found, "feature_names_in_", None)
+        if names is not None and 0 < len(names) <= MAX_FIELDS and all(isinstance(name, str) for name in names):
+            return [str(name) for name in names]
+    return None
+
+
+def find_record(estimator: Any, given: RecordType | None, answer: Try) -> RecordType | None:
+    """Return what an estimator takes; None if it was not fitted on named columns.
+
+    Args:
+        given: what the deployment, or its sample, says of columns.
+        answer: asks the estimator.
+
+    Raises:
+        ContainerFailed: the type of a column is not known. The message has the line to type.
+    """
+    names = names_of(estimator)
+    if names is None:
+        return None
+    kinds = _kinds(estimator, names)
+    said = {field.name: field for field in given.fields} if given is not None else {}
+    known: dict[str, Field] = {}
+    for name in names:
+        if name not in kinds:  # a column that the estimator drops
+            continue
+        field = kinds[name] or said.get(name)
+        if field is not None:
+            known[name] = field
+    taken = [name for name in names if name in kinds]
+    unknown = [name for name in taken if name not in known]
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        if unknown:
+            known |= _tried(taken, known, unknown, answer)
+        unknown = [name for name in taken if name not in known]
+        if unknown:
+            raise ContainerFailed(_question(taken, known, unknown))
+        record = RecordType(tuple(known[name] for name in taken))
+        return _with_missing(record, said, answer)
+
+
+def _question(taken: Sequence[str], known: dict[str, Field], unknown: Sequence[str]) -> str:
+    fields = [str(known.get(name) or number(name, DType.STRING)) for name in taken]
+    line = ", ".join(fields).replace("'", "'\\''")
+    return (
+        f"the model does not say the types of its columns {', '.join(unknown[:20])}: deploy it again with --sample "
+        "@FILE, a CSV, JSON lines or Parquet file with a row or more, or with the types of all columns; for these, "
+        f"string is a guess: --input-type '{line}'"
+    )
+
+
+def _with_inner(estimator: Any) -> Iterator[Any]:
+    """Yield an estimator, and the estimators in it that take the same columns."""
+    yield estimator
+    for name in _INNER:
+        inner = getattr(estimator, name, None)
+        if isinstance(inner, (list, tuple)) and inner:
+            inner = inner[0]
+        if inner is not None and inner is not estimator and hasattr(inner, "predict"):
+            yield from _with_inner(inner)
+    calibrated = getattr(estimator, "calibrated_classifiers_", None)
+    if calibrated:
+        yield from _with_inner(calibrated[0].estimator)
+
+
+def _kinds(estimator: Any, names: Sequence[str]) -> dict[str, Field | None]:
+    """Return the field of each column that is used: None if its type does not follow from the transformers."""
+    steps = getattr(estimator, "steps", None)
+    if isinstance(steps, list) and steps:
+        return _kinds_of_steps([step for _, step in steps], names)
+    if isinstance(transformers := getattr(estimator, "transformers_", None), list):
+        return _kinds_of_parts(transformers, names)
+    if isinstance(union := getattr(estimator, "transformer_list", None), list):
+        return _merged(_kinds(step, names) for _, step in union if step not in ("drop", "passthrough"))
+    inner = next(itertools.islice(_with_inner(estimator), 1, None), None)
+    if inner is not None:
+        return _kinds(inner, names)
+    return _kinds_of_leaf(estimator, names)
+
+
+def _kinds_of_steps(steps: Sequence[Any], names: Sequence[str]) -> dict[str, Field | None]:
+    first, *others = [step for step in steps if step is not None and step != "passthrough"] or [None]
+    if first is None:
+        return {name: number(name) for name in names}
+    kinds = _kinds(first, names)
+    # What fills gaps leaves texts texts, and the encoder after it knows them.
+    if others and len(getattr(first, "statistics_", ())) == len(names):
+        fill = getattr(first, "fill_value", None)
+        for name, field in _kinds_of_steps(others, names).items():
+            known = kinds.get(name)
+            if field is not None and (known is None or known.type == field.type):
+                kinds[name] = replace(field, categories=tuple(one for one in field.categories if one != fill))
+    return kinds
+
+
+def _kinds_of_parts(transformers: Sequence[tuple[Any, ...]], names: Sequence[str]) -> dict[str, Field | None]:
+    parts: list[dict[str, Field | None]] = []
+    for _, transformer, columns in transformers:
+        chosen = _chosen(columns, names)
+        if isinstance(transformer, str):
+            if transformer == "passthrough":
+                parts.append({name: number(name) for name in chosen})
+        elif chosen:
+            parts.append(_kinds(transformer, chosen))
+    return _merged(parts)
+
+
+def _chosen(columns: Any, names: Sequence[str]) -> list[str]:
+    """Return the names of what a ColumnTransformer's entry chooses: names, places, a slice or a mask."""
+    if isinstance(columns, str):
+        return [columns]
+    if isinstance(columns, slice):
+        if isinstance(columns.start, str) or isinstance(columns.stop, str):
+            start = names.index(columns.start) if columns.start is not None else 0
+            return list(names[start : names.index(columns.stop) + 1 if columns.stop is not None else None])
+        return list(names[columns])
+    if isinstance(columns, (int, np.integer)):
+        return [names[int(columns)]]
+    chosen = list(columns)
+    if chosen and all(isinstance(one, (bool, np.bool_)) for one in chosen):
+        return [name for name, is_chosen in zip(names, chosen) if is_chosen]
+    return [one if isinstance(one, str) else names[int(one)] for one in chosen]
+
+
+def _merged(parts: Iterable[dict[str, Field | None]]) -> dict[str, Field | None]:
+    """Return what all parts say of their columns: a column may go to several."""
+    merged: dict[str, Field | None] = {}
+    for part in parts:
+        for name, field in part.items():
+            known = merged.get(name)
+            # Categories say more than a type.
+            if known is None or (field is not None and field.categories):
+                merged[name] = field
+    return merged
+
+
+def _kinds_of_leaf(step: Any, names: Sequence[str]) -> dict[str, Field | None]:
+    categories = getattr(step, "categories_", None)
+    if isinstance(categories, list) and len(categories) == len(names):
+        is_closed = getattr(step, "handle_unknown", "error") == "error" and not hasattr(step, "target_type_")
+        return {
+            name: of_categories(name, values, _MOST_CATEGORIES if is_closed else 0)
+            for name, values in zip(names, categories)
+        }
+    if callable(getattr(step, "build_analyzer", None)):
+        return {name: number(name, DType.STRING) for name in names}
+    statistics = getattr(step, "statistics_", None)
+    if statistics is not None and len(statistics) == len(names):
+        return {name: _of_value(name, value) for name, value in zip(names, statistics)}
+    if (trees := _boosted(step, names)) is not None:
+        return trees
+    library = type(step).__module__.partition(".")[0]
+    if library in ("sklearn", "xgboost", "lightgbm") and _takes_numbers(step):
+        return {name: number(name) for name in names}
+    return dict.fromkeys(names)
+
+
+def _takes_numbers(step: Any) -> bool:
+    # A function may take anything, and these two take what they hash or look up.
+    return type(step).__name__ not in ("FunctionTransformer", "FeatureHasher", "DictVectorizer", "DummyClassifier")
+
+
+def _boosted(step: Any, names: Sequence[str]) -> dict[str, Field | None] | None:
+    """Return the columns of scikit-learn's histogram gradient boosting with categories; None of other estimators."""
+    is_categorical, encoder = getattr(step, "is_categorical_", None), getattr(step, "_preprocessor", None)
+    if is_categorical is None or encoder is None:
+        return None
+    categories = iter(encoder.named_transformers_["encoder"].categories_)
+    return {
+        name: of_categories(name, next(categories), _MOST_CATEGORIES) if is_one else number(name)
+        for name, is_one in zip(names, is_categorical)
+    }
+
+
+def _of_value(name: str, value: Any) -> Field | None:
+    if isinstance(value, str):
+        return number(name, DType.STRING)
+    return number(name) if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else None
+
+
+def _made(field: Field, is_absent: bool = False) -> Values:
+    if is_absent:
+        return column_of(replace(field, is_nullable=True, default=None), [None])
+    if field.categories:
+        value: Any = field.categories[0]
+    else:
+        value = "text" if field.type.dtype is DType.STRING else 1
+    if field.default is not None:
+        value = json.loads(field.default)
+    return column_of(field, [value])
+
+
+def _answers(record: RecordType, absent: Collection[str], answer: Try) -> bool:
+    columns = {field.name: _made(field, field.name in absent) for field in record.fields}
+    of_type = RecordType(
+        tuple(replace(field, is_nullable=True) if field.name in absent else field for field in record.fields)
+    )
+    try:
+        answer(of_type, columns)
+    except Exception:  # noqa: BLE001  whatever it is, the row is not one that the estimator takes
+        return False
+    return True
+
+
+def _tried(taken: Sequence[str], known: dict[str, Field], unknown: Sequence[str], answer: Try) -> dict[str, Field]:
+    """Return the types of unknown columns with which alone the estimator answers; or none."""
+    choices: Iterable[tuple[DType, ...]] = itertools.product((DType.FLOAT64, DType.STRING), repeat=len(unknown))
+    if len(unknown) > _MOST_TRIED:
+        choices = ((dtype,) * len(unknown) for dtype in (DType.FLOAT64, DType.STRING))
+    found = []
+    for dtypes in choices:
+        fields = known | {name: number(name, dtype) for name, dtype in zip(unknown, dtypes)}
+        if _answers(RecordType(tuple(fields[name] for name in taken)), (), answer):
+            found.append(fields)
+    if not found:
+        return {}
+    # A column of which both types work stays unknown.
+    return {name: found[0][name] for name in unknown if len({fields[name] for fields in found}) == 1}
+
+
+def _with_missing(record: RecordType, said: dict[str, Field], answer: Try) -> RecordType:
+    """Return the record with the columns nullable that the sample has without a value, or the estimator does."""
+    nullable = {name for name, field in said.items() if field.is_nullable}
+    # Halves of what is refused, until a column is alone.
+    groups = [[name for name in record.names if name not in nullable]] if _answers(record, set(), answer) else []
+    for _ in range(_MOST_CALLS):
+        if not groups or not (group := groups.pop()):
+            break
+        if _answers(record, nullable | set(group), answer):
+            nullable |= set(group)
+        elif len(group) > 1:
+            middle = len(group) // 2
+            groups += [group[:middle], group[middle:]]
+    return RecordType(
+        tuple(replace(field, is_nullable=True) if field.name in nullable else field for field in record.fields)
+    )
