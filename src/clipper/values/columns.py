@@ -1,4 +1,4 @@
-"""The values of one field over the rows of a batch: as they are on the wire, raw and little-endian."""
+"""The values of a field over the rows of a batch, in the form of the wire: raw and little-endian."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,16 @@ from clipper.values.types import DType, InputType
 
 
 class Column(NamedTuple):
-    """The values of one field, one for each row. For an input's reader it is as a batch of the field's type.
+    """The values of a field, with a value for each row: like a batch of the field's type.
 
     Attributes:
-        type: of one value. A value whose size its shape does not determine, as of a text, has a length of its own.
-        rows: number of values, also counting those that are missing.
-        payload: the values one after another; zeros, or nothing, for one that is missing. A value of a shape with open
+        type: the type of a value. A value whose size the shape does not determine, such as a text, has its own length.
+        rows: the number of values, including missing values.
+        payload: the values one after another; zeros, or nothing, for a missing value. A value of a shape with open
             dimensions begins with its own dimensions if it has two or more, as ``InputType.leading_dimensions`` says.
         lengths: the size of each value in bytes; None if the type determines it.
         present: a bit for each row, the lowest bit of each byte first, 1 if the row has a value; None if all have one.
-        written_as: the type as which JSON has the elements: the type's own, or float64 for float32.
+        written_as: the type of the elements' JSON texts: the type's own, or float64 for float32.
     """
 
     name: str

@@ -18,9 +18,9 @@ MAX_FIELDS = 1000
 MAX_FIELD_NAME_BYTES = 255
 # A type is in snapshots, WELCOME messages and records of the registry: 1,000 fields with 20 categories each are 400 KB.
 MAX_TYPE_CHARACTERS = 512 * 1024
-# Such a name needs no quotes in the text of a type.
+# Names that need no quotes in the text of a type.
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-# A type's name and perhaps its sizes: what stands before categories, ``?`` and a default.
+# A type's name and perhaps its sizes, which stand before categories, ``?`` and a default.
 _TYPE = re.compile(r"[A-Za-z0-9]+(?:\s*\[[^\]]*\])?")
 _EXAMPLE = 'expected fields such as age: float64, job: string?, "petal length": float32 = 0.5'
 
@@ -71,7 +71,7 @@ class RecordType:
     """The type of a record. Its fields have an order, in which containers get them.
 
     Raises:
-        InvalidArgument: there is no field, there are too many, or two have one name.
+        InvalidArgument: there is no field, there are too many, or two have the same name.
     """
 
     fields: tuple[Field, ...]
@@ -108,7 +108,7 @@ class RecordType:
 
     @staticmethod
     def parse(text: str) -> "RecordType":
-        """The inverse of ``str()``. Raises InvalidArgument if the text is not of that form."""
+        """Read the text of ``str()``. Raises InvalidArgument if the text is not of that form."""
         if len(text) > MAX_TYPE_CHARACTERS:
             raise InvalidArgument(f"a type of {len(text)} characters is too long: expected {MAX_TYPE_CHARACTERS}")
         return RecordType(tuple(_parse_field(part) for part in _split(text)))
@@ -119,8 +119,9 @@ ValueType = InputType | RecordType
 
 
 def parse_type(text: str) -> ValueType:
-    """Read the text of any type, such as ``float64[784]`` or ``age: float64, job: string?``. Raises InvalidArgument if
-    the text is not of that form.
+    """Read the text of any type, such as ``float64[784]`` or ``age: float64, job: string?``.
+
+    Raises InvalidArgument if the text is not of that form.
     """
     return RecordType.parse(text) if ":" in text else InputType.parse(text)
 
@@ -172,7 +173,7 @@ def _parse_field(text: str) -> Field:
 
 
 def _parse_name(text: str) -> tuple[str, str]:
-    """Return the name that a field's text begins with, and what follows the colon."""
+    """Return the name at the beginning of a field's text, and the text after the colon."""
     if text.startswith('"'):
         try:
             name, end = json.JSONDecoder().raw_decode(text)

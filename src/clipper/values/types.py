@@ -10,7 +10,7 @@ from typing import Literal
 
 from clipper.errors import InvalidArgument
 
-# Names go into file names, URLs and metric labels, so they are restricted to what all three take.
+# Names go into file names, URLs and metric labels, so they may have only characters that all three take.
 _NAME = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?")
 
 # A dtype, and perhaps its sizes. A size has at most ten digits: no row is larger than a frame of the protocol.
@@ -19,10 +19,10 @@ _INPUT_TYPE = re.compile(rf"([A-Za-z0-9]+)(?:\s*\[(\s*|{_SIZE}(?:,{_SIZE})*)\])?
 
 Shape = tuple[int | None, ...]
 
-# Where the selection store's address is in a process's environment: it may hold a password, and command lines can be
-# read by everybody on the machine.
+# The environment variable of the selection store's address, which may hold a password: everybody on the machine can
+# read command lines.
 STORE_VARIABLE = "CLIPPER_STORE"
-# As above, of the registry that several supervisors share.
+# The same for the registry that several supervisors share.
 REGISTRY_VARIABLE = "CLIPPER_REGISTRY"
 # The environment variable in which a command passes ``StartOptions`` to the server.
 START_VARIABLE = "CLIPPER_START"
@@ -85,7 +85,7 @@ MAX_FORK_MESSAGE_BYTES = 64 * 1024
 # A variable whose value makes room for the variables of forked containers.
 ROOM_VARIABLE = "CLIPPER_ROOM"
 
-# Bytes that a replica may allocate for each byte that it may use: of a thread's stack of 8 MiB it uses a hundredth.
+# Bytes that a replica may allocate for each byte that it may use: a thread uses a hundredth of its stack of 8 MiB.
 DATA_PER_MEMORY = 2
 
 
@@ -122,8 +122,9 @@ class DType(enum.IntEnum):
 
     @staticmethod
     def parse(text: str) -> "DType":
-        """Read a dtype's name or one of the old system's (``ints floats doubles strings bytes``). Raises
-        InvalidArgument if the name is not known.
+        """Read a dtype's name, also of the old system (``ints floats doubles strings bytes``).
+
+        Raises InvalidArgument if the name is not known.
         """
         name = text.strip().lower()
         try:
@@ -180,7 +181,7 @@ class InputType:
 
     @property
     def row_bytes(self) -> int | None:
-        """The size of one row; None if the shape does not determine it."""
+        """The size of a row; None if the shape does not determine it."""
         if not self.dtype.is_numeric:
             return None
         size = self.dtype.size_bytes
@@ -196,7 +197,7 @@ class InputType:
         return len(self.shape) if len(self.shape) > 1 and None in self.shape else 0
 
     def accepts(self, other: "InputType") -> bool:
-        """Whether every input of type ``other`` is one of this type."""
+        """Whether every input of type ``other`` also belongs to this type."""
         return self.dtype == other.dtype and (
             len(self.shape) == len(other.shape)
             and all(mine is None or mine == theirs for mine, theirs in zip(self.shape, other.shape))
@@ -219,7 +220,7 @@ class InputType:
         return both if other.accepts(both) else None
 
     def __str__(self) -> str:
-        """``float64[784]``, ``float32[3,*,*]``, ``string``."""
+        """Write the type as text: ``float64[784]``, ``float32[3,*,*]``, ``string``."""
         if not self.dtype.is_numeric:
             return self.dtype.label
         sizes = ",".join("*" if size is None else str(size) for size in self.shape)
@@ -227,8 +228,9 @@ class InputType:
 
     @staticmethod
     def parse(text: str) -> "InputType":
-        """The inverse of ``str()``; a bare dtype such as ``doubles`` means a list of any length. Raises InvalidArgument
-        if the text is not of that form.
+        """Read the text of ``str()``; a bare dtype such as ``doubles`` means a list of any length.
+
+        Raises InvalidArgument if the text is not of that form.
         """
         match = _INPUT_TYPE.fullmatch(text.strip())
         if match is None:
@@ -256,13 +258,14 @@ class ModelId:
 
     @property
     def log_fields(self) -> dict[str, str]:
-        """The fields that identify it in records of a log."""
+        """The fields that identify the version in records of a log."""
         return {"model": self.name, "version": self.version}
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return ``name`` if it may name an application, a model or a version. Raises InvalidArgument if it may not; the
-    message says what may.
+    """Return ``name`` if it may name an application, a model or a version.
+
+    Raises InvalidArgument if it may not; the message says which names may.
     """
     if not _NAME.fullmatch(name):
         raise InvalidArgument(

@@ -1,4 +1,4 @@
-"""One application's part in the decision log: which queries it logs, and what it writes about each."""
+"""An application's part in the decision log: decides which queries are logged, and makes their records."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ _RANGE = 1 << 32
 QUERY_IDS = 1 << 53
 
 
-# Records are made of this many held queries at once, in some 40 us. That is several times faster than one by one
-# between other work, when the processor must load the code and data again.
+# Records are made for this many held queries at once, in some 40 us. That is several times faster than making them one
+# by one between other work, when the processor must load the code and data again.
 HELD = 64
 # Queries with longer outputs or contexts are not held, so that the records stay well below the smallest segment.
 _MAX_HELD_OUTPUT, _MAX_HELD_CONTEXT = 256, 64
@@ -46,10 +46,11 @@ class Asked(Protocol):
 
 
 class ApplicationDecisions:
-    """
+    """Logs the decisions of an application.
+
     Args:
         log: the worker's decision log.
-        setting: the settings that the queries are decided by.
+        setting: the settings that decide the queries.
         rate: share of queries that are logged, above 0. The id decides, so that feedback finds the same queries hours
             later, and in another worker.
     """
@@ -196,7 +197,7 @@ class ApplicationDecisions:
 def _bounded(
     models: tuple[str, ...], known: Mapping[str, bytes], answer: bytes | None
 ) -> tuple[tuple[bytes | None, ...], bytes | None, bool]:
-    """Return outputs and answer, each cut to its part of the bound, and whether one was cut."""
+    """Return outputs and answer, each cut to its part of the bound, and whether any was cut."""
     limit = MAX_OUTPUTS_BYTES // (len(models) + 1)
     outputs = [known.get(model) for model in models]
     if len(models) == 1 and answer == outputs[0]:

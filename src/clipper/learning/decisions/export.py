@@ -13,7 +13,7 @@ from clipper.errors import InvalidArgument, Unavailable
 from clipper.learning.decisions.joining import Joined
 from clipper.learning.decisions.records import Decision, Judgement, Setting
 
-# One query, by the columns of docs/decision-log.md. Lists by model are in the order of ``models``. JSON of models and
+# A query, by the columns of docs/decision-log.md. Lists by model are in the order of ``models``. JSON of models and
 # clients is text.
 Row = dict[str, Any]
 
@@ -31,7 +31,7 @@ def row_of(joined: Joined) -> Row:
         "context": decision.context,
         "pinned": decision.pinned,
         "models": decision.models,
-        # Beliefs determine the probability of a choice that was drawn by them.
+        # A choice that was drawn by beliefs has its probability from them.
         "shares": decision.shares if decision.beliefs is None else (None,) * len(decision.models),
         "beliefs": decision.beliefs,
         "outputs": tuple(None if output is None else _text(output) for output in decision.outputs),
@@ -76,7 +76,7 @@ def _text(json: bytes) -> str:
 
 
 def as_json(row: Row) -> bytes:
-    """Encode one line. JSON of models and clients is copied unchanged if it is complete."""
+    """Encode a line. JSON of models and clients is copied unchanged if it is complete."""
     outputs = {model: _value(text) for model, text in zip(row["models"], row["outputs"]) if text is not None}
     values = {"outputs": outputs, "output": _value(row["output"]), "label": _value(row["label"])}
     return msgspec.json.encode(row | values) + b"\n"
@@ -115,7 +115,7 @@ def export(rows: Iterable[Row], output: Path) -> int:
     except OSError as error:
         raise Unavailable(f"{output} cannot be written: {error}") from error
     finally:
-        with suppress(OSError):  # where it could not be made it cannot be removed
+        with suppress(OSError):  # a file that could not be made cannot be removed
             making.unlink(missing_ok=True)
     return count
 

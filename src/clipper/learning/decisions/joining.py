@@ -50,7 +50,7 @@ class Joined:
 
 
 def joined(reader: LogReader) -> Iterator[Joined]:
-    """Join what ``reader`` reads, in the order of the files.
+    """Join the decisions and the feedback that ``reader`` reads, in the order of the files.
 
     Raises:
         Unavailable: the log cannot be read, or there is no room for the temporary database.

@@ -1,7 +1,7 @@
 """A query worker's end of the decision log: takes records on the loop, and writes them on a thread.
 
-Queries are held, and records made of several at once. A block of records goes to the thread when it is full, or
-``FLUSH_S`` after its first query. If the worker is killed, what is in memory is lost, and nothing else.
+Queries are held, and records are made for several at once. A block of records goes to the thread when it is full, or
+``FLUSH_S`` after its first query. If the worker is killed, only the records in memory are lost.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from clipper.learning.decisions.records import (
 )
 from clipper.learning.decisions.segments import SegmentWriter
 
-# Some thousand records, so that the thread has few turns, and milliseconds of the disk's time.
+# Some thousand records: the thread has few turns, and each takes milliseconds of the disk's time.
 BLOCK_BYTES = 128 * 1024
 # A killed worker loses at most the decisions of this time.
 FLUSH_S = 0.2
@@ -43,7 +43,7 @@ class _Blocks(Background[bytearray]):
     def __init__(self, segments: SegmentWriter) -> None:
         super().__init__("write the decision log", most=MAX_WAITING_BYTES, close_s=CLOSE_TIMEOUT_S)
         self._segments = segments
-        # The thread alone writes it.
+        # Only the thread writes this.
         self.written_bytes = 0
 
     def do(self, items: Sequence[bytearray]) -> None:
@@ -59,7 +59,7 @@ class DecisionLog:
     """A worker's decision log.
 
     Args:
-        folder: shared by the workers; made when there is something to write.
+        folder: the folder that the workers share; made when there is something to write.
         writer: identifies this worker's files.
         max_bytes: bound on the sum of all files in the folder.
 
@@ -82,14 +82,14 @@ class DecisionLog:
         self._dropped = 0
 
     def enter(self, setting: Setting) -> int:
-        """Write a setting into the present block, which stays the present one, and return its place there."""
+        """Write a setting into the present block and return its place there. The block stays the present one."""
         extend_block(self._buffer, (setting,))
         self.monotonic_began_s = time.time() - time.monotonic()
         self._settings += 1
         return self._settings - 1
 
     def wait_for(self, holder: Holder) -> None:
-        """Let ``holder`` write what it holds before the next block goes to the thread."""
+        """Let ``holder`` write the queries that it holds before the next block goes to the thread."""
         self._holders.add(holder)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)

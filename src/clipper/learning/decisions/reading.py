@@ -1,4 +1,4 @@
-"""Reads a decision log block by block, so that one block bounds the memory. The log may be written meanwhile."""
+"""Reads a decision log block by block, so that memory holds only a block. The log may be written meanwhile."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from clipper.learning.decisions.records import (
 )
 from clipper.learning.decisions.segments import Segment, segments
 
-# A query may be written this long after it came: its SLO is at most ten minutes, and its block may wait.
+# The time after a query came within which it is written: its SLO is at most ten minutes, and its block may wait.
 MOST_DELAY_S = 3600.0
 
 Read = tuple[Setting, Decision] | Judgement
@@ -26,11 +26,12 @@ Read = tuple[Setting, Decision] | Judgement
 
 @dataclass(slots=True)
 class LogReader:
-    """
+    """Reads a log.
+
     Attributes:
         since_s, until_s: only decisions from ``since_s`` on and before ``until_s`` are read, in seconds since 1970.
             Feedback may come at any later time.
-        torn: segments that end within a block, like that of a worker that is writing or was killed.
+        torn: segments that end within a block, because a worker is writing or was killed.
         damaged: why other segments could not be read to their end, by name.
     """
 
@@ -42,7 +43,7 @@ class LogReader:
     damaged: dict[str, str] = field(default_factory=dict)
 
     def decisions(self) -> Iterator[list[tuple[Setting, Decision]]]:
-        """Yield decisions in lists of one block each, the oldest segment first.
+        """Yield the decisions of each block as a list, the oldest segment first.
 
         Raises:
             Unavailable: the folder cannot be read.
@@ -56,7 +57,7 @@ class LogReader:
                     yield piece
 
     def judgements(self) -> Iterator[list[Judgement]]:
-        """Yield all feedback on the application, in lists of one block each.
+        """Yield all feedback on the application, as a list for each block.
 
         Raises:
             Unavailable: the folder cannot be read.
@@ -88,7 +89,7 @@ class LogReader:
         """Yield the blocks of a segment, if it was last written at a wanted time."""
         try:
             yield from self._read(segment)
-        except FileNotFoundError:  # it was the oldest, and was removed to make room
+        except FileNotFoundError:  # the oldest segment was removed to make room
             return
         except OSError as error:
             self.damaged[segment.path.name] = f"it cannot be read: {error}"

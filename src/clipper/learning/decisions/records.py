@@ -16,7 +16,7 @@ SEGMENT_HEAD = b"clipper decisions 1\n"
 BLOCK_HEAD = struct.Struct("<II")
 # A longer block was never written: the file is damaged.
 MAX_BLOCK_BYTES = 1 << 20
-# Bound of a query's outputs together, in equal parts. A label has the same bound.
+# Bound on the sum of a query's outputs, in equal parts. A label has the same bound.
 MAX_OUTPUTS_BYTES = 8 * 1024
 
 
@@ -38,8 +38,8 @@ class Setting(Struct, frozen=True, array_like=True, tag=0):
 
 
 DECISION = 1
-# A decision in its encoded form: its tag, and its fields up to ``context``. The other fields have their defaults. Most
-# decisions are like that, and take half the time to make and to encode.
+# A decision in its encoded form: its tag, and its fields up to ``context``. The other fields have their defaults, as in
+# most decisions. It takes half the time to make and to encode.
 BriefDecision = tuple[
     int,
     int,
@@ -57,22 +57,22 @@ BriefDecision = tuple[
 
 
 class Decision(Struct, frozen=True, array_like=True, tag=DECISION, gc=False):
-    """The decision on one query.
+    """The decision on a query.
 
     Attributes:
         setting: the place of its setting in the block.
         time_s: when the query came, in seconds since 1970.
-        latency_s: time from then until its answer.
+        latency_s: the time from then until its answer.
         models, shares: the policy's choice: see ``Choice``; empty if there was none.
         outputs: JSON text of each of ``models``; None for a model that had not answered by then.
         answer: JSON text of the answer, if it is neither the only output nor the default.
-        confidence: confidence of the answer, 0 to 1.
+        confidence: the confidence of the answer, from 0 to 1.
         reason: the error code behind a default or an error; None if there was an answer.
         pinned: the version that the query named, which bypasses the policy.
-        beliefs: the parameters that the choice was drawn by: see ``Choice``.
+        beliefs: the parameters from which the choice was drawn: see ``Choice``.
         is_cut: whether an output or answer was too long, so that only its beginning is here.
-        raw_confidence: what ``confidence`` was derived from, by probabilities or calibration; None if it is the
-            policy's own.
+        raw_confidence: the confidence from which ``confidence`` was derived, by probabilities or calibration; None if
+            it is the policy's own.
         steps: the policy's decisions to ask further models or not: for each, the number of models asked so far, the
             confidence by then, and the probability of going on.
         features: raw buffer of the query's features, little-endian float64.
@@ -137,7 +137,7 @@ def begin_block() -> bytearray:
 
 
 def extend_block(block: bytearray, records: Sequence["Record | BriefDecision"]) -> None:
-    """Append encoded records to a block, at most 65,535. All at once, which is twice as fast as one by one."""
+    """Append encoded records to a block, at most 65,535, all at once: twice as fast as one by one."""
     text = _encode(records)
     # Drop the head of the msgpack array: the block has its own.
     with memoryview(text)[1 if len(records) < 16 else 3 :] as payload:
@@ -159,7 +159,7 @@ def decode_block(payload: bytes, checksum: int) -> list[Record]:
     """Return the records of a block.
 
     Raises:
-        Damaged: the bytes are not what was written.
+        Damaged: the bytes differ from what was written.
     """
     if zlib.crc32(payload) != checksum:
         raise Damaged("its checksum is wrong")

@@ -1,8 +1,8 @@
-"""The decision log's files: each query worker writes one, and one bound holds for all together.
+"""The decision log's files: each query worker writes its own, and one bound holds for their sum.
 
-Workers share a folder, and no lock. An eighth of the bound is reserved for what they write between two checks: each
+Workers share a folder, but no lock. An eighth of the bound is reserved for what they write between two checks: each
 worker checks when it begins a segment, and a segment has at most that part divided by the largest number of workers.
-So the last one to check left room for a segment of each, and none can have written more since its own check.
+So the worker that checked last left room for a segment of each worker, and none can have written more since its check.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class SegmentWriter:
     Args:
         folder: the log's folder.
         writer: distinguishes it from other writers in the folder.
-        max_bytes: bound of all writers' segments together.
+        max_bytes: bound on the sum of all writers' segments.
 
     Attributes:
         segment_bytes: bound of each segment.
@@ -135,6 +135,6 @@ def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def _is_segment(name: str) -> bool:
-    """Whether it is ``WHEN-WRITER.decisions``; WHEN is in milliseconds since 1970, so names sort by time."""
+    """Whether a name is ``WHEN-WRITER.decisions``; WHEN is in milliseconds since 1970, so names sort by time."""
     began_ms, dash, _ = name.partition("-")
     return name.endswith(SUFFIX) and dash == "-" and len(began_ms) == _TIME_DIGITS and began_ms.isdecimal()

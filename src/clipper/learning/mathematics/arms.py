@@ -1,12 +1,12 @@
 """Maps the models' names of a policy to the versions of a state.
 
-A policy knows an application's models by their links' names, such as ``digits``. A state keeps what was learned by
-version, ``digits:2``: feedback belongs to the version that answered, whatever has become current since. A version
-begins where its predecessor was, but less certain: what was learned about the predecessor counts with a weight below 1,
-and about the predecessor's own with the square of it. So its own feedback soon outweighs the inherited part.
+A policy knows an application's models by their links' names, such as ``digits``. A state keeps its numbers by version,
+``digits:2``: feedback belongs to the version that answered, whatever has become current since. A version begins where
+its predecessor was, but less certain: the predecessor's numbers count with a weight below 1, and those of the
+predecessor's predecessor with its square. So a version's own feedback soon outweighs the inherited part.
 
-States from before versions were distinguished have numbers by model. They count in full for versions without a
-predecessor, such as all that were deployed by then, and fade like all numbers.
+States from before versions were distinguished have numbers by model. These count in full for versions without a
+predecessor, such as all versions that were deployed by then, and fade like all numbers.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,12 +15,12 @@ from clipper.learning.mathematics.costs import NO_COSTS, Costs
 from clipper.learning.mathematics.totals import Amount, Arrays, Key, Keyed, Numbers, Part, Totals
 from clipper.learning.mathematics.weighing import lineup_id
 
-# A version whose learned numbers count, and by how much.
+# A version whose learned numbers count, and the weight with which they count.
 Origin = tuple[str, float]
-# Where a number counts: under which key, by how much, and whether it is a predecessor's.
+# A place where a number counts: its key there, its weight, and whether it is a predecessor's number.
 _Place = tuple[Key, float, bool]
 
-# Predecessors that count less are left out: by default a state knows 1,443 observations, so this is about one.
+# Predecessors with a smaller weight are left out: by default a state knows 1,443 observations, so this is about one.
 MIN_WEIGHT = 0.001
 
 # Keys whose places are remembered, for a moment: more than the numbers of most applications' own states.
@@ -49,12 +49,12 @@ def lineage(model: str, version: str, predecessors: Mapping[str, str | None], in
 
 
 class Arms:
-    """Maps the names that a policy knows to those that a state keeps, and back.
+    """Maps the names that a policy knows to the names that a state keeps, and back.
 
     Args:
-        origins: by link's name, as ``lineage`` returns them. A name that is not in it stands for itself.
-        costs: by link's name.
-        ramps: for names of newcomers, the numbers of their ramps.
+        origins: results of ``lineage``, by link's name. A name that is not in it stands for itself.
+        costs: the costs of models, by link's name.
+        ramps: the numbers of ramps, by the newcomer's name.
 
     Attributes:
         lineup: names these versions in a state's weighed sums.
@@ -79,13 +79,13 @@ class Arms:
         for name, each in origins.items():
             for rank, (version, weight) in enumerate(each):
                 self._links.setdefault(version, []).append((name, weight, rank > 0))
-        # What keys are mapped to: each piece of feedback maps the same few dozen, to and fro.
+        # The places of keys: each piece of feedback maps the same few dozen keys, to and fro.
         self._places: dict[Key, list[_Place]] = {}
         self._keyed: dict[Key, Key] = {}
 
     @property
     def names(self) -> Collection[str]:
-        """The names of all versions that may be asked."""
+        """Return the names of all versions that may be asked."""
         return self._keys.keys()
 
     def key(self, name: str) -> str:
@@ -109,8 +109,8 @@ class Arms:
     def view(self, totals: Totals) -> Totals:
         """Return a state's numbers as a policy reads them: by links' names, with the inherited part.
 
-        Versions without a link, such as one that a query named, are left out if others of their model are linked.
-        Numbers that a user's policy keeps under names of its own stay.
+        A version without a link, such as a version that a query named, is left out if another version of its model is
+        linked. Numbers that a user's policy keeps under names of its own stay.
         """
         arrays = self._view_arrays(totals.arrays) if totals.arrays.parts else None
         numbers: Numbers = {}
@@ -158,7 +158,7 @@ class Arms:
         return Arrays(parts, arrays.memo)
 
     def with_key(self, name: str, key: str) -> "Arms":
-        """Return the same with one name for another version, and without newcomers."""
+        """Return equal arms in which one name stands for another version, and without newcomers."""
         return Arms({**self._origins, name: ((key, 1.0),)}, self.costs)
 
     def __eq__(self, other: object) -> bool:

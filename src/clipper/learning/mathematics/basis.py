@@ -9,22 +9,23 @@ from clipper.learning.mathematics.confidence_sequences import NO_EVIDENCE, Evide
 from clipper.learning.mathematics.totals import EVER_SCORED, PICKED_SCORED, TELLS_PICKED, Totals
 from clipper.learning.mathematics.weighing import WeighedEvidence, evidence_of
 
-# ``pooled``: by the means of all losses. ``weighted``: by losses over the probabilities of choices. ``none``: what is
-# needed is not known.
+# ``pooled``: by the means of all losses. ``weighted``: by losses divided by the probabilities of choices. ``none``: the
+# numbers for either are missing.
 Estimator = Literal["pooled", "weighted", "none"]
 
-# Of sums of many numbers.
+# The rounding error of sums of many numbers.
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """
+    """The evidence of a comparison, and its name.
+
     Attributes:
         feedback: the number of all pieces of feedback, compared or not.
-        scored: how often each version was scored, whatever picked it, by the state's names.
-        pooled: the losses of each version that nothing which came with a query had picked, by the state's names.
-        evidence: what the models are compared by.
+        scored: how often each version was scored, by the state's names, whatever picked it.
+        pooled: each version's losses, by the state's names, on queries where nothing that came with them picked it.
+        evidence: the evidence by which the models are compared.
         why: a sentence on the estimator, and on the feedback that it leaves out.
     """
 
@@ -47,10 +48,10 @@ def basis_of(
     """Return a state's evidence on models.
 
     Args:
-        totals: the state's, by its names for versions, without fading.
+        totals: the state's totals, by its names for versions, without fading.
         clock: the number of pieces of feedback that the state has seen.
         names: the models to compare, and the state's names for their versions.
-        goes_by: of the present policy: see ``Policy.goes_by``.
+        goes_by: the present policy's ``Policy.goes_by``.
         is_of_context: whether the state is a context's.
         has_contexts: whether the application has learned in any context; it matters unless ``tells_picked``.
     """
@@ -103,5 +104,5 @@ def basis_of(
 
 
 def tells_picked(totals: Totals) -> bool:
-    """Return whether an application's state has told apart, from its beginning, what had picked models."""
+    """Return whether an application's state has distinguished from its beginning what had picked models."""
     return totals.number("", TELLS_PICKED) > 0

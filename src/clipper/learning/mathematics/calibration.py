@@ -37,7 +37,7 @@ By = Literal["raw", "answered"]
 _FIRST, _LAST, _WIDTH = -3.0, 12.0, 0.5
 BINS = round((_LAST - _FIRST) / _WIDTH) + 2
 
-# Standard deviations of the priors of a and b: how far models are from the truth before anything is known about them.
+# Standard deviations of the priors of a and b: the expected distance of models from the truth before any feedback.
 _SPREAD_A, _SPREAD_B = 0.5, 0.5
 # With a smaller a the curve would be flat, so that it could not be inverted.
 _LEAST_A = 0.02
@@ -45,7 +45,7 @@ _LEAST_A = 0.02
 _STEPS = 25
 _ENOUGH = 1e-6
 
-# Extra answers in each bin, as right as Platt scaling says.
+# Extra answers in each bin, which are as right as Platt scaling says.
 PRIOR_ANSWERS = 6.0
 # A bin with fewer answers is a remainder of fading or inheriting.
 _LEAST_ANSWERS = 1e-3
@@ -72,7 +72,7 @@ def bin_of(confidence: float) -> int:
 
 
 def lesson(model: str, basis: Basis, raw: float, answered: float, right: float) -> dict[Key, float]:
-    """Return what feedback on an answer adds to a state, by model and name.
+    """Return the amounts that feedback on an answer adds to a state, by model and name.
 
     Args:
         model: the model whose answer it was; "" if several models made it.
@@ -99,15 +99,17 @@ def bins(numbers: Numbers, model: str, basis: Basis, by: By = "raw") -> list[Bin
         if answers >= _LEAST_ANSWERS:
             confidence = numbers.get((model, confidences), 0.0) / answers
             right = numbers.get((model, rights), 0.0) / answers
-            # Rounding may push them slightly out of range.
+            # Rounding may push the numbers slightly out of range.
             found.append(Bin(answers, min(max(confidence, 0.0), 1.0), min(max(right, 0.0), 1.0)))
     return found
 
 
 def expected_error(found: Sequence[Bin]) -> float:
-    """Return the expected calibration error: the mean over bins, weighted by answers, of the absolute difference
-    between confidence and share of right answers (Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated
-    Probabilities Using Bayesian Binning", AAAI 2015).
+    """Return the expected calibration error.
+
+    It is the mean over bins, weighted by answers, of the absolute difference between confidence and share of right
+    answers (Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI
+    2015).
 
     Args:
         found: at least one bin.
@@ -145,8 +147,10 @@ class Curve:
         return _interpolated(self._platt(_log_odds(confidence)), self._from, self._to)
 
     def least_raw(self, threshold: float) -> float:
-        """Return the raw confidence from which on the calibrated one is at least ``threshold``, to within rounding;
-        infinity if there is none."""
+        """Return the least raw confidence whose calibrated confidence is at least ``threshold``, up to rounding.
+
+        Infinity if there is none.
+        """
         if not self.answers:
             return threshold
         if self.calibrated(0.0) >= threshold:

@@ -13,8 +13,8 @@ from clipper.learning.mathematics.confidence_sequences import (
     mean_interval,
 )
 
-# ``best``: certainly has the least mean loss. ``as_good``: certainly no model is better by more than the tolerance.
-# ``open``: neither is known. ``alone``: there is no other model.
+# ``best``: the model certainly has the least mean loss. ``as_good``: certainly no model is better by more than the
+# tolerance. ``open``: neither is known. ``alone``: there is no other model.
 Verdict = Literal["best", "as_good", "open", "alone", "no_feedback"]
 
 # More than a million times the feedback so far is not worth waiting for.
@@ -33,7 +33,7 @@ class ModelEvidence(Protocol):
     def feedback(self) -> float: ...
 
     def statements(self, models: int) -> int:
-        """Return how many statements of a pair may be wrong, so that a verdict on so many models is."""
+        """Return the number of statements on pairs among which a verdict on this many models divides its error."""
         ...
 
     def count(self, model: str) -> float:
@@ -49,21 +49,21 @@ class ModelEvidence(Protocol):
     def log_capital_less(self, first: str, second: str, margin: float = 0.0) -> float: ...
 
     def times(self, factor: float) -> "ModelEvidence":
-        """Return the evidence of so many times the same feedback."""
+        """Return the evidence of the same feedback, repeated this many times."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PooledEvidence:
-    """All losses of each model as one sequence, which holds if choices depend on nothing that came with the query: see
-    ``confidence_sequences``.
+    """All losses of each model as one sequence: see ``confidence_sequences``.
 
-    Losses of one query on several models may depend on each other: verdicts hold then as well, but take more feedback.
+    This is valid if choices depend on nothing that came with the query. The losses of several models on the same query
+    may depend on each other: verdicts are valid then, too, but take more feedback.
 
     Attributes:
         by_model: the losses.
-        feedback: number of pieces of feedback in them, over all models.
-        are_together: whether a piece of feedback may have told about several models.
+        feedback: the number of pieces of feedback in them, over all models.
+        are_together: whether a piece of feedback may have scored several models.
     """
 
     by_model: Mapping[str, Evidence]
@@ -71,7 +71,7 @@ class PooledEvidence:
     are_together: bool = False
 
     def statements(self, models: int) -> int:
-        """Return K - 1: means are constant, so there is one true best model that a wrong verdict is against."""
+        """Return K - 1: means are constant, so a wrong verdict contradicts the one model that is truly the best."""
         return models - 1
 
     def count(self, model: str) -> float:
@@ -119,11 +119,12 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """
+    """The comparison of several models.
+
     Attributes:
         best: the model with the least mean loss; None without feedback.
-        sureness: certainty that it is the best.
-        more_feedback: feedback until there is a verdict, if mean losses and the mix of feedback stay as they are; None
+        sureness: the certainty that it is the best.
+        more_feedback: the feedback until there is a verdict, if mean losses and the mix of feedback do not change; None
             if that cannot be told.
     """
 
@@ -135,15 +136,15 @@ class Comparison:
 
 
 def compare(models: Collection[str], evidence: ModelEvidence, confidence: float, tolerance: float) -> Comparison:
-    """Compare models by all of their feedback, as often as wanted.
+    """Compare models by all of their feedback. This may be done as often as one likes.
 
-    All verdicts hold together, at all times, with probability ``confidence``: a wrong one requires that a false bet
-    wins in one of the pairs of which a wrong verdict may be said. So do all intervals of differences. The interval of
-    each mean holds with ``confidence`` by itself.
+    All verdicts hold together, at all times, with probability ``confidence``: for a wrong verdict, a false bet has to
+    win in one of the pairs that it is about. So do all intervals of differences. The interval of each mean holds with
+    ``confidence`` by itself.
 
     Args:
-        models: those to compare.
-        evidence: what is known of them.
+        models: the models to compare.
+        evidence: the evidence on them.
         confidence: above 0, below 1.
         tolerance: difference of mean losses up to which models are as good as each other; at least 0.
     """
@@ -178,7 +179,7 @@ def compare(models: Collection[str], evidence: ModelEvidence, confidence: float,
 
 
 def _more_feedback(better: str, other: str, evidence: ModelEvidence, tolerance: float, wanted: float) -> float | None:
-    """Return the feedback until the pair's capital is as wanted, if further feedback is like the previous."""
+    """Return the feedback until the pair's capital is large enough, if further feedback is like the previous."""
 
     def is_enough(times: float) -> bool:
         return evidence.times(times).log_capital_less(better, other, tolerance) >= wanted

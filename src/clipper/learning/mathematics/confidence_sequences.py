@@ -1,4 +1,4 @@
-"""Confidence sequences: what is known about mean losses in [0, 1], however often one looks.
+"""Confidence sequences: intervals for mean losses in [0, 1] that stay valid however often one looks.
 
 A usual confidence interval holds at one moment that was chosen in advance. Whoever looks at it each day, and stops when
 it suits, is wrong far more often. A **confidence sequence** holds at all times at once with its stated probability.
@@ -15,8 +15,8 @@ mean. So it starts at 1, is a supermartingale, and ever exceeds 1 / error with a
   Martingales with Applications", 2015; as in Howard, Ramdas, McAuliffe, Sekhon: "Time-uniform, Nonparametric,
   Nonasymptotic Confidence Sequences", 2021). It is sharper if losses differ by little.
 
-So three sums are all that is needed, which any number of workers may add up in any order. Each loss may come from a
-query that was chosen depending on earlier ones, as all policies do: given the past, its mean is the model's.
+So three sums are enough, and any number of workers may add to them in any order. Each loss may come from a query that
+was chosen depending on earlier queries, as all policies do: given the past, its mean is the model's.
 
 For two models K_1(m_1) K_2(m_2) is such a capital, too, if each query tells about one of them. If queries tell about
 both, as with ensembles and shadows, losses may depend on each other, and the product may grow although both bets are
@@ -39,8 +39,8 @@ from functools import lru_cache
 # where the first is best: sharing costs it 0.3 of a logarithm of some 3 to 8.
 _BERNOULLI, _VARIANCE = math.log(0.75), math.log(0.125)
 _HALF = math.log(0.5)
-# Each is half the one before, down to the finest that 10^9 losses can distinguish. All are at most 1/2, so that capital
-# falls as m comes nearer to the observed mean (true up to 0.58).
+# Each bet is half the bet before, down to the finest that 10^9 losses can distinguish. All are at most 1/2, so that
+# capital falls as m comes nearer to the observed mean (true up to 0.58).
 _BETS = tuple(0.5 / 2**step for step in range(14))
 _COSTS = tuple(-math.log1p(-bet) - bet for bet in _BETS)
 # Weights of the bets: few losses differ by so little that the smallest bets are needed.
@@ -55,8 +55,8 @@ _MOST_STEPS = 60
 # The square of a smaller mean is 0.
 _LEAST = 1e-150
 _GOLDEN = (math.sqrt(5) - 1) / 2
-# Bets on sums of what is at least -1 below its forecast, and the logarithms of their shares. Each bet is half the one
-# before, down to the best one for millions of amounts; shares sum to less than 1.
+# Bets on sums of amounts that are at most 1 below their forecasts, and the logarithms of the bets' shares. Each bet is
+# half the bet before, down to the best for millions of amounts; the shares sum to less than 1.
 _RATES = tuple((0.9 * 2.0**-step, 1.0 / ((step + 1) * (step + 2))) for step in range(16))
 MIXTURE = tuple((rate, math.log(share), -math.log1p(-rate) - rate) for rate, share in _RATES)
 
@@ -95,7 +95,7 @@ class Interval:
 
 
 def mean_interval(evidence: Evidence, error: float) -> Interval:
-    """Return the interval of the mean loss. With probability 1 - ``error`` it holds the mean at all times at once."""
+    """Return an interval that contains the mean loss, at all times at once, with probability 1 - ``error``."""
     limit, mean = -math.log(error), evidence.mean
     low = bound_by_halving(0.0, mean, lambda m: log_capital_above(evidence, m) < limit)
     high = bound_by_halving(1.0, mean, lambda m: log_capital_below(evidence, m) < limit)
@@ -103,7 +103,7 @@ def mean_interval(evidence: Evidence, error: float) -> Interval:
 
 
 def difference_interval(first: Evidence, second: Evidence, error: float, *, are_together: bool = False) -> Interval:
-    """Return the interval of the first's mean loss less the second's, right at all times as ``mean_interval`` is.
+    """Return an interval of the first's mean loss minus the second's, which is valid like ``mean_interval``.
 
     ``are_together``: see ``log_capital_less``.
     """
@@ -120,7 +120,8 @@ def difference_interval(first: Evidence, second: Evidence, error: float, *, are_
 def sureness(better: Evidence, other: Evidence, margin: float = 0.0) -> float:
     """Return the certainty that ``better`` has a mean loss below the other's plus ``margin``: from 0 to 1.
 
-    One minus an always-valid p-value: if it is not so, this is ever at least c with a probability of at most 1 - c.
+    This is one minus an always-valid p-value: if the statement is false, the certainty ever reaches c with a
+    probability of at most 1 - c.
     """
     return -math.expm1(-max(log_capital_less(better, other, margin), 0.0))
 
@@ -128,11 +129,11 @@ def sureness(better: Evidence, other: Evidence, margin: float = 0.0) -> float:
 def log_capital_less(first: Evidence, second: Evidence, margin: float = 0.0, *, are_together: bool = False) -> float:
     """Return the least capital against all pairs of means with the first at least the second plus ``margin``.
 
-    All capitals are logarithms. If the means are such, this ever exceeds ``-ln(error)`` with a probability of at most
-    ``error``.
+    All capitals are logarithms. If the true means are such a pair, this ever exceeds ``-ln(error)`` with a probability
+    of at most ``error``.
 
     Args:
-        are_together: whether a query may have told about both models.
+        are_together: whether a query may have scored both models.
     """
 
     def of_pair(first_mean: float, second_mean: float) -> float:
@@ -143,8 +144,8 @@ def log_capital_less(first: Evidence, second: Evidence, margin: float = 0.0, *, 
         return of_pair(first.mean, second.mean)
     if margin > 1.0:
         return math.inf  # no losses differ by more than 1
-    # As both assumed means grow, the first's capital grows and the second's falls; outside these bounds one of the two
-    # stands still.
+    # As both assumed means grow, the first's capital grows and the second's falls; outside these bounds one of them
+    # does not change.
     low, high = max(first.mean - margin, 0.0), min(second.mean, 1.0 - margin)
 
     def capital(mean: float) -> float:
@@ -168,7 +169,7 @@ def nearest_means(first: Evidence, second: Evidence, margin: float = 0.0) -> tup
 
 
 def log_capital_above(evidence: Evidence, mean: float) -> float:
-    """Return the logarithm of the capital against all means up to ``mean``: the larger, the surer the mean is above."""
+    """Return the logarithm of the capital against all means up to ``mean``: evidence that the mean is above."""
     count, total, observed = evidence.count, evidence.loss, evidence.mean
     mean = min(mean, observed)
     logs = [_BERNOULLI + _bernoulli(count, total, mean)]
@@ -181,7 +182,7 @@ def log_capital_above(evidence: Evidence, mean: float) -> float:
 
 
 def log_capital_below(evidence: Evidence, mean: float) -> float:
-    """Return the logarithm of the capital against all means from ``mean`` on: the larger, the surer it is below."""
+    """Return the logarithm of the capital against all means from ``mean`` on: evidence that the mean is below."""
     gains = max(evidence.count - evidence.loss, 0.0)
     return log_capital_above(Evidence(evidence.count, gains, evidence.spread), 1.0 - mean)
 
@@ -190,8 +191,9 @@ def log_mixture(excess: float, squares: float) -> float:
     """Return the logarithm of the mixed capital ``exp(l excess - (-ln(1 - l) - l) squares)`` over the bets l.
 
     Args:
-        excess: sum of amounts less their assumed means.
-        squares: sum of ``(amount - forecast)^2``, with amounts never more than 1 below a forecast that was made before.
+        excess: sum of amounts minus their assumed means.
+        squares: sum of ``(amount - forecast)^2``, with amounts never more than 1 below their forecasts, which were made
+            before them.
     """
     return _log_sum([share + rate * excess - cost * squares for rate, share, cost in MIXTURE])
 
@@ -219,7 +221,7 @@ def _log_sum(logs: list[float]) -> float:
 
 
 def _likeliest(first: Evidence, second: Evidence, margin: float, low: float, high: float) -> float:
-    """Return the second's mean at which both together are likeliest, with the first's larger by ``margin``.
+    """Return the second's mean at which both models' losses are likeliest, with the first's larger by ``margin``.
 
     Minus the log-likelihood is convex: Newton's method on its slope, within bounds that close in.
     """

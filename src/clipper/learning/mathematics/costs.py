@@ -13,9 +13,11 @@ _NONE: Mapping[str, float] = MappingProxyType({})
 
 
 class Costs:
-    """
+    """The costs of an application's models.
+
     Args:
-        by_model: at least 0 each, in the user's unit: money, or milliseconds of a processor. Other models cost nothing.
+        by_model: costs of at least 0, in the user's unit: money, or milliseconds of a processor. Other models cost
+            nothing.
         weight: the loss that a cost of 1 is worth, at least 0.
     """
 

@@ -1,11 +1,11 @@
 """Guardrail: decides whether a newcomer does harm. It may be asked after every piece of feedback, and seldom errs.
 
-While a newcomer is ramped, chance alone assigns queries to it. So comparing the losses of its answers with those of the
-other answers in the same time shows its effect. Only sums of both are kept: sums commute, so several workers can add to
-one state.
+While a newcomer is ramped, chance alone assigns queries to it. So a comparison of the losses of its answers with those
+of other answers at the same time shows its effect. Only sums are kept: sums commute, so several workers can add to one
+state.
 
 **The test.** Let answers have losses ``x_i`` in [0, 1] with conditional means ``m_i``. Let ``x'_i`` be a forecast made
-before ``x_i`` was seen (here the mean of earlier ones), and ``V = sum (x_i - x'_i)^2``, the spread. For every l in
+before ``x_i`` was seen (here the mean of earlier losses), and ``V = sum (x_i - x'_i)^2``, the spread. For every l in
 (0, 1), with ``psi(l) = -ln(1 - l) - l``,
 
     exp(l sum (x_i - m_i) - psi(l) V)
@@ -16,18 +16,18 @@ it ever reaches 1/a with a probability of at most a. So with ``bound(V, a)`` the
 
     sum (x_i - m_i) < bound(V, a)   at all times at once, except with a probability of a,
 
-and the same holds for ``sum (m_i - x_i)``. A newcomer is stopped once its mean loss less its bound exceeds that of the
-rest plus theirs by more than allowed. It passes once that has become impossible. Losses need not be independent, nor
-equally large at noon and at night: the means of the same time are compared. ``confidence_sequences`` are sharper for
-models with constant mean losses, which nobody can promise while a newcomer is ramped.
+and the same holds for ``sum (m_i - x_i)``. A newcomer is stopped once its mean loss minus its bound exceeds the mean
+loss of the others plus their bound by more than allowed. It passes once that has become impossible. Losses need not be
+independent, nor equally large at noon and at night: the means of the same time are compared. ``confidence_sequences``
+are sharper for models with constant mean losses, which nobody can promise while a newcomer is ramped.
 
 **By context.** A policy that chooses by context will ask a newcomer only where it is good, so the mean of its losses
-everywhere says little of what it will do. So answers are told apart by whether the newcomer **matters** to their query:
-whether the policy, by what it had learned before, would ask it there once it is through, or asks the version that it
-comes after. That does not depend on which of both groups chance puts the query into, so it may decide which answers are
+everywhere says little about its effect. So answers are distinguished by whether the newcomer **matters** to their
+query: whether the policy, by what it had learned before, would ask it there once it is through, or asks the version
+before it. That does not depend on the group into which chance puts the query, so it may decide which answers are
 compared. The newcomer is stopped if it certainly does harm where it matters. It is also stopped if it certainly does
-harm everywhere, and is not even ahead where it matters: otherwise a newcomer that is bad for all would be ramped for
-ever, since it soon matters nowhere. Each of the two tests has half of the false alarms, from the first answer on: until
+harm everywhere and is not even ahead where it matters: otherwise a newcomer that is bad for all would be ramped for
+ever, since it soon matters nowhere. Each of the two tests has half of the false alarms from the first answer on: until
 there is a query to which the newcomer does not matter, both are the same.
 """
 
@@ -45,13 +45,14 @@ from clipper.learning.mathematics.totals import Key, Totals
 ENOUGH_FEEDBACK = 200
 # Bound of the probability that a newcomer is ever stopped although it is not worse than allowed.
 FALSE_ALARMS = 0.05
-# If a newcomer is good in one of several contexts, the policy has to learn where before it is stopped for being bad on
-# average: so many of its answers are enough for contexts with a fifth of the queries, which take some eight each.
+# If a newcomer is good in one of several contexts, the policy has to learn where, before the newcomer is stopped for
+# being bad on average: this many of its answers are enough for contexts with a fifth of the queries, which take some
+# eight each.
 FAIR_TRIAL = 60
-# It is ahead where it matters only if that is at least this share of its answers: policies explore for ever, and it
-# also matters where they do.
+# It counts as ahead where it matters only if that is at least this share of its answers: policies explore for ever, and
+# it also matters where they do.
 _LEAST_SHARE = 0.05
-# The newcomer's part of that probability. The rest has most of the feedback, so its bound is narrow anyway.
+# The newcomer's part of that probability. The others have most of the feedback, so their bound is narrow anyway.
 NEWCOMERS_PART = 0.8
 
 # Bound of Newton's steps; about six are needed.
@@ -76,11 +77,11 @@ class Losses:
         return self.loss / self.count if self.count else 0.0
 
     def margin(self, false_alarms: float) -> float:
-        """Return how far the mean may be off to one side, at any time."""
+        """Return the largest error of the mean to one side, at any time."""
         return bound(self.spread, false_alarms) / self.count if self.count else math.inf
 
     def after(self, loss: float) -> "Losses":
-        """Return the sums after one more answer, whose loss was forecast by the earlier ones."""
+        """Return the sums after a further answer, whose loss was forecast by the earlier answers."""
         forecast = (self.loss + 0.5) / (self.count + 1.0)
         return Losses(self.count + 1.0, self.loss + loss, self.spread + (loss - forecast) ** 2)
 
@@ -96,7 +97,7 @@ class RampLosses:
     """The evidence of a ramp so far.
 
     Attributes:
-        newcomer, rest: answers with a part of the newcomer's, and all others, to queries to which it matters.
+        newcomer, rest: answers in which the newcomer had a part, and all others, to queries to which it matters.
         newcomer_aside, rest_aside: the same for other queries.
     """
 
@@ -121,7 +122,7 @@ class RampLosses:
 
     @property
     def compared(self) -> "RampLosses":
-        """The answers whose means are compared: those to queries to which it matters, or all if there are none."""
+        """The answers whose means are compared: answers to queries to which it matters, or all if there are none."""
         return RampLosses(self.newcomer, self.rest) if self.matters_to_some else self.everywhere
 
 
@@ -129,18 +130,18 @@ def ramp_losses(totals: Totals, name: str, ramp: int) -> RampLosses:
     """Return the evidence of a ramp.
 
     Args:
-        totals: the application's.
-        name: the totals' name for the newcomer.
+        totals: the application's totals.
+        name: their name for the newcomer.
         ramp: the ramp's number, which distinguishes it from earlier ramps of the same version.
     """
     return RampLosses(*(_losses(totals, name, ramp, whose) for whose in _GROUPS))
 
 
 class Forecasts:
-    """Forecasts of the next losses: the means of those that one worker has seen.
+    """Forecasts of the next losses: the means of the losses that this worker has seen.
 
-    Each worker uses its own, which it knows at once. The state has all workers' losses, but only after it was written,
-    and many answers may get feedback meanwhile. The test accepts any forecast that was made before.
+    Each worker uses its own losses, which it knows at once. The state has all workers' losses, but only once they were
+    written, and many answers may get feedback meanwhile. The test accepts any forecast that was made before.
     """
 
     def __init__(self) -> None:
@@ -153,13 +154,13 @@ class Forecasts:
     def observed(
         self, name: str, ramp: int, loss: float, *, is_own: bool, times: int = 1, matters: bool = True
     ) -> dict[Key, float]:
-        """Return what an answer with feedback adds to the evidence on one newcomer.
+        """Return the amounts that an answer with feedback adds to the evidence on a newcomer.
 
         Args:
             loss: loss of the answer, whether a model's or the default.
-            is_own: whether the newcomer had a part in it.
-            times: number of such answers.
-            matters: whether the newcomer matters to their query: see above.
+            is_own: whether the newcomer had a part in the answer.
+            times: the number of such answers.
+            matters: whether the newcomer matters to their query, as defined above.
         """
         whose = ("own" if is_own else "rest") + ("" if matters else "_aside")
         before = seen = self._seen.get((ramp, whose), NO_LOSSES)
@@ -184,12 +185,12 @@ def keys_of(name: str, ramp: int) -> list[str]:
 def judge(evidence: RampLosses, max_loss_increase: float | None, *, by_context: bool) -> Verdict | None:
     """Return the verdict on a newcomer; None while its ramp goes on.
 
-    It passes once it has enough feedback and its loss is not above what is allowed, or earlier if that is certain: a
-    fix for a broken model is not held up. A newcomer whose loss is above it, but not certainly so, waits. If the policy
-    chooses by context, this is about the queries to which the newcomer matters: see above.
+    It passes once it has enough feedback and its loss is within what is allowed, or earlier if that is certain: a fix
+    for a broken model is not held up. A newcomer whose loss is above, but not certainly, waits. If the policy chooses
+    by context, this is about the queries to which the newcomer matters, as defined above.
 
     Args:
-        evidence: of its ramp.
+        evidence: the evidence of its ramp.
         max_loss_increase: how much its mean loss may exceed that of the rest; None for any.
         by_context: whether the policy may choose by what comes with a query; the same in all looks at a ramp.
     """
@@ -221,7 +222,7 @@ def _judged(
 
 
 def bound(spread: float, false_alarms: float) -> float:
-    """Return the sum of deviations that is ever reached with a probability of at most ``false_alarms``: see above."""
+    """Return ``bound(V, a)`` of above, with ``false_alarms`` as a."""
     wanted = -math.log(false_alarms)
     # Start where one term alone is enough. The root is below that, and since the mixture's logarithm is convex,
     # Newton's method comes down to the root without passing it.

@@ -1,4 +1,4 @@
-"""Compares outputs and labels, which are JSON text and mostly stay so: which are equal, and which are numbers."""
+"""Compares outputs and labels, which mostly stay JSON text: finds which are equal, and which are numbers."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The sums of one state. They are only ever added to, and yet older observations count for less.
+"""The sums of a state. They are only ever added to, and yet older observations count for less.
 
 **Forward decay** (Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay", ICDE 2009). Instead of shrinking the sums,
 later increments are made larger: by ``2 ** (n / half_life)`` when the state has seen ``n`` observations. A sum is
@@ -8,8 +8,8 @@ increments commute: workers and machines learn into one state by adding, in any 
 The scale would grow for ever, so it starts again at 1 with each **epoch** of 32 half-lives, and stays below 2^32. A
 number's key names its epoch. A number that is two epochs old counts less than 2^-32 of what it did, and is stale.
 
-Time is counted in observations: a state without feedback forgets nothing. Each writer counts what it has seen, so one
-that lags by ``m`` observations adds ``2 ** (-m / half_life)`` of what it should.
+Time is counted in observations: a state without feedback forgets nothing. Each writer counts the observations that it
+has seen, so a writer that lags by ``m`` observations adds ``2 ** (-m / half_life)`` of what it should.
 
 The price of forgetting: a state knows at most what ``half_life / ln 2`` observations tell (1,443 for the default of
 1,000). So models whose losses differ by much less than ``sqrt(ln 2 / half_life)`` (0.03) stay hard to distinguish, and
@@ -55,7 +55,7 @@ EPOCH_HALF_LIVES = 32
 # Number of pieces of feedback. It is the clock, and the only number that does not fade.
 CLOCK = OBSERVATIONS
 
-# Stands for no half-life in an epoch's name.
+# The text for no half-life in an epoch's name.
 _NEVER = "never"
 # A name that states the half-life by which its number fades.
 _FADING = re.compile(rf".*~({_NEVER}|[1-9][0-9]{{0,8}})")
@@ -66,7 +66,7 @@ _EPOCH = re.compile(rf"({_NEVER}|[1-9][0-9]*)@([0-9]+)")
 class Epoch:
     """The observation from which on increments are scaled, and the half-life.
 
-    It names its half-life, so numbers that were learned under another one keep their meaning and fade by their own.
+    It names its half-life, so numbers that were learned under another half-life keep their meaning and fade by theirs.
     """
 
     half_life: int | None
@@ -136,7 +136,7 @@ class Ledger:
         check_half_life(half_life)
         self.half_life = half_life
         self.clock = 0.0
-        # By key, all but the clock. A key is parsed when it is new here, and when it is read.
+        # All sums but the clock, by key. A key is parsed when it is new here, and when it is read.
         self._sums: dict[str, float] = {}
         self._arrays: dict[str, NDArray[np.float64]] = {}
         self._epochs: set[str] = set()
@@ -149,12 +149,12 @@ class Ledger:
         return len(self._sums)
 
     def entries(self, increments: Keyed, observations: int = 1, ahead: int = 0) -> dict[str, Amount]:
-        """Return what to add to this state, here and in the store, for some observations.
+        """Return the amounts to add to this state, here and in the store, for some observations.
 
         Args:
-            increments: by model and name; the sum over ``observations``, which are few beside the half-life.
-            observations: their number.
-            ahead: number of earlier observations that are still to be added.
+            increments: the sums over the observations, by model and name.
+            observations: the number of observations, which is small beside the half-life.
+            ahead: the number of earlier observations that are still to be added.
         """
         clock = self.clock + ahead
         now = Epoch.at(clock, self.half_life)
@@ -200,11 +200,11 @@ class Ledger:
             self._epochs.add(epoch)
             self._arrays[key] = amount
         else:
-            # A new array: a holder of the old one can tell that it is old.
+            # A new array, so that a holder of the old array can tell that it is old.
             self._arrays[key] = known + amount
 
     def totals(self) -> Totals:
-        """Return the present numbers; the same object until something is added, so that its memo stays valid."""
+        """Return the present numbers: the same object until something is added, so that its memo stays valid."""
         if self._totals is None:
             self._totals = Totals(self._faded(), arrays=Arrays(self._parts(), self._memo_of_arrays))
         return self._totals
@@ -220,11 +220,11 @@ class Ledger:
 
     def has_stale(self) -> bool:
         """Return whether ``stale`` returns any."""
-        # An epoch is stale in the second one after it: there are at least three then.
+        # An epoch is stale in the second epoch after it: there are at least three then.
         return len(self._epochs) > 2 and bool(self._stale_epochs())
 
     def keys_of(self, prefix: str) -> list[str]:
-        """Return the keys of all numbers whose names begin so."""
+        """Return the keys of all numbers whose names begin with ``prefix``."""
         return [key for key in self._sums if _parse_key(key)[2][1].startswith(prefix)]
 
     def drop(self, keys: Collection[str]) -> None:
@@ -302,14 +302,14 @@ _TEXTS = _Texts()
 
 
 def fading(name: str, half_life: int | None) -> str:
-    """Return the name of a number that fades by ``half_life``, whatever its state's is; None is never."""
+    """Return the name of a number that fades by ``half_life`` instead of its state's; None is never."""
     return f"{name}~{half_life or _NEVER}"
 
 
 # More names than a policy may reasonably have.
 @lru_cache(maxsize=1024)
 def _half_life_of(name: str) -> tuple[bool, int | None]:
-    """Return whether a number fades by a half-life of its own, and by which."""
+    """Return whether a number has a half-life of its own, and that half-life."""
     match = _FADING.fullmatch(name)
     if match is None:
         return False, None
@@ -333,7 +333,7 @@ def check_half_life(half_life: int | None) -> None:
 def _parse_key(key: str, expected: str = "HALF_LIFE@START/MODEL/NAME") -> tuple[str, str, Key]:
     """Return the text, the epoch's name, and the number's key.
 
-    The text is the same object for all states. What is added by it then need be neither hashed nor compared.
+    The text is the same object for all states, so that look-ups by it need neither hash nor compare it.
     """
     epoch, _, number = key.partition("/")
     try:

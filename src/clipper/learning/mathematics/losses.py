@@ -16,20 +16,20 @@ from clipper.learning.mathematics.probabilities import read_claim
 
 
 class Loss(Protocol):
-    """A loss. To make one with a parameter outside of its range raises InvalidArgument."""
+    """A loss. Making a loss with a parameter outside of its range raises InvalidArgument."""
 
     def __call__(self, output: bytes, label: bytes) -> float:
         """Return the loss in [0, 1] of ``output``; both are JSON text.
 
         Raises:
-            InvalidArgument: ``label`` is not one that this loss can compare with.
+            InvalidArgument: this loss cannot compare outputs with ``label``.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ZeroOne:
-    """0 if the output equals the label as a JSON value, or decides for it (see ``probabilities``); else 1."""
+    """The loss 0 if the output equals the label as a JSON value, or decides for it (see ``probabilities``); else 1."""
 
     def __call__(self, output: bytes, label: bytes) -> float:
         if is_same(output, label):
@@ -40,7 +40,7 @@ class ZeroOne:
 
 @dataclass(frozen=True, slots=True)
 class Absolute:
-    """``|output - label| / range``, at most 1; for vectors the mean over their elements.
+    """The loss ``|output - label| / range``, at most 1; for vectors the mean over their elements.
 
     An output of another form than the label's has the loss 1.
 
@@ -59,7 +59,7 @@ class Absolute:
 
 @dataclass(frozen=True, slots=True)
 class Squared:
-    """``((output - label) / range) ** 2``, at most 1; otherwise like ``absolute``."""
+    """The loss ``((output - label) / range) ** 2``, at most 1; otherwise like ``absolute``."""
 
     range: float = 1.0
 
@@ -72,7 +72,7 @@ class Squared:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """``-ln(p) / -ln(floor)``, at most 1, where p is the probability that the output gives to the label.
+    """The loss ``-ln(p) / -ln(floor)``, at most 1, where p is the probability that the output gives to the label.
 
     An output is a number, the probability of label 1 or ``true``; or a list, by label from 0 on; or an object, by
     label. An output that gives the label no probability has the loss 1.
@@ -107,7 +107,7 @@ class UserLoss:
     def __call__(self, output: bytes, label: bytes) -> float:
         try:
             loss = self.function(decode(output), decode(label))
-        except (Exception, SystemExit) as error:  # the user's code may raise anything; the user gets to read it
+        except (Exception, SystemExit) as error:  # the user's code may raise anything, which the user is shown
             raise PolicyFailed(f"loss {self.name} raised {type(error).__name__}: {error}") from error
         try:
             check_number(f"what loss {self.name} returned", loss, 0, 1)

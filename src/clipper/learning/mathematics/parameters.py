@@ -1,11 +1,11 @@
-"""Checks of what a user may set. Each message says the parameter, its range and what came."""
+"""Checks of parameters that users set. Each message has the parameter, its range and the value."""
 
 import math
 from collections.abc import Sequence
 
 from clipper.errors import InvalidArgument
 
-# A sum of as many of them as there may be is still a double.
+# The largest parameter: the sum of as many as there may be is still a double.
 MAX_NUMBER = 1e300
 
 
@@ -20,7 +20,7 @@ def check_number(name: str, value: object, low: float, high: float = MAX_NUMBER,
         if in_range:
             return
     least = f"above {low:g}" if above else f"at least {low:g}"
-    # A range without an end of its own is named only to a user who exceeds the end that all have.
+    # The end that all ranges have is named only to a user who exceeds it.
     is_beyond = isinstance(value, (int, float)) and value > MAX_NUMBER
     most = "" if high == MAX_NUMBER and not is_beyond else f" and at most {high:g}"
     raise InvalidArgument(f"{name} is {value!r:.100}: expected a number {least}{most}")

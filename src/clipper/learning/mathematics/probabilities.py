@@ -1,9 +1,9 @@
-"""Outputs with probabilities: the label that an output decides for, and the probability that it gives to it.
+"""Reads outputs with probabilities: the label that an output decides for, and the probability that it gives to it.
 
 Only these forms count, and all probabilities are numbers from 0 to 1:
 
-- A list of two or more that add up to 1: by label, from 0 on, as ``predict_proba`` returns them.
-- An object of two or more that add up to 1: by label, ``{"cat": 0.8, "dog": 0.2}``.
+- A list of two or more probabilities that add up to 1, by label from 0 on, as ``predict_proba`` returns them.
+- An object of two or more probabilities that add up to 1, by label: ``{"cat": 0.8, "dog": 0.2}``.
 - An object with ``"label"`` and one of ``"probability"``, ``"confidence"`` and ``"score"``; or ``"probabilities"``, in
   one of the two forms above, of which the largest is the label's.
 
@@ -20,7 +20,7 @@ from clipper.learning.mathematics.json_values import decode, is_same
 MAX_TEXT_BYTES = 32 * 1024
 # Rounded or single-precision probabilities may miss a sum of 1 by this.
 SUM_TOLERANCE = 0.01
-# Rounding may push one of them above 1 by this.
+# Rounding may push a probability above 1 by this.
 _ROUNDING = 1e-6
 
 _LABEL = "label"
@@ -34,7 +34,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         label: an index in a list, a name in an object, or the value of ``"label"``.
         probability: in [0, 1].
-        told_by: which of these forms it is.
+        told_by: the form of the output.
     """
 
     label: Any
@@ -42,7 +42,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     told_by: Literal["place", "name", "value"]
 
     def is_right(self, label: bytes) -> bool:
-        """Whether it decides for ``label``, JSON text. Indices and names are compared as the ``log`` loss does."""
+        """Whether the output decides for ``label``, a JSON text. Labels are compared as the ``log`` loss does."""
         if self.told_by == "value":
             return is_same(msgspec.json.encode(self.label), label)
         value = decode(label)
@@ -54,7 +54,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
 
 def read_claim(output: bytes) -> Claim | None:
-    """Return the decision and probability of an output, JSON text; None if it states none, or is too long."""
+    """Return the decision and probability of an output, a JSON text; None if it states none, or is too long."""
     if output[:1] not in (b"[", b"{") or len(output) > MAX_TEXT_BYTES:
         return None
     value = decode(output)
@@ -73,7 +73,7 @@ def _of_label(value: dict[str, Any]) -> Claim | None:
 
 
 def _likeliest(value: object) -> Claim | None:
-    """Return the likeliest label; of equals the first."""
+    """Return the likeliest label; the first of equally likely labels."""
     if isinstance(value, list):
         numbers: list[Any] = value
     elif isinstance(value, dict):

@@ -12,12 +12,12 @@ from clipper.learning.mathematics.confidence_sequences import Evidence
 from clipper.learning.mathematics.costs import NO_COSTS, Costs
 from clipper.learning.mathematics.parameters import check_number
 
-# The key of a number: its model, "" for numbers of the application as a whole, and its name. The compiled form makes a
-# new tuple of a ``tuple[str, str]`` for each dictionary that it puts it into; this one stays the same object.
+# The key of a number: its model, "" for numbers of the application as a whole, and its name. The compiled form would
+# make a new tuple of a ``tuple[str, str]`` for each dictionary that it puts it into; of this type it does not.
 Key = tuple[str, ...]
 Numbers = dict[Key, float]
 
-# A sum of arrays, and how much of it counts now.
+# A sum of arrays, and the share of it that counts now.
 Part = tuple[NDArray[np.float64], float]
 # By model, name and size.
 ArrayParts = Mapping[tuple[str, str, int], Sequence[Part]]
@@ -27,28 +27,28 @@ OBSERVATIONS = "observations"
 PULLS = "pulls"
 SCORED = "scored"
 LOSS = "loss"
-# How often a model did not answer by the deadline, of the times that it was asked.
+# How often a model that was asked did not answer by the deadline.
 MISSED = "missed"
-# If costs count, ``loss`` includes them; these are the same without costs, for display.
+# If costs count, ``loss`` includes them; these are the numbers without costs, for display.
 PLAIN_SCORED = "plain_scored"
 PLAIN_LOSS = "plain_loss"
-# Beginning of the names of numbers for calibration: see ``calibration``. Only the application has them.
+# The beginning of the names of numbers for calibration: see ``calibration``. Only the application's state has them.
 CALIBRATION = "confidence."
 # Numbers that never fade: how often a model was scored, its losses, and the sum of ``loss * (1 - loss)``. Comparisons
 # of models rest on them: see ``confidence_sequences``.
 EVER_SCORED = "scored~never"
 EVER_LOSS = "loss~never"
 EVER_SPREAD = "spread~never"
-# The same of feedback on queries whose models were chosen by what came with the query, which is in the former, too.
-# Means of such losses do not compare models; ``weighing`` keeps sums that do, under names that begin so.
+# The part of these numbers that is from queries whose models were chosen by what came with the query. Means of such
+# losses do not compare models; ``weighing`` keeps sums that do, under names that begin with this.
 PICKED_SCORED = "picked_scored~never"
 PICKED_LOSS = "picked_loss~never"
 PICKED_SPREAD = "picked_spread~never"
 WEIGHED = "weighed."
-# Says that a state has told these apart since its first piece of feedback.
+# The mark of a state that has distinguished these since its first piece of feedback.
 TELLS_PICKED = "tells_picked~never"
 _EVIDENCE = frozenset((EVER_SCORED, EVER_LOSS, EVER_SPREAD, PICKED_SCORED, PICKED_LOSS, PICKED_SPREAD, TELLS_PICKED))
-# Beginnings of names of numbers that are the application's alone.
+# The beginnings of the names of numbers that only the application's state has.
 _OF_APPLICATIONS = (CALIBRATION, WEIGHED)
 
 DEFAULT_PRIOR_WEIGHT = 10.0
@@ -62,7 +62,7 @@ class Arrays:
 
     Attributes:
         parts: each array's sums, which are faded only when they are read.
-        memo: like ``Totals.memo``, but it outlives these arrays: an entry states the parts it was made from.
+        memo: like ``Totals.memo``, but it outlives these arrays: an entry names the parts that it was made from.
     """
 
     __slots__ = ("memo", "parts")
@@ -105,7 +105,7 @@ class Totals:
         costs: Costs = NO_COSTS,
         arrays: Arrays | None = None,
     ) -> None:
-        """``of_versions`` is without the inherited part; None if that is the same as ``numbers``."""
+        """Take a state's numbers. ``of_versions`` are without the inherited part; None if that is the same."""
         self._numbers = numbers or {}
         self.arrays = arrays or Arrays()
         self._of_versions = self._numbers if of_versions is None else of_versions
@@ -122,7 +122,7 @@ class Totals:
         return self._numbers.get((model, name), 0.0)
 
     def array(self, model: str, name: str, size: int) -> NDArray[np.float64]:
-        """Return a new array of shape (size,); zeros if none of that size was ever added."""
+        """Return a new array of shape (size,); zeros if no array of that size was ever added."""
         total = np.zeros(size)
         for amounts, counts in self.array_parts(model, name, size):
             total += counts * amounts
@@ -137,8 +137,10 @@ class Totals:
         return self._of_versions.get((model, name), 0.0)
 
     def evidence(self, model: str) -> Evidence:
-        """Return all losses ever scored of the model's version, without its predecessors', on queries whose models were
-        not chosen by what came with the query."""
+        """Return all losses ever scored of the model's version, without its predecessors'.
+
+        Queries whose models were chosen by what came with the query are left out.
+        """
         return Evidence(
             *(
                 max(self.of_version(model, ever) - self.of_version(model, picked), 0.0)
@@ -170,7 +172,7 @@ class Totals:
 
     @property
     def mean_loss(self) -> float:
-        """The mean loss over all scored outputs of all models; 0 if there were none."""
+        """Return the mean loss over all scored outputs of all models; 0 if there were none."""
         if self._mean_loss is None:
             losses, scored = [], []
             for (_, name), amount in self._numbers.items():
@@ -184,8 +186,10 @@ class Totals:
 
     @property
     def to_mix(self) -> list[tuple[Key, float, float]]:
-        """Return the numbers that are mixed into a context's, with the number of scores that each is of: all except the
-        evidence, which is each state's own, and those that are the application's alone."""
+        """Return the numbers that are mixed into a context's, each with its number of scores.
+
+        Left out are the evidence, which each state keeps for itself, and numbers that only the application's state has.
+        """
         if self._to_mix is None:
             self._to_mix = [
                 (key, amount, self._counted(*key))
@@ -200,7 +204,7 @@ class Totals:
         A context without feedback decides exactly like the application, by the same numbers. With n observations of its
         own, the application's knowledge of each model counts as at most ``weight * (1 + 8 / n)`` observations. A model
         that the application has rarely asked must not look even less known, or policies that explore would send a new
-        user there first. In the end it is ``weight``, and the context's own feedback outweighs that as it comes.
+        user there first. For large n it counts as ``weight``, which the context's own feedback outweighs.
 
         Raises:
             InvalidArgument: ``weight`` is below 0.
@@ -211,7 +215,7 @@ class Totals:
         if self.observations <= 0:
             return prior
         most = weight * (1 + FEW / self.observations)
-        # A model counts as scored at most so often.
+        # A model counts as scored at most this often.
         mixed = {key: amount * (most / counted) if counted > most else amount for key, amount, counted in prior.to_mix}
         for key, amount in self._numbers.items():
             mixed[key] = mixed.get(key, 0.0) + amount
@@ -221,7 +225,7 @@ class Totals:
         return totals
 
     def share_of(self, key: Key, most: float) -> float:
-        """Return the factor by which a model's number counts as of at most ``most`` scores; at most 1."""
+        """Return the factor that makes a model's number count as at most ``most`` scores; at most 1."""
         counted = self._counted(*key)
         return most / counted if counted > most else 1.0
 
@@ -233,9 +237,9 @@ class Totals:
 
 # A value in a state, or an increment to it, by model and name: a number, or float64 of shape (n,).
 Amount = float | NDArray[np.float64]
-# What a policy adds, by model and name.
+# The amounts that a policy adds, by model and name.
 Increments = Mapping[tuple[str, str], Amount]
-# What is added, by the same.
+# The amounts that are added to a state, by key.
 Keyed = Mapping[Key, Amount]
 
 NONE_MISSED: Mapping[str, float] = MappingProxyType({})
@@ -253,15 +257,15 @@ def tally(
 
     Args:
         selected: the models that the query asked.
-        losses: in [0, 1], of every model whose output was scored: of those, and of others that were asked for the
+        losses: the losses, in [0, 1], of all models whose outputs were scored, also if they were asked only for the
             feedback or as shadows.
-        missed: how much each selected model counts as not having answered by the deadline, up to 1.
+        missed: the weight, up to 1, with which each selected model counts as late.
         plain: the losses without costs, if ``losses`` include costs.
         is_picked: whether the models were picked by what came with the query, so that means do not compare them.
 
     Returns:
         ``scored`` and ``loss`` of each model in ``losses``, also without fading and without costs; ``pulls`` and
-        ``missed`` of the selected ones; ``plain_scored`` and ``plain_loss`` of each in ``plain``.
+        ``missed`` of the selected models; ``plain_scored`` and ``plain_loss`` of each model in ``plain``.
     """
     counts: dict[Key, float] = {}
     for model, loss in (plain or {}).items():

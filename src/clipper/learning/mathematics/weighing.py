@@ -1,14 +1,14 @@
-"""Compares models that were asked by what came with the query: each loss counts by one over its choice's probability.
+"""Compares models that were picked by what came with the query: divides each loss by the probability of the choice.
 
 If a policy asks model a where queries are hard, and b where they are easy, then b has the smaller mean of the losses
-that were seen, although a may be better on every query (Simpson's paradox). What such a comparison is about instead is
-the mean loss that each model would have had on **all** queries with feedback. With p the probability with which a model
-was chosen, given all that the choice depended on, and x its loss in [0, 1], the expectation of
+that were seen, although a may be better on every query (Simpson's paradox). This module compares instead the mean
+losses that the models would have had on **all** queries with feedback. With p the probability with which a model was
+chosen, given all that the choice depended on, and x its loss in [0, 1], the expectation of
 
     lost = [it was chosen] x / p        won = [it was chosen] (1 - x) / p
 
 given the past and the query is x and 1 - x (Horvitz, Thompson: "A Generalization of Sampling Without Replacement from a
-Finite Universe", 1952). If a weight is below 1 / p, both are below that in expectation: so weights are bounded, a
+Finite Universe", 1952). If a weight is below 1 / p, both expectations are smaller: so weights are bounded, a
 probability that is not known counts as 1, and a model that had no chance on a query counts as 0, twice.
 
 **The interval.** For models a and b let ``z = lost_b + won_a``, over the n queries on which both had their chance as
@@ -24,15 +24,15 @@ several l is one, too, and exceeds 1 / error with at most the probability ``erro
 below. Only the range of z downwards enters, which is 1 whatever the weights are: rare choices widen the interval, but
 never make it wrong.
 
-So nothing is assumed about mean losses, which may differ by context and change, nor about the mix of contexts; the
-statement is about the queries as they came. It costs feedback: the variance of z is some ``x / p``, where a comparison
-by plain means (``confidence_sequences``) has ``x (1 - x) / p``. That is why the latter is used where choices depend on
-nothing that came with the query.
+So nothing is assumed about mean losses, which may differ by context and change, nor about the mix of contexts: the
+statement is about the queries that came. It costs feedback: the variance of z is some ``x / p``, where a comparison by
+plain means (``confidence_sequences``) has ``x (1 - x) / p``. So plain means are used where choices depend on nothing
+that came with the query.
 
-Conditions: whether and when feedback comes may depend on the query, its context included, but not on the loss, nor on
-which model answered.
+Conditions: whether and when feedback comes may depend on the query and its context, but neither on the loss nor on the
+model that answered.
 
-If several models were asked for one query, lost and won of a pair may be above 0 together. Their product is bounded by
+If several models were asked for a query, lost and won of a pair may be above 0 together. Their product is bounded by
 the inequality of Cauchy and Schwarz, so that sums of each model's squares are enough.
 
 Sums are kept by lineup, the versions that could be asked: a pair of models is compared on the queries of their common
@@ -48,12 +48,12 @@ from hashlib import blake2b
 from clipper.learning.mathematics.confidence_sequences import Interval, bound_by_halving, log_mixture
 from clipper.learning.mathematics.totals import WEIGHED, Key, Numbers, Totals
 
-# Bound of weights. Rarer choices count for less than they should, on the safe side; they are one in a thousand.
+# Bound of weights. Rarer choices, one in a thousand, count for less than they should, which is on the safe side.
 MAX_WEIGHT = 1000.0
-# Lineups whose sums are kept: those with most feedback. Each deployment makes one or two.
+# Lineups whose sums are kept: those with the most feedback. Each deployment makes one or two.
 MAX_LINEUPS = 8
 
-# Ranges of a loss or gain downwards, by which its mean is bounded: small ones are sharper for small means.
+# Ranges of a loss or gain downwards, by which its mean is bounded: small ranges are sharper for small means.
 _RANGES = (1.0, 0.25, 0.0625)
 
 
@@ -80,7 +80,7 @@ class Weighed:
 
 @dataclass(frozen=True, slots=True)
 class Lineup:
-    """The sums of a lineup: the number of pieces of feedback, how many told about several models, and its members'."""
+    """A lineup's sums: its pieces of feedback, how many of them scored several models, and its members' sums."""
 
     count: float
     together: float
@@ -91,7 +91,7 @@ _NONE = Weighed()
 
 
 class WeighedEvidence:
-    """All that is known of models by weighed losses. See ``comparison.Evidences``."""
+    """The evidence on models by weighed losses. See ``comparison.ModelEvidence``."""
 
     def __init__(self, lineups: Iterable[Lineup]) -> None:
         self._lineups = tuple(lineups)
@@ -101,7 +101,7 @@ class WeighedEvidence:
         return sum(each.count for each in self._lineups)
 
     def statements(self, models: int) -> int:
-        """Return how many may be false: the losses may change, and so each model may have been the best at a time."""
+        """Return K (K - 1): losses may change, so each model may be the best at some time."""
         return models * (models - 1)
 
     def count(self, model: str) -> float:
@@ -116,7 +116,7 @@ class WeighedEvidence:
         return sums.lost / total if total > 0 else 0.5
 
     def mean_interval(self, model: str, error: float) -> Interval:
-        """Return the interval of the mean loss: right at all times at once with probability 1 - ``error``."""
+        """Return an interval that contains the mean loss, at all times at once, with probability 1 - ``error``."""
         sums, count = sum((each.models[model] for each in self._of(model)), _NONE), self.count(model)
         if not count:
             return Interval(0.0, 1.0)
@@ -126,7 +126,7 @@ class WeighedEvidence:
         return Interval(low, max(high, low))
 
     def difference_interval(self, first: str, second: str, error: float) -> Interval:
-        """Return the interval of the first's mean loss less the second's."""
+        """Return an interval of the first's mean loss minus the second's."""
         limit = -math.log(error / 2)
 
         def is_open(one: str, other: str, margin: float) -> bool:
@@ -151,7 +151,7 @@ class WeighedEvidence:
         return log_mixture(total - count * (1 - margin), max(squares, 0.0)) if count else 0.0
 
     def times(self, factor: float) -> "WeighedEvidence":
-        """Return the evidence of so many times the same feedback."""
+        """Return the evidence of the same feedback, repeated this many times."""
         return WeighedEvidence(
             Lineup(
                 each.count * factor,
@@ -193,14 +193,14 @@ def has_begun(totals: Totals, lineup: str) -> bool:
 def weighed(
     losses: Mapping[str, float], weights: Mapping[str, float], lineup: str, members: Collection[str], totals: Totals
 ) -> dict[Key, float]:
-    """Return what a piece of feedback adds to a lineup's sums.
+    """Return the amounts that a piece of feedback adds to a lineup's sums.
 
     Args:
-        losses: by model, without costs.
-        weights: by model, at most one over the probability with which it was chosen; others' losses do not count.
-        lineup: its id.
+        losses: losses by model, without costs.
+        weights: by model, at most one over the probability of its choice; losses of other models do not count.
+        lineup: the lineup's id.
         members: the models that could be chosen, and shadows.
-        totals: the application's.
+        totals: the application's totals.
     """
     sums: dict[Key, float] = {("", _name(lineup, "count")): 1.0}
     scored = [model for model in losses if model in weights]
@@ -217,7 +217,7 @@ def weighed(
             sums[model, _name(lineup, "won_squares")] = won * won
     member = _name(lineup, "member")
     for model in members:
-        # It says that the model is a member, also if it is never chosen.
+        # This marks the model as a member, even if it is never chosen.
         if not totals.number(model, member):
             sums[model, member] = 1.0
     return sums
@@ -227,7 +227,7 @@ def evidence_of(numbers: Numbers, names: Mapping[str, str]) -> WeighedEvidence:
     """Read the evidence from a state's numbers.
 
     Args:
-        numbers: by the state's names for versions.
+        numbers: the state's numbers, by its names for versions.
         names: the models of the result, and the state's names for their versions; other versions are left out.
     """
     called: dict[str, list[str]] = {}
@@ -258,11 +258,11 @@ def evidence_of(numbers: Numbers, names: Mapping[str, str]) -> WeighedEvidence:
 
 
 def surplus(numbers: Numbers, lineup: str) -> set[str]:
-    """Return the lineups whose sums are to be forgotten: those with least feedback beyond ``MAX_LINEUPS``.
+    """Return the lineups whose sums shall be forgotten: those with least feedback beyond ``MAX_LINEUPS``.
 
     Args:
-        numbers: a state's.
-        lineup: the present one, which is kept.
+        numbers: a state's numbers.
+        lineup: the present lineup, which is kept.
     """
     counts: dict[str, float] = {}
     for _, number in numbers:
@@ -275,7 +275,7 @@ def surplus(numbers: Numbers, lineup: str) -> set[str]:
 
 
 def prefix_of(lineup: str) -> str:
-    """Return how the names of a lineup's numbers begin."""
+    """Return the beginning of the names of a lineup's numbers."""
     return f"{WEIGHED}{lineup}."
 
 

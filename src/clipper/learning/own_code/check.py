@@ -18,7 +18,7 @@ from clipper.settings.application import Selection
 
 # Importing a large library takes seconds. The kernel's alarm ends this process even if its parent is gone.
 TIMEOUT_S = 20
-# Enough for a message that says what is wrong, but not for everything that it may quote.
+# Characters of a message: enough to say what is wrong, but not for everything that it may quote.
 MAX_VERDICT = 2000
 
 

@@ -1,6 +1,6 @@
 """Tries users' own policies and losses in a process that is bounded like a container, and ends with all it forked.
 
-Reading their source, as packaging does, would not show whether a module can be imported here, whether a class is a
+Their source alone, which packaging reads, does not show whether a module can be imported here, whether a class is a
 policy, whether it takes its parameters, or whether its import ever ends.
 """
 
@@ -39,7 +39,8 @@ MAX_SAID_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """
+    """The result of a trial.
+
     Attributes:
         problem: why the policy or the loss cannot be made; None if both can.
         is_final: False if another trial may succeed, for example on a less busy machine.
@@ -55,9 +56,9 @@ class Trials:
     def __init__(self, environment: Mapping[str, str], scratch: Path, name: str, run_as: RunAs | None = None) -> None:
         """
         Args:
-            environment: for the trials. It contains a process mark that begins with ``name``, like the trials' own.
+            environment: the variables of the trials. They contain a process mark that begins with ``name``.
             scratch: folder for the trials' folders.
-            name: beginning of the trials' marks and folders.
+            name: the beginning of the trials' marks and folders.
             run_as: the user that containers and trials run as.
         """
         self._environment = environment
@@ -77,7 +78,7 @@ class Trials:
         async with self._slots:
             number = next(self._numbers)
             folder = self._scratch / f"{self._name}-{number}"
-            # All that it forks has this mark in its environment, and ends with the trial wherever it moves itself.
+            # All processes that it forks have this mark in their environment, by which they are ended with the trial.
             environment = {
                 **self._environment,
                 MARK: f"{self._environment[MARK]}-{number}",
@@ -145,7 +146,7 @@ class _Trial:
 
 
 async def _said(process: asyncio.subprocess.Process, question: bytes, mark: str) -> str:
-    """Return what the process writes. When this returns, it and all that it forked have ended."""
+    """Return the process's output. When this returns, it and all that it forked have ended."""
     assert process.stdin is not None and process.stdout is not None
     try:
         async with asyncio.timeout(TRIAL_TIMEOUT_S):

@@ -1,7 +1,7 @@
 """Users' own policies and losses: tried in a process first, then made on threads under a watch.
 
-One that hangs holds up no other. One that hangs only in the worker, and holds the interpreter's lock, blocks the whole
-worker: the supervisor ends it, and its replacement finds the culprit in the notes and leaves it out.
+Code that hangs holds up no other code. If it hangs only in the worker, and holds the interpreter's lock, it blocks the
+whole worker: the supervisor ends the worker, and its replacement finds the culprit in the notes and leaves it out.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ from clipper.settings.application import Selection
 log = logging.getLogger(__name__)
 
 # After this time a snapshot no longer waits for code that is being made; only the code's application does. Together
-# with the time to dial replicas, the snapshot is still answered before the supervisor takes the worker for hung.
+# with the time to dial replicas, the snapshot is still answered before the supervisor considers the worker hung.
 WAIT_S = 5.0
-# Code that comes after one that hangs is waited for at least this long: most imports take some milliseconds.
+# Code that comes after code that hangs is waited for at least this long: most imports take some milliseconds.
 LEAST_WAIT_S = 0.2
-# Each is a thread that cannot be ended. More than this many mean that a user keeps trying.
+# Threads that hang and cannot be ended. More than this many mean that a user keeps trying.
 MAX_HANGING = 16
 # A trial that could not run, or took too long on a possibly busy machine, is repeated after this time; a trial that
 # hangs ends after 20 s.
@@ -38,7 +38,7 @@ RETRY_S = 60.0
 
 
 class ImportNotes:
-    """A file that outlives its worker. The applications of one snapshot bound its size."""
+    """Notes on imports, in a file that outlives its worker. A snapshot's applications bound its size."""
 
     def __init__(self, path: Path | None) -> None:
         """``path`` is the same for a worker and its replacement; None keeps no notes."""
@@ -98,7 +98,7 @@ class Made:
 
 
 def make(application: ApplicationSnapshot) -> Made:
-    """Make an application's policy and loss, here and now.
+    """Make an application's policy and loss in this thread.
 
     Raises:
         InvalidArgument: they cannot be made.
@@ -120,12 +120,12 @@ class _Wanted:
 
 
 class _Attempt:
-    """An attempt to construct one application's policy and loss.
+    """An attempt to make an application's policy and loss.
 
     Attributes:
         problem: why they are not made, while ``made`` is None.
         told: set once it is known whether they can be made, or that this may take long.
-        ended: set once they are made, or cannot be.
+        ended: set once they are made, or cannot be made.
         is_late: whether a snapshot has stopped waiting for them.
         task: makes them.
     """
@@ -163,14 +163,14 @@ class OwnCode:
         """
         Args:
             on_late: called with the name of an application whose code has loaded or failed after the wait for it ended.
-            try_out: returns whether a selection can be made, tried in a process of its own, or raises Unavailable.
+            try_out: tries in a process of its own whether a selection can be made; raises Unavailable if it cannot try.
         """
         self._on_late = on_late
         self._try_out = try_out
         self._notes = notes
         self._wait_s = wait_s
         self._retry_s = retry_s
-        # By application.
+        # The applications with code of their own, by name.
         self._wanted: dict[str, _Wanted] = {}
         self._attempts: dict[str, _Attempt] = {}
         self._trials: dict[bytes, asyncio.Task[Verdict]] = {}
@@ -179,11 +179,11 @@ class OwnCode:
         self._turn = asyncio.Lock()
 
     async def prepare(self, applications: Iterable[ApplicationSnapshot], gone: Collection[str] | None = None) -> None:
-        """Construct new policies and losses of the applications; return when that is done, or takes too long.
+        """Make new policies and losses of the applications; return when that is done, or takes too long.
 
         Args:
-            applications: those that are new or may have changed.
-            gone: the names of those that are gone; None means all that are not among ``applications``.
+            applications: the applications that are new or may have changed.
+            gone: the names of removed applications; None means all that are not among ``applications``.
         """
         deadline_s = asyncio.get_running_loop().time() + self._wait_s
         changed = {one.name: one for one in applications}
@@ -264,7 +264,7 @@ class OwnCode:
                 await self._import(attempt, deadline_s)
 
     async def _verdict(self, selection: Selection) -> Verdict:
-        """Return the verdict of a trial that all selections with the same code share; a failed one is not kept."""
+        """Return the verdict of a trial that all selections with the same code share; a failed trial is not kept."""
         key = _trial_key(selection)
         trial = self._trials.get(key)
         if trial is None:
@@ -282,7 +282,7 @@ class OwnCode:
             return Verdict(f"policy {selection.policy} cannot be tried: {error}", is_final=False)
 
     async def _import(self, attempt: _Attempt, deadline_s: float) -> None:
-        """Make it on a thread, and wait for a while. The thread is a daemon, so a worker that drains need not wait."""
+        """Make it on a thread, and wait for a while. The thread is a daemon, so a draining worker need not wait."""
         loop, key = asyncio.get_running_loop(), attempt.key
         policy = attempt.application.selection.policy
         attempt.problem = f"policy {policy} is still being imported and made"
@@ -338,11 +338,11 @@ class OwnCode:
 
 
 def _key(application: ApplicationSnapshot) -> str:
-    """A new application of the same name makes its own: a user's policy may keep state that it should not share."""
+    """Return a key that a new application of the same name does not share: a user's policy may keep state."""
     return hashlib.sha256(msgspec.json.encode((application.id, application.selection))).hexdigest()
 
 
 def _trial_key(selection: Selection) -> bytes:
-    """The key of a trial. The code is identified by its folder, which is named by the artifact's digest."""
+    """Return the key of a trial. Its code is identified by its folder, which is named by the artifact's digest."""
     what = (selection.code, selection.policy, selection.parameters, selection.loss, selection.loss_parameters)
     return msgspec.json.encode(what)

@@ -1,4 +1,4 @@
-"""Reads of states that are wanted one by one, done many at once."""
+"""Gathers reads of single states, and does many at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -6,17 +6,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from clipper.errors import StoreUnavailable
 from clipper.learning.stores.store import Amount
 
-# By the application's id and the context's name.
+# The name of a state: the application's id, and the context's name.
 State = tuple[str, str]
-# The numbers and arrays of a state, or why this one cannot be read.
+# The numbers and arrays of a state, or why it cannot be read.
 Read = dict[str, Amount] | StoreUnavailable
 
-# States that are read in one step: a millisecond or some of the store's time, in which it does nothing else.
+# States that are read in one step: some milliseconds, in which the store does nothing else.
 READ_AT_ONCE = 100
 
 
 class GatheredReads:
-    """Reads states one step after another. What is wanted while a step runs is read together in the next.
+    """Reads states one step after another. States that are asked for during a step are read together in the next.
 
     A step costs a thread or a connection, and a new context is read for each query in it.
     """
@@ -43,7 +43,7 @@ class GatheredReads:
         return found
 
     async def close(self) -> None:
-        """Wait until nobody waits."""
+        """Wait until all reads are done."""
         if self._reading is not None:
             await self._reading
 

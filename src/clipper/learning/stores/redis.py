@@ -31,14 +31,14 @@ PREFIX = "clipper:selection:"
 # Keys in one step of a scan, so that Redis serves others in between.
 SCAN_CHUNK = 1000
 
-# How long all revisions must have been those of this Clipper, before it forgets what earlier ones follow changes by.
-# While a server is upgraded, workers of both share the store.
+# How long all revisions must have been this Clipper's, before it forgets the keys by which earlier Clippers follow
+# changes. While a server is upgraded, workers of both share the store.
 UPGRADED_AFTER_S = 600.0
 
-# Types of the amounts of an observation without arrays, which are sent apart.
+# The types of the amounts of an observation without arrays; arrays are sent separately.
 _NUMBERS_ALONE = frozenset({float})
 
-# What the scripts answer. A commit answers whether each observation was new, and its revision or -1.
+# The answers of the scripts. A commit answers whether each observation was new, and its revision or -1.
 _COMMITTED = msgpack.Decoder(tuple[list[int], int])
 _NUMBERS = msgpack.Decoder(list[dict[str, float] | list[tuple[str, float]] | bool])
 
@@ -54,7 +54,7 @@ class RedisStore:
         self._wall_clock_s = wall_clock_s
         self._own = OwnChanges()
         self._was_looked_at = False
-        # When a revision was last seen that may be of an earlier Clipper.
+        # When a revision was last seen that may be an earlier Clipper's.
         self._earlier_s = wall_clock_s()
         self._client: Any = open_async_client(url)
         self._reads = GatheredReads(lambda states: self._attempt(self._read(states)))
@@ -117,8 +117,8 @@ class RedisStore:
         return [bool(is_new) for is_new in are_new]
 
     async def _sync(self, names: Sequence[str]) -> None:
-        # Redis writes its file in order, and WAITAOF waits for the writes of its own connection: so that one writes.
-        # If the connection breaks, both are sent again.
+        # Redis writes its file in order, but WAITAOF waits only for the writes of its own connection: so it is sent
+        # with a write. If the connection breaks, both are sent again.
         pipeline = self._client.pipeline(transaction=False)
         await self._scripts["written"](args=[PREFIX, self._wall_clock_s(), *names], client=pipeline)
         pipeline.execute_command(*disk_wait())
@@ -182,7 +182,7 @@ class RedisStore:
                 for name, each in zip(names, _NUMBERS.decode(numbers))
             ]
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            # Somebody else wrote a name that is no text, which costs its own state alone.
+            # Somebody else wrote a name that is no text: only its own state cannot be read.
             if len(states) > 1:
                 return [each for state in states for each in await self._read([state])]
             return [StoreUnavailable(f"selection store {shown(self._url)} has no state at {names[0]!r}")]
@@ -236,7 +236,7 @@ class RedisStore:
 
 
 def _states(names: bytes) -> list[State]:
-    """Return what the names stand for, each once."""
+    """Return the states that the names stand for, each only once."""
     split = (name.decode(errors="replace").partition("/") for name in names.split(b"\xff"))
     return list(dict.fromkeys((application, context) for application, _, context in split)) if names else []
 

@@ -1,16 +1,15 @@
 """The scripts of the store in Redis. Redis runs each as a whole, and nothing in between.
 
 Each change has a revision, and a key with the names of the states that it changed, divided by a byte that no text has.
-Redis removes that key after a while. So to tell of changes takes nothing that grows with the number of contexts.
+Redis removes that key after a while. So nothing that reports changes grows with the number of contexts.
 
-``changes``, ``forgotten`` and ``forgotten_at`` are of earlier Clippers, which follow states by their last revisions.
-They are written while there is a ``changes``: an earlier Clipper that commits makes one.
+``changes``, ``forgotten`` and ``forgotten_at`` belong to earlier Clippers, which follow states by their last revisions.
+They are written while there is a key ``changes``, which an earlier Clipper makes when it commits.
 """
 
 # Number of arguments of a commit before the first array.
 BEFORE_ARRAYS = 5
-# Revisions that a worker looks at in one step: some milliseconds. There are a hundred of them, or some, in the time
-# between two looks.
+# Revisions that a worker looks at in one step: some milliseconds. Between two looks there are about a hundred.
 REVISIONS_AT_ONCE = 2000
 
 # ARGV: prefix, wall clock, name of the commit, sets of names and observations as MessagePack, how long others are told,

@@ -39,25 +39,25 @@ from clipper.learning.stores.store import EVERYONE, EVICT_CHUNK, FLOAT, TOLD_FOR
 
 T = TypeVar("T")
 
-# Pages of the file that a connection holds; SQLite's own 2 MB are few beside the millions of contexts that it may have.
+# Pages of the file that a connection holds; SQLite's default of 2 MB is little for a file with millions of contexts.
 CACHE_KIB = 8 * 1024
-# The write-ahead log is copied to the file when it is this long: a page that many pieces of feedback have changed by
-# then is written once. SQLite begins the log anew when a commit finds all of it copied. While several workers commit,
-# none does, and the log would grow by 12 KB for each piece. So one makes the others wait while it copies what is left,
-# but not for long: somebody may be reading the file for a backup.
+# The write-ahead log is copied to the file when it is this long, so that a page that many pieces of feedback have
+# changed is written once. SQLite begins the log anew when a commit finds that all of it was copied. While several
+# workers commit, no commit finds that, and the log would grow by 12 KB for each piece. So one worker makes the others
+# wait while it copies the rest, but not for long: somebody may be reading the file for a backup.
 LOG_BYTES = 64 * 1024 * 1024
 LOG_WAIT_S = 0.5
 # Transactions of upkeep in one call of ``expire``, so that its caller soon goes on.
 UPKEEP_AT_ONCE = 10
-# If two make a new file a WAL file at once, one fails without waiting; it tries again after this.
+# If two workers make a new file a WAL file at once, one fails without waiting; it tries again after this.
 OPEN_AGAIN_S = 0.01
 
 
 class SqliteStore:
     """See ``Store``. It opens the file when it is first used, and again after an error.
 
-    Queries wait for reads, so these do not wait for commits, which take as long as the disk: each kind has a thread and
-    a connection of its own.
+    Reads and commits have a thread and a connection each, because queries wait for reads, and commits wait for the
+    disk.
     """
 
     # One transaction: some tens of milliseconds, of which the disk takes most, during which other workers wait.
@@ -70,7 +70,7 @@ class SqliteStore:
         self._log = path.with_name(f"{path.name}-wal")
         self._log_bound_bytes = LOG_BYTES
         self._opened_s = wall_clock_s()
-        # Up to where long contexts of earlier Clippers have been moved; None if there are none left.
+        # The last long context of earlier Clippers that was moved; None if there are none left.
         self._moved: tuple[str, Key] | None = ("", EVERYONE)
         self._own = OwnChanges()
         self._reads = GatheredReads(lambda states: self._reading.run(lambda database: _load(database, states)))
@@ -89,7 +89,7 @@ class SqliteStore:
         return are_new
 
     async def sync(self) -> None:
-        """Nothing is to be waited for: each commit has waited for the disk."""
+        """Return at once: each commit has waited for the disk."""
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
         return await self._reads.load(application, context)
@@ -205,7 +205,7 @@ def _open(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous = FULL")
         database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         database.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // PAGE_BYTES}")
-        # A log that somebody's reading has made longer is cut once it can begin anew.
+        # A log that grew while somebody read the file is cut once it can begin anew.
         database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         (found,) = database.execute("PRAGMA user_version").fetchone()
         if found > SCHEMA_VERSION:
@@ -223,7 +223,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _begin_log_anew(database: sqlite3.Connection) -> None:
-    """Copy the write-ahead log to the file and empty it, unless somebody reads it for longer than ``LOG_WAIT_S``."""
+    """Copy the write-ahead log to the file and empty it, unless a reader takes longer than ``LOG_WAIT_S``."""
     database.execute(f"PRAGMA busy_timeout = {LOG_WAIT_S * 1000:.0f}")
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     database.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
@@ -232,7 +232,7 @@ def _begin_log_anew(database: sqlite3.Connection) -> None:
 def _commit(
     database: sqlite3.Connection, observations: Sequence[Observation], now_s: float
 ) -> tuple[list[bool], int | None]:
-    """Return which are new, and the revision if anything has changed."""
+    """Commit observations; return which are new, and the revision if anything has changed."""
     with transaction(database):
         are_new = note_ids(database, observations, now_s)
         fresh = [each for each, is_new in zip(observations, are_new) if is_new]
@@ -240,7 +240,7 @@ def _commit(
 
 
 def _add(database: sqlite3.Connection, observations: Iterable[Observation], now_s: float) -> int:
-    """Return the revision."""
+    """Add increments; return the revision."""
     sums: dict[tuple[str, Key, str], float] = {}
     arrays: dict[tuple[str, Key, str], NDArray[np.float64]] = {}
     states: dict[State, Key] = {}
@@ -275,7 +275,7 @@ def _add(database: sqlite3.Connection, observations: Iterable[Observation], now_
         [(application, key, revision) for (application, _), key in states.items()],
     )
     if any(isinstance(key, bytes) for key in states.values()) and is_moving(database):
-        # What an earlier Clipper has left of a context is as young as the rest of it.
+        # The part of a context that an earlier Clipper wrote is as young as the rest of it.
         full = [(revision, *state) for state, key in states.items() if isinstance(key, bytes)]
         database.executemany("UPDATE changes SET revision = ? WHERE application = ? AND context = ?", full)
     return revision
@@ -333,7 +333,7 @@ def _evict_ids(database: sqlite3.Connection, application: str, keep: int) -> int
 
 
 def _forget(database: sqlite3.Connection, states: Sequence[State], now_s: float) -> int:
-    """Forget states. Whatever was added to one in the meantime is forgotten with it."""
+    """Forget states, with everything that was added to them in the meantime."""
     names = [(application, name) for application, context in states for name in names_of(context)]
     with transaction(database):
         gone = delete_contexts(database, names)
@@ -360,7 +360,7 @@ def _forget_names(database: sqlite3.Connection, rows: Sequence[tuple[str, Key, s
 
 
 def _drop_some(database: sqlite3.Connection, application: str) -> int:
-    """Forget a chunk of what a removed application has many of; return the number of rows of it."""
+    """Forget some rows of a removed application; return their number."""
     with transaction(database):
         some = "SELECT context FROM changes WHERE application = ? AND context != ? LIMIT ?"
         found = database.execute(some, (application, EVERYONE, EVICT_CHUNK))

@@ -1,4 +1,4 @@
-"""How workers that share a ``SqliteStore`` tell each other which states have changed."""
+"""Tells the workers that share a ``SqliteStore`` which states have changed."""
 
 import sqlite3
 from collections.abc import Iterable, Set
@@ -12,7 +12,7 @@ _STATES = msgpack.Decoder(list[tuple[str, str]])
 
 
 def tell(database: sqlite3.Connection, states: Iterable[State], now_s: float) -> int:
-    """Have others told of a change of these states; return its revision."""
+    """Report a change of these states to other workers; return its revision."""
     revision = int(database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0])
     database.execute("INSERT INTO told VALUES (?, ?, ?)", (revision, now_s, msgpack.encode(list(states))))
     return revision
@@ -35,7 +35,7 @@ def changes(database: sqlite3.Connection, cursor: int, own: Set[int]) -> tuple[i
 
 
 def _last_changes(database: sqlite3.Connection, cursor: int, last: int) -> tuple[int, list[State]]:
-    """The same, where a revision is not in ``told`` any more: the reader was held up for long."""
+    """Return the same if a revision is no longer in ``told``, because the reader was held up for long."""
     query = (
         "WITH RECURSIVE each (application) AS (SELECT min(application) FROM changes UNION ALL "
         "SELECT (SELECT min(application) FROM changes WHERE application > each.application) FROM each "
@@ -47,6 +47,6 @@ def _last_changes(database: sqlite3.Connection, cursor: int, last: int) -> tuple
     )
     found = database.execute(query, (cursor, last, TOLD_AT_ONCE)).fetchall()
     if len(found) == TOLD_AT_ONCE:
-        # All of a revision, or nothing of it: the rest is told the next time.
+        # All states of a revision or none: the rest is reported the next time.
         last = found[-1][2] - 1
     return last, [(application, context) for application, context, revision in found if revision <= last]

@@ -1,4 +1,4 @@
-"""How ``SqliteStore`` recognises feedback that is sent again: it keeps the ids of feedback for a while."""
+"""Recognises feedback that is sent again: ``SqliteStore`` keeps the ids of feedback for a while."""
 
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from clipper.learning.stores.sqlite_rows import Key, by_application, insert, key_of, select
 from clipper.learning.stores.store import Observation
 
-# An application's id, and what stands for the feedback's id in rows.
+# An application's id, and the key of the feedback's id in rows.
 _Id = tuple[str, Key]
 
 
@@ -23,7 +23,7 @@ def note_ids(database: sqlite3.Connection, observations: Sequence[Observation], 
             if each.id is not None and each.id != id_[1]:
                 in_full[each.application, each.id] = id_
     known = _known(database, until_s)
-    if in_full:  # an earlier Clipper may have stored them so
+    if in_full:  # an earlier Clipper may have stored ids in full
         known |= {in_full[each] for each in _known(database, in_full)}
     rows = [(*id_, until) for id_, until in until_s.items() if id_ not in known]
     insert(database, "INSERT INTO seen_until VALUES {rows}", rows)

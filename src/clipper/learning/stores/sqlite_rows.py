@@ -1,9 +1,8 @@
 """The rows of ``SqliteStore``: how they name contexts and ids of feedback, and how many are read or written at once.
 
-A state has a row for each of its numbers, and the row names the state's context. A row over a quarter of a page takes a
-page of its own besides, so a context of 1,000 letters with twelve numbers took 66 KB. In place of a long name, rows
-have a digest of 16 bytes, and ``long_contexts`` has the text of a context once. A digest is a blob, which equals no
-text.
+A state has a row for each of its numbers, and the row names the state's context. A row over a quarter of a page takes
+another page of its own, so a context of 1,000 letters with twelve numbers took 66 KB. Instead of a long name, rows have
+a digest of 16 bytes, and ``long_contexts`` has the text of a context once. A digest is a blob, which equals no text.
 """
 
 import sqlite3
@@ -21,13 +20,13 @@ from clipper.learning.stores.store import FLOAT
 # A name in rows: the text, or the digest of a long one.
 Key = str | bytes
 N = TypeVar("N", str, Key)
-# Most names are shorter: numbers, addresses, UUIDs. With a digest, the text's own row has to pay off.
+# Most names are shorter: numbers, addresses, UUIDs. With a digest, the text takes a row of its own.
 LONGEST_IN_FULL = 40
 
-# Rows of one statement.
+# The rows of a statement.
 INSERTED_TOGETHER = 50
 
-# The texts of an application's contexts, for statements that go on with an order.
+# Selects the texts of an application's contexts; statements continue it with an order.
 TEXTS = (
     "SELECT coalesce(long_contexts.context, changes.context) FROM changes INDEXED BY changes_of_application "
     "LEFT JOIN long_contexts ON long_contexts.application = changes.application AND key = changes.context "
@@ -36,17 +35,17 @@ TEXTS = (
 
 
 def key_of(name: str) -> Key:
-    """Return what stands for a context, or an id of feedback, in rows."""
+    """Return the key of a context, or of an id of feedback, in rows."""
     return name if len(name) <= LONGEST_IN_FULL else blake2b(name.encode(), digest_size=16).digest()
 
 
 def names_of(name: str) -> tuple[Key, ...]:
-    """Return all that may stand for a name in rows: earlier Clippers wrote long ones in full."""
+    """Return all keys that a name may have in rows: earlier Clippers wrote long names in full."""
     return (name,) if len(name) <= LONGEST_IN_FULL else (key_of(name), name)
 
 
 def keep_texts(database: sqlite3.Connection, states: Iterable[State]) -> None:
-    """Keep the texts of those contexts that have digests. It must be in the transaction that adds to them."""
+    """Keep the texts of contexts that have digests. This must be in the transaction that adds to them."""
     texts = [(application, key_of(text), text) for application, text in states if len(text) > LONGEST_IN_FULL]
     insert(database, "INSERT OR IGNORE INTO long_contexts VALUES {rows}", texts)
 
@@ -64,14 +63,14 @@ def select(
     """Run a query that ends in ``IN``, for some names at a time."""
     for start in range(0, len(names), READ_AT_ONCE):
         some = list(names[start : start + READ_AT_ONCE])
-        # Few statements of different lengths, since each is prepared once and kept. A name counts once in a list.
+        # Statements have few different lengths, since each is prepared once and kept. A repeated name does no harm.
         length = 1 if len(some) == 1 else READ_AT_ONCE
         padded = [*some, *some[-1:] * (length - len(some))]
         yield from database.execute(f"{query} ({', '.join('?' * length)})", (application, *padded))
 
 
 def insert(database: sqlite3.Connection, statement: str, rows: Sequence[tuple[Key | float, ...]]) -> None:
-    """Insert rows, many in one statement: after each statement this thread may wait for the interpreter."""
+    """Insert rows, many in a statement: after each statement this thread may wait for the interpreter."""
     if not rows:
         return
     row = f"({', '.join('?' * len(rows[0]))})"
@@ -91,7 +90,7 @@ def add_array(database: sqlite3.Connection, key: tuple[str, Key, str], amounts: 
 
 
 def delete_contexts(database: sqlite3.Connection, names: Sequence[tuple[str, Key]]) -> int:
-    """Delete all rows of these, each an application with what stands for a context; return how many there were."""
+    """Delete all rows of these contexts, each an application and a context's key; return how many there were."""
     for table in ("sums", "arrays"):
         database.executemany(f"DELETE FROM {table} WHERE application = ? AND context = ?", names)
     database.executemany("DELETE FROM long_contexts WHERE application = ? AND key = ?", names)

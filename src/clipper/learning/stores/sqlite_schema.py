@@ -1,20 +1,19 @@
 """The tables of ``SqliteStore``, for commands that inspect such a file without a store."""
 
-# Version of the tables, in ``PRAGMA user_version``; 0 is from before there were versions. During an upgrade, workers of
-# two Clippers may share the file, so a new version may only add to what the previous one uses.
+# The version of the tables, in ``PRAGMA user_version``; 0 is from before there were versions. During an upgrade,
+# workers of two Clippers may share the file, so a version may only add to what the previous version uses.
 SCHEMA_VERSION = 6
-# That of a file whose long contexts are not all moved to digests yet: see ``sqlite_upkeep``.
+# The version of a file whose long contexts are not all moved to digests yet: see ``sqlite_upkeep``.
 MOVING_VERSION = 5
 
-# ``told`` has the states that each change has changed, for a while: so to tell of changes takes nothing that grows with
-# the number of contexts, where an index by revision had two random pages changed by each.
+# ``told`` has the states that each change has changed, for a while. So nothing that reports changes grows with the
+# number of contexts, while each change would write two random pages of an index by revision.
 #
-# ``long_contexts`` has an index of its own, since rows that are long themselves are packed better in a table with row
-# ids.
+# ``long_contexts`` has a separate index, since long rows are packed better in a table with row ids.
 #
-# ``counted`` has the numbers of contexts and of ids, since to count ten million rows takes a second. Triggers keep it,
-# so that a worker of the version before, which does not know of it, keeps it as well. One transaction: what another
-# worker adds meanwhile is counted once.
+# ``counted`` has the numbers of contexts and of ids, since counting ten million rows takes a second. Triggers update
+# it, so that it is right even if a worker of the version before writes. All is one transaction, so that rows which
+# another worker adds meanwhile are counted once.
 _SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS sums (

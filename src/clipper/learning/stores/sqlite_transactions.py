@@ -1,4 +1,4 @@
-"""Transactions of the file that workers share: one of them writes at a time."""
+"""Transactions of the file that workers share: one worker writes at a time."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Literal
 
-# Other workers' transactions come first, each of up to a thousand pieces of feedback; where there are millions of
-# contexts, one takes a slow disk half a second. If it takes longer, something is wrong with the disk.
+# Other workers' transactions, each of up to a thousand pieces of feedback, may come first; with millions of contexts a
+# transaction takes a slow disk half a second. If the wait is longer, something is wrong with the disk.
 BUSY_TIMEOUT_S = 5.0
-# SQLite itself looks again whether it is a transaction's turn after up to 100 ms, as long as a transaction takes, in
-# which nobody writes. To look costs 20 µs.
+# SQLite itself waits for up to 100 ms before it tries again to begin a transaction. That is as long as a transaction
+# takes, and nobody would write meanwhile. A try costs 20 µs.
 BEGIN_AGAIN_S = 0.002
 
 

@@ -1,4 +1,4 @@
-"""What the SQLite file needs now and then: digests in the places of long contexts, and free pages given back."""
+"""The upkeep of the SQLite file: replaces long contexts by digests, and gives free pages back."""
 
 import contextlib
 import sqlite3
@@ -10,39 +10,38 @@ from clipper.learning.stores.sqlite_schema import MOVING_VERSION, SCHEMA_VERSION
 from clipper.learning.stores.sqlite_transactions import transaction
 from clipper.learning.stores.store import FLOAT
 
-# Workers of an earlier Clipper are gone so long after the first of this one: while they share the file, they look for
-# long contexts in full.
+# Workers of an earlier Clipper are gone this long after the first worker of this one. While they share the file, they
+# look for long contexts in full.
 UPGRADED_AFTER_S = 600.0
-# Contexts that are looked at, and long ones that are moved, in one transaction: some tens of milliseconds.
+# Contexts that are looked at, and long contexts that are moved, in a transaction: some tens of milliseconds.
 LOOKED_AT_ONCE = 2000
 MOVED_AT_ONCE = 200
 
 PAGE_BYTES = 4096
-# Free pages are used again by what comes next. Only if they are most of what is there, which is more than passes by
-# itself, the file is made shorter.
+# Free pages are used for new rows. The file is made shorter only if most of it is free, which does not pass by itself.
 LEAST_FREE_BYTES = 64 * 1024 * 1024
 LEAST_FREE_SHARE = 0.25
-# In one transaction: some tens of milliseconds.
+# Pages that are given back in a transaction: some tens of milliseconds.
 GIVEN_BACK_AT_ONCE = 1000
-# A file of an earlier Clipper can only be written anew as a whole, while commits wait, which they do for 5 s: a slow
-# disk took 1.8 s for 108 MB. With the usual bound, an application's contexts with the longest names are 220 MB.
+# A file of an earlier Clipper can only be rewritten as a whole, while commits wait, for 5 s at most: a slow disk took
+# 1.8 s for 108 MB. With the default bound, an application's contexts with the longest names take 220 MB.
 REWRITTEN_BYTES = 256 * 1024 * 1024
 
 
 def is_moving(database: sqlite3.Connection) -> bool:
-    """Whether there may be long contexts in full, by earlier Clippers. Those are read as well, and added up."""
+    """Whether there may be long contexts in full, by earlier Clippers. These are read, too, and added up."""
     (version,) = database.execute("PRAGMA user_version").fetchone()
     return bool(version == MOVING_VERSION)
 
 
 def move_some(database: sqlite3.Connection, after: tuple[str, Key]) -> tuple[str, Key] | None:
-    """Give the next contexts that are there in full, and long, their digests.
+    """Replace the next long contexts that are stored in full by their digests.
 
-    Return where to go on, None once it is done. Everything is in its place after each call; a kill in the middle of one
-    undoes it.
+    Return the place to go on from; None once all are done. The file is consistent after each call, and a kill during a
+    call undoes it.
 
     Args:
-        after: what the last call has returned; at first two empty texts.
+        after: the result of the last call; at first two empty texts.
     """
     with transaction(database):
         if not is_moving(database):
@@ -58,7 +57,7 @@ def move_some(database: sqlite3.Connection, after: tuple[str, Key]) -> tuple[str
                     return application, context
         if len(found) == LOOKED_AT_ONCE:
             return found[-1][0], found[-1][1]
-        # Earlier Clippers told each other by it what was evicted.
+        # By this table, earlier Clippers told each other what was evicted.
         database.execute("DROP TABLE IF EXISTS forgotten")
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         return None
@@ -94,7 +93,7 @@ def give_back(database: sqlite3.Connection) -> bool:
         return False
     with contextlib.suppress(sqlite3.OperationalError):  # the disk is full, or others write for long: there is no hurry
         if keeps_track:
-            # ``execute`` would take the first step alone, which is one page.
+            # ``execute`` would take only the first step, which is one page.
             database.executescript(f"PRAGMA incremental_vacuum({GIVEN_BACK_AT_ONCE})")
             return True
         if (pages - free) * PAGE_BYTES <= REWRITTEN_BYTES:

@@ -1,7 +1,7 @@
 """The port of the stores of learned state.
 
 A store holds a set of named numbers and arrays for each (application, context). It only ever adds to them, so any
-number of workers and machines may write, and what is read is the sum of what all of them have learned.
+number of workers and machines may write, and a read returns the sum of what all of them have learned.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,15 +23,15 @@ EVERYONE = ""
 # Feedback on inputs may come at any time; a repetition within this time is recognised.
 MIN_KEEP_S = 600.0
 
-# Bound of an application's kept ids, however long its feedback may be repeated: some 150 MB.
+# Bound of an application's kept ids, for however long its feedback may be repeated: some 150 MB.
 MAX_IDS = 1_000_000
 
 # Some tens of milliseconds of work.
 EVICT_CHUNK = 2000
-# Workers look for changes four times a second; one that has not done so for this long is replaced.
+# Workers look for changes four times a second; a worker that has not done so for this long is replaced.
 TOLD_FOR_S = 60.0
-# Changes that a worker is told of at once: those of two seconds at 10,000 pieces of feedback a second. One that could
-# not look for longer gets the rest the next times. A commit changes at most a tenth of that.
+# Changes that are reported to a worker at once: those of two seconds at 10,000 pieces of feedback a second. A worker
+# that could not look for longer gets the rest the next times. A commit changes at most a tenth of that.
 TOLD_AT_ONCE = 20_000
 
 
@@ -54,46 +54,47 @@ class Observation:
 
 
 class Store(Protocol):
-    """Every method raises ``StoreUnavailable`` if the store cannot do it now; it may be called again later.
+    """A store. Every method raises ``StoreUnavailable`` if it cannot be done now; it may be called again later.
 
     Attributes:
-        commit_at_once: the most observations that one commit is to have.
+        commit_at_once: the most observations that a commit should have.
     """
 
     @property
     def commit_at_once(self) -> int: ...
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
-        """Add all increments: when this returns, whoever reads the store sees them.
+        """Add all increments: when this returns, every reader of the store sees them.
 
         Return which observations were new; others are not added again.
 
         Raises:
-            StoreUnavailable: none was added; or all were, the answer was lost, and ``changes`` reports their states.
+            StoreUnavailable: no observation was added; or all were added, but the answer was lost, and ``changes``
+                reports their states.
         """
         ...
 
     async def sync(self) -> None:
-        """Wait until what this process has committed before survives a kill of every process.
+        """Wait until all earlier commits of this process would survive a kill of every process.
 
         Raises:
-            StoreUnavailable: of all that was committed since the last ``sync``, some may get lost.
+            StoreUnavailable: some of the commits since the last ``sync`` may get lost.
         """
         ...
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
-        """Return the numbers and arrays of one state; empty if nothing was ever added."""
+        """Return the numbers and arrays of a state; empty if nothing was ever added."""
         ...
 
     async def load_many(self, application: str, contexts: Sequence[str]) -> list[dict[str, Amount] | StoreUnavailable]:
-        """Return the states of several contexts, in their order; an error in place of one that cannot be read."""
+        """Return the states of several contexts, in their order, with an error for each that cannot be read."""
         ...
 
     async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
         """Return states, as (application, context), that have changed since ``cursor``, and the next cursor.
 
-        States that only this process has changed may be left out: whoever commits knows what changes. A cursor of -1
-        only asks for the present cursor.
+        States that only this process has changed may be left out: it knows its own commits. A cursor of -1 only asks
+        for the present cursor.
         """
         ...
 
@@ -106,7 +107,7 @@ class Store(Protocol):
         ...
 
     async def evict_ids(self, application: str, keep: int) -> int:
-        """Forget ids of feedback beyond ``keep``, first those that expire soonest; return their number.
+        """Forget ids of feedback beyond ``keep``, beginning with those that expire soonest; return their number.
 
         At most ``EVICT_CHUNK`` at once, as in ``evict``. If their feedback is sent again, it counts again.
         """
@@ -121,10 +122,10 @@ class Store(Protocol):
         ...
 
     async def evict(self, application: str, keep: int) -> int:
-        """Forget contexts beyond ``keep``, first those whose last feedback is the oldest; return their number.
+        """Forget contexts beyond ``keep``, beginning with the oldest last feedback; return their number.
 
-        At most ``EVICT_CHUNK`` at once, since commits wait meanwhile. ``changes`` reports them for ``TOLD_FOR_S``:
-        whoever has one in memory must read it again, or it would add to the context by a clock that begins anew.
+        At most ``EVICT_CHUNK`` at once, since commits wait meanwhile. ``changes`` reports them for ``TOLD_FOR_S``: a
+        worker that has such a context in memory must read it again, because the context's clock begins anew.
         """
         ...
 

@@ -130,7 +130,7 @@ def _parts(columns: Sequence[Column]) -> Iterator[Buffer]:
             yield _PADDING[-len(payload) % 8]
 
 
-# What each batch of a model begins its columns with. A worker has some models with some tens of fields each.
+# The heads of columns, which are the same in each batch. A worker has some models with some tens of fields each.
 @lru_cache(4096)
 def _head(name: str, of_type: InputType, has_present: bool, written_as: DType) -> bytes:
     shape, text = [size or 0 for size in of_type.shape], name.encode()

@@ -61,14 +61,14 @@ def header(kind: Kind, body_bytes: int, frame_id: int = 0) -> bytes:
 class Splitter:
     """Cuts a byte stream into frames, however the stream was split on its way.
 
-    Iteration takes the complete frames, each once; an incomplete one stays. The caller may keep a body as long as it
-    likes. Memory is bounded by one frame and one read.
+    Iteration takes each complete frame once; an incomplete frame stays. The caller may keep a body as long as it likes.
+    Memory is bounded by a frame and a read.
 
     Attributes:
         max_body_bytes: the largest accepted body; may change between frames, e.g. once the peer is authenticated.
-        most_kept_bytes: the largest body that is kept; a larger one is dropped as it comes, and its frame has
+        most_kept_bytes: the largest body that is kept; a larger body is dropped as it comes, and its frame has
             ``DROPPED`` in its place.
-        rest: what ``take`` has to look at, after bytes that were taken already; empty once all is taken.
+        rest: the bytes that ``take`` looks at, after bytes that were taken already; empty once all are taken.
     """
 
     __slots__ = ("_start", "_to_drop_bytes", "max_body_bytes", "most_kept_bytes", "rest")

@@ -42,8 +42,8 @@ LARGE_ROW_BYTES = 1024
 MAX_ERROR_BYTES = 4096
 # The token's length is a u16 in HELLO. A caller may send no more than this before its HELLO is complete.
 MAX_HELLO_BYTES = _HELLO.size + 0xFFFF
-# How the message of a failure begins if the output was over the bound that the container was started with, and how that
-# of an ERROR does if all outputs of a batch are too large for a frame together.
+# The beginning of a failure's message if the output was over the bound that the container was started with, and that of
+# an ERROR's if all outputs of a batch together are too large for a frame.
 OUTPUT_TOO_LARGE, BATCH_TOO_LARGE = "output_too_large: ", "batch_too_large: "
 # Outputs with their failures must fit into a frame.
 MAX_OUTPUTS_BYTES = MAX_BODY_BYTES // 2
@@ -133,7 +133,7 @@ def encode_hello(token: str = "", version: int = OLDEST_VERSION) -> bytes:
 
 
 def decode_hello(body: Buffer) -> Hello:
-    """Decode a HELLO. Its ``version`` is the one to speak: the caller's, or the newest here if the caller's is newer.
+    """Decode a HELLO. Its ``version`` is the version to speak: the caller's, or our newest if that is older.
 
     Raises:
         ProtocolViolation: the body is not a HELLO.
@@ -351,7 +351,7 @@ def decode_results(body: Buffer) -> Results:
 
 
 def _lines(text: memoryview, most: int) -> list[Buffer]:
-    """Split a text at its first ``most`` line feeds, without copying more of it than a piece at a time."""
+    """Split a text at its first ``most`` line feeds, copying only a piece of it at a time."""
     lines: list[Buffer] = []
     start = 0
     for piece in range(0, len(text), LARGE_RESULTS_BYTES):
@@ -366,7 +366,7 @@ def read_failures(body: Buffer, start: int, rows: int, failed: int) -> tuple[dic
     """Return the messages of failed rows, which begin at ``start``, and where they end.
 
     Raises:
-        ProtocolViolation: they are not the messages of so many rows.
+        ProtocolViolation: they are not the messages of this many rows.
     """
     failures: dict[int, str] = {}
     for _ in range(failed):

@@ -1,6 +1,6 @@
 """The trace of a PREDICT: which spans a batch belongs to. See proto/container-protocol.md.
 
-It is text, as the headers of W3C Trace Context have it, so that libraries for traces take it as it is.
+It is the text of W3C Trace Context's headers, so that libraries for traces take it unchanged.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ class BatchTrace(NamedTuple):
 
     Attributes:
         batch: the span of the batch, the parent of what happens while it is evaluated.
-        queries: the spans of the traced queries that it serves, of one or more traces; at most 128.
+        queries: the spans of the traced queries that the batch serves, of one or more traces; at most 128.
     """
 
     batch: TraceContext
@@ -31,7 +31,7 @@ def write_trace(trace: BatchTrace) -> bytes:
 
 
 def read_trace(text: bytes) -> BatchTrace:
-    """Decode the trace of a PREDICT. What is no text becomes text: a trace never fails a batch."""
+    """Decode the trace of a PREDICT. Bytes that are no text become text: a trace never fails a batch."""
     first, *others = text.decode("utf-8", "replace").split("\n")
     return BatchTrace(_read_context(first), tuple(map(_read_context, others)))
 

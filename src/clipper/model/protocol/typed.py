@@ -1,7 +1,6 @@
 """TYPED_RESULTS: the outputs of a batch as one array, raw and little-endian. See proto/container-protocol.md.
 
-Numbers then stay what they are on their way to a client that takes them raw. They become JSON text only for whoever
-reads text.
+So numbers stay unchanged on their way to a client that takes them raw. They become JSON text only for a reader of text.
 """
 
 import struct

@@ -1,4 +1,4 @@
-"""The probability of each model to win if one number is drawn for each and the highest is chosen."""
+"""The probability of each model to be chosen if a number is drawn for each model and the highest wins."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-# Number of steps within so many standard deviations to both sides of each distribution's mean, and overall.
+# The number of steps within this many standard deviations to both sides of each distribution's mean, and overall.
 _OWN_STEPS = 160
 _DEVIATIONS = 8.0
 _COMMON_STEPS = 400

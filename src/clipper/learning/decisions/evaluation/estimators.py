@@ -1,7 +1,7 @@
-"""Off-policy estimators: the mean loss that a target policy would have had on queries that another one decided.
+"""Off-policy estimators: the mean loss that a target policy would have had on queries that another policy decided.
 
-Each takes arrays with one element for each query i: its loss ``l_i`` under the chosen model ``a_i``, and its weight
-``w_i = pi(a_i) / p_i``, with ``p_i > 0`` the probability with which the log's policy chose ``a_i``, and ``pi`` the
+Each takes arrays with an element for each query i: its loss ``l_i`` under the chosen model ``a_i``, and its weight
+``w_i = pi(a_i) / p_i``, where ``p_i > 0`` is the probability with which the log's policy chose ``a_i``, and ``pi`` the
 target's. They require that ``p_i`` is right, and above 0 wherever ``pi`` is (support).
 
 Intervals are normal approximations, from the mean's standard error or by the delta method. They hold for effective
@@ -31,22 +31,27 @@ class Estimate:
 
 
 def on_policy(losses: Array, confidence: float = 0.95) -> Estimate:
-    """The log's own policy: ``mean(l_i)``."""
+    """Estimate the mean loss of the log's own policy: ``mean(l_i)``."""
     return _of_terms(losses, confidence)
 
 
 def ips(losses: Array, weights: Array, confidence: float = 0.95) -> Estimate:
-    """Inverse propensity score: ``mean(w_i l_i)`` (Horvitz and Thompson, 1952). Unbiased; varies with the weights."""
+    """Estimate by inverse propensity scores: ``mean(w_i l_i)`` (Horvitz and Thompson, 1952).
+
+    Unbiased; it varies with the weights.
+    """
     return _of_terms(weights * losses, confidence)
 
 
 def snips(losses: Array, weights: Array, confidence: float = 0.95) -> Estimate:
-    """Self-normalised: ``sum(w_i l_i) / sum(w_i)`` (Swaminathan and Joachims, "The Self-Normalized Estimator for
-    Counterfactual Learning", 2015). Within the range of losses, and mostly far steadier; its bias is of order 1/n.
+    """Estimate by self-normalised weights: ``sum(w_i l_i) / sum(w_i)``.
 
-    Its standard error is ``sqrt(sum(w_i^2 (l_i - v)^2)) / sum(w_i)``, by the delta method. NaN if all weights are 0. If
-    nearly all losses are 0, or nearly all 1, that is too small. Then the error is at least that of a share with two
-    more of each kind, of as many queries as are effective (Agresti and Coull, 1998).
+    It stays within the range of losses, and mostly varies far less than ``ips``; its bias is of order 1/n (Swaminathan
+    and Joachims, "The Self-Normalized Estimator for Counterfactual Learning", 2015). NaN if all weights are 0.
+
+    Its standard error is ``sqrt(sum(w_i^2 (l_i - v)^2)) / sum(w_i)``, by the delta method. That is too small if nearly
+    all losses are 0, or nearly all 1. Then the error is at least that of a share of the effective queries, with two
+    more queries of either kind (Agresti and Coull, 1998).
     """
     total = float(weights.sum())
     if total <= 0:
@@ -63,8 +68,10 @@ def snips(losses: Array, weights: Array, confidence: float = 0.95) -> Estimate:
 def dr(
     losses: Array, weights: Array, expected_chosen: Array, expected_target: Array, confidence: float = 0.95
 ) -> Estimate:
-    """Doubly robust: ``mean(m_i + w_i (l_i - q_i))`` (Dudik, Langford, Li: "Doubly Robust Policy Evaluation and
-    Learning", 2011). Unbiased if the propensities are right, for any direct model; a better one makes it vary less.
+    """Estimate doubly robustly: ``mean(m_i + w_i (l_i - q_i))``.
+
+    It is unbiased if the propensities are right, for any direct model; a better model makes it vary less (Dudik,
+    Langford, Li: "Doubly Robust Policy Evaluation and Learning", 2011).
 
     Args:
         expected_chosen: ``q_i``, the direct model's expected loss of the chosen model, from other queries alone.
@@ -74,7 +81,7 @@ def dr(
 
 
 def effective_sample_size(weights: Array) -> float:
-    """``sum(w_i)^2 / sum(w_i^2)`` (Kish, 1965): as many of the target's own queries would tell as much; 0 for none."""
+    """Return how many of the target's own queries would tell as much: ``sum(w_i)^2 / sum(w_i^2)`` (Kish, 1965)."""
     squares = float((weights**2).sum())
     return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0
 

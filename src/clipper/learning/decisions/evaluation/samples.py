@@ -10,7 +10,7 @@ from clipper.learning.decisions.joining import Joined
 from clipper.learning.mathematics.losses import LOSSES, loss_of_reward
 from clipper.learning.policies.by_name import make_loss
 
-# Each takes some 300 bytes. The latest are kept.
+# A sample takes some 300 bytes. The latest samples are kept.
 MAX_SAMPLES = 500_000
 # No policy makes choices with smaller probabilities: they are rounding errors, and one query would outweigh all others.
 LEAST_PROPENSITY = 1e-9
@@ -41,7 +41,8 @@ class Sample:
 
 @dataclass(slots=True)
 class Samples:
-    """
+    """The samples of a log.
+
     Attributes:
         taken: samples in the order of their time.
         left_out: number of decisions that are not samples, by reason.
@@ -73,7 +74,7 @@ def _keep_latest(found: Samples) -> None:
 
 
 def _sample(joined: Joined) -> Sample | str:
-    """The sample, or why there is none."""
+    """Return the sample of a decision, or why there is none."""
     setting, decision, judgement = joined.setting, joined.decision, joined.judgement
     if decision.pinned is not None:
         return "a version was asked for, past the policy"

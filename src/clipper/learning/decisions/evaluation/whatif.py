@@ -1,4 +1,4 @@
-"""The mean loss of another policy, or of one model for all queries, on a log's queries."""
+"""Estimates the mean loss of another policy, or of a single model, on a log's queries."""
 
 import heapq
 import itertools
@@ -37,7 +37,7 @@ MAX_UNSUPPORTED = 0.01
 DRAWS = 20
 # For more models than this, whose beliefs change with each query, integrating takes longer than drawing.
 MOST_INTEGRATED = 8
-# Contexts with a state of their own; the queries of further ones use the application's.
+# Contexts with a state of their own; queries of further contexts use the application's.
 MAX_CONTEXTS = 100_000
 # With this many queries, the direct model trusts a context's own mean as much as the model's overall mean.
 DIRECT_PRIOR = 10.0
@@ -50,7 +50,7 @@ class Answer:
     Attributes:
         ips, snips, dr: the estimates; None if the log cannot tell.
         shares: how often the target chooses each model.
-        warnings: why the estimates should not be trusted; empty if there are no objections.
+        warnings: reasons not to trust the estimates.
     """
 
     target: str
@@ -88,10 +88,10 @@ class OneModel(Target):
 
 
 class Learner(Target):
-    """A policy that starts with nothing learned and learns from the log's feedback in the order of its arrival.
+    """A policy that starts without knowledge and learns from the log's feedback in the order of its arrival.
 
-    At each query it knows the feedback on earlier queries so far, whoever chose their models. Each choice comes with
-    the log's own probability of it, by which policies weight losses.
+    At each query it knows the feedback so far on earlier queries, whichever policy chose their models. Each choice
+    comes with its probability in the log, by which policies weight losses.
 
     Args:
         models: the models among which it chooses; None for all that the log's policy could choose.
@@ -183,7 +183,7 @@ class Learner(Target):
 
 
 class DirectModel:
-    """The mean loss of each model; in a context, of the context's own queries as far as there are any."""
+    """The mean loss of each model; in a context it is that of the context's own queries, as far as there are any."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, str | None], tuple[float, float]] = {}
@@ -204,12 +204,12 @@ class DirectModel:
 
 
 def logged(samples: Sequence[Sample]) -> Estimate:
-    """Return what the policy in force lost."""
+    """Estimate the mean loss of the policy in force."""
     return on_policy(np.array([sample.loss for sample in samples]))
 
 
 def evaluate(samples: Sequence[Sample], target: Target) -> Answer:
-    """Go through the queries in the order of their time; target and direct model learn from feedback as it came.
+    """Go through the queries in the order of their time; target and direct model learn from the feedback as it came.
 
     At each query they only know other queries, so every term is unbiased given the past, and so is their mean:
     progressive validation (Blum, Kalai, Langford: "Beating the Hold-Out", 1999).
@@ -305,10 +305,11 @@ def _normal(shares: Mapping[str, float], count: int) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """
+    """The report on a question.
+
     Attributes:
-        queries: number of queries with a known loss; ``left_out``: the number of others, by reason.
-        as_it_was: what the policy in force lost on them.
+        queries: the number of queries with a known loss; ``left_out``: the number of others, by reason.
+        as_it_was: the mean loss of the policy in force on them.
     """
 
     queries: int
