@@ -11,6 +11,16 @@ class Twice(torch.nn.Module):
         return inputs * 2
 
 
+class Heads(torch.nn.Module):
+    def forward(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"twice": (inputs * 2).to(torch.float16), "total": inputs.sum(dim=1), "is_large": inputs.sum(dim=1) > 5}
+
+
+class Pair(torch.nn.Module):
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return inputs, inputs.log()
+
+
 class Sum(torch.nn.Module):
     def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         return left + right
@@ -26,6 +36,10 @@ def main(folder: Path) -> None:
     rows = torch.ones(4, 2, dtype=torch.int16)
     torch.export.save(torch.export.export(Twice(), (rows,)), folder / "four.pt2")
     torch.export.save(torch.export.export(Sum(), (rows, rows)), folder / "sum.pt2")
+    any_rows = ({0: torch.export.Dim("rows", max=64)},)
+    for name, module in (("heads", Heads()), ("pair", Pair())):
+        program = torch.export.export(module, (torch.ones(4, 2),), dynamic_shapes=any_rows)
+        torch.export.save(program, folder / f"{name}.pt2")
 
 
 if __name__ == "__main__":

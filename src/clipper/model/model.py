@@ -1,6 +1,6 @@
 """The model that a user writes, and the form in which the runtime serves it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from clipper.values.records import ValueType
 
 Array = npt.NDArray[Any]
 
-# The values of one field of a record, one for each row of a batch:
+# The values of one field of a record, one for each row of a batch; an output with a name may be either:
 #   numbers, tensors     an array, as below; of numbers that may be missing a float array, where NaN is missing
 #   strings, bytes       a list, where None is missing
 #   truths, and tensors  that may be missing: a list of bool and None, and an array of objects, each an array or None
@@ -31,8 +31,9 @@ class ModelContainer(Protocol):
 
     A class may have an ``input_type``, e.g. ``"float32[3,*,*]"`` or ``"age: float64, job: string?"``, which counts if
     the deployment says none, a ``max_batch``, its own limit on a batch's rows, and an ``output_type``, e.g.
-    ``"float32[10]"``, which clients are told of its outputs before it has answered. An ``input_type`` may be a class
-    with annotations: a dataclass, a TypedDict or a pydantic model of one row.
+    ``"float32[10]"`` or ``"label: string, scores: float32[10]"``, by which its outputs are kept; without one it is
+    learned from the first. An ``input_type`` may be a class with annotations: a dataclass, a TypedDict or a pydantic
+    model of one row.
 
     A record's batch is a dict of arrays and lists by field, unless ``predict_batch`` annotates ``inputs`` otherwise: a
     pandas DataFrame, or ``list[Row]`` of such a class, which then is the input type, too.
@@ -41,15 +42,17 @@ class ModelContainer(Protocol):
     def __init__(self, model_data: str | None) -> None:
         """Load the model. ``model_data`` is the path of the deployment's data, or None if it has none."""
 
-    def predict_batch(self, inputs: Inputs) -> Sequence[Any]:
+    def predict_batch(self, inputs: Inputs) -> Sequence[Any] | Mapping[str, Sequence[Any]]:
         """Answer a batch.
 
         Args:
             inputs: one or more; their number changes from call to call.
 
         Returns:
-            One output for each input, in the same order: numbers, texts, lists, dicts, numpy arrays and scalars of
-            these, and bytes (which become base64).
+            One output for each input, in the same order: numbers, texts, bytes, lists, dicts, numpy arrays and scalars.
+            Several outputs with names: a dict, dataclass, named tuple or pandas frame with one sequence for each name,
+            or a dict, dataclass or named tuple for each input. In JSON they are an object, bytes are base64, and NaN
+            and infinity are null.
 
         Raises:
             Exception: then the batch is tried in halves, so that only those inputs fail for which it raises.

@@ -120,8 +120,8 @@ class VersionSpec(Struct, frozen=True):
     output: Annotated[
         str | None,
         Setting(
-            "What the model answers: labels, probabilities, or outputs by name.",
-            metavar="labels|probabilities|NAME[,NAME...]",
+            "What the model answers: label, probabilities, class_probabilities, or outputs by name.",
+            metavar="NAME[,NAME...]",
             default="the model's own",
         ),
     ] = None

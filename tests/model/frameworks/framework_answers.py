@@ -14,6 +14,7 @@ from clipper.errors import ContainerFailed
 from clipper.model.model import LoadedModel
 from clipper.model.runtime.evaluate import evaluate
 from clipper.model.runtime.loading import ModelSource, load
+from clipper.model.runtime.outputs import learn_type
 
 FIELDS = ("loader", "target", "data", "input_type", "framework", "output")
 
@@ -31,7 +32,7 @@ def answer(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
         model = load(ModelSource(folder, **given))
     except ContainerFailed as error:
         return {"refusal": str(error)}
-    outputs, failures = [], []
+    outputs, failures, shown = [], [], []
     # As many at once as it takes.
     step = model.max_batch or len(case["inputs"])
     for start in range(0, len(case["inputs"]), step):
@@ -39,8 +40,11 @@ def answer(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
         encoded = evaluate(model.predict_batch, lambda rows=rows: inputs_of(model, rows))
         outputs += [json.loads(line) if line else None for line in encoded.lines().split(b"\n")]
         failures += encoded.failures.values()
+        if not encoded.failures:
+            shown.append(str(learn_type(encoded)))
     told = {"takes": str(model.input_type), "runtime": model.runtime, "max_batch": model.max_batch}
-    return {**told, "outputs": outputs, "failures": failures}
+    gives = None if model.output_type is None else str(model.output_type)
+    return {**told, "outputs": outputs, "failures": failures, "gives": gives, "shown": shown}
 
 
 def main() -> None:

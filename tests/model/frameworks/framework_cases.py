@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 import clipper
+from clipper.values.records import RecordType, parse_type
+from clipper.values.types import InputType
 from scripts.real_models import environment, made, unpacked
 
 HERE = Path(__file__).parent
@@ -37,9 +39,14 @@ def made_models(framework: str, wheels: Sequence[str] = ()) -> Path:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the runtime said of a case: what it takes, on what it runs, its outputs as JSON, or why it is refused."""
+    """What the runtime said of a case: what it takes, on what it runs, its outputs as JSON, or why it is refused.
+
+    ``gives`` is the type of its outputs that the file states, ``shown`` what each batch shows of it.
+    """
 
     takes: str = ""
+    gives: str | None = None
+    shown: tuple[str, ...] = ()
     runtime: str = ""
     max_batch: int | None = None
     outputs: tuple[Any, ...] = ()
@@ -66,6 +73,19 @@ class Told:
         """Of the cases that are served those whose outputs are not the library's own: these, then the library's."""
         pairs = {name: (list(self.answers[name].outputs), self.cases[name]["expected"]) for name in self.served}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    def broken(self) -> dict[str, Any]:
+        """The stated type of outputs, and the one that they are of, where these differ."""
+        pairs = ((name, answer.gives, shown) for name, answer in self.answers.items() for shown in answer.shown)
+        return {name: (gives, shown) for name, gives, shown in pairs if gives and not is_of(gives, shown)}
+
+
+def is_of(gives: str, shown: str) -> bool:
+    stated, seen = parse_type(gives), parse_type(shown)
+    if isinstance(stated, RecordType) and isinstance(seen, RecordType):
+        fields = zip(stated.fields, seen.fields)
+        return stated.names == seen.names and all(mine.type.accepts(theirs.type) for mine, theirs in fields)
+    return isinstance(stated, InputType) and isinstance(seen, InputType) and stated.accepts(seen)
 
 
 def told_of(framework: str, wheels: Sequence[str] = ()) -> Told:

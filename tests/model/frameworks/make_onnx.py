@@ -28,9 +28,9 @@ def case(name, target, inputs, expected, **more):
 
 
 def graph(target, nodes, inputs, outputs, opset=18):
-    """Save a graph of ``(operator, inputs, outputs)``, and of ``name: (element type, shape)``."""
+    """Save a graph of ``(operator, inputs, outputs, attributes)``, and of ``name: (element type, shape)``."""
     parts = [[helper.make_tensor_value_info(name, *form) for name, form in each.items()] for each in (inputs, outputs)]
-    made = helper.make_graph([helper.make_node(*node) for node in nodes], "g", *parts)
+    made = helper.make_graph([helper.make_node(*node[:3], **dict(*node[3:])) for node in nodes], "g", *parts)
     onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), folder / target)
 
 
@@ -45,6 +45,8 @@ for target, zipmap in (("mapped.onnx", True), ("array.onnx", False)):
     case(target, target, images[:30].tolist(), labels.tolist())
     plain = [{str(k): v for k, v in row.items()} for row in probabilities] if zipmap else probabilities.tolist()
     case(f"{target} probabilities", target, images[:30].tolist(), plain, output="probabilities")
+    both = [{"label": label, "probabilities": row} for label, row in zip(labels.tolist(), plain)]
+    case(f"{target} both", target, images[:30].tolist(), both, output="label,probabilities")
 case("bytes for floats", "array.onnx", images[:30].astype(int).tolist(), labels.tolist(), input_type="uint8[64]")
 case("no such output", "array.onnx", [], [], output="logits")
 case("wrong length", "array.onnx", [], [], input_type="float32[63]")
@@ -100,6 +102,19 @@ case("its labels", "single.onnx", numbers.tolist(), np.argmax(softmax, 1).tolist
 graph("whole.onnx", [("ReduceSum", ["x"], ["y"])], {"x": (FLOAT, [3])}, {"y": (FLOAT, None)})
 sums = [run("whole.onnx", x=row)[0].tolist() for row in numbers]
 case("no dimension for rows", "whole.onnx", numbers.tolist(), sums)
+
+# What is not finite, and a shape that the graph states and does not keep.
+graph("log.onnx", [("Log", ["x"], ["y"])], {"x": (FLOAT, ["n", 2])}, {"y": (FLOAT, ["n", 2])})
+case("not finite", "log.onnx", [[0.0, 1.0], [-1.0, 1.0]], [[None, 0.0], [None, 0.0]])
+FORGETTING = [
+    ("Shape", ["x"], ["shape"]),
+    ("Cast", ["shape"], ["float"], {"to": FLOAT}),
+    ("Floor", ["float"], ["floor"]),
+    ("Cast", ["floor"], ["same"], {"to": INT64}),
+    ("Reshape", ["x", "same"], ["y"]),
+]
+graph("stale.onnx", FORGETTING, {"x": (FLOAT, ["n", 2])}, {"y": (FLOAT, ["n", 3])})
+case("another shape than stated", "stale.onnx", [[0.0, 1.0]], [[0.0, 1.0]])
 
 # Several inputs and outputs; small integers.
 pair = {"a": (TensorProto.INT16, ["n", 2]), "b": (TensorProto.INT16, ["n", 2])}

@@ -32,6 +32,10 @@ scores = booster.predict(xgboost.DMatrix(rows))
 case("binary", "binary.json", rows, (scores > 0.5).astype(int).tolist(), takes="float32[30]")
 case("binary probabilities", "binary.json", rows, np.stack((1 - scores, scores), 1).tolist(), output="probabilities")
 case("unknown output", "binary.json", rows, [], output="logits")
+both = [{"label": int(each > 0.5), "probabilities": [1 - each, each]} for each in scores]
+for each in both:
+    each["probabilities"] = np.array(each["probabilities"], np.float32).tolist()
+case("binary both", "binary.json", rows, both, output="label,probabilities")
 
 for objective in ("multi:softmax", "multi:softprob"):
     booster, rows = train(load_digits, objective, num_class=10)
@@ -41,6 +45,8 @@ for objective in ("multi:softmax", "multi:softprob"):
     scores = booster.predict(xgboost.DMatrix(rows))
     case(objective, target, rows, scores.argmax(1).tolist(), takes="float32[64]")
     case(f"{objective} probabilities", target, rows, scores.tolist(), output="probabilities")
+    by_class = [dict(zip("0123456789", row)) for row in scores.tolist()]
+    case(f"{objective} by class", target, rows, by_class, output="class_probabilities")
     case(f"{objective} of one row", target, rows[:1], scores[:1].argmax(1).tolist())
 
 for kind in ("gbtree", "dart", "gblinear"):

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,12 +8,15 @@ from clipper.errors import ContainerFailed, WrongInput
 from clipper.model.frameworks.framework import (
     FrameworkSource,
     answered,
+    answered_type,
     chosen_answer,
-    classifier_answers,
+    classifier_type,
     named_inputs,
     regressor_answers,
+    score_answers,
     thread_count,
 )
+from clipper.values.types import DType, InputType
 
 
 def source(output: str | None) -> FrameworkSource:
@@ -32,21 +36,59 @@ def test_an_unknown_output_is_refused_with_those_that_there_are() -> None:
 def test_one_output_is_answered_as_it_is_and_several_by_name() -> None:
     array = np.zeros((2, 3))
     assert answered({"a": array}) is array
-    assert answered({"a": [1, 2], "b": ["x", "y"]}) == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+    both = {"a": [1, 2], "b": ["x", "y"]}
+    assert answered(both) is both
+    numbers, text = InputType(DType.FLOAT32, (3,)), InputType(DType.STRING)
+    assert answered_type({"a": numbers}) == numbers
+    assert str(answered_type({"a": numbers, "b c": text})) == 'a: float32[3], "b c": string'
+    assert answered_type({"a": numbers, "b": None}) is None
 
 
 def test_a_classifier_of_two_classes_and_of_more() -> None:
     two, three = np.array([0.25, 0.75]), np.array([[0.5, 0.25, 0.25], [0.0, 0.25, 0.75]])
-    answers = classifier_answers()
-    assert chosen_answer(source(None), answers)(two).tolist() == [0, 1]
-    assert chosen_answer(source("probabilities"), answers)(two).tolist() == [[0.75, 0.25], [0.25, 0.75]]
-    assert chosen_answer(source("labels"), answers)(three).tolist() == [0, 2]
-    assert chosen_answer(source("probabilities"), answers)(three) is three
-    assert chosen_answer(source("labels,probabilities"), answers)(two[:1])[0]["labels"] == 0
+
+    def chosen(output: str | None, scores: np.ndarray) -> Any:
+        return chosen_answer(source(output), score_answers(3))[1](scores)
+
+    assert chosen(None, two).tolist() == [0, 1]
+    assert chosen("probabilities", two).tolist() == [[0.75, 0.25], [0.25, 0.75]]
+    assert chosen("labels", three).tolist() == [0, 2]
+    assert chosen("probabilities", three) is three
+    assert {name: each.tolist() for name, each in chosen("label,probabilities", two).items()} == {
+        "label": [0, 1],
+        "probabilities": [[0.75, 0.25], [0.25, 0.75]],
+    }
+    by_class = {"0": [0.5, 0.0], "1": [0.25, 0.25], "2": [0.25, 0.75]}
+    assert {name: each.tolist() for name, each in chosen("class_probabilities", three).items()} == by_class
+    assert list(chosen("label,class_probabilities", three)) == ["label", "0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["label"], "string"),
+        (["probabilities"], "float32[2]"),
+        (["label", "probabilities"], 'label: string{"ham", "spam"}, probabilities: float32[2]'),
+        (["labels", "class_probabilities"], 'labels: string{"ham", "spam"}, ham: float32, spam: float32'),
+        (["class_probabilities"], "ham: float32, spam: float32"),
+        (["label", "depth"], "None"),
+    ],
+)
+def test_the_type_of_a_classifiers_outputs_has_its_classes(names: list[str], expected: str) -> None:
+    assert str(classifier_type(names, ["ham", "spam"], DType.STRING, DType.FLOAT32)) == expected
+
+
+def test_a_classifier_of_very_many_classes_has_no_names_for_them() -> None:
+    classes = range(1001)
+    both = classifier_type(["label", "probabilities"], classes, DType.INT64, DType.FLOAT64)
+    assert str(both) == "label: int64, probabilities: float64[1001]"
+    assert classifier_type(["class_probabilities"], classes, DType.INT64, DType.FLOAT64) is None
+    # Two fields of one name.
+    assert classifier_type(["class_probabilities"], ["1", 1], DType.STRING, DType.FLOAT64) is None
 
 
 def test_a_regressor_has_values_alone() -> None:
-    assert chosen_answer(source("values"), regressor_answers())(np.array([1.5])).tolist() == [1.5]
+    assert chosen_answer(source("values"), regressor_answers())[1](np.array([1.5])).tolist() == [1.5]
     with pytest.raises(ContainerFailed, match="has no output labels: it has values"):
         chosen_answer(source("labels"), regressor_answers())
 

@@ -28,4 +28,7 @@ def test_the_library_is_told(told: Told) -> None:
 
 
 def test_another_output_is_refused(told: Told) -> None:
-    assert told.refusals == {"other output": "digits.pkl has no output scores: it has labels, probabilities"}
+    assert told.refusals == {
+        "other output": "digits.pkl has no output scores: it has label, probabilities, labels; "
+        "deploy it with --output and one or more of these, or without --output"
+    }

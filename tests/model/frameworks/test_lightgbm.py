@@ -14,13 +14,18 @@ def told() -> Told:
 
 def test_answers_are_the_librarys_own(told: Told) -> None:
     assert len(told.served) == 12
-    assert told.wrong() == {}
+    assert told.wrong() == {} and told.broken() == {}
 
 
 def test_what_a_booster_takes_and_runs_on(told: Told) -> None:
     assert told.answers["binary"].takes == "float64[30]"
     assert told.answers["declared as float32"].takes == "float32[10]"
     assert told.answers["multiclass"].runtime.endswith(", lightgbm 4.7.0")
+
+
+def test_what_a_classifier_gives_is_known_before_it_answers(told: Told) -> None:
+    assert told.answers["both"].gives == "labels: int64{0, 1}, probabilities: float64[2]"
+    assert told.answers["multiclassova probabilities"].gives == "float64[10]"
 
 
 def test_what_does_not_suit_a_booster(told: Told) -> None:

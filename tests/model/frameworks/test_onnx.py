@@ -13,8 +13,8 @@ def told() -> Told:
 
 
 def test_answers_are_the_librarys_own(told: Told) -> None:
-    assert len(told.served) == 17
-    assert told.wrong() == {}
+    assert len(told.served) == 21
+    assert told.wrong() == {} and told.broken() == {}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,27 @@ def test_answers_are_the_librarys_own(told: Told) -> None:
 def test_what_a_graph_takes(told: Told, case: str, takes: str, max_batch: int | None) -> None:
     assert (told.answers[case].takes, told.answers[case].max_batch) == (takes, max_batch)
     assert told.answers[case].runtime.endswith(", onnxruntime 1.32.0")
+
+
+@pytest.mark.parametrize(
+    ("case", "gives"),
+    [
+        ("array.onnx", "int64[]"),
+        ("array.onnx both", "label: int64, probabilities: float32[10]"),
+        ("mapped.onnx probabilities", None),
+        ("texts", "string"),
+        ("magika labels", "int64[]"),
+        ("one row at a time", "float32[3]"),
+        ("two inputs", "sum: int32[2], product: int32[2]"),
+        ("not finite", "float32[2]"),
+        ("no dimension for rows", "float32[1]"),
+        # It cannot be tried with zeros, or does not keep what it says.
+        ("recurrent", None),
+        ("another shape than stated", None),
+    ],
+)
+def test_what_a_graph_gives(told: Told, case: str, gives: str | None) -> None:
+    assert told.answers[case].gives == gives
 
 
 def test_a_row_that_lacks_an_input_fails_alone(told: Told) -> None:

@@ -80,7 +80,7 @@ def test_columns_of_numbers_are_one_list(spark: Desk, models: Path) -> None:
 def test_a_model_without_probabilities(spark: Desk, models: Path, inputs: np.ndarray) -> None:
     clusters = spark.load(models / "clusters", "spark").predict(inputs[:8])
     assert set(clusters) == {0, 1}
-    with pytest.raises(Refused, match="clusters has no output probabilities: it has labels, prediction"):
+    with pytest.raises(Refused, match="clusters has no output probabilities: it has labels, label, prediction"):
         spark.load(models / "clusters", "spark", output="probabilities")
 
 

@@ -37,6 +37,7 @@ def test_answers_are_those_of_keras(
 ) -> None:
     model = tensorflow.load(networks / name, framework)
     assert (model.input_type, model.max_batch) == ("float32[8,8,1]", None)
+    assert model.output_type == "float32[10]"
     assert "tensorflow 2." in model.runtime
     assert ("keras 3." in model.runtime) == (framework == "keras")
     answers = np.load(networks / "answers.npy")
@@ -46,7 +47,9 @@ def test_answers_are_those_of_keras(
 
 @pytest.mark.parametrize(("framework", "name"), [FORMS[0], FORMS[1], FORMS[3]])
 def test_labels_are_the_digits(tensorflow: Desk, networks: Path, images: np.ndarray, framework: str, name: str) -> None:
-    labels = tensorflow.load(networks / name, framework, output="labels").predict(images)
+    model = tensorflow.load(networks / name, framework, output="labels")
+    labels = model.predict(images)
+    assert model.output_type == "int64[]"
     assert labels == np.load(networks / "answers.npy").argmax(axis=1).tolist()
     assert np.mean(np.load(networks / "labels.npy") == labels) > 0.85
 
@@ -56,7 +59,9 @@ def test_several_outputs_by_name(
     tensorflow: Desk, networks: Path, images: np.ndarray, framework: str, name: str
 ) -> None:
     ink, digits = images.mean(axis=(1, 2)), np.load(networks / "answers.npy")
-    all_of_them = tensorflow.load(networks / name, framework).predict(images)
+    model = tensorflow.load(networks / name, framework)
+    all_of_them = model.predict(images)
+    assert model.output_type == "digit: float32[10], ink: float32[1]"
     assert near([row["digit"] for row in all_of_them], digits)
     assert near([row["ink"] for row in all_of_them], ink)
     assert near(tensorflow.load(networks / name, framework, output="ink").predict(images), ink)
@@ -66,7 +71,7 @@ def test_several_outputs_by_name(
 
 def test_texts_in_batches_of_a_fixed_size(tensorflow: Desk, networks: Path) -> None:
     model = tensorflow.load(networks / "words", "tensorflow")
-    assert (model.input_type, model.max_batch) == ("string", 4)
+    assert (model.input_type, model.max_batch, model.output_type) == ("string", 4, "bytes: int32, upper: string")
     assert model.predict(["one", "né"]) == [{"bytes": 3, "upper": "ONE"}, {"bytes": 3, "upper": "NÉ"}]
     assert len(model.predict(["a", "b", "c", "d"])) == 4
     as_bytes = tensorflow.load(networks / "words", "tensorflow", input_type="bytes", output="bytes")

@@ -40,9 +40,32 @@ def test_a_tensor_that_no_input_is() -> None:
 
 def test_one_output_is_answered_as_it_is_and_several_by_name() -> None:
     assert Answer.of(source(None)).rows({"a": SCORES}) is SCORES
-    both = Answer.of(source(None)).rows({"a": SCORES, "b": [[1], [2, 3]]})
-    assert both == [{"a": [0.1, 0.9], "b": [1]}, {"a": [0.8, 0.2], "b": [2, 3]}]
+    outputs = {"a": SCORES, "b": [[1], [2, 3]]}
+    assert Answer.of(source(None)).rows(outputs) == outputs
+    assert list(Answer.of(source("b,a")).rows(outputs)) == ["b", "a"]
     assert Answer.of(source("b")).rows({"a": SCORES, "b": [[1], []]}) == [[1], []]
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (None, "None"),
+        ("scores", "float32[10]"),
+        ("words,scores", "words: string, scores: float32[10]"),
+        ("small", "int32[*,2]"),
+        ("total", "None"),
+        ("labels", "int64[]"),
+        ("label", "int64[]"),
+    ],
+)
+def test_what_a_network_answers(output: str | None, expected: str) -> None:
+    shapes = {"scores": ("float16", (None, 10)), "words": ("string", (None,)), "small": ("int8", (None, None, 2))}
+    # One value for the whole batch, and a type that no output is.
+    tensors = [
+        Tensor(name, *form) for name, form in {**shapes, "total": ("float32", ()), "z": ("complex64", (None,))}.items()
+    ]
+    answer = Answer.of(source(output), [] if output in ("labels", "label") else [tensor.name for tensor in tensors])
+    assert str(answer.output_type(tensors, None)) == expected
 
 
 def test_labels_are_the_places_of_the_greatest() -> None:
@@ -68,6 +91,7 @@ def test_batches_of_one_size() -> None:
     assert seen[0] == ["a", "b", "b"]
     assert seen[1].tolist() == [*SCORES.tolist(), SCORES[1].tolist()]
     assert in_batches_of(None, keep) is keep
+    assert in_batches_of(3, lambda inputs: {"a": inputs, "b": [1, 2, 3]})(["x"]) == {"a": ["x"], "b": [1]}
 
 
 def test_bytes_are_texts() -> None:

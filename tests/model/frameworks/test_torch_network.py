@@ -128,6 +128,27 @@ def test_outputs_by_name(torch: Desk, small: Path, code: Path) -> None:
     assert unnamed == [{"output_1": [1.0, 2.0], "output_0": [1.0, 2.0]}]
 
 
+def test_a_program_states_its_outputs(torch: Desk, small: Path) -> None:
+    rows = np.array([[1.0, 2.0], [3.0, 4.0]])
+    model = torch.load(small / "heads.pt2", "torch_export")
+    assert (model.output_type, model.max_batch) == ("twice: float32[2], total: float32, is_large: bool", 64)
+    assert model.predict(rows) == [
+        {"twice": [2.0, 4.0], "total": 3.0, "is_large": False},
+        {"twice": [6.0, 8.0], "total": 7.0, "is_large": True},
+    ]
+    model = torch.load(small / "heads.pt2", "torch_export", output="total,twice")
+    assert model.output_type == "total: float32, twice: float32[2]"
+    assert model.predict(rows[:1]) == [{"total": 3.0, "twice": [2.0, 4.0]}]
+    with pytest.raises(Refused, match="has no output sum: it has twice, total, is_large"):
+        torch.load(small / "heads.pt2", "torch_export", output="sum")
+
+
+def test_what_is_not_finite_among_the_outputs_of_a_program(torch: Desk, small: Path) -> None:
+    model = torch.load(small / "pair.pt2", "torch_export")
+    assert model.output_type == "output_0: float32[2], output_1: float32[2]"
+    assert model.predict(np.array([[1.0, 0.0]])) == [{"output_0": [1.0, 0.0], "output_1": [0.0, None]}]
+
+
 @pytest.mark.parametrize(
     ("target", "output", "cause"),
     [
@@ -151,7 +172,7 @@ def test_texts_go_to_a_network_that_takes_them(torch: Desk, small: Path, code: P
 
 def test_a_program_for_batches_of_one_size(torch: Desk, small: Path) -> None:
     model = torch.load(small / "four.pt2", "torch_export")
-    assert (model.input_type, model.max_batch) == ("int32[2]", 4)
+    assert (model.input_type, model.max_batch, model.output_type) == ("int32[2]", 4, "int32[2]")
     assert model.predict(np.array([[1, 2], [3, 4], [5, 6]])) == [[2, 4], [6, 8], [10, 12]]
 
 

@@ -151,7 +151,7 @@ def test_line_feeds_do_not_become_objects() -> None:
 def test_newer_protocol_is_named_before_anything_else() -> None:
     with pytest.raises(ProtocolViolation, match="protocol 3: expected 1 to 2"):
         messages.decode_welcome(b'{"protocol": 3, "anything": []}', 2)
-    with pytest.raises(ProtocolViolation, match="protocol 0: this container speaks 1 to 3"):
+    with pytest.raises(ProtocolViolation, match="protocol 0: this container speaks 1 to 4"):
         messages.decode_hello(b"CLPR\x00\x00\xff\xff")
 
 

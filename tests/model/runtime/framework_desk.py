@@ -15,6 +15,7 @@ import numpy as np
 
 import clipper
 from scripts.real_models import environment
+from tests.model.frameworks.framework_cases import is_of
 from tests.waiting import TIMEOUT_S
 
 PROGRAM = Path(__file__).parent / "framework_program.py"
@@ -33,9 +34,10 @@ class Model:
     input_type: str
     max_batch: int | None
     runtime: str
+    output_type: str | None
 
     def predict(self, inputs: Any) -> Any:
-        """Ask it for one batch; its outputs as they come out of JSON.
+        """Ask it for one batch; its outputs as they come out of JSON. They are of the type that the model states.
 
         Args:
             inputs: an array, which comes in the type that the model takes, or texts.
@@ -46,6 +48,7 @@ class Model:
             inputs = str(path)
         answer = self.desk.ask({"model": self.number, "inputs": inputs})
         assert answer["failures"] == {}
+        assert self.output_type is None or is_of(self.output_type, answer["shown"])
         return answer["outputs"]
 
 
@@ -64,7 +67,9 @@ class Desk:
     def load_artifact(self, source: dict[str, str]) -> Model:
         """Load what has the fields of ``ModelSource``."""
         answer = self.ask(source)
-        return Model(self, answer["model"], answer["input_type"], answer["max_batch"], answer["runtime"])
+        return Model(
+            self, answer["model"], answer["input_type"], answer["max_batch"], answer["runtime"], answer["output_type"]
+        )
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
         assert self.process.stdin is not None and self.process.stdout is not None

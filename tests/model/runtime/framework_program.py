@@ -14,7 +14,7 @@ import numpy as np
 from clipper.errors import ClipperError
 from clipper.model.model import LoadedModel
 from clipper.model.runtime.loading import ModelSource, load
-from clipper.model.runtime.outputs import encode_outputs
+from clipper.model.runtime.outputs import encode_outputs, learn_type
 
 Message = dict[str, Any]
 
@@ -43,6 +43,7 @@ def answered(asked: Message, models: list[LoadedModel]) -> Message:
         "input_type": str(model.input_type),
         "max_batch": model.max_batch,
         "runtime": model.runtime,
+        "output_type": None if model.output_type is None else str(model.output_type),
     }
 
 
@@ -52,7 +53,8 @@ def predicted(asked: Message, model: LoadedModel) -> Message:
         # As they come off the wire: in the type that the model takes.
         inputs = np.load(inputs).astype(model.input_type.dtype.label)
     encoded = encode_outputs(model.predict_batch(inputs), len(inputs))
-    return {"outputs": [json.loads(row) for row in encoded.lines().split(b"\n")], "failures": dict(encoded.failures)}
+    outputs = [json.loads(row) for row in encoded.lines().split(b"\n")]
+    return {"outputs": outputs, "failures": dict(encoded.failures), "shown": str(learn_type(encoded))}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
 import itertools
+import json
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -189,3 +191,72 @@ def test_an_array_is_as_large_whatever_it_is_in_a_batch_with() -> None:
         lambda: [np.full(3, -1.0), np.full(4, 1.0)],
     )
     assert list(bounded(shapes, 2, 450).failures) == [] and list(bounded(shapes, 2, 399).failures) == [0]
+
+
+def named(inputs: Inputs) -> object:
+    if 3.0 in inputs:
+        raise ValueError("three")
+    array = np.asarray(inputs)
+    return {"label": [str(number) for number in array], "twice": np.stack([array, array], 1)}
+
+
+def test_parts_of_a_batch_with_names_make_columns() -> None:
+    encoded = evaluate(named, reader(8))
+    label, twice = encoded.columns
+    assert list(encoded.failures) == [3]
+    assert np.frombuffer(twice.payload).reshape(8, 2)[:, 0].tolist() == [0, 1, 2, 0, 4, 5, 6, 7]
+    assert label.lengths == (3, 3, 3, 0, 3, 3, 3, 3)
+    assert encoded.lines().split(b"\n")[2:4] == [b'{"label":"2.0","twice":[2.0,2.0]}', b""]
+
+
+def test_parts_with_other_names_or_types_are_json() -> None:
+    def model(inputs: Inputs) -> object:
+        total = np.asarray(inputs).sum(1)
+        if np.shape(inputs)[1] == 1:
+            return {"sum": total.astype(int)}
+        return {"sum": total} if np.shape(inputs)[1] == 2 else {"all": total}
+
+    for lengths, expected in (((1, 2), [{"sum": 1}, {"sum": 2.0}]), ((2, 3), [{"sum": 2.0}, {"all": 3.0}])):
+        encoded = evaluate(model, lambda lengths=lengths: [np.ones(length) for length in lengths])
+        assert encoded.columns == () and [json.loads(line) for line in encoded.lines().split(b"\n")] == expected
+
+
+def test_parts_with_arrays_of_several_lengths_make_a_ragged_column() -> None:
+    def model(inputs: Inputs) -> object:
+        return {"same": np.asarray(inputs).astype(np.float32)}
+
+    encoded = evaluate(model, lambda: [np.ones(2), np.ones(1), np.ones(2)])
+    (column,) = encoded.columns
+    assert (str(column.type), column.lengths) == ("float32[*]", (8, 4, 8))
+
+
+def test_numbers_that_are_not_finite_stay_numbers_in_a_batch_of_parts() -> None:
+    def model(inputs: Inputs) -> object:
+        total = np.asarray(inputs).sum(1).astype(np.float32)
+        return total if np.shape(inputs)[1] == 1 else total * np.inf
+
+    encoded = evaluate(model, lambda: [np.ones(1), np.ones(2), np.full(1, 0.1)])
+    assert str(encoded.form) == "float32[]" and encoded.array is not None
+    assert encoded.array.tolist() == [1.0, math.inf, float(np.float32(0.1))]
+
+
+def test_outputs_with_names_over_the_bound() -> None:
+    texts = ["a", "b" * 100, "c"]
+    encoded = evaluate(lambda inputs: {"text": texts, "number": np.zeros(3)}, reader(3))
+    assert bounded(encoded, 3, 108) is encoded
+    found = bounded(encoded, 3, 107)
+    assert [column.lengths for column in found.columns] == [(1, 0, 1), None]
+    assert found.failures[1].startswith(f"{OUTPUT_TOO_LARGE}output has 108 bytes: expected at most 107")
+    assert bounded(encoded, 3, 8).text == b"\n\n"
+    alone = evaluate(lambda inputs: {"text": ["b" * 100, None]}, reader(2))
+    assert bounded(alone, 2, 50).lines() == b'\n{"text":null}'
+
+
+def test_a_record_is_as_large_whatever_it_is_in_a_batch_with() -> None:
+    array = np.full(100, 1.1, np.float32)
+    rows = [{"scores": array}, {"scores": "b" * 500}, {"scores": array[:1]}]
+    mixed = evaluate(lambda inputs: rows, reader(3))
+    assert mixed.columns == () and len(mixed.text.split(b"\n")[0]) > 1500
+    assert list(bounded(mixed, 3, 450).failures) == [1]
+    assert list(bounded(mixed, 3, 399).failures) == [0, 1]
+    assert list(bounded(mixed, 3, 500).failures) == []

@@ -1,3 +1,4 @@
+import json
 import pickle
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from clipper.errors import ContainerFailed
 from clipper.model.protocol.frames import RECORDS_VERSION
+from clipper.model.runtime.evaluate import evaluate
 from clipper.model.runtime.loading import ModelSource, load
 from clipper.values.types import DType
 from tests.model.runtime.caller import code, running, started
@@ -189,6 +191,8 @@ def test_nested_attribute(tmp_path: Path) -> None:
          "served:model", "input type of served:model"),
         ("class model:\n  output_type = 'complex'\n  def __init__(self, d): pass\n  def predict(self, x): pass",
          "served:model", "output type of served:model"),
+        ("class model:\n  output_type = 'a: int, a: int'\n  def __init__(self, d): pass\n  def predict(self, x): pass",
+         "served:model", "output type of served:model: a record has the field 'a' twice"),
     ],
 )  # fmt: skip
 def test_module_that_cannot_be_loaded_says_why(tmp_path: Path, source: str, target: str, cause: str) -> None:
@@ -232,11 +236,57 @@ def test_probabilities_of_an_estimator(tmp_path: Path, digits: Any, classifier: 
     assert np.array_equal(labels.predict_batch(digits[0]), classifier.predict(digits[0]))
 
 
+def test_several_outputs_of_a_classifier(tmp_path: Path) -> None:
+    spam = make_pipeline(TfidfVectorizer(), MultinomialNB()).fit(*SPAM)
+    joblib.dump(spam, tmp_path / "spam.joblib")
+    texts, expected = ["cheap now", "at noon"], spam.predict_proba(["cheap now", "at noon"])
+
+    both = from_file(tmp_path, "spam.joblib", output="label,probabilities")
+    answers = both.predict_batch(texts)
+    assert answers["label"].tolist() == ["spam", "ham"] and np.array_equal(answers["probabilities"], expected)
+    # The categories say which probability is of which class.
+    assert str(both.output_type) == 'label: string{"ham", "spam"}, probabilities: float64[2]'
+
+    by_class = from_file(tmp_path, "spam.joblib", output="class_probabilities")
+    assert {name: each.tolist() for name, each in by_class.predict_batch(texts).items()} == {
+        "ham": expected[:, 0].tolist(),
+        "spam": expected[:, 1].tolist(),
+    }
+    assert str(by_class.output_type) == "ham: float64, spam: float64"
+    assert str(from_file(tmp_path, "spam.joblib", output="label").output_type) == "None"
+    assert str(from_file(tmp_path, "spam.joblib", output="probabilities").output_type) == "float64[2]"
+
+
+def test_classes_are_of_their_own_type(tmp_path: Path, digits: Any, classifier: Any) -> None:
+    joblib.dump(classifier, tmp_path / "m.joblib")
+    model = from_file(tmp_path, "m.joblib", output="label,probabilities")
+    assert str(model.output_type).startswith("label: int64{0, 1, 2,")
+    encoded = evaluate(model.predict_batch, lambda: digits[0][:2])
+    assert [str(column.type) for column in encoded.columns] == ["int64[]", "float64[10]"]
+    assert [json.loads(line)["label"] for line in encoded.lines().split(b"\n")] == [0, 1]
+
+
+def test_a_classifier_of_several_targets(tmp_path: Path, digits: Any) -> None:
+    inputs, labels = digits
+    forest = RandomForestClassifier(2, random_state=0).fit(inputs, np.stack([labels, labels % 2], 1))
+    joblib.dump(forest, tmp_path / "m.joblib")
+    answers = from_file(tmp_path, "m.joblib", output="label,probabilities").predict_batch(inputs[:3])
+    assert {name: each.shape for name, each in answers.items()} == {
+        "label": (3, 2),
+        "probabilities_0": (3, 10),
+        "probabilities_1": (3, 2),
+    }
+    assert list(from_file(tmp_path, "m.joblib", output="probabilities").predict_batch(inputs[:2])) == list(answers)[1:]
+    with pytest.raises(ContainerFailed, match="no output class_probabilities: it has label, probabilities, labels"):
+        from_file(tmp_path, "m.joblib", output="class_probabilities")
+
+
 def test_output_that_an_object_does_not_have(tmp_path: Path, classifier: Any) -> None:
     joblib.dump(classifier, tmp_path / "m.joblib")
-    with pytest.raises(ContainerFailed, match=r"m\.joblib has no output logits: it has labels, probabilities"):
+    known = "it has label, probabilities, class_probabilities, labels"
+    with pytest.raises(ContainerFailed, match=rf"m\.joblib has no output logits: {known}"):
         from_file(tmp_path, "m.joblib", output="logits")
-    with pytest.raises(ContainerFailed, match="has no output probabilities: it has labels"):
+    with pytest.raises(ContainerFailed, match="has no output probabilities: it has label"):
         from_import(tmp_path, "def model(inputs): return inputs", output="probabilities")
 
 

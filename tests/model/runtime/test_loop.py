@@ -1,5 +1,6 @@
 """Containers as real processes: what a caller sees of models that behave and models that do not."""
 
+import math
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.model.protocol import messages
+from clipper.model.protocol.columns import decode_column_results
 from clipper.model.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, Kind, header
 from clipper.model.runtime.loop import MAX_CONNECTIONS
 from clipper.values.types import DType, InputType
@@ -115,9 +117,50 @@ def test_each_caller_gets_arrays_as_its_version_has_them(tmp_path: Path) -> None
             results = second.typed_results(7)
             assert str(results.form) == f"float32[{len(rows[0])}]"
             assert bytes(results.data) == np.array(rows, np.float32).tobytes()
-            assert list(results.failures) == ([1] if len(rows) == 2 else [])
+            assert results.failures == {}
         # One that speaks a newer version than the container is answered in the container's newest.
         assert third.greet(version=9).protocol == PROTOCOL_VERSION
+
+
+NAMED = """
+def model(inputs):
+    if 9 in inputs[:, 0]: raise ValueError("nine")
+    return {"label": [f"label {row[0]:.0f}" for row in inputs], "scores": inputs.astype("float32")}
+"""
+
+
+def test_outputs_with_names_are_columns_for_callers_that_know_them(tmp_path: Path) -> None:
+    with (
+        running(tmp_path, *code(tmp_path, NAMED)) as container,
+        container.caller(greet=False) as older,
+        container.caller(greet=False) as caller,
+        container.caller(greet=False) as late,
+    ):
+        assert older.greet(version=3).output_type is None and caller.greet(version=4).output_type is None
+        assert older.predict([[1, 0.5]]).outputs == [b'{"label":"label 1","scores":[1.0,0.5]}']
+        caller.send(7, DType.FLOAT64, [np.array(row, np.float64).tobytes() for row in ([1, math.nan], [9, 0], [2, 1])])
+        kind, batch_id, body = caller.read()
+        assert (kind, batch_id) == (Kind.COLUMN_RESULTS, 7)
+        results = decode_column_results(body)
+        label, scores = results.columns
+        assert bytes(label.payload) == b"label 1label 2" and label.lengths == (7, 0, 7)
+        assert np.isnan(np.frombuffer(scores.payload, np.float32)[1]) and str(scores.type) == "float32[2]"
+        assert list(results.failures) == [1] and "nine" in results.failures[1]
+        assert str(late.greet(version=4).output_type) == "label: string, scores: float32[2]"
+        older.socket.close()
+        with container.caller(greet=False) as again:
+            assert again.greet(version=3).output_type is None
+
+
+def test_a_declared_record_is_told_to_callers_that_know_records(tmp_path: Path) -> None:
+    source = 'class model:\n    output_type = "a: float64, b: string"\n    def __init__(self, data): pass\n'
+    with (
+        running(tmp_path, *code(tmp_path, f"{source}    def predict(self, rows): return rows")) as container,
+        container.caller(greet=False) as caller,
+        container.caller(greet=False) as older,
+    ):
+        assert str(caller.greet(version=4).output_type) == "a: float64, b: string"
+        assert older.greet(version=3).output_type is None
 
 
 def test_several_callers_and_large_batches(summing: Container) -> None:
@@ -172,12 +215,12 @@ def test_broken_contract_fails_the_batch_and_the_connection_stays(tmp_path: Path
         assert caller.predict(ROWS[:1]).outputs == [b"0"]
 
 
-def test_nan_and_what_is_not_json_fail_their_rows(tmp_path: Path) -> None:
+def test_what_is_not_json_fails_its_row_and_nan_does_not(tmp_path: Path) -> None:
     source = "def model(inputs): return [float('nan'), object(), 'fine']"
     with running(tmp_path, *code(tmp_path, source)) as container, container.caller() as caller:
         results = caller.predict(ROWS)
-        assert results.outputs == [b"", b"", b'"fine"']
-        assert "NaN" in results.failures[0]
+        assert results.outputs == [b"null", b"", b'"fine"']
+        assert list(results.failures) == [1]
         assert "object" in results.failures[1]
 
 

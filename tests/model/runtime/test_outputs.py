@@ -70,21 +70,33 @@ def test_tensors_and_frames() -> None:
     assert outputs_of(Frame()) == [[1, 2], [3, 4]]
 
 
-@pytest.mark.parametrize("as_array", [True, False])
 @pytest.mark.parametrize(
-    ("value", "name"), [(math.nan, "NaN"), (math.inf, "infinity"), (-math.inf, "-infinity")], ids=str
+    ("returned", "dtype", "raw"),
+    [
+        (np.array([1.0, math.nan, -math.inf], np.float32), "float32[]", [1.0, math.nan, -math.inf]),
+        ([1.0, math.nan, math.inf], "float64[]", [1.0, math.nan, math.inf]),
+        ([1, math.nan, 2**40], "float64[]", [1.0, math.nan, 2.0**40]),
+        ([np.float32(0.5), np.float32("nan")], "float32[]", [0.5, math.nan]),
+        (np.array([[1.0, 2.0], [math.inf, 2.0]]), "float64[2]", [[1.0, 2.0], [math.inf, 2.0]]),
+        ([[1.0, 2], [math.nan, 2.0]], "float64[2]", [[1.0, 2.0], [math.nan, 2.0]]),
+    ],
 )
-def test_nan_fails_its_row_alone(value: float, name: str, as_array: bool) -> None:
-    outputs = [1.0, value, 3.0]
-    encoded = encode_outputs(np.array(outputs) if as_array else outputs, 3)
-    assert encoded.text == b"1.0\n\n3.0"
-    assert encoded.failures == {1: f"output is {name}, which JSON cannot carry"}
+def test_nan_and_infinity_stay_numbers_and_are_null_in_json(returned: Any, dtype: str, raw: list[Any]) -> None:
+    encoded = encode_outputs(returned, len(returned))
+    assert encoded.failures == {} and encoded.array is not None
+    assert str(encoded.form) == dtype
+    assert np.array_equal(encoded.array, raw, equal_nan=True)
+    assert str(learn_type(encoded)) == dtype
+    nulls = [[number if math.isfinite(number) else None for number in np.ravel(row).tolist()] for row in raw]
+    shown = [json.loads(line) for line in encoded.lines().split(b"\n")]
+    assert [each if isinstance(each, list) else [each] for each in shown] == nulls
 
 
-def test_nan_inside_an_output_fails_its_row_alone() -> None:
-    encoded = encode_outputs(np.array([[1.0, 2.0], [math.nan, 2.0]]), 2)
-    assert encoded.lines() == b"[1.0,2.0]\n"
-    assert encoded.failures == {1: "output contains NaN or infinity, which JSON cannot carry"}
+def test_nan_is_null_wherever_else_it_is() -> None:
+    ragged = [[1.0, math.nan], [math.inf]]
+    assert outputs_of(ragged) == [[1.0, None], [None]]
+    assert outputs_of([{"a": (1, math.nan)}, {"b": np.array([math.inf])}]) == [{"a": [1, None]}, {"b": [None]}]
+    assert outputs_of([math.nan, "a", None]) == [None, "a", None]
 
 
 def circular() -> list[Any]:
@@ -111,9 +123,10 @@ def deep() -> list[Any]:
         (np.datetime64("2020-01-01"), "date"),
         (circular(), "Circular"),
         (deep(), "nested"),
+        ({math.nan: 1}, "dict"),
         (10**5000, "int"),
     ],
-    ids=["object", "set", "complex", "key", "longdouble", "datetime", "circular", "deep", "huge"],
+    ids=["object", "set", "complex", "key", "longdouble", "datetime", "circular", "deep", "nan key", "huge"],
 )
 def test_what_json_cannot_carry_fails_its_row_and_names_the_type(value: object, named: str) -> None:
     encoded = encode_outputs([1, value, "b"], 3)
@@ -133,7 +146,11 @@ def test_what_json_cannot_carry_fails_its_row_and_names_the_type(value: object, 
         (np.array(7), "a ndarray|an ndarray"),
         ("ab", "a str"),
         (b"ab", "a bytes"),
-        ({0: 1, 1: 2}, "a dict"),
+        ({0: 1, 1: 2}, "output 0 is an int: expected a sequence of 2 values"),
+        ({"a": [1, 2], "b": [1]}, "output 'b' has 1 values for 2 inputs: expected one for each"),
+        ({"a": "xy"}, "output 'a' is a str"),
+        ({"a": None}, "output 'a' is None"),
+        ({}, "returned no output"),
         ({1, 2}, "a set"),
         (iter([1, 2]), "a list_iterator"),
     ],
@@ -147,7 +164,13 @@ def test_what_is_not_one_output_an_input_fails_the_batch(returned: object, cause
 @pytest.mark.parametrize(
     ("outputs", "expected"),
     [
-        ([1, 2.5], "int64[]"),
+        ([1, 2.5], "float64[]"),
+        ([1, 2], "float64[]"),
+        (np.array([1, 2], np.int32), "int32[]"),
+        (np.array([0.5], np.float32), "float32[]"),
+        ([np.uint8(1)], "uint8[]"),
+        ([b"a"], "bytes"),
+        ([np.zeros((2, 4), np.float32), np.zeros((3, 4), np.float32)], "float32[*,4]"),
         ([2.5], "float64[]"),
         (np.ones((2, 3)), "float64[3]"),
         (np.ones((2, 3, 1), int), "int64[3,1]"),
@@ -158,12 +181,22 @@ def test_what_is_not_one_output_an_input_fails_the_batch(returned: object, cause
         ([[[1, 2], [3]]], None),
         ([[]], None),
         ([None], None),
-        ([{"a": 1}], None),
-        ([float("nan"), 1.0], None),
+        ([{"a": 1, "b c": "x", "d": [[0.5]], "e": True}], 'a: float64, "b c": string, d: float64[1,1], e: bool'),
+        ([{"a": 1}, {"a": 0.5}], "a: float64"),
+        ([{"a": None}], None),
+        ([{"a": {}}], None),
+        ([{}], None),
+        (
+            {"a": np.zeros((2, 3), np.float32), "b": np.array([1, 2], np.int16), "c": [b"x", None]},
+            "a: float32[3], b: int32, c: bytes?",
+        ),
+        ({"a": [np.zeros(2, np.float32), np.zeros(0, np.float32)]}, "a: float32[*]"),
+        ([{"x" * 256: 1}], None),
     ],
 )
 def test_what_outputs_are_is_learned_from_the_first(outputs: Any, expected: str | None) -> None:
-    learned = learn_type(encode_outputs(outputs, len(outputs)))
+    rows = len(next(iter(outputs.values()))) if isinstance(outputs, dict) else len(outputs)
+    learned = learn_type(encode_outputs(outputs, rows))
     assert (None if learned is None else str(learned)) == expected
 
 

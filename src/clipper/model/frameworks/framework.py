@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from clipper.errors import ContainerFailed, WrongInput
+from clipper.errors import ContainerFailed, InvalidArgument, WrongInput
 from clipper.model.model import Array, Inputs
-from clipper.values.records import ValueType
+from clipper.values.records import MAX_FIELDS, Field, RecordType, ValueType
+from clipper.values.types import DType, InputType
 
-LABELS = "labels"
+# Outputs of a classifier: the class that it decides on, by two names; the probability of each class, in a list; and the
+# same with the classes as names.
+LABEL, LABELS = "label", "labels"
 PROBABILITIES = "probabilities"
+CLASS_PROBABILITIES = "class_probabilities"
 # The output of a model that is not a classifier and has no names for its outputs.
 VALUES = "values"
 
@@ -27,7 +31,7 @@ class FrameworkSource:
         path: the model file or folder.
         data: the second file of a model that has two.
         target: ``module:Class``, for a model that is a class and the state dict at ``path``.
-        output: ``labels``, ``probabilities``, or names of outputs with commas between; None means the model's own.
+        output: names of outputs with commas between, such as ``label,probabilities``; None means the model's own.
         input_type: text form, if the deployment says it, or the record that its sample is. Inputs come in this type, so
             convert them to the model's own; those of a record come in the types that the model says.
     """
@@ -59,7 +63,7 @@ class FrameworkModel:
     """A loaded model.
 
     Attributes:
-        predict_batch: returns one output for each input, like that of ``ModelContainer``.
+        predict_batch: returns outputs like that of ``ModelContainer``.
         input_type: None if the model's file does not say it. Of a record, ``predict_batch`` takes columns of this type.
         library: the library that runs the model, with its version, e.g. ``onnxruntime 1.32.0``.
         max_batch: the largest batch that it takes; None means any.
@@ -73,11 +77,20 @@ class FrameworkModel:
     output_type: ValueType | None = None
 
 
-def answered(outputs: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
-    """Return one answer for each row: the value of a single output, or an object ``{name: value}`` of several."""
-    if len(outputs) == 1:
-        return next(iter(outputs.values()))
-    return [dict(zip(outputs, row)) for row in zip(*outputs.values())]
+def answered(outputs: Mapping[str, Any]) -> Any:
+    """Return the answer to a batch: the values of a single output without its name, or several outputs with theirs."""
+    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+
+def answered_type(types: Mapping[str, InputType | None]) -> ValueType | None:
+    """Return the type of what ``answered`` returns; None if the type of an output is not known, or cannot be told."""
+    known = {name: of_type for name, of_type in types.items() if of_type is not None}
+    if len(known) != len(types):
+        return None
+    try:
+        return answered(known) if len(known) == 1 else RecordType(tuple(map(Field, known, known.values())))
+    except InvalidArgument:
+        return None
 
 
 def named_inputs(rows: Inputs, required: Sequence[str], known: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -104,25 +117,85 @@ def _named_input(text: str, required: set[str], known: set[str]) -> dict[str, An
     return values
 
 
-def classifier_answers() -> dict[str, Callable[[Array], Any]]:
-    """Convert a classifier's probabilities, which are (rows, classes), or (rows,) for the second of two classes."""
-    return {LABELS: _labels, PROBABILITIES: _probabilities}
+def classifier_answers(
+    labels: Callable[[Any], Any], probabilities: Callable[[Any], Any], classes: Sequence[Any] | None
+) -> dict[str, Callable[[Any], Any]]:
+    """Return what a classifier can be asked for, and the function that answers it.
+
+    Args:
+        labels: returns the class of each row.
+        probabilities: of the same argument returns an array (rows, classes).
+        classes: in the order of the probabilities; None if they are not known.
+    """
+    answers = {LABEL: labels, PROBABILITIES: probabilities}
+    if classes is not None:
+        names = list(map(str, classes))
+        answers[CLASS_PROBABILITIES] = lambda given: dict(zip(names, np.asarray(probabilities(given)).T))
+    return {**answers, LABELS: labels}
+
+
+def score_answers(classes: int) -> dict[str, Callable[[Array], Any]]:
+    """As ``classifier_answers``, for classes that are counted.
+
+    The functions take scores (rows, classes), or (rows,) for the second of two classes.
+    """
+    return classifier_answers(_labels, _probabilities, range(classes))
 
 
 def regressor_answers() -> dict[str, Callable[[Array], Any]]:
     return {VALUES: lambda values: values}
 
 
-def chosen_answer(source: FrameworkSource, answers: Mapping[str, Callable[[Array], Any]]) -> Callable[[Array], Any]:
-    """Return the requested output, or else the first.
+def classifier_type(names: Sequence[str], classes: Sequence[Any], label: DType, probability: DType) -> ValueType | None:
+    """Return the type of these outputs of a classifier.
+
+    In a record, the categories of the label are the classes, in the order of the probabilities: so clients know which
+    probability is of which class. None if the record has too many fields, or two of one name.
+
+    Args:
+        classes: texts, whole numbers, floats or booleans.
+        label: the type of the classes.
+        probability: the type of a probability.
+    """
+    categories = tuple(classes) if len(classes) <= MAX_FIELDS else ()
+    fields: list[Field] = []
+    for name in names:
+        if name in (LABEL, LABELS):
+            fields.append(Field(name, InputType(label, ()), categories=categories))
+        elif name == PROBABILITIES:
+            fields.append(Field(name, InputType(probability, (len(classes),))))
+        elif name == CLASS_PROBABILITIES:
+            fields += [Field(str(each), InputType(probability, ())) for each in classes]
+        else:
+            return None
+    if len(names) == 1 and names[0] != CLASS_PROBABILITIES:
+        return fields[0].type
+    try:
+        return RecordType(tuple(fields))
+    except InvalidArgument:
+        return None
+
+
+def chosen_answer(
+    source: FrameworkSource, answers: Mapping[str, Callable[[Any], Any]]
+) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
+    """Return the names of the requested outputs, or else of the first, and the function that answers them.
 
     Raises:
-        ContainerFailed: the requested output is not known.
+        ContainerFailed: a requested output is not known.
     """
     names = source.names(list(answers), list(answers)[:1])
-    if len(names) > 1:
-        return lambda scores: answered({name: answers[name](scores) for name in names})
-    return answers[names[0]]
+    if len(names) == 1:
+        return names, answers[names[0]]
+    return names, lambda given: _named({name: answers[name](given) for name in names})
+
+
+def _named(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return outputs by name; one that has names itself adds these."""
+    named: dict[str, Any] = {}
+    for name, values in outputs.items():
+        named |= values if isinstance(values, Mapping) else {name: values}
+    return named
 
 
 def _labels(scores: Array) -> Array:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from clipper.errors import ContainerFailed
 from clipper.model.frameworks import tensorflow
 from clipper.model.frameworks.framework import FrameworkModel, FrameworkSource
-from clipper.model.frameworks.tensors import Answer, Outputs, in_batches_of, texts
+from clipper.model.frameworks.tensors import Answer, in_batches_of, texts
 from clipper.model.model import Inputs
 
 LIBRARY = f"keras {keras.__version__} on {tensorflow.LIBRARY}"
@@ -30,11 +30,15 @@ def load(source: FrameworkSource) -> FrameworkModel:
     call = tf.function(lambda inputs: model(inputs, training=False)).get_concrete_function(spec)
 
     def predict_batch(inputs: Inputs) -> Any:
-        return answer.rows(_by_name(call(tensorflow.given(inputs, spec)), names))
+        outputs = _by_name(call(tensorflow.given(inputs, spec)), names)
+        return answer.rows({name: texts(value.numpy()) for name, value in outputs.items()})
 
     tensor = tensorflow.described(spec.name, spec)
     batch = tensor.fixed_batch
-    return FrameworkModel(in_batches_of(batch, predict_batch), tensor.input_type(source.input_type), LIBRARY, batch)
+    gives = answer.output_type(tensorflow.returned(_by_name(call.structured_outputs, names)), batch)
+    return FrameworkModel(
+        in_batches_of(batch, predict_batch), tensor.input_type(source.input_type), LIBRARY, batch, gives
+    )
 
 
 def _input(model: keras.Model) -> tf.TensorSpec:
@@ -52,8 +56,7 @@ def _output_names(model: keras.Model) -> list[str]:
     return list(model.output) if isinstance(model.output, Mapping) else list(model.output_names)
 
 
-def _by_name(returned: Any, names: list[str]) -> Outputs:
+def _by_name(returned: Any, names: list[str]) -> dict[str, Any]:
     if isinstance(returned, Mapping):
-        return {str(name): texts(value.numpy()) for name, value in returned.items()}
-    values = returned if isinstance(returned, (list, tuple)) else [returned]
-    return {name: texts(value.numpy()) for name, value in zip(names, values)}
+        return {str(name): value for name, value in returned.items()}
+    return dict(zip(names, returned if isinstance(returned, (list, tuple)) else [returned]))

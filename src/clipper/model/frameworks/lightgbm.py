@@ -9,8 +9,9 @@ from clipper.model.frameworks.framework import (
     FrameworkModel,
     FrameworkSource,
     chosen_answer,
-    classifier_answers,
+    classifier_type,
     regressor_answers,
+    score_answers,
     thread_count,
 )
 from clipper.model.model import Inputs
@@ -26,15 +27,17 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
 def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
     """Serve a booster, from a model file or a pickle. Raises like ``load``."""
-    is_classifier = _objective(booster) in _CLASSIFYING
-    answer = chosen_answer(source, classifier_answers() if is_classifier else regressor_answers())
+    # One tree an iteration tells two classes apart.
+    classes = max(2, booster.num_model_per_iteration()) if _objective(booster) in _CLASSIFYING else 0
+    names, answer = chosen_answer(source, score_answers(classes) if classes else regressor_answers())
     threads = thread_count()
 
     def predict_batch(rows: Inputs) -> Any:
         return answer(np.asarray(booster.predict(rows, num_threads=threads)))
 
     takes = InputType(DType.FLOAT64, (booster.num_feature(),))
-    return FrameworkModel(predict_batch, takes, f"lightgbm {lightgbm.__version__}")
+    gives = classifier_type(names, range(classes), DType.INT64, DType.FLOAT64) if classes else None
+    return FrameworkModel(predict_batch, takes, f"lightgbm {lightgbm.__version__}", output_type=gives)
 
 
 def _objective(booster: Any) -> str:

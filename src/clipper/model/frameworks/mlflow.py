@@ -8,7 +8,7 @@ import numpy as np
 import pandas
 
 from clipper.errors import ModelFailed
-from clipper.model.frameworks.framework import VALUES, FrameworkModel, FrameworkSource, answered, named_inputs
+from clipper.model.frameworks.framework import VALUES, FrameworkModel, FrameworkSource, named_inputs
 from clipper.model.model import Inputs
 from clipper.values.types import DType, InputType
 
@@ -33,7 +33,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
     named = _output_names(model.metadata.get_output_schema())
     names = source.names(named or [VALUES], named)
 
-    def predict_batch(rows: Inputs) -> Sequence[Any]:
+    def predict_batch(rows: Inputs) -> Any:
         return _answers(model.predict(read(rows)), names if named else ())
 
     flavor = model.metadata.flavors["python_function"]["loader_module"]
@@ -97,17 +97,18 @@ def _output_names(schema: Any) -> list[str]:
     return [] if schema is None else [spec.name for spec in schema.inputs if spec.name is not None]
 
 
-def _answers(outputs: Any, names: Sequence[str]) -> Sequence[Any]:
-    """Return one answer for each row from the function's result: a frame, a series, an array, a list or a dict."""
+def _answers(outputs: Any, names: Sequence[str]) -> Any:
+    """Return the answers to a batch from the function's result: a frame, a series, an array, a list or a dict."""
     if isinstance(outputs, pandas.DataFrame):
-        columns = {str(name): outputs[name].tolist() for name in outputs.columns}
+        outputs = outputs.rename(columns=str)
     elif isinstance(outputs, dict):
-        columns = {str(name): value for name, value in outputs.items()}
+        outputs = {str(name): value for name, value in outputs.items()}
     else:
-        return outputs  # type: ignore[no-any-return]  # the runtime says what is wrong with it, if anything is
-    absent = [name for name in names if name not in columns]
+        return outputs  # the runtime says what is wrong with it, if anything is
+    absent = [name for name in names if name not in outputs]
     if absent:
         raise ModelFailed(
-            f"the model returned {', '.join(columns)}, without {', '.join(absent)}, which its signature declares"
+            f"the model returned {', '.join(outputs)}, without {', '.join(absent)}, which its signature declares"
         )
-    return answered({name: columns[name] for name in names or columns})
+    chosen = list(names or outputs)
+    return outputs[chosen[0]] if len(chosen) == 1 else {name: outputs[name] for name in chosen}

@@ -10,15 +10,18 @@ import onnxruntime
 
 from clipper.errors import ContainerFailed, ModelFailed
 from clipper.model.frameworks.framework import (
+    LABEL,
     LABELS,
     PROBABILITIES,
     FrameworkModel,
     FrameworkSource,
     answered,
+    answered_type,
     named_inputs,
     thread_count,
 )
 from clipper.model.model import Array, Inputs
+from clipper.values.records import ValueType
 from clipper.values.types import DType, InputType, Shape
 
 # From a graph's element type to numpy's and to that of queries: JSON has no half-precision or small numbers.
@@ -57,10 +60,11 @@ class _Input:
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """An answer that can be requested: an output of the graph, and its conversion."""
+    """An answer that can be requested: an output of the graph, its conversion, and what one row of it is, if known."""
 
     name: str
     convert: Callable[[Any], Any]
+    type: InputType | None = None
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
@@ -68,12 +72,12 @@ def load(source: FrameworkSource) -> FrameworkModel:
     session = _session(_file_in(source.path))
     inputs = [_input(node) for node in session.get_inputs()]
     batching = _batching_of(inputs)
-    outputs, default = _outputs(session.get_outputs())
+    outputs, default = _outputs(session.get_outputs(), batching)
     chosen = {name: outputs[name] for name in source.names(list(outputs), default)}
     read = _reader(inputs, batching)
     names = [output.name for output in chosen.values()]
 
-    def predict_batch(rows: Inputs) -> Sequence[Any]:
+    def predict_batch(rows: Inputs) -> Any:
         values = session.run(names, read(rows))
         split = (_split(value, name, batching, len(rows)) for name, value in zip(names, values))
         return answered({name: output.convert(value) for (name, output), value in zip(chosen.items(), split)})
@@ -83,6 +87,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
         _input_type(inputs, batching),
         f"onnxruntime {onnxruntime.__version__}",
         None if batching == "stacked" else 1,
+        _output_type(session, inputs, chosen, batching),
     )
 
 
@@ -152,15 +157,69 @@ def _whole(rows: Array, batching: _Batching) -> Array:
     return rows.reshape(rows.shape[1:]) if batching == "whole" else rows
 
 
-def _outputs(nodes: Sequence[Any]) -> tuple[dict[str, _Output], list[str]]:
+def _outputs(nodes: Sequence[Any], batching: _Batching) -> tuple[dict[str, _Output], list[str]]:
     """The answers that can be requested, by name, and the default."""
-    known = {node.name: _Output(node.name, lambda value: value) for node in nodes}
+    known = {node.name: _Output(node.name, _with_texts, _row_type(node, batching)) for node in nodes}
     if _is_classifier(nodes):
         labels, probabilities = (known[node.name] for node in nodes)
-        return known | {LABELS: labels, PROBABILITIES: probabilities}, [LABELS]
+        return known | {LABELS: labels, LABEL: labels, PROBABILITIES: probabilities}, [LABELS]
     if len(nodes) == 1 and nodes[0].type in _FLOATING and len(nodes[0].shape) > 1:
-        return known | {LABELS: _Output(nodes[0].name, _largest)}, list(known)[:1]
+        scores = known[nodes[0].name]
+        of_type = None if scores.type is None else InputType(DType.INT64, scores.type.shape[:-1])
+        largest = _Output(scores.name, _largest, of_type)
+        return known | {LABELS: largest, LABEL: largest}, list(known)[:1]
     return known, list(known)
+
+
+def _row_type(node: Any, batching: _Batching) -> InputType | None:
+    """Return what the graph says of one row of an output; None if it does not, or no output of Clipper is that."""
+    element = str(node.type).removeprefix("tensor(").removesuffix(")")
+    shape = tuple(size if isinstance(size, int) and size > 0 else None for size in node.shape)
+    # A graph says the same of a number as of what may have any number of dimensions.
+    if element not in _ELEMENTS or not shape:
+        return None
+    is_row = batching == "whole" or (batching == "single" and shape[0] != 1)
+    shape, wire = shape if is_row else shape[1:], _ELEMENTS[element][1]
+    return None if wire is DType.STRING and shape else InputType(wire, shape)
+
+
+def _output_type(
+    session: Any, inputs: Sequence[_Input], chosen: Mapping[str, _Output], batching: _Batching
+) -> ValueType | None:
+    """Return the type of the chosen outputs, if the graph says it, and does so when it is tried with zeros.
+
+    Converters write shapes that a graph does not keep, and every answer would fail by such a type.
+    """
+    of_type = answered_type({name: output.type for name, output in chosen.items()})
+    if of_type is None:
+        return None
+    zeros = {one.name: np.zeros([size or 1 for size in one.shape], one.element) for one in inputs}
+    for one in inputs:
+        if one.wire is DType.STRING:
+            zeros[one.name].fill("")
+    try:
+        values = session.run([output.name for output in chosen.values()], zeros)
+        rows = [
+            np.asarray(output.convert(_split(value, name, batching, 1))[0])
+            for (name, output), value in zip(chosen.items(), values)
+        ]
+    except Exception:  # noqa: BLE001  zeros, or sizes of 1, need not be inputs of the model
+        return None
+    types = (output.type for output in chosen.values())
+    is_kept = all(
+        each is not None
+        and len(each.shape) == row.ndim
+        and all(want in (None, size) for want, size in zip(each.shape, row.shape))
+        for each, row in zip(types, rows)
+    )
+    return of_type if is_kept else None
+
+
+def _with_texts(value: Any) -> Any:
+    """Return an output with texts as the names of maps, which some converters make of probabilities."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [{str(name): number for name, number in row.items()} for row in value]
+    return value
 
 
 def _is_classifier(nodes: Sequence[Any]) -> bool:

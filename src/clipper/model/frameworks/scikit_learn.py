@@ -2,12 +2,16 @@
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from clipper.model.frameworks.framework import LABEL, LABELS, PROBABILITIES, classifier_answers, classifier_type
+from clipper.values.records import ValueType
 from clipper.values.types import DType, InputType
+
+_LABELS = {str: DType.STRING, bool: DType.BOOL, int: DType.INT64, float: DType.FLOAT64}
 
 
 def version() -> str | None:
@@ -49,6 +53,39 @@ def _first_step(estimator: Any) -> Any:
 def _takes_text(step: Any) -> bool:
     # Count, Tfidf and Hashing vectorizers, and classes derived from them, have this attribute.
     return callable(getattr(step, "build_analyzer", None))
+
+
+def answers_of(estimator: Any, predict: Callable[[Any], Any] | None) -> dict[str, Callable[[Any], Any]]:
+    """Return what an estimator can be asked for, and the function that answers it. ``predict`` returns labels."""
+    probabilities = getattr(estimator, "predict_proba", None)
+    if not callable(probabilities):
+        return {} if predict is None else dict.fromkeys((LABEL, LABELS), predict)
+    if predict is None:
+        return {PROBABILITIES: probabilities}
+    if isinstance(getattr(estimator, "classes_", None), list):
+        return classifier_answers(predict, lambda rows: _of_targets(probabilities(rows)), None)
+    return classifier_answers(predict, probabilities, _classes(estimator))
+
+
+def output_type_of(estimator: Any, names: Sequence[str]) -> ValueType | None:
+    """Return the type of these outputs of a classifier; None if it does not say its classes."""
+    classes = _classes(estimator)
+    kinds = set(map(type, classes or ()))
+    label = _LABELS.get(kinds.pop()) if len(kinds) == 1 else None
+    if classes is None or label is None:
+        return None
+    return classifier_type(names, classes, label, DType.FLOAT64)
+
+
+def _classes(estimator: Any) -> list[Any] | None:
+    """Return the classes of a classifier of one target, in the order of its probabilities; None if it says none."""
+    classes = getattr(estimator, "classes_", None)
+    return classes.tolist() if isinstance(classes, np.ndarray) and classes.ndim == 1 else None
+
+
+def _of_targets(probabilities: Iterable[Any]) -> dict[str, Any]:
+    """Return probabilities of several targets by names that are counted."""
+    return {f"{PROBABILITIES}_{number}": each for number, each in enumerate(probabilities)}
 
 
 def saved_with(caught: Iterable[warnings.WarningMessage]) -> str | None:

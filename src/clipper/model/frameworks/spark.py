@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pyspark.ml.linalg import Vectors
 from pyspark.sql import SparkSession
 
 from clipper.errors import ContainerFailed
-from clipper.model.frameworks.framework import LABELS, PROBABILITIES, FrameworkModel, FrameworkSource, answered
+from clipper.model.frameworks.framework import LABEL, LABELS, PROBABILITIES, FrameworkModel, FrameworkSource, answered
 from clipper.model.frameworks.spark_pipeline import Pipeline, plain
 from clipper.model.model import Inputs
 from clipper.values.types import DType, InputType
@@ -87,12 +87,12 @@ def _vectors_of(model: Any) -> InputType:
     return InputType(DType.FLOAT64, (features if isinstance(features, int) and features > 0 else None,))
 
 
-def _by_vector(model: Any, source: FrameworkSource) -> Callable[[Inputs], Sequence[Any]]:
+def _by_vector(model: Any, source: FrameworkSource) -> Callable[[Inputs], Any]:
     """Return a function that asks a model for one row after the other."""
     methods = _methods(model)
     chosen = {name: methods[name] for name in source.names(tuple(methods), (LABELS,))}
 
-    def predict_batch(inputs: Inputs) -> Sequence[Any]:
+    def predict_batch(inputs: Inputs) -> Any:
         vectors = [Vectors.dense(row) for row in np.asarray(inputs, np.float64)]
         return answered({name: [plain(ask(vector)) for vector in vectors] for name, ask in chosen.items()})
 
@@ -101,7 +101,7 @@ def _by_vector(model: Any, source: FrameworkSource) -> Callable[[Inputs], Sequen
 
 def _methods(model: Any) -> Mapping[str, Callable[[Any], Any]]:
     """Return the methods that answer for a vector, also by the names of the columns that they fill."""
-    methods = {LABELS: model.predict, model.getPredictionCol(): model.predict}
+    methods = dict.fromkeys((LABELS, LABEL, model.getPredictionCol()), model.predict)
     if hasattr(model, "predictProbability"):
         methods |= {PROBABILITIES: model.predictProbability, model.getProbabilityCol(): model.predictProbability}
     if hasattr(model, "predictRaw"):

@@ -10,7 +10,7 @@ from pyspark.ml.linalg import DenseVector, SparseVector, Vectors, VectorUDT
 from pyspark.sql import SparkSession
 from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 
-from clipper.model.frameworks.framework import LABELS, PROBABILITIES, FrameworkSource, answered
+from clipper.model.frameworks.framework import LABEL, LABELS, PROBABILITIES, FrameworkSource, answered
 from clipper.model.model import Inputs, Values
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
@@ -47,7 +47,7 @@ class Pipeline:
         self._names = source.names(tuple(outputs), (next(iter(outputs)),))
         self._columns = [outputs[name] for name in self._names]
 
-    def predict_batch(self, inputs: Inputs) -> Sequence[Any]:
+    def predict_batch(self, inputs: Inputs) -> Any:
         frame = self._session.createDataFrame(self._rows(inputs), self._schema, verifySchema=False)
         for stage in self._stages:
             frame = stage.transform(frame)
@@ -60,7 +60,7 @@ class Pipeline:
 
     def _plain(self, name: str, value: Any) -> Any:
         """Convert a value for JSON; a label's index becomes the label."""
-        return self._labels[int(value)] if name == LABELS and self._labels else plain(value)
+        return self._labels[int(value)] if name in (LABEL, LABELS) and self._labels else plain(value)
 
 
 def plain(value: Any) -> Any:
@@ -159,7 +159,7 @@ def _outputs(stages: Sequence[Any]) -> dict[str, str]:
     probabilities = [name for stage in stages for name in _columns(stage, ("probabilityCol",))]
     if isinstance(last, IndexToString):
         predictions = _columns(last, ("outputCol",))
-    outputs = {LABELS: predictions[-1]} if predictions else {}
+    outputs = dict.fromkeys((LABELS, LABEL), predictions[-1]) if predictions else {}
     if probabilities:
         outputs[PROBABILITIES] = probabilities[-1]
     return outputs | {name: name for name in reversed(columns)}

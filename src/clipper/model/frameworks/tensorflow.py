@@ -40,7 +40,10 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
     tensor = described(name, spec)
     batch = tensor.fixed_batch
-    return FrameworkModel(in_batches_of(batch, predict_batch), tensor.input_type(source.input_type), LIBRARY, batch)
+    gives = answer.output_type(returned(signature.structured_outputs), batch)
+    return FrameworkModel(
+        in_batches_of(batch, predict_batch), tensor.input_type(source.input_type), LIBRARY, batch, gives
+    )
 
 
 def given(inputs: Inputs, spec: tf.TensorSpec) -> tf.Tensor:
@@ -53,6 +56,12 @@ def described(name: str, spec: tf.TensorSpec) -> Tensor:
     if spec.shape.rank is None:
         raise ContainerFailed(f"input {name!r} is of any rank: save the model with a signature that fixes it")
     return Tensor(name, spec.dtype.name, tuple(spec.shape))
+
+
+def returned(specs: Mapping[str, tf.TensorSpec]) -> list[Tensor]:
+    """Return the declared outputs, without those of any number of dimensions."""
+    known = {name: spec for name, spec in specs.items() if spec.shape.rank is not None}
+    return [Tensor(name, spec.dtype.name, tuple(spec.shape)) for name, spec in sorted(known.items())]
 
 
 def _signature(signatures: Mapping[str, Any]) -> Any:

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from clipper.errors import ContainerFailed, ModelFailed
-from clipper.model.frameworks.framework import LABELS, PROBABILITIES, FrameworkSource, answered
+from clipper.model.frameworks.framework import (
+    LABEL,
+    LABELS,
+    PROBABILITIES,
+    FrameworkSource,
+    answered,
+    answered_type,
+)
 from clipper.model.model import Array, Inputs, Values
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
@@ -18,7 +25,7 @@ Outputs = Mapping[str, Array | list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An input of a graph.
+    """An input or output of a graph.
 
     Attributes:
         dtype: the graph's own type, in numpy's names, or ``string``.
@@ -52,6 +59,14 @@ class Tensor:
             raise ContainerFailed(f"input {self.name!r} is of {self.dtype}: expected {', '.join(_NUMERIC)} or string")
         return InputType(DType.parse(label), self.shape[1:])
 
+    @property
+    def row_type(self) -> InputType | None:
+        """The type of one row of an output; None if no output of Clipper is that."""
+        label = _RETURNED_AS.get(self.dtype, self.dtype)
+        if label not in _NUMERIC and (label != "string" or self.shape[1:]):
+            return None
+        return InputType(DType.parse(label), tuple(size or None for size in self.shape[1:]))
+
 
 def type_of(tensors: Sequence[Tensor], declared: str | None) -> ValueType:
     """Return the type of a row of a graph that takes these: of one its own, of several a record with their names.
@@ -83,6 +98,8 @@ def named(inputs: Inputs, tensors: Sequence[Tensor]) -> dict[str, Values]:
 _NUMERIC = [dtype.label for dtype in DType if dtype.is_numeric]
 # Types that queries do not have; values come in a type that contains all of theirs, and are converted.
 _COMPUTED_AS = {"float16": "float32", "bfloat16": "float32", "half": "float32", "int8": "int32", "int16": "int32"}
+# As above, of outputs.
+_RETURNED_AS = {**_COMPUTED_AS, "uint16": "int32", "uint32": "int64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +124,7 @@ class Answer:
         Raises:
             ContainerFailed: the network lacks a requested output.
         """
-        if source.output == LABELS and LABELS not in known:
+        if source.output in (LABEL, LABELS) and source.output not in known:
             return Answer(labels=True)
         if source.output == PROBABILITIES and PROBABILITIES not in known:
             raise ContainerFailed(
@@ -118,19 +135,27 @@ class Answer:
         asked = [] if source.output is None else [name.strip() for name in source.output.split(",")]
         return Answer(names=source.names(known or asked, ()))
 
-    def rows(self, outputs: Outputs) -> Array | Sequence[Any]:
-        """Return one answer for each row: a value, or with several outputs an object by their names.
+    def output_type(self, tensors: Sequence[Tensor], batch: int | None) -> ValueType | None:
+        """Return the type of the answers; None if the network does not declare it.
+
+        Args:
+            tensors: all outputs that the network declares.
+            batch: the exact number of rows of a call; None means any number.
+        """
+        if self.labels:
+            return InputType(DType.INT64, ())
+        declared = {tensor.name: tensor.row_type if tensor.shape[:1] == (batch,) else None for tensor in tensors}
+        return answered_type({name: declared.get(name) for name in self.names or declared})
+
+    def rows(self, outputs: Outputs) -> Any:
+        """Return one answer for each row, or with several outputs one of each by their names.
 
         Raises:
             ModelFailed: the outputs are not the requested ones.
         """
         if self.labels:
             return labels_of(_only(outputs))
-        chosen = {name: _returned(name, outputs) for name in self.names or outputs}
-        # A single array becomes text faster unchanged.
-        if len(chosen) == 1:
-            return next(iter(chosen.values()))
-        return answered({name: rows if isinstance(rows, list) else rows.tolist() for name, rows in chosen.items()})
+        return answered({name: _returned(name, outputs) for name in self.names or outputs})
 
 
 def labels_of(scores: Array) -> Array:
@@ -169,8 +194,12 @@ def in_batches_of(size: int | None, predict_batch: Callable[[Inputs], Any]) -> C
     def padded(inputs: Inputs) -> Any:
         if isinstance(inputs, dict):
             rows = len(next(iter(inputs.values())))
-            return predict_batch({name: _padded(values, size) for name, values in inputs.items()})[:rows]
-        return predict_batch(_padded(inputs, size))[: len(inputs)]
+            outputs = predict_batch({name: _padded(values, size) for name, values in inputs.items()})
+        else:
+            rows, outputs = len(inputs), predict_batch(_padded(inputs, size))
+        if isinstance(outputs, Mapping):
+            return {name: values[:rows] for name, values in outputs.items()}
+        return outputs[:rows]
 
     return padded
 

@@ -30,12 +30,12 @@ def network(module: torch.nn.Module, source: FrameworkSource) -> FrameworkModel:
     def convert(inputs: torch.Tensor) -> torch.Tensor:
         return inputs.to(dtype) if inputs.dtype in converted else inputs
 
-    predict_batch = predictor(module.eval(), convert, source)
+    predict_batch = predictor(module.eval(), convert, Answer.of(source))
     return FrameworkModel(predict_batch, input_type, LIBRARY)
 
 
 def predictor(
-    call: Callable[..., Any], convert: Convert, source: FrameworkSource, batch: int | None = None
+    call: Callable[..., Any], convert: Convert, answer: Answer, batch: int | None = None
 ) -> Callable[[Inputs], object]:
     """Return the function that answers a batch.
 
@@ -43,31 +43,32 @@ def predictor(
         convert: makes inputs of the network's own type.
         batch: the exact number of rows of a call; None means any number.
     """
-    answer = Answer.of(source)
 
     def predict_batch(inputs: Inputs) -> Any:
         with torch.inference_mode():
             # Texts go unchanged to a network that takes them.
             given = inputs if isinstance(inputs, list) else convert(torch.from_numpy(inputs))
-            outputs = _by_name(call(given))
-        return answer.rows(outputs) if isinstance(outputs, dict) else outputs
+            outputs = by_name(call(given))
+        if not isinstance(outputs, dict):
+            return outputs
+        return answer.rows({name: _array(value) for name, value in outputs.items()})
 
     return in_batches_of(batch, predict_batch)
 
 
-def _by_name(returned: Any) -> dict[str, Array] | list[Any]:
-    """Return the outputs' arrays by name, or, if the network returned a list of one answer for each row, that list."""
+def by_name(returned: Any) -> dict[str, Any] | list[Any]:
+    """Return the outputs by name, or, if the network returned a list of one answer for each row, that list."""
     if isinstance(returned, torch.Tensor):
-        return {"output": _array(returned)}
+        return {"output": returned}
     if isinstance(returned, Mapping):
-        return {str(name): _array(value) for name, value in returned.items()}
+        return {str(name): value for name, value in returned.items()}
     if hasattr(returned, "_asdict"):  # a named tuple
-        return _by_name(returned._asdict())
+        return by_name(returned._asdict())
     if not isinstance(returned, (list, tuple)):
         raise ModelFailed(f"the network returned a {type(returned).__name__}: expected a tensor, or several of them")
     if isinstance(returned, list) and not any(isinstance(value, torch.Tensor) for value in returned):
         return returned
-    return {f"output_{number}": _array(value) for number, value in enumerate(returned)}
+    return {f"output_{number}": value for number, value in enumerate(returned)}
 
 
 def _array(value: Any) -> Array:

@@ -11,12 +11,15 @@ from clipper.model.frameworks.framework import (
     FrameworkModel,
     FrameworkSource,
     chosen_answer,
-    classifier_answers,
+    classifier_type,
     regressor_answers,
+    score_answers,
     thread_count,
 )
 from clipper.model.model import Array, Inputs
 from clipper.values.types import DType, InputType
+
+_CLASSIFYING = ("binary:logistic", "multi:softprob", "multi:softmax")
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
@@ -32,18 +35,20 @@ def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
     if objective == "multi:softmax":
         # This objective returns only labels; the other returns the same scores.
         booster.set_param({"objective": "multi:softprob"})
-    answer = chosen_answer(source, _answers(objective))
+    classes = max(2, int(learner["learner_model_param"]["num_class"])) if objective in _CLASSIFYING else 0
+    names, answer = chosen_answer(source, _answers(objective, classes))
     predict = _predict(booster, learner["gradient_booster"]["name"])
     return FrameworkModel(
         lambda rows: answer(predict(rows)),
         InputType(DType.FLOAT32, (booster.num_features(),)),
         f"xgboost {xgboost.__version__}",
+        output_type=classifier_type(names, range(classes), DType.INT64, DType.FLOAT32) if classes else None,
     )
 
 
-def _answers(objective: str) -> dict[str, Callable[[Array], Any]]:
-    if objective in ("binary:logistic", "multi:softprob", "multi:softmax"):
-        return classifier_answers()
+def _answers(objective: str, classes: int) -> dict[str, Callable[[Array], Any]]:
+    if classes:
+        return score_answers(classes)
     if objective in ("binary:hinge", "binary:logitraw"):
         # Scores are 0 and 1, or numbers of either sign.
         return {"labels": lambda scores: (scores > 0).astype(int)}

@@ -10,7 +10,7 @@ import os
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +18,10 @@ import numpy as np
 
 from clipper.errors import ModelFailed
 from clipper.model.model import Inputs, Values
+from clipper.model.protocol.frames import RECORDS_VERSION
 from clipper.model.protocol.messages import BATCH_TOO_LARGE, MAX_OUTPUTS_BYTES, too_large
-from clipper.model.runtime.outputs import Encoded, encode_outputs
+from clipper.model.runtime.named_outputs import columns_of, copy_of, joined_values, sizes_of
+from clipper.model.runtime.outputs import Encoded, encode_outputs, learn_type, widened, with_numbers
 
 log = logging.getLogger("clipper.runtime")
 
@@ -131,19 +133,21 @@ def _encode(outputs: object, rows: int) -> Encoded:
         raise
     except Exception as error:  # outputs are objects of the user, and converting them may raise anything
         raise ModelFailed(f"outputs of type {type(outputs).__name__} cannot be read: {describe(error)}") from error
-    _check_size(len(encoded.text) if encoded.array is None else encoded.array.nbytes)
+    _check_size(encoded.size_bytes)
     return encoded
 
 
-def checked_lines(encoded: Encoded) -> bytes:
-    """Return the outputs as texts.
+def as_sent(encoded: Encoded, version: int) -> Encoded:
+    """Return the outputs as a caller of this version of the protocol takes them: arrays need version 2, columns 4.
 
     Raises:
-        ModelFailed: the texts are too long.
+        ModelFailed: the texts of the others are too long.
     """
+    if version >= (RECORDS_VERSION if encoded.columns else 2):
+        return encoded
     text = encoded.lines()
     _check_size(len(text))
-    return text
+    return Encoded(text, encoded.failures)
 
 
 def _check_size(size: int) -> None:
@@ -154,22 +158,39 @@ def _check_size(size: int) -> None:
 def bounded(encoded: Encoded, rows: int, max_output_bytes: int) -> Encoded:
     """Return the outputs without those over the bound, whose rows fail: they never leave the container.
 
-    An output's size is that of its elements if it is an array, else that of its text.
+    An output's size is that of its elements if it is an array, of its values if they are columns, else of its text.
     """
+    if encoded.columns:
+        sizes = enumerate(sizes_of(encoded.columns))
+        failures = {row: too_large(size, max_output_bytes) for row, size in sizes if size > max_output_bytes}
+        return _without(encoded, rows, {**failures, **encoded.failures}) if failures else encoded
     if encoded.array is not None:
         size = encoded.array.nbytes // rows
         if size <= max_output_bytes:
             return encoded
-        failures = {**dict.fromkeys(range(rows), too_large(size, max_output_bytes)), **encoded.failures}
-        return Encoded(b"\n" * (rows - 1), failures)
+        failures = dict.fromkeys(range(rows), too_large(size, max_output_bytes))
+        return _without(encoded, rows, {**failures, **encoded.failures})
     if len(encoded.text) <= max_output_bytes:
         return encoded
     lines, failures = encoded.text.split(b"\n"), dict(encoded.failures)
     for row, line in enumerate(lines):
         size = encoded.array_bytes.get(row, len(line))
+        if size > max_output_bytes and row not in encoded.array_bytes:
+            # By itself it may be columns.
+            alone = columns_of({name: values[row : row + 1] for name, values in encoded.values.items()})
+            size = sizes_of(alone)[0] if alone else size
         if size > max_output_bytes:
             failures[row], lines[row] = too_large(size, max_output_bytes), b""
     return Encoded(b"\n".join(lines), failures)
+
+
+def _without(encoded: Encoded, rows: int, failures: Mapping[int, str]) -> Encoded:
+    """Return the outputs without those that have failed now."""
+    if len(failures) == rows:
+        return Encoded(b"\n" * (rows - 1), failures)
+    columns = columns_of(encoded.values, failures)
+    failed = encoded._replace(failures=failures)
+    return failed._replace(columns=columns) if columns else Encoded(failed.lines(), failures)
 
 
 class _Parts:
@@ -183,21 +204,28 @@ class _Parts:
     def add(self, rows: Sequence[int], encoded: Encoded) -> None:
         # A copy: a model may answer with the same array again.
         array = None if encoded.array is None else encoded.array.copy()
-        self._parts.append((rows, encoded._replace(array=array)))
+        values = {name: copy_of(each) for name, each in encoded.values.items()}
+        self._parts.append((rows, encoded._replace(array=array, values=values)))
         self._failures.update({rows[index]: message for index, message in encoded.failures.items()})
 
     def fail(self, rows: Sequence[int], message: str) -> None:
         self._failures.update(dict.fromkeys(rows, message))
 
     def joined(self) -> Encoded:
-        """Return the outputs of the whole batch: an array if all parts are arrays of one type and shape."""
-        forms = {encoded.form for _, encoded in self._parts}
-        first = self._parts[0][1].array if self._parts else None
-        if first is not None and len(forms) == 1:
+        """Return the outputs of the whole batch: an array if all parts are arrays of one type and shape, or columns."""
+        first = next((encoded.array for _, encoded in self._parts if encoded.array is not None), None)
+        parts = self._parts
+        if first is not None and first.ndim == 1:
+            # An array only because one of its numbers is not finite.
+            parts = [(rows, with_numbers(encoded, first.dtype)) for rows, encoded in parts]
+        if first is not None and len({encoded.form for _, encoded in parts}) == 1:
             whole = np.zeros((self._rows, *first.shape[1:]), first.dtype)
-            for rows, encoded in self._parts:
+            for rows, encoded in parts:
                 whole[rows] = encoded.array
             return Encoded(b"", self._failures, whole)
+        values = joined_values([(rows, encoded.values) for rows, encoded in self._parts], self._rows)
+        if columns := columns_of(values, self._failures):
+            return Encoded(b"", self._failures, values=values, columns=columns)
         lines = [b""] * self._rows
         array_bytes: dict[int, int] = {}
         for rows, encoded in self._parts:
@@ -205,8 +233,11 @@ class _Parts:
                 lines[row] = line
             if encoded.array is not None:
                 array_bytes |= dict.fromkeys(rows, encoded.array.nbytes // len(rows))
+            if encoded.columns:
+                array_bytes |= dict(zip(rows, sizes_of(encoded.columns)))
             array_bytes |= {rows[index]: size for index, size in encoded.array_bytes.items()}
-        return Encoded(b"\n".join(lines), self._failures, array_bytes=array_bytes)
+        of_type = widened([learn_type(encoded) for _, encoded in self._parts])
+        return Encoded(b"\n".join(lines), self._failures, None, array_bytes, values, type=of_type)
 
 
 @dataclass(slots=True)

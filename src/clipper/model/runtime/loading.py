@@ -19,7 +19,7 @@ import numpy as np
 from clipper.errors import ClipperError, ContainerFailed
 from clipper.model.frameworks import scikit_learn
 from clipper.model.frameworks.estimator_columns import find_record, names_of
-from clipper.model.frameworks.framework import LABELS, PROBABILITIES, FrameworkModel, FrameworkSource
+from clipper.model.frameworks.framework import LABEL, LABELS, FrameworkModel, FrameworkSource, chosen_answer
 from clipper.model.frameworks.hidden_markov import sequence_model
 from clipper.model.frameworks.quick_predict import quick_predict_of
 from clipper.model.frameworks.table import as_columns, declared_record, matrix
@@ -32,6 +32,9 @@ log = logging.getLogger("clipper.runtime")
 
 # Formats that hold Python objects of any library. Each other framework has a module in ``frameworks/``.
 PICKLES = (None, "pickle", "joblib")
+
+# Outputs of a model that are what it predicts.
+_PLAIN = (None, LABEL, LABELS)
 
 # Objects in pickles that their framework's module serves, because their own predict takes or returns something else.
 _SERVED_BY_FRAMEWORK = {("xgboost.core", "Booster"): "xgboost", ("lightgbm.basic", "Booster"): "lightgbm"}
@@ -116,14 +119,14 @@ def _load_pickle(source: ModelSource) -> FrameworkModel:
     if framework is not None:
         return _from_object(framework, found, source)
     model = sequence_model(found)
-    said = getattr(model, "output_type", None)
-    predict_batch, input_type = _taken(model, source)
+    predict_batch, output_type = _served(model, source)
+    predict_batch, input_type = _taken(model, predict_batch, source)
     return FrameworkModel(
         predict_batch=predict_batch,
         input_type=input_type,
         library=_library_text(found, saved_with),
         max_batch=_max_batch_of(model),
-        output_type=_parsed(said, source, "output") if isinstance(said, str) else None,
+        output_type=output_type,
     )
 
 
@@ -240,30 +243,31 @@ def _advice_on_file(error: BaseException) -> str:
     )
 
 
-def _predict_batch_of(model: Any, source: ModelSource) -> Callable[[Inputs], object]:
-    if source.output not in (None, LABELS):
-        return _probabilities_of(model, source)
+def _served(model: Any, source: ModelSource) -> tuple[Callable[[Inputs], object], ValueType | None]:
+    """Return the function that answers a batch, and the type of the outputs if that is known."""
     own = getattr(model, "predict_batch", None)
-    for method in (own, quick_predict_of(model), getattr(model, "predict", None), model):
-        if callable(method):
-            return method
-    raise ContainerFailed(
-        f"{source.target} is of type {type(model).__name__}: "
-        "expected an object with predict_batch or predict, or a function over a batch"
-    )
+    is_plain = source.output in _PLAIN
+    # Quick is what takes no frame, and probabilities beside it need one if the model does.
+    quick = quick_predict_of(model) if is_plain or names_of(model) is None else None
+    methods = (own, quick, getattr(model, "predict", None), model)
+    predict = next((method for method in methods if callable(method)), None)
+    if predict is not None and is_plain:
+        return predict, _output_type_of(model, source)
+    answers = scikit_learn.answers_of(model, predict)
+    if not answers:
+        raise ContainerFailed(
+            f"{source.target} is of type {type(model).__name__}: "
+            "expected an object with predict_batch or predict, or a function over a batch"
+        )
+    given = FrameworkSource(Path(source.target), output=source.output)
+    names, answer = chosen_answer(given, answers)
+    return answer, scikit_learn.output_type_of(model, names)
 
 
-def _probabilities_of(model: Any, source: ModelSource) -> Callable[[Inputs], object]:
-    method = getattr(model, "predict_proba", None)
-    known = (LABELS, PROBABILITIES) if callable(method) else (LABELS,)
-    if source.output != PROBABILITIES or not callable(method):
-        raise ContainerFailed(f"{source.target} has no output {source.output}: it has {', '.join(known)}")
-    return method  # type: ignore[no-any-return]
-
-
-def _taken(model: Any, source: ModelSource) -> tuple[Callable[[Inputs], object], ValueType | None]:
+def _taken(
+    model: Any, predict_batch: Callable[[Inputs], object], source: ModelSource
+) -> tuple[Callable[[Inputs], object], ValueType | None]:
     """Return a model as a function over the inputs of a type, and that type; None if it does not say it."""
-    predict_batch = _predict_batch_of(model, source)
     if names_of(model) is not None:
         return _estimator(model, predict_batch, source)
     known = scikit_learn.input_type_of(model)
@@ -306,7 +310,7 @@ def _estimator(
     given = declared_record(source.input_type or source.sample_type)
     record = find_record(model, given, lambda of_type, columns: _with_frames(model.predict, of_type)(columns))
     assert record is not None, "it has names"
-    if getattr(predict_batch, "__self__", None) is model:
+    if source.output not in _PLAIN or getattr(predict_batch, "__self__", None) is model:
         return _with_frames(predict_batch, record), record
     # Without scikit-learn's checks, which are what looks at the names.
     read = matrix(record, np.float64)
@@ -330,11 +334,19 @@ def _converting(
     return lambda inputs: predict_batch(convert(inputs))
 
 
-def _parsed(text: object, source: ModelSource, of: str = "input") -> ValueType:
+def _parsed(text: object, source: ModelSource) -> ValueType:
     try:
         return parse_type(str(text))
     except ClipperError as error:
-        raise ContainerFailed(f"{of} type of {source.target}: {error}") from error
+        raise ContainerFailed(f"input type of {source.target}: {error}") from error
+
+
+def _output_type_of(model: Any, source: ModelSource) -> ValueType | None:
+    said = getattr(model, "output_type", None)
+    try:
+        return parse_type(said) if isinstance(said, str) else None
+    except ClipperError as error:
+        raise ContainerFailed(f"output type of {source.target}: {error}") from error
 
 
 def _chosen_type(source: ModelSource, known: ValueType | None) -> ValueType:

@@ -17,12 +17,12 @@ from types import FrameType
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.model.model import LoadedModel
 from clipper.model.protocol import messages
-from clipper.model.protocol.columns import PredictColumns, decode_predict_columns
+from clipper.model.protocol.columns import PredictColumns, decode_predict_columns, encode_column_results
 from clipper.model.protocol.frames import RECORDS_VERSION, Kind
 from clipper.model.protocol.messages import MAX_OUTPUTS_BYTES, Buffer, Predict, Welcome
 from clipper.model.protocol.typed import encode_typed_results
 from clipper.model.runtime.connection import Connection
-from clipper.model.runtime.evaluate import bounded, checked_lines, evaluate
+from clipper.model.runtime.evaluate import as_sent, bounded, evaluate
 from clipper.model.runtime.health import BusyClock, Watcher, answer_watching
 from clipper.model.runtime.inputs import input_reader
 from clipper.model.runtime.outputs import learn_type
@@ -194,7 +194,10 @@ class Server:
                 f"the caller speaks {hello.version}; use a newer Clipper"
             )
         connection.accept_hello(hello.version)
-        return connection.send(messages.encode_welcome(replace(self._welcome, protocol=hello.version)))
+        welcome = replace(self._welcome, protocol=hello.version)
+        if hello.version < RECORDS_VERSION and isinstance(welcome.output_type, RecordType):
+            welcome = replace(welcome, output_type=None)
+        return connection.send(messages.encode_welcome(welcome))
 
     def _predict(self, version: int, batch_id: int, batch: Predict | PredictColumns) -> bytes:
         started_ns = self._clock.start()
@@ -202,7 +205,7 @@ class Server:
             predict_batch = tracing(self._predict_batch, batch.trace) if batch.trace else self._predict_batch
             encoded = evaluate(predict_batch, lambda: self._read_inputs(batch))
             encoded = bounded(encoded, batch.rows, self._max_output_bytes)
-            text = b"" if version >= 2 and encoded.array is not None else checked_lines(encoded)
+            sent = as_sent(encoded, version)
         except (ClipperError, MemoryError) as error:
             self._clock.stop(started_ns)
             log.warning("batch of %(rows)d failed: %(error)s", {"rows": batch.rows, "error": error})
@@ -211,11 +214,12 @@ class Server:
         if self._has_to_learn:
             self._has_to_learn = bool(encoded.failures)
             self._welcome = replace(self._welcome, output_type=learn_type(encoded))
-        form = encoded.form
-        if version >= 2 and form is not None and encoded.array is not None:
-            data = encoded.array.data.cast("B")
-            return encode_typed_results(batch_id, batch.rows, form, data, evaluation_us, encoded.failures)
-        return messages.encode_results(batch_id, batch.rows, text, evaluation_us, encoded.failures)
+        if sent.columns:
+            return b"".join(encode_column_results(batch_id, sent.columns, evaluation_us, sent.failures))
+        if sent.form is not None and sent.array is not None:
+            data = sent.array.data.cast("B")
+            return encode_typed_results(batch_id, batch.rows, sent.form, data, evaluation_us, sent.failures)
+        return messages.encode_results(batch_id, batch.rows, sent.text, evaluation_us, sent.failures)
 
     def _flush(self) -> None:
         """Let callers take the answers that wait, for a bounded time."""

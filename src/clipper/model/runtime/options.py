@@ -23,7 +23,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--input-type", metavar="TYPE", help="e.g. float64[784]; default: what the model declares")
     parser.add_argument("--sample-type", metavar="TYPE", help="of a sample: what the model does not declare")
     parser.add_argument("--framework", choices=get_args(Framework), help="what loads a model file; default: pickle")
-    parser.add_argument("--output", metavar="labels|probabilities|NAME[,NAME...]", help="what the model answers")
+    parser.add_argument("--output", metavar="NAME[,NAME...]", help="what the model answers")
     parser.add_argument(
         "--memory-bytes", type=int, metavar="N", help="the memory that it may use; allocating twice as much fails"
     )

@@ -1,24 +1,37 @@
-"""Turns the return value of ``predict_batch`` into an array, or into JSON texts, one line for each output.
+"""Turns the return value of ``predict_batch`` into arrays, columns, or JSON texts, one line for each output.
 
 Outputs that are arrays of numbers stay numbers, which is faster, and exact for whoever takes them raw. A single number
-for each input is as fast as text, and text is what answers in JSON copy.
+for each input is as fast as text, and text is what answers in JSON copy. Outputs with names are a column for each.
 
 The other outputs of a batch are mostly numbers or texts of one type, which become text in one step. The rest are
-encoded one by one, so that an output that cannot be JSON fails alone.
+encoded one by one, so that an output that cannot be JSON fails alone. JSON has null for NaN and infinity.
 """
 
 import base64
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from clipper.errors import ModelFailed
-from clipper.model.model import Array
-from clipper.model.runtime.inputs import NUMPY_DTYPES
+from clipper.errors import InvalidArgument, ModelFailed
+from clipper.model.model import Array, Values
+from clipper.model.runtime import named_outputs
+from clipper.model.runtime.arrays import (
+    DTYPES,
+    NUMERIC_KINDS,
+    array_bytes,
+    as_array,
+    as_list,
+    described,
+    type_of_arrays,
+    unwrapped,
+)
+from clipper.values.columns import Column
 from clipper.values.output_arrays import OutputForm
+from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import MAX_DIMENSIONS, DType, InputType
 
 _NO_FAILURES: Mapping[int, str] = {}
@@ -33,30 +46,46 @@ class Encoded(NamedTuple):
         array: the outputs, if all are arrays of one shape, in a type of the protocol; then there is no ``text``.
         array_bytes: row to size, of the outputs that are arrays nevertheless. Whether an output is too large must not
             depend on what it is in a batch with.
+        values: of each name, if the outputs have names.
+        columns: of each name, if the values of each are of one type; then there is no ``text``.
+        type: the type of outputs that are text, where it is known from what they were.
     """
 
     text: bytes
     failures: Mapping[int, str] = _NO_FAILURES
     array: Array | None = None
     array_bytes: Mapping[int, int] = {}
+    values: Mapping[str, Values] = {}
+    columns: Sequence[Column] = ()
+    type: InputType | None = None
 
     @property
     def form(self) -> OutputForm | None:
         """The form of each output, if outputs are arrays."""
         if self.array is None:
             return None
-        dtype = _DTYPES[self.array.dtype.str[1:]]
+        dtype = DTYPES[self.array.dtype.str[1:]]
         # As which Python writes them.
         written_as = DType.FLOAT64 if dtype is DType.FLOAT32 else dtype
         return OutputForm(dtype, self.array.shape[1:], written_as)
 
+    @property
+    def size_bytes(self) -> int:
+        """What all outputs take together."""
+        if self.array is not None:
+            return self.array.nbytes
+        return sum(len(column.payload) for column in self.columns) or len(self.text)
+
     def lines(self) -> bytes:
-        """Return the outputs as texts, for callers that take no arrays."""
-        if self.array is None:
+        """Return the outputs as texts, for callers that take no arrays, or no columns."""
+        if self.columns:
+            rows: list[Any] = named_outputs.row_objects(self.values)
+        elif self.array is not None:
+            rows = self.array.tolist()
+            if not self.failures and self.array.ndim == 2 and (text := _matrix(rows)) is not None:
+                return text
+        else:
             return self.text
-        rows = self.array.tolist()
-        if not self.failures and self.array.ndim == 2 and (text := _matrix(rows)) is not None:
-            return text
         lines = ("" if row in self.failures else _encode(value) for row, value in enumerate(rows))
         return "\n".join(lines).encode()
 
@@ -65,37 +94,108 @@ def encode_outputs(outputs: object, rows: int) -> Encoded:
     """Encode the return value of ``predict_batch`` for ``rows`` inputs.
 
     Raises:
-        ModelFailed: it is not a sequence of ``rows`` outputs.
+        ModelFailed: it is not a sequence of ``rows`` outputs, nor one for each of some names.
     """
-    array = _as_array(outputs)
+    if (named := named_outputs.by_name(outputs)) is not None:
+        return _encode_named(named_outputs.read_values(named, rows))
+    outputs = unwrapped(outputs)
+    array = as_array(outputs)
     if array is not None and len(array) == rows:
-        return _encode_array(array)
-    if isinstance(outputs, np.ndarray):
-        values, kind, dimensions = outputs.tolist(), outputs.dtype.kind, outputs.ndim
-    else:
-        values, kind, dimensions = _as_list(outputs), "", 0
+        return Encoded(b"", array=array)
+    values = outputs.tolist() if isinstance(outputs, np.ndarray) else as_list(outputs)
     if not isinstance(values, list):
-        raise ModelFailed(f"predict_batch returned {_article(outputs)}: expected a sequence of {rows} outputs")
+        raise ModelFailed(f"predict_batch returned {described(outputs)}: expected a sequence of {rows} outputs")
     if len(values) != rows:
         raise ModelFailed(f"predict_batch returned {len(values)} outputs for {rows} inputs: expected one for each")
-    text = _matrix(values) if dimensions == 2 and kind in _NUMERIC_KINDS else _uniform(values)
-    if text is not None:
-        return Encoded(text)
-    arrays = {row: _array_bytes(value) for row, value in enumerate(values) if isinstance(value, np.ndarray)}
-    return _one_by_one(values)._replace(array_bytes=arrays)
+    if isinstance(values[0], np.generic) and len(set(map(type, values))) == 1:
+        outputs = np.array(values)
+        values = outputs.tolist()
+    if not isinstance(outputs, np.ndarray) or outputs.dtype.kind not in NUMERIC_KINDS:
+        return _encode_list(values)
+    text = _matrix(values) if outputs.ndim == 2 else _uniform(values)
+    if text is None:
+        # JSON has neither NaN nor infinity.
+        array = as_array(outputs, least_dimensions=1)
+        return _one_by_one(values) if array is None else Encoded(b"", array=array)
+    dtype = DTYPES.get(outputs.dtype.str[1:])
+    shows_type = dtype is not None and all(outputs.shape)
+    return Encoded(text, type=InputType(dtype, outputs.shape[1:]) if dtype is not None and shows_type else None)
 
 
-def learn_type(encoded: Encoded) -> InputType | None:
-    """Learn the type of a model's outputs from the first: numbers, truths or texts, in lists of one shape.
+def _encode_named(values: Mapping[str, Values]) -> Encoded:
+    columns = named_outputs.columns_of(values)
+    if columns:
+        return Encoded(b"", values=values, columns=columns)
+    return _one_by_one(named_outputs.row_objects(values))._replace(values=values)
+
+
+def _encode_list(values: list[Any]) -> Encoded:
+    """Encode outputs that are no array: of one simple type, with names, of several shapes, or anything else."""
+    if (text := _uniform(values)) is not None:
+        return Encoded(text, type=InputType(DType.BYTES) if type(values[0]) is bytes else None)
+    arrays = {row: array for row, array in enumerate(values) if isinstance(array, np.ndarray)}
+    if arrays:
+        of_type = type_of_arrays(list(arrays.values())) if len(arrays) == len(values) else None
+        sizes = {row: array_bytes(array) for row, array in arrays.items()}
+        return _one_by_one(values)._replace(array_bytes=sizes, type=of_type)
+    records = [named_outputs.fields_of(value) for value in values]
+    if (named := named_outputs.transposed(records)) is not None:
+        return _encode_named(named)
+    # JSON has neither NaN nor infinity, and arrays have both.
+    array = named_outputs.tensor_of(values, is_mixed=True)
+    if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+        return Encoded(b"", array=array)
+    return _one_by_one([value if record is None else record for value, record in zip(values, records)])
+
+
+def with_numbers(encoded: Encoded, dtype: np.dtype[Any]) -> Encoded:
+    """Return outputs whose texts are all numbers as an array; all else unchanged."""
+    try:
+        numbers = np.array(json.loads(b"[%b]" % encoded.text.replace(b"\n", b",")))
+    except (ValueError, RecursionError):
+        return encoded
+    is_array = numbers.ndim == 1 and numbers.size and numbers.dtype.kind in "iuf"
+    return Encoded(b"", array=numbers.astype(dtype)) if is_array else encoded
+
+
+def learn_type(encoded: Encoded) -> ValueType | None:
+    """Learn the type of a model's outputs from the first: numbers, booleans, texts or bytes, in lists of one shape; or
+    a record of these. A number in JSON is a float64, since the next may be one.
 
     None if it is nothing of these, or failed.
     """
+    if encoded.failures:
+        return None
+    if encoded.columns:
+        return named_outputs.learn_record(encoded.values, encoded.columns)
     if encoded.form is not None:
         return InputType(encoded.form.dtype, encoded.form.shape)
+    if encoded.type is not None:
+        return encoded.type
     try:
         value = json.loads(encoded.text.split(b"\n", 1)[0])
-    except (ValueError, RecursionError):
+        if not isinstance(value, dict):
+            return _type_of_json(value)
+        types = {name: of_type for name, part in value.items() if (of_type := _type_of_json(part)) is not None}
+        return RecordType(tuple(map(Field, types, types.values()))) if len(types) == len(value) else None
+    except (ValueError, RecursionError, InvalidArgument):
         return None
+
+
+def widened(types: Sequence[ValueType | None]) -> InputType | None:
+    """Return the type of arrays that belong to these types, which may differ in lengths; None if there is none."""
+    first = types[0] if types else None
+    if not isinstance(first, InputType):
+        return None
+    for other in types:
+        if not isinstance(other, InputType) or (other.dtype, len(other.shape)) != (first.dtype, len(first.shape)):
+            return None
+        lengths = zip(first.shape, other.shape)
+        first = InputType(first.dtype, tuple(mine if mine == theirs else None for mine, theirs in lengths))
+    return first
+
+
+def _type_of_json(value: Any) -> InputType | None:
     flat, shape = [value], []
     while isinstance(flat[0], list):
         length = len(flat[0])
@@ -108,97 +208,24 @@ def learn_type(encoded: Encoded) -> InputType | None:
         return None
     if kinds == {str}:
         return InputType(DType.STRING) if not shape else None
-    return InputType(DType.BOOL if kinds == {bool} else DType.FLOAT64 if float in kinds else DType.INT64, tuple(shape))
-
-
-_NUMERIC_KINDS = "biuf"
-# What each type of an array becomes, by numpy's code for it: the narrowest type of the protocol with all its numbers.
-_DTYPES = {"f2": DType.FLOAT32, "f4": DType.FLOAT32, "f8": DType.FLOAT64, "u1": DType.UINT8, "b1": DType.BOOL}
-_DTYPES |= dict.fromkeys(("i1", "i2", "i4", "u2"), DType.INT32) | dict.fromkeys(("i8", "u4", "u8"), DType.INT64)
-_MAX_INT64 = 2**63 - 1
-
-
-def _array_bytes(array: Array) -> int:
-    """Return what an array takes in its type of the protocol."""
-    dtype = _DTYPES.get(array.dtype.str[1:])
-    return array.nbytes if dtype is None else array.size * dtype.size_bytes
-
-
-def _as_array(outputs: object) -> Array | None:
-    """Return the outputs as one array of a type of the protocol; None if they are not arrays of numbers."""
-    if isinstance(outputs, list):
-        first = outputs[0] if outputs else None
-        if type(first) is not np.ndarray or not first.ndim:
-            return None
-        if any(
-            type(each) is not np.ndarray or each.shape != first.shape or each.dtype != first.dtype for each in outputs
-        ):
-            return None
-        array = np.stack(outputs)
-    elif type(outputs) is np.ndarray:
-        array = outputs
-    else:
-        convert = None if isinstance(outputs, np.generic) else getattr(outputs, "numpy", None)
-        try:
-            converted = convert() if callable(convert) else None
-        except Exception:  # noqa: BLE001  as a tensor that has a gradient does; what follows knows more ways
-            return None
-        if type(converted) is not np.ndarray:
-            return None
-        array = converted
-    dtype = _DTYPES.get(array.dtype.str[1:])
-    if dtype is None or not 2 <= array.ndim <= MAX_DIMENSIONS + 1 or not array.size:
-        return None
-    if array.dtype == np.uint64 and array.max() > _MAX_INT64:
-        return None
-    return np.ascontiguousarray(array, NUMPY_DTYPES[dtype])
-
-
-def _encode_array(array: Array) -> Encoded:
-    if array.dtype.kind != "f" or (is_finite := np.isfinite(array)).all():
-        return Encoded(b"", _NO_FAILURES, array)
-    failed = np.flatnonzero(~is_finite.reshape(len(array), -1).all(1)).tolist()
-    return Encoded(b"", dict.fromkeys(failed, _NOT_FINITE), array)
-
-
-def _as_list(outputs: object) -> object:
-    """Return the outputs as a list if they are a sequence of some kind, else None or as they are."""
-    if isinstance(outputs, list):
-        return outputs
-    if isinstance(outputs, (str, bytes, bytearray, memoryview, Mapping)):
-        return None
-    # pandas Series and frames, torch and TensorFlow tensors, array.array: each has one of these.
-    if not isinstance(outputs, np.generic):
-        for name in ("tolist", "to_numpy", "numpy"):
-            convert = getattr(outputs, name, None)
-            if callable(convert):
-                return _as_list(converted.tolist() if isinstance(converted := convert(), np.ndarray) else converted)
-    return list(outputs) if isinstance(outputs, Sequence) else None
-
-
-def _article(outputs: object) -> str:
-    name = type(outputs).__name__
-    return "None" if outputs is None else f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+    return InputType(DType.BOOL if kinds == {bool} else DType.FLOAT64, tuple(shape))
 
 
 def _matrix(rows: list[list[Any]]) -> bytes | None:
     """Encode lists of numbers in one step; None if a number is not JSON."""
     try:
-        text = _encode(rows)
+        text = _strict(rows)
     except (ValueError, TypeError):
         return None
     return text[1:-1].replace("],[", "]\n[").encode()
 
 
 def _uniform(values: list[Any]) -> bytes | None:
-    """Encode values of one simple type in one step; None if they are not of one."""
+    """Encode values of one simple type in one step; None if they are not of one, or a number is not JSON."""
     types = set(map(type, values))
     if not types <= _NUMBERS:
-        only = types.pop() if len(types) == 1 else object
-        if not issubclass(only, np.number):
-            encode = _SIMPLE.get(only)
-            return "\n".join(map(encode, values)).encode() if encode is not None else None
-        values = np.array(values).tolist()
+        encode = _SIMPLE.get(types.pop()) if len(types) == 1 else None
+        return "\n".join(map(encode, values)).encode() if encode is not None else None
     try:
         text = "\n".join(map(repr, values))
     except ValueError:  # an integer with more digits than Python converts
@@ -207,11 +234,15 @@ def _uniform(values: list[Any]) -> bytes | None:
     return None if "n" in text else text.encode()
 
 
+def _in_base64(value: bytes) -> str:
+    return f'"{base64.b64encode(value).decode()}"'
+
+
 _NUMBERS = {int, float}
 _SIMPLE: dict[type, Callable[[Any], str]] = {
     str: encode_basestring_ascii,
+    bytes: _in_base64,
     bool: {True: "true", False: "false"}.__getitem__,
-    np.bool_: {True: "true", False: "false"}.__getitem__,
 }
 
 
@@ -228,23 +259,39 @@ def _one_by_one(values: list[Any]) -> Encoded:
 
 
 def _cause(value: object, error: Exception) -> str:
-    if isinstance(value, float) and isinstance(error, ValueError):
-        return f"output is {_NOT_A_NUMBER.get(str(float(value)), value)}, which JSON cannot carry"
-    if isinstance(error, ValueError) and str(error).startswith("Out of range float"):
-        return _NOT_FINITE
     if isinstance(error, RecursionError):
         return f"output of type {type(value).__name__} is nested too deeply for JSON"
     return f"output of type {type(value).__name__} cannot be JSON: {error}"
 
 
-_NOT_FINITE = "output contains NaN or infinity, which JSON cannot carry"
-_NOT_A_NUMBER = {"nan": "NaN", "inf": "infinity", "-inf": "-infinity"}
+def _encode(value: object) -> str:
+    """Return the JSON text of an output, with null for NaN and infinity."""
+    try:
+        return _strict(value)
+    except ValueError as error:
+        if not str(error).startswith("Out of range float"):
+            raise
+    return _strict(_with_nulls(value))
+
+
+def _with_nulls(value: Any) -> object:
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _with_nulls(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_nulls(each) for each in value]
+    return _with_nulls(_plain(value))
 
 
 def _plain(value: Any) -> object:
     """Return the JSON form of an object that JSON does not know."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode()
+    if (fields := named_outputs.fields_of(value)) is not None:
+        return fields
     to_list = getattr(value, "tolist", None)
     plain = to_list() if callable(to_list) else value
     # tolist() of a numpy scalar without a counterpart in Python returns that scalar itself.
@@ -253,4 +300,4 @@ def _plain(value: Any) -> object:
     return plain
 
 
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain).encode
+_strict = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain).encode

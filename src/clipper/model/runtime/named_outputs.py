@@ -1,0 +1,267 @@
+"""Outputs with names: what a model returns them in, and the column of each name.
+
+A batch goes out as columns if the values of each name are of one type: elements of arrays, numbers, booleans, texts,
+bytes, or lists of one shape. Some may be missing. All other batches go out as JSON, in which each value is what the
+model said.
+"""
+
+import dataclasses
+import struct
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from clipper.errors import ModelFailed
+from clipper.model.model import Array, Values
+from clipper.model.runtime.arrays import DTYPES, NUMERIC_KINDS, as_array, as_list, described, type_of_arrays, unwrapped
+from clipper.model.runtime.inputs import NUMPY_DTYPES
+from clipper.values.columns import Column
+from clipper.values.records import MAX_FIELD_NAME_BYTES, MAX_FIELDS, Field, RecordType
+from clipper.values.types import DType, InputType
+
+# Types of Python's values. A bool is an int, and a text of numpy is a text.
+_PLAIN: tuple[tuple[type, DType], ...] = (
+    (bool, DType.BOOL),
+    (int, DType.INT64),
+    (float, DType.FLOAT64),
+    (str, DType.STRING),
+    (bytes, DType.BYTES),
+    (bytearray, DType.BYTES),
+    (memoryview, DType.BYTES),
+)
+
+
+def by_name(outputs: object) -> dict[Any, Any] | None:
+    """Return what a model returned by the names of its outputs; None if they have no names.
+
+    A mapping, a dataclass, a named tuple and a frame of pandas have names. The numbers that pandas gives to columns are
+    none.
+    """
+    frame = getattr(sys.modules.get("pandas"), "DataFrame", None)
+    if frame is None or not isinstance(outputs, frame):
+        return fields_of(outputs)
+    columns: Any = outputs.columns
+    if type(columns).__name__ == "RangeIndex":
+        return None
+    if not columns.is_unique:
+        raise ModelFailed("predict_batch returned a frame with two columns of one name: expected each name once")
+    return {name: _of_series(outputs[name]) for name in columns}
+
+
+def fields_of(value: object) -> dict[Any, Any] | None:
+    """Return a mapping, a dataclass or a named tuple as a dict; None for all else."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    as_dict: Callable[[], dict[str, Any]] | None = getattr(value, "_asdict", None)
+    return as_dict() if isinstance(value, tuple) and as_dict is not None else None
+
+
+def _of_series(series: Any) -> Any:
+    """Return the values of a column of pandas; None for those that are missing, but NaN among numbers of numpy."""
+    if isinstance(series.dtype, np.dtype) and series.dtype.kind in "biuf":
+        return series.to_numpy()
+    return series.astype(object).where(series.notna(), None).tolist()
+
+
+def read_values(outputs: Mapping[Any, Any], rows: int) -> dict[str, Values]:
+    """Return the values of each name.
+
+    Raises:
+        ModelFailed: the outputs are not a sequence of ``rows`` values for each name.
+    """
+    if not outputs:
+        raise ModelFailed("predict_batch returned no output: expected at least one name with its values")
+    return {str(name): _values(name, values, rows) for name, values in outputs.items()}
+
+
+def _values(name: object, values: object, rows: int) -> Values:
+    array = as_array(values, least_dimensions=1)
+    if array is not None and len(array) == rows:
+        return array
+    listed = as_list(values)
+    if isinstance(values, np.ndarray):
+        # Lists of no length are arrays of that.
+        listed = list(values) if values.ndim > 1 and values.dtype.kind in NUMERIC_KINDS else values.tolist()
+    if not isinstance(listed, list):
+        raise ModelFailed(f"output {name!r:.100} is {described(values)}: expected a sequence of {rows} values")
+    if len(listed) != rows:
+        raise ModelFailed(f"output {name!r:.100} has {len(listed)} values for {rows} inputs: expected one for each")
+    return listed
+
+
+def transposed(rows: Sequence[Mapping[Any, Any] | None]) -> dict[str, Values] | None:
+    """Return the values of each name, from a mapping for each row; None if their names are not the same texts."""
+    names = rows[0].keys() if rows[0] else ()
+    records = [row for row in rows if row is not None and row.keys() == names]
+    if not names or len(records) != len(rows) or not all(isinstance(name, str) for name in names):
+        return None
+    values = {name: [unwrapped(row[name]) for row in records] for name in names}
+    return {name: listed if (array := as_array(listed)) is None else array for name, listed in values.items()}
+
+
+def row_objects(values: Mapping[str, Values]) -> list[dict[str, Any]]:
+    """Return an object for each row: the inverse of ``transposed``."""
+    listed = [each.tolist() if isinstance(each, np.ndarray) else each for each in values.values()]
+    return [dict(zip(values, row)) for row in zip(*listed)]
+
+
+def copy_of(values: Values) -> Values:
+    """Return values that stay what they are when the model changes its arrays."""
+    if isinstance(values, np.ndarray):
+        return values.copy()
+    return [value.copy() if isinstance(value, np.ndarray) else value for value in values]
+
+
+def joined_values(parts: Sequence[tuple[Sequence[int], Mapping[str, Values]]], rows: int) -> dict[str, Values]:
+    """Return the values of a whole batch from those of its parts; none if the parts do not have the same names.
+
+    Rows that are in no part have zeros in an array, and None in a list.
+    """
+    names = list(parts[0][1]) if parts else []
+    if any(list(values) != names for _, values in parts):
+        return {}
+    return {name: _joined([(places, values[name]) for places, values in parts], rows) for name in names}
+
+
+def _joined(parts: Sequence[tuple[Sequence[int], Values]], rows: int) -> Values:
+    first = parts[0][1]
+    forms = {(each.dtype, each.shape[1:]) if isinstance(each, np.ndarray) else None for _, each in parts}
+    whole: Any = [None] * rows
+    if isinstance(first, np.ndarray) and len(forms) == 1:
+        whole = np.zeros((rows, *first.shape[1:]), first.dtype)
+    for places, each in parts:
+        for place, value in zip(places, each):
+            whole[place] = value
+    return whole  # type: ignore[no-any-return]
+
+
+def columns_of(values: Mapping[str, Values], failed: Collection[int] = ()) -> tuple[Column, ...]:
+    """Return the column of each name; no column at all if the values of a name are not of one type.
+
+    ``failed``: rows whose values mean nothing.
+    """
+    if len(values) > MAX_FIELDS:
+        return ()
+    columns = []
+    for name, each in values.items():
+        column = _column(name, each, failed)
+        if column is None:
+            return ()
+        columns.append(column)
+    return tuple(columns)
+
+
+def _column(name: str, values: Values, failed: Collection[int]) -> Column | None:
+    try:
+        if not 1 <= len(name.encode()) <= MAX_FIELD_NAME_BYTES:
+            return None
+        if isinstance(values, np.ndarray):
+            return _of_array(name, values)
+        if failed:
+            values = [None if row in failed else value for row, value in enumerate(values)]
+        return _of_list(name, values)
+    except (UnicodeEncodeError, OverflowError):  # half of a surrogate pair, or an int of over 64 bits
+        return None
+
+
+def _of_array(name: str, array: Array, present: bytes | None = None) -> Column:
+    dtype = DTYPES[array.dtype.str[1:]]
+    # As which Python writes them.
+    written_as = DType.FLOAT64 if dtype is DType.FLOAT32 else dtype
+    payload = array.data.cast("B")
+    return Column(name, InputType(dtype, array.shape[1:]), len(array), payload, None, present, written_as)
+
+
+def _of_list(name: str, values: Sequence[Any]) -> Column | None:
+    kinds = set(map(type, values)) - {type(None)}
+    if len(kinds) != 1:
+        return None
+    (kind,) = kinds
+    is_there = [value is not None for value in values]
+    present = None if all(is_there) else np.packbits(is_there, bitorder="little").tobytes()
+    if issubclass(kind, list):
+        tensor = None if present is not None else tensor_of(values)
+        return None if tensor is None else _of_array(name, tensor)
+    if issubclass(kind, np.ndarray):
+        return _of_arrays(name, values, present)
+    if issubclass(kind, np.generic) and DTYPES.get(np.dtype(kind).str[1:]) is not None:
+        array = as_array(np.array([kind(0) if value is None else value for value in values]), least_dimensions=1)
+        return None if array is None else _of_array(name, array, present)
+    dtype = next((dtype for plain, dtype in _PLAIN if issubclass(kind, plain)), None)
+    if dtype is None:
+        return None
+    if dtype.is_numeric:
+        numbers = np.array([0 if value is None else value for value in values], NUMPY_DTYPES[dtype])
+        return _of_array(name, numbers, present)
+    encode: Callable[[Any], bytes] = str.encode if dtype is DType.STRING else bytes
+    parts = [b"" if value is None else encode(value) for value in values]
+    return _of_parts(name, InputType(dtype), parts, present)
+
+
+def _of_parts(name: str, of_type: InputType, parts: Sequence[bytes], present: bytes | None) -> Column:
+    lengths = tuple(map(len, parts))
+    return Column(name, of_type, len(parts), b"".join(parts), lengths, present, None)
+
+
+def _of_arrays(name: str, arrays: Sequence[Array | None], present: bytes | None) -> Column | None:
+    """Return the column of arrays whose shapes may differ."""
+    of_type = type_of_arrays([array for array in arrays if array is not None])
+    if of_type is None:
+        return None
+    dtype = NUMPY_DTYPES[of_type.dtype]
+    if of_type.row_bytes is not None:
+        absent = np.zeros([size or 0 for size in of_type.shape], dtype)
+        return _of_array(name, np.stack([absent if array is None else array for array in arrays], dtype=dtype), present)
+    dimensions = of_type.leading_dimensions
+    parts = [
+        b""
+        if array is None
+        else struct.pack(f"<{dimensions}I", *array.shape[:dimensions]) + array.astype(dtype).tobytes()
+        for array in arrays
+    ]
+    written_as = DType.FLOAT64 if of_type.dtype is DType.FLOAT32 else None
+    return _of_parts(name, of_type, parts, present)._replace(written_as=written_as)
+
+
+def tensor_of(values: Sequence[Any], *, is_mixed: bool = False) -> Array | None:
+    """Return lists of one shape as an array, whose elements are all booleans, whole numbers, or floats.
+
+    ``is_mixed``: whether whole numbers among floats are floats. None if the values are something else.
+    """
+    flat: Sequence[Any] = values
+    shape = [len(values)]
+    while isinstance(flat[0], list):
+        length = len(flat[0])
+        if not length or not all(isinstance(part, list) and len(part) == length for part in flat):
+            return None
+        shape.append(length)
+        flat = list(chain.from_iterable(flat))
+    kinds = set(map(type, flat))
+    if is_mixed and kinds == {int, float}:
+        kinds = {float}
+    dtype = {bool: DType.BOOL, int: DType.INT64, float: DType.FLOAT64}.get(kinds.pop()) if len(kinds) == 1 else None
+    return None if dtype is None else np.array(flat, NUMPY_DTYPES[dtype]).reshape(shape)
+
+
+def sizes_of(columns: Sequence[Column]) -> list[int]:
+    """Return the size of each row in bytes: that of its values."""
+    rows = columns[0].rows
+    return [sum(sizes) for sizes in zip(*(column.lengths or (column.row_bytes or 0,) * rows for column in columns))]
+
+
+def learn_record(values: Mapping[str, Values], columns: Sequence[Column]) -> RecordType:
+    """Return the type of records that these columns show. A number of Python is a float64: the next may be one."""
+    return RecordType(tuple(_learn_field(column, values[column.name]) for column in columns))
+
+
+def _learn_field(column: Column, values: Values) -> Field:
+    of_type = column.type
+    is_own = isinstance(values, np.ndarray) or any(isinstance(value, (np.ndarray, np.generic)) for value in values)
+    if of_type.dtype is DType.INT64 and not is_own:
+        of_type = InputType(DType.FLOAT64, of_type.shape)
+    return Field(column.name, of_type, is_nullable=column.present is not None)
