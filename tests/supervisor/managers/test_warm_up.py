@@ -1,6 +1,7 @@
 """Warm-up batches against a container that answers as it is told."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import clipper.supervisor.managers.caller as warming
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
-from clipper.model.protocol.frames import Kind, Splitter
+from clipper.model.protocol.columns import encode_column_results
+from clipper.model.protocol.frames import RECORDS_VERSION, Kind, Splitter
 from clipper.model.protocol.messages import (
     decode_predict,
     encode_error,
@@ -19,6 +21,7 @@ from clipper.model.protocol.messages import (
     encode_results,
     encode_welcome,
 )
+from clipper.model.protocol.typed import encode_typed_results
 from clipper.model.runtime.inputs import input_reader
 from clipper.supervisor.managers.caller import (
     MAX_MADE_BYTES,
@@ -30,7 +33,11 @@ from clipper.supervisor.managers.caller import (
     warm_up,
     warm_up_sizes,
 )
-from clipper.values.types import InputType
+from clipper.values.columns import Column
+from clipper.values.inputs.record_rows import RecordRows
+from clipper.values.output_arrays import OutputForm
+from clipper.values.records import RecordType
+from clipper.values.types import DType, InputType
 from tests.scripted_container import WELCOME, against
 
 SAMPLE = Sample(bytes(8), origin="given", max_batch=1024)
@@ -65,6 +72,59 @@ def test_a_made_row_is_an_input_of_zeros(text: str, shape: tuple[int, ...]) -> N
     [(_, _, body)] = Splitter().feed(frame)
     inputs: Any = input_reader(input_type)(decode_predict(body))
     assert inputs.shape == shape and not np.any(inputs)
+
+
+def test_a_made_record_has_defaults_categories_zeros_and_texts() -> None:
+    record = RecordType.parse(
+        'age: float64?, job: string, n: int32 = 7, kind: string{"a", "b"}, size: int64{5, 3}, is_new: bool, '
+        'pixels: float32[2], raw: bytes?, name: string = "Ada"'
+    )
+    row = made_row(record)
+    assert row is not None
+    assert RecordRows(record).values(row) == [0, b"text", 7, b"a", 5, False, bytes(8), None, b"Ada"]
+    assert made_row(RecordType.parse("a: float64, raw: bytes")) is None
+    assert made_row(RecordType.parse(f"a: uint8[{MAX_MADE_BYTES}], b: uint8")) is None
+
+
+def test_a_record_is_warmed_up_by_columns_whatever_answers_come(tmp_path: Path) -> None:
+    record = RecordType.parse("age: float64, job: string?")
+    sample = Sample(RecordRows(record).row((31.0, None)), origin="given", max_batch=1024)
+    welcome = replace(WELCOME, input_type=record, protocol=RECORDS_VERSION)
+    kinds: list[int] = []
+
+    def reply(kind: int, batch_id: int) -> bytes:
+        kinds.append(kind)
+        if kind == Kind.HELLO:
+            return encode_welcome(welcome)
+        if batch_id == 1:
+            form = OutputForm(DType.FLOAT64, (1,), DType.FLOAT64)
+            return encode_typed_results(batch_id, 1, form, bytes(8))
+        column = Column("x", InputType(DType.FLOAT64, ()), WARM_UP_ROWS, bytes(8 * WARM_UP_ROWS))
+        return b"".join(encode_column_results(batch_id, [column], 0, {1: "one of several failed"}))
+
+    async def test(address: ReplicaAddress) -> None:
+        assert await warm_up(address, welcome, sample, lambda _: None) == "one of several failed"
+        assert kinds == [Kind.HELLO, Kind.PREDICT_COLUMNS, Kind.PREDICT_COLUMNS]
+
+    against(tmp_path, reply, test)
+
+
+def test_a_container_that_refuses_is_asked_for_the_oldest_version(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def reply(kind: int, batch_id: int) -> bytes:
+        asked.append(kind)
+        if kind == Kind.HELLO:
+            return encode_error(0, "too new") if len(asked) == 1 else encode_welcome(WELCOME)
+        return encode_results(
+            batch_id, WARM_UP_ROWS if batch_id > 1 else 1, b"\n" * (WARM_UP_ROWS - 1) * (batch_id > 1)
+        )
+
+    async def test(address: ReplicaAddress) -> None:
+        assert await warm_up(address, WELCOME, SAMPLE, lambda _: None) is None
+        assert asked[:2] == [Kind.HELLO, Kind.HELLO]
+
+    against(tmp_path, reply, test)
 
 
 def test_no_row_is_made_where_nothing_says_what_an_input_is() -> None:

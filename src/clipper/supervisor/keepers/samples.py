@@ -7,13 +7,14 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from clipper.control.messages import GetRecentInput, RecentInput
-from clipper.errors import RequestError
+from clipper.errors import InvalidArgument, RequestError
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.managers.caller import Sample, made_row
 from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.workers.workers import Workers
 from clipper.values.inputs.reader import make_reader
-from clipper.values.types import InputType, ModelId
+from clipper.values.records import RecordType, ValueType, parse_type
+from clipper.values.types import ModelId
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Samples:
         self._asking: dict[str, asyncio.Task[RecentInput | None]] = {}
         self._turns = asyncio.Semaphore(MAX_ASKING)
 
-    async def find(self, id_: ModelId, input_type: InputType) -> Sample | None:
+    async def find(self, id_: ModelId, input_type: ValueType) -> Sample | None:
         """The version's own sample, else what the model was asked lately, else another version's, else a made row."""
         record = self._catalog.versions.get(id_)
         if record is None or record.warm_up_rows == 0:
@@ -71,14 +72,14 @@ class Samples:
         self._catalog.note(replace(record, warm_up_rows=left))
         return True
 
-    async def _recent(self, model: str, input_type: InputType) -> bytes | None:
+    async def _recent(self, model: str, input_type: ValueType) -> bytes | None:
         asking = self._asking.get(model)
         if asking is None:
             asking = self._asking[model] = asyncio.get_running_loop().create_task(self._ask(model))
             asking.add_done_callback(lambda _: self._asking.pop(model, None))
         # A replica that is stopped meanwhile must not take the answer from the others.
         recent = await asyncio.shield(asking)
-        if recent is None or not InputType.parse(recent.input_type).suits(input_type):
+        if recent is None or not _suits(parse_type(recent.input_type), input_type):
             return None
         return recent.row
 
@@ -86,7 +87,7 @@ class Samples:
         async with self._turns:
             return await self._workers.ask_until(GetRecentInput(model), lambda recent: recent.row is not None)
 
-    def _inherited(self, model: str, input_type: InputType) -> bytes | None:
+    def _inherited(self, model: str, input_type: ValueType) -> bytes | None:
         for record in reversed(self._catalog.versions_of(model)):
             if record.spec.sample is not None:
                 with suppress(RequestError):  # it is of another type
@@ -94,8 +95,16 @@ class Samples:
         return None
 
 
-def read_sample(text: str, input_type: InputType) -> bytes:
+def _suits(recent: ValueType, input_type: ValueType) -> bool:
+    if isinstance(recent, RecordType) or isinstance(input_type, RecordType):
+        return isinstance(recent, RecordType) and recent.suits(input_type)
+    return recent.suits(input_type)
+
+
+def read_sample(text: str, input_type: ValueType) -> bytes:
     """A sample's row, from its JSON. Raises RequestError if it is not an input of this type."""
+    if isinstance(input_type, RecordType):
+        raise InvalidArgument("the model takes records, of which no sample can be read yet")
     return make_reader(input_type).read(text.encode())
 
 

@@ -3,23 +3,35 @@
 What a model loads, compiles or fills in its first calls then makes no query late."""
 
 import asyncio
+import json
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from clipper.base.tls.trust import pinned_context
 from clipper.control.snapshot import ReplicaAddress
-from clipper.errors import ProtocolViolation
+from clipper.errors import ModelFailed, ProtocolViolation
 from clipper.model.protocol import messages
-from clipper.model.protocol.frames import MAX_BODY_BYTES, Frame, Kind, Splitter
-from clipper.model.protocol.messages import Welcome
+from clipper.model.protocol.columns import decode_column_results, encode_predict_columns
+from clipper.model.protocol.frames import (
+    MAX_BODY_BYTES,
+    OLDEST_VERSION,
+    PROTOCOL_VERSION,
+    Frame,
+    Kind,
+    Splitter,
+)
+from clipper.model.protocol.messages import Buffer, Welcome
+from clipper.model.protocol.typed import decode_typed_results
+from clipper.values.inputs.record_rows import RecordRows
+from clipper.values.records import MAX_TYPE_CHARACTERS, Field, RecordType, ValueType
 from clipper.values.types import DType, InputType, ModelId
 
-# The replies to HELLO and PING are some hundred bytes.
-MAX_REPLY_BYTES = 64 * 1024
+# A WELCOME has two types, and JSON may take six bytes for a character; the reply to PING has eight bytes.
+MAX_REPLY_BYTES = 2 * 6 * MAX_TYPE_CHARACTERS + 64 * 1024
 
 _READ_BYTES = 64 * 1024
 
@@ -37,16 +49,26 @@ class Caller:
 
     @classmethod
     async def dial(cls, address: ReplicaAddress) -> "Caller":
-        """Connect and send HELLO."""
+        """Connect and send HELLO: of the newest version, which records need, or of the oldest if that is refused."""
+        try:
+            return await cls._dial(address, PROTOCOL_VERSION)
+        except _Refused as refusal:
+            try:
+                return await cls._dial(address, OLDEST_VERSION)
+            except _Refused:
+                raise refusal from None
+
+    @classmethod
+    async def _dial(cls, address: ReplicaAddress, version: int) -> "Caller":
         reader, writer = await connect(address)
         try:
-            writer.write(messages.encode_hello(address.token))
+            writer.write(messages.encode_hello(address.token, version))
             kind, _, body = await _read_frame(reader, Splitter(MAX_REPLY_BYTES))
             if kind == Kind.ERROR:
-                raise ProtocolViolation(f"{address.address} refused HELLO: {messages.decode_error(body)}")
+                raise _Refused(f"{address.address} refused HELLO: {messages.decode_error(body)}")
             if kind != Kind.WELCOME:
                 raise ProtocolViolation(f"{address.address} answered HELLO with {Kind(kind).name}")
-            return cls(reader, writer, messages.decode_welcome(body))
+            return cls(reader, writer, messages.decode_welcome(body, version))
         except BaseException:  # cancellation too: it is raised again, but the connection must not stay
             writer.transport.abort()
             raise
@@ -74,25 +96,52 @@ class Caller:
             raise ProtocolViolation(f"container answered PING {self._frames} with {Kind(kind).name} {frame_id}")
         return messages.decode_pong(body)
 
-    async def predict(self, input_type: InputType, rows: Sequence[bytes]) -> str | None:
+    async def predict(self, input_type: ValueType, rows: Sequence[bytes]) -> str | None:
         """Have a batch evaluated; return the model's message if a row of it failed, else None."""
         self._frames += 1
         self._splitter.max_body_bytes = MAX_BODY_BYTES
-        self._writer.writelines(
-            messages.encode_predict(self._frames, input_type.dtype, input_type.leading_dimensions, rows)
-        )
+        self._writer.writelines(_batch(self._frames, input_type, rows))
         kind, frame_id, body = await _read_frame(self._reader, self._splitter)
         if kind == Kind.ERROR and frame_id == self._frames:
             return messages.decode_error(body)
-        if kind != Kind.RESULTS or frame_id != self._frames:
+        decode = _DECODERS.get(kind)
+        if decode is None or frame_id != self._frames:
             raise ProtocolViolation(f"container answered PREDICT {self._frames} with {Kind(kind).name} {frame_id}")
-        results = messages.decode_results(body)
-        if len(results.outputs) != len(rows):
-            raise ProtocolViolation(f"container answered {len(results.outputs)} outputs for {len(rows)} inputs")
+        try:
+            results = decode(body)
+        except ModelFailed as error:
+            raise ProtocolViolation(str(error)) from error
+        if results.rows != len(rows):
+            raise ProtocolViolation(f"container answered {results.rows} outputs for {len(rows)} inputs")
         return next(iter(results.failures.values()), None)
 
     def close(self) -> None:
         self._writer.transport.abort()
+
+
+class _Refused(ProtocolViolation):
+    """The container answered HELLO with ERROR."""
+
+
+class _Results(Protocol):
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def failures(self) -> Mapping[int, str]: ...
+
+
+_DECODERS: dict[int, Callable[[Buffer], _Results]] = {
+    Kind.RESULTS: messages.decode_results,
+    Kind.TYPED_RESULTS: decode_typed_results,
+    Kind.COLUMN_RESULTS: decode_column_results,
+}
+
+
+def _batch(batch_id: int, input_type: ValueType, rows: Sequence[bytes]) -> list[Buffer]:
+    if isinstance(input_type, RecordType):
+        return encode_predict_columns(batch_id, RecordRows(input_type).columns(rows))
+    return messages.encode_predict(batch_id, input_type.dtype, input_type.leading_dimensions, rows)
 
 
 async def connect(address: ReplicaAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -147,7 +196,7 @@ class Sample:
 class SampleSource(Protocol):
     """Finds the samples that versions are warmed up with."""
 
-    async def find(self, id_: ModelId, input_type: InputType) -> Sample | None:
+    async def find(self, id_: ModelId, input_type: ValueType) -> Sample | None:
         """A sample of that type for a version; None if it has none, or should not be warmed up.
         Raises RequestError: the sample that came with the deployment is not of the type."""
 
@@ -158,10 +207,12 @@ class SampleSource(Protocol):
         """Note that a batch of ``rows`` killed a container; return whether the next start sends fewer."""
 
 
-def made_row(input_type: InputType) -> bytes | None:
+def made_row(input_type: ValueType) -> bytes | None:
     """A row of zeros, or a short text, in the form of the container protocol: it loads and compiles what the first
-    query would wait for. None if no row is likely to be an input: bytes are a format, and the type may say nothing, or
-    be too large."""
+    query would wait for. A record has such values, its fields' defaults and their first categories. None if no row is
+    likely to be an input: bytes are a format, and the type may say nothing, or be too large."""
+    if isinstance(input_type, RecordType):
+        return _made_record(input_type)
     if input_type.dtype is DType.STRING:
         return b"text"
     if input_type.dtype is DType.BYTES or input_type == _UNSAID:
@@ -172,6 +223,26 @@ def made_row(input_type: InputType) -> bytes | None:
         return None
     dimensions = input_type.leading_dimensions
     return struct.pack(f"<{dimensions}I", *shape[:dimensions]) + bytes(size_bytes)
+
+
+def _made_record(record: RecordType) -> bytes | None:
+    values = [_made_value(field) for field in record.fields]
+    if any(value is None and not field.is_nullable for field, value in zip(record.fields, values)):
+        return None
+    row = RecordRows(record).row(values)
+    return row if len(row) <= MAX_MADE_BYTES else None
+
+
+def _made_value(field: Field) -> Any:
+    """A value as ``RecordRows.row`` takes it; None if none is likely to be one of the field's."""
+    if field.type.shape or field.type.dtype is DType.BYTES:
+        return made_row(field.type)
+    value = field.categories[0] if field.categories else None
+    if field.default is not None:
+        value = json.loads(field.default)
+    if field.type.dtype is DType.STRING:
+        return b"text" if value is None else str(value).encode()
+    return value or 0
 
 
 def warm_up_sizes(max_batch: int, model_max_batch: int | None) -> tuple[int, ...]:
@@ -193,15 +264,13 @@ async def warm_up(
     The first call may take long since it loads or compiles. So if it did, the sample is evaluated once more alone,
     before its time decides how many rows the second batch has. ``on_batch`` gets the rows of each batch before it is
     sent. Raises OSError if the connection fails, and ProtocolViolation."""
-    input_type = welcome.input_type
-    assert isinstance(input_type, InputType), "a record has no sample"
     with closing(await Caller.dial(address)) as caller:
         clock_s = asyncio.get_running_loop().time
 
         async def evaluate(rows: int) -> tuple[str | None, float]:
             began_s = clock_s()
             on_batch(rows)
-            return await caller.predict(input_type, [sample.row] * rows), clock_s() - began_s
+            return await caller.predict(welcome.input_type, [sample.row] * rows), clock_s() - began_s
 
         one, *larger = warm_up_sizes(sample.max_batch, welcome.max_batch)
         failure, took_s = await evaluate(one)

@@ -16,7 +16,6 @@ from clipper.supervisor.managers.caller import Caller, Sample, SampleSource, war
 from clipper.supervisor.managers.launcher import Container, ContainerNote, Launcher
 from clipper.supervisor.managers.logs import without_credentials
 from clipper.supervisor.managers.reconcile.plan import Phase, Slot, StartTime
-from clipper.values.types import InputType
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +74,6 @@ class BringUp:
         """Let it evaluate a sample, if there is one. A failure on a sample that did not come with the deployment is
         only logged. If a sample kills the container, ``warm_up_rows`` says so, and the next start sends fewer rows; or
         none, if a row that did not come with the deployment takes too long."""
-        if not isinstance(welcome.input_type, InputType):
-            return
         now_s, time = asyncio.get_running_loop().time(), self._time
         # A model that took long to load may take long to warm up, on the same busy machine.
         until_s = max(time.deadline_s, min(time.last_s, now_s + self._timeout_s / 2))
