@@ -1,1 +1,1 @@
-"""How well confidences are calibrated on real pictures, through a real server: see docs/policies.md, "Confidence"."""
+"""How well confidences are calibrated on real pictures, through a real server: see docs/confidence.md."""

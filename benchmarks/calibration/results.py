@@ -86,7 +86,7 @@ def reliability(confidences: Sequence[float], right: Sequence[bool]) -> Reliabil
 
 
 def table(results: Results) -> str:
-    """The table of docs/policies.md."""
+    """The table of docs/confidence.md."""
     about = f"right, of confidence {ABOUT - WITHIN:g} to {ABOUT + WITHIN:g}"
     head = ["answers of", "right", "calibration error, raw", "calibrated", f"{about}, raw", "calibrated"]
     lines = [head, ["---"] * len(head)]

@@ -1,6 +1,6 @@
 """What answers of several models err, by policy: five classifiers of scikit-learn's, and the networks of figure 8.
 
-``python -m benchmarks.paper.together`` prints the table of docs/policies.md. Policies are simulated, with the label
+``python -m benchmarks.paper.together`` prints the table of docs/ensembles.md. Policies are simulated, with the label
 after each answer.
 """
 

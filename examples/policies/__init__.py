@@ -1,1 +1,1 @@
-"""Selection policies of one's own: what docs/policies.md explains."""
+"""Selection policies of one's own: what docs/own-policies.md explains."""

@@ -1,4 +1,4 @@
-"""What docs/policies.md says of confidences on real pictures: the results as kept, and a small part of them again."""
+"""What docs/confidence.md says of confidences on real pictures: the results as kept, and a small part of them again."""
 
 from pathlib import Path
 from random import Random
@@ -15,7 +15,7 @@ from clipper.learning.mathematics.calibration import Curve, bins, lesson
 from clipper.learning.mathematics.ledger import Ledger
 
 RESULTS = read()
-PAGE = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "confidence.md").read_text()
 
 
 def test_the_page_shows_the_results() -> None:

@@ -16,13 +16,18 @@ FREE_PORTS = " --query-port 0 --management-port 0 --grpc-port off"
 ONCE = ("clipper start", "clipper stop", "clipper deploy", "clipper app create", "clipper app link")
 # Pages that are read out of order, whose commands test_followed_pages.py runs.
 FOLLOWED = (
+    "cascades",
+    "confidence",
     "configuration-file",
     "dashboard",
     "decision-log",
+    "ensembles",
     "events-and-series",
     "experiments",
+    "feedback",
     "load",
     "logs-and-traces",
+    "newcomers",
     "open-inference",
     "policies",
     "selection",
@@ -135,7 +140,7 @@ class Reader:
         return named is not None
 
     def _learn_ports(self, started: str) -> None:
-        queries, management = re.findall(r" at http://([\d.]+:\d+)", started)[:2]
+        queries, management = re.findall(r" at https?://([\d.]+:\d+)", started)[:2]
         self.changes |= {"localhost:1337": queries, "localhost:1338": management}
 
 

@@ -45,8 +45,10 @@ RUN = {
     "README.md": "tests/docs/test_readme.py",
     "docs/tutorial.md": "tests/docs/test_tutorial.py",
     "docs/click-log.md": "tests/docs/test_tutorial.py",
+    "docs/python-models.md": "tests/docs/test_tutorial.py",
+    "docs/keys-and-tls.md": "tests/docs/test_tutorial.py",
     "docs/troubleshooting.md": "tests/docs/test_tutorial.py",
-    "docs/policies.md": "tests/docs/test_policies_page.py",
+    "docs/own-policies.md": "tests/docs/test_policies_page.py",
     "docs/frameworks.md": "tests/docs/recipes.py",
     "docs/python.md": "tests/docs/test_python_page.py",
     "docs/moving.md": "tests/docs/test_moving_page.py",
@@ -59,6 +61,8 @@ COMMANDS_RUN = {
     "README.md": "tests/docs/test_readme.py",
     "docs/tutorial.md": "tests/docs/test_tutorial.py",
     "docs/click-log.md": "tests/docs/test_tutorial.py",
+    "docs/python-models.md": "tests/docs/test_tutorial.py",
+    "docs/keys-and-tls.md": "tests/docs/test_tutorial.py",
     "docs/troubleshooting.md": "tests/docs/test_tutorial.py",
     **{f"docs/{page}.md": "tests/docs/test_followed_pages.py" for page in FOLLOWED},
     "docs/frameworks.md": "tests/docs/recipes.py",
@@ -67,6 +71,7 @@ COMMANDS_RUN = {
 # Pages whose commands are only parsed, and why.
 COMMANDS_PARSED = {
     "docs/cluster.md": "they make a cluster of several machines; tests/supervisor/managers/ray run one of a machine",
+    "docs/high-availability.md": "the same; tests/supervisor/managers/ray run two supervisors",
     "docs/deploying.md": "they change the system; tests/deploy run the image and the files",
     "docs/docker.md": "they need a dockerd of the system's; tests/supervisor/test_docker.py runs one",
     "docs/languages.md": "they build into the checkout; tests/sdk build and deploy elsewhere",
@@ -74,9 +79,8 @@ COMMANDS_PARSED = {
     "docs/moving.md": "they deploy models of the reader's",
     "docs/operations.md": "they compile; make compiled does",
     "docs/paper.md": "they take hours",
-    "docs/security.md": "they name certificates of the reader's; tests/supervisor/test_tls.py makes some",
     "docs/soak.md": "they take an hour",
-    "docs/upgrades.md": "they upgrade from the package index; tests/supervisor/test_upgrades.py does it without",
+    "docs/upgrades.md": "they upgrade the installation; tests/supervisor/test_upgrades.py does it without",
     "sdk/cpp/README.md": "they build into the checkout; tests/sdk build elsewhere",
     "sdk/java/README.md": "they build into the checkout; tests/sdk build elsewhere",
     "benchmarks/README.md": "they measure",
@@ -91,9 +95,9 @@ NOT_CHECKED = {
 }
 # Programs of others that pages call, whose options are theirs.
 OTHERS = set(
-    "autoload build/vectors cat cd cmake compinit cp curl docker export g++ grep grpcurl jar javac jq kill "  # noqa: SIM905
-    "kubectl make mkdir perf perf_analyzer pip promtool python python3 ray rm rsync sdk/java/build.sh sh source sudo "
-    "systemctl useradd".split()
+    "autoload build/vectors cat cd cmake compinit cp curl docker echo export g++ grep grpcurl jar javac jq kill "  # noqa: SIM905
+    "kubectl make mkdir openssl perf perf_analyzer pip promtool python python3 ray rm rsync sdk/java/build.sh sh "
+    "source sudo systemctl useradd".split()
 )
 # Where a page leaves out what is long.
 _LEFT_OUT = re.compile(r"…(?=\s*[\],}])")

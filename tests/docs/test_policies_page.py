@@ -1,4 +1,4 @@
-"""docs/policies.md against the policies and losses that it lists, and its example."""
+"""docs/policies.md and docs/feedback.md against the policies and losses, and the example of docs/own-policies.md."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,9 @@ from clipper.learning.policies.by_name import POLICIES, make_policy, parameters_
 from clipper.values.types import InputType
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "policies.md").read_text()
+POLICIES_PAGE, FEEDBACK_PAGE, OWN_PAGE = (
+    (ROOT / "docs" / f"{name}.md").read_text() for name in ("policies", "feedback", "own-policies")
+)
 ROW = re.compile(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| ?`?([^|`]*)`? ?\|", re.MULTILINE)
 
 EXAMPLE = "examples.policies.cheapest:Cheapest"
@@ -22,11 +24,12 @@ SECOND_OPINION = "examples.policies.second_opinion:SecondOpinion"
 
 
 def documented() -> set[tuple[str, str, str]]:
-    return {(name, parameter, default.strip()) for name, parameter, default in ROW.findall(PAGE)}
+    rows = ROW.findall(POLICIES_PAGE + FEEDBACK_PAGE)
+    return {(name, parameter, default.strip()) for name, parameter, default in rows}
 
 
 @pytest.mark.parametrize("name", [*POLICIES, *LOSSES])
-def test_every_policy_and_loss_is_on_the_page_with_its_parameters(name: str) -> None:
+def test_every_policy_and_loss_is_on_its_page_with_its_parameters(name: str) -> None:
     parameters = parameters_of((POLICIES | LOSSES)[name])  # type: ignore[operator]
     expected = {(name, parameter, shown(default)) for parameter, default in parameters.items()} or {(name, "", "")}
     assert {row for row in documented() if row[0] == name} == expected
@@ -36,17 +39,17 @@ def shown(default: object) -> str:
     return "none" if default is None else str(default)
 
 
-def test_the_page_lists_nothing_that_is_gone() -> None:
+def test_the_pages_list_nothing_that_is_gone() -> None:
     assert {name for name, _, _ in documented()} == {*POLICIES, *LOSSES}
 
 
 def test_defaults_of_what_is_learned_are_those_of_the_code() -> None:
-    assert f"`half_life` further observations ({DEFAULT_HALF_LIFE:,} unless set" in PAGE
-    assert f"`prior_weight` observations ({DEFAULT_PRIOR_WEIGHT:.0f})" in PAGE
+    assert f"`half_life` further observations ({DEFAULT_HALF_LIFE:,} unless set" in FEEDBACK_PAGE
+    assert f"`prior_weight` observations ({DEFAULT_PRIOR_WEIGHT:.0f})" in FEEDBACK_PAGE
 
 
 def test_the_example_is_the_one_that_is_shown() -> None:
-    code = PAGE.split("```python\n")[1].split("```")[0]
+    code = OWN_PAGE.split("```python\n")[1].split("```")[0]
     assert code in (ROOT / "examples" / "policies" / "cheapest.py").read_text()
 
 

@@ -53,7 +53,7 @@ def commands(section: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the programs are of a Clipper that was installed as README has it, from its wheel."""
-    (install,) = [words for words in commands("Serve a model") if words[0] == "pip"]
+    (install,) = commands("Install")
     assert install == ["pip", "install", ".[sklearn]"]
     folder = tmp_path_factory.mktemp("installed")
     return wheels.install(wheels.build("wheel", folder), "sklearn", folder / "environment")
@@ -84,30 +84,26 @@ def home(installed: Path) -> Iterator[Path]:
             run(["clipper", "stop"], Path(folder), Path(folder), installed)
 
 
-def test_a_model_is_served_and_then_a_server_run_in_the_same_home(tmp_path: Path, home: Path, installed: Path) -> None:
-    train, totals = blocks("Serve a model", "python")
+def test_a_first_model_answers_and_a_team_goes_on_with_the_same_server(
+    tmp_path: Path, home: Path, installed: Path
+) -> None:
+    (train,) = blocks("Your first model", "python")
+    assert train.startswith("# train.py\n")
     (tmp_path / "train.py").write_text(train)
-    (tmp_path / "totals.py").write_text(totals)
-    assert train.startswith("# train.py\n") and totals.startswith("# totals.py\n")
-    _, trains, serve, curl = commands("Serve a model")
+    trains, *lines, curl = commands("Your first model")
     assert trains == ["python", "train.py"]
     subprocess.run([str(installed / "python"), *trains[1:]], cwd=tmp_path, check=True, timeout=WITHIN_S)
-    command, environment = whole(serve, home, installed)
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as serving:
-        try:
-            answer = ask(curl, home, serving)
-        finally:
-            serving.send_signal(signal.SIGINT)
-            assert serving.wait(WITHIN_S) == 0
-    (shown,) = blocks("Serve a model", "json")
+    for words in lines:
+        run(patient(words), tmp_path, home, installed)
+    _, url, _, body = curl
+    answer = httpx.post(url.replace("localhost:1337", read_place(home).query_url), content=body).json()
+    (shown,) = blocks("Your first model", "json")
     assert json.loads(shown) == answer | {"query_id": json.loads(shown)["query_id"]}
 
-    lines = commands("Run a server")
-    (stop,) = [words for words in lines if words[1] == "stop"]
-    (code,) = blocks("Run a server", "python")
+    *lines, stop = commands("What a team needs")
+    (code,) = blocks("What a team needs", "python")
     for words in lines:
-        if words is not stop:
-            run(words, tmp_path, home, installed)
+        run(words, tmp_path, home, installed)
     ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().split()]
     made = [path.name for path in tmp_path.iterdir() if not any(fnmatch(path.name, each) for each in ignored)]
     assert made == [], "in a checkout git would show them"
@@ -122,24 +118,55 @@ def test_a_model_is_served_and_then_a_server_run_in_the_same_home(tmp_path: Path
         timeout=WITHIN_S,
     )
     assert told.stdout == "3.0\n"
+    assert stop == ["clipper", "stop"]
     run(stop, tmp_path, home, installed)
     with pytest.raises(Unavailable):
         read_place(home)
 
 
-def ask(curl: list[str], home: Path, serving: subprocess.Popen[bytes]) -> dict[str, object]:
-    """Do what README's curl line does, as soon as the application is there."""
-    _, url, _, body = curl
+def test_a_model_that_is_written_is_served_while_it_is_edited(tmp_path: Path, home: Path, installed: Path) -> None:
+    (totals,) = blocks("Write a model", "python")
+    (serve,) = commands("Write a model")
+    assert totals.startswith("# totals.py\n")
+    (tmp_path / "totals.py").write_text(totals)
+    command, environment = whole(serve, home, installed)
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as serving:
+        try:
+            assert ask("totals", {"input": [1.0, 2.0, 3.5]}, home, serving)["output"] == 6.5
+        finally:
+            serving.send_signal(signal.SIGINT)
+            assert serving.wait(WITHIN_S) == 0
+
+
+def patient(words: list[str]) -> list[str]:
+    """A command with an objective that a loaded machine keeps."""
+    return ["20000" if before == "--slo-ms" else word for before, word in zip(["", *words], words, strict=False)]
+
+
+def ask(name: str, body: dict[str, object], home: Path, serving: subprocess.Popen[bytes]) -> dict[str, object]:
+    """Ask an application as soon as a model answers for it."""
 
     def answered() -> dict[str, object] | None:
         try:
-            local = url.replace("localhost:1337", read_place(home).query_url.removeprefix("http://"))
-            answer = httpx.post(f"http://{local}", content=body)
+            answer = httpx.post(f"{read_place(home).query_url}/{name}/predict", json=body)
         except (Unavailable, httpx.TransportError):
             return None  # not started yet
         return dict(answer.json()) if answer.status_code == 200 else None
 
     return until(answered, failed=lambda: serving.poll() is not None and "it has ended", timeout_s=WITHIN_S)
+
+
+def test_the_ratios_are_those_of_the_measured_page() -> None:
+    table = (ROOT / "benchmarks" / "peers" / "README.md").read_text().split("### svm")[1].split("<!-- its end")[0]
+    section = README.split("\n## How fast\n")[1].split("\n## ")[0]
+    rows = [row.strip("| ").split(" | ") for row in section.splitlines() if re.match(r"\| [a-z]", row)]
+    (_, *names), (_, *rates), (_, *times) = rows
+    for name, rate, time in zip(names, rates, times, strict=True):
+        (row,) = re.findall(rf"^\| {name.lower().split()[0]} [\d.]+ \| (.*)$", table, re.MULTILINE)
+        # The cell of 32 connections: the peer's numbers, then Clipper's requests a second and processor time over them.
+        ((ratio, cpu),) = re.findall(r"\*\*([\d.]+) .*\*\*, ([\d.]+)$", row.split(" | ")[1])
+        assert abs(float(rate.removesuffix(" ×")) / float(ratio) - 1) < 0.02
+        assert time == f"{cpu} ×"
 
 
 def test_make_targets_exist() -> None:

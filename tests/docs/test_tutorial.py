@@ -17,9 +17,9 @@ def reader(tmp_path: Path) -> Reader:
     return Reader(tmp_path, {"--slo-ms 100": "--slo-ms 20000"})
 
 
-def follow_to_the_end(page: str, reader: Reader, again: int = 3) -> None:
+def follow_to_the_end(page: str, reader: Reader, again: int = 3, skip: tuple[str, ...] = ()) -> None:
     try:
-        ran = follow(DOCS / page, reader, ("pip ",), again)
+        ran = follow(DOCS / page, reader, ("pip ", *skip), again)
     except BaseException:
         if (reader.folder / ".clipper" / "supervisor.json").exists():
             reader.run("clipper stop")
@@ -36,6 +36,15 @@ def test_a_click_log_becomes_feedback(reader: Reader) -> None:
     assert reader.save(train)
     reader.run("python train.py")
     follow_to_the_end("click-log.md", reader)
+
+
+def test_a_model_in_python_is_tested_deployed_and_asked(reader: Reader) -> None:
+    follow_to_the_end("python-models.md", reader)
+
+
+def test_keys_and_tokens_open_a_server_with_tls(reader: Reader) -> None:
+    # The machine has neither the files nor the name of the page's other server.
+    follow_to_the_end("keys-and-tls.md", reader, skip=("clipper start --host", "CLIPPER_TOKEN="))
 
 
 def test_each_fault_is_shown_as_the_page_on_faults_shows_it(reader: Reader) -> None:

@@ -26,8 +26,14 @@ def test_every_page_has_a_place_on_the_site_and_every_place_a_page(tree: Path) -
     assert [page for page in sorted(named) if not (tree / "docs" / page).is_file()] == []
 
 
-def test_there_are_the_four_kinds() -> None:
-    assert [next(iter(section)) for section in NAVIGATION][1:] == ["Tutorial", "How-to", "Concepts", "Reference"]
+def test_there_are_the_four_kinds_and_two_more() -> None:
+    kinds = ["Tutorial", "How-to", "Concepts", "Benchmarks", "Reference", "Contribute"]
+    assert [next(iter(section)) for section in NAVIGATION][1:] == kinds
+
+
+def test_the_search_leaves_out_pages_that_few_look_for(tree: Path) -> None:
+    left_out = {page.name for page in (tree / "docs").glob("*.md") if "exclude: true" in page.read_text()[:40]}
+    assert left_out == {"ARCHITECTURE.md", "CHANGELOG.md", "paper.md"}
 
 
 def test_a_page_without_a_place_comes_under_how_to() -> None:

@@ -80,7 +80,7 @@ NO_OUTCOME = RampOutcome()
 
 
 class Newcomer(Struct, frozen=True):
-    """A version that is new to an application: ramped, or stopped because it did harm. See docs/policies.md.
+    """A version that is new to an application: ramped, or stopped because it did harm. See docs/newcomers.md.
 
     Attributes:
         ramp: a number that no other newcomer of the application has or had.

@@ -127,7 +127,7 @@ def configured(options: Mapping[str, Any]) -> dict[str, Any]:
 class SelectionSettings(Struct, frozen=True, kw_only=True):
     """The settings of selection and learning that applications, changes, workers and the registry share.
 
-    docs/policies.md explains them.
+    docs/configuration.md explains them.
     """
 
     wait: Annotated[

@@ -73,7 +73,7 @@ class VersionSpec(Struct, frozen=True):
     ] = None
     python: Annotated[
         str | None,
-        Setting("The path of an interpreter to use as it is, or a Python version, e.g. 3.12, to build with."),
+        Setting("The path of an interpreter, or a Python version, e.g. 3.12, to build with."),
     ] = None
     start_timeout_s: Annotated[
         float,

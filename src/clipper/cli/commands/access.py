@@ -14,8 +14,8 @@ from clipper.values.types import Role
 tokens = Commands("Tokens: who else may call the management API.")
 keys = Commands("Keys: who may call the query port, and how much.")
 
-TokenName = Annotated[str, typer.Argument(help="Who or what the token is for.")]
-KeyName = Annotated[str, typer.Argument(help="Who or what the key is for.")]
+TokenName = Annotated[str, typer.Argument(help="Name of the token, e.g. that of the program that uses it.")]
+KeyName = Annotated[str, typer.Argument(help="Name of the key, such as that of the client that uses it.")]
 
 
 @tokens.command("create")

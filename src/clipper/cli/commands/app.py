@@ -338,7 +338,7 @@ def delete_context(
     name: ApplicationName,
     context: Annotated[str, typer.Argument(help="The context, such as a user's id.")],
 ) -> None:
-    """Forget what an application has learned in one context. What all contexts learned from it stays."""
+    """Forget what an application has learned in one context. Knowledge shared by all contexts stays."""
     server.clipper.delete_context(name, context)
     server.out.done(
         {"deleted": context}, f"{name} has forgotten context {context}", f"next: clipper app contexts list {name}"

@@ -25,7 +25,7 @@ def apply(
         bool, typer.Option("--prune", help="Delete what the file does not name, of the sections that it has.")
     ] = False,
 ) -> None:
-    """Give the server the models, applications and keys of a file. What already matches the file stays untouched."""
+    """Give the server the models, applications and keys of a file. Parts that already match the file stay untouched."""
     # No other command pays for its libraries.
     from clipper.cli.commands.manifest_file import ManifestFile
 

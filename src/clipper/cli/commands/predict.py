@@ -17,7 +17,7 @@ def predict(
     app: ApplicationName,
     value: Annotated[str, typer.Argument(help="The input as JSON; - reads it from standard input.", metavar="INPUT")],
     version: OfVersion = None,
-    context: Annotated[str | None, typer.Option(help="Who the query is for, e.g. a user's id.")] = None,
+    context: Annotated[str | None, typer.Option(help="The query's context, e.g. a user's id.")] = None,
     features: Annotated[
         str | None, typer.Option(help="Numbers for the policy, as a JSON list.", metavar="JSON")
     ] = None,
@@ -44,7 +44,7 @@ def observe(
     value: Annotated[
         str | None, typer.Option("--input", help="The input, as JSON, instead of a query.", metavar="JSON")
     ] = None,
-    context: Annotated[str | None, typer.Option(help="Who the input was for, e.g. a user's id.")] = None,
+    context: Annotated[str | None, typer.Option(help="The input's context, e.g. a user's id.")] = None,
     features: Annotated[
         str | None, typer.Option(help="Numbers that came with the input, as a JSON list.", metavar="JSON")
     ] = None,
