@@ -26,7 +26,7 @@ log = logging.getLogger("clipper.worker")
 
 
 class PreciseLoop(uvloop.Loop):
-    """uvloop with a clock finer than its whole milliseconds, which many a batch does not even take."""
+    """uvloop with a finer clock: its own counts whole milliseconds, and many a batch takes less."""
 
     time = staticmethod(time.monotonic)
 
@@ -51,7 +51,7 @@ async def _run(config: WorkerConfig, max_connections: int) -> int:
     except OSError as error:
         log.error("cannot listen on %(address)s: %(error)s", {"address": address, "error": error})
         return 1
-    # All of Clipper is imported. Users' own policies are in artifacts that nobody writes to, but root's Python would.
+    # All of Clipper is imported. Users' own policies are in read-only artifacts, to which root's Python could write.
     sys.dont_write_bytecode = True
     loop = asyncio.get_running_loop()
     kept = SnapshotFile(Path(config.kept), worker.answer) if config.kept else None

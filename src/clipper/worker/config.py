@@ -13,17 +13,18 @@ Told = TypeVar("Told", Snapshot, Difference)
 
 
 class WorkerConfig(SharedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The settings of one worker.
+    """The settings of a worker.
 
     Attributes:
         index: 0 to the number of workers - 1; stays the same over restarts.
         instance: a number below 2^20 that is new for each start of any worker of the home: the upper part of query ids.
         control: where the worker listens for the supervisor and for other workers: see ``parse_address``.
-        identity: over TCP, the file of what it shows there (``control.identity``). It is replaced before it expires.
-        node: the address of its node, whose replicas it prefers; empty if there is only one.
+        identity: over TCP, the file with its key and certificate (``control.identity``), which is replaced before they
+            expire.
+        node: the address of its node, whose replicas it prefers; empty if there is only one node.
         store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, ``CLIPPER_STORE`` says it.
-        artifacts: the folder below which the code of users' own policies is. If empty, snapshots have whole paths.
-        kept: the file in which it keeps what it serves by (``worker.snapshot_file``); if empty, it keeps nothing.
+        artifacts: the folder with the code of users' own policies. If empty, snapshots have whole paths.
+        kept: the file in which it keeps its snapshot (``worker.snapshot_file``); if empty, it keeps none.
         restart: how many times this instance was started before, on a node where no supervisor led.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for requests in progress.
@@ -43,7 +44,7 @@ class WorkerConfig(SharedSettings, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 def located(told: Told, artifacts: str) -> Told:
-    """Return the same with whole paths of users' own code: on nodes they are given below ``WorkerConfig.artifacts``."""
+    """Return a command with whole paths of users' own code; nodes get paths below ``WorkerConfig.artifacts``."""
     if not artifacts or all(one.selection.code is None for one in told.applications):
         return told
 

@@ -23,7 +23,7 @@ from clipper.worker.selection.learner import ASK_TIMEOUT_S, Learner
 from clipper.worker.selection.query import QueryIds
 
 R = TypeVar("R")
-# Pieces of feedback that are begun one by one, and what is done once all of them are.
+# Pieces of feedback that are begun one by one, and the future that is done once all of them are.
 _Beginning = tuple[Iterator[None], "asyncio.Future[None]"]
 
 # A peer may have to query a model first. If it takes longer than that, it is assumed to be gone.
@@ -32,20 +32,20 @@ FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0
 STATISTICS_TIMEOUT_S = 2.0
 # Pieces of feedback in progress: four transactions of the store, each piece with at most a task. Others wait in order.
 MAX_UNDER_WAY = 4000
-# Pieces of a list whose contexts are read together, and the lists that are begun at once: together a part of the
-# contexts that a worker holds in memory, so that none goes again before its feedback is learned. Others wait in order:
-# if all were begun at once, all would be learned as late as the last.
+# Pieces of a list whose contexts are read together, and the lists that are begun at once. Together they have only a
+# part of the contexts that a worker holds in memory, so that none is evicted before its feedback is learned. Others
+# wait in order: if all were begun at once, all would be learned as late as the last.
 BEGUN_TOGETHER = 500
 MAX_BEGINNING = 4
-# Outcomes that are collected in one turn of the loop.
+# Outcomes that are collected in a turn of the loop.
 ENDED_PER_STEP = 500
 
 
 class FeedbackRouter:
-    """Knows the workers by their instances. A query's id contains the instance that answered it."""
+    """Passes feedback to workers by their instances. A query's id contains the instance that answered it."""
 
     def __init__(self, instance: int, turn: TurnBudget, identity: IdentityFile | None = None) -> None:
-        """``identity``: what this worker shows to those that listen on TCP."""
+        """Make a router. ``identity`` is what this worker shows to peers that listen on TCP."""
         self._instance = instance
         self._identity = identity
         self._connections = Connections()
@@ -57,19 +57,19 @@ class FeedbackRouter:
             turn, _begin_one, in_turns=True, may_go_on=lambda: self._under_way < MAX_UNDER_WAY
         )
         self._beginning = asyncio.Semaphore(MAX_BEGINNING)
-        # Else each piece of feedback would keep a copy of the context variables.
+        # Otherwise each piece of feedback would keep a copy of the context variables.
         self._no_variables = Context()
 
     def follow(self, peers: Iterable[Peer]) -> None:
         """Set the workers of the current snapshot."""
         before = self._peers
         self._peers = {peer.instance: peer for peer in peers if peer.instance != self._instance}
-        # One whose peer has gone, or listens elsewhere, passes on what it has, in vain.
+        # A forwarder whose peer has gone, or listens elsewhere, passes on the rest in vain.
         kept = {instance for instance, peer in self._peers.items() if before.get(instance) == peer}
         self._forwarders = {key: each for key, each in self._forwarders.items() if key[0] in kept}
 
     async def observe(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
-        """Learn from feedback, here or at a peer. Return one outcome for each piece, in order."""
+        """Learn from feedback, here or at a peer. Return an outcome for each piece, in order."""
         groups: dict[int, list[int]] = defaultdict(list)
         for index, each in enumerate(feedback):
             groups[self._owner(each)].append(index)
@@ -83,12 +83,12 @@ class FeedbackRouter:
         return [outcomes[index] for index in range(len(feedback))]
 
     async def observe_here(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
-        """Learn from feedback on own queries or on inputs. Return one outcome for each piece, in order."""
+        """Learn from feedback on own queries or on inputs. Return an outcome for each piece, in order."""
         learner = Learner(application)
         begun: list[asyncio.Future[bool] | Outcome] = []
         for start in range(0, len(feedback), BEGUN_TOGETHER):
             pieces = feedback[start : start + BEGUN_TOGETHER]
-            # One by itself waits only for its own context, if at all.
+            # A single piece waits only for its own context, if at all.
             async with self._beginning if len(pieces) > 1 else nullcontext():
                 await learner.read(learner.missing_contexts(pieces) if len(pieces) > 1 else ())
                 # Begin many before waiting for the first, so that they are committed together.
@@ -105,8 +105,10 @@ class FeedbackRouter:
     async def observe_parts(
         self, find: Callable[[str], Application | None], parts: Sequence[ObservePart]
     ) -> tuple[Outcome, ...]:
-        """Learn from what a peer has passed on. Return one outcome for each piece, in order. ``find``: returns the
-        application of a name; None if it is not known."""
+        """Learn from feedback that a peer has passed on. Return an outcome for each piece, in order.
+
+        ``find`` returns the application of a name; None if it is not known.
+        """
         feedback: dict[str, list[Feedback]] = defaultdict(list)
         for part in parts:
             feedback[part.application] += part.feedback
@@ -125,7 +127,7 @@ class FeedbackRouter:
         self._connections.close()
 
     async def statistics_of_peers(self, asked: GetStatistics) -> list[WorkerStatistics]:
-        """Return what the other workers that can be reached answer."""
+        """Return the answers of the other workers that can be reached."""
 
         async def of(peer: Peer) -> WorkerStatistics | None:
             try:
@@ -159,7 +161,7 @@ class FeedbackRouter:
         self._under_way -= 1
         self._begun.go_on()
         if not begun.cancelled():
-            begun.exception()  # else the loop logs each one that nobody waits for any more, as when a worker stops
+            begun.exception()  # else the loop logs each failure that nobody waits for any more
 
     def _owner(self, feedback: Feedback) -> int:
         """Return the peer that answered the query; this worker for inputs and for queries of no known peer."""
@@ -184,8 +186,10 @@ class FeedbackRouter:
 
 
 def _begin_one(beginning: _Beginning, end_s: float) -> bool:
-    """Begin one piece; return whether it was the last, of which the future says so. If that was cancelled, none is
-    begun any more."""
+    """Begin a piece; return whether it was the last, and then complete the future.
+
+    If the future was cancelled, no further piece is begun.
+    """
     steps, all_begun = beginning
     if all_begun.done():
         return True

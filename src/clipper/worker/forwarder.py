@@ -1,4 +1,4 @@
-"""Passes feedback on to the worker that answered its queries: what comes while that worker learns goes together."""
+"""Passes feedback on to the worker that answered its queries. Pieces that come while it learns are sent together."""
 
 import asyncio
 from collections import deque
@@ -10,12 +10,12 @@ from clipper.control.feedback import Feedback, Outcome
 from clipper.control.messages import Observe, Observed, ObservePart
 from clipper.errors import ClipperError
 
-# Commands under way, each with a connection and, on both ends, a descriptor. A store that acknowledges once a second
-# would otherwise have as many under way as pieces come in a second.
+# Commands under way, each with a connection and, on both ends, a descriptor. With a store that acknowledges once a
+# second, there would otherwise be as many as pieces come in a second.
 MAX_COMMANDS = 2
-# The same of feedback for which models may have to be asked.
+# The same for feedback for which models may have to be asked.
 MAX_ASKING_COMMANDS = 1
-# With so many pieces, or so much in their labels, a command is full. A worker learns from that in some tenths of a
+# With this many pieces, or this much in their labels, a command is full. A worker learns from it in some tenths of a
 # second, and it is far below the bound of a message.
 FULL_PIECES = 2_000
 FULL_BYTES = 4 * 1024 * 1024
@@ -28,16 +28,16 @@ class _Waiting:
 
 
 class Forwarder:
-    """Passes feedback on to one worker.
+    """Passes feedback on to a worker.
 
-    All pieces of a command are told when the last is learned, so what may take longer has a forwarder of its own.
+    A command is answered when its last piece is learned, so feedback that may take longer has a forwarder of its own.
 
-    A first piece goes at once. While one command is under way, the next begins after half of the time that the latest
-    took, so that replies come evenly. A list that comes in one piece stays together.
+    A first piece goes at once. While a command is under way, the next begins after half of the time that the latest
+    took, so that replies come evenly. A list that comes together stays together.
     """
 
     def __init__(self, ask: Callable[[Observe], Awaitable[Observed]], max_commands: int) -> None:
-        """``ask`` sends a command, and raises OSError or ClipperError."""
+        """Make a forwarder. ``ask`` sends a command, and raises OSError or ClipperError."""
         self._ask = ask
         self._max_commands = max_commands
         self._waiting: deque[_Waiting] = deque()
@@ -47,7 +47,7 @@ class Forwarder:
         self._reply_s = 0.0
 
     async def forward(self, application: str, feedback: Sequence[Feedback]) -> Sequence[Outcome]:
-        """Return one outcome for each piece, in order; of all, ``unavailable``, if the worker does not answer."""
+        """Return an outcome for each piece, in order; ``unavailable`` for all if the worker does not answer."""
         outcomes: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(ObservePart(application, tuple(feedback)), outcomes))
         self._begin()

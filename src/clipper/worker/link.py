@@ -1,4 +1,4 @@
-"""Dials one replica, speaks the container protocol with it, and reports to a ``Listener``. It decides nothing."""
+"""Dials a replica, speaks the container protocol with it, and reports to a ``Listener``. It decides nothing."""
 
 import asyncio
 import logging
@@ -30,24 +30,24 @@ log = logging.getLogger(__name__)
 HANDSHAKE_TIMEOUT_S = 5.0
 # A WELCOME holds names, types and a line of text. A peer that sends more is not a container.
 MAX_WELCOME_BYTES = 64 * 1024
-# Until a snapshot removes the replica, it may come back at this address, so the link dials again after these delays.
+# The delays after which the link dials again: until a snapshot removes the replica, it may come back at this address.
 FIRST_REDIAL_S = 0.02
 LAST_REDIAL_S = 1.0
 # The kernel sends this much of a batch by itself, if it allows so large a buffer; the rest waits for the worker's loop,
 # once for each bufferful. With the usual 208 KiB, 125 rows of 784 float64 took 13 ms while the loop was busy.
 SEND_BUFFER_BYTES = 4 * 1024 * 1024
-# Results over this size are not kept, unless one output may have more: a container that knows no bound may send a
+# Results over this size are not kept, unless a single output may have more: a container without a bound may send a
 # gigabyte. The first large outputs of a model may come in a batch of many; after that, their size is known.
 MAX_RESULTS_BYTES = 256 * 1024 * 1024
-# Answers of a container, on one connection, to batches that it was not sent. A few are a slip that does no harm. Each
-# costs some 10 µs, and a million of them in a row held the loop for half a second at a time.
+# Answers on a connection to batches that the container was not sent. A few do no harm. Each costs some 10 µs, and a
+# million in a row held the loop for half a second at a time.
 MAX_STRAY_ANSWERS = 100
 
 
 class Listener(Protocol):
     """Receives the replica's messages, on the event loop.
 
-    ``on_results`` and ``on_error`` return whether the replica was sent such a batch, and has not answered it before.
+    ``on_results`` and ``on_error`` return whether the replica was sent this batch and had not answered it before.
     """
 
     def on_linked(self, welcome: Welcome) -> None: ...
@@ -57,11 +57,11 @@ class Listener(Protocol):
     def on_error(self, batch_id: int, message: str) -> bool: ...
 
     def on_lost(self, reason: str) -> None:
-        """The connection ended, and every batch in flight is lost. The link dials again."""
+        """Handle the end of the connection: every batch in flight is lost. The link dials again."""
 
 
 class ReplicaLink:
-    """The connection to one replica. It is dialled until it answers, and again after it breaks, until ``close``.
+    """The link to a replica. It dials until the replica answers, and again when the connection breaks, until ``close``.
 
     Attributes:
         last_error: why the latest dial failed or the connection ended; None while linked.
@@ -79,7 +79,7 @@ class ReplicaLink:
     ) -> None:
         """
         Args:
-            certificate: in PEM, the only one that the replica may show; without it there is no TLS.
+            certificate: the only certificate that the replica may show, in PEM; without it there is no TLS.
             most_results_bytes: larger results of a batch are dropped, and reported as an error of the batch.
         """
         self._model = model
@@ -89,7 +89,7 @@ class ReplicaLink:
         self._listener = listener
         self._most_results_bytes = most_results_bytes
         self._transport: asyncio.WriteTransport | None = None
-        self._version = OLDEST_VERSION  # that is spoken while it is linked
+        self._version = OLDEST_VERSION  # the version that is spoken while it is linked
         self._task: asyncio.Task[None] | None = None
         self.last_error: str | None = None
         self.first_attempt: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -115,9 +115,9 @@ class ReplicaLink:
     def send(
         self, batch_id: int, dtype: DType, dimensions: int, rows: Sequence[bytes], trace: BatchTrace | None = None
     ) -> None:
-        """Write one batch. The link must be linked. The scheduler's two batches in flight bound what is buffered.
+        """Write a batch. The link must be linked. The buffer is bounded by the scheduler's two batches in flight.
 
-        ``trace``: None if it is not traced. A container of an older version is not told.
+        ``trace`` is None if the batch is not traced. A container of an older version does not get it.
         """
         transport = self._transport
         assert transport is not None
@@ -169,7 +169,7 @@ class ReplicaLink:
         return connection
 
     async def _greet(self, connection: "_Connection") -> Welcome | None:
-        """Connect and send HELLO. Return the answer, or None if the next older version is worth a try."""
+        """Connect and send HELLO. Return the answer, or None if the next older version should be tried."""
         await _connect(self._address, connection, self._certificate)
         connection.write(messages.encode_hello(self._token, connection.version))
         try:
@@ -207,10 +207,10 @@ class HelloRefused(ProtocolViolation):
 
 
 class _Connection(asyncio.Protocol):
-    """The bytes of one connection.
+    """The bytes of a connection.
 
     Attributes:
-        version: the version of the protocol that HELLO asks for, and then the one that is spoken.
+        version: the version of the protocol that HELLO asks for, and then the version that is spoken.
         welcome: done once the container has answered HELLO.
         lost: done, with the reason, once the connection has ended.
         is_faulty: whether it ended because the container broke the protocol: it is dialled again ever more slowly.
@@ -239,7 +239,7 @@ class _Connection(asyncio.Protocol):
         if own_socket.family == socket.AF_UNIX:  # the kernel enlarges the buffers of TCP by itself
             own_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         else:
-            # Else the batches in flight when a network is cut would not be asked again elsewhere.
+            # Otherwise the batches in flight when a network is cut would not be sent again elsewhere.
             end_when_cut(own_socket)
 
     def write(self, data: bytes) -> None:

@@ -1,7 +1,7 @@
-"""The snapshot in force, in a file of the node: a worker that is started where no supervisor is serves by it again.
+"""Keeps the snapshot in force in a file of the node, by which a worker serves that is restarted without a supervisor.
 
-A supervisor would send it the newest snapshot at its start. Without one, what it had is right, since only a supervisor
-changes anything.
+A supervisor would send a worker the newest snapshot at its start. Without a supervisor, the kept snapshot is the
+newest, since only a supervisor changes anything.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from clipper.errors import ProtocolViolation
 
 log = logging.getLogger(__name__)
 
-# What it takes to write bounds how often that is done: of thousands of models it is megabytes. A change that is not
-# written yet when the worker dies is lost with it only if no supervisor is left that knows it.
+# The pause after a write, in times of its duration: a snapshot of thousands of models has megabytes. A change that was
+# not written when the worker dies is lost only if no supervisor is left that knows it.
 PAUSE_PER_WRITE = 10.0
 
 
@@ -36,7 +36,7 @@ class SnapshotFile:
     def __init__(self, path: Path, answer: Callable[[AnyCommand], Awaitable[AnyReply]]) -> None:
         self._path = path
         self._answer = answer
-        # As it was sent: the code of users' own policies is located anew.
+        # The snapshot as it was sent: the code of users' own policies is located anew.
         self._held = Holding()
         self._newest: Apply | None = None
         self._has_changed = asyncio.Event()
@@ -59,7 +59,7 @@ class SnapshotFile:
                 difference = self._held.difference_to(command.snapshot)
             else:
                 difference = command.difference
-            # If a newer one is in force, its own reply is taken.
+            # If a newer snapshot is in force, its own reply counts.
             if not reply.needs_whole and reply.generation == difference.generation and self._held.takes(difference):
                 self._held.follow(difference)
                 before = None if self._newest is None else self._newest.tls
@@ -68,11 +68,11 @@ class SnapshotFile:
         return reply
 
     async def serve(self, kept: Apply) -> None:
-        """Let the worker serve by what it had, unless a supervisor has been quicker."""
+        """Let the worker serve by the kept snapshot, unless a supervisor has been quicker."""
         epoch = epoch_of(kept)
         try:
             await self.answer(kept)
-        except Exception:  # any: it must not end in a crash loop by what only a supervisor can replace
+        except Exception:  # any error: a file that only a supervisor can replace must not cause a crash loop
             log.exception("what this worker served by, of epoch %(epoch)d, cannot be applied", {"epoch": epoch})
         else:
             log.info("serves again by what it served by, of epoch %(epoch)d", {"epoch": epoch})
@@ -100,5 +100,5 @@ class SnapshotFile:
 
 
 def epoch_of(kept: Apply | None) -> int:
-    """The epoch of the supervisor that it is of; 0 if there is none."""
+    """Return the epoch of the supervisor that sent the snapshot; 0 if there is no snapshot."""
     return 0 if kept is None else kept.snapshot.generation >> EPOCH_BITS

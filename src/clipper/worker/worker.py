@@ -79,15 +79,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ALL = GetStatistics()
-# Applications, or versions, that are read in one turn of the loop: some 20 us each.
+# Applications, or versions, that are read in a turn of the loop: some 20 us each.
 READ_AT_ONCE = 50
 # Queries leave no reference cycles behind, so the collector finds little. It runs rarely, so that no query is late
-# because of it. Young objects are still collected, since a cycle on an error path must not stay for ever. They are few
-# at a time, so that a pass over nothing but cycles does not hold the loop: 50,000 took up to 90 ms.
+# because of it. Young objects are still collected, since a cycle on an error path must not stay for ever, but few at a
+# time: a pass over 50,000 objects in cycles held the loop for up to 90 ms.
 GC_THRESHOLDS = (10_000, 250, 100)
-# After this share of the time that open requests have, who still waits gets what there is, or the default.
+# After this share of the time for open requests, waiting clients get the outputs that there are, or the default.
 ANSWERED_SHARE = 0.9
-# For how long a thread may go on when another one waits for the interpreter.
+# How long a thread may go on when another thread waits for the interpreter.
 SWITCH_INTERVAL_S = 0.0005
 
 
@@ -101,7 +101,7 @@ class Worker:
         max_connections: int = MAX_CONNECTIONS,
         identity: IdentityFile | None = None,
     ) -> None:
-        """``on_drain`` is called on a ``Drain``: the process must then call ``drain`` and end."""
+        """Assemble a worker. ``on_drain`` is called on a ``Drain``: the process must then call ``drain`` and end."""
         self._config, self._on_drain, self._started_s = config, on_drain, monotonic()
         random = Random()
         self._watch = open_watch(config, random)
@@ -111,7 +111,7 @@ class Worker:
         self._applications: dict[str, Application] = {}
         self._readiness = Readiness(self._applications.values(), needs_all=config.ready_when == "all")
 
-        # Evaluate inputs: the queues of all versions, and the cache before them.
+        # These evaluate inputs: the queues of all versions, and the cache before them.
         self._predictor = Predictor(
             cache_capacity_bytes=config.cache_bytes,
             seed=random.getrandbits(64),
@@ -120,7 +120,7 @@ class Worker:
             max_output_bytes=config.max_output_bytes,
         )
 
-        # Take requests: the port, its connections by HTTP/1.1 and gRPC, and the clients that may call.
+        # These take requests: the port, its connections by HTTP/1.1 and gRPC, and the clients that may call.
         self._port = Port(
             max_connections=max_connections,
             give_out=self._predictor.end_turn,
@@ -138,7 +138,7 @@ class Worker:
             self._rpc_listener = Listener(self._port, self._rpc.make_connection)
             self._server.add(self._rpc_listener)
 
-        # Learn and select: the store, users' own policies under watch, the decision log.
+        # These learn and select: the store, users' own policies under watch, the decision log.
         # The variable is removed, so that processes of users' own policies do not find it.
         given = os.environ.pop(STORE_VARIABLE, "")
         self._store = open_store(config.store or given)
@@ -180,7 +180,7 @@ class Worker:
         )
         self._synchronizing: asyncio.Task[None] | None = None
 
-        # Answer calls: the paths of REST, and the methods of gRPC.
+        # These answer calls: the paths of REST, and the methods of gRPC.
         serving = Serving(
             applications=self._applications,
             taker=self._router,
@@ -210,7 +210,7 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        # The store's thread, or the exporter's, would hold the interpreter ten times as long when the loop wants it.
+        # By default the store's thread, or the exporter's, could hold the interpreter ten times as long.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     async def answer(self, command: AnyCommand) -> AnyReply:
@@ -240,11 +240,13 @@ class Worker:
     async def _apply(
         self, told: Snapshot | Difference, tls: TlsMaterial | None = None, is_stopping: bool = False
     ) -> Applied:
-        """Serve by a snapshot, or by that to which a difference leads, unless a newer one is in force. Return when
-        replicas have been dialled and drained. A port with TLS accepts no connection before it has ``tls``."""
+        """Serve by a snapshot, or by that to which a difference leads, unless a newer snapshot is in force.
+
+        Return when replicas have been dialled and drained. A port with TLS accepts no connection before it has ``tls``.
+        """
         if isinstance(told, Difference) and told.base > self._predictor.held.generation:
             return self._applied(needs_whole=True)
-        # First, since the rest may take seconds: balancers are to know, and a revoked key is refused from now on.
+        # First, since the rest may take seconds: balancers have to know, and a revoked key is refused from now on.
         if told.generation >= self._predictor.held.generation:
             self._readiness.is_stopping = is_stopping
         self._clients.follow(told)
@@ -258,7 +260,7 @@ class Worker:
         if told.generation >= self._clients.generation:
             gone = told.gone_applications if isinstance(told, Difference) else None
             await self._own_code.prepare(told.applications, gone)
-            # A newer one may have come and be in force by now.
+            # A newer snapshot may have come and be in force by now.
             if told.generation >= self._predictor.held.generation:
                 try:
                     new = self._follow(self._predictor.apply(told))
@@ -294,7 +296,7 @@ class Worker:
                 self._on_drain()
 
     async def statistics(self, asked: GetStatistics = ALL) -> WorkerStatistics:
-        """Return the worker's reading. Queries are answered in between: a thousand applications take a while."""
+        """Return the worker's reading. Queries are answered meanwhile: a thousand applications take a while."""
         names = tuple(self._applications) if asked.applications is None else asked.applications
         ids = tuple(queue.model for queue in self._predictor.queues()) if asked.versions is None else asked.versions
         marks = ({}, {}) if asked.marks is None else (dict(zip(names, asked.marks[0])), dict(zip(ids, asked.marks[1])))
@@ -346,7 +348,7 @@ class Worker:
         if self._rpc is not None:
             self._rpc.drain()
         for application in self._applications.values():
-            if application.terms.is_waking:  # no snapshot comes any more, and so no replica of a model that sleeps
+            if application.terms.is_waking:  # no snapshot comes any more, and so no sleeping model gets a replica
                 application.end_waits()
         ending = asyncio.get_running_loop().call_later(timeout_s * ANSWERED_SHARE, self._end_waits)
         left = await self._server.drain(timeout_s)
@@ -371,12 +373,12 @@ class Worker:
             application.follow_code()
 
     def _follow(self, difference: Difference) -> list[Application]:
-        """Make the applications those of the snapshot in force, to which a difference has led. Return the new ones.
+        """Make the applications those of the snapshot in force, to which a difference has led. Return new applications.
 
-        Besides those in the difference, this touches those that link a model of it, whatever else there is.
+        This touches only the applications in the difference, and those that link a model in it.
         """
         held, gone = self._predictor.held, difference.gone_applications
-        if not difference.base:  # it is the whole, and what there is may be of a snapshot that could not be applied
+        if not difference.base:  # it is whole, and applications may be left from a snapshot that could not be applied
             gone = tuple(name for name in self._applications if name not in held.applications)
         if difference.peers is not None:
             self._router.follow(difference.peers)
@@ -413,24 +415,26 @@ class Worker:
         return new
 
     async def _statistics_of(self, versions: Collection[ModelId]) -> list[WorkerStatistics]:
-        """Return the statistics of these versions, of all workers that can be reached."""
+        """Return the statistics of these versions from all workers that can be reached."""
         asked = GetStatistics((), tuple(versions))
         return [await self.statistics(asked), *await self._router.statistics_of_peers(asked)]
 
 
 def open_rpc_server(port: Port) -> "RpcServer":
-    """Raises ImportError without the extra ``grpc``. Its library must be in memory before gc.freeze()."""
+    """Make the gRPC server. Raises ImportError without the extra ``grpc``, which must be loaded before gc.freeze()."""
     from clipper.worker.frontend.rpc.server import RpcServer
 
     return RpcServer(port)
 
 
 def open_watch(config: WorkerConfig, random: Random) -> Watch | None:
-    """Return what notes requests, and tells whoever the settings name; None if they name nobody. Raises InvalidArgument
-    if the extra ``otel`` is not installed."""
+    """Return the watch that notes requests for logs and traces; None if the settings want neither.
+
+    Raises InvalidArgument if the extra ``otel`` is not installed.
+    """
     settings = config.telemetry
     exporter = open_exporter(settings.otlp_endpoint, f"worker-{config.index}", os.environ)
-    # They may hold a receiver's key, and processes of users' own policies inherit the environment.
+    # These may hold a receiver's key, and processes of users' own policies inherit the environment.
     for name in [name for name in os.environ if name.startswith(OTEL_PREFIX)]:
         del os.environ[name]
     if exporter is None and not settings.access_log and settings.slow_query_ms is None:

@@ -1,11 +1,11 @@
-"""What a version takes to compute one row: measured from each batch that comes back, forgetting what is old."""
+"""The time that a version takes to compute a row: measured from each batch that comes back, forgetting the past."""
 
-# The mean is that of the last fifty batches or so.
+# The mean is over about the last fifty batches.
 KEPT = 0.98
 
 
 class ComputeTime:
-    """The mean over rows, so that a row of a large batch counts as much as one that is alone."""
+    """The mean over rows: a row of a large batch counts as much as a row that is alone."""
 
     __slots__ = ("_batches", "_rows", "_seconds")
 
@@ -15,20 +15,20 @@ class ComputeTime:
 
     @property
     def row_ms(self) -> float | None:
-        """Milliseconds; None while no batch has come back."""
+        """The mean time of a row in milliseconds; None while no batch has come back."""
         return 1000.0 * self._seconds / self._rows if self._batches else None
 
     def record(self, rows: int, computed_s: float, service_s: float) -> None:
-        """A batch of at least one row came back.
+        """Learn from a batch of at least one row that came back.
 
         Args:
-            computed_s: what its container says that the model took; 0 where it does not say.
-            service_s: what the batch took as seen from here, which its model cannot have exceeded.
+            computed_s: the model's time by its container; 0 if the container does not say.
+            service_s: the batch's time by this worker, which the model's cannot have exceeded.
         """
         seconds = computed_s if 0 < computed_s < service_s else service_s
         self._batches += 1
         if self._batches <= 2:
-            # The first batch often loads or compiles something: it counts only until there is a second.
+            # The first batch often loads or compiles something: it counts only until the second comes back.
             self._rows, self._seconds = float(rows), seconds
         else:
             self._rows = self._rows * KEPT + rows

@@ -1,4 +1,4 @@
-"""Counters of one version."""
+"""Counters of a version."""
 
 from clipper.control.histogram import Histogram
 from clipper.control.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionStatistics
@@ -11,7 +11,7 @@ MAX_MESSAGE_CHARACTERS = 300
 
 
 class VersionCounts:
-    """The query path increments these counters, so they are plain attributes.
+    """The counters of a version: plain attributes, since the query path increments them.
 
     Attributes:
         turned_away: predictions that found the queue full; the queue counts those that it accepts.
@@ -26,13 +26,13 @@ class VersionCounts:
         self.batch_latency_s = Histogram(LATENCY_BOUNDS_S)
 
     def count_error(self, message: str) -> str:
-        """Count a row on which the model failed; return the message in the length in which it is told."""
+        """Count a row on which the model failed; return the message, cut to its bound."""
         self.model_errors += 1
         self.last_error = message[:MAX_MESSAGE_CHARACTERS]
         return self.last_error
 
     def mark(self, scheduler: Scheduler, table: CacheTable | None) -> int:
-        """Return another number whenever a batch, a look-up or a failure was counted, or a batch limit has changed."""
+        """Return a number that changes with each counted batch, look-up or failure, and with the batch limits."""
         looked_up = 0 if table is None else table.hits + table.joins + table.misses
         batches = sum(self.queue_wait_s.counts) + sum(self.batch_latency_s.counts)
         limits = hash(tuple([replica.batch_limit(scheduler.slo_s) for replica in scheduler.replicas.values()]))

@@ -1,4 +1,4 @@
-"""The shell of one version of a model in a worker: turns decisions of ``Scheduler`` and ``ClockCache`` into frames."""
+"""The shell of a version of a model in a worker: turns decisions of ``Scheduler`` and ``ClockCache`` into frames."""
 
 import asyncio
 import logging
@@ -32,14 +32,14 @@ from clipper.worker.abstraction.work import NOBODY, Waiter, Work
 
 log = logging.getLogger(__name__)
 
-# At 50,000 queries/s this is a third of a second of work: a query behind that many others misses any usual SLO.
+# At 50,000 queries/s this is the work of a third of a second: a query behind that many others misses any usual SLO.
 MAX_QUEUE_LENGTH = 16_384
 # The same bound for large inputs: a few hundred images fit.
 MAX_QUEUE_BYTES = 256 * 1024 * 1024
 
 
 class ModelQueue:
-    """Evaluates inputs on one version. All methods run on the worker's event loop."""
+    """Evaluates inputs on a version. All methods run on the worker's event loop."""
 
     def __init__(self, model: ModelId, snapshot: VersionSnapshot, cache: ClockCache, turns: Turns, node: str) -> None:
         self.model, self.name, self.node, self.max_output_bytes = model, model.name, node, turns.max_output_bytes
@@ -58,7 +58,7 @@ class ModelQueue:
         self._turn_is_due = False
         self._wake = Alarm(self._loop, self._take_turn)
         self._notices = FailureNotices(model.name, self._loop)
-        self.recent_row: bytes | None = None  # the latest answered: it kills no container
+        self.recent_row: bytes | None = None  # the latest input that was answered, and so kills no container
         self.recent_output: Output | None = None
         self.output_type: ValueType | None = None  # None if the container does not declare it
         self.compute_time = ComputeTime()
@@ -95,7 +95,7 @@ class ModelQueue:
                         if not self.is_served:
                             self._turns.unserved[self.model] = self._loop.time()
                     return None
-                # The input has been in flight for longer than the SLO, so its replica hangs. Send it to another one.
+                # The input has been in flight for longer than the SLO, so its replica hangs. Send it elsewhere.
                 table.forget(found)
         work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s, waiter.deadline_s, key, source, table)
         suspects, is_suspect = self._suspects, False
@@ -129,7 +129,7 @@ class ModelQueue:
         return None
 
     def _push_for_expired(self, work: Work, now_s: float) -> bool:
-        """Push ``work``, on a full queue in place of expired work. If no work has expired, fail ``work``."""
+        """Push ``work``; if the queue is full, in place of expired work. If no work has expired, fail ``work``."""
         accepted, expired = self._scheduler.push(work, now_s)
         if expired:
             self._counts.expired += len(expired)
@@ -148,7 +148,7 @@ class ModelQueue:
         return None if self._table is None else self._table.peek(row)
 
     def why_late(self) -> tuple[str, str]:
-        """Return the error code and the message for a query whose deadline passed before its output came."""
+        """Return the error code and the message of a query whose deadline passed before its output came."""
         if self.is_linked:
             return "timeout", f"{self.model} did not answer within the SLO"
         if self.is_asleep:
@@ -164,7 +164,7 @@ class ModelQueue:
 
     @property
     def is_asleep(self) -> bool:
-        """Whether it has no replica, and gets one once it is asked."""
+        """Whether the version has no replica, and gets a replica once it is asked."""
         return self.wakes and not self.is_served
 
     @property
@@ -179,7 +179,7 @@ class ModelQueue:
     # -- replicas --------------------------------------------------------------------------------------
 
     def set_replicas(self, addresses: Sequence[ReplicaAddress]) -> None:
-        """Dial new replicas; drain those that are missing from ``addresses``, and then hang up."""
+        """Dial new replicas; drain replicas that are missing from ``addresses``, and then hang up."""
         wanted = {address.id: address for address in addresses}
         for replica_id, address in wanted.items():
             known = self._links.get(replica_id)
@@ -193,20 +193,20 @@ class ModelQueue:
         for replica_id in [known for known in self._links if known not in wanted]:
             self._drain(self._links[replica_id])
         self.is_served = bool(wanted)
-        if wanted:  # who asked while it slept is answered now: once it sleeps again, that must not wake it
+        if wanted:  # queries from while it slept are answered now: they must not wake it once it sleeps again
             self._turns.unserved.pop(self.model, None)
-        self._drop_unservable()  # what has waited in vain for a replica that does not come any more
+        self._drop_unservable()  # work has waited in vain for a replica that no longer comes
 
     def replicas(self) -> list[Replica]:
         return list(self._links.values())
 
     @property
     def has_replicas(self) -> bool:
-        """Whether a replica is in service, or is once the version is asked."""
+        """Whether a replica is in service, or will be once the version is asked."""
         return self.wakes or self.is_served
 
     def close(self) -> None:
-        """The version was removed: hang up, fail the queued work, and drop the cache's entries."""
+        """Hang up, fail the queued work, and drop the cache's entries: the version was removed."""
         self.wakes = self.is_starting = self.is_served = False
         for replica in list(self._links.values()):
             self._remove(replica)
@@ -216,7 +216,7 @@ class ModelQueue:
         self._wake.cancel()
 
     def linked(self, replica: Replica, welcome: Welcome) -> None:
-        """The container has sent its WELCOME: give the replica to the scheduler."""
+        """Give a replica to the scheduler: its container has sent WELCOME."""
         batching, max_batch = self.snapshot.batching, welcome.max_batch
         self.output_type = welcome.output_type or self.output_type
         if max_batch is not None and max_batch < batching.max_batch:
@@ -229,7 +229,7 @@ class ModelQueue:
         self._take_turn()
 
     def lost(self, replica: Replica) -> None:
-        """The connection broke: try each input that was in flight again, alone."""
+        """Try each input that was in flight again, alone: the connection broke."""
         again, failed = self._quarantine.lost(self._lose(replica), self._loop.time())
         for message, works in failed.items():
             log.warning("%(reason)s", {"reason": message, **self.model.log_fields})
@@ -372,7 +372,7 @@ class ModelQueue:
         return True
 
     def _fail_rows(self, works: Sequence[Work], failures: Mapping[int, str], *, is_whole: bool = False) -> None:
-        """Fail rows of an answered batch. Those whose error may be about another input are evaluated again, apart."""
+        """Fail rows of an answered batch. Rows whose error may be about another input are evaluated again, apart."""
         self._suspects.blame(works, failures)
         is_unclear, is_mixed = self._suspects.are_unclear(works, failures, is_whole=is_whole)
         now_s = self._loop.time()
@@ -425,7 +425,7 @@ class ModelQueue:
             self._table.fulfil(works)
         name = self.name
         for work, output in zip(works, outputs):
-            # As dismiss() does, without a call for each query.
+            # The same as dismiss(), without a call for each query.
             waiters, work.waiters = work.waiters, NOBODY
             for waiter in waiters:
                 waiter.on_output(name, output)

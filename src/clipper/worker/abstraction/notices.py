@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from clipper.worker.abstraction.work import Waiter, Work
 
-# When a whole queue expires, one turn of the loop notifies this many queries. That takes a millisecond, as each
-# notification writes an answer. A full queue in one turn took 70 to 90 ms, in which the worker answered nobody else.
+# When a whole queue expires, a turn of the loop notifies this many queries. That takes a millisecond, as each
+# notification writes an answer. A full queue in a single turn took 70 to 90 ms, in which nobody else was answered.
 MAX_NOTIFIED = 64
 
 
 class FailureNotices:
-    """Tells the waiters of one version, which are no more than its queue may hold."""
+    """Tells the waiters of a version, which are no more than its queue may hold."""
 
     def __init__(self, model: str, loop: asyncio.AbstractEventLoop) -> None:
         self._model = model
@@ -28,7 +28,7 @@ class FailureNotices:
         self.add([waiter for work in works for waiter in work.forget() if not waiter.done], code, message)
 
     def add(self, waiters: Iterable[Waiter], code: str, message: str) -> None:
-        """Tell these waiters, the first of them now."""
+        """Tell these waiters, beginning now."""
         self._waiting.extend((waiter, code, message) for waiter in waiters)
         if not self._is_due:
             self._notify()
@@ -36,7 +36,7 @@ class FailureNotices:
     def _notify(self) -> None:
         waiting = self._waiting
         now = [waiting.popleft() for _ in range(min(len(waiting), MAX_NOTIFIED))]
-        # Schedule the next turn before calling any waiter: what a waiter does may drop more work.
+        # Schedule the next turn before calling any waiter: a waiter may drop more work.
         self._is_due = bool(waiting)
         if waiting:
             self._loop.call_soon(self._notify)

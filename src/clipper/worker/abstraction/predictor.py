@@ -12,19 +12,19 @@ from clipper.worker.abstraction.model_queue import ModelQueue
 from clipper.worker.abstraction.turns import Steps, Turns
 from clipper.worker.telemetry.watch import Watch
 
-# A version that was asked so long ago while it was asleep is to wake, also if nobody waits for it any more: some looks
-# of the supervisor.
+# A sleeping version wakes if it was asked within this time, even if nobody waits for it any more: some looks of the
+# supervisor.
 DEMAND_S = 2.0
 
 
 class Predictor:
-    """Owns the prediction cache and one ``ModelQueue`` for each version.
+    """Owns the prediction cache and a ``ModelQueue`` for each version.
 
     Args:
         cache_capacity_bytes: bound of the cache; 0 keeps no outputs.
-        seed: seed of the cache's hash; see ``ClockCache``.
+        seed: the seed of the cache's hash; see ``ClockCache``.
         node: the address of this worker's node, whose replicas it prefers; if empty, it prefers none.
-        max_output_bytes: bound of one output, as its container sends it.
+        max_output_bytes: bound of an output, in the form in which its container sends it.
 
     Attributes:
         held: the snapshot in force.
@@ -42,7 +42,7 @@ class Predictor:
         self.held = Holding()
         self._turns = Turns(watch, max_output_bytes)
         self._node = node
-        # By model and version.
+        # The queues, by model and version.
         self._queues: dict[str, dict[str, ModelQueue]] = {}
         # Queues of removed versions whose last batches are still in flight.
         self._draining: list[ModelQueue] = []
@@ -53,16 +53,16 @@ class Predictor:
         self._turns.do = do
 
     def apply(self, told: Snapshot | Difference) -> Difference:
-        """Make queues, replicas and current versions match a snapshot, or the one that a difference leads to.
+        """Make queues, replicas and current versions match a snapshot, or that to which a difference leads.
 
         A version that is missing from it gets no more queries, and is closed once its queries in flight are answered.
-        What a difference costs depends on it alone; a whole snapshot is compared with the one in force.
+        A difference costs what it contains; a whole snapshot is compared with the snapshot in force.
 
         Args:
-            told: if it is a difference, the snapshot in force is one that it can be applied to (``Holding.takes``).
+            told: a snapshot, or a difference that can be applied to the snapshot in force (``Holding.takes``).
 
         Returns:
-            What has changed.
+            The changes.
         """
         held = self.held
         difference = held.difference_to(told) if isinstance(told, Snapshot) else told
@@ -83,11 +83,11 @@ class Predictor:
         return difference
 
     def forget(self) -> None:
-        """Count nothing as in force until the next whole snapshot, since the last difference could not be applied."""
+        """Take no snapshot as in force until the next whole one, since the last difference could not be applied."""
         self.held = Holding()
 
     def find(self, model: str, version: str | None = None) -> ModelQueue | None:
-        """Return the queue of a version, by default of the current one; None if that version does not exist."""
+        """Return the queue of a version, by default of the current version; None if it does not exist."""
         if version is None:
             version = self.current(model)
         queues = self._queues.get(model)
@@ -103,7 +103,7 @@ class Predictor:
         return self._predecessors.get(model, {})
 
     def end_turn(self) -> None:
-        """Let the queues send the batches now that they would otherwise send after the loop has polled again."""
+        """Let the queues send now the batches that they would otherwise send after the loop has polled again."""
         self._turns.end()
 
     def queues(self) -> list[ModelQueue]:
@@ -113,7 +113,7 @@ class Predictor:
         return list(self._queues.get(model, {}).values())
 
     def recent_input(self, model: str) -> tuple[InputType, bytes] | None:
-        """Return a recently answered input with its type: of the current version, else of any other version."""
+        """Return a recently answered input with its type: from the current version, else from any other version."""
         current = self.find(model)
         others = self.versions_of(model)
         for queue in [current, *others] if current else others:
@@ -131,7 +131,7 @@ class Predictor:
         return tuple(unserved)
 
     async def settle(self) -> None:
-        """Wait until every new replica has been dialled once and every removed one has answered its last batch."""
+        """Wait until every new replica has been dialled once and every removed replica has answered its last batch."""
         waits = [
             replica.link.first_attempt for replica in self._turns.unsettled if not replica.link.first_attempt.done()
         ]
@@ -194,8 +194,8 @@ class Predictor:
     def _set_slos(self, model: str) -> None:
         """Give each version of a model the smallest SLO of the applications that query it by their links.
 
-        A version that no link leads to can still be named in a query, by any application that links its model: it
-        gets the smallest SLO of these applications.
+        A version that no link leads to can still be named in a query, by any application that links its model. It gets
+        the smallest SLO of these applications.
         """
         by_version: dict[str, float] = {}
         smallest_s: float | None = None

@@ -1,4 +1,4 @@
-"""One replica of a version: its link, and its state in the scheduler while it is linked."""
+"""A replica of a version: its link, and its state in the scheduler while it is linked."""
 
 from typing import Protocol
 
@@ -16,8 +16,8 @@ class ReplicaOwner(Protocol):
     """The queue that the replica works for.
 
     Attributes:
-        node: the address of the worker's node; empty if there is only one.
-        max_output_bytes: bound of one output.
+        node: the address of the worker's node; empty if there is only one node.
+        max_output_bytes: bound of an output.
         unsettled: the replicas of all queues that are not linked, or that drain. Replicas enter and leave it.
     """
 
@@ -40,7 +40,7 @@ class Replica:
 
     def __init__(self, address: ReplicaAddress, owner: ReplicaOwner) -> None:
         self.id = address.id
-        # Where a worker or a replica has no node, there is only one.
+        # If the worker or the replica has no node, there is only one.
         self.is_far = bool(owner.node and address.node) and address.node != owner.node
         self._owner = owner
         most_bytes = max(MAX_RESULTS_BYTES, TEXT_TIMES * owner.max_output_bytes + MAX_ROWS)
@@ -52,7 +52,7 @@ class Replica:
 
     @property
     def is_draining(self) -> bool:
-        """Whether it gets no more batches, and is closed once it has answered its last one."""
+        """Whether the replica gets no more batches, and is closed once it has answered its last."""
         return self._is_draining
 
     @is_draining.setter

@@ -1,4 +1,4 @@
-"""When queues send batches: at the end of the loop's turn, or a little later while more queries are expected."""
+"""Lets queues send batches: at the end of the loop's turn, or a little later while more queries are expected."""
 
 import asyncio
 import logging
@@ -22,8 +22,9 @@ class Waiting(Protocol):
     """A queue with queries that no batch has taken yet."""
 
     def flow_wait_until_s(self) -> float:
-        """Return until when it waits, at most, if more queries are expected, since a later batch with these would be
-        better than one now; a past time if it does not wait.
+        """Return until when it waits at most for expected queries, with which a later batch would be better.
+
+        A past time if it does not wait.
         """
 
     def take_due_turn(self) -> None:
@@ -45,8 +46,8 @@ class Turns:
 
     Attributes:
         do: does long work in steps, between the loop's other events; at once, until it is set.
-        max_output_bytes: bound of one output, as its container sends it.
-        flow: what the queues know together about the worker's queries.
+        max_output_bytes: bound of an output, in the form in which its container sends it.
+        flow: the queues' common knowledge of the worker's queries.
         unsettled: see ``ReplicaOwner``.
         unserved: the versions that were asked while they were asleep, and when they were last asked, on the loop's
             clock. ``Predictor.demanded`` takes out those that need not wake.
@@ -57,7 +58,7 @@ class Turns:
         watch: Watch | None = None,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> None:
-        """``watch`` is told of batches that have traced queries."""
+        """Make the turns. ``watch`` is told of batches that have traced queries."""
         self._watch = watch
         self.do: Callable[[Steps], None] = at_once
         self.max_output_bytes = max_output_bytes
@@ -75,22 +76,22 @@ class Turns:
         return not self._waiting
 
     def await_end(self, queue: Waiting) -> None:
-        """Give ``queue`` its turn once the loop has handled everything that one poll returned."""
+        """Give ``queue`` its turn once the loop has handled everything that a poll returned."""
         self._waiting.append(queue)
         self._schedule()
 
     def end(self) -> None:
-        """The loop will read no more input before it polls again: give the turns now."""
+        """Give the turns now: the loop will read no more input before it polls again."""
         if self._end_is_due:
             self._end(self.flow.arrivals)
 
     def sent(self, model: ModelId, replica: str, batch: Batch) -> BatchTrace | None:
-        """``batch`` is sent; ``ended`` follows. Return what its container is told; None if it is not traced."""
+        """Note that ``batch`` is sent; ``ended`` follows. Return the trace for its container, or None."""
         self.flow.sent(batch)
         watch = self._watch
         if watch is None or batch.sent_s > watch.traced_until_s:
             return None
-        # A query that joined another one's work waited from its own arrival on, which nothing notes.
+        # A query that joined another's work waited from its own arrival on, which nothing notes.
         queries = [
             (span, work.arrival_s)
             for work in batch.works
@@ -101,12 +102,12 @@ class Turns:
         return None if batch.note is None else batch.note.trace
 
     def ended(self, model: ModelId, batch: Batch, evaluation_us: int | None = None) -> None:
-        """``batch`` was answered, or its replica was lost. Call it before the waiters get their outputs."""
+        """Note that ``batch`` was answered, or its replica lost. Call this before the waiters get their outputs."""
         self.flow.ended(batch)
         if self._waiting:
             self._schedule()
         if batch.note is not None and self._watch is not None:
-            # Also those that have joined since it was sent.
+            # Also the queries that have joined since it was sent.
             queries = distinct(waiter.span for work in batch.works for waiter in work.waiters)
             end = BatchEnd(self._loop.time(), None if evaluation_us is None else evaluation_us / 1e6)
             self._watch.batch_ended(model.name, model.version, batch.note, queries, end)

@@ -1,4 +1,4 @@
-"""A piece of work: one input that one version evaluates once, for all queries that wait for it."""
+"""A piece of work: an input that a version evaluates once, for all queries that wait for it."""
 
 from typing import Protocol
 
@@ -19,11 +19,11 @@ class Waiter(Protocol):
 
     @property
     def span(self) -> SpanContext | None:
-        """The span of its query; None if that is not traced."""
+        """The span of its query; None if the query is not traced."""
 
     @property
     def may_wait(self) -> bool:
-        """Whether it waits for a replica that is starting. It does not if another model may answer its query now."""
+        """Whether it may wait for a starting replica. It may not if another model can answer its query now."""
 
     def on_output(self, model: str, output: Output) -> None:
         """Take the output. Also called if ``done``: feedback is scored with late outputs as well."""
@@ -33,7 +33,7 @@ class Waiter(Protocol):
 
 
 class Table(Protocol):
-    """The cache's entries of one version."""
+    """The cache's entries of a version."""
 
     def forget(self, work: "Work") -> None:
         """Drop ``work``, which has no output or was evicted."""
@@ -43,22 +43,22 @@ class Work(msgspec.Struct, gc=False, eq=False):
     """An input in a version's queue; once it has its output, an entry of the cache.
 
     One object is both, so that a query costs one allocation here. The garbage collector does not track these objects:
-    there are hundreds of thousands of them, and a collection that visits them all would show in the tail latency.
-    Hence a work must not stay part of a reference cycle: it drops its waiters once it has its output.
+    there are hundreds of thousands, and a collection that visits them all would show in the tail latency. So a work
+    must not stay part of a reference cycle: it drops its waiters once it has its output.
 
     Attributes:
         row: the input's raw buffer, as the container protocol sends it.
-        waiters: who gets the output; ``NOBODY`` once they have been notified.
+        waiters: those that get the output; ``NOBODY`` once they have been notified.
         arrival_s: when the first query for it arrived.
         slo_s: the SLO of the query that queued or hastened it; it selects the queue's lane.
         deadline_s: the latest deadline of its waiters.
         due_s: the earliest deadline of its waiters that can still be met; the queue is sorted by it.
         key: the cache's key; see ``CacheTable.key_of``.
         source: the application that queried it first.
-        table: the cache table that it is for, until it leaves that, or None.
+        table: the cache table that it belongs to; None once it has left the table, or without a cache.
         used: CLOCK's reference bit.
         lane: id of the queue's lane that it is in; 0 if it is not queued.
-        group: ``UNCLEAR`` or ``DEADLY`` if it is tried again apart, whatever its application is; see ``Suspects``.
+        group: ``UNCLEAR`` or ``DEADLY`` if it is tried again apart, whatever its application; see ``Suspects``.
         is_background: no prediction waits for it, so it must not make any prediction late.
     """
 

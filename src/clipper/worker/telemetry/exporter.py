@@ -1,4 +1,4 @@
-"""Sends spans, on a thread: a receiver that hangs or is away costs spans, which are counted, but delays no query."""
+"""Sends spans on a thread. A receiver that hangs or is away costs spans, which are counted, but delays no query."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from clipper.base.extras import has_otel
 from clipper.errors import InvalidArgument
 from clipper.worker.telemetry.spans import Span
 
-# Spans that wait to be sent: some MB. Further ones are dropped.
+# Spans that wait to be sent: some MB. Further spans are dropped.
 MAX_WAITING_SPANS = 8192
 # The most spans in one message, and how long fewer of them may wait for more.
 SPANS_PER_MESSAGE = 512
 SEND_EVERY_S = 1.0
-# A stop waits this long for the last message. What is not sent by then is dropped.
+# A stop waits this long for the last message. Spans that are not sent by then are dropped.
 CLOSE_TIMEOUT_S = 2.0
 
 
@@ -28,7 +28,7 @@ class Sender(Protocol):
         """
 
     def close(self) -> None:
-        """Give up what is under way, as soon as possible. Called on another thread."""
+        """Give up the message under way, as soon as possible. Called on another thread."""
 
 
 class Exporter(Background[Span]):
@@ -55,7 +55,7 @@ class Exporter(Background[Span]):
 
 
 def open_exporter(endpoint: str | None, instance: str, environ: Mapping[str, str]) -> Exporter | None:
-    """Return what sends spans to an OTLP receiver; None if there is no endpoint.
+    """Return an exporter to an OTLP receiver; None if there is no endpoint.
 
     Args:
         endpoint: the receiver's URL, without the path of a signal.

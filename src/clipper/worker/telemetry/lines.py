@@ -18,7 +18,7 @@ SLOW_QUERY = "clipper.slow_query"
 
 
 def access_said(note: RequestNote, status: str, now_s: float, answer_bytes: int, left_out: int) -> tuple[str, Said]:
-    """The message and the fields of a request that was answered."""
+    """Return the message and the fields of an answered request."""
     duration_ms = round((now_s - note.arrived_s) * 1000, 3)
     said: Said = {
         "application": note.application,
@@ -39,7 +39,7 @@ def access_said(note: RequestNote, status: str, now_s: float, answer_bytes: int,
 
 
 def slow_said(query: EndedQuery, left_out: int) -> tuple[str, Said]:
-    """The message and the fields of a query that took long."""
+    """Return the message and the fields of a slow query."""
     duration_ms = round((query.ended_s - query.arrival_s) * 1000, 3)
     said: Said = {
         "application": query.application,

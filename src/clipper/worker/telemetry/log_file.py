@@ -1,4 +1,4 @@
-"""A log of lines that a worker's loop gives and a thread writes. The supervisor bounds the file: ``managers.logs``."""
+"""A log whose lines the worker's loop makes and a thread writes. The supervisor bounds the file: ``managers.logs``."""
 
 import errno
 import os
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from clipper.base.background import Background
 
-# How many lines may wait for the disk: a few seconds' worth. Further lines are dropped.
+# The lines that may wait for the disk: those of a few seconds. Further lines are dropped.
 MAX_WAITING_BYTES = 1024 * 1024
-# The supervisor cuts the file long before. While no supervisor runs, nobody does, and further lines are dropped.
+# The supervisor cuts the file long before this size. While no supervisor runs, further lines are dropped.
 MAX_FILE_BYTES = 64 * 1024 * 1024
-# How many lines gather before the thread writes: to wake it for each costs the loop more than to make the line.
+# How long lines gather before the thread writes: waking it for each costs the loop more than making the line.
 GATHER_S = 0.05
 LINES_AT_ONCE = 100_000
 # A stop waits this long for the disk.
@@ -19,7 +19,7 @@ CLOSE_TIMEOUT_S = 2.0
 
 
 class LogFile(Background[bytes]):
-    """Appends lines, each with its line feed, to one file, which is made with the first line."""
+    """Appends lines, each with its line feed, to a file that is made with the first line."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(
@@ -43,8 +43,10 @@ class LogFile(Background[bytes]):
             os.close(self._file)
 
     def _open(self) -> None:
-        """Open the file, also again if it was moved or removed. The supervisor cuts it in place. Raises OSError if it
-        cannot be opened, or is as large as it may be."""
+        """Open the file, also again if it was moved or removed. The supervisor cuts it in place.
+
+        Raises OSError if it cannot be opened, or has reached its bound.
+        """
         if self._file >= 0:
             try:
                 found = self._path.stat()

@@ -1,6 +1,6 @@
 """Spans as messages of OTLP: bytes only. Its schema is OpenTelemetry's own, ``opentelemetry-proto``, which is an extra.
 
-OpenTelemetry's library makes objects of its own from each span first, and takes ten times the processor time for it.
+OpenTelemetry's library first makes objects of its own from each span, and takes ten times the processor time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _KINDS = {
     "client": trace_pb2.Span.SPAN_KIND_CLIENT,
     "internal": trace_pb2.Span.SPAN_KIND_INTERNAL,
 }
-# All spans here are sampled, which is the trace flag 1. 256 says that it is known whether the parent is of another
+# All spans here are sampled, which is the trace flag 1. 256 says that it is known whether the parent is in another
 # process, and 512 that it is.
 _SAMPLED, _LOCAL_PARENT, _REMOTE_PARENT = 1, 256, 256 + 512
 
@@ -27,7 +27,7 @@ def encode(spans: Sequence[Span], began_s: float, resource: Mapping[str, Value])
     """Return the message that exports spans.
 
     Args:
-        spans: times are on a clock that was at 0 at ``began_s``.
+        spans: spans with times of a clock that was at 0 at ``began_s``.
         began_s: in seconds since 1970.
     """
     message = ExportTraceServiceRequest()
@@ -76,14 +76,16 @@ def _set(attribute: KeyValue, name: str, value: Value) -> None:
 
 
 def read_pairs(text: str) -> dict[str, str]:
-    """Read ``key=value,key=value``, as OpenTelemetry's variables have it; values are percent-encoded."""
+    """Read ``key=value,key=value``, the form of OpenTelemetry's variables; values are percent-encoded."""
     pairs = (pair.partition("=") for pair in text.split(","))
     return {name.strip(): unquote(value.strip()) for name, equals, value in pairs if equals and name.strip()}
 
 
 def resource_of(instance: str, environ: Mapping[str, str]) -> dict[str, Value]:
-    """The attributes of a process: its service and what ``OTEL_RESOURCE_ATTRIBUTES`` says. ``instance``: names the
-    process among those of the service."""
+    """Return the attributes of a process: its service, and those of ``OTEL_RESOURCE_ATTRIBUTES``.
+
+    ``instance`` names the process among those of the service.
+    """
     given = read_pairs(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     name = environ.get("OTEL_SERVICE_NAME") or given.get("service.name") or "clipper"
     own = {"service.name": name, "service.version": __version__}

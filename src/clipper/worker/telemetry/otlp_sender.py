@@ -15,20 +15,21 @@ from clipper.errors import InvalidArgument, Unavailable
 from clipper.worker.telemetry.otlp import encode, read_pairs, resource_of
 from clipper.worker.telemetry.spans import Span
 
-# Spans that wait meanwhile are dropped: a receiver that needs longer is not fast enough anyway.
+# The timeout of a message. Meanwhile spans may be dropped: a receiver that needs longer is not fast enough anyway.
 TIMEOUT_S = 5.0
-# A receiver that restarts is away for a moment. Statuses by which it says so, and waits before further attempts.
+# A receiver that restarts is away for a moment: the statuses by which it says so, and the waits before further
+# attempts.
 TRANSIENT = frozenset({429, 502, 503, 504})
 RETRY_AFTER_S = (0.5, 1.0, 2.0)
-# What is shown of a refusal.
+# The bytes of a refusal that are shown.
 _SHOWN_BYTES = 200
 
 
 class OtlpSender:
-    """See ``exporter.Sender``."""
+    """Sends spans by OTLP; see ``exporter.Sender``."""
 
     def __init__(self, endpoint: str, instance: str, environ: Mapping[str, str]) -> None:
-        """Raises InvalidArgument if a variable names a file that cannot be used."""
+        """Make a sender. Raises InvalidArgument if a variable names a file that cannot be used."""
         headers = {"content-type": "application/x-protobuf", "user-agent": "OTel-OTLP-Exporter-Clipper"}
         headers |= {name.lower(): value for name, value in read_pairs(_variable(environ, "HEADERS")).items()}
         self._resource = resource_of(instance, environ)
@@ -38,7 +39,7 @@ class OtlpSender:
         self._url = f"{endpoint}/v1/traces"
         is_tls = endpoint.startswith("https:")
         self._client = httpx.Client(
-            # As bytes: a variable may have any text, and httpx would raise for what is not ASCII.
+            # As bytes: a variable may have any text, and httpx would raise for text that is not ASCII.
             headers=[(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers.items()],
             timeout=TIMEOUT_S,
             trust_env=False,
@@ -60,7 +61,7 @@ class OtlpSender:
                 raise Unavailable(f"the receiver answered {status}: {said!r}" if status else said)
 
     def _post(self, body: bytes) -> tuple[int, str]:
-        """Return the answer's status and beginning; 0 and why if there is none."""
+        """Post a message; return the answer's status and beginning, or 0 and why there is none."""
         try:
             answer = self._client.post(self._url, content=body)
         except httpx.HTTPError as error:
@@ -72,7 +73,7 @@ class OtlpSender:
 
 
 def _variable(environ: Mapping[str, str], name: str) -> str:
-    """A variable for traces, or else for all signals; empty if there is neither."""
+    """Return the variable for traces, or else for all signals; empty if there is neither."""
     return environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or environ.get(f"OTEL_EXPORTER_OTLP_{name}") or ""
 
 

@@ -18,12 +18,12 @@ def read_request_id(value: bytes) -> str:
 
 
 class RequestNote(msgspec.Struct, gc=False, eq=False):
-    """The note on one request. Nothing in it refers back to it, so the garbage collector need not track it.
+    """The note on a request. Nothing in it refers back to it, so the garbage collector need not track it.
 
     Attributes:
         arrived_s: when the request was read, on the loop's clock.
         id: the request's id, which its answer repeats; empty if it has none.
-        method, path: without the URL's query; empty if nothing needs them.
+        method, path: its method and its path, without the URL's query; empty if nothing needs them.
         is_logged: whether the access log contains the request.
         span: the request's span; None if it is not traced.
         parent_id: the id of the caller's span; 0 if there is none.
@@ -47,7 +47,7 @@ class RequestNote(msgspec.Struct, gc=False, eq=False):
 
 
 class QueryNote(msgspec.Struct, gc=False, eq=False):
-    """The note on one query of a request that has a note.
+    """The note on a query of a request that has a note.
 
     Attributes:
         span: the query's span; None if it is not traced.
@@ -65,8 +65,8 @@ class EndedQuery(msgspec.Struct, frozen=True, gc=False):
     """The end of a query.
 
     Attributes:
-        arrival_s, ended_s: on the loop's clock.
-        models: the models that were asked first; empty if none was.
+        arrival_s, ended_s: when it came and ended, on the loop's clock.
+        models: the models that were asked first; empty if none was asked.
         stage: the number of times that models were asked.
         reason: the error code for which the query has no answer; empty if it has one.
     """

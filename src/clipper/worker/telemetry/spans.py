@@ -1,7 +1,8 @@
 """Makes the spans of requests, queries and batches. All facts come in as arguments.
 
-A request's span is the parent of its queries', and a query's of the time in which models were selected and of its
-wait in a queue. A batch serves queries of many traces: its span belongs to the trace of the first, and links to all.
+A request's span is the parent of its queries' spans. A query's span is the parent of the selection of its models and of
+its wait in a queue. A batch serves queries of many traces: its span belongs to the trace of the first, and links to
+all.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,10 +23,11 @@ MAX_LINKS = 128
 
 
 class Span(msgspec.Struct, frozen=True, gc=False):
-    """
+    """A span of a trace.
+
     Attributes:
         parent_id: the id of the span above it in the trace; 0 if there is none.
-        start_s, end_s: on the loop's clock.
+        start_s, end_s: its beginning and end, on the loop's clock.
         links: related spans, also of other traces.
     """
 
@@ -41,8 +43,11 @@ class Span(msgspec.Struct, frozen=True, gc=False):
 
 
 class Tracer:
-    """Decides which requests are traced, and makes the spans' ids. ``share``: the share of requests without a parent
-    that is traced. A request with a parent follows its sampled flag."""
+    """Decides which requests are traced, and makes the spans' ids.
+
+    ``share`` is the share of requests without a parent that is traced. A request with a parent follows its sampled
+    flag.
+    """
 
     def __init__(self, share: float, random: Random) -> None:
         self._share = share
@@ -68,7 +73,7 @@ class Tracer:
     # -- spans -----------------------------------------------------------------------------------------------
 
     def request(self, note: RequestNote, status: str, is_error: bool, now_s: float, system: str) -> Span | None:
-        """The span of a request; None if it is not traced. ``system`` is ``http`` or ``grpc``."""
+        """Make the span of a request; None if it is not traced. ``system`` is ``http`` or ``grpc``."""
         if note.span is None:
             return None
         attributes: dict[str, Value] = {"url.path": note.path}
@@ -78,13 +83,13 @@ class Tracer:
             attributes |= {"rpc.system": "grpc", "rpc.response.status_code": status}
         if note.id:
             attributes["clipper.request_id"] = note.id
-        # Traces are grouped by name, and there is no end of wrong paths.
+        # Traces are grouped by name, and there are endless wrong paths.
         name = f"{note.method} {note.path}" if note.application else note.method
         error = status if is_error else ""
         return Span(name, note.span, note.parent_id, "server", note.arrived_s, now_s, attributes, (), error)
 
     def query(self, query: EndedQuery) -> list[Span]:
-        """The spans of a query and of the selection of its models; none if it is not traced."""
+        """Make the spans of a query and of the selection of its models; none if it is not traced."""
         note = query.note
         if note is None or note.span is None or note.request.span is None:
             return []
@@ -110,7 +115,7 @@ class Tracer:
         return spans
 
     def queued(self, model: str, version: str, context: SpanContext, since_s: float, batch: "BatchNote") -> Span:
-        """The span of a query's wait in a queue, until ``batch`` was sent."""
+        """Make the span of a query's wait in a queue, until ``batch`` was sent."""
         attributes: dict[str, Value] = {"clipper.model": model, "clipper.version": version}
         name, own = f"queue {model}", self.child(context)
         return Span(name, own, context.span_id, "internal", since_s, batch.sent_s, attributes, (batch.context,))
@@ -118,7 +123,7 @@ class Tracer:
     def batch(
         self, model: str, version: str, batch: "BatchNote", queries: Sequence[SpanContext], end: "BatchEnd"
     ) -> list[Span]:
-        """The spans of a batch, and of what the container computed, for the queries that waited for it."""
+        """Make the spans of a batch and of its computation in the container, for the queries that waited for it."""
         links = tuple(dict.fromkeys((*batch.queries, *queries)))
         attributes: dict[str, Value] = {
             "clipper.model": model,
@@ -142,7 +147,7 @@ class Tracer:
             )
         ]
         if end.compute_s is not None:
-            # The container says how long it computed, and not when: the way there and back took half of the rest each.
+            # The container says how long it computed, not when: assume that each way took half of the rest.
             way_s = max(0.0, end.at_s - batch.sent_s - end.compute_s) / 2
             start_s, end_s = batch.sent_s + way_s, end.at_s - way_s
             own = self.child(batch.context)
@@ -163,7 +168,7 @@ class BatchNote(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def trace(self) -> BatchTrace:
-        """The part that the container is told."""
+        """The part that the container gets."""
         return BatchTrace(write_context(self.context), tuple(map(write_context, self.queries[:MAX_LINKS])))
 
 

@@ -10,7 +10,7 @@ from clipper.model.protocol.trace import TraceContext
 # Version, trace id, parent id, flags. A later version may go on after another dash.
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[!-~]*)?")
 _SAMPLED = 1
-# The length that the recommendation requires to be passed on. A longer state is dropped, which it allows.
+# The length up to which the recommendation requires a state to be passed on. It allows that a longer state is dropped.
 MAX_STATE_BYTES = 512
 _STATE = re.compile(rb"[ -~]*")
 
@@ -29,7 +29,7 @@ def write_context(context: SpanContext) -> TraceContext:
 
 
 class Parent(msgspec.Struct, frozen=True, gc=False):
-    """The caller's span, and whether it is recorded."""
+    """The caller's span. It says whether it is recorded."""
 
     context: SpanContext
     is_sampled: bool
@@ -38,7 +38,7 @@ class Parent(msgspec.Struct, frozen=True, gc=False):
 def read_parent(traceparents: Sequence[bytes], tracestates: Sequence[bytes] = ()) -> Parent | None:
     """Return the caller's span; None if there is not exactly one ``traceparent`` or it is not valid.
 
-    If only ``tracestate`` is not valid, only that is dropped.
+    If only ``tracestate`` is not valid, only the state is dropped.
     """
     if len(traceparents) != 1 or (found := _TRACEPARENT.fullmatch(traceparents[0])) is None:
         return None

@@ -18,7 +18,7 @@ from clipper.worker.telemetry.request_note import EndedQuery, QueryNote, Request
 from clipper.worker.telemetry.spans import MAX_LINKS, BatchEnd, BatchNote, Span, Tracer
 from clipper.worker.telemetry.trace_context import SpanContext, read_parent
 
-# Bounds of lines per second and worker. A log of 8 MiB then covers half a minute; that of slow queries, an hour.
+# Bounds on lines per second and worker. A log of 8 MiB then covers half a minute; the log of slow queries, an hour.
 ACCESS_LINES = 1000
 SLOW_LINES = 10
 # The length at which a path is cut.
@@ -26,11 +26,11 @@ MAX_PATH_CHARACTERS = 200
 
 
 class RateBound:
-    """Bounds the lines of a log by a bucket of tokens. ``left_out`` counts those left out since ``take_left_out``.
+    """Bounds the lines of a log by a bucket of tokens. ``left_out`` counts omitted lines since ``take_left_out``.
 
     Args:
-        per_second: how many may pass in the long run.
-        at_once: how many may pass in one moment.
+        per_second: how many lines may pass in the long run.
+        at_once: how many lines may pass at one moment.
     """
 
     def __init__(self, per_second: float, at_once: int) -> None:
@@ -54,9 +54,10 @@ class RateBound:
 
 
 class Watch:
-    """
+    """Notes on requests, queries and batches.
+
     Attributes:
-        slow_s: a query that takes longer is slow.
+        slow_s: the time above which a query is slow.
         draw: draws a random number from 0 to below 1 for a request.
         most: a request whose number is at least this is noted only if it has an id or a parent span.
         traced_until_s: the time by which all traced queries so far have ended, on the loop's clock.
@@ -71,7 +72,7 @@ class Watch:
         random: Random,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
-        """``logs`` is the folder of the logs, and ``index`` the worker's."""
+        """Make a watch. ``logs`` is the folder of the logs, and ``index`` the worker's index."""
         self._share = settings.access_log
         self._access = LogFile(logs / f"access-{index}.log") if settings.access_log else None
         slow_ms = settings.slow_query_ms
@@ -105,7 +106,7 @@ class Watch:
         """Make a note on a request that has arrived; None if neither a log nor a trace needs it.
 
         Args:
-            chance: the number that ``draw`` returned for it.
+            chance: the number that ``draw`` returned for the request.
             request_id: the id that its client sent; empty if there is none.
             traceparents, tracestates: the values of these headers.
             about: returns its method, its path and its client's address.
@@ -178,12 +179,12 @@ class Watch:
         size: int,
         queries: Sequence[tuple[SpanContext, float]],
     ) -> BatchNote | None:
-        """Trace the waits of a batch's queries. ``queries`` has the span and the time of arrival of each traced one."""
+        """Trace the waits of a batch's queries. ``queries`` are the spans and times of arrival of traced queries."""
         if self._tracer is None or not queries:
             return None
         contexts = tuple(dict.fromkeys(context for context, _ in queries))
         batch = BatchNote(self._tracer.child(contexts[0]), sent_s, replica, size, contexts)
-        # To make spans of more queries would hold up the loop for milliseconds.
+        # Spans of more queries would hold up the loop for milliseconds.
         shown = queries[:MAX_LINKS]
         self._add([self._tracer.queued(model, version, context, since_s, batch) for context, since_s in shown])
         return batch

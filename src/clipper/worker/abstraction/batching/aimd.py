@@ -1,7 +1,7 @@
 """The paper's first rule for the batch limit: additive increase, multiplicative decrease, against the SLO itself.
 
-Crankshaw et al., "Clipper: A Low-Latency Online Prediction Serving System", NSDI 2017, section 4.3.1. The step is that
-of its authors' prototype; the paper does not state one. ``aimd_damped.py`` is Clipper's variation.
+Crankshaw et al., "Clipper: A Low-Latency Online Prediction Serving System", NSDI 2017, section 4.3.1. The paper does
+not state a step; this is the step of its authors' prototype. ``aimd_damped.py`` is Clipper's variation.
 """
 
 from typing import ClassVar

@@ -1,7 +1,7 @@
 """A variation of the paper's AIMD, ``aimd.py``: against a share of the SLO, quick to start and slow to believe a miss.
 
-The comments at the constants say what differs and why. ``tests/worker/abstraction/batching/simulation.py`` is where the
-constants were tried.
+The comments at the constants say what differs and why. The constants were tried in
+``tests/worker/abstraction/batching/simulation.py``.
 """
 
 from typing import ClassVar
@@ -33,7 +33,7 @@ _FASTER_RUN = 4
 # may rest on small sizes, where a small time per row drowns in the noise of a large fixed time; a wrong fit would then
 # hold the limit for good. A try every 500 batches or so costs a few slow batches, which is too little to measure.
 _HOLD = 64
-_PROBES = 8  # such a try adds one part in so many of the limit
+_PROBES = 8  # such a try adds one part in this many of the limit
 
 # A back-off takes two misses among this many batches. Garbage collection, a page fault or the OS scheduler make about
 # one batch in a hundred slow, whatever its size; the paper's rule loses 10 % each time.

@@ -13,7 +13,7 @@ class ArrivalRate:
 
     Attributes:
         per_s: queries a second; 0 until two readings.
-        due_s: when it is worth to look again.
+        due_s: the next time at which a look is worthwhile.
     """
 
     __slots__ = ("_arrivals", "_looked_s", "_seen", "_span_s", "due_s", "per_s")

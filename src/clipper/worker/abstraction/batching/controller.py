@@ -1,4 +1,4 @@
-"""Controllers of the batch limit, the paper's two and Clipper's variations of them: their port, and the factory."""
+"""Controllers of the batch limit, the paper's two and Clipper's variations: their interface, and the factory."""
 
 from typing import ClassVar, Protocol
 
@@ -11,9 +11,9 @@ from clipper.worker.abstraction.batching.quantile_refit import RefittedQuantile
 
 
 class Controller(Protocol):
-    """Sets one replica's batch limit from its service times, whatever waits in the queue.
+    """Sets a replica's batch limit from its service times, whatever waits in the queue.
 
-    The budget is the time that one batch may take, in seconds.
+    The budget is the time that a batch may take, in seconds.
 
     Attributes:
         share_of_slo: how much of the SLO the budget is. The paper's rules allow a batch the whole SLO. The variations
@@ -48,8 +48,10 @@ _KINDS: dict[str, type[Aimd | Quantile | DampedAimd | RefittedQuantile]] = {
 
 
 def make_controller(batching: Batching, slo_s: float) -> Controller | None:
-    """Make the controller for a version's settings; None for policies without one: goodput, fixed and none. Raises
-    InvalidArgument if ``max_batch`` is below 1, or the SLO is not above 0."""
+    """Make the controller for a version's settings; None for policies without a controller: goodput, fixed and none.
+
+    Raises InvalidArgument if ``max_batch`` is below 1, or the SLO is not above 0.
+    """
     if batching.max_batch < 1:
         raise InvalidArgument(f"max_batch is {batching.max_batch}: expected at least 1")
     if not slo_s > 0:

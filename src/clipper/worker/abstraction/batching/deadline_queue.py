@@ -1,7 +1,7 @@
 """A bounded queue of work, earliest deadline first.
 
 Queries with the same SLO arrive in the order of their deadlines. So each SLO has its own FIFO, a lane, and the earliest
-deadline is at the head of one of a few lanes. Push and take are O(1) for the usual one or two SLOs, where a heap would
+deadline is at the head of one of a few lanes. Push and take are O(1) for the usual one or two SLOs, while a heap would
 compare for each query. If rows differ in length, each lane also holds only rows of similar length, so that a batch can
 leave out the longest rows. Background work has a lane of its own, behind all others.
 """
@@ -16,7 +16,7 @@ import msgspec
 from clipper.worker.abstraction.work import Work
 
 # A lane holds rows whose lengths differ by less than a factor of four, so that the rows of a batch cost about the same
-# once a lane of longer ones is left out. All rows below 128 bytes share one: they cost hardly more than empty ones.
+# once a lane of longer rows is left out. All rows below 128 bytes share a lane: they cost hardly more than empty rows.
 LENGTH_CLASS_BITS = 2
 ALIKE_BITS = 6
 # Background work may take this share of the queue's bounds, in addition to them.
@@ -25,8 +25,8 @@ MAX_BACKGROUND_SHARE = 0.25
 # One call takes at most this many expired pieces out of the queue: a millisecond of work. A whole queue took 10 ms.
 MAX_DUE = 1024
 
-# Work whose clients have left stays until its turn comes. A full queue is searched for it at most so often, since that
-# takes some milliseconds.
+# Work whose clients have left stays until its turn comes. A full queue is searched for it at most once in this time,
+# since that takes some milliseconds.
 UNWANTED_EVERY_S = 0.05
 
 # There are few lanes: one for each SLO in use and class of length. Beyond this many, empty lanes are dropped.
@@ -36,7 +36,7 @@ _NEVER_S = float("inf")
 
 
 class Lane:
-    """Work with one SLO, sorted by deadline; if lengths vary, also of about one length.
+    """Work with the same SLO and, if lengths vary, of similar length; sorted by deadline.
 
     Attributes:
         id: a number that is never used again. Each queued work names its lane by it; 0 is no lane.
@@ -54,7 +54,7 @@ class Lane:
 
 
 class Taken(msgspec.Struct, eq=False):
-    """Work that left the queue: ``batch`` is to be sent, ``dropped`` is not."""
+    """Work that left the queue: ``batch`` shall be sent, ``dropped`` shall not."""
 
     batch: list[Work]
     dropped: list[Work]
@@ -118,7 +118,7 @@ class DeadlineQueue:
         return True
 
     def push_background(self, work: Work) -> bool:
-        """Add background work, which is sent only if no prediction becomes late by it. Return False if it is full."""
+        """Add background work, which is sent only if it makes no prediction late. Return False if there is no room."""
         lane, size = self._background, len(work.row)
         most = self._max_length * MAX_BACKGROUND_SHARE
         if len(lane.works) >= most or lane.size_bytes + size > self._max_bytes * MAX_BACKGROUND_SHARE:
@@ -227,7 +227,7 @@ class DeadlineQueue:
         return taken
 
     def make_room(self, now_s: float) -> list[Work]:
-        """Remove and return expired work; if there is none, work that nobody waits for any more, now and then."""
+        """Remove and return expired work; if there is none, now and then work that nobody waits for any more."""
         expired = self.expire(now_s)
         if not expired and now_s >= self._looks_from_s:
             self._looks_from_s = now_s + UNWANTED_EVERY_S
@@ -236,7 +236,7 @@ class DeadlineQueue:
         return expired
 
     def take_all(self, is_meant: Callable[[Work], bool]) -> list[Work]:
-        """Remove and return all such work, by deadline. Background work among it becomes ordinary."""
+        """Remove and return all work for which ``is_meant``, by deadline. Background work among it becomes ordinary."""
         found: list[Work] = []
         for lane in self._lanes_by_id.values():
             meant = [work for work in lane.works if is_meant(work)]
@@ -308,8 +308,10 @@ class DeadlineQueue:
         work.lane = 0
 
     def _requeue_for_later(self, work: Work, at_s: float) -> bool:
-        """Queue ``work`` again under the earliest deadline of its waiters after ``at_s``. Return False if none waits so
-        long."""
+        """Queue ``work`` again under the earliest deadline of its waiters after ``at_s``.
+
+        Return False if no waiter has such a deadline.
+        """
         if work.deadline_s <= max(work.due_s, at_s):
             return False
         later = [waiter.deadline_s for waiter in work.waiters if not waiter.done and waiter.deadline_s > at_s]
@@ -320,7 +322,7 @@ class DeadlineQueue:
         return True
 
     def _take_alike(self, lane: Lane, limit: int, taken: Taken) -> None:
-        """Take from a single lane whose rows have one length. Most batches do, so this takes few instructions a row."""
+        """Take from a single lane whose rows have one length, as for most batches, with few instructions a row."""
         works = lane.works
         pop, append = works.popleft, taken.batch.append
         before = len(works)

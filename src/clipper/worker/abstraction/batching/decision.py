@@ -1,4 +1,4 @@
-"""What a scheduler decides."""
+"""The decision of a scheduler."""
 
 import msgspec
 
@@ -24,6 +24,6 @@ class Decision(msgspec.Struct, eq=False):
 
 
 def wake_at(decision: Decision, at_s: float) -> None:
-    """Have the scheduler decide again at that time at the latest."""
+    """Have the scheduler decide again at ``at_s`` at the latest."""
     if decision.wake_s is None or at_s < decision.wake_s:
         decision.wake_s = at_s

@@ -25,10 +25,10 @@ class Batch(msgspec.Struct, eq=False):
         size_bytes: total length of its rows; 0 while all rows have one length.
         was_full: whether the replica's limit kept it from being larger.
         is_short: whether it takes so little time that a second batch behind it hides a round trip.
-        is_probe: whether it was sent to learn if the replica is as slow as believed, and not to be in time.
-        source: the suspect or the group whose work is in it; empty if its work is not kept apart.
-        is_expected: whether it is short, in flight, and not yet in flight for so long that it hangs.
-        note: what is noted of it; None if none of its queries is traced.
+        is_probe: whether it was sent only to learn if the replica is as slow as believed.
+        source: the suspect or the group whose work it contains; empty if its work is not kept apart.
+        is_expected: whether it is short and in flight, but not for so long that it hangs.
+        note: the note on it; None if none of its queries is traced.
     """
 
     id: int

@@ -26,12 +26,12 @@ Array = npt.NDArray[np.float64]
 
 # Number of places in the queue to look at. Twice as many change no cell of the simulation by 1 %.
 PLACES = 32
-# A batch keeps up if it answers this many times the arrivals: slightly more, to work off what waits already.
+# A batch keeps up if it answers this many times the arrivals: slightly more, to work off the queue.
 KEEPS_UP = 1.05
 # Share of a batch that must be expected in time if it keeps up; its most urgent query must be, at the median time.
 IN_TIME = 0.98
 MEDIAN = len(QUANTILES) // 2
-# Quantiles of the service time for which the largest batch is tried that still meets its most urgent query.
+# Quantiles of the service time: for each, the largest batch is tried that still meets its most urgent query.
 FITTED = [MEDIAN, len(QUANTILES) - 1]
 # Batches within this fraction of the best rate count as equal: the one with the fewest drops is chosen.
 NEARLY_BEST = 0.998

@@ -1,8 +1,8 @@
-"""Decides until when the replicas on a worker's own node are enough for the queries that wait.
+"""Decides until when the replicas on a worker's own node are enough for the waiting queries.
 
 A batch for a replica of another node crosses the network, which costs both nodes processor time for TCP and TLS. So it
-is sent there only if the deadline of the most urgent query would otherwise be at risk: it would wait for a near replica
-for longer than half of what its deadline leaves, or not be answered in time there.
+is sent there only if the deadline of the most urgent query would otherwise be at risk: if the query would wait for a
+near replica for longer than half of its remaining time, or not be answered in time there.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from clipper.worker.abstraction.batching.replica_state import ReplicaState
 def near_until_s(near: Sequence[ReplicaState], queue: DeadlineQueue, now_s: float) -> float:
     """Return until when near replicas are enough; a time that is not after ``now_s`` if they are not.
 
-    A batch that is overdue is expected to take as much longer as it is overdue by now. So a replica that hangs stops to
-    count for a query with deadline ``d`` and batch time ``b`` at ``min((d + 2e)/3, (d + e - b)/2)``, where the batch
-    before was expected to end at ``e``.
+    A batch that is overdue is expected to take as much longer as it is overdue by now. So a replica that hangs no
+    longer counts, for a query with deadline ``d`` and batch time ``b``, from ``min((d + 2e)/3, (d + e - b)/2)`` on,
+    where the batch before was expected to end at ``e``.
 
     Args:
-        near: those that get work. At least one.
-        queue: some queries wait in it.
+        near: the near replicas that get work; at least one.
+        queue: the queue, which must not be empty.
     """
     lanes = queue.lanes()
     first_due_s = min([lane.works[0].due_s for lane in lanes])

@@ -1,15 +1,15 @@
-"""Keeps replicas asked whose learned times leave them no query.
+"""Probes replicas that would get no query by their learned times.
 
-A replica that gets no batch teaches nothing, so a wrong time would last for ever: one slow first batch would silence a
-version. Two rules bound that, whatever was learned:
+Nothing is learned from a replica that gets no batch, so a wrong time would last for ever: a slow first batch would
+silence a version. Two rules prevent that, whatever was learned:
 
 - **A query that is late on arrival is sent.** If no replica is fast enough even for a query that has just come, the
   newest query has nothing to lose, and goes to each replica that idles.
-- **A query that is given up goes to a replica that has idled for ``PROBE_EVERY_S``.** This rule looks at what was
-  decided and not at why, so it holds for every controller. A replica that is slower than another one waits for
+- **A query that is given up goes to a replica that has idled for ``PROBE_EVERY_S``.** This rule looks at the decision
+  and not at its reason, so it holds for every controller. A replica that is slower than another waits for
   ``PROBE_TIMES`` of its own batches if these take longer: probes cost it a tenth of its time at most.
 
-So while queries are given up, a version whose batches come back is sent one within a second.
+So while queries are given up, a version whose batches come back is sent a batch within a second.
 """
 
 from clipper.worker.abstraction.batching.deadline_queue import Lane, Taken
@@ -27,18 +27,18 @@ def alone_s(replicas: list[ReplicaState]) -> float:
 
 
 def fresh_s(lanes: list[Lane]) -> float:
-    """Return the time that the newest queries had when they arrived: their SLO without the worker's own share of it."""
+    """Return the time that the newest queries had on arrival: their SLO without the worker's own share of it."""
     newest = [lane.works[-1] for lane in lanes]
     return max([min(work.slo_s, work.due_s - work.arrival_s) for work in newest])
 
 
 def probe_every_s(replica: ReplicaState) -> float:
-    """Return the time between two probes of a replica beside others."""
+    """Return the time between two probes of a replica that has faster replicas beside it."""
     return max(PROBE_EVERY_S, PROBE_TIMES * replica.times.mean_s(1))
 
 
 def unasked(replicas: list[ReplicaState], now_s: float) -> list[ReplicaState]:
-    """Return the replicas that have idled for so long that they get what is given up. ``replicas``: fastest first."""
+    """Return the replicas that have idled for long enough to be probed. ``replicas``: fastest first."""
     return [
         each
         for number, each in enumerate(replicas)
@@ -47,9 +47,9 @@ def unasked(replicas: list[ReplicaState], now_s: float) -> list[ReplicaState]:
 
 
 def take_given_up(decision: Decision, now_s: float) -> Taken:
-    """Take the newest query that is not over out of those that a decision gives up, if there is one.
+    """Take the newest query that is not over from those that a decision gives up, if there is any.
 
-    If its client has gone, the decision keeps it and the replica gets a copy.
+    If its client has gone, the query stays in the decision and the replica gets a copy.
     """
     newest, its = None, decision.late
     for works in (decision.late, decision.shed):

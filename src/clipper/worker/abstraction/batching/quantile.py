@@ -2,7 +2,7 @@
 
 Crankshaw et al., "Clipper: A Low-Latency Online Prediction Serving System", NSDI 2017, section 4.3.1: fit the 99th
 percentile of a batch's time as ``α × size + β``, then ``limit = (SLO - β) / α``. As in its authors' prototype, the
-samples are the first ``SAMPLES`` batches under AIMD, without the very first one, and the line then stays as it is.
+samples are the first ``SAMPLES`` batches under AIMD, without the very first batch, and the line is then final.
 ``quantile_refit.py`` is Clipper's variation.
 """
 
@@ -16,7 +16,7 @@ from clipper.worker.abstraction.batching.aimd import Aimd
 Array = npt.NDArray[np.float64]
 
 SAMPLES = 1000
-# Of the 99th percentile.
+# The share of batches above the 99th percentile.
 _SHARE_ABOVE = 0.01
 
 # Bisections of the interval of slopes: the result is exact to a ten-thousandth of the largest possible slope.
@@ -24,7 +24,7 @@ _HALVINGS = 14
 
 
 class Quantile:
-    """``limit`` is that of ``Aimd`` for ``SAMPLES`` batches, and then what the line through them allows."""
+    """The limit is that of ``Aimd`` for ``SAMPLES`` batches, and then the limit that the line through them allows."""
 
     __slots__ = ("_aimd", "_budget_s", "_line", "_max_batch", "_samples", "limit")
 
@@ -87,5 +87,5 @@ def fit_line(sizes: Array, services_s: Array, above: int) -> tuple[float, float]
 
 
 def ranked(values: Array, rank: int) -> float:
-    """Return the value that has so many smaller ones."""
+    """Return the value that has this many smaller values."""
     return float(np.partition(values, rank)[rank])

@@ -1,18 +1,18 @@
 """Keeps inputs that kill replicas from the queries beside them, and from being sent again and again.
 
 No container says which input ended its process. So every input that was in flight when a replica died is tried again
-*alone*, and one at a time over all replicas: a good input gets its output, and a deadly one costs no other query. A
+*alone*, and one at a time over all replicas: a good input gets its output, and a deadly input costs no other query. A
 model's prediction is a function of its input, so an input may be evaluated twice.
 
 - **Suspected.** An input is remembered for ``SUSPECTED_S`` after a death, even if its query is over by then: a client
   that asks again must not kill a batch again. An answer clears the input.
-- **Condemned.** If a replica dies over a suspected input that was alone, the input is not sent any more: queries for it
-  fail at once. After a while, ``LEAST_REFUSED_S`` at first and twice as long each time, it is tried once more. So one
-  input ends two replicas, and then one in each of these times.
-- **Held.** If several applications query the version, the one that sent a condemned input is not sent for a while, and
-  then one query at a time, until its inputs have been answered for long enough (``Suspects``). Another death over one
-  of its inputs condemns that input at once. So an application that never sends the same deadly input twice ends few
-  replicas, too.
+- **Condemned.** If a replica dies over a suspected input that was alone, the input is no longer sent: queries for it
+  fail at once. After a while, ``LEAST_REFUSED_S`` at first and twice as long each time, it is tried once more. So an
+  input ends two replicas, and then another replica in each of these times.
+- **Held.** If several applications query the version, queries of the application that sent a condemned input are not
+  sent for a while, and then one at a time, until its inputs have been answered for long enough (``Suspects``). Another
+  death over one of its inputs condemns that input at once. So an application that never sends the same deadly input
+  twice ends few replicas, too.
 
 Each query worker learns by itself.
 """
@@ -29,9 +29,9 @@ from clipper.worker.abstraction.work import Work
 SUSPECTED_S = 600.0
 # Replicas also die of other causes, and then the input is innocent: so the first time is short.
 LEAST_REFUSED_S, MOST_REFUSED_S = 5.0, 3600.0
-# A replica takes some seconds to come back. The second time is for whoever sends a deadly input now and then.
+# A replica takes some seconds to come back. The second time is for an application that sends deadly inputs repeatedly.
 LEAST_HELD_S, MOST_HELD_S = 5.0, 300.0
-# Inputs are remembered by a digest, with some 200 bytes each. One death adds a batch or two; the oldest leave.
+# Inputs are remembered by a digest, with some 200 bytes each. A death adds a batch or two; the oldest are forgotten.
 MAX_INPUTS = 4096
 
 
@@ -40,9 +40,9 @@ class Record(msgspec.Struct, eq=False):
 
     Attributes:
         deaths: how many replicas died while it was in flight.
-        refused_s: for how long it is refused if it is condemned next.
-        refused_until_s: until when it is not sent; 0 if it was not condemned.
-        forget_s: when this record is over.
+        refused_s: how long it is refused if it is condemned next.
+        refused_until_s: the time until which it is not sent; 0 if it was not condemned.
+        forget_s: the time at which this record is forgotten.
     """
 
     deaths: int
@@ -52,15 +52,15 @@ class Record(msgspec.Struct, eq=False):
 
 
 class Quarantine:
-    """The inputs that may have killed replicas of one version. ``inputs``: what is known of them, by digest."""
+    """The inputs that may have killed replicas of a version. ``inputs`` are their records, by digest."""
 
     def __init__(self, suspects: Suspects, model: str, seed: int) -> None:
-        """``seed``: of the digests. A client who does not know it cannot make two inputs that share one."""
+        """Make a quarantine. ``seed`` keeps clients from making two inputs with the same digest."""
         self._suspects, self._model, self._seed = suspects, model, seed
         self.inputs: dict[bytes, Record] = {}
 
     def refusal(self, work: Work, now_s: float) -> str | None:
-        """Return why new work is not sent at all, or None. Work that may only be sent alone is marked so."""
+        """Return why new work is not sent at all, or None. Work that may only be sent alone is marked as such."""
         if self.inputs:
             digest = self._digest(work)
             record = self.inputs.get(digest)
@@ -91,13 +91,13 @@ class Quarantine:
         """
         failed: dict[str, list[Work]] = {}
         again = [work for batch in batches for work in batch.works]
-        # Equal inputs that wait, e.g. where the cache is off, end a replica, too.
+        # Equal inputs that wait, e.g. because the cache is off, would end a replica, too.
         equal = self._suspects.take_rows({work.row for work in again})
         if len(batches) == len(again) == 1 and self._is_condemned(again[0], now_s):
             work = again.pop()
             failed[self._verdict(self._condemn(work, now_s), now_s)] = [work, *equal]
             equal = []
-            # A copy that probes a replica is of no application.
+            # A copy that probes a replica belongs to no application.
             if work.source and self._suspects.hold(work.source, now_s, LEAST_HELD_S, MOST_HELD_S):
                 held = self._suspects.take_of(work.source)
                 if held:
@@ -110,7 +110,7 @@ class Quarantine:
         return again, failed
 
     def answered(self, works: Sequence[Work]) -> None:
-        """A replica lived to answer these inputs."""
+        """Clear these inputs, which a replica has answered."""
         for work in works:
             if work.group == DEADLY:
                 self.inputs.pop(self._digest(work), None)

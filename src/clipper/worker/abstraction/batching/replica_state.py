@@ -16,7 +16,7 @@ AHEAD_BELOW_S = 0.005
 # Behind a batch that is not short, a second batch leaves this long before its end. Any earlier, it would leave with
 # fewer queries than it could have gathered.
 ROUND_TRIP_S = 0.0003
-# Weight of the latest batch in how long answers take to leave, and the share of the SLO that this may count as.
+# The weight of the latest batch in the time that answers take to leave, and the most of the SLO that this may count as.
 ANSWER_GAIN, MAX_ANSWER_SHARE = 0.1, 0.1
 
 
@@ -33,7 +33,7 @@ class ReplicaState:
         asked_s: when it was last sent a batch.
         probed_s: when it was last probed with rows that seem too long, or for being slower than another replica.
         capacity_per_s: cached ``rows_per_s``; 0 if it must be computed anew.
-        answer_s: how long after a batch came back its answers had left: its next batch leaves before them.
+        answer_s: how long after a batch came back its answers had left. The next batch leaves before them.
     """
 
     id: str

@@ -18,18 +18,18 @@ LEAST_ANSWERED = 16
 LEAST_FIXED_S = 0.002
 # It waits for at most this many fixed times.
 MAX_TIMES = 2.0
-# It waits only if that is expected to answer a twentieth more queries a second: possibly none comes back.
+# It waits only if that is expected to answer a twentieth more queries a second: possibly no client comes back.
 LEAST_GAIN = 1.05
 # The return of a batch's clients is timed once this share of them is back: a few may have left.
 MOST_BACK = 0.75
-# It counts as at most this many times the window below: that nobody asks for an hour says nothing about the next ones.
+# The return counts as at most this many times the window below: an hour without queries says nothing about the next.
 MOST_WINDOWS = 4.0
 # The resolution of the loop's timers.
 LEAST_WAIT_S = 0.0002
 # Clients that wait for their answers query again within this fraction of their batch's service time.
 WINDOW_SHARE = 0.5
-# That window is counted as at most this share of the time between two answers. If it is nearly all of that time, it
-# does not tell clients that come back from others.
+# That window counts as at most this share of the time between two answers. If it is nearly all of that time, it does
+# not distinguish clients that come back from others.
 MOST_EVENLY = 0.8
 # Weight of the newest batch in the share of clients that come back. Replicas wait once the share is at least BELIEVED.
 GAIN = 0.25
@@ -49,8 +49,8 @@ class Returns:
     """Estimates how many answered clients query again at once, and when, from the arrivals right after an answer.
 
     Attributes:
-        share: of the clients of a batch.
-        each_s: the time until a batch's clients are back, for each of them: the worker reads one after the other.
+        share: the share of a batch's clients that query again at once.
+        each_s: the time until they are back, for each client: the worker reads one after the other.
     """
 
     __slots__ = ("_answered", "_arrivals", "_early", "_latest_s", "_since_s", "_until_s", "each_s", "share")
@@ -99,10 +99,10 @@ class Returns:
     def until_s(self, replica: Answering, waiting: int, limit: int, queue: DeadlineQueue, now_s: float) -> float:
         """Return until when an idle replica waits for the clients it has just answered; a past time if it does not.
 
-        A batch of n takes ``t(n)`` with a fixed part ``f``, and clients take ``back`` to return. Two batches of a part
-        of all clients each take ``f + t(all)``, and one of all takes ``back + t(all)``: a replica waits if the latter
-        is less. It goes on while ``all / (rest + t(all)) >= waiting / t(waiting)``, where the rest is expected at the
-        rate of those that are back. If all are more than the limit, what is beyond it need not come back in time.
+        A batch of n takes ``t(n)`` with a fixed part ``f``, and clients take ``back`` to return. Two batches with parts
+        of the clients take ``f + t(all)``, and a batch with all clients takes ``back + t(all)``: a replica waits if
+        that is less. It goes on while ``all / (rest + t(all)) >= waiting / t(waiting)``, where the rest is expected to
+        come at the rate of the clients that are back. Clients beyond the batch limit need not come back in time.
         """
         times, answered, left = replica.times, replica.last_size, replica.last_left
         fixed_s = times.fixed_s

@@ -24,15 +24,16 @@ from clipper.worker.abstraction.batching.suspects import Suspects
 from clipper.worker.abstraction.work import NOBODY, Work
 
 # Short batches come thousands of times a second: after the first 64, the scheduler learns from every eighth, and from
-# each that follows a slow one, so that it notices a change of speed. Whether a batch counts must not depend on its own
-# time: with all slow ones and an eighth of the others, a few stalls would make short batches look long.
+# each that follows a slow batch, so that it notices a change of speed. Whether a batch counts must not depend on its
+# own time: if all slow batches counted, but only an eighth of the others, a few stalls would make short batches look
+# long.
 LEARNED_BATCHES, LEARNED_EVERY = 64, 8
 # Two batches hide the round trip to a replica; a third would only wait inside the replica, bound to it.
 MAX_IN_FLIGHT = 2
-# With this many rows the fixed cost of a short batch, some 0.1 ms in the worker and the container, is small for each.
+# With this many rows the fixed cost of a short batch, some 0.1 ms in the worker and the container, is small per row.
 ENOUGH = 16
 # A short batch waits for more queries for at most this time and this share of the SLO. If many models share the queries
-# and each gets few, waiting saves batches: exp3 over five models answers a sixth more (8 % twice).
+# and each gets few, waiting saves batches: exp3 over five models answers a sixth more.
 MAX_SHORT_WAIT_S = 0.002
 MAX_SHORT_WAIT_SHARE = 0.1
 # Near the replicas' capacity, a batch that would answer fewer queries a second than arrive waits for more, as long as
@@ -40,11 +41,11 @@ MAX_SHORT_WAIT_SHARE = 0.1
 NEAR_CAPACITY = 0.9
 # Long rows are left out of a batch if that multiplies the queries answered in time per second by at least this.
 WORTH_LEAVING = 1.05
-# A replica that is slower than the fastest one by this factor leaves queries that it cannot answer in time to it.
+# A replica that is slower than the fastest by this factor leaves to it the queries that it cannot answer in time.
 SLOWER_TIMES = 1.2
 
-# Under a controller the service time takes at most this share of the SLO in deciding who is late. So a
-# version whose every batch takes longer than the SLO still gets fresh queries, and its recovery is noticed.
+# Under a controller, the service time counts as at most this share of the SLO when lateness is decided. So a version
+# whose batches all take longer than the SLO still gets fresh queries, and its recovery is noticed.
 MAX_RESERVED_SHARE = 0.8
 
 
@@ -65,7 +66,7 @@ class Scheduler:
         self._next_id = 0
         self._rate = ArrivalRate()
         self._returns = Returns()
-        # Whether some replicas drain; and whether some of the others are on this worker's node and some are not.
+        # Whether some replicas drain; and whether some of the others are on this worker's node and others are not.
         self._are_draining = self._is_mixed = False
         self.set_slo(1.0)
 
@@ -80,12 +81,12 @@ class Scheduler:
         is_fixed: bool = False,
         is_far: bool = False,
     ) -> ReplicaState:
-        """Add a replica. It is assumed to be as fast as the fastest other one until its own batches show its speed.
+        """Add a replica. It is assumed to be as fast as the fastest other until its own batches show its speed.
 
         Args:
             max_batch: the largest batch that it takes, in rows.
-            controller: sets a limit below that; None for policies without one.
-            is_fixed: allow batches of ``max_batch`` from the first one on.
+            controller: sets a limit below that; None for policies without a controller.
+            is_fixed: allow batches of ``max_batch`` from the first on.
         """
         times = ServiceTimes()
         known = [other.times for other in self.replicas.values() if other.times.is_known]
@@ -139,7 +140,7 @@ class Scheduler:
         return bool(expired) and self.push(work, now_s)[0], expired
 
     def push_back(self, works: list[Work]) -> None:
-        """Queue work again whose replica was lost, or that failed beside other inputs."""
+        """Queue work again, because its replica was lost or it failed beside other inputs."""
         self.suspects.push_back(works)
 
     @property
@@ -150,11 +151,13 @@ class Scheduler:
         self, replica: ReplicaState, batch_id: int, now_s: float, failed: Collection[int] = ()
     ) -> tuple[Batch, float] | None:
         """Learn from a batch that came back. Return it with its service time in seconds, or None if it is unknown.
-        ``failed``: rows for which the model failed."""
+
+        ``failed`` are the rows for which the model failed.
+        """
         batch = replica.in_flight.pop(batch_id, None)
         if batch is None:
             return None
-        # A batch that was sent behind another one began when that one ended.
+        # A batch that was sent behind another began when the other ended.
         began_s = batch.sent_s if batch.sent_s > replica.last_done_s else replica.last_done_s
         service_s = now_s - began_s
         size, times = len(batch.works), replica.times
@@ -197,8 +200,9 @@ class Scheduler:
         return True
 
     def flow_wait_until_s(self) -> float:
-        """Return until when a short batch of the queries that wait now is held back at most, if more are expected; a
-        past time if it is not.
+        """Return until when a short batch of the waiting queries is held back at most, because more are expected.
+
+        A past time if it is not held back.
         """
         waiting = self.queue.length
         if not waiting or waiting >= ENOUGH:
@@ -209,8 +213,11 @@ class Scheduler:
         return self.queue.oldest_arrival_s() + self._short_wait_s
 
     def decide(self, now_s: float) -> Decision:
-        """Give idle replicas batches, those of this node first, and the fastest; then second batches to those whose
-        first is nearly over. A replica of another node gets one if near ones would be too late (``nearness``)."""
+        """Give batches to idle replicas, then second batches to replicas whose first is nearly over.
+
+        Replicas of this node come first, and the fastest. A replica of another node gets a batch if near replicas would
+        be too late (``nearness``).
+        """
         decision, queue = Decision([], [], []), self.queue
         self._returns.look(queue.arrivals, now_s)
         if self.suspects.by_name:
@@ -252,22 +259,19 @@ class Scheduler:
         self._fill([*near, *(replica for replica in replicas if replica.is_far)], replicas, now_s, decision)
 
     def _fill(self, order: list[ReplicaState], replicas: list[ReplicaState], now_s: float, decision: Decision) -> bool:
-        """Give batches to replicas in this order. Return False if the rest of the queue waits for one of them.
-
-        ``replicas``: all that may get some of what waits, the fastest first.
-        """
+        """Give batches to these replicas, the fastest first. Return False if the rest of the queue waits for one."""
         for in_flight in range(MAX_IN_FLIGHT):
             for replica in order:
                 has_room = len(replica.in_flight) == in_flight
                 if in_flight and has_room:
                     has_room = replica.may_send_ahead(now_s, will_ask_again=self._returns.are_believed)
                 if has_room and (not self._give(replica, replicas, now_s, decision) or not self.queue.length):
-                    # The rest of the queue waits for this replica; a slower one must not take it.
+                    # The rest of the queue waits for this replica; a slower replica must not take it.
                     return False
         return True
 
     def _give(self, replica: ReplicaState, replicas: list[ReplicaState], now_s: float, decision: Decision) -> bool:
-        """Send a replica its next batch, if any. Return False if it waits and the others must leave it the queue."""
+        """Send a replica its next batch, if any. Return False if it waits and the others must leave the queue to it."""
         queue, times, limit = self.queue, replica.times, replica.limit
         lanes, waiting = queue.lanes(), queue.length
         if now_s >= self._rate.due_s:
@@ -377,7 +381,7 @@ class Scheduler:
     def _drop_or_probe(
         self, replica: ReplicaState, replicas: list[ReplicaState], now_s: float, decision: Decision
     ) -> None:
-        """Drop the work that is late on all replicas, and maybe probe this one, where nothing would be in time."""
+        """Drop the work that is late on all replicas, and maybe probe this replica, where nothing would be in time."""
         lanes = self.queue.lanes()
         left_s, least_s = fresh_s(lanes), alone_s(replicas)
         if least_s >= left_s:
@@ -389,13 +393,13 @@ class Scheduler:
             return
         replica.probed_s = now_s
         lanes = self.queue.lanes()
-        # If it is not slow for a single query, the waiting rows are too long. Try one, which has nothing to lose.
+        # If it is not slow for a single query, the waiting rows are too long. Try a row, which has nothing to lose.
         is_slow = alone_s([replica]) >= left_s
         taken = copy_of(lanes[0].works[-1], now_s) if is_slow else self.queue.take_newest(lanes)
         self._send(replica, taken, now_s, decision, is_probe=is_slow)
 
     def _send_background(self, now_s: float, decision: Decision) -> None:
-        """No prediction waits: send background work from which a prediction that arrives meanwhile can recover."""
+        """Send background work, since no prediction waits, but so little that one that arrives can be in time."""
         self._rate.look(self.queue.arrivals, now_s, self.slo_s)
         replicas = self.replicas.values()
         for replica in sorted(replicas, key=lambda one: one.is_far) if self._is_mixed else replicas:
@@ -408,7 +412,7 @@ class Scheduler:
                 wake_at(decision, now_s + self.slo_s)
 
     def _send_suspects(self, now_s: float, decision: Decision) -> None:
-        """Send work that is kept apart, that of each suspect in its own batches, as far as it is their turn."""
+        """Send work that is kept apart, with each suspect's work in its own batches, as far as it is their turn."""
         suspects = self.suspects
         decision.late += suspects.expire(now_s)
         for replica in self.replicas.values():

@@ -11,11 +11,11 @@ LEAST_SPREAD = 0.1
 # Fewer batches than this say nothing about the slope: two points always lie on a line.
 _LEAST_BATCHES = 6
 
-# The line is fitted with each of the first batches, and later with every fourth: one batch moves it little.
+# The line is fitted after each of the first batches, and later after every fourth: a batch moves it little.
 _FIRST_BATCHES = 64
 _FIT_EVERY = 4
 
-# How far one batch moves the spread, which rests on about a hundred batches, ten of them above it.
+# How far a batch moves the spread, which rests on about a hundred batches, ten of them above it.
 _SPREAD_GAIN = 0.1
 _SHARE_ABOVE = 0.1
 _SPREAD_UP, _SPREAD_DOWN = 1 + _SPREAD_GAIN * (1 - _SHARE_ABOVE), 1 - _SPREAD_GAIN * _SHARE_ABOVE
@@ -58,7 +58,7 @@ class ServiceLine:
             self._fit()
 
     def compare(self, size: int, service_s: float) -> None:
-        """Move the spread by one batch: up a little if the batch was above it, else down by a ninth of that."""
+        """Move the spread by a batch: up a little if the batch was above it, else down by a ninth of that."""
         is_above = service_s > self.spread * (self._fixed_s + self._row_s * size)
         moved = self.spread * (_SPREAD_UP if is_above else _SPREAD_DOWN)
         self.spread = min(moved, _MOST_SPREAD) if moved > 1.0 else 1.0
@@ -66,8 +66,8 @@ class ServiceLine:
     def terms(self) -> tuple[float, float]:
         """Return the fixed time and the time per row, in seconds, both at least 0.
 
-        While the sizes are too much alike to tell the two apart, the fixed time is the last known one: steady sizes
-        hide it. If none is known, all of the time counts as per row, which overestimates larger batches.
+        While the sizes are too much alike to tell the two apart, the fixed time is the last that was known: steady
+        sizes hide it. If none is known, all of the time counts as per row, which overestimates larger batches.
         """
         return self._fixed_s, self._row_s
 

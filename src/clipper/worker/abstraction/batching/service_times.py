@@ -4,10 +4,9 @@ The model of the time of a batch of ``n`` rows and ``m`` bytes is
 
     (fixed + per_row × n + per_byte × m) × ratio
 
-The first factor is a least-squares fit of relative errors over past batches; each batch weighs ``KEPT`` times the one
-after it. The ratio is the observed time over the fitted one. Ratios are kept separately for batches of about the same
-size, so they describe both the spread of the times and how the sizes depart from a straight line. Five quantiles
-represent them.
+The first factor is a least-squares fit of relative errors over past batches; each batch weighs ``KEPT`` times the next.
+The ratio is the observed time over the fitted time. Ratios are kept separately for batches of about the same size, so
+they describe both the spread of the times and how the sizes depart from a straight line. Five quantiles represent them.
 """
 
 from collections import deque
@@ -17,7 +16,7 @@ KEPT = 0.975
 # Number of ratios kept for each size. A tenth of them lies beyond each outer quantile.
 RATIOS = 32
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
-# With fewer ratios than this for a size, those of the nearest size are used.
+# With fewer ratios than this for a size, the ratios of the nearest size are used.
 LEAST_RATIOS = 4
 # While only one size is known, the fixed part of the time is unknown. Most of the time must be fixed, or batching would
 # be useless. If that guess is wrong, ``MAX_GROWTH`` bounds its cost, and the next batch corrects it.
@@ -36,7 +35,7 @@ LEAST_S = 1e-7
 
 
 class ServiceTimes:
-    """The service times of one replica's batches, in seconds.
+    """The service times of a replica's batches, in seconds.
 
     Attributes:
         fixed_s, per_row_s, per_byte_s: the fit; all 0 while nothing is known.
@@ -119,7 +118,7 @@ class ServiceTimes:
             self.is_known = True
             self._learn(rows, size_bytes, took_s)
             return
-        # Batches that may show a new speed are learned once it is clear whether they do: until then they would spoil
+        # Batches that may show a new speed are learned once it is clear whether they do: before, they would spoil
         # the fit.
         run = [*self._run, (rows, size_bytes, took_s)]
         if self._is_beyond(rows, took_s / max(self.mean_s(rows, size_bytes), LEAST_S)):

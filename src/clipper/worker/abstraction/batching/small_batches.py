@@ -1,4 +1,4 @@
-"""Decides how long a batch waits that would answer fewer queries a second than arrive, near a replica's capacity."""
+"""Decides how long a small batch waits for more queries, because it would answer fewer a second than arrive."""
 
 from clipper.worker.abstraction.batching.deadline_queue import Lane
 from clipper.worker.abstraction.batching.service_times import ServiceTimes
@@ -27,7 +27,7 @@ def until_larger_s(
     Args:
         row_bytes: mean length of its rows; 0 while all have one length.
         per_s: the rate of arrivals.
-        needed_per_s: the replica's share of it.
+        needed_per_s: the replica's share of that rate.
     """
     if size >= WAITS_BELOW * needed_per_s * times.mean_s(size, size * row_bytes):
         return 0.0

@@ -3,18 +3,18 @@
 If the model raises for a batch, every query in it waits until the bad inputs are found, and some containers fail the
 whole batch with the words of one input. So an application whose input failed beside another application's is a
 *suspect*: its work waits in a queue of its own, and its batches hold nobody else's work. A row that failed in a mixed
-batch is evaluated again apart, so an application never reads an error of another one's input, whatever the container
-does.
+batch is evaluated again apart, so an application never reads an error about another application's input, whatever the
+container does.
 
-- **Batch size.** One row after a failure; each full batch without one doubles it. Finding all bad inputs of ``n`` takes
-  up to ``2n - 1`` calls, which may take ``WORST_SHARE`` of the smallest SLO.
+- **Batch size.** One row after a failure; each full batch without a failure doubles it. Finding all bad inputs of ``n``
+  takes up to ``2n - 1`` calls, which may take ``WORST_SHARE`` of the smallest SLO.
 - **Fair shares.** A replica that idles takes the work that has had the least of the model's time so far; the trusted
   applications together weigh as many as they are. So a suspect delays another's query by one of its batches.
 - **Groups.** Rows that are tried again whatever their application is wait in a queue of their own as well: ``UNCLEAR``
   rows, whose batch failed as a whole, in batches as those of a suspect; ``DEADLY`` rows (``Quarantine``) alone, and one
   at a time over all replicas.
-- **Trust.** After ``LEAST_CLEAN`` rows in a row without a failure it is trusted again, and with each relapse after
-  twice as many: one that alternates good and bad inputs does not stay among the others.
+- **Trust.** After ``LEAST_CLEAN`` rows in a row without a failure it is trusted again, and after each relapse it needs
+  twice as many: an application that alternates good and bad inputs does not stay among the others.
 """
 
 from collections import Counter
@@ -28,9 +28,9 @@ from clipper.worker.abstraction.work import Work
 LEAST_CLEAN, MOST_CLEAN = 200, 100_000
 MOST_ROWS = 16
 WORST_SHARE = 0.25
-# Whoever asked for less than a fair share so far is ahead of the others for at most this much of the model's time.
+# An application that asked for less than its fair share so far has at most this much of the model's time as credit.
 CREDIT_S = 0.5
-# Names of applications are forgotten beyond this many: those of a registry are few, and some were deleted.
+# Names of applications beyond this many are forgotten: a registry has few, and some were deleted.
 MAX_KNOWN = 1024
 # No name of an application has parentheses.
 UNCLEAR, DEADLY = "(unclear)", "(deadly)"
@@ -41,11 +41,11 @@ class Suspect(msgspec.Struct, eq=False):
     """An application whose inputs have failed, or a group of rows that are tried again.
 
     Attributes:
-        limit: rows of its next batch.
-        clean: rows since its last failure; ``needed`` of them make it trusted.
-        served_s: the model's time that it has had, on a scale that all who wait share.
+        limit: the rows of its next batch.
+        clean: the rows since its last failure; ``needed`` rows make it trusted.
+        served_s: the model's time that it has had, on a scale that all waiting work shares.
         deaths: how many condemned inputs it has sent.
-        held_until_s: until when it is sent nothing because of them.
+        held_until_s: the time until which nothing of it is sent because of them.
     """
 
     queue: DeadlineQueue
@@ -58,17 +58,17 @@ class Suspect(msgspec.Struct, eq=False):
 
 
 class Suspects:
-    """The applications that query a version, and those among them whose work is kept apart.
+    """The applications that query a version, and the suspects among them, whose work is kept apart.
 
     Attributes:
         known: names of the applications that have queried it.
         by_name: the suspects, and the groups that have work.
-        arrivals: number of their queries ever queued.
-        trial_until_s: while a deadly row is in flight, the deadline of its query: until then the next one waits.
+        arrivals: the number of their queries ever queued.
+        trial_until_s: while a deadly row is in flight, the deadline of its query, until which the next row waits.
     """
 
     def __init__(self, trusted: DeadlineQueue, max_length: int, max_bytes: int) -> None:
-        """``max_length`` and ``max_bytes`` bound what all suspects have queued, so one may queue a large batch."""
+        """``max_length`` and ``max_bytes`` bound the sum of all suspects' queues, so one may queue a large batch."""
         self._trusted = trusted
         self._max_length, self._max_bytes = max_length, max_bytes
         self.known: set[str] = set()
@@ -80,7 +80,7 @@ class Suspects:
 
     @property
     def length(self) -> int:
-        """Number of their queued pieces."""
+        """The number of their queued pieces."""
         return sum([suspect.queue.length for suspect in self.by_name.values()])
 
     @property
@@ -93,7 +93,7 @@ class Suspects:
         return self._trusted if suspect is None else suspect.queue
 
     def name_of(self, work: Work) -> str:
-        """Return the group or suspect of work that is kept apart; empty if it goes with that of the others."""
+        """Return the group or suspect of work that is kept apart; empty for all other work."""
         return work.group or (work.source if work.source in self.by_name else "")
 
     def meet(self, source: str) -> bool:
@@ -106,7 +106,7 @@ class Suspects:
         return source in self.by_name
 
     def push(self, work: Work) -> bool:
-        """Queue work that is kept apart. Return False if what all suspects have queued leaves no room for it."""
+        """Queue work that is kept apart. Return False if the queues of all suspects leave no room for it."""
         if self.length >= self._max_length or self.size_bytes + len(work.row) > self._max_bytes:
             return False
         suspect = self._group(work.group) if work.group else self.by_name[work.source]
@@ -117,7 +117,7 @@ class Suspects:
         return is_accepted
 
     def push_back(self, works: Sequence[Work]) -> None:
-        """Queue work again, some of which may have been marked to be tried apart."""
+        """Queue work again; some of it may have been marked to be tried apart."""
         for work in reversed(works):
             if work.group:
                 work.is_background = False
@@ -159,33 +159,33 @@ class Suspects:
     def are_unclear(self, works: Sequence[Work], failures: Mapping[int, str], *, is_whole: bool) -> tuple[bool, bool]:
         """Return whether the failures of a batch may be about other inputs of it, and of other applications.
 
-        They may be if several applications have work in it, or if all of it failed with one message: so answer
-        containers that do not look for the bad input.
+        They may be if several applications have work in it, or if all of it failed with the same message, which is how
+        containers answer that do not look for the bad input.
 
         Args:
-            is_whole: the container says so itself: it answered the batch with an error, and not each row.
+            is_whole: whether the container answered the whole batch with an error, and not each row.
         """
         is_mixed = len({work.source for work in works}) > 1
         are_alike = len(failures) == len(works) > 1 and len(set(failures.values())) == 1
         return is_mixed or (are_alike and (is_whole or works[0].source in self.by_name)), is_mixed
 
     def hold(self, source: str, now_s: float, least_s: float, most_s: float) -> bool:
-        """Hold an application that sent a condemned input. Return False if no other one queries the version."""
+        """Hold an application that sent a condemned input. Return False if no other application queries the version."""
         if len(self.known) <= 1:
             return False
         suspect = self.by_name.get(source) or self._suspect(source)
         suspect.limit, suspect.clean = 1, 0
-        # Of more deaths than this the power is no float any more; by then ``most_s`` is reached.
+        # With more deaths than this the power is no longer a float; ``most_s`` is reached long before.
         suspect.held_until_s = now_s + min(least_s * 2.0 ** min(suspect.deaths, 60), most_s)
         suspect.deaths += 1
         return True
 
     def take_of(self, source: str) -> list[Work]:
-        """Remove and return all that is queued of a suspect, also in groups."""
+        """Remove and return all queued work of a suspect, also in groups."""
         return self._take_where(lambda work: work.source == source)
 
     def take_rows(self, rows: Collection[bytes]) -> list[Work]:
-        """Remove and return all that is queued of these inputs, of whatever application."""
+        """Remove and return all queued work with these inputs, of any application."""
         return self._take_where(lambda work: work.row in rows)
 
     def _take_where(self, is_meant: Callable[[Work], bool]) -> list[Work]:
@@ -195,7 +195,7 @@ class Suspects:
         return found
 
     def is_their_turn(self, now_s: float) -> bool:
-        """Whether a replica that idles takes work of a suspect now."""
+        """Whether an idle replica takes work of a suspect now."""
         first = self._first(now_s)
         if first is None:
             return False
@@ -206,7 +206,7 @@ class Suspects:
         """Take the next batch, all of it of one suspect.
 
         Args:
-            one_row_s: what the replica takes for one row; 0 if that is not known.
+            one_row_s: the replica's time for one row; 0 if it is not known.
             slo_s: the smallest SLO of the version's applications.
         """
         suspect = self._first(now_s)
@@ -221,13 +221,13 @@ class Suspects:
         return taken
 
     def answered(self, source: str, works: Sequence[Work], failed: Collection[int], service_s: float) -> None:
-        """A batch came back. ``source``: as in ``charge``."""
+        """Note a batch that came back. ``source``: as in ``charge``."""
         self.charge(source, service_s)
         self.judge(works, failed)
         self.ended(source)
 
     def ended(self, source: str) -> None:
-        """A batch came back, or its replica died."""
+        """Note a batch that came back, or whose replica died."""
         if source == DEADLY:
             self.trial_until_s = 0.0
         self._forget_empty()
@@ -242,7 +242,7 @@ class Suspects:
         return min(waiting, key=lambda suspect: suspect.served_s) if waiting else None
 
     def charge(self, source: str, service_s: float) -> None:
-        """Count the model's time of a batch: of a suspect, or of all others if ``source`` is empty."""
+        """Count a batch's time for a suspect, or for all others if ``source`` is empty."""
         suspect = self.by_name.get(source)
         if suspect is not None:
             suspect.served_s += service_s
@@ -250,15 +250,15 @@ class Suspects:
             self._trusted_served_s += service_s / max(len(self.known.difference(self.by_name)), 1)
 
     def expire(self, now_s: float) -> list[Work]:
-        """Remove and return their work all of whose deadlines have passed."""
+        """Remove and return their work whose deadlines have all passed."""
         expired = [work for suspect in self.by_name.values() for work in suspect.queue.expire(now_s)]
         self._forget_empty()
         return expired
 
     def give_up(self, *, is_starting: bool) -> list[Work]:
-        """Remove and return what does not wait, of all applications, while there is no replica.
+        """Remove and return the work of all applications that does not wait for a replica, while there is none.
 
-        ``is_starting``: one is coming. Queries that no other model may answer wait for it until their deadlines.
+        ``is_starting``: a replica is coming. Queries that no other model may answer wait for it until their deadlines.
         """
         if is_starting:
             return self._take_where(lambda work: not any(waiter.may_wait for waiter in work.waiters))
@@ -284,6 +284,6 @@ class Suspects:
         needed = self._needed[source] = min(2 * self._needed.get(source, LEAST_CLEAN // 2), MOST_CLEAN)
         queue = DeadlineQueue(self._max_length, self._max_bytes)
         suspect = self.by_name[source] = Suspect(queue, 1, 0, needed, self._trusted_served_s)
-        # What waits among the others must not fail them.
+        # Its work among that of the others must not fail them.
         queue.push_back(self._trusted.take_all(lambda work: work.source == source))
         return suspect

@@ -14,7 +14,7 @@ from clipper.control.statistics import CacheStatistics
 from clipper.values.outputs.output import Output
 from clipper.worker.abstraction.work import Work
 
-# What an entry costs beside its input and output: the Work, the headers of two bytes objects, a dict slot, a ring slot.
+# The size of an entry without its input and output: the Work, the heads of two bytes objects, slots of dict and ring.
 ENTRY_OVERHEAD_BYTES = 320
 # An entry over one eighth of the cache would evict too many others to be worth its place.
 MAX_ENTRY_SHARE = 8
@@ -42,7 +42,7 @@ class ClockCache:
         self._evictions = 0
 
     def table(self) -> "CacheTable":
-        """Return a new, empty table for one version."""
+        """Return a new, empty table for a version."""
         return CacheTable(self)
 
     def statistics(self) -> CacheStatistics:
@@ -55,7 +55,7 @@ class ClockCache:
         for work in works:
             if work.table is None:
                 continue
-            # As _size_bytes() does, without a call for each.
+            # The same as _size_bytes(), without a call for each work.
             size = len(work.row) + len(work.output or b"") + ENTRY_OVERHEAD_BYTES
             if size > most_bytes:
                 work.table.forget(work)
@@ -67,7 +67,7 @@ class ClockCache:
             self._evict()
         self._ring.extend(kept)
         if self._size_bytes > self.capacity_bytes:
-            # Many large ones may exceed the bound by themselves.
+            # Many large works may exceed the bound by themselves.
             self._evict()
 
     def forget_closed(self) -> None:
@@ -92,11 +92,11 @@ class ClockCache:
 
 
 class CacheTable:
-    """The entries of one version.
+    """The entries of a version.
 
     Attributes:
-        entries: by key, the latest work for it. Equal inputs join work from when it is entered here, which whoever
-            makes it for this table does after a miss; it replaces another input with the same hash.
+        entries: by key, its latest work. The caller enters new work here after a miss; from then on, equal inputs join
+            it. It replaces another input with the same hash.
         hits, joins, misses: count look-ups.
     """
 
@@ -115,7 +115,7 @@ class CacheTable:
         return row if len(row) < HASHED_BYTES else xxh3_64_intdigest(row, self._seed)
 
     def find(self, row: bytes, key: bytes | int) -> Work | None:
-        """Return the entry for exactly this input. It counts as a hit if it has its output, else as a join."""
+        """Return the entry of exactly this input. It counts as a hit if it has its output, else as a join."""
         work = self.entries.get(key)
         if work is None or (key is not row and work.row != row):
             self.misses += 1
@@ -128,12 +128,12 @@ class CacheTable:
         return work
 
     def peek(self, row: bytes) -> Output | None:
-        """Return the output for exactly this input, or None. This counts nothing."""
+        """Return the output for exactly this input, or None. This does not count as a look-up."""
         work = self.entries.get(self.key_of(row))
         return None if work is None or work.row != row else work.output
 
     def fulfil(self, works: Iterable[Work]) -> None:
-        """Keep those of these works that are in the table and now have their outputs, as far as they fit."""
+        """Keep the works that are in the table and now have their outputs, as far as they fit."""
         self._cache.admit(works)
 
     def forget(self, work: Work) -> None:
@@ -143,7 +143,7 @@ class CacheTable:
             del self.entries[work.key]
 
     def close(self) -> None:
-        """The version was removed: drop its entries. Work in flight then ends as if it had never been cached."""
+        """Drop the entries of a removed version. Work in flight then ends as if it had never been cached."""
         for work in self.entries.values():
             work.table = None
         self.entries.clear()
