@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper.errors import InvalidArgument
+from clipper.errors import Conflict, InvalidArgument
 from clipper.values.types import MAX_DIMENSIONS, DType, InputType, ModelId, check_name
 
 SHAPES = st.lists(st.none() | st.integers(1, 10**9), max_size=MAX_DIMENSIONS).map(tuple)
@@ -121,15 +121,21 @@ def test_strings_have_no_dimensions() -> None:
     assert InputType(DType.STRING, (3,)) == InputType(DType.STRING) == InputType.parse("string[3]")
 
 
-@pytest.mark.parametrize("name", ["a", "0", "digits", "a.b-c_d", "x" * 63])
+@pytest.mark.parametrize("name", ["a", "0", "digits", "a.b-c_d", "x" * 63, "ResNet50", "V1.0-RC", "A"])
 def test_names_that_are_taken(name: str) -> None:
     assert check_name("model", name) == name
 
 
-@pytest.mark.parametrize("name", ["", "A", "-a", "a-", "a b", "a/b", "x" * 64, "a\n", "é"])
+@pytest.mark.parametrize("name", ["", "-a", "a-", "A-", "-A", "a b", "a/b", "x" * 64, "a\n", "é"])
 def test_names_that_are_refused(name: str) -> None:
     with pytest.raises(InvalidArgument, match="model"):
         check_name("model", name)
+
+
+def test_a_name_differs_from_all_others_in_more_than_case() -> None:
+    assert check_name("model", "ResNet50", ["ResNet50", "resnet18"]) == "ResNet50"
+    with pytest.raises(Conflict, match="model 'resnet50' differs from 'ResNet50' only in case"):
+        check_name("model", "resnet50", ["ResNet50"])
 
 
 def test_model_id_reads_as_name_and_version() -> None:

@@ -12,7 +12,7 @@ from clipper.supervisor.history.event_log import NewEvent
 from clipper.supervisor.registry import records
 from clipper.supervisor.registry.store import Change, Delete, ForgetLater, Forgotten, Put, Registry
 from clipper.supervisor.rollout import wanted
-from clipper.values.types import CLIPPER, Caller, ModelId
+from clipper.values.types import CLIPPER, Caller, ModelId, in_other_case
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +49,13 @@ class Catalog:
         try:
             return self.applications[name]
         except KeyError:
-            raise NotFound(f"application {name!r} does not exist: clipper app list shows those that do") from None
+            raise _missing("application", name, self.applications, "clipper app list") from None
 
     def model(self, name: str) -> records.ModelRecord:
         try:
             return self.models[name]
         except KeyError:
-            raise NotFound(f"model {name!r} does not exist: clipper model list shows those that do") from None
+            raise _missing("model", name, self.models, "clipper model list") from None
 
     def version(self, model: str, version: str) -> records.VersionRecord:
         self.model(model)
@@ -248,3 +248,11 @@ class Numbers:
             self.reserve()
         self._next += 1
         return self._next - 1
+
+
+def _missing(kind: str, name: str, known: Iterable[str], command: str) -> NotFound:
+    other = in_other_case(name, known)
+    return NotFound(
+        f"{kind} {name!r} does not exist: "
+        + (f"did you mean {other!r}?" if other is not None else f"{command} shows those that do")
+    )

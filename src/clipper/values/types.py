@@ -5,13 +5,15 @@ Standard library only: the container runtime imports this file inside a model's 
 
 import enum
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from clipper.errors import InvalidArgument
+from clipper.errors import Conflict, InvalidArgument
 
 # Names go into file names, URLs and metric labels, so they may have only characters that all three take.
-_NAME = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?")
+NAME = r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?"
+_NAME = re.compile(NAME)
 
 # A dtype, and perhaps its sizes. A size has at most ten digits: no row is larger than a frame of the protocol.
 _SIZE = r"\s*(?:[0-9]{1,10}|\*)\s*"
@@ -262,14 +264,25 @@ class ModelId:
         return {"model": self.name, "version": self.version}
 
 
-def check_name(kind: str, name: str) -> str:
-    """Return ``name`` if it may name an application, a model or a version.
+def check_name(kind: str, name: str, others: Iterable[str] = ()) -> str:
+    """Return ``name`` if it may name an application, a model or a version beside ``others`` of its kind.
 
-    Raises InvalidArgument if it may not; the message says which names may.
+    Raises:
+        InvalidArgument: it is not a name; the message says what is.
+        Conflict: it differs from another name only in case. Some file systems take both for one, and so do people.
     """
     if not _NAME.fullmatch(name):
         raise InvalidArgument(
-            f"{kind} {name!r:.100} is not a valid name: use 1 to 63 of a-z, 0-9, '-', '_' and '.', "
+            f"{kind} {name!r:.100} is not a valid name: use 1 to 63 of A-Z, a-z, 0-9, '-', '_' and '.', "
             "beginning and ending with a letter or digit"
         )
+    other = in_other_case(name, others)
+    if other is not None:
+        raise Conflict(f"{kind} {name!r} differs from {other!r} only in case: use that name, or another one")
     return name
+
+
+def in_other_case(name: str, others: Iterable[str]) -> str | None:
+    """Return the one of these names that differs from ``name`` only in case; None if none does."""
+    lower = name.lower()
+    return next((other for other in others if other.lower() == lower and other != name), None)

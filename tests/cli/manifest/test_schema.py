@@ -60,7 +60,7 @@ BOTH: list[tuple[str, bool]] = [
     ("models: {m: {}}", False),
     ("models: {m: {versions: {one: {model: a}}}}", True),
     ("models: {m: {versions: {}}}", False),
-    ("models: {M: {model: a}}", False),
+    ("models: {m-: {model: a}}", False),
     (APPLICATION_WITH.format("slo_ms: 0"), False),
     (APPLICATION_WITH.format("half_life: none"), True),
     (APPLICATION_WITH.format("half_life: null"), True),

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from clipper.cli.manifest import keys
 from clipper.cli.manifest.document import Entries, Fault, Items, Node, Place, Scalar, read_document
 from clipper.cli.manifest.keys import SourceKeys
 from clipper.cli.manifest.values import Values
-from clipper.errors import InvalidArgument
+from clipper.errors import Conflict, InvalidArgument
 from clipper.settings.application import Link
 from clipper.settings.fields import settings_of
 from clipper.settings.server import PATH_SCHEMES
@@ -121,17 +121,21 @@ class _Reader:
                 sections[section] = self._server(node)
             elif (read := readers.get(section)) is not None:
                 entries = self._values.entries(node, section, f"{section} by name")
+                names = [name.text for name, _ in entries]
                 sections[section] = tuple(
-                    read(name, body) for name, body in entries if self._is_name(name, section[:-1], section)
+                    read(name, body)
+                    for index, (name, body) in enumerate(entries)
+                    if self._is_name(name, section[:-1], section, names[:index])
                 )
             else:
                 self._values.unknown(key, "", tuple(keys.SECTIONS))
         return Manifest(**sections)
 
-    def _is_name(self, name: Scalar, kind: str, path: str) -> bool:
+    def _is_name(self, name: Scalar, kind: str, path: str, others: Sequence[str] = ()) -> bool:
+        """``others``: the names before it."""
         try:
-            check_name(kind, name.text)
-        except InvalidArgument as error:
+            check_name(kind, name.text, others)
+        except (InvalidArgument, Conflict) as error:
             self._values.fault(name.place, path, str(error))
             return False
         return True
@@ -158,7 +162,7 @@ class _Reader:
         for key, value in self._values.entries(node, path, "settings"):
             if key.text == "versions":
                 for name, body in self._values.entries(value, f"{path}.versions", "versions by name"):
-                    if self._is_name(name, "version", f"{path}.versions"):
+                    if self._is_name(name, "version", f"{path}.versions", tuple(found)):
                         where = f"{path}.versions.{name.text}"
                         found[name.text] = self._version(name.text, body, where, name.place)
                 if not found:

@@ -7,11 +7,11 @@ from typing import Any, Literal, get_args, get_origin
 from clipper.cli.manifest import keys
 from clipper.cli.manifest.keys import Keys, kinds_of
 from clipper.settings.fields import Described
+from clipper.values.types import NAME
 
 # In the wheel, so that an editor finds it without a network.
 SCHEMA = Path(__file__).with_name("schema.json")
 
-_NAME = "^[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?$"
 # YAML reads what looks like a number as a number; the file reads it as a text.
 _TEXT = {"type": ["string", "number", "boolean"]}
 
@@ -57,7 +57,7 @@ def _named(body: dict[str, Any], help_: str) -> dict[str, Any]:
     return {
         "description": help_,
         "type": ["object", "null"],
-        "propertyNames": {"pattern": _NAME},
+        "propertyNames": {"pattern": f"^{NAME}$"},
         "additionalProperties": body,
     }
 

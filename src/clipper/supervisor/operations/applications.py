@@ -71,7 +71,6 @@ class ApplicationOperations(OfParts):
             raise NotFound(f"application {name!r} has learned nothing in context {context[:MAX_CONTEXT_LENGTH]!r}")
 
     async def create_application(self, new: NewApplication) -> Application:
-        check_name("application", new.name)
         self._check_is_new(new.name)
         check_ranges(new)
         record = await self._checked(_record(new, self._input_type(new)))
@@ -80,7 +79,7 @@ class ApplicationOperations(OfParts):
         return await self._store(replace(record, id=self._catalog.new_application_id(new.name)))
 
     async def check_application(self, new: NewApplication) -> None:
-        check_name("application", new.name)
+        check_name("application", new.name, self._catalog.applications)
         check_ranges(new)
         models, versions = self._catalog.models, self._catalog.versions
         there = [link for link in new.links if link.model in models]
@@ -167,6 +166,7 @@ class ApplicationOperations(OfParts):
             )
 
     def _check_is_new(self, name: str) -> None:
+        check_name("application", name, self._catalog.applications)
         if name in self._catalog.applications:
             raise Conflict(f"application {name!r} exists already: change it, or delete it first")
 

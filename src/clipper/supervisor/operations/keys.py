@@ -31,7 +31,7 @@ class KeyOperations(OfParts):
     async def create_key(self, new: NewKey) -> CreatedKey:
         """Raises InvalidArgument, NotFound or Conflict: a value is not valid, an application does not exist, or the
         name or the key is taken, or there are too many; and RegistryUnavailable."""
-        check_name("key", new.name)
+        check_name("key", new.name, self._catalog.keys)
         check_ranges(new)
         before = self._catalog.keys.get(new.name)
         there = before is not None

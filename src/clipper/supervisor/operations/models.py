@@ -71,9 +71,9 @@ class ModelOperations(OfParts):
         raise NotFound(f"replica {replica_id!r} does not exist: it may have been restarted under a new id")
 
     async def deploy(self, model: str, deployment: Deployment) -> Version:
-        check_name("model", model)
-        version = deployment.version or rules.next_version(self._catalog.taken_versions(model))
-        check_name("version", version)
+        check_name("model", model, self._catalog.models)
+        taken = self._catalog.taken_versions(model)
+        version = check_name("version", deployment.version or rules.next_version(taken), taken)
         deployment = replace(deployment, manager=deployment.manager or self._default_manager)
         before = self._catalog.versions.get(ModelId(model, version))
         if before is not None and before.state != "failed":

@@ -200,10 +200,11 @@ class Tokens:
 
     def create(self, new: NewToken) -> CreatedToken:
         """Raises InvalidArgument, Conflict if the name is taken or there are too many, and RegistryUnavailable."""
-        check_name("token", new.name)
-        if new.name in RESERVED_CALLERS:
+        check_name("token", new.name, self._catalog.tokens)
+        if new.name.lower() in RESERVED_CALLERS:
             raise InvalidArgument(
-                f"token {new.name!r} cannot be told from what {new.name!r} stands for in events: choose another name"
+                f"token {new.name!r} cannot be told from what {new.name.lower()!r} stands for in events: "
+                "choose another name"
             )
         check_expiry(new.expires_at)
         if new.name in self._catalog.tokens:
